@@ -1,0 +1,7 @@
+//! filltop's pure core: no clock, no files, no async.
+//!
+//! Values go in, values come out: everything here can be replayed, and is tested that way.
+
+pub mod sanitize;
+pub mod snapshot;
+pub mod units;

@@ -1,0 +1,1 @@
+//! Bytes, rates and durations as people read them.
