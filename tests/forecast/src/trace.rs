@@ -1,0 +1,68 @@
+//! A recorded or generated history with its truth: when it could first be known, and when it was full.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// One row of a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What the clock said, seconds. A clock that is stepped makes this differ from [`Row::truth`].
+    pub time: f64,
+    /// Seconds that really passed.
+    pub truth: f64,
+    /// Size of the volume, bytes.
+    pub total: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that ordinary users can still take.
+    pub avail: u64,
+}
+
+/// One fill of a trace, in seconds of [`Row::truth`].
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// When the writing that filled the volume began.
+    pub onset: f64,
+    /// First row with nothing available.
+    pub full: f64,
+}
+
+/// A trace and what is true of it.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// Shape, as in the table.
+    pub shape: &'static str,
+    /// Rows in the order they were seen.
+    pub rows: Vec<Row>,
+    /// Every fill, in order.
+    pub fills: Vec<Fill>,
+}
+
+impl Trace {
+    /// Seconds until the volume is next full, seen from `truth`; infinite when it never is.
+    #[must_use]
+    pub fn remaining(&self, truth: f64) -> f64 {
+        self.fills.iter().find(|f| f.full >= truth).map_or(f64::INFINITY, |f| f.full - truth)
+    }
+}
+
+/// Read a recorded trace; `onset` is when its load was started.
+pub fn recorded(shape: &'static str, path: &Path, onset: f64) -> Result<Trace> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let mut rows = Vec::new();
+    for (n, line) in text.lines().enumerate().skip(1) {
+        let mut cells = line.split(',');
+        let mut next = || cells.next().with_context(|| format!("{}:{}", path.display(), n + 1));
+        let time: f64 = next()?.parse()?;
+        let (total, used, avail) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
+        rows.push(Row { time, truth: time, total, used, avail });
+    }
+    let fills = rows
+        .iter()
+        .find(|r| r.avail == 0)
+        .map(|r| Fill { onset, full: r.truth })
+        .into_iter()
+        .collect();
+    Ok(Trace { shape, rows, fills })
+}

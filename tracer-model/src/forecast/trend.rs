@@ -1,0 +1,160 @@
+//! From a history to a growth that can be trusted, and how far.
+
+use super::history::History;
+use super::scales::{SCALES, Scale, length};
+
+/// Blocks a window is cut into for its slope.
+const BLOCKS: usize = 16;
+
+/// A growth that was found in a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Trend {
+    /// Bytes a second, above 0.
+    pub(crate) rate: f64,
+    /// Standard error of the rate relative to it.
+    pub(crate) doubt: f64,
+    /// Length of the window it rests on, seconds.
+    pub(crate) window: f64,
+    /// The series' peak level to extrapolate from, above its present value.
+    pub(crate) above: f64,
+    /// True for a growth that was never seen before at its scale.
+    pub(crate) new: bool,
+}
+
+/// Values of the series at the grid of scales, `None` past the start.
+pub(crate) fn levels(history: &History, now: f64) -> [Option<f64>; SCALES] {
+    let mut at = [None; SCALES];
+    let mut k = 0;
+    let mut newer: Option<(f64, f64)> = None;
+    for run in history.runs() {
+        for end in [1, 0] {
+            let (t, u) = (run.t[end], run.u[end]);
+            while k < SCALES && now - length(k) >= t {
+                let want = now - length(k);
+                at[k] = Some(match newer {
+                    Some((t1, u1)) if t1 > t => u + (u1 - u) * ((want - t) / (t1 - t)),
+                    _ => u,
+                });
+                k += 1;
+            }
+            newer = Some((t, u));
+        }
+        if k == SCALES {
+            break;
+        }
+    }
+    at
+}
+
+/// Largest and smallest value in each of [`BLOCKS`] equal parts of the last `window`, oldest first.
+fn blocks(history: &History, now: f64, window: f64) -> [Option<(f64, f64)>; BLOCKS] {
+    let mut out: [Option<(f64, f64)>; BLOCKS] = [None; BLOCKS];
+    let per = window / BLOCKS as f64;
+    for run in history.runs() {
+        let age = now - (run.t[0] + run.t[1]) * 0.5;
+        let back = (age / per) as usize;
+        if back >= BLOCKS {
+            break;
+        }
+        let cell = &mut out[BLOCKS - 1 - back];
+        *cell = Some(match *cell {
+            Some((max, min)) => (max.max(run.max), min.min(run.min)),
+            None => (run.max, run.min),
+        });
+    }
+    out
+}
+
+/// Slope of the peaks over a window, with its standard error, and how far the peaks stand above the
+/// present value where the series is known to come back to them.
+pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<(f64, f64, f64)> {
+    let cells = blocks(history, now, window);
+    let per = window / BLOCKS as f64;
+    let points = || cells.iter().enumerate().filter_map(|(i, c)| c.map(|c| (i as f64 * per, c.0)));
+    let n = points().count();
+    if n < 4 {
+        return None;
+    }
+    let count = n as f64;
+    let (mx, my) = points().fold((0.0, 0.0), |a, p| (a.0 + p.0 / count, a.1 + p.1 / count));
+    let (sxx, sxy) = points().fold((0.0, 0.0), |a, p| {
+        (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my))
+    });
+    let rate = sxy / sxx;
+    let rss: f64 = points().map(|p| (p.1 - my - rate * (p.0 - mx)).powi(2)).sum();
+    let white = (rss / (count - 2.0) / sxx).sqrt();
+    // Growth in one jump is one event, however straight the rest: the increments' own scatter.
+    let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
+    let mean = steps().sum::<f64>() / (count - 1.0);
+    let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
+    let jumpy = (var / (count - 1.0)).sqrt();
+    let error = white.max(0.5 * jumpy);
+    // Peaks count only if the series has come back from such a depth before.
+    let (mut top, mut deepest) = (f64::MIN, 0.0f64);
+    for (i, cell) in cells.iter().enumerate() {
+        let Some((max, min)) = *cell else { continue };
+        let back = cells[i..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
+        deepest = deepest.max((top.max(max) - min).min(back - min));
+        top = top.max(max);
+    }
+    let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
+    Some((rate, error, if above <= 1.3 * deepest { above } else { 0.0 }))
+}
+
+/// The growth that is news: faster than at any time before, over its own length.
+pub(crate) fn runaway(
+    history: &History,
+    scales: &[Scale],
+    at: &[Option<f64>; SCALES],
+    now: f64,
+    u: f64,
+    typical: f64,
+) -> Option<Trend> {
+    let mut best: Option<(f64, f64)> = None;
+    for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
+        let d = length(k);
+        if d < 3.0 * typical {
+            continue;
+        }
+        let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
+        let rise = u - past;
+        if rise > 1.5 * most.max(0.0) && rise > 0.0 {
+            let rate = rise / d;
+            if best.is_none_or(|b| rate > b.0) {
+                best = Some((rate, d));
+            }
+        }
+    }
+    let (rate, window) = best?;
+    if ended(history, now, u, window, rate * window, typical) {
+        return None;
+    }
+    let doubt = slope(history, now, u, window).map_or(0.5, |(r, e, _)| e / r.abs().max(rate * 0.1));
+    Some(Trend { rate, doubt, window, above: 0.0, new: true })
+}
+
+/// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
+fn ended(history: &History, now: f64, u: f64, window: f64, rise: f64, typical: f64) -> bool {
+    let little = 0.05 * rise;
+    let mut edge = (now, u);
+    let mut rest = None;
+    let mut longest = 0.0f64;
+    for run in history.runs() {
+        if now - run.t[0] > window {
+            break;
+        }
+        for end in [1, 0] {
+            let (t, v) = (run.t[end], run.u[end]);
+            if edge.1 - v > little {
+                let quiet = edge.0 - t;
+                if rest.is_none() {
+                    rest = Some(quiet);
+                } else {
+                    longest = longest.max(quiet);
+                }
+                edge = (t, v);
+            }
+        }
+    }
+    rest.is_none_or(|r| r > 4.0 * typical && r > 2.0 * longest && r > 0.15 * window)
+}
