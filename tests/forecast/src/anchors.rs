@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tracer_model::forecast::{Forecaster, Outcome, Policy, Sample};
+use tracer_model::forecast::{Forecaster, Policy, Sample};
 
 use crate::trace::Row;
 
@@ -38,14 +38,15 @@ impl Default for Filltop {
 
 impl Method for Filltop {
     fn see(&mut self, row: &Row) -> Option<Estimate> {
-        self.0.push(Sample { time_s: row.time, total: row.total, used: row.used, avail: row.avail });
-        match self.0.forecast() {
-            Outcome::Full { .. } => Some(Estimate { eta: 0.0, interval: Some((0.0, 0.0)) }),
-            Outcome::Fills { lo_s, eta_s, hi_s } => {
-                Some(Estimate { eta: eta_s, interval: Some((lo_s, hi_s)) })
-            }
-            Outcome::DoesNotFill => None,
-        }
+        self.0.push(&Sample {
+            time_s: row.time,
+            total: row.total,
+            used: row.used,
+            avail: row.avail,
+            ..Sample::default()
+        });
+        let outcome = self.0.forecast().outcome;
+        Some(Estimate { eta: outcome.eta_s()?, interval: outcome.interval_s() })
     }
 }
 

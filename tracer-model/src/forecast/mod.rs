@@ -1,20 +1,64 @@
 //! When a volume will be full, from what it really lost.
 //!
 //! Pure: samples go in, a [`Forecast`] comes out, nothing is read from a clock. Replaying a recorded
-//! history through [`Forecaster::push`] gives what the live program gave.
+//! history through [`Forecaster::push`] gives what the live program gave. How it works and how well is
+//! in `docs/forecast.md` and `docs/forecast-scores.md`.
 
 mod history;
 mod scales;
+mod series;
+#[cfg(test)]
+mod tests;
 mod trend;
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use history::History;
-use scales::{SCALES, Scale, length};
-use trend::Trend;
+use crate::units;
+use series::{Look, Series};
+
+/// What can run out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// What ordinary users can still take.
+    Avail,
+    /// What root can still take: `avail` and the reserved blocks.
+    RootReserve,
+    /// File entries.
+    Inodes,
+    /// A quota, by its name.
+    Quota(String),
+    /// The pool under a thin volume, by its name.
+    ThinPool(String),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Avail => f.write_str("avail"),
+            Self::RootReserve => f.write_str("root-reserve"),
+            Self::Inodes => f.write_str("inodes"),
+            Self::Quota(name) => write!(f, "quota {name}"),
+            Self::ThinPool(name) => write!(f, "thin-pool {name}"),
+        }
+    }
+}
+
+/// A limit besides `avail` with how much of it is taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gauge {
+    /// Which limit.
+    pub limit: Limit,
+    /// Taken, in the limit's own unit (bytes, or entries for inodes).
+    pub used: u64,
+    /// The most that can be taken, same unit.
+    pub max: u64,
+}
 
 /// One look at a volume.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Seconds on any clock. It may jump: see [`Forecaster::push`].
     pub time_s: f64,
@@ -24,6 +68,10 @@ pub struct Sample {
     pub used: u64,
     /// Bytes that ordinary users can still take.
     pub avail: u64,
+    /// The other limits known of it, in any order.
+    pub gauges: Vec<Gauge>,
+    /// Bytes that traced writers allocated and freed since the sample before, where that is known.
+    pub flow: Option<[u64; 2]>,
 }
 
 /// How far and how surely a growth must have shown itself.
@@ -40,6 +88,50 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self { reach: 10.0, sure: 2.5, hold: 1.2 }
+    }
+}
+
+/// Why a volume does not fill in the foreseeable future.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Reason {
+    /// Too little was seen yet.
+    Learning,
+    /// Nothing grows.
+    Rests,
+    /// It gets emptier.
+    Shrinks,
+    /// It grows and is cleaned again each time.
+    Cleaned {
+        /// Bytes in use at which it turned back.
+        at_bytes: u64,
+    },
+    /// What is freed keeps up with what is allocated, as the traced writers show.
+    Drained {
+        /// Freed over allocated.
+        ratio: f64,
+    },
+    /// It moves, but no growth stands out.
+    NoTrend,
+    /// It grows too slowly for what was seen of it to tell when.
+    TooFar,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learning => f.write_str("too little history yet"),
+            Self::Rests => f.write_str("nothing grows"),
+            Self::Shrinks => f.write_str("it gets emptier"),
+            Self::Cleaned { at_bytes } => {
+                write!(f, "it was cleaned each time, last at {} in use", units::bytes(*at_bytes))
+            }
+            Self::Drained { ratio } => {
+                write!(f, "{:.0} % of what is written is freed again", ratio * 100.0)
+            }
+            Self::NoTrend => f.write_str("ups and downs without a lasting growth"),
+            Self::TooFar => f.write_str("it grows too slowly to tell from what was seen"),
+        }
     }
 }
 
@@ -61,176 +153,135 @@ pub enum Outcome {
         hi_s: f64,
     },
     /// It does not fill in the foreseeable future.
-    DoesNotFill,
+    DoesNotFill {
+        /// Why not.
+        reason: Reason,
+    },
 }
 
-/// The state of one volume's forecast. Memory is bounded, see [`Forecaster::bytes`].
+impl Outcome {
+    /// Likely seconds to full: 0 at full, `None` where it does not fill.
+    #[must_use]
+    pub fn eta_s(&self) -> Option<f64> {
+        match self {
+            Self::Full { .. } => Some(0.0),
+            Self::Fills { eta_s, .. } => Some(*eta_s),
+            Self::DoesNotFill { .. } => None,
+        }
+    }
+
+    /// Earliest and latest seconds to full (80 % interval).
+    #[must_use]
+    pub fn interval_s(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::Full { .. } => Some((0.0, 0.0)),
+            Self::Fills { lo_s, hi_s, .. } => Some((*lo_s, *hi_s)),
+            Self::DoesNotFill { .. } => None,
+        }
+    }
+}
+
+/// A clean-up whose space was taken again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refill {
+    /// What the clean-up had freed, bytes (entries for inodes).
+    pub freed_bytes: u64,
+    /// How soon it was gone, seconds.
+    pub gone_in_s: f64,
+}
+
+/// What is known after a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// What is to be expected of the limit that comes first.
+    pub outcome: Outcome,
+    /// Which limit that is.
+    pub limit: Limit,
+    /// The last clean-up that was in vain.
+    pub refill: Option<Refill>,
+}
+
+/// The state of one volume's forecast. Memory is bounded, see [`Forecaster::bytes`]; it serialises, so
+/// that a restarted program goes on where it was (or feed it the recorded history again: same result).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecaster {
     policy: Policy,
-    history: History,
-    scales: Vec<Scale>,
-    /// Time that counts: seconds since the first sample without gaps in which nothing happened.
-    now: f64,
-    last: Option<Sample>,
-    typical: f64,
-    /// Added to `used` so that the series has no jump when the volume itself changes.
-    shift: f64,
-    full_since: Option<f64>,
-    /// When the volume will be full, in the time that counts: earliest, likely, latest.
-    due: Option<[f64; 3]>,
-    doubt_since: Option<f64>,
-    due_since: f64,
+    series: Vec<(Limit, Series)>,
+    /// Allocated and freed by traced writers, fading.
+    flow: Option<[f64; 2]>,
 }
 
 impl Forecaster {
     /// A forecaster that has seen nothing yet.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self {
-            policy,
-            history: History::default(),
-            scales: vec![Scale::NEW; SCALES],
-            now: 0.0,
-            last: None,
-            typical: 0.0,
-            shift: 0.0,
-            full_since: None,
-            due: None,
-            doubt_since: None,
-            due_since: 0.0,
-        }
+        Self { policy, series: vec![(Limit::Avail, Series::new())], flow: None }
     }
 
-    /// Take in the next look.
-    pub fn push(&mut self, sample: Sample) {
-        if let Some(last) = self.last {
-            let mut dt = sample.time_s - last.time_s;
-            if dt <= 0.0 {
-                dt = self.typical;
-            }
-            let du = sample.used as f64 - last.used as f64;
-            if sample.total != last.total {
-                self.shift -= du;
-            } else if self.typical > 0.0 && dt > 8.0 * self.typical {
-                let lost = du.max(0.0);
-                let rate = self.rate();
-                if lost < 0.3 * rate * dt || rate <= 0.0 {
-                    dt = self.typical;
-                }
-            }
-            if self.full_since.is_some() && du < 0.0 {
-                self.shift -= du;
-            }
-            self.typical = if self.typical == 0.0 { dt } else { self.typical + 0.1 * (dt.min(8.0 * self.typical) - self.typical) };
-            self.now += dt;
-        }
-        self.last = Some(sample);
-        let u = sample.used as f64 + self.shift;
-        self.history.push(self.now, u);
-        let full = sample.avail == 0;
-        if full {
-            self.full_since.get_or_insert(sample.time_s);
-        } else if self.full_since.take().is_some() {
-            self.due = None;
-        }
-        let at = trend::levels(&self.history, self.now);
-        let age = self.now - self.history.start().unwrap_or(self.now);
-        for (k, (scale, past)) in self.scales.iter_mut().zip(&at).enumerate() {
-            let d = length(k);
-            if let Some(past) = past && d <= age {
-                scale.see(self.now, d, u - past);
-            }
-        }
-        if full {
+    /// Take in the next look. A clock that goes backwards or stands still counts as one usual
+    /// interval; so does a long gap in which less was written than usual (a suspended machine, a clock
+    /// set forward). A volume whose size changes keeps its growth but not the jump of what is used.
+    /// A sample whose time is not a number is left out.
+    pub fn push(&mut self, sample: &Sample) {
+        if !sample.time_s.is_finite() {
             return;
         }
-        let room = sample.avail as f64;
-        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, self.typical);
-        let slow = self.steady(u, age);
-        let best = [fast, slow]
-            .into_iter()
-            .flatten()
-            .filter_map(|t| self.reach(&t, room))
-            .min_by(|a, b| a[1].total_cmp(&b[1]));
-        self.publish(best);
-    }
-
-    fn rate(&self) -> f64 {
-        match (self.due, self.last) {
-            (Some(due), Some(last)) => last.avail as f64 / (due[1] - self.now).max(self.typical),
-            _ => 0.0,
+        let look = Look {
+            time_s: sample.time_s,
+            size: sample.total,
+            taken: sample.used,
+            room: sample.avail,
+        };
+        self.series[0].1.push(&self.policy, look);
+        for gauge in &sample.gauges {
+            let look = Look {
+                time_s: sample.time_s,
+                size: gauge.max,
+                taken: gauge.used,
+                room: gauge.max.saturating_sub(gauge.used),
+            };
+            let found = self.series.iter().position(|(l, _)| *l == gauge.limit);
+            let at = found.unwrap_or_else(|| {
+                self.series.push((gauge.limit.clone(), Series::new()));
+                self.series.len() - 1
+            });
+            self.series[at].1.push(&self.policy, look);
+        }
+        if let Some([wrote, freed]) = sample.flow {
+            let old = self.flow.unwrap_or_default();
+            self.flow = Some([0.95 * old[0] + wrote as f64, 0.95 * old[1] + freed as f64]);
         }
     }
 
-    fn steady(&self, u: f64, age: f64) -> Option<Trend> {
-        if age < 8.0 * self.typical {
-            return None;
-        }
-        let (rate, error, above) = trend::slope(&self.history, self.now, u, age)?;
-        (rate > 0.0 && rate > self.policy.sure * error)
-            .then_some(Trend { rate, doubt: error / rate, window: age, above, new: false })
-    }
-
-    /// Seconds to full if a trend goes on: earliest, likely, latest.
-    fn reach(&self, t: &Trend, room: f64) -> Option<[f64; 3]> {
-        let room = (room - t.above).max(0.02 * room);
-        let eta = room / t.rate;
-        if eta > self.policy.reach * t.window {
-            return None;
-        }
-        let doubt = 1.0 + 0.25 + 1.3 * t.doubt;
-        Some([eta / doubt, eta, eta * doubt])
-    }
-
-    /// Let the published estimate follow the new one, calmly.
-    fn publish(&mut self, new: Option<[f64; 3]>) {
-        let now = self.now;
-        match new {
-            Some(new) => {
-                self.doubt_since = None;
-                let hold = self.policy.hold;
-                let old = self.due;
-                if old.is_none() {
-                    self.due_since = now;
-                }
-                let due = std::array::from_fn(|i| {
-                    let want = now + new[i];
-                    old.map_or(want, |o| o[i].clamp(now + new[i] / hold, now + new[i] * hold))
-                });
-                self.due = Some(due);
-            }
-            None => {
-                if self.due.is_some() {
-                    let since = *self.doubt_since.get_or_insert(now);
-                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
-                    if now - since >= patience {
-                        self.due = None;
-                        self.doubt_since = None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// What is to be expected now.
+    /// What is to be expected now, of the limit that comes first.
     #[must_use]
-    pub fn forecast(&self) -> Outcome {
-        if let Some(since_s) = self.full_since {
-            return Outcome::Full { since_s };
+    pub fn forecast(&self) -> Forecast {
+        let rank = |s: &Series| s.outcome().eta_s().unwrap_or(f64::INFINITY);
+        let (limit, series) = self
+            .series
+            .iter()
+            .filter(|(l, _)| *l != Limit::RootReserve)
+            .min_by(|a, b| rank(&a.1).total_cmp(&rank(&b.1)))
+            .unwrap_or(&self.series[0]);
+        let mut outcome = series.outcome();
+        if let (Outcome::DoesNotFill { reason: reason @ (Reason::NoTrend | Reason::Rests) }, Some(flow)) =
+            (&mut outcome, self.flow)
+            && flow[0] > 0.0
+            && flow[1] >= 0.5 * flow[0]
+        {
+            *reason = Reason::Drained { ratio: flow[1] / flow[0] };
         }
-        match self.due {
-            Some(due) => {
-                let [lo_s, eta_s, hi_s] = due.map(|d| (d - self.now).max(0.0));
-                Outcome::Fills { lo_s, eta_s, hi_s }
-            }
-            None => Outcome::DoesNotFill,
-        }
+        Forecast { outcome, limit: limit.clone(), refill: series.refill() }
+    }
+
+    /// What is to be expected of each limit, root's reserve too.
+    pub fn by_limit(&self) -> impl Iterator<Item = (&Limit, Outcome)> {
+        self.series.iter().map(|(l, s)| (l, s.outcome()))
     }
 
     /// Memory held, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+        size_of::<Self>() + self.series.iter().map(|(_, s)| size_of::<Series>() + s.bytes()).sum::<usize>()
     }
 }

@@ -1,0 +1,260 @@
+//! One limit's forecast: a series of what is taken, and the room that is left.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::History;
+use super::scales::{SCALES, Scale, length};
+use super::trend::{self, Trend};
+use super::{Outcome, Policy, Reason, Refill};
+
+/// One look at one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Look {
+    pub(super) time_s: f64,
+    /// All there is, taken or not.
+    pub(super) size: u64,
+    pub(super) taken: u64,
+    pub(super) room: u64,
+}
+
+/// Share of the size that must be free again before a full volume is said to have space.
+const SPACE_AGAIN: f64 = 0.0005;
+/// Share of the size that must go at once to be called a clean-up.
+const CLEANED: f64 = 0.0005;
+
+/// A clean-up whose space is not gone again yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct CleanUp {
+    /// Level before it.
+    level: f64,
+    freed: f64,
+    at: f64,
+}
+
+/// The state of one limit's forecast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Series {
+    history: History,
+    scales: Vec<Scale>,
+    /// Time that counts: seconds since the first look, without gaps in which nothing happened.
+    now: f64,
+    last: Option<Look>,
+    /// Usual interval between looks, seconds.
+    typical: f64,
+    /// Added to what is taken, so that the series has no jump when the volume itself changes.
+    shift: f64,
+    full_since: Option<f64>,
+    /// Start of what followed the last time it was full: time and level.
+    again: Option<(f64, f64)>,
+    /// When it will be full, in the time that counts: earliest, likely, latest.
+    due: Option<[f64; 3]>,
+    due_since: f64,
+    doubt_since: Option<f64>,
+    reason: Reason,
+    clean_up: Option<CleanUp>,
+    refill: Option<Refill>,
+}
+
+impl Series {
+    pub(super) fn new() -> Self {
+        Self {
+            history: History::default(),
+            scales: vec![Scale::NEW; SCALES],
+            now: 0.0,
+            last: None,
+            typical: 0.0,
+            shift: 0.0,
+            full_since: None,
+            again: None,
+            due: None,
+            due_since: 0.0,
+            doubt_since: None,
+            reason: Reason::Learning,
+            clean_up: None,
+            refill: None,
+        }
+    }
+
+    /// Take in the next look.
+    pub(super) fn push(&mut self, policy: &Policy, look: Look) {
+        let moved = self.advance(&look);
+        let u = look.taken as f64 + self.shift;
+        self.history.push(self.now, u);
+        self.clean_ups(&look, u, moved);
+        self.last = Some(look);
+        let at = trend::levels(&self.history, self.now);
+        let age = self.now - self.history.start().unwrap_or(self.now);
+        for (k, (scale, past)) in self.scales.iter_mut().zip(&at).enumerate() {
+            let d = length(k);
+            if let Some(past) = past
+                && d <= age
+            {
+                scale.see(self.now, d, u - past);
+            }
+        }
+        let back = SPACE_AGAIN * look.size as f64;
+        if look.room == 0 || (self.full_since.is_some() && (look.room as f64) < back) {
+            self.full_since.get_or_insert(look.time_s);
+            return;
+        }
+        if self.full_since.take().is_some() {
+            self.due = None;
+            self.again = Some((self.now, u));
+        }
+        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, self.typical);
+        let (slow, reason) = self.steady(policy, u, age);
+        let again = self.refilling(u);
+        let room = look.room as f64;
+        let best = [fast, slow, again]
+            .into_iter()
+            .flatten()
+            .filter_map(|t| reach(policy, &t, room))
+            .min_by(|a, b| a[1].total_cmp(&b[1]));
+        self.reason = if slow.is_some() { Reason::TooFar } else { reason };
+        self.publish(policy, best);
+    }
+
+    /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
+    /// is taken.
+    fn advance(&mut self, look: &Look) -> f64 {
+        let Some(last) = self.last else { return 0.0 };
+        let mut dt = look.time_s - last.time_s;
+        if dt <= 0.0 {
+            dt = self.typical;
+        }
+        let moved = look.taken as f64 - last.taken as f64;
+        if look.size != last.size {
+            // Enlarged, shrunk or another volume: what is taken there is not growth.
+            self.shift -= moved;
+        } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < 0.3 * self.rate() * dt {
+            // The writer slept with the machine, or the clock was set: time that does not count.
+            dt = self.typical;
+        }
+        if self.full_since.is_some() && moved < 0.0 {
+            self.shift -= moved;
+        }
+        self.typical = if self.typical == 0.0 {
+            dt
+        } else {
+            self.typical + 0.1 * (dt.min(8.0 * self.typical) - self.typical)
+        };
+        self.now += dt;
+        moved
+    }
+
+    fn clean_ups(&mut self, look: &Look, u: f64, moved: f64) {
+        if let Some(c) = self.clean_up
+            && u >= c.level - 0.02 * c.freed
+        {
+            self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
+            self.clean_up = None;
+        }
+        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some()) {
+            let level = if self.full_since.is_some() { u - moved } else { u - moved };
+            self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
+        }
+    }
+
+    /// Growth that the published estimate stands for, bytes a second.
+    fn rate(&self) -> f64 {
+        match (self.due, self.last) {
+            (Some(due), Some(last)) => last.room as f64 / (due[1] - self.now).max(self.typical),
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// The trend of the whole history, or why there is none.
+    fn steady(&self, policy: &Policy, u: f64, age: f64) -> (Option<Trend>, Reason) {
+        let found = (age >= 8.0 * self.typical)
+            .then(|| trend::slope(&self.history, self.now, u, age))
+            .flatten();
+        let Some((rate, error, above)) = found else { return (None, Reason::Learning) };
+        if rate > 0.0 && rate > policy.sure * error {
+            let trend = Trend { rate, doubt: error / rate, window: age, above, new: false };
+            return (Some(trend), Reason::TooFar);
+        }
+        let reason = if above > 0.0 {
+            Reason::Cleaned { at_bytes: (u + above - self.shift).max(0.0) as u64 }
+        } else if rate < -policy.sure * error {
+            Reason::Shrinks
+        } else if rate.abs() * age < 1e-4 * self.last.map_or(0.0, |l| l.room as f64) {
+            Reason::Rests
+        } else {
+            Reason::NoTrend
+        };
+        (None, reason)
+    }
+
+    /// After it was full once, growth is believed at once.
+    fn refilling(&self, u: f64) -> Option<Trend> {
+        let (since, level) = self.again?;
+        let window = self.now - since;
+        let rate = (u - level) / window;
+        (window >= 2.0 * self.typical && rate > 0.0)
+            .then_some(Trend { rate, doubt: 0.3, window, above: 0.0, new: true })
+    }
+
+    /// Let the published estimate follow the new one, calmly.
+    fn publish(&mut self, policy: &Policy, new: Option<[f64; 3]>) {
+        let now = self.now;
+        match new {
+            Some(new) => {
+                self.doubt_since = None;
+                let hold = policy.hold;
+                let old = self.due;
+                if old.is_none() {
+                    self.due_since = now;
+                }
+                let due = std::array::from_fn(|i| {
+                    let want = now + new[i];
+                    old.map_or(want, |o| o[i].clamp(now + new[i] / hold, now + new[i] * hold))
+                });
+                self.due = Some(due);
+            }
+            None => {
+                if self.due.is_some() {
+                    let since = *self.doubt_since.get_or_insert(now);
+                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
+                    if now - since >= patience {
+                        self.due = None;
+                        self.doubt_since = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is to be expected now.
+    pub(super) fn outcome(&self) -> Outcome {
+        if let Some(since_s) = self.full_since {
+            return Outcome::Full { since_s };
+        }
+        match self.due {
+            Some(due) => {
+                let [lo_s, eta_s, hi_s] = due.map(|d| (d - self.now).max(0.0));
+                Outcome::Fills { lo_s, eta_s, hi_s }
+            }
+            None => Outcome::DoesNotFill { reason: self.reason },
+        }
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+    }
+
+    pub(super) fn refill(&self) -> Option<Refill> {
+        self.refill
+    }
+}
+
+/// Seconds to full if a trend goes on: earliest, likely, latest; `None` past what it can tell.
+fn reach(policy: &Policy, t: &Trend, room: f64) -> Option<[f64; 3]> {
+    let room = (room - t.above).max(0.02 * room);
+    let eta = room / t.rate;
+    if eta > policy.reach * t.window {
+        return None;
+    }
+    let doubt = 1.25 + 1.3 * t.doubt;
+    Some([eta / doubt, eta, eta * doubt])
+}
