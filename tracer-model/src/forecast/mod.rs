@@ -124,7 +124,7 @@ impl fmt::Display for Reason {
             Self::Rests => f.write_str("nothing grows"),
             Self::Shrinks => f.write_str("it gets emptier"),
             Self::Cleaned { at_bytes } => {
-                write!(f, "it was cleaned each time, last at {} in use", units::bytes(*at_bytes))
+                write!(f, "it was cleaned each time, last at {} in use", units::Units::Iec.bytes(*at_bytes))
             }
             Self::Drained { ratio } => {
                 write!(f, "{:.0} % of what is written is freed again", ratio * 100.0)
