@@ -2,4 +2,5 @@
 //! pipeline → snapshot → outputs and screen.
 
 pub mod collect;
+pub mod forecast_cmd;
 pub mod probes;

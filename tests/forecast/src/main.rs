@@ -5,6 +5,8 @@ mod score;
 mod shapes;
 mod trace;
 
+use std::path::Path;
+
 use clap::Parser;
 use score::{Score, mean, median};
 
@@ -56,6 +58,7 @@ fn line(name: &str, s: &Score, traces: f64) -> String {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    let recorded = recorded(args.shape.as_deref())?;
     let shapes: Vec<&'static str> = shapes::SHAPES
         .iter()
         .copied()
@@ -83,9 +86,31 @@ fn main() -> anyhow::Result<()> {
             }
             total.merge(&score);
         }
-        println!("{}", line(name, &total, (args.seeds as usize * shapes.len()) as f64));
+        for trace in &recorded {
+            if args.dump {
+                dump(trace, m);
+                return Ok(());
+            }
+            let mut score = Score::default();
+            score.add(trace, anchors::all().swap_remove(m).1.as_mut());
+            if args.by_shape {
+                println!("{}", line(trace.shape, &score, 24.0));
+            }
+            total.merge(&score);
+        }
+        let traces = args.seeds as usize * shapes.len() + recorded.len();
+        println!("{}", line(name, &total, traces as f64));
     }
     Ok(())
+}
+
+fn recorded(only: Option<&str>) -> anyhow::Result<Vec<trace::Trace>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
+    trace::RECORDED
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|o| o == *name))
+        .map(|(name, onset)| trace::recorded(name, &folder.join(format!("{name}.csv")), *onset))
+        .collect()
 }
 
 fn dump(trace: &trace::Trace, m: usize) {

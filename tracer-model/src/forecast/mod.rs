@@ -190,6 +190,17 @@ pub struct Refill {
     pub gone_in_s: f64,
 }
 
+/// What a forecast rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Growth, bytes a second (entries a second for inodes).
+    pub growth_per_s: f64,
+    /// Seconds of history that show it.
+    pub window_s: f64,
+    /// True for a growth faster than anything seen before over the same time.
+    pub is_new: bool,
+}
+
 /// What is known after a sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
@@ -197,6 +208,8 @@ pub struct Forecast {
     pub outcome: Outcome,
     /// Which limit that is.
     pub limit: Limit,
+    /// What an estimate rests on, `None` where there is none.
+    pub basis: Option<Basis>,
     /// The last clean-up that was in vain.
     pub refill: Option<Refill>,
 }
@@ -271,7 +284,7 @@ impl Forecaster {
         {
             *reason = Reason::Drained { ratio: flow[1] / flow[0] };
         }
-        Forecast { outcome, limit: limit.clone(), refill: series.refill() }
+        Forecast { outcome, limit: limit.clone(), basis: series.basis(), refill: series.refill() }
     }
 
     /// What is to be expected of each limit, root's reserve too.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
 use super::trend::{self, Trend};
-use super::{Outcome, Policy, Reason, Refill};
+use super::{Basis, Outcome, Policy, Reason, Refill};
 
 /// One look at one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,7 @@ pub(super) struct Series {
     due_since: f64,
     doubt_since: Option<f64>,
     reason: Reason,
+    basis: Option<Basis>,
     clean_up: Option<CleanUp>,
     refill: Option<Refill>,
 }
@@ -70,6 +71,7 @@ impl Series {
             due_since: 0.0,
             doubt_since: None,
             reason: Reason::Learning,
+            basis: None,
             clean_up: None,
             refill: None,
         }
@@ -108,10 +110,14 @@ impl Series {
         let best = [fast, slow, again]
             .into_iter()
             .flatten()
-            .filter_map(|t| reach(policy, &t, room))
-            .min_by(|a, b| a[1].total_cmp(&b[1]));
+            .filter_map(|t| Some((reach(policy, &t, room)?, t)))
+            .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
+        if let Some((_, t)) = best {
+            self.basis =
+                Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
+        }
         self.reason = if slow.is_some() { Reason::TooFar } else { reason };
-        self.publish(policy, best);
+        self.publish(policy, best.map(|b| b.0));
     }
 
     /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
@@ -150,6 +156,7 @@ impl Series {
             self.clean_up = None;
         }
         if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some()) {
+            // The series was shifted over what was freed at full: the level to come back to is there.
             let level = if self.full_since.is_some() { u - moved } else { u - moved };
             self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
         }
@@ -241,6 +248,10 @@ impl Series {
     /// Memory held, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+    }
+
+    pub(super) fn basis(&self) -> Option<Basis> {
+        self.basis.filter(|_| self.due.is_some() && self.full_since.is_none())
     }
 
     pub(super) fn refill(&self) -> Option<Refill> {
