@@ -72,7 +72,7 @@ impl Score {
             state = now;
             let Some(eta) = eta else { continue };
             let left = trace.remaining(row.truth);
-            if row.avail == 0 || left <= 3.0 * eta {
+            if row.avail == 0 || left <= 3.0 * eta || row.truth < trace.spared {
                 continue;
             }
             let minutes = width.min(600.0) / 60.0;

@@ -58,6 +58,7 @@ struct Sim {
     full: bool,
     rows: Vec<Row>,
     fills: Vec<Fill>,
+    spared: f64,
 }
 
 impl Sim {
@@ -84,6 +85,7 @@ impl Sim {
             full: false,
             rows: Vec::new(),
             fills: Vec::new(),
+            spared: 0.0,
         }
     }
     fn room(&self) -> f64 {
@@ -151,7 +153,7 @@ impl Sim {
         if self.full {
             self.rest(20);
         }
-        Trace { shape, rows: self.rows, fills: self.fills }
+        Trace { shape, rows: self.rows, fills: self.fills, spared: self.spared }
     }
 }
 
@@ -323,6 +325,7 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             let span = length * s.rng.range(0.5, 0.95);
             s.run(span, rate);
             s.total *= s.rng.range(1.2, 1.6);
+            s.spared = s.truth;
             s.onset = s.truth;
             s.until_full(20.0 * DAY, |_, r| rate * r.range(0.5, 1.5));
         }
@@ -335,6 +338,7 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             s.total *= s.rng.range(0.5, 3.0);
             s.reserve = 0.05 * s.total;
             s.used = s.total * s.rng.range(0.1, 0.5);
+            s.spared = s.truth;
             s.onset = s.truth;
             let rate = rate * s.rng.range(0.6, 1.5);
             s.until_full(20.0 * DAY, |_, r| rate * r.range(0.5, 1.5));
@@ -382,6 +386,7 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             s.run(span, rate);
             let nap = s.rng.scale(HOUR, 12.0 * HOUR);
             s.unseen(nap, 0.0);
+            s.spared = s.truth;
             s.onset = s.truth;
             s.until_full(9.0 * DAY, |_, r| rate * r.range(0.5, 1.5));
         }

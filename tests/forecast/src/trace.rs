@@ -37,6 +37,9 @@ pub struct Trace {
     pub rows: Vec<Row>,
     /// Every fill, in order.
     pub fills: Vec<Fill>,
+    /// Until then a warning was right although it did not fill: somebody enlarged it, or the machine
+    /// slept.
+    pub spared: f64,
 }
 
 impl Trace {
@@ -61,8 +64,9 @@ pub const RECORDED: [(&str, f64); 4] = [
 
 /// Read a recorded trace; `onset` is when its load was started.
 ///
-/// Full is the first row from which on less than 1 % of the size is available to the end, so that a
-/// database that gives up just before the last block has filled its volume, too.
+/// Full is the first row with nothing available; where there is none, the first from which on less than
+/// 1 % of the size is available to the end, so that a database that gives up just before the last block
+/// has filled its volume, too.
 pub fn recorded(shape: &'static str, path: &Path, onset: f64) -> Result<Trace> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut rows = Vec::new();
@@ -74,7 +78,7 @@ pub fn recorded(shape: &'static str, path: &Path, onset: f64) -> Result<Trace> {
         rows.push(Row { time, truth: time, total, used, avail });
     }
     let open = rows.iter().rposition(|r| (r.avail as f64) >= 0.01 * r.total as f64);
-    let full = rows.get(open.map_or(0, |i| i + 1));
+    let full = rows.iter().find(|r| r.avail == 0).or(rows.get(open.map_or(0, |i| i + 1)));
     let fills = full.map(|r| Fill { onset, full: r.truth }).into_iter().collect();
-    Ok(Trace { shape, rows, fills })
+    Ok(Trace { shape, rows, fills, spared: 0.0 })
 }

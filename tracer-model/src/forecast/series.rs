@@ -103,14 +103,17 @@ impl Series {
             self.due = None;
             self.again = Some((self.now, u));
         }
-        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, self.typical);
+        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let (slow, reason) = self.steady(policy, u, age);
         let again = self.refilling(u);
         let room = look.room as f64;
-        let best = [fast, slow, again]
+        let burst = trend::usual(&self.scales, &at, u, room, self.typical);
+        // What is published is not withdrawn for a doubt that would have been too small to begin with.
+        let far = policy.reach * if self.due.is_some() { 2.0 } else { 1.0 };
+        let best = [fast, slow, again, burst]
             .into_iter()
             .flatten()
-            .filter_map(|t| Some((reach(policy, &t, room)?, t)))
+            .filter_map(|t| Some((reach(far, &t, room)?, t)))
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
             self.basis =
@@ -132,6 +135,7 @@ impl Series {
         if look.size != last.size {
             // Enlarged, shrunk or another volume: what is taken there is not growth.
             self.shift -= moved;
+            self.due = None;
         } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < 0.3 * self.rate() * dt {
             // The writer slept with the machine, or the clock was set: time that does not count.
             dt = self.typical;
@@ -176,7 +180,8 @@ impl Series {
             .then(|| trend::slope(&self.history, self.now, u, age))
             .flatten();
         let Some((rate, error, above)) = found else { return (None, Reason::Learning) };
-        if rate > 0.0 && rate > policy.sure * error {
+        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
+        if rate > 0.0 && rate > sure * error {
             let trend = Trend { rate, doubt: error / rate, window: age, above, new: false };
             return (Some(trend), Reason::TooFar);
         }
@@ -221,7 +226,7 @@ impl Series {
             None => {
                 if self.due.is_some() {
                     let since = *self.doubt_since.get_or_insert(now);
-                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
+                    let patience = (0.15 * (since - self.due_since)).max(3.0 * self.typical);
                     if now - since >= patience {
                         self.due = None;
                         self.doubt_since = None;
@@ -260,10 +265,10 @@ impl Series {
 }
 
 /// Seconds to full if a trend goes on: earliest, likely, latest; `None` past what it can tell.
-fn reach(policy: &Policy, t: &Trend, room: f64) -> Option<[f64; 3]> {
+fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     let room = (room - t.above).max(0.02 * room);
     let eta = room / t.rate;
-    if eta > policy.reach * t.window {
+    if eta > far * t.window {
         return None;
     }
     let doubt = 1.25 + 1.3 * t.doubt;

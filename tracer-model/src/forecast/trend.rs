@@ -108,7 +108,7 @@ pub(crate) fn runaway(
     at: &[Option<f64>; SCALES],
     now: f64,
     u: f64,
-    typical: f64,
+    (age, typical): (f64, f64),
 ) -> Option<Trend> {
     let mut best: Option<(f64, f64)> = None;
     for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
@@ -118,7 +118,9 @@ pub(crate) fn runaway(
         }
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
         let rise = u - past;
-        if rise > 1.5 * most.max(0.0) && rise > 0.0 {
+        // The shorter the memory of a scale, the less "never before" means.
+        let margin = 1.5 + 3.0 * d / age;
+        if rise > margin * most.max(0.0) && rise > 0.0 {
             let rate = rise / d;
             if best.is_none_or(|b| rate > b.0) {
                 best = Some((rate, d));
@@ -131,6 +133,32 @@ pub(crate) fn runaway(
     }
     let doubt = slope(history, now, u, window).map_or(0.5, |(r, e, _)| e / r.abs().max(rate * 0.1));
     Some(Trend { rate, doubt, window, above: 0.0, new: true })
+}
+
+/// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
+pub(crate) fn usual(
+    scales: &[Scale],
+    at: &[Option<f64>; SCALES],
+    u: f64,
+    room: f64,
+    typical: f64,
+) -> Option<Trend> {
+    let seen = |k: usize| Some((length(k), u - at[k]?, scales[k].before()?.0));
+    let first = (0..SCALES).find(|k| length(*k) >= 3.0 * typical)?;
+    let (d, rise, most) = seen(first)?;
+    if rise < 0.3 * most || rise <= 0.0 {
+        return None;
+    }
+    let rate = rise / d;
+    // How long it has gone on like this.
+    let (run, risen, _) =
+        (first..SCALES).map_while(seen).take_while(|(d, rise, _)| *rise >= 0.6 * rate * d).last()?;
+    let rate = risen / run;
+    let need = run + room / rate;
+    (first..SCALES)
+        .map_while(seen)
+        .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
+        .then_some(Trend { rate, doubt: 0.3, window: run, above: 0.0, new: false })
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
