@@ -49,6 +49,8 @@ pub(super) struct Series {
     /// When it will be full, in the time that counts: earliest, likely, latest.
     due: Option<[f64; 3]>,
     due_since: f64,
+    /// Level from which the growth that is published started, and the highest since.
+    risen: [f64; 2],
     doubt_since: Option<f64>,
     reason: Reason,
     basis: Option<Basis>,
@@ -69,6 +71,7 @@ impl Series {
             again: None,
             due: None,
             due_since: 0.0,
+            risen: [0.0; 2],
             doubt_since: None,
             reason: Reason::Learning,
             basis: None,
@@ -103,6 +106,14 @@ impl Series {
             self.due = None;
             self.again = Some((self.now, u));
         }
+        self.risen[1] = self.risen[1].max(u);
+        let undone = self.due.is_some()
+            && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
+        if undone {
+            // The files whose growth it was are gone: as if nothing had been said.
+            self.due = None;
+            self.doubt_since = None;
+        }
         let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let (slow, reason) = self.steady(policy, u, age);
         let again = self.refilling(u);
@@ -116,6 +127,12 @@ impl Series {
             .filter_map(|t| Some((reach(far, &t, room)?, t)))
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
+            if std::env::var_os("FCDBG").is_some() && self.due.is_none() {
+                eprintln!("t={} claim fast={fast:?} slow={slow:?} again={again:?} burst={burst:?}", self.now);
+            }
+            if self.due.is_none() {
+                self.risen = [u - t.rate * t.window, u];
+            }
             self.basis =
                 Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }

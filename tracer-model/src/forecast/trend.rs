@@ -93,12 +93,16 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<
     let (mut top, mut deepest) = (f64::MIN, 0.0f64);
     for (i, cell) in cells.iter().enumerate() {
         let Some((max, min)) = *cell else { continue };
-        let back = cells[i..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
+        let back = cells[i + 1..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
         deepest = deepest.max((top.max(max) - min).min(back - min));
         top = top.max(max);
     }
     let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
-    Some((rate, error, if above <= 1.3 * deepest { above } else { 0.0 }))
+    if above <= 1.3 * deepest {
+        return Some((rate, error, above));
+    }
+    // Most of the growth was taken back as never before: its slope is history.
+    (above < 0.5 * rate * window).then_some((rate, error, 0.0))
 }
 
 /// The growth that is news: faster than at any time before, over its own length.
@@ -113,14 +117,16 @@ pub(crate) fn runaway(
     let mut best: Option<(f64, f64)> = None;
     for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
         let d = length(k);
-        if d < 3.0 * typical {
+        if d < 3.0 * typical || k < 2 {
             continue;
         }
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
         let rise = u - past;
         // The shorter the memory of a scale, the less "never before" means.
         let margin = 1.5 + 3.0 * d / age;
-        if rise > margin * most.max(0.0) && rise > 0.0 {
+        let half = at[k - 2].map_or(0.0, |past| u - past);
+        let steady = (0.25..0.85).contains(&(half / rise));
+        if rise > margin * most.max(0.0) && rise > 0.0 && steady {
             let rate = rise / d;
             if best.is_none_or(|b| rate > b.0) {
                 best = Some((rate, d));
