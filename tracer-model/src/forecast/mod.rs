@@ -87,7 +87,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 10.0, sure: 2.5, hold: 1.2 }
+        Self { reach: 10.0, sure: 2.5, hold: 1.35 }
     }
 }
 

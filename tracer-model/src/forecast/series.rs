@@ -196,10 +196,18 @@ impl Series {
         let found = (age >= 8.0 * self.typical)
             .then(|| trend::slope(&self.history, self.now, u, age))
             .flatten();
-        let Some((rate, error, above)) = found else { return (None, Reason::Learning) };
+        let Some(fit) = found else { return (None, Reason::Learning) };
+        let trend::Slope { mean: rate, error, above, .. } = fit;
         let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
         if rate > 0.0 && rate > sure * error {
-            let trend = Trend { rate, doubt: error / rate, window: age, above, new: false };
+            let trend = Trend {
+                rate: fit.rate,
+                curve: fit.curve,
+                doubt: error / rate,
+                window: age,
+                above,
+                new: false,
+            };
             return (Some(trend), Reason::TooFar);
         }
         let reason = if above > 0.0 {
@@ -220,7 +228,7 @@ impl Series {
         let window = self.now - since;
         let rate = (u - level) / window;
         (window >= 2.0 * self.typical && rate > 0.0)
-            .then_some(Trend { rate, doubt: 0.3, window, above: 0.0, new: true })
+            .then_some(Trend { rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
     }
 
     /// Let the published estimate follow the new one, calmly.
@@ -284,7 +292,7 @@ impl Series {
 /// Seconds to full if a trend goes on: earliest, likely, latest; `None` past what it can tell.
 fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     let room = (room - t.above).max(0.02 * room);
-    let eta = room / t.rate;
+    let eta = 2.0 * room / (t.rate + (t.rate * t.rate + 4.0 * t.curve * room).sqrt());
     if eta > far * t.window {
         return None;
     }

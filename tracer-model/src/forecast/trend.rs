@@ -11,6 +11,8 @@ const BLOCKS: usize = 16;
 pub(crate) struct Trend {
     /// Bytes a second, above 0.
     pub(crate) rate: f64,
+    /// Half of what the rate gains each second, bytes/s², 0 or more.
+    pub(crate) curve: f64,
     /// Standard error of the rate relative to it.
     pub(crate) doubt: f64,
     /// Length of the window it rests on, seconds.
@@ -65,9 +67,24 @@ fn blocks(history: &History, now: f64, window: f64) -> [Option<(f64, f64)>; BLOC
     out
 }
 
-/// Slope of the peaks over a window, with its standard error, and how far the peaks stand above the
-/// present value where the series is known to come back to them.
-pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<(f64, f64, f64)> {
+/// The peaks of a window, fitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slope {
+    /// Straight through the window, bytes a second, with its standard error.
+    pub(crate) mean: f64,
+    pub(crate) error: f64,
+    /// At the window's end, where the growth bends; else the mean.
+    pub(crate) rate: f64,
+    pub(crate) curve: f64,
+    /// How far the peaks stand above the present value, where the series is known to come back to them.
+    pub(crate) above: f64,
+}
+
+/// A bend is believed from this many standard errors on.
+const BENDS: f64 = 4.0;
+
+/// Fit the peaks over a window.
+pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<Slope> {
     let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
     let points = || cells.iter().enumerate().filter_map(|(i, c)| c.map(|c| (i as f64 * per, c.0)));
@@ -81,8 +98,10 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<
         (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my))
     });
     let rate = sxy / sxx;
-    let rss: f64 = points().map(|p| (p.1 - my - rate * (p.0 - mx)).powi(2)).sum();
+    let left = |p: (f64, f64)| p.1 - my - rate * (p.0 - mx);
+    let rss: f64 = points().map(|p| left(p).powi(2)).sum();
     let white = (rss / (count - 2.0) / sxx).sqrt();
+    let (end_rate, curve) = bend(points, left, (mx, sxx, rss), rate, window);
     // Growth in one jump is one event, however straight the rest: the increments' own scatter.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
     let mean = steps().sum::<f64>() / (count - 1.0);
@@ -98,11 +117,66 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<
         top = top.max(max);
     }
     let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
+    let slope = Slope { mean: rate, error, rate: end_rate, curve, above };
     if above <= 1.3 * deepest {
-        return Some((rate, error, above));
+        return Some(slope);
     }
     // Most of the growth was taken back as never before: its slope is history.
-    (above < 0.5 * rate * window).then_some((rate, error, 0.0))
+    (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
+}
+
+/// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
+fn bend<I: Iterator<Item = (f64, f64)>>(
+    points: impl Fn() -> I,
+    left: impl Fn((f64, f64)) -> f64,
+    (mx, sxx, rss): (f64, f64, f64),
+    rate: f64,
+    window: f64,
+) -> (f64, f64) {
+    let count = points().count() as f64;
+    if count < 8.0 {
+        return (rate, 0.0);
+    }
+    // x² without what is straight in it.
+    let (s2, s3) = points().fold((0.0, 0.0), |a, p| {
+        let x = p.0 - mx;
+        (a.0 + x * x / count, a.1 + x * x * x)
+    });
+    let tilt = s3 / sxx;
+    let q = |x: f64| x * x - s2 - tilt * x;
+    let (sqq, sqe) = points().fold((0.0, 0.0), |a, p| {
+        let v = q(p.0 - mx);
+        (a.0 + v * v, a.1 + v * left(p))
+    });
+    let curve = sqe / sqq;
+    let error = ((rss - curve * sqe).max(0.0) / (count - 3.0) / sqq).sqrt();
+    if curve.abs() <= BENDS * error {
+        return (rate, 0.0);
+    }
+    if curve > 0.0 && !gathers(&points) {
+        return (rate, 0.0);
+    }
+    let at_end = (rate + curve * (2.0 * (window - mx) - tilt)).clamp(0.3 * rate, 4.0 * rate.abs());
+    // Believed by degrees, so that the estimate does not jump.
+    let trust = (curve.abs() / (BENDS * error) - 1.0).min(1.0);
+    (rate + trust * (at_end - rate), trust * curve.max(0.0))
+}
+
+/// Whether growth gains all along the window: rates of its fifths. One kink, where something began,
+/// bends a fit just as much but goes on straight.
+fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
+    let mut rates = [0.0; 5];
+    let mut count = 0;
+    for (i, (a, b)) in points().zip(points().skip(1)).enumerate() {
+        rates[(i / 3).min(4)] += b.1 - a.1;
+        count += 1;
+    }
+    let gain = rates[4] - rates[0];
+    count == BLOCKS - 1
+        && rates.windows(2).enumerate().all(|(i, r)| {
+            let least = if i == 0 { -0.05 } else { 0.05 };
+            r[1] - r[0] >= least * gain
+        })
 }
 
 /// The growth that is news: faster than at any time before, over its own length.
@@ -137,8 +211,10 @@ pub(crate) fn runaway(
     if ended(history, now, u, window, rate * window, typical) {
         return None;
     }
-    let doubt = slope(history, now, u, window).map_or(0.5, |(r, e, _)| e / r.abs().max(rate * 0.1));
-    Some(Trend { rate, doubt, window, above: 0.0, new: true })
+    let fit = slope(history, now, u, window);
+    let doubt = fit.map_or(0.5, |f| f.error / f.mean.abs().max(rate * 0.1));
+    // The bend of a window that begins before the growth did says nothing.
+    Some(Trend { rate, curve: 0.0, doubt, window, above: 0.0, new: true })
 }
 
 /// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
@@ -164,7 +240,7 @@ pub(crate) fn usual(
     (first..SCALES)
         .map_while(seen)
         .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend { rate, doubt: 0.3, window: run, above: 0.0, new: false })
+        .then_some(Trend { rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
