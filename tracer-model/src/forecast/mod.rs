@@ -83,11 +83,13 @@ pub struct Policy {
     pub sure: f64,
     /// The published estimate keeps counting down while the new one is within this factor of it.
     pub hold: f64,
+    /// The same, when the new one is that much longer: good news is believed later.
+    pub lag: f64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 10.0, sure: 2.5, hold: 1.35 }
+        Self { reach: 10.0, sure: 2.5, hold: 1.35, lag: 1.5 }
     }
 }
 
@@ -99,6 +101,8 @@ pub enum Reason {
     Learning,
     /// Nothing grows.
     Rests,
+    /// It grew and has stopped, for longer than it ever paused.
+    Stopped,
     /// It gets emptier.
     Shrinks,
     /// It grows and is cleaned again each time.
@@ -122,6 +126,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Learning => f.write_str("too little history yet"),
             Self::Rests => f.write_str("nothing grows"),
+            Self::Stopped => f.write_str("it grew but has stopped"),
             Self::Shrinks => f.write_str("it gets emptier"),
             Self::Cleaned { at_bytes } => {
                 write!(f, "it was cleaned each time, last at {} in use", units::Units::Iec.bytes(*at_bytes))

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
-use super::trend::{self, Trend};
+use super::trend::{self, Ends, Slope, Trend};
 use super::{Basis, Outcome, Policy, Reason, Refill};
 
 /// One look at one limit.
@@ -19,6 +19,8 @@ pub(super) struct Look {
 
 /// Share of the size that must be free again before a full volume is said to have space.
 const SPACE_AGAIN: f64 = 0.0005;
+/// A growth that gains is extrapolated this many times as far as it was seen to gain.
+const BEND_REACH: f64 = 4.0;
 /// Share of the size that must go at once to be called a clean-up.
 const CLEANED: f64 = 0.0005;
 
@@ -115,6 +117,8 @@ impl Series {
             self.doubt_since = None;
         }
         let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
+        let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
+        let fast = fast.filter(|t| t.doubt < unsure);
         let (slow, reason) = self.steady(policy, u, age);
         let again = self.refilling(u);
         let room = look.room as f64;
@@ -136,7 +140,7 @@ impl Series {
             self.basis =
                 Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
-        self.reason = if slow.is_some() { Reason::TooFar } else { reason };
+        self.reason = reason;
         self.publish(policy, best.map(|b| b.0));
     }
 
@@ -191,35 +195,47 @@ impl Series {
         }
     }
 
-    /// The trend of the whole history, or why there is none.
+    /// The trend of the whole history, or why there is none: of its peaks, else of its lows.
     fn steady(&self, policy: &Policy, u: f64, age: f64) -> (Option<Trend>, Reason) {
-        let found = (age >= 8.0 * self.typical)
-            .then(|| trend::slope(&self.history, self.now, u, age))
-            .flatten();
-        let Some(fit) = found else { return (None, Reason::Learning) };
-        let trend::Slope { mean: rate, error, above, .. } = fit;
-        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
-        if rate > 0.0 && rate > sure * error {
-            let trend = Trend {
-                rate: fit.rate,
-                curve: fit.curve,
-                doubt: error / rate,
-                window: age,
-                above,
-                new: false,
-            };
-            return (Some(trend), Reason::TooFar);
+        if age < 8.0 * self.typical {
+            return (None, Reason::Learning);
         }
-        let reason = if above > 0.0 {
-            Reason::Cleaned { at_bytes: (u + above - self.shift).max(0.0) as u64 }
-        } else if rate < -policy.sure * error {
+        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
+        let mut why = Reason::Learning;
+        for ends in [Ends::Peaks, Ends::Lows] {
+            let Some(fit) = trend::slope(&self.history, self.now, u, age, ends) else { continue };
+            if fit.mean > 0.0 && fit.stopped {
+                return (None, Reason::Stopped);
+            }
+            if fit.mean > 0.0 && fit.mean > sure * fit.error {
+                let trend = Trend {
+                    rate: fit.rate,
+                    mean: fit.mean,
+                    curve: fit.curve,
+                    doubt: fit.error / fit.mean,
+                    window: age,
+                    above: fit.above,
+                    new: false,
+                };
+                return (Some(trend), Reason::TooFar);
+            }
+            if ends == Ends::Peaks {
+                why = self.why_not(policy, u, age, &fit);
+            }
+        }
+        (None, why)
+    }
+
+    fn why_not(&self, policy: &Policy, u: f64, age: f64, fit: &Slope) -> Reason {
+        if fit.above > 0.0 {
+            Reason::Cleaned { at_bytes: (u + fit.above - self.shift).max(0.0) as u64 }
+        } else if fit.mean < -policy.sure * fit.error {
             Reason::Shrinks
-        } else if rate.abs() * age < 1e-4 * self.last.map_or(0.0, |l| l.room as f64) {
+        } else if fit.mean.abs() * age < 1e-4 * self.last.map_or(0.0, |l| l.room as f64) {
             Reason::Rests
         } else {
             Reason::NoTrend
-        };
-        (None, reason)
+        }
     }
 
     /// After it was full once, growth is believed at once.
@@ -228,7 +244,7 @@ impl Series {
         let window = self.now - since;
         let rate = (u - level) / window;
         (window >= 2.0 * self.typical && rate > 0.0)
-            .then_some(Trend { rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
+            .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
     }
 
     /// Let the published estimate follow the new one, calmly.
@@ -244,7 +260,7 @@ impl Series {
                 }
                 let due = std::array::from_fn(|i| {
                     let want = now + new[i];
-                    old.map_or(want, |o| o[i].clamp(now + new[i] / hold, now + new[i] * hold))
+                    old.map_or(want, |o| o[i].clamp(now + new[i] / policy.lag, now + new[i] * hold))
                 });
                 self.due = Some(due);
             }
@@ -293,7 +309,8 @@ impl Series {
 fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     let room = (room - t.above).max(0.02 * room);
     let eta = 2.0 * room / (t.rate + (t.rate * t.rate + 4.0 * t.curve * room).sqrt());
-    if eta > far * t.window {
+    // A bend is followed less far than a line.
+    if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
         return None;
     }
     let doubt = 1.25 + 1.3 * t.doubt;

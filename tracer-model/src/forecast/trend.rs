@@ -11,6 +11,8 @@ const BLOCKS: usize = 16;
 pub(crate) struct Trend {
     /// Bytes a second, above 0.
     pub(crate) rate: f64,
+    /// The same, straight through the window.
+    pub(crate) mean: f64,
     /// Half of what the rate gains each second, bytes/s², 0 or more.
     pub(crate) curve: f64,
     /// Standard error of the rate relative to it.
@@ -76,6 +78,8 @@ pub(crate) struct Slope {
     /// At the window's end, where the growth bends; else the mean.
     pub(crate) rate: f64,
     pub(crate) curve: f64,
+    /// The peaks have come to rest for longer than they ever paused before.
+    pub(crate) stopped: bool,
     /// How far the peaks stand above the present value, where the series is known to come back to them.
     pub(crate) above: f64,
 }
@@ -83,11 +87,31 @@ pub(crate) struct Slope {
 /// A bend is believed from this many standard errors on.
 const BENDS: f64 = 4.0;
 
-/// Fit the peaks over a window.
-pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<Slope> {
+/// Which ends of the blocks are fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// What hits the limit first.
+    Peaks,
+    /// What is left between the peaks: a single spike cannot hide a growth there.
+    Lows,
+}
+
+/// Fit the peaks or lows over a window.
+pub(crate) fn slope(
+    history: &History,
+    now: f64,
+    u: f64,
+    window: f64,
+    ends: Ends,
+) -> Option<Slope> {
     let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
-    let points = || cells.iter().enumerate().filter_map(|(i, c)| c.map(|c| (i as f64 * per, c.0)));
+    let line = |ends: Ends| {
+        cells.iter().enumerate().filter_map(move |(i, c)| {
+            c.map(|c| (i as f64 * per, if ends == Ends::Peaks { c.0 } else { c.1 }))
+        })
+    };
+    let points = || line(ends);
     let n = points().count();
     if n < 4 {
         return None;
@@ -117,12 +141,33 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64) -> Option<
         top = top.max(max);
     }
     let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
-    let slope = Slope { mean: rate, error, rate: end_rate, curve, above };
+    let little = 0.05 * rate * window;
+    let stopped = rested(line(Ends::Peaks), little) && rested(line(Ends::Lows), little);
+    let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, above };
+    if ends == Ends::Lows {
+        return Some(Slope { above: 0.0, ..slope });
+    }
     if above <= 1.3 * deepest {
         return Some(slope);
     }
     // Most of the growth was taken back as never before: its slope is history.
     (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
+}
+
+/// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
+/// long.
+fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
+    let (mut edge, mut pause, mut longest) = (f64::MIN, 0, 0);
+    for (_, peak) in points {
+        if peak - edge > little {
+            edge = peak;
+            longest = longest.max(pause);
+            pause = 0;
+        } else {
+            pause += 1;
+        }
+    }
+    pause >= 4 && pause > 2 * longest
 }
 
 /// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
@@ -211,10 +256,10 @@ pub(crate) fn runaway(
     if ended(history, now, u, window, rate * window, typical) {
         return None;
     }
-    let fit = slope(history, now, u, window);
+    let fit = slope(history, now, u, window, Ends::Peaks);
     let doubt = fit.map_or(0.5, |f| f.error / f.mean.abs().max(rate * 0.1));
     // The bend of a window that begins before the growth did says nothing.
-    Some(Trend { rate, curve: 0.0, doubt, window, above: 0.0, new: true })
+    Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
 }
 
 /// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
@@ -240,7 +285,7 @@ pub(crate) fn usual(
     (first..SCALES)
         .map_while(seen)
         .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend { rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
+        .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
