@@ -21,6 +21,8 @@ pub(super) struct Look {
 const SPACE_AGAIN: f64 = 0.0005;
 /// A growth that gains is extrapolated this many times as far as it was seen to gain.
 const BEND_REACH: f64 = 4.0;
+/// Share of a trend's window over which its bend is averaged.
+const EVEN_OUT: f64 = 0.1;
 /// Share of the size that must go at once to be called a clean-up.
 const CLEANED: f64 = 0.0005;
 
@@ -54,6 +56,8 @@ pub(super) struct Series {
     /// Level from which the growth that is published started, and the highest since.
     risen: [f64; 2],
     doubt_since: Option<f64>,
+    /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
+    bend: [f64; 2],
     reason: Reason,
     basis: Option<Basis>,
     clean_up: Option<CleanUp>,
@@ -75,6 +79,7 @@ impl Series {
             due_since: 0.0,
             risen: [0.0; 2],
             doubt_since: None,
+            bend: [1.0, 0.0],
             reason: Reason::Learning,
             basis: None,
             clean_up: None,
@@ -120,6 +125,7 @@ impl Series {
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
         let (slow, reason) = self.steady(policy, u, age);
+        let slow = slow.map(|t| self.bent(t));
         let again = self.refilling(u);
         let room = look.room as f64;
         let burst = trend::usual(&self.scales, &at, u, room, self.typical);
@@ -224,6 +230,15 @@ impl Series {
             }
         }
         (None, why)
+    }
+
+    /// A trend whose bend comes and goes with the noise bends by its average.
+    fn bent(&mut self, t: Trend) -> Trend {
+        let weight = (self.typical / (EVEN_OUT * t.window)).min(1.0);
+        for (even, new) in self.bend.iter_mut().zip([t.rate / t.mean, t.curve / t.mean]) {
+            *even += weight * (new - *even);
+        }
+        Trend { rate: t.mean * self.bend[0], curve: t.mean * self.bend[1], ..t }
     }
 
     fn why_not(&self, policy: &Policy, u: f64, age: f64, fit: &Slope) -> Reason {
