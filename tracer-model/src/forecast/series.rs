@@ -21,6 +21,8 @@ pub(super) struct Look {
 const SPACE_AGAIN: f64 = 0.0005;
 /// A growth that gains is extrapolated this many times as far as it was seen to gain.
 const BEND_REACH: f64 = 4.0;
+/// Share of the history over which the published estimate settles on a new one within the band.
+const SETTLE: f64 = 0.05;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
 /// Share of the size that must go at once to be called a clean-up.
@@ -147,7 +149,7 @@ impl Series {
                 Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
         self.reason = reason;
-        self.publish(policy, best.map(|b| b.0));
+        self.publish(policy, age, best.map(|b| b.0));
     }
 
     /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
@@ -263,7 +265,7 @@ impl Series {
     }
 
     /// Let the published estimate follow the new one, calmly.
-    fn publish(&mut self, policy: &Policy, new: Option<[f64; 3]>) {
+    fn publish(&mut self, policy: &Policy, age: f64, new: Option<[f64; 3]>) {
         let now = self.now;
         match new {
             Some(new) => {
@@ -273,9 +275,13 @@ impl Series {
                 if old.is_none() {
                     self.due_since = now;
                 }
+                let weight = (self.typical / (SETTLE * age)).min(1.0);
                 let due = std::array::from_fn(|i| {
                     let want = now + new[i];
-                    old.map_or(want, |o| o[i].clamp(now + new[i] / policy.lag, now + new[i] * hold))
+                    let held = old
+                        .map_or(f64::INFINITY, |o| o[i] + weight * (want - o[i]))
+                        .clamp(now + new[i] / policy.lag, now + new[i] * hold);
+                    held
                 });
                 self.due = Some(due);
             }
