@@ -89,7 +89,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 10.0, sure: 2.5, hold: 1.35, lag: 1.5 }
+        Self { reach: 10.0, sure: 2.5, hold: 1.4, lag: 1.5 }
     }
 }
 

@@ -242,7 +242,7 @@ pub(crate) fn runaway(
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
         let rise = u - past;
         // The shorter the memory of a scale, the less "never before" means.
-        let margin = 1.5 + 3.0 * d / age;
+        let margin = 2.0 + 4.0 * d / age;
         let half = at[k - 2].map_or(0.0, |past| u - past);
         let steady = (0.25..0.85).contains(&(half / rise));
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
