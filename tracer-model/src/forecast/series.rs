@@ -21,6 +21,8 @@ pub(super) struct Look {
 const SPACE_AGAIN: f64 = 0.0005;
 /// A growth that gains is extrapolated this many times as far as it was seen to gain.
 const BEND_REACH: f64 = 4.0;
+/// Seconds (300 years) that no interval between looks and no estimate exceeds.
+const FOREVER: f64 = 1e10;
 /// Share of the history over which the published estimate settles on a new one within the band.
 const SETTLE: f64 = 0.05;
 /// Share of a trend's window over which its bend is averaged.
@@ -60,6 +62,8 @@ pub(super) struct Series {
     doubt_since: Option<f64>,
     /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
     bend: [f64; 2],
+    /// The volume's size has just changed.
+    resized: bool,
     reason: Reason,
     basis: Option<Basis>,
     clean_up: Option<CleanUp>,
@@ -82,6 +86,7 @@ impl Series {
             risen: [0.0; 2],
             doubt_since: None,
             bend: [1.0, 0.0],
+            resized: false,
             reason: Reason::Learning,
             basis: None,
             clean_up: None,
@@ -126,7 +131,8 @@ impl Series {
         let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
-        let (slow, reason) = self.steady(policy, u, age);
+        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
+        let (slow, reason) = self.steady(policy, sure, u, age);
         let slow = slow.map(|t| self.bent(t));
         let again = self.refilling(u);
         let room = look.room as f64;
@@ -157,7 +163,7 @@ impl Series {
     fn advance(&mut self, look: &Look) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let mut dt = look.time_s - last.time_s;
-        if dt <= 0.0 {
+        if !(dt > 0.0 && dt < FOREVER) {
             dt = self.typical;
         }
         let moved = look.taken as f64 - last.taken as f64;
@@ -165,6 +171,7 @@ impl Series {
             // Enlarged, shrunk or another volume: what is taken there is not growth.
             self.shift -= moved;
             self.due = None;
+            self.resized = true;
         } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < 0.3 * self.rate() * dt {
             // The writer slept with the machine, or the clock was set: time that does not count.
             dt = self.typical;
@@ -204,11 +211,10 @@ impl Series {
     }
 
     /// The trend of the whole history, or why there is none: of its peaks, else of its lows.
-    fn steady(&self, policy: &Policy, u: f64, age: f64) -> (Option<Trend>, Reason) {
+    fn steady(&self, policy: &Policy, sure: f64, u: f64, age: f64) -> (Option<Trend>, Reason) {
         if age < 8.0 * self.typical {
             return (None, Reason::Learning);
         }
-        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
         let mut why = Reason::Learning;
         for ends in [Ends::Peaks, Ends::Lows] {
             let Some(fit) = trend::slope(&self.history, self.now, u, age, ends) else { continue };
@@ -276,19 +282,24 @@ impl Series {
                     self.due_since = now;
                 }
                 let weight = (self.typical / (SETTLE * age)).min(1.0);
+                // Starting from "never" keeps the order of any two histories: what was later stays
+                // later, whichever is believed first. A new size changes that for both.
+                let resized = std::mem::take(&mut self.resized);
                 let due = std::array::from_fn(|i| {
                     let want = now + new[i];
-                    let held = old
-                        .map_or(f64::INFINITY, |o| o[i] + weight * (want - o[i]))
-                        .clamp(now + new[i] / policy.lag, now + new[i] * hold);
-                    held
+                    match old {
+                        None if resized => want,
+                        old => old
+                            .map_or(f64::INFINITY, |o| o[i] + weight * (want - o[i]))
+                            .clamp(now + new[i] / policy.lag, now + new[i] * hold),
+                    }
                 });
                 self.due = Some(due);
             }
             None => {
                 if self.due.is_some() {
                     let since = *self.doubt_since.get_or_insert(now);
-                    let patience = (0.15 * (since - self.due_since)).max(3.0 * self.typical);
+                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
                     if now - since >= patience {
                         self.due = None;
                         self.doubt_since = None;
@@ -334,6 +345,9 @@ fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
         return None;
     }
-    let doubt = 1.25 + 1.3 * t.doubt;
+    if eta > FOREVER {
+        return None;
+    }
+    let doubt = 1.25 + 1.3 * t.doubt.min(10.0);
     Some([eta / doubt, eta, eta * doubt])
 }

@@ -154,7 +154,7 @@ pub(crate) fn slope(
     (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
 }
 
-/// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
+/// Whether the last three blocks or more brought less than `little`, and no earlier pause was half as
 /// long.
 fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
     let (mut edge, mut pause, mut longest) = (f64::MIN, 0, 0);
@@ -167,7 +167,7 @@ fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
             pause += 1;
         }
     }
-    pause >= 4 && pause > 2 * longest
+    pause >= 3 && pause > 2 * longest
 }
 
 /// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
