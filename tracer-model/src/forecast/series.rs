@@ -24,7 +24,7 @@ const BEND_REACH: f64 = 4.0;
 /// Seconds (300 years) that no interval between looks and no estimate exceeds.
 const FOREVER: f64 = 1e10;
 /// Share of the history over which the published estimate settles on a new one within the band.
-const SETTLE: f64 = 0.05;
+const SETTLE: f64 = 0.02;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
 /// Share of the size that must go at once to be called a clean-up.
@@ -145,9 +145,6 @@ impl Series {
             .filter_map(|t| Some((reach(far, &t, room)?, t)))
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
-            if std::env::var_os("FCDBG").is_some() && self.due.is_none() {
-                eprintln!("t={} claim fast={fast:?} slow={slow:?} again={again:?} burst={burst:?}", self.now);
-            }
             if self.due.is_none() {
                 self.risen = [u - t.rate * t.window, u];
             }

@@ -236,7 +236,7 @@ pub(crate) fn runaway(
     let mut best: Option<(f64, f64)> = None;
     for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
         let d = length(k);
-        if d < 3.0 * typical || k < 2 {
+        if d < 1.9 * typical || k < 2 {
             continue;
         }
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
@@ -257,7 +257,7 @@ pub(crate) fn runaway(
         return None;
     }
     let fit = slope(history, now, u, window, Ends::Peaks);
-    let doubt = fit.map_or(0.5, |f| f.error / f.mean.abs().max(rate * 0.1));
+    let doubt = fit.map_or(0.4, |f| f.error / f.mean.abs().max(rate * 0.1));
     // The bend of a window that begins before the growth did says nothing.
     Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
 }
