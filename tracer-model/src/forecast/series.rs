@@ -59,6 +59,8 @@ pub(super) struct Series {
     due_since: f64,
     /// Level from which the growth that is published started, and the highest since.
     risen: [f64; 2],
+    /// What is published began as a growth never seen before.
+    news: bool,
     doubt_since: Option<f64>,
     /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
     bend: [f64; 2],
@@ -84,6 +86,7 @@ impl Series {
             due: None,
             due_since: 0.0,
             risen: [0.0; 2],
+            news: false,
             doubt_since: None,
             bend: [1.0, 0.0],
             resized: false,
@@ -131,7 +134,9 @@ impl Series {
         let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
-        let sure = policy.sure * if self.due.is_some() { 0.5 } else { 1.0 };
+        // What was said of a runaway that is over must be true of the whole history to stand.
+        let over = self.news && fast.is_none();
+        let sure = policy.sure * if self.due.is_some() && !over { 0.5 } else { 1.0 };
         let (slow, reason) = self.steady(policy, sure, u, age);
         let slow = slow.map(|t| self.bent(t));
         let again = self.refilling(u);
@@ -148,6 +153,7 @@ impl Series {
             if self.due.is_none() {
                 self.risen = [u - t.rate * t.window, u];
             }
+            self.news = t.new || (self.news && !over);
             self.basis =
                 Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }

@@ -154,20 +154,24 @@ pub(crate) fn slope(
     (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
 }
 
-/// Whether the last three blocks or more brought less than `little`, and no earlier pause was half as
+/// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
 /// long.
 fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
-    let (mut edge, mut pause, mut longest) = (f64::MIN, 0, 0);
+    let (mut edge, mut rises, mut pause, mut longest) = (f64::MIN, 0, 0, 0);
     for (_, peak) in points {
         if peak - edge > little {
             edge = peak;
-            longest = longest.max(pause);
+            rises += 1;
+            // The first point is no rise, and what was before the first rise no pause of it.
+            if rises > 2 {
+                longest = longest.max(pause);
+            }
             pause = 0;
         } else {
             pause += 1;
         }
     }
-    pause >= 3 && pause > 2 * longest
+    pause >= 4 && pause > 2 * longest
 }
 
 /// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
