@@ -21,6 +21,8 @@ pub(super) struct Look {
 const SPACE_AGAIN: f64 = 0.0005;
 /// A growth that gains is extrapolated this many times as far as it was seen to gain.
 const BEND_REACH: f64 = 4.0;
+/// After a false alarm, a trend must be this much surer.
+const BURNT: f64 = 1.5;
 /// Seconds (300 years) that no interval between looks and no estimate exceeds.
 const FOREVER: f64 = 1e10;
 /// Share of the history over which the published estimate settles on a new one within the band.
@@ -61,6 +63,8 @@ pub(super) struct Series {
     risen: [f64; 2],
     /// What is published began as a growth never seen before.
     news: bool,
+    /// When an estimate was last withdrawn without a fill.
+    withdrawn: Option<f64>,
     doubt_since: Option<f64>,
     /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
     bend: [f64; 2],
@@ -87,6 +91,7 @@ impl Series {
             due_since: 0.0,
             risen: [0.0; 2],
             news: false,
+            withdrawn: None,
             doubt_since: None,
             bend: [1.0, 0.0],
             resized: false,
@@ -130,13 +135,20 @@ impl Series {
             // The files whose growth it was are gone: as if nothing had been said.
             self.due = None;
             self.doubt_since = None;
+            self.withdrawn = Some(self.now);
         }
         let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
         let over = self.news && fast.is_none();
-        let sure = policy.sure * if self.due.is_some() && !over { 0.5 } else { 1.0 };
+        let burnt = self.withdrawn.is_some_and(|at| self.now < 1.5 * at);
+        let sure = policy.sure
+            * match (self.due.is_some() && !over, burnt) {
+                (true, _) => 0.5,
+                (false, false) => 1.0,
+                (false, true) => BURNT,
+            };
         let (slow, reason) = self.steady(policy, sure, u, age);
         let slow = slow.map(|t| self.bent(t));
         let again = self.refilling(u);
@@ -305,6 +317,7 @@ impl Series {
                     let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
                     if now - since >= patience {
                         self.due = None;
+                        self.withdrawn = Some(now);
                         self.doubt_since = None;
                     }
                 }
