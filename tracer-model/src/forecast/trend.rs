@@ -281,9 +281,15 @@ pub(crate) fn usual(
         return None;
     }
     let rate = rise / d;
-    // How long it has gone on like this.
-    let (run, risen, _) =
-        (first..SCALES).map_while(seen).take_while(|(d, rise, _)| *rise >= 0.6 * rate * d).last()?;
+    // How long it has gone on like this, and whether all along.
+    let last = (first..SCALES)
+        .take_while(|k| seen(*k).is_some_and(|(d, rise, _)| rise >= 0.6 * rate * d))
+        .last()?;
+    let (run, risen, _) = seen(last)?;
+    let half = seen(last.checked_sub(2)?)?.1;
+    if run < 5.0 * typical || !(0.25..0.85).contains(&(half / risen)) {
+        return None;
+    }
     let rate = risen / run;
     let need = run + room / rate;
     (first..SCALES)
