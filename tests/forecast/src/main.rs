@@ -51,7 +51,12 @@ fn line(name: &str, s: &Score, traces: f64) -> String {
         fills(format!("{:.1}", 100.0 * mean(&s.lead))),
         fills(format!("{:.1}", 100.0 * mean(&s.kept))),
         fills(format!("{:.1}", 100.0 * mean(&s.kept_all))),
-        fills(format!("{:.2} / {:.2} / {:.2}", med(&s.errors[0]), med(&s.errors[1]), med(&s.errors[2]))),
+        fills(format!(
+            "{:.2} / {:.2} / {:.2}",
+            med(&s.errors[0]),
+            med(&s.errors[1]),
+            med(&s.errors[2])
+        )),
         fills(format!("{:.1}", 100.0 * s.misses())),
         s.false_minutes * per,
         s.false_soon * per,
@@ -67,12 +72,13 @@ fn line(name: &str, s: &Score, traces: f64) -> String {
     )
 }
 
-/// The trace of a shape or a recording, `None` for a recording past its one.
+/// The traces of a shape, or the one recording of that name.
 fn traces(args: &Args, name: &str) -> anyhow::Result<Vec<trace::Trace>> {
-    if let Some(shape) = shapes::SHAPES.iter().find(|s| **s == name) {
-        return Ok((args.from..args.from + args.seeds).map(|seed| shapes::generate(shape, seed)).collect());
+    if let Some((_, onset)) = trace::RECORDED.iter().find(|(n, _)| *n == name) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
+        return Ok(vec![trace::recorded(&folder.join(format!("{name}.csv")), *onset)?]);
     }
-    recorded(Some(name))
+    Ok((args.from..args.from + args.seeds).map(|seed| shapes::generate(name, seed)).collect())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -120,7 +126,10 @@ fn main() -> anyhow::Result<()> {
         println!("{}", line(name, total, count as f64));
     }
     if let Some((_, name)) = methods.first() {
-        println!("\nOf these {count} traces {} fills; **{name}** shape by shape, minutes and changes for one trace:\n", totals[0].lead.len());
+        println!(
+            "\nOf these {count} traces {} fills; **{name}** shape by shape, minutes and changes for one trace:\n",
+            totals[0].lead.len()
+        );
         println!("{HEAD}");
         by_shape.iter().for_each(|l| println!("{l}"));
     }
@@ -145,15 +154,6 @@ fn bench(rows: u64) {
     }
     let each = start.elapsed().as_nanos() as f64 / rows as f64;
     println!("{rows} samples: {each:.0} ns each, {} bytes held", forecaster.bytes());
-}
-
-fn recorded(only: Option<&str>) -> anyhow::Result<Vec<trace::Trace>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces");
-    trace::RECORDED
-        .iter()
-        .filter(|(name, _)| only.is_none_or(|o| o == *name))
-        .map(|(name, onset)| trace::recorded(name, &folder.join(format!("{name}.csv")), *onset))
-        .collect()
 }
 
 fn dump(trace: &trace::Trace, m: usize) {

@@ -79,6 +79,8 @@ pub struct Sample {
 pub struct Policy {
     /// A forecast reaches at most this many times as far as what it rests on.
     pub reach: f64,
+    /// The same for a growth faster than ever before.
+    pub reach_new: f64,
     /// Rate over its standard error from which on a growth is believed.
     pub sure: f64,
     /// The published estimate keeps counting down while the new one is within this factor of it.
@@ -89,7 +91,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 10.0, sure: 2.5, hold: 1.4, lag: 1.5 }
+        Self { reach: 7.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
     }
 }
 
@@ -129,7 +131,11 @@ impl fmt::Display for Reason {
             Self::Stopped => f.write_str("it grew but has stopped"),
             Self::Shrinks => f.write_str("it gets emptier"),
             Self::Cleaned { at_bytes } => {
-                write!(f, "it was cleaned each time, last at {} in use", units::Units::Iec.bytes(*at_bytes))
+                write!(
+                    f,
+                    "it was cleaned each time, last at {} in use",
+                    units::Units::Iec.bytes(*at_bytes)
+                )
             }
             Self::Drained { ratio } => {
                 write!(f, "{:.0} % of what is written is freed again", ratio * 100.0)
@@ -282,8 +288,10 @@ impl Forecaster {
             .min_by(|a, b| rank(&a.1).total_cmp(&rank(&b.1)))
             .unwrap_or(&self.series[0]);
         let mut outcome = series.outcome();
-        if let (Outcome::DoesNotFill { reason: reason @ (Reason::NoTrend | Reason::Rests) }, Some(flow)) =
-            (&mut outcome, self.flow)
+        if let (
+            Outcome::DoesNotFill { reason: reason @ (Reason::NoTrend | Reason::Rests) },
+            Some(flow),
+        ) = (&mut outcome, self.flow)
             && flow[0] > 0.0
             && flow[1] >= 0.5 * flow[0]
         {
@@ -300,6 +308,7 @@ impl Forecaster {
     /// Memory held, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.series.iter().map(|(_, s)| size_of::<Series>() + s.bytes()).sum::<usize>()
+        size_of::<Self>()
+            + self.series.iter().map(|(_, s)| size_of::<Series>() + s.bytes()).sum::<usize>()
     }
 }

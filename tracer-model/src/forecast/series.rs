@@ -29,8 +29,8 @@ const FOREVER: f64 = 1e10;
 const SETTLE: f64 = 0.02;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
-/// Share of the size that must go at once to be called a clean-up.
-const CLEANED: f64 = 0.0005;
+/// Share of the size that must go at once to be called a clean-up while it is not full.
+const CLEANED: f64 = 0.02;
 
 /// A clean-up whose space is not gone again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,15 +129,16 @@ impl Series {
             self.again = Some((self.now, u));
         }
         self.risen[1] = self.risen[1].max(u);
-        let undone = self.due.is_some()
-            && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
+        let undone =
+            self.due.is_some() && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
         if undone {
             // The files whose growth it was are gone: as if nothing had been said.
             self.due = None;
             self.doubt_since = None;
             self.withdrawn = Some(self.now);
         }
-        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
+        let fast =
+            trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
@@ -155,19 +156,21 @@ impl Series {
         let room = look.room as f64;
         let burst = trend::usual(&self.scales, &at, u, room, self.typical);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
-        let far = policy.reach * if self.due.is_some() { 2.0 } else { 1.0 };
+        let lenient = if self.due.is_some() { 2.0 } else { 1.0 };
         let best = [fast, slow, again, burst]
             .into_iter()
             .flatten()
-            .filter_map(|t| Some((reach(far, &t, room)?, t)))
+            .filter_map(|t| {
+                let far = lenient * if t.new { policy.reach_new } else { policy.reach };
+                Some((reach(far, &t, room)?, t))
+            })
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
             if self.due.is_none() {
                 self.risen = [u - t.rate * t.window, u];
             }
             self.news = t.new || (self.news && !over);
-            self.basis =
-                Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
+            self.basis = Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
         self.reason = reason;
         self.publish(policy, age, best.map(|b| b.0));
@@ -210,10 +213,13 @@ impl Series {
             self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
             self.clean_up = None;
         }
-        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some()) {
-            // The series was shifted over what was freed at full: the level to come back to is there.
-            let level = if self.full_since.is_some() { u - moved } else { u - moved };
-            self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
+        let least = if self.full_since.is_some() { SPACE_AGAIN } else { CLEANED };
+        // What drops like this all the time is a sawtooth, not somebody's clean-up.
+        let usual = || self.scales.iter().any(|s| s.before().is_some_and(|b| b.1 < 0.5 * moved));
+        if moved < -least * look.size as f64
+            && (self.full_since.is_some() || (self.due.is_some() && !usual()))
+        {
+            self.clean_up = Some(CleanUp { level: u - moved, freed: -moved, at: self.now });
         }
     }
 
@@ -281,8 +287,15 @@ impl Series {
         let (since, level) = self.again?;
         let window = self.now - since;
         let rate = (u - level) / window;
-        (window >= 2.0 * self.typical && rate > 0.0)
-            .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
+        (window > 0.0 && window >= 2.0 * self.typical && rate > 0.0).then_some(Trend {
+            rate,
+            mean: rate,
+            curve: 0.0,
+            doubt: 0.3,
+            window,
+            above: 0.0,
+            new: true,
+        })
     }
 
     /// Let the published estimate follow the new one, calmly.
@@ -361,9 +374,9 @@ fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
         return None;
     }
-    if eta > FOREVER {
+    if eta.is_nan() || eta > FOREVER {
         return None;
     }
-    let doubt = 1.25 + 1.3 * t.doubt.min(10.0);
+    let doubt = 1.04 + 1.2 * t.doubt.min(10.0) + 0.25 * (eta / t.window).ln_1p();
     Some([eta / doubt, eta, eta * doubt])
 }

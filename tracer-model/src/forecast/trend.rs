@@ -97,13 +97,10 @@ pub(crate) enum Ends {
 }
 
 /// Fit the peaks or lows over a window.
-pub(crate) fn slope(
-    history: &History,
-    now: f64,
-    u: f64,
-    window: f64,
-    ends: Ends,
-) -> Option<Slope> {
+pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends) -> Option<Slope> {
+    if window <= 0.0 {
+        return None;
+    }
     let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
     let line = |ends: Ends| {
@@ -118,13 +115,15 @@ pub(crate) fn slope(
     }
     let count = n as f64;
     let (mx, my) = points().fold((0.0, 0.0), |a, p| (a.0 + p.0 / count, a.1 + p.1 / count));
-    let (sxx, sxy) = points().fold((0.0, 0.0), |a, p| {
-        (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my))
-    });
+    let (sxx, sxy) = points()
+        .fold((0.0, 0.0), |a, p| (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my)));
     let rate = sxy / sxx;
     let left = |p: (f64, f64)| p.1 - my - rate * (p.0 - mx);
     let rss: f64 = points().map(|p| left(p).powi(2)).sum();
     let white = (rss / (count - 2.0) / sxx).sqrt();
+    if !rate.is_finite() {
+        return None;
+    }
     let (end_rate, curve) = bend(points, left, (mx, sxx, rss), rate, window);
     // Growth in one jump is one event, however straight the rest: the increments' own scatter.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
@@ -132,6 +131,9 @@ pub(crate) fn slope(
     let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
     let jumpy = (var / (count - 1.0)).sqrt();
     let error = white.max(0.5 * jumpy);
+    if !error.is_finite() {
+        return None;
+    }
     // Peaks count only if the series has come back from such a depth before.
     let (mut top, mut deepest) = (f64::MIN, 0.0f64);
     for (i, cell) in cells.iter().enumerate() {
@@ -248,7 +250,7 @@ pub(crate) fn runaway(
         // The shorter the memory of a scale, the less "never before" means.
         let margin = 2.0 + 4.0 * d / age;
         let half = at[k - 2].map_or(0.0, |past| u - past);
-        let steady = (0.25..0.85).contains(&(half / rise));
+        let steady = (0.25..0.78).contains(&(half / rise));
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
             let rate = rise / d;
             if best.is_none_or(|b| rate > b.0) {
@@ -295,7 +297,15 @@ pub(crate) fn usual(
     (first..SCALES)
         .map_while(seen)
         .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
+        .then_some(Trend {
+            rate,
+            mean: rate,
+            curve: 0.0,
+            doubt: 0.3,
+            window: run,
+            above: 0.0,
+            new: false,
+        })
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
