@@ -39,6 +39,31 @@ struct Args {
     bench: Option<u64>,
 }
 
+/// What the whole table is preceded by.
+const INTRO: &str = "# What the forecast is worth
+
+Made by `cargo run --release -p forecast-score > docs/forecast-scores.md`; do not edit. Traces come from
+the generator in `tests/forecast/src/shapes.rs` with seeds that nothing was tuned on, and from four fills
+recorded on real volumes (`tests/forecast/traces/`: RocksDB's db_bench and PostgreSQL under pgbench; those
+were looked at while tuning). Every method sees the same rows, one after another.
+
+- **attainable**: from the start of the writing that fills the volume, at most 4 h before full.
+- **lead**: share of it in which the alarm (estimate under 4 h) was on, without a break, up to full; mean over fills.
+- **kept**: share of it in which the estimate was within a factor of 2; *uncut*: the same from the start on, however long.
+- **error**: median over fills of the median |log2(estimate / truth)| in the last 60, 10 and 1 min; no estimate counts as 6.
+- **misses**: share of fills with a lead under one half.
+- **false**: minutes, for a set of 24 traces, in which it did not fill within three times the estimate: alarms at 4 h
+  (and it did not fill in 4 h), estimates under 30 min, any estimate. Warnings before a volume was enlarged are spared.
+- **flips**: changes of the alarm's state for 24 traces, at 4 h, at 30 min, and between some estimate and none. Each fill needs one.
+- **covered**: share of the time with an interval in which it held the truth; in brackets the mean over fills. 80 is asked for.
+
+Formulas: last minute / last hour = room over the rate from the first to the last row of the window; EWMA with a time
+constant of 5 min; `predict_linear` = least squares, solved for zero; Zabbix `timeleft` = the same over 30 min; Netdata's
+`out_of_disk_space_time` = room over the last hour's rate, silent at full; node-mixin's `NodeFilesystemSpaceFillingUp` =
+`predict_linear` over 6 h, under 4 h ahead and under 20 % available, for an hour.
+
+";
+
 const HEAD: &str = "| | lead % | kept % | kept, uncut % | error 60/10/1 min | misses % | false, 4 h | false, 30 min | false, any | flips, 4 h | 30 min | any | covered % |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
@@ -120,6 +145,9 @@ fn main() -> anyhow::Result<()> {
                 by_shape.push(line(name, &score, traces.len() as f64 * SET));
             }
         }
+    }
+    if args.shape.is_none() && args.method.is_none() {
+        print!("{INTRO}");
     }
     println!("{HEAD}");
     for ((_, name), total) in methods.iter().zip(&totals) {
