@@ -239,6 +239,8 @@ pub(crate) fn runaway(
     u: f64,
     (age, typical): (f64, f64),
 ) -> Option<Trend> {
+    let top = history.runs().map(|r| r.max).fold(u, f64::max);
+    let mut within = 0.0f64;
     let mut best: Option<(f64, f64)> = None;
     for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
         let d = length(k);
@@ -247,6 +249,10 @@ pub(crate) fn runaway(
         }
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
         let rise = u - past;
+        // On the way back to a level that was cleaned up before, any rise that fits into the window is
+        // something to compare with.
+        within = within.max(most);
+        let most = if u < top { within } else { most };
         // The shorter the memory of a scale, the less "never before" means.
         let margin = 2.0 + 4.0 * d / age;
         let half = at[k - 2].map_or(0.0, |past| u - past);
