@@ -1,1 +1,4 @@
 //! x
+#[cfg(test)]
+mod fixtures;
+pub mod outputs;
