@@ -2,3 +2,4 @@
 #[cfg(test)]
 mod fixtures;
 pub mod outputs;
+pub mod tui;
