@@ -1,1 +1,411 @@
 //! Bytes, rates and durations as people read them.
+//!
+//! Every form has a bounded width, so that columns hold; a value that is not known, or not a
+//! number, is `?`.
+
+/// Which multiples of a byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Units {
+    /// Powers of 1024: KiB, MiB.
+    #[default]
+    Iec,
+    /// Powers of 1000: kB, MB.
+    Si,
+}
+
+/// What is shown for a value that is unknown.
+pub const UNKNOWN: &str = "?";
+
+/// Longest result of [`Units::bytes`]: `1023.9 KiB`.
+pub const BYTES_WIDTH: usize = 10;
+/// Longest result of [`Units::rate`]: `1023.9 KiB/s`, with the sign of [`Units::growth`] one more.
+pub const RATE_WIDTH: usize = 12;
+/// Longest result of [`Units::short`]: `1023M`.
+pub const SHORT_WIDTH: usize = 5;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+const YEAR: u64 = 365 * DAY;
+
+impl Units {
+    const fn base(self) -> u128 {
+        match self {
+            Self::Iec => 1024,
+            Self::Si => 1000,
+        }
+    }
+
+    const fn names(self) -> [&'static str; 7] {
+        match self {
+            Self::Iec => ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"],
+            Self::Si => ["B", "kB", "MB", "GB", "TB", "PB", "EB"],
+        }
+    }
+
+    /// The largest unit in which `tenths` (of it, rounded) stays under one of the next.
+    fn scale(self, bytes: u64) -> (u128, usize) {
+        let mut unit = 1;
+        let mut power = 0;
+        loop {
+            let tenths = (u128::from(bytes) * 10 + unit / 2) / unit;
+            if tenths < self.base() * 10 || power + 1 == self.names().len() {
+                return (tenths, power);
+            }
+            unit *= self.base();
+            power += 1;
+        }
+    }
+
+    /// `512 B`, `71.6 GiB`; at most [`BYTES_WIDTH`] columns. Rounded half up, never `1024.0 KiB`.
+    #[must_use]
+    pub fn bytes(self, bytes: u64) -> String {
+        match self.scale(bytes) {
+            (tenths, 0) => format!("{} B", tenths / 10),
+            (tenths, power) => format!("{}.{} {}", tenths / 10, tenths % 10, self.names()[power]),
+        }
+    }
+
+    /// `102M`, `9.5G`; at most [`SHORT_WIDTH`] columns, for narrow screens.
+    #[must_use]
+    pub fn short(self, bytes: u64) -> String {
+        let letters = match self {
+            Self::Iec => ["", "K", "M", "G", "T", "P", "E"],
+            Self::Si => ["", "k", "M", "G", "T", "P", "E"],
+        };
+        let (tenths, power) = self.scale(bytes);
+        if power > 0 && tenths < 100 {
+            return format!("{}.{}{}", tenths / 10, tenths % 10, letters[power]);
+        }
+        let whole = if power == 0 { tenths / 10 } else { (tenths + 5) / 10 };
+        if whole == self.base() && power + 1 < letters.len() {
+            return format!("1.0{}", letters[power + 1]);
+        }
+        format!("{whole}{}", letters[power])
+    }
+
+    /// `102.4 MiB/s`; at most [`RATE_WIDTH`] columns. Negative rates are 0 here: see
+    /// [`growth`](Self::growth).
+    #[must_use]
+    pub fn rate(self, per_s: f64) -> String {
+        match whole(per_s) {
+            Some(bytes) => format!("{}/s", self.bytes(bytes)),
+            None => UNKNOWN.to_owned(),
+        }
+    }
+
+    /// A rate in the [short](Self::short) form.
+    #[must_use]
+    pub fn short_rate(self, per_s: f64) -> String {
+        whole(per_s).map_or_else(|| UNKNOWN.to_owned(), |bytes| self.short(bytes))
+    }
+
+    /// A rate with its sign: `+1.2 MiB/s`, `-3.4 MiB/s`, `0 B/s`.
+    #[must_use]
+    pub fn growth(self, per_s: f64) -> String {
+        self.signed(per_s, Self::rate)
+    }
+
+    /// A rate with its sign in the [short](Self::short) form.
+    #[must_use]
+    pub fn short_growth(self, per_s: f64) -> String {
+        self.signed(per_s, Self::short_rate)
+    }
+
+    fn signed(self, per_s: f64, form: fn(Self, f64) -> String) -> String {
+        let size = form(self, per_s.abs());
+        match whole(per_s.abs()) {
+            None | Some(0) => size,
+            Some(_) if per_s < 0.0 => format!("-{size}"),
+            Some(_) => format!("+{size}"),
+        }
+    }
+
+    /// Bytes, or `?`.
+    #[must_use]
+    pub fn bytes_or_unknown(self, bytes: Option<u64>) -> String {
+        bytes.map_or_else(|| UNKNOWN.to_owned(), |bytes| self.bytes(bytes))
+    }
+}
+
+/// The nearest whole number from 0 on; `None` for what is not a finite number.
+fn whole(value: f64) -> Option<u64> {
+    // `as` saturates at both ends, which is what a display wants.
+    value.is_finite().then(|| value.round() as u64)
+}
+
+/// A duration as people say it: `45 s`, `4 min`, `1 h 20 min`, `2 d 4 h`, `30 d`, `3 y`.
+///
+/// Rounded to the step that is shown: whole minutes from two minutes on (`1 min 30 s` before), five
+/// minutes' worth is left as is, hours from a day on, days from ten days on, years from two years on.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return UNKNOWN.to_owned();
+    }
+    if seconds < 1.0 && seconds > 0.0 {
+        return "<1 s".to_owned();
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..MINUTE => format!("{s} s"),
+        _ if s < 2 * MINUTE => pair(s, MINUTE, "min", 1, "s"),
+        _ => match nearest(s, MINUTE) {
+            m if m < 60 => format!("{m} min"),
+            m if m < 24 * 60 => pair(m, 60, "h", 1, "min"),
+            _ => match nearest(s, HOUR) {
+                h if h < 10 * 24 => pair(h, 24, "d", 1, "h"),
+                _ => match nearest(s, DAY) {
+                    d if d < 2 * 365 => format!("{d} d"),
+                    _ if s / YEAR < 100 => format!("{} y", s / YEAR),
+                    _ => ">99 y".to_owned(),
+                },
+            },
+        },
+    }
+}
+
+/// A duration in at most five columns: `45s`, `4m`, `1h20`, `2d4h`, `30d`, `3y`.
+#[must_use]
+pub fn short_duration(seconds: f64) -> String {
+    let long = duration(seconds);
+    let mut parts = long.split(' ');
+    let mut out = String::new();
+    while let (Some(number), Some(unit)) = (parts.next(), parts.next()) {
+        out.push_str(number);
+        // `1h20` and `1m30` need no second letter: it can be nothing else.
+        if out.len() == number.len() || unit == "h" {
+            out.push_str(&unit[..1]);
+        }
+    }
+    if out.is_empty() { long } else { out }
+}
+
+fn nearest(seconds: u64, unit: u64) -> u64 {
+    (seconds.saturating_add(unit / 2)) / unit
+}
+
+fn pair(value: u64, per: u64, big: &str, step: u64, small: &str) -> String {
+    match (value / per, value % per / step) {
+        (n, 0) => format!("{n} {big}"),
+        (n, rest) => format!("{n} {big} {rest} {small}"),
+    }
+}
+
+/// A ratio as `42%`; never 0% or 100% unless it is: `<1%`, `>99%`. At most 4 columns up to 999%.
+#[must_use]
+pub fn percent(ratio: f64) -> String {
+    if !ratio.is_finite() {
+        return UNKNOWN.to_owned();
+    }
+    if ratio < 0.0 {
+        return format!("-{}", percent(-ratio));
+    }
+    let rounded = (ratio * 100.0).round();
+    if ratio > 0.0 && rounded < 1.0 {
+        "<1%".to_owned()
+    } else if ratio < 1.0 && rounded >= 100.0 {
+        ">99%".to_owned()
+    } else if rounded > 999.0 {
+        ">999%".to_owned()
+    } else {
+        format!("{rounded}%")
+    }
+}
+
+/// [`percent`], or `?`.
+#[must_use]
+pub fn percent_or_unknown(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| UNKNOWN.to_owned(), percent)
+}
+
+/// When a volume fills, in words: `FULL`, `full in 4 min (3–6)`, `not filling`.
+#[must_use]
+pub fn until_full(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
+    match eta {
+        Some(_) if !full => format!("full in {}", eta_words(full, eta, lo, hi)),
+        None if !full => "not filling".to_owned(),
+        _ => "FULL".to_owned(),
+    }
+}
+
+/// The same for a column that is headed `FULL IN`: `FULL`, `4 min (3–6)`, `-`.
+///
+/// The interval takes the unit of the estimate where that reads right, and ends in `?` where the
+/// latest time may never come.
+#[must_use]
+pub fn eta_words(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
+    match eta {
+        _ if full => "FULL".to_owned(),
+        None => "-".to_owned(),
+        Some(eta) => match interval(eta, lo, hi) {
+            Some(interval) => format!("{} ({interval})", duration(eta)),
+            None => duration(eta),
+        },
+    }
+}
+
+/// `3–6` where all three share one unit, else both ends in full.
+fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
+    if lo.is_none() && hi.is_none() {
+        return None;
+    }
+    let middle = duration(eta);
+    let ends = [lo, hi].map(|end| end.map_or_else(|| UNKNOWN.to_owned(), duration));
+    let unit = |text: &str| match text.split(' ').collect::<Vec<_>>()[..] {
+        [_, unit] => Some(unit.to_owned()),
+        _ => None,
+    };
+    let one_unit = ends.iter().all(|end| end == UNKNOWN || unit(end) == unit(&middle));
+    let [lo, hi] = ends;
+    if one_unit && unit(&middle).is_some() {
+        let number = |text: &str| text.split(' ').next().unwrap_or(UNKNOWN).to_owned();
+        return Some(format!("{}–{}", number(&lo), number(&hi)));
+    }
+    Some(format!("{lo} – {hi}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, "0 B", "0")]
+    #[case(1, "1 B", "1")]
+    #[case(1000, "1000 B", "1000")]
+    #[case(1023, "1023 B", "1023")]
+    #[case(1024, "1.0 KiB", "1.0K")]
+    #[case(1075, "1.0 KiB", "1.0K")]
+    #[case(1076, "1.1 KiB", "1.1K")]
+    #[case(10_189, "10.0 KiB", "10K")]
+    #[case(10_188, "9.9 KiB", "9.9K")]
+    #[case(1_048_524, "1023.9 KiB", "1.0M")]
+    #[case(1_048_525, "1.0 MiB", "1.0M")]
+    #[case(1_048_575, "1.0 MiB", "1.0M")]
+    #[case(1_048_576, "1.0 MiB", "1.0M")]
+    #[case(107_374_182, "102.4 MiB", "102M")]
+    #[case(76_879_914_598, "71.6 GiB", "72G")]
+    #[case(u64::MAX, "16.0 EiB", "16E")]
+    fn iec(#[case] bytes: u64, #[case] long: &str, #[case] short: &str) {
+        assert_eq!(Units::Iec.bytes(bytes), long);
+        assert_eq!(Units::Iec.short(bytes), short);
+    }
+
+    #[rstest]
+    #[case(999, "999 B", "999")]
+    #[case(1000, "1.0 kB", "1.0k")]
+    #[case(999_949, "999.9 kB", "1.0M")]
+    #[case(999_950, "1.0 MB", "1.0M")]
+    #[case(102_400_000, "102.4 MB", "102M")]
+    #[case(u64::MAX, "18.4 EB", "18E")]
+    fn si(#[case] bytes: u64, #[case] long: &str, #[case] short: &str) {
+        assert_eq!(Units::Si.bytes(bytes), long);
+        assert_eq!(Units::Si.short(bytes), short);
+    }
+
+    #[rstest]
+    #[case(0.0, "0 B/s", "0 B/s")]
+    #[case(0.4, "0 B/s", "0 B/s")]
+    #[case(-0.4, "0 B/s", "0 B/s")]
+    #[case(107_374_182.4, "102.4 MiB/s", "+102.4 MiB/s")]
+    #[case(-2048.0, "0 B/s", "-2.0 KiB/s")]
+    #[case(f64::NAN, "?", "?")]
+    #[case(f64::INFINITY, "?", "?")]
+    #[case(f64::NEG_INFINITY, "?", "?")]
+    #[case(f64::MAX, "16.0 EiB/s", "+16.0 EiB/s")]
+    fn rates(#[case] per_s: f64, #[case] rate: &str, #[case] growth: &str) {
+        assert_eq!(Units::Iec.rate(per_s), rate);
+        assert_eq!(Units::Iec.growth(per_s), growth);
+    }
+
+    #[test]
+    fn short_growth_has_its_sign() {
+        assert_eq!(Units::Iec.short_growth(-107_374_182.4), "-102M");
+        assert_eq!(Units::Iec.short_growth(0.0), "0");
+        assert_eq!(Units::Si.short_growth(5_000_000.0), "+5.0M");
+    }
+
+    #[rstest]
+    #[case(0.0, "0 s", "0s")]
+    #[case(0.3, "<1 s", "<1s")]
+    #[case(45.4, "45 s", "45s")]
+    #[case(59.6, "1 min", "1m")]
+    #[case(90.0, "1 min 30 s", "1m30")]
+    #[case(240.0, "4 min", "4m")]
+    #[case(3599.0, "1 h", "1h")]
+    #[case(4800.0, "1 h 20 min", "1h20")]
+    #[case(86_399.0, "1 d", "1d")]
+    #[case(187_200.0, "2 d 4 h", "2d4h")]
+    #[case(259_200.0, "3 d", "3d")]
+    #[case(864_000.0, "10 d", "10d")]
+    #[case(94_608_000.0, "3 y", "3y")]
+    #[case(1e300, ">99 y", ">99y")]
+    #[case(f64::NAN, "?", "?")]
+    #[case(f64::INFINITY, "?", "?")]
+    #[case(-1.0, "?", "?")]
+    fn durations(#[case] seconds: f64, #[case] long: &str, #[case] short: &str) {
+        assert_eq!(duration(seconds), long);
+        assert_eq!(short_duration(seconds), short);
+    }
+
+    #[rstest]
+    #[case(0.0, "0%")]
+    #[case(0.001, "<1%")]
+    #[case(0.42, "42%")]
+    #[case(0.999, ">99%")]
+    #[case(1.0, "100%")]
+    #[case(1.5, "150%")]
+    #[case(1e9, ">999%")]
+    #[case(-0.25, "-25%")]
+    #[case(f64::NAN, "?")]
+    fn percentages(#[case] ratio: f64, #[case] want: &str) {
+        assert_eq!(percent(ratio), want);
+    }
+
+    #[rstest]
+    #[case(true, Some(0.0), Some(0.0), Some(0.0), "FULL")]
+    #[case(true, None, None, None, "FULL")]
+    #[case(false, None, None, None, "not filling")]
+    #[case(false, Some(240.0), None, None, "full in 4 min")]
+    #[case(false, Some(240.0), Some(180.0), Some(360.0), "full in 4 min (3–6)")]
+    #[case(false, Some(240.0), Some(50.0), Some(360.0), "full in 4 min (50 s – 6 min)")]
+    #[case(false, Some(240.0), Some(180.0), None, "full in 4 min (3–?)")]
+    #[case(false, Some(4800.0), Some(3600.0), Some(7200.0), "full in 1 h 20 min (1 h – 2 h)")]
+    fn fill_times(
+        #[case] full: bool,
+        #[case] eta: Option<f64>,
+        #[case] lo: Option<f64>,
+        #[case] hi: Option<f64>,
+        #[case] want: &str,
+    ) {
+        assert_eq!(until_full(full, eta, lo, hi), want);
+    }
+
+    proptest! {
+        #[test]
+        fn columns_hold(bytes in any::<u64>(), shift in 0u32..64, per_s in any::<f64>()) {
+            for units in [Units::Iec, Units::Si] {
+                prop_assert!(units.bytes(bytes >> shift).len() <= BYTES_WIDTH);
+                prop_assert!(units.short(bytes >> shift).len() <= SHORT_WIDTH);
+                prop_assert!(units.growth(per_s).len() <= RATE_WIDTH + 1);
+                prop_assert!(!units.bytes(bytes >> shift).starts_with("1024."));
+            }
+            prop_assert!(short_duration(per_s).len() <= 5);
+            prop_assert!(duration(per_s).len() <= 11);
+        }
+
+        #[test]
+        fn rounding_is_within_half_a_tenth(bytes in any::<u64>(), shift in 0u32..64) {
+            let bytes = bytes >> shift;
+            let text = Units::Iec.bytes(bytes);
+            let (number, unit) = text.split_once(' ').unwrap();
+            let power = Units::Iec.names().iter().position(|name| *name == unit).unwrap();
+            let size = 1024f64.powi(i32::try_from(power).unwrap());
+            let shown: f64 = number.parse().unwrap();
+            prop_assert!((shown * size - bytes as f64).abs() <= size * 0.0501);
+        }
+    }
+}

@@ -22,8 +22,10 @@ pub fn instant() -> Instant {
 #[must_use]
 pub fn at_boottime(ns: u64) -> Timestamp {
     let boot = clock_gettime(ClockId::Boottime);
-    let since_boot =
-        Duration::new(u64::try_from(boot.tv_sec).unwrap_or(0), u32::try_from(boot.tv_nsec).unwrap_or(0));
+    let since_boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
     let age = since_boot.saturating_sub(Duration::from_nanos(ns));
     now().saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH)
 }

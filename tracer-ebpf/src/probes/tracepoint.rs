@@ -11,8 +11,7 @@ use super::shared;
 use crate::{
     account::{ZERO, account, account_write},
     kernel_read::{
-        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic,
-        offset,
+        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
     },
     maps::hook,
     process,

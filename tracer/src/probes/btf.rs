@@ -3,7 +3,10 @@
 //! Format: Documentation/bpf/btf.rst. Only the types that are asked for are looked up, in one pass,
 //! because under emulation a full parse takes seconds.
 
-use std::{collections::{HashMap, HashSet}, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use thiserror::Error;
 use tracer_common::Offsets;
@@ -58,10 +61,8 @@ impl KernelBtf {
     /// # Errors
     /// [`BtfError`] if there is no such file or it is not BTF.
     pub fn load(path: &Path, functions: &[&str]) -> Result<Self, BtfError> {
-        let data = std::fs::read(path).map_err(|source| BtfError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let data = std::fs::read(path)
+            .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
         Self::parse(data, functions)
     }
 
@@ -173,7 +174,8 @@ impl KernelBtf {
             let member_type = self.u32(member + 4);
             match self.string(self.u32(member)) {
                 "" => {
-                    let (inner, found) = self.find_member(self.strip(member_type), name, depth + 1)?;
+                    let (inner, found) =
+                        self.find_member(self.strip(member_type), name, depth + 1)?;
                     Some((bits + inner, found))
                 }
                 found if found == name => Some((bits, member_type)),
@@ -293,7 +295,8 @@ mod tests {
         for at in 0..whole.len() {
             let mut bent = whole.clone();
             bent[at] ^= 0xff;
-            let _ = KernelBtf::parse(bent, &["f"]).map(|btf| (btf.offsets(), btf.arguments("f").is_some()));
+            let _ = KernelBtf::parse(bent, &["f"])
+                .map(|btf| (btf.offsets(), btf.arguments("f").is_some()));
         }
     }
 

@@ -131,7 +131,8 @@ pub fn blind_spots(write: WriteBackend) -> Vec<String> {
     ];
     match write {
         WriteBackend::Fentry | WriteBackend::Kprobe => spots.push(
-            "asynchronous direct writes (libaio, io_uring with O_DIRECT) are not counted".to_owned(),
+            "asynchronous direct writes (libaio, io_uring with O_DIRECT) are not counted"
+                .to_owned(),
         ),
         WriteBackend::Tracepoint => spots.extend(
             [

@@ -131,7 +131,11 @@ impl Ladder {
             for function in fs.functions {
                 let Some(program) = function.fexit else {
                     let reason = "it is in a module, whose type information is apart".to_owned();
-                    self.hooks.push(hook(function.name, "fexit", HookState::Unsupported { reason }));
+                    self.hooks.push(hook(
+                        function.name,
+                        "fexit",
+                        HookState::Unsupported { reason },
+                    ));
                     continue;
                 };
                 let result = self.fexit(ebpf, function.name, program);

@@ -32,8 +32,10 @@ pub enum Refusal {
     )]
     Lockdown,
     /// The bpf system call is not to be had.
-    #[error("the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-             seccomp profile that lets bpf through")]
+    #[error(
+        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
+             seccomp profile that lets bpf through"
+    )]
     NoBpf(String),
 }
 
