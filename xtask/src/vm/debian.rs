@@ -49,7 +49,7 @@ pub(crate) struct Kernel {
     pub(crate) release: String,
     /// The bzImage.
     pub(crate) image: PathBuf,
-    /// Its configuration file.
+    /// Its configuration file, which newest kernels lack.
     pub(crate) config: PathBuf,
     /// The directory of its modules.
     pub(crate) modules: PathBuf,
@@ -101,19 +101,23 @@ fn parts_of_kernel(control: &str) -> Vec<String> {
         .collect()
 }
 
+/// A kernel in what its packages hold: older ones have the image in /boot, newer ones with the
+/// modules.
 fn found(directory: &Path) -> Result<Kernel> {
+    let places = ["lib/modules", "usr/lib/modules"].map(|place| directory.join(place));
+    let entries = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten();
+    let modules = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.join("kernel").is_dir())
+        .with_context(|| format!("no modules in {}", directory.display()))?;
+    let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let boot = directory.join("boot");
-    let names = fs::read_dir(&boot).with_context(|| boot.display().to_string())?;
-    let release = names
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned))
-        .with_context(|| format!("no kernel in {}", boot.display()))?;
-    let places = ["lib/modules", "usr/lib/modules"].map(|path| directory.join(path).join(&release));
-    let modules = places.into_iter().find(|path| path.join("kernel").exists());
+    let images = [boot.join(format!("vmlinuz-{release}")), modules.join("vmlinuz")];
+    let image = images.into_iter().find(|path| path.is_file());
     Ok(Kernel {
-        image: boot.join(format!("vmlinuz-{release}")),
+        image: image.with_context(|| format!("no image of {release} beside its modules"))?,
         config: boot.join(format!("config-{release}")),
-        modules: modules.with_context(|| format!("no modules of {release}"))?,
+        modules,
         release,
     })
 }
@@ -255,6 +259,23 @@ mod tests {
             ["linux-binary-7.3.4-cloud-amd64", "linux-modules-7.3.4-cloud-amd64"]
         );
         assert_eq!(parts_of_kernel("Package: kmod\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kernel_is_found_where_older_and_newer_packages_put_it() {
+        for (modules, image) in [
+            ("lib/modules/6.1.0-56/kernel", "boot/vmlinuz-6.1.0-56"),
+            ("usr/lib/modules/6.1.0-56/kernel", "usr/lib/modules/6.1.0-56/vmlinuz"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir_all(dir.path().join(modules)).unwrap();
+            assert!(found(dir.path()).is_err(), "an image is needed");
+            let image = dir.path().join(image);
+            fs::create_dir_all(image.parent().unwrap()).unwrap();
+            fs::write(&image, "").unwrap();
+            let kernel = found(dir.path()).unwrap();
+            assert_eq!((kernel.image, kernel.release), (image, "6.1.0-56".to_owned()));
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Machine {
                 }
             }
         };
-        let broken = broken.map(|why| format!("{why}\n{}", tail(&self.console)));
+        let broken = broken.map(|why| format!("{why}\n{}", tail(&self.console).trim_end()));
         Outcome { reports, broken }
     }
 }
