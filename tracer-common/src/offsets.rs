@@ -116,10 +116,6 @@ impl Offsets {
 pub struct Config {
     /// Cells per CPU of the direct-mapped table − 1; a power of two − 1.
     pub slot_mask: u32,
-    /// Index of the dentry among the arguments of vfs_unlink (1 before 5.12, else 2).
-    pub unlink_dentry_arg: u32,
-    /// Number of arguments of vfs_unlink, where fexit finds the result.
-    pub unlink_args: u32,
     /// Does `sched_process_exit` say itself whether the whole group ended (6.17)?
     pub exit_has_group_dead: u32,
     /// Has the kernel bpf_get_current_task_btf (5.11)?

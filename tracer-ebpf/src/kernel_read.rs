@@ -19,14 +19,8 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Filled in by the daemon before loading.
 #[unsafe(no_mangle)]
-pub static CONFIG: Config = Config {
-    slot_mask: 0,
-    unlink_dentry_arg: 2,
-    unlink_args: 4,
-    exit_has_group_dead: 0,
-    has_task_btf: 1,
-    pad: 0,
-};
+pub static CONFIG: Config =
+    Config { slot_mask: 0, exit_has_group_dead: 0, has_task_btf: 1, pad: 0 };
 
 macro_rules! offset {
     ($field:ident) => {{

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 
 use super::shared;
-use crate::kernel_read::{Direct, Kptr, Read, config, magic, offset};
+use crate::kernel_read::{Direct, Kptr, Read, magic, offset};
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`, one program per filesystem
 /// because each is loaded for one function.
@@ -61,23 +61,28 @@ fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
-/// **delegated_inode)`; without the first argument before 5.12.
-#[fentry]
-fn fentry_vfs_unlink(ctx: FEntryContext) -> i32 {
-    let dentry = if config!(unlink_dentry_arg) == 2 {
-        ctx.arg::<*const u8>(2)
-    } else {
-        ctx.arg::<*const u8>(1)
+/// Entry and exit of vfs_unlink, whose dentry is argument `$dentry` of `$arguments`. One pair of
+/// programs for each form: chosen at run time, the compiler would merge the two loads into one at a
+/// computed address, which the verifier refuses.
+macro_rules! unlink {
+    ($entry:ident, $exit:ident, $dentry:literal, $arguments:literal) => {
+        #[fentry]
+        fn $entry(ctx: FEntryContext) -> i32 {
+            shared::unlink_begins(Kptr(ctx.arg::<*const u8>($dentry)));
+            0
+        }
+
+        #[fexit]
+        fn $exit(ctx: FExitContext) -> i32 {
+            shared::unlink_ends(i64::from(ctx.arg::<i32>($arguments)));
+            0
+        }
     };
-    shared::unlink_begins(Kptr(dentry));
-    0
 }
 
-/// See [`fentry_vfs_unlink`].
-#[fexit]
-fn fexit_vfs_unlink(ctx: FExitContext) -> i32 {
-    let result = if config!(unlink_args) == 4 { ctx.arg::<i32>(4) } else { ctx.arg::<i32>(3) };
-    shared::unlink_ends(i64::from(result));
-    0
-}
+// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
+// **delegated_inode)`
+unlink!(fentry_vfs_unlink, fexit_vfs_unlink, 2, 4);
+// Before 5.12: `int vfs_unlink(struct inode *dir, struct dentry *dentry, struct inode
+// **delegated_inode)`
+unlink!(fentry_vfs_unlink_v5_11, fexit_vfs_unlink_v5_11, 1, 3);

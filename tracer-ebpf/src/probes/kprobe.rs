@@ -13,7 +13,7 @@ use tracer_common::PairKey;
 use super::shared;
 use crate::{
     account::account_write,
-    kernel_read::{Kptr, Probed, Read, config, current_proc, file_key, is_regular, magic, offset},
+    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
     maps::hook,
     probes::shared::TMPFS_MAGIC,
 };
@@ -78,15 +78,18 @@ fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `int vfs_unlink(…, struct inode *dir, struct dentry *dentry, struct inode **delegated_inode)`
+/// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
+/// **delegated_inode)`
 #[kprobe]
 fn kprobe_vfs_unlink(ctx: ProbeContext) -> u32 {
-    let dentry = if config!(unlink_dentry_arg) == 2 {
-        ctx.arg::<*const u8>(2)
-    } else {
-        ctx.arg::<*const u8>(1)
-    };
-    shared::unlink_begins(Kptr(dentry.unwrap_or(core::ptr::null())));
+    shared::unlink_begins(Kptr(ctx.arg::<*const u8>(2).unwrap_or(core::ptr::null())));
+    0
+}
+
+/// The same before 5.12, without the first argument.
+#[kprobe]
+fn kprobe_vfs_unlink_v5_11(ctx: ProbeContext) -> u32 {
+    shared::unlink_begins(Kptr(ctx.arg::<*const u8>(1).unwrap_or(core::ptr::null())));
     0
 }
 

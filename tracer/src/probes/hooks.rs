@@ -101,6 +101,15 @@ pub const UNLINK: Function = Function {
     kretprobe: "kretprobe_vfs_unlink",
 };
 
+/// The same where the dentry is its second argument: before 5.12.
+pub const UNLINK_V5_11: Function = Function {
+    name: "vfs_unlink",
+    fentry: Some("fentry_vfs_unlink_v5_11"),
+    fexit: "fexit_vfs_unlink_v5_11",
+    kprobe: "kprobe_vfs_unlink_v5_11",
+    kretprobe: "kretprobe_vfs_unlink",
+};
+
 /// The life of processes, on every backend: (tracepoint, program).
 pub const LIFECYCLE: &[(&str, &str)] = &[
     ("sched_process_exit", "tp_sched_process_exit"),

@@ -167,7 +167,12 @@ impl Ladder {
     }
 
     fn attach_unlink(&mut self, ebpf: &mut Ebpf) {
-        let function = &hooks::UNLINK;
+        let arguments = self.kernel_btf.arguments(hooks::UNLINK.name).unwrap_or_default();
+        let function = if arguments.get(1) == Some(&Some("dentry")) {
+            &hooks::UNLINK_V5_11
+        } else {
+            &hooks::UNLINK
+        };
         if self.allows(WriteBackend::Fentry) {
             let result = self.fentry_and_fexit(ebpf, function);
             if self.note(function.name, "fexit", result) {

@@ -161,14 +161,10 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
 }
 
 fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
-    let unlink = btf.arguments("vfs_unlink").unwrap_or_default();
-    let dentry = unlink.iter().position(|argument| *argument == Some("dentry")).unwrap_or(2);
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
     let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
     Config {
         slot_mask: slots_per_cpu - 1,
-        unlink_dentry_arg: dentry as u32,
-        unlink_args: unlink.len() as u32,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
         pad: 0,
@@ -205,11 +201,14 @@ pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn kernel_words(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        let last = log
-            .lines()
-            .rev()
-            .map(str::trim)
-            .find(|line| !line.is_empty() && !line.starts_with("processed "));
+        tracing::debug!("verifier: {log}");
+        // The verdict stands before the statistics.
+        const STATISTICS: [&str; 4] =
+            ["processed ", "verification time", "stack depth", "max_states"];
+        let last =
+            log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
+            });
         return match last {
             Some(last) => format!("{io_error}: {last}"),
             None => io_error.to_string(),
