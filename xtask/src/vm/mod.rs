@@ -245,10 +245,11 @@ impl<'a> Runner<'a> {
             job.env.push(("FILLTOP_BACKEND".into(), backend.name().into()));
         }
         job.commands.push(self.arguments.command.clone());
-        if std::io::stdin().is_terminal()
-            && let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout())
-        {
-            job.console = Some((size.ws_row, size.ws_col));
+        if std::io::stdin().is_terminal() {
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+            // A terminal that does not know its size says 0 × 0.
+            let size = size.filter(|size| size.ws_row > 0 && size.ws_col > 0);
+            job.console = Some(size.map_or((24, 80), |size| (size.ws_row, size.ws_col)));
             job.env.push(("TERM".into(), crate::workspace::env_or("TERM", "vt220")));
         }
         let outcome = self.boot(&format!("vm {}", series.name), &kernel, &userland, &job)?;
