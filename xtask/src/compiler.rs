@@ -153,9 +153,11 @@ fn llvms() -> Vec<Llvm> {
     let versioned = LINKER_LLVM.flat_map(|major| {
         [format!("llvm-config-{major}"), format!("/usr/lib/llvm-{major}/bin/llvm-config")]
     });
-    let all =
-        versioned.chain(["llvm-config".to_owned()]).filter_map(|tool| inspect_llvm(&tool).ok());
-    all.collect()
+    let tools = versioned.chain(["llvm-config".to_owned()]);
+    let mut found: Vec<_> = tools.filter_map(|tool| inspect_llvm(&tool).ok()).collect();
+    // One LLVM answers to several names.
+    found.dedup();
+    found
 }
 
 fn inspect_llvm(tool: &str) -> Result<Llvm> {

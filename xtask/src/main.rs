@@ -72,7 +72,7 @@ fn run() -> Result<ExitCode> {
             let binary = build::build(&workspace)?;
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
         }
-        Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments)?)),
+        Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
         Task::Vm(arguments) => {
             let filltop = build::build(&workspace)?;
             vm::run(&workspace, &filltop, &arguments)
@@ -80,20 +80,21 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-fn test(workspace: &Workspace, arguments: &TestArgs) -> Result<Tally> {
-    let filltop = build::build(workspace)?;
+/// Every part, even after one that failed: the closing line counts them all.
+fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
+    let filltop = match build::build(workspace) {
+        Ok(filltop) => filltop,
+        Err(error) => return Tally::of("build", Err(error)),
+    };
     let mut tally = Tally::default();
     if !arguments.vm_only {
-        tally.add(native::unit_tests(workspace)?);
-        let names = native::names(&workspace.end_to_end, false);
-        let binaries = build::end_to_end(workspace, &names)?;
-        packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
-        tally.add(native::end_to_end(workspace, &binaries, &filltop)?);
+        tally.add(Tally::of("unit", native::unit_tests(workspace)));
+        tally.add(Tally::of("native", native::end_to_end(workspace, &filltop)));
     }
     if !arguments.native_only {
-        tally.add(vm::test(workspace, &filltop)?);
+        tally.add(Tally::of("vm", vm::test(workspace, &filltop)));
     }
-    Ok(tally)
+    tally
 }
 
 fn verdict(tally: &Tally) -> ExitCode {

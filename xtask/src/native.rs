@@ -8,11 +8,11 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::build::EndToEnd;
-use crate::packages::{is_root, program};
+use crate::packages::{self, is_root, program};
 use crate::step::{capture, follow};
 use crate::tally::Tally;
 use crate::workspace::{TestTarget, Workspace};
+use crate::{build, vm};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -48,27 +48,25 @@ pub(crate) fn run(binary: &Path, arguments: &[OsString]) -> Result<()> {
 /// Unit tests of every package that is built for people's machines.
 pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
     let mut tally = Tally::default();
-    let suites: [(&str, &[&str]); 2] = [
-        ("unit", &["-ptracer-common", "-ptracer-model", "-ptracer", "-pxtask", "-pfilltop-init"]),
+    let groups: [&[&str]; 2] = [
+        &["-ptracer-common", "-ptracer-model", "-ptracer", "-pxtask", "-pfilltop-init"],
         // Its integration tests are the end-to-end tests, which have to run as root.
-        ("unit", &["-pfilltop-tests", "--lib", "--bins"]),
+        &["-pfilltop-tests", "--lib", "--bins"],
     ];
-    for (suite, packages) in suites {
+    for packages in groups {
         let mut command = workspace.cargo();
-        command.args(["test", "--quiet", "--no-fail-fast"]).args(packages);
-        println!("== {suite} tests: {}", packages.join(" "));
+        command.args(["test", "--no-fail-fast"]).args(packages).args(["--", "--show-output"]);
+        println!("== unit tests: {}", packages.join(" "));
         let (success, lines) = follow(&mut command)?;
-        tally.add(Tally::read(suite, lines.iter().map(String::as_str), success));
+        tally.add(Tally::read("unit", lines.iter().map(String::as_str), success));
     }
     Ok(tally)
 }
 
-/// The end-to-end tests on this machine's kernel.
-pub(crate) fn end_to_end(
-    workspace: &Workspace,
-    binaries: &EndToEnd,
-    filltop: &Path,
-) -> Result<Tally> {
+/// Builds the end-to-end tests and runs them on this machine's kernel.
+pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
+    let binaries = build::end_to_end(workspace, &names(&workspace.end_to_end, false))?;
+    packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
     let mut tally = Tally::default();
     for (name, binary) in &binaries.tests {
         let suite = format!("native {name}");
@@ -84,13 +82,11 @@ pub(crate) fn end_to_end(
                 continue;
             }
         };
-        let variable = |key: &str, path: &Path| {
-            let mut text = OsString::from(key);
-            text.push("=");
-            text.push(path);
-            text
+        let variable = |key: &str, path: &Path| -> OsString {
+            [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
         };
         command
+            .args(given())
             .arg(variable("FILLTOP_BIN", filltop))
             .arg(variable("FILLTOP_WORKLOAD", &binaries.workload))
             .arg(variable("CARGO_MANIFEST_DIR", &workspace.root.join("tests")))
@@ -103,6 +99,12 @@ pub(crate) fn end_to_end(
         tally.add(Tally::read(&suite, lines.iter().map(String::as_str), success));
     }
     Ok(tally)
+}
+
+/// `KEY=value` of what people set for the tests themselves, such as FILLTOP_BACKEND.
+fn given() -> Vec<OsString> {
+    let ours = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FILLTOP_"));
+    ours.map(|(key, value)| [key, "=".into(), value].into_iter().collect()).collect()
 }
 
 /// The names of the end-to-end tests: all, or those that can run inside a virtual machine.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::step::{capture, step};
+use crate::step::{capture, timed};
 
 /// Whether we run with root's rights.
 pub(crate) fn is_root() -> bool {
@@ -27,7 +27,7 @@ pub(crate) fn can_install() -> bool {
 
 /// Brings apt's lists up to date.
 pub(crate) fn update() -> Result<()> {
-    step("apt-get update", apt_get().args(["update", "-q"])).map(drop)
+    quietly("apt-get update", apt_get().args(["update", "-q"]))
 }
 
 /// Whether apt knows the package. Only as good as apt's lists are.
@@ -40,7 +40,12 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     let label = format!("apt-get install {}", packages.join(" "));
     let mut command = apt_get();
     command.args(["install", "-q", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
-    step(&label, &mut command).map(drop)
+    quietly(&label, &mut command)
+}
+
+/// A step whose complaints only matter when it fails: debconf has many.
+fn quietly(label: &str, command: &mut Command) -> Result<()> {
+    timed(label, || capture(command)).map(drop)
 }
 
 /// Makes sure that these programs are here (name of the program, Debian package that has it).

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use anyhow::Result;
+
 /// How many tests passed, and which did not.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -70,6 +72,14 @@ impl Tally {
         Self { failed: vec![what.into()], ..Self::default() }
     }
 
+    /// A part's counts, or its failure when it did not come to an end.
+    pub(crate) fn of(part: &str, result: Result<Self>) -> Self {
+        result.unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            Self::failure(format!("{part}: {}", first_line(&error)))
+        })
+    }
+
     /// One part that could not run, with the reason.
     pub(crate) fn skip(what: impl Into<String>) -> Self {
         Self { skipped: vec![what.into()], ..Self::default() }
@@ -100,6 +110,11 @@ impl fmt::Display for Tally {
         let (failed, skipped) = (self.failed.len(), self.skipped.len());
         write!(f, "{} passed, {failed} failed, {skipped} skipped", self.passed)
     }
+}
+
+/// An error as one line of a list.
+pub(crate) fn first_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").lines().next().unwrap_or_default().to_owned()
 }
 
 /// The number before a word in `ok. 3 passed; 0 failed; …`.
@@ -180,6 +195,12 @@ mod tests {
     #[test]
     fn a_compile_error_is_a_failure() {
         assert_eq!(read("", false).to_string(), "0 passed, 1 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_part_that_cannot_end_is_one_failure_of_one_line() {
+        let tally = Tally::of("build", Err(anyhow::anyhow!("no linker\nlong story")));
+        assert_eq!(tally.failed, ["build: no linker"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use filltop_init::{JOB_PATH, Job, Report};
 
 use crate::packages;
-use crate::tally::Tally;
+use crate::tally::{Tally, first_line};
 use crate::workspace::Workspace;
 use crate::{build, native};
 use debian::Series;
@@ -28,6 +28,7 @@ use qemu::{GUEST_DISKS, Machine, Outcome, QEMU};
 pub(crate) const MKFS: &[(&str, &str)] =
     &[("mkfs.ext4", "e2fsprogs"), ("mkfs.xfs", "xfsprogs"), ("mkfs.btrfs", "btrfs-progs")];
 const DEFAULT_KERNEL: &str = "6.1";
+const ONLY_X86: &str = "the virtual machines are x86-64, and so have to be the binaries in them";
 const TIMEOUT_SECONDS: u64 = 900;
 
 /// What to boot, and what to do there.
@@ -110,9 +111,14 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         timeout: TIMEOUT_SECONDS,
         command: Vec::new(),
     };
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Tally::skip(format!("vm {DEFAULT_KERNEL}: {ONLY_X86}")));
+    }
     if let Err(error) = need_programs() {
         // Who may install packages has no excuse.
-        let what = format!("vm {DEFAULT_KERNEL}: {error:#}");
+        eprintln!("{error:#}");
+        let reason = first_line(&error);
+        let what = format!("vm {DEFAULT_KERNEL}: {reason}");
         return Ok(if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) });
     }
     Runner::new(workspace, filltop, &arguments)?.tests()
@@ -133,6 +139,7 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &VmArgs) -> 
 }
 
 fn need_programs() -> Result<()> {
+    ensure!(cfg!(target_arch = "x86_64"), ONLY_X86);
     let mut programs = vec![
         (QEMU, "qemu-system-x86"),
         ("xz", "xz-utils"),
@@ -209,8 +216,8 @@ impl<'a> Runner<'a> {
                 }
                 Err(error) => {
                     eprintln!("{error:#}");
-                    let line = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
-                    tally.add(Tally::failure(format!("vm {}: {line}", series.name)));
+                    let reason = first_line(&error);
+                    tally.add(Tally::failure(format!("vm {}: {reason}", series.name)));
                 }
             }
         }
@@ -245,10 +252,11 @@ impl<'a> Runner<'a> {
             job.env.push(("FILLTOP_BACKEND".into(), backend.name().into()));
         }
         job.commands.push(self.arguments.command.clone());
-        if std::io::stdin().is_terminal()
-            && let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout())
-        {
-            job.console = Some((size.ws_row, size.ws_col));
+        if std::io::stdin().is_terminal() {
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+            // A terminal that does not know its size says 0 × 0.
+            let size = size.filter(|size| size.ws_row > 0 && size.ws_col > 0);
+            job.console = Some(size.map_or((24, 80), |size| (size.ws_row, size.ws_col)));
             job.env.push(("TERM".into(), crate::workspace::env_or("TERM", "vt220")));
         }
         let outcome = self.boot(&format!("vm {}", series.name), &kernel, &userland, &job)?;
@@ -312,6 +320,9 @@ impl<'a> Runner<'a> {
             timeout: Duration::from_secs(self.arguments.timeout),
             interactive: job.console.is_some(),
         };
+        if machine.interactive {
+            eprintln!("{name}: Ctrl-A X ends the machine");
+        }
         let started = Instant::now();
         let outcome = machine.run(|report| match report {
             Report::Booted { release, uptime_ms } => eprintln!(
