@@ -1,6 +1,7 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
 pub mod btf;
+mod gauges;
 pub mod hooks;
 mod ladder;
 pub mod preflight;
@@ -104,6 +105,12 @@ impl Tracer {
         self.ladder.write_backend()
     }
 
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    #[must_use]
+    pub fn traces_space(&self, fs_type: &str) -> bool {
+        self.ladder.traces_space(fs_type)
+    }
+
     /// One row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
@@ -167,7 +174,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
         slot_mask: slots_per_cpu - 1,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
-        pad: 0,
+        has_xchg: u32::from(kernel_at_least(5, 12)),
     }
 }
 
