@@ -196,6 +196,10 @@ pub struct Config {
     pub has_task_btf: u32,
     /// Has the kernel atomic exchange in BPF (5.12)?
     pub has_xchg: u32,
+    /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
+    pub reserve_has_count: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 /// Values of the map `COUNTED`, keyed by `super_block::s_magic`: how a filesystem's writes are

@@ -95,22 +95,30 @@ pub fn counts(change: i64) -> Counters {
     }
 }
 
-/// The space of `inode` may have changed: charges the current process.
+/// The space of `inode` may have changed: charges the current process. Of an inode that is not
+/// known, earlier space is not ours to judge.
 #[inline(always)]
 pub fn changed(inode: Kptr, dentry: Kptr) {
+    taken(inode, dentry, 0);
+}
+
+/// The same, where it is known that so many blocks were taken just now.
+#[inline(always)]
+pub fn taken(inode: Kptr, dentry: Kptr, blocks: u32) {
     if is_regular::<Probed>(inode) {
-        settle_current(inode.addr(), dentry.addr());
+        settle_current(inode.addr(), dentry.addr(), blocks);
     }
 }
 
 #[inline(never)]
-fn settle_current(inode: u64, dentry: u64) {
+fn settle_current(inode: u64, dentry: u64, blocks: u32) {
     let inode = Kptr::from_addr(inode);
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
     let file = file_key::<Probed>(inode);
     let proc = responsible(&file);
-    // An inode that is not known: its earlier space is not ours to judge.
-    let change = settle(&file, gauge, gauge, &proc);
+    let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
+    let before = gauge.saturating_sub(u64::from(blocks) << shift);
+    let change = settle(&file, gauge, before, &proc);
     if change != 0 {
         account(proc, file, Kptr::from_addr(dentry), counts(change));
     }

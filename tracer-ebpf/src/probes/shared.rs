@@ -133,7 +133,7 @@ pub fn page_dirtied(file: Kptr) {
     let flags = slot_flags::APPROXIMATE;
     let delta = Counters { written: PAGE, flags, ..ZERO };
     account(current_proc(), file_key::<Probed>(inode), dentry, delta);
-    space::changed(inode, dentry);
+    space::taken(inode, dentry, 1);
 }
 
 /// fallocate returned.

@@ -68,10 +68,18 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `ext4_da_reserve_space(struct inode *inode, …)`: blocks were set aside for a page that was
-/// written to, by a write or through a mapping. Writes are settled at their end; this is for
-/// mappings.
+/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were set aside for a page
+/// that is written to, by a write or through a mapping.
 #[raw_tracepoint(tracepoint = "ext4_da_reserve_space")]
+fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
+    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
+    space::taken(inode, space::any_dentry(inode), blocks);
+    0
+}
+
+/// `ext4_truncate_exit(struct inode *inode)`
+#[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
 fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
     space::changed(inode, space::any_dentry(inode));

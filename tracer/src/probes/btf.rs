@@ -60,14 +60,19 @@ pub struct KernelBtf {
 }
 
 impl KernelBtf {
-    /// Reads `path` and finds the given functions and all structs that [`Offsets::TABLE`] names.
+    /// Reads `path` and finds the given functions and structs, and all structs that
+    /// [`Offsets::TABLE`] names.
     ///
     /// # Errors
     /// [`BtfError`] if there is no such file or it is not BTF.
-    pub fn load(path: &Path, functions: &[&str]) -> Result<Self, BtfError> {
+    pub fn load(path: &Path, functions: &[&str], structs: &[&str]) -> Result<Self, BtfError> {
         let data = std::fs::read(path)
             .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
-        let structs: Vec<&str> = Offsets::TABLE.iter().map(|(name, _, _)| *name).collect();
+        let structs: Vec<&str> = Offsets::TABLE
+            .iter()
+            .map(|(name, _, _)| *name)
+            .chain(structs.iter().copied())
+            .collect();
         Self::parse(data, functions, &structs, None)
     }
 
@@ -372,7 +377,7 @@ mod tests {
             println!("SKIP reads_the_running_kernel: no BTF");
             return;
         }
-        let btf = KernelBtf::load(path, &["vfs_unlink"]).unwrap();
+        let btf = KernelBtf::load(path, &["vfs_unlink"], &[]).unwrap();
         let offsets = btf.offsets();
         assert_ne!(offsets.inode_ino, Offsets::ABSENT);
         assert_ne!(offsets.dentry_name_len, Offsets::ABSENT);

@@ -52,6 +52,14 @@ const RECIPES: &[Recipe] = &[
     },
 ];
 
+const ORDERED: &str = "btrfs_ordered_extent";
+
+/// Structs that are looked up in the kernel's own BTF, for filesystems that are built in.
+pub(super) fn structs() -> Vec<&'static str> {
+    let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
+    own.chain([ORDERED]).collect()
+}
+
 /// Tells the kernel side all layouts that are known now, and returns the types of filesystem whose
 /// space is traced.
 pub(super) fn install(ebpf: &mut Ebpf, btf: &Arc<KernelBtf>) -> Vec<&'static str> {
@@ -75,7 +83,7 @@ impl Recipe {
         let mut gauge =
             Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
         let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
-        let structs = [own, "btrfs_ordered_extent"];
+        let structs = [own, ORDERED];
         let module = KernelBtf::load_module(kernel, self.fs_type, &structs);
         // Built in, or a module of its own.
         let btf = module.as_ref().unwrap_or(kernel);
@@ -89,9 +97,8 @@ impl Recipe {
             };
         }
         if self.kind == gauge_kind::BTRFS {
-            let ordered = "btrfs_ordered_extent";
-            gauge.ordered_inode = btf.member_offset(ordered, "inode")?;
-            gauge.ordered_is_own = u32::from(btf.points_to(ordered, "inode", own));
+            gauge.ordered_inode = btf.member_offset(ORDERED, "inode")?;
+            gauge.ordered_is_own = u32::from(btf.points_to(ORDERED, "inode", own));
         }
         Some(gauge)
     }

@@ -212,7 +212,7 @@ pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
 
 /// The tracepoints that tell of ext4's space beside its writes: (tracepoint, program).
 pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
-    ("ext4_da_reserve_space", "tp_ext4_space_changed"),
+    ("ext4_da_reserve_space", "tp_ext4_da_reserve_space"),
     ("ext4_truncate_enter", "tp_ext4_truncate_enter"),
     ("ext4_truncate_exit", "tp_ext4_space_changed"),
     ("ext4_evict_inode", "tp_ext4_evict_inode"),

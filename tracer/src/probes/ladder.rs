@@ -22,7 +22,7 @@ use super::{
 
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {
-    let mut names = vec!["btf_trace_sched_process_exit"];
+    let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
     names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
     names.extend(hooks::SPACE.iter().map(|function| function.name));
     names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
