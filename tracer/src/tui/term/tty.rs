@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::panic;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use ratatui::layout::Size;
-use rustix::termios::{QueueSelector, tcflush, tcgetwinsize};
+use rustix::termios::{
+    OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 use super::Pipe;
 
@@ -23,13 +23,14 @@ const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l";
 /// How long a terminal that does not read may keep us from leaving; twice at most.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// The controlling terminal in raw mode, with our screen on it. Dropping gives it back.
+/// A terminal in raw mode, with our screen on it. Dropping gives it back.
 pub struct Tty {
     file: File,
     /// Where every byte goes through.
     pub pipe: Pipe,
     mouse: bool,
-    taken: bool,
+    /// How the terminal was before; `None` while it is given back.
+    before: Option<Termios>,
 }
 
 impl Tty {
@@ -37,17 +38,24 @@ impl Tty {
     ///
     /// # Errors
     /// When standard output is not a terminal, or refuses raw mode.
-    pub fn take(mouse: bool) -> io::Result<Self> {
+    pub fn stdout(mouse: bool) -> io::Result<Self> {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
             return Err(io::Error::other(
-                "standard output is not a terminal; `filltop snapshot` prints once, as text or JSON",
+                "standard output is not one; `filltop snapshot` prints once, as text or JSON",
             ));
         }
-        let file = File::from(stdout.as_fd().try_clone_to_owned()?);
-        let pipe = Pipe::new(file.try_clone()?)?;
         restore_on_panic();
-        let mut tty = Self { file, pipe, mouse, taken: false };
+        Self::take(File::from(stdout.as_fd().try_clone_to_owned()?), mouse)
+    }
+
+    /// Takes over any terminal.
+    ///
+    /// # Errors
+    /// When `file` is no terminal, or refuses raw mode.
+    pub fn take(file: File, mouse: bool) -> io::Result<Self> {
+        let pipe = Pipe::new(file.try_clone()?)?;
+        let mut tty = Self { file, pipe, mouse, before: None };
         tty.enter()?;
         Ok(tty)
     }
@@ -67,12 +75,15 @@ impl Tty {
     /// # Errors
     /// When the terminal refuses.
     pub fn enter(&mut self) -> io::Result<()> {
-        if self.taken {
+        if self.before.is_some() {
             return Ok(());
         }
-        enable_raw_mode()?;
-        self.taken = true;
-        TAKEN.store(true, Ordering::SeqCst);
+        let before = tcgetattr(&self.file)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&self.file, OptionalActions::Now, &raw)?;
+        *lock_taken() = Some(before.clone());
+        self.before = Some(before);
         if !self.pipe.drain(PATIENCE) {
             // It still stalls on what was sent before; our screen comes with the first frame.
             return Ok(());
@@ -88,11 +99,8 @@ impl Tty {
 
     /// Gives the terminal back, within [`PATIENCE`] × 2 even if it does not read.
     pub fn leave(&mut self) {
-        if !self.taken {
-            return;
-        }
-        self.taken = false;
-        TAKEN.store(false, Ordering::SeqCst);
+        let Some(before) = self.before.take() else { return };
+        *lock_taken() = None;
         if !self.pipe.drain(PATIENCE) {
             // Throw away what nobody reads, so that the last few bytes find room.
             let _ = tcflush(&self.file, QueueSelector::OFlush);
@@ -100,7 +108,7 @@ impl Tty {
         if self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
             let _ = self.pipe.drain(PATIENCE);
         }
-        let _ = disable_raw_mode();
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &before);
     }
 }
 
@@ -110,20 +118,26 @@ impl Drop for Tty {
     }
 }
 
-/// Is our screen on the terminal? For the panic hook, which has nothing else to ask.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// How the terminal was before our screen was put on it: for the panic hook, which has nobody else
+/// to ask.
+static TAKEN: Mutex<Option<Termios>> = Mutex::new(None);
+
+fn lock_taken() -> MutexGuard<'static, Option<Termios>> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Makes a panic readable: the terminal is given back before the message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let before = panic::take_hook();
+        let next = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if TAKEN.swap(false, Ordering::SeqCst) {
-                let _ = disable_raw_mode();
-                let _ = io::stdout().write_all(LEAVE).and_then(|()| io::stdout().flush());
+            if let Some(before) = lock_taken().take() {
+                let mut stdout = io::stdout();
+                let _ = stdout.write_all(LEAVE).and_then(|()| stdout.flush());
+                let _ = tcsetattr(&stdout, OptionalActions::Now, &before);
             }
-            before(info);
+            next(info);
         }));
     });
 }
