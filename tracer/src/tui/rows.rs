@@ -227,10 +227,11 @@ impl Rows {
             group.written_bytes_per_s += writer.written_bytes_per_s;
             group.growth_bytes_per_s += writer.growth_bytes_per_s;
             group.share += writer.share;
-            group.files += writer.files;
-            group.errors += writer.errors.total();
+            group.files = group.files.saturating_add(writer.files);
+            group.errors = group.errors.saturating_add(writer.errors.total());
             if let Some(held) = writer.held_bytes {
-                *group.held_bytes.get_or_insert(0) += held;
+                let sum = group.held_bytes.get_or_insert(0);
+                *sum = sum.saturating_add(held);
             }
         }
         let mut items: Vec<Item> = (0..self.groups.len()).map(Item::Group).collect();

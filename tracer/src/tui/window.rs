@@ -22,8 +22,9 @@ pub const MAX_ROWS: usize = 2000;
 pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     let times = Times { before: sum.interval_s, after: next.interval_s };
     let mut backend = next.backend.clone();
-    backend.lost_events += sum.backend.lost_events;
-    backend.unattributed_bytes += sum.backend.unattributed_bytes;
+    backend.lost_events = backend.lost_events.saturating_add(sum.backend.lost_events);
+    backend.unattributed_bytes =
+        backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);
 
     let volumes: HashMap<&str, &Volume> =
         sum.volumes.iter().map(|volume| (&*volume.mount_point, volume)).collect();
@@ -58,14 +59,16 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         std::mem::take(&mut sum.victims),
         &next.victims,
         |row| (row.pid, row.volume.clone()),
-        |earlier, later| victim(earlier, later),
+        victim,
     );
 
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
     paths.sort_by_key(|path| std::cmp::Reverse(path.written_bytes));
-    backend.unattributed_bytes +=
-        writers.iter().skip(MAX_ROWS).map(|writer| writer.written_bytes).sum::<u64>();
+    for writer in writers.iter().skip(MAX_ROWS) {
+        backend.unattributed_bytes =
+            backend.unattributed_bytes.saturating_add(writer.written_bytes);
+    }
     writers.truncate(MAX_ROWS);
     dirs.truncate(MAX_ROWS);
     paths.truncate(MAX_ROWS);
@@ -198,15 +201,15 @@ impl Row for Victim {
 }
 
 fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    Some(a? + b?)
+    Some(a?.saturating_add(b?))
 }
 
 fn errors(a: WriteErrors, b: WriteErrors) -> WriteErrors {
     WriteErrors {
-        enospc: a.enospc + b.enospc,
-        edquot: a.edquot + b.edquot,
-        eio: a.eio + b.eio,
-        other: a.other + b.other,
+        enospc: a.enospc.saturating_add(b.enospc),
+        edquot: a.edquot.saturating_add(b.edquot),
+        eio: a.eio.saturating_add(b.eio),
+        other: a.other.saturating_add(b.other),
     }
 }
 
@@ -235,7 +238,7 @@ fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         _ => None,
     };
     Volume {
-        written_bytes: earlier.written_bytes + later.written_bytes,
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         allocated_bytes,
         freed_bytes,
         used_delta_bytes,
@@ -247,7 +250,7 @@ fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
 
 fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
     Writer {
-        written_bytes: earlier.written_bytes + later.written_bytes,
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
         freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
         written_bytes_per_s: times.mean(earlier.written_bytes_per_s, later.written_bytes_per_s),
@@ -255,7 +258,7 @@ fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
         files: earlier.files.max(later.files),
         errors: errors(earlier.errors, later.errors),
         fsync: earlier.fsync.zip(later.fsync).map(|(a, b)| Fsync {
-            count: a.count + b.count,
+            count: a.count.saturating_add(b.count),
             max_ms: a.max_ms.max(b.max_ms),
             p99_ms: a.p99_ms.max(b.p99_ms),
         }),
@@ -270,8 +273,8 @@ fn directory(earlier: &Directory, later: &Directory, times: Times) -> Directory 
         inflow_bytes_per_s: inflow,
         outflow_bytes_per_s: outflow,
         drain: (inflow > 0.0).then(|| outflow / inflow),
-        files_created: earlier.files_created + later.files_created,
-        files_removed: earlier.files_removed + later.files_removed,
+        files_created: earlier.files_created.saturating_add(later.files_created),
+        files_removed: earlier.files_removed.saturating_add(later.files_removed),
         ..later.clone()
     }
 }
@@ -280,7 +283,7 @@ fn path(earlier: &PathRow, later: &PathRow) -> PathRow {
     let mut writers = later.writers.clone();
     writers.extend(earlier.writers.iter().filter(|pid| !later.writers.contains(pid)));
     PathRow {
-        written_bytes: earlier.written_bytes + later.written_bytes,
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
         freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
         deleted: earlier.deleted || later.deleted,
