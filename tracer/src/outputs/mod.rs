@@ -2,4 +2,5 @@
 
 pub mod columns;
 pub mod json;
+pub mod terminal;
 pub mod text;

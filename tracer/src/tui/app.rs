@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ratatui::Frame;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::layout::Size;
+use ratatui::{Frame, Terminal};
 use tracer_model::snapshot::Snapshot;
 
 use super::history::{History, Limits};
@@ -133,6 +135,15 @@ impl App {
             Some(snapshot) => super::draw(snapshot, &self.state, frame),
             None => super::draw_waiting(&self.state, frame),
         }
+    }
+
+    /// The frame that [`draw`](App::draw) paints, by itself: for pictures and tests.
+    #[must_use]
+    pub fn frame(&self) -> Buffer {
+        let Size { width, height } = self.state.size;
+        let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+        let Ok(_) = terminal.draw(|frame| self.draw(frame));
+        terminal.backend().buffer().clone()
     }
 
     /// Finds the Snapshot for moment and window, and settles the state on it.

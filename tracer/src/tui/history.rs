@@ -60,6 +60,9 @@ impl History {
         self.bytes += bytes;
         self.entries.push_back(Entry { snapshot, bytes });
         while self.bytes > self.limits.bytes && self.entries.len() > 1 {
+            if self.trim() {
+                continue;
+            }
             if self.entries.len() < 8 {
                 self.pop_front();
             } else {
@@ -78,6 +81,22 @@ impl History {
         if let Some(entry) = self.entries.pop_back() {
             self.bytes -= entry.bytes;
         }
+    }
+
+    /// Cuts the first one before the newest that has too many rows; `false` if there is none.
+    fn trim(&mut self) -> bool {
+        let last = self.entries.len() - 1;
+        for entry in self.entries.range_mut(..last) {
+            if window::is_long(&entry.snapshot) {
+                let mut snapshot = (*entry.snapshot).clone();
+                window::trim(&mut snapshot);
+                let bytes = size(&snapshot);
+                self.bytes = self.bytes - entry.bytes + bytes;
+                *entry = Entry { bytes, snapshot: Arc::new(snapshot) };
+                return true;
+            }
+        }
+        false
     }
 
     /// Makes pairs in the older half one; where that frees nothing the oldest goes.

@@ -184,7 +184,7 @@ impl Col {
 
     const fn min(self) -> usize {
         match self {
-            Self::Command => 16,
+            Self::Command => 22,
             Self::Tree => 18,
             Self::Path => 20,
             Self::Comm | Self::Group | Self::Volume => 8,
@@ -193,8 +193,10 @@ impl Col {
     }
 
     /// 0 stays; the highest goes first.
-    const fn rank(self) -> u8 {
+    const fn rank(self, view: View) -> u8 {
         match self {
+            // Of a held file this is the point; of a writer it is one fact of many.
+            Self::HeldBytes if !matches!(view, View::Held) => 6,
             Self::Command | Self::Tree | Self::Path | Self::Pid | Self::WrittenRate => 0,
             Self::Inflow | Self::Enospc | Self::Comm => 0,
             Self::Growth | Self::Outflow | Self::HeldBytes => 1,
@@ -218,7 +220,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
         .iter()
         .map(|col| {
             let title = if long { col.title() } else { col.short_title() };
-            Column::new(title, col.align(), col.min(), col.rank())
+            Column::new(title, col.align(), col.min(), col.rank(view))
         })
         .collect();
     // One more than the heading, for the mark of the sorted column.

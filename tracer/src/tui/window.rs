@@ -65,14 +65,6 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
     paths.sort_by_key(|path| std::cmp::Reverse(path.written_bytes));
-    for writer in writers.iter().skip(MAX_ROWS) {
-        backend.unattributed_bytes =
-            backend.unattributed_bytes.saturating_add(writer.written_bytes);
-    }
-    writers.truncate(MAX_ROWS);
-    dirs.truncate(MAX_ROWS);
-    paths.truncate(MAX_ROWS);
-
     *sum = Snapshot {
         schema: next.schema,
         host: next.host.clone(),
@@ -86,7 +78,33 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         held: next.held.clone(),
         victims,
     };
+    trim(sum);
     shares(sum);
+}
+
+/// Has a table more than [`MAX_ROWS`]?
+#[must_use]
+pub fn is_long(snapshot: &Snapshot) -> bool {
+    let Snapshot { writers, dirs, paths, .. } = snapshot;
+    [writers.len(), dirs.len(), paths.len()].into_iter().any(|rows| rows > MAX_ROWS)
+}
+
+/// Cuts the tables to [`MAX_ROWS`].
+pub fn trim(snapshot: &mut Snapshot) {
+    if !is_long(snapshot) {
+        return;
+    }
+    let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
+    for writer in writers.iter().skip(MAX_ROWS) {
+        backend.unattributed_bytes =
+            backend.unattributed_bytes.saturating_add(writer.written_bytes);
+    }
+    writers.truncate(MAX_ROWS);
+    writers.shrink_to_fit();
+    dirs.truncate(MAX_ROWS);
+    dirs.shrink_to_fit();
+    paths.truncate(MAX_ROWS);
+    paths.shrink_to_fit();
 }
 
 /// Lengths of the two windows, seconds.

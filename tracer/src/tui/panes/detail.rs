@@ -60,18 +60,19 @@ impl Page<'_> {
         self.rate(bytes as f64 / self.snapshot.interval_s)
     }
 
-    /// The row's own history.
+    /// The row's own history, with its highest point.
     fn trend(&self, what: &str) -> Line {
         let trend = &self.state.trends.selected;
-        let width = self.width.saturating_sub(14).min(trend.len());
-        let bars = spark(trend, width, self.state.charset);
-        let peak = trend.iter().copied().fold(0.0, f64::max);
-        let peak = match what {
-            "size" => self.state.units.bytes(peak.max(0.0) as u64),
-            "errors" => format!("{peak:.0}"),
-            _ => self.rate(peak),
+        let top = trend.iter().copied().fold(0.0, f64::max);
+        let top = match what {
+            "size" => self.state.units.bytes(top as u64),
+            "failures" => format!("{top:.0}"),
+            _ => self.rate(top),
         };
-        Line::new(fact(&format!("{what} ≤{peak}"), &bars), Tone::Accent)
+        // Label and peak take their part of the line.
+        let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
+        let bars = spark(trend, width, self.state.charset);
+        Line::new(fact(&format!("{what} was"), &format!("{bars} up to {top}")), Tone::Accent)
     }
 
     fn errors(errors: &WriteErrors) -> Option<Line> {
@@ -302,7 +303,7 @@ impl Page<'_> {
         let mut lines = vec![
             Line::plain(fact("volume", &self.safe(&victim.volume))),
             Line::plain(fact("waited", &format!("{waited} in this window"))),
-            self.trend("errors"),
+            self.trend("failures"),
         ];
         lines.extend(Self::errors(&victim.errors));
         let culprits = self.snapshot.writers.iter().filter(|writer| {

@@ -39,10 +39,7 @@ fn app() -> App {
 }
 
 fn screen(app: &App) -> Buffer {
-    let size = app.state().size;
-    let mut terminal = Terminal::new(TestBackend::new(size.width, size.height)).unwrap();
-    terminal.draw(|frame| app.draw(frame)).unwrap();
-    terminal.backend().buffer().clone()
+    app.frame()
 }
 
 fn press(app: &mut App, keys: &str) {

@@ -7,6 +7,7 @@ use crate::tui::state::Window;
 use crate::tui::window::{add, merge};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use tracer_model::snapshot::Writer;
 
 /// A busy Snapshot `n` intervals after the first, with rates that tell it apart.
 fn nth(n: u32) -> Arc<Snapshot> {
@@ -126,6 +127,27 @@ fn the_past_is_bounded_in_bytes_and_loses_no_byte_written() {
     let want: u64 = (first..1000).map(|n| n << 20).sum();
     let minio: u64 = kept.writers.iter().filter(|w| w.pid == 2114).map(|w| w.written_bytes).sum();
     assert_eq!(minio, want);
+}
+
+#[test]
+fn a_host_with_many_writers_has_a_past_too() {
+    let long = |n: u32| {
+        let mut snapshot = (*nth(n)).clone();
+        let writer = snapshot.writers[0].clone();
+        snapshot.writers = (0..5000).map(|pid| Writer { pid, ..writer.clone() }).collect();
+        Arc::new(snapshot)
+    };
+    let limits = Limits { seconds: 3600.0, bytes: 2 * size(&long(0)) };
+    let mut history = History::new(limits);
+    for n in 0..30 {
+        history.push(long(n));
+        assert!(history.bytes() <= limits.bytes);
+    }
+    assert_eq!(history.newest().unwrap().writers.len(), 5000, "now is complete");
+    assert!(history.span_s() > 5.0 * 2.0, "{}", history.span_s());
+    let before = history.at(Timestamp::from_second(fixtures::NOW + 140).unwrap()).unwrap();
+    assert_eq!(before.writers.len(), 2000);
+    assert!(before.backend.unattributed_bytes > 0, "what was cut off is said");
 }
 
 #[test]
