@@ -182,9 +182,15 @@ impl Col {
         }
     }
 
-    const fn min(self) -> usize {
+    const fn min(self, long: bool) -> usize {
         match self {
-            Self::Command => 22,
+            Self::Command => {
+                if long {
+                    22
+                } else {
+                    14
+                }
+            }
             Self::Tree => 18,
             Self::Path => 20,
             Self::Comm | Self::Group | Self::Volume => 8,
@@ -220,7 +226,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
         .iter()
         .map(|col| {
             let title = if long { col.title() } else { col.short_title() };
-            Column::new(title, col.align(), col.min(), col.rank(view))
+            Column::new(title, col.align(), col.min(long), col.rank(view))
         })
         .collect();
     // One more than the heading, for the mark of the sorted column.

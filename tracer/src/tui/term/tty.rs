@@ -20,7 +20,7 @@ const ENTER: &[u8] = b"\x1b[?1049h";
 const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
 /// Mouse off, plain style, cursor on, ordinary screen.
 const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l";
-/// How long a terminal that does not read may keep us from leaving; twice at most.
+/// How long a terminal that does not read may keep us: twice that when leaving.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A terminal in raw mode, with our screen on it. Dropping gives it back.
@@ -97,12 +97,15 @@ impl Tty {
         Ok(())
     }
 
-    /// Gives the terminal back, within [`PATIENCE`] × 2 even if it does not read.
+    /// Gives the terminal back, within 0.6 s even if it does not read.
     pub fn leave(&mut self) {
         let Some(before) = self.before.take() else { return };
         *lock_taken() = None;
-        if !self.pipe.drain(PATIENCE) {
-            // Throw away what nobody reads, so that the last few bytes find room.
+        // Throw away what nobody reads, so that the last few bytes find room.
+        for _ in 0..10 {
+            if self.pipe.drain(PATIENCE / 10) {
+                break;
+            }
             let _ = tcflush(&self.file, QueueSelector::OFlush);
         }
         if self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {

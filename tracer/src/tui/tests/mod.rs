@@ -3,6 +3,7 @@
 mod frames;
 mod keys;
 mod properties;
+mod pty;
 mod travel;
 
 use std::sync::Arc;
