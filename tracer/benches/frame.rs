@@ -12,9 +12,8 @@ use tracer::tui::history::{Limits, size};
 use tracer::tui::keys::Key;
 use tracer::tui::term::Ansi;
 use tracer::tui::{App, UiState};
-use tracer_model::snapshot::{PathRow, Snapshot, Writer};
+use tracer_model::snapshot::{Snapshot, Writer};
 
-#[expect(dead_code, reason = "shared with the unit tests, which use all of it")]
 #[path = "../src/fixtures.rs"]
 mod fixtures;
 
@@ -24,7 +23,7 @@ fn snapshot(count: u32, second: u32) -> Arc<Snapshot> {
     let store = "/srv/store";
     snapshot.taken_at = Timestamp::from_second(fixtures::NOW + i64::from(second)).unwrap();
     snapshot.interval_s = 1.0;
-    let bytes = |n: u32| u64::from(n.wrapping_mul(2_654_435_761).wrapping_add(second) >> 4);
+    let bytes = |n: u32| u64::from((n + 977 * second).wrapping_mul(2_654_435_761) >> 4);
     snapshot.writers = (0..count)
         .map(|n| Writer {
             share: 1.0 / f64::from(count),
@@ -34,7 +33,7 @@ fn snapshot(count: u32, second: u32) -> Arc<Snapshot> {
     snapshot.paths = (0..count)
         .map(|n| {
             let name = format!("/srv/store/bucket-{}/objects/part.{n:06}", n % 97);
-            PathRow { ..fixtures::path(&name, store, u64::from(n), bytes(n), 1000 + n) }
+            fixtures::path(&name, store, u64::from(n), bytes(n), 1000 + n)
         })
         .collect();
     Arc::new(snapshot)

@@ -24,6 +24,8 @@ const TREND: usize = 120;
 pub struct App {
     state: UiState,
     history: History,
+    /// The newest Snapshot with all its rows, of which the history keeps the largest.
+    live: Option<Arc<Snapshot>>,
     /// Everything since the screen was opened, as one.
     since_start: Option<Snapshot>,
     /// The moment shown; `None` for now.
@@ -39,6 +41,7 @@ impl App {
         Self {
             state,
             history: History::new(limits),
+            live: None,
             since_start: None,
             at: None,
             replay: false,
@@ -76,11 +79,13 @@ impl App {
     }
 
     fn record(&mut self, snapshot: Arc<Snapshot>) {
-        match &mut self.since_start {
-            Some(sum) => window::add(sum, &snapshot),
-            None => self.since_start = Some((*snapshot).clone()),
-        }
+        self.live = Some(Arc::clone(&snapshot));
         self.history.push(snapshot);
+        let Some(kept) = self.history.newest() else { return };
+        match &mut self.since_start {
+            Some(sum) => window::add(sum, kept),
+            None => self.since_start = Some((**kept).clone()),
+        }
     }
 
     /// A key; what is left to do outside comes back.
@@ -151,6 +156,7 @@ impl App {
         let Some(newest) = self.history.newest().cloned() else { return };
         let end = self.at.unwrap_or(newest.taken_at);
         self.shown = match self.state.window {
+            Window::Last if self.at.is_none() => self.live.clone(),
             Window::Last => self.history.at(end).cloned(),
             Window::Start if self.at.is_none() => self.since_start.clone().map(Arc::new),
             window => {

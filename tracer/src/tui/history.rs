@@ -46,8 +46,13 @@ impl History {
         Self { entries: VecDeque::new(), limits, bytes: 0 }
     }
 
-    /// The newest Snapshot.
+    /// The newest Snapshot, of which the largest rows are kept.
     pub fn push(&mut self, snapshot: Arc<Snapshot>) {
+        let snapshot = if window::is_long(&snapshot) {
+            Arc::new(window::trimmed(&snapshot))
+        } else {
+            snapshot
+        };
         // A clock that was set back would make the past the future.
         while self.newest().is_some_and(|newest| newest.taken_at >= snapshot.taken_at) {
             self.pop_back();
@@ -60,9 +65,6 @@ impl History {
         self.bytes += bytes;
         self.entries.push_back(Entry { snapshot, bytes });
         while self.bytes > self.limits.bytes && self.entries.len() > 1 {
-            if self.trim() {
-                continue;
-            }
             if self.entries.len() < 8 {
                 self.pop_front();
             } else {
@@ -81,22 +83,6 @@ impl History {
         if let Some(entry) = self.entries.pop_back() {
             self.bytes -= entry.bytes;
         }
-    }
-
-    /// Cuts the first one before the newest that has too many rows; `false` if there is none.
-    fn trim(&mut self) -> bool {
-        let last = self.entries.len() - 1;
-        for entry in self.entries.range_mut(..last) {
-            if window::is_long(&entry.snapshot) {
-                let mut snapshot = (*entry.snapshot).clone();
-                window::trim(&mut snapshot);
-                let bytes = size(&snapshot);
-                self.bytes = self.bytes - entry.bytes + bytes;
-                *entry = Entry { bytes, snapshot: Arc::new(snapshot) };
-                return true;
-            }
-        }
-        false
     }
 
     /// Makes pairs in the older half one; where that frees nothing the oldest goes.

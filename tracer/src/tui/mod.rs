@@ -36,8 +36,8 @@ use self::panes::table::{self, Part};
 use self::panes::{Ink, detail, footer, header, menu, page, pages, tabs, volumes, wrap};
 use self::rows::Rows;
 pub use self::run::{Options, run, run_replay};
+use self::state::Overlay;
 pub use self::state::{Effect, Effects, UiState};
-use self::state::{Overlay, View};
 pub use self::svg::render_svg;
 use self::theme::Tone;
 pub use self::update::update;
@@ -53,11 +53,7 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
         draw_small(ink, area, snapshot, state);
         return;
     };
-    let rows: Cow<'_, Rows> = if state.rows.fits(snapshot, state) {
-        Cow::Borrowed(&state.rows)
-    } else {
-        Cow::Owned(Rows::build(snapshot, state))
-    };
+    let rows = rows_for(snapshot, state, &state.rows);
     let item = rows.rows.get(state.cursor).map(|row| row.item);
     header::draw(ink, layout.header, snapshot, state);
     volumes::draw(ink, layout.volumes, snapshot, state);
@@ -96,12 +92,20 @@ fn tables(ink: &mut Ink<'_>, layout: &Layout, snapshot: &Snapshot, state: &UiSta
     };
     table::draw(ink, layout.table, snapshot, state, &part);
     if let Some(second) = layout.second {
-        // Who, and into which files: the question behind the question.
-        let view = if state.view == View::Files { View::Writers } else { View::Files };
-        let other = UiState { view, ..state.clone() };
-        let rows = Rows::build(snapshot, &other);
-        let part = Part { view, rows: &rows, from: 0, selected: None, sort: other.sort() };
-        table::draw(ink, second, snapshot, &other, &part);
+        let beside = state.beside();
+        let rows = rows_for(snapshot, &beside, &state.second);
+        let sort = beside.sort();
+        let part = Part { view: beside.view, rows: &rows, from: 0, selected: None, sort };
+        table::draw(ink, second, snapshot, &beside, &part);
+    }
+}
+
+/// Those that were made before where they are the right ones, else new ones.
+fn rows_for<'r>(snapshot: &Snapshot, state: &UiState, made: &'r Rows) -> Cow<'r, Rows> {
+    if made.fits(snapshot, state) {
+        Cow::Borrowed(made)
+    } else {
+        Cow::Owned(Rows::build(snapshot, state))
     }
 }
 

@@ -184,18 +184,21 @@ impl Rows {
     }
 
     /// Stable, so that equal rows keep the Snapshot's order.
-    fn sort(&self, snapshot: &Snapshot, sort: Sort, items: &mut [Item]) {
-        items.sort_by(|&a, &b| {
-            let order = match (
-                views::value(snapshot, self, a, sort.column),
-                views::value(snapshot, self, b, sort.column),
-            ) {
-                (Value::Number(a), Value::Number(b)) => a.total_cmp(&b),
+    fn sort(&self, snapshot: &Snapshot, sort: Sort, items: &mut Vec<Item>) {
+        let value = |item: Item| views::value(snapshot, self, item, sort.column);
+        let mut valued: Vec<(Value<'_>, Item)> =
+            items.iter().map(|&item| (value(item), item)).collect();
+        valued.sort_by(|(a, _), (b, _)| {
+            let order = match (a, b) {
+                (Value::Number(a), Value::Number(b)) => a.total_cmp(b),
+                // From A on is what "first" means for texts.
                 (Value::Text(a), Value::Text(b)) => b.cmp(a),
                 _ => Ordering::Equal,
             };
             if sort.descending { order.reverse() } else { order }
         });
+        items.clear();
+        items.extend(valued.into_iter().map(|(_, item)| item));
     }
 
     fn group_rows(&mut self, snapshot: &Snapshot, state: &UiState, here: impl Fn(&str) -> bool) {

@@ -286,6 +286,8 @@ pub struct UiState {
     pub scroll: usize,
     /// The rows of the Snapshot last settled on.
     pub rows: Arc<Rows>,
+    /// The rows of the second table, where there is room for one.
+    pub second: Arc<Rows>,
     /// What is open.
     pub overlay: Overlay,
     /// Rate window.
@@ -334,6 +336,7 @@ impl Default for UiState {
             cursor: 0,
             scroll: 0,
             rows: Arc::default(),
+            second: Arc::default(),
             overlay: Overlay::None,
             window: Window::Last,
             interval_s: None,
@@ -350,6 +353,14 @@ impl UiState {
     #[must_use]
     pub fn sort(&self) -> Sort {
         self.sorts[self.view.index()]
+    }
+
+    /// The state of the second table: who, and into which files, is the question behind the
+    /// question.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let view = if self.view == View::Files { View::Writers } else { View::Files };
+        Self { view, ..self.clone() }
     }
 
     /// Is this row of a tree unfolded?

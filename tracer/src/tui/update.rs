@@ -343,6 +343,12 @@ impl UiState {
         let item = self.rows.rows.get(self.cursor).map(|row| row.item);
         self.target = item.and_then(|item| Target::of(snapshot, &self.rows, item));
         if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
+            if layout.second.is_some() {
+                let beside = self.beside();
+                if !self.second.fits(snapshot, &beside) {
+                    self.second = Arc::new(Rows::build(snapshot, &beside));
+                }
+            }
             let page = layout.page();
             self.scroll = self
                 .scroll

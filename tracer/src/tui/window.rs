@@ -90,21 +90,41 @@ pub fn is_long(snapshot: &Snapshot) -> bool {
 }
 
 /// Cuts the tables to [`MAX_ROWS`].
-pub fn trim(snapshot: &mut Snapshot) {
-    if !is_long(snapshot) {
-        return;
-    }
+fn trim(snapshot: &mut Snapshot) {
     let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
-    for writer in writers.iter().skip(MAX_ROWS) {
-        backend.unattributed_bytes =
-            backend.unattributed_bytes.saturating_add(writer.written_bytes);
-    }
+    let cut = writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
     writers.truncate(MAX_ROWS);
-    writers.shrink_to_fit();
     dirs.truncate(MAX_ROWS);
-    dirs.shrink_to_fit();
     paths.truncate(MAX_ROWS);
-    paths.shrink_to_fit();
+}
+
+fn written(writers: &[Writer]) -> u64 {
+    writers.iter().fold(0, |sum, writer| sum.saturating_add(writer.written_bytes))
+}
+
+/// The Snapshot with its tables cut to [`MAX_ROWS`]; copies no more than those.
+#[must_use]
+pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
+    fn first<T: Clone>(rows: &[T]) -> Vec<T> {
+        rows[..rows.len().min(MAX_ROWS)].to_vec()
+    }
+    let mut backend = snapshot.backend.clone();
+    let cut = snapshot.writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
+    Snapshot {
+        schema: snapshot.schema,
+        host: snapshot.host.clone(),
+        taken_at: snapshot.taken_at,
+        interval_s: snapshot.interval_s,
+        backend,
+        volumes: snapshot.volumes.clone(),
+        writers: first(&snapshot.writers),
+        dirs: first(&snapshot.dirs),
+        paths: first(&snapshot.paths),
+        held: snapshot.held.clone(),
+        victims: snapshot.victims.clone(),
+    }
 }
 
 /// Lengths of the two windows, seconds.
