@@ -4,3 +4,4 @@ pub mod columns;
 pub mod json;
 pub mod terminal;
 pub mod text;
+pub mod words;

@@ -173,10 +173,12 @@ impl Screen {
                     }
                 }
                 Effect::Act(request) => {
-                    let sent = options.actions.as_ref().map(|actions| actions.try_send(request));
-                    let said = match sent {
-                        Some(Ok(())) => "asked for; the result is shown when it is there",
-                        _ => "not done: the last action is still under way",
+                    let actions = options.actions.as_ref();
+                    let sent = actions.is_some_and(|actions| actions.try_send(request).is_ok());
+                    let said = if sent {
+                        "asked for; the result is shown when it is there"
+                    } else {
+                        "not done: the last action is still under way"
                     };
                     self.app.say(said);
                 }

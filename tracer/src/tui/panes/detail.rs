@@ -5,7 +5,7 @@ use tracer_model::snapshot::{Directory, Held, PathRow, Snapshot, Victim, WriteEr
 use tracer_model::units;
 
 use super::{Line, fact, spark};
-use crate::outputs::text;
+use crate::outputs::words;
 use crate::tui::rows::{GroupSum, Item, Rows};
 use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
@@ -118,7 +118,7 @@ impl Page<'_> {
             |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
         );
         let cgroup = writer.group.as_ref().and_then(|group| group.cgroup.as_ref());
-        let user = text::user(writer, Charset::Unicode);
+        let user = words::user(writer, Charset::Unicode);
         let share = units::percent(writer.share);
         let growth = self.state.units.growth(writer.growth_bytes_per_s);
         let mut lines = vec![
@@ -180,7 +180,7 @@ impl Page<'_> {
 
     fn writer_line(&self, writer: &Writer) -> String {
         let growth = self.state.units.growth(writer.growth_bytes_per_s);
-        format!("{growth:>13}  {} {}", writer.pid, text::command(writer, self.state.charset))
+        format!("{growth:>13}  {} {}", writer.pid, words::command(writer, self.state.charset))
     }
 
     fn group(&self, group: &GroupSum) -> (String, Vec<Line>) {

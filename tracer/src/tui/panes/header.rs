@@ -6,7 +6,7 @@ use tracer_model::snapshot::Snapshot;
 use tracer_model::units;
 
 use super::Ink;
-use crate::outputs::text::least_explained;
+use crate::outputs::words::least_explained;
 use crate::tui::state::{UiState, Window};
 use crate::tui::theme::Tone;
 

@@ -46,17 +46,23 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
         let text = format!(" {} ", label(state, rows, view));
         x += ink.put(x, area.y, &text, area.right().saturating_sub(x), tone);
     }
-    let mut notes = vec![];
-    match &state.volume {
-        VolumeChoice::All => notes.push("all volumes".to_owned()),
-        _ => notes.push(display_for(&state.focus, state.charset).into_owned()),
-    }
-    if !state.filter.is_empty() && !state.typing {
-        notes.push(format!("/{}/", display_for(state.filter.text(), state.charset)));
-    }
-    let note = notes.join("  ");
-    let room = usize::from(area.right().saturating_sub(x));
-    let note = sanitize::fit(&note, room.saturating_sub(1), state.charset);
+    let volume = match &state.volume {
+        VolumeChoice::All => "all volumes".to_owned(),
+        _ => display_for(&state.focus, state.charset).into_owned(),
+    };
+    let room = usize::from(area.right().saturating_sub(x)).saturating_sub(1);
+    let note = if state.filter.is_empty() || state.typing {
+        volume
+    } else {
+        let filter = format!("/{}/", display_for(state.filter.text(), state.charset));
+        let found = format!("{filter} {} found", rows.rows.len());
+        // As much as there is room for; that rows are hidden is said before where one is.
+        [format!("{volume}  {found}"), found]
+            .into_iter()
+            .find(|note| sanitize::width(note) <= room)
+            .unwrap_or(filter)
+    };
+    let note = sanitize::fit(&note, room, state.charset);
     let start = area.right() - sanitize::width(&note) as u16;
     let tone = if state.filter.is_empty() { Tone::Faint } else { Tone::Warning };
     ink.put(start, area.y, &note, area.right() - start, tone);

@@ -7,7 +7,7 @@ use tracer_model::units;
 
 use super::{Ink, spark};
 use crate::outputs::columns::{self, Align, Column};
-use crate::outputs::text::{eta_cell, used_ratio};
+use crate::outputs::words::{eta_cell, used_ratio};
 use crate::tui::state::{UiState, VolumeChoice};
 use crate::tui::theme::Tone;
 use crate::tui::update::first_volume;
@@ -37,6 +37,8 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
     let bar = usize::from(area.width / 8).clamp(8, 40);
     let longest = snapshot.volumes.iter().map(|volume| volume.mount_point.len()).max();
+    let words = snapshot.volumes.iter().map(|volume| sanitize::width(&eta_cell(volume)));
+    let words = words.max().unwrap_or(0).clamp(12, 30);
     let wanted = [
         longest.unwrap_or(0).clamp(6, 40),
         bar,
@@ -46,19 +48,22 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
         bytes,
         (bytes + 1).max(8),
         bar,
-        30,
+        words,
     ];
     let widths = columns::widths(&COLUMNS, &wanted, usize::from(inner.width), 1);
+    let shown = usize::from(area.height - 1);
+    let all = snapshot.volumes.len();
+    let count = if all > shown { format!("{shown} OF {all}") } else { "VOLUME".to_owned() };
     let mut x = inner.x;
     for (i, column) in COLUMNS.iter().enumerate().filter(|(i, _)| widths[*i] > 0) {
-        let text = columns::cell(column.title, column.align, widths[i], false, state.charset);
+        let title = if i == 0 { &count } else { column.title };
+        let text = columns::cell(title, column.align, widths[i], false, state.charset);
         ink.put(x, area.y, &text, widths[i] as u16, Tone::Head);
         x += widths[i] as u16 + 1;
     }
     if snapshot.volumes.is_empty() {
         ink.put(inner.x, area.y + 1, "no volume is mounted writable", inner.width, Tone::Faint);
     }
-    let shown = usize::from(area.height - 1);
     let from = first_volume(state, shown);
     for (y, volume) in (area.y + 1..area.bottom()).zip(snapshot.volumes.iter().skip(from)) {
         let chosen = volume.mount_point == state.focus;
@@ -86,24 +91,10 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
                 _ => tone,
             };
             let style = if chosen && i == 0 { Tone::Head } else { tone };
-            put_bars(ink, x, y, &text, width, style, state.charset);
+            ink.put(x, y, &text, width as u16, style);
             x += width as u16 + 1;
         }
     }
-}
-
-/// Bars are ours and safe, but not punctuation: in ASCII they are ASCII already.
-fn put_bars(
-    ink: &mut Ink<'_>,
-    x: u16,
-    y: u16,
-    text: &str,
-    width: usize,
-    tone: Tone,
-    charset: Charset,
-) {
-    debug_assert!(charset == Charset::Unicode || text.is_ascii() || sanitize::width(text) > 0);
-    ink.put(x, y, text, width as u16, tone);
 }
 
 /// How a volume stands out.

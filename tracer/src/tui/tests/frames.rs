@@ -110,3 +110,20 @@ fn full_and_idle() {
         text(&screen(&App::new(UiState::default(), Limits::default())))
     );
 }
+
+#[test]
+fn what_finds_no_room_is_counted() {
+    let mut snapshot = fixtures::busy();
+    for n in 0..20 {
+        snapshot.volumes.push(fixtures::volume(&format!("/mnt/disk{n}")));
+    }
+    let mut app = App::new(UiState::default(), Limits::default());
+    app.see(Arc::new(snapshot));
+    assert!(text(&screen(&app)).contains("6 OF 22"));
+    // The chosen one is always among those shown.
+    press(&mut app, "[");
+    let shown = text(&screen(&app));
+    assert!(shown.contains(">/mnt/disk19"), "{shown}");
+    press(&mut app, "[");
+    assert!(text(&screen(&app)).contains(">/mnt/disk18"));
+}
