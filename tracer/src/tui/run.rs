@@ -115,14 +115,22 @@ impl Screen {
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             ends.push(signal(kind)?);
         }
+        // Others stop us too (`kill -TSTP`), and whoever lets us go on may have used the terminal.
+        let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
+        let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
         let mut dirty = true;
         loop {
-            if dirty && self.tty.pipe.is_idle() {
+            if dirty && self.tty.is_ours() && self.tty.pipe.is_idle() {
                 self.paint()?;
                 dirty = false;
             }
             tokio::select! {
                 () = poll_fn(|context| any(&mut ends, context)) => return Ok(()),
+                Some(()) = stop.recv() => self.suspend()?,
+                Some(()) = go_on.recv() => {
+                    self.start_again()?;
+                    dirty = true;
+                }
                 () = self.tty.pipe.written() => {}
                 changed = snapshots.changed() => {
                     if changed.is_err() {
@@ -195,10 +203,14 @@ impl Screen {
         self.app.resize(size);
     }
 
+    /// Stops the process; SIGCONT is what goes on from here.
     fn suspend(&mut self) -> anyhow::Result<()> {
         self.tty.leave();
         kill_process(getpid(), Signal::STOP)?;
-        // Somebody typed `fg`; the terminal may have another size now.
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
         self.tty.enter()?;
         self.resize(self.tty.size());
         self.terminal.backend_mut().forget();

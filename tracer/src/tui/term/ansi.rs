@@ -1,9 +1,10 @@
 //! A ratatui backend that turns cells into as few bytes as it can.
 //!
 //! crossterm's backend sends absolute positions, 256-colour codes for the basic colours, and a reset
-//! at the end of every frame, also of one in which nothing changed. Over a slow line that matters:
-//! see docs/benchmarks. This one keeps the cursor's place and the style between frames, and sends
-//! nothing for nothing.
+//! at the end of every frame, also of one in which nothing changed. This one keeps the cursor's
+//! place, the style and what is shown between frames, and sends nothing for nothing. On 80 × 24 with
+//! every number changing (the test `a_slow_line_is_enough`, bytes): 498 a frame against 748, 2,060
+//! for a full screen against 3,465, and 0 against 25 for a frame in which nothing changed.
 
 use std::io::{self, Write as _};
 

@@ -70,20 +70,26 @@ impl Tty {
         }
     }
 
-    /// Raw mode and our screen: at the start and after a suspension.
+    /// Is our screen on it? Not while the process is suspended, or about to be.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Raw mode and our screen: at the start, after a suspension, and after somebody else may have
+    /// used the terminal.
     ///
     /// # Errors
     /// When the terminal refuses.
     pub fn enter(&mut self) -> io::Result<()> {
-        if self.before.is_some() {
-            return Ok(());
-        }
-        let before = tcgetattr(&self.file)?;
-        let mut raw = before.clone();
+        let now = tcgetattr(&self.file)?;
+        let mut raw = now.clone();
         raw.make_raw();
         tcsetattr(&self.file, OptionalActions::Now, &raw)?;
-        *lock_taken() = Some(before.clone());
-        self.before = Some(before);
+        if self.before.is_none() {
+            *lock_taken() = Some(now.clone());
+            self.before = Some(now);
+        }
         if !self.pipe.drain(PATIENCE) {
             // It still stalls on what was sent before; our screen comes with the first frame.
             return Ok(());

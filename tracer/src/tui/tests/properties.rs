@@ -1,6 +1,13 @@
 //! What holds for every size, every name and every order of keys.
 
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+
 use proptest::prelude::*;
+use ratatui::backend::CrosstermBackend;
+use ratatui::layout::Rect;
+use ratatui::{TerminalOptions, Viewport};
 use tracer_model::sanitize::{Charset, lossless};
 use tracer_model::snapshot::{PathRow, Writer};
 
@@ -171,30 +178,63 @@ fn changing(i: u64) -> Snapshot {
     snapshot
 }
 
+/// Counts what is written to it.
+#[derive(Clone, Default)]
+struct Counter(Rc<Cell<usize>>);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.set(self.0.get() + bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The ssh line: a full screen under 8 kB, then under 2 kB a second with all rows live, and nothing
-/// at all when nothing changed.
+/// at all when nothing changed. The library's own encoder is measured beside ours.
 #[test]
 fn a_slow_line_is_enough() {
     let size = Size::new(80, 24);
-    let mut app =
-        App::new(UiState { size, theme: Theme::Dark, ..UiState::default() }, Limits::default());
-    let mut terminal = Terminal::new(Ansi::new(size)).unwrap();
+    let state = UiState { size, theme: Theme::Dark, ..UiState::default() };
+    let mut app = App::new(state, Limits::default());
+    let mut ours = Terminal::new(Ansi::new(size)).unwrap();
     let mut frame = |app: &App| {
-        terminal.draw(|frame| app.draw(frame)).unwrap();
-        terminal.backend_mut().take().len()
+        ours.draw(|frame| app.draw(frame)).unwrap();
+        ours.backend_mut().take().len()
+    };
+    let viewport = Viewport::Fixed(Rect::new(0, 0, 80, 24));
+    let counter = Counter::default();
+    let mut theirs = Terminal::with_options(
+        CrosstermBackend::new(counter.clone()),
+        TerminalOptions { viewport },
+    )
+    .unwrap();
+    let mut their_frame = |app: &App| {
+        theirs.draw(|frame| app.draw(frame)).unwrap();
+        counter.0.take()
     };
     app.see(Arc::new(changing(0)));
     let first = frame(&app);
+    let their_first = their_frame(&app);
     assert_eq!(frame(&app), 0, "an unchanged frame");
-    let mut total = 0;
-    let mut worst = 0;
+    let their_idle = their_frame(&app);
+    let (mut total, mut their_total, mut worst) = (0, 0, 0);
     for i in 1..=60 {
         app.see(Arc::new(changing(i)));
         let sent = frame(&app);
         total += sent;
         worst = worst.max(sent);
+        their_total += their_frame(&app);
     }
-    println!("full redraw {first} bytes; live {} bytes a frame, at most {worst}", total / 60);
+    let (steady, their_steady) = (total / 60, their_total / 60);
+    println!("ours: full {first}, live {steady} bytes a frame, at most {worst}");
+    println!("crossterm's: full {their_first}, live {their_steady}, unchanged {their_idle}");
     assert!(first < 8000, "full redraw: {first} bytes");
-    assert!(total / 60 < 2000, "steady: {} bytes a frame", total / 60);
+    assert!(steady < 2000, "steady: {steady} bytes a frame");
+    // What own code has to be worth.
+    assert!(4 * steady < 3 * their_steady, "live: {steady} against {their_steady}");
+    assert!(4 * first < 3 * their_first, "full: {first} against {their_first}");
 }
