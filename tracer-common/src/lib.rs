@@ -1,1 +1,30 @@
-//! x
+//! The one vocabulary that filltop's kernel side and its daemon share: keys, counters, records,
+//! health codes and the kernel's field offsets. `no_std`, no allocation, `repr(C)` without holes.
+//!
+//! All values are in the running host's byte order: the kernel side is compiled for the host.
+
+#![cfg_attr(not(feature = "user"), no_std)]
+
+pub mod counters;
+pub mod offsets;
+pub mod records;
+
+pub use counters::{
+    Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot, slot_flags,
+};
+pub use offsets::Offsets;
+pub use records::{NameRecord, ProcRecord, RecordHeader, RecordKind};
+
+/// Implements `Pod` for the daemon; the kernel side needs no proof, it only writes them.
+macro_rules! pod {
+    ($($ty:ty),+ $(,)?) => {$(
+        #[cfg(feature = "user")]
+        // SAFETY: `repr(C)`, only integers and arrays of integers, and a size check below each type
+        // shows that there is no padding.
+        unsafe impl bytemuck::Zeroable for $ty {}
+        #[cfg(feature = "user")]
+        // SAFETY: as above.
+        unsafe impl bytemuck::Pod for $ty {}
+    )+};
+}
+pub(crate) use pod;

@@ -293,10 +293,10 @@ pub struct Directory {
     pub outflow_bytes_per_s: f64,
     /// outflow / inflow; `None` without inflow.
     pub drain: Option<f64>,
-    /// Files created in the window.
-    pub files_created: u64,
-    /// Files whose last name was removed in the window.
-    pub files_removed: u64,
+    /// Files created in the window; `None` where this backend does not see them.
+    pub files_created: Option<u64>,
+    /// Files whose last name was removed in the window; `None` where this backend does not see it.
+    pub files_removed: Option<u64>,
 }
 
 /// One file. Keyed by (dev, ino, generation).
@@ -350,6 +350,12 @@ pub struct Held {
     /// All processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
+    /// Its device as the kernel has it, major << 20 | minor.
+    #[serde(default)]
+    pub dev: Option<u32>,
+    /// Its inode number.
+    #[serde(default)]
+    pub ino: Option<u64>,
 }
 
 /// A process that suffers from a volume that is full or slow.

@@ -93,8 +93,8 @@ pub(crate) fn dir(path: &str, volume: &str, inflow: f64, outflow: f64) -> Direct
         inflow_bytes_per_s: inflow,
         outflow_bytes_per_s: outflow,
         drain: (inflow > 0.0).then_some(outflow / inflow),
-        files_created: 12,
-        files_removed: 3,
+        files_created: Some(12),
+        files_removed: Some(3),
     }
 }
 
@@ -232,6 +232,8 @@ pub(crate) fn busy() -> Snapshot {
             growing: true,
             kind: "deleted".to_owned(),
             holders: vec![2114],
+            dev: None,
+            ino: None,
         },
         Held {
             pid: 880,
@@ -243,6 +245,8 @@ pub(crate) fn busy() -> Snapshot {
             growing: false,
             kind: "anonymous".to_owned(),
             holders: vec![880, 881],
+            dev: None,
+            ino: None,
         },
     ];
     snapshot.victims = vec![Victim {

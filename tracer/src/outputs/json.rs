@@ -38,7 +38,7 @@ mod tests {
         ("writers.errors", "ENOSPC:i EDQUOT:i"),
         ("writers.fsync", "count:i max_ms:f p99_ms:f"),
         ("dirs", "path:s volume:s inflow_bytes_per_s:f outflow_bytes_per_s:f drain:f?"),
-        ("dirs", "files_created:i files_removed:i"),
+        ("dirs", "files_created:i? files_removed:i?"),
         ("paths", "path:s volume:s dev:s ino:i written_bytes:i allocated_bytes:i? freed_bytes:i?"),
         ("paths", "deleted:b approximate:b writers:a"),
         ("held", "pid:i comm:s fd:i? path:s volume:s bytes:i growing:b"),

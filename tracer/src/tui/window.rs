@@ -210,8 +210,8 @@ impl Row for Directory {
             inflow_bytes_per_s: 0.0,
             outflow_bytes_per_s: 0.0,
             drain: None,
-            files_created: 0,
-            files_removed: 0,
+            files_created: self.files_created.map(|_| 0),
+            files_removed: self.files_removed.map(|_| 0),
             ..self.clone()
         }
     }
@@ -311,8 +311,8 @@ fn directory(earlier: &Directory, later: &Directory, times: Times) -> Directory 
         inflow_bytes_per_s: inflow,
         outflow_bytes_per_s: outflow,
         drain: (inflow > 0.0).then(|| outflow / inflow),
-        files_created: earlier.files_created.saturating_add(later.files_created),
-        files_removed: earlier.files_removed.saturating_add(later.files_removed),
+        files_created: plus(earlier.files_created, later.files_created),
+        files_removed: plus(earlier.files_removed, later.files_removed),
         ..later.clone()
     }
 }

@@ -9,7 +9,7 @@ use crate::outputs::words;
 use crate::tui::rows::{GroupSum, Item, Rows};
 use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
-use crate::tui::views::milliseconds;
+use crate::tui::views::{milliseconds, number};
 
 /// Files, members or holders that are listed before "and N more".
 const LIST: usize = 12;
@@ -214,7 +214,8 @@ impl Page<'_> {
                 .is_some_and(|rest| rest.starts_with('/') || dir.path == "/")
         };
         let drain = dir.drain.map_or_else(|| "-".to_owned(), units::percent);
-        let files = format!("{} created, {} removed", dir.files_created, dir.files_removed);
+        let (created, removed) = (number(dir.files_created), number(dir.files_removed));
+        let files = format!("{created} created, {removed} removed");
         let drains = format!("{drain} of what comes in goes out");
         let mut lines = vec![
             Line::plain(fact("volume", &self.safe(&dir.volume))),

@@ -107,8 +107,8 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Inflow => plain(manner.rate(dir.inflow_bytes_per_s)),
             Col::Outflow => plain(manner.rate(dir.outflow_bytes_per_s)),
             Col::Drain => plain(dir.drain.map_or_else(|| "-".to_owned(), units::percent)),
-            Col::Created => plain(dir.files_created.to_string()),
-            Col::Removed => plain(dir.files_removed.to_string()),
+            Col::Created => plain(number(dir.files_created)),
+            Col::Removed => plain(number(dir.files_removed)),
             Col::Volume => plain(manner.safe(&dir.volume)),
             _ => nothing(),
         }),
@@ -210,6 +210,12 @@ pub fn milliseconds(ms: f64) -> String {
         ..60_000.0 => format!("{:.1} s", ms / 1000.0),
         _ => units::duration(ms / 1000.0),
     }
+}
+
+/// A count, or `?`.
+#[must_use]
+pub fn number(count: Option<u64>) -> String {
+    count.map_or_else(|| units::UNKNOWN.to_owned(), |count| count.to_string())
 }
 
 fn pids(first: Option<u32>, count: usize) -> String {

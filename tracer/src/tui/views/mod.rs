@@ -5,7 +5,7 @@ mod cells;
 use tracer_model::snapshot::{PathRow, Snapshot};
 use tracer_model::units;
 
-pub use self::cells::{Cell, LONG_FROM, Manner, cell, milliseconds};
+pub use self::cells::{Cell, LONG_FROM, Manner, cell, milliseconds, number};
 use super::rows::{Item, Rows};
 use super::state::View;
 use crate::outputs::columns::{Align, Column};
@@ -237,7 +237,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
 #[must_use]
 pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -> Value<'a> {
     let none = Value::Number(f64::NEG_INFINITY);
-    let known = |bytes: Option<u64>| bytes.map_or(f64::NEG_INFINITY, |bytes| bytes as f64);
+    let known = |count: Option<u64>| count.map_or(f64::NEG_INFINITY, |count| count as f64);
     match item {
         Item::Writer(i) => snapshot.writers.get(i).map_or(none, |writer| match col {
             Col::Pid => Value::Number(f64::from(writer.pid)),
@@ -269,8 +269,8 @@ pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -
             Col::Volume => Value::Text(&dir.volume),
             Col::Outflow => Value::Number(dir.outflow_bytes_per_s),
             Col::Drain => Value::Number(dir.drain.unwrap_or(f64::NEG_INFINITY)),
-            Col::Created => Value::Number(dir.files_created as f64),
-            Col::Removed => Value::Number(dir.files_removed as f64),
+            Col::Created => Value::Number(known(dir.files_created)),
+            Col::Removed => Value::Number(known(dir.files_removed)),
             _ => Value::Number(dir.inflow_bytes_per_s),
         }),
         Item::File(i) => snapshot.paths.get(i).map_or(none, |path| match col {

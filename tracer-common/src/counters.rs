@@ -1,0 +1,275 @@
+//! What is counted, and by what key.
+
+use crate::pod;
+
+/// A process: thread group id and start time, so that a reused pid is another process.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct ProcKey {
+    /// `task_struct::group_leader->start_boottime`, nanoseconds since boot.
+    pub start_ns: u64,
+    /// `task_struct::tgid` in the initial pid namespace.
+    pub tgid: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// A file: inode numbers are reused at once, so the generation belongs to the key.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct FileKey {
+    /// `inode::i_ino`.
+    pub ino: u64,
+    /// `inode::i_generation`.
+    pub generation: u32,
+    /// `super_block::s_dev`: major << 20 | minor, as the kernel has it.
+    pub dev: u32,
+}
+
+impl FileKey {
+    /// Major device number.
+    #[must_use]
+    pub const fn major(&self) -> u32 {
+        self.dev >> 20
+    }
+
+    /// Minor device number.
+    #[must_use]
+    pub const fn minor(&self) -> u32 {
+        self.dev & 0xf_ffff
+    }
+}
+
+/// What one process did to one file.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct PairKey {
+    /// [`ProcKey::start_ns`].
+    pub start_ns: u64,
+    /// [`FileKey::ino`].
+    pub ino: u64,
+    /// [`ProcKey::tgid`].
+    pub tgid: u32,
+    /// [`FileKey::dev`].
+    pub dev: u32,
+    /// [`FileKey::generation`].
+    pub generation: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+impl PairKey {
+    /// Joins a process and a file.
+    #[must_use]
+    #[inline]
+    pub const fn new(proc: ProcKey, file: FileKey) -> Self {
+        Self {
+            start_ns: proc.start_ns,
+            ino: file.ino,
+            tgid: proc.tgid,
+            dev: file.dev,
+            generation: file.generation,
+            pad: 0,
+        }
+    }
+
+    /// The process.
+    #[must_use]
+    #[inline]
+    pub const fn process(&self) -> ProcKey {
+        ProcKey { start_ns: self.start_ns, tgid: self.tgid, pad: 0 }
+    }
+
+    /// The file.
+    #[must_use]
+    #[inline]
+    pub const fn file(&self) -> FileKey {
+        FileKey { ino: self.ino, generation: self.generation, dev: self.dev }
+    }
+}
+
+/// Cumulative counts of one [`PairKey`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Bytes that writes really put into the file.
+    pub written: u64,
+    /// Bytes newly charged to the file on its volume.
+    pub allocated: u64,
+    /// Bytes given back.
+    pub freed: u64,
+    /// Times the process removed the file's last name.
+    pub unlinked: u32,
+    /// [`slot_flags`], or-ed.
+    pub flags: u32,
+}
+
+impl Counters {
+    /// Nothing happened?
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.written == 0 && self.allocated == 0 && self.freed == 0 && self.unlinked == 0
+    }
+
+    /// Adds `other`; wraps as the kernel's counters do.
+    pub const fn add(&mut self, other: &Self) {
+        self.written = self.written.wrapping_add(other.written);
+        self.allocated = self.allocated.wrapping_add(other.allocated);
+        self.freed = self.freed.wrapping_add(other.freed);
+        self.unlinked = self.unlinked.wrapping_add(other.unlinked);
+        self.flags |= other.flags;
+    }
+
+    /// What came on top of `earlier`. Counters of one tenancy never shrink; a torn pair of reads
+    /// gives 0, not a huge number.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            written: self.written.saturating_sub(earlier.written),
+            allocated: self.allocated.saturating_sub(earlier.allocated),
+            freed: self.freed.saturating_sub(earlier.freed),
+            unlinked: self.unlinked.saturating_sub(earlier.unlinked),
+            flags: self.flags,
+        }
+    }
+}
+
+/// Bits of [`Slot::flags`].
+pub mod slot_flags {
+    /// Some of the bytes are counted by page (mmap).
+    pub const APPROXIMATE: u32 = 1;
+}
+
+/// One cell of the direct-mapped table: index = cpu × slots per CPU + hash of the key.
+///
+/// Exactly one cache line, so that a write to a known file touches one. Only its own CPU writes
+/// it; the daemon reads it through mmap. `seq` is odd while the cell changes hands and grows by 2
+/// with each tenant, so it is both a seqlock and the tenant's number.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Slot {
+    /// [`ProcKey::start_ns`].
+    pub start_ns: u64,
+    /// [`FileKey::ino`].
+    pub ino: u64,
+    /// [`ProcKey::tgid`].
+    pub tgid: u32,
+    /// [`FileKey::dev`].
+    pub dev: u32,
+    /// [`FileKey::generation`].
+    pub generation: u32,
+    /// Tenant number × 2, + 1 while it changes.
+    pub seq: u32,
+    /// [`Counters::written`].
+    pub written: u64,
+    /// [`Counters::allocated`].
+    pub allocated: u64,
+    /// [`Counters::freed`].
+    pub freed: u64,
+    /// [`Counters::unlinked`].
+    pub unlinked: u32,
+    /// [`slot_flags`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+impl Slot {
+    /// Whose counts these are.
+    #[must_use]
+    pub const fn key(&self) -> PairKey {
+        PairKey {
+            start_ns: self.start_ns,
+            ino: self.ino,
+            tgid: self.tgid,
+            dev: self.dev,
+            generation: self.generation,
+            pad: 0,
+        }
+    }
+
+    /// The counts.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        Counters {
+            written: self.written,
+            allocated: self.allocated,
+            freed: self.freed,
+            unlinked: self.unlinked,
+            flags: self.flags,
+        }
+    }
+}
+
+/// Failed writes are counted by process and volume.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ErrorKey {
+    /// [`ProcKey::start_ns`].
+    pub start_ns: u64,
+    /// [`ProcKey::tgid`].
+    pub tgid: u32,
+    /// [`FileKey::dev`].
+    pub dev: u32,
+}
+
+/// Cumulative failed writes of one [`ErrorKey`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Errors {
+    /// No space left on device.
+    pub enospc: u64,
+    /// Disk quota exceeded.
+    pub edquot: u64,
+    /// Input/output error.
+    pub eio: u64,
+    /// Any other error but EAGAIN and interruptions.
+    pub other: u64,
+}
+
+/// Index into the per-CPU `HEALTH` array: what the kernel side knows that it lost or could not
+/// break down. All are cumulative.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Written bytes whose (process, file) found the spill map full: in the total, in no row.
+    OtherWritten = 0,
+    /// The same for allocated bytes.
+    OtherAllocated = 1,
+    /// The same for freed bytes.
+    OtherFreed = 2,
+    /// Failed writes that found the error map full.
+    OtherErrors = 3,
+    /// Name and process records that found the ring full.
+    RingFull = 4,
+    /// Entries that found the map for calls in flight full: their result is not counted.
+    InFlightFull = 5,
+    /// Directories deeper than one walk goes: the daemon completes their path later or not at all.
+    PathTooDeep = 6,
+}
+
+/// Number of [`Health`] cells.
+pub const HEALTH_CELLS: u32 = 8;
+
+pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors);
+const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);
+const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Counters>() == 32);
+const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dev_splits_as_the_kernel_has_it() {
+        let key = FileKey { ino: 1, generation: 0, dev: (259 << 20) | 5 };
+        assert_eq!((key.major(), key.minor()), (259, 5));
+    }
+
+    #[test]
+    fn since_never_goes_below_zero() {
+        let later = Counters { written: 5, ..Counters::default() };
+        let earlier = Counters { written: 9, ..Counters::default() };
+        assert_eq!(later.since(&earlier).written, 0);
+    }
+}

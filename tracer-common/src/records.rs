@@ -1,0 +1,103 @@
+//! Rare things that cross the ring buffer: names of new files, new processes, their end.
+
+use crate::{FileKey, ProcKey, pod};
+
+/// What a record is; the first field of each.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// [`NameRecord`]: the name of a file or directory and its parent.
+    Name = 1,
+    /// [`ProcRecord`]: a process is seen for the first time.
+    Proc = 2,
+    /// [`RecordHeader`] and a [`ProcKey`]: a known process has ended.
+    Exit = 3,
+}
+
+/// Longest name of one path component, `NAME_MAX`.
+pub const NAME_MAX: usize = 255;
+/// Room for a name: `NAME_MAX`, the NUL that the kernel's helper writes, rounded up.
+pub const NAME_ROOM: usize = 256;
+/// Bytes of the command line that are kept.
+pub const CMDLINE_ROOM: usize = 256;
+/// Steps of one walk towards the root of the filesystem.
+pub const WALK_STEPS: usize = 16;
+
+/// First part of each record.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecordHeader {
+    /// [`RecordKind`].
+    pub kind: u32,
+    /// Bytes of the record's variable part that are used.
+    pub len: u32,
+}
+
+/// Bits of [`NameRecord::flags`].
+pub mod name_flags {
+    /// The dentry is the root of its filesystem: it has no name, and no parent.
+    pub const ROOT: u32 = 1;
+    /// Not in any directory: O_TMPFILE, memfd, or unlinked before it was seen.
+    pub const UNLINKED: u32 = 2;
+    /// Not a directory.
+    pub const FILE: u32 = 4;
+}
+
+/// The name of one file or directory within its filesystem. Paths are put together in userspace:
+/// a directory is sent once, however many files it has.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct NameRecord {
+    /// Kind [`RecordKind::Name`]; `len` is the length of `name`.
+    pub header: RecordHeader,
+    /// Whose name it is.
+    pub file: FileKey,
+    /// The directory that it is in; itself for a root.
+    pub parent: FileKey,
+    /// [`name_flags`].
+    pub flags: u32,
+    /// `super_block::s_magic`, lower half.
+    pub magic: u32,
+    /// `header.len` bytes are valid; not NUL-terminated, may hold anything but `/` and NUL.
+    pub name: [u8; NAME_ROOM],
+}
+
+/// A process, described by the kernel at its first write, so that it is known even when it is gone
+/// before the daemon looks.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ProcRecord {
+    /// Kind [`RecordKind::Proc`]; `len` is the length of `cmdline`.
+    pub header: RecordHeader,
+    /// The process.
+    pub proc: ProcKey,
+    /// Its parent (`real_parent`).
+    pub parent: ProcKey,
+    /// `bpf_get_current_cgroup_id`: the inode number of its cgroup v2 directory.
+    pub cgroup_id: u64,
+    /// The executable; all 0 for kernel threads. Its names follow as [`NameRecord`]s.
+    pub exe: FileKey,
+    /// Real user id.
+    pub uid: u32,
+    /// `task_struct::flags`; `PF_KTHREAD` is 0x0020_0000.
+    pub task_flags: u32,
+    /// Name, NUL-padded.
+    pub comm: [u8; 16],
+    /// Arguments, each ended by NUL; `header.len` bytes are valid.
+    pub cmdline: [u8; CMDLINE_ROOM],
+}
+
+/// The end of a process that [`ProcRecord`] told of.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ExitRecord {
+    /// Kind [`RecordKind::Exit`].
+    pub header: RecordHeader,
+    /// The process.
+    pub proc: ProcKey,
+}
+
+pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord);
+const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_ROOM);
+const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + CMDLINE_ROOM);
+const _: () = assert!(size_of::<ExitRecord>() == 24);

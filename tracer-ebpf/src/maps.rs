@@ -1,0 +1,120 @@
+//! Every map, its size, and why.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord, Slot,
+    counters::HEALTH_CELLS,
+};
+
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// Direct-mapped table in front of the spill maps: index = cpu × (slot_mask + 1) + hash. An
+/// mmap-able array, so that the daemon reads it without a system call per entry (measured
+/// elsewhere: 2.7 ns against 1,000 ns for look-ups). The daemon sets its size to the CPUs it has.
+#[map]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Which of the two spill maps takes new entries: 0 or 1. The daemon turns it, waits, and empties
+/// the other one, so that no add can hit an entry that is being taken out.
+#[map]
+pub static SPILL_ACTIVE: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Tenants that lost their slot to another (process, file). 65,536 entries: a storm of new files
+/// fills it at that many a tick; what finds it full goes to [`Health::OtherWritten`].
+#[map]
+pub static SPILL_A: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_536, 0);
+
+/// See [`SPILL_A`].
+#[map]
+pub static SPILL_B: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_536, 0);
+
+/// Failed writes. Not per CPU: they are rare, and atomic adds keep them exact.
+#[map]
+pub static ERRORS: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384, 0);
+
+/// Files and directories whose name was sent. Only a memory of that: what LRU forgets is sent once
+/// more.
+#[map]
+pub static NAMED: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Processes that were described, until they end. LRU for the same reason.
+#[map]
+pub static PROCS: LruHashMap<ProcKey, u32> = LruHashMap::with_max_entries(32_768, 0);
+
+/// Calls between their entry and their return probe (kprobes), or between the begin and the end of
+/// direct I/O (tracepoints).
+#[map]
+pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32_768, 0);
+
+/// `s_magic` of filesystems that are counted below vfs_write, and how: `offsets::counted`. A map
+/// and not frozen data, because filesystems are mounted while the daemon runs.
+#[map]
+pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
+
+/// Names, new processes, ends. No wake-ups: the daemon empties it ten times a second, and is woken
+/// when it is half full.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Size of [`RECORDS`].
+pub const RING_BYTES: u32 = 4 << 20;
+
+/// [`Health`] counters, per CPU.
+#[map]
+pub static HEALTH: PerCpuArray<u64> = PerCpuArray::with_max_entries(HEALTH_CELLS, 0);
+
+/// Room to build a record in; too large for the stack of 512 bytes.
+#[map]
+pub static NAME_SCRATCH: PerCpuArray<NameRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`NAME_SCRATCH`].
+#[map]
+pub static PROC_SCRATCH: PerCpuArray<ProcRecord> = PerCpuArray::with_max_entries(1, 0);
+
+/// Key of [`IN_FLIGHT`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlightKey {
+    /// Thread (pid_tgid), or address of the kiocb.
+    pub id: u64,
+    /// Which hook: [`hook`].
+    pub hook: u64,
+}
+
+/// Values of [`InFlightKey::hook`]: nested calls of different functions are kept apart.
+pub mod hook {
+    /// A filesystem's write_iter.
+    pub const WRITE_ITER: u64 = 1;
+    /// vfs_write.
+    pub const VFS_WRITE: u64 = 2;
+    /// do_iter_readv_writev.
+    pub const VFS_WRITEV: u64 = 3;
+    /// vfs_unlink.
+    pub const UNLINK: u64 = 4;
+    /// iomap direct I/O.
+    pub const DIO: u64 = 5;
+}
+
+/// What the end of a call needs to know of its start.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct InFlight {
+    /// Who asked, and for which file.
+    pub key: PairKey,
+    /// `struct file *` or `struct dentry *`, for the name.
+    pub object: u64,
+    /// Space for a hook's own use.
+    pub extra: u64,
+}
+
+/// Adds to a health counter.
+#[inline(always)]
+pub fn health_add(cell: Health, n: u64) {
+    if let Some(value) = HEALTH.get_ptr_mut(cell as u32) {
+        // SAFETY: the map hands out valid, aligned pointers to this CPU's own value.
+        unsafe { *value = (*value).wrapping_add(n) };
+    }
+}

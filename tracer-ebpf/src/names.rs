@@ -1,0 +1,121 @@
+//! Names of files: one walk of the dentries per new file, and each directory is sent once.
+//!
+//! The walk ends at the root of the *filesystem*; the daemon puts the host's mount point before
+//! it. So a path is the host's whatever the writer's chroot, mount namespace or bind mount.
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query};
+use aya_log_ebpf::debug;
+use tracer_common::{
+    FileKey, Health, NameRecord, RecordKind,
+    records::{NAME_MAX, NAME_ROOM, WALK_STEPS, name_flags},
+};
+
+use crate::{
+    kernel_read::{Kptr, Probed, Read, file_key, is_regular, offset},
+    maps::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES, health_add},
+};
+
+/// Sends the name of `file`, and of the directories above it, unless that was done.
+#[inline(always)]
+pub fn send_once(file: FileKey, dentry: Kptr) {
+    if dentry.is_null() || NAMED.get_ptr(file).is_some() {
+        return;
+    }
+    send_walk(dentry.addr());
+}
+
+/// Walks up from `dentry`, sending each component until one that is known.
+#[inline(never)]
+pub fn send_walk(dentry: u64) {
+    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own map value.
+    let record = unsafe { &mut *record };
+    let mut dentry = Kptr::from_addr(dentry);
+    let mut inode = Probed::follow(dentry, offset!(dentry_inode));
+    let mut key = file_key::<Probed>(inode);
+    for _ in 0..WALK_STEPS {
+        if NAMED.get_ptr(key).is_some() {
+            return;
+        }
+        let parent = Probed::follow(dentry, offset!(dentry_parent));
+        let parent_inode = Probed::follow(parent, offset!(dentry_inode));
+        let parent_key = file_key::<Probed>(parent_inode);
+        let is_root = parent.addr() == dentry.addr();
+        fill(record, dentry, inode, key, parent_key, is_root);
+        if !send(record) {
+            health_add(Health::RingFull, 1);
+            return;
+        }
+        let _ = NAMED.insert(key, 1, 0);
+        if is_root {
+            return;
+        }
+        dentry = parent;
+        inode = parent_inode;
+        key = parent_key;
+    }
+    health_add(Health::PathTooDeep, 1);
+    debug!((), "path deeper than {} new directories, inode {}", WALK_STEPS as u32, key.ino);
+}
+
+#[inline(always)]
+fn fill(
+    record: &mut NameRecord,
+    dentry: Kptr,
+    inode: Kptr,
+    key: FileKey,
+    parent: FileKey,
+    is_root: bool,
+) {
+    let mut flags = 0;
+    if is_root {
+        flags |= name_flags::ROOT;
+    }
+    if is_regular::<Probed>(inode) {
+        flags |= name_flags::FILE;
+    }
+    if Probed::read::<u32>(inode, offset!(inode_nlink)) == 0 {
+        flags |= name_flags::UNLINKED;
+    }
+    record.header.kind = RecordKind::Name as u32;
+    record.file = key;
+    record.parent = parent;
+    record.flags = flags;
+    let sb = Probed::follow(inode, offset!(inode_sb));
+    record.magic = Probed::read::<u64>(sb, offset!(sb_magic)) as u32;
+    let mut len = Probed::read::<u32>(dentry, offset!(dentry_name_len)) as usize;
+    if len > NAME_MAX {
+        len = NAME_MAX;
+    }
+    let name = Probed::follow(dentry, offset!(dentry_name));
+    // SAFETY: `len` ≤ 255 < the destination's 256 bytes; the helper checks the source.
+    unsafe { bpf_probe_read_kernel(record.name.as_mut_ptr().cast(), len as u32, name.0.cast()) };
+    record.header.len = len as u32;
+}
+
+#[inline(always)]
+fn send(record: &NameRecord) -> bool {
+    const FIXED: usize = size_of::<NameRecord>() - NAME_ROOM;
+    let len = (record.header.len as usize) & NAME_MAX;
+    // SAFETY: FIXED + 255 bytes are within the record.
+    unsafe { send_bytes((record as *const NameRecord).cast(), FIXED + len) }
+}
+
+/// Puts bytes into the ring. Wakes the daemon only when the ring fills: a wake-up costs ten times
+/// the record.
+///
+/// # Safety
+/// `len` bytes at `data` must be readable.
+#[inline(always)]
+pub unsafe fn send_bytes(data: *const u8, len: usize) -> bool {
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    const BPF_RB_FORCE_WAKEUP: u64 = 2;
+    const BPF_RB_AVAIL_DATA: u64 = 0;
+    let ring = (&raw const RECORDS).cast_mut().cast();
+    // SAFETY: the address of a ring buffer map, as the helper wants it.
+    let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) };
+    let flags =
+        if waiting > u64::from(RING_BYTES / 2) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    // SAFETY: as above; the caller vouches for the data.
+    unsafe { bpf_ringbuf_output(ring, data.cast_mut().cast(), len as u64, flags) == 0 }
+}

@@ -1,0 +1,89 @@
+//! What several kinds of hook do with their unpacked arguments.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use tracer_common::{Counters, Health, PairKey};
+
+use crate::{
+    account::{ZERO, account, account_write},
+    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
+    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
+};
+
+/// `s_magic` of tmpfs.
+pub const TMPFS_MAGIC: u32 = 0x0102_1994;
+
+/// A filesystem's write_iter returned.
+#[inline(always)]
+pub fn write_iter<R: Read>(file: Kptr, result: i64) {
+    let inode = R::follow(file, offset!(file_inode));
+    let dentry = R::follow(file, offset!(file_dentry));
+    account_write(current_proc(), file_key::<R>(inode), dentry, result);
+}
+
+/// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
+#[inline(always)]
+pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
+    let inode = R::follow(file, offset!(file_inode));
+    if !is_regular::<R>(inode) || counted_below::<R>(inode) != 0 {
+        return;
+    }
+    let dentry = R::follow(file, offset!(file_dentry));
+    account_write(current_proc(), file_key::<R>(inode), dentry, result);
+}
+
+/// The last name of `inode` is gone.
+#[inline(always)]
+pub fn unlinked(key: PairKey, dentry: Kptr) {
+    account(key.process(), key.file(), dentry, Counters { unlinked: 1, ..ZERO });
+}
+
+/// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.
+#[inline(always)]
+pub fn unlink_begins(dentry: Kptr) {
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    if inode.is_null() || !is_regular::<Probed>(inode) {
+        return;
+    }
+    if Probed::read::<u32>(inode, offset!(inode_nlink)) != 1 {
+        return;
+    }
+    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
+    begin(hook::UNLINK, bpf_get_current_pid_tgid(), key, dentry);
+}
+
+/// vfs_unlink ends.
+#[inline(always)]
+pub fn unlink_ends(result: i64) {
+    if let Some(call) = end(hook::UNLINK, bpf_get_current_pid_tgid()) {
+        if result == 0 {
+            unlinked(call.key, Kptr::from_addr(call.object));
+        }
+    }
+}
+
+/// Remembers a call until its end.
+#[inline(always)]
+pub fn begin(hook: u64, id: u64, key: PairKey, object: Kptr) {
+    let call = InFlight { key, object: object.addr(), extra: 0 };
+    if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
+        health_add(Health::InFlightFull, 1);
+    }
+}
+
+/// What was remembered.
+#[inline(always)]
+pub fn end(hook: u64, id: u64) -> Option<InFlight> {
+    let key = InFlightKey { id, hook };
+    let call = IN_FLIGHT.get_ptr(key)?;
+    // SAFETY: a valid pointer from the map.
+    let call = unsafe { *call };
+    let _ = IN_FLIGHT.remove(key);
+    Some(call)
+}
+
+/// How the inode's filesystem is counted at its own functions: `offsets::counted`, 0 for not.
+#[inline(always)]
+pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
+    // SAFETY: the value is copied at once; the daemon alone writes it.
+    unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
+}

@@ -1,0 +1,167 @@
+//! Static tracepoints (raw: without the cost of formatting their fields): the end of a process on
+//! every backend, and, where neither trampolines nor kprobes are to be had, the counts.
+//!
+//! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
+//! included. All other filesystems are counted at the return of the system call.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_common::{Counters, PairKey, offsets::counted};
+
+use super::shared;
+use crate::{
+    account::{ZERO, account, account_write},
+    kernel_read::{
+        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
+    maps::hook,
+    process,
+};
+
+const EXT4_SUPER_MAGIC: u32 = 0xEF53;
+
+/// `sched_process_exit(struct task_struct *task[, bool group_dead])`
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
+    let group_dead = if config!(exit_has_group_dead) != 0 {
+        ctx.arg::<u64>(1) & 1 != 0
+    } else {
+        // do_exit() counts `live` down before it calls this tracepoint.
+        let signal = Probed::follow(current_task(), offset!(task_signal));
+        Probed::read::<i32>(signal, offset!(signal_live)) == 0
+    };
+    if group_dead {
+        process::exited(current_proc());
+    }
+    0
+}
+
+/// `sched_process_exec(struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)`: the
+/// process has another name now.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    let _ = ctx;
+    process::renamed(current_proc());
+    0
+}
+
+/// `ext4_da_write_end(struct inode *inode, loff_t pos, unsigned int len, unsigned int copied)`; the
+/// same arguments for ext4_write_end and ext4_journalled_write_end.
+#[raw_tracepoint(tracepoint = "ext4_da_write_end")]
+fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
+    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let copied = ctx.arg::<u64>(3) as u32;
+    // A long symbolic link is written through the same functions.
+    if copied > 0 && is_regular::<Probed>(inode) {
+        let key = file_key::<Probed>(inode);
+        let delta = Counters { written: u64::from(copied), ..ZERO };
+        account(current_proc(), key, any_dentry(inode), delta);
+    }
+    0
+}
+
+/// `iomap_dio_rw_begin(struct kiocb *iocb, struct iov_iter *iter, unsigned int dio_flags, size_t
+/// done_before)`: remembers who asked, for the end may come in a kernel worker.
+#[raw_tracepoint(tracepoint = "iomap_dio_rw_begin")]
+fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
+    let iter = Kptr(ctx.arg::<*const u8>(1));
+    if Probed::read::<u8>(iter, offset!(iter_data_source)) == 0 {
+        return 0;
+    }
+    let iocb = Kptr(ctx.arg::<*const u8>(0));
+    let file = Probed::follow(iocb, offset!(kiocb_filp));
+    let inode = Probed::follow(file, offset!(file_inode));
+    if magic::<Probed>(inode) != EXT4_SUPER_MAGIC || !is_regular::<Probed>(inode) {
+        return 0;
+    }
+    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
+    process::describe_once(key.process());
+    shared::begin(hook::DIO, iocb.addr(), key, Probed::follow(file, offset!(file_dentry)));
+    0
+}
+
+/// `iomap_dio_complete(struct kiocb *iocb, int error, ssize_t ret)`
+#[raw_tracepoint(tracepoint = "iomap_dio_complete")]
+fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
+    let iocb = Kptr(ctx.arg::<*const u8>(0));
+    if let Some(call) = shared::end(hook::DIO, iocb.addr()) {
+        let result = ctx.arg::<i64>(2);
+        if result > 0 {
+            let delta = Counters { written: result as u64, ..ZERO };
+            account(call.key.process(), call.key.file(), Kptr::from_addr(call.object), delta);
+        }
+    }
+    0
+}
+
+/// `ext4_unlink_exit(struct dentry *dentry, int ret)`
+#[raw_tracepoint(tracepoint = "ext4_unlink_exit")]
+fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
+    let dentry = Kptr(ctx.arg::<*const u8>(0));
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    if ctx.arg::<u64>(1) as i32 == 0
+        && is_regular::<Probed>(inode)
+        && Probed::read::<u32>(inode, offset!(inode_nlink)) == 0
+    {
+        shared::unlinked(PairKey::new(current_proc(), file_key::<Probed>(inode)), dentry);
+    }
+    0
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. x86-64
+/// alone: the daemon does not attach it elsewhere.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
+    let regs = Kptr(ctx.arg::<*const u8>(0));
+    let number = Probed::read::<u64>(regs, offset!(regs_orig_ax));
+    let fd_register = match number {
+        // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
+        1 | 18 | 20 | 40 | 296 | 328 => offset!(regs_di),
+        // splice, copy_file_range: the third
+        275 | 326 => offset!(regs_dx),
+        _ => return 0,
+    };
+    let result = ctx.arg::<i64>(1);
+    // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
+    if result == 0 || Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+        return 0;
+    }
+    let fd = Probed::read::<u64>(regs, fd_register) as u32;
+    let file = file_of(fd);
+    if file.is_null() {
+        return 0;
+    }
+    let inode = Probed::follow(file, offset!(file_inode));
+    let skip = match shared::counted_below::<Probed>(inode) {
+        0 => false,
+        counted::SUCCESSES => result > 0,
+        _ => true,
+    };
+    if skip || !is_regular::<Probed>(inode) {
+        return 0;
+    }
+    let dentry = Probed::follow(file, offset!(file_dentry));
+    account_write(current_proc(), file_key::<Probed>(inode), dentry, result);
+    0
+}
+
+/// The open file behind a descriptor of the current process.
+#[inline(always)]
+fn file_of(fd: u32) -> Kptr {
+    let files = Probed::follow(current_task(), offset!(task_files));
+    let table = Probed::follow(files, offset!(files_fdt));
+    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+        return Kptr::from_addr(0);
+    }
+    let array = Probed::follow(table, offset!(fdt_fd));
+    Probed::follow(array, fd.wrapping_mul(8))
+}
+
+/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
+#[inline(always)]
+fn any_dentry(inode: Kptr) -> Kptr {
+    let first = Probed::follow(inode, offset!(inode_dentry));
+    if first.is_null() {
+        return first;
+    }
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
+}

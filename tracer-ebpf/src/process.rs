@@ -1,0 +1,114 @@
+//! Who a writer is, told once, while it runs: a process that lives 5 ms is gone before the daemon
+//! could ask /proc.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_uid_gid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_user},
+};
+use aya_log_ebpf::debug;
+use tracer_common::{
+    FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind,
+    records::{CMDLINE_ROOM, ExitRecord},
+};
+
+use crate::{
+    kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
+    maps::{PROC_SCRATCH, PROCS, health_add},
+    names,
+};
+
+/// Describes `proc`, which must be the current process, unless that was done.
+#[inline(always)]
+pub fn describe_once(proc: ProcKey) {
+    if PROCS.get_ptr(proc).is_none() {
+        describe(&proc);
+    }
+}
+
+#[inline(never)]
+fn describe(proc: &ProcKey) {
+    let task = current_task();
+    if Probed::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
+        // Direct I/O that completes in a kernel worker: its process was described when it began.
+        return;
+    }
+    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own map value.
+    let record = unsafe { &mut *record };
+    let parent = Probed::follow(task, offset!(task_real_parent));
+    let parent_leader = Probed::follow(parent, offset!(task_group_leader));
+    let mm = Probed::follow(task, offset!(task_mm));
+    record.header.kind = RecordKind::Proc as u32;
+    record.proc = *proc;
+    record.parent = ProcKey {
+        start_ns: Probed::read(parent_leader, offset!(task_start_boottime)),
+        tgid: Probed::read(parent, offset!(task_tgid)),
+        pad: 0,
+    };
+    record.task_flags = Probed::read(task, offset!(task_flags));
+    record.uid = bpf_get_current_uid_gid() as u32;
+    // SAFETY: a helper without arguments; and one that writes exactly the 16 bytes given.
+    unsafe {
+        record.cgroup_id = bpf_get_current_cgroup_id();
+        bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
+    }
+    record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
+    record.header.len = 0;
+    let mut exe_dentry = Kptr::from_addr(0);
+    if !mm.is_null() {
+        let exe = Probed::follow(mm, offset!(mm_exe_file));
+        if !exe.is_null() {
+            record.exe = file_key::<Probed>(Probed::follow(exe, offset!(file_inode)));
+            exe_dentry = Probed::follow(exe, offset!(file_dentry));
+        }
+        read_cmdline(record, mm);
+    }
+    // SAFETY: a whole record.
+    if unsafe { names::send_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
+        let _ = PROCS.insert(proc, 1, 0);
+    } else {
+        health_add(Health::RingFull, 1);
+    }
+    let exe = record.exe;
+    debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
+    names::send_once(exe, exe_dentry);
+}
+
+#[inline(always)]
+fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
+    let start = Probed::read::<u64>(mm, offset!(mm_arg_start));
+    let end = Probed::read::<u64>(mm, offset!(mm_arg_end));
+    let mut len = end.wrapping_sub(start);
+    if len > CMDLINE_ROOM as u64 {
+        len = CMDLINE_ROOM as u64;
+    }
+    // SAFETY: `len` is at most the destination's size; the helper checks the source.
+    let read = unsafe {
+        bpf_probe_read_user(record.cmdline.as_mut_ptr().cast(), len as u32, start as *const _)
+    };
+    // The arguments may be swapped out, which this context cannot wait for: /proc is asked then.
+    record.header.len = if read == 0 { len as u32 } else { 0 };
+}
+
+/// Tells that the current process, whose last thread ends, is gone, if it was ever described.
+#[inline(always)]
+pub fn exited(proc: ProcKey) {
+    if PROCS.get_ptr(proc).is_none() {
+        return;
+    }
+    let record =
+        ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
+    // SAFETY: a whole record.
+    if !unsafe { names::send_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
+        health_add(Health::RingFull, 1);
+    }
+    let _ = PROCS.remove(proc);
+}
+
+/// The current process has called execve: it is described anew at its next write.
+#[inline(always)]
+pub fn renamed(proc: ProcKey) {
+    if PROCS.get_ptr(proc).is_some() {
+        let _ = PROCS.remove(proc);
+    }
+}

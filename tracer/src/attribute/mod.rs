@@ -1,0 +1,5 @@
+//! Ids → names: processes, users, paths.
+
+pub mod paths;
+pub mod process;
+pub mod users;

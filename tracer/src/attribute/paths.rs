@@ -1,0 +1,211 @@
+//! File keys → paths, from the names that the kernel side sends once per file and directory.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use tracer_common::{FileKey, NameRecord, records::name_flags};
+
+/// Names kept before old ones are dropped: some 150 bytes each, so about 20 MB.
+pub const MAX_NAMES: usize = 131_072;
+/// Components of one path; a longer chain is a circle.
+const MAX_DEPTH: usize = 4_096;
+
+struct Node {
+    parent: FileKey,
+    name: Box<[u8]>,
+    flags: u32,
+    /// Number of the last window that used it.
+    used: u64,
+}
+
+/// One tree of names per filesystem. Keyed by file.
+#[derive(Default)]
+pub struct Names {
+    nodes: HashMap<FileKey, Node>,
+    window: u64,
+}
+
+/// A path from the root of its filesystem.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Within {
+    /// Starts with `/` if it is complete; else some directories at its start are unknown.
+    pub path: PathBuf,
+    /// Are all its directories known?
+    pub complete: bool,
+}
+
+impl Names {
+    /// Takes a name that the kernel sent; a later one replaces it (a rename).
+    pub fn insert(&mut self, record: &NameRecord) {
+        let len = (record.header.len as usize).min(record.name.len());
+        let node = Node {
+            parent: record.parent,
+            name: record.name[..len].into(),
+            flags: record.flags,
+            used: self.window,
+        };
+        self.nodes.insert(record.file, node);
+    }
+
+    /// The path of a file from the root of its filesystem; `None` if not even its name is known.
+    pub fn within(&mut self, file: &FileKey) -> Option<Within> {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let mut key = *file;
+        let mut complete = false;
+        let window = self.window;
+        if let Some(node) = self.nodes.get_mut(&key) {
+            node.used = window;
+        }
+        while let Some(node) = self.nodes.get(&key) {
+            if node.flags & name_flags::ROOT != 0 {
+                complete = true;
+                break;
+            }
+            if parts.len() >= MAX_DEPTH || node.parent == key {
+                break;
+            }
+            parts.push(&node.name);
+            key = node.parent;
+        }
+        if parts.is_empty() && !complete {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        for part in parts.iter().rev() {
+            if complete || !bytes.is_empty() {
+                bytes.push(b'/');
+            }
+            bytes.extend_from_slice(part);
+        }
+        if bytes.is_empty() {
+            bytes.push(b'/');
+        }
+        Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
+    }
+
+    /// Was the file without a name already when it was first seen?
+    #[must_use]
+    pub fn was_unlinked(&self, file: &FileKey) -> bool {
+        self.nodes.get(file).is_some_and(|node| node.flags & name_flags::UNLINKED != 0)
+    }
+
+    /// A new window begins. Where there are too many names, those of files that were not used for
+    /// longest are dropped, and returned so that the kernel side can send them again.
+    pub fn next_window(&mut self) -> Vec<FileKey> {
+        self.window += 1;
+        if self.nodes.len() <= MAX_NAMES {
+            return Vec::new();
+        }
+        let parents: HashSet<FileKey> = self.nodes.values().map(|node| node.parent).collect();
+        let mut leaves: Vec<(u64, FileKey)> = self
+            .nodes
+            .iter()
+            .filter(|(key, _)| !parents.contains(key))
+            .map(|(key, node)| (node.used, *key))
+            .collect();
+        let excess = (self.nodes.len() - MAX_NAMES * 3 / 4).min(leaves.len());
+        leaves.sort_unstable_by_key(|(used, _)| *used);
+        leaves.truncate(excess);
+        for (_, key) in &leaves {
+            self.nodes.remove(key);
+        }
+        leaves.into_iter().map(|(_, key)| key).collect()
+    }
+}
+
+/// Looks for an open descriptor of `pid` on the file, for a name that the kernel side could not
+/// send: the ring was full, or the path is very deep.
+#[must_use]
+pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    entries.flatten().find_map(|entry| {
+        let meta = std::fs::metadata(entry.path()).ok()?;
+        (meta.ino() == file.ino).then_some(())?;
+        let link = std::fs::read_link(entry.path()).ok()?;
+        Some(strip_deleted(&link).to_path_buf())
+    })
+}
+
+/// `/proc/PID/fd` shows a file without a name as `path (deleted)`.
+#[must_use]
+pub fn strip_deleted(link: &Path) -> &Path {
+    let bytes = link.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::{RecordHeader, RecordKind, records::NAME_ROOM};
+
+    fn key(ino: u64) -> FileKey {
+        FileKey { ino, generation: 1, dev: 7 }
+    }
+
+    fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
+        let mut room = [0; NAME_ROOM];
+        room[..name.len()].copy_from_slice(name);
+        NameRecord {
+            header: RecordHeader { kind: RecordKind::Name as u32, len: name.len() as u32 },
+            file: key(ino),
+            parent: key(parent),
+            flags,
+            magic: 0,
+            name: room,
+        }
+    }
+
+    #[test]
+    fn paths_are_put_together_and_follow_renames() {
+        let mut names = Names::default();
+        names.insert(&record(2, 2, b"/", name_flags::ROOT));
+        names.insert(&record(10, 2, b"var", 0));
+        names.insert(&record(11, 10, b"a.tmp", name_flags::FILE));
+        let path = |names: &mut Names| names.within(&key(11)).unwrap().path;
+        assert_eq!(path(&mut names), Path::new("/var/a.tmp"));
+        names.insert(&record(11, 10, b"a", name_flags::FILE));
+        names.insert(&record(10, 2, b"srv", 0));
+        assert_eq!(path(&mut names), Path::new("/srv/a"));
+        assert_eq!(names.within(&key(2)).unwrap().path, Path::new("/"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_said() {
+        let mut names = Names::default();
+        assert!(names.within(&key(11)).is_none());
+        names.insert(&record(11, 10, b"a", name_flags::FILE));
+        let within = names.within(&key(11)).unwrap();
+        assert_eq!(within, Within { path: PathBuf::from("a"), complete: false });
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let mut names = Names::default();
+        names.insert(&record(1, 2, b"a", 0));
+        names.insert(&record(2, 1, b"b", 0));
+        assert!(!names.within(&key(1)).unwrap().complete);
+        names.insert(&record(3, 3, b"c", 0));
+        assert!(names.within(&key(3)).is_none());
+    }
+
+    #[test]
+    fn old_names_are_dropped_but_not_directories_in_use() {
+        let mut names = Names::default();
+        names.insert(&record(2, 2, b"/", name_flags::ROOT));
+        for ino in 10..10 + MAX_NAMES as u64 + 10 {
+            names.insert(&record(ino, 2, b"f", name_flags::FILE));
+        }
+        names.next_window();
+        assert!(names.within(&key(15)).is_some() || names.nodes.len() < MAX_NAMES);
+        assert!(names.nodes.contains_key(&key(2)));
+        assert!(names.nodes.len() <= MAX_NAMES);
+        let before = names.nodes.len();
+        assert!(names.next_window().is_empty());
+        assert_eq!(names.nodes.len(), before);
+    }
+}

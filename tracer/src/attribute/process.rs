@@ -1,0 +1,213 @@
+//! Who a process is: what the kernel side told at its first write, completed from /proc while it
+//! lives.
+
+use std::{collections::HashMap, fs, os::unix::ffi::OsStrExt as _};
+
+use tracer_common::{FileKey, ProcKey, ProcRecord, records::CMDLINE_ROOM};
+use tracer_model::sanitize;
+
+/// Ended processes are remembered this many windows, and no more than this many of them.
+const MAX_ENDED: usize = 16_384;
+/// Longest command line that is kept, bytes.
+const MAX_CMDLINE: usize = 4_096;
+/// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
+const NS_PER_TICK: u64 = 10_000_000;
+
+/// A process that wrote.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// Name, at most 15 bytes.
+    pub comm: String,
+    /// The executable's file, to be resolved by its path; `None` for kernel threads.
+    pub exe: Option<FileKey>,
+    /// Its path as /proc told, where the kernel side did not.
+    pub exe_path: Option<String>,
+    /// Arguments with single spaces between them.
+    pub cmdline: Option<String>,
+    /// Real user id.
+    pub uid: u32,
+    /// Who forked it.
+    pub parent: Option<ProcKey>,
+    /// Inode number of its cgroup v2 directory.
+    pub cgroup_id: u64,
+    /// Has it ended?
+    pub ended: bool,
+    ended_in: u64,
+}
+
+/// All writers. Keyed by pid and start time.
+#[derive(Default)]
+pub struct Processes {
+    known: HashMap<ProcKey, Process>,
+    window: u64,
+}
+
+impl Processes {
+    /// Takes what the kernel side told.
+    pub fn describe(&mut self, record: &ProcRecord) {
+        let len = (record.header.len as usize).min(CMDLINE_ROOM);
+        let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
+        let mut process = Process {
+            comm: comm(&record.comm),
+            exe: (record.exe != FileKey::default()).then_some(record.exe),
+            exe_path: None,
+            cmdline: cmdline(&record.cmdline[..len]),
+            uid: record.uid,
+            parent: (record.parent.tgid != 0).then_some(record.parent),
+            cgroup_id: record.cgroup_id,
+            ended,
+            ended_in: self.window,
+        };
+        // Cut, or not readable in the kernel: /proc has it whole, if it is quick enough.
+        if len == 0 || len == CMDLINE_ROOM {
+            let whole = proc_cmdline(record.proc.tgid);
+            if whole.is_some() && is_same(&record.proc) {
+                process.cmdline = whole;
+            }
+        }
+        self.known.insert(record.proc, process);
+    }
+
+    /// The process has ended.
+    pub fn ended(&mut self, proc: &ProcKey) {
+        let window = self.window;
+        let process = self.known.entry(*proc).or_default();
+        process.ended = true;
+        process.ended_in = window;
+    }
+
+    /// Is it known to have ended?
+    #[must_use]
+    pub fn has_ended(&self, proc: &ProcKey) -> bool {
+        self.known.get(proc).is_some_and(|process| process.ended)
+    }
+
+    /// What is known of it. Asks /proc about a process that the kernel side could not describe
+    /// (the ring was full).
+    pub fn get(&mut self, proc: &ProcKey) -> &Process {
+        self.known.entry(*proc).or_insert_with(|| from_proc(proc))
+    }
+
+    /// A new window begins: those that ended longest ago are forgotten when they are many.
+    pub fn next_window(&mut self) {
+        self.window += 1;
+        let ended = self.known.values().filter(|process| process.ended).count();
+        if ended > MAX_ENDED {
+            let mut windows: Vec<u64> =
+                self.known.values().filter(|p| p.ended).map(|p| p.ended_in).collect();
+            windows.sort_unstable();
+            let limit = windows[ended - MAX_ENDED / 2];
+            let now = self.window;
+            self.known.retain(|_, p| !p.ended || p.ended_in >= limit || p.ended_in + 1 >= now);
+        }
+    }
+}
+
+/// Is the process with this pid still the one that started then?
+#[must_use]
+pub fn is_same(proc: &ProcKey) -> bool {
+    start_ticks(proc.tgid) == Some(proc.start_ns / NS_PER_TICK)
+}
+
+/// Field 22 of /proc/PID/stat: start time in ticks since boot.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold spaces and parentheses: count from the last one.
+    let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
+    std::str::from_utf8(after).ok()?.split(' ').nth(19)?.parse().ok()
+}
+
+fn from_proc(proc: &ProcKey) -> Process {
+    let pid = proc.tgid;
+    let process = Process {
+        comm: fs::read(format!("/proc/{pid}/comm")).map_or_else(|_| String::new(), |b| comm(&b)),
+        exe: None,
+        exe_path: fs::read_link(format!("/proc/{pid}/exe"))
+            .ok()
+            .map(|path| sanitize::lossless(path.as_os_str().as_bytes())),
+        cmdline: proc_cmdline(pid),
+        uid: proc_uid(pid).unwrap_or(0),
+        ..Process::default()
+    };
+    // Looked at last: what was read above belongs to this process or to none.
+    if is_same(proc) {
+        process
+    } else {
+        Process { comm: "?".to_owned(), ended: true, ..Process::default() }
+    }
+}
+
+fn proc_cmdline(pid: u32) -> Option<String> {
+    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    bytes.truncate(MAX_CMDLINE);
+    cmdline(&bytes)
+}
+
+fn proc_uid(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn comm(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0 || *byte == b'\n').unwrap_or(bytes.len());
+    sanitize::lossless(&bytes[..end])
+}
+
+/// NUL-separated arguments as one line; `None` if there are none (kernel threads).
+fn cmdline(bytes: &[u8]) -> Option<String> {
+    let trimmed = &bytes[..bytes.iter().rposition(|byte| *byte != 0)? + 1];
+    let spaced: Vec<u8> =
+        trimmed.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
+    Some(sanitize::lossless(&spaced))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> ProcKey {
+        let pid = std::process::id();
+        ProcKey { start_ns: start_ticks(pid).unwrap() * NS_PER_TICK + 1, tgid: pid, pad: 0 }
+    }
+
+    #[test]
+    fn a_reused_pid_is_another_process() {
+        let own = own();
+        assert!(is_same(&own));
+        let earlier = ProcKey { start_ns: own.start_ns - NS_PER_TICK, ..own };
+        assert!(!is_same(&earlier));
+        let mut processes = Processes::default();
+        assert!(processes.get(&own).cmdline.is_some());
+        assert!(processes.get(&earlier).ended);
+        assert_eq!(processes.get(&earlier).cmdline, None);
+    }
+
+    #[test]
+    fn command_lines_become_one_line() {
+        assert_eq!(
+            cmdline(b"dd\0if=/dev/zero\0of=a b\0").as_deref(),
+            Some("dd if=/dev/zero of=a b")
+        );
+        assert_eq!(cmdline(b"\0\0"), None);
+        assert_eq!(cmdline(b""), None);
+    }
+
+    #[test]
+    fn ended_processes_are_forgotten_in_the_end() {
+        let mut processes = Processes::default();
+        for tgid in 0..MAX_ENDED as u32 + 100 {
+            processes.ended(&ProcKey { start_ns: 1, tgid, pad: 0 });
+            if tgid % 100 == 0 {
+                processes.next_window();
+            }
+        }
+        processes.next_window();
+        assert!(processes.known.len() <= MAX_ENDED);
+    }
+}

@@ -1,0 +1,31 @@
+//! The only place that asks what time it is.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Wall-clock time.
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Time that never steps; for lengths.
+#[must_use]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
+/// offset of the two clocks: a step of the wall clock moves all of them alike.
+#[must_use]
+pub fn at_boottime(ns: u64) -> Timestamp {
+    let boot = clock_gettime(ClockId::Boottime);
+    let since_boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
+    let age = since_boot.saturating_sub(Duration::from_nanos(ns));
+    now().saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,245 @@
+//! Maps and statvfs → raw values. Nothing is named or rated here.
+
+mod ledger;
+pub mod mounts;
+mod table;
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord,
+    RecordHeader, RecordKind,
+    records::{ExitRecord, NAME_ROOM},
+};
+
+use self::{ledger::Ledger, table::Table};
+use crate::probes::{Tracer, sys};
+
+/// What came through the ring.
+pub enum Record {
+    /// A name of a file or directory.
+    Name(Box<NameRecord>),
+    /// A new writer.
+    Process(Box<ProcRecord>),
+    /// A writer ended.
+    Exit(ProcKey),
+}
+
+/// What happened between two looks.
+#[derive(Default)]
+pub struct Deltas {
+    /// By process and file.
+    pub pairs: HashMap<PairKey, Counters>,
+    /// Failed writes by process and device.
+    pub errors: HashMap<ErrorKey, Errors>,
+    /// What found the kernel's maps full: exact totals without a breakdown.
+    pub other: Counters,
+    /// Events known to be lost, since the start.
+    pub lost_total: u64,
+}
+
+/// Reads the kernel side's maps.
+pub struct Collector {
+    table: Table,
+    ledger: Ledger,
+    ring: RingBuf<MapData>,
+    spill_active: Array<MapData, u32>,
+    health: PerCpuArray<MapData, u64>,
+    spills: [Map; 2],
+    errors_map: Map,
+    named: Map,
+    active: u32,
+    errors_seen: HashMap<ErrorKey, Errors>,
+    other_seen: Counters,
+    /// Records that were not understood: a daemon and a kernel side of different versions.
+    damaged: u64,
+}
+
+impl Collector {
+    /// Takes the maps out of a loaded kernel side.
+    ///
+    /// # Errors
+    /// If a map is missing or cannot be mapped.
+    pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
+        let (per_cpu, cpus) = tracer.table_shape();
+        let cells = per_cpu as usize * cpus as usize;
+        let ebpf = &mut tracer.ebpf;
+        let slots = take(ebpf, "SLOTS")?;
+        let table = Table::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
+        Ok(Self {
+            table,
+            ledger: Ledger::new(cells),
+            ring: take(ebpf, "RECORDS")?.try_into()?,
+            spill_active: take(ebpf, "SPILL_ACTIVE")?.try_into()?,
+            health: take(ebpf, "HEALTH")?.try_into()?,
+            spills: [take(ebpf, "SPILL_A")?, take(ebpf, "SPILL_B")?],
+            errors_map: take(ebpf, "ERRORS")?,
+            named: take(ebpf, "NAMED")?,
+            active: 0,
+            errors_seen: HashMap::new(),
+            other_seen: Counters::default(),
+            damaged: 0,
+        })
+    }
+
+    /// Empties the ring.
+    pub fn records(&mut self, mut each: impl FnMut(Record)) {
+        while let Some(item) = self.ring.next() {
+            match parse(&item) {
+                Some(record) => each(record),
+                None => self.damaged += 1,
+            }
+        }
+    }
+
+    /// What happened since the last look. Blocks for one RCU grace period, some 20 ms.
+    ///
+    /// # Errors
+    /// What the kernel says about its maps.
+    pub fn look(&mut self, missed_by_kernel: u64) -> anyhow::Result<Deltas> {
+        let retired = self.active as usize;
+        self.active = 1 - self.active;
+        self.spill_active.set(0, self.active, 0).context("cannot turn the spill maps")?;
+        sys::wait_for_running_programs();
+        let mut spilled = Vec::new();
+        sys::drain_map(fd_of(&self.spills[retired])?, |key: PairKey, counters: Counters| {
+            spilled.push((key, counters));
+        })
+        .context("cannot empty the spill map")?;
+        let cells: Vec<_> = self.table.occupied().collect();
+        let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
+        Ok(Deltas {
+            pairs,
+            errors: self.new_errors()?,
+            other: self.new_other()?,
+            lost_total: missed_by_kernel
+                + self.damaged
+                + self.health(Health::RingFull)?
+                + self.health(Health::InFlightFull)?
+                + self.health(Health::OtherErrors)?,
+        })
+    }
+
+    /// Lets the kernel side send a file's name again.
+    pub fn forget_name(&self, file: &FileKey) {
+        if let Ok(map) = fd_of(&self.named) {
+            // It is only a memory aid: at worst the name is not sent again.
+            let _ = sys::delete_key(map, file);
+        }
+    }
+
+    fn new_errors(&mut self) -> anyhow::Result<HashMap<ErrorKey, Errors>> {
+        let mut news = HashMap::new();
+        for (key, now) in sys::read_map::<ErrorKey, Errors>(fd_of(&self.errors_map)?)? {
+            let seen = self.errors_seen.insert(key, now).unwrap_or_default();
+            let fresh = Errors {
+                enospc: now.enospc.saturating_sub(seen.enospc),
+                edquot: now.edquot.saturating_sub(seen.edquot),
+                eio: now.eio.saturating_sub(seen.eio),
+                other: now.other.saturating_sub(seen.other),
+            };
+            if fresh != Errors::default() {
+                news.insert(key, fresh);
+            }
+        }
+        Ok(news)
+    }
+
+    /// Forgets the errors of processes that ended: nothing can be added to them any more.
+    pub fn forget_errors(&mut self, ended: impl Fn(&ProcKey) -> bool) {
+        let map = &self.errors_map;
+        self.errors_seen.retain(|key, _| {
+            let proc = ProcKey { start_ns: key.start_ns, tgid: key.tgid, pad: 0 };
+            let gone =
+                ended(&proc) && fd_of(map).is_ok_and(|map| sys::delete_key(map, key).is_ok());
+            !gone
+        });
+    }
+
+    fn new_other(&mut self) -> anyhow::Result<Counters> {
+        let now = Counters {
+            written: self.health(Health::OtherWritten)?,
+            allocated: self.health(Health::OtherAllocated)?,
+            freed: self.health(Health::OtherFreed)?,
+            ..Counters::default()
+        };
+        let fresh = now.since(&self.other_seen);
+        self.other_seen = now;
+        Ok(fresh)
+    }
+
+    fn health(&self, cell: Health) -> anyhow::Result<u64> {
+        Ok(self.health.get(&(cell as u32), 0)?.iter().sum())
+    }
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the kernel side has no map {name}"))
+}
+
+fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
+        _ => Err(anyhow!("a map of the kernel side has an unexpected type")),
+    }
+}
+
+/// One record of the ring, or `None` if it is not of a known form.
+fn parse(bytes: &[u8]) -> Option<Record> {
+    let header: RecordHeader =
+        bytemuck::pod_read_unaligned(bytes.get(..size_of::<RecordHeader>())?);
+    const NAME: u32 = RecordKind::Name as u32;
+    const PROC: u32 = RecordKind::Proc as u32;
+    const EXIT: u32 = RecordKind::Exit as u32;
+    match header.kind {
+        NAME => {
+            let fixed = size_of::<NameRecord>() - NAME_ROOM;
+            let len = header.len as usize;
+            if bytes.len() < fixed + len || len >= NAME_ROOM {
+                return None;
+            }
+            // The ring holds only the used part of the name.
+            let mut whole = [0u8; size_of::<NameRecord>()];
+            whole[..fixed + len].copy_from_slice(&bytes[..fixed + len]);
+            Some(Record::Name(Box::new(bytemuck::pod_read_unaligned(&whole))))
+        }
+        PROC => {
+            let whole = bytes.get(..size_of::<ProcRecord>())?;
+            Some(Record::Process(Box::new(bytemuck::pod_read_unaligned(whole))))
+        }
+        EXIT => {
+            let whole = bytes.get(..size_of::<ExitRecord>())?;
+            Some(Record::Exit(bytemuck::pod_read_unaligned::<ExitRecord>(whole).proc))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_are_cut_or_unknown_are_refused() {
+        let exit = ExitRecord {
+            header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 },
+            proc: ProcKey { start_ns: 7, tgid: 3, pad: 0 },
+        };
+        let bytes = bytemuck::bytes_of(&exit);
+        assert!(matches!(parse(bytes), Some(Record::Exit(proc)) if proc.tgid == 3));
+        for len in 0..bytes.len() {
+            assert!(parse(&bytes[..len]).is_none());
+        }
+        assert!(parse(&[9, 0, 0, 0, 0, 0, 0, 0]).is_none());
+        // A name longer than its record.
+        assert!(parse(&[1, 0, 0, 0, 200, 0, 0, 0]).is_none());
+    }
+}

@@ -1,0 +1,282 @@
+//! Volumes: /proc/self/mountinfo and statvfs.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
+};
+
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Unique while mounted.
+    pub id: u32,
+    /// `major << 20 | minor` of the filesystem: the kernel's `s_dev`, also for btrfs.
+    pub dev: u32,
+    /// Which directory of the filesystem is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub mount_point: PathBuf,
+    /// Mounted read-only?
+    pub read_only: bool,
+    /// `ext4`, `btrfs`, …
+    pub fs_type: String,
+    /// Device, or whatever the filesystem calls its source.
+    pub source: String,
+}
+
+/// A mounted filesystem with all its mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedVolume {
+    /// `s_dev`.
+    pub dev: u32,
+    /// `ext4`, `btrfs`, …
+    pub fs_type: String,
+    /// Device.
+    pub source: String,
+    /// All of them; the first shows most of the filesystem.
+    pub mounts: Vec<Mount>,
+}
+
+/// Sizes of a volume: statvfs(3), bytes and inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// All.
+    pub total: u64,
+    /// blocks − bfree.
+    pub used: u64,
+    /// bavail.
+    pub avail: u64,
+    /// bfree − bavail.
+    pub reserved: u64,
+    /// 0 where the number is not fixed.
+    pub inodes_total: u64,
+    /// Free ones.
+    pub inodes_free: u64,
+}
+
+/// Filesystems that hold no data of anybody's, or whose data is another volume's (overlay).
+const PSEUDO: &[&str] = &[
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "fuse.gvfsd-fuse",
+    "fuse.lxcfs",
+    "fuse.portal",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "overlay",
+    "proc",
+    "pstore",
+    "ramfs",
+    "resctrl",
+    "rootfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "squashfs",
+    "erofs",
+    "iso9660",
+    "sysfs",
+    "tracefs",
+];
+
+/// Reads the host's mounts.
+///
+/// # Errors
+/// If /proc is not mounted.
+pub fn read() -> io::Result<Vec<MountedVolume>> {
+    Ok(volumes(parse(&std::fs::read("/proc/self/mountinfo")?)))
+}
+
+/// All lines; what is not of the expected form is left out.
+#[must_use]
+pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = text(fields.next()?).parse().ok()?;
+    let _parent = fields.next()?;
+    let dev = text(fields.next()?);
+    let (major, minor) = dev.split_once(':')?;
+    let root = unescape(fields.next()?);
+    let mount_point = unescape(fields.next()?);
+    let options = text(fields.next()?);
+    // Optional fields end with a lone hyphen.
+    fields.by_ref().find(|field| *field == b"-")?;
+    let fs_type = text(fields.next()?);
+    let source = text(unescape(fields.next()?).as_os_str().as_bytes());
+    let super_options = text(fields.next().unwrap_or_default());
+    let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    Some(Mount {
+        id,
+        dev: major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?,
+        root,
+        mount_point,
+        read_only: read_only(&options) || read_only(&super_options),
+        fs_type,
+        source,
+    })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Space, tab, newline and backslash are written as `\040` and so on.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &rest[4..] } else { tail };
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// Groups mounts by device; pseudo filesystems are left out.
+#[must_use]
+pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
+    let mut by_dev: BTreeMap<u32, MountedVolume> = BTreeMap::new();
+    for mount in mounts {
+        if PSEUDO.contains(&mount.fs_type.as_str()) {
+            continue;
+        }
+        by_dev
+            .entry(mount.dev)
+            .or_insert_with(|| MountedVolume {
+                dev: mount.dev,
+                fs_type: mount.fs_type.clone(),
+                source: mount.source.clone(),
+                mounts: Vec::new(),
+            })
+            .mounts
+            .push(mount);
+    }
+    let mut volumes: Vec<_> = by_dev.into_values().collect();
+    for volume in &mut volumes {
+        volume.mounts.sort_by_key(|mount| {
+            (mount.root.as_os_str().len(), mount.mount_point.as_os_str().len())
+        });
+    }
+    // What cannot be written cannot fill.
+    volumes.retain(|volume| volume.mounts.iter().any(|mount| !mount.read_only));
+    volumes
+}
+
+impl MountedVolume {
+    /// The mount that shows most of it.
+    #[must_use]
+    pub fn primary(&self) -> &Mount {
+        &self.mounts[0]
+    }
+
+    /// The host's path of a file, given its path from the filesystem's root: below the mount that
+    /// shows it and most else. `None` if no mount of the host shows it.
+    #[must_use]
+    pub fn host_path(&self, within: &Path) -> Option<PathBuf> {
+        self.mounts.iter().find_map(|mount| {
+            let rest = within.strip_prefix(&mount.root).ok()?;
+            Some(if rest.as_os_str().is_empty() {
+                mount.mount_point.clone()
+            } else {
+                mount.mount_point.join(rest)
+            })
+        })
+    }
+
+    /// statvfs of the first mount point that still shows this volume: another one may be mounted
+    /// over it.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        self.mounts.iter().find_map(|mount| {
+            if !shows(mount) {
+                return None;
+            }
+            let stat = rustix::fs::statvfs(&mount.mount_point).ok()?;
+            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+            Some(Space {
+                total: bytes(stat.f_blocks),
+                used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+                avail: bytes(stat.f_bavail),
+                reserved: bytes(stat.f_bfree.saturating_sub(stat.f_bavail)),
+                inodes_total: stat.f_files,
+                inodes_free: stat.f_ffree,
+            })
+        })
+    }
+}
+
+/// Does the path still lead to this mount? Known by the mount's id (statx, 5.8).
+fn shows(mount: &Mount) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    match statx(CWD, &mount.mount_point, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID) {
+        Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => {
+            stat.stx_mnt_id == u64::from(mount.id)
+        }
+        Ok(_) => true,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "\
+22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw
+23 22 0:21 / /proc rw - proc proc rw
+30 22 259:1 /var/data /srv/my\\040data rw - ext4 /dev/nvme0n1p1 rw
+31 22 0:40 /@home /home rw - btrfs /dev/sdb1 rw,subvol=/@home
+32 22 0:41 / /snap/x ro - squashfs /dev/loop3 ro
+33 22 7:1 / /mnt/ro rw - ext4 /dev/loop1 ro
+garbage line
+34 22 nonsense / / rw - ext4 x rw
+";
+
+    #[test]
+    fn groups_by_device_and_leaves_pseudo_out() {
+        let volumes = volumes(parse(INFO.as_bytes()));
+        assert_eq!(volumes.len(), 2);
+        assert_eq!(volumes[0].dev, 40);
+        assert_eq!(volumes[1].dev, 259 << 20 | 1);
+        assert_eq!(volumes[1].primary().mount_point, Path::new("/"));
+        assert_eq!(volumes[1].mounts[1].mount_point, Path::new("/srv/my data"));
+    }
+
+    #[test]
+    fn paths_are_the_hosts() {
+        let volumes = volumes(parse(INFO.as_bytes()));
+        let on = |n: usize, path: &str| volumes[n].host_path(Path::new(path));
+        assert_eq!(on(1, "/var/data/x"), Some(PathBuf::from("/var/data/x")));
+        assert_eq!(on(0, "/@home/me/f"), Some(PathBuf::from("/home/me/f")));
+        assert_eq!(on(0, "/@home"), Some(PathBuf::from("/home")));
+        // In a subvolume that is not mounted anywhere.
+        assert_eq!(on(0, "/@snapshots/1/f"), None);
+    }
+
+    #[test]
+    fn reads_this_machine() {
+        let volumes = read().unwrap();
+        assert!(volumes.iter().any(|volume| volume.space().is_some_and(|s| s.total > 0)));
+    }
+}

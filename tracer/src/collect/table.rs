@@ -1,0 +1,80 @@
+//! The direct-mapped table, read through mmap: no system call per entry.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::atomic::{Ordering, fence},
+};
+
+use tracer_common::Slot;
+
+/// A read-only view of the map `SLOTS`; index = cpu × slots per CPU + slot.
+pub struct Table {
+    cells: NonNull<Slot>,
+    len: usize,
+}
+
+// SAFETY: the mapping is read-only, and reads are valid from any thread.
+unsafe impl Send for Table {}
+
+impl Table {
+    /// Maps the whole array.
+    ///
+    /// # Errors
+    /// What mmap says.
+    pub fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len * size_of::<Slot>(),
+                rustix::mm::ProtFlags::READ,
+                rustix::mm::MapFlags::SHARED,
+                map,
+                0,
+            )?
+        };
+        let cells = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { cells, len })
+    }
+
+    /// Copies of all cells that ever had a tenant, with their index.
+    pub fn occupied(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
+        (0..self.len).filter_map(|index| {
+            let cell = self.cell(index);
+            (cell.seq != 0).then_some((index, cell))
+        })
+    }
+
+    /// A copy of one cell that was not changing hands while it was taken.
+    fn cell(&self, index: usize) -> Slot {
+        debug_assert!(index < self.len);
+        // SAFETY: within the mapping, which lives as long as `self`.
+        let cell = unsafe { self.cells.add(index) }.as_ptr();
+        loop {
+            // SAFETY: aligned and mapped; volatile because the kernel writes it meanwhile. All bit
+            // patterns are valid.
+            let before = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
+            fence(Ordering::Acquire);
+            // SAFETY: as above.
+            let copy = unsafe { std::ptr::read_volatile(cell) };
+            fence(Ordering::Acquire);
+            // SAFETY: as above.
+            let after = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
+            if before == after && before & 1 == 0 && copy.seq == before {
+                return copy;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` made.
+        let result =
+            unsafe { rustix::mm::munmap(self.cells.as_ptr().cast(), self.len * size_of::<Slot>()) };
+        debug_assert!(result.is_ok());
+    }
+}

@@ -1,0 +1,159 @@
+//! Which functions are hooked, and with which of the kernel side's programs: data, no code.
+
+use tracer_model::snapshot::WriteBackend;
+
+/// A way to count the writes of one kind of filesystem at its own write_iter.
+pub struct WriteIter {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// `super_block::s_magic`.
+    pub magic: u32,
+    /// Functions to try, newest kernel first; the first that exists is taken.
+    pub functions: &'static [WriteIterFunction],
+}
+
+/// One of [`WriteIter::functions`].
+pub struct WriteIterFunction {
+    /// The kernel function.
+    pub name: &'static str,
+    /// The program for fexit; `None` where it is in a module, whose BTF aya 0.14 cannot use.
+    pub fexit: Option<&'static str>,
+    /// The program for its kprobe; the return probe is always `kretprobe_write_iter`.
+    pub kprobe: &'static str,
+}
+
+const fn plain(name: &'static str, fexit: Option<&'static str>) -> WriteIterFunction {
+    WriteIterFunction { name, fexit, kprobe: "kprobe_write_iter" }
+}
+
+/// All filesystems that are counted at their write_iter.
+pub const WRITE_ITERS: &[WriteIter] = &[
+    WriteIter {
+        fs_type: "ext4",
+        magic: 0xEF53,
+        functions: &[plain("ext4_file_write_iter", Some("fexit_ext4_file_write_iter"))],
+    },
+    WriteIter {
+        fs_type: "xfs",
+        magic: 0x5846_5342,
+        functions: &[plain("xfs_file_write_iter", None)],
+    },
+    WriteIter {
+        fs_type: "btrfs",
+        magic: 0x9123_683E,
+        functions: &[plain("btrfs_file_write_iter", None)],
+    },
+    WriteIter {
+        fs_type: "tmpfs",
+        magic: 0x0102_1994,
+        functions: &[
+            plain("shmem_file_write_iter", Some("fexit_shmem_file_write_iter")),
+            WriteIterFunction {
+                name: "generic_file_write_iter",
+                fexit: Some("fexit_generic_file_write_iter"),
+                kprobe: "kprobe_generic_write_iter",
+            },
+        ],
+    },
+];
+
+/// `s_magic` of overlayfs: its writes are counted at the filesystem below.
+pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
+
+/// A function with a program at its entry, its exit, or both.
+pub struct Function {
+    /// The kernel function.
+    pub name: &'static str,
+    /// Program at its entry (fentry), if any.
+    pub fentry: Option<&'static str>,
+    /// Program at its exit (fexit).
+    pub fexit: &'static str,
+    /// Program of its kprobe.
+    pub kprobe: &'static str,
+    /// Program of its kretprobe.
+    pub kretprobe: &'static str,
+}
+
+/// The chokepoint for filesystems whose write_iter we do not know.
+pub const VFS_WRITE: &[Function] = &[
+    Function {
+        name: "vfs_write",
+        fentry: None,
+        fexit: "fexit_vfs_write",
+        kprobe: "kprobe_vfs_write",
+        kretprobe: "kretprobe_vfs_write",
+    },
+    Function {
+        name: "do_iter_readv_writev",
+        fentry: None,
+        fexit: "fexit_do_iter_readv_writev",
+        kprobe: "kprobe_do_iter_readv_writev",
+        kretprobe: "kretprobe_do_iter_readv_writev",
+    },
+];
+
+/// Removal of names.
+pub const UNLINK: Function = Function {
+    name: "vfs_unlink",
+    fentry: Some("fentry_vfs_unlink"),
+    fexit: "fexit_vfs_unlink",
+    kprobe: "kprobe_vfs_unlink",
+    kretprobe: "kretprobe_vfs_unlink",
+};
+
+/// The same where the dentry is its second argument: before 5.12.
+pub const UNLINK_V5_11: Function = Function {
+    name: "vfs_unlink",
+    fentry: Some("fentry_vfs_unlink_v5_11"),
+    fexit: "fexit_vfs_unlink_v5_11",
+    kprobe: "kprobe_vfs_unlink_v5_11",
+    kretprobe: "kretprobe_vfs_unlink",
+};
+
+/// The life of processes, on every backend: (tracepoint, program).
+pub const LIFECYCLE: &[(&str, &str)] = &[
+    ("sched_process_exit", "tp_sched_process_exit"),
+    ("sched_process_exec", "tp_sched_process_exec"),
+];
+
+/// The tracepoints that stand in for ext4's write_iter: (tracepoint, program).
+pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_da_write_end", "tp_ext4_write_end"),
+    ("ext4_write_end", "tp_ext4_write_end"),
+    ("ext4_journalled_write_end", "tp_ext4_write_end"),
+    ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
+    ("iomap_dio_complete", "tp_iomap_dio_complete"),
+];
+
+/// The one that stands in for vfs_write.
+pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
+
+/// The one that stands in for vfs_unlink.
+pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
+
+/// What a backend cannot see, whatever the kernel.
+#[must_use]
+pub fn blind_spots(write: WriteBackend) -> Vec<String> {
+    let mut spots = vec![
+        "stores through mmap are not counted".to_owned(),
+        "fallocate, reflink and truncate are not counted (space is taken from statvfs)".to_owned(),
+    ];
+    match write {
+        WriteBackend::Fentry | WriteBackend::Kprobe => spots.push(
+            "asynchronous direct writes (libaio, io_uring with O_DIRECT) are not counted"
+                .to_owned(),
+        ),
+        WriteBackend::Tracepoint => spots.extend(
+            [
+                "on filesystems other than ext4, libaio and io_uring writes are not counted",
+                "on filesystems other than ext4, removed files are not seen",
+                "overlayfs is counted only on top of ext4",
+                "on filesystems other than ext4, 32-bit programs are not counted",
+                "errors of io_uring and libaio writes are not counted",
+                "a descriptor that another thread closes during a write is not attributed",
+            ]
+            .map(str::to_owned),
+        ),
+    }
+    spots
+}

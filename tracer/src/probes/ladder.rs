@@ -1,0 +1,370 @@
+//! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
+
+use std::{collections::BTreeMap, os::fd::AsFd as _};
+
+use anyhow::anyhow;
+use aya::{
+    Btf, Ebpf,
+    maps::HashMap as BpfHashMap,
+    programs::{FEntry, FExit, KProbe, RawTracePoint},
+};
+use tracer_common::offsets::counted;
+use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+
+use super::{
+    TracerOptions,
+    btf::KernelBtf,
+    error_chain, hook,
+    hooks::{self, Function, WriteIter},
+    kernel_words,
+    tracefs::TraceFs,
+};
+
+/// Kernel functions whose presence or arguments are asked of BTF.
+pub(super) fn function_names() -> Vec<&'static str> {
+    let mut names = vec!["btf_trace_sched_process_exit", hooks::UNLINK.name];
+    names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
+    names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
+    names
+}
+
+/// Attaches hooks, and knows what came of each.
+pub struct Ladder {
+    forced: Option<WriteBackend>,
+    want_vfs_write: bool,
+    kernel_btf: KernelBtf,
+    btf: Btf,
+    tracefs: Option<TraceFs>,
+    hooks: Vec<Hook>,
+    /// How each filesystem that is known is counted, by its type.
+    counted: BTreeMap<&'static str, WriteBackend>,
+    vfs_write: bool,
+    syscalls: bool,
+}
+
+type Attempt = Result<(), String>;
+
+impl Ladder {
+    pub(super) fn new(options: &TracerOptions, kernel_btf: KernelBtf, btf: Btf) -> Self {
+        Self {
+            forced: options.backend,
+            want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
+            kernel_btf,
+            btf,
+            tracefs: None,
+            hooks: Vec::new(),
+            counted: BTreeMap::new(),
+            vfs_write: false,
+            syscalls: false,
+        }
+    }
+
+    /// Attaches all that is wanted from the start.
+    ///
+    /// # Errors
+    /// If no rung holds for written bytes.
+    pub(super) fn climb(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        for (name, program) in hooks::LIFECYCLE {
+            let result = self.tracepoint(ebpf, name, program);
+            self.note(name, "raw_tracepoint", result);
+        }
+        for fs in hooks::WRITE_ITERS {
+            self.attach_write_iter(ebpf, fs);
+        }
+        self.attach_unlink(ebpf);
+        if self.want_vfs_write {
+            self.attach_vfs_write(ebpf);
+        } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
+            // Trampolines and kprobes are both refused here: system calls are all there is.
+            self.attach_syscalls(ebpf);
+        } else {
+            let reason = "no filesystem is mounted that needs it".to_owned();
+            self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
+        }
+        self.mark_overlay(ebpf);
+        if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
+            return Err(self.nothing_holds());
+        }
+        Ok(())
+    }
+
+    /// A filesystem was mounted: its module may be loaded now, or it needs vfs_write.
+    pub(super) fn mounts_changed(&mut self, ebpf: &mut Ebpf, fs_types: &[&str]) {
+        for fs in hooks::WRITE_ITERS {
+            if fs_types.contains(&fs.fs_type) && !self.counted.contains_key(fs.fs_type) {
+                self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
+                self.attach_write_iter(ebpf, fs);
+            }
+        }
+        let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
+        if uncounted && !self.vfs_write && !self.syscalls {
+            self.hooks.retain(|row| row.name != "vfs_write");
+            self.attach_vfs_write(ebpf);
+        }
+    }
+
+    pub(super) fn write_backend(&self) -> WriteBackend {
+        let by = |backend| self.counted.values().filter(|found| **found == backend).count();
+        if self.syscalls {
+            WriteBackend::Tracepoint
+        } else if by(WriteBackend::Kprobe) > by(WriteBackend::Fentry) {
+            WriteBackend::Kprobe
+        } else {
+            WriteBackend::Fentry
+        }
+    }
+
+    pub(super) fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    pub(super) fn missed_returns(&self) -> u64 {
+        self.tracefs.as_ref().map_or(0, TraceFs::missed)
+    }
+
+    fn allows(&self, rung: WriteBackend) -> bool {
+        self.forced.is_none_or(|forced| forced == rung)
+    }
+
+    fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {
+        if self.allows(WriteBackend::Fentry) {
+            for function in fs.functions {
+                let Some(program) = function.fexit else {
+                    let reason = "it is in a module, whose type information is apart".to_owned();
+                    self.hooks.push(hook(
+                        function.name,
+                        "fexit",
+                        HookState::Unsupported { reason },
+                    ));
+                    continue;
+                };
+                let result = self.fexit(ebpf, function.name, program);
+                if self.note(function.name, "fexit", result) {
+                    return self.mark(ebpf, fs, WriteBackend::Fentry);
+                }
+            }
+        }
+        if self.allows(WriteBackend::Kprobe) {
+            for function in fs.functions {
+                let result = self
+                    .kretprobe(ebpf, function.name, "kretprobe_write_iter")
+                    .and_then(|()| self.kprobe(ebpf, function.name, function.kprobe));
+                if self.note(function.name, "kretprobe", result) {
+                    return self.mark(ebpf, fs, WriteBackend::Kprobe);
+                }
+            }
+        }
+        if self.allows(WriteBackend::Tracepoint) && fs.fs_type == "ext4" {
+            let mut all = true;
+            for (name, program) in hooks::EXT4_TRACEPOINTS {
+                let result = self.tracepoint(ebpf, name, program);
+                all &= self.note(name, "raw_tracepoint", result);
+            }
+            if all {
+                self.mark(ebpf, fs, WriteBackend::Tracepoint);
+            }
+        }
+    }
+
+    fn attach_unlink(&mut self, ebpf: &mut Ebpf) {
+        let arguments = self.kernel_btf.arguments(hooks::UNLINK.name).unwrap_or_default();
+        let function = if arguments.get(1) == Some(&Some("dentry")) {
+            &hooks::UNLINK_V5_11
+        } else {
+            &hooks::UNLINK
+        };
+        if self.allows(WriteBackend::Fentry) {
+            let result = self.fentry_and_fexit(ebpf, function);
+            if self.note(function.name, "fexit", result) {
+                return;
+            }
+        }
+        if self.allows(WriteBackend::Kprobe) {
+            let result = self.kprobe_and_kretprobe(ebpf, function);
+            if self.note(function.name, "kretprobe", result) {
+                return;
+            }
+        }
+        if self.allows(WriteBackend::Tracepoint) {
+            let (name, program) = hooks::UNLINK_TRACEPOINT;
+            let result = self.tracepoint(ebpf, name, program);
+            self.note(name, "raw_tracepoint", result);
+        }
+    }
+
+    fn attach_vfs_write(&mut self, ebpf: &mut Ebpf) {
+        if self.allows(WriteBackend::Fentry) {
+            for function in hooks::VFS_WRITE {
+                let result = self.fentry_and_fexit(ebpf, function);
+                self.vfs_write |= self.note(function.name, "fexit", result);
+            }
+        }
+        if !self.vfs_write && self.allows(WriteBackend::Kprobe) {
+            for function in hooks::VFS_WRITE {
+                let result = self.kprobe_and_kretprobe(ebpf, function);
+                self.vfs_write |= self.note(function.name, "kretprobe", result);
+            }
+        }
+        if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
+            self.attach_syscalls(ebpf);
+        }
+    }
+
+    fn attach_syscalls(&mut self, ebpf: &mut Ebpf) {
+        let (name, program) = hooks::SYSCALL_TRACEPOINT;
+        let result = if cfg!(target_arch = "x86_64") {
+            self.tracepoint(ebpf, name, program)
+        } else {
+            Err("the registers of system calls are known on x86-64 alone".to_owned())
+        };
+        self.syscalls = self.note(name, "raw_tracepoint", result);
+    }
+
+    /// Tells vfs_write and the system calls that this filesystem is counted lower down.
+    fn mark(&mut self, ebpf: &mut Ebpf, fs: &WriteIter, by: WriteBackend) {
+        let fs_type = hooks::WRITE_ITERS.iter().find(|known| known.magic == fs.magic);
+        self.counted.extend(fs_type.map(|known| (known.fs_type, by)));
+        let how = match by {
+            WriteBackend::Tracepoint => counted::SUCCESSES,
+            WriteBackend::Fentry | WriteBackend::Kprobe => counted::RESULTS,
+        };
+        self.set_counted(ebpf, fs.magic, how);
+    }
+
+    fn mark_overlay(&mut self, ebpf: &mut Ebpf) {
+        let how = if self.syscalls { counted::SUCCESSES } else { counted::RESULTS };
+        self.set_counted(ebpf, hooks::OVERLAY_MAGIC, how);
+    }
+
+    fn set_counted(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
+        let result = ebpf
+            .map_mut("COUNTED")
+            .ok_or_else(|| "no such map".to_owned())
+            .and_then(|map| BpfHashMap::<_, u32, u32>::try_from(map).map_err(|e| e.to_string()))
+            .and_then(|mut map| map.insert(magic, how, 0).map_err(|e| e.to_string()));
+        if let Err(error) = result {
+            tracing::error!("bytes may be counted twice: map COUNTED: {error}");
+        }
+    }
+
+    /// Records what came of an attempt; true if it holds.
+    fn note(&mut self, name: &str, how: &str, result: Attempt) -> bool {
+        let holds = result.is_ok();
+        let state = match result {
+            Ok(()) => HookState::Ok,
+            Err(reason) if self.forced.is_some() && !is_absence(&reason) => {
+                HookState::Broken { reason }
+            }
+            Err(reason) => HookState::Unsupported { reason },
+        };
+        self.hooks.push(hook(name, how, state));
+        holds
+    }
+
+    fn nothing_holds(&self) -> anyhow::Error {
+        let reasons: Vec<String> = self
+            .hooks
+            .iter()
+            .filter_map(|row| match &row.state {
+                HookState::Unsupported { reason } | HookState::Broken { reason } => {
+                    Some(format!("{} by {}: {reason}", row.name, row.how))
+                }
+                _ => None,
+            })
+            .take(1)
+            .collect();
+        let fix = match self.forced {
+            Some(backend) => format!("try without `--backend {}`", backend.name()),
+            None => "`filltop doctor` lists what was tried".to_owned(),
+        };
+        anyhow!("no write probe can be attached on this kernel ({}): {fix}", reasons.join("; "))
+    }
+
+    fn fexit(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        if !self.kernel_btf.has_function(function) {
+            return Err(absent(function));
+        }
+        let fexit: &mut FExit = program_of(ebpf, program)?;
+        if fexit.fd().is_err() {
+            fexit.load(function, &self.btf).map_err(|e| kernel_words(&e))?;
+        }
+        fexit.attach().map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+        // The exit first: an entry without its exit would fill the map of calls in flight.
+        self.fexit(ebpf, function.name, function.fexit)?;
+        if let Some(program) = function.fentry {
+            let fentry: &mut FEntry = program_of(ebpf, program)?;
+            if fentry.fd().is_err() {
+                fentry.load(function.name, &self.btf).map_err(|e| kernel_words(&e))?;
+            }
+            fentry.attach().map_err(|e| kernel_words(&e))?;
+        }
+        Ok(())
+    }
+
+    fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+        self.kretprobe(ebpf, function.name, function.kretprobe)?;
+        self.kprobe(ebpf, function.name, function.kprobe)
+    }
+
+    fn kprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, false)
+    }
+
+    fn kretprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, true)
+    }
+
+    fn trace_event(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        on_return: bool,
+    ) -> Attempt {
+        if self.tracefs.is_none() {
+            self.tracefs = Some(TraceFs::open().map_err(|e| format!("tracefs: {e}"))?);
+        }
+        let kprobe: &mut KProbe = program_of(ebpf, program)?;
+        if kprobe.fd().is_err() {
+            kprobe.load().map_err(|e| kernel_words(&e))?;
+        }
+        let fd = kprobe.fd().map_err(|e| kernel_words(&e))?;
+        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".to_owned()) };
+        tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                absent(function)
+            } else {
+                error_chain(&error)
+            }
+        })
+    }
+
+    fn tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let tracepoint: &mut RawTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load().map_err(|e| kernel_words(&e))?;
+        }
+        tracepoint.attach(name).map(drop).map_err(|e| kernel_words(&e))
+    }
+}
+
+fn absent(function: &str) -> String {
+    format!("the kernel has no function {function}")
+}
+
+fn is_absence(reason: &str) -> bool {
+    reason.starts_with("the kernel has no function")
+}
+
+fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the kernel side has no program {name}"))?
+        .try_into()
+        .map_err(|error| error_chain(&error))
+}

@@ -1,0 +1,236 @@
+//! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
+
+pub mod btf;
+pub mod hooks;
+mod ladder;
+pub mod preflight;
+pub mod sys;
+mod tracefs;
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
+use aya_log::EbpfLogger;
+use tracer_common::{Offsets, offsets::Config};
+use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+
+use self::btf::KernelBtf;
+pub use self::ladder::Ladder;
+
+/// The kernel side, as `cargo xtask build` compiled it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
+
+/// What the user may choose.
+#[derive(Debug, Clone, Default)]
+pub struct TracerOptions {
+    /// Only this rung of the ladder.
+    pub backend: Option<WriteBackend>,
+    /// Extra functions to hook, by name: `vfs_write`.
+    pub hooks: Vec<String>,
+    /// Let the kernel side log.
+    pub kernel_log: bool,
+}
+
+/// A loaded and attached kernel side. Dropping it detaches everything.
+pub struct Tracer {
+    /// Programs, links and maps.
+    pub ebpf: Ebpf,
+    ladder: Ladder,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    slots_per_cpu: u32,
+    cpus: u32,
+}
+
+/// Slots of the direct-mapped table: 32,768 a CPU (2 MiB), fewer where there are many CPUs, so that
+/// the whole stays under 64 MiB.
+#[must_use]
+pub const fn slots_per_cpu(cpus: u32) -> u32 {
+    let mut slots = 32_768;
+    while slots > 4_096 && slots as u64 * cpus as u64 > 1 << 20 {
+        slots /= 2;
+    }
+    slots
+}
+
+impl Tracer {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// One line that says what is missing and what to do. Nothing stays attached then.
+    pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
+        preflight::check()?;
+        if let Some(unknown) = options.hooks.iter().find(|name| *name != "vfs_write") {
+            return Err(anyhow!(
+                "no hook for the kernel function {unknown:?}: the one that can be asked for is vfs_write"
+            ));
+        }
+        sys::lift_memlock_limit();
+        let names = ladder::function_names();
+        let kernel_btf = KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names)?;
+        let offsets = kernel_btf.offsets();
+        check_offsets(&offsets)?;
+        let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
+        let slots_per_cpu = slots_per_cpu(cpus);
+        let config = kernel_config(&kernel_btf, slots_per_cpu);
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let log_level: u8 = if options.kernel_log { 4 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
+            .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries("SLOTS", slots_per_cpu * cpus)
+            .load(OBJECT)
+            .map_err(|error| preflight::Refusal::NoBpf(error_chain(&error)))?;
+        let logger = if options.kernel_log {
+            Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
+        } else {
+            None
+        };
+        let mut ladder = Ladder::new(options, kernel_btf, btf);
+        ladder.climb(&mut ebpf)?;
+        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
+    }
+
+    /// Hooks that became possible or necessary since: a filesystem was mounted.
+    pub fn mounts_changed(&mut self, fs_types: &[&str]) {
+        self.ladder.mounts_changed(&mut self.ebpf, fs_types);
+    }
+
+    /// The kind of probe that counts written bytes.
+    #[must_use]
+    pub fn write_backend(&self) -> WriteBackend {
+        self.ladder.write_backend()
+    }
+
+    /// One row per hook that was tried.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.ladder.hooks().to_vec()
+    }
+
+    /// Cells per CPU and CPUs of the direct-mapped table.
+    #[must_use]
+    pub const fn table_shape(&self) -> (u32, u32) {
+        (self.slots_per_cpu, self.cpus)
+    }
+
+    /// Events that the kernel says it did not deliver to our programs, since the start.
+    #[must_use]
+    pub fn missed_by_kernel(&self) -> u64 {
+        use std::os::fd::AsFd as _;
+        let recursion: u64 = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| sys::recursion_misses(fd.as_fd()).ok())
+            .sum();
+        recursion + self.ladder.missed_returns()
+    }
+
+    /// Hands waiting kernel-side log lines to `tracing`.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// The fields without which nothing can be counted.
+fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
+    let needed = [
+        ("task_struct.start_boottime", offsets.task_start_boottime),
+        ("task_struct.group_leader", offsets.task_group_leader),
+        ("file.f_inode", offsets.file_inode),
+        ("file.f_path.dentry", offsets.file_dentry),
+        ("inode.i_ino", offsets.inode_ino),
+        ("inode.i_generation", offsets.inode_generation),
+        ("inode.i_sb", offsets.inode_sb),
+        ("super_block.s_dev", offsets.sb_dev),
+        ("dentry.d_parent", offsets.dentry_parent),
+        ("dentry.d_name.len", offsets.dentry_name_len),
+    ];
+    match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
+        Some((name, _)) => Err(anyhow!(
+            "this kernel's type information has no {name}: filltop does not know this kernel yet, \
+             please report its version (`uname -r`)"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
+    // The tracepoint's own argument, the task, and since 6.17 group_dead.
+    let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
+    Config {
+        slot_mask: slots_per_cpu - 1,
+        exit_has_group_dead: u32::from(exit >= 3),
+        has_task_btf: u32::from(kernel_at_least(5, 11)),
+        pad: 0,
+    }
+}
+
+/// Is the running kernel at least this version?
+fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(a)), Some(Ok(b))) => (a, b) >= (major, minor),
+        _ => false,
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The kernel's own words about a program that it did not load or attach, in one line.
+fn kernel_words(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        tracing::debug!("verifier: {log}");
+        // The verdict stands before the statistics.
+        const STATISTICS: [&str; 4] =
+            ["processed ", "verification time", "stack depth", "max_states"];
+        let last =
+            log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
+            });
+        return match last {
+            Some(last) => format!("{io_error}: {last}"),
+            None => io_error.to_string(),
+        };
+    }
+    error_chain(error)
+}
+
+/// A row for [`Tracer::hooks`].
+fn hook(name: &str, how: &str, state: HookState) -> Hook {
+    Hook { name: name.to_owned(), how: how.to_owned(), state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_stays_small_on_many_cpus() {
+        assert_eq!(slots_per_cpu(2), 32_768);
+        assert_eq!(slots_per_cpu(32), 32_768);
+        assert_eq!(slots_per_cpu(64), 16_384);
+        assert_eq!(slots_per_cpu(4096), 4_096);
+    }
+}

@@ -1,0 +1,110 @@
+//! Can it run here? Each reason why not is one line, with the fix.
+
+use std::{fs, path::Path};
+
+use thiserror::Error;
+
+/// Where the kernel describes its types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the tracer cannot run here at all.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// Neither root nor the capabilities.
+    #[error(
+        "needs root, or the capabilities {missing}: run `sudo filltop`, or give them with \
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
+    )]
+    Privileges {
+        /// The capabilities that are not there.
+        missing: String,
+    },
+    /// The kernel keeps its types to itself.
+    #[error(
+        "this kernel has no type information ({VMLINUX_BTF}): boot a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y, as all of Debian's, Ubuntu's and Fedora's are since 2020"
+    )]
+    NoBtf,
+    /// Lockdown.
+    #[error(
+        "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
+         with `lockdown=integrity`, or without it"
+    )]
+    Lockdown,
+    /// The bpf system call is not to be had.
+    #[error(
+        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
+             seccomp profile that lets bpf through"
+    )]
+    NoBpf(String),
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// Looks for what every backend needs.
+///
+/// # Errors
+/// The first [`Refusal`].
+pub fn check() -> Result<(), Refusal> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    check_capabilities(&status)?;
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    check_lockdown(&lockdown)?;
+    if !Path::new(VMLINUX_BTF).exists() {
+        return Err(Refusal::NoBtf);
+    }
+    Ok(())
+}
+
+fn check_capabilities(status: &str) -> Result<(), Refusal> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let has = |cap: u32| effective >> cap & 1 == 1;
+    if has(CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(cap, _)| !has(*cap))
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::Privileges { missing: missing.join(" and ") })
+    }
+}
+
+fn check_lockdown(text: &str) -> Result<(), Refusal> {
+    if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_missing_capabilities() {
+        assert_eq!(check_capabilities("CapEff:\t000001ffffffffff\n"), Ok(()));
+        assert_eq!(check_capabilities("CapEff:\t000000c000000000\n"), Ok(()));
+        let perfmon_alone = check_capabilities("CapEff:\t0000004000000000\n");
+        assert_eq!(perfmon_alone, Err(Refusal::Privileges { missing: "CAP_BPF".to_owned() }));
+        let none = check_capabilities("CapEff:\t0000000000000000\n").unwrap_err();
+        assert_eq!(
+            none.to_string().split(':').next().unwrap(),
+            "needs root, or the capabilities CAP_BPF and CAP_PERFMON"
+        );
+    }
+
+    #[test]
+    fn only_confidentiality_forbids() {
+        assert_eq!(check_lockdown("none [integrity] confidentiality\n"), Ok(()));
+        assert_eq!(check_lockdown("none integrity [confidentiality]\n"), Err(Refusal::Lockdown));
+        assert_eq!(check_lockdown(""), Ok(()));
+    }
+}

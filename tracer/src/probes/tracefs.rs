@@ -1,0 +1,178 @@
+//! kprobes and kretprobes made in tracefs.
+//!
+//! Not through perf's own kprobe PMU: there a kretprobe has room for a handful of calls at once and
+//! silently drops the rest (64 threads of O_DSYNC writes: 4 % of the bytes seen on 5.10, 19 % on
+//! 6.1). In tracefs `r1024` asks for room.
+
+use std::{
+    fs, io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use super::sys;
+
+const PREFIX: &str = "filltop_";
+/// Calls that a return probe can follow at once. Documentation/trace/kprobetrace.rst: at most 4096.
+const MAX_ACTIVE: u32 = 1024;
+
+/// The mounted tracefs, and the probes that we made in it: removed on drop. After kill -9 they stay
+/// defined but disarmed, and the next start removes them.
+pub struct TraceFs {
+    root: PathBuf,
+    group: String,
+    made: Vec<String>,
+    /// Attached programs; must go before the definitions can.
+    links: Vec<OwnedFd>,
+}
+
+impl TraceFs {
+    /// Finds tracefs, mounting it at its usual place if need be, and removes what dead instances
+    /// left.
+    ///
+    /// # Errors
+    /// Without tracefs, or if it cannot be written to.
+    pub fn open() -> io::Result<Self> {
+        let root = find_or_mount()?;
+        if !root.join("kprobe_events").exists() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "this kernel has no kprobe events (CONFIG_KPROBE_EVENTS)",
+            ));
+        }
+        let fs = Self {
+            root,
+            group: format!("{PREFIX}{}", std::process::id()),
+            made: Vec::new(),
+            links: Vec::new(),
+        };
+        fs.remove_leftovers()?;
+        Ok(fs)
+    }
+
+    /// Makes a probe at `function` and attaches `program` to it.
+    ///
+    /// # Errors
+    /// What the kernel says; it knows no such function, most often.
+    pub fn attach(
+        &mut self,
+        program: BorrowedFd<'_>,
+        function: &str,
+        on_return: bool,
+    ) -> io::Result<()> {
+        let (kind, event) = if on_return {
+            (format!("r{MAX_ACTIVE}"), format!("{function}_ret"))
+        } else {
+            ("p".to_owned(), function.to_owned())
+        };
+        self.define(&format!("{kind}:{}/{event} {function}", self.group))?;
+        self.made.push(event.clone());
+        let id =
+            fs::read_to_string(self.root.join("events").join(&self.group).join(&event).join("id"))?;
+        let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        self.links.push(sys::attach_to_trace_event(program, id)?);
+        Ok(())
+    }
+
+    /// Calls whose return was not seen for want of room, over all our probes.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        let text = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
+        missed_in_profile(&text, &self.made)
+    }
+
+    fn define(&self, line: &str) -> io::Result<()> {
+        use io::Write as _;
+        let mut file = fs::OpenOptions::new().append(true).open(self.root.join("kprobe_events"))?;
+        file.write_all(line.as_bytes())
+    }
+
+    fn remove_leftovers(&self) -> io::Result<()> {
+        for (group, event) in
+            stale_events(&fs::read_to_string(self.root.join("kprobe_events"))?, |pid| {
+                Path::new("/proc").join(pid.to_string()).exists()
+            })
+        {
+            // Somebody else may still use it; then it is not ours to take.
+            let _ = self.define(&format!("-:{group}/{event}"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for TraceFs {
+    fn drop(&mut self) {
+        self.links.clear();
+        for event in &self.made {
+            // Nothing is lost if this fails: the next start tries again.
+            let _ = self.define(&format!("-:{}/{event}", self.group));
+        }
+    }
+}
+
+/// Events of instances whose process is gone, as (group, event).
+fn stale_events(kprobe_events: &str, is_alive: impl Fn(u32) -> bool) -> Vec<(String, String)> {
+    kprobe_events
+        .lines()
+        .filter_map(|line| {
+            let (_, name) = line.split_whitespace().next()?.split_once(':')?;
+            let (group, event) = name.split_once('/')?;
+            let pid: u32 = group.strip_prefix(PREFIX)?.parse().ok()?;
+            (!is_alive(pid)).then(|| (group.to_owned(), event.to_owned()))
+        })
+        .collect()
+}
+
+/// Sum of the third column of `kprobe_profile` (event, hits, misses) over `events`.
+fn missed_in_profile(profile: &str, events: &[String]) -> u64 {
+    profile
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_whitespace();
+            let event = columns.next()?;
+            let missed: u64 = columns.nth(1)?.parse().ok()?;
+            events.iter().any(|ours| ours == event).then_some(missed)
+        })
+        .sum()
+}
+
+fn find_or_mount() -> io::Result<PathBuf> {
+    let usual = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+    if let Some(found) = usual.iter().map(PathBuf::from).find(|path| path.join("events").exists()) {
+        return Ok(found);
+    }
+    let target = PathBuf::from(usual[0]);
+    rustix::mount::mount(
+        c"tracefs",
+        target.as_path(),
+        c"tracefs",
+        rustix::mount::MountFlags::NOSUID
+            | rustix::mount::MountFlags::NODEV
+            | rustix::mount::MountFlags::NOEXEC,
+        None,
+    )?;
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dead_instances_are_cleaned_up() {
+        let events = "p:filltop_10/vfs_write vfs_write\n\
+                      r1024:filltop_11/vfs_write_ret vfs_write\n\
+                      p:kprobes/other do_exit\n\
+                      p:filltop_x/odd odd\n";
+        let stale = stale_events(events, |pid| pid == 10);
+        assert_eq!(stale, [("filltop_11".to_owned(), "vfs_write_ret".to_owned())]);
+    }
+
+    #[test]
+    fn misses_are_summed_over_our_events() {
+        let profile = "  vfs_write_ret   100   7\n  vfs_write  100  2\n  other  5  50\n";
+        let ours = ["vfs_write_ret".to_owned(), "vfs_write".to_owned()];
+        assert_eq!(missed_in_profile(profile, &ours), 9);
+        assert_eq!(missed_in_profile("", &ours), 0);
+    }
+}

@@ -1,0 +1,345 @@
+//! From what was counted to the [`Snapshot`] that everybody reads: roll-ups, shares and rates.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, slot_flags};
+use tracer_model::{
+    sanitize,
+    snapshot::{
+        Backend, Directory, Held, PathRow, SCHEMA, Snapshot, Victim, Volume, WriteErrors, Writer,
+    },
+};
+
+use crate::{
+    attribute::{
+        paths::{self, Names},
+        process::Processes,
+        users::Users,
+    },
+    clock,
+    collect::mounts::{MountedVolume, Space},
+};
+
+/// What was counted in one window.
+#[derive(Default)]
+pub struct Window {
+    /// By process and file.
+    pub pairs: HashMap<PairKey, Counters>,
+    /// Failed writes by process and device.
+    pub errors: HashMap<ErrorKey, Errors>,
+    /// Totals without a breakdown.
+    pub other: Counters,
+}
+
+/// What is known beside the counts.
+pub struct Context<'a> {
+    /// `uname -n`.
+    pub host: &'a str,
+    /// End of the window.
+    pub taken_at: Timestamp,
+    /// Its length, seconds.
+    pub interval_s: f64,
+    /// The tracer's health; its `unattributed_bytes` is filled in here.
+    pub backend: Backend,
+    /// Volumes with their space at the start of the window (if they were there) and at its end.
+    pub volumes: Vec<(MountedVolume, Option<Space>, Space)>,
+    /// Deleted-but-open files.
+    pub held: Vec<Held>,
+    /// Where names come from.
+    pub names: &'a mut Names,
+    /// Where processes come from.
+    pub processes: &'a mut Processes,
+    /// Where users come from.
+    pub users: &'a Users,
+}
+
+/// Sums of one writer on one volume.
+#[derive(Default)]
+struct WriterSum {
+    counters: Counters,
+    files: HashSet<FileKey>,
+    errors: WriteErrors,
+}
+
+/// Sums of one file.
+#[derive(Default)]
+struct FileSum {
+    counters: Counters,
+    writers: Vec<ProcKey>,
+}
+
+/// Builds the Snapshot of one window. Counts on devices that are no volumes (memfd, container
+/// internals) are left out.
+pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
+    let mut writers: HashMap<(ProcKey, u32), WriterSum> = HashMap::new();
+    let mut files: HashMap<FileKey, FileSum> = HashMap::new();
+    let devices: HashSet<u32> = context.volumes.iter().map(|(volume, ..)| volume.dev).collect();
+    for (pair, counters) in &window.pairs {
+        if !devices.contains(&pair.dev) {
+            continue;
+        }
+        let writer = writers.entry((pair.process(), pair.dev)).or_default();
+        writer.counters.add(counters);
+        writer.files.insert(pair.file());
+        let file = files.entry(pair.file()).or_default();
+        file.counters.add(counters);
+        if counters.written > 0 {
+            file.writers.push(pair.process());
+        }
+    }
+    for (key, errors) in &window.errors {
+        if devices.contains(&key.dev) {
+            let proc = ProcKey { start_ns: key.start_ns, tgid: key.tgid, pad: 0 };
+            let writer = writers.entry((proc, key.dev)).or_default();
+            writer.errors = WriteErrors {
+                enospc: errors.enospc,
+                edquot: errors.edquot,
+                eio: errors.eio,
+                other: errors.other,
+            };
+        }
+    }
+    let mut written_by_volume: HashMap<u32, u64> = HashMap::new();
+    for ((_, dev), sum) in &writers {
+        *written_by_volume.entry(*dev).or_default() += sum.counters.written;
+    }
+    context.backend.unattributed_bytes = window.other.written;
+    let paths = path_rows(&files, &mut context);
+    let dirs = directories(&paths, context.interval_s);
+    let writer_rows = writer_rows(&writers, &written_by_volume, &mut context);
+    Snapshot {
+        schema: SCHEMA,
+        host: context.host.to_owned(),
+        taken_at: context.taken_at,
+        interval_s: context.interval_s,
+        victims: victims(&writer_rows),
+        volumes: volume_rows(&written_by_volume, &context),
+        writers: writer_rows,
+        dirs,
+        paths: paths.into_iter().map(|(_, row)| row).collect(),
+        held: context.held,
+        backend: context.backend,
+    }
+}
+
+fn per_second(bytes: f64, interval_s: f64) -> f64 {
+    if interval_s > 0.0 { bytes / interval_s } else { 0.0 }
+}
+
+fn mount_name(volume: &MountedVolume) -> String {
+    lossless(&volume.primary().mount_point)
+}
+
+fn lossless(path: &Path) -> String {
+    sanitize::lossless(path.as_os_str().as_bytes())
+}
+
+fn volume_rows(written: &HashMap<u32, u64>, context: &Context<'_>) -> Vec<Volume> {
+    let mut rows: Vec<Volume> = context
+        .volumes
+        .iter()
+        .map(|(volume, before, now)| {
+            let mount_point = mount_name(volume);
+            let delta =
+                before.map_or(0, |before| now.used.cast_signed() - before.used.cast_signed());
+            let full = now.avail == 0;
+            let no_inodes = now.inodes_total > 0 && now.inodes_free == 0;
+            Volume {
+                mount_points: volume
+                    .mounts
+                    .iter()
+                    .map(|mount| lossless(&mount.mount_point))
+                    .collect(),
+                device: sanitize::lossless(volume.source.as_bytes()),
+                fs_type: volume.fs_type.clone(),
+                total_bytes: now.total,
+                used_bytes: now.used,
+                avail_bytes: now.avail,
+                reserved_bytes: now.reserved,
+                inodes_total: now.inodes_total,
+                inodes_free: now.inodes_free,
+                held_bytes: Some(
+                    context.held.iter().filter(|h| h.volume == mount_point).map(|h| h.bytes).sum(),
+                ),
+                mount_point,
+                written_bytes: written.get(&volume.dev).copied().unwrap_or(0),
+                allocated_bytes: None,
+                freed_bytes: None,
+                used_delta_bytes: delta,
+                growth_bytes_per_s: per_second(delta as f64, context.interval_s),
+                explained: None,
+                full: full || no_inodes,
+                limit: if no_inodes && !full { "inodes" } else { "avail" }.to_owned(),
+                eta_s: (full || no_inodes).then_some(0.0),
+                eta_lo_s: (full || no_inodes).then_some(0.0),
+                eta_hi_s: (full || no_inodes).then_some(0.0),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        let danger = |v: &Volume| (!v.full, -v.growth_bytes_per_s.max(0.0), v.avail_bytes);
+        danger(a)
+            .partial_cmp(&danger(b))
+            .unwrap_or(std::cmp::Ordering::Equal)
+            .then_with(|| a.mount_point.cmp(&b.mount_point))
+    });
+    rows
+}
+
+fn writer_rows(
+    sums: &HashMap<(ProcKey, u32), WriterSum>,
+    written: &HashMap<u32, u64>,
+    context: &mut Context<'_>,
+) -> Vec<Writer> {
+    let mut held: HashMap<(u32, &str), u64> = HashMap::new();
+    for file in &context.held {
+        for holder in &file.holders {
+            *held.entry((*holder, file.volume.as_str())).or_default() += file.bytes;
+        }
+    }
+    let mut rows = Vec::with_capacity(sums.len());
+    for ((proc, dev), sum) in sums {
+        let Some(volume) = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == *dev) else {
+            continue;
+        };
+        let process = context.processes.get(proc).clone();
+        let exe = process.exe_path.clone().or_else(|| {
+            let file = process.exe?;
+            let within = context.names.within(&file)?;
+            let volume = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == file.dev);
+            Some(lossless(&volume.and_then(|v| v.host_path(&within.path)).unwrap_or(within.path)))
+        });
+        let volume_name = mount_name(volume);
+        let rate = per_second(sum.counters.written as f64, context.interval_s);
+        let total = written.get(dev).copied().unwrap_or(0);
+        rows.push(Writer {
+            pid: proc.tgid,
+            start_time: clock::at_boottime(proc.start_ns),
+            comm: process.comm,
+            exe,
+            cmdline: process.cmdline,
+            uid: process.uid,
+            user: context.users.name(process.uid).map(str::to_owned),
+            group: None,
+            alive: !process.ended,
+            held_bytes: Some(held.get(&(proc.tgid, volume_name.as_str())).copied().unwrap_or(0)),
+            volume: volume_name,
+            written_bytes: sum.counters.written,
+            allocated_bytes: None,
+            freed_bytes: None,
+            written_bytes_per_s: rate,
+            growth_bytes_per_s: rate,
+            share: if total > 0 { sum.counters.written as f64 / total as f64 } else { 0.0 },
+            files: sum.files.len() as u64,
+            errors: sum.errors,
+            fsync: None,
+            parents: vec![],
+        });
+    }
+    rows.sort_by(|a, b| {
+        b.written_bytes
+            .cmp(&a.written_bytes)
+            .then_with(|| b.errors.total().cmp(&a.errors.total()))
+            .then_with(|| a.pid.cmp(&b.pid))
+    });
+    rows
+}
+
+/// One row per file with its host path, most written first.
+fn path_rows(
+    files: &HashMap<FileKey, FileSum>,
+    context: &mut Context<'_>,
+) -> Vec<(PathBuf, PathRow)> {
+    let mut rows = Vec::with_capacity(files.len());
+    for (key, sum) in files {
+        let Some(volume) = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == key.dev)
+        else {
+            continue;
+        };
+        let path = file_path(key, sum, volume, context.names);
+        let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
+        writers.sort_unstable();
+        writers.dedup();
+        let row = PathRow {
+            path: lossless(&path),
+            path_in_container: None,
+            volume: mount_name(volume),
+            dev: format!("{}:{}", key.major(), key.minor()),
+            ino: key.ino,
+            written_bytes: sum.counters.written,
+            allocated_bytes: None,
+            freed_bytes: None,
+            deleted: sum.counters.unlinked > 0 || context.names.was_unlinked(key),
+            approximate: sum.counters.flags & slot_flags::APPROXIMATE != 0,
+            writers,
+        };
+        rows.push((path, row));
+    }
+    rows.sort_by(|(_, a), (_, b)| {
+        b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
+    });
+    rows
+}
+
+/// As seen from the host's root. What is not known is shown as `?`: the bytes stay.
+fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut Names) -> PathBuf {
+    let within = names.within(key);
+    if let Some(within) = &within
+        && within.complete
+        && let Some(path) = volume.host_path(&within.path)
+    {
+        return path;
+    }
+    if let Some(path) = sum.writers.iter().find_map(|proc| paths::from_proc(proc.tgid, key)) {
+        return path;
+    }
+    let known = within.map_or_else(|| PathBuf::from(format!("inode {}", key.ino)), |w| w.path);
+    let rest = known.strip_prefix("/").map(Path::to_path_buf).unwrap_or(known);
+    volume.primary().mount_point.join("?").join(rest)
+}
+
+/// The directories that the files are in.
+fn directories(paths: &[(PathBuf, PathRow)], interval_s: f64) -> Vec<Directory> {
+    let mut sums: BTreeMap<(&Path, &str), (u64, u64)> = BTreeMap::new();
+    for (path, row) in paths {
+        let sum = sums.entry((path.parent().unwrap_or(path), &row.volume)).or_default();
+        sum.0 += row.written_bytes;
+        sum.1 += u64::from(row.deleted);
+    }
+    let mut rows: Vec<Directory> = sums
+        .into_iter()
+        .map(|((path, volume), (written, removed))| Directory {
+            path: lossless(path),
+            volume: volume.to_owned(),
+            inflow_bytes_per_s: per_second(written as f64, interval_s),
+            outflow_bytes_per_s: 0.0,
+            drain: None,
+            files_created: None,
+            files_removed: Some(removed),
+        })
+        .collect();
+    rows.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
+    rows
+}
+
+/// Processes whose writes failed.
+fn victims(writers: &[Writer]) -> Vec<Victim> {
+    let mut rows: Vec<Victim> = writers
+        .iter()
+        .filter(|writer| writer.errors.no_space() + writer.errors.eio > 0)
+        .map(|writer| Victim {
+            pid: writer.pid,
+            comm: writer.comm.clone(),
+            volume: writer.volume.clone(),
+            errors: writer.errors,
+            waiting_ms: None,
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.errors.total()));
+    rows
+}
