@@ -68,7 +68,9 @@ fn text(buffer: &Buffer) -> String {
 
 /// Text, and below it every run of cells that does not look plain: `line: from-to style`.
 fn golden(buffer: &Buffer) -> String {
-    let mut out = text(buffer);
+    // What the past takes in memory depends on the sizes of structs: not on what is drawn.
+    let memory = regex_lite::Regex::new(r"(history +30 s(?:,| in)) [0-9.]+ KiB").unwrap();
+    let mut out = memory.replace_all(&text(buffer), "$1 ... KiB").into_owned();
     out.push_str("---\n");
     for y in buffer.area.top()..buffer.area.bottom() {
         let mut runs: Vec<(u16, u16, String)> = vec![];
