@@ -172,9 +172,11 @@ impl Target {
         let kind = self.group.as_ref().map(|(kind, _)| kind.as_str());
         match how {
             _ if self.pid == Some(1) => Some("PID 1 is never touched"),
-            _ if !self.alive => Some("it has ended already"),
             How::Unit if kind != Some("unit") => Some("it belongs to no systemd unit"),
-            How::Throttle | How::Unit | How::Freeze | How::Term | How::Kill | How::Resume => None,
+            // A unit that starts a new process each time is stopped, not the one that has ended.
+            How::Unit => None,
+            _ if !self.alive => Some("it has ended already"),
+            How::Throttle | How::Freeze | How::Term | How::Kill | How::Resume => None,
         }
     }
 
@@ -267,9 +269,9 @@ mod tests {
         assert_eq!(gone.refusal(How::Kill), Some("it has ended already"));
         let init = Target::writer(&busy.writers[3]);
         assert_eq!(init.refusal(How::Freeze), Some("PID 1 is never touched"));
-        let docker = Target { alive: true, ..gone };
-        assert_eq!(docker.refusal(How::Unit), Some("it belongs to no systemd unit"));
-        assert_eq!(minio().refusal(How::Unit), None);
+        assert_eq!(gone.refusal(How::Unit), Some("it belongs to no systemd unit"));
+        let ended = Target { alive: false, ..minio() };
+        assert_eq!(ended.refusal(How::Unit), None, "its unit has not ended");
     }
 
     #[test]

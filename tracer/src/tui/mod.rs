@@ -54,7 +54,7 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
         return;
     };
     let rows = rows_for(snapshot, state, &state.rows);
-    let item = rows.rows.get(state.cursor).map(|row| row.item);
+    let item = rows.rows.get(state.cursor).filter(|_| !state.missing).map(|row| row.item);
     header::draw(ink, layout.header, snapshot, state);
     volumes::draw(ink, layout.volumes, snapshot, state);
     tabs::draw(ink, layout.tabs, &rows, state);
@@ -87,7 +87,7 @@ fn tables(ink: &mut Ink<'_>, layout: &Layout, snapshot: &Snapshot, state: &UiSta
         view: state.view,
         rows,
         from: state.scroll,
-        selected: Some(state.cursor),
+        selected: (!state.missing).then_some(state.cursor),
         sort: state.sort(),
     };
     table::draw(ink, layout.table, snapshot, state, &part);

@@ -276,6 +276,8 @@ pub struct UiState {
     pub fold_all: Option<bool>,
     /// The selected row; `None` until [`settle`](UiState::settle) names what `cursor` is on.
     pub selected: Option<RowKey>,
+    /// Is the row that was selected not in this Snapshot?
+    pub missing: bool,
     /// What an action on it would hit.
     pub target: Option<Target>,
     /// Did somebody select it, rather than the program?
@@ -331,6 +333,7 @@ impl Default for UiState {
             fold_changes: 0,
             fold_all: None,
             selected: None,
+            missing: false,
             target: None,
             touched: false,
             cursor: 0,

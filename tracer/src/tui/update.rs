@@ -9,7 +9,7 @@ use tracer_model::units::Units;
 use super::action::{ActionRequest, How, Target};
 use super::keys::{self, Command, Key};
 use super::layout::Layout;
-use super::rows::Rows;
+use super::rows::{Item, Rows};
 use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
 use super::views;
 
@@ -41,6 +41,11 @@ pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
 }
 
 fn type_filter(state: &mut UiState, key: Key) -> Effects {
+    if matches!(key, Key::Char(_) | Key::Backspace | Key::Ctrl('r')) {
+        // The first one found is meant.
+        state.selected = None;
+        state.cursor = 0;
+    }
     match key {
         Key::Char(c) => state.filter.push(c),
         Key::Backspace if state.filter.is_empty() => state.typing = false,
@@ -159,7 +164,11 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
             state.volume = VolumeChoice::Endangered;
             state.touched = false;
         }
-        Command::Detail => state.overlay = Overlay::Detail(0),
+        Command::Detail => {
+            // From now on this row is meant, wherever it moves.
+            state.touched = true;
+            state.overlay = Overlay::Detail(0);
+        }
         Command::Back => return back(state),
         Command::Fold => state.fold_wish = true,
         Command::FoldAll => {
@@ -339,8 +348,13 @@ impl UiState {
             Some(_) | None if !self.touched => 0,
             _ => self.cursor.min(last),
         };
-        self.selected = self.rows.key(snapshot, self.cursor);
-        let item = self.rows.rows.get(self.cursor).map(|row| row.item);
+        // What was chosen does not turn into somebody else when it rests for a moment: the next
+        // key may be the one that stops it.
+        self.missing = place.is_none() && self.selected.is_some() && self.touched;
+        if !self.missing {
+            self.selected = self.rows.key(snapshot, self.cursor);
+        }
+        let item = self.item();
         self.target = item.and_then(|item| Target::of(snapshot, &self.rows, item));
         if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
             if layout.second.is_some() {
@@ -357,6 +371,12 @@ impl UiState {
                 .min((last + 1).saturating_sub(page));
         }
         self
+    }
+
+    /// What is selected, where it is in the Snapshot.
+    #[must_use]
+    pub fn item(&self) -> Option<Item> {
+        self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
     }
 
     fn resolve_volume(&self) -> String {

@@ -24,7 +24,14 @@ pub fn lines(
     width: usize,
 ) -> (String, Vec<Line>) {
     let page = Page { snapshot, state, width };
-    let nothing = || ("Nothing is selected".to_owned(), vec![]);
+    let nothing = || match &state.selected {
+        Some(key) if state.missing => {
+            let text = "not in this window: it did nothing here, or has ended";
+            let lines = vec![Line::new(text, Tone::Warning), page.trend("growth")];
+            (page.safe(&key.label()), lines)
+        }
+        _ => ("Nothing is selected".to_owned(), vec![]),
+    };
     match item {
         Some(Item::Writer(i)) => snapshot.writers.get(i).map(|row| page.writer(row)),
         Some(Item::Group(i)) => rows.groups.get(i).map(|row| page.group(row)),

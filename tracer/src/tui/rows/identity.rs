@@ -17,6 +17,20 @@ pub enum RowKey {
     Victim { pid: u32, volume: String },
 }
 
+impl RowKey {
+    /// Its name, as it is: to be made safe before it is shown.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self {
+            Self::Writer { pid, .. } | Self::Victim { pid, .. } => format!("process {pid}"),
+            Self::Group { name, .. } => name.clone(),
+            Self::Dir { path, .. } | Self::File { path, .. } | Self::Held { path, .. } => {
+                path.clone()
+            }
+        }
+    }
+}
+
 impl Rows {
     /// What the row at `index` is.
     #[must_use]

@@ -99,12 +99,40 @@ fn the_selection_stays_on_the_same_thing() {
     app.see(Arc::new(later.clone()));
     assert_eq!(app.state().cursor, 0, "its row has moved up");
     assert_eq!(app.state().selected, selected);
-    // It is gone: the place is kept.
+    // It rests: nobody else takes its place under the cursor.
+    let back = later.clone();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
     later.writers.remove(1);
     app.see(Arc::new(later));
-    assert_eq!(app.state().cursor, 0);
-    assert!(matches!(&app.state().selected, Some(RowKey::Writer { pid: 2114, .. })));
+    assert!(app.state().item().is_none() && app.state().target.is_none());
+    assert!(!text(&screen(&app)).contains(">   2114"));
+    press(&mut app, "x");
+    assert_eq!(app.state().overlay, Overlay::None, "x hits nobody");
+    // It goes on.
+    app.see(Arc::new(Snapshot {
+        taken_at: back.taken_at + jiff::SignedDuration::from_secs(10),
+        ..back
+    }));
+    assert_eq!(app.state().selected, selected);
+    assert!(app.state().target.is_some());
+}
+
+#[test]
+fn open_details_do_not_turn_into_somebody_elses() {
+    let mut app = app();
+    app.press(Key::Enter);
+    let mut later = fixtures::busy();
+    later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
+    later.writers.remove(0);
+    app.see(Arc::new(later));
+    let shown = text(&screen(&app));
+    assert!(shown.contains("process 2114") && shown.contains("not in this window"), "{shown}");
+    assert!(app.state().target.is_none(), "and x does not hit another one");
+    // It writes again.
+    let mut again = fixtures::busy();
+    again.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
+    app.see(Arc::new(again));
+    assert!(text(&screen(&app)).contains("minio (2114)"));
 }
 
 #[test]
