@@ -155,7 +155,7 @@ impl Screen {
 
     fn paint(&mut self) -> io::Result<()> {
         self.terminal.draw(|frame| self.app.draw(frame))?;
-        self.tty.pipe.send(self.terminal.backend_mut().take())
+        self.tty.send(self.terminal.backend_mut().take())
     }
 
     /// `true`: that was the end.

@@ -20,15 +20,17 @@ const ENTER: &[u8] = b"\x1b[?1049h";
 const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
 /// Mouse off, plain style, cursor on, ordinary screen.
 const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l";
-/// How long a terminal that does not read may keep us: twice that when leaving.
+/// How long a terminal that does not read may keep us when leaving; twice.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A terminal in raw mode, with our screen on it. Dropping gives it back.
 pub struct Tty {
     file: File,
-    /// Where every byte goes through.
+    /// Where every byte goes through; frames are handed to [`Tty::send`].
     pub pipe: Pipe,
     mouse: bool,
+    /// Is our screen up?
+    entered: bool,
     /// How the terminal was before; `None` while it is given back.
     before: Option<Termios>,
 }
@@ -55,7 +57,7 @@ impl Tty {
     /// When `file` is no terminal, or refuses raw mode.
     pub fn take(file: File, mouse: bool) -> io::Result<Self> {
         let pipe = Pipe::new(file.try_clone()?)?;
-        let mut tty = Self { file, pipe, mouse, before: None };
+        let mut tty = Self { file, pipe, mouse, entered: false, before: None };
         tty.enter()?;
         Ok(tty)
     }
@@ -90,17 +92,22 @@ impl Tty {
             *lock_taken() = Some(now.clone());
             self.before = Some(now);
         }
-        if !self.pipe.drain(PATIENCE) {
-            // It still stalls on what was sent before; our screen comes with the first frame.
-            return Ok(());
-        }
-        let mut bytes = ENTER.to_vec();
-        if self.mouse {
-            bytes.extend_from_slice(MOUSE_ON);
-        }
-        self.pipe.send(bytes)?;
-        let _ = self.pipe.drain(PATIENCE);
+        self.entered = false;
         Ok(())
+    }
+
+    /// Hands over a frame when the [pipe](Self::pipe) is idle; our screen is put up before the
+    /// first.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
+        if self.entered || frame.is_empty() {
+            return self.pipe.send(frame);
+        }
+        self.entered = true;
+        let mouse = if self.mouse { MOUSE_ON } else { b"" };
+        self.pipe.send([ENTER, mouse, &*frame].concat())
     }
 
     /// Gives the terminal back, within 0.6 s even if it does not read.
@@ -114,7 +121,8 @@ impl Tty {
             }
             let _ = tcflush(&self.file, QueueSelector::OFlush);
         }
-        if self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
+        let entered = std::mem::take(&mut self.entered);
+        if entered && self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
             let _ = self.pipe.drain(PATIENCE);
         }
         let _ = tcsetattr(&self.file, OptionalActions::Now, &before);
