@@ -23,7 +23,7 @@ use tracer_model::{
 use crate::{
     collect::mounts,
     doctor, held,
-    outputs::{json, text},
+    outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
     tui,
@@ -228,11 +228,16 @@ async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
     let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
-    let mut state = tui::UiState { units: units(args.si), ..tui::UiState::default() };
-    if args.ascii {
-        state.charset = Charset::Ascii;
-    }
-    let options = tui::Options { state, mouse: false };
+    let env = |name: &str| std::env::var(name).ok();
+    let charset = if args.ascii { Charset::Ascii } else { terminal::charset(env) };
+    let state = tui::UiState {
+        units: units(args.si),
+        charset,
+        theme: terminal::theme(env),
+        ..tui::UiState::default()
+    };
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    let options = tui::Options { state, interval: Some(every), ..tui::Options::default() };
     let screen = tui::run(receiver, options);
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
@@ -242,8 +247,11 @@ async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
         loop {
             poll.tick().await;
             pipeline.poll();
+            // `+` and `-` on the screen: a shorter interval does not wait for the longer one's end.
+            let every = Duration::from_secs_f64(*wanted.borrow());
+            due = due.min(Instant::now() + every);
             if Instant::now() >= due {
-                due = Instant::now() + args.interval;
+                due = Instant::now() + every;
                 let mut snapshot = pipeline.snapshot(false)?;
                 if !only.is_empty() {
                     narrow(std::sync::Arc::make_mut(&mut snapshot), &only);

@@ -64,6 +64,7 @@ pub(crate) fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer
         files: 1,
         errors: WriteErrors::default(),
         fsync: Some(Fsync { count: 3, max_ms: 12.5, p99_ms: 12.0 }),
+        parents: vec![],
     }
 }
 
@@ -123,6 +124,7 @@ pub(crate) fn idle() -> Snapshot {
             lost_events: 0,
             unattributed_bytes: 0,
             overhead_ns_per_write: Some(132.0),
+            own_cpu: Some(0.004),
         },
         volumes: vec![volume("/")],
         writers: vec![],
@@ -166,6 +168,7 @@ pub(crate) fn busy() -> Snapshot {
             files: 41,
             held_bytes: Some(1200 * MIB),
             cmdline: Some("/usr/bin/minio server --address :9000 /srv/store".to_owned()),
+            parents: vec![Parent { pid: 2100, comm: "docker-init".to_owned() }],
             ..writer(2114, "minio", store, 500 * MIB)
         },
         Writer {

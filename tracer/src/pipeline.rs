@@ -156,6 +156,7 @@ impl Pipeline {
                     lost_events: self.lost_total,
                     unattributed_bytes: 0,
                     overhead_ns_per_write: None,
+                    own_cpu: None,
                 },
                 volumes,
                 held: self.held.files.clone(),

@@ -279,6 +279,7 @@ fn writer_rows(
             files: sum.files.len() as u64,
             errors: sum.errors,
             fsync: None,
+            parents: vec![],
         });
     }
     rows.sort_by(|a, b| {

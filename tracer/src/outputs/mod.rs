@@ -2,4 +2,6 @@
 
 pub mod columns;
 pub mod json;
+pub mod terminal;
 pub mod text;
+pub mod words;

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::panic;
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use ratatui::layout::Size;
-use rustix::termios::{QueueSelector, tcflush, tcgetwinsize};
+use rustix::termios::{
+    OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 use super::Pipe;
 
@@ -20,16 +20,19 @@ const ENTER: &[u8] = b"\x1b[?1049h";
 const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
 /// Mouse off, plain style, cursor on, ordinary screen.
 const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l";
-/// How long a terminal that does not read may keep us from leaving; twice at most.
+/// How long a terminal that does not read may keep us when leaving; twice.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// The controlling terminal in raw mode, with our screen on it. Dropping gives it back.
+/// A terminal in raw mode, with our screen on it. Dropping gives it back.
 pub struct Tty {
     file: File,
-    /// Where every byte goes through.
+    /// Where every byte goes through; frames are handed to [`Tty::send`].
     pub pipe: Pipe,
     mouse: bool,
-    taken: bool,
+    /// Is our screen up?
+    entered: bool,
+    /// How the terminal was before; `None` while it is given back.
+    before: Option<Termios>,
 }
 
 impl Tty {
@@ -37,17 +40,24 @@ impl Tty {
     ///
     /// # Errors
     /// When standard output is not a terminal, or refuses raw mode.
-    pub fn take(mouse: bool) -> io::Result<Self> {
+    pub fn stdout(mouse: bool) -> io::Result<Self> {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
             return Err(io::Error::other(
-                "standard output is not a terminal; `filltop snapshot` prints once, as text or JSON",
+                "standard output is not one; `filltop snapshot` prints once, as text or JSON",
             ));
         }
-        let file = File::from(stdout.as_fd().try_clone_to_owned()?);
-        let pipe = Pipe::new(file.try_clone()?)?;
         restore_on_panic();
-        let mut tty = Self { file, pipe, mouse, taken: false };
+        Self::take(File::from(stdout.as_fd().try_clone_to_owned()?), mouse)
+    }
+
+    /// Takes over any terminal.
+    ///
+    /// # Errors
+    /// When `file` is no terminal, or refuses raw mode.
+    pub fn take(file: File, mouse: bool) -> io::Result<Self> {
+        let pipe = Pipe::new(file.try_clone()?)?;
+        let mut tty = Self { file, pipe, mouse, entered: false, before: None };
         tty.enter()?;
         Ok(tty)
     }
@@ -62,45 +72,60 @@ impl Tty {
         }
     }
 
-    /// Raw mode and our screen: at the start and after a suspension.
+    /// Is our screen on it? Not while the process is suspended, or about to be.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Raw mode and our screen: at the start, after a suspension, and after somebody else may have
+    /// used the terminal.
     ///
     /// # Errors
     /// When the terminal refuses.
     pub fn enter(&mut self) -> io::Result<()> {
-        if self.taken {
-            return Ok(());
+        let now = tcgetattr(&self.file)?;
+        let mut raw = now.clone();
+        raw.make_raw();
+        tcsetattr(&self.file, OptionalActions::Now, &raw)?;
+        if self.before.is_none() {
+            *lock_taken() = Some(now.clone());
+            self.before = Some(now);
         }
-        enable_raw_mode()?;
-        self.taken = true;
-        TAKEN.store(true, Ordering::SeqCst);
-        if !self.pipe.drain(PATIENCE) {
-            // It still stalls on what was sent before; our screen comes with the first frame.
-            return Ok(());
-        }
-        let mut bytes = ENTER.to_vec();
-        if self.mouse {
-            bytes.extend_from_slice(MOUSE_ON);
-        }
-        self.pipe.send(bytes)?;
-        let _ = self.pipe.drain(PATIENCE);
+        self.entered = false;
         Ok(())
     }
 
-    /// Gives the terminal back, within [`PATIENCE`] × 2 even if it does not read.
-    pub fn leave(&mut self) {
-        if !self.taken {
-            return;
+    /// Hands over a frame when the [pipe](Self::pipe) is idle; our screen is put up before the
+    /// first.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
+        if self.entered || frame.is_empty() {
+            return self.pipe.send(frame);
         }
-        self.taken = false;
-        TAKEN.store(false, Ordering::SeqCst);
-        if !self.pipe.drain(PATIENCE) {
-            // Throw away what nobody reads, so that the last few bytes find room.
+        self.entered = true;
+        let mouse = if self.mouse { MOUSE_ON } else { b"" };
+        self.pipe.send([ENTER, mouse, &*frame].concat())
+    }
+
+    /// Gives the terminal back, within 0.6 s even if it does not read.
+    pub fn leave(&mut self) {
+        let Some(before) = self.before.take() else { return };
+        *lock_taken() = None;
+        // Throw away what nobody reads, so that the last few bytes find room.
+        for _ in 0..10 {
+            if self.pipe.drain(PATIENCE / 10) {
+                break;
+            }
             let _ = tcflush(&self.file, QueueSelector::OFlush);
         }
-        if self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
+        let entered = std::mem::take(&mut self.entered);
+        if entered && self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
             let _ = self.pipe.drain(PATIENCE);
         }
-        let _ = disable_raw_mode();
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &before);
     }
 }
 
@@ -110,20 +135,26 @@ impl Drop for Tty {
     }
 }
 
-/// Is our screen on the terminal? For the panic hook, which has nothing else to ask.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+/// How the terminal was before our screen was put on it: for the panic hook, which has nobody else
+/// to ask.
+static TAKEN: Mutex<Option<Termios>> = Mutex::new(None);
+
+fn lock_taken() -> MutexGuard<'static, Option<Termios>> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Makes a panic readable: the terminal is given back before the message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let before = panic::take_hook();
+        let next = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if TAKEN.swap(false, Ordering::SeqCst) {
-                let _ = disable_raw_mode();
-                let _ = io::stdout().write_all(LEAVE).and_then(|()| io::stdout().flush());
+            if let Some(before) = lock_taken().take() {
+                let mut stdout = io::stdout();
+                let _ = stdout.write_all(LEAVE).and_then(|()| stdout.flush());
+                let _ = tcsetattr(&stdout, OptionalActions::Now, &before);
             }
-            before(info);
+            next(info);
         }));
     });
 }
