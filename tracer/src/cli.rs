@@ -22,7 +22,7 @@ use tracer_model::{
 
 use crate::{
     collect::mounts,
-    doctor, held,
+    doctor, forecast_cmd, held,
     outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
@@ -55,6 +55,8 @@ enum Command {
     Snapshot(SnapshotArgs),
     /// Deleted-but-open files now, largest first
     Held(HeldArgs),
+    /// When will it be full? Replay a volume's recorded history
+    Forecast(forecast_cmd::ForecastArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
 }
@@ -155,7 +157,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
-        Command::Top(_) | Command::Held(_) => 0,
+        Command::Top(_) | Command::Held(_) | Command::Forecast(_) => 0,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
@@ -163,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => block_on(top(args)),
         Command::Snapshot(args) => block_on(snapshot(args)),
         Command::Held(args) => print_held(&args),
+        Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(&args),
     };
     match result {

@@ -17,6 +17,13 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// Seconds since boot, suspended time included; never steps.
+#[must_use]
+pub fn boottime_s() -> f64 {
+    let boot = clock_gettime(ClockId::Boottime);
+    boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
+}
+
 /// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
 /// offset of the two clocks: a step of the wall clock moves all of them alike.
 #[must_use]

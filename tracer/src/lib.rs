@@ -9,6 +9,7 @@ pub mod doctor;
 #[cfg(test)]
 mod fixtures;
 pub mod forecast_cmd;
+pub mod forecasts;
 pub mod held;
 pub mod outputs;
 pub mod pipeline;

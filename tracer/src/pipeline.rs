@@ -16,6 +16,7 @@ use crate::{
         Collector, Record,
         mounts::{self, MountedVolume, Space},
     },
+    forecasts::Forecasts,
     held::{self, HeldFiles},
     probes::{Tracer, TracerOptions, hooks},
     snapshot::{self, Context, VolumeState, Window},
@@ -39,6 +40,7 @@ pub struct Pipeline {
     /// By device, at the start of the window and at the last look.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
+    forecasts: Forecasts,
     lost_total: u64,
     held: HeldFiles,
     held_at: Option<Instant>,
@@ -66,6 +68,7 @@ impl Pipeline {
             window_start: clock::instant(),
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
+            forecasts: Forecasts::default(),
             lost_total: 0,
             held: HeldFiles::default(),
             held_at: None,
@@ -99,6 +102,7 @@ impl Pipeline {
         let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
         // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
+        self.forecasts.push(clock::boottime_s(), &self.space_now);
         // After the counts: whoever is counted was named before.
         self.poll();
         for (key, counters) in deltas.pairs {
@@ -138,6 +142,7 @@ impl Pipeline {
                     before: self.space_at_start.get(&volume.dev).copied(),
                     now: *self.space_now.get(&volume.dev)?,
                     space_traced: self.tracer.traces_space(&volume.fs_type),
+                    forecast: self.forecasts.of(volume.dev),
                     volume: volume.clone(),
                 })
             })

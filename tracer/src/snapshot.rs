@@ -9,6 +9,7 @@ use std::{
 use jiff::Timestamp;
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, slot_flags};
 use tracer_model::{
+    forecast::{Forecast, Outcome},
     sanitize,
     snapshot::{
         Backend, Directory, Held, PathRow, SCHEMA, Snapshot, Victim, Volume, WriteErrors, Writer,
@@ -68,6 +69,8 @@ pub struct VolumeState {
     pub now: Space,
     /// Are allocated and freed bytes counted here, or only written ones?
     pub space_traced: bool,
+    /// When it will be full.
+    pub forecast: Forecast,
 }
 
 /// Sums of one writer on one volume.
@@ -169,15 +172,14 @@ fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volu
     let mut rows: Vec<Volume> = context
         .volumes
         .iter()
-        .map(|VolumeState { volume, before, now, space_traced }| {
+        .map(|VolumeState { volume, before, now, space_traced, forecast }| {
             let mount_point = mount_name(volume);
             let delta =
                 before.map_or(0, |before| now.used.cast_signed() - before.used.cast_signed());
             let sum = sums.get(&volume.dev).copied().unwrap_or_default();
             let growth = signed_growth(&sum);
             let explained = before.filter(|_| *space_traced).and_then(|_| explained(delta, growth));
-            let full = now.avail == 0;
-            let no_inodes = now.inodes_total > 0 && now.inodes_free == 0;
+            let interval = forecast.outcome.interval_s();
             Volume {
                 mount_points: volume
                     .mounts
@@ -205,19 +207,22 @@ fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volu
                     context.interval_s,
                 ),
                 explained,
-                full: full || no_inodes,
-                limit: if no_inodes && !full { "inodes" } else { "avail" }.to_owned(),
-                eta_s: (full || no_inodes).then_some(0.0),
-                eta_lo_s: (full || no_inodes).then_some(0.0),
-                eta_hi_s: (full || no_inodes).then_some(0.0),
+                full: matches!(forecast.outcome, Outcome::Full { .. }),
+                limit: forecast.limit.to_string(),
+                eta_s: forecast.outcome.eta_s(),
+                eta_lo_s: interval.map(|(earliest, _)| earliest),
+                eta_hi_s: interval.map(|(_, latest)| latest),
             }
         })
         .collect();
     rows.sort_by(|a, b| {
-        let danger = |v: &Volume| (!v.full, -v.growth_bytes_per_s.max(0.0), v.avail_bytes);
-        danger(a)
-            .partial_cmp(&danger(b))
-            .unwrap_or(std::cmp::Ordering::Equal)
+        // Full first, then what will be full soonest, then what grows fastest.
+        let eta = |v: &Volume| v.eta_s.unwrap_or(f64::INFINITY);
+        b.full
+            .cmp(&a.full)
+            .then_with(|| eta(a).total_cmp(&eta(b)))
+            .then_with(|| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+            .then_with(|| a.avail_bytes.cmp(&b.avail_bytes))
             .then_with(|| a.mount_point.cmp(&b.mount_point))
     });
     rows

@@ -64,7 +64,9 @@ fn main() -> anyhow::Result<()> {
         .copied()
         .filter(|s| args.shape.as_deref().is_none_or(|want| want == *s))
         .collect();
-    println!("| method | lead | kept | kept all | err 60/10/1 | misses | false4h | false30m | false any | flips4h | 30m | any | cover |");
+    println!(
+        "| method | lead | kept | kept all | err 60/10/1 | misses | false4h | false30m | false any | flips4h | 30m | any | cover |"
+    );
     for (m, (name, _)) in anchors::all().iter().enumerate() {
         if args.method.as_deref().is_some_and(|want| want != *name) {
             continue;

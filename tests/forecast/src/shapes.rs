@@ -236,7 +236,11 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
         }
         "accelerating" => {
             let slow = s.rng.chance(0.5);
-            let length = if slow { s.rng.scale(5.0 * HOUR, 2.0 * DAY) } else { s.rng.scale(600.0, 2.0 * HOUR) };
+            let length = if slow {
+                s.rng.scale(5.0 * HOUR, 2.0 * DAY)
+            } else {
+                s.rng.scale(600.0, 2.0 * HOUR)
+            };
             if slow {
                 s.dt = s.rng.pick(SLOW);
             }
@@ -264,7 +268,9 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             let rate = s.room() / (period * s.rng.scale(12.0, 120.0)) / duty;
             s.onset = period;
             let phase = s.rng.range(0.0, period);
-            s.until_full(DAY, |t, r| if (t + phase) % period < duty * period { rate * r.range(0.8, 1.2) } else { 0.0 });
+            s.until_full(DAY, |t, r| {
+                if (t + phase) % period < duty * period { rate * r.range(0.8, 1.2) } else { 0.0 }
+            });
         }
         "hourly-backup" => {
             s.dt = s.rng.pick(&[10.0, 30.0, 60.0]);
@@ -273,7 +279,9 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             let bytes = s.room() / s.rng.range(12.0, 60.0);
             s.onset = period * 2.0;
             let phase = s.rng.range(0.0, period);
-            s.until_full(20.0 * DAY, |t, r| if (t + phase) % period < takes { bytes / takes * r.range(0.8, 1.2) } else { 0.0 });
+            s.until_full(20.0 * DAY, |t, r| {
+                if (t + phase) % period < takes { bytes / takes * r.range(0.8, 1.2) } else { 0.0 }
+            });
         }
         "sawtooth" => {
             let period = s.dt * s.rng.range(30.0, 150.0);
@@ -422,7 +430,8 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
             let mut debt = 0.0;
             let growth = s.rng.range(0.2, 0.8);
             while !s.full && s.truth < 2000.0 {
-                let (span, rate) = (seconds * s.rng.range(0.5, 1.5), flush / seconds * s.rng.range(0.9, 1.1));
+                let (span, rate) =
+                    (seconds * s.rng.range(0.5, 1.5), flush / seconds * s.rng.range(0.9, 1.1));
                 s.run(span, rate);
                 debt += flush;
                 if debt > flush * s.rng.range(3.0, 8.0) {

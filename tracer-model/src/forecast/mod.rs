@@ -129,7 +129,11 @@ impl fmt::Display for Reason {
             Self::Stopped => f.write_str("it grew but has stopped"),
             Self::Shrinks => f.write_str("it gets emptier"),
             Self::Cleaned { at_bytes } => {
-                write!(f, "it was cleaned each time, last at {} in use", units::Units::Iec.bytes(*at_bytes))
+                write!(
+                    f,
+                    "it was cleaned each time, last at {} in use",
+                    units::Units::Iec.bytes(*at_bytes)
+                )
             }
             Self::Drained { ratio } => {
                 write!(f, "{:.0} % of what is written is freed again", ratio * 100.0)
@@ -282,8 +286,10 @@ impl Forecaster {
             .min_by(|a, b| rank(&a.1).total_cmp(&rank(&b.1)))
             .unwrap_or(&self.series[0]);
         let mut outcome = series.outcome();
-        if let (Outcome::DoesNotFill { reason: reason @ (Reason::NoTrend | Reason::Rests) }, Some(flow)) =
-            (&mut outcome, self.flow)
+        if let (
+            Outcome::DoesNotFill { reason: reason @ (Reason::NoTrend | Reason::Rests) },
+            Some(flow),
+        ) = (&mut outcome, self.flow)
             && flow[0] > 0.0
             && flow[1] >= 0.5 * flow[0]
         {
@@ -300,6 +306,7 @@ impl Forecaster {
     /// Memory held, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.series.iter().map(|(_, s)| size_of::<Series>() + s.bytes()).sum::<usize>()
+        size_of::<Self>()
+            + self.series.iter().map(|(_, s)| size_of::<Series>() + s.bytes()).sum::<usize>()
     }
 }

@@ -47,8 +47,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    pub(crate) const NEW: Self =
-        Self { epoch: 0, recent: [Seen::NOTHING; 3], past: Seen::NOTHING };
+    pub(crate) const NEW: Self = Self { epoch: 0, recent: [Seen::NOTHING; 3], past: Seen::NOTHING };
 
     /// Note that over the window of `length` ending at `t` the series rose by `rise`.
     pub(crate) fn see(&mut self, t: f64, length: f64, rise: f64) {

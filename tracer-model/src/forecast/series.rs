@@ -129,15 +129,16 @@ impl Series {
             self.again = Some((self.now, u));
         }
         self.risen[1] = self.risen[1].max(u);
-        let undone = self.due.is_some()
-            && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
+        let undone =
+            self.due.is_some() && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
         if undone {
             // The files whose growth it was are gone: as if nothing had been said.
             self.due = None;
             self.doubt_since = None;
             self.withdrawn = Some(self.now);
         }
-        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
+        let fast =
+            trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
@@ -166,8 +167,7 @@ impl Series {
                 self.risen = [u - t.rate * t.window, u];
             }
             self.news = t.new || (self.news && !over);
-            self.basis =
-                Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
+            self.basis = Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
         self.reason = reason;
         self.publish(policy, age, best.map(|b| b.0));
@@ -210,7 +210,8 @@ impl Series {
             self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
             self.clean_up = None;
         }
-        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some()) {
+        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some())
+        {
             // The series was shifted over what was freed at full: the level to come back to is there.
             let level = if self.full_since.is_some() { u - moved } else { u - moved };
             self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
@@ -281,8 +282,15 @@ impl Series {
         let (since, level) = self.again?;
         let window = self.now - since;
         let rate = (u - level) / window;
-        (window >= 2.0 * self.typical && rate > 0.0)
-            .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
+        (window >= 2.0 * self.typical && rate > 0.0).then_some(Trend {
+            rate,
+            mean: rate,
+            curve: 0.0,
+            doubt: 0.3,
+            window,
+            above: 0.0,
+            new: true,
+        })
     }
 
     /// Let the published estimate follow the new one, calmly.

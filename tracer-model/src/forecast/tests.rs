@@ -104,7 +104,9 @@ fn full_is_latched_until_space_is_back_and_a_refill_is_said() {
     // A few blocks that come and go are no space.
     rows.push(sample(300.0, 100 * GB, 100 * GB - 8192));
     assert_eq!(after(&rows).outcome.eta_s(), Some(0.0));
-    rows.extend((0..5).map(|i| sample(301.0 + f64::from(i), 100 * GB, 98 * GB + i as u64 * GB / 2)));
+    rows.extend(
+        (0..5).map(|i| sample(301.0 + f64::from(i), 100 * GB, 98 * GB + i as u64 * GB / 2)),
+    );
     let again = after(&rows);
     assert_eq!(again.limit, Limit::Avail);
     let Outcome::Full { since_s } = again.outcome else { panic!("{:?}", again.outcome) };
@@ -145,8 +147,10 @@ fn clock_steps_and_a_nap_change_nothing_that_matters() {
 
 #[test]
 fn growth_goes_on_over_a_gap_in_which_filltop_was_away() {
-    let rows: Vec<Sample> =
-        history((0..2000).map(|_| 3e7)).into_iter().filter(|r| !(400.0..1400.0).contains(&r.time_s)).collect();
+    let rows: Vec<Sample> = history((0..2000).map(|_| 3e7))
+        .into_iter()
+        .filter(|r| !(400.0..1400.0).contains(&r.time_s))
+        .collect();
     within(etas(&rows)[450], (100e9 - rows[450].used as f64) / 3e7, 1.1);
 }
 
@@ -203,14 +207,18 @@ fn a_restored_forecaster_goes_on() {
     for row in &rows[400..] {
         forecaster.push(row);
         restored.push(row);
-        within(restored.forecast().outcome.eta_s(), forecaster.forecast().outcome.eta_s().unwrap(), 1.000_001);
+        within(
+            restored.forecast().outcome.eta_s(),
+            forecaster.forecast().outcome.eta_s().unwrap(),
+            1.000_001,
+        );
     }
 }
 
 /// Increments of a history that only grows: steady, with noise, with pauses.
 fn growth() -> impl Strategy<Value = Vec<f64>> {
-    (1e6..5e8f64, 0.0..1.0f64, 1..40usize, 0.2..1.0f64, prop::collection::vec(0.0..1.0f64, 300)).prop_map(
-        |(rate, noise, period, duty, dice)| {
+    (1e6..5e8f64, 0.0..1.0f64, 1..40usize, 0.2..1.0f64, prop::collection::vec(0.0..1.0f64, 300))
+        .prop_map(|(rate, noise, period, duty, dice)| {
             dice.iter()
                 .enumerate()
                 .map(|(i, d)| {
@@ -218,8 +226,7 @@ fn growth() -> impl Strategy<Value = Vec<f64>> {
                     if on { (rate * (1.0 - noise + 2.0 * noise * d)).round() } else { 0.0 }
                 })
                 .collect()
-        },
-    )
+        })
 }
 
 /// Anything a file could hold.
@@ -228,7 +235,13 @@ fn anything() -> impl Strategy<Value = Vec<Sample>> {
     let time = prop_oneof![-1e3..1e6f64, any::<f64>(), Just(0.0), Just(f64::MAX)];
     prop::collection::vec((time, number(), number(), number()), 0..120).prop_map(|rows| {
         rows.into_iter()
-            .map(|(time_s, total, used, avail)| Sample { time_s, total, used, avail, ..Sample::default() })
+            .map(|(time_s, total, used, avail)| Sample {
+                time_s,
+                total,
+                used,
+                avail,
+                ..Sample::default()
+            })
             .collect()
     })
 }

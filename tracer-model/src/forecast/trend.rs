@@ -97,13 +97,7 @@ pub(crate) enum Ends {
 }
 
 /// Fit the peaks or lows over a window.
-pub(crate) fn slope(
-    history: &History,
-    now: f64,
-    u: f64,
-    window: f64,
-    ends: Ends,
-) -> Option<Slope> {
+pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends) -> Option<Slope> {
     let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
     let line = |ends: Ends| {
@@ -118,9 +112,8 @@ pub(crate) fn slope(
     }
     let count = n as f64;
     let (mx, my) = points().fold((0.0, 0.0), |a, p| (a.0 + p.0 / count, a.1 + p.1 / count));
-    let (sxx, sxy) = points().fold((0.0, 0.0), |a, p| {
-        (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my))
-    });
+    let (sxx, sxy) = points()
+        .fold((0.0, 0.0), |a, p| (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my)));
     let rate = sxy / sxx;
     let left = |p: (f64, f64)| p.1 - my - rate * (p.0 - mx);
     let rss: f64 = points().map(|p| left(p).powi(2)).sum();
@@ -295,7 +288,15 @@ pub(crate) fn usual(
     (first..SCALES)
         .map_while(seen)
         .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
+        .then_some(Trend {
+            rate,
+            mean: rate,
+            curve: 0.0,
+            doubt: 0.3,
+            window: run,
+            above: 0.0,
+            new: false,
+        })
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.

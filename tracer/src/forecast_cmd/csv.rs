@@ -26,11 +26,18 @@ impl<R: BufRead> Rows<R> {
         let Some(header) = rows.text()? else {
             bail!("{} is empty: expected a header line {}", rows.name, COLUMNS.join(","));
         };
-        let cells: Vec<&str> =
-            header.trim_start_matches('\u{feff}').split(',').map(|c| c.trim().trim_matches('"')).collect();
+        let cells: Vec<&str> = header
+            .trim_start_matches('\u{feff}')
+            .split(',')
+            .map(|c| c.trim().trim_matches('"'))
+            .collect();
         for (place, column) in rows.places.iter_mut().zip(COLUMNS) {
             *place = cells.iter().position(|c| *c == column).with_context(|| {
-                format!("{}: no column {column} in its first line, expected {}", rows.name, COLUMNS.join(","))
+                format!(
+                    "{}: no column {column} in its first line, expected {}",
+                    rows.name,
+                    COLUMNS.join(",")
+                )
             })?;
         }
         Ok(rows)
@@ -65,7 +72,8 @@ impl<R: BufRead> Rows<R> {
                 .get(self.places[i])
                 .with_context(|| format!("{}:{}: no {name} in this line", self.name, self.line))?;
             let wrong = || {
-                let what = if i == 0 { "a finite number" } else { "a number of bytes from 0 to 2^64" };
+                let what =
+                    if i == 0 { "a finite number" } else { "a number of bytes from 0 to 2^64" };
                 format!("{}:{}: {name} is {text:?}, expected {what}", self.name, self.line)
             };
             let value: f64 = text.parse().ok().with_context(wrong)?;

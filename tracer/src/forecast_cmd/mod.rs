@@ -63,11 +63,12 @@ pub fn run(args: &ForecastArgs) -> Result<()> {
     let input: Box<dyn BufRead> = if from_stdin {
         Box::new(io::stdin().lock())
     } else {
-        let file = File::open(&args.csv)
-            .with_context(|| format!("cannot read {}", args.csv.display()))?;
+        let file =
+            File::open(&args.csv).with_context(|| format!("cannot read {}", args.csv.display()))?;
         Box::new(BufReader::with_capacity(1 << 20, file))
     };
-    let name = if from_stdin { "standard input".to_owned() } else { args.csv.display().to_string() };
+    let name =
+        if from_stdin { "standard input".to_owned() } else { args.csv.display().to_string() };
     let out = io::stdout().lock();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // A live feed is answered row by row.

@@ -133,7 +133,8 @@ pub(super) fn svg(story: &Story) -> String {
     let x = |t: f64| LEFT + axes.x(t, W);
     let y = |bytes: f64| TOP + H - axes.y(bytes, H);
     let text = |s: &mut String, px: f64, py: f64, anchor: &str, words: &str| {
-        let _ = write!(s, "<text x=\"{px:.1}\" y=\"{py:.1}\" text-anchor=\"{anchor}\">{words}</text>");
+        let _ =
+            write!(s, "<text x=\"{px:.1}\" y=\"{py:.1}\" text-anchor=\"{anchor}\">{words}</text>");
     };
     let frame = |s: &mut String, top: f64| {
         let _ = write!(
@@ -151,7 +152,11 @@ pub(super) fn svg(story: &Story) -> String {
     for p in &points {
         let _ = write!(line, "{:.1},{:.1} ", x(p.time), y(p.avail as f64));
     }
-    let _ = write!(s, "<polyline points=\"{}\" fill=\"none\" stroke=\"#1f6fb4\" stroke-width=\"1.5\"/>", line.trim_end());
+    let _ = write!(
+        s,
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"#1f6fb4\" stroke-width=\"1.5\"/>",
+        line.trim_end()
+    );
     if let Some([lo, eta, hi]) = last.eta {
         let (nx, ny) = (x(axes.now), y(last.avail as f64));
         let _ = write!(
@@ -167,7 +172,13 @@ pub(super) fn svg(story: &Story) -> String {
     }
     estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));
     frame(&mut s, SECOND);
-    text(&mut s, LEFT, SECOND - 10.0, "start", "time to full as it was forecast, with its 80 % interval");
+    text(
+        &mut s,
+        LEFT,
+        SECOND - 10.0,
+        "start",
+        "time to full as it was forecast, with its 80 % interval",
+    );
     let ago = format!("{} ago", units::duration(axes.now - axes.start));
     for bottom in [TOP + H, SECOND + H] {
         text(&mut s, LEFT, bottom + 16.0, "start", &ago);
@@ -178,7 +189,12 @@ pub(super) fn svg(story: &Story) -> String {
 }
 
 /// The lower panel: a band from earliest to latest and a line for the likely time, from 1 s to a year.
-fn estimates(s: &mut String, axes: &Axes, points: &[Point], (left, top, w, h): (f64, f64, f64, f64)) {
+fn estimates(
+    s: &mut String,
+    axes: &Axes,
+    points: &[Point],
+    (left, top, w, h): (f64, f64, f64, f64),
+) {
     let most = points.iter().filter_map(|p| p.eta).map(|e| e[2]).fold(60.0, f64::max);
     let y = |eta: f64| top + h - (eta.max(1.0).ln() / most.ln()).clamp(0.0, 1.0) * h;
     let x = |t: f64| left + axes.x(t, w);

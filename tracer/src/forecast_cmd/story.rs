@@ -124,9 +124,8 @@ impl Story {
         match (eta, self.warned) {
             (Some(eta), None) if eta < SOON && !full => {
                 self.warned = Some((t, eta));
-                let [lo, hi] = [0, 1].map(|i| {
-                    forecast.outcome.interval_s().map(|v| if i == 0 { v.0 } else { v.1 })
-                });
+                let [lo, hi] = [0, 1]
+                    .map(|i| forecast.outcome.interval_s().map(|v| if i == 0 { v.0 } else { v.1 }));
                 let text = units::until_full(false, Some(eta), lo, hi);
                 self.event(t, &text);
             }
@@ -211,9 +210,7 @@ fn point(sample: &Sample, forecast: &Forecast) -> Point {
 
 /// A date where the history has dates, else the time since its start.
 fn moment(t: f64, first: f64) -> String {
-    let date = (t >= A_DATE)
-        .then(|| jiff::Timestamp::from_second(t as i64).ok())
-        .flatten();
+    let date = (t >= A_DATE).then(|| jiff::Timestamp::from_second(t as i64).ok()).flatten();
     match date {
         Some(date) => date.to_string(),
         None => format!("+{:<9}", units::duration((t - first).max(0.0))),
