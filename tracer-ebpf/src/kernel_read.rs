@@ -19,8 +19,14 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
 /// Filled in by the daemon before loading.
 #[unsafe(no_mangle)]
-pub static CONFIG: Config =
-    Config { slot_mask: 0, exit_has_group_dead: 0, has_task_btf: 1, pad: 0 };
+pub static CONFIG: Config = Config {
+    slot_mask: 0,
+    exit_has_group_dead: 0,
+    has_task_btf: 1,
+    has_xchg: 1,
+    reserve_has_count: 1,
+    pad: 0,
+};
 
 macro_rules! offset {
     ($field:ident) => {{

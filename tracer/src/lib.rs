@@ -8,6 +8,7 @@ pub mod collect;
 pub mod doctor;
 #[cfg(test)]
 mod fixtures;
+pub mod forecast_cmd;
 pub mod held;
 pub mod outputs;
 pub mod pipeline;

@@ -18,7 +18,7 @@ use crate::{
     },
     held::{self, HeldFiles},
     probes::{Tracer, TracerOptions, hooks},
-    snapshot::{self, Context, Window},
+    snapshot::{self, Context, VolumeState, Window},
 };
 
 /// How often the ring is emptied; it holds 4 MiB, some 40,000 names.
@@ -36,7 +36,9 @@ pub struct Pipeline {
     volumes: Vec<MountedVolume>,
     window: Window,
     window_start: Instant,
+    /// By device, at the start of the window and at the last look.
     space_at_start: HashMap<u32, Space>,
+    space_now: HashMap<u32, Space>,
     lost_total: u64,
     held: HeldFiles,
     held_at: Option<Instant>,
@@ -63,6 +65,7 @@ impl Pipeline {
             window: Window::default(),
             window_start: clock::instant(),
             space_at_start: HashMap::new(),
+            space_now: HashMap::new(),
             lost_total: 0,
             held: HeldFiles::default(),
             held_at: None,
@@ -94,6 +97,8 @@ impl Pipeline {
     /// What the kernel says about its maps.
     pub fn look(&mut self) -> anyhow::Result<()> {
         let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
+        // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
+        self.space_now = space_of(&self.volumes);
         // After the counts: whoever is counted was named before.
         self.poll();
         for (key, counters) in deltas.pairs {
@@ -129,8 +134,12 @@ impl Pipeline {
             .volumes
             .iter()
             .filter_map(|volume| {
-                let now = volume.space().filter(|space| space.total > 0)?;
-                Some((volume.clone(), self.space_at_start.get(&volume.dev).copied(), now))
+                Some(VolumeState {
+                    before: self.space_at_start.get(&volume.dev).copied(),
+                    now: *self.space_now.get(&volume.dev)?,
+                    space_traced: self.tracer.traces_space(&volume.fs_type),
+                    volume: volume.clone(),
+                })
             })
             .collect();
         let snapshot = snapshot::build(
@@ -163,8 +172,7 @@ impl Pipeline {
     fn begin_window(&mut self) {
         self.window = Window::default();
         self.window_start = clock::instant();
-        self.space_at_start =
-            self.volumes.iter().filter_map(|volume| Some((volume.dev, volume.space()?))).collect();
+        self.space_at_start = self.space_now.clone();
         for dropped in self.names.next_window() {
             self.collector.forget_name(&dropped);
         }
@@ -176,6 +184,11 @@ impl Pipeline {
             mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
         if volumes != self.volumes {
             self.volumes = volumes;
+            let space = space_of(&self.volumes);
+            self.space_now.retain(|dev, _| space.contains_key(dev));
+            for (dev, space) in space {
+                self.space_now.entry(dev).or_insert(space);
+            }
             let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
             self.tracer.mounts_changed(&types);
         }
@@ -189,4 +202,12 @@ impl Pipeline {
             self.held_at = Some(clock::instant());
         }
     }
+}
+
+/// statvfs of all volumes that have blocks, by device.
+fn space_of(volumes: &[MountedVolume]) -> HashMap<u32, Space> {
+    volumes
+        .iter()
+        .filter_map(|volume| Some((volume.dev, volume.space().filter(|space| space.total > 0)?)))
+        .collect()
 }

@@ -46,8 +46,8 @@ pub struct Context<'a> {
     pub interval_s: f64,
     /// The tracer's health; its `unattributed_bytes` is filled in here.
     pub backend: Backend,
-    /// Volumes with their space at the start of the window (if they were there) and at its end.
-    pub volumes: Vec<(MountedVolume, Option<Space>, Space)>,
+    /// All that are mounted.
+    pub volumes: Vec<VolumeState>,
     /// Deleted-but-open files.
     pub held: Vec<Held>,
     /// Where names come from.
@@ -56,6 +56,18 @@ pub struct Context<'a> {
     pub processes: &'a mut Processes,
     /// Where users come from.
     pub users: &'a Users,
+}
+
+/// A volume over one window.
+pub struct VolumeState {
+    /// What and where.
+    pub volume: MountedVolume,
+    /// Its space at the start of the window, if it was there.
+    pub before: Option<Space>,
+    /// Its space at the end of the window.
+    pub now: Space,
+    /// Are allocated and freed bytes counted here, or only written ones?
+    pub space_traced: bool,
 }
 
 /// Sums of one writer on one volume.
@@ -78,7 +90,7 @@ struct FileSum {
 pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     let mut writers: HashMap<(ProcKey, u32), WriterSum> = HashMap::new();
     let mut files: HashMap<FileKey, FileSum> = HashMap::new();
-    let devices: HashSet<u32> = context.volumes.iter().map(|(volume, ..)| volume.dev).collect();
+    let devices: HashSet<u32> = context.volumes.iter().map(|state| state.volume.dev).collect();
     for (pair, counters) in &window.pairs {
         if !devices.contains(&pair.dev) {
             continue;
@@ -104,27 +116,41 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
             };
         }
     }
-    let mut written_by_volume: HashMap<u32, u64> = HashMap::new();
+    let mut by_volume: HashMap<u32, Counters> = HashMap::new();
     for ((_, dev), sum) in &writers {
-        *written_by_volume.entry(*dev).or_default() += sum.counters.written;
+        by_volume.entry(*dev).or_default().add(&sum.counters);
     }
     context.backend.unattributed_bytes = window.other.written;
     let paths = path_rows(&files, &mut context);
     let dirs = directories(&paths, context.interval_s);
-    let writer_rows = writer_rows(&writers, &written_by_volume, &mut context);
+    let writer_rows = writer_rows(&writers, &by_volume, &mut context);
     Snapshot {
         schema: SCHEMA,
         host: context.host.to_owned(),
         taken_at: context.taken_at,
         interval_s: context.interval_s,
         victims: victims(&writer_rows),
-        volumes: volume_rows(&written_by_volume, &context),
+        volumes: volume_rows(&by_volume, &context),
         writers: writer_rows,
         dirs,
         paths: paths.into_iter().map(|(_, row)| row).collect(),
         held: context.held,
         backend: context.backend,
     }
+}
+
+/// Allocated − freed.
+fn signed_growth(sum: &Counters) -> i64 {
+    sum.allocated.cast_signed().wrapping_sub(sum.freed.cast_signed())
+}
+
+/// How much of the change of a volume's used space the counted growth accounts for, 0..1; `None`
+/// when it hardly moved: by less than a MiB, statvfs shows the filesystem's own housekeeping.
+fn explained(used_delta: i64, growth: i64) -> Option<f64> {
+    const HARDLY: u64 = 1 << 20;
+    let moved = used_delta.unsigned_abs();
+    (moved >= HARDLY)
+        .then(|| (1.0 - used_delta.abs_diff(growth) as f64 / moved as f64).clamp(0.0, 1.0))
 }
 
 fn per_second(bytes: f64, interval_s: f64) -> f64 {
@@ -139,14 +165,17 @@ fn lossless(path: &Path) -> String {
     sanitize::lossless(path.as_os_str().as_bytes())
 }
 
-fn volume_rows(written: &HashMap<u32, u64>, context: &Context<'_>) -> Vec<Volume> {
+fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volume> {
     let mut rows: Vec<Volume> = context
         .volumes
         .iter()
-        .map(|(volume, before, now)| {
+        .map(|VolumeState { volume, before, now, space_traced }| {
             let mount_point = mount_name(volume);
             let delta =
                 before.map_or(0, |before| now.used.cast_signed() - before.used.cast_signed());
+            let sum = sums.get(&volume.dev).copied().unwrap_or_default();
+            let growth = signed_growth(&sum);
+            let explained = before.filter(|_| *space_traced).and_then(|_| explained(delta, growth));
             let full = now.avail == 0;
             let no_inodes = now.inodes_total > 0 && now.inodes_free == 0;
             Volume {
@@ -167,12 +196,15 @@ fn volume_rows(written: &HashMap<u32, u64>, context: &Context<'_>) -> Vec<Volume
                     context.held.iter().filter(|h| h.volume == mount_point).map(|h| h.bytes).sum(),
                 ),
                 mount_point,
-                written_bytes: written.get(&volume.dev).copied().unwrap_or(0),
-                allocated_bytes: None,
-                freed_bytes: None,
+                written_bytes: sum.written,
+                allocated_bytes: space_traced.then_some(sum.allocated),
+                freed_bytes: space_traced.then_some(sum.freed),
                 used_delta_bytes: delta,
-                growth_bytes_per_s: per_second(delta as f64, context.interval_s),
-                explained: None,
+                growth_bytes_per_s: per_second(
+                    if *space_traced { growth as f64 } else { delta as f64 },
+                    context.interval_s,
+                ),
+                explained,
                 full: full || no_inodes,
                 limit: if no_inodes && !full { "inodes" } else { "avail" }.to_owned(),
                 eta_s: (full || no_inodes).then_some(0.0),
@@ -193,7 +225,7 @@ fn volume_rows(written: &HashMap<u32, u64>, context: &Context<'_>) -> Vec<Volume
 
 fn writer_rows(
     sums: &HashMap<(ProcKey, u32), WriterSum>,
-    written: &HashMap<u32, u64>,
+    by_volume: &HashMap<u32, Counters>,
     context: &mut Context<'_>,
 ) -> Vec<Writer> {
     let mut held: HashMap<(u32, &str), u64> = HashMap::new();
@@ -204,19 +236,28 @@ fn writer_rows(
     }
     let mut rows = Vec::with_capacity(sums.len());
     for ((proc, dev), sum) in sums {
-        let Some(volume) = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == *dev) else {
+        let Some(state) = context.volumes.iter().find(|state| state.volume.dev == *dev) else {
             continue;
         };
+        let volume = &state.volume;
         let process = context.processes.get(proc).clone();
         let exe = process.exe_path.clone().or_else(|| {
             let file = process.exe?;
             let within = context.names.within(&file)?;
-            let volume = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == file.dev);
-            Some(lossless(&volume.and_then(|v| v.host_path(&within.path)).unwrap_or(within.path)))
+            let state = context.volumes.iter().find(|state| state.volume.dev == file.dev);
+            let path = state.and_then(|state| state.volume.host_path(&within.path));
+            Some(lossless(&path.unwrap_or(within.path)))
         });
         let volume_name = mount_name(volume);
         let rate = per_second(sum.counters.written as f64, context.interval_s);
-        let total = written.get(dev).copied().unwrap_or(0);
+        let total = by_volume.get(dev).copied().unwrap_or_default();
+        let traced = state.space_traced;
+        // Growth where it is traced, written bytes elsewhere.
+        let (part, whole) = if traced {
+            (signed_growth(&sum.counters) as f64, signed_growth(&total) as f64)
+        } else {
+            (sum.counters.written as f64, total.written as f64)
+        };
         rows.push(Writer {
             pid: proc.tgid,
             start_time: clock::at_boottime(proc.start_ns),
@@ -230,11 +271,11 @@ fn writer_rows(
             held_bytes: Some(held.get(&(proc.tgid, volume_name.as_str())).copied().unwrap_or(0)),
             volume: volume_name,
             written_bytes: sum.counters.written,
-            allocated_bytes: None,
-            freed_bytes: None,
+            allocated_bytes: traced.then_some(sum.counters.allocated),
+            freed_bytes: traced.then_some(sum.counters.freed),
             written_bytes_per_s: rate,
-            growth_bytes_per_s: rate,
-            share: if total > 0 { sum.counters.written as f64 / total as f64 } else { 0.0 },
+            growth_bytes_per_s: per_second(part, context.interval_s),
+            share: if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 },
             files: sum.files.len() as u64,
             errors: sum.errors,
             fsync: None,
@@ -242,8 +283,9 @@ fn writer_rows(
         });
     }
     rows.sort_by(|a, b| {
-        b.written_bytes
-            .cmp(&a.written_bytes)
+        b.growth_bytes_per_s
+            .total_cmp(&a.growth_bytes_per_s)
+            .then_with(|| b.written_bytes.cmp(&a.written_bytes))
             .then_with(|| b.errors.total().cmp(&a.errors.total()))
             .then_with(|| a.pid.cmp(&b.pid))
     });
@@ -257,10 +299,10 @@ fn path_rows(
 ) -> Vec<(PathBuf, PathRow)> {
     let mut rows = Vec::with_capacity(files.len());
     for (key, sum) in files {
-        let Some(volume) = context.volumes.iter().map(|(v, ..)| v).find(|v| v.dev == key.dev)
-        else {
+        let Some(state) = context.volumes.iter().find(|state| state.volume.dev == key.dev) else {
             continue;
         };
+        let volume = &state.volume;
         let path = file_path(key, sum, volume, context.names);
         let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
         writers.sort_unstable();
@@ -272,8 +314,8 @@ fn path_rows(
             dev: format!("{}:{}", key.major(), key.minor()),
             ino: key.ino,
             written_bytes: sum.counters.written,
-            allocated_bytes: None,
-            freed_bytes: None,
+            allocated_bytes: state.space_traced.then_some(sum.counters.allocated),
+            freed_bytes: state.space_traced.then_some(sum.counters.freed),
             deleted: sum.counters.unlinked > 0 || context.names.was_unlinked(key),
             approximate: sum.counters.flags & slot_flags::APPROXIMATE != 0,
             writers,
@@ -305,22 +347,29 @@ fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut N
 
 /// The directories that the files are in.
 fn directories(paths: &[(PathBuf, PathRow)], interval_s: f64) -> Vec<Directory> {
-    let mut sums: BTreeMap<(&Path, &str), (u64, u64)> = BTreeMap::new();
+    #[derive(Default)]
+    struct Sum {
+        inflow: u64,
+        outflow: u64,
+        removed: u64,
+    }
+    let mut sums: BTreeMap<(&Path, &str), Sum> = BTreeMap::new();
     for (path, row) in paths {
         let sum = sums.entry((path.parent().unwrap_or(path), &row.volume)).or_default();
-        sum.0 += row.written_bytes;
-        sum.1 += u64::from(row.deleted);
+        sum.inflow += row.allocated_bytes.unwrap_or(row.written_bytes);
+        sum.outflow += row.freed_bytes.unwrap_or(0);
+        sum.removed += u64::from(row.deleted);
     }
     let mut rows: Vec<Directory> = sums
         .into_iter()
-        .map(|((path, volume), (written, removed))| Directory {
+        .map(|((path, volume), sum)| Directory {
             path: lossless(path),
             volume: volume.to_owned(),
-            inflow_bytes_per_s: per_second(written as f64, interval_s),
-            outflow_bytes_per_s: 0.0,
-            drain: None,
+            inflow_bytes_per_s: per_second(sum.inflow as f64, interval_s),
+            outflow_bytes_per_s: per_second(sum.outflow as f64, interval_s),
+            drain: (sum.inflow > 0).then(|| sum.outflow as f64 / sum.inflow as f64),
             files_created: None,
-            files_removed: Some(removed),
+            files_removed: Some(sum.removed),
         })
         .collect();
     rows.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
@@ -342,4 +391,19 @@ fn victims(writers: &[Writer]) -> Vec<Victim> {
         .collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.errors.total()));
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn explained_is_the_share_that_growth_accounts_for() {
+        let mib = 1 << 20;
+        assert_eq!(explained(100 * mib, 100 * mib), Some(1.0));
+        assert_eq!(explained(100 * mib, 99 * mib), Some(0.99));
+        assert_eq!(explained(-100 * mib, -150 * mib), Some(0.5));
+        assert_eq!(explained(10 * mib, -10 * mib), Some(0.0));
+        assert_eq!(explained(mib - 1, mib - 1), None);
+    }
 }

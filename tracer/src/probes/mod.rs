@@ -1,6 +1,7 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
 pub mod btf;
+mod gauges;
 pub mod hooks;
 mod ladder;
 pub mod preflight;
@@ -67,7 +68,8 @@ impl Tracer {
         }
         sys::lift_memlock_limit();
         let names = ladder::function_names();
-        let kernel_btf = KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names)?;
+        let kernel_btf =
+            KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names, &gauges::structs())?;
         let offsets = kernel_btf.offsets();
         check_offsets(&offsets)?;
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
@@ -102,6 +104,12 @@ impl Tracer {
     #[must_use]
     pub fn write_backend(&self) -> WriteBackend {
         self.ladder.write_backend()
+    }
+
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    #[must_use]
+    pub fn traces_space(&self, fs_type: &str) -> bool {
+        self.ladder.traces_space(fs_type)
     }
 
     /// One row per hook that was tried.
@@ -163,10 +171,13 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
 fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
     let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
+    let reserve = btf.arguments("btf_trace_ext4_da_reserve_space").map_or(2, |args| args.len());
     Config {
         slot_mask: slots_per_cpu - 1,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
+        has_xchg: u32::from(kernel_at_least(5, 12)),
+        reserve_has_count: u32::from(reserve >= 3),
         pad: 0,
     }
 }

@@ -1,0 +1,74 @@
+//! What each time scale has seen before: is the present growth news, or the usual?
+//!
+//! For windows of 2^(k/2) seconds the largest and smallest change ever seen over such a window is kept,
+//! apart from the last window itself. A backup of ten minutes that came before tells at the scale of
+//! seconds "seen before" and is only news once it has gone on for longer than it ever did.
+
+use serde::{Deserialize, Serialize};
+
+/// Half octaves from 2⁻⁴ s to 2²⁶ s (two years).
+pub(crate) const SCALES: usize = 61;
+/// What was seen fades by half in this many half-windows.
+const FADE: f64 = 16384.0;
+
+/// Length of scale `k` in seconds.
+pub(crate) fn length(k: usize) -> f64 {
+    (k as f64 / 2.0 - 4.0).exp2()
+}
+
+/// Largest and smallest change over one window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Seen {
+    most: f64,
+    least: f64,
+    any: bool,
+}
+
+impl Seen {
+    const NOTHING: Self = Self { most: 0.0, least: 0.0, any: false };
+
+    fn add(&mut self, rise: f64) {
+        if self.any {
+            self.most = self.most.max(rise);
+            self.least = self.least.min(rise);
+        } else {
+            *self = Self { most: rise, least: rise, any: true };
+        }
+    }
+}
+
+/// Memory of one scale. The last three half-windows are held back, so that what is compared with the
+/// past ended at least one window ago.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    epoch: i64,
+    recent: [Seen; 3],
+    past: Seen,
+}
+
+impl Scale {
+    pub(crate) const NEW: Self =
+        Self { epoch: 0, recent: [Seen::NOTHING; 3], past: Seen::NOTHING };
+
+    /// Note that over the window of `length` ending at `t` the series rose by `rise`.
+    pub(crate) fn see(&mut self, t: f64, length: f64, rise: f64) {
+        let epoch = (t / (length * 0.5)).floor() as i64;
+        for _ in 0..(epoch - self.epoch).clamp(0, 3) {
+            let gone = self.recent[2];
+            self.recent = [Seen::NOTHING, self.recent[0], self.recent[1]];
+            let fade = (-1.0 / FADE).exp2();
+            self.past.most *= fade;
+            if gone.any {
+                self.past.add(gone.most);
+                self.past.add(gone.least);
+            }
+        }
+        self.epoch = epoch;
+        self.recent[0].add(rise);
+    }
+
+    /// Largest and smallest change seen before this window, if any was.
+    pub(crate) fn before(&self) -> Option<(f64, f64)> {
+        self.past.any.then_some((self.past.most, self.past.least))
+    }
+}

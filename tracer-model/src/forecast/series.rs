@@ -1,0 +1,369 @@
+//! One limit's forecast: a series of what is taken, and the room that is left.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::History;
+use super::scales::{SCALES, Scale, length};
+use super::trend::{self, Ends, Slope, Trend};
+use super::{Basis, Outcome, Policy, Reason, Refill};
+
+/// One look at one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Look {
+    pub(super) time_s: f64,
+    /// All there is, taken or not.
+    pub(super) size: u64,
+    pub(super) taken: u64,
+    pub(super) room: u64,
+}
+
+/// Share of the size that must be free again before a full volume is said to have space.
+const SPACE_AGAIN: f64 = 0.0005;
+/// A growth that gains is extrapolated this many times as far as it was seen to gain.
+const BEND_REACH: f64 = 4.0;
+/// After a false alarm, a trend must be this much surer.
+const BURNT: f64 = 1.5;
+/// Seconds (300 years) that no interval between looks and no estimate exceeds.
+const FOREVER: f64 = 1e10;
+/// Share of the history over which the published estimate settles on a new one within the band.
+const SETTLE: f64 = 0.02;
+/// Share of a trend's window over which its bend is averaged.
+const EVEN_OUT: f64 = 0.1;
+/// Share of the size that must go at once to be called a clean-up.
+const CLEANED: f64 = 0.0005;
+
+/// A clean-up whose space is not gone again yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct CleanUp {
+    /// Level before it.
+    level: f64,
+    freed: f64,
+    at: f64,
+}
+
+/// The state of one limit's forecast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Series {
+    history: History,
+    scales: Vec<Scale>,
+    /// Time that counts: seconds since the first look, without gaps in which nothing happened.
+    now: f64,
+    last: Option<Look>,
+    /// Usual interval between looks, seconds.
+    typical: f64,
+    /// Added to what is taken, so that the series has no jump when the volume itself changes.
+    shift: f64,
+    full_since: Option<f64>,
+    /// Start of what followed the last time it was full: time and level.
+    again: Option<(f64, f64)>,
+    /// When it will be full, in the time that counts: earliest, likely, latest.
+    due: Option<[f64; 3]>,
+    due_since: f64,
+    /// Level from which the growth that is published started, and the highest since.
+    risen: [f64; 2],
+    /// What is published began as a growth never seen before.
+    news: bool,
+    /// When an estimate was last withdrawn without a fill.
+    withdrawn: Option<f64>,
+    doubt_since: Option<f64>,
+    /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
+    bend: [f64; 2],
+    /// The volume's size has just changed.
+    resized: bool,
+    reason: Reason,
+    basis: Option<Basis>,
+    clean_up: Option<CleanUp>,
+    refill: Option<Refill>,
+}
+
+impl Series {
+    pub(super) fn new() -> Self {
+        Self {
+            history: History::default(),
+            scales: vec![Scale::NEW; SCALES],
+            now: 0.0,
+            last: None,
+            typical: 0.0,
+            shift: 0.0,
+            full_since: None,
+            again: None,
+            due: None,
+            due_since: 0.0,
+            risen: [0.0; 2],
+            news: false,
+            withdrawn: None,
+            doubt_since: None,
+            bend: [1.0, 0.0],
+            resized: false,
+            reason: Reason::Learning,
+            basis: None,
+            clean_up: None,
+            refill: None,
+        }
+    }
+
+    /// Take in the next look.
+    pub(super) fn push(&mut self, policy: &Policy, look: Look) {
+        let moved = self.advance(&look);
+        let u = look.taken as f64 + self.shift;
+        self.history.push(self.now, u);
+        self.clean_ups(&look, u, moved);
+        self.last = Some(look);
+        let at = trend::levels(&self.history, self.now);
+        let age = self.now - self.history.start().unwrap_or(self.now);
+        for (k, (scale, past)) in self.scales.iter_mut().zip(&at).enumerate() {
+            let d = length(k);
+            if let Some(past) = past
+                && d <= age
+            {
+                scale.see(self.now, d, u - past);
+            }
+        }
+        let back = SPACE_AGAIN * look.size as f64;
+        if look.room == 0 || (self.full_since.is_some() && (look.room as f64) < back) {
+            self.full_since.get_or_insert(look.time_s);
+            return;
+        }
+        if self.full_since.take().is_some() {
+            self.due = None;
+            self.again = Some((self.now, u));
+        }
+        self.risen[1] = self.risen[1].max(u);
+        let undone = self.due.is_some()
+            && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
+        if undone {
+            // The files whose growth it was are gone: as if nothing had been said.
+            self.due = None;
+            self.doubt_since = None;
+            self.withdrawn = Some(self.now);
+        }
+        let fast = trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
+        let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
+        let fast = fast.filter(|t| t.doubt < unsure);
+        // What was said of a runaway that is over must be true of the whole history to stand.
+        let over = self.news && fast.is_none();
+        let burnt = self.withdrawn.is_some_and(|at| self.now < 1.5 * at);
+        let sure = policy.sure
+            * match (self.due.is_some() && !over, burnt) {
+                (true, _) => 0.5,
+                (false, false) => 1.0,
+                (false, true) => BURNT,
+            };
+        let (slow, reason) = self.steady(policy, sure, u, age);
+        let slow = slow.map(|t| self.bent(t));
+        let again = self.refilling(u);
+        let room = look.room as f64;
+        let burst = trend::usual(&self.scales, &at, u, room, self.typical);
+        // What is published is not withdrawn for a doubt that would have been too small to begin with.
+        let far = policy.reach * if self.due.is_some() { 2.0 } else { 1.0 };
+        let best = [fast, slow, again, burst]
+            .into_iter()
+            .flatten()
+            .filter_map(|t| Some((reach(far, &t, room)?, t)))
+            .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
+        if let Some((_, t)) = best {
+            if self.due.is_none() {
+                self.risen = [u - t.rate * t.window, u];
+            }
+            self.news = t.new || (self.news && !over);
+            self.basis =
+                Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
+        }
+        self.reason = reason;
+        self.publish(policy, age, best.map(|b| b.0));
+    }
+
+    /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
+    /// is taken.
+    fn advance(&mut self, look: &Look) -> f64 {
+        let Some(last) = self.last else { return 0.0 };
+        let mut dt = look.time_s - last.time_s;
+        if !(dt > 0.0 && dt < FOREVER) {
+            dt = self.typical;
+        }
+        let moved = look.taken as f64 - last.taken as f64;
+        if look.size != last.size {
+            // Enlarged, shrunk or another volume: what is taken there is not growth.
+            self.shift -= moved;
+            self.due = None;
+            self.resized = true;
+        } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < 0.3 * self.rate() * dt {
+            // The writer slept with the machine, or the clock was set: time that does not count.
+            dt = self.typical;
+        }
+        if self.full_since.is_some() && moved < 0.0 {
+            self.shift -= moved;
+        }
+        self.typical = if self.typical == 0.0 {
+            dt
+        } else {
+            self.typical + 0.1 * (dt.min(8.0 * self.typical) - self.typical)
+        };
+        self.now += dt;
+        moved
+    }
+
+    fn clean_ups(&mut self, look: &Look, u: f64, moved: f64) {
+        if let Some(c) = self.clean_up
+            && u >= c.level - 0.02 * c.freed
+        {
+            self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
+            self.clean_up = None;
+        }
+        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some()) {
+            // The series was shifted over what was freed at full: the level to come back to is there.
+            let level = if self.full_since.is_some() { u - moved } else { u - moved };
+            self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
+        }
+    }
+
+    /// Growth that the published estimate stands for, bytes a second.
+    fn rate(&self) -> f64 {
+        match (self.due, self.last) {
+            (Some(due), Some(last)) => last.room as f64 / (due[1] - self.now).max(self.typical),
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// The trend of the whole history, or why there is none: of its peaks, else of its lows.
+    fn steady(&self, policy: &Policy, sure: f64, u: f64, age: f64) -> (Option<Trend>, Reason) {
+        if age < 8.0 * self.typical {
+            return (None, Reason::Learning);
+        }
+        let mut why = Reason::Learning;
+        for ends in [Ends::Peaks, Ends::Lows] {
+            let Some(fit) = trend::slope(&self.history, self.now, u, age, ends) else { continue };
+            if fit.mean > 0.0 && fit.stopped {
+                return (None, Reason::Stopped);
+            }
+            if fit.mean > 0.0 && fit.mean > sure * fit.error {
+                let trend = Trend {
+                    rate: fit.rate,
+                    mean: fit.mean,
+                    curve: fit.curve,
+                    doubt: fit.error / fit.mean,
+                    window: age,
+                    above: fit.above,
+                    new: false,
+                };
+                return (Some(trend), Reason::TooFar);
+            }
+            if ends == Ends::Peaks {
+                why = self.why_not(policy, u, age, &fit);
+            }
+        }
+        (None, why)
+    }
+
+    /// A trend whose bend comes and goes with the noise bends by its average.
+    fn bent(&mut self, t: Trend) -> Trend {
+        let weight = (self.typical / (EVEN_OUT * t.window)).min(1.0);
+        for (even, new) in self.bend.iter_mut().zip([t.rate / t.mean, t.curve / t.mean]) {
+            *even += weight * (new - *even);
+        }
+        Trend { rate: t.mean * self.bend[0], curve: t.mean * self.bend[1], ..t }
+    }
+
+    fn why_not(&self, policy: &Policy, u: f64, age: f64, fit: &Slope) -> Reason {
+        if fit.above > 0.0 {
+            Reason::Cleaned { at_bytes: (u + fit.above - self.shift).max(0.0) as u64 }
+        } else if fit.mean < -policy.sure * fit.error {
+            Reason::Shrinks
+        } else if fit.mean.abs() * age < 1e-4 * self.last.map_or(0.0, |l| l.room as f64) {
+            Reason::Rests
+        } else {
+            Reason::NoTrend
+        }
+    }
+
+    /// After it was full once, growth is believed at once.
+    fn refilling(&self, u: f64) -> Option<Trend> {
+        let (since, level) = self.again?;
+        let window = self.now - since;
+        let rate = (u - level) / window;
+        (window >= 2.0 * self.typical && rate > 0.0)
+            .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window, above: 0.0, new: true })
+    }
+
+    /// Let the published estimate follow the new one, calmly.
+    fn publish(&mut self, policy: &Policy, age: f64, new: Option<[f64; 3]>) {
+        let now = self.now;
+        match new {
+            Some(new) => {
+                self.doubt_since = None;
+                let hold = policy.hold;
+                let old = self.due;
+                if old.is_none() {
+                    self.due_since = now;
+                }
+                let weight = (self.typical / (SETTLE * age)).min(1.0);
+                // Starting from "never" keeps the order of any two histories: what was later stays
+                // later, whichever is believed first. A new size changes that for both.
+                let resized = std::mem::take(&mut self.resized);
+                let due = std::array::from_fn(|i| {
+                    let want = now + new[i];
+                    match old {
+                        None if resized => want,
+                        old => old
+                            .map_or(f64::INFINITY, |o| o[i] + weight * (want - o[i]))
+                            .clamp(now + new[i] / policy.lag, now + new[i] * hold),
+                    }
+                });
+                self.due = Some(due);
+            }
+            None => {
+                if self.due.is_some() {
+                    let since = *self.doubt_since.get_or_insert(now);
+                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
+                    if now - since >= patience {
+                        self.due = None;
+                        self.withdrawn = Some(now);
+                        self.doubt_since = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is to be expected now.
+    pub(super) fn outcome(&self) -> Outcome {
+        if let Some(since_s) = self.full_since {
+            return Outcome::Full { since_s };
+        }
+        match self.due {
+            Some(due) => {
+                let [lo_s, eta_s, hi_s] = due.map(|d| (d - self.now).max(0.0));
+                Outcome::Fills { lo_s, eta_s, hi_s }
+            }
+            None => Outcome::DoesNotFill { reason: self.reason },
+        }
+    }
+
+    /// Memory held, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+    }
+
+    pub(super) fn basis(&self) -> Option<Basis> {
+        self.basis.filter(|_| self.due.is_some() && self.full_since.is_none())
+    }
+
+    pub(super) fn refill(&self) -> Option<Refill> {
+        self.refill
+    }
+}
+
+/// Seconds to full if a trend goes on: earliest, likely, latest; `None` past what it can tell.
+fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
+    let room = (room - t.above).max(0.02 * room);
+    let eta = 2.0 * room / (t.rate + (t.rate * t.rate + 4.0 * t.curve * room).sqrt());
+    // A bend is followed less far than a line.
+    if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
+        return None;
+    }
+    if eta > FOREVER {
+        return None;
+    }
+    let doubt = 1.25 + 1.3 * t.doubt.min(10.0);
+    Some([eta / doubt, eta, eta * doubt])
+}

@@ -1,0 +1,325 @@
+//! From a history to a growth that can be trusted, and how far.
+
+use super::history::History;
+use super::scales::{SCALES, Scale, length};
+
+/// Blocks a window is cut into for its slope.
+const BLOCKS: usize = 16;
+
+/// A growth that was found in a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Trend {
+    /// Bytes a second, above 0.
+    pub(crate) rate: f64,
+    /// The same, straight through the window.
+    pub(crate) mean: f64,
+    /// Half of what the rate gains each second, bytes/s², 0 or more.
+    pub(crate) curve: f64,
+    /// Standard error of the rate relative to it.
+    pub(crate) doubt: f64,
+    /// Length of the window it rests on, seconds.
+    pub(crate) window: f64,
+    /// The series' peak level to extrapolate from, above its present value.
+    pub(crate) above: f64,
+    /// True for a growth that was never seen before at its scale.
+    pub(crate) new: bool,
+}
+
+/// Values of the series at the grid of scales, `None` past the start.
+pub(crate) fn levels(history: &History, now: f64) -> [Option<f64>; SCALES] {
+    let mut at = [None; SCALES];
+    let mut k = 0;
+    let mut newer: Option<(f64, f64)> = None;
+    for run in history.runs() {
+        for end in [1, 0] {
+            let (t, u) = (run.t[end], run.u[end]);
+            while k < SCALES && now - length(k) >= t {
+                let want = now - length(k);
+                at[k] = Some(match newer {
+                    Some((t1, u1)) if t1 > t => u + (u1 - u) * ((want - t) / (t1 - t)),
+                    _ => u,
+                });
+                k += 1;
+            }
+            newer = Some((t, u));
+        }
+        if k == SCALES {
+            break;
+        }
+    }
+    at
+}
+
+/// Largest and smallest value in each of [`BLOCKS`] equal parts of the last `window`, oldest first.
+fn blocks(history: &History, now: f64, window: f64) -> [Option<(f64, f64)>; BLOCKS] {
+    let mut out: [Option<(f64, f64)>; BLOCKS] = [None; BLOCKS];
+    let per = window / BLOCKS as f64;
+    for run in history.runs() {
+        let age = now - (run.t[0] + run.t[1]) * 0.5;
+        let back = (age / per) as usize;
+        if back >= BLOCKS {
+            break;
+        }
+        let cell = &mut out[BLOCKS - 1 - back];
+        *cell = Some(match *cell {
+            Some((max, min)) => (max.max(run.max), min.min(run.min)),
+            None => (run.max, run.min),
+        });
+    }
+    out
+}
+
+/// The peaks of a window, fitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slope {
+    /// Straight through the window, bytes a second, with its standard error.
+    pub(crate) mean: f64,
+    pub(crate) error: f64,
+    /// At the window's end, where the growth bends; else the mean.
+    pub(crate) rate: f64,
+    pub(crate) curve: f64,
+    /// The peaks have come to rest for longer than they ever paused before.
+    pub(crate) stopped: bool,
+    /// How far the peaks stand above the present value, where the series is known to come back to them.
+    pub(crate) above: f64,
+}
+
+/// A bend is believed from this many standard errors on.
+const BENDS: f64 = 4.0;
+
+/// Which ends of the blocks are fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// What hits the limit first.
+    Peaks,
+    /// What is left between the peaks: a single spike cannot hide a growth there.
+    Lows,
+}
+
+/// Fit the peaks or lows over a window.
+pub(crate) fn slope(
+    history: &History,
+    now: f64,
+    u: f64,
+    window: f64,
+    ends: Ends,
+) -> Option<Slope> {
+    let cells = blocks(history, now, window);
+    let per = window / BLOCKS as f64;
+    let line = |ends: Ends| {
+        cells.iter().enumerate().filter_map(move |(i, c)| {
+            c.map(|c| (i as f64 * per, if ends == Ends::Peaks { c.0 } else { c.1 }))
+        })
+    };
+    let points = || line(ends);
+    let n = points().count();
+    if n < 4 {
+        return None;
+    }
+    let count = n as f64;
+    let (mx, my) = points().fold((0.0, 0.0), |a, p| (a.0 + p.0 / count, a.1 + p.1 / count));
+    let (sxx, sxy) = points().fold((0.0, 0.0), |a, p| {
+        (a.0 + (p.0 - mx) * (p.0 - mx), a.1 + (p.0 - mx) * (p.1 - my))
+    });
+    let rate = sxy / sxx;
+    let left = |p: (f64, f64)| p.1 - my - rate * (p.0 - mx);
+    let rss: f64 = points().map(|p| left(p).powi(2)).sum();
+    let white = (rss / (count - 2.0) / sxx).sqrt();
+    let (end_rate, curve) = bend(points, left, (mx, sxx, rss), rate, window);
+    // Growth in one jump is one event, however straight the rest: the increments' own scatter.
+    let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
+    let mean = steps().sum::<f64>() / (count - 1.0);
+    let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
+    let jumpy = (var / (count - 1.0)).sqrt();
+    let error = white.max(0.5 * jumpy);
+    // Peaks count only if the series has come back from such a depth before.
+    let (mut top, mut deepest) = (f64::MIN, 0.0f64);
+    for (i, cell) in cells.iter().enumerate() {
+        let Some((max, min)) = *cell else { continue };
+        let back = cells[i + 1..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
+        deepest = deepest.max((top.max(max) - min).min(back - min));
+        top = top.max(max);
+    }
+    let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
+    let little = 0.05 * rate * window;
+    let stopped = rested(line(Ends::Peaks), little) && rested(line(Ends::Lows), little);
+    let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, above };
+    if ends == Ends::Lows {
+        return Some(Slope { above: 0.0, ..slope });
+    }
+    if above <= 1.3 * deepest {
+        return Some(slope);
+    }
+    // Most of the growth was taken back as never before: its slope is history.
+    (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
+}
+
+/// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
+/// long.
+fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
+    let (mut edge, mut rises, mut pause, mut longest) = (f64::MIN, 0, 0, 0);
+    for (_, peak) in points {
+        if peak - edge > little {
+            edge = peak;
+            rises += 1;
+            // The first point is no rise, and what was before the first rise no pause of it.
+            if rises > 2 {
+                longest = longest.max(pause);
+            }
+            pause = 0;
+        } else {
+            pause += 1;
+        }
+    }
+    pause >= 4 && pause > 2 * longest
+}
+
+/// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
+fn bend<I: Iterator<Item = (f64, f64)>>(
+    points: impl Fn() -> I,
+    left: impl Fn((f64, f64)) -> f64,
+    (mx, sxx, rss): (f64, f64, f64),
+    rate: f64,
+    window: f64,
+) -> (f64, f64) {
+    let count = points().count() as f64;
+    if count < 8.0 {
+        return (rate, 0.0);
+    }
+    // x² without what is straight in it.
+    let (s2, s3) = points().fold((0.0, 0.0), |a, p| {
+        let x = p.0 - mx;
+        (a.0 + x * x / count, a.1 + x * x * x)
+    });
+    let tilt = s3 / sxx;
+    let q = |x: f64| x * x - s2 - tilt * x;
+    let (sqq, sqe) = points().fold((0.0, 0.0), |a, p| {
+        let v = q(p.0 - mx);
+        (a.0 + v * v, a.1 + v * left(p))
+    });
+    let curve = sqe / sqq;
+    let error = ((rss - curve * sqe).max(0.0) / (count - 3.0) / sqq).sqrt();
+    if curve.abs() <= BENDS * error {
+        return (rate, 0.0);
+    }
+    if curve > 0.0 && !gathers(&points) {
+        return (rate, 0.0);
+    }
+    let at_end = (rate + curve * (2.0 * (window - mx) - tilt)).clamp(0.3 * rate, 4.0 * rate.abs());
+    // Believed by degrees, so that the estimate does not jump.
+    let trust = (curve.abs() / (BENDS * error) - 1.0).min(1.0);
+    (rate + trust * (at_end - rate), trust * curve.max(0.0))
+}
+
+/// Whether growth gains all along the window: rates of its fifths. One kink, where something began,
+/// bends a fit just as much but goes on straight.
+fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
+    let mut rates = [0.0; 5];
+    let mut count = 0;
+    for (i, (a, b)) in points().zip(points().skip(1)).enumerate() {
+        rates[(i / 3).min(4)] += b.1 - a.1;
+        count += 1;
+    }
+    let gain = rates[4] - rates[0];
+    count == BLOCKS - 1
+        && rates.windows(2).enumerate().all(|(i, r)| {
+            let least = if i == 0 { -0.05 } else { 0.05 };
+            r[1] - r[0] >= least * gain
+        })
+}
+
+/// The growth that is news: faster than at any time before, over its own length.
+pub(crate) fn runaway(
+    history: &History,
+    scales: &[Scale],
+    at: &[Option<f64>; SCALES],
+    now: f64,
+    u: f64,
+    (age, typical): (f64, f64),
+) -> Option<Trend> {
+    let mut best: Option<(f64, f64)> = None;
+    for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
+        let d = length(k);
+        if d < 1.9 * typical || k < 2 {
+            continue;
+        }
+        let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
+        let rise = u - past;
+        // The shorter the memory of a scale, the less "never before" means.
+        let margin = 2.0 + 4.0 * d / age;
+        let half = at[k - 2].map_or(0.0, |past| u - past);
+        let steady = (0.25..0.85).contains(&(half / rise));
+        if rise > margin * most.max(0.0) && rise > 0.0 && steady {
+            let rate = rise / d;
+            if best.is_none_or(|b| rate > b.0) {
+                best = Some((rate, d));
+            }
+        }
+    }
+    let (rate, window) = best?;
+    if ended(history, now, u, window, rate * window, typical) {
+        return None;
+    }
+    let fit = slope(history, now, u, window, Ends::Peaks);
+    let doubt = fit.map_or(0.4, |f| f.error / f.mean.abs().max(rate * 0.1));
+    // The bend of a window that begins before the growth did says nothing.
+    Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
+}
+
+/// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
+pub(crate) fn usual(
+    scales: &[Scale],
+    at: &[Option<f64>; SCALES],
+    u: f64,
+    room: f64,
+    typical: f64,
+) -> Option<Trend> {
+    let seen = |k: usize| Some((length(k), u - at[k]?, scales[k].before()?.0));
+    let first = (0..SCALES).find(|k| length(*k) >= 3.0 * typical)?;
+    let (d, rise, most) = seen(first)?;
+    if rise < 0.3 * most || rise <= 0.0 {
+        return None;
+    }
+    let rate = rise / d;
+    // How long it has gone on like this, and whether all along.
+    let last = (first..SCALES)
+        .take_while(|k| seen(*k).is_some_and(|(d, rise, _)| rise >= 0.6 * rate * d))
+        .last()?;
+    let (run, risen, _) = seen(last)?;
+    let half = seen(last.checked_sub(2)?)?.1;
+    if run < 5.0 * typical || !(0.25..0.85).contains(&(half / risen)) {
+        return None;
+    }
+    let rate = risen / run;
+    let need = run + room / rate;
+    (first..SCALES)
+        .map_while(seen)
+        .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
+        .then_some(Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false })
+}
+
+/// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
+fn ended(history: &History, now: f64, u: f64, window: f64, rise: f64, typical: f64) -> bool {
+    let little = 0.05 * rise;
+    let mut edge = (now, u);
+    let mut rest = None;
+    let mut longest = 0.0f64;
+    for run in history.runs() {
+        if now - run.t[0] > window {
+            break;
+        }
+        for end in [1, 0] {
+            let (t, v) = (run.t[end], run.u[end]);
+            if edge.1 - v > little {
+                let quiet = edge.0 - t;
+                if rest.is_none() {
+                    rest = Some(quiet);
+                } else {
+                    longest = longest.max(quiet);
+                }
+                edge = (t, v);
+            }
+        }
+    }
+    rest.is_none_or(|r| r > 4.0 * typical && r > 2.0 * longest && r > 0.15 * window)
+}

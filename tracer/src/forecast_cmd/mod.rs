@@ -1,0 +1,140 @@
+//! `filltop forecast`: a recorded history through the forecaster, each row seeing only the past.
+
+mod csv;
+mod plot;
+mod story;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use tracer_model::forecast::{Forecaster, Outcome, Policy, Reason, Refill, Sample};
+
+/// When will it be full? Replay a volume's history through filltop's forecaster.
+///
+/// Each row is judged by what came before it alone, as the live program would have.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  filltop forecast --csv history.csv
+  filltop forecast --csv history.csv --json | jq 'select(.eta_s != null and .eta_s < 14400)'
+  filltop forecast --csv history.csv --plot
+  filltop forecast --csv history.csv --plot=history.svg
+  filltop forecast --csv - < history.csv
+
+The first line names the columns: time_s,total_bytes,used_bytes,avail_bytes (others are ignored).")]
+pub struct ForecastArgs {
+    /// The history, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub csv: PathBuf,
+    /// One JSON object per row instead of the summary
+    #[arg(long)]
+    pub json: bool,
+    /// Draw what was available and what is to come: in the terminal, or as an SVG file
+    #[arg(long, value_name = "FILE.svg", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub plot: Option<PathBuf>,
+}
+
+/// One row of `--json`. Seconds; `null` where it does not fill in the foreseeable future.
+#[derive(Serialize)]
+struct Line {
+    time_s: f64,
+    eta_s: Option<f64>,
+    eta_lo_s: Option<f64>,
+    eta_hi_s: Option<f64>,
+    full: bool,
+    limit: String,
+    reason: Option<Reason>,
+    refill: Option<Refill>,
+}
+
+/// Run the command; ends quietly when its reader goes away.
+///
+/// # Errors
+/// The file cannot be read or is not a history (one line that says where), or the SVG not written.
+pub fn run(args: &ForecastArgs) -> Result<()> {
+    let to_screen = args.plot.as_deref().is_some_and(|p| p.as_os_str() == "-");
+    ensure!(
+        !(args.json && to_screen),
+        "--json and --plot both write to standard output: give the plot a file, --plot=FILE.svg"
+    );
+    let from_stdin = args.csv.as_os_str() == "-";
+    let input: Box<dyn BufRead> = if from_stdin {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&args.csv)
+            .with_context(|| format!("cannot read {}", args.csv.display()))?;
+        Box::new(BufReader::with_capacity(1 << 20, file))
+    };
+    let name = if from_stdin { "standard input".to_owned() } else { args.csv.display().to_string() };
+    let out = io::stdout().lock();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A live feed is answered row by row.
+    let mut out = BufWriter::with_capacity(if from_stdin { 0 } else { 1 << 16 }, out);
+    let done = replay(input, name, args, colour, &mut out).and_then(|()| Ok(out.flush()?));
+    match done {
+        Err(e) if is_closed(&e) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn replay(
+    input: impl BufRead,
+    name: String,
+    args: &ForecastArgs,
+    colour: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let mut rows = csv::Rows::open(input, name.clone())?;
+    let mut forecaster = Forecaster::new(Policy::default());
+    let mut story = story::Story::new(name.clone());
+    while let Some(sample) = rows.next()? {
+        forecaster.push(&sample);
+        let forecast = forecaster.forecast();
+        if args.json {
+            serde_json::to_writer(&mut *out, &line(&sample, &forecast)).map_err(io::Error::from)?;
+            out.write_all(b"\n")?;
+        }
+        if !args.json || args.plot.is_some() {
+            story.add(&sample, forecast);
+        }
+    }
+    if args.json && args.plot.is_none() {
+        return Ok(());
+    }
+    ensure!(story.rows() > 0, "{name} has a header but no rows: nothing to forecast from");
+    if !args.json {
+        story.tell(out)?;
+    }
+    match &args.plot {
+        Some(file) if file.as_os_str() != "-" => std::fs::write(file, plot::svg(&story))
+            .with_context(|| format!("cannot write {}", file.display()))?,
+        Some(_) => plot::terminal(&story, colour, out)?,
+        None => {}
+    }
+    Ok(())
+}
+
+fn line(sample: &Sample, forecast: &tracer_model::forecast::Forecast) -> Line {
+    let interval = forecast.outcome.interval_s();
+    // Milliseconds are finer than any of this is known.
+    let round = |v: f64| (v * 1000.0).round() / 1000.0;
+    Line {
+        time_s: sample.time_s,
+        eta_s: forecast.outcome.eta_s().map(round),
+        eta_lo_s: interval.map(|i| round(i.0)),
+        eta_hi_s: interval.map(|i| round(i.1)),
+        full: matches!(forecast.outcome, Outcome::Full { .. }),
+        limit: forecast.limit.to_string(),
+        reason: match forecast.outcome {
+            Outcome::DoesNotFill { reason } => Some(reason),
+            _ => None,
+        },
+        refill: forecast.refill,
+    }
+}
