@@ -18,8 +18,10 @@ use super::Pipe;
 const ENTER: &[u8] = b"\x1b[?1049h";
 /// Presses, releases and the wheel, in the encoding without a limit of columns.
 const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
-/// Mouse off, plain style, cursor on, ordinary screen.
-const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l";
+/// Mouse off, plain style, our text away, cursor on, ordinary screen. The text is cleared for
+/// terminals without a second screen, and for tmux, which after a resize moves lines of the one screen
+/// into the other (seen with 3.3).
+const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[H\x1b[J\x1b[?25h\x1b[?1049l";
 /// How long a terminal that does not read may keep us when leaving; twice.
 const PATIENCE: Duration = Duration::from_millis(300);
 

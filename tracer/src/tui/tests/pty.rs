@@ -182,7 +182,10 @@ fn the_terminal_is_given_back() {
     let sent = session(&[], |keys| keys.try_send(key('q')).unwrap());
     assert!(sent.starts_with("\x1b[?1049h\x1b[?1000h\x1b[?1006h"), "{sent:?}");
     assert!(sent.contains("4 min (3–6)"), "{sent:?}");
-    assert!(sent.ends_with("\x1b[?1006l\x1b[?1000l\x1b[m\x1b[?25h\x1b[?1049l"), "{sent:?}");
+    assert!(
+        sent.ends_with("\x1b[?1006l\x1b[?1000l\x1b[m\x1b[H\x1b[J\x1b[?25h\x1b[?1049l"),
+        "{sent:?}"
+    );
 }
 
 #[test]
