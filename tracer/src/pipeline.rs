@@ -18,7 +18,7 @@ use crate::{
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
-    probes::{Tracer, TracerOptions, hooks},
+    probes::{Tracer, TracerOptions, hooks, preflight},
     snapshot::{self, Context, VolumeState, Window},
 };
 
@@ -56,6 +56,7 @@ impl Pipeline {
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
+        preflight::drop_capabilities().context("cannot give up capabilities")?;
         let name = rustix::system::uname();
         let mut pipeline = Self {
             tracer,
