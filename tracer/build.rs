@@ -6,7 +6,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=FILLTOP_EBPF_OBJECT");
     let object = env::var_os("FILLTOP_EBPF_OBJECT").map_or_else(
         || {
-            let workspace = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+            let workspace =
+                PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
             workspace.join("../target/ebpf/filltop.bpf.o")
         },
         PathBuf::from,

@@ -1,2 +1,219 @@
-//! x
-fn main(){}
+//! Writes known amounts and prints what it really did, as one JSON object: the truth that the
+//! tests hold filltop's figures against.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    work: Work,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    /// One file, written in blocks
+    Write {
+        path: PathBuf,
+        #[arg(long)]
+        bytes: u64,
+        #[arg(long, default_value_t = 1 << 20)]
+        block: usize,
+        /// Wait for a line on stdin before the first write
+        #[arg(long)]
+        wait: bool,
+        /// Open an existing file for appending
+        #[arg(long)]
+        append: bool,
+        /// Remove the file's name before the first write
+        #[arg(long)]
+        unlink: bool,
+        /// Change the root directory first
+        #[arg(long)]
+        chroot: Option<PathBuf>,
+        /// Keep the file open until a line comes on stdin
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Many files in one directory
+    Many {
+        dir: PathBuf,
+        #[arg(long)]
+        files: u32,
+        #[arg(long)]
+        bytes: usize,
+    },
+    /// Many processes, one after another, that write one file each and end
+    Spawn {
+        dir: PathBuf,
+        #[arg(long)]
+        processes: u32,
+        #[arg(long)]
+        bytes: u64,
+    },
+    /// A file, until there is no space left; then a few more writes that fail
+    Fill {
+        path: PathBuf,
+        #[arg(long, default_value_t = 16 << 10)]
+        block: usize,
+        #[arg(long, default_value_t = 5)]
+        failures: u32,
+    },
+    /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
+    NotFiles {
+        #[arg(long)]
+        bytes: usize,
+    },
+}
+
+/// What was really done. Keyed by path as this process saw it.
+#[derive(Serialize)]
+struct Truth {
+    pid: u32,
+    written: BTreeMap<PathBuf, u64>,
+    /// Failed writes by errno's name.
+    errors: BTreeMap<&'static str, u64>,
+    /// Processes that it started, one file each, in the order of `written`.
+    children: Vec<u32>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut truth = Truth {
+        pid: std::process::id(),
+        written: BTreeMap::new(),
+        errors: BTreeMap::new(),
+        children: Vec::new(),
+    };
+    match Cli::parse().work {
+        Work::Write { path, bytes, block, wait, append, unlink, chroot, hold } => {
+            if wait {
+                wait_for_line()?;
+            }
+            if let Some(root) = chroot {
+                std::os::unix::fs::chroot(&root)?;
+                std::env::set_current_dir("/")?;
+            }
+            let file = OpenOptions::new().create(true).write(true).append(append).open(&path)?;
+            if unlink {
+                fs::remove_file(&path)?;
+            }
+            truth.written.insert(path, write_blocks(&file, bytes, block)?);
+            if hold {
+                print(&truth)?;
+                return wait_for_line();
+            }
+        }
+        Work::Many { dir, files, bytes } => {
+            for n in 0..files {
+                let path = dir.join(format!("file-{n:05}"));
+                truth
+                    .written
+                    .insert(path.clone(), write_blocks(&create(&path)?, bytes as u64, bytes)?);
+            }
+        }
+        Work::Spawn { dir, processes, bytes } => {
+            let own = std::env::current_exe()?;
+            for n in 0..processes {
+                let path = dir.join(format!("short-{n:05}"));
+                let mut child = Command::new(&own)
+                    .args(["write", "--block", "65536", "--bytes", &bytes.to_string()])
+                    .arg(&path)
+                    .stdout(Stdio::null())
+                    .spawn()?;
+                truth.children.push(child.id());
+                anyhow::ensure!(child.wait()?.success(), "child {n} failed");
+                truth.written.insert(path, bytes);
+            }
+        }
+        Work::Fill { path, block, failures } => fill(&path, block, failures, &mut truth)?,
+        Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
+    }
+    print(&truth)
+}
+
+fn print(truth: &Truth) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(truth)?);
+    Ok(io::stdout().flush()?)
+}
+
+fn create(path: &Path) -> anyhow::Result<File> {
+    File::create(path).with_context(|| path.display().to_string())
+}
+
+fn wait_for_line() -> anyhow::Result<()> {
+    io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// Writes `bytes`, adding up what each write returned.
+fn write_blocks(mut file: &File, bytes: u64, block: usize) -> anyhow::Result<u64> {
+    let buffer = vec![0x5a; block];
+    let mut done = 0;
+    while done < bytes {
+        let want = usize::try_from(bytes - done).map_or(block, |rest| rest.min(block));
+        done += file.write(&buffer[..want])? as u64;
+    }
+    Ok(done)
+}
+
+fn fill(path: &Path, block: usize, failures: u32, truth: &mut Truth) -> anyhow::Result<()> {
+    let mut file = create(path)?;
+    let buffer = vec![0x5a; block];
+    let mut done = 0;
+    let mut failed = 0;
+    while failed < failures {
+        match file.write(&buffer) {
+            Ok(n) => done += n as u64,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => failed += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    truth.written.insert(path.to_path_buf(), done);
+    truth.errors.insert("ENOSPC", u64::from(failed));
+    Ok(())
+}
+
+fn write_to_everything_else(bytes: usize) -> anyhow::Result<()> {
+    let buffer = vec![0x5a; 4096];
+    let blocks = bytes.div_ceil(buffer.len());
+    let (mut reader, mut writer) = io::pipe()?;
+    let drain = std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
+    for _ in 0..blocks {
+        writer.write_all(&buffer)?;
+    }
+    drop(writer);
+    drain.join().expect("the reader does not panic")?;
+    let (mut sender, mut receiver) = UnixStream::pair()?;
+    let drain = std::thread::spawn(move || io::copy(&mut receiver, &mut io::sink()));
+    for _ in 0..blocks {
+        sender.write_all(&buffer)?;
+    }
+    drop(sender);
+    drain.join().expect("the reader does not panic")?;
+    let mut null = OpenOptions::new().write(true).open("/dev/null")?;
+    for _ in 0..blocks {
+        null.write_all(&buffer)?;
+    }
+    // A terminal nobody reads takes what fits and no more.
+    if let Ok(terminal) = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR) {
+        rustix::pty::grantpt(&terminal)?;
+        rustix::pty::unlockpt(&terminal)?;
+        let name = rustix::pty::ptsname(&terminal, Vec::new())?;
+        let mut tty = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(name.to_str()?)?;
+        let _ = tty.write(&buffer)?;
+    }
+    Ok(())
+}

@@ -166,10 +166,13 @@ pub struct Slot {
     pub allocated: u64,
     /// [`Counters::freed`].
     pub freed: u64,
+    /// Lower part of the inode's gauge in units of 512 bytes, as this process last saw it: while it
+    /// is unchanged nothing was allocated, and the shared gauge need not be looked at.
+    pub gauge_tag: u32,
     /// [`Counters::unlinked`].
-    pub unlinked: u32,
+    pub unlinked: u16,
     /// [`slot_flags`].
-    pub flags: u32,
+    pub flags: u16,
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -195,10 +198,20 @@ impl Slot {
             written: self.written,
             allocated: self.allocated,
             freed: self.freed,
-            unlinked: self.unlinked,
-            flags: self.flags,
+            unlinked: self.unlinked as u32,
+            flags: self.flags as u32,
         }
     }
+}
+
+/// Space that is charged to an inode, as last accounted. Keyed by [`FileKey`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InodeSpace {
+    /// Bytes.
+    pub gauge: u64,
+    /// Who changed it last: credited when a kernel thread changes it later.
+    pub owner: ProcKey,
 }
 
 /// Failed writes are counted by process and volume.
@@ -246,12 +259,14 @@ pub enum Health {
     InFlightFull = 5,
     /// Directories deeper than one walk goes: the daemon completes their path later or not at all.
     PathTooDeep = 6,
+    /// Changes of an inode's space that could not be remembered: its growth is not attributed.
+    SpaceFull = 7,
 }
 
 /// Number of [`Health`] cells.
 pub const HEALTH_CELLS: u32 = 8;
 
-pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors);
+pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors, InodeSpace);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Counters>() == 32);
 const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 32);

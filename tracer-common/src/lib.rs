@@ -9,7 +9,9 @@ pub mod counters;
 pub mod offsets;
 pub mod records;
 
-pub use counters::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot, slot_flags};
+pub use counters::{
+    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, slot_flags,
+};
 pub use offsets::Offsets;
 pub use records::{NameRecord, ProcRecord, RecordHeader, RecordKind};
 

@@ -67,6 +67,20 @@ offsets! {
     kiocb_filp = "kiocb"."ki_filp",
     /// IOCB_* bits.
     kiocb_flags = "kiocb"."ki_flags",
+    /// Position after the bytes that were done.
+    kiocb_pos = "kiocb"."ki_pos",
+    /// FMODE_* bits.
+    file_mode = "file"."f_mode",
+    /// `struct vm_area_struct *`.
+    fault_vma = "vm_fault"."vma",
+    /// `struct file *` behind a mapping.
+    vma_file = "vm_area_struct"."vm_file",
+    /// Which attributes change: ATTR_SIZE is 8.
+    iattr_valid = "iattr"."ia_valid",
+    /// `struct kiocb *` of direct I/O.
+    dio_iocb = "iomap_dio"."iocb",
+    /// Does the submitter wait, u8/bool?
+    dio_waits = "iomap_dio"."wait_for_completion",
     /// u8/bool: true for a write's source (iov_iter).
     iter_data_source = "iov_iter"."data_source",
     /// Inode number.
@@ -77,6 +91,14 @@ offsets! {
     inode_sb = "inode"."i_sb",
     /// Type and permissions, u16.
     inode_mode = "inode"."i_mode",
+    /// Blocks of 512 bytes that are charged to it.
+    inode_blocks = "inode"."i_blocks",
+    /// Bytes beyond them, u16.
+    inode_bytes = "inode"."i_bytes",
+    /// log2 of the filesystem's block size, u8.
+    inode_blkbits = "inode"."i_blkbits",
+    /// Its length.
+    inode_size = "inode"."i_size",
     /// First of its dentries (hlist_head).
     inode_dentry = "inode"."i_dentry.first",
     /// Number of names.
@@ -97,6 +119,8 @@ offsets! {
     dentry_name_len = "dentry"."d_name.len",
     /// Number of the system call (x86-64).
     regs_orig_ax = "pt_regs"."orig_ax",
+    /// Result of a system call (x86-64).
+    regs_ax = "pt_regs"."ax",
     /// First argument of a system call (x86-64).
     regs_di = "pt_regs"."di",
     /// Third argument of a system call (x86-64).
@@ -110,20 +134,70 @@ impl Offsets {
     pub const ABSENT: u32 = u32::MAX;
 }
 
+/// Where a filesystem keeps the space that is charged to an inode: [`Gauge::bytes`] of it is
+/// `i_blocks × 512 + i_bytes` (if `uses_i_blocks`) plus the two parts. Not frozen, in the map
+/// `GAUGES`, because the module may be loaded later. Indexed by [`gauge_kind`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gauge {
+    /// 1 if this kernel's layout is known.
+    pub known: u32,
+    /// Count `inode::i_blocks` and `i_bytes`?
+    pub uses_i_blocks: u32,
+    /// Offset of the `struct inode` within the filesystem's own inode.
+    pub vfs_inode: u32,
+    /// btrfs: offset of the inode in `btrfs_ordered_extent`.
+    pub ordered_inode: u32,
+    /// btrfs: does that point to the filesystem's own inode (6.10) and not to a `struct inode`?
+    pub ordered_is_own: u32,
+    /// Always 0.
+    pub pad: u32,
+    /// Two more fields of the filesystem's own inode.
+    pub parts: [GaugePart; 2],
+}
+
+/// One field that counts space.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GaugePart {
+    /// Its offset.
+    pub offset: u32,
+    /// Its size: 8, 4, or 0 for none.
+    pub size: u32,
+    /// Is it in blocks (of `1 << i_blkbits`) and not in bytes?
+    pub in_blocks: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// Index into the map `GAUGES`.
+pub mod gauge_kind {
+    /// ext4.
+    pub const EXT4: u32 = 0;
+    /// xfs.
+    pub const XFS: u32 = 1;
+    /// btrfs.
+    pub const BTRFS: u32 = 2;
+    /// tmpfs.
+    pub const TMPFS: u32 = 3;
+    /// How many there are; also "no gauge".
+    pub const NONE: u32 = 4;
+}
+
 /// What else the daemon tells the kernel side before it loads: frozen, too.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Cells per CPU of the direct-mapped table − 1; a power of two − 1.
     pub slot_mask: u32,
-    /// Index of the dentry among the arguments of vfs_unlink (1 before 5.12, else 2).
-    pub unlink_dentry_arg: u32,
-    /// Number of arguments of vfs_unlink, where fexit finds the result.
-    pub unlink_args: u32,
     /// Does `sched_process_exit` say itself whether the whole group ended (6.17)?
     pub exit_has_group_dead: u32,
     /// Has the kernel bpf_get_current_task_btf (5.11)?
     pub has_task_btf: u32,
+    /// Has the kernel atomic exchange in BPF (5.12)?
+    pub has_xchg: u32,
+    /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
+    pub reserve_has_count: u32,
     /// Always 0.
     pub pad: u32,
 }
@@ -137,4 +211,4 @@ pub mod counted {
     pub const SUCCESSES: u32 = 2;
 }
 
-pod!(Offsets, Config);
+pod!(Offsets, Config, Gauge, GaugePart);

@@ -4,44 +4,116 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::{
-    kernel_read::{Kptr, config},
+    kernel_read::{Kptr, Probed, Read, config, offset},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
-    names, process,
+    names, process, space,
 };
 
 /// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new; it is read
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, delta: Counters) {
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let mask = config!(slot_mask);
-    let index = cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(&proc, &file) & mask);
-    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
-    let slot = unsafe { &mut *slot };
-    if slot.ino == file.ino
-        && slot.start_ns == proc.start_ns
-        && slot.tgid == proc.tgid
-        && slot.dev == file.dev
-        && slot.generation == file.generation
-    {
+    let (index, slot) = slot_of(&proc, &file);
+    let Some(slot) = slot else { return };
+    if is_tenant(slot, &proc, &file) {
         add_to_slot(slot, &delta);
     } else {
-        let newcomer = Newcomer { key: PairKey::new(proc, file), delta, dentry: dentry.addr() };
+        let newcomer =
+            Newcomer { key: PairKey::new(proc, file), delta, gauge_tag: 0, dentry: dentry.addr() };
         take_slot(index, &newcomer);
     }
 }
 
-/// Counts the result of one write: bytes that went in, or an error. What is still under way
-/// (EIOCBQUEUED) or was only interrupted is neither.
+/// A write that returned.
+#[derive(Clone, Copy)]
+pub struct Write {
+    /// Who wrote.
+    pub proc: ProcKey,
+    /// Into what.
+    pub file: FileKey,
+    /// The same, as an address.
+    pub inode: Kptr,
+    /// For its name.
+    pub dentry: Kptr,
+    /// `offsets::gauge_kind`.
+    pub kind: u32,
+    /// What it returned: bytes that went in, or an error.
+    pub result: i64,
+    /// Where it ended, if that is known: else 0.
+    pub end: u64,
+}
+
+/// Counts the result of one write, and the space that it took. What is still under way
+/// (EIOCBQUEUED) or was only interrupted is neither success nor error.
 #[inline(always)]
-pub fn account_write(proc: ProcKey, file: FileKey, dentry: Kptr, result: i64) {
-    if result > 0 {
-        account(proc, file, dentry, Counters { written: result as u64, ..ZERO });
-    } else if result < 0 {
-        account_error(proc, file, result);
+pub fn account_write(write: &Write) {
+    if write.result < 0 {
+        account_error(write.proc, write.file, write.result);
+        return;
     }
+    if write.result == 0 {
+        return;
+    }
+    let written = write.result as u64;
+    let gauge = space::gauge(write.kind, write.inode);
+    let tag = space::tag(gauge.unwrap_or(0));
+    let (index, slot) = slot_of(&write.proc, &write.file);
+    let Some(slot) = slot else { return };
+    let tenant = is_tenant(slot, &write.proc, &write.file);
+    if tenant && slot.gauge_tag == tag {
+        slot.written = slot.written.wrapping_add(written);
+        return;
+    }
+    let mut delta = ZERO;
+    if let Some(gauge) = gauge {
+        delta =
+            space::counts(space::settle(&write.file, gauge, presumed(write, gauge), &write.proc));
+    }
+    delta.written = written;
+    if tenant {
+        add_to_slot(slot, &delta);
+        slot.gauge_tag = tag;
+    } else {
+        let newcomer = Newcomer {
+            key: PairKey::new(write.proc, write.file),
+            delta,
+            gauge_tag: tag,
+            dentry: write.dentry.addr(),
+        };
+        take_slot(index, &newcomer);
+    }
+}
+
+/// The space of a file before its first write that is seen, if its opening was not: none if the
+/// write is all that there is, else all but what the write itself can have taken.
+#[inline(always)]
+fn presumed(write: &Write, gauge: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    let written = write.result as u64;
+    if write.end == written && Probed::read::<u64>(write.inode, offset!(inode_size)) <= written {
+        return 0;
+    }
+    gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
+}
+
+/// The cell of a (process, file) on this CPU.
+#[inline(always)]
+fn slot_of(proc: &ProcKey, file: &FileKey) -> (u32, Option<&'static mut Slot>) {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let mask = config!(slot_mask);
+    let index = cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(proc, file) & mask);
+    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+    (index, SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot }))
+}
+
+#[inline(always)]
+fn is_tenant(slot: &Slot, proc: &ProcKey, file: &FileKey) -> bool {
+    slot.ino == file.ino
+        && slot.start_ns == proc.start_ns
+        && slot.tgid == proc.tgid
+        && slot.dev == file.dev
+        && slot.generation == file.generation
 }
 
 /// A [`Counters`] without anything in it, for struct updates.
@@ -57,7 +129,7 @@ const KERNEL_INTERNAL: i64 = -512;
 
 /// Counts a failed write.
 #[inline(never)]
-fn account_error(proc: ProcKey, file: FileKey, error: i64) {
+pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
     if error == EAGAIN || error == EINTR || error <= KERNEL_INTERNAL {
         return;
     }
@@ -93,10 +165,10 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
         slot.freed = slot.freed.wrapping_add(delta.freed);
     }
     if delta.unlinked != 0 {
-        slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked);
+        slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked as u16);
     }
     if delta.flags != 0 {
-        slot.flags |= delta.flags;
+        slot.flags |= delta.flags as u16;
     }
 }
 
@@ -105,6 +177,7 @@ struct Newcomer {
     key: PairKey,
     delta: Counters,
     dentry: u64,
+    gauge_tag: u32,
 }
 
 /// Moves the cell's tenant to the spill map, gives the cell to the newcomer and, where they are
@@ -130,8 +203,9 @@ fn take_slot(index: u32, new: &Newcomer) {
     store(&raw mut slot.written, new.delta.written);
     store(&raw mut slot.allocated, new.delta.allocated);
     store(&raw mut slot.freed, new.delta.freed);
-    store(&raw mut slot.unlinked, new.delta.unlinked);
-    store(&raw mut slot.flags, new.delta.flags);
+    store(&raw mut slot.gauge_tag, new.gauge_tag);
+    store(&raw mut slot.unlinked, new.delta.unlinked as u16);
+    store(&raw mut slot.flags, new.delta.flags as u16);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 
     process::describe_once(new.key.process());

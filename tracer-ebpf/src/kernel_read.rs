@@ -21,10 +21,10 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config {
     slot_mask: 0,
-    unlink_dentry_arg: 2,
-    unlink_args: 4,
     exit_has_group_dead: 0,
     has_task_btf: 1,
+    has_xchg: 1,
+    reserve_has_count: 1,
     pad: 0,
 };
 

@@ -15,6 +15,7 @@ mod maps;
 mod names;
 mod probes;
 mod process;
+mod space;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

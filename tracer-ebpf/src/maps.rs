@@ -5,8 +5,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord, Slot,
+    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, NameRecord, PairKey, ProcKey,
+    ProcRecord, Slot,
     counters::HEALTH_CELLS,
+    offsets::{Gauge, gauge_kind},
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -54,6 +56,15 @@ pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_e
 #[map]
 pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
 
+/// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
+#[map]
+pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
+
+/// The space of inodes as last accounted. What LRU forgets is taken up again at the next write,
+/// which then may err by its own length.
+#[map]
+pub static INODES: LruHashMap<FileKey, InodeSpace> = LruHashMap::with_max_entries(65_536, 0);
+
 /// Names, new processes, ends. No wake-ups: the daemon empties it ten times a second, and is woken
 /// when it is half full.
 #[map]
@@ -94,8 +105,20 @@ pub mod hook {
     pub const VFS_WRITEV: u64 = 3;
     /// vfs_unlink.
     pub const UNLINK: u64 = 4;
-    /// iomap direct I/O.
+    /// iomap direct I/O: from its submission to its end.
     pub const DIO: u64 = 5;
+    /// iomap direct I/O that ended before its submission returned; `extra` is its result.
+    pub const DIO_DONE: u64 = 6;
+    /// A change of attributes.
+    pub const SETATTR: u64 = 7;
+    /// A reflink.
+    pub const REMAP: u64 = 8;
+    /// The end of btrfs's or xfs's own work on an inode; `object` is the inode.
+    pub const SETTLE: u64 = 9;
+    /// iomap_dio_complete; `object` is the kiocb.
+    pub const DIO_COMPLETE: u64 = 10;
+    /// vfs_fallocate.
+    pub const FALLOCATE: u64 = 11;
 }
 
 /// What the end of a call needs to know of its start.
@@ -106,7 +129,7 @@ pub struct InFlight {
     pub key: PairKey,
     /// `struct file *` or `struct dentry *`, for the name.
     pub object: u64,
-    /// Space for a hook's own use.
+    /// For a hook's own use.
     pub extra: u64,
 }
 

@@ -114,11 +114,8 @@ pub unsafe fn send_bytes(data: *const u8, len: usize) -> bool {
     let ring = (&raw const RECORDS).cast_mut().cast();
     // SAFETY: the address of a ring buffer map, as the helper wants it.
     let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) };
-    let flags = if waiting > u64::from(RING_BYTES / 2) {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    };
+    let flags =
+        if waiting > u64::from(RING_BYTES / 2) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     // SAFETY: as above; the caller vouches for the data.
     unsafe { bpf_ringbuf_output(ring, data.cast_mut().cast(), len as u64, flags) == 0 }
 }

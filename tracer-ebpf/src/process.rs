@@ -96,10 +96,8 @@ pub fn exited(proc: ProcKey) {
     if PROCS.get_ptr(proc).is_none() {
         return;
     }
-    let record = ExitRecord {
-        header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 },
-        proc,
-    };
+    let record =
+        ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
     // SAFETY: a whole record.
     if !unsafe { names::send_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
         health_add(Health::RingFull, 1);

@@ -80,6 +80,10 @@ pub struct Backend {
     pub unattributed_bytes: u64,
     /// Own cost in the write path, from the kernel's run-time statistics; `None` if not measured.
     pub overhead_ns_per_write: Option<f64>,
+    /// Processor time of the tracer's own process over the window, as a share of one CPU; `None`
+    /// if not measured.
+    #[serde(default)]
+    pub own_cpu: Option<f64>,
 }
 
 /// State of one hook.
@@ -262,6 +266,18 @@ pub struct Writer {
     pub errors: WriteErrors,
     /// `None` where this backend does not time them.
     pub fsync: Option<Fsync>,
+    /// Its parent, that one's parent and so on, without PID 1; empty if unknown.
+    #[serde(default)]
+    pub parents: Vec<Parent>,
+}
+
+/// A process above a writer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Process id (tgid) in the host's pid namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
 }
 
 /// A directory with all below it.
@@ -277,10 +293,10 @@ pub struct Directory {
     pub outflow_bytes_per_s: f64,
     /// outflow / inflow; `None` without inflow.
     pub drain: Option<f64>,
-    /// Files created in the window.
-    pub files_created: u64,
-    /// Files whose last name was removed in the window.
-    pub files_removed: u64,
+    /// Files created in the window; `None` where this backend does not see them.
+    pub files_created: Option<u64>,
+    /// Files whose last name was removed in the window; `None` where this backend does not see it.
+    pub files_removed: Option<u64>,
 }
 
 /// One file. Keyed by (dev, ino, generation).
@@ -334,6 +350,12 @@ pub struct Held {
     /// All processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
+    /// Its device as the kernel has it, major << 20 | minor.
+    #[serde(default)]
+    pub dev: Option<u32>,
+    /// Its inode number.
+    #[serde(default)]
+    pub ino: Option<u64>,
 }
 
 /// A process that suffers from a volume that is full or slow.

@@ -17,13 +17,22 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// Seconds since boot, suspended time included; never steps.
+#[must_use]
+pub fn boottime_s() -> f64 {
+    let boot = clock_gettime(ClockId::Boottime);
+    boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
+}
+
 /// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
 /// offset of the two clocks: a step of the wall clock moves all of them alike.
 #[must_use]
 pub fn at_boottime(ns: u64) -> Timestamp {
     let boot = clock_gettime(ClockId::Boottime);
-    let since_boot =
-        Duration::new(u64::try_from(boot.tv_sec).unwrap_or(0), u32::try_from(boot.tv_nsec).unwrap_or(0));
+    let since_boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
     let age = since_boot.saturating_sub(Duration::from_nanos(ns));
     now().saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH)
 }

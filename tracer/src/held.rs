@@ -23,13 +23,6 @@ pub struct HeldFiles {
     pub unreadable: usize,
 }
 
-/// A deleted file that somebody holds. Keyed by (device, inode) in [`scan`].
-struct Found {
-    held: Held,
-    dev: u32,
-    ino: u64,
-}
-
 /// Looks through all processes. `before` is an earlier look, to tell what grew.
 #[must_use]
 pub fn scan(volumes: &[MountedVolume], before: Option<&HeldFiles>) -> HeldFiles {
@@ -38,7 +31,7 @@ pub fn scan(volumes: &[MountedVolume], before: Option<&HeldFiles>) -> HeldFiles 
         .flat_map(|volume| &volume.mounts)
         .map(|mount| (mount.id, mount.dev))
         .collect();
-    let mut found: BTreeMap<(u32, u64), Found> = BTreeMap::new();
+    let mut found: BTreeMap<(u32, u64), Held> = BTreeMap::new();
     let mut unreadable = 0;
     for pid in pids() {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -57,36 +50,31 @@ pub fn scan(volumes: &[MountedVolume], before: Option<&HeldFiles>) -> HeldFiles 
             }
             let Some(dev) = device(pid, fd, &by_mount_id) else { continue };
             let Some(volume) = volumes.iter().find(|volume| volume.dev == dev) else { continue };
-            let known = found.entry((dev, meta.ino())).or_insert_with(|| Found {
-                held: row(pid, fd, &entry.path(), meta.blocks() * 512, volume),
-                dev,
-                ino: meta.ino(),
-            });
-            if known.held.holders.last() != Some(&pid) {
-                known.held.holders.push(pid);
+            let known = found
+                .entry((dev, meta.ino()))
+                .or_insert_with(|| row(pid, fd, &entry.path(), &meta, volume));
+            if known.holders.last() != Some(&pid) {
+                known.holders.push(pid);
             }
         }
     }
     let mut files: Vec<Held> = found
         .into_values()
         .map(|mut file| {
-            file.held.growing = before.is_some_and(|before| grew(before, &file));
-            file.held
+            file.growing = before.is_some_and(|before| grew(before, &file));
+            file
         })
         .collect();
     files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
     HeldFiles { files, unreadable }
 }
 
-fn grew(before: &HeldFiles, now: &Found) -> bool {
-    before.files.iter().any(|earlier| {
-        earlier.ino == Some(now.ino)
-            && earlier.dev == Some(now.dev)
-            && earlier.bytes < now.held.bytes
-    })
+fn grew(before: &HeldFiles, now: &Held) -> bool {
+    let same = |earlier: &&Held| earlier.ino == now.ino && earlier.dev == now.dev;
+    before.files.iter().find(same).is_some_and(|earlier| earlier.bytes < now.bytes)
 }
 
-fn row(pid: u32, fd: i32, link: &Path, bytes: u64, volume: &MountedVolume) -> Held {
+fn row(pid: u32, fd: i32, link: &Path, meta: &fs::Metadata, volume: &MountedVolume) -> Held {
     let target = fs::read_link(link).unwrap_or_default();
     let path = strip_deleted(&target);
     // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
@@ -102,10 +90,12 @@ fn row(pid: u32, fd: i32, link: &Path, bytes: u64, volume: &MountedVolume) -> He
         fd: Some(fd),
         path: sanitize::lossless(path.as_os_str().as_bytes()),
         volume: sanitize::lossless(volume.primary().mount_point.as_os_str().as_bytes()),
-        bytes,
+        bytes: meta.blocks() * 512,
         growing: false,
         kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
         holders: vec![pid],
+        dev: Some(volume.dev),
+        ino: Some(meta.ino()),
     }
 }
 
@@ -113,7 +103,8 @@ fn row(pid: u32, fd: i32, link: &Path, bytes: u64, volume: &MountedVolume) -> He
 /// number in stat than in mountinfo.
 fn device(pid: u32, fd: i32, by_mount_id: &HashMap<u32, u32>) -> Option<u32> {
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-    let id: u32 = info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
+    let id: u32 =
+        info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
     by_mount_id.get(&id).copied().or_else(|| {
         // A mount of another mount namespace: a container's.
         let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;

@@ -1,6 +1,18 @@
 //! The daemon and its faces. A byte's way through is one-way: probes → collect → attribute →
 //! pipeline → snapshot → outputs and screen.
 
+pub mod attribute;
+pub mod cli;
+pub mod clock;
 pub mod collect;
+pub mod doctor;
+#[cfg(test)]
+mod fixtures;
 pub mod forecast_cmd;
+pub mod forecasts;
+pub mod held;
+pub mod outputs;
+pub mod pipeline;
 pub mod probes;
+pub mod snapshot;
+pub mod tui;

@@ -1,2 +1,103 @@
-//! x
-fn main(){}
+//! `cargo xtask`: builds filltop from nothing, runs it, and tests it on this machine and in
+//! virtual machines. docs/building.md says what it installs and where it keeps things.
+
+mod build;
+mod compiler;
+mod native;
+mod packages;
+mod step;
+mod tally;
+mod vm;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use tally::Tally;
+use workspace::Workspace;
+
+/// Builds, runs and tests filltop.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build target/release/filltop, and before it whatever that needs
+    Build,
+    /// Build, then run filltop with the rights it needs (sudo only for that)
+    Run {
+        /// Arguments of filltop
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run all tests: unit tests, end to end on this kernel, end to end in a virtual machine
+    Test(TestArgs),
+    /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
+    Vm(vm::VmArgs),
+}
+
+#[derive(Args)]
+struct TestArgs {
+    /// Leave out the virtual machines
+    #[arg(long, conflicts_with = "vm_only")]
+    native_only: bool,
+    /// Only the virtual machines
+    #[arg(long)]
+    vm_only: bool,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let workspace = Workspace::find()?;
+    match cli.task {
+        Task::Build => build::build(&workspace).map(|_| ExitCode::SUCCESS),
+        Task::Run { arguments } => {
+            let binary = build::build(&workspace)?;
+            native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
+        Task::Vm(arguments) => {
+            let filltop = build::build(&workspace)?;
+            vm::run(&workspace, &filltop, &arguments)
+        }
+    }
+}
+
+/// Every part, even after one that failed: the closing line counts them all.
+fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
+    let filltop = match build::build(workspace) {
+        Ok(filltop) => filltop,
+        Err(error) => return Tally::of("build", Err(error)),
+    };
+    let mut tally = Tally::default();
+    if !arguments.vm_only {
+        tally.add(Tally::of("unit", native::unit_tests(workspace)));
+        tally.add(Tally::of("native", native::end_to_end(workspace, &filltop)));
+    }
+    if !arguments.native_only {
+        tally.add(Tally::of("vm", vm::test(workspace, &filltop)));
+    }
+    tally
+}
+
+fn verdict(tally: &Tally) -> ExitCode {
+    tally.close();
+    if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

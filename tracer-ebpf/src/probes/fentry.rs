@@ -8,21 +8,32 @@ use aya_ebpf::{
     programs::{FEntryContext, FExitContext},
 };
 
+use tracer_common::offsets::gauge_kind;
+
 use super::shared;
-use crate::kernel_read::{Direct, Kptr, Read, config, magic, offset};
+use crate::{
+    kernel_read::{Direct, Kptr, Probed, Read, magic, offset},
+    space,
+};
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`, one program per filesystem
-/// because each is loaded for one function.
+/// because each is loaded for one function, and because the kind of gauge is known then.
 macro_rules! write_iter {
-    ($($name:ident),+ $(,)?) => {$(
+    ($($name:ident: $kind:expr),+ $(,)?) => {$(
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
-            write_iter_exit(&ctx)
+            let iocb = Kptr(ctx.arg::<*const u8>(0));
+            let file = Direct::follow(iocb, offset!(kiocb_filp));
+            shared::write_iter::<Direct>(iocb, file, $kind, ctx.arg::<i64>(2));
+            0
         }
     )+};
 }
 
-write_iter!(fexit_ext4_file_write_iter, fexit_shmem_file_write_iter);
+write_iter!(
+    fexit_ext4_file_write_iter: gauge_kind::EXT4,
+    fexit_shmem_file_write_iter: gauge_kind::TMPFS,
+);
 
 /// tmpfs before 6.6 uses the generic function; the other filesystems that do are counted at
 /// vfs_write.
@@ -31,18 +42,74 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
     let iocb = Kptr(ctx.arg::<*const u8>(0));
     let file = Direct::follow(iocb, offset!(kiocb_filp));
     if magic::<Direct>(Direct::follow(file, offset!(file_inode))) == shared::TMPFS_MAGIC {
-        shared::write_iter::<Direct>(file, ctx.arg::<i64>(2));
+        shared::write_iter::<Direct>(iocb, file, gauge_kind::TMPFS, ctx.arg::<i64>(2));
     }
     0
 }
 
-#[inline(always)]
-fn write_iter_exit(ctx: &FExitContext) -> i32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    let file = Direct::follow(iocb, offset!(kiocb_filp));
-    shared::write_iter::<Direct>(file, ctx.arg::<i64>(2));
+/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`
+#[fexit]
+fn fexit_iomap_dio_complete(ctx: FExitContext) -> i32 {
+    let dio = Kptr(ctx.arg::<*const u8>(0));
+    if Probed::read::<u8>(dio, offset!(dio_waits)) == 0 {
+        shared::dio_done(Probed::follow(dio, offset!(dio_iocb)), ctx.arg::<i64>(1));
+    }
     0
 }
+
+/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`: a store into a shared mapping
+/// made a page dirty.
+#[fentry]
+fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
+    let vma = Direct::follow(Kptr(ctx.arg::<*const u8>(0)), offset!(fault_vma));
+    shared::page_dirtied(Direct::follow(vma, offset!(vma_file)));
+    0
+}
+
+/// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
+#[fexit]
+fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
+    shared::fallocated(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
+    0
+}
+
+/// `int security_file_open(struct file *file)`: every open comes by here.
+#[fentry]
+fn fentry_security_file_open(ctx: FEntryContext) -> i32 {
+    shared::opened(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
+
+/// `static void evict(struct inode *inode)`
+#[fentry]
+fn fentry_evict(ctx: FEntryContext) -> i32 {
+    space::evicted(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
+
+/// Entry and exit of notify_change, whose dentry and attributes are arguments `$dentry` and the one
+/// after. One pair of programs for each form, see [`unlink`].
+macro_rules! notify_change {
+    ($entry:ident, $exit:ident, $dentry:literal) => {
+        #[fentry]
+        fn $entry(ctx: FEntryContext) -> i32 {
+            let attributes = Kptr(ctx.arg::<*const u8>($dentry + 1));
+            shared::attributes_begin(Kptr(ctx.arg::<*const u8>($dentry)), attributes);
+            0
+        }
+
+        #[fexit]
+        fn $exit(ctx: FExitContext) -> i32 {
+            shared::attributes_end(Kptr(ctx.arg::<*const u8>($dentry)));
+            0
+        }
+    };
+}
+
+// `int notify_change(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr, struct
+// inode **delegated_inode)`; without the first argument before 5.12.
+notify_change!(fentry_notify_change, fexit_notify_change, 1);
+notify_change!(fentry_notify_change_v5_11, fexit_notify_change_v5_11, 0);
 
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[fexit]
@@ -61,23 +128,28 @@ fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
-/// **delegated_inode)`; without the first argument before 5.12.
-#[fentry]
-fn fentry_vfs_unlink(ctx: FEntryContext) -> i32 {
-    let dentry = if config!(unlink_dentry_arg) == 2 {
-        ctx.arg::<*const u8>(2)
-    } else {
-        ctx.arg::<*const u8>(1)
+/// Entry and exit of vfs_unlink, whose dentry is argument `$dentry` of `$arguments`. One pair of
+/// programs for each form: chosen at run time, the compiler would merge the two loads into one at a
+/// computed address, which the verifier refuses.
+macro_rules! unlink {
+    ($entry:ident, $exit:ident, $dentry:literal, $arguments:literal) => {
+        #[fentry]
+        fn $entry(ctx: FEntryContext) -> i32 {
+            shared::unlink_begins(Kptr(ctx.arg::<*const u8>($dentry)));
+            0
+        }
+
+        #[fexit]
+        fn $exit(ctx: FExitContext) -> i32 {
+            shared::unlink_ends(i64::from(ctx.arg::<i32>($arguments)));
+            0
+        }
     };
-    shared::unlink_begins(Kptr(dentry));
-    0
 }
 
-/// See [`fentry_vfs_unlink`].
-#[fexit]
-fn fexit_vfs_unlink(ctx: FExitContext) -> i32 {
-    let result = if config!(unlink_args) == 4 { ctx.arg::<i32>(4) } else { ctx.arg::<i32>(3) };
-    shared::unlink_ends(i64::from(result));
-    0
-}
+// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
+// **delegated_inode)`
+unlink!(fentry_vfs_unlink, fexit_vfs_unlink, 2, 4);
+// Before 5.12: `int vfs_unlink(struct inode *dir, struct dentry *dentry, struct inode
+// **delegated_inode)`
+unlink!(fentry_vfs_unlink_v5_11, fexit_vfs_unlink_v5_11, 1, 3);

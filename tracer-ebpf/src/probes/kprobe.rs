@@ -8,47 +8,200 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use tracer_common::PairKey;
+use tracer_common::offsets::gauge_kind;
 
-use super::shared;
+use super::shared::{self, NOBODY};
 use crate::{
-    account::account_write,
-    kernel_read::{Kptr, Probed, Read, config, current_proc, file_key, is_regular, magic, offset},
-    maps::hook,
-    probes::shared::TMPFS_MAGIC,
+    kernel_read::{Kptr, Probed, Read, is_regular, magic, offset},
+    maps::{GAUGES, InFlight, hook},
+    space,
 };
+
+/// An argument, as a pointer.
+#[inline(always)]
+fn pointer(ctx: &ProbeContext, n: usize) -> Kptr {
+    Kptr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
+}
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null()));
-    let file = Probed::follow(iocb, offset!(kiocb_filp));
-    write_begins(hook::WRITE_ITER, file);
+    write_iter_begins(pointer(&ctx, 0));
     0
 }
 
 /// The same for generic_file_write_iter, where only tmpfs is counted.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null()));
+    let iocb = pointer(&ctx, 0);
     let file = Probed::follow(iocb, offset!(kiocb_filp));
-    if magic::<Probed>(Probed::follow(file, offset!(file_inode))) == TMPFS_MAGIC {
-        write_begins(hook::WRITE_ITER, file);
+    if magic::<Probed>(Probed::follow(file, offset!(file_inode))) == shared::TMPFS_MAGIC {
+        write_iter_begins(iocb);
     }
     0
+}
+
+#[inline(always)]
+fn write_iter_begins(iocb: Kptr) {
+    let file = Probed::follow(iocb, offset!(kiocb_filp));
+    let call = InFlight { key: NOBODY, object: file.addr(), extra: iocb.addr() };
+    shared::keep(hook::WRITE_ITER, bpf_get_current_pid_tgid(), call);
 }
 
 /// See [`kprobe_write_iter`].
 #[kretprobe]
 fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
-    write_ends(hook::WRITE_ITER, ctx.ret::<i64>());
+    if let Some(call) = shared::end(hook::WRITE_ITER, bpf_get_current_pid_tgid()) {
+        let file = Kptr::from_addr(call.object);
+        let inode = Probed::follow(file, offset!(file_inode));
+        let kind = space::kind_of(magic::<Probed>(inode));
+        let iocb = Kptr::from_addr(call.extra);
+        shared::write_iter::<Probed>(iocb, file, kind, ctx.ret::<i64>());
+    }
+    0
+}
+
+/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`
+#[kprobe]
+fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
+    let dio = pointer(&ctx, 0);
+    if Probed::read::<u8>(dio, offset!(dio_waits)) == 0 {
+        let iocb = Probed::follow(dio, offset!(dio_iocb));
+        let call = InFlight { key: NOBODY, object: iocb.addr(), extra: 0 };
+        shared::keep(hook::DIO_COMPLETE, bpf_get_current_pid_tgid(), call);
+    }
+    0
+}
+
+/// See [`kprobe_iomap_dio_complete`].
+#[kretprobe]
+fn kretprobe_iomap_dio_complete(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = shared::end(hook::DIO_COMPLETE, bpf_get_current_pid_tgid()) {
+        shared::dio_done(Kptr::from_addr(call.object), ctx.ret::<i64>());
+    }
+    0
+}
+
+/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`
+#[kprobe]
+fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
+    let vma = Probed::follow(pointer(&ctx, 0), offset!(fault_vma));
+    shared::page_dirtied(Probed::follow(vma, offset!(vma_file)));
+    0
+}
+
+/// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
+#[kprobe]
+fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
+    let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra: 0 };
+    shared::keep(hook::FALLOCATE, bpf_get_current_pid_tgid(), call);
+    0
+}
+
+/// See [`kprobe_vfs_fallocate`].
+#[kretprobe]
+fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = shared::end(hook::FALLOCATE, bpf_get_current_pid_tgid()) {
+        shared::fallocated(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
+    }
+    0
+}
+
+/// `int security_file_open(struct file *file)`
+#[kprobe]
+fn kprobe_security_file_open(ctx: ProbeContext) -> u32 {
+    shared::opened(pointer(&ctx, 0));
+    0
+}
+
+/// `static void evict(struct inode *inode)`
+#[kprobe]
+fn kprobe_evict(ctx: ProbeContext) -> u32 {
+    space::evicted(pointer(&ctx, 0));
+    0
+}
+
+/// `int notify_change(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr, struct
+/// inode **delegated_inode)`
+#[kprobe]
+fn kprobe_notify_change(ctx: ProbeContext) -> u32 {
+    attributes_begin(pointer(&ctx, 1), pointer(&ctx, 2));
+    0
+}
+
+/// The same before 5.12, without the first argument.
+#[kprobe]
+fn kprobe_notify_change_v5_11(ctx: ProbeContext) -> u32 {
+    attributes_begin(pointer(&ctx, 0), pointer(&ctx, 1));
+    0
+}
+
+#[inline(always)]
+fn attributes_begin(dentry: Kptr, attributes: Kptr) {
+    shared::attributes_begin(dentry, attributes);
+    let call = InFlight { key: NOBODY, object: dentry.addr(), extra: 0 };
+    shared::keep(hook::SETATTR, bpf_get_current_pid_tgid(), call);
+}
+
+/// See [`kprobe_notify_change`].
+#[kretprobe]
+fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
+    let _ = ctx;
+    if let Some(call) = shared::end(hook::SETATTR, bpf_get_current_pid_tgid()) {
+        shared::attributes_end(Kptr::from_addr(call.object));
+    }
+    0
+}
+
+/// `loff_t X_remap_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
+/// loff_t len, unsigned int remap_flags)`
+#[kprobe]
+fn kprobe_remap_file_range(ctx: ProbeContext) -> u32 {
+    shared::remap_begins(pointer(&ctx, 2), ctx.arg::<u32>(5).unwrap_or(0));
+    0
+}
+
+/// See [`kprobe_remap_file_range`].
+#[kretprobe]
+fn kretprobe_remap_file_range(ctx: RetProbeContext) -> u32 {
+    shared::remap_ends(ctx.ret::<i64>());
+    0
+}
+
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
+/// advance.
+#[kprobe]
+fn kprobe_file_release(ctx: ProbeContext) -> u32 {
+    shared::settling_begins(pointer(&ctx, 0));
+    0
+}
+
+/// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`: delayed allocation
+/// has become extents, perhaps compressed ones.
+#[kprobe]
+fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
+    let ordered = pointer(&ctx, 0);
+    if let Some(layout) = GAUGES.get(gauge_kind::BTRFS) {
+        let inode = Probed::follow(ordered, layout.ordered_inode);
+        // A struct btrfs_inode since 6.10: the struct inode is within it.
+        let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
+        shared::settling_begins(Kptr::from_addr(inode.addr() + inner));
+    }
+    0
+}
+
+/// See [`kprobe_file_release`] and [`kprobe_finish_ordered`].
+#[kretprobe]
+fn kretprobe_settle(ctx: RetProbeContext) -> u32 {
+    let _ = ctx;
+    shared::settling_ends();
     0
 }
 
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[kprobe]
 fn kprobe_vfs_write(ctx: ProbeContext) -> u32 {
-    let file = Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null()));
+    let file = pointer(&ctx, 0);
     vfs_write_begins(hook::VFS_WRITE, file);
     0
 }
@@ -56,7 +209,7 @@ fn kprobe_vfs_write(ctx: ProbeContext) -> u32 {
 /// See [`kprobe_vfs_write`].
 #[kretprobe]
 fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
-    write_ends(hook::VFS_WRITE, ctx.ret::<i64>());
+    vfs_write_ends(hook::VFS_WRITE, ctx.ret::<i64>());
     0
 }
 
@@ -65,7 +218,7 @@ fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
     if ctx.arg::<i32>(3).unwrap_or(0) == 1 {
-        let file = Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null()));
+        let file = pointer(&ctx, 0);
         vfs_write_begins(hook::VFS_WRITEV, file);
     }
     0
@@ -74,19 +227,22 @@ fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
 /// See [`kprobe_do_iter_readv_writev`].
 #[kretprobe]
 fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
-    write_ends(hook::VFS_WRITEV, ctx.ret::<i64>());
+    vfs_write_ends(hook::VFS_WRITEV, ctx.ret::<i64>());
     0
 }
 
-/// `int vfs_unlink(…, struct inode *dir, struct dentry *dentry, struct inode **delegated_inode)`
+/// `int vfs_unlink(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, struct inode
+/// **delegated_inode)`
 #[kprobe]
 fn kprobe_vfs_unlink(ctx: ProbeContext) -> u32 {
-    let dentry = if config!(unlink_dentry_arg) == 2 {
-        ctx.arg::<*const u8>(2)
-    } else {
-        ctx.arg::<*const u8>(1)
-    };
-    shared::unlink_begins(Kptr(dentry.unwrap_or(core::ptr::null())));
+    shared::unlink_begins(pointer(&ctx, 2));
+    0
+}
+
+/// The same before 5.12, without the first argument.
+#[kprobe]
+fn kprobe_vfs_unlink_v5_11(ctx: ProbeContext) -> u32 {
+    shared::unlink_begins(pointer(&ctx, 1));
     0
 }
 
@@ -101,21 +257,14 @@ fn kretprobe_vfs_unlink(ctx: RetProbeContext) -> u32 {
 fn vfs_write_begins(hook: u64, file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
     if is_regular::<Probed>(inode) && shared::counted_below::<Probed>(inode) == 0 {
-        write_begins(hook, file);
+        let call = InFlight { key: NOBODY, object: file.addr(), extra: 0 };
+        shared::keep(hook, bpf_get_current_pid_tgid(), call);
     }
 }
 
 #[inline(always)]
-fn write_begins(hook: u64, file: Kptr) {
-    let inode = Probed::follow(file, offset!(file_inode));
-    let dentry = Probed::follow(file, offset!(file_dentry));
-    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    shared::begin(hook, bpf_get_current_pid_tgid(), key, dentry);
-}
-
-#[inline(always)]
-fn write_ends(hook: u64, result: i64) {
+fn vfs_write_ends(hook: u64, result: i64) {
     if let Some(call) = shared::end(hook, bpf_get_current_pid_tgid()) {
-        account_write(call.key.process(), call.key.file(), Kptr::from_addr(call.object), result);
+        shared::vfs_write::<Probed>(Kptr::from_addr(call.object), result);
     }
 }

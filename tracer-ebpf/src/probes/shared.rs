@@ -1,23 +1,103 @@
 //! What several kinds of hook do with their unpacked arguments.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use tracer_common::{Counters, Health, PairKey};
+use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
-    account::{ZERO, account, account_write},
+    account::{Write, ZERO, account, account_error, account_write},
     kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
+    process, space,
 };
 
 /// `s_magic` of tmpfs.
 pub const TMPFS_MAGIC: u32 = 0x0102_1994;
+/// `s_magic` of overlayfs.
+pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
 /// A filesystem's write_iter returned.
 #[inline(always)]
-pub fn write_iter<R: Read>(file: Kptr, result: i64) {
+pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
+    const EIOCBQUEUED: i64 = -529;
+    const IOCB_DIRECT: u32 = 1 << 17;
     let inode = R::follow(file, offset!(file_inode));
-    let dentry = R::follow(file, offset!(file_dentry));
-    account_write(current_proc(), file_key::<R>(inode), dentry, result);
+    if result == EIOCBQUEUED {
+        dio_queued(iocb.addr(), file.addr());
+        return;
+    }
+    let mut end = 0;
+    if result > 0 {
+        end = R::read::<u64>(iocb, offset!(kiocb_pos));
+        if R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT != 0 {
+            // It may have ended at once although it could have been asynchronous.
+            let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
+        }
+    }
+    account_write(&Write {
+        proc: current_proc(),
+        file: file_key::<R>(inode),
+        inode,
+        dentry: R::follow(file, offset!(file_dentry)),
+        kind,
+        result,
+        end,
+    });
+}
+
+/// Direct I/O was submitted and goes on without its process. Its end may have come already.
+#[inline(never)]
+fn dio_queued(iocb: u64, file: u64) {
+    let file = Kptr::from_addr(file);
+    let inode = Probed::follow(file, offset!(file_inode));
+    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
+    process::describe_once(key.process());
+    begin(hook::DIO, iocb, key, file);
+    if let Some(done) = end(hook::DIO_DONE, iocb)
+        && let Some(call) = end(hook::DIO, iocb)
+    {
+        dio_count(&call, done.extra as i64);
+    }
+}
+
+/// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
+/// the map counts it; so it does not matter whether the submission has returned.
+#[inline(always)]
+pub fn dio_done(iocb: Kptr, result: i64) {
+    if let Some(call) = end(hook::DIO, iocb.addr()) {
+        dio_count(&call, result);
+        return;
+    }
+    let done = InFlight { key: NOBODY, object: 0, extra: result as u64 };
+    let _ = IN_FLIGHT.insert(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE }, done, 0);
+    if let Some(call) = end(hook::DIO, iocb.addr()) {
+        let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
+        dio_count(&call, result);
+    }
+}
+
+/// Direct I/O ended whose begin is always seen first (tracepoints).
+#[inline(always)]
+pub fn dio_ended(iocb: Kptr, result: i64) {
+    if let Some(call) = end(hook::DIO, iocb.addr())
+        && result > 0
+    {
+        dio_count(&call, result);
+    }
+}
+
+#[inline(never)]
+fn dio_count(call: &InFlight, result: i64) {
+    let file = Kptr::from_addr(call.object);
+    let inode = Probed::follow(file, offset!(file_inode));
+    account_write(&Write {
+        proc: call.key.process(),
+        file: call.key.file(),
+        inode,
+        dentry: Probed::follow(file, offset!(file_dentry)),
+        kind: space::kind_of(magic::<Probed>(inode)),
+        result,
+        end: 0,
+    });
 }
 
 /// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
@@ -27,8 +107,111 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
     if !is_regular::<R>(inode) || counted_below::<R>(inode) != 0 {
         return;
     }
-    let dentry = R::follow(file, offset!(file_dentry));
-    account_write(current_proc(), file_key::<R>(inode), dentry, result);
+    account_write(&Write {
+        proc: current_proc(),
+        file: file_key::<R>(inode),
+        inode,
+        dentry: R::follow(file, offset!(file_dentry)),
+        kind: space::kind_of(magic::<R>(inode)),
+        result,
+        end: 0,
+    });
+}
+
+/// A page was made dirty through a mapping: counted as written, for that is as near as one gets.
+#[inline(always)]
+pub fn page_dirtied(file: Kptr) {
+    const PAGE: u64 = 4096;
+    if file.is_null() {
+        return;
+    }
+    let inode = Probed::follow(file, offset!(file_inode));
+    if !is_regular::<Probed>(inode) {
+        return;
+    }
+    let dentry = Probed::follow(file, offset!(file_dentry));
+    let flags = slot_flags::APPROXIMATE;
+    let delta = Counters { written: PAGE, flags, ..ZERO };
+    account(current_proc(), file_key::<Probed>(inode), dentry, delta);
+    space::taken(inode, dentry, 1);
+}
+
+/// fallocate returned.
+#[inline(always)]
+pub fn fallocated(file: Kptr, result: i64) {
+    let inode = Probed::follow(file, offset!(file_inode));
+    if result < 0 {
+        if is_regular::<Probed>(inode) && magic::<Probed>(inode) != OVERLAY_MAGIC {
+            account_error(current_proc(), file_key::<Probed>(inode), result);
+        }
+    } else {
+        space::changed(inode, Probed::follow(file, offset!(file_dentry)));
+    }
+}
+
+/// Attributes are about to change; the length matters.
+#[inline(always)]
+pub fn attributes_begin(dentry: Kptr, attributes: Kptr) {
+    const ATTR_SIZE: u32 = 8;
+    if Probed::read::<u32>(attributes, offset!(iattr_valid)) & ATTR_SIZE != 0 {
+        space::remember(Probed::follow(dentry, offset!(dentry_inode)));
+    }
+}
+
+/// Attributes have changed.
+#[inline(always)]
+pub fn attributes_end(dentry: Kptr) {
+    space::changed(Probed::follow(dentry, offset!(dentry_inode)), dentry);
+}
+
+/// A file is opened: its space is remembered before anything can change it.
+#[inline(always)]
+pub fn opened(file: Kptr) {
+    const FMODE_WRITE: u32 = 2;
+    if Probed::read::<u32>(file, offset!(file_mode)) & FMODE_WRITE != 0 {
+        space::remember(Probed::follow(file, offset!(file_inode)));
+    }
+}
+
+/// A reflink begins: `xfs_file_remap_range` and btrfs's.
+#[inline(always)]
+pub fn remap_begins(to: Kptr, flags: u32) {
+    const REMAP_FILE_DEDUP: u32 = 1;
+    if flags & REMAP_FILE_DEDUP == 0 {
+        let inode = Probed::follow(to, offset!(file_inode));
+        let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
+        begin(hook::REMAP, bpf_get_current_pid_tgid(), key, to);
+    }
+}
+
+/// A reflink ends with the number of bytes that the file now shares: written, but not allocated.
+#[inline(always)]
+pub fn remap_ends(result: i64) {
+    if let Some(call) = end(hook::REMAP, bpf_get_current_pid_tgid())
+        && result > 0
+    {
+        let file = Kptr::from_addr(call.object);
+        space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
+        let dentry = Probed::follow(file, offset!(file_dentry));
+        let delta = Counters { written: result as u64, ..ZERO };
+        account(call.key.process(), call.key.file(), dentry, delta);
+    }
+}
+
+/// A function of a filesystem begins that changes an inode's space on its own: the release of what
+/// xfs took in advance, the end of btrfs's delayed (and compressed) allocation.
+#[inline(always)]
+pub fn settling_begins(inode: Kptr) {
+    begin(hook::SETTLE, bpf_get_current_pid_tgid(), NOBODY, inode);
+}
+
+/// It ends.
+#[inline(always)]
+pub fn settling_ends() {
+    if let Some(call) = end(hook::SETTLE, bpf_get_current_pid_tgid()) {
+        let inode = Kptr::from_addr(call.object);
+        space::changed(inode, space::any_dentry(inode));
+    }
 }
 
 /// The last name of `inode` is gone.
@@ -61,10 +244,18 @@ pub fn unlink_ends(result: i64) {
     }
 }
 
+/// Where a call's process and file are not needed, or not known yet.
+pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
+
 /// Remembers a call until its end.
 #[inline(always)]
 pub fn begin(hook: u64, id: u64, key: PairKey, object: Kptr) {
-    let call = InFlight { key, object: object.addr(), extra: 0 };
+    keep(hook, id, InFlight { key, object: object.addr(), extra: 0 });
+}
+
+/// The same, with all that is to be remembered.
+#[inline(always)]
+pub fn keep(hook: u64, id: u64, call: InFlight) {
     if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
         health_add(Health::InFlightFull, 1);
     }
@@ -77,7 +268,8 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
     let call = IN_FLIGHT.get_ptr(key)?;
     // SAFETY: a valid pointer from the map.
     let call = unsafe { *call };
-    let _ = IN_FLIGHT.remove(key);
+    // Two may find it (see `dio_done`); one takes it out.
+    IN_FLIGHT.remove(key).ok()?;
     Some(call)
 }
 

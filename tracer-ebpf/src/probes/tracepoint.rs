@@ -5,17 +5,19 @@
 //! included. All other filesystems are counted at the return of the system call.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_common::{Counters, PairKey, offsets::counted};
+use tracer_common::{
+    PairKey,
+    offsets::{counted, gauge_kind},
+};
 
 use super::shared;
 use crate::{
-    account::{ZERO, account, account_write},
+    account::{Write, account_write},
     kernel_read::{
-        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic,
-        offset,
+        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
     },
     maps::hook,
-    process,
+    process, space,
 };
 
 const EXT4_SUPER_MAGIC: u32 = 0xEF53;
@@ -53,10 +55,48 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let copied = ctx.arg::<u64>(3) as u32;
     // A long symbolic link is written through the same functions.
     if copied > 0 && is_regular::<Probed>(inode) {
-        let key = file_key::<Probed>(inode);
-        let delta = Counters { written: u64::from(copied), ..ZERO };
-        account(current_proc(), key, any_dentry(inode), delta);
+        account_write(&Write {
+            proc: current_proc(),
+            file: file_key::<Probed>(inode),
+            inode,
+            dentry: space::any_dentry(inode),
+            kind: gauge_kind::EXT4,
+            result: i64::from(copied),
+            end: ctx.arg::<u64>(1) + u64::from(copied),
+        });
     }
+    0
+}
+
+/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were set aside for a page
+/// that is written to, by a write or through a mapping.
+#[raw_tracepoint(tracepoint = "ext4_da_reserve_space")]
+fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
+    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
+    space::taken(inode, space::any_dentry(inode), blocks);
+    0
+}
+
+/// `ext4_truncate_exit(struct inode *inode)`
+#[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
+fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
+    let inode = Kptr(ctx.arg::<*const u8>(0));
+    space::changed(inode, space::any_dentry(inode));
+    0
+}
+
+/// `ext4_truncate_enter(struct inode *inode)`
+#[raw_tracepoint(tracepoint = "ext4_truncate_enter")]
+fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
+    space::remember(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
+
+/// `ext4_evict_inode(struct inode *inode)`
+#[raw_tracepoint(tracepoint = "ext4_evict_inode")]
+fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
+    space::evicted(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -76,7 +116,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     }
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     process::describe_once(key.process());
-    shared::begin(hook::DIO, iocb.addr(), key, Probed::follow(file, offset!(file_dentry)));
+    shared::begin(hook::DIO, iocb.addr(), key, file);
     0
 }
 
@@ -84,13 +124,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "iomap_dio_complete")]
 fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
     let iocb = Kptr(ctx.arg::<*const u8>(0));
-    if let Some(call) = shared::end(hook::DIO, iocb.addr()) {
-        let result = ctx.arg::<i64>(2);
-        if result > 0 {
-            let delta = Counters { written: result as u64, ..ZERO };
-            account(call.key.process(), call.key.file(), Kptr::from_addr(call.object), delta);
-        }
-    }
+    shared::dio_ended(iocb, ctx.arg::<i64>(2));
     0
 }
 
@@ -114,23 +148,43 @@ fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
 fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     let regs = Kptr(ctx.arg::<*const u8>(0));
     let number = Probed::read::<u64>(regs, offset!(regs_orig_ax));
-    let fd_register = match number {
+    let result = ctx.arg::<i64>(1);
+    let (call, register) = match number {
         // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
-        1 | 18 | 20 | 40 | 296 | 328 => offset!(regs_di),
+        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, offset!(regs_di)),
         // splice, copy_file_range: the third
-        275 | 326 => offset!(regs_dx),
+        275 | 326 => (Call::Write, offset!(regs_dx)),
+        // ftruncate, fallocate
+        77 | 285 => (Call::Space, offset!(regs_di)),
+        // open, creat, openat, openat2: the result
+        2 | 85 | 257 | 437 if result >= 0 => (Call::Open, offset!(regs_ax)),
         _ => return 0,
     };
-    let result = ctx.arg::<i64>(1);
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    if result == 0 || Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+    if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
         return 0;
     }
-    let fd = Probed::read::<u64>(regs, fd_register) as u32;
-    let file = file_of(fd);
+    let file = file_of(Probed::read::<u64>(regs, register) as u32);
     if file.is_null() {
         return 0;
     }
+    match call {
+        Call::Write => write_returned(file, result),
+        Call::Space => shared::fallocated(file, result),
+        Call::Open => shared::opened(file),
+    }
+    0
+}
+
+/// What a system call does.
+enum Call {
+    Write,
+    Space,
+    Open,
+}
+
+#[inline(always)]
+fn write_returned(file: Kptr, result: i64) {
     let inode = Probed::follow(file, offset!(file_inode));
     let skip = match shared::counted_below::<Probed>(inode) {
         0 => false,
@@ -138,11 +192,17 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
         _ => true,
     };
     if skip || !is_regular::<Probed>(inode) {
-        return 0;
+        return;
     }
-    let dentry = Probed::follow(file, offset!(file_dentry));
-    account_write(current_proc(), file_key::<Probed>(inode), dentry, result);
-    0
+    account_write(&Write {
+        proc: current_proc(),
+        file: file_key::<Probed>(inode),
+        inode,
+        dentry: Probed::follow(file, offset!(file_dentry)),
+        kind: gauge_kind::NONE,
+        result,
+        end: 0,
+    });
 }
 
 /// The open file behind a descriptor of the current process.
@@ -155,14 +215,4 @@ fn file_of(fd: u32) -> Kptr {
     }
     let array = Probed::follow(table, offset!(fdt_fd));
     Probed::follow(array, fd.wrapping_mul(8))
-}
-
-/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
-#[inline(always)]
-fn any_dentry(inode: Kptr) -> Kptr {
-    let first = Probed::follow(inode, offset!(inode_dentry));
-    if first.is_null() {
-        return first;
-    }
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
 }

@@ -57,7 +57,7 @@ impl Names {
         let mut key = *file;
         let mut complete = false;
         let window = self.window;
-        for node in self.nodes.get_mut(&key) {
+        if let Some(node) = self.nodes.get_mut(&key) {
             node.used = window;
         }
         while let Some(node) = self.nodes.get(&key) {

@@ -145,7 +145,13 @@ fn proc_cmdline(pid: u32) -> Option<String> {
 
 fn proc_uid(pid: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn comm(bytes: &[u8]) -> String {
@@ -184,7 +190,10 @@ mod tests {
 
     #[test]
     fn command_lines_become_one_line() {
-        assert_eq!(cmdline(b"dd\0if=/dev/zero\0of=a b\0").as_deref(), Some("dd if=/dev/zero of=a b"));
+        assert_eq!(
+            cmdline(b"dd\0if=/dev/zero\0of=a b\0").as_deref(),
+            Some("dd if=/dev/zero of=a b")
+        );
         assert_eq!(cmdline(b"\0\0"), None);
         assert_eq!(cmdline(b""), None);
     }

@@ -126,9 +126,15 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Write { ino: u64, cell: usize, bytes: u64 },
+        Write {
+            ino: u64,
+            cell: usize,
+            bytes: u64,
+        },
         /// Writes that happen between the turn of the spill maps and the look at the cells.
-        Look { between: Vec<(u64, usize, u64)> },
+        Look {
+            between: Vec<(u64, usize, u64)>,
+        },
     }
 
     fn step() -> impl Strategy<Value = Step> {

@@ -158,8 +158,8 @@ impl Collector {
         let map = &self.errors_map;
         self.errors_seen.retain(|key, _| {
             let proc = ProcKey { start_ns: key.start_ns, tgid: key.tgid, pad: 0 };
-            let gone = ended(&proc)
-                && fd_of(map).is_ok_and(|map| sys::delete_key(map, key).is_ok());
+            let gone =
+                ended(&proc) && fd_of(map).is_ok_and(|map| sys::delete_key(map, key).is_ok());
             !gone
         });
     }
@@ -194,7 +194,8 @@ fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
 
 /// One record of the ring, or `None` if it is not of a known form.
 fn parse(bytes: &[u8]) -> Option<Record> {
-    let header: RecordHeader = bytemuck::pod_read_unaligned(bytes.get(..size_of::<RecordHeader>())?);
+    let header: RecordHeader =
+        bytemuck::pod_read_unaligned(bytes.get(..size_of::<RecordHeader>())?);
     const NAME: u32 = RecordKind::Name as u32;
     const PROC: u32 = RecordKind::Proc as u32;
     const EXIT: u32 = RecordKind::Exit as u32;

@@ -3,7 +3,11 @@
 //! Format: Documentation/bpf/btf.rst. Only the types that are asked for are looked up, in one pass,
 //! because under emulation a full parse takes seconds.
 
-use std::{collections::{HashMap, HashSet}, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
 
 use thiserror::Error;
 use tracer_common::Offsets;
@@ -46,26 +50,48 @@ pub enum BtfError {
 pub struct KernelBtf {
     data: Vec<u8>,
     strings: usize,
-    /// Byte position of each type, by id; id 0 is void.
+    /// The kernel's own BTF, which a module's continues: both its types and its strings.
+    base: Option<Arc<KernelBtf>>,
+    /// Byte position of each type; the first is id 0 (void), or the base's next id.
     types: Vec<u32>,
+    strings_len: usize,
     /// (is a function, name) → id.
     found: HashMap<(bool, String), u32>,
 }
 
 impl KernelBtf {
-    /// Reads `path` and finds the given functions and all structs that [`Offsets::TABLE`] names.
+    /// Reads `path` and finds the given functions and structs, and all structs that
+    /// [`Offsets::TABLE`] names.
     ///
     /// # Errors
     /// [`BtfError`] if there is no such file or it is not BTF.
-    pub fn load(path: &Path, functions: &[&str]) -> Result<Self, BtfError> {
-        let data = std::fs::read(path).map_err(|source| BtfError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
-        Self::parse(data, functions)
+    pub fn load(path: &Path, functions: &[&str], structs: &[&str]) -> Result<Self, BtfError> {
+        let data = std::fs::read(path)
+            .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
+        let structs: Vec<&str> = Offsets::TABLE
+            .iter()
+            .map(|(name, _, _)| *name)
+            .chain(structs.iter().copied())
+            .collect();
+        Self::parse(data, functions, &structs, None)
     }
 
-    fn parse(data: Vec<u8>, functions: &[&str]) -> Result<Self, BtfError> {
+    /// Reads a module's BTF and finds the given structs.
+    ///
+    /// # Errors
+    /// [`BtfError`] if the module is not loaded, or the kernel keeps no BTF of modules (5.10).
+    pub fn load_module(base: &Arc<Self>, module: &str, structs: &[&str]) -> Result<Self, BtfError> {
+        let path = format!("/sys/kernel/btf/{module}");
+        let data = std::fs::read(&path).map_err(|source| BtfError::Unreadable { path, source })?;
+        Self::parse(data, &[], structs, Some(Arc::clone(base)))
+    }
+
+    fn parse(
+        data: Vec<u8>,
+        functions: &[&str],
+        structs: &[&str],
+        base: Option<Arc<Self>>,
+    ) -> Result<Self, BtfError> {
         let cut = || BtfError::Damaged("cut short");
         if data.len() < 24 || u16::from_ne_bytes([data[0], data[1]]) != MAGIC {
             return Err(BtfError::Damaged("wrong magic number"));
@@ -81,13 +107,15 @@ impl KernelBtf {
         if types_end > data.len() || strings > data.len() {
             return Err(cut());
         }
-        let mut btf = Self { data, strings, types: vec![0], found: HashMap::new() };
+        let strings_len = word(20).ok_or_else(cut)?;
+        let types = if base.is_some() { Vec::new() } else { vec![0] };
+        let mut btf = Self { data, strings, base, types, strings_len, found: HashMap::new() };
         let mut wanted: HashSet<(bool, &str)> =
             functions.iter().map(|name| (true, *name)).collect();
-        wanted.extend(Offsets::TABLE.iter().map(|(name, _, _)| (false, *name)));
+        wanted.extend(structs.iter().map(|name| (false, *name)));
         let mut at = types_at;
         while at < types_end {
-            let id = u32::try_from(btf.types.len()).map_err(|_| cut())?;
+            let id = btf.count();
             btf.types.push(u32::try_from(at).map_err(|_| cut())?);
             let kind = btf.kind(id);
             if matches!(kind, KIND_FUNC | KIND_TYPEDEF | KIND_STRUCT) {
@@ -132,11 +160,11 @@ impl KernelBtf {
             proto = self.size_or_type(proto);
         }
         (self.kind(proto) == KIND_FUNC_PROTO).then_some(())?;
-        let at = self.at(proto) + 12;
+        let (btf, at) = self.locate(proto);
         Some(
             (0..self.vlen(proto))
                 .map(|n| {
-                    let argument = self.u32(at + n * 8 + 4);
+                    let argument = btf.u32(at + 12 + n * 8 + 4);
                     let pointer = self.strip(argument);
                     let target = self.strip(self.size_or_type(pointer));
                     let is_struct =
@@ -147,8 +175,19 @@ impl KernelBtf {
         )
     }
 
+    /// Does a member point to a struct of this name?
+    #[must_use]
+    pub fn points_to(&self, name: &str, member: &str, target: &str) -> bool {
+        let Some(id) = self.found.get(&(false, name.to_owned())) else { return false };
+        let Some((_, found)) = self.find_member(*id, member, 0) else { return false };
+        let pointer = self.strip(found);
+        let pointee = self.strip(self.size_or_type(pointer));
+        self.kind(pointer) == KIND_PTR && self.name(pointee) == target
+    }
+
     /// Byte offset of a member, given as a dotted path, anonymous parts left out.
-    fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
+    #[must_use]
+    pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
         let mut id = *self.found.get(&(false, name.to_owned()))?;
         let mut offset = 0;
         for part in path.split('.') {
@@ -164,16 +203,17 @@ impl KernelBtf {
         if depth > 8 || !matches!(self.kind(id), KIND_STRUCT | KIND_UNION) {
             return None;
         }
-        let at = self.at(id) + 12;
+        let (btf, at) = self.locate(id);
         // With the kind flag set, the upper byte holds the size of a bitfield.
-        let mask = if self.u32(self.at(id) + 4) >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
+        let mask = if self.word(id, 1) >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
         (0..self.vlen(id)).find_map(|n| {
-            let member = at + n * 12;
-            let bits = self.u32(member + 8) & mask;
-            let member_type = self.u32(member + 4);
-            match self.string(self.u32(member)) {
+            let member = at + 12 + n * 12;
+            let bits = btf.u32(member + 8) & mask;
+            let member_type = btf.u32(member + 4);
+            match btf.string(btf.u32(member)) {
                 "" => {
-                    let (inner, found) = self.find_member(self.strip(member_type), name, depth + 1)?;
+                    let (inner, found) =
+                        self.find_member(self.strip(member_type), name, depth + 1)?;
                     Some((bits + inner, found))
                 }
                 found if found == name => Some((bits, member_type)),
@@ -207,8 +247,30 @@ impl KernelBtf {
         })
     }
 
-    fn at(&self, id: u32) -> usize {
-        self.types.get(id as usize).map_or(0, |at| *at as usize)
+    /// Number of types, the base's included: the next id.
+    fn count(&self) -> u32 {
+        self.first_id() + self.types.len() as u32
+    }
+
+    fn first_id(&self) -> u32 {
+        self.base.as_ref().map_or(0, |base| base.count())
+    }
+
+    /// One of the three words that each type starts with.
+    fn word(&self, id: u32, n: usize) -> u32 {
+        let (btf, at) = self.locate(id);
+        btf.u32(at + n * 4)
+    }
+
+    /// In which blob a type is, and where.
+    fn locate(&self, id: u32) -> (&Self, usize) {
+        match &self.base {
+            Some(base) if id < base.count() => base.locate(id),
+            _ => {
+                let index = id.wrapping_sub(self.first_id()) as usize;
+                (self, self.types.get(index).map_or(0, |at| *at as usize))
+            }
+        }
     }
 
     fn u32(&self, at: usize) -> u32 {
@@ -219,23 +281,30 @@ impl KernelBtf {
     }
 
     fn kind(&self, id: u32) -> u32 {
-        if id == 0 { 0 } else { self.u32(self.at(id) + 4) >> 24 & 0x1f }
+        if id == 0 { 0 } else { self.word(id, 1) >> 24 & 0x1f }
     }
 
     fn vlen(&self, id: u32) -> usize {
-        (self.u32(self.at(id) + 4) & 0xffff) as usize
+        (self.word(id, 1) & 0xffff) as usize
     }
 
     fn size_or_type(&self, id: u32) -> u32 {
-        self.u32(self.at(id) + 8)
+        self.word(id, 2)
     }
 
     fn name(&self, id: u32) -> &str {
-        self.string(self.u32(self.at(id)))
+        self.string(self.word(id, 0))
     }
 
     fn string(&self, offset: u32) -> &str {
-        let Some(rest) = self.data.get(self.strings + offset as usize..) else { return "" };
+        let mut offset = offset as usize;
+        if let Some(base) = &self.base {
+            if offset < base.strings_len {
+                return base.string(offset as u32);
+            }
+            offset -= base.strings_len;
+        }
+        let Some(rest) = self.data.get(self.strings + offset..) else { return "" };
         let end = rest.iter().position(|byte| *byte == 0).unwrap_or(0);
         std::str::from_utf8(&rest[..end]).unwrap_or("")
     }
@@ -272,9 +341,13 @@ mod tests {
         data
     }
 
+    fn parse(data: Vec<u8>) -> Result<KernelBtf, BtfError> {
+        KernelBtf::parse(data, &["f", "absent"], &["inode"], None)
+    }
+
     #[test]
     fn finds_members_and_arguments() {
-        let btf = KernelBtf::parse(blob(), &["f", "absent"]).unwrap();
+        let btf = parse(blob()).unwrap();
         assert_eq!(btf.member_offset("inode", "i_ino"), Some(8));
         assert_eq!(btf.member_offset("inode", "i_nlink"), Some(0));
         assert_eq!(btf.member_offset("inode", "i_gone"), None);
@@ -288,12 +361,12 @@ mod tests {
     fn damaged_btf_is_an_error_or_empty_never_a_panic() {
         let whole = blob();
         for len in 0..whole.len() {
-            let _ = KernelBtf::parse(whole[..len].to_vec(), &["f"]).map(|btf| btf.offsets());
+            let _ = parse(whole[..len].to_vec()).map(|btf| btf.offsets());
         }
         for at in 0..whole.len() {
             let mut bent = whole.clone();
             bent[at] ^= 0xff;
-            let _ = KernelBtf::parse(bent, &["f"]).map(|btf| (btf.offsets(), btf.arguments("f").is_some()));
+            let _ = parse(bent).map(|btf| (btf.offsets(), btf.arguments("f").is_some()));
         }
     }
 
@@ -304,7 +377,7 @@ mod tests {
             println!("SKIP reads_the_running_kernel: no BTF");
             return;
         }
-        let btf = KernelBtf::load(path, &["vfs_unlink"]).unwrap();
+        let btf = KernelBtf::load(path, &["vfs_unlink"], &[]).unwrap();
         let offsets = btf.offsets();
         assert_ne!(offsets.inode_ino, Offsets::ABSENT);
         assert_ne!(offsets.dentry_name_len, Offsets::ABSENT);

@@ -61,45 +61,139 @@ pub const WRITE_ITERS: &[WriteIter] = &[
 pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
 /// A function with a program at its entry, its exit, or both.
+#[derive(Clone, Copy)]
 pub struct Function {
     /// The kernel function.
     pub name: &'static str,
-    /// Program at its entry (fentry), if any.
+    /// Program at its entry, if any.
     pub fentry: Option<&'static str>,
-    /// Program at its exit (fexit).
-    pub fexit: &'static str,
-    /// Program of its kprobe.
-    pub kprobe: &'static str,
-    /// Program of its kretprobe.
-    pub kretprobe: &'static str,
+    /// Program at its exit, if any.
+    pub fexit: Option<&'static str>,
+    /// Program of its kprobe, if any.
+    pub kprobe: Option<&'static str>,
+    /// Program of its kretprobe, if any.
+    pub kretprobe: Option<&'static str>,
+}
+
+impl Function {
+    const fn new(name: &'static str) -> Self {
+        Self { name, fentry: None, fexit: None, kprobe: None, kretprobe: None }
+    }
+
+    const fn fentry(self, program: &'static str) -> Self {
+        Self { fentry: Some(program), ..self }
+    }
+
+    const fn fexit(self, program: &'static str) -> Self {
+        Self { fexit: Some(program), ..self }
+    }
+
+    const fn kprobe(self, program: &'static str) -> Self {
+        Self { kprobe: Some(program), ..self }
+    }
+
+    const fn kretprobe(self, program: &'static str) -> Self {
+        Self { kretprobe: Some(program), ..self }
+    }
 }
 
 /// The chokepoint for filesystems whose write_iter we do not know.
 pub const VFS_WRITE: &[Function] = &[
-    Function {
-        name: "vfs_write",
-        fentry: None,
-        fexit: "fexit_vfs_write",
-        kprobe: "kprobe_vfs_write",
-        kretprobe: "kretprobe_vfs_write",
-    },
-    Function {
-        name: "do_iter_readv_writev",
-        fentry: None,
-        fexit: "fexit_do_iter_readv_writev",
-        kprobe: "kprobe_do_iter_readv_writev",
-        kretprobe: "kretprobe_do_iter_readv_writev",
-    },
+    Function::new("vfs_write")
+        .fexit("fexit_vfs_write")
+        .kprobe("kprobe_vfs_write")
+        .kretprobe("kretprobe_vfs_write"),
+    Function::new("do_iter_readv_writev")
+        .fexit("fexit_do_iter_readv_writev")
+        .kprobe("kprobe_do_iter_readv_writev")
+        .kretprobe("kretprobe_do_iter_readv_writev"),
 ];
 
-/// Removal of names.
-pub const UNLINK: Function = Function {
-    name: "vfs_unlink",
-    fentry: Some("fentry_vfs_unlink"),
-    fexit: "fexit_vfs_unlink",
-    kprobe: "kprobe_vfs_unlink",
-    kretprobe: "kretprobe_vfs_unlink",
-};
+/// Functions whose programs count space, or bytes that no write_iter returns. For each the forms of
+/// it, newest kernel first: the form whose dentry is where BTF has it is taken.
+pub const SPACE: &[Function] = &[
+    Function::new("evict").fentry("fentry_evict").kprobe("kprobe_evict"),
+    Function::new("vfs_fallocate")
+        .fexit("fexit_vfs_fallocate")
+        .kprobe("kprobe_vfs_fallocate")
+        .kretprobe("kretprobe_vfs_fallocate"),
+    Function::new("security_file_open")
+        .fentry("fentry_security_file_open")
+        .kprobe("kprobe_security_file_open"),
+    Function::new("fault_dirty_shared_page")
+        .fentry("fentry_fault_dirty_shared_page")
+        .kprobe("kprobe_fault_dirty_shared_page"),
+    Function::new("iomap_dio_complete")
+        .fexit("fexit_iomap_dio_complete")
+        .kprobe("kprobe_iomap_dio_complete")
+        .kretprobe("kretprobe_iomap_dio_complete"),
+];
+
+/// The same for functions of modules: kprobes alone, with the filesystem that brings them.
+pub const MODULE_SPACE: &[(&str, Function)] = &[
+    (
+        "xfs",
+        Function::new("xfs_file_remap_range")
+            .kprobe("kprobe_remap_file_range")
+            .kretprobe("kretprobe_remap_file_range"),
+    ),
+    (
+        "xfs",
+        Function::new("xfs_file_release")
+            .kprobe("kprobe_file_release")
+            .kretprobe("kretprobe_settle"),
+    ),
+    (
+        "btrfs",
+        Function::new("btrfs_remap_file_range")
+            .kprobe("kprobe_remap_file_range")
+            .kretprobe("kretprobe_remap_file_range"),
+    ),
+    (
+        "btrfs",
+        Function::new("btrfs_finish_one_ordered")
+            .kprobe("kprobe_finish_ordered")
+            .kretprobe("kretprobe_settle"),
+    ),
+    // Its name before 6.4; later it is a wrapper of the other.
+    (
+        "btrfs",
+        Function::new("btrfs_finish_ordered_io")
+            .kprobe("kprobe_finish_ordered")
+            .kretprobe("kretprobe_settle"),
+    ),
+];
+
+/// Functions with a dentry among their arguments, which moved by one in 5.12: the newer form, where
+/// its dentry is, and the older form.
+pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
+    (
+        Function::new("vfs_unlink")
+            .fentry("fentry_vfs_unlink")
+            .fexit("fexit_vfs_unlink")
+            .kprobe("kprobe_vfs_unlink")
+            .kretprobe("kretprobe_vfs_unlink"),
+        2,
+        Function::new("vfs_unlink")
+            .fentry("fentry_vfs_unlink_v5_11")
+            .fexit("fexit_vfs_unlink_v5_11")
+            .kprobe("kprobe_vfs_unlink_v5_11")
+            .kretprobe("kretprobe_vfs_unlink"),
+    ),
+    (
+        Function::new("notify_change")
+            .fentry("fentry_notify_change")
+            .fexit("fexit_notify_change")
+            .kprobe("kprobe_notify_change")
+            .kretprobe("kretprobe_notify_change"),
+        1,
+        Function::new("notify_change")
+            .fentry("fentry_notify_change_v5_11")
+            .fexit("fexit_notify_change_v5_11")
+            .kprobe("kprobe_notify_change_v5_11")
+            .kretprobe("kretprobe_notify_change"),
+    ),
+];
 
 /// The life of processes, on every backend: (tracepoint, program).
 pub const LIFECYCLE: &[(&str, &str)] = &[
@@ -116,6 +210,14 @@ pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
     ("iomap_dio_complete", "tp_iomap_dio_complete"),
 ];
 
+/// The tracepoints that tell of ext4's space beside its writes: (tracepoint, program).
+pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_da_reserve_space", "tp_ext4_da_reserve_space"),
+    ("ext4_truncate_enter", "tp_ext4_truncate_enter"),
+    ("ext4_truncate_exit", "tp_ext4_space_changed"),
+    ("ext4_evict_inode", "tp_ext4_evict_inode"),
+];
+
 /// The one that stands in for vfs_write.
 pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
 
@@ -126,24 +228,18 @@ pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink
 #[must_use]
 pub fn blind_spots(write: WriteBackend) -> Vec<String> {
     let mut spots = vec![
-        "stores through mmap are not counted".to_owned(),
-        "fallocate, reflink and truncate are not counted (space is taken from statvfs)".to_owned(),
+        "stores through mmap are counted by page, once until it is written back",
+        "space of reflinked files is shared: it is counted for none of them",
     ];
-    match write {
-        WriteBackend::Fentry | WriteBackend::Kprobe => spots.push(
-            "asynchronous direct writes (libaio, io_uring with O_DIRECT) are not counted".to_owned(),
-        ),
-        WriteBackend::Tracepoint => spots.extend(
-            [
-                "on filesystems other than ext4, libaio and io_uring writes are not counted",
-                "on filesystems other than ext4, removed files are not seen",
-                "overlayfs is counted only on top of ext4",
-                "on filesystems other than ext4, 32-bit programs are not counted",
-                "errors of io_uring and libaio writes are not counted",
-                "a descriptor that another thread closes during a write is not attributed",
-            ]
-            .map(str::to_owned),
-        ),
+    if write == WriteBackend::Tracepoint {
+        spots = vec![
+            "stores through mmap are not counted as written; on ext4 the space they take is",
+            "on filesystems other than ext4, space is not traced (statvfs alone), removed files are \
+             not seen, and libaio, io_uring and 32-bit programs are not counted",
+            "overlayfs is counted only on top of ext4",
+            "errors of io_uring and libaio writes are not counted",
+            "a descriptor that another thread closes during a write is not attributed",
+        ];
     }
-    spots
+    spots.into_iter().map(str::to_owned).collect()
 }

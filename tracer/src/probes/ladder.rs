@@ -1,6 +1,6 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _};
+use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::anyhow;
 use aya::{
@@ -14,7 +14,7 @@ use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 use super::{
     TracerOptions,
     btf::KernelBtf,
-    error_chain, hook,
+    error_chain, gauges, hook,
     hooks::{self, Function, WriteIter},
     kernel_words,
     tracefs::TraceFs,
@@ -22,7 +22,9 @@ use super::{
 
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {
-    let mut names = vec!["btf_trace_sched_process_exit", hooks::UNLINK.name];
+    let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
+    names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
+    names.extend(hooks::SPACE.iter().map(|function| function.name));
     names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
     names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
     names
@@ -32,7 +34,7 @@ pub(super) fn function_names() -> Vec<&'static str> {
 pub struct Ladder {
     forced: Option<WriteBackend>,
     want_vfs_write: bool,
-    kernel_btf: KernelBtf,
+    kernel_btf: Arc<KernelBtf>,
     btf: Btf,
     tracefs: Option<TraceFs>,
     hooks: Vec<Hook>,
@@ -40,6 +42,8 @@ pub struct Ladder {
     counted: BTreeMap<&'static str, WriteBackend>,
     vfs_write: bool,
     syscalls: bool,
+    /// Types of filesystem whose gauge is known.
+    space_traced: Vec<&'static str>,
 }
 
 type Attempt = Result<(), String>;
@@ -49,13 +53,14 @@ impl Ladder {
         Self {
             forced: options.backend,
             want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
-            kernel_btf,
+            kernel_btf: Arc::new(kernel_btf),
             btf,
             tracefs: None,
             hooks: Vec::new(),
             counted: BTreeMap::new(),
             vfs_write: false,
             syscalls: false,
+            space_traced: Vec::new(),
         }
     }
 
@@ -71,7 +76,8 @@ impl Ladder {
         for fs in hooks::WRITE_ITERS {
             self.attach_write_iter(ebpf, fs);
         }
-        self.attach_unlink(ebpf);
+        self.attach_space(ebpf);
+        self.space_traced = gauges::install(ebpf, &self.kernel_btf);
         if self.want_vfs_write {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
@@ -94,6 +100,7 @@ impl Ladder {
             if fs_types.contains(&fs.fs_type) && !self.counted.contains_key(fs.fs_type) {
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
+                self.space_traced = gauges::install(ebpf, &self.kernel_btf);
             }
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
@@ -114,6 +121,16 @@ impl Ladder {
         }
     }
 
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    pub(super) fn traces_space(&self, fs_type: &str) -> bool {
+        self.space_traced.contains(&fs_type)
+            && match self.counted.get(fs_type) {
+                Some(WriteBackend::Tracepoint) => fs_type == "ext4",
+                Some(WriteBackend::Fentry | WriteBackend::Kprobe) => true,
+                None => false,
+            }
+    }
+
     pub(super) fn hooks(&self) -> &[Hook] {
         &self.hooks
     }
@@ -131,7 +148,11 @@ impl Ladder {
             for function in fs.functions {
                 let Some(program) = function.fexit else {
                     let reason = "it is in a module, whose type information is apart".to_owned();
-                    self.hooks.push(hook(function.name, "fexit", HookState::Unsupported { reason }));
+                    self.hooks.push(hook(
+                        function.name,
+                        "fexit",
+                        HookState::Unsupported { reason },
+                    ));
                     continue;
                 };
                 let result = self.fexit(ebpf, function.name, program);
@@ -146,6 +167,7 @@ impl Ladder {
                     .kretprobe(ebpf, function.name, "kretprobe_write_iter")
                     .and_then(|()| self.kprobe(ebpf, function.name, function.kprobe));
                 if self.note(function.name, "kretprobe", result) {
+                    self.attach_module_space(ebpf, fs.fs_type);
                     return self.mark(ebpf, fs, WriteBackend::Kprobe);
                 }
             }
@@ -162,39 +184,55 @@ impl Ladder {
         }
     }
 
-    fn attach_unlink(&mut self, ebpf: &mut Ebpf) {
-        let function = &hooks::UNLINK;
-        if self.allows(WriteBackend::Fentry) {
-            let result = self.fentry_and_fexit(ebpf, function);
-            if self.note(function.name, "fexit", result) {
-                return;
-            }
+    /// What counts space, removals, and bytes that no write_iter returns.
+    fn attach_space(&mut self, ebpf: &mut Ebpf) {
+        for (newer, dentry, older) in hooks::DENTRY_FUNCTIONS {
+            let arguments = self.kernel_btf.arguments(newer.name).unwrap_or_default();
+            let is_newer = arguments.get(*dentry).is_none_or(|found| *found == Some("dentry"));
+            self.attach_function(ebpf, if is_newer { newer } else { older });
         }
-        if self.allows(WriteBackend::Kprobe) {
-            let result = self.kprobe_and_kretprobe(ebpf, function);
-            if self.note(function.name, "kretprobe", result) {
-                return;
-            }
+        for function in hooks::SPACE {
+            self.attach_function(ebpf, function);
         }
-        if self.allows(WriteBackend::Tracepoint) {
+        if self.counted.get("ext4") == Some(&WriteBackend::Tracepoint) {
+            for (name, program) in hooks::EXT4_SPACE_TRACEPOINTS {
+                let result = self.tracepoint(ebpf, name, program);
+                self.note(name, "raw_tracepoint", result);
+            }
             let (name, program) = hooks::UNLINK_TRACEPOINT;
             let result = self.tracepoint(ebpf, name, program);
             self.note(name, "raw_tracepoint", result);
         }
     }
 
-    fn attach_vfs_write(&mut self, ebpf: &mut Ebpf) {
+    /// Functions of a module that is loaded: kprobes reach them.
+    fn attach_module_space(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
+        for (_, function) in hooks::MODULE_SPACE.iter().filter(|(fs, _)| *fs == fs_type) {
+            let result = self.kprobe_and_kretprobe(ebpf, function);
+            self.note(function.name, "kretprobe", result);
+        }
+    }
+
+    /// The first rung that holds; true if one does.
+    fn attach_function(&mut self, ebpf: &mut Ebpf, function: &Function) -> bool {
         if self.allows(WriteBackend::Fentry) {
-            for function in hooks::VFS_WRITE {
-                let result = self.fentry_and_fexit(ebpf, function);
-                self.vfs_write |= self.note(function.name, "fexit", result);
+            let how = if function.fexit.is_some() { "fexit" } else { "fentry" };
+            let result = self.fentry_and_fexit(ebpf, function);
+            if self.note(function.name, how, result) {
+                return true;
             }
         }
-        if !self.vfs_write && self.allows(WriteBackend::Kprobe) {
-            for function in hooks::VFS_WRITE {
-                let result = self.kprobe_and_kretprobe(ebpf, function);
-                self.vfs_write |= self.note(function.name, "kretprobe", result);
-            }
+        if self.allows(WriteBackend::Kprobe) {
+            let how = if function.kretprobe.is_some() { "kretprobe" } else { "kprobe" };
+            let result = self.kprobe_and_kretprobe(ebpf, function);
+            return self.note(function.name, how, result);
+        }
+        false
+    }
+
+    fn attach_vfs_write(&mut self, ebpf: &mut Ebpf) {
+        for function in hooks::VFS_WRITE {
+            self.vfs_write |= self.attach_function(ebpf, function);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
             self.attach_syscalls(ebpf);
@@ -284,8 +322,13 @@ impl Ladder {
 
     fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
         // The exit first: an entry without its exit would fill the map of calls in flight.
-        self.fexit(ebpf, function.name, function.fexit)?;
+        if let Some(program) = function.fexit {
+            self.fexit(ebpf, function.name, program)?;
+        }
         if let Some(program) = function.fentry {
+            if !self.kernel_btf.has_function(function.name) {
+                return Err(absent(function.name));
+            }
             let fentry: &mut FEntry = program_of(ebpf, program)?;
             if fentry.fd().is_err() {
                 fentry.load(function.name, &self.btf).map_err(|e| kernel_words(&e))?;
@@ -296,8 +339,13 @@ impl Ladder {
     }
 
     fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
-        self.kretprobe(ebpf, function.name, function.kretprobe)?;
-        self.kprobe(ebpf, function.name, function.kprobe)
+        if let Some(program) = function.kretprobe {
+            self.kretprobe(ebpf, function.name, program)?;
+        }
+        match function.kprobe {
+            Some(program) => self.kprobe(ebpf, function.name, program),
+            None => Ok(()),
+        }
     }
 
     fn kprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {

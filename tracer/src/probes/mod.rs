@@ -1,6 +1,7 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
 pub mod btf;
+mod gauges;
 pub mod hooks;
 mod ladder;
 pub mod preflight;
@@ -67,7 +68,8 @@ impl Tracer {
         }
         sys::lift_memlock_limit();
         let names = ladder::function_names();
-        let kernel_btf = KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names)?;
+        let kernel_btf =
+            KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names, &gauges::structs())?;
         let offsets = kernel_btf.offsets();
         check_offsets(&offsets)?;
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
@@ -102,6 +104,12 @@ impl Tracer {
     #[must_use]
     pub fn write_backend(&self) -> WriteBackend {
         self.ladder.write_backend()
+    }
+
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    #[must_use]
+    pub fn traces_space(&self, fs_type: &str) -> bool {
+        self.ladder.traces_space(fs_type)
     }
 
     /// One row per hook that was tried.
@@ -161,16 +169,15 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
 }
 
 fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
-    let unlink = btf.arguments("vfs_unlink").unwrap_or_default();
-    let dentry = unlink.iter().position(|argument| *argument == Some("dentry")).unwrap_or(2);
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
     let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
+    let reserve = btf.arguments("btf_trace_ext4_da_reserve_space").map_or(2, |args| args.len());
     Config {
         slot_mask: slots_per_cpu - 1,
-        unlink_dentry_arg: dentry as u32,
-        unlink_args: unlink.len() as u32,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
+        has_xchg: u32::from(kernel_at_least(5, 12)),
+        reserve_has_count: u32::from(reserve >= 3),
         pad: 0,
     }
 }
@@ -205,11 +212,14 @@ pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn kernel_words(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        let last = log
-            .lines()
-            .rev()
-            .map(str::trim)
-            .find(|line| !line.is_empty() && !line.starts_with("processed "));
+        tracing::debug!("verifier: {log}");
+        // The verdict stands before the statistics.
+        const STATISTICS: [&str; 4] =
+            ["processed ", "verification time", "stack depth", "max_states"];
+        let last =
+            log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
+            });
         return match last {
             Some(last) => format!("{io_error}: {last}"),
             None => io_error.to_string(),

@@ -32,8 +32,10 @@ pub enum Refusal {
     )]
     Lockdown,
     /// The bpf system call is not to be had.
-    #[error("the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-             seccomp profile that lets bpf through")]
+    #[error(
+        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
+             seccomp profile that lets bpf through"
+    )]
     NoBpf(String),
 }
 
@@ -80,6 +82,29 @@ fn check_capabilities(status: &str) -> Result<(), Refusal> {
 
 fn check_lockdown(text: &str) -> Result<(), Refusal> {
     if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
+}
+
+/// Gives up every capability that is not needed once everything is attached, for this thread and
+/// those that it starts. Kept: BPF and PERFMON to read maps and to attach to filesystems that are
+/// mounted later; SYS_PTRACE and DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel
+/// has no CAP_BPF (before 5.8), SYS_ADMIN stands for it and stays.
+///
+/// # Errors
+/// What the kernel says.
+pub fn drop_capabilities() -> std::io::Result<()> {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+    let mut sets = capabilities(None)?;
+    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let mut keep = bpf | CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    if !sets.permitted.contains(bpf) {
+        keep |= CapabilitySet::SYS_ADMIN;
+    }
+    sets.effective &= keep;
+    sets.permitted &= keep;
+    sets.inheritable = CapabilitySet::empty();
+    set_capabilities(None, sets)?;
+    set_no_new_privs(true)?;
+    Ok(())
 }
 
 #[cfg(test)]

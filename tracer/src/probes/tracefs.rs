@@ -67,7 +67,8 @@ impl TraceFs {
         };
         self.define(&format!("{kind}:{}/{event} {function}", self.group))?;
         self.made.push(event.clone());
-        let id = fs::read_to_string(self.root.join("events").join(&self.group).join(&event).join("id"))?;
+        let id =
+            fs::read_to_string(self.root.join("events").join(&self.group).join(&event).join("id"))?;
         let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         self.links.push(sys::attach_to_trace_event(program, id)?);
         Ok(())
@@ -87,10 +88,11 @@ impl TraceFs {
     }
 
     fn remove_leftovers(&self) -> io::Result<()> {
-        for (group, event) in stale_events(
-            &fs::read_to_string(self.root.join("kprobe_events"))?,
-            |pid| Path::new("/proc").join(pid.to_string()).exists(),
-        ) {
+        for (group, event) in
+            stale_events(&fs::read_to_string(self.root.join("kprobe_events"))?, |pid| {
+                Path::new("/proc").join(pid.to_string()).exists()
+            })
+        {
             // Somebody else may still use it; then it is not ours to take.
             let _ = self.define(&format!("-:{group}/{event}"));
         }

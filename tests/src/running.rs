@@ -1,0 +1,147 @@
+//! `filltop snapshot --json` around a piece of work.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, ChildStderr, Command, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+use tracer_model::snapshot::{PathRow, Snapshot, Writer};
+
+use crate::filltop;
+
+/// A filltop that measures until it is told to stop.
+pub struct Filltop {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Filltop {
+    /// Starts it with further arguments, and waits until its window has begun.
+    ///
+    /// # Errors
+    /// If it ends instead, with what it said.
+    pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(filltop());
+        command.args(["snapshot", "--json", "--for", "10m", "-v"]).args(arguments);
+        if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+            command.args(["--backend", &backend]);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {command:?}"))?;
+        let mut stderr = BufReader::new(child.stderr.take().context("stderr is piped")?);
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            if stderr.read_line(&mut said)? == 0 {
+                bail!("filltop ended: {said}");
+            }
+            if said[start..].contains("tracing by") {
+                return Ok(Self { child, stderr });
+            }
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as kill -9 does.
+    ///
+    /// # Errors
+    /// If it is gone already.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Interrupts it; what it measured.
+    ///
+    /// # Errors
+    /// If it fails or prints something else.
+    pub fn stop(mut self) -> anyhow::Result<Measured> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+        let mut json = String::new();
+        self.child.stdout.take().context("stdout is piped")?.read_to_string(&mut json)?;
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("filltop: {status}: {said}");
+        }
+        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+    }
+}
+
+/// What filltop measured.
+pub struct Measured {
+    /// Its JSON.
+    pub snapshot: Snapshot,
+    /// Its log.
+    pub said: String,
+}
+
+impl Measured {
+    /// The rows of a process.
+    pub fn writers_of(&self, pid: u32) -> impl Iterator<Item = &Writer> {
+        self.snapshot.writers.iter().filter(move |writer| writer.pid == pid)
+    }
+
+    /// The row of a file, by its path on the host.
+    ///
+    /// # Errors
+    /// If there is none, or more than one, with the paths that there are.
+    pub fn path(&self, path: &std::path::Path) -> anyhow::Result<&PathRow> {
+        let wanted = path.to_str().context("a test's path is UTF-8")?;
+        let rows: Vec<_> = self.snapshot.paths.iter().filter(|row| row.path == wanted).collect();
+        match rows[..] {
+            [row] => Ok(row),
+            _ => bail!(
+                "{} rows for {wanted}, among {:?}",
+                rows.len(),
+                self.snapshot.paths.iter().take(5).map(|row| &row.path).collect::<Vec<_>>()
+            ),
+        }
+    }
+}
+
+/// Ids of all BPF programs that the kernel holds: BPF_PROG_GET_NEXT_ID of bpf(2).
+///
+/// # Errors
+/// If the kernel does not let us ask.
+pub fn bpf_programs() -> anyhow::Result<Vec<u32>> {
+    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+    let mut ids = Vec::new();
+    // union bpf_attr: start_id, next_id, open_flags.
+    let mut attr = [0u32; 32];
+    loop {
+        // SAFETY: `attr` is larger than the part that this command reads and writes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_PROG_GET_NEXT_ID,
+                attr.as_mut_ptr(),
+                size_of_val(&attr),
+            )
+        };
+        if result < 0 {
+            let error = std::io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ENOENT) {
+                Ok(ids)
+            } else {
+                Err(error.into())
+            };
+        }
+        ids.push(attr[1]);
+        attr[0] = attr[1];
+    }
+}

@@ -1,0 +1,232 @@
+//! Space: what a volume charges to an inode, and to whom a change of it is due.
+//!
+//! The gauge of an inode is what its filesystem counts as used for it, blocks that are only reserved
+//! (delayed allocation) included. It is read wherever it may have changed; the difference to what
+//! was accounted last, kept per inode in [`INODES`], is due to the process that runs, or, when that
+//! is a kernel thread, to the one that changed it last.
+
+use tracer_common::{
+    Counters, FileKey, Health, InodeSpace, ProcKey,
+    offsets::{Gauge, gauge_kind},
+};
+
+use crate::{
+    account::{ZERO, account},
+    kernel_read::{
+        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
+    maps::{GAUGES, INODES, health_add},
+};
+
+/// Which gauge a filesystem has, by its magic number.
+#[inline(always)]
+pub fn kind_of(magic: u32) -> u32 {
+    match magic {
+        0xEF53 => gauge_kind::EXT4,
+        0x5846_5342 => gauge_kind::XFS,
+        0x9123_683E => gauge_kind::BTRFS,
+        0x0102_1994 => gauge_kind::TMPFS,
+        _ => gauge_kind::NONE,
+    }
+}
+
+/// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
+#[inline(always)]
+pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
+    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    let layout: &Gauge = GAUGES.get(kind)?;
+    if layout.known == 0 {
+        return None;
+    }
+    let mut bytes = 0;
+    if layout.uses_i_blocks != 0 {
+        bytes = (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
+            + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)));
+    }
+    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(layout.vfs_inode)));
+    for part in &layout.parts {
+        if part.size != 0 {
+            let value = if part.size == 4 {
+                u64::from(Probed::read::<u32>(own, part.offset))
+            } else {
+                Probed::read::<u64>(own, part.offset)
+            };
+            let shift = if part.in_blocks == 0 {
+                0
+            } else {
+                Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31
+            };
+            bytes += value << shift;
+        }
+    }
+    Some(bytes)
+}
+
+/// The part of a gauge that a slot remembers.
+#[inline(always)]
+pub fn tag(gauge: u64) -> u32 {
+    (gauge >> 9) as u32
+}
+
+/// Accounts for the gauge's change; positive if space was allocated. `before` is what it was
+/// presumably, if the inode is not known.
+#[inline(never)]
+pub fn settle(file: &FileKey, gauge: u64, before: u64, proc: &ProcKey) -> i64 {
+    if let Some(known) = INODES.get_ptr_mut(file) {
+        // SAFETY: a valid pointer from the map.
+        let known = unsafe { &mut *known };
+        let old = exchange(&raw mut known.gauge, gauge);
+        known.owner = *proc;
+        return gauge.wrapping_sub(old) as i64;
+    }
+    if INODES.insert(file, InodeSpace { gauge, owner: *proc }, 0).is_err() {
+        health_add(Health::SpaceFull, 1);
+    }
+    gauge.wrapping_sub(before) as i64
+}
+
+/// A change of space as counts.
+#[inline(always)]
+pub fn counts(change: i64) -> Counters {
+    if change >= 0 {
+        Counters { allocated: change as u64, ..ZERO }
+    } else {
+        Counters { freed: change.unsigned_abs(), ..ZERO }
+    }
+}
+
+/// The space of `inode` may have changed: charges the current process. Of an inode that is not
+/// known, earlier space is not ours to judge.
+#[inline(always)]
+pub fn changed(inode: Kptr, dentry: Kptr) {
+    taken(inode, dentry, 0);
+}
+
+/// The same, where it is known that so many blocks were taken just now.
+#[inline(always)]
+pub fn taken(inode: Kptr, dentry: Kptr, blocks: u32) {
+    if is_regular::<Probed>(inode) {
+        settle_current(inode.addr(), dentry.addr(), blocks);
+    }
+}
+
+#[inline(never)]
+fn settle_current(inode: u64, dentry: u64, blocks: u32) {
+    let inode = Kptr::from_addr(inode);
+    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
+    let file = file_key::<Probed>(inode);
+    let proc = responsible(&file);
+    let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
+    let before = gauge.saturating_sub(u64::from(blocks) << shift);
+    let change = settle(&file, gauge, before, &proc);
+    if change != 0 {
+        account(proc, file, Kptr::from_addr(dentry), counts(change));
+    }
+}
+
+/// Who is to be charged: the current process, or for a kernel thread the inode's last one.
+#[inline(always)]
+fn responsible(file: &FileKey) -> ProcKey {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    let proc = current_proc();
+    if Probed::read::<u32>(current_task(), offset!(task_flags)) & PF_KTHREAD != 0
+        && let Some(known) = INODES.get_ptr(file)
+    {
+        // SAFETY: a valid pointer from the map.
+        let owner = unsafe { (*known).owner };
+        if owner.tgid != 0 {
+            return owner;
+        }
+    }
+    proc
+}
+
+/// Remembers the space of an inode that is not known yet: it is about to change. Nobody is charged.
+#[inline(always)]
+pub fn remember(inode: Kptr) {
+    if is_regular::<Probed>(inode) {
+        remember_regular(inode.addr());
+    }
+}
+
+#[inline(never)]
+fn remember_regular(inode: u64) {
+    let inode = Kptr::from_addr(inode);
+    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
+    if gauge != 0 {
+        // BPF_NOEXIST: what is accounted stays.
+        let _ = INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, owner: NOBODY }, 1);
+    }
+}
+
+/// Takes the inode's space as it is: what was added is shared with another file.
+#[inline(always)]
+pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
+    if let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) {
+        let _ = INODES.insert(file, InodeSpace { gauge, owner: NOBODY }, 0);
+    }
+}
+
+const NOBODY: ProcKey = ProcKey { start_ns: 0, tgid: 0, pad: 0 };
+
+/// The inode leaves memory. Without a name left, its space is freed.
+#[inline(always)]
+pub fn evicted(inode: Kptr) {
+    if !is_regular::<Probed>(inode) {
+        return;
+    }
+    let file = file_key::<Probed>(inode);
+    if Probed::read::<u32>(inode, offset!(inode_nlink)) == 0 {
+        free_all(inode.addr());
+    } else if INODES.get_ptr(file).is_some() {
+        let _ = INODES.remove(file);
+    }
+}
+
+#[inline(never)]
+fn free_all(inode: u64) {
+    let inode = Kptr::from_addr(inode);
+    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
+    let file = file_key::<Probed>(inode);
+    let proc = responsible(&file);
+    // Whatever changed since it was last looked at, and then all of it.
+    let change = settle(&file, 0, gauge, &proc);
+    if change != 0 {
+        account(proc, file, any_dentry(inode), counts(change));
+    }
+}
+
+/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
+#[inline(always)]
+pub fn any_dentry(inode: Kptr) -> Kptr {
+    let first = Probed::follow(inode, offset!(inode_dentry));
+    if first.is_null() {
+        return first;
+    }
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
+}
+
+/// Puts a value and returns the old one, atomically where BPF can (5.12); before that two CPUs that
+/// allocate for one inode in the same instant may be charged alike.
+#[inline(always)]
+fn exchange(cell: *mut u64, value: u64) -> u64 {
+    if config!(has_xchg) != 0 {
+        let mut value = value;
+        // SAFETY: a field of a map value, aligned to 8.
+        unsafe {
+            core::arch::asm!(
+                "{value} = xchg_64({cell} + 0, {value})",
+                cell = in(reg) cell,
+                value = inout(reg) value,
+            );
+        }
+        value
+    } else {
+        // SAFETY: as above.
+        unsafe {
+            let old = core::ptr::read_volatile(cell);
+            core::ptr::write_volatile(cell, value);
+            old
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The command line: what can be asked for, and the faces that answer.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tracer_model::{
+    sanitize::Charset,
+    snapshot::{Snapshot, WriteBackend},
+    units::Units,
+};
+
+use crate::{
+    collect::mounts,
+    doctor, forecast_cmd, held,
+    outputs::{json, terminal, text},
+    pipeline::{POLL_INTERVAL, Pipeline},
+    probes::TracerOptions,
+    tui,
+};
+
+/// top for what is filling your disk
+#[derive(Debug, Parser)]
+#[command(name = "filltop", version, about, args_conflicts_with_subcommands = true)]
+#[command(after_help = "\
+Examples:
+  sudo filltop                          the live screen
+  sudo filltop /var                     only the volume that holds /var
+  sudo filltop snapshot --for 10s       measure for ten seconds and print
+  sudo filltop snapshot --json | jq .   the same for programs
+  sudo filltop held                     deleted files that still take space
+  sudo filltop doctor                   can it run here, and what will it miss?")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    top: TopArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The live screen (the default)
+    Top(TopArgs),
+    /// Measure for a while, print once, exit
+    Snapshot(SnapshotArgs),
+    /// Deleted-but-open files now, largest first
+    Held(HeldArgs),
+    /// When will it be full? Replay a volume's recorded history
+    Forecast(forecast_cmd::ForecastArgs),
+    /// Can it run here, with which backend, and what will it not see?
+    Doctor(DoctorArgs),
+}
+
+/// How to trace.
+#[derive(Debug, Clone, Args)]
+struct TraceArgs {
+    /// Use only this kind of probe
+    #[arg(long, value_enum)]
+    backend: Option<BackendArg>,
+    /// Hook this kernel function, too: vfs_write counts filesystems that are not known
+    #[arg(long, value_name = "FUNCTION")]
+    hooks: Vec<String>,
+    /// Say what the tracer does, on stderr; twice for the kernel side, too
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BackendArg {
+    /// fentry/fexit trampolines
+    Fentry,
+    /// kprobes and kretprobes
+    Kprobe,
+    /// Static tracepoints
+    Tracepoint,
+}
+
+#[derive(Debug, Clone, Args)]
+struct TopArgs {
+    /// Only the volumes that hold these paths
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Seconds between two screens
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// Only ASCII characters (also where the locale is not UTF-8)
+    #[arg(long)]
+    ascii: bool,
+    /// Powers of 1000 instead of 1024
+    #[arg(long)]
+    si: bool,
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sudo filltop snapshot --for 10s --top 20
+  sudo filltop snapshot --volume /var --json | jq '.writers[0]'
+
+Interrupted (Ctrl-C), it prints what was measured so far.")]
+struct SnapshotArgs {
+    /// How long to measure, e.g. 500ms, 5s, 2m
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    length: Duration,
+    /// Rows of each table [default: 10; all with --json]
+    #[arg(long, value_name = "N")]
+    top: Option<usize>,
+    /// Only the volume that holds this path
+    #[arg(long, value_name = "MOUNT")]
+    volume: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    /// Powers of 1000 instead of 1024
+    #[arg(long)]
+    si: bool,
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Shows what `lsof +L1` shows, by size. Needs no tracing.")]
+struct HeldArgs {
+    /// One JSON array
+    #[arg(long)]
+    json: bool,
+    /// Powers of 1000 instead of 1024
+    #[arg(long)]
+    si: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit status 0 if filltop can run here, else 1.")]
+struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+/// Runs the program. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let command = cli.command.unwrap_or(Command::Top(cli.top));
+    start_log(match &command {
+        Command::Top(_) | Command::Held(_) | Command::Forecast(_) => 0,
+        Command::Snapshot(args) => args.trace.verbose,
+        Command::Doctor(args) => args.trace.verbose,
+    });
+    let result = match command {
+        Command::Top(args) => block_on(top(args)),
+        Command::Snapshot(args) => block_on(snapshot(args)),
+        Command::Held(args) => print_held(&args),
+        Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => examine(&args),
+    };
+    match result {
+        Ok(code) => code,
+        // `filltop … | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("filltop: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?
+        .block_on(work)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+}
+
+impl TraceArgs {
+    fn options(&self) -> TracerOptions {
+        TracerOptions {
+            backend: self.backend.map(|backend| match backend {
+                BackendArg::Fentry => WriteBackend::Fentry,
+                BackendArg::Kprobe => WriteBackend::Kprobe,
+                BackendArg::Tracepoint => WriteBackend::Tracepoint,
+            }),
+            hooks: self.hooks.clone(),
+            kernel_log: self.verbose > 1,
+        }
+    }
+}
+
+fn units(si: bool) -> Units {
+    if si { Units::Si } else { Units::Iec }
+}
+
+async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
+    if !io::stdout().is_terminal() {
+        return Err(anyhow!(
+            "the live screen needs a terminal: use `filltop snapshot` in pipes and scripts"
+        ));
+    }
+    let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let (sender, receiver) = watch::channel(None);
+    let env = |name: &str| std::env::var(name).ok();
+    let charset = if args.ascii { Charset::Ascii } else { terminal::charset(env) };
+    let state = tui::UiState {
+        units: units(args.si),
+        charset,
+        theme: terminal::theme(env),
+        ..tui::UiState::default()
+    };
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    let options = tui::Options { state, interval: Some(every), ..tui::Options::default() };
+    let screen = tui::run(receiver, options);
+    let tracing = async {
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first numbers come soon, the next ones at the interval.
+        let mut due = Instant::now() + POLL_INTERVAL * 2;
+        loop {
+            poll.tick().await;
+            pipeline.poll();
+            // `+` and `-` on the screen: a shorter interval does not wait for the longer one's end.
+            let every = Duration::from_secs_f64(*wanted.borrow());
+            due = due.min(Instant::now() + every);
+            if Instant::now() >= due {
+                due = Instant::now() + every;
+                let mut snapshot = pipeline.snapshot(false)?;
+                if !only.is_empty() {
+                    narrow(std::sync::Arc::make_mut(&mut snapshot), &only);
+                }
+                sender.send_replace(Some(snapshot));
+            }
+        }
+    };
+    tokio::select! {
+        result = screen => result?,
+        result = tracing => { let never: anyhow::Result<std::convert::Infallible> = result; never?; }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
+    let only = args.volume.as_deref().map(mount_of).transpose()?;
+    let mut stop = StopSignals::new()?;
+    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let end = Instant::now() + args.length;
+    let mut poll = interval(POLL_INTERVAL);
+    let mut look = interval(Duration::from_secs(1));
+    look.reset();
+    loop {
+        tokio::select! {
+            () = sleep_until(end) => break,
+            () = stop.received() => break,
+            _ = poll.tick() => pipeline.poll(),
+            _ = look.tick() => pipeline.look()?,
+        }
+    }
+    let mut snapshot = pipeline.snapshot(true)?;
+    let snapshot = std::sync::Arc::make_mut(&mut snapshot);
+    if let Some(only) = only {
+        narrow(snapshot, &[only]);
+    }
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        if let Some(top) = args.top {
+            snapshot.writers.truncate(top);
+            snapshot.paths.truncate(top);
+            snapshot.dirs.truncate(top);
+            snapshot.held.truncate(top);
+        }
+        writeln!(stdout, "{}", json::to_string(snapshot)?)?;
+    } else {
+        let mut options = text_options(args.si);
+        options.top = args.top.unwrap_or(options.top);
+        write!(stdout, "{}", text::snapshot(snapshot, &options))?;
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
+    let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+    let found = held::scan(&volumes, None);
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string(&found.files)?)?;
+    } else {
+        write!(stdout, "{}", text::held(&found.files, &text_options(args.si)))?;
+    }
+    stdout.flush()?;
+    if found.unreadable > 0 {
+        eprintln!(
+            "filltop: {} processes could not be looked into: run as root to see what they hold",
+            found.unreadable
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = doctor::examine(&args.trace.options());
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(stdout, "{}", doctor::text(&report))?;
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn text_options(si: bool) -> text::TextOptions {
+    let width = rustix::termios::tcgetwinsize(io::stdout())
+        .ok()
+        .map(|size| usize::from(size.ws_col))
+        .filter(|columns| *columns > 0)
+        .unwrap_or(80);
+    text::TextOptions {
+        width,
+        units: units(si),
+        color: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        ..text::TextOptions::default()
+    }
+}
+
+/// The mount point of the volume that holds a path, as the Snapshot names it.
+fn mount_of(path: &Path) -> anyhow::Result<String> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .with_context(|| format!("cannot look at {}", path.display()))?;
+    let volumes = mounts::read().context("cannot read /proc/self/mountinfo")?;
+    volumes
+        .iter()
+        .find(|volume| volume.mounts.iter().any(|mount| u64::from(mount.id) == stat.stx_mnt_id))
+        .map(|volume| volume.primary().mount_point.to_string_lossy().into_owned())
+        .ok_or_else(|| {
+            anyhow!("{} is not on a volume that can fill (a pseudo filesystem?)", path.display())
+        })
+}
+
+/// Leaves only these volumes.
+fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
+    snapshot.volumes.retain(|row| mounts.contains(&row.mount_point));
+    snapshot.writers.retain(|row| mounts.contains(&row.volume));
+    snapshot.dirs.retain(|row| mounts.contains(&row.volume));
+    snapshot.paths.retain(|row| mounts.contains(&row.volume));
+    snapshot.held.retain(|row| mounts.contains(&row.volume));
+    snapshot.victims.retain(|row| mounts.contains(&row.volume));
+}
+
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// `500ms`, `5s`, `2m`, `1h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds_per_unit = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a length of time, e.g. 5s".to_owned())?;
+    let length = Duration::try_from_secs_f64(number * seconds_per_unit)
+        .map_err(|_| "too long".to_owned())?;
+    if length < Duration::from_millis(100) || length > Duration::from_secs(7 * 86_400) {
+        return Err("must be between 100ms and 7 days".to_owned());
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "s", "5x", "-1s", "0", "1e9h", "999h", "nan", "1..5s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

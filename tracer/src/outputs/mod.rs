@@ -1,0 +1,7 @@
+//! What leaves the program: pure functions from a [`Snapshot`](tracer_model::snapshot::Snapshot).
+
+pub mod columns;
+pub mod json;
+pub mod terminal;
+pub mod text;
+pub mod words;

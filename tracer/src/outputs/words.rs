@@ -1,0 +1,60 @@
+//! What text output and the screen say in the same words.
+
+use tracer_model::sanitize::{self, Charset, display_for};
+use tracer_model::snapshot::{Snapshot, Volume, Writer};
+use tracer_model::units;
+
+/// used / total, 0 for a volume without a size.
+#[must_use]
+pub fn used_ratio(volume: &Volume) -> f64 {
+    if volume.total_bytes == 0 {
+        return 0.0;
+    }
+    volume.used_bytes as f64 / volume.total_bytes as f64
+}
+
+/// The worst `explained` of all volumes that moved: no good volume hides a bad one.
+#[must_use]
+pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
+    snapshot.volumes.iter().filter_map(|volume| volume.explained).reduce(f64::min)
+}
+
+/// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.
+#[must_use]
+pub fn eta_cell(volume: &Volume) -> String {
+    let words = units::eta_words(volume.full, volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
+    match volume.limit.as_str() {
+        "avail" => words,
+        _ if words == "-" => words,
+        limit => format!("{words} {}", sanitize::display(limit)),
+    }
+}
+
+/// The user's name, else the number.
+#[must_use]
+pub fn user(writer: &Writer, charset: Charset) -> String {
+    writer
+        .user
+        .as_deref()
+        .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
+}
+
+/// The command line without the program's directory, else the kernel's short name in brackets as
+/// `ps` has it; ended processes say so.
+#[must_use]
+pub fn command(writer: &Writer, charset: Charset) -> String {
+    let ended = if writer.alive { "" } else { "(ended) " };
+    match writer.cmdline.as_deref().filter(|line| !line.is_empty()) {
+        Some(line) => format!("{ended}{}", display_for(without_directory(line), charset)),
+        None => format!("{ended}[{}]", display_for(&writer.comm, charset)),
+    }
+}
+
+/// `/usr/lib/postgresql/15/bin/postgres -D x` as `postgres -D x`: the name is what people look for.
+fn without_directory(line: &str) -> &str {
+    let program = line.split(' ').next().unwrap_or(line);
+    match program.rfind('/') {
+        Some(at) if program.starts_with('/') && at + 1 < program.len() => &line[at + 1..],
+        _ => line,
+    }
+}

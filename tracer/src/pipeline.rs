@@ -1,0 +1,219 @@
+//! The only wiring: probes → collect → attribute → Snapshot.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tracer_model::snapshot::{Backend, Snapshot};
+
+use crate::{
+    attribute::{paths::Names, process::Processes, users::Users},
+    clock,
+    collect::{
+        Collector, Record,
+        mounts::{self, MountedVolume, Space},
+    },
+    forecasts::Forecasts,
+    held::{self, HeldFiles},
+    probes::{Tracer, TracerOptions, hooks, preflight},
+    snapshot::{self, Context, VolumeState, Window},
+};
+
+/// How often the ring is emptied; it holds 4 MiB, some 40,000 names.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often all open descriptors are looked through.
+const HELD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A running tracer with all that it knows.
+pub struct Pipeline {
+    tracer: Tracer,
+    collector: Collector,
+    names: Names,
+    processes: Processes,
+    users: Users,
+    volumes: Vec<MountedVolume>,
+    window: Window,
+    window_start: Instant,
+    /// By device, at the start of the window and at the last look.
+    space_at_start: HashMap<u32, Space>,
+    space_now: HashMap<u32, Space>,
+    forecasts: Forecasts,
+    lost_total: u64,
+    held: HeldFiles,
+    held_at: Option<Instant>,
+    host: String,
+    kernel: String,
+}
+
+impl Pipeline {
+    /// Loads the kernel side and starts the first window.
+    ///
+    /// # Errors
+    /// One line that says what is missing and what to do.
+    pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
+        let mut tracer = Tracer::start(options)?;
+        let collector = Collector::new(&mut tracer)?;
+        preflight::drop_capabilities().context("cannot give up capabilities")?;
+        let name = rustix::system::uname();
+        let mut pipeline = Self {
+            tracer,
+            collector,
+            names: Names::default(),
+            processes: Processes::default(),
+            users: Users::default(),
+            volumes: Vec::new(),
+            window: Window::default(),
+            window_start: clock::instant(),
+            space_at_start: HashMap::new(),
+            space_now: HashMap::new(),
+            forecasts: Forecasts::default(),
+            lost_total: 0,
+            held: HeldFiles::default(),
+            held_at: None,
+            host: name.nodename().to_string_lossy().into_owned(),
+            kernel: name.release().to_string_lossy().into_owned(),
+        };
+        pipeline.refresh_volumes()?;
+        // What was counted while the hooks were attached one by one is not a whole window.
+        pipeline.look()?;
+        pipeline.begin_window();
+        tracing::info!("tracing by {}", pipeline.tracer.write_backend().name());
+        Ok(pipeline)
+    }
+
+    /// Empties the ring and the kernel side's log. To be called every [`POLL_INTERVAL`].
+    pub fn poll(&mut self) {
+        let Self { collector, names, processes, .. } = self;
+        collector.records(|record| match record {
+            Record::Name(name) => names.insert(&name),
+            Record::Process(process) => processes.describe(&process),
+            Record::Exit(proc) => processes.ended(&proc),
+        });
+        self.tracer.flush_log();
+    }
+
+    /// Adds what was counted since the last look to the window. Blocks for some 20 ms.
+    ///
+    /// # Errors
+    /// What the kernel says about its maps.
+    pub fn look(&mut self) -> anyhow::Result<()> {
+        let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
+        // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
+        self.space_now = space_of(&self.volumes);
+        self.forecasts.push(clock::boottime_s(), &self.space_now);
+        // After the counts: whoever is counted was named before.
+        self.poll();
+        for (key, counters) in deltas.pairs {
+            self.window.pairs.entry(key).or_default().add(&counters);
+        }
+        for (key, errors) in deltas.errors {
+            let sum = self.window.errors.entry(key).or_default();
+            sum.enospc += errors.enospc;
+            sum.edquot += errors.edquot;
+            sum.eio += errors.eio;
+            sum.other += errors.other;
+        }
+        self.window.other.add(&deltas.other);
+        self.lost_total = deltas.lost_total;
+        let processes = &self.processes;
+        self.collector.forget_errors(|proc| processes.has_ended(proc));
+        Ok(())
+    }
+
+    /// Ends the window and begins the next one. `fresh_held` looks through all descriptors now;
+    /// else the last look is used while it is young.
+    ///
+    /// # Errors
+    /// What the kernel says about its maps.
+    pub fn snapshot(&mut self, fresh_held: bool) -> anyhow::Result<Arc<Snapshot>> {
+        self.look()?;
+        self.refresh_volumes()?;
+        self.users.refresh();
+        self.look_for_held(fresh_held);
+        let interval_s = self.window_start.elapsed().as_secs_f64();
+        let backend = self.tracer.write_backend();
+        let volumes: Vec<_> = self
+            .volumes
+            .iter()
+            .filter_map(|volume| {
+                Some(VolumeState {
+                    before: self.space_at_start.get(&volume.dev).copied(),
+                    now: *self.space_now.get(&volume.dev)?,
+                    space_traced: self.tracer.traces_space(&volume.fs_type),
+                    forecast: self.forecasts.of(volume.dev),
+                    volume: volume.clone(),
+                })
+            })
+            .collect();
+        let snapshot = snapshot::build(
+            &self.window,
+            Context {
+                host: &self.host,
+                taken_at: clock::now(),
+                interval_s,
+                backend: Backend {
+                    write: backend,
+                    kernel: self.kernel.clone(),
+                    hooks: self.tracer.hooks(),
+                    blind_spots: hooks::blind_spots(backend),
+                    lost_events: self.lost_total,
+                    unattributed_bytes: 0,
+                    overhead_ns_per_write: None,
+                    own_cpu: None,
+                },
+                volumes,
+                held: self.held.files.clone(),
+                names: &mut self.names,
+                processes: &mut self.processes,
+                users: &self.users,
+            },
+        );
+        self.begin_window();
+        Ok(Arc::new(snapshot))
+    }
+
+    fn begin_window(&mut self) {
+        self.window = Window::default();
+        self.window_start = clock::instant();
+        self.space_at_start = self.space_now.clone();
+        for dropped in self.names.next_window() {
+            self.collector.forget_name(&dropped);
+        }
+        self.processes.next_window();
+    }
+
+    fn refresh_volumes(&mut self) -> anyhow::Result<()> {
+        let volumes =
+            mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+        if volumes != self.volumes {
+            self.volumes = volumes;
+            let space = space_of(&self.volumes);
+            self.space_now.retain(|dev, _| space.contains_key(dev));
+            for (dev, space) in space {
+                self.space_now.entry(dev).or_insert(space);
+            }
+            let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
+            self.tracer.mounts_changed(&types);
+        }
+        Ok(())
+    }
+
+    fn look_for_held(&mut self, fresh: bool) {
+        if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
+            let before = self.held_at.map(|_| &self.held);
+            self.held = held::scan(&self.volumes, before);
+            self.held_at = Some(clock::instant());
+        }
+    }
+}
+
+/// statvfs of all volumes that have blocks, by device.
+fn space_of(volumes: &[MountedVolume]) -> HashMap<u32, Space> {
+    volumes
+        .iter()
+        .filter_map(|volume| Some((volume.dev, volume.space().filter(|space| space.total > 0)?)))
+        .collect()
+}

@@ -1,0 +1,282 @@
+//! What can be done about a row: the menu's entries, what each would free, why it is refused.
+//!
+//! Pure: it says what would be done. The guard that decides, and the hands, are elsewhere.
+
+use jiff::Timestamp;
+use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::snapshot::{Held, Snapshot, Writer};
+use tracer_model::units::Units;
+
+use super::rows::{GroupSum, Item, Rows};
+
+/// How to stop, in the words of `filltop stop --how`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum How {
+    /// Suspend it: growth ends, nothing is lost, nothing is freed.
+    #[default]
+    Freeze,
+    /// Limit its write rate.
+    Throttle,
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+    /// Stop its unit.
+    Unit,
+    /// Undo freeze and throttle.
+    Resume,
+}
+
+impl How {
+    /// In the order of the menu: from what loses nothing to what loses most.
+    pub const ALL: [Self; 6] =
+        [Self::Freeze, Self::Throttle, Self::Term, Self::Kill, Self::Unit, Self::Resume];
+
+    /// As the command line has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Throttle => "throttle",
+            Self::Term => "term",
+            Self::Kill => "kill",
+            Self::Unit => "unit",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// The entry after it, or before.
+    #[must_use]
+    pub fn step(self, by: i32) -> Self {
+        let at = Self::ALL.iter().position(|&how| how == self).unwrap_or(0);
+        Self::ALL[(at as i32 + by).rem_euclid(Self::ALL.len() as i32) as usize]
+    }
+}
+
+/// What an action would hit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The process; `None` for a whole group.
+    pub pid: Option<u32>,
+    /// When it started: a reused pid is somebody else.
+    pub start_time: Option<Timestamp>,
+    /// Its name.
+    pub comm: String,
+    /// Its command line.
+    pub cmdline: Option<String>,
+    /// Kind and name of its group.
+    pub group: Option<(String, String)>,
+    /// Did it run at the end of the window?
+    pub alive: bool,
+    /// Processes that it stands for.
+    pub processes: usize,
+    /// Its growth, bytes per second.
+    pub growth_bytes_per_s: f64,
+    /// Space of deleted files that ends with it; `None` if unknown.
+    pub held_bytes: Option<u64>,
+}
+
+impl Target {
+    /// What the row under the cursor stands for; `None` where there is nothing to act on.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, rows: &Rows, item: Item) -> Option<Self> {
+        match item {
+            Item::Writer(i) => Some(Self::writer(snapshot.writers.get(i)?)),
+            Item::Group(i) => Some(Self::group(rows.groups.get(i)?)),
+            Item::Held(i) => {
+                let held = snapshot.held.get(i)?;
+                Some(Self::pid(snapshot, held.pid, &held.comm, Some(held)))
+            }
+            Item::Victim(i) => {
+                let victim = snapshot.victims.get(i)?;
+                Some(Self::pid(snapshot, victim.pid, &victim.comm, None))
+            }
+            Item::File(i) => {
+                let pid = *snapshot.paths.get(i)?.writers.first()?;
+                let writer = snapshot.writers.iter().find(|writer| writer.pid == pid)?;
+                Some(Self::writer(writer))
+            }
+            Item::Dir(_) => None,
+        }
+    }
+
+    fn writer(writer: &Writer) -> Self {
+        Self {
+            pid: Some(writer.pid),
+            start_time: Some(writer.start_time),
+            comm: writer.comm.clone(),
+            cmdline: writer.cmdline.clone(),
+            group: writer.group.as_ref().map(|group| (group.kind.clone(), group.name.clone())),
+            alive: writer.alive,
+            processes: 1,
+            growth_bytes_per_s: writer.growth_bytes_per_s,
+            held_bytes: writer.held_bytes,
+        }
+    }
+
+    fn group(group: &GroupSum) -> Self {
+        Self {
+            pid: None,
+            start_time: None,
+            comm: group.name.clone(),
+            cmdline: None,
+            group: Some((group.kind.clone(), group.name.clone())),
+            alive: group.alive > 0,
+            processes: group.members.len(),
+            growth_bytes_per_s: group.growth_bytes_per_s,
+            held_bytes: group.held_bytes,
+        }
+    }
+
+    fn pid(snapshot: &Snapshot, pid: u32, comm: &str, held: Option<&Held>) -> Self {
+        match snapshot.writers.iter().find(|writer| writer.pid == pid) {
+            Some(writer) => Self::writer(writer),
+            None => Self {
+                pid: Some(pid),
+                start_time: None,
+                comm: comm.to_owned(),
+                cmdline: None,
+                group: None,
+                alive: true,
+                processes: 1,
+                growth_bytes_per_s: 0.0,
+                held_bytes: held.map(|held| held.bytes),
+            },
+        }
+    }
+
+    /// How the target is named on the command line.
+    fn argument(&self, how: How) -> String {
+        match (&self.pid, &self.group, how) {
+            (Some(pid), _, How::Freeze | How::Throttle | How::Term | How::Kill | How::Resume) => {
+                pid.to_string()
+            }
+            (_, Some((_, name)), _) => shell_word(name),
+            (Some(pid), None, _) => pid.to_string(),
+            (None, None, _) => shell_word(&self.comm),
+        }
+    }
+
+    /// The command to type.
+    #[must_use]
+    pub fn command(&self, how: How) -> String {
+        match how {
+            How::Resume => format!("filltop resume {}", self.argument(how)),
+            _ => format!("filltop stop {} --how {}", self.argument(how), how.name()),
+        }
+    }
+
+    /// Why this cannot be done, as far as the Snapshot tells; the guard checks again, and more.
+    #[must_use]
+    pub fn refusal(&self, how: How) -> Option<&'static str> {
+        let kind = self.group.as_ref().map(|(kind, _)| kind.as_str());
+        match how {
+            _ if self.pid == Some(1) => Some("PID 1 is never touched"),
+            How::Unit if kind != Some("unit") => Some("it belongs to no systemd unit"),
+            // A unit that starts a new process each time is stopped, not the one that has ended.
+            How::Unit => None,
+            _ if !self.alive => Some("it has ended already"),
+            How::Throttle | How::Freeze | How::Term | How::Kill | How::Resume => None,
+        }
+    }
+
+    /// What it would bring, in words.
+    #[must_use]
+    pub fn gain(&self, how: How, units: Units) -> String {
+        let growth = if self.growth_bytes_per_s > 0.0 {
+            format!("ends {}", units.growth(self.growth_bytes_per_s))
+        } else {
+            "it is not growing".to_owned()
+        };
+        let frees = match self.held_bytes {
+            Some(0) => "frees nothing that is deleted".to_owned(),
+            Some(held) => format!("frees {} held", units.bytes(held)),
+            None => "frees what it holds (unknown)".to_owned(),
+        };
+        match how {
+            How::Freeze => format!("{growth}, frees nothing, can be undone"),
+            How::Throttle => "slows it down, frees nothing, can be undone".to_owned(),
+            How::Term | How::Kill | How::Unit => format!("{growth}, {frees}"),
+            How::Resume => "undoes freeze and throttle".to_owned(),
+        }
+    }
+
+    /// Who it is, a fact a line: what has to be read before saying yes.
+    #[must_use]
+    pub fn facts(&self, charset: Charset) -> Vec<(&'static str, String)> {
+        let safe = |text: &str| display_for(text, charset).into_owned();
+        let mut facts = vec![];
+        match self.pid {
+            Some(pid) => facts.push(("pid", format!("{pid} ({})", safe(&self.comm)))),
+            None => facts.push(("processes", self.processes.to_string())),
+        }
+        if self.pid.is_some() {
+            let started = self
+                .start_time
+                .map_or("unknown".to_owned(), |time| time.strftime("%F %T UTC").to_string());
+            facts.push(("started", started));
+            let command = self.cmdline.as_deref().map_or("unknown".to_owned(), safe);
+            facts.push(("command", command));
+        }
+        let group = self.group.as_ref();
+        let group = group.map_or("none known".to_owned(), |(kind, name)| {
+            format!("{} ({})", safe(name), safe(kind))
+        });
+        facts.push(("group", group));
+        facts
+    }
+}
+
+/// What was chosen and confirmed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActionRequest {
+    /// On what.
+    pub target: Target,
+    /// What.
+    pub how: How,
+}
+
+/// `word` as one argument for a POSIX shell.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    fn minio() -> Target {
+        Target::writer(&fixtures::busy().writers[0])
+    }
+
+    #[test]
+    fn the_command_is_what_one_types() {
+        assert_eq!(minio().command(How::Freeze), "filltop stop 2114 --how freeze");
+        assert_eq!(minio().command(How::Unit), "filltop stop minio.service --how unit");
+        assert_eq!(minio().command(How::Resume), "filltop resume 2114");
+        assert_eq!(shell_word("a b'c"), r"'a b'\''c'");
+    }
+
+    #[test]
+    fn what_must_not_be_hit_is_refused() {
+        let busy = fixtures::busy();
+        let gone = Target::writer(&busy.writers[2]);
+        assert_eq!(gone.refusal(How::Kill), Some("it has ended already"));
+        let init = Target::writer(&busy.writers[3]);
+        assert_eq!(init.refusal(How::Freeze), Some("PID 1 is never touched"));
+        assert_eq!(gone.refusal(How::Unit), Some("it belongs to no systemd unit"));
+        let ended = Target { alive: false, ..minio() };
+        assert_eq!(ended.refusal(How::Unit), None, "its unit has not ended");
+    }
+
+    #[test]
+    fn the_menu_goes_round() {
+        assert_eq!(How::Freeze.step(-1), How::Resume);
+        assert_eq!(How::Resume.step(1), How::Freeze);
+    }
+}

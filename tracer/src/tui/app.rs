@@ -1,0 +1,251 @@
+//! The screen without its terminal: history, state and what is shown of them. No clock, no I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Size;
+use ratatui::{Frame, Terminal};
+use tracer_model::snapshot::Snapshot;
+
+use super::history::{History, Limits};
+use super::keys::Key;
+use super::layout::Layout;
+use super::rows::RowKey;
+use super::state::{Effect, Effects, Overlay, Past, Trends, UiState, Window};
+use super::window;
+
+/// Points that a sparkline can use.
+const TREND: usize = 120;
+
+/// History and state.
+pub struct App {
+    state: UiState,
+    history: History,
+    /// The newest Snapshot with all its rows, of which the history keeps the largest.
+    live: Option<Arc<Snapshot>>,
+    /// Everything since the screen was opened, as one.
+    since_start: Option<Snapshot>,
+    /// The moment shown; `None` for now.
+    at: Option<Timestamp>,
+    replay: bool,
+    shown: Option<Arc<Snapshot>>,
+}
+
+impl App {
+    /// With this state, before the first Snapshot.
+    #[must_use]
+    pub fn new(state: UiState, limits: Limits) -> Self {
+        Self {
+            state,
+            history: History::new(limits),
+            live: None,
+            since_start: None,
+            at: None,
+            replay: false,
+            shown: None,
+        }
+    }
+
+    /// A recording, opened at its end; left and right go through it.
+    #[must_use]
+    pub fn replay(state: UiState, limits: Limits, recorded: Vec<Arc<Snapshot>>) -> Self {
+        let mut app = Self { replay: true, ..Self::new(state, limits) };
+        for snapshot in recorded {
+            app.record(snapshot);
+        }
+        app.refresh();
+        app
+    }
+
+    /// What is on the screen.
+    #[must_use]
+    pub fn state(&self) -> &UiState {
+        &self.state
+    }
+
+    /// The Snapshot on the screen.
+    #[must_use]
+    pub fn shown(&self) -> Option<&Arc<Snapshot>> {
+        self.shown.as_ref()
+    }
+
+    /// A new measurement.
+    pub fn see(&mut self, snapshot: Arc<Snapshot>) {
+        self.record(snapshot);
+        self.refresh();
+    }
+
+    fn record(&mut self, snapshot: Arc<Snapshot>) {
+        self.live = Some(Arc::clone(&snapshot));
+        self.history.push(snapshot);
+        let Some(kept) = self.history.newest() else { return };
+        match &mut self.since_start {
+            Some(sum) => window::add(sum, kept),
+            None => self.since_start = Some((**kept).clone()),
+        }
+    }
+
+    /// A key; what is left to do outside comes back.
+    pub fn press(&mut self, key: Key) -> Effects {
+        let (state, effects) = super::update(self.state.clone(), key);
+        self.state = state;
+        let mut outside = Effects::new();
+        for effect in effects {
+            match effect {
+                Effect::Live => self.at = None,
+                Effect::TogglePause => {
+                    let newest = self.history.newest().map(|newest| newest.taken_at);
+                    self.at = if self.at.is_some() { None } else { newest };
+                }
+                Effect::Travel(steps) => self.travel(|history, from| history.step(from, steps)),
+                Effect::TravelMinutes(minutes) => self.travel(|history, from| {
+                    let to = window::seconds_before(from, f64::from(minutes) * -60.0);
+                    // A minute may hold no other Snapshot: at least one step is made.
+                    history
+                        .step(to, 0)
+                        .filter(|&to| to != from)
+                        .or_else(|| history.step(from, minutes.signum()))
+                }),
+                other => outside.push(other),
+            }
+        }
+        self.refresh();
+        outside
+    }
+
+    fn travel(&mut self, go: impl Fn(&History, Timestamp) -> Option<Timestamp>) {
+        let newest = self.history.newest().map(|newest| newest.taken_at);
+        if let Some(from) = self.at.or(newest) {
+            self.at = go(&self.history, from);
+        }
+    }
+
+    /// The terminal has this size now.
+    pub fn resize(&mut self, size: Size) {
+        self.state.size = size;
+        self.refresh();
+    }
+
+    /// A line for the footer, until the next key.
+    pub fn say(&mut self, text: &str) {
+        self.state.notice = Some(text.to_owned());
+    }
+
+    /// Paints one frame.
+    pub fn draw(&self, frame: &mut Frame<'_>) {
+        match &self.shown {
+            Some(snapshot) => super::draw(snapshot, &self.state, frame),
+            None => super::draw_waiting(&self.state, frame),
+        }
+    }
+
+    /// The frame that [`draw`](App::draw) paints, by itself: for pictures and tests.
+    #[must_use]
+    pub fn frame(&self) -> Buffer {
+        let Size { width, height } = self.state.size;
+        let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+        let Ok(_) = terminal.draw(|frame| self.draw(frame));
+        terminal.backend().buffer().clone()
+    }
+
+    /// Finds the Snapshot for moment and window, and settles the state on it.
+    fn refresh(&mut self) {
+        let Some(newest) = self.history.newest().cloned() else { return };
+        let end = self.at.unwrap_or(newest.taken_at);
+        self.shown = match self.state.window {
+            Window::Last if self.at.is_none() => self.live.clone(),
+            Window::Last => self.history.at(end).cloned(),
+            Window::Start if self.at.is_none() => self.since_start.clone().map(Arc::new),
+            window => {
+                let from = window.seconds().map(|seconds| window::seconds_before(end, seconds));
+                let inside =
+                    |snapshot: &&Arc<Snapshot>| from.is_none_or(|from| snapshot.taken_at > from);
+                let mut parts: Vec<_> = self.history.until(end).take_while(inside).collect();
+                parts.reverse();
+                window::merge(parts.into_iter().map(|part| &**part)).map(Arc::new)
+            }
+        };
+        let Some(shown) = self.shown.clone() else { return };
+        let behind = (newest.taken_at - end).total(jiff::Unit::Second).unwrap_or(0.0);
+        self.state.past = Past {
+            at: self.at.map(|_| shown.taken_at),
+            behind_s: behind,
+            span_s: self.history.span_s(),
+            bytes: self.history.bytes(),
+            replay: self.replay,
+        };
+        let state = std::mem::take(&mut self.state);
+        self.state = state.settle(&shown);
+        self.state.trends = Arc::new(self.trends(end));
+    }
+
+    fn trends(&self, end: Timestamp) -> Trends {
+        let mut volumes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut selected = vec![];
+        let explains = self.explains();
+        for snapshot in self.history.until(end).take(TREND) {
+            for volume in &snapshot.volumes {
+                let trend = volumes.entry(volume.mount_point.clone()).or_default();
+                trend.push(volume.growth_bytes_per_s);
+            }
+            if let Some(key) = self.state.selected.as_ref().filter(|_| explains) {
+                selected.push(rate(snapshot, key).unwrap_or(0.0));
+            }
+        }
+        volumes.values_mut().for_each(|trend| trend.reverse());
+        selected.reverse();
+        Trends { volumes, selected }
+    }
+
+    /// Is the selected row explained anywhere on the screen?
+    fn explains(&self) -> bool {
+        let area = ratatui::layout::Rect::new(0, 0, self.state.size.width, self.state.size.height);
+        let side = Layout::new(area, self.state.mounts.len()).and_then(|layout| layout.side);
+        side.is_some() || matches!(self.state.overlay, Overlay::Detail(_))
+    }
+}
+
+/// What the sparkline of a row is made of, bytes per second; held files: bytes.
+fn rate(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
+    match key {
+        RowKey::Writer { pid, start_time, volume } => snapshot
+            .writers
+            .iter()
+            .find(|w| w.pid == *pid && w.start_time == *start_time && w.volume == *volume)
+            .map(|writer| writer.growth_bytes_per_s),
+        RowKey::Group { kind, name } => Some(
+            snapshot
+                .writers
+                .iter()
+                .filter(|writer| match &writer.group {
+                    Some(group) => group.kind == *kind && group.name == *name,
+                    None => kind == "process" && writer.comm == *name,
+                })
+                .map(|writer| writer.growth_bytes_per_s)
+                .sum(),
+        ),
+        RowKey::Dir { path, volume } => snapshot
+            .dirs
+            .iter()
+            .find(|dir| dir.path == *path && dir.volume == *volume)
+            .map(|dir| dir.inflow_bytes_per_s - dir.outflow_bytes_per_s),
+        RowKey::File { dev, ino, path } => snapshot
+            .paths
+            .iter()
+            .find(|row| row.ino == *ino && row.dev == *dev && row.path == *path)
+            .map(|row| row.written_bytes as f64 / snapshot.interval_s),
+        RowKey::Held { pid, fd, path } => snapshot
+            .held
+            .iter()
+            .find(|held| held.pid == *pid && held.fd == *fd && held.path == *path)
+            .map(|held| held.bytes as f64),
+        RowKey::Victim { pid, volume } => snapshot
+            .victims
+            .iter()
+            .find(|victim| victim.pid == *pid && victim.volume == *volume)
+            .map(|victim| victim.errors.total() as f64),
+    }
+}

@@ -1,0 +1,106 @@
+//! Where things are on a terminal of a given size.
+
+use ratatui::layout::{Rect, Size};
+
+/// Below this there is only room for one sentence.
+pub const MIN: Size = Size::new(30, 8);
+/// From this width on the selected row is explained beside the table.
+const SIDE_FROM: u16 = 150;
+/// From this height on a second table is shown below the first.
+const SECOND_FROM: u16 = 44;
+
+/// The places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// One line: host, time, backend, losses.
+    pub header: Rect,
+    /// A heading and one line for each volume that has room.
+    pub volumes: Rect,
+    /// One line: the tables' names.
+    pub tabs: Rect,
+    /// A heading and rows.
+    pub table: Rect,
+    /// The selected row's details, on wide terminals.
+    pub side: Option<Rect>,
+    /// Another table, on tall terminals.
+    pub second: Option<Rect>,
+    /// One line: the keys that work now.
+    pub footer: Rect,
+}
+
+impl Layout {
+    /// For `area`, with this many volumes; `None` where it is too small.
+    #[must_use]
+    pub fn new(area: Rect, volumes: usize) -> Option<Self> {
+        if area.width < MIN.width || area.height < MIN.height {
+            return None;
+        }
+        let line = |y: u16| Rect { y: area.y + y, height: 1, ..area };
+        let most = (area.height.saturating_sub(6) / 3).max(1);
+        let shown = u16::try_from(volumes).unwrap_or(u16::MAX).clamp(1, most);
+        let top = 1 + 1 + shown;
+        let body = Rect { y: area.y + top + 1, height: area.height - top - 2, ..area };
+        let side_width = if area.width >= SIDE_FROM { area.width * 2 / 5 } else { 0 };
+        let side = (side_width > 0).then_some(Rect {
+            x: area.x + area.width - side_width,
+            width: side_width,
+            ..body
+        });
+        // One blank column between.
+        let main_width = area.width - side_width - u16::from(side_width > 0);
+        let second_height = if area.height >= SECOND_FROM { body.height / 2 } else { 0 };
+        let main = Rect { width: main_width, height: body.height - second_height, ..body };
+        let second = (second_height > 0).then_some(Rect {
+            y: main.y + main.height,
+            height: second_height,
+            ..main
+        });
+        Some(Self {
+            header: line(0),
+            volumes: Rect { y: area.y + 1, height: 1 + shown, ..area },
+            tabs: line(top),
+            table: main,
+            side,
+            second,
+            footer: line(area.height - 1),
+        })
+    }
+
+    /// Rows of the table, without its heading.
+    #[must_use]
+    pub fn page(&self) -> usize {
+        usize::from(self.table.height.saturating_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn places_are_on_the_screen_and_apart(
+            width in 1u16..=300, height in 1u16..=100, volumes in 0usize..200,
+        ) {
+            let area = Rect::new(0, 0, width, height);
+            let Some(layout) = Layout::new(area, volumes) else {
+                prop_assert!(width < MIN.width || height < MIN.height);
+                return Ok(());
+            };
+            let mut places = vec![
+                layout.header, layout.volumes, layout.tabs, layout.table, layout.footer,
+            ];
+            places.extend(layout.side);
+            places.extend(layout.second);
+            for (i, place) in places.iter().enumerate() {
+                prop_assert!(place.area() > 0 && area.union(*place) == area, "{place}");
+                for other in &places[..i] {
+                    prop_assert!(place.intersection(*other).area() == 0, "{place} {other}");
+                }
+            }
+            prop_assert!(layout.page() >= 1);
+        }
+    }
+}

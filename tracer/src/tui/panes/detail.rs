@@ -1,0 +1,326 @@
+//! All that is known about the selected row.
+
+use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::snapshot::{Directory, Held, PathRow, Snapshot, Victim, WriteErrors, Writer};
+use tracer_model::units;
+
+use super::{Line, fact, spark};
+use crate::outputs::words;
+use crate::tui::rows::{GroupSum, Item, Rows};
+use crate::tui::state::UiState;
+use crate::tui::theme::Tone;
+use crate::tui::views::{milliseconds, number};
+
+/// Files, members or holders that are listed before "and N more".
+const LIST: usize = 12;
+
+/// Title and lines.
+#[must_use]
+pub fn lines(
+    snapshot: &Snapshot,
+    rows: &Rows,
+    item: Option<Item>,
+    state: &UiState,
+    width: usize,
+) -> (String, Vec<Line>) {
+    let page = Page { snapshot, state, width };
+    let nothing = || match &state.selected {
+        Some(key) if state.missing => {
+            let text = "not in this window: it did nothing here, or has ended";
+            let lines = vec![Line::new(text, Tone::Warning), page.trend("growth")];
+            (page.safe(&key.label()), lines)
+        }
+        _ => ("Nothing is selected".to_owned(), vec![]),
+    };
+    match item {
+        Some(Item::Writer(i)) => snapshot.writers.get(i).map(|row| page.writer(row)),
+        Some(Item::Group(i)) => rows.groups.get(i).map(|row| page.group(row)),
+        Some(Item::Dir(i)) => snapshot.dirs.get(i).map(|row| page.dir(row)),
+        Some(Item::File(i)) => snapshot.paths.get(i).map(|row| page.file(row)),
+        Some(Item::Held(i)) => snapshot.held.get(i).map(|row| page.held(row)),
+        Some(Item::Victim(i)) => snapshot.victims.get(i).map(|row| page.victim(row)),
+        None => None,
+    }
+    .unwrap_or_else(nothing)
+}
+
+struct Page<'a> {
+    snapshot: &'a Snapshot,
+    state: &'a UiState,
+    width: usize,
+}
+
+impl Page<'_> {
+    fn safe(&self, text: &str) -> String {
+        display_for(text, self.state.charset).into_owned()
+    }
+
+    fn bytes(&self, bytes: Option<u64>) -> String {
+        self.state.units.bytes_or_unknown(bytes)
+    }
+
+    fn rate(&self, per_s: f64) -> String {
+        self.state.units.rate(per_s)
+    }
+
+    fn per_s(&self, bytes: u64) -> String {
+        self.rate(bytes as f64 / self.snapshot.interval_s)
+    }
+
+    /// The row's own history, with its highest point.
+    fn trend(&self, what: &str) -> Line {
+        let trend = &self.state.trends.selected;
+        let top = trend.iter().copied().fold(0.0, f64::max);
+        let top = match what {
+            "size" => self.state.units.bytes(top as u64),
+            "failures" => format!("{top:.0}"),
+            _ => self.rate(top),
+        };
+        // Label and peak take their part of the line.
+        let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
+        let bars = spark(trend, width, self.state.charset);
+        Line::new(fact(&format!("{what} was"), &format!("{bars} up to {top}")), Tone::Accent)
+    }
+
+    fn errors(errors: &WriteErrors) -> Option<Line> {
+        let named = [
+            ("ENOSPC", errors.enospc),
+            ("EDQUOT", errors.edquot),
+            ("EIO", errors.eio),
+            ("other", errors.other),
+        ];
+        let text: Vec<String> = named
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        (!text.is_empty()).then(|| {
+            Line::new(fact("failed", &format!("{} writes", text.join(", "))), Tone::Critical)
+        })
+    }
+
+    fn list(lines: &mut Vec<Line>, heading: &str, items: Vec<String>) {
+        if items.is_empty() {
+            return;
+        }
+        lines.push(Line::plain(""));
+        lines.push(Line::new(format!("{heading} ({})", items.len()), Tone::Head));
+        let more = items.len().saturating_sub(LIST);
+        lines.extend(items.into_iter().take(LIST).map(|item| Line::plain(format!("  {item}"))));
+        if more > 0 {
+            lines.push(Line::new(format!("  … and {more} more"), Tone::Faint));
+        }
+    }
+
+    fn writer(&self, writer: &Writer) -> (String, Vec<Line>) {
+        let title = format!("{} ({})", self.safe(&writer.comm), writer.pid);
+        let started = writer.start_time.strftime("%F %T UTC").to_string();
+        let age = self.snapshot.taken_at - writer.start_time;
+        let age = units::duration(age.total(jiff::Unit::Second).unwrap_or(f64::NAN));
+        let state = if writer.alive { "running" } else { "ended in this window" };
+        let unknown = || units::UNKNOWN.to_owned();
+        let maybe = |text: Option<&String>| text.map_or_else(unknown, |text| self.safe(text));
+        let group = writer.group.as_ref().map_or_else(
+            || "none known".to_owned(),
+            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
+        );
+        let cgroup = writer.group.as_ref().and_then(|group| group.cgroup.as_ref());
+        let user = words::user(writer, Charset::Unicode);
+        let share = units::percent(writer.share);
+        let growth = self.state.units.growth(writer.growth_bytes_per_s);
+        let mut lines = vec![
+            Line::plain(fact("command", &maybe(writer.cmdline.as_ref()))),
+            Line::plain(fact("program", &maybe(writer.exe.as_ref()))),
+            Line::plain(fact("started", &format!("{started}, {age} ago, {state}"))),
+            Line::plain(fact("user", &format!("{} ({})", self.safe(&user), writer.uid))),
+            Line::plain(fact("group", &group)),
+            Line::plain(fact("cgroup", &maybe(cgroup))),
+        ];
+        if !writer.parents.is_empty() {
+            let parents: Vec<String> = writer
+                .parents
+                .iter()
+                .map(|parent| format!("{} ({})", self.safe(&parent.comm), parent.pid))
+                .collect();
+            lines.push(Line::plain(fact("parents", &parents.join(" < "))));
+        }
+        let written = self.rate(writer.written_bytes_per_s);
+        let total = self.bytes(Some(writer.written_bytes));
+        let allocated = self.bytes(writer.allocated_bytes);
+        let freed = self.bytes(writer.freed_bytes);
+        lines.extend([
+            Line::plain(fact("volume", &self.safe(&writer.volume))),
+            Line::plain(fact("written", &format!("{written}, {total} in this window"))),
+            Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
+            Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
+            Line::plain(fact("holds", &format!("{} deleted", self.bytes(writer.held_bytes)))),
+            self.trend("growth"),
+        ]);
+        lines.extend(Self::errors(&writer.errors));
+        if let Some(fsync) = writer.fsync.filter(|fsync| fsync.count > 0) {
+            let (p99, max) = (milliseconds(fsync.p99_ms), milliseconds(fsync.max_ms));
+            let text = format!("{} calls, 99% within {p99}, longest {max}", fsync.count);
+            lines.push(Line::plain(fact("fsync", &text)));
+        }
+        let files = self.snapshot.paths.iter().filter(|path| path.writers.contains(&writer.pid));
+        Self::list(&mut lines, "Files it wrote", files.map(|path| self.file_line(path)).collect());
+        let held = self
+            .snapshot
+            .held
+            .iter()
+            .filter(|held| held.pid == writer.pid || held.holders.contains(&writer.pid));
+        Self::list(
+            &mut lines,
+            "Deleted files it holds open",
+            held.map(|held| {
+                format!("{:>10}  {}", self.bytes(Some(held.bytes)), self.safe(&held.path))
+            })
+            .collect(),
+        );
+        (title, lines)
+    }
+
+    fn file_line(&self, path: &PathRow) -> String {
+        let gone = if path.deleted { " (deleted)" } else { "" };
+        format!("{:>12}  {}{gone}", self.per_s(path.written_bytes), self.safe(&path.path))
+    }
+
+    fn writer_line(&self, writer: &Writer) -> String {
+        let growth = self.state.units.growth(writer.growth_bytes_per_s);
+        format!("{growth:>13}  {} {}", writer.pid, words::command(writer, self.state.charset))
+    }
+
+    fn group(&self, group: &GroupSum) -> (String, Vec<Line>) {
+        let unknown = units::UNKNOWN.to_owned();
+        let cgroup = group.cgroup.as_ref().map_or(unknown, |cgroup| self.safe(cgroup));
+        let alive = format!("{}, {} of them running", group.members.len(), group.alive);
+        let growth = self.state.units.growth(group.growth_bytes_per_s);
+        let share = units::percent(group.share);
+        let mut lines = vec![
+            Line::plain(fact("kind", &self.safe(&group.kind))),
+            Line::plain(fact("cgroup", &cgroup)),
+            Line::plain(fact("processes", &alive)),
+            Line::plain(fact("written", &self.rate(group.written_bytes_per_s))),
+            Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
+            Line::plain(fact("holds", &format!("{} deleted", self.bytes(group.held_bytes)))),
+            self.trend("growth"),
+        ];
+        if group.errors > 0 {
+            let text = format!("{} writes", group.errors);
+            lines.push(Line::new(fact("failed", &text), Tone::Critical));
+        }
+        let members = group.members.iter().filter_map(|&i| self.snapshot.writers.get(i));
+        let members = members.map(|writer| self.writer_line(writer)).collect();
+        Self::list(&mut lines, "Processes", members);
+        (self.safe(&group.name), lines)
+    }
+
+    fn dir(&self, dir: &Directory) -> (String, Vec<Line>) {
+        let below = |path: &str| {
+            path.strip_prefix(&*dir.path)
+                .is_some_and(|rest| rest.starts_with('/') || dir.path == "/")
+        };
+        let drain = dir.drain.map_or_else(|| "-".to_owned(), units::percent);
+        let (created, removed) = (number(dir.files_created), number(dir.files_removed));
+        let files = format!("{created} created, {removed} removed");
+        let drains = format!("{drain} of what comes in goes out");
+        let mut lines = vec![
+            Line::plain(fact("volume", &self.safe(&dir.volume))),
+            Line::plain(fact("inflow", &self.rate(dir.inflow_bytes_per_s))),
+            Line::plain(fact("outflow", &self.rate(dir.outflow_bytes_per_s))),
+            Line::plain(fact("drain", &drains)),
+            Line::plain(fact("files", &files)),
+            self.trend("growth"),
+        ];
+        let paths: Vec<&PathRow> =
+            self.snapshot.paths.iter().filter(|path| below(&path.path)).collect();
+        let writers = self.snapshot.writers.iter().filter(|writer| {
+            writer.volume == dir.volume
+                && paths.iter().any(|path| path.writers.contains(&writer.pid))
+        });
+        let writers = writers.map(|writer| self.writer_line(writer)).collect();
+        Self::list(&mut lines, "Who writes below it", writers);
+        Self::list(
+            &mut lines,
+            "Files written below it",
+            paths.into_iter().map(|path| self.file_line(path)).collect(),
+        );
+        (self.safe(&dir.path), lines)
+    }
+
+    fn file(&self, path: &PathRow) -> (String, Vec<Line>) {
+        let written = format!(
+            "{}, {} in this window",
+            self.per_s(path.written_bytes),
+            self.bytes(Some(path.written_bytes))
+        );
+        let allocated = self.bytes(path.allocated_bytes);
+        let freed = self.bytes(path.freed_bytes);
+        let mut lines = vec![
+            Line::plain(fact("volume", &self.safe(&path.volume))),
+            Line::plain(fact("file", &format!("inode {} on {}", path.ino, self.safe(&path.dev)))),
+            Line::plain(fact("written", &written)),
+            Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
+            self.trend("written"),
+        ];
+        if let Some(inside) = &path.path_in_container {
+            lines.insert(0, Line::plain(fact("in container", &self.safe(inside))));
+        }
+        if path.deleted {
+            let text = fact("deleted", "its last name is gone; space is free once it is closed");
+            lines.push(Line::new(text, Tone::Warning));
+        }
+        if path.approximate {
+            let text = "mmap stores are counted by page";
+            lines.push(Line::plain(fact("approximate", text)));
+        }
+        self.processes(&mut lines, "Written by", &path.writers);
+        (self.safe(&path.path), lines)
+    }
+
+    fn processes(&self, lines: &mut Vec<Line>, heading: &str, pids: &[u32]) {
+        let known = pids.iter().map(|&pid| {
+            match self.snapshot.writers.iter().find(|writer| writer.pid == pid) {
+                Some(writer) => self.writer_line(writer),
+                None => format!("{:>13}  {pid}", units::UNKNOWN),
+            }
+        });
+        Self::list(lines, heading, known.collect());
+    }
+
+    fn held(&self, held: &Held) -> (String, Vec<Line>) {
+        let by = format!("{} ({})", self.safe(&held.comm), held.pid);
+        let fd = held.fd.map_or_else(|| "a mapping".to_owned(), |fd| format!("descriptor {fd}"));
+        let mut lines = vec![
+            Line::plain(fact("size", &self.bytes(Some(held.bytes)))),
+            Line::plain(fact("volume", &self.safe(&held.volume))),
+            Line::plain(fact("held by", &format!("{by} through {fd}"))),
+            Line::plain(fact("kind", &self.safe(&held.kind))),
+            self.trend("size"),
+        ];
+        if held.growing {
+            lines.push(Line::new(fact("growing", "it is still written to"), Tone::Warning));
+        }
+        lines.push(Line::plain(fact("to free it", "end or restart the holders (x)")));
+        self.processes(&mut lines, "Holders", &held.holders);
+        (self.safe(&held.path), lines)
+    }
+
+    fn victim(&self, victim: &Victim) -> (String, Vec<Line>) {
+        let waited = victim.waiting_ms.map_or_else(|| units::UNKNOWN.to_owned(), milliseconds);
+        let mut lines = vec![
+            Line::plain(fact("volume", &self.safe(&victim.volume))),
+            Line::plain(fact("waited", &format!("{waited} in this window"))),
+            self.trend("failures"),
+        ];
+        lines.extend(Self::errors(&victim.errors));
+        let culprits = self.snapshot.writers.iter().filter(|writer| {
+            writer.volume == victim.volume
+                && writer.pid != victim.pid
+                && writer.growth_bytes_per_s > 0.0
+        });
+        let culprits = culprits.map(|writer| self.writer_line(writer)).collect();
+        Self::list(&mut lines, "Who fills that volume", culprits);
+        (format!("{} ({})", self.safe(&victim.comm), victim.pid), lines)
+    }
+}

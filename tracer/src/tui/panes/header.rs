@@ -1,0 +1,76 @@
+//! The first line: where, when, how it was measured, and what was missed.
+
+use ratatui::layout::Rect;
+use tracer_model::sanitize::{self, display_for};
+use tracer_model::snapshot::Snapshot;
+use tracer_model::units;
+
+use super::Ink;
+use crate::outputs::words::least_explained;
+use crate::tui::state::{UiState, Window};
+use crate::tui::theme::Tone;
+
+/// Paints it.
+pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
+    let mut x = area.x;
+    for (i, (text, tone)) in facts(snapshot, state).into_iter().enumerate() {
+        let gap = if i == 0 { "" } else { " · " };
+        let width = (sanitize::width(gap) + sanitize::width(&text)) as u16;
+        // A fact that does not fit is left out whole; the first one is cut.
+        if i > 0 && x + width > area.right() {
+            continue;
+        }
+        x += ink.put(x, area.y, gap, area.right() - x, Tone::Faint);
+        x += ink.put(x, area.y, &text, area.right() - x, tone);
+    }
+}
+
+/// In the order in which they find room: what would make the rest misread comes first.
+fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Tone)> {
+    let backend = &snapshot.backend;
+    let host = display_for(&snapshot.host, state.charset);
+    let mut facts = vec![(format!("filltop {host}"), Tone::Head)];
+    let time = snapshot.taken_at.strftime("%H:%M:%SZ");
+    match state.past.at {
+        Some(_) => {
+            let behind = units::duration(state.past.behind_s);
+            let what = if state.past.behind_s > 0.0 { "PAST" } else { "PAUSED" };
+            facts.push((format!("{what} {time}, {behind} ago"), Tone::Warning));
+        }
+        None if state.past.replay => facts.push((format!("REPLAY {time}"), Tone::Warning)),
+        None => facts.push((time.to_string(), Tone::Plain)),
+    }
+    let over = match state.window {
+        Window::Last => format!("{:.1} s", snapshot.interval_s),
+        Window::Start => format!("since start, {}", units::duration(snapshot.interval_s)),
+        _ => format!("over {}", units::duration(snapshot.interval_s)),
+    };
+    facts.push((over, Tone::Plain));
+    let lost = backend.lost_events;
+    let tone = if lost > 0 { Tone::Critical } else { Tone::Plain };
+    facts.push((format!("lost {lost}"), tone));
+    if backend.unattributed_bytes > 0 {
+        let bytes = state.units.bytes(backend.unattributed_bytes);
+        facts.push((format!("unattributed {bytes}"), Tone::Warning));
+    }
+    let explained = least_explained(snapshot);
+    let tone = match explained {
+        Some(ratio) if ratio < 0.9 => Tone::Warning,
+        _ => Tone::Plain,
+    };
+    facts.push((format!("explained {}", units::percent_or_unknown(explained)), tone));
+    facts.push((backend.write.name().to_owned(), Tone::Plain));
+    if let Some(cpu) = backend.own_cpu {
+        facts.push((format!("own {:.1}% CPU", cpu * 100.0), Tone::Plain));
+    }
+    if let Some(ns) = backend.overhead_ns_per_write {
+        facts.push((format!("{ns:.0} ns/write"), Tone::Plain));
+    }
+    if state.past.span_s > 0.0 {
+        let span = units::duration(state.past.span_s);
+        let bytes = state.units.bytes(state.past.bytes as u64);
+        facts.push((format!("history {span}, {bytes}"), Tone::Faint));
+    }
+    facts.push((format!("Linux {}", display_for(&backend.kernel, state.charset)), Tone::Faint));
+    facts
+}

@@ -1,0 +1,202 @@
+//! The parts of the screen, each painted by a pure function.
+
+pub mod detail;
+pub mod footer;
+pub mod header;
+pub mod menu;
+pub mod pages;
+pub mod table;
+pub mod tabs;
+pub mod volumes;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use tracer_model::sanitize::{self, Charset};
+
+use super::state::UiState;
+use super::theme::{Theme, Tone};
+
+/// A buffer to write to in tones.
+pub struct Ink<'b> {
+    buffer: &'b mut Buffer,
+    theme: Theme,
+    charset: Charset,
+}
+
+impl<'b> Ink<'b> {
+    /// On `buffer`, as `state` has it.
+    pub fn new(buffer: &'b mut Buffer, state: &UiState) -> Self {
+        Self { buffer, theme: state.theme, charset: state.charset }
+    }
+
+    /// Writes `text`, which is safe already, into at most `width` columns; says how many it took.
+    pub fn put(&mut self, x: u16, y: u16, text: &str, width: u16, tone: Tone) -> u16 {
+        if !self.buffer.area.contains((x, y).into()) {
+            return 0;
+        }
+        let style = self.theme.style(tone);
+        let cut = sanitize::cut(text, usize::from(width), self.charset);
+        let text = match self.charset {
+            Charset::Unicode => cut,
+            Charset::Ascii => sanitize::plain_punctuation(&cut).into(),
+        };
+        let (end, _) = self.buffer.set_stringn(x, y, &*text, usize::from(width), style);
+        end.saturating_sub(x)
+    }
+
+    /// Lays a tone over what is written in `area`.
+    pub fn tint(&mut self, area: Rect, tone: Tone) {
+        self.buffer.set_style(area.intersection(self.buffer.area), self.theme.style(tone));
+    }
+
+    /// Makes `area` blank.
+    pub fn clear(&mut self, area: Rect) {
+        let area = area.intersection(self.buffer.area);
+        for y in area.top()..area.bottom() {
+            for x in area.left()..area.right() {
+                self.buffer[(x, y)].reset();
+            }
+        }
+    }
+}
+
+/// A line of a page, safe to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// What it says.
+    pub text: String,
+    /// How it stands out.
+    pub tone: Tone,
+}
+
+impl Line {
+    /// An ordinary one.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), tone: Tone::Plain }
+    }
+
+    /// One with a tone.
+    pub fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: text.into(), tone }
+    }
+}
+
+/// A page of text on `area`, from line `from` on: a title, the lines wrapped, and how much more
+/// there is.
+pub fn page(ink: &mut Ink<'_>, area: Rect, title: &str, lines: &[Line], from: usize) {
+    ink.clear(area);
+    if area.is_empty() {
+        return;
+    }
+    let width = usize::from(area.width);
+    let wrapped: Vec<(String, Tone)> = lines
+        .iter()
+        .flat_map(|line| wrap(&line.text, width).into_iter().map(|text| (text, line.tone)))
+        .collect();
+    let height = usize::from(area.height - 1);
+    let from = from.min(wrapped.len().saturating_sub(height));
+    let below = wrapped.len() - from - height.min(wrapped.len() - from);
+    let more = if below > 0 { format!("  ({below} more lines below)") } else { String::new() };
+    ink.put(area.x, area.y, &format!("{title}{more}"), area.width, Tone::Head);
+    for (y, (text, tone)) in (area.y + 1..area.bottom()).zip(&wrapped[from..]) {
+        ink.put(area.x, y, text, area.width, *tone);
+    }
+}
+
+/// `text` in lines of at most `width` columns, broken at blanks where there are any; what follows
+/// is indented as the text behind a label is.
+#[must_use]
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    const LABEL: usize = 14;
+    let mut lines = vec![];
+    let mut rest = text;
+    let mut indent = 0;
+    loop {
+        let room = width.saturating_sub(indent).max(1);
+        let pad = " ".repeat(indent);
+        if sanitize::width(rest) <= room {
+            lines.push(format!("{pad}{rest}"));
+            return lines;
+        }
+        let mut end = 0;
+        let mut used = 0;
+        for (at, c) in rest.char_indices() {
+            used += sanitize::width(c.encode_utf8(&mut [0; 4]));
+            if used > room && at > 0 {
+                break;
+            }
+            end = at + c.len_utf8();
+        }
+        // A blank in the last third is worth breaking at.
+        let at = rest[..end].rfind(' ').filter(|&at| at > end * 2 / 3).unwrap_or(end);
+        lines.push(format!("{pad}{}", &rest[..at]));
+        rest = rest[at..].trim_start();
+        if rest.is_empty() {
+            return lines;
+        }
+        if width > 2 * LABEL {
+            indent = LABEL;
+        }
+    }
+}
+
+/// `label` in its column with `text` behind it.
+#[must_use]
+pub fn fact(label: &str, text: &str) -> String {
+    format!("{label:<13} {text}")
+}
+
+/// The last values as bars, the largest as high as a line; blanks before the first value.
+#[must_use]
+pub fn spark(values: &[f64], width: usize, charset: Charset) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const PLAIN: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
+    let bars = match charset {
+        Charset::Unicode => BARS,
+        Charset::Ascii => PLAIN,
+    };
+    let last = &values[values.len().saturating_sub(width)..];
+    let top = last.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let mut out = " ".repeat(width - last.len());
+    out.extend(last.iter().map(|&value| {
+        // What shrinks lies on the floor: the signed rate stands beside it.
+        let part = if top > 0.0 { (value / top).clamp(0.0, 1.0) } else { 0.0 };
+        bars[((part * 7.0).round() as usize).min(7)]
+    }));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bars_grow_with_the_values() {
+        assert_eq!(spark(&[0.0, 1.0, 2.0, 4.0], 6, Charset::Unicode), "  ▁▃▅█");
+        assert_eq!(spark(&[9.0, -1.0, f64::NAN, 1.0], 3, Charset::Ascii), "__#");
+        assert_eq!(spark(&[], 2, Charset::Unicode), "  ");
+    }
+
+    #[test]
+    fn long_lines_are_wrapped_under_their_label() {
+        let text = fact("command", "one two three four five six seven");
+        assert_eq!(
+            wrap(&text, 30),
+            ["command       one two three", "              four five six", "              seven"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn wrapping_loses_nothing_and_fits(text in "[a-z 日]{0,80}", width in 2usize..60) {
+            let lines = wrap(&text, width);
+            for line in &lines {
+                prop_assert!(sanitize::width(line) <= width, "{line:?}");
+            }
+            let squeeze = |text: &str| text.replace(' ', "");
+            prop_assert_eq!(squeeze(&lines.concat()), squeeze(&text));
+        }
+    }
+}

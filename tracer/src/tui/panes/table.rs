@@ -1,0 +1,94 @@
+//! The rows of a view.
+
+use ratatui::layout::Rect;
+use tracer_model::sanitize::Charset;
+use tracer_model::snapshot::Snapshot;
+
+use super::Ink;
+use crate::outputs::columns::{self, Align};
+use crate::tui::rows::Rows;
+use crate::tui::state::{Sort, UiState, View, VolumeChoice};
+use crate::tui::theme::Tone;
+use crate::tui::views::{self, Manner};
+
+/// Which part of which rows.
+pub struct Part<'a> {
+    /// The table.
+    pub view: View,
+    /// Its rows.
+    pub rows: &'a Rows,
+    /// First one shown.
+    pub from: usize,
+    /// The selected one, if any.
+    pub selected: Option<usize>,
+    /// By what they are sorted.
+    pub sort: Sort,
+}
+
+/// Paints heading and rows.
+pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState, part: &Part<'_>) {
+    if area.height == 0 || area.width < 2 {
+        return;
+    }
+    // The marker of the selected row takes a column: it is seen without colour, too.
+    let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
+    let all = state.volume == VolumeChoice::All;
+    let columns = views::fitting(part.view, all, inner.width);
+    let manner = Manner::new(state.units, state.charset, inner.width);
+    let mark = match (part.sort.descending, state.charset) {
+        (true, Charset::Unicode) => "▼",
+        (false, Charset::Unicode) => "▲",
+        (true, Charset::Ascii) => "v",
+        (false, Charset::Ascii) => "^",
+    };
+    let mut x = inner.x;
+    for (col, spec, width) in &columns {
+        let sorted = *col == part.sort.column;
+        let text = match spec.align {
+            _ if !sorted => spec.title.to_owned(),
+            Align::Right => format!("{mark}{}", spec.title),
+            Align::Left | Align::Path => format!("{}{mark}", spec.title),
+        };
+        let cell = columns::cell(&text, spec.align, *width, false, state.charset);
+        let room = (*width).min(usize::from(area.right().saturating_sub(x)));
+        let tone = if sorted { Tone::Accent } else { Tone::Head };
+        put(ink, x, area.y, &cell, room, tone);
+        x = x.saturating_add(*width as u16 + 1);
+    }
+    if part.rows.rows.is_empty() && area.height > 1 {
+        ink.put(inner.x, area.y + 1, nothing(part.view, state), inner.width, Tone::Faint);
+    }
+    let rows = part.rows.rows.iter().enumerate().skip(part.from);
+    for (y, (index, row)) in (area.y + 1..area.bottom()).zip(rows) {
+        let mut x = inner.x;
+        for (col, spec, width) in &columns {
+            let cell = views::cell(snapshot, part.rows, row, *col, &manner);
+            let text = columns::cell(&cell.text, spec.align, *width, false, state.charset);
+            let room = (*width).min(usize::from(area.right().saturating_sub(x)));
+            put(ink, x, y, &text, room, cell.tone);
+            x = x.saturating_add(*width as u16 + 1);
+        }
+        if part.selected == Some(index) {
+            ink.put(area.x, y, ">", 1, Tone::Plain);
+            ink.tint(Rect { y, height: 1, ..area }, Tone::Selected);
+        }
+    }
+}
+
+fn put(ink: &mut Ink<'_>, x: u16, y: u16, text: &str, width: usize, tone: Tone) {
+    ink.put(x, y, text, u16::try_from(width).unwrap_or(u16::MAX), tone);
+}
+
+/// What an empty table says.
+fn nothing(view: View, state: &UiState) -> &'static str {
+    if !state.filter.is_empty() {
+        return "no row matches the filter (Esc clears it)";
+    }
+    match view {
+        View::Writers | View::Groups => "nobody wrote here in this window",
+        View::Dirs => "no directory changed in this window",
+        View::Files => "no file was written in this window",
+        View::Held => "no deleted file is held open here",
+        View::Victims => "nobody suffers from this volume",
+    }
+}

@@ -1,0 +1,69 @@
+//! The tables' names with their keys, and what the rows are restricted to.
+
+use ratatui::layout::Rect;
+use tracer_model::sanitize::{self, display_for};
+
+use super::Ink;
+use crate::tui::rows::Rows;
+use crate::tui::state::{UiState, View, VolumeChoice};
+use crate::tui::theme::Tone;
+
+/// Narrower terminals show the name of the current table only.
+const NAMES_FROM: u16 = 64;
+
+/// `1 writers 12`
+fn label(state: &UiState, rows: &Rows, view: View) -> String {
+    let key = view.index() + 1;
+    let count = rows.counts[view.index()];
+    if state.size.width < NAMES_FROM && view != state.view {
+        return key.to_string();
+    }
+    match count {
+        0 => format!("{key} {}", view.name()),
+        _ => format!("{key} {} {count}", view.name()),
+    }
+}
+
+/// Each table's tab: from which column to before which.
+#[must_use]
+pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
+    let mut x = 0;
+    View::ALL
+        .into_iter()
+        .map(|view| {
+            let from = x;
+            x += sanitize::width(&label(state, &state.rows, view)) as u16 + 2;
+            (view, from, x)
+        })
+        .collect()
+}
+
+/// Paints it.
+pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
+    let mut x = area.x;
+    for view in View::ALL {
+        let tone = if view == state.view { Tone::Selected } else { Tone::Plain };
+        let text = format!(" {} ", label(state, rows, view));
+        x += ink.put(x, area.y, &text, area.right().saturating_sub(x), tone);
+    }
+    let volume = match &state.volume {
+        VolumeChoice::All => "all volumes".to_owned(),
+        _ => display_for(&state.focus, state.charset).into_owned(),
+    };
+    let room = usize::from(area.right().saturating_sub(x)).saturating_sub(1);
+    let note = if state.filter.is_empty() || state.typing {
+        volume
+    } else {
+        let filter = format!("/{}/", display_for(state.filter.text(), state.charset));
+        let found = format!("{filter} {} found", rows.rows.len());
+        // As much as there is room for; that rows are hidden is said before where one is.
+        [format!("{volume}  {found}"), found]
+            .into_iter()
+            .find(|note| sanitize::width(note) <= room)
+            .unwrap_or(filter)
+    };
+    let note = sanitize::fit(&note, room, state.charset);
+    let start = area.right() - sanitize::width(&note) as u16;
+    let tone = if state.filter.is_empty() { Tone::Faint } else { Tone::Warning };
+    ink.put(start, area.y, &note, area.right() - start, tone);
+}

@@ -1,0 +1,9 @@
+//! The terminal itself: what is sent to it, and how it is given back.
+
+mod ansi;
+mod pipe;
+mod tty;
+
+pub use ansi::Ansi;
+pub use pipe::Pipe;
+pub use tty::Tty;

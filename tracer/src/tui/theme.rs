@@ -1,0 +1,88 @@
+//! What stands out, and how: every meaning is also said in words or by its place, never by colour
+//! alone.
+
+use ratatui::style::{Color, Modifier, Style};
+
+/// What a piece of text means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// Ordinary.
+    Plain,
+    /// Headings and names of things.
+    Head,
+    /// Of less weight.
+    Faint,
+    /// The bars of gauges and sparklines, and keys.
+    Accent,
+    /// Fills within hours; held and growing.
+    Warning,
+    /// Full, or within half an hour.
+    Critical,
+    /// The selected row.
+    Selected,
+}
+
+/// A set of styles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Theme {
+    /// The terminal's own 16 colours on a dark background.
+    #[default]
+    Dark,
+    /// The same for a light background, on which yellow and cyan cannot be read.
+    Light,
+    /// Blue and orange from the 256 colours: told apart with every colour blindness.
+    Safe,
+    /// Bold, underlined and reversed only (`NO_COLOR`).
+    Mono,
+}
+
+impl Theme {
+    /// The order in which the theme key goes round.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Dark => Self::Light,
+            Self::Light => Self::Safe,
+            Self::Safe => Self::Mono,
+            Self::Mono => Self::Dark,
+        }
+    }
+
+    /// Its name, for the footer.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dark => "dark",
+            Self::Light => "light",
+            Self::Safe => "colour-blind safe",
+            Self::Mono => "no colour",
+        }
+    }
+
+    /// How a tone looks.
+    #[must_use]
+    pub fn style(self, tone: Tone) -> Style {
+        let plain = Style::new();
+        let bold = plain.add_modifier(Modifier::BOLD);
+        match (tone, self) {
+            (Tone::Plain, _) => plain,
+            (Tone::Head, _) => bold,
+            (Tone::Selected, _) => plain.add_modifier(Modifier::REVERSED),
+            (Tone::Faint, Self::Mono) => plain,
+            (Tone::Faint, _) => plain.fg(Color::DarkGray),
+            (Tone::Accent, Self::Dark) => plain.fg(Color::Cyan),
+            (Tone::Accent, Self::Light) => plain.fg(Color::Blue),
+            (Tone::Accent, Self::Safe) => plain.fg(Color::Indexed(32)),
+            (Tone::Accent, Self::Mono) => plain,
+            (Tone::Warning, Self::Dark) => plain.fg(Color::Yellow),
+            (Tone::Warning, Self::Light) => plain.fg(Color::Magenta),
+            (Tone::Warning, Self::Safe) => plain.fg(Color::Indexed(172)),
+            (Tone::Warning, Self::Mono) => plain.add_modifier(Modifier::UNDERLINED),
+            (Tone::Critical, Self::Dark | Self::Light) => bold.fg(Color::Red),
+            (Tone::Critical, Self::Safe) => {
+                bold.fg(Color::Indexed(172)).add_modifier(Modifier::UNDERLINED)
+            }
+            (Tone::Critical, Self::Mono) => bold.add_modifier(Modifier::UNDERLINED),
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! What a key does, and what a new Snapshot does to the selection: pure functions.
+
+use std::sync::Arc;
+
+use ratatui::layout::{Position, Rect};
+use tracer_model::snapshot::Snapshot;
+use tracer_model::units::Units;
+
+use super::action::{ActionRequest, How, Target};
+use super::keys::{self, Command, Key};
+use super::layout::Layout;
+use super::rows::{Item, Rows};
+use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
+use super::views;
+
+/// Intervals that `+` and `-` go through, seconds.
+pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// The state after `key`, and what is to be done outside.
+///
+/// Follow it with [`UiState::settle`], which names what the selection is now on.
+#[must_use]
+pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
+    state.notice = None;
+    let effects = match keys::command(key) {
+        // These work whatever is open.
+        Some(Command::Quit) if key == Key::Ctrl('c') => vec![Effect::Quit],
+        Some(Command::Suspend) => vec![Effect::Suspend],
+        Some(Command::Redraw) => vec![Effect::Redraw],
+        _ if state.typing => type_filter(&mut state, key),
+        command => match std::mem::take(&mut state.overlay) {
+            Overlay::None => main(&mut state, key, command),
+            Overlay::Menu(target, how) => menu(&mut state, target, how, key),
+            Overlay::Confirm(request) => confirm(&mut state, request, key),
+            Overlay::Help(at) => page(&mut state, Overlay::Help, at, command),
+            Overlay::Detail(at) => page(&mut state, Overlay::Detail, at, command),
+            Overlay::Health(at) => page(&mut state, Overlay::Health, at, command),
+        },
+    };
+    (state, effects)
+}
+
+fn type_filter(state: &mut UiState, key: Key) -> Effects {
+    if matches!(key, Key::Char(_) | Key::Backspace | Key::Ctrl('r')) {
+        // The first one found is meant.
+        state.selected = None;
+        state.cursor = 0;
+    }
+    match key {
+        Key::Char(c) => state.filter.push(c),
+        Key::Backspace if state.filter.is_empty() => state.typing = false,
+        Key::Backspace => state.filter.pop(),
+        Key::Ctrl('u') => state.filter.clear(),
+        Key::Ctrl('r') => state.filter.toggle_regex(),
+        Key::Enter => state.typing = false,
+        Key::Esc => {
+            state.filter.clear();
+            state.typing = false;
+        }
+        // Looking through what is found while still typing.
+        Key::Up => move_by(state, -1),
+        Key::Down => move_by(state, 1),
+        _ => {}
+    }
+    vec![]
+}
+
+/// A page of text over the tables: moves scroll it, its own key or Esc closes it.
+fn page(
+    state: &mut UiState,
+    overlay: fn(usize) -> Overlay,
+    at: usize,
+    command: Option<Command>,
+) -> Effects {
+    let height = usize::from(state.size.height.saturating_sub(4)).max(1);
+    let to = match command {
+        Some(Command::Move(by)) => at.saturating_add_signed(by as isize),
+        Some(Command::Page(by)) => at.saturating_add_signed(by as isize * height as isize),
+        Some(Command::First) => 0,
+        // Drawing stops at the last line.
+        Some(Command::Last) => usize::MAX / 2,
+        Some(Command::Quit) => return vec![Effect::Quit],
+        Some(Command::Back | Command::Detail | Command::Help | Command::Health) => return vec![],
+        // The row is still the selected one: acting on it and going through time make sense.
+        Some(Command::Act) if matches!(overlay(0), Overlay::Detail(_)) => {
+            return open_menu(state);
+        }
+        Some(Command::Travel(by)) => {
+            state.overlay = overlay(at);
+            return vec![Effect::Travel(by)];
+        }
+        Some(Command::Pause) => {
+            state.overlay = overlay(at);
+            return vec![Effect::TogglePause];
+        }
+        _ => at,
+    };
+    state.overlay = overlay(to);
+    vec![]
+}
+
+fn menu(state: &mut UiState, target: Box<Target>, how: How, key: Key) -> Effects {
+    let how = match key {
+        Key::Up | Key::Char('k') => how.step(-1),
+        Key::Down | Key::Char('j') => how.step(1),
+        Key::Esc | Key::Char('x' | 'q') => return vec![],
+        Key::Enter => match target.refusal(how) {
+            Some(reason) => {
+                state.notice = Some(format!("{}: {reason}", how.name()));
+                how
+            }
+            None => {
+                state.overlay = Overlay::Confirm(Box::new(ActionRequest { target: *target, how }));
+                return vec![];
+            }
+        },
+        _ => how,
+    };
+    state.overlay = Overlay::Menu(target, how);
+    vec![]
+}
+
+fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effects {
+    match key {
+        // Enter alone is too easily pressed once too often.
+        Key::Char('y' | 'Y') if state.can_act => vec![Effect::Act(*request)],
+        Key::Esc | Key::Char('n' | 'N' | 'q' | 'x') => vec![],
+        _ => {
+            state.overlay = Overlay::Confirm(request);
+            vec![]
+        }
+    }
+}
+
+fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
+    let Some(command) = command else {
+        if let Key::Click(x, y) = key {
+            click(state, Position { x, y });
+        }
+        return vec![];
+    };
+    match command {
+        Command::Move(by) => move_by(state, by),
+        Command::Page(by) => {
+            let page =
+                Layout::new(screen(state), state.mounts.len()).map_or(1, |layout| layout.page());
+            move_by(state, by.saturating_mul(i32::try_from(page).unwrap_or(i32::MAX)));
+        }
+        Command::First => select(state, 0),
+        Command::Last => select(state, usize::MAX),
+        Command::Show(view) => show(state, view),
+        Command::NextView(by) => {
+            let to = (state.view.index() as i32 + by).rem_euclid(View::ALL.len() as i32);
+            show(state, View::ALL[to as usize]);
+        }
+        Command::NextVolume(by) => next_volume(state, by),
+        Command::AllVolumes => {
+            state.volume = match state.volume {
+                VolumeChoice::All => VolumeChoice::Mount(state.focus.clone()),
+                _ => VolumeChoice::All,
+            };
+        }
+        Command::Endangered => {
+            state.volume = VolumeChoice::Endangered;
+            state.touched = false;
+        }
+        Command::Detail => {
+            // From now on this row is meant, wherever it moves.
+            state.touched = true;
+            state.overlay = Overlay::Detail(0);
+        }
+        Command::Back => return back(state),
+        Command::Fold => state.fold_wish = true,
+        Command::FoldAll => {
+            state.folds.clear();
+            state.fold_changes += 1;
+            state.fold_all = Some(!state.fold_all.unwrap_or(state.view == View::Dirs));
+        }
+        Command::Filter => state.typing = true,
+        Command::Sort(by) => sort_by_next(state, by),
+        Command::Reverse => {
+            let sort = &mut state.sorts[state.view.index()];
+            sort.descending = !sort.descending;
+        }
+        Command::Pause => return vec![Effect::TogglePause],
+        Command::Travel(by) => return vec![Effect::Travel(by)],
+        Command::TravelMinutes(by) => return vec![Effect::TravelMinutes(by)],
+        Command::Interval(by) => return interval(state, by),
+        Command::Window => state.window = state.window.next(),
+        Command::Units => {
+            state.units = match state.units {
+                Units::Iec => Units::Si,
+                Units::Si => Units::Iec,
+            };
+        }
+        Command::Theme => {
+            state.theme = state.theme.next();
+            state.notice = Some(format!("colours: {}", state.theme.name()));
+        }
+        Command::Act => return open_menu(state),
+        Command::Health => state.overlay = Overlay::Health(0),
+        Command::Help => state.overlay = Overlay::Help(0),
+        Command::Quit => return vec![Effect::Quit],
+        // Taken care of before.
+        Command::Redraw | Command::Suspend => {}
+    }
+    vec![]
+}
+
+fn open_menu(state: &mut UiState) -> Effects {
+    match &state.target {
+        Some(target) => {
+            state.overlay = Overlay::Menu(Box::new(target.clone()), How::default());
+        }
+        None => state.notice = Some("select a process or a group to act on".to_owned()),
+    }
+    vec![]
+}
+
+/// One thing at a time: the past, the filter, the selection.
+fn back(state: &mut UiState) -> Effects {
+    if state.past.at.is_some() {
+        return vec![Effect::Live];
+    }
+    if !state.filter.is_empty() {
+        state.filter.clear();
+    } else {
+        state.touched = false;
+        state.selected = None;
+        state.cursor = 0;
+    }
+    vec![]
+}
+
+fn move_by(state: &mut UiState, by: i32) {
+    select(state, state.cursor.saturating_add_signed(by as isize));
+}
+
+/// `settle` finds the last row for an index beyond it.
+fn select(state: &mut UiState, index: usize) {
+    state.cursor = index.min(state.rows.rows.len().saturating_sub(1));
+    state.selected = None;
+    state.touched = true;
+}
+
+fn show(state: &mut UiState, view: View) {
+    if state.view != view {
+        state.view = view;
+        state.selected = None;
+        state.cursor = 0;
+        state.scroll = 0;
+    }
+}
+
+fn next_volume(state: &mut UiState, by: i32) {
+    let count = state.mounts.len() as i32;
+    if count == 0 {
+        return;
+    }
+    let at = state.mounts.iter().position(|mount| *mount == state.focus).unwrap_or(0) as i32;
+    choose_volume(state, (at + by).rem_euclid(count) as usize);
+}
+
+fn choose_volume(state: &mut UiState, index: usize) {
+    if let Some(mount) = state.mounts.get(index) {
+        state.volume = VolumeChoice::Mount(mount.clone());
+        state.selected = None;
+        state.cursor = 0;
+    }
+}
+
+fn sort_by_next(state: &mut UiState, by: i32) {
+    let columns = views::columns(state.view);
+    let sort = &mut state.sorts[state.view.index()];
+    let at = columns.iter().position(|&col| col == sort.column).unwrap_or(0) as i32;
+    let column = columns[(at + by).rem_euclid(columns.len() as i32) as usize];
+    *sort = Sort { column, descending: true };
+}
+
+fn interval(state: &mut UiState, by: i32) -> Effects {
+    let Some(now) = state.interval_s else {
+        state.notice = Some("the interval is the service's, it cannot be changed here".to_owned());
+        return vec![];
+    };
+    let at = INTERVALS.iter().position(|&step| step >= now).unwrap_or(INTERVALS.len() - 1);
+    let to = at.saturating_add_signed(by as isize).min(INTERVALS.len() - 1);
+    state.interval_s = Some(INTERVALS[to]);
+    state.notice = Some(format!("measuring every {} s", INTERVALS[to]));
+    vec![Effect::Interval(INTERVALS[to])]
+}
+
+fn click(state: &mut UiState, at: Position) {
+    let Some(layout) = Layout::new(screen(state), state.mounts.len()) else { return };
+    let row = |area: Rect| usize::from(at.y.saturating_sub(area.y + 1));
+    if layout.table.contains(at) && at.y > layout.table.y {
+        let index = state.scroll + row(layout.table);
+        if index < state.rows.rows.len() {
+            select(state, index);
+        }
+    } else if layout.volumes.contains(at) && at.y > layout.volumes.y {
+        let shown = usize::from(layout.volumes.height - 1);
+        choose_volume(state, first_volume(state, shown) + row(layout.volumes));
+    } else if layout.tabs.contains(at) {
+        for (view, from, to) in super::panes::tabs::places(state) {
+            if (from..to).contains(&at.x) {
+                show(state, view);
+            }
+        }
+    }
+}
+
+/// The whole terminal.
+fn screen(state: &UiState) -> Rect {
+    Rect { x: 0, y: 0, width: state.size.width, height: state.size.height }
+}
+
+/// The first volume shown where only `shown` have room: the one that is meant is among them.
+#[must_use]
+pub fn first_volume(state: &UiState, shown: usize) -> usize {
+    let at = state.mounts.iter().position(|mount| *mount == state.focus).unwrap_or(0);
+    (at + 1).saturating_sub(shown)
+}
+
+impl UiState {
+    /// The state for this Snapshot: resolves the volume, makes the rows, and keeps the selection on
+    /// the same thing, or on its place when that is gone.
+    #[must_use]
+    pub fn settle(mut self, snapshot: &Snapshot) -> Self {
+        self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
+        self.focus = self.resolve_volume();
+        if !self.rows.fits(snapshot, &self) {
+            self.rows = Arc::new(Rows::build(snapshot, &self));
+        }
+        if std::mem::take(&mut self.fold_wish) {
+            if let Some((name, open)) = self.rows.fold_name(snapshot, self.cursor) {
+                self.folds.insert(name, !open);
+                self.fold_changes += 1;
+                self.rows = Arc::new(Rows::build(snapshot, &self));
+            } else {
+                self.notice = Some("nothing to unfold here".to_owned());
+            }
+        }
+        let last = self.rows.rows.len().saturating_sub(1);
+        let place = self.selected.as_ref().and_then(|key| self.rows.find(snapshot, key));
+        self.cursor = match place {
+            Some(place) if self.touched => place,
+            // Nobody chose it: the first row is the one that matters.
+            Some(_) | None if !self.touched => 0,
+            _ => self.cursor.min(last),
+        };
+        // What was chosen does not turn into somebody else when it rests for a moment: the next
+        // key may be the one that stops it.
+        self.missing = place.is_none() && self.selected.is_some() && self.touched;
+        if !self.missing {
+            self.selected = self.rows.key(snapshot, self.cursor);
+        }
+        let item = self.item();
+        self.target = item.and_then(|item| Target::of(snapshot, &self.rows, item));
+        if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
+            if layout.second.is_some() {
+                let beside = self.beside();
+                if !self.second.fits(snapshot, &beside) {
+                    self.second = Arc::new(Rows::build(snapshot, &beside));
+                }
+            }
+            let page = layout.page();
+            self.scroll = self
+                .scroll
+                .min(self.cursor)
+                .max((self.cursor + 1).saturating_sub(page))
+                .min((last + 1).saturating_sub(page));
+        }
+        self
+    }
+
+    /// What is selected, where it is in the Snapshot.
+    #[must_use]
+    pub fn item(&self) -> Option<Item> {
+        self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
+    }
+
+    fn resolve_volume(&self) -> String {
+        let has = |mount: &String| self.mounts.contains(mount);
+        match &self.volume {
+            VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
+            // Somebody is at work there: the table is not pulled from under the cursor.
+            VolumeChoice::Endangered if self.touched && has(&self.focus) => self.focus.clone(),
+            VolumeChoice::All if has(&self.focus) => self.focus.clone(),
+            _ => self.mounts.first().cloned().unwrap_or_default(),
+        }
+    }
+}

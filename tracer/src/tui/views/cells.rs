@@ -1,0 +1,250 @@
+//! What the cells of the tables say.
+
+use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::snapshot::{Snapshot, Writer};
+use tracer_model::units::{self, Units};
+
+use super::{Col, file_growth};
+use crate::outputs::words;
+use crate::tui::rows::{Fold, Item, Row, Rows};
+use crate::tui::theme::Tone;
+
+/// Bytes are written out from this width of the table on, short below.
+pub const LONG_FROM: u16 = 72;
+
+/// One cell, safe to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// What it says.
+    pub text: String,
+    /// How it stands out.
+    pub tone: Tone,
+}
+
+/// How cells are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// IEC or SI.
+    pub units: Units,
+    /// Written out or short.
+    pub long: bool,
+    /// What the terminal can show.
+    pub charset: Charset,
+}
+
+impl Manner {
+    /// For a table of this width.
+    #[must_use]
+    pub const fn new(units: Units, charset: Charset, width: u16) -> Self {
+        Self { units, long: width >= LONG_FROM, charset }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn bytes(&self, bytes: u64) -> String {
+        if self.long { self.units.bytes(bytes) } else { self.units.short(bytes) }
+    }
+
+    fn known(&self, bytes: Option<u64>) -> String {
+        bytes.map_or_else(|| units::UNKNOWN.to_owned(), |bytes| self.bytes(bytes))
+    }
+
+    /// A rate; the heading says that it is one.
+    #[must_use]
+    pub fn rate(&self, per_s: f64) -> String {
+        if !self.long {
+            return self.units.short_rate(per_s);
+        }
+        self.units.rate(per_s).trim_end_matches("/s").to_owned()
+    }
+
+    /// A rate with its sign.
+    #[must_use]
+    pub fn growth(&self, per_s: f64) -> String {
+        if !self.long {
+            return self.units.short_growth(per_s);
+        }
+        self.units.growth(per_s).trim_end_matches("/s").to_owned()
+    }
+
+    fn safe(&self, text: &str) -> String {
+        display_for(text, self.charset).into_owned()
+    }
+}
+
+/// The cell of `row` in `col`.
+#[must_use]
+pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Manner) -> Cell {
+    let plain = |text: String| Cell { text, tone: Tone::Plain };
+    let count = |n: u64| Cell {
+        text: n.to_string(),
+        tone: if n > 0 { Tone::Critical } else { Tone::Plain },
+    };
+    let nothing = || plain(String::new());
+    if col == Col::Tree {
+        return plain(tree_name(snapshot, rows, row, manner));
+    }
+    match row.item {
+        Item::Writer(i) => snapshot.writers.get(i).map_or_else(nothing, |writer| {
+            let mut cell = writer_cell(writer, col, manner);
+            if !writer.alive && cell.tone == Tone::Plain {
+                cell.tone = Tone::Faint;
+            }
+            cell
+        }),
+        Item::Group(i) => rows.groups.get(i).map_or_else(nothing, |group| match col {
+            Col::Kind => plain(manner.safe(&group.kind)),
+            Col::Processes => plain(group.members.len().to_string()),
+            Col::WrittenRate => plain(manner.rate(group.written_bytes_per_s)),
+            Col::Growth => plain(manner.growth(group.growth_bytes_per_s)),
+            Col::Share => plain(units::percent(group.share)),
+            Col::Files => plain(group.files.to_string()),
+            Col::HeldBytes => plain(manner.known(group.held_bytes)),
+            Col::Errors => count(group.errors),
+            _ => nothing(),
+        }),
+        Item::Dir(i) => snapshot.dirs.get(i).map_or_else(nothing, |dir| match col {
+            Col::Inflow => plain(manner.rate(dir.inflow_bytes_per_s)),
+            Col::Outflow => plain(manner.rate(dir.outflow_bytes_per_s)),
+            Col::Drain => plain(dir.drain.map_or_else(|| "-".to_owned(), units::percent)),
+            Col::Created => plain(number(dir.files_created)),
+            Col::Removed => plain(number(dir.files_removed)),
+            Col::Volume => plain(manner.safe(&dir.volume)),
+            _ => nothing(),
+        }),
+        Item::File(i) => snapshot.paths.get(i).map_or_else(nothing, |path| {
+            let per_s = |bytes: f64| bytes / snapshot.interval_s;
+            match col {
+                Col::WrittenRate => plain(manner.rate(per_s(path.written_bytes as f64))),
+                Col::Written => plain(manner.bytes(path.written_bytes)),
+                Col::Growth => plain(file_growth(path).map_or_else(
+                    || units::UNKNOWN.to_owned(),
+                    |growth| manner.growth(per_s(growth)),
+                )),
+                Col::Pid => plain(pids(path.writers.first().copied(), path.writers.len())),
+                Col::Marks => Cell {
+                    text: match (path.deleted, path.approximate) {
+                        (true, true) => "del ~",
+                        (true, false) => "del",
+                        (false, true) => "~",
+                        (false, false) => "",
+                    }
+                    .to_owned(),
+                    tone: if path.deleted { Tone::Warning } else { Tone::Plain },
+                },
+                Col::Volume => plain(manner.safe(&path.volume)),
+                Col::Path => plain(manner.safe(&path.path)),
+                _ => nothing(),
+            }
+        }),
+        Item::Held(i) => snapshot.held.get(i).map_or_else(nothing, |held| match col {
+            Col::HeldBytes => plain(manner.bytes(held.bytes)),
+            Col::Pid => plain(pids(Some(held.pid), held.holders.len())),
+            Col::Fd => plain(held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string())),
+            Col::Comm => plain(manner.safe(&held.comm)),
+            Col::Kind => plain(manner.safe(&held.kind)),
+            Col::Marks => Cell {
+                text: if held.growing { "grows" } else { "" }.to_owned(),
+                tone: Tone::Warning,
+            },
+            Col::Volume => plain(manner.safe(&held.volume)),
+            Col::Path => plain(manner.safe(&held.path)),
+            _ => nothing(),
+        }),
+        Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {
+            Col::Pid => plain(victim.pid.to_string()),
+            Col::Comm => plain(manner.safe(&victim.comm)),
+            Col::Enospc => count(victim.errors.enospc),
+            Col::Edquot => count(victim.errors.edquot),
+            Col::Eio => count(victim.errors.eio),
+            Col::Other => count(victim.errors.other),
+            Col::Waited => plain(
+                victim
+                    .waiting_ms
+                    .map_or_else(|| units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
+            ),
+            Col::Volume => plain(manner.safe(&victim.volume)),
+            _ => nothing(),
+        }),
+    }
+}
+
+fn writer_cell(writer: &Writer, col: Col, manner: &Manner) -> Cell {
+    let mut tone = Tone::Plain;
+    let text = match col {
+        Col::Pid => writer.pid.to_string(),
+        Col::User => words::user(writer, manner.charset),
+        Col::WrittenRate => manner.rate(writer.written_bytes_per_s),
+        Col::Growth => manner.growth(writer.growth_bytes_per_s),
+        Col::Share => units::percent(writer.share),
+        Col::Files => writer.files.to_string(),
+        Col::HeldBytes => manner.known(writer.held_bytes),
+        Col::Errors => {
+            if writer.errors.total() > 0 {
+                tone = Tone::Critical;
+            }
+            writer.errors.total().to_string()
+        }
+        Col::Fsync => {
+            let fsync = writer.fsync.filter(|fsync| fsync.count > 0);
+            fsync.map_or_else(|| "-".to_owned(), |fsync| milliseconds(fsync.p99_ms))
+        }
+        Col::Group => {
+            let group = writer.group.as_ref();
+            group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
+        }
+        Col::Volume => manner.safe(&writer.volume),
+        Col::Command => words::command(writer, manner.charset),
+        _ => String::new(),
+    };
+    Cell { text, tone }
+}
+
+/// `12 ms`, `1.8 s`: what a wait for the disk looks like.
+#[must_use]
+pub fn milliseconds(ms: f64) -> String {
+    match ms {
+        _ if !ms.is_finite() => units::UNKNOWN.to_owned(),
+        ..1.0 => "<1 ms".to_owned(),
+        ..999.5 => format!("{ms:.0} ms"),
+        ..60_000.0 => format!("{:.1} s", ms / 1000.0),
+        _ => units::duration(ms / 1000.0),
+    }
+}
+
+/// A count, or `?`.
+#[must_use]
+pub fn number(count: Option<u64>) -> String {
+    count.map_or_else(|| units::UNKNOWN.to_owned(), |count| count.to_string())
+}
+
+fn pids(first: Option<u32>, count: usize) -> String {
+    let first = first.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    if count > 1 { format!("{first}+") } else { first }
+}
+
+/// The name of a tree's row: its indent, whether it unfolds, and what it is.
+fn tree_name(snapshot: &Snapshot, rows: &Rows, row: &Row, manner: &Manner) -> String {
+    let mark = match (row.fold, manner.charset) {
+        (Fold::Leaf, _) => "  ",
+        (Fold::Open, Charset::Unicode) => "▾ ",
+        (Fold::Closed, Charset::Unicode) => "▸ ",
+        (Fold::Open, Charset::Ascii) => "- ",
+        (Fold::Closed, Charset::Ascii) => "+ ",
+    };
+    // A tree deeper than this says so by its names.
+    let indent = "  ".repeat(usize::from(row.depth).min(8));
+    let name = match row.item {
+        Item::Writer(i) => snapshot
+            .writers
+            .get(i)
+            .map(|writer| format!("{} {}", writer.pid, words::command(writer, manner.charset))),
+        Item::Group(i) => rows.groups.get(i).map(|group| manner.safe(&group.name)),
+        Item::Dir(i) => snapshot.dirs.get(i).map(|dir| {
+            let from = row.name_from.min(dir.path.len());
+            manner.safe(dir.path.get(from..).unwrap_or(&dir.path))
+        }),
+        _ => None,
+    };
+    format!("{indent}{mark}{}", name.unwrap_or_default())
+}

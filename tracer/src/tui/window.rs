@@ -1,0 +1,375 @@
+//! Several Snapshots as one: longer windows for rates, and a coarser past.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use jiff::Timestamp;
+use tracer_model::snapshot::WriteErrors;
+use tracer_model::snapshot::{Directory, Fsync, PathRow, Snapshot, Victim, Volume, Writer};
+
+/// Used space that moved less than this says nothing about how much of it was explained.
+const MOVED: u64 = 1 << 20;
+
+/// Rows that a table of a merged Snapshot keeps, largest first. What is cut off stays in the
+/// volumes' totals, and is added to `unattributed_bytes`.
+pub const MAX_ROWS: usize = 2000;
+
+/// Adds the Snapshot that follows `sum`: totals add up, gauges are the later ones, rates are means
+/// over both windows.
+///
+/// Two things cannot be known from the parts and are bounds: `files` of a writer is the largest of
+/// the parts (at least that many), the 99th percentile of fsync the largest (at most that).
+pub fn add(sum: &mut Snapshot, next: &Snapshot) {
+    let times = Times { before: sum.interval_s, after: next.interval_s };
+    let mut backend = next.backend.clone();
+    backend.lost_events = backend.lost_events.saturating_add(sum.backend.lost_events);
+    backend.unattributed_bytes =
+        backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);
+
+    let volumes: HashMap<&str, &Volume> =
+        sum.volumes.iter().map(|volume| (&*volume.mount_point, volume)).collect();
+    let volumes = next
+        .volumes
+        .iter()
+        .map(|later| match volumes.get(&*later.mount_point) {
+            Some(earlier) => volume(earlier, later, times),
+            None => volume(&absent(later), later, times),
+        })
+        .collect();
+
+    let mut writers = join(
+        std::mem::take(&mut sum.writers),
+        &next.writers,
+        |row| (row.pid, row.start_time, row.volume.clone()),
+        |earlier, later| writer(earlier, later, times),
+    );
+    let mut dirs = join(
+        std::mem::take(&mut sum.dirs),
+        &next.dirs,
+        |row| (row.path.clone(), row.volume.clone()),
+        |earlier, later| directory(earlier, later, times),
+    );
+    let mut paths = join(
+        std::mem::take(&mut sum.paths),
+        &next.paths,
+        |row| (row.dev.clone(), row.ino, row.path.clone()),
+        path,
+    );
+    let victims = join(
+        std::mem::take(&mut sum.victims),
+        &next.victims,
+        |row| (row.pid, row.volume.clone()),
+        victim,
+    );
+
+    writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
+    dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
+    paths.sort_by_key(|path| std::cmp::Reverse(path.written_bytes));
+    *sum = Snapshot {
+        schema: next.schema,
+        host: next.host.clone(),
+        taken_at: next.taken_at,
+        interval_s: times.both(),
+        backend,
+        volumes,
+        writers,
+        dirs,
+        paths,
+        held: next.held.clone(),
+        victims,
+    };
+    trim(sum);
+    shares(sum);
+}
+
+/// Has a table more than [`MAX_ROWS`]?
+#[must_use]
+pub fn is_long(snapshot: &Snapshot) -> bool {
+    let Snapshot { writers, dirs, paths, .. } = snapshot;
+    [writers.len(), dirs.len(), paths.len()].into_iter().any(|rows| rows > MAX_ROWS)
+}
+
+/// Cuts the tables to [`MAX_ROWS`].
+fn trim(snapshot: &mut Snapshot) {
+    let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
+    let cut = writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
+    writers.truncate(MAX_ROWS);
+    dirs.truncate(MAX_ROWS);
+    paths.truncate(MAX_ROWS);
+}
+
+fn written(writers: &[Writer]) -> u64 {
+    writers.iter().fold(0, |sum, writer| sum.saturating_add(writer.written_bytes))
+}
+
+/// The Snapshot with its tables cut to [`MAX_ROWS`]; copies no more than those.
+#[must_use]
+pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
+    fn first<T: Clone>(rows: &[T]) -> Vec<T> {
+        rows[..rows.len().min(MAX_ROWS)].to_vec()
+    }
+    let mut backend = snapshot.backend.clone();
+    let cut = snapshot.writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
+    Snapshot {
+        schema: snapshot.schema,
+        host: snapshot.host.clone(),
+        taken_at: snapshot.taken_at,
+        interval_s: snapshot.interval_s,
+        backend,
+        volumes: snapshot.volumes.clone(),
+        writers: first(&snapshot.writers),
+        dirs: first(&snapshot.dirs),
+        paths: first(&snapshot.paths),
+        held: snapshot.held.clone(),
+        victims: snapshot.victims.clone(),
+    }
+}
+
+/// Lengths of the two windows, seconds.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    before: f64,
+    after: f64,
+}
+
+impl Times {
+    fn both(self) -> f64 {
+        self.before + self.after
+    }
+
+    /// The rate over both windows.
+    fn mean(self, before: f64, after: f64) -> f64 {
+        if self.both() > 0.0 {
+            (before * self.before + after * self.after) / self.both()
+        } else {
+            after
+        }
+    }
+}
+
+/// Rows of both, those of the same thing made one.
+///
+/// A row that is in one part only counts as zero in the other: `one` is given its empty double.
+fn join<T: Row, K: Hash + Eq>(
+    earlier: Vec<T>,
+    later: &[T],
+    key: impl Fn(&T) -> K,
+    one: impl Fn(&T, &T) -> T,
+) -> Vec<T> {
+    let mut places: HashMap<K, usize> = HashMap::with_capacity(earlier.len());
+    for (i, row) in earlier.iter().enumerate() {
+        places.insert(key(row), i);
+    }
+    let mut partner: Vec<Option<usize>> = vec![None; earlier.len()];
+    let mut new = vec![];
+    for (i, row) in later.iter().enumerate() {
+        match places.get(&key(row)) {
+            Some(&at) => partner[at] = Some(i),
+            None => new.push(one(&row.empty(), row)),
+        }
+    }
+    let mut rows: Vec<T> = earlier
+        .iter()
+        .zip(partner)
+        .map(|(row, partner)| match partner {
+            Some(i) => one(row, &later[i]),
+            None => one(row, &row.empty()),
+        })
+        .collect();
+    rows.append(&mut new);
+    rows
+}
+
+/// A row's identity with nothing having happened to it.
+trait Row {
+    fn empty(&self) -> Self;
+}
+
+impl Row for Writer {
+    fn empty(&self) -> Self {
+        Self {
+            written_bytes: 0,
+            allocated_bytes: self.allocated_bytes.map(|_| 0),
+            freed_bytes: self.freed_bytes.map(|_| 0),
+            written_bytes_per_s: 0.0,
+            growth_bytes_per_s: 0.0,
+            share: 0.0,
+            files: 0,
+            errors: WriteErrors::default(),
+            fsync: self.fsync.map(|_| Fsync::default()),
+            ..self.clone()
+        }
+    }
+}
+
+impl Row for Directory {
+    fn empty(&self) -> Self {
+        Self {
+            inflow_bytes_per_s: 0.0,
+            outflow_bytes_per_s: 0.0,
+            drain: None,
+            files_created: self.files_created.map(|_| 0),
+            files_removed: self.files_removed.map(|_| 0),
+            ..self.clone()
+        }
+    }
+}
+
+impl Row for PathRow {
+    fn empty(&self) -> Self {
+        Self {
+            written_bytes: 0,
+            allocated_bytes: self.allocated_bytes.map(|_| 0),
+            freed_bytes: self.freed_bytes.map(|_| 0),
+            ..self.clone()
+        }
+    }
+}
+
+impl Row for Victim {
+    fn empty(&self) -> Self {
+        Self {
+            errors: WriteErrors::default(),
+            waiting_ms: self.waiting_ms.map(|_| 0.0),
+            ..self.clone()
+        }
+    }
+}
+
+fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    Some(a?.saturating_add(b?))
+}
+
+fn errors(a: WriteErrors, b: WriteErrors) -> WriteErrors {
+    WriteErrors {
+        enospc: a.enospc.saturating_add(b.enospc),
+        edquot: a.edquot.saturating_add(b.edquot),
+        eio: a.eio.saturating_add(b.eio),
+        other: a.other.saturating_add(b.other),
+    }
+}
+
+/// A volume that was not there before.
+fn absent(volume: &Volume) -> Volume {
+    Volume {
+        written_bytes: 0,
+        allocated_bytes: volume.allocated_bytes.map(|_| 0),
+        freed_bytes: volume.freed_bytes.map(|_| 0),
+        used_delta_bytes: 0,
+        growth_bytes_per_s: 0.0,
+        ..volume.clone()
+    }
+}
+
+fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
+    let allocated_bytes = plus(earlier.allocated_bytes, later.allocated_bytes);
+    let freed_bytes = plus(earlier.freed_bytes, later.freed_bytes);
+    let used_delta_bytes = earlier.used_delta_bytes.saturating_add(later.used_delta_bytes);
+    let explained = match (allocated_bytes, freed_bytes) {
+        (Some(allocated), Some(freed)) if used_delta_bytes.unsigned_abs() >= MOVED => {
+            let delta = used_delta_bytes as f64;
+            let growth = allocated as f64 - freed as f64;
+            Some((1.0 - (delta - growth).abs() / delta.abs()).max(0.0))
+        }
+        _ => None,
+    };
+    Volume {
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
+        allocated_bytes,
+        freed_bytes,
+        used_delta_bytes,
+        growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
+        explained,
+        ..later.clone()
+    }
+}
+
+fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
+    Writer {
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
+        allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
+        freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
+        written_bytes_per_s: times.mean(earlier.written_bytes_per_s, later.written_bytes_per_s),
+        growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
+        files: earlier.files.max(later.files),
+        errors: errors(earlier.errors, later.errors),
+        fsync: earlier.fsync.zip(later.fsync).map(|(a, b)| Fsync {
+            count: a.count.saturating_add(b.count),
+            max_ms: a.max_ms.max(b.max_ms),
+            p99_ms: a.p99_ms.max(b.p99_ms),
+        }),
+        ..later.clone()
+    }
+}
+
+fn directory(earlier: &Directory, later: &Directory, times: Times) -> Directory {
+    let inflow = times.mean(earlier.inflow_bytes_per_s, later.inflow_bytes_per_s);
+    let outflow = times.mean(earlier.outflow_bytes_per_s, later.outflow_bytes_per_s);
+    Directory {
+        inflow_bytes_per_s: inflow,
+        outflow_bytes_per_s: outflow,
+        drain: (inflow > 0.0).then(|| outflow / inflow),
+        files_created: plus(earlier.files_created, later.files_created),
+        files_removed: plus(earlier.files_removed, later.files_removed),
+        ..later.clone()
+    }
+}
+
+fn path(earlier: &PathRow, later: &PathRow) -> PathRow {
+    let mut writers = later.writers.clone();
+    writers.extend(earlier.writers.iter().filter(|pid| !later.writers.contains(pid)));
+    PathRow {
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
+        allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
+        freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
+        deleted: earlier.deleted || later.deleted,
+        approximate: earlier.approximate || later.approximate,
+        writers,
+        ..later.clone()
+    }
+}
+
+fn victim(earlier: &Victim, later: &Victim) -> Victim {
+    Victim {
+        errors: errors(earlier.errors, later.errors),
+        waiting_ms: earlier.waiting_ms.zip(later.waiting_ms).map(|(a, b)| a + b),
+        ..later.clone()
+    }
+}
+
+/// Each writer's share of what grows on its volume.
+fn shares(snapshot: &mut Snapshot) {
+    let mut growing: HashMap<String, f64> = HashMap::new();
+    for writer in &snapshot.writers {
+        *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
+    }
+    for writer in &mut snapshot.writers {
+        let all = growing.get(&writer.volume).copied().unwrap_or(0.0);
+        writer.share = if all > 0.0 { writer.growth_bytes_per_s.max(0.0) / all } else { 0.0 };
+    }
+}
+
+/// The Snapshots as one; `None` if there is none.
+pub fn merge<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Option<Snapshot> {
+    let mut snapshots = snapshots.into_iter();
+    let mut sum = snapshots.next()?.clone();
+    for next in snapshots {
+        add(&mut sum, next);
+    }
+    Some(sum)
+}
+
+/// When the window of this Snapshot began.
+#[must_use]
+pub fn began(snapshot: &Snapshot) -> Timestamp {
+    seconds_before(snapshot.taken_at, snapshot.interval_s)
+}
+
+/// `seconds` before `time`, at the earliest time there is.
+#[must_use]
+pub fn seconds_before(time: Timestamp, seconds: f64) -> Timestamp {
+    let span = jiff::SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
+    time.checked_sub(span).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,114 @@
+//! Running things on this machine's own kernel: the program itself, and the tests of it.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::packages::{self, is_root, program};
+use crate::step::{capture, follow};
+use crate::tally::Tally;
+use crate::workspace::{TestTarget, Workspace};
+use crate::{build, vm};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// A command that runs with root's rights, by sudo where we lack them; `Err` says why it cannot.
+fn as_root(program_path: &Path) -> Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program_path));
+    }
+    if program("sudo").is_none() {
+        bail!(
+            "filltop needs root's rights, and there is no sudo here: run {} as root",
+            program_path.display()
+        );
+    }
+    let mut command = Command::new("sudo");
+    if !std::io::stdin().is_terminal() {
+        if capture(Command::new("sudo").args(["-n", "true"])).is_err() {
+            bail!("sudo wants a password, and there is no terminal to ask for it");
+        }
+        command.arg("-n");
+    }
+    command.arg("--").arg(program_path);
+    Ok(command)
+}
+
+/// Becomes the program: its signals, terminal and exit status are ours from here on.
+pub(crate) fn run(binary: &Path, arguments: &[OsString]) -> Result<()> {
+    let mut command = as_root(binary)?;
+    command.args(arguments);
+    Err(command.exec().into())
+}
+
+/// Unit tests of every package that is built for people's machines.
+pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let groups: [&[&str]; 2] = [
+        &["-ptracer-common", "-ptracer-model", "-ptracer", "-pxtask", "-pfilltop-init"],
+        // Its integration tests are the end-to-end tests, which have to run as root.
+        &["-pfilltop-tests", "--lib", "--bins"],
+    ];
+    for packages in groups {
+        let mut command = workspace.cargo();
+        command.args(["test", "--no-fail-fast"]).args(packages).args(["--", "--show-output"]);
+        println!("== unit tests: {}", packages.join(" "));
+        let (success, lines) = follow(&mut command)?;
+        tally.add(Tally::read("unit", lines.iter().map(String::as_str), success));
+    }
+    Ok(tally)
+}
+
+/// Builds the end-to-end tests and runs them on this machine's kernel.
+pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
+    let binaries = build::end_to_end(workspace, &names(&workspace.end_to_end, false))?;
+    packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
+    let mut tally = Tally::default();
+    for (name, binary) in &binaries.tests {
+        let suite = format!("native {name}");
+        if !Path::new(BTF).exists() {
+            tally.add(Tally::skip(format!("{suite}: this kernel has no BTF ({BTF})")));
+            continue;
+        }
+        // sudo drops the environment, so that it has to be set behind it.
+        let mut command = match as_root(Path::new("/usr/bin/env")) {
+            Ok(command) => command,
+            Err(error) => {
+                tally.add(Tally::skip(format!("{suite}: {error:#}")));
+                continue;
+            }
+        };
+        let variable = |key: &str, path: &Path| -> OsString {
+            [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
+        };
+        command
+            .args(given())
+            .arg(variable("FILLTOP_BIN", filltop))
+            .arg(variable("FILLTOP_WORKLOAD", &binaries.workload))
+            .arg(variable("CARGO_MANIFEST_DIR", &workspace.root.join("tests")))
+            .arg("RUST_BACKTRACE=1")
+            .arg(binary)
+            .args(["--test-threads=1", "--show-output"])
+            .current_dir(workspace.root.join("tests"));
+        println!("== {suite}");
+        let (success, lines) = follow(&mut command)?;
+        tally.add(Tally::read(&suite, lines.iter().map(String::as_str), success));
+    }
+    Ok(tally)
+}
+
+/// `KEY=value` of what people set for the tests themselves, such as FILLTOP_BACKEND.
+fn given() -> Vec<OsString> {
+    let ours = std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("FILLTOP_"));
+    ours.map(|(key, value)| [key, "=".into(), value].into_iter().collect()).collect()
+}
+
+/// The names of the end-to-end tests: all, or those that can run inside a virtual machine.
+pub(crate) fn names(targets: &[TestTarget], in_vm: bool) -> Vec<&str> {
+    let fitting = targets.iter().filter(|target| !(in_vm && target.host_only));
+    fitting.map(|target| target.name.as_str()).collect()
+}
