@@ -66,8 +66,14 @@ pub fn account_write(write: &Write) {
     }
     let mut delta = ZERO;
     if let Some(gauge) = gauge {
-        delta =
-            space::counts(space::settle(&write.file, gauge, presumed(write, gauge), &write.proc));
+        let mut change = space::settle(&write.file, gauge, presumed(write, gauge), &write.proc);
+        if change < 0
+            && let Some(gauge) = space::gauge(write.kind, write.inode)
+        {
+            // Another thread looked later and accounted first: no space was freed and taken again.
+            change += space::settle(&write.file, gauge, gauge, &write.proc);
+        }
+        delta = space::counts(change);
     }
     delta.written = written;
     if tenant {
