@@ -3,6 +3,7 @@
 mod anchors;
 mod score;
 mod shapes;
+mod sim;
 mod trace;
 
 use std::path::Path;
