@@ -53,8 +53,9 @@ enum Reach {
 pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &'static str) {
     let version = version(kernel);
     let reach = reach(version, fs, backend);
-    let by_call = !(way.starts_with("io_uring") || way.starts_with("libaio"))
-        && !matches!(way, "mmap" | "reflink" | "fallocate" | "fallocate-keep-size");
+    let asynchronous = way.starts_with("io_uring") || way.starts_with("libaio");
+    let by_call =
+        !asynchronous && !["mmap", "reflink", "fallocate", "fallocate-keep-size"].contains(&way);
     let spliced = way.starts_with("copy_file_range") || matches!(way, "splice" | "sendfile");
     let shares = matches!(fs, "xfs" | "btrfs") && way == "copy_file_range";
     match reach {

@@ -185,7 +185,8 @@ fn a_core_dump_is_its_process_s() -> Result {
     let meta = fs::metadata(&core)?;
     // Untouched pages are left out as holes.
     ensure!(row.written_bytes > 0 && row.written_bytes <= meta.len(), "{row:?}");
-    ensure!(row.allocated_bytes.is_none_or(|bytes| bytes == meta.blocks() * 512), "{row:?}");
-    ensure!(row.writers == [child.id()], "{row:?}");
+    let blocks = meta.blocks() * 512;
+    ensure!(row.allocated_bytes.is_none_or(|bytes| bytes == blocks), "not {blocks}: {row:?}");
+    ensure!(row.writers == [child.id()], "not by {}: {row:?}", child.id());
     nothing_lost(&measured)
 }

@@ -11,6 +11,8 @@ use std::{env, path::Path};
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, workload};
 
+use tracer_model::snapshot::HookState;
+
 use compare::{Place, WayTruth, compare};
 
 type Result = anyhow::Result<()>;
@@ -47,6 +49,11 @@ fn all_ways_on(fs: &str) -> Result {
         seen: &dir,
         host: overlay.as_ref().map_or(volume.path().to_path_buf(), Overlay::upper),
     };
+    for hook in &measured.snapshot.backend.hooks {
+        if let HookState::Unsupported { reason } | HookState::Broken { reason } = &hook.state {
+            println!("HOOK {} {}: {reason}", hook.name, hook.how);
+        }
+    }
     compare(&measured, &truths, &place)?;
     nothing_lost(&measured)?;
     let least = if fs == "btrfs" { 0.95 } else { 0.99 };

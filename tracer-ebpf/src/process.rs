@@ -21,18 +21,22 @@ use crate::{
 #[inline(always)]
 pub fn describe_once(proc: ProcKey) {
     if PROCS.get_ptr(proc).is_none() {
-        describe(&proc);
+        let exe = describe(&proc);
+        if exe != 0 {
+            names::send_walk(exe);
+        }
     }
 }
 
+/// Returns the address of its executable's dentry, to be named, or 0.
 #[inline(never)]
-fn describe(proc: &ProcKey) {
+fn describe(proc: &ProcKey) -> u64 {
     let task = current_task();
     if Probed::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
-        return;
+        return 0;
     }
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
+    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own map value.
     let record = unsafe { &mut *record };
     let parent = Probed::follow(task, offset!(task_real_parent));
@@ -69,9 +73,8 @@ fn describe(proc: &ProcKey) {
     } else {
         health_add(Health::RingFull, 1);
     }
-    let exe = record.exe;
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
-    names::send_once(exe, exe_dentry);
+    exe_dentry.addr()
 }
 
 #[inline(always)]

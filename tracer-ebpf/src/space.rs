@@ -43,13 +43,14 @@ pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
         bytes = (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
             + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)));
     }
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(layout.vfs_inode)));
+    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
     for part in &layout.parts {
         if part.size != 0 {
+            let offset = within(part.offset);
             let value = if part.size == 4 {
-                u64::from(Probed::read::<u32>(own, part.offset))
+                u64::from(Probed::read::<u32>(own, offset))
             } else {
-                Probed::read::<u64>(own, part.offset)
+                Probed::read::<u64>(own, offset)
             };
             let shift = if part.in_blocks == 0 {
                 0
@@ -60,6 +61,13 @@ pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
         }
     }
     Some(bytes)
+}
+
+/// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
+/// inode is a typed pointer, to which nothing of unknown size may be added.
+#[inline(always)]
+fn within(offset: u32) -> u32 {
+    offset & 0xFFFF
 }
 
 /// The part of a gauge that a slot remembers.

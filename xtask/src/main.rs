@@ -3,6 +3,7 @@
 
 mod build;
 mod compiler;
+mod kernels;
 mod native;
 mod packages;
 mod step;
@@ -41,6 +42,8 @@ enum Task {
     Test(TestArgs),
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
     Vm(vm::VmArgs),
+    /// Perform every way to write on all kernels and write docs/kernels.md
+    Kernels(kernels::KernelsArgs),
 }
 
 #[derive(Args)]
@@ -73,6 +76,10 @@ fn run() -> Result<ExitCode> {
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
+        Task::Kernels(arguments) => {
+            let filltop = build::build(&workspace)?;
+            kernels::write(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
+        }
         Task::Vm(arguments) => {
             let filltop = build::build(&workspace)?;
             vm::run(&workspace, &filltop, &arguments)

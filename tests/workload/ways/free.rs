@@ -71,6 +71,8 @@ pub fn rename_over(site: &Site) -> anyhow::Result<Done> {
 
 /// A process that is killed while it alone holds a file without a name.
 pub fn death_with_tmpfile(site: &Site) -> anyhow::Result<Done> {
+    // Where there are none, it is said here and not in the child.
+    drop(tmpfile(&site.dir)?);
     let (mut reader, mut writer) = std::io::pipe()?;
     // SAFETY: no other thread runs now, so that the child may do what it likes.
     let pid = unsafe { check(i64::from(libc::fork()))? } as i32;

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use super::shared;
 use crate::{
-    account::{Write, account_write},
+    account::{Who, Write, account_write},
     kernel_read::{
         Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
     },
@@ -56,10 +56,12 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     // A long symbolic link is written through the same functions.
     if copied > 0 && is_regular::<Probed>(inode) {
         account_write(&Write {
-            proc: current_proc(),
-            file: file_key::<Probed>(inode),
+            who: Who {
+                proc: current_proc(),
+                file: file_key::<Probed>(inode),
+                dentry: space::any_dentry(inode),
+            },
             inode,
-            dentry: space::any_dentry(inode),
             kind: gauge_kind::EXT4,
             result: i64::from(copied),
             end: ctx.arg::<u64>(1) + u64::from(copied),
@@ -195,10 +197,12 @@ fn write_returned(file: Kptr, result: i64) {
         return;
     }
     account_write(&Write {
-        proc: current_proc(),
-        file: file_key::<Probed>(inode),
+        who: Who {
+            proc: current_proc(),
+            file: file_key::<Probed>(inode),
+            dentry: Probed::follow(file, offset!(file_dentry)),
+        },
         inode,
-        dentry: Probed::follow(file, offset!(file_dentry)),
         kind: gauge_kind::NONE,
         result,
         end: 0,
