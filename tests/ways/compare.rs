@@ -7,7 +7,7 @@ use filltop_tests::Measured;
 use serde::Deserialize;
 use tracer_model::snapshot::PathRow;
 
-use crate::expected::{Verdict, expected};
+use crate::expected::{Verdict, expected, varies};
 
 /// What the workload says of one way: `ways::WayTruth` over there.
 #[derive(Deserialize, Debug)]
@@ -75,7 +75,9 @@ pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> a
             truth.freed,
         );
         let (expected, reason) = expected(kernel, place.fs, way, &label);
-        if expected != verdict {
+        if let Some(reason) = varies(kernel, way, &label) {
+            println!("VARIES {way}: {reason}");
+        } else if expected != verdict {
             surprises.push(format!(
                 "{way}: {}, expected {} ({reason}); {} rows, writers {:?}, not {}",
                 verdict.name(),

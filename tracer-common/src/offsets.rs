@@ -150,8 +150,10 @@ pub struct Gauge {
     pub ordered_inode: u32,
     /// btrfs: does that point to the filesystem's own inode (6.10) and not to a `struct inode`?
     pub ordered_is_own: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// btrfs: offset of an ordered extent's length in the file; 0 if not known.
+    pub ordered_num_bytes: u32,
+    /// btrfs: offset of its length on disk, which is less if it is compressed.
+    pub ordered_disk_num_bytes: u32,
     /// Two more fields of the filesystem's own inode.
     pub parts: [GaugePart; 2],
 }

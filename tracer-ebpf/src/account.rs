@@ -13,7 +13,7 @@ use crate::{
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, delta: Counters) {
-    let who = Who { proc, file, dentry };
+    let who = Who { proc, file, dentry, inode: Kptr::from_addr(0) };
     let (index, slot) = slot_of(&who);
     let Some(slot) = slot else { return };
     if is_tenant(slot, &who) {
@@ -32,6 +32,8 @@ pub struct Who {
     pub file: FileKey,
     /// For its name.
     pub dentry: Kptr,
+    /// The file's own inode, if the dentry may be another's; else null.
+    pub inode: Kptr,
 }
 
 /// A write that returned.
@@ -39,8 +41,6 @@ pub struct Who {
 pub struct Write {
     /// Who wrote into what.
     pub who: Who,
-    /// The file again, as an address.
-    pub inode: Kptr,
     /// `offsets::gauge_kind`.
     pub kind: u32,
     /// What it returned: bytes that went in, or an error.
@@ -61,7 +61,7 @@ pub fn account_write(write: &Write) {
         return;
     }
     let written = write.result as u64;
-    let gauge = space::gauge(write.kind, write.inode);
+    let gauge = space::gauge(write.kind, write.who.inode);
     let tag = space::tag(gauge.unwrap_or(0));
     let (index, slot) = slot_of(&write.who);
     let Some(slot) = slot else { return };
@@ -75,7 +75,7 @@ pub fn account_write(write: &Write) {
         let mut change =
             space::settle(&write.who.file, gauge, presumed(write, gauge), &write.who.proc);
         if change < 0
-            && let Some(gauge) = space::gauge(write.kind, write.inode)
+            && let Some(gauge) = space::gauge(write.kind, write.who.inode)
         {
             // Another thread looked later and accounted first: no space was freed and taken again.
             change += space::settle(&write.who.file, gauge, gauge, &write.who.proc);
@@ -97,7 +97,8 @@ pub fn account_write(write: &Write) {
 fn presumed(write: &Write, gauge: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
-    if write.end == written && Probed::read::<u64>(write.inode, offset!(inode_size)) <= written {
+    if write.end == written && Probed::read::<u64>(write.who.inode, offset!(inode_size)) <= written
+    {
         return 0;
     }
     gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
@@ -190,7 +191,7 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 fn move_in(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     take_slot(index, who, delta, gauge_tag);
     process::describe_once(who.proc);
-    names::send_once(who.file, who.dentry);
+    names::send_once(who.file, who.dentry, who.inode);
 }
 
 /// Moves the cell's tenant to the spill map and puts the newcomer in.

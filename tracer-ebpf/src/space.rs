@@ -84,7 +84,7 @@ pub fn settle(file: &FileKey, gauge: u64, before: u64, proc: &ProcKey) -> i64 {
     if known.is_none() {
         // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
         // account for what they find.
-        let _ = INODES.insert(file, InodeSpace { gauge: before, owner: *proc }, 1);
+        let _ = INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, 1);
         known = INODES.get_ptr_mut(file);
     }
     let Some(known) = known else {
@@ -95,7 +95,35 @@ pub fn settle(file: &FileKey, gauge: u64, before: u64, proc: &ProcKey) -> i64 {
     let known = unsafe { &mut *known };
     let old = exchange(&raw mut known.gauge, gauge);
     known.owner = *proc;
-    gauge.wrapping_sub(old) as i64
+    let change = gauge.wrapping_sub(old) as i64;
+    if change < 0 && known.saved != 0 {
+        // In proportion, for nobody tells which extents went. In pages, so as not to overflow.
+        let kept = if gauge == 0 {
+            0
+        } else {
+            ((known.saved >> 12) * (gauge >> 12) / (old >> 12).max(1)) << 12
+        };
+        let released = known.saved.saturating_sub(kept);
+        known.saved = kept;
+        return change + released as i64;
+    }
+    change
+}
+
+/// Compression made so many bytes less of the inode's space than the gauge has: they are given back
+/// to the volume. Of files that are written over again, no more than the whole of them.
+#[inline(always)]
+pub fn compressed(inode: Kptr, bytes: u64) {
+    let file = file_key::<Probed>(inode);
+    let Some(known) = INODES.get_ptr_mut(file) else { return };
+    // SAFETY: a valid pointer from the map.
+    let known = unsafe { &mut *known };
+    let saved = bytes.min(known.gauge.saturating_sub(known.saved));
+    known.saved += saved;
+    let owner = known.owner;
+    if saved != 0 && owner.tgid != 0 {
+        account(owner, file, any_dentry(inode), Counters { freed: saved, ..ZERO });
+    }
 }
 
 /// A change of space as counts.
@@ -168,14 +196,15 @@ fn remember_regular(inode: u64) {
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
     // accounted stays.
-    let _ = INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, owner: NOBODY }, 1);
+    let _ =
+        INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, saved: 0, owner: NOBODY }, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.
 #[inline(always)]
 pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
     if let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) {
-        let _ = INODES.insert(file, InodeSpace { gauge, owner: NOBODY }, 0);
+        let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
     }
 }
 

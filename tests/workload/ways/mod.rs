@@ -106,6 +106,12 @@ impl Site {
         create(&self.path, flags)
     }
 
+    /// As [`Site::done`], for direct writes: btrfs enters their extents a moment after they ended.
+    fn done_later(&self, file: File, written: u64) -> anyhow::Result<Done> {
+        file.sync_all()?;
+        self.done(file, written)
+    }
+
     /// The way wrote so much; its file is closed now.
     fn done(&self, file: File, written: u64) -> anyhow::Result<Done> {
         let meta = file.metadata()?;

@@ -37,8 +37,8 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
             proc: current_proc(),
             file: file_key::<R>(inode),
             dentry: R::follow(file, offset!(file_dentry)),
+            inode,
         },
-        inode,
         kind,
         result,
         end,
@@ -103,8 +103,12 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     let file = Kptr::from_addr(object);
     let inode = Probed::follow(file, offset!(file_inode));
     account_write(&Write {
-        who: Who { proc, file: file_key, dentry: Probed::follow(file, offset!(file_dentry)) },
-        inode,
+        who: Who {
+            proc,
+            file: file_key,
+            dentry: Probed::follow(file, offset!(file_dentry)),
+            inode,
+        },
         kind: space::kind_of(magic::<Probed>(inode)),
         result,
         end: 0,
@@ -124,8 +128,8 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
             proc: current_proc(),
             file: file_key::<R>(inode),
             dentry: R::follow(file, offset!(file_dentry)),
+            inode,
         },
-        inode,
         kind: space::kind_of(magic::<R>(inode)),
         result,
         end: 0,
@@ -213,10 +217,11 @@ pub fn remap_ends(result: i64) {
 }
 
 /// A function of a filesystem begins that changes an inode's space on its own: the release of what
-/// xfs took in advance, the end of btrfs's delayed (and compressed) allocation.
+/// xfs took in advance, the end of btrfs's delayed allocation, of which compression saves some.
 #[inline(always)]
-pub fn settling_begins(inode: Kptr) {
-    begin(hook::SETTLE, bpf_get_current_pid_tgid(), NOBODY, inode);
+pub fn settling_begins(inode: Kptr, saves: u64) {
+    let call = InFlight { key: NOBODY, object: inode.addr(), extra: saves };
+    keep(hook::SETTLE, bpf_get_current_pid_tgid(), call);
 }
 
 /// It ends.
@@ -225,6 +230,9 @@ pub fn settling_ends() {
     if let Some(call) = end(hook::SETTLE, bpf_get_current_pid_tgid()) {
         let inode = Kptr::from_addr(call.object);
         space::changed(inode, space::any_dentry(inode));
+        if call.extra != 0 {
+            space::compressed(inode, call.extra);
+        }
     }
 }
 
