@@ -197,7 +197,7 @@ pub struct Config {
     /// Has the kernel bpf_get_current_task_btf (5.11)?
     pub has_task_btf: u32,
     /// Has the kernel atomic exchange in BPF (5.12)?
-    pub has_xchg: u32,
+    pub has_cmpxchg: u32,
     /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
     pub reserve_has_count: u32,
     /// Always 0.

@@ -9,11 +9,12 @@ use crate::{
     names, process, space,
 };
 
-/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new; it is read
+/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
+/// `inode` or that is null, else one of `inode`'s does (see [`names::send_once`]); they are read
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
-pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, delta: Counters) {
-    let who = Who { proc, file, dentry, inode: Kptr::from_addr(0) };
+pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: Counters) {
+    let who = Who { proc, file, dentry, inode };
     let (index, slot) = slot_of(&who);
     let Some(slot) = slot else { return };
     if is_tenant(slot, &who) {
@@ -67,20 +68,14 @@ pub fn account_write(write: &Write) {
     let Some(slot) = slot else { return };
     let tenant = is_tenant(slot, &write.who);
     if tenant && slot.gauge_tag == tag {
-        slot.written = slot.written.wrapping_add(written);
+        atomic_add(&raw mut slot.written, written);
         return;
     }
     let mut delta = ZERO;
     if let Some(gauge) = gauge {
-        let mut change =
-            space::settle(&write.who.file, gauge, presumed(write, gauge), &write.who.proc);
-        if change < 0
-            && let Some(gauge) = space::gauge(write.kind, write.who.inode)
-        {
-            // Another thread looked later and accounted first: no space was freed and taken again.
-            change += space::settle(&write.who.file, gauge, gauge, &write.who.proc);
-        }
-        delta = space::counts(change);
+        let before = presumed(write, gauge);
+        delta =
+            space::counts(space::settle(&write.who.file, write.who.inode, before, &write.who.proc));
     }
     delta.written = written;
     if tenant {
@@ -170,12 +165,14 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
 
 #[inline(always)]
 fn add_to_slot(slot: &mut Slot, delta: &Counters) {
-    slot.written = slot.written.wrapping_add(delta.written);
+    // Atomic although the cell is this CPU's own: fexit programs may be preempted, and a thread that
+    // goes on with a stale sum would undo what others added meanwhile.
+    atomic_add(&raw mut slot.written, delta.written);
     if delta.allocated != 0 {
-        slot.allocated = slot.allocated.wrapping_add(delta.allocated);
+        atomic_add(&raw mut slot.allocated, delta.allocated);
     }
     if delta.freed != 0 {
-        slot.freed = slot.freed.wrapping_add(delta.freed);
+        atomic_add(&raw mut slot.freed, delta.freed);
     }
     if delta.unlinked != 0 {
         slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked as u16);

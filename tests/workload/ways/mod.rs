@@ -39,7 +39,7 @@ pub struct WayTruth {
     written: u64,
     allocated: u64,
     freed: u64,
-    /// Counted by page, not by byte.
+    /// Written is counted by page, or some blocks of the filesystem's own come and go.
     approximate: bool,
     /// Can it be done here?
     supported: bool,

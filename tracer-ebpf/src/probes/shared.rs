@@ -139,19 +139,26 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
 /// A page was made dirty through a mapping: counted as written, for that is as near as one gets.
 #[inline(always)]
 pub fn page_dirtied(file: Kptr) {
-    const PAGE: u64 = 4096;
     if file.is_null() {
         return;
     }
     let inode = Probed::follow(file, offset!(file_inode));
-    if !is_regular::<Probed>(inode) {
-        return;
+    if is_regular::<Probed>(inode) {
+        let dentry = Probed::follow(file, offset!(file_dentry));
+        count_page(inode.addr(), dentry.addr());
+        space::taken(inode, dentry, 1);
     }
-    let dentry = Probed::follow(file, offset!(file_dentry));
+}
+
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn count_page(inode: u64, dentry: u64) {
+    const PAGE: u64 = 4096;
+    let inode = Kptr::from_addr(inode);
     let flags = slot_flags::APPROXIMATE;
     let delta = Counters { written: PAGE, flags, ..ZERO };
-    account(current_proc(), file_key::<Probed>(inode), dentry, delta);
-    space::taken(inode, dentry, 1);
+    let file = file_key::<Probed>(inode);
+    account(current_proc(), file, Kptr::from_addr(dentry), inode, delta);
 }
 
 /// fallocate returned.
@@ -212,7 +219,7 @@ pub fn remap_ends(result: i64) {
         space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
         let dentry = Probed::follow(file, offset!(file_dentry));
         let delta = Counters { written: result as u64, ..ZERO };
-        account(call.key.process(), call.key.file(), dentry, delta);
+        account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
     }
 }
 
@@ -239,7 +246,13 @@ pub fn settling_ends() {
 /// The last name of `inode` is gone.
 #[inline(always)]
 pub fn unlinked(key: PairKey, dentry: Kptr) {
-    account(key.process(), key.file(), dentry, Counters { unlinked: 1, ..ZERO });
+    account(
+        key.process(),
+        key.file(),
+        dentry,
+        Kptr::from_addr(0),
+        Counters { unlinked: 1, ..ZERO },
+    );
 }
 
 /// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.
