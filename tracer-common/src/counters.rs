@@ -246,6 +246,8 @@ pub enum Health {
     InFlightFull = 5,
     /// Directories deeper than one walk goes: the daemon completes their path later or not at all.
     PathTooDeep = 6,
+    /// Waits and created files that found their map full.
+    OtherWaits = 7,
 }
 
 /// Number of [`Health`] cells.

@@ -12,6 +12,7 @@ use tracer_common::{
 };
 
 use crate::{
+    cgroups,
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
     maps::{PROC_SCRATCH, PROCS, health_add},
     names,
@@ -45,6 +46,21 @@ fn describe(proc: &ProcKey) {
         tgid: Probed::read(parent, offset!(task_tgid)),
         pad: 0,
     };
+    record.parent_comm = Probed::read(parent_leader, offset!(task_comm));
+    let grandparent = Probed::follow(parent_leader, offset!(task_real_parent));
+    let grandparent_leader = Probed::follow(grandparent, offset!(task_group_leader));
+    record.grandparent = ProcKey {
+        start_ns: Probed::read(grandparent_leader, offset!(task_start_boottime)),
+        tgid: Probed::read(grandparent, offset!(task_tgid)),
+        pad: 0,
+    };
+    record.grandparent_comm = Probed::read(grandparent_leader, offset!(task_comm));
+    record.session = session(task);
+    let namespaces = Probed::follow(task, offset!(task_nsproxy));
+    let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
+    record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
+    let root = Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root));
+    record.root = file_key::<Probed>(Probed::follow(root, offset!(dentry_inode)));
     record.task_flags = Probed::read(task, offset!(task_flags));
     record.uid = bpf_get_current_uid_gid() as u32;
     // SAFETY: a helper without arguments; and one that writes exactly the 16 bytes given.
@@ -70,8 +86,20 @@ fn describe(proc: &ProcKey) {
         health_add(Health::RingFull, 1);
     }
     let exe = record.exe;
+    names::send_once(record.root, root);
+    cgroups::send_once(task);
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
     names::send_once(exe, exe_dentry);
+}
+
+/// Number of the session in the initial pid namespace.
+#[inline(always)]
+fn session(task: Kptr) -> u32 {
+    // enum pid_type: PID, TGID, PGID, SID (since 4.19).
+    const PIDTYPE_SID: u32 = 3;
+    let signal = Probed::follow(task, offset!(task_signal));
+    let pid = Probed::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
+    Probed::read(pid, offset!(pid_numbers))
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use tracer_common::{Counters, Health, PairKey};
 
 use crate::{
     account::{ZERO, account, account_write},
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
+    kernel_read::{Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset},
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
 };
 
@@ -86,4 +86,26 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
 pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
     // SAFETY: the value is copied at once; the daemon alone writes it.
     unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
+}
+
+/// The open file behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(fd: u32) -> Kptr {
+    let files = Probed::follow(current_task(), offset!(task_files));
+    let table = Probed::follow(files, offset!(files_fdt));
+    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+        return Kptr::from_addr(0);
+    }
+    let array = Probed::follow(table, offset!(fdt_fd));
+    Probed::follow(array, fd.wrapping_mul(8))
+}
+
+/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
+#[inline(always)]
+pub fn any_dentry(inode: Kptr) -> Kptr {
+    let first = Probed::follow(inode, offset!(inode_dentry));
+    if first.is_null() {
+        return first;
+    }
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
 }

@@ -54,7 +54,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     if copied > 0 && is_regular::<Probed>(inode) {
         let key = file_key::<Probed>(inode);
         let delta = Counters { written: u64::from(copied), ..ZERO };
-        account(current_proc(), key, any_dentry(inode), delta);
+        account(current_proc(), key, shared::any_dentry(inode), delta);
     }
     0
 }
@@ -126,7 +126,7 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let fd = Probed::read::<u64>(regs, fd_register) as u32;
-    let file = file_of(fd);
+    let file = shared::file_of(fd);
     if file.is_null() {
         return 0;
     }
@@ -142,26 +142,4 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     let dentry = Probed::follow(file, offset!(file_dentry));
     account_write(current_proc(), file_key::<Probed>(inode), dentry, result);
     0
-}
-
-/// The open file behind a descriptor of the current process.
-#[inline(always)]
-fn file_of(fd: u32) -> Kptr {
-    let files = Probed::follow(current_task(), offset!(task_files));
-    let table = Probed::follow(files, offset!(files_fdt));
-    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
-        return Kptr::from_addr(0);
-    }
-    let array = Probed::follow(table, offset!(fdt_fd));
-    Probed::follow(array, fd.wrapping_mul(8))
-}
-
-/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
-#[inline(always)]
-fn any_dentry(inode: Kptr) -> Kptr {
-    let first = Probed::follow(inode, offset!(inode_dentry));
-    if first.is_null() {
-        return first;
-    }
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
 }

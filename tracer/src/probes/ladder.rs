@@ -1,5 +1,7 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
+mod watch;
+
 use std::{collections::BTreeMap, os::fd::AsFd as _};
 
 use anyhow::anyhow;
@@ -23,6 +25,7 @@ use super::{
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {
     let mut names = vec!["btf_trace_sched_process_exit", hooks::UNLINK.name];
+    names.extend(hooks::watched_functions());
     names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
     names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
     names
@@ -40,6 +43,8 @@ pub struct Ladder {
     counted: BTreeMap<&'static str, WriteBackend>,
     vfs_write: bool,
     syscalls: bool,
+    renames: bool,
+    waits: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -56,6 +61,8 @@ impl Ladder {
             counted: BTreeMap::new(),
             vfs_write: false,
             syscalls: false,
+            renames: false,
+            waits: false,
         }
     }
 
@@ -82,6 +89,7 @@ impl Ladder {
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
         }
         self.mark_overlay(ebpf);
+        self.attach_watches(ebpf);
         if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
             return Err(self.nothing_holds());
         }
@@ -94,6 +102,7 @@ impl Ladder {
             if fs_types.contains(&fs.fs_type) && !self.counted.contains_key(fs.fs_type) {
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
+                self.watch_filesystem(ebpf, fs.fs_type);
             }
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
@@ -294,14 +303,18 @@ impl Ladder {
     fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
         // The exit first: an entry without its exit would fill the map of calls in flight.
         self.fexit(ebpf, function.name, function.fexit)?;
-        if let Some(program) = function.fentry {
-            let fentry: &mut FEntry = program_of(ebpf, program)?;
-            if fentry.fd().is_err() {
-                fentry.load(function.name, &self.btf).map_err(|e| kernel_words(&e))?;
-            }
-            fentry.attach().map_err(|e| kernel_words(&e))?;
+        function.fentry.map_or(Ok(()), |program| self.fentry(ebpf, function.name, program))
+    }
+
+    fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        if !self.kernel_btf.has_function(function) {
+            return Err(absent(function));
         }
-        Ok(())
+        let fentry: &mut FEntry = program_of(ebpf, program)?;
+        if fentry.fd().is_err() {
+            fentry.load(function, &self.btf).map_err(|e| kernel_words(&e))?;
+        }
+        fentry.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 
     fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
