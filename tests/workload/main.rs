@@ -1,6 +1,8 @@
 //! Writes known amounts and prints what it really did, as one JSON object: the truth that the
 //! tests hold filltop's figures against.
 
+mod places;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -69,6 +71,8 @@ enum Work {
         #[arg(long, default_value_t = 5)]
         failures: u32,
     },
+    #[command(flatten)]
+    Places(places::Places),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -136,6 +140,7 @@ fn main() -> anyhow::Result<()> {
             }
         }
         Work::Fill { path, block, failures } => fill(&path, block, failures, &mut truth)?,
+        Work::Places(work) => places::run(work, &mut truth)?,
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)

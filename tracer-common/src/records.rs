@@ -24,7 +24,7 @@ pub const CMDLINE_ROOM: usize = 256;
 /// device has this number.
 pub const CGROUP_DEV: u32 = u32::MAX;
 /// Steps of one walk towards the root of the filesystem.
-pub const WALK_STEPS: usize = 16;
+pub const WALK_STEPS: usize = 64;
 
 /// First part of each record.
 #[repr(C)]

@@ -53,7 +53,8 @@ fn send_walk(node: u64) {
             )
         };
         // With its NUL; negative where it cannot be read.
-        record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
+        record.header.len =
+            if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
         if !names::send(record) {
             health_add(Health::RingFull, 1);
             return;

@@ -4,4 +4,5 @@
 
 pub mod sanitize;
 pub mod snapshot;
+pub mod tree;
 pub mod units;

@@ -9,8 +9,11 @@ pub mod doctor;
 #[cfg(test)]
 mod fixtures;
 pub mod held;
+pub mod open_files;
 pub mod outputs;
 pub mod pipeline;
 pub mod probes;
+pub mod residents;
+pub mod rollup;
 pub mod snapshot;
 pub mod tui;

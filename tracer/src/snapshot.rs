@@ -1,28 +1,32 @@
 //! From what was counted to the [`Snapshot`] that everybody reads: roll-ups, shares and rates.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, slot_flags};
+use tracer_common::{
+    Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, WaitKey, Waits, slot_flags,
+};
 use tracer_model::{
     sanitize,
-    snapshot::{
-        Backend, Directory, Held, PathRow, SCHEMA, Snapshot, Victim, Volume, WriteErrors, Writer,
-    },
+    snapshot::{Backend, Held, PathRow, SCHEMA, Snapshot, Volume, WriteErrors, Writer},
 };
 
 use crate::{
     attribute::{
+        groups::Groups,
         paths::{self, Names},
         process::Processes,
+        renames,
         users::Users,
+        views::Views,
     },
     clock,
     collect::mounts::{MountedVolume, Space},
+    rollup::{self, Sees, Waited},
 };
 
 /// What was counted in one window.
@@ -32,6 +36,10 @@ pub struct Window {
     pub pairs: HashMap<PairKey, Counters>,
     /// Failed writes by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
+    /// How long processes waited.
+    pub waits: HashMap<WaitKey, Waits>,
+    /// Files created, by process and directory.
+    pub created: HashMap<PairKey, u64>,
     /// Totals without a breakdown.
     pub other: Counters,
 }
@@ -56,6 +64,14 @@ pub struct Context<'a> {
     pub processes: &'a mut Processes,
     /// Where users come from.
     pub users: &'a Users,
+    /// Where groups come from.
+    pub groups: &'a mut Groups,
+    /// How containers see files.
+    pub views: &'a Views,
+    /// Does the kernel tell of renames?
+    pub follows_renames: bool,
+    /// Are created files seen on every filesystem?
+    pub sees_created: bool,
 }
 
 /// Sums of one writer on one volume.
@@ -104,26 +120,67 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
             };
         }
     }
+    let mut waited = rollup::waits(&window.waits, &devices, clock::jiffy_ms());
+    for (proc, dev) in waited.keys() {
+        if devices.contains(dev) {
+            writers.entry((*proc, *dev)).or_default();
+        }
+    }
+    place_unplaced(&mut waited, &writers);
     let mut written_by_volume: HashMap<u32, u64> = HashMap::new();
     for ((_, dev), sum) in &writers {
         *written_by_volume.entry(*dev).or_default() += sum.counters.written;
     }
     context.backend.unattributed_bytes = window.other.written;
     let paths = path_rows(&files, &mut context);
-    let dirs = directories(&paths, context.interval_s);
-    let writer_rows = writer_rows(&writers, &written_by_volume, &mut context);
+    let volumes: Vec<MountedVolume> = context.volumes.iter().map(|(v, ..)| v.clone()).collect();
+    let sees = Sees {
+        space: paths.iter().any(|(_, row)| row.freed_bytes.is_some()),
+        created: context.sees_created,
+    };
+    let dirs = rollup::directories(
+        &paths,
+        &window.created,
+        &volumes,
+        context.names,
+        context.interval_s,
+        sees,
+    );
+    let (writer_rows, waiting): (Vec<Writer>, Vec<f64>) =
+        writer_rows(&writers, &written_by_volume, &waited, &mut context).into_iter().unzip();
     Snapshot {
         schema: SCHEMA,
         host: context.host.to_owned(),
         taken_at: context.taken_at,
         interval_s: context.interval_s,
-        victims: victims(&writer_rows),
+        victims: rollup::victims(&writer_rows, &waiting, context.interval_s),
         volumes: volume_rows(&written_by_volume, &context),
         writers: writer_rows,
         dirs,
         paths: paths.into_iter().map(|(_, row)| row).collect(),
         held: context.held,
+        groups: Vec::new(),
+        residents: Vec::new(),
         backend: context.backend,
+    }
+}
+
+/// Gives waits at an unknown device to the volume that the process wrote most to.
+fn place_unplaced(
+    waited: &mut HashMap<(ProcKey, u32), Waited>,
+    writers: &HashMap<(ProcKey, u32), WriterSum>,
+) {
+    let unplaced: Vec<ProcKey> =
+        waited.keys().filter(|(_, dev)| *dev == 0).map(|(proc, _)| *proc).collect();
+    for proc in unplaced {
+        let most = writers
+            .iter()
+            .filter(|((writer, _), _)| *writer == proc)
+            .max_by_key(|(_, sum)| sum.counters.written)
+            .map(|((_, dev), _)| *dev);
+        if let (Some(dev), Some(wait)) = (most, waited.remove(&(proc, 0))) {
+            waited.entry((proc, dev)).or_default().waiting_ms += wait.waiting_ms;
+        }
     }
 }
 
@@ -194,8 +251,9 @@ fn volume_rows(written: &HashMap<u32, u64>, context: &Context<'_>) -> Vec<Volume
 fn writer_rows(
     sums: &HashMap<(ProcKey, u32), WriterSum>,
     written: &HashMap<u32, u64>,
+    waited: &HashMap<(ProcKey, u32), Waited>,
     context: &mut Context<'_>,
-) -> Vec<Writer> {
+) -> Vec<(Writer, f64)> {
     let mut held: HashMap<(u32, &str), u64> = HashMap::new();
     for file in &context.held {
         for holder in &file.holders {
@@ -217,7 +275,8 @@ fn writer_rows(
         let volume_name = mount_name(volume);
         let rate = per_second(sum.counters.written as f64, context.interval_s);
         let total = written.get(dev).copied().unwrap_or(0);
-        rows.push(Writer {
+        let waited = waited.get(&(*proc, *dev)).copied().unwrap_or_default();
+        let row = Writer {
             pid: proc.tgid,
             start_time: clock::at_boottime(proc.start_ns),
             comm: process.comm,
@@ -225,7 +284,7 @@ fn writer_rows(
             cmdline: process.cmdline,
             uid: process.uid,
             user: context.users.name(process.uid).map(str::to_owned),
-            group: None,
+            group: context.groups.member(proc).map(|placed| placed.group.clone()),
             alive: !process.ended,
             held_bytes: Some(held.get(&(proc.tgid, volume_name.as_str())).copied().unwrap_or(0)),
             volume: volume_name,
@@ -237,10 +296,11 @@ fn writer_rows(
             share: if total > 0 { sum.counters.written as f64 / total as f64 } else { 0.0 },
             files: sum.files.len() as u64,
             errors: sum.errors,
-            fsync: None,
-        });
+            fsync: waited.fsync,
+        };
+        rows.push((row, waited.waiting_ms));
     }
-    rows.sort_by(|a, b| {
+    rows.sort_by(|(a, _), (b, _)| {
         b.written_bytes
             .cmp(&a.written_bytes)
             .then_with(|| b.errors.total().cmp(&a.errors.total()))
@@ -261,13 +321,14 @@ fn path_rows(
             continue;
         };
         let path = file_path(key, sum, volume, context.names);
+        let volume = mount_name(volume);
         let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
         writers.sort_unstable();
         writers.dedup();
         let row = PathRow {
             path: lossless(&path),
-            path_in_container: None,
-            volume: mount_name(volume),
+            path_in_container: in_container(key, sum, &path, context),
+            volume,
             dev: format!("{}:{}", key.major(), key.minor()),
             ino: key.ino,
             written_bytes: sum.counters.written,
@@ -282,7 +343,37 @@ fn path_rows(
     rows.sort_by(|(_, a), (_, b)| {
         b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
     });
+    if !context.follows_renames {
+        for (path, row) in rows.iter_mut().take(RENAMES_FOLLOWED).filter(|(_, r)| !r.deleted) {
+            let file = FileKey { ino: row.ino, ..FileKey::default() };
+            if let Some(new) = renames::follow(path, &file, &row.writers) {
+                row.path = lossless(&new);
+                *path = new;
+            }
+        }
+    }
     rows
+}
+
+/// Files whose names are checked in each window where the kernel tells of no renames.
+const RENAMES_FOLLOWED: usize = 200;
+
+/// The path as the file's first writer sees it, where that differs.
+fn in_container(
+    key: &FileKey,
+    sum: &FileSum,
+    host: &Path,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    let placed = context.groups.member(sum.writers.first()?)?.clone();
+    if !context.groups.sees_otherwise(&placed) {
+        return None;
+    }
+    let within = context.names.within(key).filter(|within| within.complete)?;
+    let chroot = placed.group.root.as_deref().map(Path::new);
+    let view = (placed.mnt_ns, placed.root);
+    let path = context.views.path(view, host, &within.path, key.dev, chroot)?;
+    Some(lossless(&path))
 }
 
 /// As seen from the host's root. What is not known is shown as `?`: the bytes stay.
@@ -300,45 +391,4 @@ fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut N
     let known = within.map_or_else(|| PathBuf::from(format!("inode {}", key.ino)), |w| w.path);
     let rest = known.strip_prefix("/").map(Path::to_path_buf).unwrap_or(known);
     volume.primary().mount_point.join("?").join(rest)
-}
-
-/// The directories that the files are in.
-fn directories(paths: &[(PathBuf, PathRow)], interval_s: f64) -> Vec<Directory> {
-    let mut sums: BTreeMap<(&Path, &str), (u64, u64)> = BTreeMap::new();
-    for (path, row) in paths {
-        let sum = sums.entry((path.parent().unwrap_or(path), &row.volume)).or_default();
-        sum.0 += row.written_bytes;
-        sum.1 += u64::from(row.deleted);
-    }
-    let mut rows: Vec<Directory> = sums
-        .into_iter()
-        .map(|((path, volume), (written, removed))| Directory {
-            path: lossless(path),
-            volume: volume.to_owned(),
-            inflow_bytes_per_s: per_second(written as f64, interval_s),
-            outflow_bytes_per_s: 0.0,
-            drain: None,
-            files_created: None,
-            files_removed: Some(removed),
-        })
-        .collect();
-    rows.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
-    rows
-}
-
-/// Processes whose writes failed.
-fn victims(writers: &[Writer]) -> Vec<Victim> {
-    let mut rows: Vec<Victim> = writers
-        .iter()
-        .filter(|writer| writer.errors.no_space() + writer.errors.eio > 0)
-        .map(|writer| Victim {
-            pid: writer.pid,
-            comm: writer.comm.clone(),
-            volume: writer.volume.clone(),
-            errors: writer.errors,
-            waiting_ms: None,
-        })
-        .collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.errors.total()));
-    rows
 }

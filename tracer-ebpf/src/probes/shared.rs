@@ -5,7 +5,9 @@ use tracer_common::{Counters, Health, PairKey};
 
 use crate::{
     account::{ZERO, account, account_write},
-    kernel_read::{Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset},
+    kernel_read::{
+        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
 };
 

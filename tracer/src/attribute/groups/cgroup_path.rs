@@ -72,7 +72,8 @@ const PARENTS: &[(&str, Option<&str>)] = &[
 /// Says who lives in a cgroup, by its path as /proc/PID/cgroup prints it.
 #[must_use]
 pub fn classify(path: &str) -> Place {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
+    let parts: Vec<&str> =
+        path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
     if parts.is_empty() {
         return Place::Root;
     }
@@ -182,7 +183,8 @@ fn guest(parts: &[&str], index: usize) -> Option<Place> {
     {
         return Some(Place::Lxc(unescape(name)));
     }
-    if let Some(name) = part.strip_prefix("systemd-nspawn@").and_then(|n| n.strip_suffix(".service"))
+    if let Some(name) =
+        part.strip_prefix("systemd-nspawn@").and_then(|n| n.strip_suffix(".service"))
     {
         return Some(Place::Machine(unescape(name)));
     }
@@ -193,9 +195,9 @@ fn guest(parts: &[&str], index: usize) -> Option<Place> {
 fn unit(parts: &[&str]) -> Option<Place> {
     const KINDS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
     let is_unit = |part: &&&str| KINDS.iter().any(|kind| part.ends_with(kind));
-    let manager = parts.iter().position(|part| {
-        part.strip_prefix("user@").is_some_and(|rest| rest.ends_with(".service"))
-    });
+    let manager = parts
+        .iter()
+        .position(|part| part.strip_prefix("user@").is_some_and(|rest| rest.ends_with(".service")));
     if let Some(at) = manager {
         let user = parts[at].trim_end_matches(".service");
         let inner = parts[at + 1..].iter().find(is_unit).filter(|name| **name != "init.scope");
@@ -218,10 +220,10 @@ fn unescape(name: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let code = bytes
-            .get(at..at + 4)
-            .filter(|escape| escape.starts_with(b"\\x"))
-            .and_then(|escape| u8::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok());
+        let code =
+            bytes.get(at..at + 4).filter(|escape| escape.starts_with(b"\\x")).and_then(|escape| {
+                u8::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+            });
         out.push(code.unwrap_or(bytes[at]));
         at += if code.is_some() { 4 } else { 1 };
     }
@@ -278,7 +280,11 @@ mod tests {
     // Docker: cgroupfs, systemd, v1, within a container, in a nested cgroup namespace
     #[case("/docker/{ID}", Some("docker"), false)]
     #[case("/system.slice/docker-{ID}.scope", Some("docker"), false)]
-    #[case("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope", Some("docker"), false)]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope",
+        Some("docker"),
+        false
+    )]
     #[case("/docker/{ID}/system.slice/nginx.service", Some("docker"), false)]
     #[case("/docker/{ID}/docker/aa", Some("docker"), false)]
     #[case("/../docker/{ID}", Some("docker"), false)]
@@ -286,29 +292,51 @@ mod tests {
     // Podman: rootful, rootless, conmon, cgroupfs
     #[case("/machine.slice/libpod-{ID}.scope/container", Some("podman"), false)]
     #[case("/machine.slice/libpod-conmon-{ID}.scope", Some("podman"), false)]
-    #[case("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container", Some("podman"), false)]
-    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/x.service/libpod-payload-{ID}", Some("podman"), false)]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container",
+        Some("podman"),
+        false
+    )]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service/libpod-payload-{ID}",
+        Some("podman"),
+        false
+    )]
     #[case("/libpod_parent/libpod-{ID}", Some("podman"), false)]
     // containerd without Kubernetes
     #[case("/default/{ID}", Some("containerd"), false)]
     #[case("/system.slice/nerdctl-{ID}.scope", Some("containerd"), false)]
     // Kubernetes: systemd and cgroupfs drivers, all three classes of service
-    #[case("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_ID}.slice/cri-containerd-{ID}.scope", Some("containerd"), true)]
-    #[case("/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{U_ID}.slice/crio-{ID}.scope", Some("crio"), true)]
+    #[case(
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_ID}.slice/cri-containerd-{ID}.scope",
+        Some("containerd"),
+        true
+    )]
+    #[case(
+        "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{U_ID}.slice/crio-{ID}.scope",
+        Some("crio"),
+        true
+    )]
     #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/crio-conmon-{ID}.scope", Some("crio"), true)]
     #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/docker-{ID}.scope", Some("docker"), true)]
     #[case("/kubepods/burstable/pod{UID}/{ID}", None, true)]
     #[case("/kubepods/pod{UID}/{ID}/sub", None, true)]
     #[case("/kubelet.slice/kubelet-kubepods.slice/kubepods/besteffort/pod{UID}/{ID}", None, true)]
-    #[case("/system.slice/containerd.service/kubepods-burstable-pod{U_ID}.slice:cri-containerd:{ID}", Some("containerd"), true)]
+    #[case(
+        "/system.slice/containerd.service/kubepods-burstable-pod{U_ID}.slice:cri-containerd:{ID}",
+        Some("containerd"),
+        true
+    )]
     #[case("/kubepods-besteffort-pod{U_ID}.slice:crio:{ID}", Some("crio"), true)]
     fn tells_containers(
         #[case] path: &str,
         #[case] runtime: Option<&'static str>,
         #[case] in_pod: bool,
     ) {
-        let path =
-            path.replace("{ID}", ID).replace("{U_ID}", &UID.replace('-', "_")).replace("{UID}", UID);
+        let path = path
+            .replace("{ID}", ID)
+            .replace("{U_ID}", &UID.replace('-', "_"))
+            .replace("{UID}", UID);
         let pod = in_pod.then(|| UID.to_owned());
         assert_eq!(classify(&path), Place::Container { runtime, id: ID.to_owned(), pod });
     }
@@ -318,17 +346,30 @@ mod tests {
         let path = format!("/kubepods/burstable/pod{UID}");
         assert_eq!(classify(&path), Place::Pod { uid: UID.to_owned() });
         let hash = "0123456789abcdef0123456789abcdef";
-        let path = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{hash}.slice");
+        let path =
+            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{hash}.slice");
         assert_eq!(classify(&path), Place::Pod { uid: hash.to_owned() });
     }
 
     #[rstest]
     #[case::v2("0::/system.slice/a.service\n", "/system.slice/a.service")]
-    #[case::v1("11:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n1:name=systemd:/docker/{ID}\n", "/docker/{ID}")]
-    #[case::v1_systemd("9:memory:/\n1:name=systemd:/system.slice/a.service\n", "/system.slice/a.service")]
-    #[case::hybrid("9:memory:/jobs\n1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n", "/system.slice/a.service")]
+    #[case::v1(
+        "11:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n1:name=systemd:/docker/{ID}\n",
+        "/docker/{ID}"
+    )]
+    #[case::v1_systemd(
+        "9:memory:/\n1:name=systemd:/system.slice/a.service\n",
+        "/system.slice/a.service"
+    )]
+    #[case::hybrid(
+        "9:memory:/jobs\n1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n",
+        "/system.slice/a.service"
+    )]
     #[case::hybrid_plain("9:memory:/\n1:name=systemd:/\n0::/jobs/x\n", "/jobs/x")]
-    #[case::hybrid_container("9:memory:/docker/{ID}\n1:name=systemd:/\n0::/system.slice/docker.service\n", "/docker/{ID}")]
+    #[case::hybrid_container(
+        "9:memory:/docker/{ID}\n1:name=systemd:/\n0::/system.slice/docker.service\n",
+        "/docker/{ID}"
+    )]
     #[case::v1_controller_alone("9:memory:/jobs\n1:name=systemd:/\n0::/\n", "/jobs")]
     #[case::deleted("0::/system.slice/a.service (deleted)\n", "/system.slice/a.service")]
     #[case::nothing("", "/")]

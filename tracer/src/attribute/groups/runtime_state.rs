@@ -76,9 +76,12 @@ impl RuntimeState {
     /// Docker: `Name` and the labels of `config.v2.json`.
     fn docker(&self, id: &str) -> Option<ContainerName> {
         let data = json(&self.root.join("etc/docker/daemon.json"))
-            .and_then(|config| Some(config["data-root"].as_str()?.trim_start_matches('/').to_owned()))
+            .and_then(|config| {
+                Some(config["data-root"].as_str()?.trim_start_matches('/').to_owned())
+            })
             .unwrap_or_else(|| "var/lib/docker".to_owned());
-        let config = json(&self.root.join(data).join("containers").join(id).join("config.v2.json"))?;
+        let config =
+            json(&self.root.join(data).join("containers").join(id).join("config.v2.json"))?;
         let labels = &config["Config"]["Labels"];
         Some(ContainerName {
             runtime: "docker",
@@ -90,7 +93,8 @@ impl RuntimeState {
     /// containerd: the annotations of the bundle's OCI `config.json`.
     fn containerd(&self, id: &str) -> Option<ContainerName> {
         let tasks = self.root.join("run/containerd/io.containerd.runtime.v2.task");
-        let bundle = file_names(&tasks).map(|space| tasks.join(space).join(id)).find(|b| b.is_dir())?;
+        let bundle =
+            file_names(&tasks).map(|space| tasks.join(space).join(id)).find(|b| b.is_dir())?;
         let config = json(&bundle.join("config.json"))?;
         let annotations = &config["annotations"];
         let name = text(&annotations["nerdctl/name"]).or_else(|| text(&config["hostname"]));
@@ -163,7 +167,10 @@ const CONTAINERD_ANNOTATIONS: PodKeys = [
     "io.kubernetes.cri.container-name",
 ];
 
-fn pod_of(labels: &Value, [namespace, pod, container]: PodKeys) -> Option<(String, String, String)> {
+fn pod_of(
+    labels: &Value,
+    [namespace, pod, container]: PodKeys,
+) -> Option<(String, String, String)> {
     Some((text(&labels[namespace])?, text(&labels[pod])?, text(&labels[container])?))
 }
 
@@ -173,11 +180,18 @@ fn text(value: &Value) -> Option<String> {
 
 fn json(path: &Path) -> Option<Value> {
     let size = fs::metadata(path).ok()?.len();
-    (size <= MAX_FILE).then(|| fs::read(path).ok()).flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    (size <= MAX_FILE)
+        .then(|| fs::read(path).ok())
+        .flatten()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
 fn file_names(dir: &Path) -> impl Iterator<Item = String> {
-    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok())
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
 }
 
 #[cfg(test)]
@@ -207,7 +221,10 @@ mod tests {
     #[test]
     fn docker_keeps_config_v2() {
         let path = "var/lib/docker/containers/{ID}/config.v2.json";
-        assert_eq!(found(path, r#"{"Name":"/web","Config":{"Labels":{}}}"#), named("docker", "web"));
+        assert_eq!(
+            found(path, r#"{"Name":"/web","Config":{"Labels":{}}}"#),
+            named("docker", "web")
+        );
         let labels = r#"{"io.kubernetes.pod.namespace":"shop","io.kubernetes.pod.name":"web-7d9",
             "io.kubernetes.container.name":"nginx"}"#;
         let content = format!(r#"{{"Name":"/k8s_x","Config":{{"Labels":{labels}}}}}"#);

@@ -109,7 +109,11 @@ fn name(comm: &str, session: u32, tty: i32, ppid: u32, parent: impl Fn() -> Stri
         return format!("{comm}[{session}]");
     }
     let parent = if ppid > 1 { parent() } else { String::new() };
-    if parent.is_empty() || parent == comm { comm.to_owned() } else { format!("{comm} by {parent}") }
+    if parent.is_empty() || parent == comm {
+        comm.to_owned()
+    } else {
+        format!("{comm} by {parent}")
+    }
 }
 
 #[cfg(test)]
