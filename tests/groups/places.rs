@@ -106,7 +106,7 @@ fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, O
 fn a_cgroup_that_is_gone_is_named() -> Result {
     need_tracing!();
     let (kind, name, cgroup) = written_in(&unified()?, "filltop-test/nightly\u{1b}job")?;
-    ensure!(kind == "cgroup" && name == r"/filltop-test/nightly\x1bjob", "{kind} {name:?}");
+    ensure!(kind == "cgroup" && name == "/filltop-test/nightly\u{1b}job", "{kind} {name:?}");
     ensure!(cgroup.as_deref() == Some(&name), "{cgroup:?}");
     Ok(())
 }

@@ -35,6 +35,9 @@ use crate::collect::mounts::MountedVolume;
 /// Processes whose group is remembered beyond their end.
 const MAX_KNOWN: usize = 65_536;
 
+/// Parents whose cgroup is remembered.
+const MAX_PARENTS: usize = 16_384;
+
 /// A process's place, and whence it came.
 #[derive(Debug, Clone, Default)]
 pub struct Placed {
@@ -52,6 +55,8 @@ pub struct Placed {
 /// Groups of all writers. Keyed by process.
 pub struct Groups {
     known: HashMap<ProcKey, Placed>,
+    /// Paths of cgroups (v1) of processes that may not have written anything.
+    parents: HashMap<ProcKey, String>,
     /// The last process that had each pid.
     by_pid: HashMap<u32, ProcKey>,
     /// Told by the kernel side, and not yet placed.
@@ -68,6 +73,7 @@ impl Default for Groups {
         let v1 = |text: String| text.lines().any(|line| !line.starts_with("0::"));
         Self {
             known: HashMap::new(),
+            parents: HashMap::new(),
             by_pid: HashMap::new(),
             waiting: Vec::new(),
             state: RuntimeState::new("/"),
@@ -158,9 +164,10 @@ impl Groups {
         let mut place = classify(&cgroup);
         if matches!(place, Place::Root | Place::Plain(_)) && self.has_v1 {
             match fs::read_to_string(format!("/proc/{}/cgroup", record.proc.tgid)) {
-                Ok(text) if is_same(&record.proc) => {
+                Ok(text) if runs(&record.proc) => {
                     let (path, told) = best(&text);
                     if told != Place::Root {
+                        self.remember_parent(record.parent, &path);
                         (cgroup, place) = (path, told);
                     }
                 }
@@ -202,13 +209,27 @@ impl Groups {
     }
 
     /// The cgroup of a process that may not have written anything itself.
-    fn cgroup_of(&self, proc: &ProcKey) -> Option<String> {
+    fn cgroup_of(&mut self, proc: &ProcKey) -> Option<String> {
         if let Some(known) = self.known.get(proc) {
             return known.group.cgroup.clone();
         }
+        if let Some(known) = self.parents.get(proc) {
+            return Some(known.clone());
+        }
         let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
         let (path, place) = best(&text);
-        (place != Place::Root && is_same(proc)).then_some(path)
+        let path = (place != Place::Root && is_same(proc)).then_some(path)?;
+        self.remember_parent(*proc, &path);
+        Some(path)
+    }
+
+    /// A parent is taken to be where one of its children was found: it may be gone itself when the
+    /// next child has to be placed.
+    fn remember_parent(&mut self, parent: ProcKey, cgroup: &str) {
+        if self.parents.len() >= MAX_PARENTS {
+            self.parents.clear();
+        }
+        self.parents.entry(parent).or_insert_with(|| cgroup.to_owned());
     }
 
     fn group(&mut self, place: Place, cgroup: String, member: &Member<'_>) -> Group {
@@ -228,12 +249,7 @@ impl Groups {
                 return Group { kind: "session".to_owned(), name, ..Group::default() };
             }
         };
-        Group {
-            kind: kind.to_owned(),
-            name: sanitize::lossless(name.as_bytes()),
-            cgroup: Some(cgroup),
-            ..Group::default()
-        }
+        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), ..Group::default() }
     }
 
     fn container(
@@ -252,7 +268,8 @@ impl Groups {
             return ("pod", format!("{pod}/{short}"));
         }
         let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
-        (kind, found.and_then(|found| found.name).unwrap_or(short))
+        let name = found.and_then(|found| found.name);
+        (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())))
     }
 
     /// The host's path of a root directory that is not the host's own. `None` too where it is on no
@@ -295,6 +312,11 @@ impl Groups {
             ..Placed::default()
         })
     }
+}
+
+/// Does it still run? One that has ended is shown in the root cgroup of v1 until it is reaped.
+fn runs(proc: &ProcKey) -> bool {
+    session::stat(proc.tgid).is_some_and(|stat| !stat.ended && stat.start_ticks == ticks(proc))
 }
 
 fn ticks(proc: &ProcKey) -> u64 {

@@ -13,6 +13,8 @@ const MAX_SESSIONS: usize = 16_384;
 pub struct Stat {
     /// Name, at most 15 bytes, made safe.
     pub comm: String,
+    /// Has it ended, and only waits to be reaped?
+    pub ended: bool,
     /// Parent.
     pub ppid: u32,
     /// Session.
@@ -37,6 +39,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     Some(Stat {
         comm: sanitize::lossless(stat.get(open + 1..close)?),
+        ended: matches!(*fields.first()?, "Z" | "X" | "x"),
         ppid: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         tty: fields.get(4)?.parse().ok()?,
@@ -125,6 +128,9 @@ mod tests {
         let line = b"77 (a) S 1 (b) S 12 77 70 34816 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let stat = parse(line).unwrap();
         assert_eq!((stat.comm.as_str(), stat.ppid, stat.session), ("a) S 1 (b", 12, 70));
+        assert!(
+            !stat.ended && parse(b"7 (a) Z 1 7 7 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 9").unwrap().ended
+        );
         assert_eq!((stat.tty, stat.start_ticks), (34816, 4242));
         assert_eq!(parse(b"77 (cut"), None);
         assert_eq!(parse(b"77 (a) S 1"), None);
