@@ -153,17 +153,30 @@ fn contained(dir: &Path, path: &Path, bytes: u64) -> anyhow::Result<()> {
     };
     anyhow::ensure!(result == 0, "overlay: {}", std::io::Error::last_os_error());
     std::env::set_current_dir(&merged)?;
-    // pivot_root(2): the same directory twice, then the old root lies on top and is let go.
-    // SAFETY: NUL-terminated strings.
-    let result = unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) };
-    anyhow::ensure!(result == 0, "pivot_root: {}", std::io::Error::last_os_error());
-    // SAFETY: as above.
-    let result = unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) };
-    anyhow::ensure!(result == 0, "umount: {}", std::io::Error::last_os_error());
+    enter_root()?;
     std::env::set_current_dir("/")?;
     let file = create(path)?;
     anyhow::ensure!(write_blocks(&file, bytes, 65_536)? == bytes);
     println!("written");
     std::io::stdout().flush()?;
     wait_for_line()
+}
+
+/// Makes the current directory, a mount, the root of this mount namespace.
+fn enter_root() -> anyhow::Result<()> {
+    // pivot_root(2): the same directory twice, then the old root lies on top and is let go.
+    // SAFETY: NUL-terminated strings.
+    if unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) } == 0 {
+        // SAFETY: as above.
+        let result = unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) };
+        anyhow::ensure!(result == 0, "umount: {}", std::io::Error::last_os_error());
+        return Ok(());
+    }
+    // The root of an initramfs cannot be pivoted away: the mount is moved over it.
+    let (here, root) = (c".".as_ptr(), c"/".as_ptr());
+    // SAFETY: as above.
+    let result =
+        unsafe { libc::mount(here, root, std::ptr::null(), libc::MS_MOVE, std::ptr::null()) };
+    anyhow::ensure!(result == 0, "move: {}", std::io::Error::last_os_error());
+    Ok(std::os::unix::fs::chroot(".")?)
 }

@@ -38,7 +38,7 @@ pub static CREATING_ON: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4_09
 
 /// Values of `InFlightKey::hook`, beside those of `maps::hook`.
 pub mod hook {
-    /// vfs_fsync_range, or ext4's tracepoints.
+    /// A filesystem's fsync, or ext4's tracepoints.
     pub const FSYNC: u64 = 32;
     /// vfs_fallocate.
     pub const FALLOCATE: u64 = 33;

@@ -22,30 +22,31 @@ use crate::{
 /// `s_magic` of overlayfs: its fsync calls the one of the filesystem below.
 const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
-/// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)`
+/// A filesystem's `int fsync(struct file *file, loff_t start, loff_t end, int datasync)`. Not
+/// vfs_fsync_range, which compilers inline in part: on 6.1 it sees fsync, but not fdatasync.
 #[fentry]
-fn fentry_vfs_fsync_range(ctx: FEntryContext) -> i32 {
+fn fentry_file_fsync(ctx: FEntryContext) -> i32 {
     fsync_begins(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
-/// See [`fentry_vfs_fsync_range`].
+/// See [`fentry_file_fsync`].
 #[fexit]
-fn fexit_vfs_fsync_range(ctx: FExitContext) -> i32 {
+fn fexit_file_fsync(ctx: FExitContext) -> i32 {
     fsync_ends(ctx.arg::<i32>(4));
     0
 }
 
-/// See [`fentry_vfs_fsync_range`].
+/// See [`fentry_file_fsync`].
 #[kprobe]
-fn kprobe_vfs_fsync_range(ctx: ProbeContext) -> u32 {
+fn kprobe_file_fsync(ctx: ProbeContext) -> u32 {
     fsync_begins(Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null())));
     0
 }
 
-/// See [`fentry_vfs_fsync_range`].
+/// See [`fentry_file_fsync`].
 #[kretprobe]
-fn kretprobe_vfs_fsync_range(ctx: RetProbeContext) -> u32 {
+fn kretprobe_file_fsync(ctx: RetProbeContext) -> u32 {
     fsync_ends(ctx.ret::<i32>());
     0
 }

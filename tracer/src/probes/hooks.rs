@@ -147,14 +147,36 @@ pub const RENAMES: &[Entry] = &[
     Entry { name: "d_exchange", fentry: "fentry_d_exchange", kprobe: "kprobe_d_exchange" },
 ];
 
-/// fsync, fdatasync and O_SYNC.
-pub const FSYNC: Function = Function {
-    name: "vfs_fsync_range",
-    fentry: Some("fentry_vfs_fsync_range"),
-    fexit: "fexit_vfs_fsync_range",
-    kprobe: "kprobe_vfs_fsync_range",
-    kretprobe: "kretprobe_vfs_fsync_range",
-};
+/// A filesystem's fsync: also for fdatasync and O_SYNC.
+pub struct Fsync {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// The kernel function.
+    pub name: &'static str,
+    /// In the kernel itself, so that trampolines reach it?
+    pub built_in: bool,
+}
+
+/// Where fsync is timed.
+pub const FSYNCS: &[Fsync] = &[
+    Fsync { fs_type: "ext4", name: "ext4_sync_file", built_in: true },
+    Fsync { fs_type: "xfs", name: "xfs_file_fsync", built_in: false },
+    Fsync { fs_type: "btrfs", name: "btrfs_sync_file", built_in: false },
+];
+
+impl Fsync {
+    /// Its programs.
+    #[must_use]
+    pub const fn function(&self) -> Function {
+        Function {
+            name: self.name,
+            fentry: Some("fentry_file_fsync"),
+            fexit: "fexit_file_fsync",
+            kprobe: "kprobe_file_fsync",
+            kretprobe: "kretprobe_file_fsync",
+        }
+    }
+}
 
 /// fallocate, its failures alone.
 pub const FALLOCATE_FAILED: Function = Function {
@@ -210,7 +232,7 @@ pub const CREATES: &[Create] = &[
     mkdir("btrfs", "btrfs_mkdir", None),
 ];
 
-/// Stand in for vfs_fsync_range on ext4: (tracepoint, program). The end first: a beginning without
+/// Stand in for ext4's fsync: (tracepoint, program). The end first: a beginning without
 /// its end would fill the map of calls in flight.
 pub const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_sync_file_exit", "tp_ext4_sync_file_exit"),
@@ -231,9 +253,10 @@ pub const THROTTLE: &str = "balance_dirty_pages";
 
 /// Functions of the watches whose presence or arguments are asked of BTF.
 pub fn watched_functions() -> impl Iterator<Item = &'static str> {
-    ["btf_trace_balance_dirty_pages", FSYNC.name, FALLOCATE_FAILED.name]
+    ["btf_trace_balance_dirty_pages", FALLOCATE_FAILED.name]
         .into_iter()
         .chain(RENAMES.iter().map(|entry| entry.name))
+        .chain(FSYNCS.iter().map(|fsync| fsync.name))
         .chain(CREATES.iter().map(|create| create.name))
 }
 

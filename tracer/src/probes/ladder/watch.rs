@@ -6,7 +6,7 @@ use tracer_model::snapshot::WriteBackend;
 
 use super::Ladder;
 use crate::probes::{
-    hooks::{self, Create, Function},
+    hooks::{self, Create, Fsync, Function},
     kernel_at_least,
 };
 
@@ -14,14 +14,19 @@ impl Ladder {
     /// Attaches what can be attached. Where a hook has no rung that holds, its row says why.
     pub(super) fn attach_watches(&mut self, ebpf: &mut Ebpf) {
         self.renames = self.attach_renames(ebpf);
-        self.waits = self.attach_function(ebpf, &hooks::FSYNC);
+        let mut fsyncs = false;
+        for fsync in hooks::FSYNCS {
+            fsyncs |= self.attach_fsync(ebpf, fsync);
+        }
+        // The other filesystems are in modules, where only kprobes reach.
+        self.waits = fsyncs && self.allows(WriteBackend::Kprobe);
         let falls = self.attach_function(ebpf, &hooks::FALLOCATE_FAILED);
         let mut creates = false;
         for create in hooks::CREATES {
             creates |= self.attach_create(ebpf, create);
         }
         if self.allows(WriteBackend::Tracepoint) {
-            if !self.waits {
+            if !fsyncs {
                 self.attach_tracepoints(ebpf, hooks::FSYNC_TRACEPOINTS);
             }
             if !creates {
@@ -59,6 +64,22 @@ impl Ladder {
             self.hooks.retain(|row| row.name != create.name);
             self.attach_create(ebpf, create);
         }
+        for fsync in hooks::FSYNCS.iter().filter(|fsync| fsync.fs_type == fs_type) {
+            self.hooks.retain(|row| row.name != fsync.name);
+            self.attach_fsync(ebpf, fsync);
+        }
+    }
+
+    fn attach_fsync(&mut self, ebpf: &mut Ebpf, fsync: &Fsync) -> bool {
+        let function = fsync.function();
+        if fsync.built_in {
+            return self.attach_function(ebpf, &function);
+        }
+        if self.allows(WriteBackend::Kprobe) {
+            let result = self.kprobe_and_kretprobe(ebpf, &function);
+            return self.note(fsync.name, "kretprobe", result);
+        }
+        false
     }
 
     fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) {
