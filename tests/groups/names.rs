@@ -37,7 +37,7 @@ fn hostile_names_are_safe_and_lose_nothing() -> Result {
         let row = measured.path(&volume.path().join(shown))?;
         ensure!(row.written_bytes == 1_000 * (n as u64 + 1), "{row:?}");
         let safe = tracer_model::sanitize::display(&row.path);
-        ensure!(!safe.contains(&['\n', '\u{1b}', '\t', '\u{202e}']), "{safe:?}");
+        ensure!(!safe.contains(['\n', '\u{1b}', '\t', '\u{202e}']), "{safe:?}");
     }
     Ok(())
 }

@@ -55,9 +55,9 @@ fn fsync_is_timed() -> Result {
         file.write_all(&[7; 8192])?;
         let start = std::time::Instant::now();
         if n % 2 == 0 {
-            file.sync_all()?
+            file.sync_all()?;
         } else {
-            file.sync_data()?
+            file.sync_data()?;
         }
         let took = start.elapsed().as_secs_f64() * 1e3;
         longest = longest.max(took);

@@ -6,7 +6,10 @@ use aya_ebpf::{
 };
 use tracer_common::{Health, PairKey, WaitKey, Waits};
 
-use crate::maps::{SPILL_ACTIVE, health_add};
+use crate::{
+    account::atomic_add,
+    maps::{SPILL_ACTIVE, health_add},
+};
 
 /// Waits since the last look, one of two as with the spill maps: the daemon turns
 /// [`SPILL_ACTIVE`], waits, and empties the other one. 2,048 processes that wait between two looks;
@@ -54,17 +57,20 @@ pub fn first_is_active() -> bool {
     SPILL_ACTIVE.get(0).copied().unwrap_or(0) == 0
 }
 
-/// Counts a file that was made in a directory.
+/// Counts a file that was made in a directory; true if it is the first one of its key since the
+/// last look.
 #[inline(always)]
-pub fn count_created(key: &PairKey) {
+pub fn count_created(key: &PairKey) -> bool {
     let map = if first_is_active() { &CREATED_A } else { &CREATED_B };
-    if map.get_ptr(key).is_none() {
-        // BPF_NOEXIST: another CPU may have been first, which is as good.
-        let _ = map.insert(key, 0, 1);
+    if let Some(count) = map.get_ptr_mut(key) {
+        atomic_add(count, 1);
+        return false;
     }
-    let Some(count) = map.get_ptr_mut(key) else {
-        health_add(Health::OtherWaits, 1);
-        return;
-    };
-    crate::account::atomic_add(count, 1);
+    // BPF_NOEXIST: another CPU may have been first, which is as good.
+    let _ = map.insert(key, 0, 1);
+    match map.get_ptr_mut(key) {
+        Some(count) => atomic_add(count, 1),
+        None => health_add(Health::OtherWaits, 1),
+    }
+    true
 }

@@ -187,7 +187,9 @@ fn created(key: PairKey, dir: Kptr, result: u64, is_file: bool) {
 
 #[inline(never)]
 fn count(key: &PairKey, dir: u64) {
-    count_created(key);
+    if !count_created(key) {
+        return;
+    }
     let file: FileKey = key.file();
     if NAMED.get_ptr(file).is_none() {
         names::send_walk(shared::any_dentry(Kptr::from_addr(dir)).addr());

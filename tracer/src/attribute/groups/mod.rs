@@ -107,7 +107,7 @@ impl Groups {
     pub fn member(&mut self, proc: &ProcKey) -> Option<&Placed> {
         let window = self.window;
         if !self.known.contains_key(proc) {
-            let member = self.from_proc(proc)?;
+            let member = self.ask_proc(proc)?;
             self.known.insert(*proc, member);
         }
         self.known.get_mut(proc).map(|member| {
@@ -286,7 +286,7 @@ impl Groups {
         (path != Path::new("/")).then(|| lossless(&path))
     }
 
-    fn from_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
+    fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
         let pid = proc.tgid;
         let stat = session::stat(pid)?;
         let (cgroup, place) =
