@@ -136,8 +136,14 @@ fn judge(truth: &WayTruth, found: &Figures) -> Verdict {
     if nothing && truth.written + truth.allocated + truth.freed > 0 {
         return Verdict::Missed;
     }
+    const FEW_BLOCKS: u64 = 64 << 10;
+    let net = |(allocated, freed): (Option<u64>, Option<u64>)| {
+        allocated.unwrap_or(0).cast_signed() - freed.unwrap_or(0).cast_signed()
+    };
+    let net_truth = net((Some(truth.allocated), Some(truth.freed)));
     let space = match (found.allocated, found.freed) {
         (None, None) => None,
+        space if truth.approximate => Some(net(space).abs_diff(net_truth) <= FEW_BLOCKS),
         space => Some(space == (Some(truth.allocated), Some(truth.freed))),
     };
     let credited = found.written == 0 || found.writers == [truth.pid];

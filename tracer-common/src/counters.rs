@@ -210,6 +210,8 @@ impl Slot {
 pub struct InodeSpace {
     /// Bytes.
     pub gauge: u64,
+    /// So many of them are not taken from the volume, for they were compressed.
+    pub saved: u64,
     /// Who changed it last: credited when a kernel thread changes it later.
     pub owner: ProcKey,
 }

@@ -186,8 +186,10 @@ pub struct Gauge {
     pub ordered_inode: u32,
     /// btrfs: does that point to the filesystem's own inode (6.10) and not to a `struct inode`?
     pub ordered_is_own: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// btrfs: offset of an ordered extent's length in the file; 0 if not known.
+    pub ordered_num_bytes: u32,
+    /// btrfs: offset of its length on disk, which is less if it is compressed.
+    pub ordered_disk_num_bytes: u32,
     /// Two more fields of the filesystem's own inode.
     pub parts: [GaugePart; 2],
 }
@@ -231,7 +233,7 @@ pub struct Config {
     /// Has the kernel bpf_get_current_task_btf (5.11)?
     pub has_task_btf: u32,
     /// Has the kernel atomic exchange in BPF (5.12)?
-    pub has_xchg: u32,
+    pub has_cmpxchg: u32,
     /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
     pub reserve_has_count: u32,
     /// Always 0.

@@ -9,11 +9,12 @@ use crate::{
     names, process, space,
 };
 
-/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new; it is read
+/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
+/// `inode` or that is null, else one of `inode`'s does (see [`names::send_once`]); they are read
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
-pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, delta: Counters) {
-    let who = Who { proc, file, dentry };
+pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: Counters) {
+    let who = Who { proc, file, dentry, inode };
     let (index, slot) = slot_of(&who);
     let Some(slot) = slot else { return };
     if is_tenant(slot, &who) {
@@ -32,6 +33,8 @@ pub struct Who {
     pub file: FileKey,
     /// For its name.
     pub dentry: Kptr,
+    /// The file's own inode, if the dentry may be another's; else null.
+    pub inode: Kptr,
 }
 
 /// A write that returned.
@@ -39,8 +42,6 @@ pub struct Who {
 pub struct Write {
     /// Who wrote into what.
     pub who: Who,
-    /// The file again, as an address.
-    pub inode: Kptr,
     /// `offsets::gauge_kind`.
     pub kind: u32,
     /// What it returned: bytes that went in, or an error.
@@ -61,26 +62,20 @@ pub fn account_write(write: &Write) {
         return;
     }
     let written = write.result as u64;
-    let gauge = space::gauge(write.kind, write.inode);
+    let gauge = space::gauge(write.kind, write.who.inode);
     let tag = space::tag(gauge.unwrap_or(0));
     let (index, slot) = slot_of(&write.who);
     let Some(slot) = slot else { return };
     let tenant = is_tenant(slot, &write.who);
     if tenant && slot.gauge_tag == tag {
-        slot.written = slot.written.wrapping_add(written);
+        atomic_add(&raw mut slot.written, written);
         return;
     }
     let mut delta = ZERO;
     if let Some(gauge) = gauge {
-        let mut change =
-            space::settle(&write.who.file, gauge, presumed(write, gauge), &write.who.proc);
-        if change < 0
-            && let Some(gauge) = space::gauge(write.kind, write.inode)
-        {
-            // Another thread looked later and accounted first: no space was freed and taken again.
-            change += space::settle(&write.who.file, gauge, gauge, &write.who.proc);
-        }
-        delta = space::counts(change);
+        let before = presumed(write, gauge);
+        delta =
+            space::counts(space::settle(&write.who.file, write.who.inode, before, &write.who.proc));
     }
     delta.written = written;
     if tenant {
@@ -97,7 +92,8 @@ pub fn account_write(write: &Write) {
 fn presumed(write: &Write, gauge: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
-    if write.end == written && Probed::read::<u64>(write.inode, offset!(inode_size)) <= written {
+    if write.end == written && Probed::read::<u64>(write.who.inode, offset!(inode_size)) <= written
+    {
         return 0;
     }
     gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
@@ -169,12 +165,14 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
 
 #[inline(always)]
 fn add_to_slot(slot: &mut Slot, delta: &Counters) {
-    slot.written = slot.written.wrapping_add(delta.written);
+    // Atomic although the cell is this CPU's own: fexit programs may be preempted, and a thread that
+    // goes on with a stale sum would undo what others added meanwhile.
+    atomic_add(&raw mut slot.written, delta.written);
     if delta.allocated != 0 {
-        slot.allocated = slot.allocated.wrapping_add(delta.allocated);
+        atomic_add(&raw mut slot.allocated, delta.allocated);
     }
     if delta.freed != 0 {
-        slot.freed = slot.freed.wrapping_add(delta.freed);
+        atomic_add(&raw mut slot.freed, delta.freed);
     }
     if delta.unlinked != 0 {
         slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked as u16);
@@ -190,7 +188,7 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 fn move_in(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     take_slot(index, who, delta, gauge_tag);
     process::describe_once(who.proc);
-    names::send_once(who.file, who.dentry);
+    names::send_once(who.file, who.dentry, who.inode);
 }
 
 /// Moves the cell's tenant to the spill map and puts the newcomer in.

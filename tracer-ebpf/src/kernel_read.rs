@@ -23,7 +23,7 @@ pub static CONFIG: Config = Config {
     slot_mask: 0,
     exit_has_group_dead: 0,
     has_task_btf: 1,
-    has_xchg: 1,
+    has_cmpxchg: 1,
     reserve_has_count: 1,
     pad: 0,
 };

@@ -13,15 +13,25 @@ use tracer_common::{
 use crate::{
     kernel_read::{Kptr, Probed, Read, file_key, is_regular, offset},
     maps::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES, health_add},
+    space::any_dentry,
 };
 
-/// Sends the name of `file`, and of the directories above it, unless that was done.
+/// Sends the name of `file`, and of the directories above it, unless that was done. `inode` is its
+/// own, or null if the dentry's is: before 6.6 the file that overlayfs opens on its upper layer has
+/// the dentry of the overlay, and is to be named by one of its own.
 #[inline(always)]
-pub fn send_once(file: FileKey, dentry: Kptr) {
+pub fn send_once(file: FileKey, dentry: Kptr, inode: Kptr) {
     if dentry.is_null() || NAMED.get_ptr(file).is_some() {
         return;
     }
-    send_walk(dentry.addr());
+    let mut dentry = dentry.addr();
+    if !inode.is_null() {
+        let named = Probed::follow(Kptr::from_addr(dentry), offset!(dentry_inode));
+        if named.addr() != inode.addr() {
+            dentry = any_dentry(inode).addr();
+        }
+    }
+    send_walk(dentry);
 }
 
 /// Walks up from `dentry`, sending each component until one that is known.

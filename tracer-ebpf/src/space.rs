@@ -76,26 +76,96 @@ pub fn tag(gauge: u64) -> u32 {
     (gauge >> 9) as u32
 }
 
-/// Accounts for the gauge's change; positive if space was allocated. `before` is what it was
-/// presumably, if the inode is not known.
+/// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
+/// it was presumably, if the inode is not known.
+#[inline(always)]
+pub fn settle(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
+    settle_known(file, inode.addr(), before, proc)
+}
+
 #[inline(never)]
-pub fn settle(file: &FileKey, gauge: u64, before: u64, proc: &ProcKey) -> i64 {
+fn settle_known(file: &FileKey, inode: u64, before: u64, proc: &ProcKey) -> i64 {
+    const TRIES: u32 = 4;
+    let inode = Kptr::from_addr(inode);
+    let kind = kind_of(magic::<Probed>(inode));
+    let Some(known) = known(file, before, proc) else { return 0 };
+    for _ in 0..TRIES {
+        // SAFETY: a field of a map value; volatile because other CPUs change it.
+        let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
+        // Read after what was accounted last: so it is never behind it, and threads that write to
+        // one file do not free and take the same block in turns.
+        let Some(now) = gauge(kind, inode) else { return 0 };
+        if exchange(&raw mut known.gauge, old, now) {
+            return accounted(known, old, now, proc);
+        }
+    }
+    // Other CPUs account for this inode all the time, and will for this change.
+    0
+}
+
+/// Accounts for all that the inode has.
+#[inline(never)]
+fn settle_to_nothing(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
+    let Some(known) = known(file, before, proc) else { return 0 };
+    let old = known.gauge;
+    known.gauge = 0;
+    accounted(known, old, 0, proc)
+}
+
+#[inline(always)]
+fn known(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
     let mut known = INODES.get_ptr_mut(file);
     if known.is_none() {
         // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
         // account for what they find.
-        let _ = INODES.insert(file, InodeSpace { gauge: before, owner: *proc }, 1);
+        let _ = INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, 1);
         known = INODES.get_ptr_mut(file);
     }
-    let Some(known) = known else {
+    if known.is_none() {
         health_add(Health::SpaceFull, 1);
-        return gauge.wrapping_sub(before) as i64;
-    };
+    }
+    // SAFETY: a valid pointer from the map.
+    known.map(|known| unsafe { &mut *known })
+}
+
+#[inline(always)]
+fn accounted(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i64 {
+    known.owner = *proc;
+    let change = gauge.wrapping_sub(old) as i64;
+    if change < 0 && known.saved != 0 {
+        // In proportion, for nobody tells which extents went. In pages, so as not to overflow.
+        let kept = if gauge == 0 {
+            0
+        } else {
+            ((known.saved >> 12) * (gauge >> 12) / (old >> 12).max(1)) << 12
+        };
+        let released = known.saved.saturating_sub(kept);
+        known.saved = kept;
+        return change + released as i64;
+    }
+    change
+}
+
+/// Compression made so many bytes less of the inode's space than the gauge has: they are given back
+/// to the volume. Of files that are written over again, no more than the whole of them.
+#[inline(always)]
+pub fn compressed(inode: Kptr, bytes: u64) {
+    let file = file_key::<Probed>(inode);
+    let Some(known) = INODES.get_ptr_mut(file) else { return };
     // SAFETY: a valid pointer from the map.
     let known = unsafe { &mut *known };
-    let old = exchange(&raw mut known.gauge, gauge);
-    known.owner = *proc;
-    gauge.wrapping_sub(old) as i64
+    let saved = bytes.min(known.gauge.saturating_sub(known.saved));
+    known.saved += saved;
+    let owner = known.owner;
+    if saved != 0 && owner.tgid != 0 {
+        account(
+            owner,
+            file,
+            any_dentry(inode),
+            Kptr::from_addr(0),
+            Counters { freed: saved, ..ZERO },
+        );
+    }
 }
 
 /// A change of space as counts.
@@ -131,9 +201,9 @@ fn settle_current(inode: u64, dentry: u64, blocks: u32) {
     let proc = responsible(&file);
     let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
     let before = gauge.saturating_sub(u64::from(blocks) << shift);
-    let change = settle(&file, gauge, before, &proc);
+    let change = settle(&file, inode, before, &proc);
     if change != 0 {
-        account(proc, file, Kptr::from_addr(dentry), counts(change));
+        account(proc, file, Kptr::from_addr(dentry), inode, counts(change));
     }
 }
 
@@ -168,14 +238,15 @@ fn remember_regular(inode: u64) {
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
     // accounted stays.
-    let _ = INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, owner: NOBODY }, 1);
+    let _ =
+        INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, saved: 0, owner: NOBODY }, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.
 #[inline(always)]
 pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
     if let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) {
-        let _ = INODES.insert(file, InodeSpace { gauge, owner: NOBODY }, 0);
+        let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
     }
 }
 
@@ -202,9 +273,9 @@ fn free_all(inode: u64) {
     let file = file_key::<Probed>(inode);
     let proc = responsible(&file);
     // Whatever changed since it was last looked at, and then all of it.
-    let change = settle(&file, 0, gauge, &proc);
+    let change = settle_to_nothing(&file, gauge, &proc);
     if change != 0 {
-        account(proc, file, any_dentry(inode), counts(change));
+        account(proc, file, any_dentry(inode), Kptr::from_addr(0), counts(change));
     }
 }
 
@@ -218,27 +289,25 @@ pub fn any_dentry(inode: Kptr) -> Kptr {
     Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
 }
 
-/// Puts a value and returns the old one, atomically where BPF can (5.12); before that two CPUs that
-/// allocate for one inode in the same instant may be charged alike.
+/// Puts a value if the old one is still there, atomically where BPF can (5.12); before that two CPUs
+/// that allocate for one inode in the same instant may be charged alike.
 #[inline(always)]
-fn exchange(cell: *mut u64, value: u64) -> u64 {
-    if config!(has_xchg) != 0 {
-        let mut value = value;
+fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
+    if config!(has_cmpxchg) != 0 {
+        let found: u64;
         // SAFETY: a field of a map value, aligned to 8.
         unsafe {
             core::arch::asm!(
-                "{value} = xchg_64({cell} + 0, {value})",
+                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
                 cell = in(reg) cell,
-                value = inout(reg) value,
+                new = in(reg) new,
+                inout("r0") old => found,
             );
         }
-        value
+        found == old
     } else {
         // SAFETY: as above.
-        unsafe {
-            let old = core::ptr::read_volatile(cell);
-            core::ptr::write_volatile(cell, value);
-            old
-        }
+        unsafe { core::ptr::write_volatile(cell, new) };
+        true
     }
 }

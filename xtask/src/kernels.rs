@@ -140,7 +140,7 @@ best that it can get: fentry where it can, kprobe for functions of modules (xfs,
 | word | meaning |
 |---|---|
 | exact | written, allocated and freed bytes equal the truth, in one row, credited to who asked |
-| approximate | so they do, but stores through a mapping are counted by page |
+| approximate | so they do, but stores through a mapping are counted by page, and 64 synchronous threads to within 64 KiB of space, for blocks of the filesystem's own tree of extents come and go |
 | bytes | written bytes are exact; space is not traced and shown as unknown |
 | space | allocated and freed bytes are exact; what was written is not seen |
 | **missed** | nothing of it is seen |

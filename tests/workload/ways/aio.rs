@@ -80,5 +80,5 @@ pub fn buffered(site: &Site) -> anyhow::Result<Done> {
 pub fn direct(site: &Site) -> anyhow::Result<Done> {
     let file = site.create(libc::O_DIRECT)?;
     let written = write_all(&file, &Aligned::new(ROUND))?;
-    site.done(file, written)
+    site.done_later(file, written)
 }

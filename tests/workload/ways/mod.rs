@@ -39,7 +39,7 @@ pub struct WayTruth {
     written: u64,
     allocated: u64,
     freed: u64,
-    /// Counted by page, not by byte.
+    /// Written is counted by page, or some blocks of the filesystem's own come and go.
     approximate: bool,
     /// Can it be done here?
     supported: bool,
@@ -104,6 +104,12 @@ impl Site {
     /// A new file at the way's own path, for reading and writing.
     fn create(&self, flags: i32) -> anyhow::Result<File> {
         create(&self.path, flags)
+    }
+
+    /// As [`Site::done`], for direct writes: btrfs enters their extents a moment after they ended.
+    fn done_later(&self, file: File, written: u64) -> anyhow::Result<Done> {
+        file.sync_all()?;
+        self.done(file, written)
     }
 
     /// The way wrote so much; its file is closed now.

@@ -63,7 +63,7 @@ pub fn direct(site: &Site) -> anyhow::Result<Done> {
     let mut ring = IoUring::new(8)?;
     let file = site.create(libc::O_DIRECT)?;
     let written = write_all(&mut ring, &file, &Aligned::new(ROUND))?;
-    site.done(file, written)
+    site.done_later(file, written)
 }
 
 /// The kernel's own thread takes the requests.

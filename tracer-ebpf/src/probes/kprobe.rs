@@ -172,7 +172,7 @@ fn kretprobe_remap_file_range(ctx: RetProbeContext) -> u32 {
 /// advance.
 #[kprobe]
 fn kprobe_file_release(ctx: ProbeContext) -> u32 {
-    shared::settling_begins(pointer(&ctx, 0));
+    shared::settling_begins(pointer(&ctx, 0), 0);
     0
 }
 
@@ -185,7 +185,13 @@ fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
         let inode = Probed::follow(ordered, layout.ordered_inode);
         // A struct btrfs_inode since 6.10: the struct inode is within it.
         let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
-        shared::settling_begins(Kptr::from_addr(inode.addr() + inner));
+        let mut saves = 0;
+        if layout.ordered_num_bytes != 0 {
+            let in_file = Probed::read::<u64>(ordered, layout.ordered_num_bytes);
+            let on_disk = Probed::read::<u64>(ordered, layout.ordered_disk_num_bytes);
+            saves = in_file.saturating_sub(on_disk);
+        }
+        shared::settling_begins(Kptr::from_addr(inode.addr() + inner), saves);
     }
     0
 }

@@ -39,8 +39,8 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
             proc: current_proc(),
             file: file_key::<R>(inode),
             dentry: R::follow(file, offset!(file_dentry)),
+            inode,
         },
-        inode,
         kind,
         result,
         end,
@@ -105,8 +105,12 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     let file = Kptr::from_addr(object);
     let inode = Probed::follow(file, offset!(file_inode));
     account_write(&Write {
-        who: Who { proc, file: file_key, dentry: Probed::follow(file, offset!(file_dentry)) },
-        inode,
+        who: Who {
+            proc,
+            file: file_key,
+            dentry: Probed::follow(file, offset!(file_dentry)),
+            inode,
+        },
         kind: space::kind_of(magic::<Probed>(inode)),
         result,
         end: 0,
@@ -126,8 +130,8 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
             proc: current_proc(),
             file: file_key::<R>(inode),
             dentry: R::follow(file, offset!(file_dentry)),
+            inode,
         },
-        inode,
         kind: space::kind_of(magic::<R>(inode)),
         result,
         end: 0,
@@ -137,19 +141,26 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
 /// A page was made dirty through a mapping: counted as written, for that is as near as one gets.
 #[inline(always)]
 pub fn page_dirtied(file: Kptr) {
-    const PAGE: u64 = 4096;
     if file.is_null() {
         return;
     }
     let inode = Probed::follow(file, offset!(file_inode));
-    if !is_regular::<Probed>(inode) {
-        return;
+    if is_regular::<Probed>(inode) {
+        let dentry = Probed::follow(file, offset!(file_dentry));
+        count_page(inode.addr(), dentry.addr());
+        space::taken(inode, dentry, 1);
     }
-    let dentry = Probed::follow(file, offset!(file_dentry));
+}
+
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn count_page(inode: u64, dentry: u64) {
+    const PAGE: u64 = 4096;
+    let inode = Kptr::from_addr(inode);
     let flags = slot_flags::APPROXIMATE;
     let delta = Counters { written: PAGE, flags, ..ZERO };
-    account(current_proc(), file_key::<Probed>(inode), dentry, delta);
-    space::taken(inode, dentry, 1);
+    let file = file_key::<Probed>(inode);
+    account(current_proc(), file, Kptr::from_addr(dentry), inode, delta);
 }
 
 /// fallocate returned.
@@ -210,15 +221,16 @@ pub fn remap_ends(result: i64) {
         space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
         let dentry = Probed::follow(file, offset!(file_dentry));
         let delta = Counters { written: result as u64, ..ZERO };
-        account(call.key.process(), call.key.file(), dentry, delta);
+        account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
     }
 }
 
 /// A function of a filesystem begins that changes an inode's space on its own: the release of what
-/// xfs took in advance, the end of btrfs's delayed (and compressed) allocation.
+/// xfs took in advance, the end of btrfs's delayed allocation, of which compression saves some.
 #[inline(always)]
-pub fn settling_begins(inode: Kptr) {
-    begin(hook::SETTLE, bpf_get_current_pid_tgid(), NOBODY, inode);
+pub fn settling_begins(inode: Kptr, saves: u64) {
+    let call = InFlight { key: NOBODY, object: inode.addr(), extra: saves };
+    keep(hook::SETTLE, bpf_get_current_pid_tgid(), call);
 }
 
 /// It ends.
@@ -227,13 +239,22 @@ pub fn settling_ends() {
     if let Some(call) = end(hook::SETTLE, bpf_get_current_pid_tgid()) {
         let inode = Kptr::from_addr(call.object);
         space::changed(inode, space::any_dentry(inode));
+        if call.extra != 0 {
+            space::compressed(inode, call.extra);
+        }
     }
 }
 
 /// The last name of `inode` is gone.
 #[inline(always)]
 pub fn unlinked(key: PairKey, dentry: Kptr) {
-    account(key.process(), key.file(), dentry, Counters { unlinked: 1, ..ZERO });
+    account(
+        key.process(),
+        key.file(),
+        dentry,
+        Kptr::from_addr(0),
+        Counters { unlinked: 1, ..ZERO },
+    );
 }
 
 /// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.

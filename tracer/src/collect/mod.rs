@@ -55,6 +55,8 @@ pub struct Deltas {
 /// Reads the kernel side's maps.
 pub struct Collector {
     table: Table,
+    /// Kept open: programs that are loaded later name it by its descriptor.
+    _slots: Map,
     ledger: Ledger,
     ring: RingBuf<MapData>,
     spill_active: Array<MapData, u32>,
@@ -84,6 +86,7 @@ impl Collector {
         let table = Table::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
         Ok(Self {
             table,
+            _slots: slots,
             ledger: Ledger::new(cells),
             ring: take(ebpf, "RECORDS")?.try_into()?,
             spill_active: take(ebpf, "SPILL_ACTIVE")?.try_into()?,

@@ -97,6 +97,14 @@ impl Recipe {
             };
         }
         if self.kind == gauge_kind::BTRFS {
+            let lengths = (
+                btf.member_offset(ORDERED, "num_bytes"),
+                btf.member_offset(ORDERED, "disk_num_bytes"),
+            );
+            if let (Some(in_file), Some(on_disk)) = lengths {
+                gauge.ordered_num_bytes = in_file;
+                gauge.ordered_disk_num_bytes = on_disk;
+            }
             gauge.ordered_inode = btf.member_offset(ORDERED, "inode")?;
             gauge.ordered_is_own = u32::from(btf.points_to(ORDERED, "inode", own));
         }

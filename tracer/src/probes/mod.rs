@@ -77,8 +77,8 @@ impl Tracer {
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&kernel_btf, slots_per_cpu);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let object = if config.has_xchg == 0 {
-            Cow::Owned(old_kernels::without_xchg(OBJECT)?)
+        let object = if config.has_cmpxchg == 0 {
+            Cow::Owned(old_kernels::without_cmpxchg(OBJECT)?)
         } else {
             Cow::Borrowed(OBJECT)
         };
@@ -194,7 +194,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
         slot_mask: slots_per_cpu - 1,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
-        has_xchg: u32::from(kernel_at_least(5, 12)),
+        has_cmpxchg: u32::from(kernel_at_least(5, 12)),
         reserve_has_count: u32::from(reserve >= 3),
         pad: 0,
     }
