@@ -111,7 +111,7 @@ fn vfs_write_begins(hook: u64, file: Kptr) {
 #[inline(always)]
 fn write_begins(hook: u64, file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
-    let dentry = Probed::follow(file, offset!(file_dentry));
+    let dentry = shared::dentry_of::<Probed>(file, inode);
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     shared::begin(hook, bpf_get_current_pid_tgid(), key, dentry);
 }

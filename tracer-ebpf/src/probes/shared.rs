@@ -18,8 +18,20 @@ pub const TMPFS_MAGIC: u32 = 0x0102_1994;
 #[inline(always)]
 pub fn write_iter<R: Read>(file: Kptr, result: i64) {
     let inode = R::follow(file, offset!(file_inode));
-    let dentry = R::follow(file, offset!(file_dentry));
+    let dentry = dentry_of::<R>(file, inode);
     account_write(current_proc(), file_key::<R>(inode), dentry, result);
+}
+
+/// The dentry that names an open file. What overlayfs opens below itself has the overlay's dentry
+/// with the real inode (until 6.7): then one of the inode's own.
+#[inline(always)]
+pub fn dentry_of<R: Read>(file: Kptr, inode: Kptr) -> Kptr {
+    let dentry = R::follow(file, offset!(file_dentry));
+    if R::follow(dentry, offset!(dentry_inode)).addr() == inode.addr() {
+        dentry
+    } else {
+        any_dentry(inode)
+    }
 }
 
 /// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
