@@ -183,7 +183,7 @@ fn look_into(pid: u32, volumes: &Volumes, buffer: &mut Vec<u8>, found: &mut Open
             dev,
             ino: file.st_ino,
             bytes: u64::try_from(file.st_blocks).unwrap_or(0) * 512,
-            links: u64::from(file.st_nlink),
+            links: file.st_nlink,
             writable,
         });
     }
