@@ -147,7 +147,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
     // Long enough for filltop to have read /proc: the kernel side sends no paths of version 1.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
     stdin.write_all(b"end\n")?;
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;
@@ -192,7 +192,7 @@ fn container(arguments: &[&str]) -> Result {
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
     let truth: Truth = serde_json::from_str(&line).context("the container failed")?;
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
     child.stdin.take().context("piped")?.write_all(b"end\n")?;
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;

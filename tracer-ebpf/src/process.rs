@@ -113,7 +113,8 @@ fn relatives(task: u64) {
 fn surroundings() {
     let task = current_task();
     let root = root_of(task);
-    names::send_once(file_key::<Probed>(Probed::follow(root, offset!(dentry_inode))), root);
+    let inode = Probed::follow(root, offset!(dentry_inode));
+    names::send_once(file_key::<Probed>(inode), root, inode);
     cgroups::send_once(task);
 }
 

@@ -1,20 +1,20 @@
 //! One walk over all open descriptors, for all who want to know of them: held files, residents, the
 //! picture at start-up.
 //!
-//! Made for 100,000 descriptors: a look at the link tells a path from a socket and, by its
-//! permissions, whether it is open for writing (proc_pid_fd(5)); only files that are, or that have
-//! no name left, are looked at themselves; and processes are shared out among threads.
+//! Made for 100,000 descriptors: a look at the file tells a regular one from a socket, and whether it
+//! has a name left; a look at the link tells by its permissions whether it is open for writing
+//! (proc_pid_fd(5)); only what is kept has its path read; and processes are shared out among threads.
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fs,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    },
+    os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, open, readlinkat, statat};
 
 use crate::collect::mounts::{self, MountedVolume};
 
@@ -22,6 +22,8 @@ use crate::collect::mounts::{self, MountedVolume};
 const MAX_THREADS: usize = 8;
 /// Processes that a thread takes at once.
 const CHUNK: usize = 16;
+/// Room for the entries of a directory, bytes.
+const DIRECTORY_BUFFER: usize = 32 << 10;
 
 /// A descriptor of a regular file that is open for writing, or whose file has no name left.
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ pub fn walk(volumes: &[MountedVolume]) -> OpenFiles {
     let threads = threads.min(pids.len() / CHUNK + 1);
     let work = || {
         let mut found = OpenFiles::default();
+        let mut buffer = Vec::with_capacity(DIRECTORY_BUFFER);
         loop {
             let from = next.fetch_add(CHUNK, Ordering::Relaxed);
             let Some(chunk) = pids.get(from..pids.len().min(from + CHUNK)) else { return found };
@@ -75,7 +78,7 @@ pub fn walk(volumes: &[MountedVolume]) -> OpenFiles {
                 return found;
             }
             for pid in chunk {
-                look_into(*pid, &volumes, &mut found);
+                look_into(*pid, &volumes, &mut buffer, &mut found);
             }
         }
     };
@@ -129,8 +132,8 @@ impl Volumes {
 
     /// The kernel's device number of an open file. By the mount's id where stat's number is none of
     /// a volume's, because btrfs shows another number there than in mountinfo.
-    fn device(&self, pid: u32, fd: i32, meta: &fs::Metadata) -> Option<u32> {
-        if let Some(dev) = self.plain.get(&meta.dev()) {
+    fn device(&self, pid: u32, fd: i32, st_dev: u64) -> Option<u32> {
+        if let Some(dev) = self.plain.get(&st_dev) {
             return Some(*dev);
         }
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
@@ -144,43 +147,43 @@ impl Volumes {
     }
 }
 
-fn look_into(pid: u32, volumes: &Volumes, found: &mut OpenFiles) {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+fn look_into(pid: u32, volumes: &Volumes, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
         // Gone meanwhile is fine; not allowed is not.
         found.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
         return;
     };
     found.processes += 1;
-    for entry in entries.flatten() {
-        found.descriptors += 1;
-        let path = entry.path();
-        let Ok(link) = fs::read_link(&path) else { continue };
-        let name = link.as_os_str().as_bytes();
-        // Else `socket:[1]`, `pipe:[2]`, `anon_inode:…`; and devices, which are many.
-        if !name.starts_with(b"/") || name.starts_with(b"/dev/pts/") || name == b"/dev/null" {
-            continue;
-        }
-        let writable = entry.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o200 != 0);
-        if !writable && !name.ends_with(b" (deleted)") {
-            continue;
-        }
-        let Ok(meta) = fs::metadata(&path) else { continue };
-        if !meta.is_file() || meta.file_type().is_char_device() || (!writable && meta.nlink() != 0)
-        {
-            continue;
-        }
-        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+    // Names relative to the directory: /proc is not walked, and its rights not checked, once more
+    // for each.
+    let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name();
+        let Some(fd) = name.to_str().ok().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let Some(dev) = volumes.device(pid, fd, &meta) else { continue };
+        found.descriptors += 1;
+        // Most descriptors of most hosts are sockets and pipes: this is all that they cost.
+        let Ok(file) = statat(&dir, name, AtFlags::empty()) else { continue };
+        if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+            continue;
+        }
+        let writable = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|link| link.st_mode & 0o200 != 0);
+        if !writable && file.st_nlink != 0 {
+            continue;
+        }
+        let Some(dev) = volumes.device(pid, fd, file.st_dev) else { continue };
+        let Ok(link) = readlinkat(&dir, name, Vec::new()) else { continue };
         found.files.push(OpenFile {
             pid,
             fd,
-            link,
+            link: PathBuf::from(OsString::from_vec(link.into_bytes())),
             dev,
-            ino: meta.ino(),
-            bytes: meta.blocks() * 512,
-            links: meta.nlink(),
+            ino: file.st_ino,
+            bytes: u64::try_from(file.st_blocks).unwrap_or(0) * 512,
+            links: file.st_nlink,
             writable,
         });
     }
@@ -193,7 +196,7 @@ fn pids() -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{io::Write as _, os::unix::fs::MetadataExt as _};
 
     use super::*;
 

@@ -73,8 +73,9 @@ fn send_moved(inode: u64, target: u64) {
     let (inode, target) = (Kptr::from_addr(inode), Kptr::from_addr(target));
     let key = file_key::<Probed>(inode);
     let parent = Probed::follow(target, offset!(dentry_parent));
-    let parent_key = file_key::<Probed>(Probed::follow(parent, offset!(dentry_inode)));
-    names::send_once(parent_key, parent);
+    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
+    let parent_key = file_key::<Probed>(parent_inode);
+    names::send_once(parent_key, parent, parent_inode);
     let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own map value.
     let record = unsafe { &mut *record };

@@ -288,12 +288,12 @@ impl Groups {
 
     fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
         let pid = proc.tgid;
-        let stat = session::stat(pid)?;
         let (cgroup, place) =
             best(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
         let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
         let root = fs::read_link(format!("/proc/{pid}/root")).ok();
-        is_same(proc).then_some(())?;
+        // Looked at last: what was read above belongs to this process or to none.
+        let stat = session::stat(pid).filter(|stat| stat.start_ticks == ticks(proc))?;
         let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };
         let parent_comm = session::stat(stat.ppid).map(|stat| stat.comm).unwrap_or_default();
         let member = Member {
@@ -304,6 +304,11 @@ impl Groups {
         };
         let mut group = self.group(place, cgroup, &member);
         group.root = root.filter(|root| root != Path::new("/")).map(|root| lossless(&root));
+        if matches!(group.kind.as_str(), "cgroup" | "session")
+            && self.host_mnt_ns.is_some_and(|host| mnt_ns != 0 && host != mnt_ns)
+        {
+            group.mount_namespace = Some(mnt_ns);
+        }
         Some(Placed {
             group,
             ancestors: [(parent, parent_comm), Default::default()],
