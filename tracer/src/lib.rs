@@ -12,6 +12,7 @@ pub mod forecast_cmd;
 pub mod forecasts;
 pub mod held;
 pub mod outputs;
+pub mod overhead;
 pub mod pipeline;
 pub mod probes;
 pub mod snapshot;

@@ -285,7 +285,7 @@ fn writer_rows(
             files: sum.files.len() as u64,
             errors: sum.errors,
             fsync: None,
-            parents: vec![],
+            parents: context.processes.parents(proc),
         });
     }
     rows.sort_by(|a, b| {
