@@ -33,7 +33,7 @@ fn screen(arguments: &[&str]) -> Command {
     command
 }
 
-/// 64 KiB fifty times a second: 3 MiB/s.
+/// 32 to 64 KiB fifty times a second: 2.3 MiB/s.
 fn steady(root: &Path) -> Job<'_> {
     Job { name: "steady-writer", root, block: 64 << 10, every_ms: 20, workers: 0, cgroup: None }
 }
@@ -69,7 +69,7 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
         ("?", "Keys"),
         ("?", "1 writers"),
         ("/", "filter"),
-        ("no such row", "0 found"),
+        ("no such row", "no row matches"),
         ("\x1b", pid.as_str()),
         (" ", "PAUSED"),
         (" ", "lost 0"),

@@ -10,7 +10,7 @@ pub struct Job<'a> {
     pub name: &'a str,
     /// Its root directory, in which it writes.
     pub root: &'a Path,
-    /// Bytes at a time, at most 64 KiB.
+    /// Bytes at a time at most, up to 64 KiB; half as many at least.
     pub block: usize,
     /// Milliseconds between two writes; with workers the time that each lives.
     pub every_ms: u32,
@@ -84,8 +84,12 @@ unsafe fn write_alone(job: &Job<'_>) -> ! {
     unsafe {
         let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_APPEND;
         let file = libc::open(c"grows.log".as_ptr(), flags, 0o600);
+        let mut random = libc::getpid().cast_unsigned();
         loop {
-            libc::write(file, BLOCK.as_ptr().cast(), job.block);
+            // From half a block to a whole one: no two seconds are the same.
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let part = job.block / 2 * (random >> 16) as usize / 0xffff;
+            libc::write(file, BLOCK.as_ptr().cast(), job.block / 2 + part);
             libc::usleep(job.every_ms * 1000);
         }
     }
