@@ -223,18 +223,17 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     terminal.press("x")?;
     terminal.wait_for("the command", SOON, |text| text.contains("filltop stop"))?;
     let menu = (terminal.presses, start.elapsed());
-    let text = terminal.text();
-    println!("{text}");
     terminal.press("\r")?;
-    terminal.wait_for("the confirmation", SOON, |now| now != text)?;
+    terminal.wait_for("the confirmation", SOON, |text| text.contains("Really act on"))?;
+    let asked = (terminal.presses, start.elapsed());
     println!("{}", terminal.text());
-    println!(
-        "mod_gzip: culprit after {} key presses and {:.1} s, stop command after {} and {:.1} s",
-        found.0,
-        found.1.as_secs_f64(),
-        menu.0,
-        menu.1.as_secs_f64()
-    );
+    for (what, (presses, time)) in
+        [("the culprit", found), ("the stop command", menu), ("the confirmation", asked)]
+    {
+        println!("mod_gzip: {what} after {presses} key presses, {:.1} s", time.as_secs_f64());
+    }
+    terminal.press("\x1b")?;
+    terminal.press("q")?;
     Ok(())
 }
 
