@@ -63,11 +63,11 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
         ("6", "6 victims"),
         ("1", pid.as_str()),
         ("\r", "parents"),
-        ("\x1b", "1 writers"),
+        ("\x1b", "WRITTEN/s"),
         ("i", "How it is measured"),
-        ("i", "1 writers"),
+        ("i", "WRITTEN/s"),
         ("?", "Keys"),
-        ("?", "1 writers"),
+        ("?", "WRITTEN/s"),
         ("/", "filter"),
         ("no such row", "no row matches"),
         ("\x1b", pid.as_str()),
@@ -101,6 +101,13 @@ fn sizes_are_followed() -> Result {
                 && lines.iter().all(|line| line.chars().count() <= usize::from(columns))
         };
         terminal.wait_for(&format!("{columns} x {rows}"), SOON, is_there)?;
+    }
+    // A key that comes with a new size is not lost.
+    for turn in 0..20u16 {
+        terminal.resize(80 + turn % 2, 24)?;
+        terminal.press("?")?;
+        let opened = turn % 2 == 0;
+        terminal.wait_for(&format!("key {turn}"), SOON, |text| text.contains("Keys") == opened)?;
     }
     terminal.press("q")?;
     ensure!(terminal.end(SOON)?.success());
