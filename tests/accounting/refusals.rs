@@ -39,6 +39,84 @@ fn an_unknown_function_is_refused() -> Result {
     refused(&mut command, &["no_such_function", "vfs_write"])
 }
 
+/// Lets the command run in a mount namespace of its own where an empty tmpfs hides `path`, with
+/// `file` in it if that is given.
+fn hiding(command: &mut Command, path: &'static str, file: Option<(&'static str, &'static str)>) {
+    let hide = move || {
+        use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+        // SAFETY: the child has one thread, and a namespace of its own harms nobody.
+        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        mount("none", path, "tmpfs", MountFlags::empty(), None)?;
+        if let Some((name, content)) = file {
+            std::fs::write(std::path::Path::new(path).join(name), content)?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made, and small allocations, in a child of
+    // a test that runs alone (`--test-threads=1`).
+    unsafe { command.pre_exec(hide) };
+}
+
+#[test]
+fn without_type_information_it_names_the_fix() -> Result {
+    need_tracing!();
+    let mut command = Command::new(filltop());
+    command.args(["snapshot", "--for", "100ms"]);
+    hiding(&mut command, "/sys/kernel/btf", None);
+    refused(&mut command, &["type information", "CONFIG_DEBUG_INFO_BTF"])
+}
+
+#[test]
+fn under_lockdown_it_names_the_fix() -> Result {
+    need_tracing!();
+    if !std::path::Path::new("/sys/kernel/security").is_dir() {
+        println!("SKIP refusals::under_lockdown_it_names_the_fix: no securityfs");
+        return Ok(());
+    }
+    let mut command = Command::new(filltop());
+    command.args(["snapshot", "--for", "100ms"]);
+    let file = ("lockdown", "none integrity [confidentiality]\n");
+    hiding(&mut command, "/sys/kernel/security", Some(file));
+    refused(&mut command, &["lockdown", "confidentiality"])
+}
+
+#[test]
+fn without_a_bpf_file_system_it_runs_all_the_same() -> Result {
+    need_tracing!();
+    let mut command = Command::new(filltop());
+    command.args(["snapshot", "--for", "100ms", "--json"]);
+    if std::path::Path::new("/sys/fs/bpf").is_dir() {
+        hiding(&mut command, "/sys/fs/bpf", None);
+    }
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+#[test]
+fn while_it_traces_it_has_only_the_capabilities_that_it_needs() -> Result {
+    need_tracing!();
+    const DAC_READ_SEARCH: u64 = 1 << 2;
+    const SYS_PTRACE: u64 = 1 << 19;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    let filltop = Filltop::start(&[])?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", filltop.pid()))?;
+    filltop.stop()?;
+    let set = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    let all = DAC_READ_SEARCH | SYS_PTRACE | PERFMON | BPF;
+    ensure!(set("CapEff:") == Some(all), "{status}");
+    ensure!(set("CapPrm:") == Some(all), "{status}");
+    ensure!(status.contains("NoNewPrivs:\t1"), "{status}");
+    Ok(())
+}
+
 /// Programs are freed some time after their last reference is gone.
 fn wait_until_gone(before: &[u32]) -> Result {
     let start = Instant::now();

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 pub use running::{Filltop, Measured, bpf_programs};
-pub use volume::TestVolume;
+pub use volume::{Overlay, TestVolume};
 
 /// What `filltop-workload` says that it did.
 #[derive(Debug, Deserialize)]

@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashSet,
-    env, fs,
+    env,
+    ffi::CString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
@@ -26,17 +28,48 @@ impl TestVolume {
     /// # Errors
     /// If mkfs or mount fail, with their words.
     pub fn new(fs_type: &str, mib: u64) -> anyhow::Result<Self> {
+        Self::with_options(fs_type, mib, "")
+    }
+
+    /// The same with mount options of the filesystem's own. A tmpfs needs no disk.
+    ///
+    /// # Errors
+    /// As [`TestVolume::new`].
+    pub fn with_options(fs_type: &str, mib: u64, options: &str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mount_point = dir.path().join("volume");
         fs::create_dir(&mount_point)?;
+        if fs_type == "tmpfs" {
+            let size = format!("size={mib}M");
+            mount("tmpfs", Path::new("tmpfs"), &mount_point, &size)?;
+            return Ok(Self { mount_point, disk: None, _dir: dir });
+        }
         let disk = free_disk();
         let source = match &disk {
             Some(disk) => PathBuf::from(disk),
             None => image(dir.path(), mib)?,
         };
         make(fs_type, &source, mib)?;
-        mount(fs_type, &source, &mount_point, disk.is_none())?;
+        if disk.is_none() {
+            mount_image(fs_type, &source, &mount_point, options)?;
+        } else {
+            mount(fs_type, &source, &mount_point, options)?;
+        }
         Ok(Self { mount_point, disk, _dir: dir })
+    }
+
+    /// One in a file `image` of `dir`, which may lie on another volume.
+    ///
+    /// # Errors
+    /// As [`TestVolume::new`].
+    pub fn in_image(dir: &Path, fs_type: &str, mib: u64) -> anyhow::Result<Self> {
+        let source = image(dir, mib)?;
+        let dir = tempfile::tempdir()?;
+        let mount_point = dir.path().join("volume");
+        fs::create_dir(&mount_point)?;
+        make(fs_type, &source, mib)?;
+        mount_image(fs_type, &source, &mount_point, "")?;
+        Ok(Self { mount_point, disk: None, _dir: dir })
     }
 
     /// Where it is mounted.
@@ -84,16 +117,59 @@ fn make(fs_type: &str, source: &Path, mib: u64) -> anyhow::Result<()> {
     run(&mut mkfs)
 }
 
-fn mount(fs_type: &str, source: &Path, target: &Path, is_image: bool) -> anyhow::Result<()> {
-    if is_image {
-        return run(Command::new("mount")
-            .args(["-t", fs_type, "-o", "loop"])
-            .arg(source)
-            .arg(target));
-    }
+fn mount(fs_type: &str, source: &Path, target: &Path, options: &str) -> anyhow::Result<()> {
     let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount(source, target, fs_type, flags, None)
-        .with_context(|| format!("cannot mount {}", source.display()))
+    let options = CString::new(options)?;
+    rustix::mount::mount(source, target, fs_type, flags, options.as_c_str())
+        .with_context(|| format!("cannot mount {} with {options:?}", source.display()))
+}
+
+/// Mounts the filesystem in a file; mount(8) sets up the loop device, and umount takes it down.
+fn mount_image(fs_type: &str, image: &Path, target: &Path, options: &str) -> anyhow::Result<()> {
+    let options = ["loop", options].join(if options.is_empty() { "" } else { "," });
+    run(Command::new("mount").args(["-t", fs_type, "-o", &options]).arg(image).arg(target))
+}
+
+/// An overlayfs whose three layers lie in one directory; unmounted on drop.
+pub struct Overlay {
+    base: PathBuf,
+}
+
+impl Overlay {
+    /// Makes the layers in `base` and mounts it.
+    ///
+    /// # Errors
+    /// If that fails: not every kernel has overlayfs.
+    pub fn new(base: &Path) -> anyhow::Result<Self> {
+        let layer = |name: &str| -> anyhow::Result<String> {
+            let path = base.join(name);
+            fs::create_dir(&path)?;
+            Ok(path.to_str().context("a test's path is UTF-8")?.to_owned())
+        };
+        let (lower, upper, work) = (layer("lower")?, layer("upper")?, layer("work")?);
+        let merged = layer("merged")?;
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        mount("overlay", Path::new("overlay"), Path::new(&merged), &options)?;
+        Ok(Self { base: base.to_path_buf() })
+    }
+
+    /// What its users see.
+    #[must_use]
+    pub fn merged(&self) -> PathBuf {
+        self.base.join("merged")
+    }
+
+    /// Where what they write is.
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.base.join("upper")
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.merged(), rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

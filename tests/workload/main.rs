@@ -1,6 +1,9 @@
 //! Writes known amounts and prints what it really did, as one JSON object: the truth that the
 //! tests hold filltop's figures against.
 
+mod places;
+mod ways;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
@@ -69,6 +72,15 @@ enum Work {
         #[arg(long, default_value_t = 5)]
         failures: u32,
     },
+    /// Every way to write and to free, one file each; prints the truth of each as a JSON array
+    Ways {
+        dir: PathBuf,
+        /// Some of them, by name
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    #[command(flatten)]
+    Places(places::Places),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -136,6 +148,11 @@ fn main() -> anyhow::Result<()> {
             }
         }
         Work::Fill { path, block, failures } => fill(&path, block, failures, &mut truth)?,
+        Work::Ways { dir, only } => {
+            println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
+            return Ok(());
+        }
+        Work::Places(work) => places::run(work, &mut truth)?,
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)

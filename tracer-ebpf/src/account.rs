@@ -13,28 +13,34 @@ use crate::{
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, delta: Counters) {
-    let (index, slot) = slot_of(&proc, &file);
+    let who = Who { proc, file, dentry };
+    let (index, slot) = slot_of(&who);
     let Some(slot) = slot else { return };
-    if is_tenant(slot, &proc, &file) {
+    if is_tenant(slot, &who) {
         add_to_slot(slot, &delta);
     } else {
-        let newcomer =
-            Newcomer { key: PairKey::new(proc, file), delta, gauge_tag: 0, dentry: dentry.addr() };
-        take_slot(index, &newcomer);
+        move_in(index, &who, &delta, 0);
     }
+}
+
+/// Who did something to which file.
+#[derive(Clone, Copy)]
+pub struct Who {
+    /// The process.
+    pub proc: ProcKey,
+    /// The file.
+    pub file: FileKey,
+    /// For its name.
+    pub dentry: Kptr,
 }
 
 /// A write that returned.
 #[derive(Clone, Copy)]
 pub struct Write {
-    /// Who wrote.
-    pub proc: ProcKey,
-    /// Into what.
-    pub file: FileKey,
-    /// The same, as an address.
+    /// Who wrote into what.
+    pub who: Who,
+    /// The file again, as an address.
     pub inode: Kptr,
-    /// For its name.
-    pub dentry: Kptr,
     /// `offsets::gauge_kind`.
     pub kind: u32,
     /// What it returned: bytes that went in, or an error.
@@ -48,7 +54,7 @@ pub struct Write {
 #[inline(always)]
 pub fn account_write(write: &Write) {
     if write.result < 0 {
-        account_error(write.proc, write.file, write.result);
+        account_error(write.who.proc, write.who.file, write.result);
         return;
     }
     if write.result == 0 {
@@ -57,30 +63,31 @@ pub fn account_write(write: &Write) {
     let written = write.result as u64;
     let gauge = space::gauge(write.kind, write.inode);
     let tag = space::tag(gauge.unwrap_or(0));
-    let (index, slot) = slot_of(&write.proc, &write.file);
+    let (index, slot) = slot_of(&write.who);
     let Some(slot) = slot else { return };
-    let tenant = is_tenant(slot, &write.proc, &write.file);
+    let tenant = is_tenant(slot, &write.who);
     if tenant && slot.gauge_tag == tag {
         slot.written = slot.written.wrapping_add(written);
         return;
     }
     let mut delta = ZERO;
     if let Some(gauge) = gauge {
-        delta =
-            space::counts(space::settle(&write.file, gauge, presumed(write, gauge), &write.proc));
+        let mut change =
+            space::settle(&write.who.file, gauge, presumed(write, gauge), &write.who.proc);
+        if change < 0
+            && let Some(gauge) = space::gauge(write.kind, write.inode)
+        {
+            // Another thread looked later and accounted first: no space was freed and taken again.
+            change += space::settle(&write.who.file, gauge, gauge, &write.who.proc);
+        }
+        delta = space::counts(change);
     }
     delta.written = written;
     if tenant {
         add_to_slot(slot, &delta);
         slot.gauge_tag = tag;
     } else {
-        let newcomer = Newcomer {
-            key: PairKey::new(write.proc, write.file),
-            delta,
-            gauge_tag: tag,
-            dentry: write.dentry.addr(),
-        };
-        take_slot(index, &newcomer);
+        move_in(index, &write.who, &delta, tag);
     }
 }
 
@@ -98,22 +105,22 @@ fn presumed(write: &Write, gauge: u64) -> u64 {
 
 /// The cell of a (process, file) on this CPU.
 #[inline(always)]
-fn slot_of(proc: &ProcKey, file: &FileKey) -> (u32, Option<&'static mut Slot>) {
+fn slot_of(who: &Who) -> (u32, Option<&'static mut Slot>) {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let mask = config!(slot_mask);
-    let index = cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(proc, file) & mask);
+    let index = cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(who) & mask);
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     (index, SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot }))
 }
 
 #[inline(always)]
-fn is_tenant(slot: &Slot, proc: &ProcKey, file: &FileKey) -> bool {
-    slot.ino == file.ino
-        && slot.start_ns == proc.start_ns
-        && slot.tgid == proc.tgid
-        && slot.dev == file.dev
-        && slot.generation == file.generation
+fn is_tenant(slot: &Slot, who: &Who) -> bool {
+    slot.ino == who.file.ino
+        && slot.start_ns == who.proc.start_ns
+        && slot.tgid == who.proc.tgid
+        && slot.dev == who.file.dev
+        && slot.generation == who.file.generation
 }
 
 /// A [`Counters`] without anything in it, for struct updates.
@@ -128,12 +135,18 @@ const EDQUOT: i64 = -122;
 const KERNEL_INTERNAL: i64 = -512;
 
 /// Counts a failed write.
-#[inline(never)]
+#[inline(always)]
 pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
     if error == EAGAIN || error == EINTR || error <= KERNEL_INTERNAL {
         return;
     }
-    let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev: file.dev };
+    count_error(&proc, file.dev, error);
+    process::describe_once(proc);
+}
+
+#[inline(never)]
+fn count_error(proc: &ProcKey, dev: u32, error: i64) {
+    let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev };
     if ERRORS.get_ptr(key).is_none() {
         // BPF_NOEXIST: another CPU may have been first, which is as good.
         let _ = ERRORS.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, 1);
@@ -152,7 +165,6 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
         }
     };
     atomic_add(cell, 1);
-    process::describe_once(proc);
 }
 
 #[inline(always)]
@@ -172,18 +184,18 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
     }
 }
 
-/// What wants a slot.
-struct Newcomer {
-    key: PairKey,
-    delta: Counters,
-    dentry: u64,
-    gauge_tag: u32,
+/// Gives the cell to somebody new and, where they are new, sends the names of process and file.
+/// One call after the other, not one in the other: all frames of a chain share 512 bytes.
+#[inline(always)]
+fn move_in(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
+    take_slot(index, who, delta, gauge_tag);
+    process::describe_once(who.proc);
+    names::send_once(who.file, who.dentry);
 }
 
-/// Moves the cell's tenant to the spill map, gives the cell to the newcomer and, where they are
-/// new, sends the names of process and file.
+/// Moves the cell's tenant to the spill map and puts the newcomer in.
 #[inline(never)]
-fn take_slot(index: u32, new: &Newcomer) {
+fn take_slot(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
@@ -195,21 +207,18 @@ fn take_slot(index: u32, new: &Newcomer) {
     // The daemon reads the cell while it changes: an odd number tells it to look again. Stores stay
     // in order because they are volatile, and because x86 keeps them so.
     store(&raw mut slot.seq, seq.wrapping_add(1));
-    store(&raw mut slot.start_ns, new.key.start_ns);
-    store(&raw mut slot.ino, new.key.ino);
-    store(&raw mut slot.tgid, new.key.tgid);
-    store(&raw mut slot.dev, new.key.dev);
-    store(&raw mut slot.generation, new.key.generation);
-    store(&raw mut slot.written, new.delta.written);
-    store(&raw mut slot.allocated, new.delta.allocated);
-    store(&raw mut slot.freed, new.delta.freed);
-    store(&raw mut slot.gauge_tag, new.gauge_tag);
-    store(&raw mut slot.unlinked, new.delta.unlinked as u16);
-    store(&raw mut slot.flags, new.delta.flags as u16);
+    store(&raw mut slot.start_ns, who.proc.start_ns);
+    store(&raw mut slot.ino, who.file.ino);
+    store(&raw mut slot.tgid, who.proc.tgid);
+    store(&raw mut slot.dev, who.file.dev);
+    store(&raw mut slot.generation, who.file.generation);
+    store(&raw mut slot.written, delta.written);
+    store(&raw mut slot.allocated, delta.allocated);
+    store(&raw mut slot.freed, delta.freed);
+    store(&raw mut slot.gauge_tag, gauge_tag);
+    store(&raw mut slot.unlinked, delta.unlinked as u16);
+    store(&raw mut slot.flags, delta.flags as u16);
     store(&raw mut slot.seq, seq.wrapping_add(2));
-
-    process::describe_once(new.key.process());
-    names::send_once(new.key.file(), Kptr::from_addr(new.dentry));
 }
 
 /// Adds a tenant's counts to the active spill map, or to the exact rest when that is full.
@@ -250,7 +259,7 @@ fn store<T>(cell: *mut T, value: T) {
 /// A relaxed add whose result is not used: BPF_XADD, which 5.10 has (it refuses fetch_add). Inline
 /// assembly because core offers no atomic add for this target.
 #[inline(always)]
-fn atomic_add(cell: *mut u64, n: u64) {
+pub fn atomic_add(cell: *mut u64, n: u64) {
     // SAFETY: a field of a map value, aligned to 8.
     unsafe {
         core::arch::asm!("lock *(u64 *)({cell} + 0) += {n}", cell = in(reg) cell, n = in(reg) n);
@@ -260,7 +269,7 @@ fn atomic_add(cell: *mut u64, n: u64) {
 /// Spreads keys over slots. Consecutive inode numbers, the usual case, get consecutive slots: no
 /// collisions among the files of one writer until it has more files than there are slots.
 #[inline(always)]
-fn hash(proc: &ProcKey, file: &FileKey) -> u32 {
-    let salt = proc.tgid.wrapping_mul(0x9E37_79B1) ^ file.dev.wrapping_mul(0x85EB_CA6B);
-    (file.ino as u32).wrapping_add(salt >> 8)
+fn hash(who: &Who) -> u32 {
+    let salt = who.proc.tgid.wrapping_mul(0x9E37_79B1) ^ who.file.dev.wrapping_mul(0x85EB_CA6B);
+    (who.file.ino as u32).wrapping_add(salt >> 8)
 }

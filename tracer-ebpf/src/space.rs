@@ -43,13 +43,14 @@ pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
         bytes = (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
             + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)));
     }
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(layout.vfs_inode)));
+    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
     for part in &layout.parts {
         if part.size != 0 {
+            let offset = within(part.offset);
             let value = if part.size == 4 {
-                u64::from(Probed::read::<u32>(own, part.offset))
+                u64::from(Probed::read::<u32>(own, offset))
             } else {
-                Probed::read::<u64>(own, part.offset)
+                Probed::read::<u64>(own, offset)
             };
             let shift = if part.in_blocks == 0 {
                 0
@@ -62,6 +63,13 @@ pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
     Some(bytes)
 }
 
+/// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
+/// inode is a typed pointer, to which nothing of unknown size may be added.
+#[inline(always)]
+fn within(offset: u32) -> u32 {
+    offset & 0xFFFF
+}
+
 /// The part of a gauge that a slot remembers.
 #[inline(always)]
 pub fn tag(gauge: u64) -> u32 {
@@ -72,17 +80,22 @@ pub fn tag(gauge: u64) -> u32 {
 /// presumably, if the inode is not known.
 #[inline(never)]
 pub fn settle(file: &FileKey, gauge: u64, before: u64, proc: &ProcKey) -> i64 {
-    if let Some(known) = INODES.get_ptr_mut(file) {
-        // SAFETY: a valid pointer from the map.
-        let known = unsafe { &mut *known };
-        let old = exchange(&raw mut known.gauge, gauge);
-        known.owner = *proc;
-        return gauge.wrapping_sub(old) as i64;
+    let mut known = INODES.get_ptr_mut(file);
+    if known.is_none() {
+        // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
+        // account for what they find.
+        let _ = INODES.insert(file, InodeSpace { gauge: before, owner: *proc }, 1);
+        known = INODES.get_ptr_mut(file);
     }
-    if INODES.insert(file, InodeSpace { gauge, owner: *proc }, 0).is_err() {
+    let Some(known) = known else {
         health_add(Health::SpaceFull, 1);
-    }
-    gauge.wrapping_sub(before) as i64
+        return gauge.wrapping_sub(before) as i64;
+    };
+    // SAFETY: a valid pointer from the map.
+    let known = unsafe { &mut *known };
+    let old = exchange(&raw mut known.gauge, gauge);
+    known.owner = *proc;
+    gauge.wrapping_sub(old) as i64
 }
 
 /// A change of space as counts.
@@ -153,10 +166,9 @@ pub fn remember(inode: Kptr) {
 fn remember_regular(inode: u64) {
     let inode = Kptr::from_addr(inode);
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
-    if gauge != 0 {
-        // BPF_NOEXIST: what is accounted stays.
-        let _ = INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, owner: NOBODY }, 1);
-    }
+    // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
+    // accounted stays.
+    let _ = INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, owner: NOBODY }, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.

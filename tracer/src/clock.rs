@@ -31,6 +31,13 @@ pub fn own_cpu_s() -> f64 {
     cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9
 }
 
+/// Length of a jiffy, milliseconds: the resolution of the coarse clock, which ticks with them.
+#[must_use]
+pub fn jiffy_ms() -> f64 {
+    let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    tick.tv_sec as f64 * 1e3 + tick.tv_nsec as f64 / 1e6
+}
+
 /// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
 /// offset of the two clocks: a step of the wall clock moves all of them alike.
 #[must_use]

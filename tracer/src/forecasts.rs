@@ -6,8 +6,8 @@ use tracer_model::forecast::{Forecast, Forecaster, Gauge, Limit, Policy, Sample}
 
 use crate::collect::mounts::Space;
 
-/// Shorter steps than this say nothing: half a second.
-const MIN_STEP_S: f64 = 0.5;
+/// Shorter steps than this say nothing.
+const MIN_STEP_S: f64 = 0.02;
 
 /// Keyed by device.
 #[derive(Default)]

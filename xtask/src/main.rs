@@ -3,6 +3,7 @@
 
 mod build;
 mod compiler;
+mod kernels;
 mod native;
 mod packages;
 mod step;
@@ -43,6 +44,8 @@ enum Task {
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
     Vm(vm::VmArgs),
+    /// Perform every way to write on all kernels and write docs/kernels.md
+    Kernels(kernels::KernelsArgs),
 }
 
 #[derive(Args)]
@@ -78,6 +81,10 @@ fn run() -> Result<ExitCode> {
         Task::Pictures => {
             build::build(&workspace)?;
             native::pictures(&workspace).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Kernels(arguments) => {
+            let filltop = build::build(&workspace)?;
+            kernels::write(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Vm(arguments) => {
             let filltop = build::build(&workspace)?;

@@ -103,23 +103,52 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
                 continue;
             }
         };
-        let variable = |key: &str, path: &Path| -> OsString {
-            [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
-        };
-        command
-            .args(given())
-            .arg(variable("FILLTOP_BIN", filltop))
-            .arg(variable("FILLTOP_WORKLOAD", &binaries.workload))
-            .arg(variable("CARGO_MANIFEST_DIR", &workspace.root.join("tests")))
-            .arg("RUST_BACKTRACE=1")
-            .arg(binary)
-            .args(["--test-threads=1", "--show-output"])
-            .current_dir(workspace.root.join("tests"));
+        test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         println!("== {suite}");
         let (success, lines) = follow(&mut command)?;
         tally.add(Tally::read(&suite, lines.iter().map(String::as_str), success));
     }
     Ok(tally)
+}
+
+/// What tests of one binary print whose names contain `filter`.
+pub(crate) fn lines_of(
+    workspace: &Workspace,
+    filltop: &Path,
+    test: &str,
+    filter: &str,
+) -> Result<Vec<String>> {
+    let binaries = build::end_to_end(workspace, &[test])?;
+    packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
+    let mut lines = Vec::new();
+    for (_, binary) in &binaries.tests {
+        let mut command = as_root(Path::new("/usr/bin/env"))?;
+        test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
+        lines.extend(follow(command.arg(filter))?.1);
+    }
+    Ok(lines)
+}
+
+/// Arguments of env(1) that run a test binary with all that it wants to know.
+fn test_binary(
+    command: &mut Command,
+    workspace: &Workspace,
+    filltop: &Path,
+    workload: &Path,
+    binary: &Path,
+) {
+    let variable = |key: &str, path: &Path| -> OsString {
+        [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
+    };
+    command
+        .args(given())
+        .arg(variable("FILLTOP_BIN", filltop))
+        .arg(variable("FILLTOP_WORKLOAD", workload))
+        .arg(variable("CARGO_MANIFEST_DIR", &workspace.root.join("tests")))
+        .arg("RUST_BACKTRACE=1")
+        .arg(binary)
+        .args(["--test-threads=1", "--show-output"])
+        .current_dir(workspace.root.join("tests"));
 }
 
 /// `KEY=value` of what people set for the tests themselves, such as FILLTOP_BACKEND.

@@ -3,159 +3,8 @@
 //! Sizes run from 10 GB to 4 TB, sampling from 0.5 s to 60 s (some of it irregular), and lengths from
 //! ten seconds to days, so that nothing can be tuned to one scale.
 
-use crate::trace::{Fill, Row, Trace};
-
-/// SplitMix64: enough for reproducible parameters, and no dependency whose stream may change.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-    fn range(&mut self, lo: f64, hi: f64) -> f64 {
-        lo + (hi - lo) * self.unit()
-    }
-    /// Log-uniform: every order of magnitude is as likely.
-    fn scale(&mut self, lo: f64, hi: f64) -> f64 {
-        (self.range(lo.ln(), hi.ln())).exp()
-    }
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[(self.next() % of.len() as u64) as usize]
-    }
-    fn chance(&mut self, p: f64) -> bool {
-        self.unit() < p
-    }
-    /// Sum of uniforms: near enough to a normal deviate.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
-    }
-    fn exp(&mut self) -> f64 {
-        -(1.0 - self.unit()).ln()
-    }
-}
-
-/// A volume that is being written to, and the rows seen of it.
-struct Sim {
-    rng: Rng,
-    clock: f64,
-    truth: f64,
-    dt: f64,
-    jitter: f64,
-    total: f64,
-    reserve: f64,
-    used: f64,
-    /// Noise of everybody else, as a bounded walk in bytes.
-    wobble: f64,
-    noise: f64,
-    onset: f64,
-    full: bool,
-    rows: Vec<Row>,
-    fills: Vec<Fill>,
-    spared: f64,
-}
-
-impl Sim {
-    fn new(seed: u64, dts: &[f64]) -> Self {
-        let mut rng = Rng(seed);
-        let total = rng.scale(1e10, 4e12);
-        let dt = rng.pick(dts);
-        let jitter = if rng.chance(0.3) { 0.4 } else { 0.01 };
-        let reserve = if rng.chance(0.6) { 0.05 * total } else { 0.0 };
-        let used = total * rng.range(0.15, 0.7);
-        let clock = if rng.chance(0.5) { 1.7e9 } else { 0.0 };
-        Self {
-            rng,
-            clock,
-            truth: 0.0,
-            dt,
-            jitter,
-            total,
-            reserve,
-            used,
-            wobble: 0.0,
-            noise: 0.0,
-            onset: 0.0,
-            full: false,
-            rows: Vec::new(),
-            fills: Vec::new(),
-            spared: 0.0,
-        }
-    }
-    fn room(&self) -> f64 {
-        (self.total - self.reserve - self.used - self.wobble).max(0.0)
-    }
-    /// Let `seconds` pass without looking.
-    fn unseen(&mut self, seconds: f64, bytes: f64) {
-        self.clock += seconds;
-        self.truth += seconds;
-        self.used += bytes;
-    }
-    /// One sampling interval in which `rate` bytes a second are written. Returns the seconds it took.
-    fn step(&mut self, rate: f64) -> f64 {
-        let dt = self.dt * (1.0 + self.jitter * self.rng.range(-1.0, 1.0));
-        if !self.rows.is_empty() {
-            self.clock += dt;
-            self.truth += dt;
-            self.used += rate * dt;
-        }
-        self.wobble += self.noise * self.rng.normal() * (dt / self.dt).sqrt() - 0.05 * self.wobble;
-        self.look();
-        dt
-    }
-    fn look(&mut self) {
-        let limit = self.total - self.reserve;
-        let shown = (((self.used + self.wobble).clamp(0.0, limit)) / 4096.0).floor() * 4096.0;
-        if self.used > limit {
-            self.used = limit;
-        }
-        let avail = if limit - shown < 8192.0 { 0 } else { (limit - shown) as u64 };
-        if avail == 0 && !self.full {
-            self.fills.push(Fill { onset: self.onset, full: self.truth });
-        }
-        self.full = avail == 0;
-        self.rows.push(Row {
-            time: self.clock,
-            truth: self.truth,
-            total: self.total as u64,
-            used: shown as u64,
-            avail,
-        });
-    }
-    /// Write at `rate` for `seconds`, or until full.
-    fn run(&mut self, seconds: f64, rate: f64) {
-        let end = self.truth + seconds;
-        while self.truth < end && !self.full {
-            self.step(rate);
-        }
-    }
-    /// Write `rate(seconds since start)` until full, at most for `limit` seconds.
-    fn until_full(&mut self, limit: f64, mut rate: impl FnMut(f64, &mut Rng) -> f64) {
-        let start = self.truth;
-        while !self.full && self.truth - start < limit {
-            let r = rate(self.truth - start, &mut self.rng);
-            self.step(r);
-        }
-    }
-    fn rest(&mut self, rows: usize) {
-        self.noise = 0.0;
-        for _ in 0..rows {
-            self.step(0.0);
-        }
-    }
-    fn done(mut self, shape: &'static str) -> Trace {
-        if self.full {
-            self.rest(20);
-        }
-        Trace { shape, rows: self.rows, fills: self.fills, spared: self.spared }
-    }
-}
+use crate::sim::Sim;
+use crate::trace::Trace;
 
 const FAST: &[f64] = &[0.5, 1.0, 1.0, 2.0, 5.0];
 const SLOW: &[f64] = &[10.0, 15.0, 30.0, 60.0];
@@ -197,7 +46,7 @@ pub const SHAPES: &[&str] = &[
 
 /// Make the trace of one shape and seed.
 #[expect(clippy::too_many_lines, reason = "one arm per shape, each short")]
-pub fn generate(shape: &'static str, seed: u64) -> Trace {
+pub fn generate(shape: &str, seed: u64) -> Trace {
     let salt = shape.bytes().fold(7u64, |h, b| h.wrapping_mul(131).wrapping_add(u64::from(b)));
     let mut s = Sim::new(seed.wrapping_mul(0x1000_0001).wrapping_add(salt), FAST);
     match shape {
@@ -557,5 +406,5 @@ pub fn generate(shape: &'static str, seed: u64) -> Trace {
         }
         other => panic!("no shape {other}"),
     }
-    s.done(shape)
+    s.done()
 }

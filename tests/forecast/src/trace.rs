@@ -31,8 +31,6 @@ pub struct Fill {
 /// A trace and what is true of it.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// Shape, as in the table.
-    pub shape: &'static str,
     /// Rows in the order they were seen.
     pub rows: Vec<Row>,
     /// Every fill, in order.
@@ -67,7 +65,7 @@ pub const RECORDED: [(&str, f64); 4] = [
 /// Full is the first row with nothing available; where there is none, the first from which on less than
 /// 1 % of the size is available to the end, so that a database that gives up just before the last block
 /// has filled its volume, too.
-pub fn recorded(shape: &'static str, path: &Path, onset: f64) -> Result<Trace> {
+pub fn recorded(path: &Path, onset: f64) -> Result<Trace> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut rows = Vec::new();
     for (n, line) in text.lines().enumerate().skip(1) {
@@ -80,5 +78,5 @@ pub fn recorded(shape: &'static str, path: &Path, onset: f64) -> Result<Trace> {
     let open = rows.iter().rposition(|r| (r.avail as f64) >= 0.01 * r.total as f64);
     let full = rows.iter().find(|r| r.avail == 0).or(rows.get(open.map_or(0, |i| i + 1)));
     let fills = full.map(|r| Fill { onset, full: r.truth }).into_iter().collect();
-    Ok(Trace { shape, rows, fills, spared: 0.0 })
+    Ok(Trace { rows, fills, spared: 0.0 })
 }

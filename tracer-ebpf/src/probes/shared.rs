@@ -4,8 +4,10 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
-    account::{Write, ZERO, account, account_error, account_write},
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
+    account::{Who, Write, ZERO, account, account_error, account_write},
+    kernel_read::{
+        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
     process, space,
 };
@@ -21,12 +23,11 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
     const EIOCBQUEUED: i64 = -529;
     const IOCB_DIRECT: u32 = 1 << 17;
     let inode = R::follow(file, offset!(file_inode));
-    if result == EIOCBQUEUED {
-        dio_queued(iocb.addr(), file.addr());
-        return;
-    }
+    let mut result = result;
     let mut end = 0;
-    if result > 0 {
+    if result == EIOCBQUEUED {
+        result = dio_queued(iocb.addr(), file.addr());
+    } else if result > 0 {
         end = R::read::<u64>(iocb, offset!(kiocb_pos));
         if R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT != 0 {
             // It may have ended at once although it could have been asynchronous.
@@ -34,70 +35,83 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
         }
     }
     account_write(&Write {
-        proc: current_proc(),
-        file: file_key::<R>(inode),
+        who: Who {
+            proc: current_proc(),
+            file: file_key::<R>(inode),
+            dentry: R::follow(file, offset!(file_dentry)),
+        },
         inode,
-        dentry: R::follow(file, offset!(file_dentry)),
         kind,
         result,
         end,
     });
 }
 
-/// Direct I/O was submitted and goes on without its process. Its end may have come already.
+/// Direct I/O was submitted and goes on without its process. Returns the result if it has ended
+/// already and nobody has counted it, else 0.
 #[inline(never)]
-fn dio_queued(iocb: u64, file: u64) {
+fn dio_queued(iocb: u64, file: u64) -> i64 {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     process::describe_once(key.process());
     begin(hook::DIO, iocb, key, file);
     if let Some(done) = end(hook::DIO_DONE, iocb)
-        && let Some(call) = end(hook::DIO, iocb)
+        && end(hook::DIO, iocb).is_some()
     {
-        dio_count(&call, done.extra as i64);
+        return done.extra as i64;
     }
+    0
 }
 
 /// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
 /// the map counts it; so it does not matter whether the submission has returned.
 #[inline(always)]
 pub fn dio_done(iocb: Kptr, result: i64) {
-    if let Some(call) = end(hook::DIO, iocb.addr()) {
-        dio_count(&call, result);
+    if dio_count(iocb.addr(), result) {
         return;
     }
-    let done = InFlight { key: NOBODY, object: 0, extra: result as u64 };
-    let _ = IN_FLIGHT.insert(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE }, done, 0);
-    if let Some(call) = end(hook::DIO, iocb.addr()) {
+    dio_unclaimed(iocb.addr(), result);
+    if dio_count(iocb.addr(), result) {
         let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
-        dio_count(&call, result);
     }
 }
 
-/// Direct I/O ended whose begin is always seen first (tracepoints).
+/// Direct I/O ended whose begin is always seen first (tracepoints). Its errors are seen elsewhere.
 #[inline(always)]
 pub fn dio_ended(iocb: Kptr, result: i64) {
-    if let Some(call) = end(hook::DIO, iocb.addr())
-        && result > 0
-    {
-        dio_count(&call, result);
-    }
+    dio_count(iocb.addr(), result.max(0));
 }
 
+/// Leaves the result to the submission.
 #[inline(never)]
-fn dio_count(call: &InFlight, result: i64) {
-    let file = Kptr::from_addr(call.object);
+fn dio_unclaimed(iocb: u64, result: i64) {
+    let done = InFlight { key: NOBODY, object: 0, extra: result as u64 };
+    let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
+}
+
+/// Counts the result for whoever submitted, if that is known.
+#[inline(never)]
+fn dio_count(iocb: u64, result: i64) -> bool {
+    let key = InFlightKey { id: iocb, hook: hook::DIO };
+    let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
+    // SAFETY: a valid pointer from the map. Not copied whole: the stack is short.
+    let (proc, file_key, object) =
+        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object) };
+    // Two may find it; one takes it out.
+    if IN_FLIGHT.remove(key).is_err() {
+        return false;
+    }
+    let file = Kptr::from_addr(object);
     let inode = Probed::follow(file, offset!(file_inode));
     account_write(&Write {
-        proc: call.key.process(),
-        file: call.key.file(),
+        who: Who { proc, file: file_key, dentry: Probed::follow(file, offset!(file_dentry)) },
         inode,
-        dentry: Probed::follow(file, offset!(file_dentry)),
         kind: space::kind_of(magic::<Probed>(inode)),
         result,
         end: 0,
     });
+    true
 }
 
 /// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
@@ -108,10 +122,12 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
         return;
     }
     account_write(&Write {
-        proc: current_proc(),
-        file: file_key::<R>(inode),
+        who: Who {
+            proc: current_proc(),
+            file: file_key::<R>(inode),
+            dentry: R::follow(file, offset!(file_dentry)),
+        },
         inode,
-        dentry: R::follow(file, offset!(file_dentry)),
         kind: space::kind_of(magic::<R>(inode)),
         result,
         end: 0,
@@ -268,7 +284,7 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
     let call = IN_FLIGHT.get_ptr(key)?;
     // SAFETY: a valid pointer from the map.
     let call = unsafe { *call };
-    // Two may find it (see `dio_done`); one takes it out.
+    // Two may find it (see [`dio_done`]); one takes it out.
     IN_FLIGHT.remove(key).ok()?;
     Some(call)
 }
@@ -278,4 +294,16 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
 pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
     // SAFETY: the value is copied at once; the daemon alone writes it.
     unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
+}
+
+/// The open file behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(fd: u32) -> Kptr {
+    let files = Probed::follow(current_task(), offset!(task_files));
+    let table = Probed::follow(files, offset!(files_fdt));
+    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+        return Kptr::from_addr(0);
+    }
+    let array = Probed::follow(table, offset!(fdt_fd));
+    Probed::follow(array, fd.wrapping_mul(8))
 }

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use super::shared;
 use crate::{
-    account::{Write, account_write},
+    account::{Who, Write, account_write},
     kernel_read::{
         Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
     },
@@ -56,10 +56,12 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     // A long symbolic link is written through the same functions.
     if copied > 0 && is_regular::<Probed>(inode) {
         account_write(&Write {
-            proc: current_proc(),
-            file: file_key::<Probed>(inode),
+            who: Who {
+                proc: current_proc(),
+                file: file_key::<Probed>(inode),
+                dentry: space::any_dentry(inode),
+            },
             inode,
-            dentry: space::any_dentry(inode),
             kind: gauge_kind::EXT4,
             result: i64::from(copied),
             end: ctx.arg::<u64>(1) + u64::from(copied),
@@ -164,7 +166,7 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
         return 0;
     }
-    let file = file_of(Probed::read::<u64>(regs, register) as u32);
+    let file = shared::file_of(Probed::read::<u64>(regs, register) as u32);
     if file.is_null() {
         return 0;
     }
@@ -195,24 +197,14 @@ fn write_returned(file: Kptr, result: i64) {
         return;
     }
     account_write(&Write {
-        proc: current_proc(),
-        file: file_key::<Probed>(inode),
+        who: Who {
+            proc: current_proc(),
+            file: file_key::<Probed>(inode),
+            dentry: Probed::follow(file, offset!(file_dentry)),
+        },
         inode,
-        dentry: Probed::follow(file, offset!(file_dentry)),
         kind: gauge_kind::NONE,
         result,
         end: 0,
     });
-}
-
-/// The open file behind a descriptor of the current process.
-#[inline(always)]
-fn file_of(fd: u32) -> Kptr {
-    let files = Probed::follow(current_task(), offset!(task_files));
-    let table = Probed::follow(files, offset!(files_fdt));
-    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
-        return Kptr::from_addr(0);
-    }
-    let array = Probed::follow(table, offset!(fdt_fd));
-    Probed::follow(array, fd.wrapping_mul(8))
 }

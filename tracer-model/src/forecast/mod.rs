@@ -79,6 +79,8 @@ pub struct Sample {
 pub struct Policy {
     /// A forecast reaches at most this many times as far as what it rests on.
     pub reach: f64,
+    /// The same for a growth faster than ever before.
+    pub reach_new: f64,
     /// Rate over its standard error from which on a growth is believed.
     pub sure: f64,
     /// The published estimate keeps counting down while the new one is within this factor of it.
@@ -89,7 +91,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 10.0, sure: 2.5, hold: 1.4, lag: 1.5 }
+        Self { reach: 7.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
     }
 }
 

@@ -29,8 +29,8 @@ const FOREVER: f64 = 1e10;
 const SETTLE: f64 = 0.02;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
-/// Share of the size that must go at once to be called a clean-up.
-const CLEANED: f64 = 0.0005;
+/// Share of the size that must go at once to be called a clean-up while it is not full.
+const CLEANED: f64 = 0.02;
 
 /// A clean-up whose space is not gone again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,11 +156,14 @@ impl Series {
         let room = look.room as f64;
         let burst = trend::usual(&self.scales, &at, u, room, self.typical);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
-        let far = policy.reach * if self.due.is_some() { 2.0 } else { 1.0 };
+        let lenient = if self.due.is_some() { 2.0 } else { 1.0 };
         let best = [fast, slow, again, burst]
             .into_iter()
             .flatten()
-            .filter_map(|t| Some((reach(far, &t, room)?, t)))
+            .filter_map(|t| {
+                let far = lenient * if t.new { policy.reach_new } else { policy.reach };
+                Some((reach(far, &t, room)?, t))
+            })
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
             if self.due.is_none() {
@@ -210,11 +213,13 @@ impl Series {
             self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
             self.clean_up = None;
         }
-        if moved < -CLEANED * look.size as f64 && (self.full_since.is_some() || self.due.is_some())
+        let least = if self.full_since.is_some() { SPACE_AGAIN } else { CLEANED };
+        // What drops like this all the time is a sawtooth, not somebody's clean-up.
+        let usual = || self.scales.iter().any(|s| s.before().is_some_and(|b| b.1 < 0.5 * moved));
+        if moved < -least * look.size as f64
+            && (self.full_since.is_some() || (self.due.is_some() && !usual()))
         {
-            // The series was shifted over what was freed at full: the level to come back to is there.
-            let level = if self.full_since.is_some() { u - moved } else { u - moved };
-            self.clean_up = Some(CleanUp { level, freed: -moved, at: self.now });
+            self.clean_up = Some(CleanUp { level: u - moved, freed: -moved, at: self.now });
         }
     }
 
@@ -282,7 +287,7 @@ impl Series {
         let (since, level) = self.again?;
         let window = self.now - since;
         let rate = (u - level) / window;
-        (window >= 2.0 * self.typical && rate > 0.0).then_some(Trend {
+        (window > 0.0 && window >= 2.0 * self.typical && rate > 0.0).then_some(Trend {
             rate,
             mean: rate,
             curve: 0.0,
@@ -369,9 +374,9 @@ fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
         return None;
     }
-    if eta > FOREVER {
+    if eta.is_nan() || eta > FOREVER {
         return None;
     }
-    let doubt = 1.25 + 1.3 * t.doubt.min(10.0);
+    let doubt = 1.04 + 1.2 * t.doubt.min(10.0) + 0.25 * (eta / t.window).ln_1p();
     Some([eta / doubt, eta, eta * doubt])
 }

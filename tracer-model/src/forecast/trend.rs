@@ -98,6 +98,9 @@ pub(crate) enum Ends {
 
 /// Fit the peaks or lows over a window.
 pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends) -> Option<Slope> {
+    if window <= 0.0 {
+        return None;
+    }
     let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
     let line = |ends: Ends| {
@@ -118,6 +121,9 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends
     let left = |p: (f64, f64)| p.1 - my - rate * (p.0 - mx);
     let rss: f64 = points().map(|p| left(p).powi(2)).sum();
     let white = (rss / (count - 2.0) / sxx).sqrt();
+    if !rate.is_finite() {
+        return None;
+    }
     let (end_rate, curve) = bend(points, left, (mx, sxx, rss), rate, window);
     // Growth in one jump is one event, however straight the rest: the increments' own scatter.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
@@ -125,6 +131,9 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends
     let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
     let jumpy = (var / (count - 1.0)).sqrt();
     let error = white.max(0.5 * jumpy);
+    if !error.is_finite() {
+        return None;
+    }
     // Peaks count only if the series has come back from such a depth before.
     let (mut top, mut deepest) = (f64::MIN, 0.0f64);
     for (i, cell) in cells.iter().enumerate() {
@@ -230,6 +239,8 @@ pub(crate) fn runaway(
     u: f64,
     (age, typical): (f64, f64),
 ) -> Option<Trend> {
+    let top = history.runs().map(|r| r.max).fold(u, f64::max);
+    let mut within = 0.0f64;
     let mut best: Option<(f64, f64)> = None;
     for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
         let d = length(k);
@@ -238,10 +249,14 @@ pub(crate) fn runaway(
         }
         let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
         let rise = u - past;
+        // On the way back to a level that was cleaned up before, any rise that fits into the window is
+        // something to compare with.
+        within = within.max(most);
+        let most = if u < top { within } else { most };
         // The shorter the memory of a scale, the less "never before" means.
         let margin = 2.0 + 4.0 * d / age;
         let half = at[k - 2].map_or(0.0, |past| u - past);
-        let steady = (0.25..0.85).contains(&(half / rise));
+        let steady = (0.25..0.78).contains(&(half / rise));
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
             let rate = rise / d;
             if best.is_none_or(|b| rate > b.0) {

@@ -149,4 +149,17 @@ mod tests {
         assert!(error.contains(says), "{error}");
         assert!(!error.contains('\n'));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_file_holds_it_is_read_or_refused(
+            header in "(time_s,total_bytes,used_bytes,avail_bytes)?[ -~]{0,40}",
+            body in proptest::collection::vec("[-+0-9.,eEnaifNI\"\t \r\u{0}é]{0,60}", 0..8),
+        ) {
+            let text = format!("{header}\n{}", body.join("\n"));
+            if let Err(error) = read(text.as_bytes()) {
+                proptest::prop_assert!(!error.to_string().is_empty());
+            }
+        }
+    }
 }

@@ -139,3 +139,75 @@ fn line(sample: &Sample, forecast: &tracer_model::forecast::Forecast) -> Line {
         refill: forecast.refill,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 100 bytes a second into 100 kB; from second 900 on it is full.
+    fn history() -> String {
+        let rows = (0..1000u64).map(|t| {
+            let used = (10_000 + t * 100).min(100_000);
+            format!("{t},100000,{used},{}\n", 100_000 - used)
+        });
+        std::iter::once("time_s,total_bytes,used_bytes,avail_bytes\n".to_owned())
+            .chain(rows)
+            .collect()
+    }
+
+    fn run_over(text: &str, args: &[&str]) -> Result<String> {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: ForecastArgs,
+        }
+        let args = ["forecast", "--csv", "-"].iter().chain(args);
+        let cli = <Cli as clap::Parser>::try_parse_from(args)?;
+        let mut out = Vec::new();
+        replay(text.as_bytes(), "x.csv".to_owned(), &cli.args, false, &mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn json_has_a_line_per_row_and_sees_only_the_past() {
+        let all = run_over(&history(), &["--json"]).unwrap();
+        let lines: Vec<serde_json::Value> =
+            all.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 1000);
+        assert!(lines[0]["eta_s"].is_null());
+        let eta = lines[500]["eta_s"].as_f64().unwrap();
+        assert!((eta - 400.0).abs() < 20.0, "{eta}");
+        assert!(lines[500]["eta_lo_s"].as_f64().unwrap() < eta);
+        assert!(lines[500]["eta_hi_s"].as_f64().unwrap() > eta);
+        for line in &lines[900..] {
+            assert_eq!((line["eta_s"].as_f64(), line["full"].as_bool()), (Some(0.0), Some(true)));
+        }
+        let half: String = history().lines().take(501).map(|l| format!("{l}\n")).collect();
+        let seen = run_over(&half, &["--json"]).unwrap();
+        assert_eq!(seen.lines().last(), all.lines().nth(499));
+    }
+
+    #[test]
+    fn the_story_says_when_it_was_first_known() {
+        let text = run_over(&history(), &["--plot"]).unwrap();
+        assert!(text.contains("FULL since +15 min"), "{text}");
+        assert!(text.contains("full in "), "{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn the_drawing_is_an_svg_file() {
+        let file = std::env::temp_dir().join(format!("filltop-plot-{}.svg", std::process::id()));
+        run_over(&history(), &["--json", &format!("--plot={}", file.display())]).unwrap();
+        let svg = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+        assert!(svg.contains("<polyline ") && !svg.contains("NaN"));
+    }
+
+    #[test]
+    fn a_history_without_rows_is_an_error() {
+        let error = run_over("time_s,total_bytes,used_bytes,avail_bytes\n", &[]).unwrap_err();
+        assert!(error.to_string().contains("no rows"), "{error}");
+    }
+}

@@ -4,11 +4,12 @@ pub mod btf;
 mod gauges;
 pub mod hooks;
 mod ladder;
+mod old_kernels;
 pub mod preflight;
 pub mod sys;
 mod tracefs;
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
@@ -76,6 +77,11 @@ impl Tracer {
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&kernel_btf, slots_per_cpu);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let object = if config.has_xchg == 0 {
+            Cow::Owned(old_kernels::without_xchg(OBJECT)?)
+        } else {
+            Cow::Borrowed(OBJECT)
+        };
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -83,7 +89,7 @@ impl Tracer {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
-            .load(OBJECT)
+            .load(&object)
             .map_err(|error| preflight::Refusal::NoBpf(error_chain(&error)))?;
         let logger = if options.kernel_log {
             Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
@@ -110,6 +116,18 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// Does the kernel tell of every rename?
+    #[must_use]
+    pub fn follows_renames(&self) -> bool {
+        self.ladder.follows_renames()
+    }
+
+    /// Is fsync timed on every filesystem, not on ext4 alone?
+    #[must_use]
+    pub fn times_every_fsync(&self) -> bool {
+        self.ladder.times_every_fsync()
     }
 
     /// One row per hook that was tried.

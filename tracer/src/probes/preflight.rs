@@ -84,6 +84,29 @@ fn check_lockdown(text: &str) -> Result<(), Refusal> {
     if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
 }
 
+/// Gives up every capability that is not needed once everything is attached, for this thread and
+/// those that it starts. Kept: BPF and PERFMON to read maps and to attach to filesystems that are
+/// mounted later; SYS_PTRACE and DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel
+/// has no CAP_BPF (before 5.8), SYS_ADMIN stands for it and stays.
+///
+/// # Errors
+/// What the kernel says.
+pub fn drop_capabilities() -> std::io::Result<()> {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
+    let mut sets = capabilities(None)?;
+    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
+    let mut keep = bpf | CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
+    if !sets.permitted.contains(bpf) {
+        keep |= CapabilitySet::SYS_ADMIN;
+    }
+    sets.effective &= keep;
+    sets.permitted &= keep;
+    sets.inheritable = CapabilitySet::empty();
+    set_capabilities(None, sets)?;
+    set_no_new_privs(true)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,159 @@
+//! The truth of each way against filltop's row of its file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use filltop_tests::Measured;
+use serde::Deserialize;
+use tracer_model::snapshot::PathRow;
+
+use crate::expected::{Verdict, expected};
+
+/// What the workload says of one way: `ways::WayTruth` over there.
+#[derive(Deserialize, Debug)]
+pub struct WayTruth {
+    pub name: String,
+    pub path: PathBuf,
+    pub ino: u64,
+    pub pid: u32,
+    pub written: u64,
+    pub allocated: u64,
+    pub freed: u64,
+    pub approximate: bool,
+    pub supported: bool,
+    pub why_not: Option<String>,
+}
+
+/// Where the ways were done.
+pub struct Place<'a> {
+    /// The filesystem, as the table names it.
+    pub fs: &'a str,
+    /// Mount point of the volume that has to pay.
+    pub volume: &'a Path,
+    /// The directory as the workload saw it.
+    pub seen: &'a Path,
+    /// The same as the host sees it: another one behind an overlay.
+    pub host: PathBuf,
+}
+
+/// What filltop says of a file.
+#[derive(Default)]
+struct Figures {
+    rows: usize,
+    written: u64,
+    allocated: Option<u64>,
+    freed: Option<u64>,
+    approximate: bool,
+    writers: Vec<u32>,
+}
+
+/// Prints a `WAY` line for each way, and fails if any is not as expected.
+pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> anyhow::Result<()> {
+    let backend = &measured.snapshot.backend;
+    let kernel = series(&backend.kernel);
+    let label =
+        std::env::var("FILLTOP_BACKEND").unwrap_or_else(|_| backend.write.name().to_owned());
+    let mut surprises = Vec::new();
+    for truth in truths {
+        let way = &truth.name;
+        let start = format!("WAY {kernel} {} {way} {label}", place.fs);
+        if !truth.supported {
+            println!("{start} unsupported ({})", truth.why_not.as_deref().unwrap_or_default());
+            continue;
+        }
+        let found = figures(measured, truth, place);
+        let verdict = judge(truth, &found);
+        let shown = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
+        println!(
+            "{start} {} written={}/{} allocated={}/{} freed={}/{}",
+            verdict.name(),
+            found.written,
+            truth.written,
+            shown(found.allocated),
+            truth.allocated,
+            shown(found.freed),
+            truth.freed,
+        );
+        let (expected, reason) = expected(kernel, place.fs, way, &label);
+        if expected != verdict {
+            surprises.push(format!(
+                "{way}: {}, expected {} ({reason}); {} rows, writers {:?}, not {}",
+                verdict.name(),
+                expected.name(),
+                found.rows,
+                found.writers,
+                truth.pid
+            ));
+        }
+    }
+    ensure!(surprises.is_empty(), "{}", surprises.join("\n"));
+    Ok(())
+}
+
+/// `6.1` of `6.1.0-44-cloud-amd64`.
+fn series(release: &str) -> &str {
+    let end = release.match_indices(['.', '-']).nth(1).map_or(release.len(), |(at, _)| at);
+    &release[..end]
+}
+
+fn figures(measured: &Measured, truth: &WayTruth, place: &Place<'_>) -> Figures {
+    let mut figures = Figures::default();
+    for row in measured.snapshot.paths.iter().filter(|row| is_of(row, truth, place)) {
+        figures.rows += 1;
+        figures.written += row.written_bytes;
+        figures.allocated = row.allocated_bytes.map(|n| n + figures.allocated.unwrap_or(0));
+        figures.freed = row.freed_bytes.map(|n| n + figures.freed.unwrap_or(0));
+        figures.approximate |= row.approximate;
+        figures.writers.extend(&row.writers);
+    }
+    if figures.rows == 0 {
+        // Nothing was done to the file as far as filltop knows; where space is traced, that is 0.
+        let volume = place.volume.to_str();
+        let row =
+            measured.snapshot.volumes.iter().find(|row| Some(row.mount_point.as_str()) == volume);
+        let traced = row.is_some_and(|row| row.allocated_bytes.is_some());
+        figures.allocated = traced.then_some(0);
+        figures.freed = traced.then_some(0);
+    }
+    figures
+}
+
+/// The row of the file by its inode and its path on the host. The number alone would not do, for
+/// numbers are used again; a file that never had a name has no path to compare.
+fn is_of(row: &PathRow, truth: &WayTruth, place: &Place<'_>) -> bool {
+    if row.ino != truth.ino || Some(row.volume.as_str()) != place.volume.to_str() {
+        return false;
+    }
+    match truth.path.strip_prefix(place.seen) {
+        Ok(name) if !name.as_os_str().is_empty() => Path::new(&row.path) == place.host.join(name),
+        _ => !row.path.contains("/way-"),
+    }
+}
+
+fn judge(truth: &WayTruth, found: &Figures) -> Verdict {
+    let nothing =
+        found.written == 0 && found.allocated.unwrap_or(0) == 0 && found.freed.unwrap_or(0) == 0;
+    if nothing && truth.written + truth.allocated + truth.freed > 0 {
+        return Verdict::Missed;
+    }
+    let space = match (found.allocated, found.freed) {
+        (None, None) => None,
+        space => Some(space == (Some(truth.allocated), Some(truth.freed))),
+    };
+    let credited = found.written == 0 || found.writers == [truth.pid];
+    if found.rows > 1 || !credited || space == Some(false) {
+        return Verdict::Wrong;
+    }
+    match space {
+        None if found.written == truth.written => Verdict::Written,
+        Some(true) if found.written == truth.written => {
+            if found.approximate || truth.approximate {
+                Verdict::Approximate
+            } else {
+                Verdict::Exact
+            }
+        }
+        Some(true) if found.written == 0 && truth.allocated + truth.freed > 0 => Verdict::Space,
+        _ => Verdict::Wrong,
+    }
+}

@@ -1,0 +1,101 @@
+//! What is expected to be exact where, and the reason for each exception: the table that keeps
+//! docs/kernels.md honest. A way that works against it fails the test as one does that fails.
+
+/// What came of a way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Written, allocated and freed to the byte, in one row, credited to who asked.
+    Exact,
+    /// As exact, but flagged: written is counted by page.
+    Approximate,
+    /// Written to the byte; space is not traced here, and not claimed.
+    Written,
+    /// Allocated and freed to the byte; what was written was not seen.
+    Space,
+    /// Nothing was seen of it.
+    Missed,
+    /// Something else.
+    Wrong,
+}
+
+impl Verdict {
+    /// As the `WAY` lines have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Approximate => "approximate",
+            Self::Written => "written",
+            Self::Space => "space",
+            Self::Missed => "missed",
+            Self::Wrong => "wrong",
+        }
+    }
+}
+
+/// How much of a filesystem is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Its own functions are hooked.
+    Full,
+    /// They are, but what it charges to an inode is not known.
+    Bytes,
+    /// ext4's tracepoints.
+    Ext4,
+    /// The system calls that write, at their return.
+    SystemCalls,
+    /// vfs_write and what writev and older kernels' splice call.
+    VfsWrite,
+    /// Nothing.
+    Nothing,
+}
+
+/// The verdict that is expected, and why.
+pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &'static str) {
+    let version = version(kernel);
+    let reach = reach(version, fs, backend);
+    let asynchronous = way.starts_with("io_uring") || way.starts_with("libaio");
+    let by_call =
+        !asynchronous && !["mmap", "reflink", "fallocate", "fallocate-keep-size"].contains(&way);
+    let spliced = way.starts_with("copy_file_range") || matches!(way, "splice" | "sendfile");
+    let shares = matches!(fs, "xfs" | "btrfs") && way == "copy_file_range";
+    match reach {
+        Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
+        Reach::Full => (Verdict::Exact, "nothing stands against it"),
+        Reach::Ext4 if way == "mmap" => (Verdict::Space, "no tracepoint tells of the store"),
+        Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
+        Reach::Bytes if matches!(way, "fallocate" | "fallocate-keep-size") => {
+            (Verdict::Missed, "the layout of its inodes is not in this kernel's BTF")
+        }
+        Reach::Bytes => (Verdict::Written, "the layout of its inodes is not in this kernel's BTF"),
+        Reach::Nothing if way == "ftruncate-up" => (Verdict::Written, "nothing is to be seen"),
+        Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),
+        Reach::SystemCalls | Reach::VfsWrite if !by_call => {
+            (Verdict::Missed, "it is no system call that writes")
+        }
+        Reach::VfsWrite if shares => (Verdict::Missed, "extents are shared, nothing is written"),
+        Reach::VfsWrite if spliced && version >= (6, 5) => {
+            (Verdict::Missed, "it calls write_iter by itself since 6.5")
+        }
+        Reach::SystemCalls | Reach::VfsWrite => (Verdict::Written, "space is not traced"),
+    }
+}
+
+fn reach(version: (u32, u32), fs: &str, backend: &str) -> Reach {
+    let module = matches!(fs, "xfs" | "btrfs");
+    let on_ext4 = matches!(fs, "ext4" | "overlay");
+    match backend {
+        "fentry" if module => Reach::VfsWrite,
+        // Type information of modules came with 5.11.
+        "kprobe" if module && version < (5, 11) => Reach::Bytes,
+        "fentry" | "kprobe" => Reach::Full,
+        // iomap_dio_rw_begin came with 6.6; without it direct writes to ext4 would be lost.
+        "tracepoint" if on_ext4 && version >= (6, 6) => Reach::Ext4,
+        _ if fs == "overlay" => Reach::Nothing,
+        _ => Reach::SystemCalls,
+    }
+}
+
+fn version(kernel: &str) -> (u32, u32) {
+    let mut numbers = kernel.split('.').map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

@@ -1,0 +1,123 @@
+//! Every way to write and to free, on every filesystem: what filltop says of each is held against
+//! the truth, and one `WAY` line each tells what came of it. docs/kernels.md is made of them.
+
+mod compare;
+mod expected;
+mod hard;
+mod storm;
+
+use std::{env, path::Path};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, workload};
+
+use tracer_model::snapshot::HookState;
+
+use compare::{Place, WayTruth, compare};
+
+type Result = anyhow::Result<()>;
+
+/// Runs the ways in a directory.
+fn perform(dir: &Path) -> anyhow::Result<Vec<WayTruth>> {
+    let output = workload().arg("ways").arg(dir).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "workload failed: {said}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Is this filesystem among those that were asked for?
+fn wanted(fs: &str) -> bool {
+    env::var("FILLTOP_TEST_FS").map_or(true, |list| list.split(',').any(|name| name == fs))
+}
+
+/// All ways on a filesystem, or on an overlay on top of one.
+fn all_ways_on(fs: &str) -> Result {
+    need_tracing!();
+    if !wanted(fs) {
+        println!("SKIP all_ways_on_{fs}: not in FILLTOP_TEST_FS");
+        return Ok(());
+    }
+    let volume = TestVolume::new(if fs == "overlay" { "ext4" } else { fs }, 400)?;
+    let overlay = (fs == "overlay").then(|| Overlay::new(volume.path())).transpose()?;
+    let filltop = Filltop::start(&[])?;
+    let dir = overlay.as_ref().map_or(volume.path().to_path_buf(), Overlay::merged);
+    let truths = perform(&dir)?;
+    let measured = filltop.stop()?;
+    let place = Place {
+        fs,
+        volume: volume.path(),
+        seen: &dir,
+        host: overlay.as_ref().map_or(volume.path().to_path_buf(), Overlay::upper),
+    };
+    for hook in &measured.snapshot.backend.hooks {
+        if let HookState::Unsupported { reason } | HookState::Broken { reason } = &hook.state {
+            println!("HOOK {} {}: {reason}", hook.name, hook.how);
+        }
+    }
+    compare(&measured, &truths, &place)?;
+    nothing_lost(&measured)?;
+    let least = if fs == "btrfs" { 0.95 } else { 0.99 };
+    explained(&measured, volume.path(), least)?;
+    credited_to_who_asked(&measured, &truths, volume.path())
+}
+
+fn nothing_lost(measured: &Measured) -> Result {
+    let backend = &measured.snapshot.backend;
+    ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
+    ensure!(backend.unattributed_bytes == 0, "{} bytes unattributed", backend.unattributed_bytes);
+    Ok(())
+}
+
+/// Attributed growth accounts for what the volume lost, where space is traced.
+fn explained(measured: &Measured, mount_point: &Path, least: f64) -> Result {
+    let mount_point = mount_point.to_str().context("UTF-8")?;
+    let row = measured.snapshot.volumes.iter().find(|row| row.mount_point == mount_point);
+    let row = row.context("no row for the volume")?;
+    let (Some(allocated), Some(freed)) = (row.allocated_bytes, row.freed_bytes) else {
+        println!("EXPLAINED {} none: space is not traced", row.fs_type);
+        return Ok(());
+    };
+    let explained = row.explained.context("the volume moved")?;
+    println!(
+        "EXPLAINED {} {explained:.4} used={} allocated={allocated} freed={freed}",
+        row.fs_type, row.used_delta_bytes
+    );
+    ensure!(explained >= least, "explained is {explained}, not {least}: {row:?}");
+    Ok(())
+}
+
+/// No kernel thread and nobody else is charged for what the workload did.
+fn credited_to_who_asked(measured: &Measured, truths: &[WayTruth], volume: &Path) -> Result {
+    let volume = volume.to_str().context("UTF-8")?;
+    for writer in measured.snapshot.writers.iter().filter(|writer| writer.volume == volume) {
+        let ours = truths.iter().any(|truth| truth.pid == writer.pid);
+        let charged = writer.allocated_bytes.unwrap_or(0) + writer.freed_bytes.unwrap_or(0);
+        ensure!(ours || charged == 0, "{} ({}) is charged {charged}", writer.comm, writer.pid);
+    }
+    Ok(())
+}
+
+#[test]
+fn all_ways_on_ext4() -> Result {
+    all_ways_on("ext4")
+}
+
+#[test]
+fn all_ways_on_xfs() -> Result {
+    all_ways_on("xfs")
+}
+
+#[test]
+fn all_ways_on_btrfs() -> Result {
+    all_ways_on("btrfs")
+}
+
+#[test]
+fn all_ways_on_tmpfs() -> Result {
+    all_ways_on("tmpfs")
+}
+
+#[test]
+fn all_ways_on_overlay() -> Result {
+    all_ways_on("overlay")
+}

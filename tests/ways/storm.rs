@@ -1,0 +1,73 @@
+//! Storms: totals stay exact whatever the breakdown has room for. Smaller in virtual machines,
+//! which emulate their processor.
+
+use std::env;
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_workload, workload};
+
+use crate::Result;
+
+fn size(native: u32, emulated: u32) -> String {
+    if env::var_os("FILLTOP_IN_VM").is_some() { emulated } else { native }.to_string()
+}
+
+/// Every byte is in a row or in the rest; what has no row is said.
+fn total_is_exact(measured: &Measured, written: u64, truth: &Truth) -> Result {
+    let backend = &measured.snapshot.backend;
+    println!(
+        "STORM files={} written={written} unattributed={} lost={}",
+        truth.written.len(),
+        backend.unattributed_bytes,
+        backend.lost_events
+    );
+    let total = truth.total();
+    ensure!(
+        written + backend.unattributed_bytes == total,
+        "{written} + {} of {total} bytes",
+        backend.unattributed_bytes
+    );
+    Ok(())
+}
+
+#[test]
+fn a_hundred_thousand_files_by_one_process() -> Result {
+    need_tracing!();
+    // An inode for each 16 KiB is what mkfs makes.
+    let volume =
+        TestVolume::new("ext4", if env::var_os("FILLTOP_IN_VM").is_some() { 400 } else { 1800 })?;
+    let filltop = Filltop::start(&["--top", "1000000"])?;
+    let truth = run_workload(workload().arg("many").arg(volume.path()).args([
+        "--files",
+        &size(100_000, 10_000),
+        "--bytes",
+        "1000",
+    ]))?;
+    let measured = filltop.stop()?;
+    let writer = measured.writers_of(truth.pid).next().context("no writer")?;
+    total_is_exact(&measured, writer.written_bytes, &truth)?;
+    for (path, bytes) in truth.written.iter().take(10) {
+        ensure!(measured.path(path)?.written_bytes == *bytes);
+    }
+    Ok(())
+}
+
+#[test]
+fn ten_thousand_processes() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 400)?;
+    let filltop = Filltop::start(&["--top", "1000000"])?;
+    let truth = run_workload(workload().arg("spawn").arg(volume.path()).args([
+        "--processes",
+        &size(10_000, 500),
+        "--bytes",
+        "1000",
+    ]))?;
+    let measured = filltop.stop()?;
+    let mount_point = volume.path().to_str().context("UTF-8")?;
+    let writers: Vec<_> =
+        measured.snapshot.writers.iter().filter(|row| row.volume == mount_point).collect();
+    total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)?;
+    ensure!(writers.len() == truth.children.len(), "{} rows", writers.len());
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Ways to give space back.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{Read as _, Write as _},
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    Done, ROUND, Site, blocks, check, noise,
+    plain::{fill, filled},
+    tmpfile,
+};
+
+/// The last name, with no handle left.
+pub fn unlink(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    drop(file);
+    fs::remove_file(&site.path)?;
+    Ok(Done { freed: done.allocated, ..done })
+}
+
+/// The last handle, with no name left.
+pub fn close_deleted(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    fs::remove_file(&site.path)?;
+    drop(file);
+    Ok(Done { freed: done.allocated, ..done })
+}
+
+pub fn truncate(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    file.sync_all()?;
+    file.set_len(0)?;
+    let freed = done.allocated - blocks(&file)?;
+    Ok(Done { freed, ..done })
+}
+
+pub fn o_trunc(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    drop(file);
+    let file = OpenOptions::new().write(true).truncate(true).open(&site.path)?;
+    let freed = done.allocated - blocks(&file)?;
+    Ok(Done { freed, ..done })
+}
+
+pub fn punch_hole(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    file.sync_all()?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // All of it: part of an extent of btrfs frees nothing.
+    // SAFETY: the descriptor is open.
+    check(unsafe { i64::from(libc::fallocate(file.as_raw_fd(), mode, 0, ROUND as i64)) })?;
+    let after = blocks(&file)?;
+    drop(file);
+    let after = after.min(fs::metadata(&site.path)?.blocks() * 512);
+    Ok(Done { freed: done.allocated - after, ..done })
+}
+
+/// The file that another one is renamed over.
+pub fn rename_over(site: &Site) -> anyhow::Result<Done> {
+    let (file, done) = filled(site)?;
+    drop(file);
+    let other = site.beside("-new");
+    fs::write(&other, noise(ROUND / 2))?;
+    fs::rename(&other, &site.path)?;
+    Ok(Done { freed: done.allocated, ..done })
+}
+
+/// A process that is killed while it alone holds a file without a name.
+pub fn death_with_tmpfile(site: &Site) -> anyhow::Result<Done> {
+    // Where there are none, it is said here and not in the child.
+    drop(tmpfile(&site.dir)?);
+    let (mut reader, mut writer) = std::io::pipe()?;
+    // SAFETY: no other thread runs now, so that the child may do what it likes.
+    let pid = unsafe { check(i64::from(libc::fork()))? } as i32;
+    if pid == 0 {
+        let told = (|| -> anyhow::Result<String> {
+            let file = tmpfile(&site.dir)?;
+            let done = fill(site, &file)?;
+            let told = format!("{} {} {}\n", done.ino, done.written, done.allocated);
+            // Its end closes it, not we.
+            std::mem::forget(file);
+            Ok(told)
+        })();
+        let _ = writer.write_all(told.unwrap_or_else(|error| format!("{error:#}\n")).as_bytes());
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut told = Vec::new();
+    let mut byte = [0];
+    while reader.read(&mut byte)? == 1 && byte != *b"\n" {
+        told.extend(byte);
+    }
+    // SAFETY: our own child, not waited for yet.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        check(i64::from(libc::waitpid(pid, std::ptr::null_mut(), 0)))?;
+    }
+    let told = String::from_utf8(told)?;
+    let mut numbers = told.split(' ').map(str::parse::<u64>);
+    let mut next = || numbers.next().and_then(Result::ok).with_context(|| told.clone());
+    let (ino, written, allocated) = (next()?, next()?, next()?);
+    let done = Done { written, allocated, freed: allocated, ..Done::of(&site.dir, ino) };
+    Ok(Done { pid: pid as u32, ..done })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn ways_tell_what_a_file_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let truths = super::super::perform(dir.path(), &["write".into(), "unlink".into()]).unwrap();
+        let file = OpenOptions::new().read(true).open(dir.path().join("way-write")).unwrap();
+        assert_eq!(truths[0].written, file.metadata().unwrap().len());
+        assert_eq!(truths[0].ino, file.metadata().unwrap().ino());
+        let mut byte = [0];
+        assert_eq!(file.read_at(&mut byte, truths[0].written - 1).unwrap(), 1);
+        assert_eq!(truths[1].freed, truths[1].allocated);
+        assert!(!dir.path().join("way-unlink").exists());
+    }
+}

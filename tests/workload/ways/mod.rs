@@ -1,0 +1,272 @@
+//! Every way to write into a file and to free its space, one file each, with the truth about it.
+//!
+//! What a way allocated is `st_blocks` × 512 while its file is still open: every filesystem here
+//! counts delayed allocation in it. What closing gives back (xfs takes space in advance) is freed.
+
+mod aio;
+mod copy;
+mod free;
+mod plain;
+mod space;
+mod uring;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+/// A round amount, fit for O_DIRECT.
+pub const ROUND: usize = 1 << 20;
+/// An amount that ends within a block.
+pub const ODD: usize = ROUND + 12_345;
+
+/// What one way did.
+#[derive(Serialize, Debug)]
+pub struct WayTruth {
+    name: &'static str,
+    /// As this process names it; of a file without a name, the directory it was made in.
+    path: PathBuf,
+    ino: u64,
+    pid: u32,
+    written: u64,
+    allocated: u64,
+    freed: u64,
+    /// Counted by page, not by byte.
+    approximate: bool,
+    /// Can it be done here?
+    supported: bool,
+    /// Why not.
+    why_not: Option<String>,
+}
+
+type Way = fn(&Site) -> anyhow::Result<Done>;
+
+/// All ways, in the order in which they are performed.
+const WAYS: &[(&str, Way)] = &[
+    ("write", plain::write),
+    ("pwrite", plain::pwrite),
+    ("writev", plain::writev),
+    ("pwritev2", plain::pwritev2),
+    ("append", plain::append),
+    ("overwrite", plain::overwrite),
+    ("direct", plain::direct),
+    ("sync", plain::sync),
+    ("threads-dsync", plain::threads_dsync),
+    ("io_uring-write", uring::write),
+    ("io_uring-writev", uring::writev),
+    ("io_uring-fixed", uring::fixed),
+    ("io_uring-direct", uring::direct),
+    ("io_uring-sqpoll", uring::sqpoll),
+    ("libaio", aio::buffered),
+    ("libaio-direct", aio::direct),
+    ("mmap", space::mmap),
+    ("splice", copy::splice),
+    ("sendfile", copy::sendfile),
+    ("copy_file_range", copy::copy_file_range),
+    ("copy_file_range-across", copy::copy_file_range_across),
+    ("reflink", copy::reflink),
+    ("fallocate", space::fallocate),
+    ("fallocate-keep-size", space::fallocate_keep_size),
+    ("fallocate-zero-range", space::fallocate_zero_range),
+    ("ftruncate-up", space::ftruncate_up),
+    ("o_tmpfile", space::o_tmpfile),
+    ("unlink", free::unlink),
+    ("close-deleted", free::close_deleted),
+    ("truncate", free::truncate),
+    ("o_trunc", free::o_trunc),
+    ("punch-hole", free::punch_hole),
+    ("rename-over", free::rename_over),
+    ("death-o_tmpfile", free::death_with_tmpfile),
+];
+
+/// Where a way does its work.
+pub struct Site {
+    dir: PathBuf,
+    path: PathBuf,
+}
+
+impl Site {
+    /// Another file beside the way's own.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    /// A new file at the way's own path, for reading and writing.
+    fn create(&self, flags: i32) -> anyhow::Result<File> {
+        create(&self.path, flags)
+    }
+
+    /// The way wrote so much; its file is closed now.
+    fn done(&self, file: File, written: u64) -> anyhow::Result<Done> {
+        let meta = file.metadata()?;
+        let allocated = meta.blocks() * 512;
+        drop(file);
+        let freed = allocated.saturating_sub(fs::metadata(&self.path)?.blocks() * 512);
+        Ok(Done { allocated, freed, written, ..Done::of(&self.path, meta.ino()) })
+    }
+}
+
+/// What a way did with its file.
+struct Done {
+    path: PathBuf,
+    ino: u64,
+    pid: u32,
+    written: u64,
+    allocated: u64,
+    freed: u64,
+    approximate: bool,
+}
+
+impl Done {
+    fn of(path: &Path, ino: u64) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            ino,
+            pid: std::process::id(),
+            written: 0,
+            allocated: 0,
+            freed: 0,
+            approximate: false,
+        }
+    }
+}
+
+/// Performs all ways in `dir`, or those named, and syncs the filesystem at the end so that it has
+/// settled its own books.
+pub fn perform(dir: &Path, only: &[String]) -> anyhow::Result<Vec<WayTruth>> {
+    if let Some(unknown) = only.iter().find(|name| WAYS.iter().all(|(known, _)| known != name)) {
+        anyhow::bail!("there is no way {unknown}");
+    }
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|other| other == name);
+    let mut truths = Vec::new();
+    for (name, way) in WAYS.iter().filter(|(name, _)| wanted(name)) {
+        let site = Site { dir: dir.to_path_buf(), path: dir.join(format!("way-{name}")) };
+        truths.push(match way(&site) {
+            Ok(done) => WayTruth {
+                name,
+                path: done.path,
+                ino: done.ino,
+                pid: done.pid,
+                written: done.written,
+                allocated: done.allocated,
+                freed: done.freed,
+                approximate: done.approximate,
+                supported: true,
+                why_not: None,
+            },
+            Err(error) if is_unsupported(&error) => WayTruth {
+                name,
+                path: site.path,
+                ino: 0,
+                pid: std::process::id(),
+                written: 0,
+                allocated: 0,
+                freed: 0,
+                approximate: false,
+                supported: false,
+                why_not: Some(format!("{error:#}")),
+            },
+            Err(error) => return Err(error.context(format!("way {name}"))),
+        });
+    }
+    let dir = File::open(dir)?;
+    // SAFETY: the descriptor is open.
+    check(i64::from(unsafe { libc::syncfs(dir.as_raw_fd()) }))?;
+    Ok(truths)
+}
+
+/// Does the kernel or the filesystem say that it cannot do this at all?
+fn is_unsupported(error: &anyhow::Error) -> bool {
+    const ENOTSUPP: i32 = 524;
+    let cannot = [
+        libc::ENOSYS,
+        libc::EOPNOTSUPP,
+        libc::EINVAL,
+        libc::EXDEV,
+        libc::EISDIR,
+        libc::EPERM,
+        ENOTSUPP,
+    ];
+    error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::raw_os_error)
+        .is_some_and(|errno| cannot.contains(&errno))
+}
+
+fn create(path: &Path, flags: i32) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path)
+        .context(path.display().to_string())
+}
+
+/// A file without a name in `dir`.
+fn tmpfile(dir: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(dir);
+    Ok(file?)
+}
+
+/// `st_blocks` × 512.
+fn blocks(file: &File) -> anyhow::Result<u64> {
+    Ok(file.metadata()?.blocks() * 512)
+}
+
+/// The result of a system call that returns −1 and sets errno.
+fn check(result: i64) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// The result of a request that is errno itself when negative.
+fn completed(result: i64) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result as i32))
+}
+
+/// `len` bytes that begin at a multiple of 4,096, for O_DIRECT.
+struct Aligned {
+    room: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        let room = noise(len + 4096);
+        let start = room.as_ptr().align_offset(4096);
+        Self { room, start, len }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.room[self.start..self.start + self.len]
+    }
+}
+
+/// Bytes half of which compress, so that compression shows in what is allocated.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    (0..len)
+        .map(|n| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if n & 4096 == 0 { state as u8 } else { b'z' }
+        })
+        .collect()
+}

@@ -1,0 +1,132 @@
+//! write(2) and its family.
+
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, OpenOptionsExt as _},
+    },
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use super::{Aligned, Done, ODD, ROUND, Site, blocks, check, create, noise};
+
+pub fn write(site: &Site) -> anyhow::Result<Done> {
+    let mut file = site.create(0)?;
+    let buffer = noise(ODD);
+    let mut written = 0;
+    for part in buffer.chunks(77_777) {
+        written += file.write(part)? as u64;
+    }
+    site.done(file, written)
+}
+
+pub fn pwrite(site: &Site) -> anyhow::Result<Done> {
+    let file = site.create(0)?;
+    let written = file.write_at(&noise(ODD), 0)? as u64;
+    site.done(file, written)
+}
+
+pub fn writev(site: &Site) -> anyhow::Result<Done> {
+    let file = site.create(0)?;
+    let buffer = noise(ODD);
+    let parts = vectors(&buffer);
+    // SAFETY: the vectors describe `buffer`.
+    let result = unsafe { libc::writev(file.as_raw_fd(), parts.as_ptr(), parts.len() as i32) };
+    site.done(file, check(result as i64)?)
+}
+
+pub fn pwritev2(site: &Site) -> anyhow::Result<Done> {
+    let file = site.create(0)?;
+    let buffer = noise(ODD);
+    let parts = vectors(&buffer);
+    // SAFETY: the vectors describe `buffer`.
+    let result = unsafe {
+        let (fd, count) = (file.as_raw_fd(), parts.len() as i32);
+        libc::pwritev2(fd, parts.as_ptr(), count, 0, libc::RWF_DSYNC)
+    };
+    site.done(file, check(result as i64)?)
+}
+
+/// A buffer in two parts.
+pub fn vectors(buffer: &[u8]) -> [libc::iovec; 2] {
+    let (a, b) = buffer.split_at(buffer.len() / 3);
+    [a, b]
+        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() })
+}
+
+pub fn append(site: &Site) -> anyhow::Result<Done> {
+    let mut file = OpenOptions::new().create(true).append(true).open(&site.path)?;
+    let mut written = 0;
+    for part in noise(ODD).chunks(50_000) {
+        written += file.write(part)? as u64;
+    }
+    site.done(file, written)
+}
+
+/// The second time in place: nothing is allocated for that.
+pub fn overwrite(site: &Site) -> anyhow::Result<Done> {
+    let file = site.create(0)?;
+    let buffer = noise(ROUND);
+    let mut written = file.write_at(&buffer, 0)? as u64;
+    written += file.write_at(&buffer, 0)? as u64;
+    site.done(file, written)
+}
+
+pub fn direct(site: &Site) -> anyhow::Result<Done> {
+    let file = site.create(libc::O_DIRECT)?;
+    let written = file.write_at(&Aligned::new(ROUND), 0)? as u64;
+    site.done(file, written)
+}
+
+pub fn sync(site: &Site) -> anyhow::Result<Done> {
+    let mut file = site.create(libc::O_SYNC)?;
+    let written = file.write(&noise(ODD))? as u64;
+    site.done(file, written)
+}
+
+/// 64 threads at once, each with its own part of the file: return probes with too little room lose
+/// most of this.
+pub fn threads_dsync(site: &Site) -> anyhow::Result<Done> {
+    const THREADS: u64 = 64;
+    const WRITES: u64 = 16;
+    const EACH: u64 = 4096;
+    let file = site.create(0)?;
+    let written = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (path, written) = (&site.path, &written);
+                scope.spawn(move || -> std::io::Result<()> {
+                    let file =
+                        OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).open(path)?;
+                    let buffer = noise(EACH as usize);
+                    for n in 0..WRITES {
+                        let at = (thread * WRITES + n) * EACH;
+                        let done = file.write_at(&buffer, at)? as u64;
+                        written.fetch_add(done, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
+    })?;
+    site.done(file, written.into_inner())
+}
+
+/// A file with something in it, for ways to free.
+pub fn filled(site: &Site) -> anyhow::Result<(std::fs::File, Done)> {
+    let file = create(&site.path, 0)?;
+    let done = fill(site, &file)?;
+    Ok((file, done))
+}
+
+/// Fills an open file.
+pub fn fill(site: &Site, file: &std::fs::File) -> anyhow::Result<Done> {
+    use std::os::unix::fs::MetadataExt as _;
+    let written = file.write_at(&noise(ROUND), 0)? as u64;
+    let allocated = blocks(file)?;
+    Ok(Done { written, allocated, ..Done::of(&site.path, file.metadata()?.ino()) })
+}

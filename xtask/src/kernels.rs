@@ -1,0 +1,173 @@
+//! `cargo xtask kernels`: docs/kernels.md, made from what the tests of `ways` print.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::native;
+use crate::step::follow;
+use crate::workspace::Workspace;
+
+const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs", "overlay"];
+const TEST: &str = "ways";
+/// What the names of the tests that print `WAY` lines have in common.
+const FILTER: &str = "all_ways";
+
+/// Where the lines come from.
+#[derive(Args)]
+pub(crate) struct KernelsArgs {
+    /// Take the lines from saved output of `cargo xtask vm` and `cargo xtask test` and run nothing
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+}
+
+/// One `WAY` line.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    kernel: &'a str,
+    fs: &'a str,
+    way: &'a str,
+    backend: &'a str,
+    verdict: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// `WAY <kernel> <fs> <way> <backend> <verdict> …`; `None` for any other line.
+    fn read(line: &'a str) -> Option<Self> {
+        let mut words = line.strip_prefix("WAY ")?.split(' ');
+        let mut next = || words.next();
+        Some(Self {
+            kernel: next()?,
+            fs: next()?,
+            way: next()?,
+            backend: next()?,
+            verdict: next()?,
+        })
+    }
+}
+
+/// Runs the tests, on this kernel and on all others, or reads what they printed, and writes the
+/// table.
+pub(crate) fn write(workspace: &Workspace, filltop: &Path, arguments: &KernelsArgs) -> Result<()> {
+    let mut lines = Vec::new();
+    for file in &arguments.from {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        lines.extend(text.lines().map(str::to_owned));
+    }
+    if arguments.from.is_empty() {
+        lines.extend(native::lines_of(workspace, filltop, TEST, FILTER)?);
+        let mut machines = Command::new(std::env::current_exe()?);
+        machines.args(["vm", "--all", "--test", TEST, "--filter", FILTER]);
+        lines.extend(follow(&mut machines)?.1);
+    }
+    let table = table(lines.iter().filter_map(|line| Line::read(line)))?;
+    let path = workspace.root.join("docs/kernels.md");
+    fs::write(&path, table)?;
+    println!("{}", workspace.shown(&path));
+    Ok(())
+}
+
+/// A kernel, by which columns are ordered, its name, and the backend.
+type Column<'a> = (Vec<u32>, &'a str, &'a str);
+
+/// A kernel's place in the order of versions.
+fn version(kernel: &str) -> Vec<u32> {
+    kernel.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}
+
+fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
+    let mut cells: BTreeMap<(&str, &str, Column<'_>), &str> = BTreeMap::new();
+    let mut ways: Vec<&str> = Vec::new();
+    for line in lines {
+        if !ways.contains(&line.way) {
+            ways.push(line.way);
+        }
+        let column = (version(line.kernel), line.kernel, line.backend);
+        // A later run replaces an earlier one.
+        cells.insert((line.fs, line.way, column), line.verdict);
+    }
+    ensure!(!cells.is_empty(), "there is no WAY line in it");
+    let mut out = String::from(HEAD);
+    for fs in FILESYSTEMS {
+        let columns: BTreeSet<_> =
+            cells.keys().filter(|(of, _, _)| of == fs).map(|(_, _, column)| column).collect();
+        if columns.is_empty() {
+            continue;
+        }
+        writeln!(out, "\n## {fs}\n")?;
+        let heads = columns.iter().map(|(_, kernel, backend)| format!("{kernel} {backend}"));
+        writeln!(out, "| way | {} |", heads.collect::<Vec<_>>().join(" | "))?;
+        writeln!(out, "|---|{}", "---|".repeat(columns.len()))?;
+        for way in &ways {
+            let row: Vec<&str> = columns
+                .iter()
+                .map(|column| cells.get(&(*fs, *way, (*column).clone())).map_or("", |v| shown(v)))
+                .collect();
+            if row.iter().any(|cell| !cell.is_empty()) {
+                writeln!(out, "| {way} | {} |", row.join(" | "))?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn shown(verdict: &str) -> &str {
+    match verdict {
+        "written" => "bytes",
+        "missed" => "**missed**",
+        "wrong" => "**wrong**",
+        "unsupported" => "n/a",
+        other => other,
+    }
+}
+
+const HEAD: &str = "\
+# What is counted where
+
+Made by `cargo xtask kernels`, which performs every way to write and to free (the tests of `ways`)
+on this machine's kernel and on those of the virtual machines, and compares filltop's figures with
+the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
+exception, and the tests fail when a cell here is not as it says.
+
+A column is a kernel and the one backend that was forced there. Without force, each hook takes the
+best that it can get: fentry where it can, kprobe for functions of modules (xfs, btrfs).
+
+| word | meaning |
+|---|---|
+| exact | written, allocated and freed bytes equal the truth, in one row, credited to who asked |
+| approximate | so they do, but stores through a mapping are counted by page |
+| bytes | written bytes are exact; space is not traced and shown as unknown |
+| space | allocated and freed bytes are exact; what was written is not seen |
+| **missed** | nothing of it is seen |
+| **wrong** | something else is shown |
+| n/a | this kernel or filesystem cannot do it |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_cells() {
+        let text = "WAY 6.1 ext4 write fentry exact written=1/1 allocated=1/1 freed=0/0\n\
+                    noise\n\
+                    WAY 6.12 ext4 write fentry missed written=0/1\n\
+                    WAY 6.1 ext4 mmap fentry approximate written=1/1\n\
+                    WAY 6.1 xfs reflink kprobe unsupported (Operation not supported)\n";
+        let table = table(text.lines().filter_map(Line::read)).unwrap();
+        assert!(table.contains("| way | 6.1 fentry | 6.12 fentry |\n"), "{table}");
+        assert!(table.contains("| write | exact | **missed** |\n"), "{table}");
+        assert!(table.contains("| mmap | approximate |  |\n"), "{table}");
+        assert!(table.contains("## xfs\n\n| way | 6.1 kprobe |\n|---|---|\n| reflink | n/a |\n"));
+    }
+
+    #[test]
+    fn no_lines_are_no_table() {
+        assert!(table(["test x ... ok"].into_iter().filter_map(Line::read)).is_err());
+    }
+}
