@@ -312,8 +312,10 @@ fn what_was_recorded_is_shown_again() -> Result {
     let snapshots: Vec<Snapshot> =
         lines.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
     ensure!((3..=6).contains(&snapshots.len()), "{}", snapshots.len());
-    ensure!(snapshots.iter().all(|one| one.writers.iter().any(|writer| writer.pid == pid)));
-    let output = Command::new(filltop()).args(["replay", name, "--at", "-1s"]).output()?;
+    // The last window, which the end cuts short, may be too short for a write.
+    let mut whole = snapshots.iter().filter(|one| one.interval_s >= 0.5);
+    ensure!(whole.all(|one| one.writers.iter().any(|writer| writer.pid == pid)));
+    let output = Command::new(filltop()).args(["replay", name, "--at", "-500ms"]).output()?;
     ensure!(String::from_utf8(output.stdout)?.contains(&pid.to_string()));
     drop(writer);
     let mut terminal = Terminal::start(screen(&["top", "--replay", name]), 80, 24)?;
