@@ -11,11 +11,9 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, interval, sleep_until},
 };
 use tracer_model::{
-    sanitize::Charset,
     snapshot::{Snapshot, WriteBackend},
     units::Units,
 };
@@ -26,7 +24,8 @@ use crate::{
     outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
-    tui,
+    record_cmd::{RecordArgs, ReplayArgs, record, replay},
+    top_cmd::{TopArgs, top},
 };
 
 /// top for what is filling your disk
@@ -57,13 +56,17 @@ enum Command {
     Held(HeldArgs),
     /// When will it be full? Replay a volume's recorded history
     Forecast(forecast_cmd::ForecastArgs),
+    /// Flight recorder: write Snapshots to a bounded file until stopped
+    Record(RecordArgs),
+    /// Look back into a recording
+    Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
 }
 
 /// How to trace.
 #[derive(Debug, Clone, Args)]
-struct TraceArgs {
+pub(crate) struct TraceArgs {
     /// Use only this kind of probe
     #[arg(long, value_enum)]
     backend: Option<BackendArg>,
@@ -72,7 +75,7 @@ struct TraceArgs {
     hooks: Vec<String>,
     /// Say what the tracer does, on stderr; twice for the kernel side, too
     #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
+    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -83,24 +86,6 @@ enum BackendArg {
     Kprobe,
     /// Static tracepoints
     Tracepoint,
-}
-
-#[derive(Debug, Clone, Args)]
-struct TopArgs {
-    /// Only the volumes that hold these paths
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Seconds between two screens
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
-    interval: Duration,
-    /// Only ASCII characters (also where the locale is not UTF-8)
-    #[arg(long)]
-    ascii: bool,
-    /// Powers of 1000 instead of 1024
-    #[arg(long)]
-    si: bool,
-    #[command(flatten)]
-    trace: TraceArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -157,12 +142,15 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
-        Command::Top(_) | Command::Held(_) | Command::Forecast(_) => 0,
+        Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
+        Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
     let result = match command {
         Command::Top(args) => block_on(top(args)),
+        Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
+        Command::Replay(args) => replay(&args).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(args) => block_on(snapshot(args)),
         Command::Held(args) => print_held(&args),
         Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
@@ -200,12 +188,12 @@ fn start_log(verbose: u8) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(io::stderr().is_terminal() && terminal::color(environment))
         .init();
 }
 
 impl TraceArgs {
-    fn options(&self) -> TracerOptions {
+    pub(crate) fn options(&self) -> TracerOptions {
         TracerOptions {
             backend: self.backend.map(|backend| match backend {
                 BackendArg::Fentry => WriteBackend::Fentry,
@@ -218,56 +206,8 @@ impl TraceArgs {
     }
 }
 
-fn units(si: bool) -> Units {
+pub(crate) fn units(si: bool) -> Units {
     if si { Units::Si } else { Units::Iec }
-}
-
-async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
-    if !io::stdout().is_terminal() {
-        return Err(anyhow!(
-            "the live screen needs a terminal: use `filltop snapshot` in pipes and scripts"
-        ));
-    }
-    let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut pipeline = Pipeline::start(&args.trace.options())?;
-    let (sender, receiver) = watch::channel(None);
-    let env = |name: &str| std::env::var(name).ok();
-    let charset = if args.ascii { Charset::Ascii } else { terminal::charset(env) };
-    let state = tui::UiState {
-        units: units(args.si),
-        charset,
-        theme: terminal::theme(env),
-        ..tui::UiState::default()
-    };
-    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
-    let options = tui::Options { state, interval: Some(every), ..tui::Options::default() };
-    let screen = tui::run(receiver, options);
-    let tracing = async {
-        let mut poll = interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first numbers come soon, the next ones at the interval.
-        let mut due = Instant::now() + POLL_INTERVAL * 2;
-        loop {
-            poll.tick().await;
-            pipeline.poll();
-            // `+` and `-` on the screen: a shorter interval does not wait for the longer one's end.
-            let every = Duration::from_secs_f64(*wanted.borrow());
-            due = due.min(Instant::now() + every);
-            if Instant::now() >= due {
-                due = Instant::now() + every;
-                let mut snapshot = pipeline.snapshot(false)?;
-                if !only.is_empty() {
-                    narrow(std::sync::Arc::make_mut(&mut snapshot), &only);
-                }
-                sender.send_replace(Some(snapshot));
-            }
-        }
-    };
-    tokio::select! {
-        result = screen => result?,
-        result = tracing => { let never: anyhow::Result<std::convert::Infallible> = result; never?; }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
@@ -341,7 +281,11 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn text_options(si: bool) -> text::TextOptions {
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+pub(crate) fn text_options(si: bool) -> text::TextOptions {
     let width = rustix::termios::tcgetwinsize(io::stdout())
         .ok()
         .map(|size| usize::from(size.ws_col))
@@ -350,13 +294,14 @@ fn text_options(si: bool) -> text::TextOptions {
     text::TextOptions {
         width,
         units: units(si),
-        color: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        color: io::stdout().is_terminal() && terminal::color(environment),
+        charset: terminal::charset(environment),
         ..text::TextOptions::default()
     }
 }
 
 /// The mount point of the volume that holds a path, as the Snapshot names it.
-fn mount_of(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
         .with_context(|| format!("cannot look at {}", path.display()))?;
@@ -371,7 +316,7 @@ fn mount_of(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Leaves only these volumes.
-fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
+pub(crate) fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
     snapshot.volumes.retain(|row| mounts.contains(&row.mount_point));
     snapshot.writers.retain(|row| mounts.contains(&row.volume));
     snapshot.dirs.retain(|row| mounts.contains(&row.volume));
@@ -383,20 +328,20 @@ fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
 }
 
 /// SIGINT and SIGTERM.
-struct StopSignals {
+pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl StopSignals {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -405,7 +350,7 @@ impl StopSignals {
 }
 
 /// `500ms`, `5s`, `2m`, `1h`, or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds_per_unit = match unit {

@@ -24,6 +24,13 @@ pub fn boottime_s() -> f64 {
     boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
 }
 
+/// Processor time of this process, all threads, user and kernel, seconds.
+#[must_use]
+pub fn own_cpu_s() -> f64 {
+    let cpu = clock_gettime(ClockId::ProcessCPUTime);
+    cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9
+}
+
 /// Length of a jiffy, milliseconds: the resolution of the coarse clock, which ticks with them.
 #[must_use]
 pub fn jiffy_ms() -> f64 {

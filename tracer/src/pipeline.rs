@@ -26,6 +26,7 @@ use crate::{
     forecasts::Forecasts,
     held::{self, HeldFiles},
     open_files,
+    overhead::Overhead,
     probes::{Tracer, TracerOptions, hooks, preflight},
     residents, rollup,
     snapshot::{self, Context, VolumeState, Window},
@@ -49,6 +50,8 @@ pub struct Pipeline {
     volumes: Vec<MountedVolume>,
     window: Window,
     window_start: Instant,
+    cpu_at_start: f64,
+    overhead: Overhead,
     /// By device, at the start of the window and at the last look.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
@@ -83,6 +86,8 @@ impl Pipeline {
             volumes: Vec::new(),
             window: Window::default(),
             window_start: clock::instant(),
+            cpu_at_start: clock::own_cpu_s(),
+            overhead: Overhead::default(),
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
             forecasts: Forecasts::default(),
@@ -114,6 +119,7 @@ impl Pipeline {
         });
         self.groups.settle(&mut self.names, &mut self.views, &self.volumes);
         self.tracer.flush_log();
+        self.overhead.tick(clock::instant(), &self.tracer);
     }
 
     /// Adds what was counted since the last look to the window. Blocks for some 20 ms.
@@ -192,8 +198,9 @@ impl Pipeline {
                     blind_spots,
                     lost_events: self.lost_total,
                     unattributed_bytes: 0,
-                    overhead_ns_per_write: None,
-                    own_cpu: None,
+                    overhead_ns_per_write: self.overhead.ns_per_write(),
+                    own_cpu: (interval_s > 0.0)
+                        .then(|| (clock::own_cpu_s() - self.cpu_at_start) / interval_s),
                 },
                 volumes,
                 held: self.held.files.clone(),
@@ -221,6 +228,7 @@ impl Pipeline {
     fn begin_window(&mut self) {
         self.window = Window::default();
         self.window_start = clock::instant();
+        self.cpu_at_start = clock::own_cpu_s();
         self.space_at_start = self.space_now.clone();
         for dropped in self.names.next_window() {
             self.collector.forget_name(&dropped);

@@ -274,13 +274,15 @@ fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volu
         })
         .collect();
     rows.sort_by(|a, b| {
-        // Full first, then what will be full soonest, what grows fastest, what has least left.
+        // Full first, then what will be full soonest, what grows fastest, what has least left. What
+        // shrinks is at rest: it may be the fullest of all.
+        let growth = |v: &Volume| v.growth_bytes_per_s.max(0.0);
         let eta = |v: &Volume| v.eta_s.unwrap_or(f64::INFINITY);
         let left = |v: &Volume| v.avail_bytes as f64 / v.total_bytes.max(1) as f64;
         b.full
             .cmp(&a.full)
             .then_with(|| eta(a).total_cmp(&eta(b)))
-            .then_with(|| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+            .then_with(|| growth(b).total_cmp(&growth(a)))
             .then_with(|| left(a).total_cmp(&left(b)))
             .then_with(|| a.mount_point.cmp(&b.mount_point))
     });
@@ -345,7 +347,7 @@ fn writer_rows(
             files: sum.files.len() as u64,
             errors: sum.errors,
             fsync: waited.fsync,
-            parents: vec![],
+            parents: context.processes.parents(proc),
         };
         rows.push((row, waited.waiting_ms));
     }

@@ -40,6 +40,8 @@ enum Task {
     },
     /// Run all tests: unit tests, end to end on this kernel, end to end in a virtual machine
     Test(TestArgs),
+    /// Take the pictures in docs/pictures from the real screen under a real load (root)
+    Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
     Vm(vm::VmArgs),
     /// Perform every way to write on all kernels and write docs/kernels.md
@@ -76,6 +78,10 @@ fn run() -> Result<ExitCode> {
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
+        Task::Pictures => {
+            build::build(&workspace)?;
+            native::pictures(&workspace).map(|()| ExitCode::SUCCESS)
+        }
         Task::Kernels(arguments) => {
             let filltop = build::build(&workspace)?;
             kernels::write(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)

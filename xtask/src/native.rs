@@ -45,6 +45,27 @@ pub(crate) fn run(binary: &Path, arguments: &[OsString]) -> Result<()> {
     Err(command.exec().into())
 }
 
+/// Takes the pictures of the screen, in a mount namespace of their own.
+pub(crate) fn pictures(workspace: &Workspace) -> Result<()> {
+    let mut build = workspace.cargo();
+    build.args(["build", "--package=tracer", "--example=pictures"]);
+    if !build.status()?.success() {
+        bail!("the example `pictures` does not build");
+    }
+    let into = workspace.root.join("docs/pictures");
+    std::fs::create_dir_all(&into)?;
+    let mut command = as_root(Path::new("/usr/bin/unshare"))?;
+    command
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(workspace.target.join("debug/examples/pictures"))
+        .arg(into)
+        .arg(workspace.target.join("pictures.img"));
+    if !command.status()?.success() {
+        bail!("no pictures were taken");
+    }
+    Ok(())
+}
+
 /// Unit tests of every package that is built for people's machines.
 pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
     let mut tally = Tally::default();

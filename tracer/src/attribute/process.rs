@@ -4,7 +4,7 @@
 use std::{collections::HashMap, fs, os::unix::ffi::OsStrExt as _};
 
 use tracer_common::{FileKey, ProcKey, ProcRecord, records::CMDLINE_ROOM};
-use tracer_model::sanitize;
+use tracer_model::{sanitize, snapshot::Parent};
 
 /// Ended processes are remembered this many windows, and no more than this many of them.
 const MAX_ENDED: usize = 16_384;
@@ -12,6 +12,13 @@ const MAX_ENDED: usize = 16_384;
 const MAX_CMDLINE: usize = 4_096;
 /// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
 pub const NS_PER_TICK: u64 = 10_000_000;
+
+/// Name of a process that was gone before anybody could ask.
+const UNKNOWN: &str = "?";
+/// Longest chain of parents that is followed.
+const MAX_PARENTS: usize = 16;
+/// Chains of parents that no writer asked for in this many windows are forgotten.
+const UNUSED_WINDOWS: u64 = 120;
 
 /// A process that wrote.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +46,14 @@ pub struct Process {
 #[derive(Default)]
 pub struct Processes {
     known: HashMap<ProcKey, Process>,
+    /// A process and all above it, by that process: workers that come and go share theirs.
+    chains: HashMap<ProcKey, Chain>,
     window: u64,
+}
+
+struct Chain {
+    parents: Vec<Parent>,
+    used_in: u64,
 }
 
 impl Processes {
@@ -65,7 +79,41 @@ impl Processes {
                 process.cmdline = whole;
             }
         }
+        let parent = process.parent;
         self.known.insert(record.proc, process);
+        // While they live: a shell that ran one command is gone a moment later.
+        if let Some(parent) = parent {
+            self.chain(&parent);
+        }
+    }
+
+    /// Who forked it, who forked that one and so on, without PID 1; as far as is known.
+    pub fn parents(&mut self, proc: &ProcKey) -> Vec<Parent> {
+        let parent = self.get(proc).parent;
+        parent.map_or_else(Vec::new, |parent| self.chain(&parent).to_vec())
+    }
+
+    fn chain(&mut self, first: &ProcKey) -> &[Parent] {
+        let known = &self.known;
+        let chain = self.chains.entry(*first).or_insert_with(|| {
+            let mut parents = Vec::new();
+            let mut next = Some(*first);
+            while let Some(proc) = next.take().filter(|proc| proc.tgid > 1) {
+                let process = match known.get(&proc) {
+                    Some(process) => process.clone(),
+                    None => from_proc(&proc),
+                };
+                let known = !process.comm.is_empty() && process.comm != UNKNOWN;
+                if !known || parents.len() == MAX_PARENTS {
+                    break;
+                }
+                next = process.parent;
+                parents.push(Parent { pid: proc.tgid, comm: process.comm });
+            }
+            Chain { parents, used_in: 0 }
+        });
+        chain.used_in = self.window;
+        &chain.parents
     }
 
     /// The process has ended.
@@ -91,6 +139,8 @@ impl Processes {
     /// A new window begins: those that ended longest ago are forgotten when they are many.
     pub fn next_window(&mut self) {
         self.window += 1;
+        let oldest = self.window.saturating_sub(UNUSED_WINDOWS);
+        self.chains.retain(|_, chain| chain.used_in >= oldest);
         let ended = self.known.values().filter(|process| process.ended).count();
         if ended > MAX_ENDED {
             let mut windows: Vec<u64> =
@@ -109,12 +159,23 @@ pub fn is_same(proc: &ProcKey) -> bool {
     start_ticks(proc.tgid) == Some(proc.start_ns / NS_PER_TICK)
 }
 
-/// Field 22 of /proc/PID/stat: start time in ticks since boot.
+/// Start time in ticks since boot.
 fn start_ticks(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// The parent that a process has now: the one that forked it, or whoever took it over.
+fn parent_of(pid: u32) -> Option<ProcKey> {
+    let tgid = u32::try_from(stat_field(pid, 4)?).ok().filter(|tgid| *tgid > 0)?;
+    Some(ProcKey { start_ns: start_ticks(tgid)? * NS_PER_TICK, tgid, pad: 0 })
+}
+
+/// A number of /proc/PID/stat, by proc(5)'s count of fields, from the fourth on.
+fn stat_field(pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and parentheses: count from the last one.
+    // The name may hold spaces and parentheses: count from the last one, which ends field 2.
     let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
-    std::str::from_utf8(after).ok()?.split(' ').nth(19)?.parse().ok()
+    std::str::from_utf8(after).ok()?.split(' ').nth(field - 3)?.parse().ok()
 }
 
 fn from_proc(proc: &ProcKey) -> Process {
@@ -127,13 +188,14 @@ fn from_proc(proc: &ProcKey) -> Process {
             .map(|path| sanitize::lossless(path.as_os_str().as_bytes())),
         cmdline: proc_cmdline(pid),
         uid: proc_uid(pid).unwrap_or(0),
+        parent: parent_of(pid),
         ..Process::default()
     };
     // Looked at last: what was read above belongs to this process or to none.
     if is_same(proc) {
         process
     } else {
-        Process { comm: "?".to_owned(), ended: true, ..Process::default() }
+        Process { comm: UNKNOWN.to_owned(), ended: true, ..Process::default() }
     }
 }
 
@@ -186,6 +248,20 @@ mod tests {
         assert!(processes.get(&own).cmdline.is_some());
         assert!(processes.get(&earlier).ended);
         assert_eq!(processes.get(&earlier).cmdline, None);
+    }
+
+    #[test]
+    fn parents_are_followed_up_to_the_first_process() {
+        let mut processes = Processes::default();
+        let parents = processes.parents(&own());
+        // The test runner may be PID 1's child, but not in a container's shell or under cargo.
+        let parent = std::os::unix::process::parent_id();
+        assert_eq!(parents.first().map(|first| first.pid), (parent > 1).then_some(parent));
+        assert!(parents.iter().all(|parent| parent.pid > 1 && !parent.comm.is_empty()));
+        for _ in 0..=UNUSED_WINDOWS {
+            processes.next_window();
+        }
+        assert!(processes.chains.is_empty());
     }
 
     #[test]

@@ -155,6 +155,19 @@ impl Tracer {
         recursion + self.ladder.missed_returns()
     }
 
+    /// Run-time statistics of all loaded programs, by name.
+    #[must_use]
+    pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
+        use std::os::fd::AsFd as _;
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| {
+                let time = sys::run_time(program.fd().ok()?.as_fd()).ok()?;
+                Some((name.to_owned(), time))
+            })
+            .collect()
+    }
+
     /// Hands waiting kernel-side log lines to `tracing`.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {

@@ -115,11 +115,7 @@ pub fn delete_key<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     }
 }
 
-/// Times that the kernel skipped a program because it already ran on that CPU (5.12; else 0).
-///
-/// # Errors
-/// What the kernel says.
-pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: a struct of plain integers.
     let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let mut attr = zeroed_attr();
@@ -127,7 +123,34 @@ pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     attr.info.info_len = size_of::<bpf_prog_info>() as u32;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.recursion_misses)
+    Ok(info)
+}
+
+/// Times that the kernel skipped a program because it already ran on that CPU (5.12; else 0).
+///
+/// # Errors
+/// What the kernel says.
+pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(program_info(program)?.recursion_misses)
+}
+
+/// How long and how often a program ran while run-time statistics were on
+/// (`aya::sys::enable_stats`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RunTime {
+    /// Nanoseconds, the kernel's own clock reading around each run included.
+    pub ns: u64,
+    /// Runs.
+    pub runs: u64,
+}
+
+/// A program's share of the run-time statistics, since it was loaded.
+///
+/// # Errors
+/// What the kernel says.
+pub fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
+    let info = program_info(program)?;
+    Ok(RunTime { ns: info.run_time_ns, runs: info.run_cnt })
 }
 
 /// Attaches a loaded kprobe program to an event that was made in tracefs. It is detached when the

@@ -66,6 +66,8 @@ pub struct Target {
     pub cmdline: Option<String>,
     /// Kind and name of its group.
     pub group: Option<(String, String)>,
+    /// Path of its cgroup, as /proc/PID/cgroup has it.
+    pub cgroup: Option<String>,
     /// Did it run at the end of the window?
     pub alive: bool,
     /// Processes that it stands for.
@@ -107,6 +109,7 @@ impl Target {
             comm: writer.comm.clone(),
             cmdline: writer.cmdline.clone(),
             group: writer.group.as_ref().map(|group| (group.kind.clone(), group.name.clone())),
+            cgroup: writer.group.as_ref().and_then(|group| group.cgroup.clone()),
             alive: writer.alive,
             processes: 1,
             growth_bytes_per_s: writer.growth_bytes_per_s,
@@ -121,6 +124,7 @@ impl Target {
             comm: group.name.clone(),
             cmdline: None,
             group: Some((group.kind.clone(), group.name.clone())),
+            cgroup: group.cgroup.clone(),
             alive: group.alive > 0,
             processes: group.members.len(),
             growth_bytes_per_s: group.growth_bytes_per_s,
@@ -137,6 +141,7 @@ impl Target {
                 comm: comm.to_owned(),
                 cmdline: None,
                 group: None,
+                cgroup: None,
                 alive: true,
                 processes: 1,
                 growth_bytes_per_s: 0.0,
@@ -150,6 +155,10 @@ impl Target {
         match (&self.pid, &self.group, how) {
             (Some(pid), _, How::Freeze | How::Throttle | How::Term | How::Kill | How::Resume) => {
                 pid.to_string()
+            }
+            // A cgroup that is no unit or container is known by its path alone.
+            (_, Some((kind, name)), _) if kind == "cgroup" => {
+                shell_word(self.cgroup.as_ref().unwrap_or(name))
             }
             (_, Some((_, name)), _) => shell_word(name),
             (Some(pid), None, _) => pid.to_string(),
@@ -260,6 +269,13 @@ mod tests {
         assert_eq!(minio().command(How::Unit), "filltop stop minio.service --how unit");
         assert_eq!(minio().command(How::Resume), "filltop resume 2114");
         assert_eq!(shell_word("a b'c"), r"'a b'\''c'");
+        let jail = Target {
+            pid: None,
+            group: Some(("cgroup".to_owned(), "jail".to_owned())),
+            cgroup: Some("/web/jail".to_owned()),
+            ..minio()
+        };
+        assert_eq!(jail.command(How::Freeze), "filltop stop /web/jail --how freeze");
     }
 
     #[test]

@@ -49,15 +49,15 @@ impl App {
         }
     }
 
-    /// A recording, opened at its end; left and right go through it.
+    /// For a recording, opened at its end; left and right go through it.
     #[must_use]
-    pub fn replay(state: UiState, limits: Limits, recorded: Vec<Arc<Snapshot>>) -> Self {
-        let mut app = Self { replay: true, ..Self::new(state, limits) };
-        for snapshot in recorded {
-            app.record(snapshot);
-        }
-        app.refresh();
-        app
+    pub fn replay(state: UiState, limits: Limits) -> Self {
+        Self { replay: true, ..Self::new(state, limits) }
+    }
+
+    /// The next Snapshot of a recording; shown from the next [`resize`](App::resize) or key on.
+    pub fn see_recorded(&mut self, snapshot: Arc<Snapshot>) {
+        self.record(snapshot);
     }
 
     /// What is on the screen.

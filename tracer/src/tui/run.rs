@@ -54,12 +54,16 @@ pub async fn run(
     run_app(app, snapshots, options).await
 }
 
-/// Shows a recording, opened at its end.
+/// Shows a recording, opened at its end; `load` gives it to the app.
 ///
 /// # Errors
-/// As [`run`].
-pub async fn run_replay(recorded: Vec<Arc<Snapshot>>, options: Options) -> anyhow::Result<()> {
-    let app = App::replay(start_state(&options), options.limits, recorded);
+/// As [`run`], and what `load` says, before the terminal is touched.
+pub async fn run_replay(
+    load: impl FnOnce(&mut App) -> anyhow::Result<()>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let mut app = App::replay(start_state(&options), options.limits);
+    load(&mut app)?;
     // Nothing follows, and the sender lives as long as the screen does.
     let (_sender, snapshots) = watch::channel(None);
     run_app(app, snapshots, options).await

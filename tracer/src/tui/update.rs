@@ -166,7 +166,7 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
         }
         Command::Detail => {
             // From now on this row is meant, wherever it moves.
-            state.touched = true;
+            state.touched |= !state.rows.rows.is_empty();
             state.overlay = Overlay::Detail(0);
         }
         Command::Back => return back(state),
@@ -238,6 +238,9 @@ fn move_by(state: &mut UiState, by: i32) {
 
 /// `settle` finds the last row for an index beyond it.
 fn select(state: &mut UiState, index: usize) {
+    if state.rows.rows.is_empty() {
+        return;
+    }
     state.cursor = index.min(state.rows.rows.len().saturating_sub(1));
     state.selected = None;
     state.touched = true;
@@ -327,7 +330,14 @@ impl UiState {
     #[must_use]
     pub fn settle(mut self, snapshot: &Snapshot) -> Self {
         self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
-        self.focus = self.resolve_volume();
+        let focus = self.resolve_volume(snapshot);
+        if focus != self.focus && self.volume == VolumeChoice::Endangered {
+            // What was selected there is not meant here.
+            self.touched = false;
+            self.selected = None;
+            self.missing = false;
+        }
+        self.focus = focus;
         if !self.rows.fits(snapshot, &self) {
             self.rows = Arc::new(Rows::build(snapshot, &self));
         }
@@ -379,14 +389,31 @@ impl UiState {
         self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
     }
 
-    fn resolve_volume(&self) -> String {
+    fn resolve_volume(&self, snapshot: &Snapshot) -> String {
         let has = |mount: &String| self.mounts.contains(mount);
         match &self.volume {
             VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
             // Somebody is at work there: the table is not pulled from under the cursor.
-            VolumeChoice::Endangered if self.touched && has(&self.focus) => self.focus.clone(),
+            VolumeChoice::Endangered
+                if self.touched && has(&self.focus) && !self.yields(snapshot) =>
+            {
+                self.focus.clone()
+            }
             VolumeChoice::All if has(&self.focus) => self.focus.clone(),
             _ => self.mounts.first().cloned().unwrap_or_default(),
         }
+    }
+
+    /// Does the volume that somebody is at work on give way to the one in most danger? When the
+    /// selected row rests, nothing is open, and only the other one fills.
+    fn yields(&self, snapshot: &Snapshot) -> bool {
+        let fills = |mount: &str| {
+            let found = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
+            found.is_some_and(|volume| volume.full || volume.eta_s.is_some())
+        };
+        self.missing
+            && self.overlay == Overlay::None
+            && !fills(&self.focus)
+            && self.mounts.first().is_some_and(|first| fills(first))
     }
 }

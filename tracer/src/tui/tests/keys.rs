@@ -164,6 +164,46 @@ fn the_most_endangered_volume_is_followed_until_somebody_works() {
 }
 
 #[test]
+fn a_volume_at_rest_gives_way_to_one_that_fills() {
+    let mut app = App::new(UiState::default(), Limits::default());
+    let quiet = |second| {
+        let mut quiet = fixtures::busy();
+        quiet.taken_at = jiff::Timestamp::from_second(fixtures::NOW + second).unwrap();
+        quiet.volumes.swap(0, 1);
+        for volume in &mut quiet.volumes {
+            (volume.full, volume.eta_s) = (false, None);
+        }
+        quiet
+    };
+    let mut empty = quiet(0);
+    empty.writers.clear();
+    app.see(Arc::new(empty));
+    assert_eq!(app.state().focus, "/");
+    press(&mut app, "jjk");
+    assert!(!app.state().touched, "there is nothing to select");
+    // Somebody selects a row of the quiet volume, which then rests.
+    app.see(Arc::new(quiet(1)));
+    press(&mut app, "j");
+    assert!(app.state().touched);
+    let fills = |second, rests: bool| {
+        let mut fills = fixtures::busy();
+        fills.taken_at = jiff::Timestamp::from_second(fixtures::NOW + second).unwrap();
+        fills.volumes[1].eta_s = None;
+        fills.writers.retain(|writer| !rests || writer.volume != "/");
+        Arc::new(fills)
+    };
+    app.see(fills(2, false));
+    assert_eq!(app.state().focus, "/", "the row is still there");
+    press(&mut app, "x");
+    app.see(fills(3, true));
+    assert_eq!(app.state().focus, "/", "a menu is open");
+    app.press(Key::Esc);
+    app.see(fills(4, true));
+    assert_eq!(app.state().focus, "/srv/store");
+    assert!(!app.state().missing && !app.state().touched);
+}
+
+#[test]
 fn volumes() {
     let mut app = app();
     press(&mut app, "]");

@@ -205,6 +205,45 @@ fn a_resize_is_followed() {
     assert!(after.ends_with("\x1b[?1049l"), "{sent:?}");
 }
 
+/// Set for the process that is to panic.
+const PANIC: &str = "FILLTOP_TEST_PANIC";
+
+/// The test binary once more, on a terminal of its own: it takes the terminal over, and panics.
+#[test]
+fn a_panic_gives_the_terminal_back_and_is_readable() {
+    if std::env::var_os(PANIC).is_some() {
+        let mut tty = Tty::stdout(true).unwrap();
+        tty.send(b"our screen".to_vec()).unwrap();
+        assert!(tty.pipe.drain(Duration::from_secs(1)));
+        panic!("as a test");
+    }
+    let (master, slave) = pty(80, 24);
+    let before = tcgetattr(&slave).unwrap();
+    let reader = std::thread::spawn(move || {
+        let (mut master, mut all, mut buffer) = (File::from(master), vec![], [0; 4096]);
+        while let Ok(n @ 1..) = master.read(&mut buffer) {
+            all.extend_from_slice(&buffer[..n]);
+        }
+        all
+    });
+    let name = "tui::tests::pty::a_panic_gives_the_terminal_back_and_is_readable";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(PANIC, "1")
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(tcgetattr(&slave).unwrap().local_modes, before.local_modes);
+    drop(slave);
+    let sent = String::from_utf8(reader.join().unwrap()).unwrap();
+    let (screen, after) = sent.split_once("\x1b[?1049l").unwrap();
+    assert!(screen.contains("our screen") && screen.contains("\x1b[?1006l"), "{sent:?}");
+    assert!(after.contains("as a test"), "the message is on the shell's screen: {sent:?}");
+}
+
 /// As much of a terminal as [`Ansi`] makes use of.
 struct Emulator {
     size: Size,

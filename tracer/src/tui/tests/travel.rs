@@ -65,7 +65,9 @@ fn back_and_forward() {
 
 #[test]
 fn a_recording_is_opened_at_its_end() {
-    let app = App::replay(UiState::default(), Limits::default(), (0..5).map(nth).collect());
+    let mut app = App::replay(UiState::default(), Limits::default());
+    (0..5).map(nth).for_each(|snapshot| app.see_recorded(snapshot));
+    app.resize(Size::new(80, 24));
     assert_eq!(shown_at(&app), 20);
     assert!(text(&screen(&app)).contains("REPLAY 03:12:27Z"));
 }

@@ -1,0 +1,96 @@
+//! `cargo xtask pictures`: the screen as it is under a real load, as SVG.
+//!
+//! Runs as root in a mount namespace of its own, in which it mounts an empty filesystem on /srv for
+//! real programs to fill. Arguments: the directory for the pictures, and a path for the image.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use anyhow::{Context as _, ensure};
+use ratatui::layout::Size;
+use tracer::pipeline::{POLL_INTERVAL, Pipeline};
+use tracer::probes::TracerOptions;
+use tracer::tui::history::Limits;
+use tracer::tui::keys::Key;
+use tracer::tui::{App, UiState, render_svg};
+
+/// How long the screen has watched when the pictures are taken.
+const WATCHED: Duration = Duration::from_secs(25);
+
+/// Programs that write, in the order in which they are started.
+const LOAD: [&str; 3] = [
+    "mkdir -p /srv/backup && exec tar -cf /srv/backup/share.tar -C / usr/share usr/lib usr/share usr/lib",
+    "mkdir -p /srv/dump && head -c 1G /dev/urandom | exec gzip -1 > /srv/dump/orders.sql.gz",
+    "mkdir -p /srv/log && while sleep 0.02; do echo 'GET / HTTP/1.1 200' >> /srv/log/access.log; done",
+];
+
+/// File name, size and the keys that lead there.
+const PICTURES: [(&str, u16, u16, &[Key]); 2] =
+    [("writers", 100, 24, &[]), ("act", 80, 24, &[Key::Char('x')])];
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = env::args_os().skip(1);
+    let into = arguments.next().context("into which directory?")?;
+    let image = arguments.next().context("where may the image be?")?;
+    let (into, image) = (Path::new(&into), Path::new(&image));
+    fs::File::create(image)?.set_len(6 << 30)?;
+    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))?;
+    run(Command::new("mount").args(["-o", "loop"]).arg(image).arg("/srv"))?;
+    let mut load = vec![];
+    let result = take(into, &mut load);
+    for child in &mut load {
+        // A shell with what it started: they are a process group of their own.
+        let group = rustix::process::Pid::from_child(child);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = child.wait();
+    }
+    run(Command::new("umount").args(["-l", "/srv"]))?;
+    fs::remove_file(image)?;
+    result
+}
+
+fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let mut pipeline = Pipeline::start(&TracerOptions::default())?;
+    let mut app = App::new(UiState::default(), Limits::default());
+    for command in LOAD {
+        let mut shell = Command::new("sh");
+        // Pictures must not tell where they were made.
+        shell.args(["-c", command]).current_dir("/").stderr(Stdio::null()).process_group(0);
+        load.push(shell.spawn()?);
+        watch(&mut pipeline, &mut app, Duration::from_secs(1))?;
+    }
+    watch(&mut pipeline, &mut app, WATCHED)?;
+    for (name, width, height, keys) in PICTURES {
+        app.resize(Size::new(width, height));
+        for key in keys {
+            app.press(*key);
+        }
+        let path = into.join(format!("{name}.svg"));
+        fs::write(&path, render_svg(&app.frame()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// As the live screen does, once a second.
+fn watch(pipeline: &mut Pipeline, app: &mut App, length: Duration) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let mut due = Duration::from_secs(1);
+    while start.elapsed() < length {
+        thread::sleep(POLL_INTERVAL);
+        pipeline.poll();
+        if start.elapsed() >= due {
+            due += Duration::from_secs(1);
+            app.see(pipeline.snapshot(false)?);
+        }
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    ensure!(command.status()?.success(), "{command:?}");
+    Ok(())
+}
