@@ -117,6 +117,42 @@ offsets! {
     dentry_name = "dentry"."d_name.name",
     /// Hash (low half) and length (high half) of the name.
     dentry_name_len = "dentry"."d_name.len",
+    /// Name.
+    task_comm = "task_struct"."comm",
+    /// `struct css_set *`.
+    task_cgroups = "task_struct"."cgroups",
+    /// `struct nsproxy *`; null for a task that ends.
+    task_nsproxy = "task_struct"."nsproxy",
+    /// `struct fs_struct *`; null for a task that ends.
+    task_fs = "task_struct"."fs",
+    /// `struct pid *[PIDTYPE_MAX]`.
+    signal_pids = "signal_struct"."pids",
+    /// `struct upid []`: one per pid namespace, the initial one first.
+    pid_numbers = "pid"."numbers",
+    /// The task's `struct cgroup *` in the v2 hierarchy.
+    cset_dfl = "css_set"."dfl_cgrp",
+    /// `struct kernfs_node *`.
+    cgroup_kn = "cgroup"."kn",
+    /// Inode number.
+    kn_id = "kernfs_node"."id",
+    /// Name.
+    kn_name = "kernfs_node"."name",
+    /// Directory above; until 6.14.
+    kn_parent = "kernfs_node"."parent",
+    /// Directory above; since 6.15.
+    kn_parent_v6_15 = "kernfs_node"."__parent",
+    /// `struct mnt_namespace *`.
+    nsproxy_mnt = "nsproxy"."mnt_ns",
+    /// Number of the namespace.
+    mnt_ns_inum = "mnt_namespace"."ns.inum",
+    /// `struct dentry *` of the root directory.
+    fs_root = "fs_struct"."root.dentry",
+    /// `struct backing_dev_info *`.
+    wb_bdi = "bdi_writeback"."bdi",
+    /// `struct device *`.
+    bdi_dev = "backing_dev_info"."dev",
+    /// Number of the device, major << 20 | minor.
+    device_devt = "device"."devt",
     /// Number of the system call (x86-64).
     regs_orig_ax = "pt_regs"."orig_ax",
     /// Result of a system call (x86-64).

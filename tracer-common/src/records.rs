@@ -20,8 +20,11 @@ pub const NAME_MAX: usize = 255;
 pub const NAME_ROOM: usize = 256;
 /// Bytes of the command line that are kept.
 pub const CMDLINE_ROOM: usize = 256;
+/// [`FileKey::dev`] of cgroup v2 directories, whose names are sent as those of files are: no real
+/// device has this number.
+pub const CGROUP_DEV: u32 = u32::MAX;
 /// Steps of one walk towards the root of the filesystem.
-pub const WALK_STEPS: usize = 16;
+pub const WALK_STEPS: usize = 64;
 
 /// First part of each record.
 #[repr(C)]
@@ -83,6 +86,18 @@ pub struct ProcRecord {
     pub task_flags: u32,
     /// Name, NUL-padded.
     pub comm: [u8; 16],
+    /// Who forked its parent.
+    pub grandparent: ProcKey,
+    /// Name of its parent, NUL-padded.
+    pub parent_comm: [u8; 16],
+    /// Name of its parent's parent, NUL-padded.
+    pub grandparent_comm: [u8; 16],
+    /// Its root directory.
+    pub root: FileKey,
+    /// Session id: pid of the session's leader in the initial pid namespace.
+    pub session: u32,
+    /// Inode number of its mount namespace, as `/proc/PID/ns/mnt` shows it.
+    pub mnt_ns: u32,
     /// Arguments, each ended by NUL; `header.len` bytes are valid.
     pub cmdline: [u8; CMDLINE_ROOM],
 }
@@ -99,5 +114,5 @@ pub struct ExitRecord {
 
 pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord);
 const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_ROOM);
-const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + CMDLINE_ROOM);
+const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + 72 + CMDLINE_ROOM);
 const _: () = assert!(size_of::<ExitRecord>() == 24);

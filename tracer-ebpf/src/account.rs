@@ -257,7 +257,7 @@ fn store<T>(cell: *mut T, value: T) {
 /// A relaxed add whose result is not used: BPF_XADD, which 5.10 has (it refuses fetch_add). Inline
 /// assembly because core offers no atomic add for this target.
 #[inline(always)]
-fn atomic_add(cell: *mut u64, n: u64) {
+pub fn atomic_add(cell: *mut u64, n: u64) {
     // SAFETY: a field of a map value, aligned to 8.
     unsafe {
         core::arch::asm!("lock *(u64 *)({cell} + 0) += {n}", cell = in(reg) cell, n = in(reg) n);

@@ -10,8 +10,10 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod cgroups;
 mod kernel_read;
 mod maps;
+mod maps_where;
 mod names;
 mod probes;
 mod process;

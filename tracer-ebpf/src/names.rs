@@ -68,8 +68,9 @@ pub fn send_walk(dentry: u64) {
     debug!((), "path deeper than {} new directories, inode {}", WALK_STEPS as u32, key.ino);
 }
 
+/// Fills a record from a dentry and the inode that it names.
 #[inline(always)]
-fn fill(
+pub fn fill(
     record: &mut NameRecord,
     dentry: Kptr,
     inode: Kptr,
@@ -103,8 +104,9 @@ fn fill(
     record.header.len = len as u32;
 }
 
+/// Sends the used part of a record; false if the ring is full.
 #[inline(always)]
-fn send(record: &NameRecord) -> bool {
+pub fn send(record: &NameRecord) -> bool {
     const FIXED: usize = size_of::<NameRecord>() - NAME_ROOM;
     let len = (record.header.len as usize) & NAME_MAX;
     // SAFETY: FIXED + 255 bytes are within the record.

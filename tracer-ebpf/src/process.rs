@@ -12,6 +12,7 @@ use tracer_common::{
 };
 
 use crate::{
+    cgroups,
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
     maps::{PROC_SCRATCH, PROCS, health_add},
     names,
@@ -25,6 +26,7 @@ pub fn describe_once(proc: ProcKey) {
         if exe != 0 {
             names::send_walk(exe);
         }
+        surroundings();
     }
 }
 
@@ -56,6 +58,7 @@ fn describe(proc: &ProcKey) -> u64 {
         record.cgroup_id = bpf_get_current_cgroup_id();
         bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
     }
+    relatives(task.addr());
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
     let mut exe_dentry = Kptr::from_addr(0);
@@ -75,6 +78,60 @@ fn describe(proc: &ProcKey) -> u64 {
     }
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
     exe_dentry.addr()
+}
+
+/// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
+/// Apart from [`describe`], because what is on the stack there stays while names are sent: all of
+/// one chain of calls must fit into 512 bytes.
+#[inline(never)]
+fn relatives(task: u64) {
+    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own map value.
+    let record = unsafe { &mut *record };
+    let task = Kptr::from_addr(task);
+    let parent = Probed::follow(task, offset!(task_real_parent));
+    let parent = Probed::follow(parent, offset!(task_group_leader));
+    record.parent_comm = Probed::read(parent, offset!(task_comm));
+    let grandparent = Probed::follow(parent, offset!(task_real_parent));
+    let grandparent = Probed::follow(grandparent, offset!(task_group_leader));
+    record.grandparent = ProcKey {
+        start_ns: Probed::read(grandparent, offset!(task_start_boottime)),
+        tgid: Probed::read(grandparent, offset!(task_tgid)),
+        pad: 0,
+    };
+    record.grandparent_comm = Probed::read(grandparent, offset!(task_comm));
+    record.session = session(task);
+    let namespaces = Probed::follow(task, offset!(task_nsproxy));
+    let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
+    record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
+    record.root = file_key::<Probed>(Probed::follow(root_of(task), offset!(dentry_inode)));
+}
+
+/// Sends the names of the current process's root directory and of its cgroup. Not called by
+/// [`describe`], for the same reason.
+#[inline(never)]
+fn surroundings() {
+    let task = current_task();
+    let root = root_of(task);
+    let inode = Probed::follow(root, offset!(dentry_inode));
+    names::send_once(file_key::<Probed>(inode), root, inode);
+    cgroups::send_once(task);
+}
+
+/// `struct dentry *` of the task's root directory.
+#[inline(always)]
+fn root_of(task: Kptr) -> Kptr {
+    Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root))
+}
+
+/// Number of the session in the initial pid namespace.
+#[inline(always)]
+fn session(task: Kptr) -> u32 {
+    // enum pid_type: PID, TGID, PGID, SID (since 4.19).
+    const PIDTYPE_SID: u32 = 3;
+    let signal = Probed::follow(task, offset!(task_signal));
+    let pid = Probed::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
+    Probed::read(pid, offset!(pid_numbers))
 }
 
 #[inline(always)]

@@ -5,7 +5,9 @@ use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_error, account_write},
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
+    kernel_read::{
+        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
     process, space,
 };
@@ -313,4 +315,16 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
 pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
     // SAFETY: the value is copied at once; the daemon alone writes it.
     unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
+}
+
+/// The open file behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(fd: u32) -> Kptr {
+    let files = Probed::follow(current_task(), offset!(task_files));
+    let table = Probed::follow(files, offset!(files_fdt));
+    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+        return Kptr::from_addr(0);
+    }
+    let array = Probed::follow(table, offset!(fdt_fd));
+    Probed::follow(array, fd.wrapping_mul(8))
 }

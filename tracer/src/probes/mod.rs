@@ -118,6 +118,18 @@ impl Tracer {
         self.ladder.traces_space(fs_type)
     }
 
+    /// Does the kernel tell of every rename?
+    #[must_use]
+    pub fn follows_renames(&self) -> bool {
+        self.ladder.follows_renames()
+    }
+
+    /// Is fsync timed on every filesystem, not on ext4 alone?
+    #[must_use]
+    pub fn times_every_fsync(&self) -> bool {
+        self.ladder.times_every_fsync()
+    }
+
     /// One row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
