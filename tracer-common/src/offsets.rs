@@ -133,6 +133,10 @@ offsets! {
     cset_dfl = "css_set"."dfl_cgrp",
     /// `struct kernfs_node *`.
     cgroup_kn = "cgroup"."kn",
+    /// `struct cgroup_root *`: its hierarchy.
+    cgroup_root = "cgroup"."root",
+    /// Number of a hierarchy; 0 for v2.
+    root_hierarchy = "cgroup_root"."hierarchy_id",
     /// Inode number.
     kn_id = "kernfs_node"."id",
     /// Name.
@@ -236,8 +240,8 @@ pub struct Config {
     pub has_cmpxchg: u32,
     /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
     pub reserve_has_count: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Has the kernel bpf_loop (5.17)?
+    pub has_loop: u32,
 }
 
 /// Values of the map `COUNTED`, keyed by `super_block::s_magic`: how a filesystem's writes are

@@ -23,8 +23,11 @@ pub const CMDLINE_ROOM: usize = 256;
 /// [`FileKey::dev`] of cgroup v2 directories, whose names are sent as those of files are: no real
 /// device has this number.
 pub const CGROUP_DEV: u32 = u32::MAX;
-/// Steps of one walk towards the root of the filesystem.
-pub const WALK_STEPS: usize = 64;
+/// Steps of one walk towards the root of the filesystem: a path of 4,096 bytes has no more than
+/// 2,048 components.
+pub const WALK_STEPS: u32 = 2_048;
+/// The same where the kernel has no bpf_loop (before 5.17): each step is verified for itself there.
+pub const WALK_STEPS_UNROLLED: usize = 16;
 
 /// First part of each record.
 #[repr(C)]

@@ -1,11 +1,14 @@
-//! Names of cgroup v2 directories, sent like those of files: one walk per new cgroup. A container's
-//! cgroup may be gone before the daemon could look for it below /sys/fs/cgroup.
+//! Names of cgroup v2 directories, sent like those of files when they are made: a container's may be
+//! gone before the daemon could look for it. Those that were there first, the daemon reads.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 use tracer_common::{
     FileKey, Health, RecordKind,
     offsets::Offsets,
-    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS, name_flags},
+    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags},
 };
 
 use crate::{
@@ -14,15 +17,15 @@ use crate::{
     names,
 };
 
-/// Sends the path of the task's cgroup, unless that was done.
-#[inline(always)]
-pub fn send_once(task: Kptr) {
-    let set = Probed::follow(task, offset!(task_cgroups));
-    let cgroup = Probed::follow(set, offset!(cset_dfl));
-    let node = Probed::follow(cgroup, offset!(cgroup_kn));
-    if !node.is_null() {
-        send_walk(node.addr());
+/// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    let cgroup = Kptr(ctx.arg::<*const u8>(0));
+    let root = Probed::follow(cgroup, offset!(cgroup_root));
+    if Probed::read::<u32>(root, offset!(root_hierarchy)) == 0 {
+        send_walk(Probed::follow(cgroup, offset!(cgroup_kn)).addr());
     }
+    0
 }
 
 #[inline(never)]
@@ -32,7 +35,7 @@ fn send_walk(node: u64) {
     let record = unsafe { &mut *record };
     let mut node = Kptr::from_addr(node);
     let mut key = node_key(node);
-    for _ in 0..WALK_STEPS {
+    for _ in 0..WALK_STEPS_UNROLLED {
         if NAMED.get_ptr(key).is_some() {
             return;
         }

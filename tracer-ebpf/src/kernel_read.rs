@@ -25,7 +25,7 @@ pub static CONFIG: Config = Config {
     has_task_btf: 1,
     has_cmpxchg: 1,
     reserve_has_count: 1,
-    pad: 0,
+    has_loop: 1,
 };
 
 macro_rules! offset {

@@ -3,15 +3,19 @@
 //! The walk ends at the root of the *filesystem*; the daemon puts the host's mount point before
 //! it. So a path is the host's whatever the writer's chroot, mount namespace or bind mount.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_loop, bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query,
+};
 use aya_log_ebpf::debug;
 use tracer_common::{
     FileKey, Health, NameRecord, RecordKind,
-    records::{NAME_MAX, NAME_ROOM, WALK_STEPS, name_flags},
+    records::{NAME_MAX, NAME_ROOM, WALK_STEPS, WALK_STEPS_UNROLLED, name_flags},
 };
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, file_key, is_regular, offset},
+    kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, offset},
     maps::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES, health_add},
     space::any_dentry,
 };
@@ -37,35 +41,70 @@ pub fn send_once(file: FileKey, dentry: Kptr, inode: Kptr) {
 /// Walks up from `dentry`, sending each component until one that is known.
 #[inline(never)]
 pub fn send_walk(dentry: u64) {
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
+    let inode = Probed::follow(Kptr::from_addr(dentry), offset!(dentry_inode));
+    let mut walk = Walk { dentry, inode: inode.addr(), key: file_key::<Probed>(inode), ended: 0 };
+    if config!(has_loop) != 0 {
+        // Verified once, not once for each step: a walk may be long, and loads fast.
+        // SAFETY: the callback gets the walk, which outlives the call.
+        unsafe {
+            bpf_loop(WALK_STEPS, walk_step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
+        }
+    } else {
+        for _ in 0..WALK_STEPS_UNROLLED {
+            if step(&mut walk) {
+                break;
+            }
+        }
+    }
+    if walk.ended == 0 {
+        health_add(Health::PathTooDeep, 1);
+        debug!((), "path too deep, inode {}", walk.key.ino);
+    }
+}
+
+/// Where a walk is.
+struct Walk {
+    /// The component that is next, and its inode.
+    dentry: u64,
+    inode: u64,
+    key: FileKey,
+    /// All is sent, or the ring is full.
+    ended: u64,
+}
+
+/// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
+extern "C" fn walk_step(_index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: what send_walk gave.
+    i64::from(step(unsafe { &mut *walk }))
+}
+
+/// One step up; true if it was the last.
+#[inline(always)]
+fn step(walk: &mut Walk) -> bool {
+    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return true };
     // SAFETY: this CPU's own map value.
     let record = unsafe { &mut *record };
-    let mut dentry = Kptr::from_addr(dentry);
-    let mut inode = Probed::follow(dentry, offset!(dentry_inode));
-    let mut key = file_key::<Probed>(inode);
-    for _ in 0..WALK_STEPS {
-        if NAMED.get_ptr(key).is_some() {
-            return;
-        }
-        let parent = Probed::follow(dentry, offset!(dentry_parent));
-        let parent_inode = Probed::follow(parent, offset!(dentry_inode));
-        let parent_key = file_key::<Probed>(parent_inode);
-        let is_root = parent.addr() == dentry.addr();
-        fill(record, dentry, inode, key, parent_key, is_root);
-        if !send(record) {
-            health_add(Health::RingFull, 1);
-            return;
-        }
-        let _ = NAMED.insert(key, 1, 0);
-        if is_root {
-            return;
-        }
-        dentry = parent;
-        inode = parent_inode;
-        key = parent_key;
+    let (dentry, inode, key) =
+        (Kptr::from_addr(walk.dentry), Kptr::from_addr(walk.inode), walk.key);
+    walk.ended = 1;
+    if NAMED.get_ptr(key).is_some() {
+        return true;
     }
-    health_add(Health::PathTooDeep, 1);
-    debug!((), "path deeper than {} new directories, inode {}", WALK_STEPS as u32, key.ino);
+    let parent = Probed::follow(dentry, offset!(dentry_parent));
+    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
+    let parent_key = file_key::<Probed>(parent_inode);
+    let is_root = parent.addr() == dentry.addr();
+    fill(record, dentry, inode, key, parent_key, is_root);
+    if !send(record) {
+        health_add(Health::RingFull, 1);
+        return true;
+    }
+    let _ = NAMED.insert(key, 1, 0);
+    if is_root {
+        return true;
+    }
+    *walk = Walk { dentry: parent.addr(), inode: parent_inode.addr(), key: parent_key, ended: 0 };
+    false
 }
 
 /// Fills a record from a dentry and the inode that it names.

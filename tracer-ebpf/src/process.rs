@@ -12,7 +12,6 @@ use tracer_common::{
 };
 
 use crate::{
-    cgroups,
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
     maps::{PROC_SCRATCH, PROCS, health_add},
     names,
@@ -22,11 +21,11 @@ use crate::{
 #[inline(always)]
 pub fn describe_once(proc: ProcKey) {
     if PROCS.get_ptr(proc).is_none() {
+        relatives();
         let exe = describe(&proc);
         if exe != 0 {
             names::send_walk(exe);
         }
-        surroundings();
     }
 }
 
@@ -58,7 +57,6 @@ fn describe(proc: &ProcKey) -> u64 {
         record.cgroup_id = bpf_get_current_cgroup_id();
         bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
     }
-    relatives(task.addr());
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
     let mut exe_dentry = Kptr::from_addr(0);
@@ -81,14 +79,14 @@ fn describe(proc: &ProcKey) -> u64 {
 }
 
 /// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
-/// Apart from [`describe`], because what is on the stack there stays while names are sent: all of
-/// one chain of calls must fit into 512 bytes.
+/// One call after the other with [`describe`], not one in the other: all frames of a chain of calls
+/// share 512 bytes.
 #[inline(never)]
-fn relatives(task: u64) {
+fn relatives() {
     let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's own map value.
     let record = unsafe { &mut *record };
-    let task = Kptr::from_addr(task);
+    let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent = Probed::follow(parent, offset!(task_group_leader));
     record.parent_comm = Probed::read(parent, offset!(task_comm));
@@ -105,17 +103,6 @@ fn relatives(task: u64) {
     let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
     record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
     record.root = file_key::<Probed>(Probed::follow(root_of(task), offset!(dentry_inode)));
-}
-
-/// Sends the names of the current process's root directory and of its cgroup. Not called by
-/// [`describe`], for the same reason.
-#[inline(never)]
-fn surroundings() {
-    let task = current_task();
-    let root = root_of(task);
-    let inode = Probed::follow(root, offset!(dentry_inode));
-    names::send_once(file_key::<Probed>(inode), root, inode);
-    cgroups::send_once(task);
 }
 
 /// `struct dentry *` of the task's root directory.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracer_common::Waits;
+use tracer_common::{Waits, records::CGROUP_DEV};
 use tracer_model::snapshot::{Backend, Resident, Snapshot};
 
 use crate::{
@@ -110,6 +110,7 @@ impl Pipeline {
     pub fn poll(&mut self) {
         let Self { collector, names, processes, groups, .. } = self;
         collector.records(|record| match record {
+            Record::Name(name) if name.file.dev == CGROUP_DEV => groups.named(&name),
             Record::Name(name) => names.insert(&name),
             Record::Process(process) => {
                 processes.describe(&process);

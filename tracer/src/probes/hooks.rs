@@ -337,6 +337,9 @@ pub const FAILED_TRACEPOINTS: &[(&str, &str)] = &[("sys_exit", "tp_sys_exit_fail
 /// Writers that are slowed down, on every backend.
 pub const THROTTLE: &str = "balance_dirty_pages";
 
+/// New cgroups, on every backend.
+pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
+
 /// Functions of the watches whose presence or arguments are asked of BTF.
 pub fn watched_functions() -> impl Iterator<Item = &'static str> {
     ["btf_trace_balance_dirty_pages"]

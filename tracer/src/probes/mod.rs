@@ -9,7 +9,7 @@ pub mod preflight;
 pub mod sys;
 mod tracefs;
 
-use std::{borrow::Cow, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
@@ -77,11 +77,7 @@ impl Tracer {
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&kernel_btf, slots_per_cpu);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let object = if config.has_cmpxchg == 0 {
-            Cow::Owned(old_kernels::without_cmpxchg(OBJECT)?)
-        } else {
-            Cow::Borrowed(OBJECT)
-        };
+        let object = old_kernels::fit(OBJECT, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -209,7 +205,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
         has_task_btf: u32::from(kernel_at_least(5, 11)),
         has_cmpxchg: u32::from(kernel_at_least(5, 12)),
         reserve_has_count: u32::from(reserve >= 3),
-        pad: 0,
+        has_loop: u32::from(kernel_at_least(5, 17)),
     }
 }
 

@@ -35,6 +35,7 @@ impl Ladder {
                 }
             }
         }
+        self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
         let name = hooks::THROTTLE;
         // The tracepoint's own argument comes first.
         let arguments = self.kernel_btf.arguments(&format!("btf_trace_{name}"));
