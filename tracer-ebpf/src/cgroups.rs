@@ -13,8 +13,9 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, offset},
-    maps::{NAME_SCRATCH, NAMED, health_add},
+    maps::{NAME_ROOMS, NAMED, health_add},
     names,
+    scratch::{self, NameWork},
 };
 
 /// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
@@ -28,47 +29,51 @@ fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-#[inline(never)]
+#[inline(always)]
 fn send_walk(node: u64) {
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    let mut node = Kptr::from_addr(node);
-    let mut key = node_key(node);
-    for _ in 0..WALK_STEPS_UNROLLED {
-        if NAMED.get_ptr(key).is_some() {
-            return;
+    let Some(room) = scratch::enter(&NAME_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return;
+    };
+    if let Some(work) = scratch::inside(&NAME_ROOMS, room) {
+        work.next = node;
+        for _ in 0..WALK_STEPS_UNROLLED {
+            if step(work) {
+                break;
+            }
         }
-        let parent = parent_of(node);
-        let parent_key = node_key(parent);
-        record.header.kind = RecordKind::Name as u32;
-        record.file = key;
-        record.parent = parent_key;
-        record.flags = if parent.is_null() { name_flags::ROOT } else { 0 };
-        record.magic = 0;
-        let name = Probed::follow(node, offset!(kn_name));
-        // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
-        let len = unsafe {
-            bpf_probe_read_kernel_str(
-                record.name.as_mut_ptr().cast(),
-                NAME_ROOM as u32,
-                name.0.cast(),
-            )
-        };
-        // With its NUL; negative where it cannot be read.
-        record.header.len =
-            if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
-        if !names::send(record) {
-            health_add(Health::RingFull, 1);
-            return;
-        }
-        let _ = NAMED.insert(key, 1, 0);
-        if parent.is_null() {
-            return;
-        }
-        node = parent;
-        key = parent_key;
     }
+    scratch::leave(&NAME_ROOMS, room);
+}
+
+/// One step up; true if it was the last.
+#[inline(always)]
+fn step(work: &mut NameWork) -> bool {
+    let node = Kptr::from_addr(work.next);
+    let record = &mut work.record;
+    record.file = node_key(node);
+    if NAMED.get_ptr(&record.file).is_some() {
+        return true;
+    }
+    let parent = parent_of(node);
+    record.header.kind = RecordKind::Name as u32;
+    record.parent = node_key(parent);
+    record.flags = if parent.is_null() { name_flags::ROOT } else { 0 };
+    record.magic = 0;
+    let name = Probed::follow(node, offset!(kn_name));
+    // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
+    let len = unsafe {
+        bpf_probe_read_kernel_str(record.name.as_mut_ptr().cast(), NAME_ROOM as u32, name.0.cast())
+    };
+    // With its NUL; negative where it cannot be read.
+    record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
+    if !names::send(record) {
+        health_add(Health::RingFull, 1);
+        return true;
+    }
+    let _ = NAMED.insert(&record.file, 1, 0);
+    work.next = parent.addr();
+    parent.is_null()
 }
 
 #[inline(always)]

@@ -16,7 +16,8 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, offset},
-    maps::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES, health_add},
+    maps::{NAME_ROOMS, NAMED, RECORDS, RING_BYTES, health_add},
+    scratch::{self, NameWork},
     space::any_dentry,
 };
 
@@ -41,82 +42,70 @@ pub fn send_once(file: FileKey, dentry: Kptr, inode: Kptr) {
 /// Walks up from `dentry`, sending each component until one that is known.
 #[inline(never)]
 pub fn send_walk(dentry: u64) {
-    let inode = Probed::follow(Kptr::from_addr(dentry), offset!(dentry_inode));
-    let mut walk = Walk { dentry, inode: inode.addr(), key: file_key::<Probed>(inode), ended: 0 };
+    let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return;
+    };
+    let Some(work) = scratch::inside(&NAME_ROOMS, room) else { return };
+    work.next = dentry;
     if config!(has_loop) != 0 {
         // Verified once, not once for each step: a walk may be long, and loads fast.
-        // SAFETY: the callback gets the walk, which outlives the call.
+        // SAFETY: the callback gets the number of the room, which outlives the call.
         unsafe {
-            bpf_loop(WALK_STEPS, walk_step as *const () as *mut c_void, (&raw mut walk).cast(), 0);
+            let callback = walk_step as *const () as *mut c_void;
+            bpf_loop(WALK_STEPS, callback, (&raw mut room).cast(), 0);
         }
     } else {
         for _ in 0..WALK_STEPS_UNROLLED {
-            if step(&mut walk) {
+            if step(work) {
                 break;
             }
         }
     }
-    if walk.ended == 0 {
+    if work.next != 0 {
         health_add(Health::PathTooDeep, 1);
-        debug!((), "path too deep, inode {}", walk.key.ino);
+        debug!((), "path too deep, inode {}", work.record.file.ino);
     }
-}
-
-/// Where a walk is.
-struct Walk {
-    /// The component that is next, and its inode.
-    dentry: u64,
-    inode: u64,
-    key: FileKey,
-    /// All is sent, or the ring is full.
-    ended: u64,
+    scratch::leave(&NAME_ROOMS, room);
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
-extern "C" fn walk_step(_index: u32, walk: *mut Walk) -> i64 {
+extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
     // SAFETY: what send_walk gave.
-    i64::from(step(unsafe { &mut *walk }))
+    let room = unsafe { *room };
+    scratch::inside(&NAME_ROOMS, room).map_or(1, |work| i64::from(step(work)))
 }
 
-/// One step up; true if it was the last.
+/// One step up; true if it was the last. Nothing is kept on the stack from one to the next.
 #[inline(always)]
-fn step(walk: &mut Walk) -> bool {
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return true };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    let (dentry, inode, key) =
-        (Kptr::from_addr(walk.dentry), Kptr::from_addr(walk.inode), walk.key);
-    walk.ended = 1;
-    if NAMED.get_ptr(key).is_some() {
+fn step(work: &mut NameWork) -> bool {
+    let dentry = Kptr::from_addr(work.next);
+    work.next = 0;
+    let record = &mut work.record;
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    record.file = file_key::<Probed>(inode);
+    if NAMED.get_ptr(&record.file).is_some() {
         return true;
     }
     let parent = Probed::follow(dentry, offset!(dentry_parent));
     let parent_inode = Probed::follow(parent, offset!(dentry_inode));
-    let parent_key = file_key::<Probed>(parent_inode);
+    record.parent = file_key::<Probed>(parent_inode);
     let is_root = parent.addr() == dentry.addr();
-    fill(record, dentry, inode, key, parent_key, is_root);
+    fill(record, dentry, inode, is_root);
     if !send(record) {
         health_add(Health::RingFull, 1);
         return true;
     }
-    let _ = NAMED.insert(key, 1, 0);
-    if is_root {
-        return true;
+    let _ = NAMED.insert(&record.file, 1, 0);
+    if !is_root {
+        work.next = parent.addr();
     }
-    *walk = Walk { dentry: parent.addr(), inode: parent_inode.addr(), key: parent_key, ended: 0 };
-    false
+    is_root
 }
 
-/// Fills a record from a dentry and the inode that it names.
+/// Fills a record, all but its keys, from a dentry and the inode that it names.
 #[inline(always)]
-pub fn fill(
-    record: &mut NameRecord,
-    dentry: Kptr,
-    inode: Kptr,
-    key: FileKey,
-    parent: FileKey,
-    is_root: bool,
-) {
+pub fn fill(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root: bool) {
     let mut flags = 0;
     if is_root {
         flags |= name_flags::ROOT;
@@ -128,8 +117,6 @@ pub fn fill(
         flags |= name_flags::UNLINKED;
     }
     record.header.kind = RecordKind::Name as u32;
-    record.file = key;
-    record.parent = parent;
     record.flags = flags;
     let sb = Probed::follow(inode, offset!(inode_sb));
     record.magic = Probed::read::<u64>(sb, offset!(sb_magic)) as u32;

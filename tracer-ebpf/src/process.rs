@@ -13,15 +13,14 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
-    maps::{PROC_SCRATCH, PROCS, health_add},
-    names,
+    maps::{PROC_ROOMS, PROCS, health_add},
+    names, scratch,
 };
 
 /// Describes `proc`, which must be the current process, unless that was done.
 #[inline(always)]
 pub fn describe_once(proc: ProcKey) {
     if PROCS.get_ptr(proc).is_none() {
-        relatives();
         let exe = describe(&proc);
         if exe != 0 {
             names::send_walk(exe);
@@ -37,9 +36,20 @@ fn describe(proc: &ProcKey) -> u64 {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
         return 0;
     }
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
+    let Some(room) = scratch::enter(&PROC_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return 0;
+    };
+    relatives(room);
+    let exe = fill_and_send(room, proc);
+    scratch::leave(&PROC_ROOMS, room);
+    exe
+}
+
+#[inline(never)]
+fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return 0 };
+    let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent_leader = Probed::follow(parent, offset!(task_group_leader));
     let mm = Probed::follow(task, offset!(task_mm));
@@ -79,13 +89,11 @@ fn describe(proc: &ProcKey) -> u64 {
 }
 
 /// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
-/// One call after the other with [`describe`], not one in the other: all frames of a chain of calls
+/// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
 /// share 512 bytes.
 #[inline(never)]
-fn relatives() {
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
+fn relatives(room: u32) {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return };
     let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent = Probed::follow(parent, offset!(task_group_leader));

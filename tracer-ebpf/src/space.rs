@@ -13,7 +13,8 @@ use tracer_common::{
 use crate::{
     account::{ZERO, account},
     kernel_read::{
-        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
+        Kptr, Probed, Read, current_proc, current_task, exchange, file_key, is_regular, magic,
+        offset,
     },
     maps::{GAUGES, INODES, health_add},
 };
@@ -287,27 +288,4 @@ pub fn any_dentry(inode: Kptr) -> Kptr {
         return first;
     }
     Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
-}
-
-/// Puts a value if the old one is still there, atomically where BPF can (5.12); before that two CPUs
-/// that allocate for one inode in the same instant may be charged alike.
-#[inline(always)]
-fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
-    if config!(has_cmpxchg) != 0 {
-        let found: u64;
-        // SAFETY: a field of a map value, aligned to 8.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
-                cell = in(reg) cell,
-                new = in(reg) new,
-                inout("r0") old => found,
-            );
-        }
-        found == old
-    } else {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(cell, new) };
-        true
-    }
 }

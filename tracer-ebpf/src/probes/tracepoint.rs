@@ -171,7 +171,7 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     match call {
-        Call::Write => write_returned(file, result),
+        Call::Write => write_returned(file.addr(), result),
         Call::Space => shared::fallocated(file, result),
         Call::Open => shared::opened(file),
     }
@@ -185,8 +185,10 @@ enum Call {
     Open,
 }
 
-#[inline(always)]
-fn write_returned(file: Kptr, result: i64) {
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn write_returned(file: u64, result: i64) {
+    let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let skip = match shared::counted_below::<Probed>(inode) {
         0 => false,
