@@ -79,6 +79,10 @@ offsets! {
     iattr_valid = "iattr"."ia_valid",
     /// `struct kiocb *` of direct I/O.
     dio_iocb = "iomap_dio"."iocb",
+    /// Bytes done so far, loff_t.
+    dio_size = "iomap_dio"."size",
+    /// The first error, int; 0 for none.
+    dio_error = "iomap_dio"."error",
     /// Does the submitter wait, u8/bool?
     dio_waits = "iomap_dio"."wait_for_completion",
     /// u8/bool: true for a write's source (iov_iter).

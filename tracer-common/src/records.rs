@@ -115,7 +115,31 @@ pub struct ExitRecord {
     pub proc: ProcKey,
 }
 
-pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord);
+/// An open file as the iterator over descriptors tells it: regular, and open for writing or without
+/// a name.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct OpenFileRecord {
+    /// `inode::i_ino`.
+    pub ino: u64,
+    /// Space that is charged to it, as st_blocks × 512.
+    pub bytes: u64,
+    /// `super_block::s_dev`.
+    pub dev: u32,
+    /// Holder.
+    pub pid: u32,
+    /// Descriptor.
+    pub fd: u32,
+    /// `inode::i_nlink`.
+    pub links: u32,
+    /// 1 if it is open for writing.
+    pub writable: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord, OpenFileRecord);
+const _: () = assert!(size_of::<OpenFileRecord>() == 40);
 const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_ROOM);
 const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + 72 + CMDLINE_ROOM);
 const _: () = assert!(size_of::<ExitRecord>() == 24);

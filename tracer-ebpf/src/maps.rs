@@ -116,8 +116,6 @@ pub mod hook {
     pub const REMAP: u64 = 8;
     /// The end of btrfs's or xfs's own work on an inode; `object` is the inode.
     pub const SETTLE: u64 = 9;
-    /// iomap_dio_complete; `object` is the kiocb.
-    pub const DIO_COMPLETE: u64 = 10;
     /// vfs_fallocate.
     pub const FALLOCATE: u64 = 11;
 }

@@ -225,7 +225,8 @@ fn responsible(file: &FileKey) -> ProcKey {
     proc
 }
 
-/// Remembers the space of an inode that is not known yet: it is about to change. Nobody is charged.
+/// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
+/// charged.
 #[inline(always)]
 pub fn remember(inode: Kptr) {
     if is_regular::<Probed>(inode) {
@@ -238,9 +239,10 @@ fn remember_regular(inode: u64) {
     let inode = Kptr::from_addr(inode);
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
-    // accounted stays.
-    let _ =
-        INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, saved: 0, owner: NOBODY }, 1);
+    // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
+    // it.
+    let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
+    let _ = INODES.insert(file_key::<Probed>(inode), space, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.

@@ -257,7 +257,10 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
-            let open = open_files::walk(&self.volumes);
+            let open = match self.tracer.open_files() {
+                Some(records) => open_files::told(&records),
+                None => open_files::walk(&self.volumes),
+            };
             self.held = held::of(&open, &self.volumes, before);
             self.residents = residents::of(&open, &self.volumes, &mut self.groups);
             self.held_at = Some(clock::instant());

@@ -125,8 +125,7 @@ pub const SPACE: &[Function] = &[
         .kprobe("kprobe_fault_dirty_shared_page"),
     Function::new("iomap_dio_complete")
         .fexit("fexit_iomap_dio_complete")
-        .kprobe("kprobe_iomap_dio_complete")
-        .kretprobe("kretprobe_iomap_dio_complete"),
+        .kprobe("kprobe_iomap_dio_complete"),
 ];
 
 /// The same for functions of modules: kprobes alone, with the filesystem that brings them.

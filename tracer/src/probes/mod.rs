@@ -9,12 +9,15 @@ pub mod preflight;
 pub mod sys;
 mod tracefs;
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use anyhow::{Context as _, anyhow};
-use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{Iter, ProgramError},
+};
 use aya_log::EbpfLogger;
-use tracer_common::{Offsets, offsets::Config};
+use tracer_common::{Offsets, OpenFileRecord, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
 use self::btf::KernelBtf;
@@ -94,6 +97,7 @@ impl Tracer {
         };
         let mut ladder = Ladder::new(options, kernel_btf, btf);
         ladder.climb(&mut ebpf)?;
+        ladder.load_open_files(&mut ebpf, OPEN_FILES);
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
     }
 
@@ -130,6 +134,18 @@ impl Tracer {
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         self.ladder.hooks().to_vec()
+    }
+
+    /// All regular files that are open for writing or without a name, by task and descriptor; `None`
+    /// where the kernel cannot tell, and /proc has to be asked.
+    pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
+        // A link is good for one pass: it becomes the file that is read.
+        let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
+        let mut bytes = Vec::new();
+        link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
+        let records = bytes.chunks_exact(size_of::<OpenFileRecord>());
+        Some(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
     /// Cells per CPU and CPUs of the direct-mapped table.
@@ -171,6 +187,9 @@ impl Tracer {
         }
     }
 }
+
+/// The iterator over open files.
+const OPEN_FILES: &str = "iter_open_files";
 
 /// The fields without which nothing can be counted.
 fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {

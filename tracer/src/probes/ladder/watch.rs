@@ -1,13 +1,13 @@
 //! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
 //! needed to run; each one that is missing is a blind spot that is said.
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Iter};
 use tracer_model::snapshot::WriteBackend;
 
-use super::Ladder;
+use super::{Ladder, program_of};
 use crate::probes::{
     hooks::{self, Create, Fsync},
-    kernel_at_least,
+    kernel_at_least, kernel_words,
 };
 
 impl Ladder {
@@ -46,6 +46,13 @@ impl Ladder {
         };
         let result = program.and_then(|program| self.tracepoint(ebpf, name, program));
         self.note(name, "raw_tracepoint", result);
+    }
+
+    /// Loads the iterator over open files; without it, /proc is looked through.
+    pub(in crate::probes) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
+        let result = program_of::<Iter>(ebpf, program)
+            .and_then(|iter| iter.load("task_file", &self.btf).map_err(|e| kernel_words(&e)));
+        self.note("task_file", "iterator", result);
     }
 
     /// Is every rename told by the kernel?
