@@ -1,6 +1,7 @@
 //! Writes known amounts and prints what it really did, as one JSON object: the truth that the
 //! tests hold filltop's figures against.
 
+mod places;
 mod ways;
 
 use std::{
@@ -78,6 +79,8 @@ enum Work {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
+    #[command(flatten)]
+    Places(places::Places),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -149,6 +152,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
             return Ok(());
         }
+        Work::Places(work) => places::run(work, &mut truth)?,
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)

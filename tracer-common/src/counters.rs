@@ -263,10 +263,12 @@ pub enum Health {
     PathTooDeep = 6,
     /// Changes of an inode's space that could not be remembered: its growth is not attributed.
     SpaceFull = 7,
+    /// Waits and created files that found their map full.
+    OtherWaits = 8,
 }
 
 /// Number of [`Health`] cells.
-pub const HEALTH_CELLS: u32 = 8;
+pub const HEALTH_CELLS: u32 = 16;
 
 pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors, InodeSpace);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);

@@ -79,6 +79,10 @@ offsets! {
     iattr_valid = "iattr"."ia_valid",
     /// `struct kiocb *` of direct I/O.
     dio_iocb = "iomap_dio"."iocb",
+    /// Bytes done so far, loff_t.
+    dio_size = "iomap_dio"."size",
+    /// The first error, int; 0 for none.
+    dio_error = "iomap_dio"."error",
     /// Does the submitter wait, u8/bool?
     dio_waits = "iomap_dio"."wait_for_completion",
     /// u8/bool: true for a write's source (iov_iter).
@@ -117,6 +121,46 @@ offsets! {
     dentry_name = "dentry"."d_name.name",
     /// Hash (low half) and length (high half) of the name.
     dentry_name_len = "dentry"."d_name.len",
+    /// Name.
+    task_comm = "task_struct"."comm",
+    /// `struct css_set *`.
+    task_cgroups = "task_struct"."cgroups",
+    /// `struct nsproxy *`; null for a task that ends.
+    task_nsproxy = "task_struct"."nsproxy",
+    /// `struct fs_struct *`; null for a task that ends.
+    task_fs = "task_struct"."fs",
+    /// `struct pid *[PIDTYPE_MAX]`.
+    signal_pids = "signal_struct"."pids",
+    /// `struct upid []`: one per pid namespace, the initial one first.
+    pid_numbers = "pid"."numbers",
+    /// The task's `struct cgroup *` in the v2 hierarchy.
+    cset_dfl = "css_set"."dfl_cgrp",
+    /// `struct kernfs_node *`.
+    cgroup_kn = "cgroup"."kn",
+    /// `struct cgroup_root *`: its hierarchy.
+    cgroup_root = "cgroup"."root",
+    /// Number of a hierarchy; 0 for v2.
+    root_hierarchy = "cgroup_root"."hierarchy_id",
+    /// Inode number.
+    kn_id = "kernfs_node"."id",
+    /// Name.
+    kn_name = "kernfs_node"."name",
+    /// Directory above; until 6.14.
+    kn_parent = "kernfs_node"."parent",
+    /// Directory above; since 6.15.
+    kn_parent_v6_15 = "kernfs_node"."__parent",
+    /// `struct mnt_namespace *`.
+    nsproxy_mnt = "nsproxy"."mnt_ns",
+    /// Number of the namespace.
+    mnt_ns_inum = "mnt_namespace"."ns.inum",
+    /// `struct dentry *` of the root directory.
+    fs_root = "fs_struct"."root.dentry",
+    /// `struct backing_dev_info *`.
+    wb_bdi = "bdi_writeback"."bdi",
+    /// `struct device *`.
+    bdi_dev = "backing_dev_info"."dev",
+    /// Number of the device, major << 20 | minor.
+    device_devt = "device"."devt",
     /// Number of the system call (x86-64).
     regs_orig_ax = "pt_regs"."orig_ax",
     /// Result of a system call (x86-64).
@@ -200,8 +244,8 @@ pub struct Config {
     pub has_cmpxchg: u32,
     /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
     pub reserve_has_count: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Has the kernel bpf_loop (5.17)?
+    pub has_loop: u32,
 }
 
 /// Values of the map `COUNTED`, keyed by `super_block::s_magic`: how a filesystem's writes are

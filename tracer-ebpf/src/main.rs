@@ -10,11 +10,14 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod cgroups;
 mod kernel_read;
 mod maps;
+mod maps_where;
 mod names;
 mod probes;
 mod process;
+mod scratch;
 mod space;
 
 #[panic_handler]

@@ -13,8 +13,8 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
-    maps::{PROC_SCRATCH, PROCS, health_add},
-    names,
+    maps::{PROC_ROOMS, PROCS, health_add},
+    names, scratch,
 };
 
 /// Describes `proc`, which must be the current process, unless that was done.
@@ -36,9 +36,20 @@ fn describe(proc: &ProcKey) -> u64 {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
         return 0;
     }
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
+    let Some(room) = scratch::enter(&PROC_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return 0;
+    };
+    relatives(room);
+    let exe = fill_and_send(room, proc);
+    scratch::leave(&PROC_ROOMS, room);
+    exe
+}
+
+#[inline(never)]
+fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return 0 };
+    let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent_leader = Probed::follow(parent, offset!(task_group_leader));
     let mm = Probed::follow(task, offset!(task_mm));
@@ -75,6 +86,47 @@ fn describe(proc: &ProcKey) -> u64 {
     }
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
     exe_dentry.addr()
+}
+
+/// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
+/// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
+/// share 512 bytes.
+#[inline(never)]
+fn relatives(room: u32) {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return };
+    let task = current_task();
+    let parent = Probed::follow(task, offset!(task_real_parent));
+    let parent = Probed::follow(parent, offset!(task_group_leader));
+    record.parent_comm = Probed::read(parent, offset!(task_comm));
+    let grandparent = Probed::follow(parent, offset!(task_real_parent));
+    let grandparent = Probed::follow(grandparent, offset!(task_group_leader));
+    record.grandparent = ProcKey {
+        start_ns: Probed::read(grandparent, offset!(task_start_boottime)),
+        tgid: Probed::read(grandparent, offset!(task_tgid)),
+        pad: 0,
+    };
+    record.grandparent_comm = Probed::read(grandparent, offset!(task_comm));
+    record.session = session(task);
+    let namespaces = Probed::follow(task, offset!(task_nsproxy));
+    let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
+    record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
+    record.root = file_key::<Probed>(Probed::follow(root_of(task), offset!(dentry_inode)));
+}
+
+/// `struct dentry *` of the task's root directory.
+#[inline(always)]
+fn root_of(task: Kptr) -> Kptr {
+    Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root))
+}
+
+/// Number of the session in the initial pid namespace.
+#[inline(always)]
+fn session(task: Kptr) -> u32 {
+    // enum pid_type: PID, TGID, PGID, SID (since 4.19).
+    const PIDTYPE_SID: u32 = 3;
+    let signal = Probed::follow(task, offset!(task_signal));
+    let pid = Probed::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
+    Probed::read(pid, offset!(pid_numbers))
 }
 
 #[inline(always)]

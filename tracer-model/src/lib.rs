@@ -5,4 +5,5 @@
 pub mod forecast;
 pub mod sanitize;
 pub mod snapshot;
+pub mod tree;
 pub mod units;

@@ -36,6 +36,13 @@ pub struct Snapshot {
     pub held: Vec<Held>,
     /// Who suffers.
     pub victims: Vec<Victim>,
+    /// Writers rolled up, one per group and volume, largest growth first; those that are quiet or
+    /// gone for up to an hour, too, after the others and by their peak.
+    #[serde(default)]
+    pub groups: Vec<GroupRow>,
+    /// Who else lives on each volume: groups with files open for writing, most bytes first.
+    #[serde(default)]
+    pub residents: Vec<Resident>,
 }
 
 /// Where the byte counts come from.
@@ -171,14 +178,92 @@ pub struct Volume {
 }
 
 /// What a writer is rolled up to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
-    /// `unit`, `docker`, `podman`, `pod`, `machine`, `cgroup` or `session`.
+    /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (of Kubernetes; its name is
+    /// NAMESPACE/POD/CONTAINER), `lxc`, `machine`, `cgroup` or `session`.
     pub kind: String,
     /// The name that people use for it.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for a session.
     pub cgroup: Option<String>,
+    /// The host's path of its root directory, where that is not the host's: a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Number of its mount namespace, where that is not the host's and its name does not say so: of
+    /// a cgroup or a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_namespace: Option<u32>,
+}
+
+/// Who starts a group's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawner {
+    /// Process id in the host's pid namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// How many of the group's writers it (or its child) started.
+    pub spawned: u64,
+}
+
+/// A group on one volume. Keyed by (group, volume).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// Who.
+    #[serde(flatten)]
+    pub group: Group,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Processes of it that wrote, since `first_seen`.
+    pub processes: u64,
+    /// Of those that wrote in the window, how many still run.
+    pub alive: u64,
+    /// Bytes written in the window.
+    pub written_bytes: u64,
+    /// Bytes written since `first_seen`.
+    pub written_total_bytes: u64,
+    /// Rate over the window.
+    pub written_bytes_per_s: f64,
+    /// Growth over the window, as its writers'.
+    pub growth_bytes_per_s: f64,
+    /// Of the volume's growth, as its writers', 0..1.
+    pub share: f64,
+    /// Files created in the window.
+    pub files_created: u64,
+    /// Highest growth of all windows.
+    pub peak_bytes_per_s: f64,
+    /// When that was.
+    pub peak_at: Timestamp,
+    /// End of the first window in which it wrote.
+    pub first_seen: Timestamp,
+    /// End of the last one.
+    pub last_seen: Timestamp,
+    /// Who starts its processes, where one process started several.
+    pub spawner: Option<Spawner>,
+    /// The directory that took most of its bytes in the last window in which it wrote.
+    pub directory: Option<String>,
+}
+
+/// A group that has files of a volume open for writing: what suffers when it is full. Keyed by
+/// (group, volume).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resident {
+    /// Who.
+    #[serde(flatten)]
+    pub group: Group,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Its processes with such files.
+    pub processes: u64,
+    /// Such files.
+    pub files: u64,
+    /// Space that they occupy.
+    pub bytes: u64,
+    /// The largest of them.
+    pub largest: String,
+    /// Databases recognised by what is held open, e.g. `PostgreSQL`.
+    pub databases: Vec<String>,
 }
 
 /// Failed writes in the window.
@@ -297,6 +382,9 @@ pub struct Directory {
     pub files_created: Option<u64>,
     /// Files whose last name was removed in the window; `None` where this backend does not see it.
     pub files_removed: Option<u64>,
+    /// Is it a hottest useful level: neither the root nor one of very many leaves?
+    #[serde(default)]
+    pub hot: bool,
 }
 
 /// One file. Keyed by (dev, ino, generation).

@@ -20,7 +20,7 @@ use tracer_model::{
 
 use crate::{
     collect::mounts,
-    doctor, forecast_cmd, held,
+    doctor, forecast_cmd, held, open_files,
     outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
@@ -238,6 +238,8 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
             snapshot.paths.truncate(top);
             snapshot.dirs.truncate(top);
             snapshot.held.truncate(top);
+            snapshot.groups.truncate(top);
+            snapshot.residents.truncate(top);
         }
         writeln!(stdout, "{}", json::to_string(snapshot)?)?;
     } else {
@@ -251,7 +253,7 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
 
 fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let found = held::scan(&volumes, None);
+    let found = held::of(&open_files::walk(&volumes), &volumes, None);
     let mut stdout = io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&found.files)?)?;
@@ -321,6 +323,8 @@ pub(crate) fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
     snapshot.paths.retain(|row| mounts.contains(&row.volume));
     snapshot.held.retain(|row| mounts.contains(&row.volume));
     snapshot.victims.retain(|row| mounts.contains(&row.volume));
+    snapshot.groups.retain(|row| mounts.contains(&row.volume));
+    snapshot.residents.retain(|row| mounts.contains(&row.volume));
 }
 
 /// SIGINT and SIGTERM.

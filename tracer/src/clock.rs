@@ -1,9 +1,6 @@
 //! The only place that asks what time it is.
 
-use std::{
-    sync::LazyLock,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -34,18 +31,22 @@ pub fn own_cpu_s() -> f64 {
     cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9
 }
 
-/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`). By the offset of
-/// the two clocks when it was first asked for: the same moment has the same time in all Snapshots,
-/// whatever steps the wall clock takes.
+/// Length of a jiffy, milliseconds: the resolution of the coarse clock, which ticks with them.
+#[must_use]
+pub fn jiffy_ms() -> f64 {
+    let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    tick.tv_sec as f64 * 1e3 + tick.tv_nsec as f64 / 1e6
+}
+
+/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
+/// offset of the two clocks: a step of the wall clock moves all of them alike.
 #[must_use]
 pub fn at_boottime(ns: u64) -> Timestamp {
-    static BOOTED: LazyLock<Timestamp> = LazyLock::new(|| {
-        let boot = clock_gettime(ClockId::Boottime);
-        let since_boot = Duration::new(
-            u64::try_from(boot.tv_sec).unwrap_or(0),
-            u32::try_from(boot.tv_nsec).unwrap_or(0),
-        );
-        now().saturating_sub(since_boot).unwrap_or(Timestamp::UNIX_EPOCH)
-    });
-    BOOTED.saturating_add(Duration::from_nanos(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+    let boot = clock_gettime(ClockId::Boottime);
+    let since_boot = Duration::new(
+        u64::try_from(boot.tv_sec).unwrap_or(0),
+        u32::try_from(boot.tv_nsec).unwrap_or(0),
+    );
+    let age = since_boot.saturating_sub(Duration::from_nanos(ns));
+    now().saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH)
 }

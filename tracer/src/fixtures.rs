@@ -51,6 +51,7 @@ pub(crate) fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer
             kind: "unit".to_owned(),
             name: format!("{comm}.service"),
             cgroup: Some(format!("/system.slice/{comm}.service")),
+            ..Group::default()
         }),
         alive: true,
         volume: volume.to_owned(),
@@ -95,6 +96,7 @@ pub(crate) fn dir(path: &str, volume: &str, inflow: f64, outflow: f64) -> Direct
         drain: (inflow > 0.0).then_some(outflow / inflow),
         files_created: Some(12),
         files_removed: Some(3),
+        hot: false,
     }
 }
 
@@ -132,6 +134,8 @@ pub(crate) fn idle() -> Snapshot {
         paths: vec![],
         held: vec![],
         victims: vec![],
+        groups: vec![],
+        residents: vec![],
     }
 }
 
@@ -188,6 +192,7 @@ pub(crate) fn busy() -> Snapshot {
                 kind: "docker".to_owned(),
                 name: "backup-nightly".to_owned(),
                 cgroup: Some("/docker/4f1c".to_owned()),
+                ..Group::default()
             }),
             ..writer(31_337, "gzip", store, 20 * MIB)
         },

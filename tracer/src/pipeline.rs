@@ -7,10 +7,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracer_model::snapshot::{Backend, Snapshot};
+use tracer_common::{Waits, records::CGROUP_DEV};
+use tracer_model::snapshot::{Backend, Resident, Snapshot};
 
 use crate::{
-    attribute::{paths::Names, process::Processes, users::Users},
+    attribute::{
+        groups::{Groups, history::History},
+        paths::Names,
+        process::Processes,
+        users::Users,
+        views::Views,
+    },
     clock,
     collect::{
         Collector, Record,
@@ -18,8 +25,10 @@ use crate::{
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
+    open_files,
     overhead::Overhead,
     probes::{Tracer, TracerOptions, hooks, preflight},
+    residents, rollup,
     snapshot::{self, Context, VolumeState, Window},
 };
 
@@ -35,6 +44,9 @@ pub struct Pipeline {
     names: Names,
     processes: Processes,
     users: Users,
+    groups: Groups,
+    views: Views,
+    history: History,
     volumes: Vec<MountedVolume>,
     window: Window,
     window_start: Instant,
@@ -46,6 +58,7 @@ pub struct Pipeline {
     forecasts: Forecasts,
     lost_total: u64,
     held: HeldFiles,
+    residents: Vec<Resident>,
     held_at: Option<Instant>,
     host: String,
     kernel: String,
@@ -67,6 +80,9 @@ impl Pipeline {
             names: Names::default(),
             processes: Processes::default(),
             users: Users::default(),
+            groups: Groups::default(),
+            views: Views::default(),
+            history: History::default(),
             volumes: Vec::new(),
             window: Window::default(),
             window_start: clock::instant(),
@@ -77,6 +93,7 @@ impl Pipeline {
             forecasts: Forecasts::default(),
             lost_total: 0,
             held: HeldFiles::default(),
+            residents: Vec::new(),
             held_at: None,
             host: name.nodename().to_string_lossy().into_owned(),
             kernel: name.release().to_string_lossy().into_owned(),
@@ -91,12 +108,17 @@ impl Pipeline {
 
     /// Empties the ring and the kernel side's log. To be called every [`POLL_INTERVAL`].
     pub fn poll(&mut self) {
-        let Self { collector, names, processes, .. } = self;
+        let Self { collector, names, processes, groups, .. } = self;
         collector.records(|record| match record {
+            Record::Name(name) if name.file.dev == CGROUP_DEV => groups.named(&name),
             Record::Name(name) => names.insert(&name),
-            Record::Process(process) => processes.describe(&process),
+            Record::Process(process) => {
+                processes.describe(&process);
+                groups.seen(&process);
+            }
             Record::Exit(proc) => processes.ended(&proc),
         });
+        self.groups.settle(&mut self.names, &mut self.views, &self.volumes);
         self.tracer.flush_log();
         self.overhead.tick(clock::instant(), &self.tracer);
     }
@@ -114,6 +136,12 @@ impl Pipeline {
         self.poll();
         for (key, counters) in deltas.pairs {
             self.window.pairs.entry(key).or_default().add(&counters);
+        }
+        for (key, waits) in deltas.waits {
+            self.window.waits.entry(key).or_insert(Waits::ZERO).add(&waits);
+        }
+        for (key, count) in deltas.created {
+            *self.window.created.entry(key).or_default() += count;
         }
         for (key, errors) in deltas.errors {
             let sum = self.window.errors.entry(key).or_default();
@@ -154,7 +182,11 @@ impl Pipeline {
                 })
             })
             .collect();
-        let snapshot = snapshot::build(
+        let renames = self.tracer.follows_renames();
+        let every_fsync = self.tracer.times_every_fsync();
+        let mut blind_spots = hooks::blind_spots(backend);
+        blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
+        let mut snapshot = snapshot::build(
             &self.window,
             Context {
                 host: &self.host,
@@ -164,7 +196,7 @@ impl Pipeline {
                     write: backend,
                     kernel: self.kernel.clone(),
                     hooks: self.tracer.hooks(),
-                    blind_spots: hooks::blind_spots(backend),
+                    blind_spots,
                     lost_events: self.lost_total,
                     unattributed_bytes: 0,
                     overhead_ns_per_write: self.overhead.ns_per_write(),
@@ -176,8 +208,20 @@ impl Pipeline {
                 names: &mut self.names,
                 processes: &mut self.processes,
                 users: &self.users,
+                groups: &mut self.groups,
+                views: &self.views,
+                follows_renames: renames,
+                sees_created: every_fsync,
             },
         );
+        rollup::groups(
+            &mut self.history,
+            &mut snapshot,
+            &self.window,
+            &mut self.groups,
+            &self.volumes,
+        );
+        snapshot.residents = self.residents.clone();
         self.begin_window();
         Ok(Arc::new(snapshot))
     }
@@ -191,6 +235,7 @@ impl Pipeline {
             self.collector.forget_name(&dropped);
         }
         self.processes.next_window();
+        self.groups.next_window();
     }
 
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {
@@ -212,7 +257,12 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
-            self.held = held::scan(&self.volumes, before);
+            let open = match self.tracer.open_files() {
+                Some(records) => open_files::told(&records),
+                None => open_files::walk(&self.volumes),
+            };
+            self.held = held::of(&open, &self.volumes, before);
+            self.residents = residents::of(&open, &self.volumes, &mut self.groups);
             self.held_at = Some(clock::instant());
         }
     }

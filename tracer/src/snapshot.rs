@@ -1,29 +1,33 @@
 //! From what was counted to the [`Snapshot`] that everybody reads: roll-ups, shares and rates.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, slot_flags};
+use tracer_common::{
+    Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, WaitKey, Waits, slot_flags,
+};
 use tracer_model::{
     forecast::{Forecast, Outcome},
     sanitize,
-    snapshot::{
-        Backend, Directory, Held, PathRow, SCHEMA, Snapshot, Victim, Volume, WriteErrors, Writer,
-    },
+    snapshot::{Backend, Held, PathRow, SCHEMA, Snapshot, Volume, WriteErrors, Writer},
 };
 
 use crate::{
     attribute::{
+        groups::Groups,
         paths::{self, Names},
         process::Processes,
+        renames,
         users::Users,
+        views::Views,
     },
     clock,
     collect::mounts::{MountedVolume, Space},
+    rollup::{self, Sees, Waited},
 };
 
 /// What was counted in one window.
@@ -33,6 +37,10 @@ pub struct Window {
     pub pairs: HashMap<PairKey, Counters>,
     /// Failed writes by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
+    /// How long processes waited.
+    pub waits: HashMap<WaitKey, Waits>,
+    /// Files created, by process and directory.
+    pub created: HashMap<PairKey, u64>,
     /// Totals without a breakdown.
     pub other: Counters,
 }
@@ -57,6 +65,14 @@ pub struct Context<'a> {
     pub processes: &'a mut Processes,
     /// Where users come from.
     pub users: &'a Users,
+    /// Where groups come from.
+    pub groups: &'a mut Groups,
+    /// How containers see files.
+    pub views: &'a Views,
+    /// Does the kernel tell of renames?
+    pub follows_renames: bool,
+    /// Are created files seen on every filesystem?
+    pub sees_created: bool,
 }
 
 /// A volume over one window.
@@ -119,25 +135,48 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
             };
         }
     }
+    let mut waited = rollup::waits(&window.waits, &devices, clock::jiffy_ms());
+    for (proc, dev) in waited.keys() {
+        if devices.contains(dev) {
+            writers.entry((*proc, *dev)).or_default();
+        }
+    }
+    place_unplaced(&mut waited, &writers);
     let mut by_volume: HashMap<u32, Counters> = HashMap::new();
     for ((_, dev), sum) in &writers {
         by_volume.entry(*dev).or_default().add(&sum.counters);
     }
     context.backend.unattributed_bytes = window.other.written;
     let paths = path_rows(&files, &mut context);
-    let dirs = directories(&paths, context.interval_s);
-    let writer_rows = writer_rows(&writers, &by_volume, &mut context);
+    let volumes: Vec<MountedVolume> =
+        context.volumes.iter().map(|state| state.volume.clone()).collect();
+    let sees = Sees {
+        space: paths.iter().any(|(_, row)| row.freed_bytes.is_some()),
+        created: context.sees_created,
+    };
+    let dirs = rollup::directories(
+        &paths,
+        &window.created,
+        &volumes,
+        context.names,
+        context.interval_s,
+        sees,
+    );
+    let (writer_rows, waiting): (Vec<Writer>, Vec<f64>) =
+        writer_rows(&writers, &by_volume, &waited, &mut context).into_iter().unzip();
     Snapshot {
         schema: SCHEMA,
         host: context.host.to_owned(),
         taken_at: context.taken_at,
         interval_s: context.interval_s,
-        victims: victims(&writer_rows),
+        victims: rollup::victims(&writer_rows, &waiting, context.interval_s),
         volumes: volume_rows(&by_volume, &context),
         writers: writer_rows,
         dirs,
         paths: paths.into_iter().map(|(_, row)| row).collect(),
         held: context.held,
+        groups: Vec::new(),
+        residents: Vec::new(),
         backend: context.backend,
     }
 }
@@ -154,6 +193,25 @@ fn explained(used_delta: i64, growth: i64) -> Option<f64> {
     let moved = used_delta.unsigned_abs();
     (moved >= HARDLY)
         .then(|| (1.0 - used_delta.abs_diff(growth) as f64 / moved as f64).clamp(0.0, 1.0))
+}
+
+/// Gives waits at an unknown device to the volume that the process wrote most to.
+fn place_unplaced(
+    waited: &mut HashMap<(ProcKey, u32), Waited>,
+    writers: &HashMap<(ProcKey, u32), WriterSum>,
+) {
+    let unplaced: Vec<ProcKey> =
+        waited.keys().filter(|(_, dev)| *dev == 0).map(|(proc, _)| *proc).collect();
+    for proc in unplaced {
+        let most = writers
+            .iter()
+            .filter(|((writer, _), _)| *writer == proc)
+            .max_by_key(|(_, sum)| sum.counters.written)
+            .map(|((_, dev), _)| *dev);
+        if let (Some(dev), Some(wait)) = (most, waited.remove(&(proc, 0))) {
+            waited.entry((proc, dev)).or_default().waiting_ms += wait.waiting_ms;
+        }
+    }
 }
 
 fn per_second(bytes: f64, interval_s: f64) -> f64 {
@@ -234,8 +292,9 @@ fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volu
 fn writer_rows(
     sums: &HashMap<(ProcKey, u32), WriterSum>,
     by_volume: &HashMap<u32, Counters>,
+    waited: &HashMap<(ProcKey, u32), Waited>,
     context: &mut Context<'_>,
-) -> Vec<Writer> {
+) -> Vec<(Writer, f64)> {
     let mut held: HashMap<(u32, &str), u64> = HashMap::new();
     for file in &context.held {
         for holder in &file.holders {
@@ -266,7 +325,8 @@ fn writer_rows(
         } else {
             (sum.counters.written as f64, total.written as f64)
         };
-        rows.push(Writer {
+        let waited = waited.get(&(*proc, *dev)).copied().unwrap_or_default();
+        let row = Writer {
             pid: proc.tgid,
             start_time: clock::at_boottime(proc.start_ns),
             comm: process.comm,
@@ -274,7 +334,7 @@ fn writer_rows(
             cmdline: process.cmdline,
             uid: process.uid,
             user: context.users.name(process.uid).map(str::to_owned),
-            group: None,
+            group: context.groups.member(proc).map(|placed| placed.group.clone()),
             alive: !process.ended,
             held_bytes: Some(held.get(&(proc.tgid, volume_name.as_str())).copied().unwrap_or(0)),
             volume: volume_name,
@@ -286,11 +346,12 @@ fn writer_rows(
             share: if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 },
             files: sum.files.len() as u64,
             errors: sum.errors,
-            fsync: None,
+            fsync: waited.fsync,
             parents: context.processes.parents(proc),
-        });
+        };
+        rows.push((row, waited.waiting_ms));
     }
-    rows.sort_by(|a, b| {
+    rows.sort_by(|(a, _), (b, _)| {
         b.growth_bytes_per_s
             .total_cmp(&a.growth_bytes_per_s)
             .then_with(|| b.written_bytes.cmp(&a.written_bytes))
@@ -312,18 +373,19 @@ fn path_rows(
         };
         let volume = &state.volume;
         let path = file_path(key, sum, volume, context.names);
+        let (volume, traced) = (mount_name(volume), state.space_traced);
         let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
         writers.sort_unstable();
         writers.dedup();
         let row = PathRow {
             path: lossless(&path),
-            path_in_container: None,
-            volume: mount_name(volume),
+            path_in_container: in_container(key, sum, &path, context),
+            volume,
             dev: format!("{}:{}", key.major(), key.minor()),
             ino: key.ino,
             written_bytes: sum.counters.written,
-            allocated_bytes: state.space_traced.then_some(sum.counters.allocated),
-            freed_bytes: state.space_traced.then_some(sum.counters.freed),
+            allocated_bytes: traced.then_some(sum.counters.allocated),
+            freed_bytes: traced.then_some(sum.counters.freed),
             deleted: sum.counters.unlinked > 0 || context.names.was_unlinked(key),
             approximate: sum.counters.flags & slot_flags::APPROXIMATE != 0,
             writers,
@@ -333,7 +395,37 @@ fn path_rows(
     rows.sort_by(|(_, a), (_, b)| {
         b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
     });
+    if !context.follows_renames {
+        for (path, row) in rows.iter_mut().take(RENAMES_FOLLOWED).filter(|(_, r)| !r.deleted) {
+            let file = FileKey { ino: row.ino, ..FileKey::default() };
+            if let Some(new) = renames::follow(path, &file, &row.writers) {
+                row.path = lossless(&new);
+                *path = new;
+            }
+        }
+    }
     rows
+}
+
+/// Files whose names are checked in each window where the kernel tells of no renames.
+const RENAMES_FOLLOWED: usize = 200;
+
+/// The path as the file's first writer sees it, where that differs.
+fn in_container(
+    key: &FileKey,
+    sum: &FileSum,
+    host: &Path,
+    context: &mut Context<'_>,
+) -> Option<String> {
+    let placed = context.groups.member(sum.writers.first()?)?.clone();
+    if !context.groups.sees_otherwise(&placed) {
+        return None;
+    }
+    let within = context.names.within(key).filter(|within| within.complete)?;
+    let chroot = placed.group.root.as_deref().map(Path::new);
+    let view = (placed.mnt_ns, placed.root);
+    let path = context.views.path(view, host, &within.path, key.dev, chroot)?;
+    Some(lossless(&path))
 }
 
 /// As seen from the host's root. What is not known is shown as `?`: the bytes stay.
@@ -351,54 +443,6 @@ fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut N
     let known = within.map_or_else(|| PathBuf::from(format!("inode {}", key.ino)), |w| w.path);
     let rest = known.strip_prefix("/").map(Path::to_path_buf).unwrap_or(known);
     volume.primary().mount_point.join("?").join(rest)
-}
-
-/// The directories that the files are in.
-fn directories(paths: &[(PathBuf, PathRow)], interval_s: f64) -> Vec<Directory> {
-    #[derive(Default)]
-    struct Sum {
-        inflow: u64,
-        outflow: u64,
-        removed: u64,
-    }
-    let mut sums: BTreeMap<(&Path, &str), Sum> = BTreeMap::new();
-    for (path, row) in paths {
-        let sum = sums.entry((path.parent().unwrap_or(path), &row.volume)).or_default();
-        sum.inflow += row.allocated_bytes.unwrap_or(row.written_bytes);
-        sum.outflow += row.freed_bytes.unwrap_or(0);
-        sum.removed += u64::from(row.deleted);
-    }
-    let mut rows: Vec<Directory> = sums
-        .into_iter()
-        .map(|((path, volume), sum)| Directory {
-            path: lossless(path),
-            volume: volume.to_owned(),
-            inflow_bytes_per_s: per_second(sum.inflow as f64, interval_s),
-            outflow_bytes_per_s: per_second(sum.outflow as f64, interval_s),
-            drain: (sum.inflow > 0).then(|| sum.outflow as f64 / sum.inflow as f64),
-            files_created: None,
-            files_removed: Some(sum.removed),
-        })
-        .collect();
-    rows.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
-    rows
-}
-
-/// Processes whose writes failed.
-fn victims(writers: &[Writer]) -> Vec<Victim> {
-    let mut rows: Vec<Victim> = writers
-        .iter()
-        .filter(|writer| writer.errors.no_space() + writer.errors.eio > 0)
-        .map(|writer| Victim {
-            pid: writer.pid,
-            comm: writer.comm.clone(),
-            volume: writer.volume.clone(),
-            errors: writer.errors,
-            waiting_ms: None,
-        })
-        .collect();
-    rows.sort_by_key(|row| std::cmp::Reverse(row.errors.total()));
-    rows
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_error, account_write},
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset},
+    kernel_read::{
+        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
+    },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
     process, space,
 };
@@ -24,6 +26,8 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
     let mut result = result;
     let mut end = 0;
     if result == EIOCBQUEUED {
+        // Here, not further down: the frames of a chain of calls share 512 bytes.
+        process::describe_once(current_proc());
         result = dio_queued(iocb.addr(), file.addr());
     } else if result > 0 {
         end = R::read::<u64>(iocb, offset!(kiocb_pos));
@@ -52,7 +56,6 @@ fn dio_queued(iocb: u64, file: u64) -> i64 {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    process::describe_once(key.process());
     begin(hook::DIO, iocb, key, file);
     if let Some(done) = end(hook::DIO_DONE, iocb)
         && end(hook::DIO, iocb).is_some()
@@ -313,4 +316,16 @@ pub fn end(hook: u64, id: u64) -> Option<InFlight> {
 pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
     // SAFETY: the value is copied at once; the daemon alone writes it.
     unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
+}
+
+/// The open file behind a descriptor of the current process.
+#[inline(always)]
+pub fn file_of(fd: u32) -> Kptr {
+    let files = Probed::follow(current_task(), offset!(task_files));
+    let table = Probed::follow(files, offset!(files_fdt));
+    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+        return Kptr::from_addr(0);
+    }
+    let array = Probed::follow(table, offset!(fdt_fd));
+    Probed::follow(array, fd.wrapping_mul(8))
 }

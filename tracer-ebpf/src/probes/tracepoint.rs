@@ -166,12 +166,12 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
     if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
         return 0;
     }
-    let file = file_of(Probed::read::<u64>(regs, register) as u32);
+    let file = shared::file_of(Probed::read::<u64>(regs, register) as u32);
     if file.is_null() {
         return 0;
     }
     match call {
-        Call::Write => write_returned(file, result),
+        Call::Write => write_returned(file.addr(), result),
         Call::Space => shared::fallocated(file, result),
         Call::Open => shared::opened(file),
     }
@@ -185,8 +185,10 @@ enum Call {
     Open,
 }
 
-#[inline(always)]
-fn write_returned(file: Kptr, result: i64) {
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn write_returned(file: u64, result: i64) {
+    let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let skip = match shared::counted_below::<Probed>(inode) {
         0 => false,
@@ -207,16 +209,4 @@ fn write_returned(file: Kptr, result: i64) {
         result,
         end: 0,
     });
-}
-
-/// The open file behind a descriptor of the current process.
-#[inline(always)]
-fn file_of(fd: u32) -> Kptr {
-    let files = Probed::follow(current_task(), offset!(task_files));
-    let table = Probed::follow(files, offset!(files_fdt));
-    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
-        return Kptr::from_addr(0);
-    }
-    let array = Probed::follow(table, offset!(fdt_fd));
-    Probed::follow(array, fd.wrapping_mul(8))
 }

@@ -1,5 +1,8 @@
-//! Ids → names: processes, users, paths.
+//! Ids → names: processes, groups, users, paths.
 
+pub mod groups;
 pub mod paths;
 pub mod process;
+pub mod renames;
 pub mod users;
+pub mod views;

@@ -11,7 +11,7 @@ const MAX_ENDED: usize = 16_384;
 /// Longest command line that is kept, bytes.
 const MAX_CMDLINE: usize = 4_096;
 /// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
-const NS_PER_TICK: u64 = 10_000_000;
+pub const NS_PER_TICK: u64 = 10_000_000;
 
 /// Name of a process that was gone before anybody could ask.
 const UNKNOWN: &str = "?";

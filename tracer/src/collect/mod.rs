@@ -6,6 +6,7 @@ mod table;
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -14,9 +15,10 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData, PerCpuArray, RingBuf},
 };
+use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::{
     Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord,
-    RecordHeader, RecordKind,
+    RecordHeader, RecordKind, WaitKey, Waits,
     records::{ExitRecord, NAME_ROOM},
 };
 
@@ -40,6 +42,10 @@ pub struct Deltas {
     pub pairs: HashMap<PairKey, Counters>,
     /// Failed writes by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
+    /// How long processes waited, by process, volume and kind.
+    pub waits: HashMap<WaitKey, Waits>,
+    /// Files created, by process and directory.
+    pub created: HashMap<PairKey, u64>,
     /// What found the kernel's maps full: exact totals without a breakdown.
     pub other: Counters,
     /// Events known to be lost, since the start.
@@ -57,6 +63,8 @@ pub struct Collector {
     health: PerCpuArray<MapData, u64>,
     spills: [Map; 2],
     errors_map: Map,
+    waits: [Map; 2],
+    created: [Map; 2],
     named: Map,
     active: u32,
     errors_seen: HashMap<ErrorKey, Errors>,
@@ -85,6 +93,8 @@ impl Collector {
             health: take(ebpf, "HEALTH")?.try_into()?,
             spills: [take(ebpf, "SPILL_A")?, take(ebpf, "SPILL_B")?],
             errors_map: take(ebpf, "ERRORS")?,
+            waits: [take(ebpf, "WAITS_A")?, take(ebpf, "WAITS_B")?],
+            created: [take(ebpf, "CREATED_A")?, take(ebpf, "CREATED_B")?],
             named: take(ebpf, "NAMED")?,
             active: 0,
             errors_seen: HashMap::new(),
@@ -117,17 +127,22 @@ impl Collector {
             spilled.push((key, counters));
         })
         .context("cannot empty the spill map")?;
+        let waits = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
+        let created = drained(&self.created[retired]).context("cannot empty the created files")?;
         let cells: Vec<_> = self.table.occupied().collect();
         let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
             pairs,
+            waits,
+            created,
             errors: self.new_errors()?,
             other: self.new_other()?,
             lost_total: missed_by_kernel
                 + self.damaged
                 + self.health(Health::RingFull)?
                 + self.health(Health::InFlightFull)?
-                + self.health(Health::OtherErrors)?,
+                + self.health(Health::OtherErrors)?
+                + self.health(Health::OtherWaits)?,
         })
     }
 
@@ -182,6 +197,19 @@ impl Collector {
     fn health(&self, cell: Health) -> anyhow::Result<u64> {
         Ok(self.health.get(&(cell as u32), 0)?.iter().sum())
     }
+}
+
+/// Takes all entries out of a hash map that no program adds to any more.
+fn drained<K, V>(map: &Map) -> anyhow::Result<HashMap<K, V>>
+where
+    K: AnyBitPattern + NoUninit + Eq + Hash,
+    V: AnyBitPattern + NoUninit,
+{
+    let mut all = HashMap::new();
+    sys::drain_map(fd_of(map)?, |key: K, value: V| {
+        all.insert(key, value);
+    })?;
+    Ok(all)
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {

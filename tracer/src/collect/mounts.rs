@@ -25,6 +25,8 @@ pub struct Mount {
     pub fs_type: String,
     /// Device, or whatever the filesystem calls its source.
     pub source: String,
+    /// Of an overlay: where what is written lands, as the host named it when it was mounted.
+    pub upper_dir: Option<PathBuf>,
 }
 
 /// A mounted filesystem with all its mounts.
@@ -119,7 +121,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     fields.by_ref().find(|field| *field == b"-")?;
     let fs_type = text(fields.next()?);
     let source = text(unescape(fields.next()?).as_os_str().as_bytes());
-    let super_options = text(fields.next().unwrap_or_default());
+    let super_options = fields.next().unwrap_or_default();
+    let upper_dir = super_options
+        .split(|byte| *byte == b',')
+        .find_map(|option| option.strip_prefix(b"upperdir="))
+        .filter(|_| fs_type == "overlay")
+        .map(unescape);
+    let super_options = text(super_options);
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
         id,
@@ -129,6 +137,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         read_only: read_only(&options) || read_only(&super_options),
         fs_type,
         source,
+        upper_dir,
     })
 }
 

@@ -125,8 +125,7 @@ pub const SPACE: &[Function] = &[
         .kprobe("kprobe_fault_dirty_shared_page"),
     Function::new("iomap_dio_complete")
         .fexit("fexit_iomap_dio_complete")
-        .kprobe("kprobe_iomap_dio_complete")
-        .kretprobe("kretprobe_iomap_dio_complete"),
+        .kprobe("kprobe_iomap_dio_complete"),
 ];
 
 /// The same for functions of modules: kprobes alone, with the filesystem that brings them.
@@ -227,6 +226,147 @@ pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
 
 /// The one that stands in for vfs_unlink.
 pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
+
+/// A function with a program at its entry alone.
+pub struct Entry {
+    /// The kernel function.
+    pub name: &'static str,
+    /// Program at its entry.
+    pub fentry: &'static str,
+    /// Program of its kprobe.
+    pub kprobe: &'static str,
+}
+
+/// Where all renames end.
+pub const RENAMES: &[Entry] = &[
+    Entry { name: "d_move", fentry: "fentry_d_move", kprobe: "kprobe_d_move" },
+    Entry { name: "d_exchange", fentry: "fentry_d_exchange", kprobe: "kprobe_d_exchange" },
+];
+
+/// A filesystem's fsync: also for fdatasync and O_SYNC.
+pub struct Fsync {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// The kernel function.
+    pub name: &'static str,
+    /// In the kernel itself, so that trampolines reach it?
+    pub built_in: bool,
+}
+
+/// Where fsync is timed.
+pub const FSYNCS: &[Fsync] = &[
+    Fsync { fs_type: "ext4", name: "ext4_sync_file", built_in: true },
+    Fsync { fs_type: "xfs", name: "xfs_file_fsync", built_in: false },
+    Fsync { fs_type: "btrfs", name: "btrfs_sync_file", built_in: false },
+];
+
+impl Fsync {
+    /// Its programs.
+    #[must_use]
+    pub const fn function(&self) -> Function {
+        Function::new(self.name)
+            .fentry("fentry_file_fsync")
+            .fexit("fexit_file_fsync")
+            .kprobe("kprobe_file_fsync")
+            .kretprobe("kretprobe_file_fsync")
+    }
+}
+
+/// A filesystem's create or mkdir.
+pub struct Create {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// The kernel function.
+    pub name: &'static str,
+    /// Programs for fexit, since 5.12 and before; `None` where it is in a module.
+    pub fexit: Option<[&'static str; 2]>,
+    /// Programs of its kprobe, since 5.12 and before.
+    pub kprobe: [&'static str; 2],
+    /// Program of its kretprobe.
+    pub kretprobe: &'static str,
+}
+
+const KPROBE_CREATE: [&str; 2] = ["kprobe_create", "kprobe_create_v5_11"];
+const KPROBE_MKDIR: [&str; 2] = ["kprobe_mkdir", "kprobe_mkdir_v5_11"];
+
+const fn create(
+    fs_type: &'static str,
+    name: &'static str,
+    fexit: Option<[&'static str; 2]>,
+) -> Create {
+    Create { fs_type, name, fexit, kprobe: KPROBE_CREATE, kretprobe: "kretprobe_create" }
+}
+
+const fn mkdir(
+    fs_type: &'static str,
+    name: &'static str,
+    fexit: Option<[&'static str; 2]>,
+) -> Create {
+    Create { fs_type, name, fexit, kprobe: KPROBE_MKDIR, kretprobe: "kretprobe_mkdir" }
+}
+
+/// Where files and directories are made.
+pub const CREATES: &[Create] = &[
+    create("ext4", "ext4_create", Some(["fexit_ext4_create", "fexit_ext4_create_v5_11"])),
+    mkdir("ext4", "ext4_mkdir", Some(["fexit_ext4_mkdir", "fexit_ext4_mkdir_v5_11"])),
+    create("tmpfs", "shmem_create", Some(["fexit_shmem_create", "fexit_shmem_create_v5_11"])),
+    mkdir("tmpfs", "shmem_mkdir", Some(["fexit_shmem_mkdir", "fexit_shmem_mkdir_v5_11"])),
+    create("xfs", "xfs_vn_create", None),
+    mkdir("xfs", "xfs_vn_mkdir", None),
+    create("btrfs", "btrfs_create", None),
+    mkdir("btrfs", "btrfs_mkdir", None),
+];
+
+/// Stand in for ext4's fsync: (tracepoint, program). The end first: a beginning without
+/// its end would fill the map of calls in flight.
+pub const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_sync_file_exit", "tp_ext4_sync_file_exit"),
+    ("ext4_sync_file_enter", "tp_ext4_sync_file_enter"),
+];
+
+/// Stand in for create on ext4.
+pub const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_request_inode", "tp_ext4_request_inode"),
+    ("ext4_allocate_inode", "tp_ext4_allocate_inode"),
+];
+
+/// Stands in for the failures of create and mkdir.
+pub const FAILED_TRACEPOINTS: &[(&str, &str)] = &[("sys_exit", "tp_sys_exit_failed")];
+
+/// Writers that are slowed down, on every backend.
+pub const THROTTLE: &str = "balance_dirty_pages";
+
+/// New cgroups, on every backend.
+pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
+
+/// Functions of the watches whose presence or arguments are asked of BTF.
+pub fn watched_functions() -> impl Iterator<Item = &'static str> {
+    ["btf_trace_balance_dirty_pages"]
+        .into_iter()
+        .chain(RENAMES.iter().map(|entry| entry.name))
+        .chain(FSYNCS.iter().map(|fsync| fsync.name))
+        .chain(CREATES.iter().map(|create| create.name))
+}
+
+/// What the hooks that are missing would have told.
+#[must_use]
+pub fn watch_blind_spots(follows_renames: bool, times_every_fsync: bool) -> Vec<String> {
+    let mut spots = Vec::new();
+    if !follows_renames {
+        spots.push(
+            "renames are followed for shown files alone: while a writer has them open, or within \
+             one directory"
+                .to_owned(),
+        );
+    }
+    if !times_every_fsync {
+        spots.push(
+            "on filesystems other than ext4, fsync is not timed and created files are not counted"
+                .to_owned(),
+        );
+    }
+    spots
+}
 
 /// What a backend cannot see, whatever the kernel.
 #[must_use]

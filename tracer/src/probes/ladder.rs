@@ -1,5 +1,7 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
+mod watch;
+
 use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
 
 use anyhow::anyhow;
@@ -25,6 +27,7 @@ pub(super) fn function_names() -> Vec<&'static str> {
     let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
     names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
     names.extend(hooks::SPACE.iter().map(|function| function.name));
+    names.extend(hooks::watched_functions());
     names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
     names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
     names
@@ -44,6 +47,8 @@ pub struct Ladder {
     syscalls: bool,
     /// Types of filesystem whose gauge is known.
     space_traced: Vec<&'static str>,
+    renames: bool,
+    waits: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -61,6 +66,8 @@ impl Ladder {
             vfs_write: false,
             syscalls: false,
             space_traced: Vec::new(),
+            renames: false,
+            waits: false,
         }
     }
 
@@ -88,6 +95,7 @@ impl Ladder {
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
         }
         self.mark_overlay(ebpf);
+        self.attach_watches(ebpf);
         if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
             return Err(self.nothing_holds());
         }
@@ -101,6 +109,7 @@ impl Ladder {
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
                 self.space_traced = gauges::install(ebpf, &self.kernel_btf);
+                self.watch_filesystem(ebpf, fs.fs_type);
             }
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
@@ -325,17 +334,18 @@ impl Ladder {
         if let Some(program) = function.fexit {
             self.fexit(ebpf, function.name, program)?;
         }
-        if let Some(program) = function.fentry {
-            if !self.kernel_btf.has_function(function.name) {
-                return Err(absent(function.name));
-            }
-            let fentry: &mut FEntry = program_of(ebpf, program)?;
-            if fentry.fd().is_err() {
-                fentry.load(function.name, &self.btf).map_err(|e| kernel_words(&e))?;
-            }
-            fentry.attach().map_err(|e| kernel_words(&e))?;
+        function.fentry.map_or(Ok(()), |program| self.fentry(ebpf, function.name, program))
+    }
+
+    fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        if !self.kernel_btf.has_function(function) {
+            return Err(absent(function));
         }
-        Ok(())
+        let fentry: &mut FEntry = program_of(ebpf, program)?;
+        if fentry.fd().is_err() {
+            fentry.load(function, &self.btf).map_err(|e| kernel_words(&e))?;
+        }
+        fentry.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 
     fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {

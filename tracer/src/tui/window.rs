@@ -5,7 +5,9 @@ use std::hash::Hash;
 
 use jiff::Timestamp;
 use tracer_model::snapshot::WriteErrors;
-use tracer_model::snapshot::{Directory, Fsync, PathRow, Snapshot, Victim, Volume, Writer};
+use tracer_model::snapshot::{
+    Directory, Fsync, GroupRow, PathRow, Snapshot, Victim, Volume, Writer,
+};
 
 /// Used space that moved less than this says nothing about how much of it was explained.
 const MOVED: u64 = 1 << 20;
@@ -61,6 +63,12 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         |row| (row.pid, row.volume.clone()),
         victim,
     );
+    let groups = join(
+        std::mem::take(&mut sum.groups),
+        &next.groups,
+        |row| (row.group.clone(), row.volume.clone()),
+        |earlier, later| group(earlier, later, times),
+    );
 
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
@@ -77,6 +85,8 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         paths,
         held: next.held.clone(),
         victims,
+        groups,
+        residents: next.residents.clone(),
     };
     trim(sum);
     shares(sum);
@@ -124,6 +134,8 @@ pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
         paths: first(&snapshot.paths),
         held: snapshot.held.clone(),
         victims: snapshot.victims.clone(),
+        groups: snapshot.groups.clone(),
+        residents: snapshot.residents.clone(),
     }
 }
 
@@ -228,6 +240,19 @@ impl Row for PathRow {
     }
 }
 
+impl Row for GroupRow {
+    fn empty(&self) -> Self {
+        Self {
+            written_bytes: 0,
+            written_bytes_per_s: 0.0,
+            growth_bytes_per_s: 0.0,
+            share: 0.0,
+            files_created: 0,
+            ..self.clone()
+        }
+    }
+}
+
 impl Row for Victim {
     fn empty(&self) -> Self {
         Self {
@@ -235,6 +260,19 @@ impl Row for Victim {
             waiting_ms: self.waiting_ms.map(|_| 0.0),
             ..self.clone()
         }
+    }
+}
+
+fn group(earlier: &GroupRow, later: &GroupRow, times: Times) -> GroupRow {
+    let mean = |of: fn(&GroupRow) -> f64| times.mean(of(earlier), of(later));
+    GroupRow {
+        written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
+        files_created: earlier.files_created.saturating_add(later.files_created),
+        written_bytes_per_s: mean(|row| row.written_bytes_per_s),
+        growth_bytes_per_s: mean(|row| row.growth_bytes_per_s),
+        share: mean(|row| row.share),
+        first_seen: earlier.first_seen.min(later.first_seen),
+        ..later.clone()
     }
 }
 

@@ -1,0 +1,42 @@
+//! Directories: roll-up, the hottest useful level, files that come and go.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{Filltop, TestVolume, need_tracing};
+
+use super::Result;
+
+#[test]
+fn the_hottest_useful_level_is_neither_root_nor_leaf() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let store = volume.path().join("store/bucket");
+    fs::create_dir_all(&store)?;
+    let filltop = Filltop::start(&[])?;
+    for n in 0..300 {
+        let dir = store.join(format!("object-{n:03}"));
+        fs::create_dir(&dir)?;
+        fs::write(dir.join("part"), vec![7; 20_000])?;
+        if n < 100 {
+            fs::remove_file(dir.join("part"))?;
+        }
+    }
+    fs::write(volume.path().join("note"), "x")?;
+    let measured = filltop.stop()?;
+    let mount = volume.path().to_str().context("UTF-8")?;
+    let rows: Vec<_> = measured.snapshot.dirs.iter().filter(|row| row.volume == mount).collect();
+    let hot: Vec<_> = rows.iter().filter(|row| row.hot).map(|row| &row.path).collect();
+    ensure!(hot == [store.to_str().context("UTF-8")?], "{hot:?}");
+    let row = rows[0];
+    ensure!(row.hot && row.files_created == Some(300), "{row:?}");
+    ensure!(row.files_removed == Some(100), "{row:?}");
+    // What is allocated: of 20,000 bytes, five blocks.
+    let rate = 300.0 * 20_480.0 / measured.snapshot.interval_s;
+    ensure!((row.inflow_bytes_per_s / rate - 1.0).abs() < 1e-6, "{row:?}, not {rate}");
+    let root = rows.iter().find(|row| row.path == mount).context("no row for the root")?;
+    ensure!(root.files_created == Some(301), "{root:?}");
+    let group = super::only_group(&measured, volume.path())?;
+    ensure!(group.files_created == 301, "{group:?}");
+    Ok(())
+}

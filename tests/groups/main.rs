@@ -1,0 +1,43 @@
+//! Who and where: groups, directories, names, victims, residents.
+
+mod directories;
+mod names;
+mod places;
+mod victims;
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{Measured, Truth};
+use tracer_model::snapshot::{GroupRow, HookState};
+
+type Result = anyhow::Result<()>;
+
+/// The only group on a volume.
+fn only_group<'m>(
+    measured: &'m Measured,
+    volume: &std::path::Path,
+) -> anyhow::Result<&'m GroupRow> {
+    let volume = volume.to_str().context("UTF-8")?;
+    let rows: Vec<_> = measured.snapshot.groups.iter().filter(|row| row.volume == volume).collect();
+    ensure!(rows.len() == 1, "{} groups: {rows:#?}", rows.len());
+    Ok(rows[0])
+}
+
+/// The group of a process.
+fn group_of(measured: &Measured, pid: u32) -> anyhow::Result<&tracer_model::snapshot::Group> {
+    let writer = measured.writers_of(pid).next().context("no row for the writer")?;
+    writer.group.as_ref().context("no group")
+}
+
+/// Nothing lost, and the sum is right.
+fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
+    let backend = &measured.snapshot.backend;
+    ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
+    ensure!(row.written_bytes == truth.total(), "{} of {}", row.written_bytes, truth.total());
+    Ok(())
+}
+
+/// Is this hook attached?
+fn hooked(measured: &Measured, name: &str) -> bool {
+    let hooks = &measured.snapshot.backend.hooks;
+    hooks.iter().any(|hook| hook.name == name && hook.state == HookState::Ok)
+}

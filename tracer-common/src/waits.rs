@@ -1,0 +1,154 @@
+//! How long processes wait for a volume: histograms that the kernel side fills.
+
+use crate::pod;
+
+/// Cells of a histogram: four for each power of two of microseconds, up to 2^26 µs (67 s).
+pub const WAIT_CELLS: usize = 4 * 27;
+
+/// What was waited for.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitKind {
+    /// fsync, fdatasync, and what O_SYNC adds to a write.
+    Fsync = 1,
+    /// A writer that the kernel puts to sleep because too much is dirty; in jiffies, not in
+    /// nanoseconds.
+    Throttle = 2,
+}
+
+/// Waits are counted by process, volume and kind.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct WaitKey {
+    /// [`crate::ProcKey::start_ns`].
+    pub start_ns: u64,
+    /// [`crate::ProcKey::tgid`].
+    pub tgid: u32,
+    /// [`crate::FileKey::dev`]; 0 where it is not known.
+    pub dev: u32,
+    /// [`WaitKind`].
+    pub kind: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+/// The waits of one [`WaitKey`] between two looks.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// How many.
+    pub count: u64,
+    /// All of them together, ns (jiffies for [`WaitKind::Throttle`]).
+    pub total: u64,
+    /// The longest, in the same unit.
+    pub max: u64,
+    /// By length: [`wait_cell`]. Empty for [`WaitKind::Throttle`].
+    pub cells: [u32; WAIT_CELLS],
+}
+
+impl Waits {
+    /// None.
+    pub const ZERO: Self = Self { count: 0, total: 0, max: 0, cells: [0; WAIT_CELLS] };
+
+    /// Adds another histogram.
+    pub fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+        for (cell, more) in self.cells.iter_mut().zip(&other.cells) {
+            *cell += more;
+        }
+    }
+
+    /// The length that 99 of 100 do not exceed, ns: the upper end of its cell, so at most a quarter
+    /// too long; never more than the longest.
+    #[must_use]
+    pub fn p99(&self) -> u64 {
+        let all: u64 = self.cells.iter().map(|n| u64::from(*n)).sum();
+        let rank = all - all / 100;
+        let mut below = 0;
+        for (index, n) in self.cells.iter().enumerate() {
+            below += u64::from(*n);
+            if below >= rank && all > 0 {
+                return cell_end_us(index).saturating_mul(1_000).min(self.max);
+            }
+        }
+        self.max
+    }
+}
+
+/// The cell of a wait of `us` microseconds. Written for the verifier: no loop, no division.
+#[must_use]
+#[inline(always)]
+pub const fn wait_cell(us: u64) -> u32 {
+    let mut v = if us > 0x03ff_ffff { 0x03ff_ffff } else { us as u32 };
+    if v < 4 {
+        return v;
+    }
+    let mut log = 0;
+    if v >= 1 << 16 {
+        log += 16;
+        v >>= 16;
+    }
+    if v >= 1 << 8 {
+        log += 8;
+        v >>= 8;
+    }
+    if v >= 1 << 4 {
+        log += 4;
+        v >>= 4;
+    }
+    if v >= 1 << 2 {
+        log += 2;
+        v >>= 2;
+    }
+    if v >= 2 {
+        log += 1;
+    }
+    let whole = if us > 0x03ff_ffff { 0x03ff_ffff } else { us as u32 };
+    let quarter = (whole >> (log - 2)) & 3;
+    (log * 4 + quarter) & 127
+}
+
+/// The first length that no longer belongs to a cell, µs.
+const fn cell_end_us(cell: usize) -> u64 {
+    if cell < 8 {
+        return cell as u64 + 1;
+    }
+    (4 + (cell as u64 & 3) + 1) << (cell / 4 - 2)
+}
+
+pod!(WaitKey, Waits);
+const _: () = assert!(size_of::<WaitKey>() == 24 && size_of::<Waits>() == 24 + 4 * WAIT_CELLS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_in_order_and_hold_what_they_say() {
+        let mut last = 0;
+        for us in (0..100_000).chain((100_000..80_000_000).step_by(9_973)) {
+            let cell = wait_cell(us);
+            assert!((cell as usize) < WAIT_CELLS && cell >= last, "{us} µs in cell {cell}");
+            assert!(us >= 0x03ff_ffff || us < cell_end_us(cell as usize), "{us} µs, cell {cell}");
+            last = cell;
+        }
+    }
+
+    #[test]
+    fn the_99th_percentile_is_at_most_a_quarter_too_long() {
+        let mut waits = Waits::ZERO;
+        for us in 1..=10_000u64 {
+            waits.count += 1;
+            waits.max = waits.max.max(us * 1_000);
+            waits.cells[wait_cell(us) as usize] += 1;
+        }
+        let p99 = waits.p99();
+        assert!((9_900_000..=10_000_000).contains(&p99), "{p99} ns");
+        assert_eq!(Waits::ZERO.p99(), 0);
+        let mut one = Waits { count: 1, max: 5_000, ..Waits::ZERO };
+        one.cells[wait_cell(5) as usize] = 1;
+        assert_eq!(one.p99(), 5_000);
+    }
+}

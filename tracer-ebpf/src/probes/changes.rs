@@ -1,0 +1,207 @@
+//! What happens to names: files that are created, and files and directories that are renamed.
+
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use tracer_common::{FileKey, Health, PairKey};
+
+use super::{
+    shared,
+    victims::{failed_on, is_out_of_space},
+};
+use crate::{
+    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, offset},
+    maps::{NAME_ROOMS, NAMED, health_add},
+    maps_where::{CREATING_ON, count_created, hook},
+    names, process,
+    scratch::{self, NameWork},
+    space,
+};
+
+/// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
+/// directory of `target`. The one place where all renames end, with the same arguments ever since.
+#[fentry]
+fn fentry_d_move(ctx: FEntryContext) -> i32 {
+    moved(Kptr(ctx.arg::<*const u8>(0)), Kptr(ctx.arg::<*const u8>(1)));
+    0
+}
+
+/// `void d_exchange(struct dentry *dentry1, struct dentry *dentry2)`
+#[fentry]
+fn fentry_d_exchange(ctx: FEntryContext) -> i32 {
+    let (one, other) = (Kptr(ctx.arg::<*const u8>(0)), Kptr(ctx.arg::<*const u8>(1)));
+    moved(one, other);
+    moved(other, one);
+    0
+}
+
+/// See [`fentry_d_move`].
+#[kprobe]
+fn kprobe_d_move(ctx: ProbeContext) -> u32 {
+    let (dentry, target) = two_dentries(&ctx);
+    moved(dentry, target);
+    0
+}
+
+/// See [`fentry_d_exchange`].
+#[kprobe]
+fn kprobe_d_exchange(ctx: ProbeContext) -> u32 {
+    let (one, other) = two_dentries(&ctx);
+    moved(one, other);
+    moved(other, one);
+    0
+}
+
+#[inline(always)]
+fn two_dentries(ctx: &ProbeContext) -> (Kptr, Kptr) {
+    let argument = |n| Kptr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()));
+    (argument(0), argument(1))
+}
+
+/// `dentry` gets the name of `target`: tells the daemon, if it knows the old name.
+#[inline(always)]
+fn moved(dentry: Kptr, target: Kptr) {
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    let key = file_key::<Probed>(inode);
+    if NAMED.get_ptr(key).is_some() {
+        send_moved(inode.addr(), target.addr());
+    }
+}
+
+#[inline(never)]
+fn send_moved(inode: u64, target: u64) {
+    let (inode, target) = (Kptr::from_addr(inode), Kptr::from_addr(target));
+    let key = file_key::<Probed>(inode);
+    let parent = Probed::follow(target, offset!(dentry_parent));
+    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
+    let parent_key = file_key::<Probed>(parent_inode);
+    names::send_once(parent_key, parent, parent_inode);
+    let mut sent = false;
+    if let Some(room) = scratch::enter(&NAME_ROOMS) {
+        if let Some(NameWork { record, .. }) = scratch::inside(&NAME_ROOMS, room) {
+            record.file = key;
+            record.parent = parent_key;
+            names::fill(record, target, inode, false);
+            sent = names::send(record);
+        }
+        scratch::leave(&NAME_ROOMS, room);
+    }
+    if !sent {
+        health_add(Health::RingFull, 1);
+        // Sent again with its next write.
+        let _ = NAMED.remove(key);
+    }
+}
+
+/// `int X_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, umode_t mode,
+/// bool excl)` and `X_mkdir(idmap, dir, dentry, mode)`; before 5.12 without the first. From 6.15 on,
+/// mkdir returns a dentry: an error pointer has the error in its lower half, too. One program for
+/// each function and form: chosen at run time, the compiler would load from a computed address,
+/// which the verifier refuses.
+macro_rules! creates {
+    ($($name:ident: $dir:literal of $arguments:literal, $is_file:literal;)+) => {$(
+        #[fexit]
+        fn $name(ctx: FExitContext) -> i32 {
+            let dir = Kptr(ctx.arg::<*const u8>($dir));
+            created(current_key(dir), dir, ctx.arg::<u64>($arguments), $is_file);
+            0
+        }
+    )+};
+}
+
+creates! {
+    fexit_ext4_create: 1 of 5, true;
+    fexit_ext4_create_v5_11: 0 of 4, true;
+    fexit_ext4_mkdir: 1 of 4, false;
+    fexit_ext4_mkdir_v5_11: 0 of 3, false;
+    fexit_shmem_create: 1 of 5, true;
+    fexit_shmem_create_v5_11: 0 of 4, true;
+    fexit_shmem_mkdir: 1 of 4, false;
+    fexit_shmem_mkdir_v5_11: 0 of 3, false;
+}
+
+/// Entry of create or mkdir: keeps the directory.
+macro_rules! creates_by_kprobe {
+    ($($name:ident: $dir:literal, $hook:ident;)+) => {$(
+        #[kprobe]
+        fn $name(ctx: ProbeContext) -> u32 {
+            let dir = Kptr(ctx.arg::<*const u8>($dir).unwrap_or(core::ptr::null()));
+            shared::begin(hook::$hook, bpf_get_current_pid_tgid(), current_key(dir), dir);
+            0
+        }
+    )+};
+}
+
+creates_by_kprobe! {
+    kprobe_create: 1, CREATE;
+    kprobe_create_v5_11: 0, CREATE;
+    kprobe_mkdir: 1, MKDIR;
+    kprobe_mkdir_v5_11: 0, MKDIR;
+}
+
+/// See [`kprobe_create`].
+#[kretprobe]
+fn kretprobe_create(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = shared::end(hook::CREATE, bpf_get_current_pid_tgid()) {
+        created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), true);
+    }
+    0
+}
+
+/// See [`kprobe_mkdir`].
+#[kretprobe]
+fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
+    if let Some(call) = shared::end(hook::MKDIR, bpf_get_current_pid_tgid()) {
+        created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), false);
+    }
+    0
+}
+
+/// `ext4_request_inode(struct inode *dir, int mode)`: notes where, in case that it fails.
+#[raw_tracepoint(tracepoint = "ext4_request_inode")]
+fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
+    let dir = Kptr(ctx.arg::<*const u8>(0));
+    let dev = file_key::<Probed>(dir).dev;
+    let _ = CREATING_ON.insert(bpf_get_current_pid_tgid(), dev, 0);
+    0
+}
+
+/// `ext4_allocate_inode(struct inode *inode, struct inode *dir, int mode)`
+#[raw_tracepoint(tracepoint = "ext4_allocate_inode")]
+fn tp_ext4_allocate_inode(ctx: RawTracePointContext) -> i32 {
+    let dir = Kptr(ctx.arg::<*const u8>(1));
+    if is_regular::<Probed>(Kptr(ctx.arg::<*const u8>(0))) {
+        created(current_key(dir), dir, 0, true);
+    }
+    0
+}
+
+#[inline(always)]
+fn current_key(dir: Kptr) -> PairKey {
+    PairKey::new(current_proc(), file_key::<Probed>(dir))
+}
+
+/// A create or mkdir in `dir` ended.
+#[inline(always)]
+fn created(key: PairKey, dir: Kptr, result: u64, is_file: bool) {
+    let error = i64::from(result as i32);
+    if is_out_of_space(error) {
+        failed_on(key.dev, error);
+    } else if is_file && result as i32 == 0 {
+        count(&key, dir.addr());
+    }
+}
+
+#[inline(never)]
+fn count(key: &PairKey, dir: u64) {
+    if !count_created(key) {
+        return;
+    }
+    let file: FileKey = key.file();
+    if NAMED.get_ptr(file).is_none() {
+        names::send_walk(space::any_dentry(Kptr::from_addr(dir)).addr());
+    }
+    process::describe_once(key.process());
+}

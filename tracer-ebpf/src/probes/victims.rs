@@ -1,0 +1,52 @@
+//! Who fails: calls that make or reserve something and find no space.
+
+use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext,
+};
+use tracer_common::FileKey;
+
+use crate::{
+    account::account_error,
+    kernel_read::{Kptr, Probed, Read, current_proc, offset},
+    maps_where::CREATING_ON,
+};
+
+/// EIO, ENOSPC or EDQUOT?
+#[inline(always)]
+pub fn is_out_of_space(error: i64) -> bool {
+    error == -5 || error == -28 || error == -122
+}
+
+/// A process got an error on a device, where no file was open yet.
+#[inline(always)]
+pub fn failed_on(dev: u32, error: i64) {
+    let nowhere = FileKey { ino: 0, generation: 0, dev };
+    account_error(current_proc(), nowhere, error);
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`: only calls that failed for want of space, and that
+/// tp_sys_exit does not look at. x86-64 alone.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn tp_sys_exit_failed(ctx: RawTracePointContext) -> i32 {
+    let error = ctx.arg::<i64>(1);
+    if !is_out_of_space(error) {
+        return 0;
+    }
+    let regs = Kptr(ctx.arg::<*const u8>(0));
+    // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
+    if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+        return 0;
+    }
+    match Probed::read::<u64>(regs, offset!(regs_orig_ax)) {
+        // open, creat, mkdir, symlink, mknod, openat, mkdirat, mknodat, symlinkat, openat2
+        2 | 85 | 83 | 88 | 133 | 257 | 258 | 259 | 266 | 437 => {
+            let dev = CREATING_ON.get_ptr(bpf_get_current_pid_tgid());
+            if let Some(dev) = dev {
+                // SAFETY: a valid pointer from the map.
+                failed_on(unsafe { *dev }, error);
+            }
+        }
+        _ => {}
+    }
+    0
+}

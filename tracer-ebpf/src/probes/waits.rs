@@ -1,0 +1,155 @@
+//! Who waits: fsync by its length, and writers that the kernel slows down.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use tracer_common::{
+    Health, PairKey, ProcKey, WaitKey, WaitKind,
+    waits::{WAIT_CELLS, wait_cell},
+};
+
+use super::shared;
+use crate::{
+    account::{account_error, atomic_add},
+    kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset},
+    maps::{IN_FLIGHT, InFlight, InFlightKey, health_add},
+    maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook},
+    process,
+};
+
+/// `s_magic` of overlayfs: its fsync calls the one of the filesystem below.
+const OVERLAY_MAGIC: u32 = 0x794C_7630;
+
+/// A filesystem's `int fsync(struct file *file, loff_t start, loff_t end, int datasync)`. Not
+/// vfs_fsync_range, which compilers inline in part: on 6.1 it sees fsync, but not fdatasync.
+#[fentry]
+fn fentry_file_fsync(ctx: FEntryContext) -> i32 {
+    fsync_begins(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
+
+/// See [`fentry_file_fsync`].
+#[fexit]
+fn fexit_file_fsync(ctx: FExitContext) -> i32 {
+    fsync_ends(ctx.arg::<i32>(4));
+    0
+}
+
+/// See [`fentry_file_fsync`].
+#[kprobe]
+fn kprobe_file_fsync(ctx: ProbeContext) -> u32 {
+    fsync_begins(Kptr(ctx.arg::<*const u8>(0).unwrap_or(core::ptr::null())));
+    0
+}
+
+/// See [`fentry_file_fsync`].
+#[kretprobe]
+fn kretprobe_file_fsync(ctx: RetProbeContext) -> u32 {
+    fsync_ends(ctx.ret::<i32>());
+    0
+}
+
+/// `ext4_sync_file_enter(struct file *file, int datasync)`
+#[raw_tracepoint(tracepoint = "ext4_sync_file_enter")]
+fn tp_ext4_sync_file_enter(ctx: RawTracePointContext) -> i32 {
+    fsync_begins(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
+
+/// `ext4_sync_file_exit(struct inode *inode, int ret)`
+#[raw_tracepoint(tracepoint = "ext4_sync_file_exit")]
+fn tp_ext4_sync_file_exit(ctx: RawTracePointContext) -> i32 {
+    fsync_ends(ctx.arg::<u64>(1) as i32);
+    0
+}
+
+/// `balance_dirty_pages(struct bdi_writeback *wb, …, long pause, unsigned long start_time)`, with
+/// 12 arguments until they were gathered in a struct, 8 since. `pause` is in jiffies.
+macro_rules! balance_dirty_pages {
+    ($name:ident, $pause:literal) => {
+        #[raw_tracepoint(tracepoint = "balance_dirty_pages")]
+        fn $name(ctx: RawTracePointContext) -> i32 {
+            throttled(Kptr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>($pause));
+            0
+        }
+    };
+}
+
+balance_dirty_pages!(tp_balance_dirty_pages_12, 10);
+balance_dirty_pages!(tp_balance_dirty_pages_8, 6);
+
+#[inline(always)]
+fn fsync_begins(file: Kptr) {
+    let inode = Probed::follow(file, offset!(file_inode));
+    if magic::<Probed>(inode) == OVERLAY_MAGIC {
+        return;
+    }
+    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let dentry = Probed::follow(file, offset!(file_dentry));
+    let call = InFlight { key, object: dentry.addr(), extra: now };
+    let id = bpf_get_current_pid_tgid();
+    if IN_FLIGHT.insert(InFlightKey { id, hook: hook::FSYNC }, call, 0).is_err() {
+        health_add(Health::InFlightFull, 1);
+    }
+}
+
+#[inline(always)]
+fn fsync_ends(result: i32) {
+    let Some(call) = shared::end(hook::FSYNC, bpf_get_current_pid_tgid()) else { return };
+    // SAFETY: a helper without arguments.
+    let took = unsafe { bpf_ktime_get_ns() }.wrapping_sub(call.extra);
+    let (proc, file) = (call.key.process(), call.key.file());
+    add(proc, file.dev, WaitKind::Fsync, took);
+    if result < 0 {
+        account_error(proc, file, i64::from(result));
+    }
+}
+
+#[inline(always)]
+fn throttled(wb: Kptr, pause: i64) {
+    // Not positive: it only looked.
+    if pause <= 0 {
+        return;
+    }
+    let bdi = Probed::follow(wb, offset!(wb_bdi));
+    let device = Probed::follow(bdi, offset!(bdi_dev));
+    let dev = Probed::read::<u32>(device, offset!(device_devt));
+    add(current_proc(), dev, WaitKind::Throttle, pause as u64);
+}
+
+/// Adds one wait: nanoseconds for an fsync, jiffies for a throttled writer.
+#[inline(always)]
+fn add(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
+    let key = WaitKey { start_ns: proc.start_ns, tgid: proc.tgid, dev, kind: kind as u32, pad: 0 };
+    let map = if first_is_active() { &WAITS_A } else { &WAITS_B };
+    if map.get_ptr(key).is_none() {
+        let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
+        // SAFETY: a map value that nobody writes. BPF_NOEXIST: another CPU may have been first.
+        let _ = map.insert(key, unsafe { &*zero }, 1);
+        process::describe_once(proc);
+    }
+    let Some(waits) = map.get_ptr_mut(key) else {
+        health_add(Health::OtherWaits, 1);
+        return;
+    };
+    // SAFETY: fields of a valid map value. The longest is not atomic: of two that end in the same
+    // instant on two CPUs, the shorter may win.
+    unsafe {
+        atomic_add(&raw mut (*waits).count, 1);
+        atomic_add(&raw mut (*waits).total, length);
+        if length > (*waits).max {
+            (*waits).max = length;
+        }
+        if let WaitKind::Fsync = kind {
+            let cell = wait_cell(length / 1_000) as usize;
+            if cell < WAIT_CELLS {
+                let cell = (&raw mut (*waits).cells).cast::<u32>().add(cell);
+                *cell = (*cell).wrapping_add(1);
+            }
+        }
+    }
+}

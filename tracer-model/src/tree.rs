@@ -1,0 +1,385 @@
+//! Traffic by directory, rolled up, in bounded memory.
+//!
+//! Each amount is added to its directory and to all above it at once, so the sum of a directory is
+//! exact however many below it have been forgotten. A directory that was itself forgotten, because
+//! it was among the quietest, and comes back starts from nothing.
+
+use std::collections::HashMap;
+
+/// Directories kept; beyond it the quietest leaves are forgotten. Some 120 bytes each.
+pub const MAX_DIRECTORIES: usize = 65_536;
+/// Longest name of a directory that is told apart, and deepest level: what is deeper counts for the
+/// level above.
+const MAX_DEPTH: usize = 128;
+/// A directory is hot when it holds this part of all traffic, hot ones below it left out.
+const HOT: f64 = 0.2;
+/// So many of the root's directories stand for it when no single one is hot.
+const STAND_INS: usize = 5;
+/// What a created or removed file counts for when the hottest are chosen, bytes: its inode and its
+/// directory entry, so that a storm of empty files is hot, too.
+const FILE_COST: u64 = 512;
+
+/// What happened in a directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that came.
+    pub inflow: u64,
+    /// Bytes that went.
+    pub outflow: u64,
+    /// Files that came.
+    pub created: u64,
+    /// Files that went.
+    pub removed: u64,
+}
+
+impl Traffic {
+    /// Adds another.
+    pub const fn add(&mut self, other: &Self) {
+        self.inflow += other.inflow;
+        self.outflow += other.outflow;
+        self.created += other.created;
+        self.removed += other.removed;
+    }
+
+    /// How hot it is.
+    const fn heat(&self) -> u64 {
+        self.inflow + self.outflow + FILE_COST * (self.created + self.removed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    name: Box<[u8]>,
+    parent: usize,
+    /// With all below it.
+    sum: Traffic,
+    children: usize,
+    depth: u16,
+}
+
+/// The directories of one volume.
+#[derive(Debug)]
+pub struct Tree {
+    /// The first is the root.
+    nodes: Vec<Node>,
+    /// (parent, name) → index.
+    index: HashMap<(usize, Box<[u8]>), usize>,
+    limit: usize,
+}
+
+/// A directory with all below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// From the volume's root: no slash at either end, empty for the root itself.
+    pub path: Vec<u8>,
+    /// Its traffic.
+    pub traffic: Traffic,
+    /// Is it a hottest useful level?
+    pub hot: bool,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::with_limit(MAX_DIRECTORIES)
+    }
+}
+
+impl Tree {
+    /// A tree of at most `limit` directories (at least two).
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        Self { nodes: vec![Node::default()], index: HashMap::new(), limit: limit.max(2) }
+    }
+
+    /// Adds traffic of a directory, given from the volume's root, with or without a leading slash.
+    pub fn add(&mut self, path: &[u8], traffic: &Traffic) {
+        let mut at = 0;
+        self.nodes[0].sum.add(traffic);
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            if usize::from(self.nodes[at].depth) >= MAX_DEPTH {
+                break;
+            }
+            at = self.child(at, name);
+            self.nodes[at].sum.add(traffic);
+        }
+        // Only now: no index may change while a path is walked.
+        if self.nodes.len() > self.limit + MAX_DEPTH {
+            self.forget();
+        }
+    }
+
+    /// Directories that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Is there but the root, and nothing in it?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes[0].sum == Traffic::default()
+    }
+
+    /// The hottest useful levels first, then the others by their traffic; `limit` rows at most. The
+    /// rule is in `docs/decisions/hottest-directories.md`.
+    #[must_use]
+    pub fn rows(&self, limit: usize) -> Vec<Row> {
+        let hot = self.hottest();
+        let heat = |at: &usize| self.nodes[*at].sum.heat();
+        let mut order: Vec<usize> = (0..self.nodes.len()).filter(|at| heat(at) > 0).collect();
+        // A directory before those below it, where they are equally hot.
+        order.sort_by_key(|at| {
+            (!hot.contains(at), std::cmp::Reverse(heat(at)), self.nodes[*at].depth)
+        });
+        order.truncate(limit);
+        order
+            .into_iter()
+            .map(|at| Row {
+                path: self.path(at),
+                traffic: self.nodes[at].sum,
+                hot: hot.contains(&at),
+            })
+            .collect()
+    }
+
+    /// Hierarchical heavy hitters: from the leaves up, whoever holds [`HOT`] of all traffic that no
+    /// hot one below it accounts for.
+    fn hottest(&self) -> Vec<usize> {
+        let total = self.nodes[0].sum.heat();
+        if total == 0 {
+            return Vec::new();
+        }
+        let bar = ((total as f64 * HOT) as u64).max(1);
+        let mut rest: Vec<u64> = self.nodes.iter().map(|node| node.sum.heat()).collect();
+        let mut order: Vec<usize> = (1..self.nodes.len()).collect();
+        order.sort_by_key(|at| std::cmp::Reverse(self.nodes[*at].depth));
+        let mut hot = Vec::new();
+        for at in order {
+            let own = rest[at];
+            if own < bar {
+                continue;
+            }
+            hot.push(at);
+            // Known below: taken from all above.
+            let mut up = at;
+            while up != 0 {
+                up = self.nodes[up].parent;
+                rest[up] = rest[up].saturating_sub(own);
+            }
+        }
+        if hot.is_empty() {
+            // Spread over the root's directories: the largest of them say more than the root. If
+            // its own files make up most, it is the root all the same.
+            let mut tops: Vec<usize> =
+                (1..self.nodes.len()).filter(|at| self.nodes[*at].parent == 0).collect();
+            let below: u64 = tops.iter().map(|at| self.nodes[*at].sum.heat()).sum();
+            tops.sort_by_key(|at| std::cmp::Reverse(self.nodes[*at].sum.heat()));
+            tops.truncate(STAND_INS);
+            let few: u64 = tops.iter().map(|at| self.nodes[*at].sum.heat()).sum();
+            hot = if below * 2 < total || few < bar { vec![0] } else { tops };
+        }
+        hot
+    }
+
+    fn child(&mut self, parent: usize, name: &[u8]) -> usize {
+        let key = (parent, Box::from(name));
+        if let Some(at) = self.index.get(&key) {
+            return *at;
+        }
+        let at = self.nodes.len();
+        let depth = self.nodes[parent].depth + 1;
+        self.nodes.push(Node { name: key.1.clone(), parent, depth, ..Node::default() });
+        self.nodes[parent].children += 1;
+        self.index.insert(key, at);
+        at
+    }
+
+    fn path(&self, mut at: usize) -> Vec<u8> {
+        let mut parts = Vec::new();
+        while at != 0 {
+            parts.push(&self.nodes[at].name[..]);
+            at = self.nodes[at].parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
+    /// Forgets the quietest leaves until half of the limit is left. Their traffic stays in those
+    /// above.
+    fn forget(&mut self) {
+        let target = (self.limit / 2).max(1);
+        let mut keep = vec![true; self.nodes.len()];
+        let mut kept = self.nodes.len();
+        // Quietest first; a directory is never quieter than those below it, and deeper ones come
+        // first among equals, so a parent is looked at after all its children.
+        let mut order: Vec<usize> = (1..self.nodes.len()).collect();
+        order.sort_by_key(|at| {
+            (self.nodes[*at].sum.heat(), std::cmp::Reverse(self.nodes[*at].depth))
+        });
+        for at in order {
+            if kept <= target {
+                break;
+            }
+            if self.nodes[at].children == 0 {
+                keep[at] = false;
+                kept -= 1;
+                let parent = self.nodes[at].parent;
+                self.nodes[parent].children -= 1;
+            }
+        }
+        let mut moved = vec![0; self.nodes.len()];
+        let mut nodes = Vec::with_capacity(kept);
+        for (at, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
+            if keep[at] {
+                moved[at] = nodes.len();
+                // Parents come before their children.
+                node.parent = moved[node.parent];
+                nodes.push(node);
+            }
+        }
+        self.nodes = nodes;
+        self.index = self
+            .nodes
+            .iter()
+            .enumerate()
+            .skip(1)
+            .map(|(at, node)| ((node.parent, node.name.clone()), at))
+            .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn inflow(bytes: u64) -> Traffic {
+        Traffic { inflow: bytes, ..Traffic::default() }
+    }
+
+    fn hot(tree: &Tree) -> Vec<String> {
+        let mut hot: Vec<String> = tree
+            .rows(usize::MAX)
+            .into_iter()
+            .filter(|row| row.hot)
+            .map(|row| String::from_utf8(row.path).unwrap())
+            .collect();
+        hot.sort();
+        hot
+    }
+
+    #[test]
+    fn the_directory_that_fills_is_hot() {
+        let mut tree = Tree::default();
+        tree.add(b"/var/mod_gzip", &inflow(9_000));
+        tree.add(b"/var/log", &inflow(500));
+        tree.add(b"/home/ann", &inflow(400));
+        assert_eq!(hot(&tree), ["var/mod_gzip"]);
+    }
+
+    #[test]
+    fn of_many_leaves_their_parent_is_hot() {
+        let mut tree = Tree::default();
+        for n in 0..10_000 {
+            tree.add(format!("/srv/store/bucket/{}/{n}", n % 100).as_bytes(), &inflow(100));
+        }
+        tree.add(b"/var/log", &inflow(1_000));
+        assert_eq!(hot(&tree), ["srv/store/bucket"]);
+    }
+
+    #[test]
+    fn two_culprits_are_both_hot() {
+        let mut tree = Tree::default();
+        for n in 0..100 {
+            tree.add(format!("/srv/a/{n}").as_bytes(), &inflow(60));
+            tree.add(format!("/srv/b/{n}").as_bytes(), &inflow(40));
+        }
+        assert_eq!(hot(&tree), ["srv/a", "srv/b"]);
+    }
+
+    #[test]
+    fn the_root_is_hot_only_by_its_own_files() {
+        let mut tree = Tree::default();
+        for n in 0..8 {
+            tree.add(format!("/{n}/x").as_bytes(), &inflow(100 + n));
+        }
+        assert_eq!(hot(&tree), ["3", "4", "5", "6", "7"]);
+        tree.add(b"/", &inflow(10_000));
+        assert_eq!(hot(&tree), [""]);
+        assert!(hot(&Tree::default()).is_empty());
+    }
+
+    #[test]
+    fn a_storm_of_empty_files_is_hot() {
+        let mut tree = Tree::default();
+        tree.add(b"/sessions", &Traffic { created: 10_000, ..Traffic::default() });
+        tree.add(b"/log", &inflow(100_000));
+        assert_eq!(hot(&tree), ["sessions"]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_comes() {
+        let mut tree = Tree::with_limit(1_000);
+        for n in 0..50_000u32 {
+            tree.add(format!("/s/{:03}/{:06}", n % 100, n).as_bytes(), &inflow(10));
+            assert!(tree.len() <= 1_000 + MAX_DEPTH);
+        }
+        tree.add(b"/other", &inflow(1));
+        let rows = tree.rows(10);
+        assert_eq!(rows[0], Row { path: b"s".to_vec(), traffic: inflow(500_000), hot: true });
+    }
+
+    #[test]
+    fn too_deep_counts_for_the_level_above() {
+        let mut tree = Tree::default();
+        let path = "/d".repeat(3_000);
+        tree.add(path.as_bytes(), &inflow(7));
+        assert_eq!(tree.len(), MAX_DEPTH + 1);
+        assert_eq!(tree.rows(1)[0].traffic.inflow, 7);
+    }
+
+    fn paths() -> impl Strategy<Value = Vec<(Vec<u8>, u64)>> {
+        let name = prop_oneof![Just("a"), Just("b"), Just("c"), Just("\u{1b}["), Just("..")];
+        let path = prop::collection::vec(name, 0..6).prop_map(|parts| parts.join("/").into_bytes());
+        prop::collection::vec((path, 0u64..1_000_000), 0..200)
+    }
+
+    proptest! {
+        /// Whatever is forgotten, what is still there has its exact sum, and the root everything.
+        #[test]
+        fn sums_stay_exact(adds in paths(), limit in 2usize..40) {
+            let mut small = Tree::with_limit(limit);
+            let mut whole = Tree::default();
+            for (path, bytes) in &adds {
+                small.add(path, &inflow(*bytes));
+                whole.add(path, &inflow(*bytes));
+            }
+            let truth: HashMap<Vec<u8>, Traffic> =
+                whole.rows(usize::MAX).into_iter().map(|row| (row.path, row.traffic)).collect();
+            let total: u64 = adds.iter().map(|(_, bytes)| bytes).sum();
+            prop_assert_eq!(small.nodes[0].sum.inflow, total);
+            if small.len() == whole.len() {
+                for row in small.rows(usize::MAX) {
+                    prop_assert_eq!(row.traffic, truth[&row.path]);
+                }
+            }
+        }
+
+        /// No sum is more than its parent's; there is a hot one whenever there is traffic, and at
+        /// most as many as the bar allows.
+        #[test]
+        fn there_is_always_a_useful_level(adds in paths()) {
+            let mut tree = Tree::default();
+            for (path, bytes) in &adds {
+                tree.add(path, &inflow(*bytes));
+            }
+            for node in &tree.nodes[1..] {
+                prop_assert!(node.sum.inflow <= tree.nodes[node.parent].sum.inflow);
+            }
+            let hot = tree.hottest();
+            prop_assert_eq!(hot.is_empty(), tree.is_empty());
+            prop_assert!(hot.len() <= STAND_INS);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The picture at start-up on a host with 2,000 processes and 100,000 open files: `cargo bench -p
+//! tracer --bench startup`. Goal: 300 ms. Processes are forks of this one that sleep; each holds 50
+//! files of its own, every tenth of them open for writing.
+
+use std::{fs::File, path::Path, time::Instant};
+
+use tracer::{
+    attribute::groups::Groups,
+    collect::mounts,
+    held, open_files,
+    probes::{Tracer, TracerOptions},
+    residents,
+};
+
+const PROCESSES: usize = 2_000;
+const FILES: usize = 50;
+const GOAL_MS: u128 = 300;
+
+fn main() {
+    let dir = tempfile::tempdir().expect("a directory for files");
+    let children: Vec<libc::pid_t> = (0..PROCESSES).map(|n| child(dir.path(), n)).collect();
+    let volumes = mounts::read().expect("/proc/self/mountinfo");
+    // The children open their files meanwhile.
+    let want = PROCESSES * FILES;
+    let mut open = open_files::walk(&volumes);
+    while open.descriptors < want {
+        open = open_files::walk(&volumes);
+    }
+    let mut tracer = Tracer::start(&TracerOptions::default()).expect("a tracer: run as root");
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        let start = Instant::now();
+        drop(open_files::walk(&volumes));
+        let by_proc = start.elapsed().as_millis();
+        let start = Instant::now();
+        let records = tracer.open_files().expect("an iterator over open files");
+        let iterated = start.elapsed().as_millis();
+        let open = open_files::told(&records);
+        let walked = start.elapsed().as_millis();
+        let held = held::of(&open, &volumes, None);
+        let rows = residents::of(&open, &volumes, &mut Groups::default());
+        let all = start.elapsed().as_millis();
+        println!(
+            "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \
+             paths {walked}, with held ({}) and residents ({}) {all} ms",
+            open.processes,
+            open.descriptors,
+            held.files.len(),
+            rows.len()
+        );
+        times.push(all);
+    }
+    for pid in children {
+        // SAFETY: signals and reaps a child of ours.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            libc::waitpid(pid, std::ptr::null_mut(), 0);
+        }
+    }
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("median {median} ms, goal {GOAL_MS} ms");
+    std::process::exit(i32::from(median > GOAL_MS));
+}
+
+fn child(dir: &Path, n: usize) -> libc::pid_t {
+    // SAFETY: this process has one thread; the child opens files and sleeps.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+    if pid == 0 {
+        let _files: Vec<File> = (0..FILES)
+            .map(|m| {
+                let path = dir.join(format!("{n}-{m}"));
+                let written = File::create(&path).expect("create");
+                if m % 10 == 0 { written } else { File::open(&path).expect("open") }
+            })
+            .collect();
+        loop {
+            std::thread::park();
+        }
+    }
+    pid
+}

@@ -1,0 +1,382 @@
+//! What a cgroup's path says about who lives in it. Pure: a path in, a [`Place`] out.
+//!
+//! Sources: systemd.unit(5) and its escapes; Docker's, Podman's, containerd's and CRI-O's cgroup
+//! managers (cgroupfs and systemd drivers); kubelet's `kubepods` trees; lxc.container.conf(5);
+//! systemd-nspawn(1).
+
+/// Who lives in a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A container, by its id of 64 hexadecimal digits (32 in some runtimes).
+    Container {
+        /// `docker`, `podman`, `containerd`, `crio`; `None` where the path does not tell.
+        runtime: Option<&'static str>,
+        /// Its id.
+        id: String,
+        /// UID of its Kubernetes pod, with dashes.
+        pod: Option<String>,
+    },
+    /// A pod itself: its pause container or its own processes.
+    Pod {
+        /// Its UID, with dashes.
+        uid: String,
+    },
+    /// A container of LXC or LXD.
+    Lxc(String),
+    /// A machine of systemd-nspawn or of libvirt.
+    Machine(String),
+    /// A unit of systemd; one of a user's manager is `user@UID/NAME`.
+    Unit(String),
+    /// A cgroup that somebody made.
+    Plain(String),
+    /// The root: no cgroup in particular.
+    Root,
+}
+
+impl Place {
+    /// How much it says: of several hierarchies the one that says most is believed.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Container { .. } => 5,
+            Self::Pod { .. } | Self::Lxc(_) | Self::Machine(_) => 4,
+            Self::Unit(_) => 3,
+            Self::Plain(_) => 2,
+            Self::Root => 0,
+        }
+    }
+}
+
+/// Prefixes of a container's scope, with the runtime that uses it. The longer ones first.
+const SCOPES: &[(&str, Option<&str>)] = &[
+    ("cri-containerd-", Some("containerd")),
+    ("crio-conmon-", Some("crio")),
+    ("crio-", Some("crio")),
+    ("libpod-conmon-", Some("podman")),
+    ("libpod-payload-", Some("podman")),
+    ("libpod-", Some("podman")),
+    ("docker-", Some("docker")),
+    ("nerdctl-", Some("containerd")),
+    ("containerd-", Some("containerd")),
+];
+
+/// Directories whose children are containers of a runtime.
+const PARENTS: &[(&str, Option<&str>)] = &[
+    ("docker", Some("docker")),
+    ("actions_job", Some("docker")),
+    ("libpod_parent", Some("podman")),
+    ("k8s.io", Some("containerd")),
+    ("default", Some("containerd")),
+    ("moby", Some("docker")),
+];
+
+/// Says who lives in a cgroup, by its path as /proc/PID/cgroup prints it.
+#[must_use]
+pub fn classify(path: &str) -> Place {
+    let parts: Vec<&str> =
+        path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
+    if parts.is_empty() {
+        return Place::Root;
+    }
+    let mut pod = None;
+    for (index, part) in parts.iter().enumerate() {
+        // containerd and CRI-O, asked for a systemd cgroup by a cgroupfs manager: SLICE:PREFIX:ID.
+        for piece in part.split(':') {
+            pod = pod_uid(piece).or(pod);
+        }
+        // The outermost container: what it runs within itself is its own affair.
+        if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
+            return Place::Container { runtime, id, pod };
+        }
+        if let Some(place) = guest(&parts, index) {
+            return place;
+        }
+    }
+    if let Some(uid) = pod {
+        return Place::Pod { uid };
+    }
+    unit(&parts).unwrap_or_else(|| Place::Plain(format!("/{}", parts.join("/"))))
+}
+
+/// Of the lines of /proc/PID/cgroup, the path that says most, and what it says.
+#[must_use]
+pub fn best(proc_cgroup: &str) -> (String, Place) {
+    let mut best: Option<(u8, u8, String, Place)> = None;
+    for line in proc_cgroup.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(id), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        // A container may have removed its cgroup while it still ends.
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        let place = classify(path);
+        let order = match (id, controllers) {
+            ("0", _) => 2,
+            (_, "name=systemd") => 1,
+            _ => 0,
+        };
+        let rank = place.rank();
+        if best.as_ref().is_none_or(|(r, o, ..)| (rank, order) > (*r, *o)) {
+            best = Some((rank, order, path.to_owned(), place));
+        }
+    }
+    best.map_or_else(|| ("/".to_owned(), Place::Root), |(.., path, place)| (path, place))
+}
+
+fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, String)> {
+    let mut pieces = part.rsplit(':');
+    let last = pieces.next()?;
+    let name = last.strip_suffix(".scope").unwrap_or(last);
+    if let Some(prefix) = pieces.next()
+        && is_id(name)
+    {
+        let runtime = SCOPES.iter().find(|(known, _)| known.trim_end_matches('-') == prefix);
+        return Some((runtime.and_then(|(_, runtime)| *runtime), name.to_owned()));
+    }
+    for (prefix, runtime) in SCOPES {
+        if let Some(id) = name.strip_prefix(prefix)
+            && is_id(id)
+        {
+            return Some((*runtime, id.to_owned()));
+        }
+    }
+    if !is_id(name) {
+        return None;
+    }
+    let runtime = PARENTS.iter().find(|(known, _)| Some(*known) == parent);
+    match runtime {
+        Some((_, runtime)) => Some((*runtime, name.to_owned())),
+        // Amazon's ECS, Kubernetes with cgroupfs, Garden, … : a full id stands for a container.
+        None if name.len() == 64 => Some((None, name.to_owned())),
+        None => None,
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    matches!(text.len(), 12 | 32 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// `pod5fb2…` (cgroupfs) or `kubepods-burstable-pod5fb2_….slice` (systemd).
+fn pod_uid(part: &str) -> Option<String> {
+    let name = match part.strip_suffix(".slice") {
+        Some(slice) if slice.starts_with("kubepods") => &slice[slice.rfind("-pod")? + 4..],
+        Some(_) => return None,
+        None => part.strip_prefix("pod")?,
+    };
+    let uid = name.replace('_', "-");
+    // Static pods are named by a hash.
+    let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+    (digits == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')).then_some(uid)
+}
+
+/// LXC, nspawn, libvirt.
+fn guest(parts: &[&str], index: usize) -> Option<Place> {
+    let part = parts[index];
+    for prefix in ["lxc.payload.", "lxc.monitor."] {
+        if let Some(name) = part.strip_prefix(prefix) {
+            return Some(Place::Lxc(unescape(name)));
+        }
+    }
+    if matches!(part, "lxc" | "lxc.payload" | "lxc.monitor")
+        && let Some(name) = parts.get(index + 1)
+    {
+        return Some(Place::Lxc(unescape(name)));
+    }
+    if let Some(name) =
+        part.strip_prefix("systemd-nspawn@").and_then(|n| n.strip_suffix(".service"))
+    {
+        return Some(Place::Machine(unescape(name)));
+    }
+    let name = part.strip_prefix("machine-")?.strip_suffix(".scope")?;
+    Some(Place::Machine(unescape(name)))
+}
+
+fn unit(parts: &[&str]) -> Option<Place> {
+    const KINDS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+    let is_unit = |part: &&&str| KINDS.iter().any(|kind| part.ends_with(kind));
+    let manager = parts
+        .iter()
+        .position(|part| part.strip_prefix("user@").is_some_and(|rest| rest.ends_with(".service")));
+    if let Some(at) = manager {
+        let user = parts[at].trim_end_matches(".service");
+        let inner = parts[at + 1..].iter().find(is_unit).filter(|name| **name != "init.scope");
+        return Some(Place::Unit(match inner {
+            Some(inner) => format!("{user}/{}", unescape(inner)),
+            None => user.to_owned(),
+        }));
+    }
+    // The outermost: cgroups below it are the unit's own.
+    if let Some(name) = parts.iter().find(is_unit) {
+        return Some(Place::Unit(unescape(name)));
+    }
+    let last = parts.last()?;
+    last.ends_with(".slice").then(|| Place::Unit(unescape(last)))
+}
+
+/// systemd writes bytes that a unit's name must not have as `\x2d`.
+fn unescape(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code =
+            bytes.get(at..at + 4).filter(|escape| escape.starts_with(b"\\x")).and_then(|escape| {
+                u8::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+            });
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+    const UID: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
+
+    #[rstest]
+    // systemd
+    #[case("/system.slice/nginx.service", Place::Unit("nginx.service".into()))]
+    #[case("/system.slice/system-apache2.slice/apache2@web3.service", Place::Unit("apache2@web3.service".into()))]
+    #[case(r"/system.slice/system-systemd\x2dfsck.slice/systemd-fsck@dev-disk-by\x2duuid-1.service", Place::Unit("systemd-fsck@dev-disk-by-uuid-1.service".into()))]
+    #[case("/system.slice/postgresql@15-main.service/worker/3", Place::Unit("postgresql@15-main.service".into()))]
+    #[case("/user.slice/user-1000.slice/session-3.scope", Place::Unit("session-3.scope".into()))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/init.scope", Place::Unit("user@1000".into()))]
+    #[case("/user.slice/user-1000.slice/user@1000.service", Place::Unit("user@1000".into()))]
+    #[case(r"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome\x2dterminal-77.scope", Place::Unit("user@1000/app-gnome-terminal-77.scope".into()))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service/x", Place::Unit("user@1000/backup.service".into()))]
+    #[case("/init.scope", Place::Unit("init.scope".into()))]
+    #[case("/system.slice", Place::Unit("system.slice".into()))]
+    #[case("/system.slice/run-r1.scope", Place::Unit("run-r1.scope".into()))]
+    #[case("/system.slice/containerd.service", Place::Unit("containerd.service".into()))]
+    #[case("/system.slice/docker.service", Place::Unit("docker.service".into()))]
+    // LXC, nspawn, libvirt
+    #[case("/lxc/web3", Place::Lxc("web3".into()))]
+    #[case("/lxc/web3/system.slice/cron.service", Place::Lxc("web3".into()))]
+    #[case("/lxc.payload.web3/init.scope", Place::Lxc("web3".into()))]
+    #[case("/lxc.payload/web3/init.scope", Place::Lxc("web3".into()))]
+    #[case("/lxc.monitor.web3", Place::Lxc("web3".into()))]
+    #[case("/machine.slice/systemd-nspawn@db.service/payload/system.slice/x.service", Place::Machine("db".into()))]
+    #[case(r"/machine.slice/machine-build\x2dhost.scope", Place::Machine("build-host".into()))]
+    #[case(r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/vcpu0", Place::Machine("qemu-1-vm".into()))]
+    // plain
+    #[case("/jobs/nightly", Place::Plain("/jobs/nightly".into()))]
+    #[case("/docker", Place::Plain("/docker".into()))]
+    #[case("/docker/not-an-id", Place::Plain("/docker/not-an-id".into()))]
+    #[case("/deadbeefdeadbeefdeadbeefdeadbeef", Place::Plain("/deadbeefdeadbeefdeadbeefdeadbeef".into()))]
+    #[case("/", Place::Root)]
+    #[case("", Place::Root)]
+    #[case("/..", Place::Root)]
+    fn tells_who_lives_there(#[case] path: &str, #[case] expected: Place) {
+        assert_eq!(classify(path), expected);
+    }
+
+    #[rstest]
+    // Docker: cgroupfs, systemd, v1, within a container, in a nested cgroup namespace
+    #[case("/docker/{ID}", Some("docker"), false)]
+    #[case("/system.slice/docker-{ID}.scope", Some("docker"), false)]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope",
+        Some("docker"),
+        false
+    )]
+    #[case("/docker/{ID}/system.slice/nginx.service", Some("docker"), false)]
+    #[case("/docker/{ID}/docker/aa", Some("docker"), false)]
+    #[case("/../docker/{ID}", Some("docker"), false)]
+    #[case("/ecs/9b4c/{ID}", None, false)]
+    // Podman: rootful, rootless, conmon, cgroupfs
+    #[case("/machine.slice/libpod-{ID}.scope/container", Some("podman"), false)]
+    #[case("/machine.slice/libpod-conmon-{ID}.scope", Some("podman"), false)]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container",
+        Some("podman"),
+        false
+    )]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service/libpod-payload-{ID}",
+        Some("podman"),
+        false
+    )]
+    #[case("/libpod_parent/libpod-{ID}", Some("podman"), false)]
+    // containerd without Kubernetes
+    #[case("/default/{ID}", Some("containerd"), false)]
+    #[case("/system.slice/nerdctl-{ID}.scope", Some("containerd"), false)]
+    // Kubernetes: systemd and cgroupfs drivers, all three classes of service
+    #[case(
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_ID}.slice/cri-containerd-{ID}.scope",
+        Some("containerd"),
+        true
+    )]
+    #[case(
+        "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{U_ID}.slice/crio-{ID}.scope",
+        Some("crio"),
+        true
+    )]
+    #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/crio-conmon-{ID}.scope", Some("crio"), true)]
+    #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/docker-{ID}.scope", Some("docker"), true)]
+    #[case("/kubepods/burstable/pod{UID}/{ID}", None, true)]
+    #[case("/kubepods/pod{UID}/{ID}/sub", None, true)]
+    #[case("/kubelet.slice/kubelet-kubepods.slice/kubepods/besteffort/pod{UID}/{ID}", None, true)]
+    #[case(
+        "/system.slice/containerd.service/kubepods-burstable-pod{U_ID}.slice:cri-containerd:{ID}",
+        Some("containerd"),
+        true
+    )]
+    #[case("/kubepods-besteffort-pod{U_ID}.slice:crio:{ID}", Some("crio"), true)]
+    fn tells_containers(
+        #[case] path: &str,
+        #[case] runtime: Option<&'static str>,
+        #[case] in_pod: bool,
+    ) {
+        let path = path
+            .replace("{ID}", ID)
+            .replace("{U_ID}", &UID.replace('-', "_"))
+            .replace("{UID}", UID);
+        let pod = in_pod.then(|| UID.to_owned());
+        assert_eq!(classify(&path), Place::Container { runtime, id: ID.to_owned(), pod });
+    }
+
+    #[test]
+    fn a_pod_without_a_container_is_the_pod() {
+        let path = format!("/kubepods/burstable/pod{UID}");
+        assert_eq!(classify(&path), Place::Pod { uid: UID.to_owned() });
+        let hash = "0123456789abcdef0123456789abcdef";
+        let path =
+            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{hash}.slice");
+        assert_eq!(classify(&path), Place::Pod { uid: hash.to_owned() });
+    }
+
+    #[rstest]
+    #[case::v2("0::/system.slice/a.service\n", "/system.slice/a.service")]
+    #[case::v1(
+        "11:memory:/docker/{ID}\n4:cpu,cpuacct:/docker/{ID}\n1:name=systemd:/docker/{ID}\n",
+        "/docker/{ID}"
+    )]
+    #[case::v1_systemd(
+        "9:memory:/\n1:name=systemd:/system.slice/a.service\n",
+        "/system.slice/a.service"
+    )]
+    #[case::hybrid(
+        "9:memory:/jobs\n1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n",
+        "/system.slice/a.service"
+    )]
+    #[case::hybrid_plain("9:memory:/\n1:name=systemd:/\n0::/jobs/x\n", "/jobs/x")]
+    #[case::hybrid_container(
+        "9:memory:/docker/{ID}\n1:name=systemd:/\n0::/system.slice/docker.service\n",
+        "/docker/{ID}"
+    )]
+    #[case::v1_controller_alone("9:memory:/jobs\n1:name=systemd:/\n0::/\n", "/jobs")]
+    #[case::deleted("0::/system.slice/a.service (deleted)\n", "/system.slice/a.service")]
+    #[case::nothing("", "/")]
+    #[case::damaged("nonsense\n0::\n", "")]
+    fn the_hierarchy_that_says_most_is_believed(#[case] text: &str, #[case] path: &str) {
+        let (found, place) = best(&text.replace("{ID}", ID));
+        assert_eq!(found, path.replace("{ID}", ID));
+        assert_eq!(place, classify(&found));
+    }
+}

@@ -1,0 +1,286 @@
+//! Groups over time: a culprit stays listed, with its peak, when its processes and files are gone.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tracer_common::ProcKey;
+use tracer_model::snapshot::{Group, GroupRow, Snapshot, Spawner, Writer};
+
+use super::Placed;
+
+/// How long a quiet group stays listed.
+pub const KEPT: Duration = Duration::from_secs(3_600);
+/// Groups that stay listed; beyond it those with the lowest peaks are dropped.
+const MAX_ROWS: usize = 1_024;
+/// Processes that are remembered per group, to count each once. Beyond it, one that pauses for more
+/// than a window may be counted again.
+const MAX_MEMBERS: usize = 4_096;
+/// Ancestors that are counted per group.
+const MAX_ANCESTORS: usize = 256;
+
+type Key = (Group, String);
+
+#[derive(Default)]
+struct Ancestor {
+    comm: String,
+    spawned: u64,
+}
+
+struct Entry {
+    row: GroupRow,
+    members: HashSet<ProcKey>,
+    /// By generation: parents, and their parents.
+    ancestors: [HashMap<ProcKey, Ancestor>; 2],
+}
+
+/// What was seen of all groups. Keyed by (group, mount point).
+#[derive(Default)]
+pub struct History {
+    entries: BTreeMap<Key, Entry>,
+}
+
+/// One process on one volume in a window.
+pub struct Seen<'a> {
+    /// Which process.
+    pub proc: ProcKey,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Where it belongs.
+    pub placed: &'a Placed,
+    /// Files that it created.
+    pub created: u64,
+}
+
+impl History {
+    /// Takes a window in, and puts the rows of all groups into its snapshot. `seen` are the
+    /// processes that its writers' rows tell of.
+    pub fn update(&mut self, snapshot: &mut Snapshot, seen: &[Seen<'_>]) {
+        let now = snapshot.taken_at;
+        for entry in self.entries.values_mut() {
+            let row = &mut entry.row;
+            (row.written_bytes, row.files_created, row.alive) = (0, 0, 0);
+            (row.written_bytes_per_s, row.growth_bytes_per_s, row.share) = (0.0, 0.0, 0.0);
+        }
+        for one in seen {
+            let entry = self.entry(&one.placed.group, &one.volume, now);
+            entry.row.files_created += one.created;
+            entry.member(one);
+        }
+        for writer in &snapshot.writers {
+            let Some(group) = &writer.group else { continue };
+            self.entry(group, &writer.volume, now).add(writer);
+        }
+        for entry in self.entries.values_mut().filter(|entry| entry.row.last_seen == now) {
+            entry.end_window(now);
+        }
+        self.forget(now);
+        snapshot.groups = self.rows(now);
+    }
+
+    /// The directory that took most of a group's bytes.
+    pub fn set_directory(&mut self, group: &Group, volume: &str, directory: String) {
+        if let Some(entry) = self.entries.get_mut(&(group.clone(), volume.to_owned())) {
+            entry.row.directory = Some(directory);
+        }
+    }
+
+    fn entry(&mut self, group: &Group, volume: &str, now: Timestamp) -> &mut Entry {
+        let entry = self
+            .entries
+            .entry((group.clone(), volume.to_owned()))
+            .or_insert_with(|| Entry::new(group, volume, now));
+        entry.row.last_seen = now;
+        entry
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        self.entries
+            .retain(|_, entry| now.duration_since(entry.row.last_seen).unsigned_abs() <= KEPT);
+        if self.entries.len() > MAX_ROWS {
+            let mut peaks: Vec<(f64, Key)> = self
+                .entries
+                .iter()
+                .map(|(key, entry)| (entry.row.peak_bytes_per_s, key.clone()))
+                .collect();
+            peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
+            for (_, key) in &peaks[..peaks.len() - MAX_ROWS] {
+                self.entries.remove(key);
+            }
+        }
+    }
+
+    /// Active ones by growth, then the quiet ones by their peak.
+    fn rows(&self, now: Timestamp) -> Vec<GroupRow> {
+        let mut rows: Vec<GroupRow> =
+            self.entries.values().map(|entry| entry.row.clone()).collect();
+        rows.sort_by(|a, b| {
+            (b.last_seen == now)
+                .cmp(&(a.last_seen == now))
+                .then(b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+                .then(b.written_bytes.cmp(&a.written_bytes))
+                .then(b.peak_bytes_per_s.total_cmp(&a.peak_bytes_per_s))
+                .then_with(|| a.group.cmp(&b.group))
+        });
+        rows
+    }
+}
+
+impl Entry {
+    fn new(group: &Group, volume: &str, now: Timestamp) -> Self {
+        Self {
+            row: GroupRow {
+                group: group.clone(),
+                volume: volume.to_owned(),
+                processes: 0,
+                alive: 0,
+                written_bytes: 0,
+                written_total_bytes: 0,
+                written_bytes_per_s: 0.0,
+                growth_bytes_per_s: 0.0,
+                share: 0.0,
+                files_created: 0,
+                peak_bytes_per_s: 0.0,
+                peak_at: now,
+                first_seen: now,
+                last_seen: now,
+                spawner: None,
+                directory: None,
+            },
+            members: HashSet::new(),
+            ancestors: Default::default(),
+        }
+    }
+
+    fn member(&mut self, one: &Seen<'_>) {
+        if !self.members.insert(one.proc) {
+            return;
+        }
+        self.row.processes += 1;
+        if self.members.len() > MAX_MEMBERS {
+            self.members.clear();
+            self.members.insert(one.proc);
+        }
+        for (counts, (proc, comm)) in self.ancestors.iter_mut().zip(&one.placed.ancestors) {
+            // Init starts everything, and the kernel's threads have no parent that matters.
+            if proc.tgid <= 2 || (counts.len() >= MAX_ANCESTORS && !counts.contains_key(proc)) {
+                continue;
+            }
+            let ancestor = counts.entry(*proc).or_default();
+            ancestor.comm.clone_from(comm);
+            ancestor.spawned += 1;
+        }
+    }
+
+    fn add(&mut self, writer: &Writer) {
+        let row = &mut self.row;
+        row.alive += u64::from(writer.alive);
+        row.written_bytes += writer.written_bytes;
+        row.written_bytes_per_s += writer.written_bytes_per_s;
+        row.growth_bytes_per_s += writer.growth_bytes_per_s;
+        row.share += writer.share;
+    }
+
+    fn end_window(&mut self, now: Timestamp) {
+        let row = &mut self.row;
+        row.written_total_bytes += row.written_bytes;
+        row.share = row.share.min(1.0);
+        if row.growth_bytes_per_s > row.peak_bytes_per_s {
+            row.peak_bytes_per_s = row.growth_bytes_per_s;
+            row.peak_at = now;
+        }
+        // Parents first: a grandparent is the spawner only of jobs that each have a shell of their
+        // own.
+        row.spawner = self.ancestors.iter().find_map(|counts| {
+            let (proc, most) = counts
+                .iter()
+                .max_by_key(|(proc, ancestor)| (ancestor.spawned, std::cmp::Reverse(proc.tgid)))?;
+            (most.spawned >= 2).then(|| Spawner {
+                pid: proc.tgid,
+                comm: most.comm.clone(),
+                spawned: most.spawned,
+            })
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    fn placed(parent: u32) -> Placed {
+        let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };
+        Placed {
+            group: Group { kind: "session".into(), name: "job".into(), ..Group::default() },
+            ancestors: [(proc(parent), "sh".to_owned()), (proc(50), "supervisor".to_owned())],
+            ..Placed::default()
+        }
+    }
+
+    /// One window, `minute` after the first one, with these (pid, parent, bytes).
+    fn window(history: &mut History, minute: i64, jobs: &[(u32, u32, u64)]) -> Snapshot {
+        let mut snapshot = fixtures::idle();
+        snapshot.taken_at = Timestamp::from_second(fixtures::NOW + minute * 60).unwrap();
+        let members: Vec<Placed> = jobs.iter().map(|(_, parent, _)| placed(*parent)).collect();
+        let mut seen = Vec::new();
+        for ((pid, _, bytes), member) in jobs.iter().zip(&members) {
+            let mut writer = fixtures::writer(*pid, "job", "/", *bytes);
+            writer.group = Some(member.group.clone());
+            writer.alive = false;
+            snapshot.writers.push(writer);
+            let proc = ProcKey { start_ns: u64::from(*pid), tgid: *pid, pad: 0 };
+            seen.push(Seen { proc, volume: "/".into(), placed: member, created: 1 });
+        }
+        history.update(&mut snapshot, &seen);
+        snapshot
+    }
+
+    #[test]
+    fn jobs_with_a_new_pid_each_time_are_one_group_with_its_spawner() {
+        let mut history = History::default();
+        window(&mut history, 0, &[(100, 99, 500)]);
+        let snapshot = window(&mut history, 1, &[(200, 199, 1_000), (201, 198, 500)]);
+        assert_eq!(snapshot.groups.len(), 1);
+        let row = &snapshot.groups[0];
+        assert_eq!((row.processes, row.alive, row.files_created), (3, 0, 2));
+        assert_eq!((row.written_bytes, row.written_total_bytes), (1_500, 2_000));
+        let spawner = row.spawner.as_ref().unwrap();
+        assert_eq!((spawner.pid, spawner.comm.as_str(), spawner.spawned), (50, "supervisor", 3));
+    }
+
+    #[test]
+    fn a_parent_that_forks_all_is_the_spawner() {
+        let mut history = History::default();
+        let snapshot = window(&mut history, 0, &[(100, 99, 5), (101, 99, 5)]);
+        assert_eq!(snapshot.groups[0].spawner.as_ref().unwrap().pid, 99);
+    }
+
+    #[test]
+    fn a_culprit_stays_listed_with_its_peak_for_an_hour() {
+        let mut history = History::default();
+        window(&mut history, 0, &[(100, 99, 5_000)]);
+        let later = window(&mut history, 59, &[]);
+        let row = &later.groups[0];
+        assert_eq!((row.written_bytes, row.growth_bytes_per_s), (0, 0.0));
+        assert_eq!((row.peak_bytes_per_s, row.written_total_bytes), (1_000.0, 5_000));
+        assert_eq!(row.last_seen, Timestamp::from_second(fixtures::NOW).unwrap());
+        assert!(window(&mut history, 62, &[]).groups.is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut history = History::default();
+        for n in 0..MAX_ROWS + 100 {
+            let mut snapshot = fixtures::idle();
+            let mut writer = fixtures::writer(7, "job", "/", n as u64);
+            writer.group = Some(Group { name: format!("{n:05}"), ..Group::default() });
+            snapshot.writers = vec![writer];
+            history.update(&mut snapshot, &[]);
+        }
+        assert_eq!(history.entries.len(), MAX_ROWS);
+        assert!(history.entries.keys().all(|(group, _)| group.name.as_str() >= "00100"));
+    }
+}

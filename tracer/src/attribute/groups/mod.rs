@@ -1,0 +1,351 @@
+//! What a process is rolled up to: systemd unit, container, machine, cgroup, else session.
+//!
+//! The kernel side tells of each new writer its cgroup, session, root directory, mount namespace,
+//! parent and grandparent: so a process that is gone before /proc could be read is placed all the
+//! same. /proc is asked only where cgroup v1 is in use, whose paths the kernel side does not send.
+
+pub mod cgroup_path;
+pub mod cgroups;
+pub mod history;
+pub mod runtime_state;
+pub mod session;
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
+use tracer_model::{sanitize, snapshot::Group};
+
+use self::{
+    cgroup_path::{Place, best, classify},
+    cgroups::Cgroups,
+    runtime_state::{ContainerName, RuntimeState},
+    session::{Member, Sessions},
+};
+use super::{
+    paths::Names,
+    process::{NS_PER_TICK, is_same},
+    views::Views,
+};
+use crate::collect::mounts::MountedVolume;
+
+/// Processes whose group is remembered beyond their end.
+const MAX_KNOWN: usize = 65_536;
+
+/// Parents whose cgroup is remembered.
+const MAX_PARENTS: usize = 16_384;
+
+/// A process's place, and whence it came.
+#[derive(Debug, Clone, Default)]
+pub struct Placed {
+    /// What it is rolled up to.
+    pub group: Group,
+    /// Its parent with its name, and the parent's.
+    pub ancestors: [(ProcKey, String); 2],
+    /// Its root directory.
+    pub root: FileKey,
+    /// Its mount namespace.
+    pub mnt_ns: u32,
+    window: u64,
+}
+
+/// Groups of all writers. Keyed by process.
+pub struct Groups {
+    known: HashMap<ProcKey, Placed>,
+    /// Paths of cgroups (v1) of processes that may not have written anything.
+    parents: HashMap<ProcKey, String>,
+    /// The last process that had each pid.
+    by_pid: HashMap<u32, ProcKey>,
+    /// Told by the kernel side, and not yet placed.
+    waiting: Vec<ProcRecord>,
+    cgroups: Cgroups,
+    state: RuntimeState,
+    sessions: Sessions,
+    host_mnt_ns: Option<u32>,
+    has_v1: bool,
+    window: u64,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        let v1 = |text: String| text.lines().any(|line| !line.starts_with("0::"));
+        Self {
+            known: HashMap::new(),
+            parents: HashMap::new(),
+            by_pid: HashMap::new(),
+            waiting: Vec::new(),
+            cgroups: Cgroups::read(),
+            state: RuntimeState::new("/"),
+            sessions: Sessions::default(),
+            host_mnt_ns: mount_namespace("1").or_else(|| mount_namespace("self")),
+            has_v1: fs::read_to_string("/proc/self/cgroup").is_ok_and(v1),
+            window: 0,
+        }
+    }
+}
+
+impl Groups {
+    /// Takes what the kernel side told of a process, to be placed by [`Groups::settle`].
+    pub fn seen(&mut self, record: &ProcRecord) {
+        self.waiting.push(*record);
+    }
+
+    /// Takes the name of a cgroup that was made just now.
+    pub fn named(&mut self, record: &NameRecord) {
+        self.cgroups.insert(record);
+    }
+
+    /// Places the new ones, when the names that follow them have come.
+    pub fn settle(&mut self, names: &mut Names, views: &mut Views, volumes: &[MountedVolume]) {
+        for record in std::mem::take(&mut self.waiting) {
+            let placed = self.place(&record, names, volumes);
+            if self.sees_otherwise(&placed) {
+                views.learn(&record.proc, placed.mnt_ns, placed.root);
+            }
+            self.by_pid.insert(record.proc.tgid, record.proc);
+            self.known.insert(record.proc, placed);
+        }
+    }
+
+    /// The place of a process; asks /proc about one that the kernel side could not describe.
+    pub fn member(&mut self, proc: &ProcKey) -> Option<&Placed> {
+        let window = self.window;
+        if !self.known.contains_key(proc) {
+            let member = self.ask_proc(proc)?;
+            self.known.insert(*proc, member);
+        }
+        self.known.get_mut(proc).map(|member| {
+            member.window = window;
+            &*member
+        })
+    }
+
+    /// The group of a process by its pid alone, as it is now.
+    pub fn of_pid(&mut self, pid: u32) -> Option<Group> {
+        let start_ticks = session::stat(pid)?.start_ticks;
+        let told = self.by_pid.get(&pid).filter(|proc| ticks(proc) == start_ticks).copied();
+        let proc = told.unwrap_or_else(|| {
+            let proc = ProcKey { start_ns: start_ticks * NS_PER_TICK, tgid: pid, pad: 0 };
+            self.by_pid.insert(pid, proc);
+            proc
+        });
+        self.member(&proc).map(|placed| placed.group.clone())
+    }
+
+    /// Is this process's view of files its own: a chroot, or another mount namespace?
+    #[must_use]
+    pub fn sees_otherwise(&self, member: &Placed) -> bool {
+        let foreign =
+            self.host_mnt_ns.is_some_and(|host| member.mnt_ns != 0 && member.mnt_ns != host);
+        foreign || member.group.root.is_some()
+    }
+
+    /// A new window begins: those that were not asked for longest are forgotten when they are many.
+    pub fn next_window(&mut self) {
+        self.window += 1;
+        self.state.next_window();
+        self.cgroups.next_window();
+        if self.known.len() > MAX_KNOWN {
+            let mut windows: Vec<u64> = self.known.values().map(|member| member.window).collect();
+            windows.sort_unstable();
+            let limit = windows[windows.len() - MAX_KNOWN / 2];
+            self.known.retain(|_, placed| placed.window >= limit);
+            let known = &self.known;
+            self.by_pid.retain(|_, proc| known.contains_key(proc));
+        }
+    }
+
+    fn place(
+        &mut self,
+        record: &ProcRecord,
+        names: &mut Names,
+        volumes: &[MountedVolume],
+    ) -> Placed {
+        let mut cgroup = self
+            .cgroups
+            .path(record.cgroup_id)
+            .map_or_else(|| "/".to_owned(), |path| lossless(&path));
+        let mut place = classify(&cgroup);
+        if matches!(place, Place::Root | Place::Plain(_)) && self.has_v1 {
+            match fs::read_to_string(format!("/proc/{}/cgroup", record.proc.tgid)) {
+                Ok(text) if runs(&record.proc) => {
+                    let (path, told) = best(&text);
+                    if told != Place::Root {
+                        self.remember_parent(record.parent, &path);
+                        (cgroup, place) = (path, told);
+                    }
+                }
+                // Gone: a child is in its parent's cgroup unless somebody moved it.
+                _ => {
+                    let parent = [&record.parent, &record.grandparent]
+                        .into_iter()
+                        .find_map(|parent| self.cgroup_of(parent));
+                    if let (Place::Root, Some(parent)) = (&place, parent) {
+                        place = classify(&parent);
+                        cgroup = parent;
+                    }
+                }
+            }
+        }
+        let own_comm = comm(&record.comm);
+        let parents = [comm(&record.parent_comm), comm(&record.grandparent_comm)];
+        let session = Member {
+            proc: record.proc,
+            comm: &own_comm,
+            session: record.session,
+            parent: (record.parent, &parents[0]),
+        };
+        let mut group = self.group(place, cgroup, &session);
+        group.root = chroot(record, names, volumes);
+        if matches!(group.kind.as_str(), "cgroup" | "session")
+            && self.host_mnt_ns.is_some_and(|host| record.mnt_ns != 0 && host != record.mnt_ns)
+        {
+            group.mount_namespace = Some(record.mnt_ns);
+        }
+        let [parent_comm, grandparent_comm] = parents;
+        Placed {
+            group,
+            ancestors: [(record.parent, parent_comm), (record.grandparent, grandparent_comm)],
+            root: record.root,
+            mnt_ns: record.mnt_ns,
+            window: self.window,
+        }
+    }
+
+    /// The cgroup of a process that may not have written anything itself.
+    fn cgroup_of(&mut self, proc: &ProcKey) -> Option<String> {
+        if let Some(known) = self.known.get(proc) {
+            return known.group.cgroup.clone();
+        }
+        if let Some(known) = self.parents.get(proc) {
+            return Some(known.clone());
+        }
+        let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
+        let (path, place) = best(&text);
+        let path = (place != Place::Root && is_same(proc)).then_some(path)?;
+        self.remember_parent(*proc, &path);
+        Some(path)
+    }
+
+    /// A parent is taken to be where one of its children was found: it may be gone itself when the
+    /// next child has to be placed.
+    fn remember_parent(&mut self, parent: ProcKey, cgroup: &str) {
+        if self.parents.len() >= MAX_PARENTS {
+            self.parents.clear();
+        }
+        self.parents.entry(parent).or_insert_with(|| cgroup.to_owned());
+    }
+
+    fn group(&mut self, place: Place, cgroup: String, member: &Member<'_>) -> Group {
+        let (kind, name) = match place {
+            Place::Container { runtime, id, pod } => self.container(runtime, &id, pod),
+            Place::Pod { uid } => {
+                let name =
+                    self.state.pod(&uid).map_or(uid, |(space, pod)| format!("{space}/{pod}"));
+                ("pod", name)
+            }
+            Place::Lxc(name) => ("lxc", name),
+            Place::Machine(name) => ("machine", name),
+            Place::Unit(name) => ("unit", name),
+            Place::Plain(path) => ("cgroup", path),
+            Place::Root => {
+                let name = self.sessions.name(member);
+                return Group { kind: "session".to_owned(), name, ..Group::default() };
+            }
+        };
+        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), ..Group::default() }
+    }
+
+    fn container(
+        &mut self,
+        runtime: Option<&'static str>,
+        id: &str,
+        pod: Option<String>,
+    ) -> (&'static str, String) {
+        let short = id[..id.len().min(12)].to_owned();
+        let found = self.state.container(id);
+        if let Some(ContainerName { pod: Some((space, pod, container)), .. }) = &found {
+            return ("pod", format!("{space}/{pod}/{container}"));
+        }
+        if let Some(uid) = pod {
+            let pod = self.state.pod(&uid).map_or(uid, |(space, pod)| format!("{space}/{pod}"));
+            return ("pod", format!("{pod}/{short}"));
+        }
+        let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
+        let name = found.and_then(|found| found.name);
+        (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())))
+    }
+
+    fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
+        let pid = proc.tgid;
+        let (cgroup, place) =
+            best(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+        let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
+        let root = fs::read_link(format!("/proc/{pid}/root")).ok();
+        // Looked at last: what was read above belongs to this process or to none.
+        let stat = session::stat(pid).filter(|stat| stat.start_ticks == ticks(proc))?;
+        let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };
+        let parent_comm = session::stat(stat.ppid).map(|stat| stat.comm).unwrap_or_default();
+        let member = Member {
+            proc: *proc,
+            comm: &stat.comm,
+            session: stat.session,
+            parent: (parent, &parent_comm),
+        };
+        let mut group = self.group(place, cgroup, &member);
+        group.root = root.filter(|root| root != Path::new("/")).map(|root| lossless(&root));
+        if matches!(group.kind.as_str(), "cgroup" | "session")
+            && self.host_mnt_ns.is_some_and(|host| mnt_ns != 0 && host != mnt_ns)
+        {
+            group.mount_namespace = Some(mnt_ns);
+        }
+        Some(Placed {
+            group,
+            ancestors: [(parent, parent_comm), Default::default()],
+            mnt_ns,
+            window: self.window,
+            ..Placed::default()
+        })
+    }
+}
+
+/// The host's path of a root directory that is not the host's own. `None` too where it is on no
+/// volume of the host's: a container's overlay. A file below it named it, else /proc does.
+fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> Option<String> {
+    let volume = volumes.iter().find(|volume| volume.dev == record.root.dev)?;
+    let path = match names.within(&record.root).filter(|within| within.complete) {
+        Some(within) => volume.host_path(&within.path)?,
+        None => fs::read_link(format!("/proc/{}/root", record.proc.tgid))
+            .ok()
+            .filter(|_| runs(&record.proc))?,
+    };
+    (path != Path::new("/")).then(|| lossless(&path))
+}
+
+/// Does it still run? One that has ended is shown in the root cgroup of v1 until it is reaped.
+fn runs(proc: &ProcKey) -> bool {
+    session::stat(proc.tgid).is_some_and(|stat| !stat.ended && stat.start_ticks == ticks(proc))
+}
+
+fn ticks(proc: &ProcKey) -> u64 {
+    proc.start_ns / NS_PER_TICK
+}
+
+/// `/proc/PID/ns/mnt` reads `mnt:[4026531841]`.
+fn mount_namespace(pid: &str) -> Option<u32> {
+    let link: PathBuf = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+    link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn lossless(path: &Path) -> String {
+    sanitize::lossless(path.as_os_str().as_bytes())
+}
+
+fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    sanitize::lossless(&bytes[..end])
+}

@@ -1,0 +1,131 @@
+//! How a process in a container, a chroot or a mount namespace of its own sees a file.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tracer_common::{FileKey, ProcKey};
+
+use super::process::is_same;
+use crate::collect::mounts::{self, Mount};
+
+/// Views that are remembered.
+const MAX_VIEWS: usize = 1_024;
+
+/// Mounts as seen from one root directory in one mount namespace.
+#[derive(Debug)]
+struct View {
+    mounts: Vec<Mount>,
+}
+
+/// All views that differ from the host's. Keyed by (mount namespace, root directory), so that a
+/// process that is gone is still seen with by another one of its container.
+#[derive(Default)]
+pub struct Views {
+    known: HashMap<(u32, FileKey), View>,
+}
+
+impl Views {
+    /// Reads the mounts of a process, unless its view is known.
+    pub fn learn(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
+        if self.known.contains_key(&(mnt_ns, root)) {
+            return;
+        }
+        let Ok(mountinfo) = fs::read(format!("/proc/{}/mountinfo", proc.tgid)) else { return };
+        if !is_same(proc) {
+            return;
+        }
+        if self.known.len() >= MAX_VIEWS {
+            self.known.clear();
+        }
+        self.known.insert((mnt_ns, root), View { mounts: mounts::parse(&mountinfo) });
+    }
+
+    /// The path of a file in such a view. `host` is its path on the host, `within` the one from the
+    /// root of its filesystem `dev`, `chroot` the host's path of the process's root if that is no
+    /// mount. `None` if it cannot be seen there, or is the same.
+    #[must_use]
+    pub fn path(
+        &self,
+        (mnt_ns, root): (u32, FileKey),
+        host: &Path,
+        within: &Path,
+        dev: u32,
+        chroot: Option<&Path>,
+    ) -> Option<PathBuf> {
+        self.known
+            .get(&(mnt_ns, root))
+            .and_then(|view| view.path(host, within, dev))
+            .or_else(|| Some(Path::new("/").join(host.strip_prefix(chroot?).ok()?)))
+            .filter(|path| path != host)
+    }
+}
+
+impl View {
+    /// Below the mount that shows it and least else; the last one of several, which covers those
+    /// before it.
+    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<PathBuf> {
+        self.mounts
+            .iter()
+            .filter_map(|mount| {
+                let (shown, rest) = match &mount.upper_dir {
+                    // What is written in an overlay lands in its upper directory.
+                    Some(upper) => (upper, host.strip_prefix(upper).ok()?),
+                    None if mount.dev == dev => {
+                        (&mount.root, within.strip_prefix(&mount.root).ok()?)
+                    }
+                    None => return None,
+                };
+                // Joined with nothing, a file's mount point would end in a slash.
+                let mut path = mount.mount_point.clone();
+                path.extend(rest);
+                Some((shown.as_os_str().len(), path))
+            })
+            .max_by_key(|(shown, _)| *shown)
+            .map(|(_, path)| path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTAINER: &str = "\
+600 500 0:70 / / rw - overlay overlay rw,lowerdir=/var/lib/docker/overlay2/l/A:/x,upperdir=/var/lib/docker/overlay2/b7/diff,workdir=/var/lib/docker/overlay2/b7/work
+601 600 0:71 / /proc rw - proc proc rw
+602 600 254:1 /var/lib/docker/volumes/pg/_data /var/lib/postgresql rw - ext4 /dev/vda1 rw
+603 600 254:1 /var/lib/docker/containers/b7/hosts /etc/hosts rw - ext4 /dev/vda1 rw
+";
+
+    fn seen(host: &str) -> Option<String> {
+        let view = View { mounts: mounts::parse(CONTAINER.as_bytes()) };
+        // The volume is the host's root: both paths are the same.
+        let path = view.path(Path::new(host), Path::new(host), 254 << 20 | 1)?;
+        Some(path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_container_sees_its_overlay_and_its_volumes() {
+        let diff = "/var/lib/docker/overlay2/b7/diff/tmp/x";
+        assert_eq!(seen(diff).as_deref(), Some("/tmp/x"));
+        let data = "/var/lib/docker/volumes/pg/_data/pg_wal/1";
+        assert_eq!(seen(data).as_deref(), Some("/var/lib/postgresql/pg_wal/1"));
+        let hosts = "/var/lib/docker/containers/b7/hosts";
+        assert_eq!(seen(hosts).as_deref(), Some("/etc/hosts"));
+        assert_eq!(seen("/var/log/syslog"), None);
+    }
+
+    #[test]
+    fn a_chroot_that_is_no_mount_is_cut_off() {
+        let views = Views::default();
+        let path = |host: &str, chroot: Option<&str>| {
+            let host = Path::new(host);
+            views.path((1, FileKey::default()), host, host, 7, chroot.map(Path::new))
+        };
+        assert_eq!(path("/jail/var/x", Some("/jail")), Some(PathBuf::from("/var/x")));
+        assert_eq!(path("/var/x", Some("/jail")), None);
+        assert_eq!(path("/var/x", None), None);
+    }
+}
