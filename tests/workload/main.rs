@@ -1,6 +1,7 @@
 //! Writes known amounts and prints what it really did, as one JSON object: the truth that the
 //! tests hold filltop's figures against.
 
+mod bench;
 mod places;
 mod ways;
 
@@ -81,6 +82,8 @@ enum Work {
     },
     #[command(flatten)]
     Places(places::Places),
+    /// What operations cost with and without each of some tracers
+    Bench(bench::Bench),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -153,6 +156,7 @@ fn main() -> anyhow::Result<()> {
             return Ok(());
         }
         Work::Places(work) => places::run(work, &mut truth)?,
+        Work::Bench(bench) => return bench::run(&bench),
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)
