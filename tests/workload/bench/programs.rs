@@ -2,15 +2,15 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Read},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    fs::{self, OpenOptions},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use filltop_tests::filltop;
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
 
 /// How long a program may take until it is there, of the machine's own time.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -133,8 +133,9 @@ impl Program {
 pub struct Started {
     program: &'static Program,
     child: Child,
-    said: Receiver<String>,
-    last: Option<String>,
+    /// What it prints. A file and not a pipe: that would take a thread to read it, and a process
+    /// with threads pays more for each of its system calls.
+    said: NamedTempFile,
 }
 
 impl Started {
@@ -147,19 +148,21 @@ impl Started {
             other => other.into(),
         };
         let arguments = program.command[1..].iter().map(|a| if *a == "SELF" { &own } else { *a });
-        let mut child = Command::new(&file)
+        let said = NamedTempFile::new().map_err(|error| error.to_string())?;
+        let output = || {
+            let file = OpenOptions::new().append(true).open(said.path());
+            file.map(Stdio::from).map_err(|error| error.to_string())
+        };
+        let child = Command::new(&file)
             .args(arguments)
             // Its own limit of 4,096 keys would make it stop counting the loop over 10,000 files.
             .env("BPFTRACE_MAP_KEYS_MAX", "65536")
             .stdin(Stdio::null())
-            .stdout(if program.shows_in().is_some() { Stdio::null() } else { Stdio::piped() })
-            .stderr(Stdio::piped())
+            .stdout(if program.shows_in().is_some() { Stdio::null() } else { output()? })
+            .stderr(output()?)
             .spawn()
             .map_err(|error| format!("{}: {error}", file.display()))?;
-        let (sender, said) = mpsc::channel();
-        forward(child.stdout.take(), sender.clone());
-        forward(child.stderr.take(), sender);
-        Ok(Self { program, child, said, last: None })
+        Ok(Self { program, child, said })
     }
 
     /// Waits until it says that it is there.
@@ -167,12 +170,13 @@ impl Started {
         let Ready::Says(word) = self.program.ready else { return Ok(()) };
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            match self.said.recv_timeout(LOOK) {
-                Ok(line) if line.contains(word) => return Ok(()),
-                Ok(line) => self.remember(line),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(self.why_it_ended()),
+            if self.output().contains(word) {
+                return Ok(());
             }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.why_it_ended(status));
+            }
+            std::thread::sleep(LOOK);
         }
         Err(format!("it does not say {word:?} within {} s", PATIENCE.as_secs()))
     }
@@ -191,29 +195,23 @@ impl Started {
             if felt == 3 {
                 return Ok(());
             }
-            while let Ok(line) = self.said.try_recv() {
-                self.remember(line);
-            }
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return Err(self.why_it_ended());
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.why_it_ended(status));
             }
             std::thread::sleep(LOOK);
         }
         Err("it is not felt".to_owned())
     }
 
-    fn remember(&mut self, line: String) {
-        if !line.trim().is_empty() {
-            self.last = Some(line);
-        }
+    /// All that it has printed. Both of its outputs append.
+    fn output(&self) -> String {
+        let bytes = fs::read(self.said.path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn why_it_ended(&mut self) -> String {
-        while let Ok(line) = self.said.recv_timeout(LOOK) {
-            self.remember(line);
-        }
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-        match &self.last {
+    fn why_it_ended(&self, status: ExitStatus) -> String {
+        let output = self.output();
+        match output.lines().rev().find(|line| !line.trim().is_empty()) {
             Some(last) => format!("ended ({status}): {}", last.trim()),
             None => format!("ended ({status})"),
         }
@@ -237,18 +235,4 @@ impl Drop for Started {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Takes what it prints off its hands, or it would stand still when the pipe is full.
-fn forward(output: Option<impl Read + Send + 'static>, to: Sender<String>) {
-    let Some(output) = output else { return };
-    std::thread::spawn(move || {
-        let mut lines = BufReader::new(output);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            // Nobody listens any more once it is there.
-            let _ = to.send(String::from_utf8_lossy(&line).into_owned());
-            line.clear();
-        }
-    });
 }

@@ -17,7 +17,7 @@ pub(crate) enum Line {
     /// A program that cannot be measured.
     Skip { program: String, skip: String },
     /// One measurement, in nanoseconds an operation.
-    Figure { program: String, case: String, round: u32, min: f64, median: f64 },
+    Figure { program: String, case: String, min: f64, median: f64 },
 }
 
 impl Line {
