@@ -3,6 +3,7 @@
 //! instructions and on the machine itself.
 
 mod loops;
+mod profile;
 mod programs;
 
 use std::time::{Duration, Instant};
@@ -31,12 +32,18 @@ pub struct Bench {
     /// How long each loop is measured, in milliseconds
     #[arg(long, default_value_t = 50)]
     budget_ms: u64,
+    /// Instead, tell how often and how long each BPF program ran in each loop
+    #[arg(long)]
+    profile: bool,
 }
 
 /// The name of the program that is none.
 const NONE: &str = "none";
 /// Batches of a loop, at least: the first only warms up.
 const MIN_BATCHES: usize = 5;
+/// After a program is there: filltop has the kernel time its programs in its first second, and in one
+/// of sixty from then on, which makes each of them dearer.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long a program's hooks may outlive it: the kernel frees them when nobody can run them.
 const DETACH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -73,7 +80,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
     let programs: Vec<&Program> =
         bench.programs.iter().map(|name| programs::find(name)).collect::<anyhow::Result<_>>()?;
     let interleaved = bench.rounds > 1;
-    if !interleaved {
+    if !interleaved && !bench.profile {
         all(&mut loops, NONE, 0, budget)?;
     }
     for program in programs {
@@ -84,7 +91,12 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
             let before = bpf_programs()?;
             match beside(program, &mut loops, &places)? {
                 Ok(started) => {
-                    all(&mut loops, program.name, round, budget)?;
+                    std::thread::sleep(SETTLE);
+                    if bench.profile {
+                        profiled(&mut loops, program.name)?;
+                    } else {
+                        all(&mut loops, program.name, round, budget)?;
+                    }
                     started.stop()?;
                 }
                 Err(reason) => {
@@ -95,7 +107,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
             wait_until_gone(&before).with_context(|| program.name.to_owned())?;
         }
     }
-    if !interleaved {
+    if !interleaved && !bench.profile {
         all(&mut loops, NONE, 1, budget)?;
     }
     Ok(())
@@ -132,6 +144,27 @@ fn all(loops: &mut [Loop], program: &str, round: u32, budget: Duration) -> anyho
         let Measured { min, median, batches } =
             measure(one, budget).with_context(|| one.name.clone())?;
         print(&Line { program, case: &one.name, round, min, median, batches })?;
+    }
+    Ok(())
+}
+
+/// What BPF programs did in one batch of each loop.
+#[derive(Serialize)]
+struct Profile<'a> {
+    program: &'a str,
+    case: &'a str,
+    operations: usize,
+    ran: Vec<profile::RunTime>,
+}
+
+fn profiled(loops: &mut [Loop], program: &str) -> anyhow::Result<()> {
+    let _statistics = profile::Statistics::on()?;
+    for one in loops {
+        one.batch()?;
+        let before = profile::now()?;
+        one.batch()?;
+        let ran = profile::between(&before, profile::now()?);
+        print(&Profile { program, case: &one.name, operations: one.operations, ran })?;
     }
     Ok(())
 }

@@ -19,8 +19,7 @@ fn main() -> anyhow::Result<()> {
     };
     let btf = Btf::from_sys_fs()?;
     let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT)?;
-    attach(&mut ebpf, &btf, how, target)
-        .with_context(|| format!("an empty {how} on {target}"))?;
+    attach(&mut ebpf, &btf, how, target).with_context(|| format!("an empty {how} on {target}"))?;
     println!("ready");
     loop {
         std::thread::park();

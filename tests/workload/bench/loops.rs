@@ -206,8 +206,7 @@ fn stores(dir: &Path) -> anyhow::Result<Batch> {
         // lies inside it, and it goes after the last.
         unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
-            let start =
-                mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &file, 0)?;
+            let start = mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &file, 0)?;
             for page in 0..PAGES {
                 start.cast::<u8>().add(page * PAGE).write_volatile(0x5b);
             }

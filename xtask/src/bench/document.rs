@@ -12,8 +12,11 @@ const OURS: &str = "filltop-fexit";
 pub(crate) fn tables(part: &Part) -> String {
     let mut out = String::new();
     let (kernel, unit) = (&part.kernel, &part.unit);
-    let cases: Vec<&str> =
-        CASES.iter().copied().filter(|case| part.rows.iter().any(|row| row.case == *case)).collect();
+    let cases: Vec<&str> = CASES
+        .iter()
+        .copied()
+        .filter(|case| part.rows.iter().any(|row| row.case == *case))
+        .collect();
     let programs: Vec<&str> = PROGRAMS
         .iter()
         .copied()

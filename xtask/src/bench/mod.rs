@@ -39,6 +39,9 @@ pub(crate) struct BenchArgs {
     /// Only these programs
     #[arg(long, value_delimiter = ',')]
     program: Vec<String>,
+    /// Only print how often and how long each BPF program runs in one batch of each loop
+    #[arg(long)]
+    profile: bool,
 }
 
 /// A part of the whole.
@@ -117,10 +120,14 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     let mut parts = Vec::new();
     if wanted(Piece::Vm) {
         for kernel in bench.kernels() {
-            parts.push(bench.machine(kernel)?);
+            let (release, lines) = bench.machine(kernel)?;
+            if !arguments.profile {
+                let name = format!("vm-{kernel}");
+                parts.push(Part::counted(&name, &release, &Line::read_all(&lines)?)?);
+            }
         }
     }
-    if wanted(Piece::Native) && !arguments.quick {
+    if wanted(Piece::Native) && !arguments.quick && !arguments.profile {
         parts.push(bench.here()?);
     }
     for part in &parts {
@@ -129,7 +136,11 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     if let Some(path) = &arguments.json {
         fs::write(path, measure::json(&parts)?).with_context(|| path.display().to_string())?;
     }
-    if arguments.quick || !arguments.case.is_empty() || !arguments.program.is_empty() {
+    if arguments.quick
+        || arguments.profile
+        || !arguments.case.is_empty()
+        || !arguments.program.is_empty()
+    {
         return Ok(());
     }
     for part in &parts {
@@ -168,19 +179,26 @@ impl Bench<'_> {
     }
 
     fn programs(&self) -> Vec<&str> {
-        chosen(&self.arguments.program, if self.arguments.quick { QUICK_PROGRAMS } else { PROGRAMS })
+        chosen(
+            &self.arguments.program,
+            if self.arguments.quick { QUICK_PROGRAMS } else { PROGRAMS },
+        )
     }
 
     /// Arguments of filltop-workload.
     fn work(&self, programs: &[&str]) -> Vec<String> {
         let list = |names: &[&str]| names.join(",");
-        ["bench", "--cases", &list(&self.cases()), "--programs", &list(programs)]
+        let mut work = ["bench", "--cases", &list(&self.cases()), "--programs", &list(programs)]
             .map(str::to_owned)
-            .to_vec()
+            .to_vec();
+        if self.arguments.profile {
+            work.push("--profile".to_owned());
+        }
+        work
     }
 
     /// Instructions, on this kernel.
-    fn machine(&self, kernel: &str) -> Result<Part> {
+    fn machine(&self, kernel: &str) -> Result<(String, Vec<String>)> {
         let programs = self.programs();
         let mut command = vec!["/bin/filltop-workload".to_owned()];
         command.extend(self.work(&programs));
@@ -199,9 +217,7 @@ impl Bench<'_> {
             memory: MEMORY_MB,
             timeout: TIMEOUT_SECONDS,
         };
-        let (release, lines) = vm::lines_of(self.workspace, self.filltop, &guest)?;
-        let series = format!("vm-{kernel}");
-        Part::counted(&series, &release, &Line::read_all(&lines)?)
+        vm::lines_of(self.workspace, self.filltop, &guest)
     }
 
     /// Nanoseconds, with and without each program in turns.
