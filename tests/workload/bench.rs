@@ -2,6 +2,7 @@
 //! and prints one JSON object a line. `cargo xtask bench` starts it, in virtual machines that count
 //! instructions and on the machine itself.
 
+mod daemon;
 mod loops;
 mod profile;
 mod programs;
@@ -13,6 +14,7 @@ use clap::Args;
 use filltop_tests::{TestVolume, bpf_programs};
 use serde::Serialize;
 
+pub use daemon::{Daemon, run as measure_daemon};
 use loops::{Loop, Places};
 use programs::{Program, Started};
 

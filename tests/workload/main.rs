@@ -84,6 +84,8 @@ enum Work {
     Places(places::Places),
     /// What operations cost with and without each of some tracers
     Bench(bench::Bench),
+    /// What filltop itself takes beside many files and many processes
+    BenchDaemon(bench::Daemon),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -157,6 +159,7 @@ fn main() -> anyhow::Result<()> {
         }
         Work::Places(work) => places::run(work, &mut truth)?,
         Work::Bench(bench) => return bench::run(&bench),
+        Work::BenchDaemon(daemon) => return bench::measure_daemon(&daemon),
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)

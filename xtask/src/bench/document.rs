@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::daemon::Own;
 use super::measure::{Part, Row};
 use super::{CASES, PROGRAMS};
 
@@ -96,18 +97,22 @@ fn goals(part: &Part) -> String {
 }
 
 /// The whole document.
-pub(crate) fn write(mut parts: Vec<Part>) -> String {
-    parts.sort_by(|a, b| b.unit.cmp(&a.unit).reverse().then(a.name.cmp(&b.name)));
+pub(crate) fn write(mut parts: Vec<Part>, own: Option<&Own>) -> String {
+    parts.sort_by(|a, b| a.unit.cmp(&b.unit).then(a.name.cmp(&b.name)));
     let mut out = String::from(HEAD);
     for part in &parts {
         out += "\n";
         out += &tables(part);
     }
+    if let Some(own) = own {
+        out += "\n";
+        out += &own.tables();
+    }
     out
 }
 
 /// 12345.6 as 12,346; small figures keep a decimal.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     if value.abs() < 10.0 && value != 0.0 {
         return format!("{value:.1}");
     }

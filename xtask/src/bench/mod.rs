@@ -2,6 +2,7 @@
 //! people use today. In virtual machines that count instructions, so that figures repeat, and on
 //! this machine, which knows caches and locks.
 
+mod daemon;
 mod document;
 mod measure;
 
@@ -51,6 +52,8 @@ enum Piece {
     Vm,
     /// Nanoseconds, here
     Native,
+    /// Processor time and memory of filltop itself, here
+    Daemon,
 }
 
 const KERNELS: &[&str] = &["6.1", "7.x"];
@@ -105,6 +108,8 @@ const PEERS: &[(&str, &str)] = &[
 /// Room for bpftrace and its compiler, unpacked.
 const MEMORY_MB: u32 = 3072;
 const TIMEOUT_SECONDS: u64 = 3600;
+/// Where the daemon's own figures are kept.
+const DAEMON: &str = "daemon.json";
 const NATIVE_ROUNDS: &str = "5";
 const NATIVE_BUDGET_MS: &str = "150";
 
@@ -130,8 +135,15 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     if wanted(Piece::Native) && !arguments.quick && !arguments.profile {
         parts.push(bench.here()?);
     }
+    let mut own = None;
+    if wanted(Piece::Daemon) && !arguments.quick && !arguments.profile {
+        own = Some(daemon::measure(workspace, filltop)?);
+    }
     for part in &parts {
         println!("{}", document::tables(part));
+    }
+    if let Some(own) = &own {
+        println!("{}", own.tables());
     }
     if let Some(path) = &arguments.json {
         fs::write(path, measure::json(&parts)?).with_context(|| path.display().to_string())?;
@@ -146,12 +158,21 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     for part in &parts {
         fs::write(store.join(format!("{}.json", part.name)), serde_json::to_string(part)?)?;
     }
-    let mut known = Vec::new();
+    if let Some(own) = &own {
+        fs::write(store.join(DAEMON), serde_json::to_string(own)?)?;
+    }
+    let (mut known, mut own) = (Vec::new(), None);
     for entry in fs::read_dir(&store)? {
-        known.push(serde_json::from_str(&fs::read_to_string(entry?.path())?)?);
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        if path.ends_with(DAEMON) {
+            own = Some(serde_json::from_str(&text)?);
+        } else {
+            known.push(serde_json::from_str(&text)?);
+        }
     }
     let path = workspace.root.join("docs/benchmarks.md");
-    fs::write(&path, document::write(known))?;
+    fs::write(&path, document::write(known, own.as_ref()))?;
     println!("{}", workspace.shown(&path));
     Ok(())
 }
