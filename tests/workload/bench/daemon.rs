@@ -127,20 +127,16 @@ fn until_screen() -> anyhow::Result<f64> {
     let mut shown = Vec::new();
     let mut terminal = File::from(terminal);
     let mut part = [0; 4096];
-    // Every screen with figures has the head of its table.
-    while !shown.windows(4).any(|bytes| bytes == b"ETA " || bytes == b"used") {
-        if start.elapsed() > PATIENCE {
-            bail!("no screen: {}", String::from_utf8_lossy(&shown));
-        }
+    // The head of the first table; before it, the screen only says that it measures.
+    while !shown.windows(6).any(|bytes| bytes == b"VOLUME") {
+        anyhow::ensure!(start.elapsed() < PATIENCE, "no screen within {} s", PATIENCE.as_secs());
         let read = terminal.read(&mut part)?;
         shown.extend_from_slice(&part[..read]);
     }
     let took = start.elapsed().as_secs_f64() * 1e3;
-    kill_process(Pid::from_child(&child), Signal::TERM)?;
-    // It says goodbye to the terminal first, which has to take it.
-    while child.try_wait()?.is_none() {
-        let _ = terminal.read(&mut part);
-    }
+    // Asked nicely it would say goodbye to the terminal, and wait for somebody to read that.
+    child.kill()?;
+    child.wait()?;
     Ok(took)
 }
 
