@@ -68,7 +68,7 @@ fn all_ways_on(fs: &str) -> Result {
 
 fn nothing_lost(measured: &Measured) -> Result {
     let backend = &measured.snapshot.backend;
-    ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
+    ensure!(backend.lost_events == 0, "lost: {:?}", backend.lost);
     ensure!(backend.unattributed_bytes == 0, "{} bytes unattributed", backend.unattributed_bytes);
     Ok(())
 }

@@ -152,6 +152,12 @@ impl Ladder {
         self.forced.is_none_or(|forced| forced == rung)
     }
 
+    /// Functions of modules are reached by kprobes alone, also where trampolines are asked for: the
+    /// loader does not know the type information of modules.
+    fn reaches_modules(&self) -> bool {
+        self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
+    }
+
     fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {
         if self.allows(WriteBackend::Fentry) {
             for function in fs.functions {
@@ -170,7 +176,8 @@ impl Ladder {
                 }
             }
         }
-        if self.allows(WriteBackend::Kprobe) {
+        let in_module = fs.functions.iter().all(|function| function.fexit.is_none());
+        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
             for function in fs.functions {
                 let result = self
                     .kretprobe(ebpf, function.name, "kretprobe_write_iter")
