@@ -2,6 +2,7 @@
 //! the truth, and one `WAY` line each tells what came of it. docs/kernels.md is made of them.
 
 mod compare;
+mod errors;
 mod expected;
 mod hard;
 mod storm;

@@ -5,6 +5,7 @@ use std::env;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_workload, workload};
+use tracer_model::snapshot::Writer;
 
 use crate::Result;
 
@@ -52,6 +53,50 @@ fn a_hundred_thousand_files_by_one_process() -> Result {
     Ok(())
 }
 
+/// No pid lives long enough to be looked up, and fathers end after their children.
+#[test]
+fn a_fork_bomb() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 400)?;
+    let filltop = Filltop::start(&["--top", "1000000"])?;
+    let truth = run_workload(workload().arg("bomb").arg(volume.path()).args([
+        "--generations",
+        &size(12, 8),
+        "--bytes",
+        "1000",
+    ]))?;
+    let measured = filltop.stop()?;
+    let writers = writers_on(&measured, &volume)?;
+    total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)?;
+    ensure!(writers.len() == truth.written.len(), "{} rows", writers.len());
+    ensure!(writers.iter().all(|row| row.written_bytes == 1000));
+    Ok(())
+}
+
+/// All at once, and each of them in the list.
+#[test]
+fn ten_thousand_writers_at_once() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 400)?;
+    let filltop = Filltop::start(&["--top", "1000000"])?;
+    let truth = run_workload(workload().arg("spawn").arg("--at-once").arg(volume.path()).args([
+        "--processes",
+        &size(10_000, 200),
+        "--bytes",
+        "1000",
+    ]))?;
+    let measured = filltop.stop()?;
+    let writers = writers_on(&measured, &volume)?;
+    total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)?;
+    ensure!(writers.len() == truth.children.len(), "{} rows", writers.len());
+    Ok(())
+}
+
+fn writers_on<'a>(measured: &'a Measured, volume: &TestVolume) -> anyhow::Result<Vec<&'a Writer>> {
+    let mount_point = volume.path().to_str().context("UTF-8")?;
+    Ok(measured.snapshot.writers.iter().filter(|row| row.volume == mount_point).collect())
+}
+
 #[test]
 fn ten_thousand_processes() -> Result {
     need_tracing!();
@@ -64,9 +109,7 @@ fn ten_thousand_processes() -> Result {
         "1000",
     ]))?;
     let measured = filltop.stop()?;
-    let mount_point = volume.path().to_str().context("UTF-8")?;
-    let writers: Vec<_> =
-        measured.snapshot.writers.iter().filter(|row| row.volume == mount_point).collect();
+    let writers = writers_on(&measured, &volume)?;
     total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)?;
     ensure!(writers.len() == truth.children.len(), "{} rows", writers.len());
     Ok(())
