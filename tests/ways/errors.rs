@@ -47,8 +47,15 @@ fn a_disk_that_breaks() -> Result {
     let below = TestVolume::new("tmpfs", 32)?;
     let volume = TestVolume::in_image(below.path(), "ext4", 128)?;
     let (truth, writer) = fill(&volume, &["--block", "65536", "--direct", "--failures", "3"])?;
-    ensure!(truth.errors.get("EIO") == Some(&3), "{:?}", truth.errors);
-    ensure!(writer.errors.eio >= 3 && writer.errors.enospc == 0, "{:?}", writer.errors);
+    let of = |name| truth.errors.get(name).copied().unwrap_or(0);
+    let (eio, enospc) = (of("EIO"), of("ENOSPC"));
+    ensure!(eio + enospc == 3, "{:?}", truth.errors);
+    if eio == 0 {
+        println!("the loop device passes ENOSPC on: no EIO here");
+    }
+    let found = writer.errors;
+    ensure!(found.eio >= eio && found.enospc >= enospc, "{found:?}, not {:?}", truth.errors);
+    ensure!((found.eio == 0) == (eio == 0) && (found.enospc == 0) == (enospc == 0), "{found:?}");
     // What is cached of it cannot be written any more, which is not to hold up the rest.
     fs::remove_file(below.path().join("image"))?;
     Ok(())

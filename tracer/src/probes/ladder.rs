@@ -18,7 +18,7 @@ use super::{
     btf::KernelBtf,
     error_chain, gauges, hook,
     hooks::{self, Function, WriteIter},
-    kernel_words,
+    kernel_words, preemption,
     tracefs::TraceFs,
 };
 
@@ -49,6 +49,7 @@ pub struct Ladder {
     space_traced: Vec<&'static str>,
     renames: bool,
     waits: bool,
+    preemptible: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -68,6 +69,7 @@ impl Ladder {
             space_traced: Vec::new(),
             renames: false,
             waits: false,
+            preemptible: preemption::is_possible(),
         }
     }
 
@@ -76,6 +78,14 @@ impl Ladder {
     /// # Errors
     /// If no rung holds for written bytes.
     pub(super) fn climb(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        if self.prefers_kprobes() {
+            let reason =
+                "this kernel may put their programs aside and skip calls meanwhile; kprobes \
+                          miss none"
+                    .to_owned();
+            let state = HookState::NotApplicable { reason };
+            self.hooks.push(hook("trampolines", "fentry, fexit", state));
+        }
         for (name, program) in hooks::LIFECYCLE {
             let result = self.tracepoint(ebpf, name, program);
             self.note(name, "raw_tracepoint", result);
@@ -149,7 +159,19 @@ impl Ladder {
     }
 
     fn allows(&self, rung: WriteBackend) -> bool {
-        self.forced.is_none_or(|forced| forced == rung)
+        match self.forced {
+            Some(forced) => forced == rung,
+            None => rung != WriteBackend::Fentry || !self.prefers_kprobes(),
+        }
+    }
+
+    /// See [`preemption`].
+    fn prefers_kprobes(&self) -> bool {
+        self.forced.is_none() && self.preemptible && TraceFs::has_kprobes()
+    }
+
+    pub(super) const fn may_skip_calls(&self) -> bool {
+        self.preemptible
     }
 
     /// Functions of modules are reached by kprobes alone, also where trampolines are asked for: the

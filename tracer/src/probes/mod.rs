@@ -5,7 +5,10 @@ mod gauges;
 pub mod hooks;
 mod ladder;
 mod old_kernels;
+mod preemption;
 pub mod preflight;
+#[cfg(test)]
+mod stack_tests;
 pub mod sys;
 mod tracefs;
 
@@ -116,6 +119,12 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// May trampolines skip calls because this kernel puts their programs aside?
+    #[must_use]
+    pub const fn may_skip_calls(&self) -> bool {
+        self.ladder.may_skip_calls()
     }
 
     /// Does the kernel tell of every rename?
