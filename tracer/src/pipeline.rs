@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use tracer_common::{Waits, records::CGROUP_DEV};
-use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot, WriteBackend};
+use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot};
 
 use crate::{
     attribute::{
@@ -186,7 +186,7 @@ impl Pipeline {
         let every_fsync = self.tracer.times_every_fsync();
         let mut blind_spots = hooks::blind_spots(backend);
         blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
-        if backend == WriteBackend::Fentry && self.tracer.may_skip_calls() {
+        if self.tracer.may_skip_calls() {
             blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
         }
         let mut snapshot = snapshot::build(

@@ -350,9 +350,9 @@ pub fn watched_functions() -> impl Iterator<Item = &'static str> {
         .chain(CREATES.iter().map(|create| create.name))
 }
 
-/// The blind spot of trampolines where programs may be put aside.
-pub const SKIPPED_CALLS: &str = "this kernel may put a program of a trampoline aside in the middle, \
-    and skips other calls meanwhile, which are counted as lost: kprobes miss none";
+/// The blind spot where programs may be put aside.
+pub const SKIPPED_CALLS: &str = "this kernel may put our programs aside in the middle, and skips other \
+    calls meanwhile, which are counted as lost; those of kprobes it does not";
 
 /// What the hooks that are missing would have told.
 #[must_use]

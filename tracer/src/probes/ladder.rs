@@ -18,7 +18,7 @@ use super::{
     btf::KernelBtf,
     error_chain, gauges, hook,
     hooks::{self, Function, WriteIter},
-    kernel_words, preemption,
+    kernel_at_least, kernel_words, preemption,
     tracefs::TraceFs,
 };
 
@@ -170,8 +170,14 @@ impl Ladder {
         self.forced.is_none() && self.preemptible && TraceFs::has_kprobes()
     }
 
-    pub(super) const fn may_skip_calls(&self) -> bool {
+    pub(super) fn may_skip_calls(&self) -> bool {
         self.preemptible
+            && match self.write_backend() {
+                WriteBackend::Fentry => true,
+                WriteBackend::Kprobe => false,
+                // Tracepoints are called with preemption on since then.
+                WriteBackend::Tracepoint => kernel_at_least(6, 19),
+            }
     }
 
     /// Functions of modules are reached by kprobes alone, also where trampolines are asked for: the
