@@ -115,8 +115,10 @@ offsets! {
     dentry_parent = "dentry"."d_parent",
     /// `struct inode *`; null for a negative dentry.
     dentry_inode = "dentry"."d_inode",
-    /// Link in the inode's list of dentries (hlist_node).
+    /// Link in the inode's list of dentries (hlist_node); where it shares its place with others.
     dentry_alias = "dentry"."d_u.d_alias",
+    /// The same where it has a place of its own (seen in 7.3).
+    dentry_alias_v7 = "dentry"."d_alias",
     /// Name.
     dentry_name = "dentry"."d_name.name",
     /// Hash (low half) and length (high half) of the name.

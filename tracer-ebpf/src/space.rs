@@ -7,7 +7,7 @@
 
 use tracer_common::{
     Counters, FileKey, Health, InodeSpace, ProcKey,
-    offsets::{Gauge, gauge_kind},
+    offsets::{Gauge, Offsets, gauge_kind},
 };
 
 use crate::{
@@ -289,5 +289,10 @@ pub fn any_dentry(inode: Kptr) -> Kptr {
     if first.is_null() {
         return first;
     }
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
+    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
+        offset!(dentry_alias_v7)
+    } else {
+        offset!(dentry_alias)
+    };
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use tracer_common::{Waits, records::CGROUP_DEV};
-use tracer_model::snapshot::{Backend, Resident, Snapshot};
+use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot};
 
 use crate::{
     attribute::{
@@ -56,7 +56,7 @@ pub struct Pipeline {
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
     forecasts: Forecasts,
-    lost_total: u64,
+    lost: Vec<Loss>,
     held: HeldFiles,
     residents: Vec<Resident>,
     held_at: Option<Instant>,
@@ -91,7 +91,7 @@ impl Pipeline {
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
             forecasts: Forecasts::default(),
-            lost_total: 0,
+            lost: Vec::new(),
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
@@ -151,7 +151,7 @@ impl Pipeline {
             sum.other += errors.other;
         }
         self.window.other.add(&deltas.other);
-        self.lost_total = deltas.lost_total;
+        self.lost = deltas.lost;
         let processes = &self.processes;
         self.collector.forget_errors(|proc| processes.has_ended(proc));
         Ok(())
@@ -186,6 +186,9 @@ impl Pipeline {
         let every_fsync = self.tracer.times_every_fsync();
         let mut blind_spots = hooks::blind_spots(backend);
         blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
+        if self.tracer.may_skip_calls() {
+            blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
+        }
         let mut snapshot = snapshot::build(
             &self.window,
             Context {
@@ -197,7 +200,8 @@ impl Pipeline {
                     kernel: self.kernel.clone(),
                     hooks: self.tracer.hooks(),
                     blind_spots,
-                    lost_events: self.lost_total,
+                    lost_events: self.lost.iter().map(|loss| loss.events).sum(),
+                    lost: self.lost.clone(),
                     unattributed_bytes: 0,
                     overhead_ns_per_write: self.overhead.ns_per_write(),
                     own_cpu: (interval_s > 0.0)

@@ -234,6 +234,13 @@ pub fn settling_begins(inode: Kptr, saves: u64) {
     keep(hook::SETTLE, bpf_get_current_pid_tgid(), call);
 }
 
+/// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls
+/// share 512 bytes.
+#[inline(never)]
+pub fn settled() -> u64 {
+    end(hook::SETTLE, bpf_get_current_pid_tgid()).map_or(0, |call| call.object)
+}
+
 /// It ends.
 #[inline(always)]
 pub fn settling_ends() {

@@ -217,6 +217,8 @@ pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
     // By way of overlayfs, too, whose file is the one that sys_exit sees.
     ("ext4_fallocate_enter", "tp_ext4_truncate_enter"),
     ("ext4_fallocate_exit", "tp_ext4_space_changed"),
+    // Ends with the system call.
+    ("ext4_zero_range", "tp_ext4_zero_range"),
     ("ext4_ext_remove_space_done", "tp_ext4_space_changed"),
     ("ext4_evict_inode", "tp_ext4_evict_inode"),
 ];
@@ -347,6 +349,10 @@ pub fn watched_functions() -> impl Iterator<Item = &'static str> {
         .chain(FSYNCS.iter().map(|fsync| fsync.name))
         .chain(CREATES.iter().map(|create| create.name))
 }
+
+/// The blind spot where programs may be put aside.
+pub const SKIPPED_CALLS: &str = "this kernel may put our programs aside in the middle, and skips other \
+    calls meanwhile, which are counted as lost; those of kprobes it does not";
 
 /// What the hooks that are missing would have told.
 #[must_use]

@@ -5,7 +5,10 @@ mod gauges;
 pub mod hooks;
 mod ladder;
 mod old_kernels;
+mod preemption;
 pub mod preflight;
+#[cfg(test)]
+mod stack_tests;
 pub mod sys;
 mod tracefs;
 
@@ -18,7 +21,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tracer_common::{Offsets, OpenFileRecord, offsets::Config};
-use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
 use self::btf::{KernelBtf, Types};
 pub use self::ladder::Ladder;
@@ -116,6 +119,12 @@ impl Tracer {
         self.ladder.traces_space(fs_type)
     }
 
+    /// May calls be skipped because this kernel puts our programs aside?
+    #[must_use]
+    pub fn may_skip_calls(&self) -> bool {
+        self.ladder.may_skip_calls()
+    }
+
     /// Does the kernel tell of every rename?
     #[must_use]
     pub fn follows_renames(&self) -> bool {
@@ -154,15 +163,15 @@ impl Tracer {
 
     /// Events that the kernel says it did not deliver to our programs, since the start.
     #[must_use]
-    pub fn missed_by_kernel(&self) -> u64 {
+    pub fn missed_by_kernel(&self) -> Vec<Loss> {
         use std::os::fd::AsFd as _;
-        let recursion: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| sys::recursion_misses(fd.as_fd()).ok())
-            .sum();
-        recursion + self.ladder.missed_returns()
+        let recursion = self.ebpf.programs().filter_map(|(name, program)| {
+            let events = sys::recursion_misses(program.fd().ok()?.as_fd()).ok()?;
+            Some(Loss { cause: format!("the kernel skipped {name}"), events })
+        });
+        let cause = "more calls than return probes were under way".to_owned();
+        let returns = Loss { cause, events: self.ladder.missed_returns() };
+        recursion.chain([returns]).collect()
     }
 
     /// Run-time statistics of all loaded programs, by name.

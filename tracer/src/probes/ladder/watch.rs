@@ -19,7 +19,7 @@ impl Ladder {
             fsyncs |= self.attach_fsync(ebpf, fsync);
         }
         // The other filesystems are in modules, where only kprobes reach.
-        self.waits = fsyncs && self.allows(WriteBackend::Kprobe);
+        self.waits = fsyncs && self.reaches_modules();
         let mut creates = false;
         for create in hooks::CREATES {
             creates |= self.attach_create(ebpf, create);
@@ -85,7 +85,7 @@ impl Ladder {
         if fsync.built_in {
             return self.attach_function(ebpf, &function);
         }
-        if self.allows(WriteBackend::Kprobe) {
+        if self.reaches_modules() {
             let result = self.kprobe_and_kretprobe(ebpf, &function);
             return self.note(fsync.name, "kretprobe", result);
         }
@@ -126,7 +126,8 @@ impl Ladder {
                 return true;
             }
         }
-        if self.allows(WriteBackend::Kprobe) {
+        let in_module = create.fexit.is_none();
+        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
                 .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[form]));
