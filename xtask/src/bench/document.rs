@@ -165,6 +165,10 @@ of five differences, and in brackets the second and the last but one of them.
 multiples of it. filltop counts one level below, at the filesystem's own write_iter, so that
 /dev/null, pipes and sockets pay nothing. `empty-raw-tp-sys_exit` runs at every system call.
 tests/workload/bench/ has the loops and the exact command of each program.
+
+The loops of `threads-` run one thread on each CPU; all write to files of their own, or to one. Where
+the machine has more simulated CPUs than the host has real ones, threads wait for their turn, and what
+counts is whether the share that is added grows with the number of CPUs.
 ";
 
 #[cfg(test)]
