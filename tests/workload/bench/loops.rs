@@ -162,7 +162,7 @@ fn pipe() -> anyhow::Result<Batch> {
     Ok((OPERATIONS, Box::new(body)))
 }
 
-/// A byte in, a byte out.
+/// A byte in, a byte out; by send(2), which is how std writes to sockets.
 fn socket() -> anyhow::Result<Batch> {
     const OPERATIONS: usize = 500;
     let (mut sender, mut receiver) = UnixStream::pair()?;
