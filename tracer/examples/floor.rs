@@ -4,6 +4,8 @@
 //! `floor fexit|kprobe|kretprobe FUNCTION` or `floor raw-tp TRACEPOINT`; says `ready` when it is
 //! attached.
 
+use std::process::ExitCode;
+
 use anyhow::{Context as _, bail};
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -12,7 +14,14 @@ use aya::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    let Err(error) = run();
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Returns only to fail.
+fn run() -> anyhow::Result<std::convert::Infallible> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [how, target] = &arguments[..] else {
         bail!("usage: floor fexit|kprobe|kretprobe FUNCTION, or floor raw-tp TRACEPOINT");

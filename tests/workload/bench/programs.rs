@@ -157,8 +157,6 @@ impl Started {
             .args(arguments)
             // Its own limit of 4,096 keys would make it stop counting the loop over 10,000 files.
             .env("BPFTRACE_MAP_KEYS_MAX", "65536")
-            // Its last line is to be the reason when it ends.
-            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(if program.shows_in().is_some() { Stdio::null() } else { output()? })
             .stderr(output()?)
@@ -213,8 +211,11 @@ impl Started {
 
     fn why_it_ended(&self, status: ExitStatus) -> String {
         let output = self.output();
-        match output.lines().rev().find(|line| !line.trim().is_empty()) {
-            Some(last) => format!("ended ({status}): {}", last.trim()),
+        let says = |line: &&str| line.chars().any(char::is_alphabetic);
+        // Compilers show the source after their word about it.
+        let error = output.lines().find(|line| line.to_lowercase().contains("error"));
+        match error.or_else(|| output.lines().rev().find(says)) {
+            Some(reason) => format!("ended ({status}): {}", reason.trim()),
             None => format!("ended ({status})"),
         }
     }
