@@ -106,7 +106,9 @@ impl Part {
     pub(crate) fn timed(name: &str, kernel: &str, lines: &[Line]) -> Result<Self> {
         let mut part = Self::empty(name, kernel, "ns", lines);
         let mut alone: Vec<&Line> = Vec::new();
-        let mut differences: Vec<((&str, &str), Vec<(f64, f64)>)> = Vec::new();
+        /// Program and case, and of each round the baseline and what came on top of it.
+        type Rounds<'a> = ((&'a str, &'a str), Vec<(f64, f64)>);
+        let mut differences: Vec<Rounds<'_>> = Vec::new();
         for line in lines {
             let Line::Figure { program, case, median, .. } = line else { continue };
             if program == NONE {
