@@ -102,7 +102,8 @@ impl Part {
         Ok(part)
     }
 
-    /// Where they do not: medians of the differences of each round.
+    /// Where they do not: medians of the differences of each round; of the median batches, but of
+    /// threads the quickest, for in the others some had to wait for a processor.
     pub(crate) fn timed(name: &str, kernel: &str, lines: &[Line]) -> Result<Self> {
         let mut part = Self::empty(name, kernel, "ns", lines);
         let mut alone: Vec<&Line> = Vec::new();
@@ -110,19 +111,23 @@ impl Part {
         type Rounds<'a> = ((&'a str, &'a str), Vec<(f64, f64)>);
         let mut differences: Vec<Rounds<'_>> = Vec::new();
         for line in lines {
-            let Line::Figure { program, case, median, .. } = line else { continue };
+            let Line::Figure { program, case, min, median } = line else { continue };
+            let figure =
+                |min: f64, median: f64| if case.starts_with("threads-") { min } else { median };
             if program == NONE {
                 alone.retain(|old| !matches!(old, Line::Figure { case: c, .. } if c == case));
                 alone.push(line);
                 continue;
             }
             let before = alone.iter().find_map(|old| match old {
-                Line::Figure { case: c, median, .. } if c == case => Some(*median),
+                Line::Figure { case: c, min, median, .. } if c == case => {
+                    Some(figure(*min, *median))
+                }
                 _ => None,
             });
             let before = before.with_context(|| format!("no baseline of {case}"))?;
             let key = (program.as_str(), case.as_str());
-            let difference = (before, median - before);
+            let difference = (before, figure(*min, *median) - before);
             match differences.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, values)) => values.push(difference),
                 None => differences.push((key, vec![difference])),

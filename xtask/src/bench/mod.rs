@@ -40,6 +40,9 @@ pub(crate) struct BenchArgs {
     /// Only these programs
     #[arg(long, value_delimiter = ',')]
     program: Vec<String>,
+    /// Measure nothing: write the document again from what was measured last
+    #[arg(long, conflicts_with_all = ["quick", "kernel", "only", "json"])]
+    rewrite: bool,
     /// Only print how often and how long each BPF program runs in one batch of each loop
     #[arg(long)]
     profile: bool,
@@ -130,7 +133,9 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     let store = workspace.target.join("bench");
     fs::create_dir_all(&store)?;
     let bench = Bench { workspace, filltop, floor, arguments };
-    let wanted = |piece| arguments.only.is_empty() || arguments.only.contains(&piece);
+    let wanted = |piece| {
+        !arguments.rewrite && (arguments.only.is_empty() || arguments.only.contains(&piece))
+    };
     let mut parts = Vec::new();
     if wanted(Piece::Vm) {
         for kernel in bench.kernels() {
