@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::document::{Goals, digits};
-use crate::step::{capture, follow};
+use crate::step::follow;
 use crate::workspace::Workspace;
 use crate::{build, native};
 
@@ -56,9 +56,8 @@ pub(crate) fn measure(workspace: &Workspace, filltop: &Path) -> Result<Own> {
     let (success, lines) = follow(&mut command)?;
     ensure!(success, "measuring the daemon failed");
     let lines = lines.iter().map(|line| Ok(serde_json::from_str(line)?));
-    let kernel = capture(std::process::Command::new("uname").arg("-r"))?;
     Ok(Own {
-        kernel: kernel.trim().to_owned(),
+        kernel: super::version()?,
         binary_bytes: fs::metadata(filltop)?.len(),
         lines: lines.collect::<Result<_>>()?,
     })

@@ -159,7 +159,8 @@ quickest batch with the program less the quickest without, so that interrupts an
 on its own account do not count. They repeat to within a few instructions in loops that write, ± 80 in
 create+write+unlink on tmpfs, ± 500 on ext4, and know nothing of caches and locks. **Nanoseconds**
 are measured on the machine that made this document, with and without the program in turns: medians
-of five differences, and in brackets the second and the last but one of them.
+of five differences, and in brackets the second and the last but one of them: where those lie far apart,
+others kept the machine busy, and the figure says little.
 
 `empty-fexit` is the floor: a program at the exit of vfs_write that does nothing; in parentheses are
 multiples of it. filltop counts one level below, at the filesystem's own write_iter, so that

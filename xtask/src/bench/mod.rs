@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::packages;
-use crate::step::follow;
+use crate::step::{capture, follow};
 use crate::workspace::Workspace;
 use crate::{build, native, vm};
 use measure::{Line, Part};
@@ -298,9 +298,14 @@ impl Bench<'_> {
             .args(["--rounds", NATIVE_ROUNDS, "--budget-ms", NATIVE_BUDGET_MS]);
         let (success, lines) = follow(&mut command)?;
         ensure!(success, "the measurement on this machine failed");
-        let release = crate::step::capture(Command::new("uname").arg("-r"))?;
-        Part::timed("native", release.trim(), &Line::read_all(&lines)?)
+        Part::timed("native", &version()?, &Line::read_all(&lines)?)
     }
+}
+
+/// The version of this machine's kernel, without what its builders added to it.
+fn version() -> Result<String> {
+    let release = capture(Command::new("uname").arg("-r"))?;
+    Ok(release.trim().split('-').next().unwrap_or_default().to_owned())
 }
 
 fn chosen<'a>(given: &'a [String], usual: &[&'a str]) -> Vec<&'a str> {
