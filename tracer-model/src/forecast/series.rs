@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
-use super::trend::{self, Ends, Slope, Trend};
+use super::trend::{self, Ends, Fits, Slope, Trend};
 use super::{Basis, Outcome, Policy, Reason, Refill};
 
 /// One look at one limit.
@@ -29,6 +29,9 @@ const FOREVER: f64 = 1e10;
 const SETTLE: f64 = 0.02;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
+/// The line through the history is drawn anew after this share of it: its cost for a sample does not
+/// grow with its length.
+const DRAW_AGAIN: f64 = 1.0 / 256.0;
 /// Share of the size that must go at once to be called a clean-up while it is not full.
 const CLEANED: f64 = 0.02;
 
@@ -46,6 +49,9 @@ struct CleanUp {
 pub(super) struct Series {
     history: History,
     scales: Vec<Scale>,
+    /// Highest value ever.
+    top: f64,
+    fits: Option<Fits>,
     /// Time that counts: seconds since the first look, without gaps in which nothing happened.
     now: f64,
     last: Option<Look>,
@@ -81,6 +87,8 @@ impl Series {
         Self {
             history: History::default(),
             scales: vec![Scale::NEW; SCALES],
+            top: f64::MIN,
+            fits: None,
             now: 0.0,
             last: None,
             typical: 0.0,
@@ -109,14 +117,18 @@ impl Series {
         self.history.push(self.now, u);
         self.clean_ups(&look, u, moved);
         self.last = Some(look);
-        let at = trend::levels(&self.history, self.now);
+        self.top = self.top.max(u);
         let age = self.now - self.history.start().unwrap_or(self.now);
-        for (k, (scale, past)) in self.scales.iter_mut().zip(&at).enumerate() {
+        for (k, scale) in self.scales.iter_mut().enumerate() {
             let d = length(k);
-            if let Some(past) = past
-                && d <= age
+            if d > age {
+                break;
+            }
+            if 2.0 * d >= self.typical
+                && scale.is_due(self.now, d)
+                && let Some(past) = self.history.at(self.now - d)
             {
-                scale.see(self.now, d, u - past);
+                scale.see(self.now, d, (past, u));
             }
         }
         let back = SPACE_AGAIN * look.size as f64;
@@ -138,7 +150,7 @@ impl Series {
             self.withdrawn = Some(self.now);
         }
         let fast =
-            trend::runaway(&self.history, &self.scales, &at, self.now, u, (age, self.typical));
+            trend::runaway(&self.history, &self.scales, self.now, u, self.top, (age, self.typical));
         let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
         let fast = fast.filter(|t| t.doubt < unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
@@ -154,7 +166,7 @@ impl Series {
         let slow = slow.map(|t| self.bent(t));
         let again = self.refilling(u);
         let room = look.room as f64;
-        let burst = trend::usual(&self.scales, &at, u, room, self.typical);
+        let burst = trend::usual(&self.scales, self.now, u, room, self.typical);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
         let lenient = if self.due.is_some() { 2.0 } else { 1.0 };
         let best = [fast, slow, again, burst]
@@ -232,13 +244,19 @@ impl Series {
     }
 
     /// The trend of the whole history, or why there is none: of its peaks, else of its lows.
-    fn steady(&self, policy: &Policy, sure: f64, u: f64, age: f64) -> (Option<Trend>, Reason) {
+    fn steady(&mut self, policy: &Policy, sure: f64, u: f64, age: f64) -> (Option<Trend>, Reason) {
         if age < 8.0 * self.typical {
             return (None, Reason::Learning);
         }
+        let fits = match self.fits {
+            Some(fits) if self.now - fits.at < DRAW_AGAIN * fits.window => fits,
+            _ => Fits::new(&self.history, self.now, age),
+        };
+        self.fits = Some(fits);
         let mut why = Reason::Learning;
         for ends in [Ends::Peaks, Ends::Lows] {
-            let Some(fit) = trend::slope(&self.history, self.now, u, age, ends) else { continue };
+            let Some(fit) = fits.of(ends) else { continue };
+            let Some(above) = fit.above(u) else { continue };
             if fit.mean > 0.0 && fit.stopped {
                 return (None, Reason::Stopped);
             }
@@ -248,14 +266,14 @@ impl Series {
                     mean: fit.mean,
                     curve: fit.curve,
                     doubt: fit.error / fit.mean,
-                    window: age,
-                    above: fit.above,
+                    window: fits.window,
+                    above,
                     new: false,
                 };
                 return (Some(trend), Reason::TooFar);
             }
             if ends == Ends::Peaks {
-                why = self.why_not(policy, u, age, &fit);
+                why = self.why_not(policy, u, age, &fit, above);
             }
         }
         (None, why)
@@ -270,9 +288,9 @@ impl Series {
         Trend { rate: t.mean * self.bend[0], curve: t.mean * self.bend[1], ..t }
     }
 
-    fn why_not(&self, policy: &Policy, u: f64, age: f64, fit: &Slope) -> Reason {
-        if fit.above > 0.0 {
-            Reason::Cleaned { at_bytes: (u + fit.above - self.shift).max(0.0) as u64 }
+    fn why_not(&self, policy: &Policy, u: f64, age: f64, fit: &Slope, above: f64) -> Reason {
+        if above > 0.0 {
+            Reason::Cleaned { at_bytes: (u + above - self.shift).max(0.0) as u64 }
         } else if fit.mean < -policy.sure * fit.error {
             Reason::Shrinks
         } else if fit.mean.abs() * age < 1e-4 * self.last.map_or(0.0, |l| l.room as f64) {
