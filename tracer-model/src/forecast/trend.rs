@@ -252,7 +252,7 @@ pub(crate) fn runaway(
     (age, typical): (f64, f64),
 ) -> Option<Trend> {
     let mut within = 0.0f64;
-    let mut best: Option<(f64, f64)> = None;
+    let mut best: Option<(f64, f64, usize)> = None;
     for (k, scale) in scales.iter().enumerate() {
         let d = length(k);
         if d > age {
@@ -275,11 +275,12 @@ pub(crate) fn runaway(
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
             let rate = rise / window;
             if best.is_none_or(|b| rate > b.0) {
-                best = Some((rate, window));
+                best = Some((rate, window, k));
             }
         }
     }
-    let (rate, window) = best?;
+    let (rate, window, at) = best?;
+    let window = lasted(&scales[at..], now, u, rate, window);
     if ended(history, now, u, window, rate * window, typical) {
         return None;
     }
@@ -288,6 +289,19 @@ pub(crate) fn runaway(
     let doubt = fit.map_or(0.4, |f| f.error / f.mean.abs().max(rate * 0.1));
     // The bend of a window that begins before the growth did says nothing.
     Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
+}
+
+/// How long a growth at `rate`, seen over `window` and more, has gone on: scales are too coarse to tell.
+fn lasted(scales: &[Scale], now: f64, u: f64, rate: f64, window: f64) -> f64 {
+    let mut longest = window;
+    for (window, rise) in scales.iter().map_while(|s| s.rise(now, u)) {
+        longest = longest.max(rise / rate);
+        // It began within this window.
+        if rise < 0.9 * rate * window {
+            break;
+        }
+    }
+    longest
 }
 
 /// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
