@@ -86,8 +86,9 @@ impl History {
         None
     }
 
-    pub(crate) fn start(&self) -> Option<f64> {
-        self.levels.iter().rev().find_map(|l| l.front()).map(|r| r.t[0])
+    /// Time and value of the oldest look that is remembered.
+    pub(crate) fn start(&self) -> Option<(f64, f64)> {
+        self.levels.iter().rev().find_map(|l| l.front()).map(|r| (r.t[0], r.u[0]))
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -49,15 +49,22 @@ pub(crate) struct Scale {
     past: Seen,
     /// Start of the present window and the series' value there.
     from: Option<(f64, f64)>,
+    /// When to look again.
+    next: f64,
 }
 
 impl Scale {
-    pub(crate) const NEW: Self =
-        Self { epoch: 0, recent: [Seen::NOTHING; 3], past: Seen::NOTHING, from: None };
+    pub(crate) const NEW: Self = Self {
+        epoch: 0,
+        recent: [Seen::NOTHING; 3],
+        past: Seen::NOTHING,
+        from: None,
+        next: f64::MIN,
+    };
 
-    /// Whether the window of `length` that ends at `t` is to be looked at again.
-    pub(crate) fn is_due(&self, t: f64, length: f64) -> bool {
-        self.from.is_none_or(|(from, _)| t - from >= (1.0 + LOOK_AGAIN) * length)
+    /// Whether the window that ends at `t` is to be looked at again.
+    pub(crate) fn is_due(&self, t: f64) -> bool {
+        t >= self.next
     }
 
     /// Seconds since the start of the present window, and what the series of value `u` at `t` rose by.
@@ -68,6 +75,7 @@ impl Scale {
     /// Note that over the window of `length` ending at `t` the series rose from `past` to `u`.
     pub(crate) fn see(&mut self, t: f64, length: f64, (past, u): (f64, f64)) {
         self.from = Some((t - length, past));
+        self.next = t + LOOK_AGAIN * length;
         let rise = u - past;
         let epoch = (t / (length * 0.5)).floor() as i64;
         for _ in 0..(epoch - self.epoch).clamp(0, 3) {

@@ -23,10 +23,22 @@ const SPACE_AGAIN: f64 = 0.0005;
 const BEND_REACH: f64 = 4.0;
 /// After a false alarm, a trend must be this much surer.
 const BURNT: f64 = 1.5;
+/// After news that did not come true, the next must be this much more.
+const WARY: f64 = 2.0;
+/// A growth that had come to rest must go on by this share of what it brought to be believed again.
+const GOES_ON: f64 = 0.1;
+/// Standard error over rate up to which a growth is news.
+const PLAIN: f64 = 0.3;
+/// What is published reaches this many times as far as what is not.
+const LENIENT: f64 = 3.0;
+/// An estimate is not withdrawn before the doubt has lasted for this share of the time it stood.
+const PATIENCE: f64 = 0.2;
+/// An estimate that is longer than the published one by less than this factor is no reason to move it.
+const STILL: f64 = 1.1;
 /// Seconds (300 years) that no interval between looks and no estimate exceeds.
 const FOREVER: f64 = 1e10;
-/// Share of the history over which the published estimate settles on a new one within the band.
-const SETTLE: f64 = 0.02;
+/// Share of what an estimate rests on over which the published one settles on a new one within the band.
+const SETTLE: f64 = 0.05;
 /// Share of a trend's window over which its bend is averaged.
 const EVEN_OUT: f64 = 0.1;
 /// The line through the history is drawn anew after this share of it: its cost for a sample does not
@@ -72,6 +84,10 @@ pub(super) struct Series {
     /// When an estimate was last withdrawn without a fill.
     withdrawn: Option<f64>,
     doubt_since: Option<f64>,
+    /// Level that a growth that had come to rest must pass to be believed again.
+    rests_at: f64,
+    /// When news was last seen not to come true.
+    refuted: Option<f64>,
     /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
     bend: [f64; 2],
     /// The volume's size has just changed.
@@ -101,6 +117,8 @@ impl Series {
             news: false,
             withdrawn: None,
             doubt_since: None,
+            rests_at: f64::MIN,
+            refuted: None,
             bend: [1.0, 0.0],
             resized: false,
             reason: Reason::Learning,
@@ -118,17 +136,14 @@ impl Series {
         self.clean_ups(&look, u, moved);
         self.last = Some(look);
         self.top = self.top.max(u);
-        let age = self.now - self.history.start().unwrap_or(self.now);
+        let (start, first) = self.history.start().unwrap_or((self.now, u));
+        let age = self.now - start;
         for (k, scale) in self.scales.iter_mut().enumerate() {
             let d = length(k);
-            if d > age {
-                break;
-            }
-            if 2.0 * d >= self.typical
-                && scale.is_due(self.now, d)
-                && let Some(past) = self.history.at(self.now - d)
-            {
-                scale.see(self.now, d, (past, u));
+            if 2.0 * d >= self.typical && scale.is_due(self.now) {
+                // What was before the first look is taken to have been at rest.
+                let past = if d > age { Some(first) } else { self.history.at(self.now - d) };
+                scale.see(self.now, d, (past.unwrap_or(u), u));
             }
         }
         let back = SPACE_AGAIN * look.size as f64;
@@ -141,20 +156,29 @@ impl Series {
             self.again = Some((self.now, u));
         }
         self.risen[1] = self.risen[1].max(u);
-        let undone =
-            self.due.is_some() && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
+        // A tooth like those before takes nothing back: the next one brings it again.
+        let peaks = self.fits.and_then(|f| f.of(Ends::Peaks));
+        let tooth = peaks.is_some_and(|p| p.comes_back(u));
+        let undone = self.due.is_some()
+            && !tooth
+            && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
         if undone {
             // The files whose growth it was are gone: as if nothing had been said.
             self.due = None;
             self.doubt_since = None;
             self.withdrawn = Some(self.now);
         }
-        let fast =
-            trend::runaway(&self.history, &self.scales, self.now, u, self.top, (age, self.typical));
-        let unsure = if self.due.is_some() { 1.0 } else { 0.5 };
-        let fast = fast.filter(|t| t.doubt < unsure);
+        let wary = self.refuted.is_some_and(|at| self.now < 3.0 * at);
+        let wary = if wary { WARY } else { 1.0 };
+        let ages = (age, self.typical);
+        let fast = trend::runaway(&self.history, &self.scales, self.now, u, (self.top, wary), ages);
+        let unsure = if self.due.is_some() && self.news { 1.0 } else { PLAIN };
+        let fast = fast.filter(|t| t.doubt <= unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
         let over = self.news && fast.is_none();
+        if over && self.due.is_some() {
+            self.refuted = Some(self.now);
+        }
         let burnt = self.withdrawn.is_some_and(|at| self.now < 1.5 * at);
         let sure = policy.sure
             * match (self.due.is_some() && !over, burnt) {
@@ -164,11 +188,12 @@ impl Series {
             };
         let (slow, reason) = self.steady(policy, sure, u, age);
         let slow = slow.map(|t| self.bent(t));
+        let slow = slow.filter(|_| self.due.is_some() || u > self.rests_at);
         let again = self.refilling(u);
         let room = look.room as f64;
-        let burst = trend::usual(&self.scales, self.now, u, room, self.typical);
+        let burst = trend::usual(&self.scales, self.now, u, room, ages);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
-        let lenient = if self.due.is_some() { 2.0 } else { 1.0 };
+        let lenient = if self.due.is_some() { LENIENT } else { 1.0 };
         let best = [fast, slow, again, burst]
             .into_iter()
             .flatten()
@@ -185,7 +210,7 @@ impl Series {
             self.basis = Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
         self.reason = reason;
-        self.publish(policy, age, best.map(|b| b.0));
+        self.publish(policy, best.map(|(new, t)| (new, t.window)));
     }
 
     /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
@@ -202,7 +227,7 @@ impl Series {
             self.shift -= moved;
             self.due = None;
             self.resized = true;
-        } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < 0.3 * self.rate() * dt {
+        } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < self.nap(dt) {
             // The writer slept with the machine, or the clock was set: time that does not count.
             dt = self.typical;
         }
@@ -233,6 +258,17 @@ impl Series {
         {
             self.clean_up = Some(CleanUp { level: u - moved, freed: -moved, at: self.now });
         }
+    }
+
+    /// Growth in a gap of `dt` below which it was rather one usual interval than all that time, bytes:
+    /// half way, by factors, between what either of them would have brought; where nothing is forecast,
+    /// what an interval or two have brought before.
+    fn nap(&self, dt: f64) -> f64 {
+        if self.due.is_some() {
+            return self.rate() * (dt * self.typical).sqrt();
+        }
+        let mut seen = self.scales.iter().enumerate().filter(|s| length(s.0) >= 2.0 * self.typical);
+        seen.find_map(|s| s.1.before()).map_or(0.0, |(most, _)| most.max(0.0))
     }
 
     /// Growth that the published estimate stands for, bytes a second.
@@ -317,17 +353,17 @@ impl Series {
     }
 
     /// Let the published estimate follow the new one, calmly.
-    fn publish(&mut self, policy: &Policy, age: f64, new: Option<[f64; 3]>) {
+    fn publish(&mut self, policy: &Policy, new: Option<([f64; 3], f64)>) {
         let now = self.now;
         match new {
-            Some(new) => {
+            Some((new, window)) => {
                 self.doubt_since = None;
                 let hold = policy.hold;
                 let old = self.due;
                 if old.is_none() {
                     self.due_since = now;
                 }
-                let weight = (self.typical / (SETTLE * age)).min(1.0);
+                let weight = (self.typical / (SETTLE * window)).min(1.0);
                 // Starting from "never" keeps the order of any two histories: what was later stays
                 // later, whichever is believed first. A new size changes that for both.
                 let resized = std::mem::take(&mut self.resized);
@@ -335,9 +371,12 @@ impl Series {
                     let want = now + new[i];
                     match old {
                         None if resized => want,
-                        old => old
-                            .map_or(f64::INFINITY, |o| o[i] + weight * (want - o[i]))
-                            .clamp(now + new[i] / policy.lag, now + new[i] * hold),
+                        old => {
+                            let moved =
+                                |o: f64| o + weight * (o.clamp(now + new[i] / STILL, want) - o);
+                            old.map_or(f64::INFINITY, |o| moved(o[i]))
+                                .clamp(now + new[i] / policy.lag, now + new[i] * hold)
+                        }
                     }
                 });
                 self.due = Some(due);
@@ -345,8 +384,12 @@ impl Series {
             None => {
                 if self.due.is_some() {
                     let since = *self.doubt_since.get_or_insert(now);
-                    let patience = (0.05 * (since - self.due_since)).max(3.0 * self.typical);
+                    let patience = (PATIENCE * (since - self.due_since)).max(3.0 * self.typical);
                     if now - since >= patience {
+                        if self.reason == Reason::Stopped {
+                            self.rests_at =
+                                self.risen[1] + GOES_ON * (self.risen[1] - self.risen[0]);
+                        }
                         self.due = None;
                         self.withdrawn = Some(now);
                         self.doubt_since = None;
@@ -395,6 +438,6 @@ fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
     if eta.is_nan() || eta > FOREVER {
         return None;
     }
-    let doubt = 1.04 + 1.2 * t.doubt.min(10.0) + 0.25 * (eta / t.window).ln_1p();
+    let doubt = 1.0 + 2.5 * t.doubt.min(10.0) + 0.05 * (eta / t.window).ln_1p();
     Some([eta / doubt, eta, eta * doubt])
 }

@@ -66,12 +66,16 @@ pub(crate) struct Slope {
 }
 
 impl Slope {
+    /// Whether the series has come back to its peak from as deep as the present value `u` before.
+    pub(crate) fn comes_back(&self, u: f64) -> bool {
+        self.peak - u <= 1.3 * self.deepest
+    }
+
     /// How far the peak stands above the present value `u`, where the series is known to come back to
     /// it; 0 where it does not matter; `None` when the slope is history.
     pub(crate) fn above(&self, u: f64) -> Option<f64> {
         let above = (self.peak - u).max(0.0);
-        // Peaks count only if the series has come back from such a depth before.
-        if above <= 1.3 * self.deepest {
+        if self.comes_back(u) {
             return Some(above);
         }
         // Most of the growth was taken back as never before.
@@ -242,20 +246,23 @@ fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
         })
 }
 
+/// A scale must have been seen for this many of its lengths to tell what is news there.
+const YOUNG: f64 = 2.5;
+
 /// The growth that is news: faster than at any time before, over its own length.
 pub(crate) fn runaway(
     history: &History,
     scales: &[Scale],
     now: f64,
     u: f64,
-    top: f64,
+    (top, wary): (f64, f64),
     (age, typical): (f64, f64),
 ) -> Option<Trend> {
     let mut within = 0.0f64;
     let mut best: Option<(f64, f64, usize)> = None;
     for (k, scale) in scales.iter().enumerate() {
         let d = length(k);
-        if d > age {
+        if YOUNG * d > age {
             break;
         }
         if d < 1.9 * typical || k < 2 {
@@ -269,7 +276,7 @@ pub(crate) fn runaway(
         within = within.max(most);
         let most = if u < top { within } else { most };
         // The shorter the memory of a scale, the less "never before" means.
-        let margin = 2.0 + 4.0 * d / age;
+        let margin = wary * (2.0 + 4.0 * d / age);
         let half = scales[k - 2].rise(now, u).map_or(0.0, |r| r.1);
         let steady = (0.25..0.78).contains(&(half / rise));
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
@@ -286,7 +293,7 @@ pub(crate) fn runaway(
     }
     let fit = slope(&blocks(history, now, window), window, Ends::Peaks);
     let fit = fit.filter(|f| f.above(u).is_some());
-    let doubt = fit.map_or(0.4, |f| f.error / f.mean.abs().max(rate * 0.1));
+    let doubt = fit.map_or(0.3, |f| f.error / f.mean.abs().max(rate * 0.1));
     // The bend of a window that begins before the growth did says nothing.
     Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
 }
@@ -305,8 +312,17 @@ fn lasted(scales: &[Scale], now: f64, u: f64, rate: f64, window: f64) -> f64 {
 }
 
 /// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
-pub(crate) fn usual(scales: &[Scale], now: f64, u: f64, room: f64, typical: f64) -> Option<Trend> {
+pub(crate) fn usual(
+    scales: &[Scale],
+    now: f64,
+    u: f64,
+    room: f64,
+    (age, typical): (f64, f64),
+) -> Option<Trend> {
     let seen = |k: usize| {
+        if length(k) > age {
+            return None;
+        }
         let (window, rise) = scales[k].rise(now, u)?;
         Some((window, rise, scales[k].before()?.0))
     };
@@ -327,18 +343,9 @@ pub(crate) fn usual(scales: &[Scale], now: f64, u: f64, room: f64, typical: f64)
     }
     let rate = risen / run;
     let need = run + room / rate;
-    (first..SCALES)
-        .map_while(seen)
-        .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend {
-            rate,
-            mean: rate,
-            curve: 0.0,
-            doubt: 0.3,
-            window: run,
-            above: 0.0,
-            new: false,
-        })
+    (first..SCALES).map_while(seen).any(|(d, _, most)| d <= need && most >= risen + room).then_some(
+        Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false },
+    )
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
