@@ -77,11 +77,15 @@ pub(super) struct Series {
     /// When it will be full, in the time that counts: earliest, likely, latest.
     due: Option<[f64; 3]>,
     due_since: f64,
-    /// Level from which the growth that is published started, and the highest since.
+    /// Since when it is out of reach.
+    far_since: Option<f64>,
+    /// Since when a growth is believed, near its limit or not.
+    believed: Option<f64>,
+    /// Level from which the growth that is believed started, and the highest since.
     risen: [f64; 2],
-    /// What is published began as a growth never seen before.
+    /// What is believed began as a growth never seen before.
     news: bool,
-    /// When an estimate was last withdrawn without a fill.
+    /// When a belief was last given up without a fill.
     withdrawn: Option<f64>,
     doubt_since: Option<f64>,
     /// Level that a growth that had come to rest must pass to be believed again.
@@ -113,6 +117,8 @@ impl Series {
             again: None,
             due: None,
             due_since: 0.0,
+            far_since: None,
+            believed: None,
             risen: [0.0; 2],
             news: false,
             withdrawn: None,
@@ -153,43 +159,46 @@ impl Series {
         }
         if self.full_since.take().is_some() {
             self.due = None;
+            self.believed = None;
             self.again = Some((self.now, u));
         }
         self.risen[1] = self.risen[1].max(u);
         // A tooth like those before takes nothing back: the next one brings it again.
         let peaks = self.fits.and_then(|f| f.of(Ends::Peaks));
         let tooth = peaks.is_some_and(|p| p.comes_back(u));
-        let undone = self.due.is_some()
+        let undone = self.believed.is_some()
             && !tooth
             && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
         if undone {
             // The files whose growth it was are gone: as if nothing had been said.
-            self.due = None;
-            self.doubt_since = None;
-            self.withdrawn = Some(self.now);
+            self.disbelieve();
         }
         let wary = self.refuted.is_some_and(|at| self.now < 3.0 * at);
         let wary = if wary { WARY } else { 1.0 };
         let ages = (age, self.typical);
         let fast = trend::runaway(&self.history, &self.scales, self.now, u, (self.top, wary), ages);
-        let unsure = if self.due.is_some() && self.news { 1.0 } else { PLAIN };
+        let unsure = if self.believed.is_some() && self.news { 1.0 } else { PLAIN };
         let fast = fast.filter(|t| t.doubt <= unsure);
         // What was said of a runaway that is over must be true of the whole history to stand.
         let over = self.news && fast.is_none();
-        if over && self.due.is_some() {
+        if over && self.believed.is_some() {
             self.refuted = Some(self.now);
         }
         let burnt = self.withdrawn.is_some_and(|at| self.now < 1.5 * at);
         let sure = policy.sure
-            * match (self.due.is_some() && !over, burnt) {
+            * match (self.believed.is_some() && !over, burnt) {
                 (true, _) => 0.5,
                 (false, false) => 1.0,
                 (false, true) => BURNT,
             };
         let (slow, reason) = self.steady(policy, sure, u, age);
         let slow = slow.map(|t| self.bent(t));
-        let slow = slow.filter(|_| self.due.is_some() || u > self.rests_at);
+        let slow = slow.filter(|_| self.believed.is_some() || u > self.rests_at);
         let again = self.refilling(u);
+        self.reason = reason;
+        let grows = [fast, slow, again].into_iter().flatten();
+        let grows = grows.max_by(|a, b| a.rate.total_cmp(&b.rate));
+        self.believe(grows.as_ref(), over, u);
         let room = look.room as f64;
         let burst = trend::usual(&self.scales, self.now, u, room, ages);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
@@ -203,14 +212,45 @@ impl Series {
             })
             .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
         if let Some((_, t)) = best {
-            if self.due.is_none() {
-                self.risen = [u - t.rate * t.window, u];
-            }
-            self.news = t.new || (self.news && !over);
             self.basis = Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
-        self.reason = reason;
-        self.publish(policy, best.map(|(new, t)| (new, t.window)));
+        let in_doubt = grows.is_none() && self.believed.is_some();
+        let new = best.map(|(new, t)| (new, grows.map_or(t.window, |g| g.window)));
+        self.publish(policy, new, in_doubt);
+    }
+
+    /// Believe a growth, or doubt it for as long as it deserves. How near the limit is plays no part: a
+    /// faster growth of the same shape is believed at the same times.
+    fn believe(&mut self, grows: Option<&Trend>, over: bool, u: f64) {
+        let now = self.now;
+        match (grows, self.believed) {
+            (Some(t), believed) => {
+                if believed.is_none() {
+                    self.believed = Some(now);
+                    self.risen = [u - t.rate * t.window, u];
+                }
+                self.doubt_since = None;
+                self.news = t.new || (self.news && !over);
+            }
+            (None, Some(believed)) => {
+                let since = *self.doubt_since.get_or_insert(now);
+                if now - since >= (PATIENCE * (since - believed)).max(3.0 * self.typical) {
+                    if self.reason == Reason::Stopped {
+                        self.rests_at = self.risen[1] + GOES_ON * (self.risen[1] - self.risen[0]);
+                    }
+                    self.disbelieve();
+                }
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn disbelieve(&mut self) {
+        self.believed = None;
+        self.due = None;
+        self.doubt_since = None;
+        self.far_since = None;
+        self.withdrawn = Some(self.now);
     }
 
     /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
@@ -352,51 +392,39 @@ impl Series {
         })
     }
 
-    /// Let the published estimate follow the new one, calmly.
-    fn publish(&mut self, policy: &Policy, new: Option<([f64; 3], f64)>) {
+    /// Let the published estimate follow the new one and what that rests on (seconds), calmly.
+    fn publish(&mut self, policy: &Policy, new: Option<([f64; 3], f64)>, in_doubt: bool) {
         let now = self.now;
-        match new {
-            Some((new, window)) => {
-                self.doubt_since = None;
-                let hold = policy.hold;
-                let old = self.due;
-                if old.is_none() {
-                    self.due_since = now;
-                }
-                let weight = (self.typical / (SETTLE * window)).min(1.0);
-                // Starting from "never" keeps the order of any two histories: what was later stays
-                // later, whichever is believed first. A new size changes that for both.
-                let resized = std::mem::take(&mut self.resized);
-                let due = std::array::from_fn(|i| {
-                    let want = now + new[i];
-                    match old {
-                        None if resized => want,
-                        old => {
-                            let moved =
-                                |o: f64| o + weight * (o.clamp(now + new[i] / STILL, want) - o);
-                            old.map_or(f64::INFINITY, |o| moved(o[i]))
-                                .clamp(now + new[i] / policy.lag, now + new[i] * hold)
-                        }
-                    }
-                });
-                self.due = Some(due);
-            }
-            None => {
-                if self.due.is_some() {
-                    let since = *self.doubt_since.get_or_insert(now);
-                    let patience = (PATIENCE * (since - self.due_since)).max(3.0 * self.typical);
-                    if now - since >= patience {
-                        if self.reason == Reason::Stopped {
-                            self.rests_at =
-                                self.risen[1] + GOES_ON * (self.risen[1] - self.risen[0]);
-                        }
-                        self.due = None;
-                        self.withdrawn = Some(now);
-                        self.doubt_since = None;
-                    }
+        let Some((new, window)) = new else {
+            // Out of reach for long enough; for what is in doubt, patience is kept elsewhere.
+            if self.due.is_some() && !in_doubt {
+                let since = *self.far_since.get_or_insert(now);
+                let patience = PATIENCE * (since - self.due_since);
+                if now - since >= patience.max(3.0 * self.typical) {
+                    self.due = None;
+                    self.far_since = None;
                 }
             }
+            return;
+        };
+        self.far_since = None;
+        let old = self.due;
+        if old.is_none() {
+            self.due_since = now;
         }
+        let weight = (self.typical / (SETTLE * window)).min(1.0);
+        // Starting from "never" keeps the order of any two histories: what was later stays later,
+        // whichever is published first. A new size changes that for both.
+        let resized = std::mem::take(&mut self.resized);
+        self.due = Some(std::array::from_fn(|i| {
+            let want = now + new[i];
+            if resized && old.is_none() {
+                return want;
+            }
+            let moved = |o: f64| o + weight * (o.clamp(now + new[i] / STILL, want) - o);
+            old.map_or(f64::INFINITY, |o| moved(o[i]))
+                .clamp(now + new[i] / policy.lag, now + new[i] * policy.hold)
+        }));
     }
 
     /// What is to be expected now.

@@ -229,6 +229,16 @@ fn growth() -> impl Strategy<Value = Vec<f64>> {
         })
 }
 
+/// Increments of a history of a few writings of any length, with rests of any length between them.
+fn writings() -> impl Strategy<Value = Vec<f64>> {
+    prop::collection::vec((1..60usize, 0.0..3e8f64, 0..120usize), 1..8).prop_map(|phases| {
+        let increments = phases.into_iter().flat_map(|(on, rate, off)| {
+            std::iter::repeat_n(rate.round(), on).chain(std::iter::repeat_n(0.0, off))
+        });
+        increments.collect()
+    })
+}
+
 /// Anything a file could hold.
 fn anything() -> impl Strategy<Value = Vec<Sample>> {
     let number = || prop_oneof![0..1000u64, any::<u64>(), Just(0), Just(u64::MAX)];
@@ -247,7 +257,7 @@ fn anything() -> impl Strategy<Value = Vec<Sample>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn whatever_comes_the_answer_is_in_order_and_never_negative(rows in anything()) {
@@ -265,7 +275,7 @@ proptest! {
 
     #[test]
     fn a_uniformly_faster_fill_never_gives_a_longer_estimate(
-        rates in growth(), factor in 1.0..4.0f64,
+        rates in prop_oneof![growth(), writings()], factor in 1.0..4.0f64,
     ) {
         let slow = history(rates.iter().copied());
         let fast = history(rates.iter().map(|r| r * factor));
