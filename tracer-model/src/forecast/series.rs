@@ -203,20 +203,29 @@ impl Series {
         let burst = trend::usual(&self.scales, self.now, u, room, ages);
         // What is published is not withdrawn for a doubt that would have been too small to begin with.
         let lenient = if self.due.is_some() { LENIENT } else { 1.0 };
-        let best = [fast, slow, again, burst]
-            .into_iter()
-            .flatten()
-            .filter_map(|t| {
+        let all = || {
+            [fast, slow, again, burst].into_iter().flatten().filter_map(|t| {
                 let far = lenient * if t.new { policy.reach_new } else { policy.reach };
-                Some((reach(far, &t, room)?, t))
+                let (new, near) = reach(far, &t, room)?;
+                Some((new, near, t))
             })
-            .min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
-        if let Some((_, t)) = best {
+        };
+        let near = all().filter(|c| c.1).min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
+        // What goes out of reach is still followed until it is withdrawn.
+        let far = || all().max_by(|a, b| a.0[1].total_cmp(&b.0[1])).filter(|_| self.due.is_some());
+        let best = near.or_else(far);
+        if let Some((_, _, t)) = best {
             self.basis = Some(Basis { growth_per_s: t.rate, window_s: t.window, is_new: t.new });
         }
         let in_doubt = grows.is_none() && self.believed.is_some();
-        let new = best.map(|(new, t)| (new, grows.map_or(t.window, |g| g.window)));
-        self.publish(policy, new, in_doubt);
+        if let Some((new, _, t)) = best {
+            self.follow(policy, new, grows.map_or(t.window, |g| g.window), in_doubt);
+        }
+        if near.is_some() {
+            self.far_since = None;
+        } else if self.due.is_some() && !in_doubt {
+            self.far();
+        }
     }
 
     /// Believe a growth, or doubt it for as long as it deserves. How near the limit is plays no part: a
@@ -392,22 +401,19 @@ impl Series {
         })
     }
 
-    /// Let the published estimate follow the new one and what that rests on (seconds), calmly.
-    fn publish(&mut self, policy: &Policy, new: Option<([f64; 3], f64)>, in_doubt: bool) {
+    /// Withdraw what has been out of reach for long enough.
+    fn far(&mut self) {
+        let since = *self.far_since.get_or_insert(self.now);
+        let patience = PATIENCE * (since - self.due_since);
+        if self.now - since >= patience.max(3.0 * self.typical) {
+            self.due = None;
+            self.far_since = None;
+        }
+    }
+
+    /// Let the published estimate follow the new one, which rests on `window` seconds, calmly.
+    fn follow(&mut self, policy: &Policy, new: [f64; 3], window: f64, in_doubt: bool) {
         let now = self.now;
-        let Some((new, window)) = new else {
-            // Out of reach for long enough; for what is in doubt, patience is kept elsewhere.
-            if self.due.is_some() && !in_doubt {
-                let since = *self.far_since.get_or_insert(now);
-                let patience = PATIENCE * (since - self.due_since);
-                if now - since >= patience.max(3.0 * self.typical) {
-                    self.due = None;
-                    self.far_since = None;
-                }
-            }
-            return;
-        };
-        self.far_since = None;
         let old = self.due;
         if old.is_none() {
             self.due_since = now;
@@ -422,8 +428,11 @@ impl Series {
                 return want;
             }
             let moved = |o: f64| o + weight * (o.clamp(now + new[i] / STILL, want) - o);
-            old.map_or(f64::INFINITY, |o| moved(o[i]))
-                .clamp(now + new[i] / policy.lag, now + new[i] * policy.hold)
+            let due = old
+                .map_or(f64::INFINITY, |o| moved(o[i]))
+                .clamp(now + new[i] / policy.lag, now + new[i] * policy.hold);
+            // While a growth is in doubt, nothing that was said of it is put off.
+            if in_doubt { old.map_or(due, |o| due.min(o[i])) } else { due }
         }));
     }
 
@@ -455,17 +464,16 @@ impl Series {
     }
 }
 
-/// Seconds to full if a trend goes on: earliest, likely, latest; `None` past what it can tell.
-fn reach(far: f64, t: &Trend, room: f64) -> Option<[f64; 3]> {
+/// Seconds to full if a trend goes on: earliest, likely, latest; and whether that is within what it can
+/// tell.
+fn reach(far: f64, t: &Trend, room: f64) -> Option<([f64; 3], bool)> {
     let room = (room - t.above).max(0.02 * room);
     let eta = 2.0 * room / (t.rate + (t.rate * t.rate + 4.0 * t.curve * room).sqrt());
-    // A bend is followed less far than a line.
-    if room / t.mean > far * t.window && eta > BEND_REACH * t.window {
-        return None;
-    }
     if eta.is_nan() || eta > FOREVER {
         return None;
     }
+    // A bend is followed less far than a line.
+    let near = room / t.mean <= far * t.window || eta <= BEND_REACH * t.window;
     let doubt = 1.0 + 2.5 * t.doubt.min(10.0) + 0.05 * (eta / t.window).ln_1p();
-    Some([eta / doubt, eta, eta * doubt])
+    Some(([eta / doubt, eta, eta * doubt], near))
 }
