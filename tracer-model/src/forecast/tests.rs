@@ -267,7 +267,7 @@ fn anything() -> impl Strategy<Value = Vec<Sample>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn whatever_comes_the_answer_is_in_order_and_never_negative(rows in anything()) {
