@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-
 use crate::snapshot::{Group, GroupRow, Writer};
 
 /// Time constants over which growth is summed up, seconds: for what is urgent, and for the rest.
@@ -15,12 +13,21 @@ const LOOKED_AT: usize = 64;
 const KEPT: usize = 256;
 /// A writer with less than this share of the growth is no culprit.
 const LEAST_SHARE: f64 = 0.05;
+/// A process that starts that much later, seconds, is another one with the same pid. Less is the
+/// clock's doing: start times are told by the wall clock.
+const ANOTHER_S: f64 = 1.0;
+/// The row of a window in which it was slower replaces an older one after this time, seconds: a
+/// writer is not slow because the volume has just become full.
+const OLD_S: f64 = 10.0;
 /// Culprits of an event.
 pub(super) const CULPRITS: usize = 3;
 
 #[derive(Debug, Clone)]
 struct Entry<T> {
     row: T,
+    /// Growth of that row, bytes a second, and when it was.
+    rate: f64,
+    at_s: f64,
     /// Bytes grown, fading: see [`FADE_S`].
     grown: [f64; 2],
 }
@@ -39,7 +46,7 @@ pub(super) struct GroupBlame {
 /// The writers and groups of one volume.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blame {
-    writers: HashMap<(u32, Timestamp), Entry<Writer>>,
+    writers: HashMap<u32, Entry<Writer>>,
     groups: HashMap<(String, String), Entry<GroupRow>>,
 }
 
@@ -62,44 +69,40 @@ impl Blame {
         }
     }
 
-    /// Takes in the rows of one window of `dt` seconds, largest growth first.
+    /// Takes in the rows of one window of `dt` seconds that ends at `now`, largest growth first.
     pub(super) fn see<'s>(
         &mut self,
+        now: f64,
         dt: f64,
         writers: impl Iterator<Item = &'s Writer>,
         groups: impl Iterator<Item = &'s GroupRow>,
     ) {
         for (rank, row) in writers.enumerate() {
-            let grown = row.growth_bytes_per_s * dt;
-            let key = (row.pid, row.start_time);
-            match self.writers.get_mut(&key) {
+            let is_another = self.writers.get(&row.pid).is_some_and(|entry| {
+                let apart = row.start_time.duration_since(entry.row.start_time);
+                apart.as_secs_f64().abs() >= ANOTHER_S
+            });
+            if is_another {
+                self.writers.remove(&row.pid);
+            }
+            match self.writers.get_mut(&row.pid) {
                 Some(entry) => {
-                    add(&mut entry.grown, grown);
-                    // The row of a pause says nothing about how fast it was.
-                    if grown > 0.0 {
-                        entry.row = row.clone();
-                    } else {
-                        entry.row.alive = row.alive;
-                    }
+                    entry.add(now, dt, row, row.growth_bytes_per_s);
+                    entry.row.alive = row.alive;
                 }
-                None if grown > 0.0 && rank < LOOKED_AT => {
-                    self.writers.insert(key, Entry { row: row.clone(), grown: [grown; 2] });
+                None if row.growth_bytes_per_s > 0.0 && rank < LOOKED_AT => {
+                    let entry = Entry::new(now, dt, row, row.growth_bytes_per_s);
+                    self.writers.insert(row.pid, entry);
                 }
                 None => {}
             }
         }
         for row in groups {
-            let grown = row.growth_bytes_per_s * dt;
             let key = (row.group.kind.clone(), row.group.name.clone());
             match self.groups.get_mut(&key) {
-                Some(entry) => {
-                    add(&mut entry.grown, grown);
-                    if grown > 0.0 {
-                        entry.row = row.clone();
-                    }
-                }
-                None if grown > 0.0 => {
-                    self.groups.insert(key, Entry { row: row.clone(), grown: [grown; 2] });
+                Some(entry) => entry.add(now, dt, row, row.growth_bytes_per_s),
+                None if row.growth_bytes_per_s > 0.0 => {
+                    self.groups.insert(key, Entry::new(now, dt, row, row.growth_bytes_per_s));
                 }
                 None => {}
             }
@@ -131,8 +134,19 @@ impl Blame {
     }
 }
 
-fn add(sums: &mut [f64; 2], grown: f64) {
-    sums.iter_mut().for_each(|sum| *sum = (*sum + grown).max(0.0));
+impl<T: Clone> Entry<T> {
+    fn new(now: f64, dt: f64, row: &T, rate: f64) -> Self {
+        Self { row: row.clone(), rate, at_s: now, grown: [rate * dt; 2] }
+    }
+
+    fn add(&mut self, now: f64, dt: f64, row: &T, rate: f64) {
+        self.grown.iter_mut().for_each(|sum| *sum = (*sum + rate * dt).max(0.0));
+        // The row of a pause says nothing about how fast it was.
+        let is_slow = rate < 0.5 * self.rate && now - self.at_s < OLD_S;
+        if rate > 0.0 && !is_slow {
+            (self.row, self.rate, self.at_s) = (row.clone(), rate, now);
+        }
+    }
 }
 
 /// Largest first. Where nobody grew lately, the longer time counts.

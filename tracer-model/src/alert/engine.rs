@@ -194,6 +194,7 @@ impl Engine {
             memory.blame.fade(dt);
             let here = |name: &str| name == volume.mount_point;
             memory.blame.see(
+                now,
                 snapshot.interval_s,
                 snapshot.writers.iter().filter(|row| here(&row.volume)),
                 snapshot.groups.iter().filter(|row| here(&row.volume)),

@@ -288,7 +288,14 @@ impl Told<'_> {
         }
         let first = self.culprits.first()?;
         let group = first.group.as_ref().map_or("", |group| group.name.as_str());
-        if first.pid <= 1 || !first.alive || is_protected(&first.comm) || is_database(group) {
+        // Nothing can be done to a thread of the kernel: it writes for others (a loop device, say).
+        let of_kernel = first.parents.iter().any(|parent| parent.comm == "kthreadd");
+        if first.pid <= 1
+            || of_kernel
+            || !first.alive
+            || is_protected(&first.comm)
+            || is_database(group)
+        {
             return None;
         }
         let held = first.held_bytes.unwrap_or(0);
