@@ -6,7 +6,7 @@ use super::http::{Client, Endpoint};
 use super::{Deliver, Failure, fields, templates};
 
 /// What is posted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Template {
     /// The event as `watch --json` prints it.
     Json,
@@ -24,6 +24,19 @@ pub enum Template {
     },
     /// A text with `{name}`s in it, each replaced by its value, escaped for JSON.
     Custom(String),
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The rest may be a secret.
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Slack => "slack",
+            Self::Pagerduty { .. } => "pagerduty",
+            Self::Ntfy { .. } => "ntfy",
+            Self::Custom(_) => "custom",
+        })
+    }
 }
 
 /// Where to, and in which form.
