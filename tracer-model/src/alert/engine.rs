@@ -12,7 +12,7 @@ use super::memory::{DirMemory, VolumeMemory};
 use super::rule::{Rule, When};
 use super::sizes::{DirBytes, flow, volume_of};
 use super::{Moment, measure, words};
-use crate::snapshot::{SCHEMA, Snapshot, Volume, Writer};
+use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Volume, Writer};
 
 /// An estimate under this makes the last seconds count for who is to blame, seconds.
 const URGENT_S: f64 = 1800.0;
@@ -185,20 +185,25 @@ impl Engine {
 
     fn remember(&mut self, now: f64, dt: f64, snapshot: &Snapshot) {
         self.volumes.retain(|name, _| snapshot.volumes.iter().any(|row| row.mount_point == *name));
+        let mut writers: HashMap<&str, Vec<&Writer>> = HashMap::new();
+        for row in &snapshot.writers {
+            writers.entry(&row.volume).or_default().push(row);
+        }
+        let mut groups: HashMap<&str, Vec<&GroupRow>> = HashMap::new();
+        for row in &snapshot.groups {
+            groups.entry(&row.volume).or_default().push(row);
+        }
         for volume in &snapshot.volumes {
-            if !self.volumes.contains_key(&volume.mount_point) {
-                self.volumes.insert(volume.mount_point.clone(), VolumeMemory::default());
+            let name = volume.mount_point.as_str();
+            if !self.volumes.contains_key(name) {
+                self.volumes.insert(name.to_owned(), VolumeMemory::default());
             }
-            let Some(memory) = self.volumes.get_mut(&volume.mount_point) else { continue };
-            memory.see(now, dt, volume);
+            let Some(memory) = self.volumes.get_mut(name) else { continue };
+            let writers = writers.get(name).map_or(&[][..], Vec::as_slice);
+            let groups = groups.get(name).map_or(&[][..], Vec::as_slice);
+            memory.see(now, dt, volume, writers);
             memory.blame.fade(dt);
-            let here = |name: &str| name == volume.mount_point;
-            memory.blame.see(
-                now,
-                snapshot.interval_s,
-                snapshot.writers.iter().filter(|row| here(&row.volume)),
-                snapshot.groups.iter().filter(|row| here(&row.volume)),
-            );
+            memory.blame.see(now, snapshot.interval_s, writers, groups);
         }
     }
 
@@ -362,8 +367,7 @@ impl Watched {
                     for volume in snapshot.volumes.iter().filter(|volume| !volume.read_only) {
                         let Some(memory) = memories.get(&volume.mount_point) else { continue };
                         let when = &self.rule.when;
-                        if let Some(value) = measure::of_volume(when, now, snapshot, volume, memory)
-                        {
+                        if let Some(value) = measure::of_volume(when, now, volume, memory) {
                             self.take(at, volume, &volume.mount_point, None, value);
                         }
                     }
