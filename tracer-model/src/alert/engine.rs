@@ -10,7 +10,7 @@ use super::health::Health;
 use super::latch::{Latch, Waits};
 use super::memory::{DirMemory, VolumeMemory};
 use super::rule::{Rule, When};
-use super::sizes::{DirBytes, flow, volume_of};
+use super::sizes::{DirBytes, flow, is_below, volume_of};
 use super::{Moment, measure, words};
 use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Volume, Writer};
 
@@ -170,6 +170,7 @@ impl Engine {
         let dt = self.last_s.map_or(snapshot.interval_s, |last| (now - last).max(0.0));
         self.last_s = Some(now);
         let mut events = self.health.see(at, snapshot);
+        events.extend(self.gone(at, snapshot));
         self.remember(now, dt, snapshot);
         for watched in &mut self.watched {
             watched.look(at, dt, snapshot, &self.volumes, sizes);
@@ -181,6 +182,37 @@ impl Engine {
             });
         }
         events
+    }
+
+    /// Volumes that a rule names, and that are not mounted any more.
+    fn gone(&self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
+        let is_named = |name: &String| {
+            self.rules().any(|rule| {
+                let path = rule.when.directory().filter(|path| name != "/" && is_below(path, name));
+                path.is_some() || (!rule.volumes.is_empty() && rule.wants(name))
+            })
+        };
+        let is_gone =
+            |name: &&String| !snapshot.volumes.iter().any(|row| row.mount_point == **name);
+        let mut gone: Vec<&String> =
+            self.volumes.keys().filter(is_gone).filter(|name| is_named(name)).collect();
+        gone.sort();
+        gone.into_iter()
+            .map(|name| {
+                let words = format!(
+                    "{} is not mounted any more, and a rule is about it",
+                    words::safe(name)
+                );
+                let event =
+                    Event::health(at.wall, &snapshot.host, "volume", Severity::Warning, words);
+                Event {
+                    volume: Some(name.clone()),
+                    id: format!("{}/{name}", event.id),
+                    key: format!("{}/{name}", event.key),
+                    ..event
+                }
+            })
+            .collect()
     }
 
     fn remember(&mut self, now: f64, dt: f64, snapshot: &Snapshot) {

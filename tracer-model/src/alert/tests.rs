@@ -434,6 +434,34 @@ fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
 }
 
 #[test]
+fn a_volume_that_a_rule_names_is_missed() {
+    let rule = Rule {
+        volumes: vec![Glob::new("/srv")],
+        ..Rule::new("used", When::UsedBytes, Some(1e15), None)
+    };
+    let mut host = Host::new(vec![rule]);
+    host.run(5);
+    host.snapshot.volumes.clear();
+    let said = host.run(60);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((said[0].event, said[0].rule.as_str()), (EventKind::Health, "volume"));
+}
+
+#[test]
+fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().mount_point = "/srv/full in".to_owned();
+    host.volume().limit = "inodes".to_owned();
+    host.volume().eta_s = Some(240.0);
+    let said = host.run(1);
+    assert!(
+        said[0].summary.starts_with("/srv/full in will be full of inodes in 4 min"),
+        "{}",
+        said[0].summary
+    );
+}
+
+#[test]
 fn read_only_volumes_are_left_alone() {
     let mut host = Host::new(Rule::defaults());
     host.volume().read_only = true;
@@ -516,7 +544,7 @@ proptest! {
         let mut on: std::collections::HashMap<String, (Severity, i64)> = Default::default();
         let mut ids = std::collections::HashSet::new();
         for step in steps {
-            if step.mounted != !host.snapshot.volumes.is_empty() {
+            if step.mounted == host.snapshot.volumes.is_empty() {
                 if step.mounted {
                     host.snapshot.volumes = Host::new(vec![]).snapshot.volumes;
                 } else {
