@@ -20,6 +20,7 @@ pub mod probes;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
+pub mod service;
 pub mod snapshot;
 pub mod top_cmd;
 pub mod tui;
