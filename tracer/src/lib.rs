@@ -12,6 +12,7 @@ pub mod forecast_cmd;
 pub mod forecasts;
 pub mod held;
 pub mod history;
+pub mod host;
 pub mod open_files;
 pub mod outputs;
 pub mod overhead;

@@ -8,6 +8,8 @@ use std::{
 
 use rustix::process::geteuid;
 
+use crate::host;
+
 /// The group whose members may look.
 pub const GROUP: &str = "filltop";
 
@@ -79,7 +81,7 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
 /// [`crate::attribute::users`].
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
-    find(&fs::read(Path::new("/etc/group")).ok()?, name)
+    find(&fs::read(host::path(Path::new("/etc/group"))).ok()?, name)
 }
 
 /// group(5): name:password:gid:members.

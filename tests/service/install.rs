@@ -1,0 +1,133 @@
+//! What contrib/ gives to those who install: the unit, the image's recipe, the manifests.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+
+use crate::{
+    Result,
+    watch::{Watch, utf8, value},
+};
+
+fn contrib(path: &str) -> anyhow::Result<PathBuf> {
+    let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
+    Ok(Path::new(&tests).join("../contrib").join(path))
+}
+
+/// Values of a setting of the unit.
+fn setting(unit: &str, key: &str) -> Vec<String> {
+    unit.lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
+    let unit = contrib("systemd/filltop.service")?;
+    // verify wants to find the program where the unit says.
+    let dir = tempfile::tempdir()?;
+    let text = fs::read_to_string(&unit)?;
+    let program = filltop();
+    let text = text.replace("/usr/bin/filltop", utf8(&program)?);
+    let copy = dir.path().join("filltop.service");
+    fs::write(&copy, text)?;
+    let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&copy).output() else {
+        println!("SKIP systemd_finds_nothing_wrong_with_the_unit: no systemd-analyze here");
+        return Ok(());
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{said}");
+    let mut security = Command::new("systemd-analyze");
+    // 3.1 of 10, less is better; what is left is named in docs/service.md.
+    security.args(["security", "--offline=true", "--threshold=31"]).arg(&copy);
+    let output = security.output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let verdict = said.lines().rfind(|line| line.contains("exposure level")).unwrap_or_default();
+    println!("{}", verdict.trim());
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The image holds one file; the host's volumes, users and processes are seen all the same.
+#[test]
+fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
+    need_tracing!();
+    let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
+    ensure!(recipe.contains("FROM scratch") && recipe.contains("FILLTOP_HOST_ROOT=/proc/1/root"));
+    let dir = tempfile::tempdir()?;
+    let image = dir.path().join("image");
+    for folder in ["proc", "sys", "tmp"] {
+        fs::create_dir_all(image.join(folder))?;
+    }
+    fs::copy(filltop(), image.join("filltop"))?;
+    let volume = TestVolume::new("ext4", 64)?;
+    let in_host = fs::read_to_string("/proc/1/mountinfo")?;
+    let mount = utf8(volume.path())?;
+    if !in_host.contains(mount) {
+        println!(
+            "SKIP from_an_image_with_nothing_in_it: this test is itself not in PID 1's mounts"
+        );
+        return Ok(());
+    }
+    // As a runtime does it: own mounts, of which none is the host's.
+    let script = format!(
+        "mount --bind {image} {image} && mount -t proc proc {image}/proc && \
+         mount --rbind /sys {image}/sys && mount -t tmpfs tmpfs {image}/tmp && \
+         mkdir -p {image}/tmp/{run} && cd {image} && mkdir -p tmp/old && pivot_root . tmp/old && \
+         exec /filltop \"$@\"",
+        image = image.display(),
+        run = "x",
+    );
+    // pivot_root leaves no shell's programs behind: what comes after it is exec alone. The old root is
+    // unmounted by nobody, and not looked at.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+    command.env("FILLTOP_HOST_ROOT", "/proc/1/root");
+    let watch = Watch::start_by(command, &["--no-socket"])?;
+    let path = volume.path().join("by-the-host");
+    let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "5000000"]))?;
+    thread::sleep(Duration::from_millis(1500));
+    let text = watch.metrics("")?;
+    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let counted = value(&text, &series).with_context(|| format!("no {series} in {text}"))?;
+    ensure!(counted == truth.total() as f64, "{counted} of {} bytes", truth.total());
+    let avail = value(&text, &format!("filltop_volume_avail_bytes{{volume=\"{mount}\"}}"));
+    ensure!(avail.is_some_and(|avail| avail > 0.0), "{avail:?}");
+    Ok(())
+}
+
+/// The same rights wherever it is installed.
+#[test]
+fn unit_manifest_and_recipe_give_the_same_rights() -> Result {
+    let unit = fs::read_to_string(contrib("systemd/filltop.service")?)?;
+    let bounding = setting(&unit, "CapabilityBoundingSet");
+    let mut unit_caps: Vec<String> = bounding
+        .iter()
+        .flat_map(|line| line.split(' '))
+        .map(|cap| cap.trim_start_matches("CAP_").to_owned())
+        .collect();
+    unit_caps.sort();
+    let list = |text: &str, before: &str, after: char| -> Option<Vec<String>> {
+        let rest = &text[text.find(before)? + before.len()..];
+        let mut caps: Vec<String> = rest[..rest.find(after)?]
+            .split(',')
+            .map(|cap| cap.trim().to_ascii_uppercase())
+            .collect();
+        caps.sort();
+        Some(caps)
+    };
+    let manifest = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
+    ensure!(list(&manifest, "add: [", ']').as_ref() == Some(&unit_caps), "{unit_caps:?}");
+    let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
+    ensure!(list(&recipe, "--cap-add=", ' ').as_ref() == Some(&unit_caps), "{unit_caps:?}");
+    ensure!(!manifest.contains("privileged: true"));
+    Ok(())
+}
