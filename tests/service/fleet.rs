@@ -86,6 +86,20 @@ impl Drop for Server {
     }
 }
 
+/// Alertmanager, which looks for its templates below /usr/share: where it was only unpacked, it gets
+/// them there in a mount namespace of its own.
+fn alertmanager_program() -> anyhow::Result<Command> {
+    let program = tool("prometheus-alertmanager").context("no alertmanager")?;
+    let share = program.ancestors().nth(2).context("it lies in usr/bin")?.join("share");
+    if Path::new("/usr/share/prometheus/alertmanager").exists() || !share.exists() {
+        return Ok(Command::new(program));
+    }
+    let script = "mount -t overlay overlay -o \"lowerdir=$0:/usr/share\" /usr/share && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(share).arg(program);
+    Ok(command)
+}
+
 /// Status and body. HTTP/1.0, so that the body has no chunks.
 fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
@@ -247,7 +261,7 @@ impl Fleet {
             .replace("group_interval: 30s", "group_interval: 1s");
         ensure!(config.contains(&to.to_string()) && config.contains("group_interval: 1s"));
         fs::write(at("alertmanager.yml"), config)?;
-        let mut command = Command::new(tool("prometheus-alertmanager").context("alertmanager")?);
+        let mut command = alertmanager_program()?;
         command
             .arg(format!("--config.file={}", at("alertmanager.yml").display()))
             .arg(format!("--storage.path={}", at("alertmanager").display()))

@@ -69,14 +69,7 @@ fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
     }
     fs::copy(filltop(), image.join("filltop"))?;
     let volume = TestVolume::new("ext4", 64)?;
-    let in_host = fs::read_to_string("/proc/1/mountinfo")?;
     let mount = utf8(volume.path())?;
-    if !in_host.contains(mount) {
-        println!(
-            "SKIP from_an_image_with_nothing_in_it: this test is itself not in PID 1's mounts"
-        );
-        return Ok(());
-    }
     // As a runtime does it: own mounts, of which none is the host's.
     let script = format!(
         "mount --bind {image} {image} && mount -t proc proc {image}/proc && \
@@ -90,7 +83,8 @@ fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
     // unmounted by nobody, and not looked at.
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-    command.env("FILLTOP_HOST_ROOT", "/proc/1/root");
+    // This process stands for PID 1, which may be somebody else's where tests run in a container.
+    command.env("FILLTOP_HOST_ROOT", format!("/proc/{}/root", std::process::id()));
     let watch = Watch::start_by(command, &["--no-socket"])?;
     let path = volume.path().join("by-the-host");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "5000000"]))?;

@@ -114,24 +114,30 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     let job = |name| Job { name, root, block: 64 << 10, every_ms: 10, workers: 0, cgroup: None };
     let early = Writer::start(&job("early-writer"))?;
     thread::sleep(Duration::from_secs(3));
+    let early_pid = early.pid()?.to_string();
     drop(early);
-    let _late = Writer::start(&job("late-writer"))?;
+    let late = Writer::start(&job("late-writer"))?;
+    let late_pid = late.pid()?.to_string();
     thread::sleep(Duration::from_secs(3));
     let programs = bpf_programs()?;
     let mut terminal = Terminal::start(watch.ask(&["top", utf8(root)?]), 100, 30)?;
     let soon = Duration::from_secs(5);
-    let now = terminal.wait_for("who writes now", soon, |text| text.contains("late-writer"))?;
+    let now = terminal.wait_for("who writes now", soon, |text| text.contains(&late_pid))?;
     println!("first screen after {:.0} ms", now.as_secs_f64() * 1e3);
     ensure!(bpf_programs()? == programs, "programs were loaded for the screen");
-    ensure!(!terminal.text().contains("early-writer"), "the early writer has gone");
+    ensure!(!terminal.text().contains(&early_pid), "the early writer has gone");
+    // The screen's second is two of the service's windows: one row a writer all the same.
+    thread::sleep(Duration::from_secs(2));
+    let rows = terminal.text().lines().filter(|line| line.contains(&late_pid)).count();
+    ensure!(rows == 1, "{}", terminal.text());
     // Half a second a step, more than three seconds back.
     thread::sleep(Duration::from_millis(500));
-    for _ in 0..10 {
+    for _ in 0..16 {
         terminal.press("\x1b[D")?;
         thread::sleep(Duration::from_millis(30));
     }
     terminal.wait_for("who wrote before it was opened", soon, |text| {
-        text.contains("early-writer") && !text.contains("late-writer")
+        text.contains(&early_pid) && !text.contains(&late_pid)
     })?;
     // A restart of the service is survived, its end is said.
     let socket = watch.socket();

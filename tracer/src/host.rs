@@ -6,6 +6,8 @@ use std::{
     sync::OnceLock,
 };
 
+use anyhow::Context as _;
+
 /// `/proc/1/root` there; not set, the files that the program sees are the host's.
 pub const VARIABLE: &str = "FILLTOP_HOST_ROOT";
 
@@ -16,6 +18,21 @@ pub fn root() -> &'static Path {
     ROOT.get_or_init(|| {
         let given = std::env::var_os(VARIABLE).filter(|given| !given.is_empty());
         given.map_or_else(|| PathBuf::from("/"), PathBuf::from)
+    })
+}
+
+/// Whether it can be reached, so that nobody takes a host without volumes for a quiet one.
+///
+/// # Errors
+/// With what is missing.
+pub fn check() -> anyhow::Result<()> {
+    let root = root();
+    std::fs::metadata(root).map(drop).with_context(|| {
+        format!(
+            "cannot look into {} ({VARIABLE}): it takes CAP_SYS_PTRACE, and in a container the host's \
+             processes (--pid=host, hostPID) and no AppArmor profile",
+            root.display()
+        )
     })
 }
 
