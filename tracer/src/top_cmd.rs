@@ -101,8 +101,10 @@ async fn attached(
     let feed = attach::feed(client, only, wanted)?;
     let options = Options { interval: Some(every), ..options };
     tokio::select! {
-        result = tui::run_attached(feed.snapshots, feed.past, options) => result,
+        // Else the screen could be first to see that nothing follows, and end without a word.
+        biased;
         Ok(error) = feed.end => Err(error),
+        result = tui::run_attached(feed.snapshots, feed.past, options) => result,
     }
 }
 
