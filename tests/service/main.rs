@@ -79,7 +79,7 @@ fn held_is_answered_by_the_service() -> Result {
 #[test]
 fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result {
     need_tracing!();
-    let watch = Watch::start(&[])?;
+    let mut watch = Watch::start(&[])?;
     let socket = watch.socket();
     let socket = utf8(&socket)?;
     let programs = bpf_programs()?.len();
@@ -93,8 +93,7 @@ fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result
     }
     ensure!(child.wait()?.success());
     // A service that was killed leaves its socket behind.
-    watch.signal(Signal::KILL)?;
-    thread::sleep(Duration::from_millis(300));
+    watch.kill()?;
     let command = ["snapshot", "--json", "--for", "300ms", "--socket", socket];
     let output = succeeded(Command::new(filltop()).args(command).output()?)?;
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout)?;
@@ -109,7 +108,7 @@ fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result
 fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 128)?;
-    let watch = Watch::start(&[])?;
+    let mut watch = Watch::start(&[])?;
     let root = volume.path();
     let job = |name| Job { name, root, block: 64 << 10, every_ms: 10, workers: 0, cgroup: None };
     let early = Writer::start(&job("early-writer"))?;
@@ -144,13 +143,20 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     ensure!(before(&terminal.text()), "{}", terminal.text());
     // A restart of the service is survived, its end is said.
     let socket = watch.socket();
-    watch.signal(Signal::KILL)?;
+    watch.kill()?;
     let again = Command::new(filltop())
         .args(["watch", "--interval", "500ms", "--socket", utf8(&socket)?])
         .spawn();
     let mut again = Guarded(again?);
-    thread::sleep(Duration::from_secs(4));
-    ensure!(terminal.state()? == 'S', "the screen has ended");
+    // Back to now.
+    terminal.press(" ")?;
+    let killed = terminal.text();
+    let clock = |text: &str| text.lines().next().map(str::to_owned);
+    terminal.wait_for("the new service's numbers", Duration::from_secs(10), |text| {
+        clock(text) != clock(&killed) && !text.contains("PAST") && text.contains(&late_pid)
+    })?;
+    thread::sleep(Duration::from_secs(2));
+    ensure!(again.0.try_wait()?.is_none(), "the second service has ended");
     again.kill()?;
     let status = terminal.end(Duration::from_secs(25))?;
     ensure!(status.code() == Some(1), "{status}");

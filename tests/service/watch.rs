@@ -132,6 +132,13 @@ impl Watch {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// Ends it as the OOM killer does; what it left stays where it is.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Ends it as `systemctl stop` does; how long that took.
     pub fn stop(mut self) -> anyhow::Result<Duration> {
         let start = Instant::now();
