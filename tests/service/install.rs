@@ -1,6 +1,7 @@
 //! What contrib/ gives to those who install: the unit, the image's recipe, the manifests.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Result,
@@ -124,4 +126,84 @@ fn unit_manifest_and_recipe_give_the_same_rights() -> Result {
     ensure!(list(&recipe, "--cap-add=", ' ').as_ref() == Some(&unit_caps), "{unit_caps:?}");
     ensure!(!manifest.contains("privileged: true"));
     Ok(())
+}
+
+/// Every system call that is made at start, while clients and scrapers come, and at the end is one that
+/// the unit's filter lets through.
+#[test]
+fn the_units_filter_lets_every_system_call_through() -> Result {
+    need_tracing!();
+    let sets = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
+    let (Ok(sets), true) = (sets, Path::new("/usr/bin/strace").exists()) else {
+        println!("SKIP the_units_filter_lets_every_system_call_through: no systemd or no strace");
+        return Ok(());
+    };
+    let sets = Sets::parse(&String::from_utf8(sets.stdout)?);
+    let unit = fs::read_to_string(contrib("systemd/filltop.service")?)?;
+    let mut allowed = BTreeSet::new();
+    for line in setting(&unit, "SystemCallFilter") {
+        let taken_away = line.starts_with('~');
+        for name in line.trim_start_matches('~').split(' ') {
+            for call in sets.calls(name) {
+                if taken_away {
+                    allowed.remove(&call);
+                } else {
+                    allowed.insert(call);
+                }
+            }
+        }
+    }
+    ensure!(allowed.contains("mlockall") && !allowed.contains("mount"), "{allowed:?}");
+    let dir = tempfile::tempdir()?;
+    let trace = dir.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o"]).arg(&trace).arg(filltop());
+    let watch = Watch::start_by(command, &[])?;
+    watch.snapshot("1s")?;
+    let pid = fs::read_to_string(&trace)?;
+    let pid: i32 = pid.split(' ').next().context("an empty trace")?.parse()?;
+    let pid = Pid::from_raw(pid).context("no pid")?;
+    kill_process(pid, Signal::TERM)?;
+    thread::sleep(Duration::from_secs(2));
+    let text = fs::read_to_string(&trace)?;
+    let made: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+        .map(|(call, _)| call)
+        .filter(|call| {
+            call.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        })
+        .collect();
+    ensure!(made.contains("bpf") && made.contains("accept4"), "{made:?}");
+    let refused: Vec<_> = made.iter().filter(|call| !allowed.contains(**call)).collect();
+    ensure!(refused.is_empty(), "the filter refuses {refused:?}");
+    println!("{} system calls, all among {}", made.len(), allowed.len());
+    Ok(())
+}
+
+/// systemd's sets of system calls, by name.
+struct Sets(BTreeMap<String, Vec<String>>);
+
+impl Sets {
+    fn parse(text: &str) -> Self {
+        let mut sets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut current = String::new();
+        for line in text.lines() {
+            let name = line.trim();
+            if line.starts_with('@') {
+                name.clone_into(&mut current);
+            } else if line.starts_with(' ') && !name.starts_with('#') {
+                sets.entry(current.clone()).or_default().push(name.to_owned());
+            }
+        }
+        Self(sets)
+    }
+
+    fn calls(&self, name: &str) -> Vec<String> {
+        if !name.starts_with('@') {
+            return vec![name.to_owned()];
+        }
+        let members = self.0.get(name).into_iter().flatten();
+        members.flat_map(|member| self.calls(member)).collect()
+    }
 }

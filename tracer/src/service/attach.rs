@@ -182,7 +182,7 @@ fn read_past(path: &Path, only: &[String]) -> Option<History> {
     let mut client = Client::connect(path, "top (history)", limits.seconds, false).ok()?;
     let mut past = History::new(limits);
     // What came before it broke is worth having, too.
-    while let Ok(Some(snapshot)) = client.next() {
+    while let Ok(Some(snapshot)) = client.receive() {
         past.push(narrowed(snapshot, only));
     }
     Some(past)
@@ -208,7 +208,7 @@ impl Live {
     fn run(&mut self, mut client: Client) -> anyhow::Error {
         loop {
             let error = loop {
-                match client.next() {
+                match client.receive() {
                     Ok(Some(snapshot)) => self.see(narrowed(snapshot, &self.only)),
                     Ok(None) => {}
                     Err(error) => break error,

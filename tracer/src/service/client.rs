@@ -111,7 +111,7 @@ impl Client {
     ///
     /// # Errors
     /// [`NoService`], when the service has gone or does not answer any more.
-    pub fn next(&mut self) -> Result<Option<Box<Snapshot>>, NoService> {
+    pub fn receive(&mut self) -> Result<Option<Box<Snapshot>>, NoService> {
         let broken = |error| NoService::Broken { path: self.path.clone(), error };
         let (kind, body) = read(&mut self.stream).map_err(broken)?;
         match kind {
@@ -133,7 +133,7 @@ impl Client {
 pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoService> {
     let mut client = Client::connect(path, command, seconds, false)?;
     let mut sum: Option<Snapshot> = None;
-    while let Some(next) = client.next()? {
+    while let Some(next) = client.receive()? {
         match &mut sum {
             Some(sum) => {
                 window::add(sum, &next);

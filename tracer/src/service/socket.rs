@@ -42,7 +42,7 @@ impl Socket {
         // Whoever has the lock is the only service here, so that a socket that is there is left over.
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.file_type().is_socket() => {
-                fs::remove_file(path).with_context(named)?
+                fs::remove_file(path).with_context(named)?;
             }
             Ok(_) => bail!("{}: there is something that is no socket", named()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
