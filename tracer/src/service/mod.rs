@@ -114,8 +114,12 @@ impl Bound {
     /// # Errors
     /// What the kernel says about threads and descriptors.
     pub fn start(self, interval: Duration) -> anyhow::Result<Service> {
+        self.start_with(Store::new(Limits::default()), interval)
+    }
+
+    fn start_with(self, store: Store, interval: Duration) -> anyhow::Result<Service> {
         let metrics = Arc::new(Metrics::new(self.totals));
-        let shared = Arc::new(Shared::new(Store::new(Limits::default()), interval, self.group));
+        let shared = Arc::new(Shared::new(store, interval, self.group));
         let (news, waiting) = mpsc::channel(WAITING);
         let (stop, stopped) = oneshot::channel();
         let listener = self.socket.as_ref().map(Socket::listener).transpose()?;
@@ -160,6 +164,20 @@ pub struct Service {
 }
 
 impl Service {
+    /// One at a socket alone, that knows something already.
+    ///
+    /// # Errors
+    /// As [`Bound::new`] and [`Bound::start`].
+    pub fn with_past(socket: &Path, store: Store) -> anyhow::Result<Self> {
+        let bound = Bound {
+            socket: Some(Socket::listen(socket, None)?),
+            metrics: None,
+            group: None,
+            totals: Totals::new(1, &[]),
+        };
+        bound.start_with(store, Duration::from_secs(1))
+    }
+
     /// Hands over a Snapshot; never waits. Each one has to come here: the counters add them up.
     pub fn publish(&self, snapshot: &Arc<Snapshot>) {
         self.metrics.see(Arc::clone(snapshot));
