@@ -6,7 +6,7 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::{Child, Command, Output, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -64,7 +64,7 @@ fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
     Ok(command.output()?)
 }
 
-/// Somebody else, with a deleted file.
+/// Somebody else, with a deleted file. Any child that is ended, by its pid, on drop.
 struct Holder(Child);
 
 impl Holder {
@@ -126,6 +126,40 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     let missing: Vec<_> = all.symmetric_difference(&ours).collect();
     ensure!(missing.is_empty(), "not the same: {missing:#?}");
     println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
+    Ok(())
+}
+
+/// What keeps it alive when memory is short; as root, which may do all of it.
+#[test]
+fn it_is_hard_to_kill() -> Result {
+    need_tracing!();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let has = status.lines().find_map(|line| line.strip_prefix("CapEff:")).context("CapEff")?;
+    // CAP_SYS_RESOURCE
+    if u64::from_str_radix(has.trim(), 16)? >> 24 & 1 == 0 {
+        println!("SKIP it_is_hard_to_kill: this root may not raise limits");
+        return Ok(());
+    }
+    let mut command = Command::new(filltop());
+    command.args(["watch", "--no-socket", "--interval", "500ms"]).stdout(Stdio::null());
+    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+        command.args(["--backend", &backend]);
+    }
+    let watch = Holder(command.spawn()?);
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.0.id()));
+    let start = Instant::now();
+    let locked = loop {
+        let status = file("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).context("VmLck")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        if kib > 1024 {
+            break kib;
+        }
+        ensure!(start.elapsed() < Duration::from_secs(20), "only {kib} KiB are locked");
+        thread::sleep(Duration::from_millis(100));
+    };
+    println!("{locked} KiB are locked");
+    ensure!(file("oom_score_adj")?.trim() == "-900", "{}", file("oom_score_adj")?);
     Ok(())
 }
 

@@ -12,6 +12,12 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{filltop, need_tracing};
+use rustix::{
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
+    },
+    process::Signal,
+};
 
 use crate::{
     Result,
@@ -129,6 +135,39 @@ fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
     thread::sleep(Duration::from_millis(1500));
     let clients = value(&watch.metrics("")?, "filltop_service_clients");
     ensure!(clients == Some(0.0), "{clients:?}");
+    Ok(())
+}
+
+/// A service that hangs hangs nobody: after a while commands measure by themselves.
+#[test]
+fn a_service_that_hangs_is_done_without() -> Result {
+    need_tracing!();
+    let watch = Watch::start(&[])?;
+    watch.signal(Signal::STOP)?;
+    // Its queue takes 128 at most on usual systems, then connect(2) itself would wait.
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+        if connect_to(&socket, &SocketAddrUnix::new(watch.socket())?).is_err() {
+            break;
+        }
+        waiting.push(socket);
+    }
+    println!("{} in the queue", waiting.len());
+    for full in [true, false] {
+        let start = Instant::now();
+        let output = watch.ask(&["snapshot", "--json", "--for", "300ms"]).output()?;
+        let (took, said) = (start.elapsed(), String::from_utf8(output.stderr)?);
+        ensure!(output.status.success() && said.contains("does not answer"), "{full}: {said}");
+        ensure!(took < Duration::from_secs(12), "{full}: {took:?}");
+        waiting.clear();
+        watch.signal(Signal::CONT)?;
+        thread::sleep(Duration::from_millis(500));
+        watch.signal(Signal::STOP)?;
+    }
+    watch.signal(Signal::CONT)?;
+    watch.snapshot("1s")?;
     Ok(())
 }
 

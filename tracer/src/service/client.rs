@@ -65,7 +65,7 @@ impl Client {
         follow: bool,
     ) -> Result<Self, NoService> {
         let broken = |error| NoService::Broken { path: path.to_owned(), error };
-        let mut stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        let mut stream = connect(path).map_err(|error| match error.kind() {
             io::ErrorKind::PermissionDenied => NoService::Denied(path.to_owned()),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 NoService::Absent(path.to_owned())
@@ -77,7 +77,6 @@ impl Client {
             return Err(broken(io::Error::other("it is neither root's nor yours")));
         }
         stream.set_read_timeout(Some(ANSWERS_WITHIN)).map_err(broken)?;
-        stream.set_write_timeout(Some(ANSWERS_WITHIN)).map_err(broken)?;
         let hello = Hello { protocol: PROTOCOL, client: command.to_owned(), since_s, follow };
         let body = serde_json::to_vec(&hello).map_err(|error| broken(error.into()))?;
         // One that refuses at once may be gone before this is written; what it said is still there.
@@ -147,6 +146,20 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
         path: path.to_owned(),
         error: io::Error::other("it knows nothing"),
     })
+}
+
+/// Connects within [`ANSWERS_WITHIN`]: the queue of a service that hangs may be full, and connect(2)
+/// waits for as long as the time-out for sending that was set before.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(ANSWERS_WITHIN))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
 }
 
 fn refused(body: &[u8]) -> NoService {
