@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{filltop, need_tracing};
+use filltop_tests::{TestVolume, filltop, need_tracing};
 use rustix::{
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
@@ -135,6 +135,18 @@ fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
     thread::sleep(Duration::from_millis(1500));
     let clients = value(&watch.metrics("")?, "filltop_service_clients");
     ensure!(clients == Some(0.0), "{clients:?}");
+    Ok(())
+}
+
+/// A full /run keeps the socket away, not the watch.
+#[test]
+fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
+    need_tracing!();
+    let full = TestVolume::with_options("tmpfs", 1, "nr_inodes=1")?;
+    let socket = full.path().join("run/filltop.sock");
+    let watch = Watch::start_at(&socket)?;
+    ensure!(!socket.exists());
+    ensure!(watch.metrics("")?.contains("filltop_volume_avail_bytes"));
     Ok(())
 }
 

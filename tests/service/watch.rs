@@ -18,8 +18,9 @@ use tracer_model::snapshot::Snapshot;
 /// Ended, by its pid, on drop.
 pub struct Watch {
     child: Child,
-    dir: tempfile::TempDir,
+    socket: PathBuf,
     address: SocketAddr,
+    _dir: tempfile::TempDir,
 }
 
 impl Watch {
@@ -30,24 +31,36 @@ impl Watch {
 
     /// The same by another program that becomes filltop, or with another environment.
     pub fn start_by(command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
-        let watch = Self::start_guarded_by(command, arguments)?;
+        let watch = Self::spawn(command, None, arguments)?;
+        watch.wait_until(|watch| watch.metrics("").is_ok())?;
+        Ok(watch)
+    }
+
+    /// One with its socket elsewhere.
+    pub fn start_at(socket: &Path) -> anyhow::Result<Self> {
+        let watch = Self::spawn(Command::new(filltop()), Some(socket), &[])?;
         watch.wait_until(|watch| watch.metrics("").is_ok())?;
         Ok(watch)
     }
 
     /// One whose metrics are not for everybody.
     pub fn start_guarded(arguments: &[&str]) -> anyhow::Result<Self> {
-        let watch = Self::start_guarded_by(Command::new(filltop()), arguments)?;
+        let watch = Self::spawn(Command::new(filltop()), None, arguments)?;
         watch.wait_until(|watch| watch.snapshot("0.5s").is_ok())?;
         Ok(watch)
     }
 
-    fn start_guarded_by(mut command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
+    fn spawn(
+        mut command: Command,
+        socket: Option<&Path>,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
+        let socket = socket.map_or_else(|| dir.path().join("run/filltop.sock"), Path::to_owned);
         let address = free_port()?;
         command
             .args(["watch", "-v", "--interval", "500ms", "--socket"])
-            .arg(dir.path().join("run/filltop.sock"))
+            .arg(&socket)
             .args(["--metrics", &address.to_string()])
             .args(arguments);
         if let Ok(backend) = env::var("FILLTOP_BACKEND") {
@@ -67,7 +80,7 @@ impl Watch {
             let mut rest = Vec::new();
             let _ = stderr.read_to_end(&mut rest);
         });
-        Ok(Self { child, dir, address })
+        Ok(Self { child, socket, address, _dir: dir })
     }
 
     fn wait_until(&self, is_there: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
@@ -86,7 +99,7 @@ impl Watch {
 
     /// Where it serves.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("run/filltop.sock")
+        self.socket.clone()
     }
 
     /// Where it is scraped.

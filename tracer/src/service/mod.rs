@@ -16,6 +16,7 @@ pub mod socket;
 pub mod store;
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
@@ -85,7 +86,14 @@ impl Bound {
             openmetrics::MAX_DIRECTORIES
         );
         let group = peer::group_id(peer::GROUP);
-        let socket = (!args.no_socket).then(|| Socket::listen(&args.socket, group)).transpose()?;
+        let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
+            // What this program is for must not keep it from starting.
+            Some(Err(error)) if lacks_space(&error) => {
+                tracing::warn!("{error:#}: other commands will measure by themselves");
+                None
+            }
+            socket => socket.transpose()?,
+        };
         let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
         let metrics = args.metrics.map(openmetrics::bind).transpose()?;
         if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
@@ -246,6 +254,14 @@ impl Work {
             }
         })
     }
+}
+
+/// Is the volume of the socket full, or read-only after an error?
+fn lacks_space(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut kinds =
+        error.chain().filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem))
 }
 
 /// What a scrape asks about the program itself.
