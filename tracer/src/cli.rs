@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,6 +27,7 @@ use crate::{
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
+    service::attach::{self, AttachArgs},
     top_cmd::{TopArgs, top},
     watch::{WatchArgs, watch},
 };
@@ -101,6 +103,7 @@ Examples:
   sudo filltop snapshot --for 10s --top 20
   sudo filltop snapshot --volume /var --json | jq '.writers[0]'
 
+Where `filltop watch` runs, it prints the last --for of what that knows, at once.
 Interrupted (Ctrl-C), it prints what was measured so far.")]
 struct SnapshotArgs {
     /// How long to measure, e.g. 500ms, 5s, 2m
@@ -119,6 +122,8 @@ struct SnapshotArgs {
     #[arg(long)]
     si: bool,
     #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
     trace: TraceArgs,
 }
 
@@ -131,6 +136,8 @@ struct HeldArgs {
     /// Powers of 1000 instead of 1024
     #[arg(long)]
     si: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -218,6 +225,11 @@ fn start_log(verbose: u8) {
 }
 
 impl TraceArgs {
+    /// Is it said how to trace?
+    pub(crate) fn is_special(&self) -> bool {
+        self.backend.is_some() || !self.hooks.is_empty()
+    }
+
     pub(crate) fn options(&self) -> TracerOptions {
         TracerOptions {
             backend: self.backend.map(|backend| match backend {
@@ -237,6 +249,21 @@ pub(crate) fn units(si: bool) -> Units {
 
 async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     let only = args.volume.as_deref().map(mount_of).transpose()?;
+    let seconds = args.length.as_secs_f64();
+    let mut snapshot = match attach::recent(&args.attach, &args.trace, "snapshot", seconds) {
+        Ok(snapshot) => Arc::new(snapshot),
+        Err(none) => none.or_else_async(measure(&args)).await?,
+    };
+    let snapshot = Arc::make_mut(&mut snapshot);
+    if let Some(only) = only {
+        narrow(snapshot, &[only]);
+    }
+    print_snapshot(snapshot, &args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Traces for as long as asked, or until interrupted.
+async fn measure(args: &SnapshotArgs) -> anyhow::Result<Arc<Snapshot>> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = Instant::now() + args.length;
@@ -251,11 +278,10 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
             _ = look.tick() => pipeline.look()?,
         }
     }
-    let mut snapshot = pipeline.snapshot(true)?;
-    let snapshot = std::sync::Arc::make_mut(&mut snapshot);
-    if let Some(only) = only {
-        narrow(snapshot, &[only]);
-    }
+    pipeline.snapshot(true)
+}
+
+fn print_snapshot(snapshot: &mut Snapshot, args: &SnapshotArgs) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     if args.json {
         if let Some(top) = args.top {
@@ -272,13 +298,18 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
         options.top = args.top.unwrap_or(options.top);
         write!(stdout, "{}", text::snapshot(snapshot, &options))?;
     }
-    stdout.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(stdout.flush()?)
 }
 
 fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
-    let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let found = held::of(&open_files::walk(&volumes), &volumes, None);
+    let found = match attach::newest(&args.attach, "held") {
+        Ok(snapshot) => held::HeldFiles { files: snapshot.held, unreadable: 0 },
+        Err(none) => none.or_else(|| {
+            let volumes =
+                mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+            Ok(held::of(&open_files::walk(&volumes), &volumes, None))
+        })?,
+    };
     let mut stdout = io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&found.files)?)?;

@@ -13,12 +13,12 @@ use ratatui::Terminal;
 use ratatui::layout::Size;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracer_model::snapshot::Snapshot;
 
 use super::action::ActionRequest;
 use super::app::App;
-use super::history::Limits;
+use super::history::{History, Limits};
 use super::keys::Key;
 use super::state::{Effect, UiState};
 use super::term::{Ansi, Tty};
@@ -51,7 +51,20 @@ pub async fn run(
     options: Options,
 ) -> anyhow::Result<()> {
     let app = App::new(start_state(&options), options.limits);
-    run_app(app, snapshots, options).await
+    run_app(app, snapshots, None, options).await
+}
+
+/// The same with a past that another process knows, which may come later.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_attached(
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    past: oneshot::Receiver<History>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let app = App::new(start_state(&options), options.limits);
+    run_app(app, snapshots, Some(past), options).await
 }
 
 /// Shows a recording, opened at its end; `load` gives it to the app.
@@ -66,7 +79,7 @@ pub async fn run_replay(
     load(&mut app)?;
     // Nothing follows, and the sender lives as long as the screen does.
     let (_sender, snapshots) = watch::channel(None);
-    run_app(app, snapshots, options).await
+    run_app(app, snapshots, None, options).await
 }
 
 fn start_state(options: &Options) -> UiState {
@@ -79,10 +92,11 @@ fn start_state(options: &Options) -> UiState {
 async fn run_app(
     app: App,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    past: Option<oneshot::Receiver<History>>,
     options: Options,
 ) -> anyhow::Result<()> {
     let tty = Tty::stdout(options.mouse).context("the live screen needs a terminal")?;
-    let screen = Screen::new(tty, app)?;
+    let screen = Screen { past, ..Screen::new(tty, app)? };
     screen.show(EventStream::new(), snapshots, &options).await
 }
 
@@ -91,6 +105,7 @@ pub struct Screen {
     tty: Tty,
     terminal: Terminal<Ansi>,
     app: App,
+    past: Option<oneshot::Receiver<History>>,
 }
 
 impl Screen {
@@ -101,7 +116,7 @@ impl Screen {
     pub fn new(tty: Tty, mut app: App) -> io::Result<Self> {
         let size = tty.size();
         app.resize(size);
-        Ok(Self { terminal: Terminal::new(Ansi::new(size))?, tty, app })
+        Ok(Self { terminal: Terminal::new(Ansi::new(size))?, tty, app, past: None })
     }
 
     /// The loop of [`run`], with the terminal's events from anywhere.
@@ -142,6 +157,16 @@ impl Screen {
                     }
                     if let Some(snapshot) = snapshots.borrow_and_update().clone() {
                         self.app.see(snapshot);
+                    }
+                    dirty = true;
+                }
+                past = async { match &mut self.past {
+                    Some(past) => past.await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.past = None;
+                    if let Ok(past) = past {
+                        self.app.see_past(past);
                     }
                     dirty = true;
                 }

@@ -20,6 +20,7 @@ use crate::{
     cli::{TraceArgs, duration},
     clock,
     config::{Config, SAMPLE},
+    service::ServeArgs,
 };
 
 /// What to watch for, and how.
@@ -31,10 +32,12 @@ Examples:
   filltop watch --print-config > filltop.toml       a sample with all that can be set
   filltop watch --check-config --config filltop.toml
   sudo filltop watch --config filltop.toml
+  sudo filltop watch --metrics 127.0.0.1:9823       and Prometheus can scrape it
   filltop watch --replay-csv history.csv            what would it have said?
 
 SIGHUP reads the configuration again; one that is wrong changes nothing. SIGUSR1 acknowledges all
-alerts that are on: no more reminders until they get worse or come again.")]
+alerts that are on: no more reminders until they get worse or come again. Other commands ask the
+running watch over its socket. contrib/systemd has a unit for it, contrib/prometheus rules.")]
 pub struct WatchArgs {
     /// Rules, and where alerts go (TOML); without it, the rules that filltop brings
     #[arg(long, value_name = "FILE")]
@@ -55,6 +58,8 @@ pub struct WatchArgs {
     /// is standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "check_config")]
     replay_csv: Option<PathBuf>,
+    #[command(flatten)]
+    serve: ServeArgs,
     #[command(flatten)]
     pub(crate) trace: TraceArgs,
 }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use jiff::tz::TimeZone;
 use rustix::termios::tcgetattr;
 use tokio::{
@@ -24,6 +24,7 @@ use crate::{
     clock,
     config::Config,
     pipeline::{POLL_INTERVAL, Pipeline},
+    service::{Bound, Service, daemon, notify::Notify},
     sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State},
 };
 
@@ -47,6 +48,9 @@ struct Watch<'w> {
     broken: Option<String>,
     /// Sinks that were reported, so that their recovery is, too.
     failing: BTreeMap<String, ()>,
+    service: Service,
+    /// The line to systemd.
+    notify: Notify,
 }
 
 /// Watches until it is stopped.
@@ -67,6 +71,8 @@ pub(super) async fn run(
     let privileged = config.sinks.iter().any(|sink| sink.kind.runs_programs());
     let spawner = Spawner::start(privileged).context("cannot start the threads of the sinks")?;
     let (hub, mut wishes) = Hub::new();
+    let bound = Bound::new(&args.serve)?;
+    daemon::harden();
     let mut pipeline = Some(Pipeline::start(&args.trace.options())?);
     let mut watch = Watch {
         engine: Engine::new(config.rules.clone()),
@@ -79,9 +85,12 @@ pub(super) async fn run(
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         broken: None,
         failing: BTreeMap::new(),
+        service: bound.start(args.interval.unwrap_or(config.interval))?,
+        notify: Notify::new(),
         args,
         config,
     };
+    watch.notify.ready();
     let mut poll = interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(watch.interval());
@@ -133,6 +142,7 @@ pub(super) async fn run(
             }
         }
     }
+    watch.notify.stopping();
     // The kernel side goes first: it is what costs others.
     drop(pipeline);
     watch.sinks.stop(clock::instant() + LAST_WORDS);
@@ -153,6 +163,11 @@ impl Watch<'_> {
         let sizes = self.sizes.see(&snapshot);
         let mut events = self.engine.see(&moment(&self.zone), &snapshot, &sizes);
         events.extend(self.guard.see(&snapshot, &events));
+        self.service.publish(&snapshot);
+        ensure!(self.service.is_serving(), "the serving thread has ended");
+        if self.notify.alive(clock::instant()) {
+            self.notify.status(&daemon::status(&snapshot));
+        }
         self.hub.snapshots.send_replace(Some(snapshot));
         for event in events {
             self.tell(event, None);
