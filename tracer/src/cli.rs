@@ -19,12 +19,14 @@ use tracer_model::{
 };
 
 use crate::{
+    actions::keeper,
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
     outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
+    stop_cmd::{self, ResumeArgs, StopArgs},
     top_cmd::{TopArgs, top},
 };
 
@@ -62,6 +64,13 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
+    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    Stop(StopArgs),
+    /// Let go on what `stop` has frozen or slowed down
+    Resume(ResumeArgs),
+    /// What answers for something that is frozen; started by `stop`
+    #[command(hide = true)]
+    Keep,
 }
 
 /// How to trace.
@@ -143,6 +152,7 @@ pub fn main() -> ExitCode {
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
+        Command::Stop(_) | Command::Resume(_) | Command::Keep => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
@@ -155,6 +165,9 @@ pub fn main() -> ExitCode {
         Command::Held(args) => print_held(&args),
         Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(&args),
+        Command::Stop(args) => stop_cmd::stop(&args),
+        Command::Resume(args) => stop_cmd::resume(&args),
+        Command::Keep => keeper::keep().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -1,6 +1,7 @@
 //! The daemon and its faces. A byte's way through is one-way: probes → collect → attribute →
 //! pipeline → snapshot → outputs and screen.
 
+pub mod actions;
 pub mod attribute;
 pub mod cli;
 pub mod clock;
@@ -21,5 +22,6 @@ pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
 pub mod snapshot;
+pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;
