@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cgroups::{self, Freezer, Hierarchies},
     handle::{Handle, Identity, is_gone},
-    members::{Scope, Table, Tracker, table},
+    members::{Scope, Table, Tracker},
 };
 use crate::clock;
 
@@ -128,11 +128,7 @@ impl Brake {
 
 /// The freezer of a cgroup that holds all of these processes and nobody else.
 fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
-    let members: BTreeSet<u32> = scope
-        .members(&table(), &BTreeSet::new())
-        .into_iter()
-        .map(|identity| identity.pid)
-        .collect();
+    let members: BTreeSet<u32> = scope.members().into_iter().map(|identity| identity.pid).collect();
     let places: BTreeSet<_> = members.iter().map(|pid| Hierarchies::of_process(*pid)).collect();
     let only = |paths: BTreeSet<Option<String>>| match paths.into_iter().collect::<Vec<_>>()[..] {
         [Some(ref path)] if path != "/" => Some(path.trim_start_matches('/').to_owned()),
@@ -355,8 +351,9 @@ impl Halter {
         hands: &mut dyn Hands,
         before: &mut dyn FnMut(Identity) -> io::Result<()>,
     ) -> io::Result<()> {
-        let Some(handle) = Handle::of(identity) else { return Ok(()) };
-        if table.get(&identity.pid).is_some_and(|stat| stat.state == 'T') {
+        let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
+        let Some(handle) = Handle::seen(identity, seen) else { return Ok(()) };
+        if seen.state == 'T' {
             self.others.insert(identity);
             return Ok(());
         }

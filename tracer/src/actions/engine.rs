@@ -19,7 +19,7 @@ use super::{
     audit::Audit,
     brake::{Brake, Dry, Halted, Halter, Hands, Real},
     cgroups::Hierarchies,
-    handle::Identity,
+    handle::{Handle, Root},
     keeper::{self, Kept, Order},
     perform::{self, Ended},
     record, resume,
@@ -159,14 +159,14 @@ fn find(
             target::process(*pid, ticks, request.reach, groups)
         }
         Spec::Group(group, members) => {
-            let pids: Vec<Identity> = members
+            let pids: Vec<Root> = members
                 .iter()
                 .filter_map(|(pid, start)| {
-                    let start_ticks = match start {
-                        Some(start) => same_start(*pid, *start).ok()?,
-                        None => super::handle::Handle::open(*pid)?.0.identity.start_ticks,
-                    };
-                    Some(Identity { pid: *pid, start_ticks })
+                    let (handle, _) = Handle::open(*pid)?;
+                    let ticks = handle.identity.start_ticks;
+                    let same =
+                        start.is_none_or(|start| same_start(*pid, start).ok() == Some(ticks));
+                    same.then(|| handle.root())
                 })
                 .collect();
             Ok(target::group_target(&group.name, group.clone(), pids, hierarchies))
@@ -176,7 +176,7 @@ fn find(
 
 /// The start in ticks of a process that a Snapshot saw.
 fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
-    let (handle, _) = super::handle::Handle::open(pid)
+    let (handle, _) = Handle::open(pid)
         .with_context(|| format!("there is no process with pid {pid} any more"))?;
     let ticks = handle.identity.start_ticks;
     let now = clock::at_boottime(ticks * crate::attribute::process::NS_PER_TICK);

@@ -8,7 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{cgroups, forks::Forks, handle::Identity};
+use super::{
+    cgroups,
+    forks::Forks,
+    handle::{Handle, Identity, Root},
+};
 use crate::attribute::groups::session::{self, Stat};
 
 /// What an action is about, in a form that another process can be given.
@@ -16,9 +20,9 @@ use crate::attribute::groups::session::{self, Stat};
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// One process alone.
-    Alone(Identity),
+    Alone(Root),
     /// Processes and all that descend from them.
-    Tree(Vec<Identity>),
+    Tree(Vec<Root>),
     /// Who lives in these directories (one cgroup, in one or more hierarchies) and below.
     Cgroup(Vec<PathBuf>),
 }
@@ -42,41 +46,24 @@ pub fn table() -> Table {
 
 impl Scope {
     /// Its processes that run now, those that fork before those that are forked where it is a tree.
-    /// `known` are more of them that /proc alone does not show to belong: children whose parents are
-    /// gone.
     #[must_use]
-    pub fn members(&self, table: &Table, known: &BTreeSet<Identity>) -> Vec<Identity> {
-        let alive = |pid: u32| {
-            let stat = table.get(&pid).filter(|stat| !stat.ended)?;
-            Some(Identity { pid, start_ticks: stat.start_ticks })
-        };
-        match self {
-            Self::Alone(identity) => {
-                alive(identity.pid).filter(|now| now == identity).into_iter().collect()
-            }
-            Self::Tree(roots) => tree(table, roots, known).into_iter().filter_map(alive).collect(),
-            Self::Cgroup(dirs) => dirs
-                .iter()
-                .flat_map(|dir| cgroups::processes(dir))
-                .collect::<BTreeSet<u32>>()
-                .into_iter()
-                .filter_map(alive)
-                .collect(),
-        }
+    pub fn members(&self) -> Vec<Identity> {
+        Tracker::new(self.clone()).look().1
     }
 
     /// Does `other` concern some of the same processes?
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        let table = table();
-        let ours: BTreeSet<Identity> = self.members(&table, &BTreeSet::new()).into_iter().collect();
-        other.members(&table, &BTreeSet::new()).iter().any(|identity| ours.contains(identity))
+        let ours: BTreeSet<Identity> = self.members().into_iter().collect();
+        other.members().iter().any(|identity| ours.contains(identity))
     }
 }
 
 /// Follows a target while it forks.
 pub struct Tracker {
     scope: Scope,
+    /// Those that were named, pinned: for as long as they run, nobody else has their numbers.
+    roots: Vec<Handle>,
     /// Children that were heard of, whose parents may be gone.
     known: BTreeSet<Identity>,
     /// Everybody who was a member, by number: who forks is told by that alone.
@@ -88,7 +75,12 @@ impl Tracker {
     /// For a target; not yet listening.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
-        Self { scope, known: BTreeSet::new(), ever: BTreeSet::new(), forks: None }
+        let roots = match &scope {
+            Scope::Alone(root) => root.handle().into_iter().collect(),
+            Scope::Tree(roots) => roots.iter().filter_map(Root::handle).collect(),
+            Scope::Cgroup(_) => Vec::new(),
+        };
+        Self { scope, roots, known: BTreeSet::new(), ever: BTreeSet::new(), forks: None }
     }
 
     /// Hears of every fork from now on, where that is to be had. Only trees need it.
@@ -104,23 +96,42 @@ impl Tracker {
         matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(Forks::lost)
     }
 
-    /// All processes, and those of the target.
+    /// All processes, and those of the target that run.
     pub fn look(&mut self) -> (Table, Vec<Identity>) {
         let table = table();
         self.hear();
-        let members = self.scope.members(&table, &self.known);
+        let roots: Vec<Identity> =
+            self.roots.iter().filter(|root| root.runs()).map(|root| root.identity).collect();
+        let alive = |pid: u32| {
+            let stat = table.get(&pid).filter(|stat| !stat.ended)?;
+            Some(Identity { pid, start_ticks: stat.start_ticks })
+        };
+        let members: Vec<Identity> = match &self.scope {
+            Scope::Alone(_) => roots,
+            Scope::Tree(_) => {
+                tree(&table, &roots, &self.known).into_iter().filter_map(alive).collect()
+            }
+            Scope::Cgroup(dirs) => dirs
+                .iter()
+                .flat_map(|dir| cgroups::processes(dir))
+                .collect::<BTreeSet<u32>>()
+                .into_iter()
+                .filter_map(alive)
+                .collect(),
+        };
         self.ever.extend(members.iter().map(|who| who.pid));
         (table, members)
     }
 
     /// Children of members, even if their parents are gone by now.
     fn hear(&mut self) {
-        let (Scope::Tree(roots), Some(forks)) = (&self.scope, &mut self.forks) else { return };
+        let Some(forks) = &mut self.forks else { return };
         for fork in forks.heard() {
             let ours = self.ever.contains(&fork.parent)
-                || roots.iter().any(|root| root.pid == fork.parent);
+                || self.roots.iter().any(|root| root.identity.pid == fork.parent);
             // Whoever had the child's number before has ended.
             self.ever.remove(&fork.child);
+            self.roots.retain(|root| root.identity.pid != fork.child);
             if ours {
                 self.known.extend(fork.identity());
                 self.ever.insert(fork.child);
@@ -185,24 +196,38 @@ mod tests {
             .collect()
     }
 
-    fn pids(scope: &Scope, table: &Table, known: &[u32]) -> Vec<u32> {
-        let known = known
-            .iter()
-            .map(|pid| Identity { pid: *pid, start_ticks: u64::from(*pid) * 10 })
-            .collect();
-        scope.members(table, &known).iter().map(|identity| identity.pid).collect()
+    fn pids(roots: &[u32], table: &Table, known: &[u32]) -> Vec<u32> {
+        let identity = |pid: &u32| Identity { pid: *pid, start_ticks: u64::from(*pid) * 10 };
+        let roots: Vec<Identity> = roots.iter().map(identity).collect();
+        tree(table, &roots, &known.iter().map(identity).collect())
     }
 
     #[test]
     fn a_tree_is_all_below_and_whoever_is_in_its_sessions() {
         // 30 leads a session; 31 forked 32 and is gone; 40 was forked twice and left the session.
-        let table = table_of(&[(10, 1, 10), (20, 10, 10), (30, 20, 30), (32, 1, 30), (40, 1, 40)]);
-        let tree = Scope::Tree(vec![Identity { pid: 20, start_ticks: 200 }]);
-        assert_eq!(pids(&tree, &table, &[]), [20, 30, 32]);
-        assert_eq!(pids(&tree, &table, &[40]), [20, 40, 30, 32]);
-        let reused = Scope::Tree(vec![Identity { pid: 20, start_ticks: 201 }]);
-        assert!(pids(&reused, &table, &[]).is_empty());
-        let alone = Scope::Alone(Identity { pid: 20, start_ticks: 200 });
-        assert_eq!(pids(&alone, &table, &[40]), [20]);
+        let mut table =
+            table_of(&[(10, 1, 10), (20, 10, 10), (30, 20, 30), (32, 1, 30), (40, 1, 40)]);
+        assert_eq!(pids(&[20], &table, &[]), [20, 30, 32]);
+        assert_eq!(pids(&[20], &table, &[40]), [20, 40, 30, 32]);
+        table.get_mut(&20).unwrap().start_ticks = 201;
+        assert!(pids(&[20], &table, &[]).is_empty(), "its number was given again");
+    }
+
+    #[test]
+    fn one_process_alone_is_no_tree() {
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
+        let (handle, _) = Handle::open(shell.id()).unwrap();
+        let alone = Scope::Alone(handle.root());
+        let tree = Scope::Tree(vec![handle.root()]);
+        let start = std::time::Instant::now();
+        while tree.members().len() < 2 && start.elapsed().as_secs() < 5 {}
+        assert_eq!(alone.members(), [handle.identity]);
+        assert!(tree.overlaps(&alone) && tree.members().len() == 2);
+        for member in tree.members().iter().rev() {
+            Handle::of(*member).unwrap().signal(rustix::process::Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
+        assert!(tree.members().is_empty() && alone.members().is_empty());
     }
 }

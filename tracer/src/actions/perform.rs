@@ -9,7 +9,7 @@ use super::{
     brake::{Brake, Hands},
     cgroups::{Freezer, Hierarchies},
     handle::{Handle, Identity, is_gone},
-    members::{Scope, Tracker},
+    members::{Scope, Table, Tracker},
 };
 use crate::clock;
 
@@ -44,10 +44,10 @@ pub fn terminate(
     thaw: &mut dyn FnMut(),
 ) -> io::Result<Ended> {
     let mut tracker = Tracker::new(scope.clone());
-    let members = tracker.look().1;
+    let (table, members) = tracker.look();
     let mut signalled = 0;
     for identity in &members {
-        signalled += usize::from(send(*identity, Signal::TERM, hands)?);
+        signalled += usize::from(send(*identity, &table, Signal::TERM, hands)?);
     }
     if !hands.dry() {
         thaw();
@@ -78,11 +78,11 @@ pub fn kill(
         let start = clock::instant();
         let mut quiet = 0;
         while quiet < 2 && start.elapsed() < PATIENCE {
-            let new: Vec<Identity> =
-                tracker.look().1.into_iter().filter(|who| !all.contains(who)).collect();
+            let (table, members) = tracker.look();
+            let new: Vec<Identity> = members.into_iter().filter(|who| !all.contains(who)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {
-                send(identity, Signal::KILL, hands)?;
+                send(identity, &table, Signal::KILL, hands)?;
                 all.insert(identity);
             }
             if hands.dry() {
@@ -99,8 +99,16 @@ pub fn kill(
     Ok(Ended { signalled: all.len(), left: left(&all, hands) })
 }
 
-fn send(identity: Identity, signal: Signal, hands: &mut dyn Hands) -> io::Result<bool> {
-    let Some(handle) = Handle::of(identity) else { return Ok(false) };
+fn send(
+    identity: Identity,
+    table: &Table,
+    signal: Signal,
+    hands: &mut dyn Hands,
+) -> io::Result<bool> {
+    let seen = table.get(&identity.pid);
+    let Some(handle) = seen.and_then(|seen| Handle::seen(identity, seen)) else {
+        return Ok(false);
+    };
     match hands.signal(&handle, signal) {
         Ok(()) => Ok(true),
         Err(error) if is_gone(&error) => Ok(false),

@@ -42,7 +42,7 @@ pub fn survey(
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Facts> {
     let table = table();
-    let members = target.scope.members(&table, &BTreeSet::new());
+    let members = target.scope.members();
     let pids: BTreeSet<u32> = members.iter().map(|identity| identity.pid).collect();
     let files = files(&pids)?;
     let mut users = Users::default();

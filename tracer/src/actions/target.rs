@@ -13,7 +13,7 @@ use tracer_model::{
 
 use super::{
     cgroups::{self, Hierarchies},
-    handle::{Handle, Identity},
+    handle::{Handle, Identity, Root},
     members::{Scope, Table, executable, table},
 };
 use crate::attribute::groups::{
@@ -76,22 +76,19 @@ pub fn process(
     groups: &mut Groups,
 ) -> anyhow::Result<Target> {
     let (handle, stat) =
-        Handle::open(pid).ok_or_else(|| anyhow!("there is no process with pid {pid}"))?;
-    if stat.ended {
-        bail!("process {pid} has ended; only its parent, {}, can make it go away", stat.ppid);
-    }
+        Handle::open(pid).ok_or_else(|| anyhow!("there is no process with pid {pid} that runs"))?;
     if start_ticks.is_some_and(|wanted| wanted != stat.start_ticks) {
         bail!("pid {pid} is another process now: the one that was meant has ended");
     }
     let mut roles = BTreeMap::from([(pid, Role::Target)]);
-    let mut root = handle.identity;
+    let mut root = handle.root();
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
         Reach::Forker => {
             let table = table();
-            while let Some(parent) = forker(root, &table) {
-                roles.insert(parent.pid, Role::Parent);
+            while let Some(parent) = forker(root.identity, &table) {
+                roles.insert(parent.identity.pid, Role::Parent);
                 root = parent;
             }
             Scope::Tree(vec![root])
@@ -109,15 +106,18 @@ pub fn process(
 /// The parent, if it forked this process and neither started another program since: the address of
 /// the stack, which each execve(2) draws anew, is still the same. A shell with a terminal is left
 /// out: its subshell is not its worker.
-fn forker(child: Identity, table: &Table) -> Option<Identity> {
+fn forker(child: Identity, table: &Table) -> Option<Root> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
     let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
-    (same && !interactive && !protected && !super::survey::ancestors().contains(&ppid))
-        .then_some(Identity { pid: ppid, start_ticks: parent.start_ticks })
+    if !same || interactive || protected || super::survey::ancestors().contains(&ppid) {
+        return None;
+    }
+    let identity = Identity { pid: ppid, start_ticks: parent.start_ticks };
+    Handle::seen(identity, parent).map(|handle| handle.root())
 }
 
 fn stack_of(pid: u32) -> u64 {
@@ -172,12 +172,13 @@ fn inhabited(mut dirs: Vec<std::path::PathBuf>) -> Vec<std::path::PathBuf> {
 /// A group by the name that tables show, a unit also without `.service`, a container also by its id.
 fn named(asked: &str, groups: &mut Groups, hierarchies: &Hierarchies) -> anyhow::Result<Target> {
     let table = table();
-    let mut found: BTreeMap<Group, Vec<Identity>> = BTreeMap::new();
+    let mut found: BTreeMap<Group, Vec<Root>> = BTreeMap::new();
     for (pid, stat) in table.iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
         let Some(group) = groups.of_pid(*pid) else { continue };
         if is_called(&group, asked) {
             let identity = Identity { pid: *pid, start_ticks: stat.start_ticks };
-            found.entry(directory_of(group)).or_default().push(identity);
+            let root = Handle::seen(identity, stat).map(|handle| handle.root());
+            found.entry(directory_of(group)).or_default().extend(root);
         }
     }
     let kinds: BTreeSet<String> =
@@ -201,7 +202,7 @@ fn named(asked: &str, groups: &mut Groups, hierarchies: &Hierarchies) -> anyhow:
 pub fn group_target(
     asked: &str,
     group: Group,
-    pids: Vec<Identity>,
+    pids: Vec<Root>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);
