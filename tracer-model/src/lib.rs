@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod forecast;
+pub mod guard;
 pub mod sanitize;
 pub mod snapshot;
 pub mod tree;
