@@ -180,7 +180,7 @@ fn without_a_confirmation_nothing_is_done() -> Result {
     ensure!(String::from_utf8(output.stderr)?.contains("--yes"));
     let output = bench.command(&["stop", "no-such-thing", "--yes"]).output()?;
     ensure!(output.status.code() == Some(1));
-    let output = bench.command(&["stop", "7", "--how", "throttle"]).output()?;
-    ensure!(output.status.code() == Some(2), "a throttle without a rate is wrong usage");
+    let output = bench.command(&["stop", "7", "--how", "truncate"]).output()?;
+    ensure!(output.status.code() == Some(2), "truncating no file in particular is wrong usage");
     Ok(())
 }

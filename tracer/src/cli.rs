@@ -19,7 +19,7 @@ use tracer_model::{
 };
 
 use crate::{
-    actions::keeper,
+    actions::{hands, keeper},
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
     outputs::{json, terminal, text},
@@ -71,6 +71,9 @@ enum Command {
     /// What answers for something that is frozen; started by `stop`
     #[command(hide = true)]
     Keep,
+    /// What acts for the screen and the guard, which have no privileges; started by them
+    #[command(hide = true)]
+    Hands,
 }
 
 /// How to trace.
@@ -152,7 +155,7 @@ pub fn main() -> ExitCode {
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
-        Command::Stop(_) | Command::Resume(_) | Command::Keep => 0,
+        Command::Stop(_) | Command::Resume(_) | Command::Keep | Command::Hands => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => stop_cmd::stop(&args),
         Command::Resume(args) => stop_cmd::resume(&args),
         Command::Keep => keeper::keep().map(|()| ExitCode::SUCCESS),
+        Command::Hands => hands::run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -79,8 +79,8 @@ pub struct StopArgs {
     #[arg(long, value_enum, default_value = "freeze")]
     how: HowArg,
     /// Bytes per second of a throttle, e.g. 5MiB, 500kB
-    #[arg(long, value_name = "BYTES", value_parser = rate, required_if_eq("how", "throttle"))]
-    rate: Option<u64>,
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
+    rate: u64,
     /// When freeze and throttle end by themselves
     #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = duration)]
     length: Duration,
@@ -145,7 +145,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         spec: Spec::Word(args.target.clone()),
         reach: args.reach,
         how: args.how.into(),
-        rate: args.rate,
+        rate: Some(args.rate),
         for_s: args.length.as_secs_f64(),
         file: args.file.clone(),
         intent: Intent::Asked,

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
+use crate::actions::screen;
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, units};
 use crate::outputs::terminal;
 use crate::pipeline::{POLL_INTERVAL, Pipeline};
@@ -80,10 +81,23 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
 
 async fn live(args: &TopArgs, options: Options) -> anyhow::Result<()> {
     let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
+    // Before the tracer gives up its privileges. Where there are none to act with, it only shows.
+    let desk = rustix::process::geteuid().is_root().then(screen::open).transpose()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
-    let screen = tui::run(receiver, Options { interval: Some(every), ..options });
+    let (actions, results, clerk) = match desk {
+        Some((desk, clerk)) => (Some(desk.actions), Some(desk.results), Some(clerk)),
+        None => (None, None, None),
+    };
+    let options = Options { interval: Some(every), actions, results, ..options };
+    let screen = tui::run(receiver, options);
+    let acting = async {
+        match clerk {
+            Some(clerk) => clerk.work().await,
+            None => std::future::pending().await,
+        }
+    };
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -107,6 +121,7 @@ async fn live(args: &TopArgs, options: Options) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = screen => result,
+        never = acting => match never {},
         result = tracing => { let never: anyhow::Result<std::convert::Infallible> = result; never.map(|_| ()) }
     }
 }

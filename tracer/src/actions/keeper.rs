@@ -75,6 +75,8 @@ enum Reply {
 /// A keeper at work, as seen by whoever started it.
 #[derive(Debug)]
 pub struct Kept {
+    /// Id of its record.
+    pub id: String,
     /// What was halted.
     pub halted: Halted,
     /// Dropping it lets go, where the order says so.
@@ -103,7 +105,9 @@ pub fn start(order: &Order) -> anyhow::Result<Kept> {
     let mut line = String::new();
     BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;
     match serde_json::from_str(&line) {
-        Ok(Reply::Halted(halted)) => Ok(Kept { halted, lifeline: ours, child }),
+        Ok(Reply::Halted(halted)) => {
+            Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child })
+        }
         Ok(Reply::Failed(reason)) => bail!("{reason}"),
         Err(_) => bail!("the keeper died at once; what it had halted was let go"),
     }
