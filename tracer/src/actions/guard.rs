@@ -121,8 +121,7 @@ impl Guard {
             if came != Came::Over {
                 self.policy.done(decision.id, &did);
             }
-            let step = decision.step.map_or("", How::name);
-            let summary = format!("{step} {}: {words}", decision.group.name);
+            let summary = format!("{}: {words}", decision.group.name);
             said.push(Said { decision, summary, command: None, did: Some(did) });
         }
         said
