@@ -1,5 +1,6 @@
 //! The real program in a pseudo-terminal, against real writers.
 
+mod acting;
 mod pty;
 mod remote;
 mod writer;

@@ -2,6 +2,7 @@
 //! tests hold filltop's figures against.
 
 mod places;
+mod restless;
 mod storms;
 mod ways;
 
@@ -78,6 +79,8 @@ enum Work {
     },
     #[command(flatten)]
     Places(places::Places),
+    #[command(flatten)]
+    Restless(restless::Restless),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -138,6 +141,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
             return Ok(());
         }
+        Work::Restless(work) => return restless::run(work),
         Work::Places(work) => places::run(work, &mut truth)?,
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }

@@ -20,6 +20,7 @@ use tracer_model::{
 };
 
 use crate::{
+    actions::{hands, keeper},
     check_cmd::{self, CheckArgs},
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
@@ -28,6 +29,7 @@ use crate::{
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
     service::attach::{self, AttachArgs},
+    stop_cmd::{self, ResumeArgs, StopArgs},
     top_cmd::{TopArgs, top},
     watch::{WatchArgs, watch},
 };
@@ -71,6 +73,16 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
+    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    Stop(StopArgs),
+    /// Let go on what `stop` has frozen or slowed down
+    Resume(ResumeArgs),
+    /// What answers for something that is frozen; started by `stop`
+    #[command(hide = true)]
+    Keep,
+    /// What acts for the screen and the guard, which have no privileges; started by them
+    #[command(hide = true)]
+    Hands,
 }
 
 /// How to trace.
@@ -160,6 +172,7 @@ pub fn main() -> ExitCode {
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
+        Command::Stop(_) | Command::Resume(_) | Command::Keep | Command::Hands => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Watch(args) => args.trace.verbose,
@@ -176,6 +189,10 @@ pub fn main() -> ExitCode {
         Command::Held(args) => print_held(&args),
         Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(&args),
+        Command::Stop(args) => stop_cmd::stop(&args),
+        Command::Resume(args) => stop_cmd::resume(&args),
+        Command::Keep => keeper::keep().map(|()| ExitCode::SUCCESS),
+        Command::Hands => hands::run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

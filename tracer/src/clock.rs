@@ -27,6 +27,16 @@ pub fn boottime_s() -> f64 {
     boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
 }
 
+/// How long the machine was suspended since boot, nanoseconds: boot time less monotonic time.
+#[must_use]
+pub fn suspended_ns() -> u64 {
+    let ns = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    u64::try_from(ns(ClockId::Boottime) - ns(ClockId::Monotonic)).unwrap_or(0)
+}
+
 /// Processor time of this process, all threads, user and kernel, seconds.
 #[must_use]
 pub fn own_cpu_s() -> f64 {

@@ -1,6 +1,7 @@
 //! The daemon and its faces. A byte's way through is one-way: probes → collect → attribute →
 //! pipeline → snapshot → outputs and screen.
 
+pub mod actions;
 pub mod attribute;
 mod check_cmd;
 pub mod cli;
@@ -23,9 +24,10 @@ pub mod probes;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
-pub mod sinks;
 pub mod service;
+pub mod sinks;
 pub mod snapshot;
+pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;
 pub mod watch;

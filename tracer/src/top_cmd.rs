@@ -1,5 +1,6 @@
 //! `filltop top`: the live screen, fed by the tracer or by a recording.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
+use crate::actions::screen::{self, Clerk};
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, units};
 use crate::outputs::terminal;
 use crate::pipeline::{POLL_INTERVAL, Pipeline};
@@ -99,20 +101,41 @@ async fn attached(
 ) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     let feed = attach::feed(client, only, wanted)?;
-    let options = Options { interval: Some(every), ..options };
+    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
     tokio::select! {
         // Else the screen could be first to see that nothing follows, and end without a word.
         biased;
         Ok(error) = feed.end => Err(error),
+        never = work(clerk) => match never {},
         result = tui::run_attached(feed.snapshots, feed.past, options) => result,
     }
 }
 
+/// The screen with what carries out its actions. Where there are no privileges to act with, it only
+/// shows.
+fn with_hands(options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok((options, None));
+    }
+    let (desk, clerk) = screen::open()?;
+    let (actions, results) = (Some(desk.actions), Some(desk.results));
+    Ok((Options { actions, results, ..options }, Some(clerk)))
+}
+
+async fn work(clerk: Option<Clerk>) -> Infallible {
+    match clerk {
+        Some(clerk) => clerk.work().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    // Before the tracer gives up its privileges.
+    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
-    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
-    let screen = tui::run(receiver, Options { interval: Some(every), ..options });
+    let screen = tui::run(receiver, options);
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,6 +159,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
     };
     tokio::select! {
         result = screen => result,
-        result = tracing => { let never: anyhow::Result<std::convert::Infallible> = result; never.map(|_| ()) }
+        never = work(clerk) => match never {},
+        result = tracing => { let never: anyhow::Result<Infallible> = result; never.map(|_| ()) }
     }
 }

@@ -148,7 +148,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Space, tab, newline and backslash are written as `\040` and so on.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

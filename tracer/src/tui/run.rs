@@ -37,6 +37,8 @@ pub struct Options {
     pub interval: Option<watch::Sender<f64>>,
     /// Who carries out what was confirmed; without it the screen shows the command to type.
     pub actions: Option<mpsc::Sender<ActionRequest>>,
+    /// What became of them, a line each; the last one is shown.
+    pub results: Option<watch::Receiver<String>>,
 }
 
 /// Shows what `snapshots` holds until somebody quits or the sender is gone.
@@ -137,6 +139,7 @@ impl Screen {
         // Others stop us too (`kill -TSTP`), and whoever lets us go on may have used the terminal.
         let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
         let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+        let mut results = options.results.clone();
         let mut dirty = true;
         loop {
             if dirty && self.tty.is_ours() && self.tty.pipe.is_idle() {
@@ -151,6 +154,10 @@ impl Screen {
                     dirty = true;
                 }
                 () = self.tty.pipe.written() => {}
+                said = next_result(&mut results) => {
+                    self.app.say(&said);
+                    dirty = true;
+                }
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -246,6 +253,17 @@ impl Screen {
         self.terminal.clear()?;
         Ok(())
     }
+}
+
+/// The next line about an action; never, where nobody acts.
+async fn next_result(results: &mut Option<watch::Receiver<String>>) -> String {
+    if let Some(receiver) = results {
+        if receiver.changed().await.is_ok() {
+            return receiver.borrow_and_update().clone();
+        }
+        *results = None;
+    }
+    std::future::pending().await
 }
 
 fn any(signals: &mut [SignalStream], context: &mut TaskContext<'_>) -> Poll<()> {
