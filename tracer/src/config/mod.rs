@@ -11,7 +11,10 @@ mod values;
 
 use std::{fs, path::Path, time::Duration};
 
-use tracer_model::alert::{Glob, Rule};
+use tracer_model::{
+    alert::{Glob, Rule},
+    guard::GuardConfig,
+};
 
 pub use error::ConfigError;
 use error::Source;
@@ -30,6 +33,8 @@ pub struct Config {
     pub interval: Duration,
     /// Rules, those of the program itself included.
     pub rules: Vec<Rule>,
+    /// Who acts by itself.
+    pub guard: GuardConfig,
     /// Mount points that are never watched.
     pub ignore: Vec<Glob>,
     /// Are events printed on standard output, too?
@@ -43,6 +48,7 @@ impl Default for Config {
         Self {
             interval: Duration::from_secs(1),
             rules: Rule::defaults(),
+            guard: GuardConfig::default(),
             ignore: Vec::new(),
             stdout: true,
             sinks: Vec::new(),
@@ -84,6 +90,13 @@ impl Config {
                     .map_err(|why| source.error(Some(text.span()), format!("interval: {why}")))?,
             },
             rules: rules::read(source, &raw.rule, raw.builtin_rules.unwrap_or(true))?,
+            guard: match &raw.guard {
+                None => default.guard,
+                Some(guard) => {
+                    guard.get_ref().check().map_err(|why| source.error(Some(guard.span()), why))?;
+                    guard.get_ref().clone()
+                }
+            },
             ignore: raw.ignore.iter().map(|pattern| Glob::new(pattern)).collect(),
             stdout: raw.stdout.unwrap_or(true),
             sinks: sinks::read(source, &raw)?,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
+use tracer_model::guard::GuardConfig;
 
 pub(super) type Text = Spanned<String>;
 
@@ -16,6 +17,7 @@ pub(super) struct File {
     pub(super) builtin_rules: Option<bool>,
     pub(super) stdout: Option<bool>,
     pub(super) rule: Vec<Spanned<Rule>>,
+    pub(super) guard: Option<Spanned<GuardConfig>>,
     pub(super) journald: Vec<Journald>,
     pub(super) syslog: Vec<Spanned<Syslog>>,
     pub(super) webhook: Vec<Spanned<Webhook>>,

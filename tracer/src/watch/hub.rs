@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracer_model::{alert::Event, snapshot::Snapshot};
+use tracer_model::{alert::Event, guard::GuardConfig, snapshot::Snapshot};
 
 /// Events that a slow listener may be behind before it loses the oldest.
 const BEHIND: usize = 256;
@@ -57,11 +57,10 @@ impl Hub {
 pub trait Guard {
     /// Takes in one Snapshot.
     fn see(&mut self, snapshot: &Snapshot, events: &[Event]) -> Vec<Event>;
-}
 
-/// Nobody acts.
-impl Guard for () {
-    fn see(&mut self, _: &Snapshot, _: &[Event]) -> Vec<Event> {
-        Vec::new()
-    }
+    /// Goes by another configuration from now on.
+    ///
+    /// # Errors
+    /// Why it cannot, in one line.
+    fn replace(&mut self, config: &GuardConfig) -> Result<(), String>;
 }

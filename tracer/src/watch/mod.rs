@@ -1,5 +1,6 @@
 //! `filltop watch`: Snapshots → rules → sinks, until stopped.
 
+mod guarding;
 mod hub;
 mod replay;
 mod run;
@@ -13,6 +14,7 @@ use tracer_model::{
     snapshot::Snapshot,
 };
 
+use guarding::Guarding;
 pub use hub::{Control, Guard, Hub};
 pub(crate) use sizes::Sizes;
 
@@ -83,7 +85,9 @@ pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.replay_csv {
         return replay::replay(file, config.rules, args.json);
     }
-    run::run(&args, config, &mut ()).await
+    // Before the tracer gives up its privileges.
+    let mut guard = Guarding::start(&config.guard)?;
+    run::run(&args, config, &mut guard).await
 }
 
 /// Now, on both clocks, with the minute of the local day.

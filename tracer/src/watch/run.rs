@@ -220,6 +220,9 @@ impl Watch<'_> {
                 self.engine.replace_rules(config.rules.clone());
                 self.sizes.replace(config.directories());
                 self.sinks.replace(&sinks_of(self.args, &config));
+                if let Err(words) = self.guard.replace(&config.guard) {
+                    self.health("config", Severity::Warning, words, None);
+                }
                 self.config = config;
                 tracing::info!("the configuration was read again");
                 if programs && !self.privileged {
