@@ -197,6 +197,8 @@ fn fill(
             Ok(n) => done += n as u64,
             Err(error) => {
                 let name = match error.raw_os_error() {
+                    // The filesystem gave up, as it should on such a disk.
+                    Some(libc::EROFS) if failed > 0 => break,
                     Some(libc::ENOSPC) => "ENOSPC",
                     Some(libc::EDQUOT) => "EDQUOT",
                     Some(libc::EIO) => "EIO",
