@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What waits when the watch is stopped is tried for this long.
-const LAST_WORDS: Duration = Duration::from_millis(700);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// After a failure, tracing is tried again this often.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -133,9 +133,10 @@ pub(super) async fn run(
             }
         }
     }
-    // The kernel side goes first: it is what costs others.
+    let deadline = clock::instant() + LAST_WORDS;
+    watch.sinks.close();
     drop(pipeline);
-    watch.sinks.stop(clock::instant() + LAST_WORDS);
+    watch.sinks.stop(deadline);
     Ok(ExitCode::SUCCESS)
 }
 
