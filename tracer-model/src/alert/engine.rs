@@ -157,12 +157,7 @@ impl Engine {
                 );
                 let event =
                     Event::health(at.wall, &snapshot.host, "volume", Severity::Warning, words);
-                Event {
-                    volume: Some(name.clone()),
-                    id: format!("{}/{name}", event.id),
-                    key: format!("{}/{name}", event.key),
-                    ..event
-                }
+                Event { volume: Some(name.clone()), ..event.of(name) }
             })
             .collect()
     }
@@ -303,6 +298,7 @@ impl Engine {
             id: format!("{key}/{}/{}", at.wall.as_millisecond(), self.events),
             key,
             since: alert.since,
+            over: kind == EventKind::Resolved,
         })
     }
 }
