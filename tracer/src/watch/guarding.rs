@@ -67,6 +67,7 @@ impl Guarding {
                 .cloned()
                 .collect(),
             held_bytes: volume.and_then(|row| row.held_bytes),
+            over: false,
             suggestion,
             host: snapshot.host.clone(),
             id: format!("{key}/{}/{}", time.as_millisecond(), self.events),
