@@ -29,7 +29,7 @@ fn grows(dir: &Path, within: Duration) -> Result {
     Ok(())
 }
 
-fn rests(dir: &Path) -> Result {
+pub fn rests(dir: &Path) -> Result {
     let before = size(dir)?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(size(dir)? == before, "it is not frozen");
