@@ -1,6 +1,7 @@
 //! Writes known amounts and prints what it really did, as one JSON object: the truth that the
 //! tests hold filltop's figures against.
 
+mod bench;
 mod places;
 mod restless;
 mod storms;
@@ -81,6 +82,10 @@ enum Work {
     Places(places::Places),
     #[command(flatten)]
     Restless(restless::Restless),
+    /// What operations cost with and without each of some tracers
+    Bench(bench::Bench),
+    /// What filltop itself takes beside many files and many processes
+    BenchDaemon(bench::Daemon),
     /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
     NotFiles {
         #[arg(long)]
@@ -143,6 +148,8 @@ fn main() -> anyhow::Result<()> {
         }
         Work::Restless(work) => return restless::run(work),
         Work::Places(work) => places::run(work, &mut truth)?,
+        Work::Bench(bench) => return bench::run(&bench),
+        Work::BenchDaemon(daemon) => return bench::measure_daemon(&daemon),
         Work::NotFiles { bytes } => write_to_everything_else(bytes)?,
     }
     print(&truth)

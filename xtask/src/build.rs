@@ -172,6 +172,14 @@ pub(crate) fn init(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.static_dir().join("filltop-init"))
 }
 
+/// Builds an example of the package `tracer`, statically.
+pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let mut command = static_cargo(workspace, "build");
+    command.args(["--package=tracer", "--example", name]);
+    step(&format!("example {name}, static"), &mut command)?;
+    Ok(workspace.static_dir().join("examples").join(name))
+}
+
 /// The test executables that cargo's JSON messages name.
 fn executables(messages: &str) -> Vec<(String, PathBuf)> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

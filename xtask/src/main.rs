@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds filltop from nothing, runs it, and tests it on this machine and in
 //! virtual machines. docs/building.md says what it installs and where it keeps things.
 
+mod bench;
 mod build;
 mod compiler;
 mod kernels;
@@ -44,6 +45,8 @@ enum Task {
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
     Vm(vm::VmArgs),
+    /// Measure what filltop costs beside an empty hook and what people use today (root)
+    Bench(bench::BenchArgs),
     /// Perform every way to write on all kernels and write docs/kernels.md
     Kernels(kernels::KernelsArgs),
 }
@@ -78,6 +81,10 @@ fn run() -> Result<ExitCode> {
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
+        Task::Bench(arguments) => {
+            let filltop = build::build(&workspace)?;
+            bench::run(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
+        }
         Task::Kernels(arguments) => {
             let filltop = build::build(&workspace)?;
             kernels::write(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)

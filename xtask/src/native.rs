@@ -17,7 +17,7 @@ use crate::{build, vm};
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// A command that runs with root's rights, by sudo where we lack them; `Err` says why it cannot.
-fn as_root(program_path: &Path) -> Result<Command> {
+pub(crate) fn as_root(program_path: &Path) -> Result<Command> {
     if is_root() {
         return Ok(Command::new(program_path));
     }

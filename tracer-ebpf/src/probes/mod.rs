@@ -1,6 +1,7 @@
 //! One file per kind of hook. They unpack arguments and call the one counting body.
 
 mod changes;
+mod empty;
 mod fentry;
 mod kprobe;
 mod open_files;

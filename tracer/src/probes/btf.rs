@@ -9,8 +9,11 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Context as _;
 use thiserror::Error;
 use tracer_common::Offsets;
+
+use super::{gauges, ladder, preflight};
 
 const MAGIC: u16 = 0xEB9F;
 const KIND_INT: u32 = 1;
@@ -44,6 +47,27 @@ pub enum BtfError {
     /// Not BTF, or cut short.
     #[error("damaged BTF: {0}")]
     Damaged(&'static str),
+}
+
+/// The kernel's types, twice: as we look them up, and as aya does.
+pub(super) struct Types {
+    /// For offsets and arguments.
+    pub(super) kernel: Arc<KernelBtf>,
+    /// For programs that the kernel checks against a function's types.
+    pub(super) bpf: aya::Btf,
+}
+
+impl Types {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If the kernel has none, or what it has is damaged.
+    pub(super) fn read() -> anyhow::Result<Self> {
+        let path = Path::new(preflight::VMLINUX_BTF);
+        let kernel = KernelBtf::load(path, &ladder::function_names(), &gauges::structs())?;
+        let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        Ok(Self { kernel: Arc::new(kernel), bpf })
+    }
 }
 
 /// The types of one BTF blob that were asked for.

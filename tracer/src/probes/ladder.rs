@@ -2,11 +2,11 @@
 
 mod watch;
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, os::fd::AsFd as _};
 
 use anyhow::anyhow;
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     maps::HashMap as BpfHashMap,
     programs::{FEntry, FExit, KProbe, RawTracePoint},
 };
@@ -15,10 +15,10 @@ use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
 use super::{
     TracerOptions,
-    btf::KernelBtf,
+    btf::Types,
     error_chain, gauges, hook,
     hooks::{self, Function, WriteIter},
-    kernel_at_least, kernel_words, preemption,
+    kernel_at_least, kernel_words, preemption, sys,
     tracefs::TraceFs,
 };
 
@@ -37,8 +37,8 @@ pub(super) fn function_names() -> Vec<&'static str> {
 pub struct Ladder {
     forced: Option<WriteBackend>,
     want_vfs_write: bool,
-    kernel_btf: Arc<KernelBtf>,
-    btf: Btf,
+    /// Only while hooks are attached: 24 MB on a usual kernel.
+    types: OnceCell<Types>,
     tracefs: Option<TraceFs>,
     hooks: Vec<Hook>,
     /// How each filesystem that is known is counted, by its type.
@@ -55,12 +55,11 @@ pub struct Ladder {
 type Attempt = Result<(), String>;
 
 impl Ladder {
-    pub(super) fn new(options: &TracerOptions, kernel_btf: KernelBtf, btf: Btf) -> Self {
+    pub(super) fn new(options: &TracerOptions, types: Types) -> Self {
         Self {
             forced: options.backend,
             want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
-            kernel_btf: Arc::new(kernel_btf),
-            btf,
+            types: OnceCell::from(types),
             tracefs: None,
             hooks: Vec::new(),
             counted: BTreeMap::new(),
@@ -94,7 +93,7 @@ impl Ladder {
             self.attach_write_iter(ebpf, fs);
         }
         self.attach_space(ebpf);
-        self.space_traced = gauges::install(ebpf, &self.kernel_btf);
+        self.install_gauges(ebpf);
         if self.want_vfs_write {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
@@ -118,7 +117,7 @@ impl Ladder {
             if fs_types.contains(&fs.fs_type) && !self.counted.contains_key(fs.fs_type) {
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
-                self.space_traced = gauges::install(ebpf, &self.kernel_btf);
+                self.install_gauges(ebpf);
                 self.watch_filesystem(ebpf, fs.fs_type);
             }
         }
@@ -126,6 +125,30 @@ impl Ladder {
         if uncounted && !self.vfs_write && !self.syscalls {
             self.hooks.retain(|row| row.name != "vfs_write");
             self.attach_vfs_write(ebpf);
+        }
+        self.forget_types();
+    }
+
+    /// The kernel's types, read again if they were forgotten.
+    fn types(&self) -> Result<&Types, String> {
+        if let Some(types) = self.types.get() {
+            return Ok(types);
+        }
+        let types = Types::read().map_err(|error| format!("{error:#}"))?;
+        Ok(self.types.get_or_init(|| types))
+    }
+
+    /// Gives their memory back until a hook is to be attached again.
+    pub(super) fn forget_types(&mut self) {
+        if self.types.take().is_some() {
+            sys::return_free_memory();
+        }
+    }
+
+    fn install_gauges(&mut self, ebpf: &mut Ebpf) {
+        match self.types() {
+            Ok(types) => self.space_traced = gauges::install(ebpf, &types.kernel),
+            Err(error) => tracing::error!("space is not traced: {error}"),
         }
     }
 
@@ -231,8 +254,10 @@ impl Ladder {
     /// What counts space, removals, and bytes that no write_iter returns.
     fn attach_space(&mut self, ebpf: &mut Ebpf) {
         for (newer, dentry, older) in hooks::DENTRY_FUNCTIONS {
-            let arguments = self.kernel_btf.arguments(newer.name).unwrap_or_default();
-            let is_newer = arguments.get(*dentry).is_none_or(|found| *found == Some("dentry"));
+            let is_newer = self.types().is_ok_and(|types| {
+                let arguments = types.kernel.arguments(newer.name).unwrap_or_default();
+                arguments.get(*dentry).is_none_or(|found| *found == Some("dentry"))
+            });
             self.attach_function(ebpf, if is_newer { newer } else { older });
         }
         for function in hooks::SPACE {
@@ -354,12 +379,13 @@ impl Ladder {
     }
 
     fn fexit(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        if !self.kernel_btf.has_function(function) {
+        let types = self.types()?;
+        if !types.kernel.has_function(function) {
             return Err(absent(function));
         }
         let fexit: &mut FExit = program_of(ebpf, program)?;
         if fexit.fd().is_err() {
-            fexit.load(function, &self.btf).map_err(|e| kernel_words(&e))?;
+            fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         }
         fexit.attach().map(drop).map_err(|e| kernel_words(&e))
     }
@@ -373,12 +399,13 @@ impl Ladder {
     }
 
     fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        if !self.kernel_btf.has_function(function) {
+        let types = self.types()?;
+        if !types.kernel.has_function(function) {
             return Err(absent(function));
         }
         let fentry: &mut FEntry = program_of(ebpf, program)?;
         if fentry.fd().is_err() {
-            fentry.load(function, &self.btf).map_err(|e| kernel_words(&e))?;
+            fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         }
         fentry.attach().map(drop).map_err(|e| kernel_words(&e))
     }

@@ -12,18 +12,18 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 
-use std::{io::Read as _, path::Path};
+use std::io::Read as _;
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader,
     programs::{Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
 use tracer_common::{Offsets, OpenFileRecord, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
-use self::btf::KernelBtf;
+use self::btf::{KernelBtf, Types};
 pub use self::ladder::Ladder;
 
 /// The kernel side, as `cargo xtask build` compiled it.
@@ -74,19 +74,16 @@ impl Tracer {
             ));
         }
         sys::lift_memlock_limit();
-        let names = ladder::function_names();
-        let kernel_btf =
-            KernelBtf::load(Path::new(preflight::VMLINUX_BTF), &names, &gauges::structs())?;
-        let offsets = kernel_btf.offsets();
+        let types = Types::read()?;
+        let offsets = types.kernel.offsets();
         check_offsets(&offsets)?;
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
         let slots_per_cpu = slots_per_cpu(cpus);
-        let config = kernel_config(&kernel_btf, slots_per_cpu);
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let config = kernel_config(&types.kernel, slots_per_cpu);
         let object = old_kernels::fit(OBJECT, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            .btf(Some(&types.bpf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
@@ -98,9 +95,10 @@ impl Tracer {
         } else {
             None
         };
-        let mut ladder = Ladder::new(options, kernel_btf, btf);
+        let mut ladder = Ladder::new(options, types);
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
+        ladder.forget_types();
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
     }
 

@@ -220,3 +220,12 @@ pub fn possible_cpus() -> io::Result<u32> {
         .map(|last| last + 1)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("possible CPUs: {text}")))
 }
+
+/// Gives memory that the allocator keeps for later back to the kernel.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointers, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -21,6 +21,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) busybox: &'a Path,
     /// Programs, by the path that they get in the machine.
     pub(crate) programs: Vec<(String, PathBuf)>,
+    /// Names of programs of this machine that come along with their libraries.
+    pub(crate) installed: &'a [String],
     /// Modules to load beside the usual ones.
     pub(crate) extra_modules: &'a [String],
 }
@@ -61,6 +63,11 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
     for (name, _) in MKFS {
         let file = program(name).with_context(|| format!("{name} is not here"))?;
         add(&mut archive, &format!("/sbin/{name}"), &file)?;
+        add_libraries(&mut archive, &file)?;
+    }
+    for name in contents.installed {
+        let file = program(name).with_context(|| format!("{name} is not here"))?;
+        add(&mut archive, &format!("/usr/bin/{name}"), &file)?;
         add_libraries(&mut archive, &file)?;
     }
     // After the real programs: busybox has a mkfs.ext2 of its own, among others.

@@ -76,6 +76,27 @@ pub(crate) struct VmArgs {
     command: Vec<String>,
 }
 
+impl VmArgs {
+    /// What `cargo xtask vm` without arguments means.
+    fn plain() -> Self {
+        Self {
+            kernel: Vec::new(),
+            all: false,
+            backend: Vec::new(),
+            smp: 2,
+            memory: 1024,
+            icount: false,
+            fs: None,
+            test: Vec::new(),
+            filter: None,
+            module: Vec::new(),
+            append: String::new(),
+            timeout: TIMEOUT_SECONDS,
+            command: Vec::new(),
+        }
+    }
+}
+
 /// A way of attaching to the kernel that tests can force.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 enum Backend {
@@ -103,19 +124,9 @@ const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 /// test`; tracepoints are tested on the machine itself.
 pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     let arguments = VmArgs {
-        kernel: Vec::new(),
-        all: false,
         backend: vec![Backend::Fentry, Backend::Kprobe],
-        smp: 2,
-        memory: 1024,
-        icount: false,
         fs: Some(TESTED_FILESYSTEMS.to_owned()),
-        test: Vec::new(),
-        filter: None,
-        module: Vec::new(),
-        append: String::new(),
-        timeout: TIMEOUT_SECONDS,
-        command: Vec::new(),
+        ..VmArgs::plain()
     };
     if !cfg!(target_arch = "x86_64") {
         return Ok(Tally::skip(format!("vm {DEFAULT_KERNEL}: {ONLY_X86}")));
@@ -144,6 +155,63 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &VmArgs) -> 
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }
 
+/// A command to run in one machine, beside what every machine has.
+pub(crate) struct Guest<'a> {
+    /// The kernel's series.
+    pub(crate) kernel: &'a str,
+    /// More programs, by the path that they get in the machine.
+    pub(crate) programs: &'a [(String, PathBuf)],
+    /// Names of programs of this machine that come along with their libraries.
+    pub(crate) installed: &'a [String],
+    /// The command.
+    pub(crate) command: Vec<String>,
+    /// Count instructions, on one CPU; else this many CPUs.
+    pub(crate) cpus: Option<u32>,
+    /// Memory in MiB.
+    pub(crate) memory: u32,
+    /// How long it may take, in seconds.
+    pub(crate) timeout: u64,
+}
+
+/// Runs a command in a machine; the kernel's release and the lines that it printed.
+pub(crate) fn lines_of(
+    workspace: &Workspace,
+    filltop: &Path,
+    guest: &Guest<'_>,
+) -> Result<(String, Vec<String>)> {
+    need_programs()?;
+    let arguments = VmArgs {
+        kernel: vec![guest.kernel.to_owned()],
+        smp: guest.cpus.unwrap_or(1),
+        memory: guest.memory,
+        icount: guest.cpus.is_none(),
+        timeout: guest.timeout,
+        ..VmArgs::plain()
+    };
+    let mut runner = Runner::with_tests(workspace, filltop, &arguments, &[])?;
+    runner.programs.extend_from_slice(guest.programs);
+    runner.installed = guest.installed.to_vec();
+    let (kernel, userland) = runner.userland(runner.kernels[0])?;
+    let mut job = runner.job(&userland);
+    job.commands.push(guest.command.clone());
+    let outcome = runner.boot(&format!("bench {}", guest.kernel), &kernel, &userland, &job)?;
+    if let Some(broken) = outcome.broken {
+        anyhow::bail!("bench {}: {broken}", guest.kernel);
+    }
+    let (mut release, mut lines) = (String::new(), Vec::new());
+    for report in outcome.reports {
+        match report {
+            Report::Booted { release: found, .. } => release = found,
+            Report::Output(line) => lines.push(line),
+            Report::End { status, .. } if status != 0 => {
+                anyhow::bail!("bench {}: it ended with status {status}", guest.kernel);
+            }
+            Report::Warning(_) | Report::Begin(_) | Report::End { .. } | Report::Done => {}
+        }
+    }
+    Ok((release, lines))
+}
+
 fn need_programs() -> Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), ONLY_X86);
     let mut programs = vec![
@@ -164,11 +232,27 @@ struct Runner<'a> {
     init: PathBuf,
     busybox: PathBuf,
     programs: Vec<(String, PathBuf)>,
+    installed: Vec<String>,
     tests: Vec<String>,
 }
 
 impl<'a> Runner<'a> {
+    /// With the tests that the arguments name, or all.
     fn new(workspace: &'a Workspace, filltop: &Path, arguments: &'a VmArgs) -> Result<Self> {
+        let mut names = native::names(&workspace.end_to_end, true);
+        for wanted in &arguments.test {
+            ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
+        }
+        names.retain(|name| arguments.test.is_empty() || arguments.test.iter().any(|t| t == name));
+        Self::with_tests(workspace, filltop, arguments, &names)
+    }
+
+    fn with_tests(
+        workspace: &'a Workspace,
+        filltop: &Path,
+        arguments: &'a VmArgs,
+        tests: &[&str],
+    ) -> Result<Self> {
         let kernels = if arguments.all {
             debian::SERIES.iter().collect()
         } else if arguments.kernel.is_empty() {
@@ -176,12 +260,7 @@ impl<'a> Runner<'a> {
         } else {
             arguments.kernel.iter().map(|name| debian::series(name)).collect::<Result<_>>()?
         };
-        let mut names = native::names(&workspace.end_to_end, true);
-        for wanted in &arguments.test {
-            ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
-        }
-        names.retain(|name| arguments.test.is_empty() || arguments.test.iter().any(|t| t == name));
-        let binaries = build::end_to_end(workspace, &names)?;
+        let binaries = build::end_to_end(workspace, tests)?;
         let mut programs = vec![
             ("/bin/filltop".to_owned(), filltop.to_owned()),
             ("/bin/filltop-workload".to_owned(), binaries.workload),
@@ -196,6 +275,7 @@ impl<'a> Runner<'a> {
             kernels,
             busybox,
             programs,
+            installed: Vec::new(),
             tests,
         })
     }
@@ -283,6 +363,7 @@ impl<'a> Runner<'a> {
             init: &self.init,
             busybox: &self.busybox,
             programs: self.programs.clone(),
+            installed: &self.installed,
             extra_modules: &self.arguments.module,
         };
         let userland = initramfs::pack(&kernel, &contents)?;

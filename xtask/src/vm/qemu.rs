@@ -82,7 +82,9 @@ impl Machine {
         let mut command = Command::new(QEMU);
         let threads = if self.icount { "tcg,thread=single" } else { "tcg,thread=multi" };
         // Without -cx16, kernels of 6.12 panicked in one boot of three under emulation.
-        command.args(["-accel", threads, "-cpu", "max,-cx16", "-no-reboot", "-display", "none"]);
+        // A string instruction counts as one, however much it copies.
+        let cpu = if self.icount { "max,-cx16,-erms,-fsrm" } else { "max,-cx16" };
+        command.args(["-accel", threads, "-cpu", cpu, "-no-reboot", "-display", "none"]);
         command.args(["-nodefaults", "-m", &self.memory.to_string()]);
         command.args(["-smp", &if self.icount { 1 } else { self.smp }.to_string()]);
         if self.icount {

@@ -38,20 +38,23 @@ impl Ladder {
         self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
         let name = hooks::THROTTLE;
         // The tracepoint's own argument comes first.
-        let arguments = self.kernel_btf.arguments(&format!("btf_trace_{name}"));
-        let program = match arguments.map(|arguments| arguments.len()) {
+        let arguments = self.types().map(|types| {
+            types.kernel.arguments(&format!("btf_trace_{name}")).map(|arguments| arguments.len())
+        });
+        let program = arguments.and_then(|count| match count {
             Some(13) => Ok("tp_balance_dirty_pages_12"),
             Some(9) => Ok("tp_balance_dirty_pages_8"),
             other => Err(format!("its arguments are not known: {other:?}")),
-        };
+        });
         let result = program.and_then(|program| self.tracepoint(ebpf, name, program));
         self.note(name, "raw_tracepoint", result);
     }
 
     /// Loads the iterator over open files; without it, /proc is looked through.
     pub(in crate::probes) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
-        let result = program_of::<Iter>(ebpf, program)
-            .and_then(|iter| iter.load("task_file", &self.btf).map_err(|e| kernel_words(&e)));
+        let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
+            iter.load("task_file", &self.types()?.bpf).map_err(|error| kernel_words(&error))
+        });
         self.note("task_file", "iterator", result);
     }
 

@@ -1,0 +1,214 @@
+//! What an operation costs with and without a tracer: runs each loop alone and beside each program,
+//! and prints one JSON object a line. `cargo xtask bench` starts it, in virtual machines that count
+//! instructions and on the machine itself.
+
+mod daemon;
+mod loops;
+mod profile;
+mod programs;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+use filltop_tests::{TestVolume, bpf_programs};
+use serde::Serialize;
+
+pub use daemon::{Daemon, run as measure_daemon};
+use loops::{Loop, Places};
+use programs::{Program, Started};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Bench {
+    /// Loops, by name
+    #[arg(long, value_delimiter = ',', required = true)]
+    cases: Vec<String>,
+    /// Programs to run beside them, by name
+    #[arg(long, value_delimiter = ',')]
+    programs: Vec<String>,
+    /// Start each program so often, every time after a measurement without it; 1: a measurement
+    /// without any, first and last, has to do, which is right where figures repeat exactly
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// How long each loop is measured, in milliseconds
+    #[arg(long, default_value_t = 50)]
+    budget_ms: u64,
+    /// Instead, tell how often and how long each BPF program ran in each loop
+    #[arg(long)]
+    profile: bool,
+}
+
+/// The name of the program that is none.
+const NONE: &str = "none";
+/// Batches of a loop, at least: the first only warms up.
+const MIN_BATCHES: usize = 5;
+/// After a program is there: filltop has the kernel time its programs in its first second, and in one
+/// of sixty from then on, which makes each of them dearer.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long a program's hooks may outlive it: the kernel frees them when nobody can run them.
+const DETACH_PATIENCE: Duration = Duration::from_secs(20);
+
+/// One measurement.
+#[derive(Serialize)]
+struct Line<'a> {
+    program: &'a str,
+    case: &'a str,
+    round: u32,
+    /// Nanoseconds an operation took, in the quickest batch: under `-icount shift=0`, instructions.
+    min: f64,
+    /// The same of the median batch.
+    median: f64,
+    batches: usize,
+}
+
+/// A program that cannot be measured here.
+#[derive(Serialize)]
+struct Skip<'a> {
+    program: &'a str,
+    skip: String,
+}
+
+/// Measures all that was asked for.
+pub fn run(bench: &Bench) -> anyhow::Result<()> {
+    raise_descriptor_limit()?;
+    let (tmpfs, ext4) = (TestVolume::new("tmpfs", 512)?, TestVolume::new("ext4", 512)?);
+    let places = Places { tmpfs: tmpfs.path(), ext4: ext4.path() };
+    let names = bench.cases.iter();
+    let mut loops: Vec<Loop> =
+        names.map(|name| loops::make(name, &places)).collect::<anyhow::Result<_>>()?;
+    let budget = Duration::from_millis(bench.budget_ms);
+
+    let programs: Vec<&Program> =
+        bench.programs.iter().map(|name| programs::find(name)).collect::<anyhow::Result<_>>()?;
+    let interleaved = bench.rounds > 1;
+    if !interleaved && !bench.profile {
+        all(&mut loops, NONE, 0, budget)?;
+    }
+    for program in programs {
+        for round in 0..bench.rounds {
+            if interleaved {
+                all(&mut loops, NONE, round, budget)?;
+            }
+            let before = bpf_programs()?;
+            match beside(program, &mut loops, &places)? {
+                Ok(started) => {
+                    std::thread::sleep(SETTLE);
+                    if bench.profile {
+                        profiled(&mut loops, program.name)?;
+                    } else {
+                        all(&mut loops, program.name, round, budget)?;
+                    }
+                    started.stop()?;
+                }
+                Err(reason) => {
+                    print(&Skip { program: program.name, skip: reason })?;
+                    break;
+                }
+            }
+            wait_until_gone(&before).with_context(|| program.name.to_owned())?;
+        }
+    }
+    if !interleaved && !bench.profile {
+        all(&mut loops, NONE, 1, budget)?;
+    }
+    Ok(())
+}
+
+/// Starts the program and waits until its hooks are there; `Err` inside says why it cannot.
+fn beside(
+    program: &'static Program,
+    loops: &mut [Loop],
+    places: &Places<'_>,
+) -> anyhow::Result<Result<Started, String>> {
+    let Some(case) = program.shows_in() else {
+        let started = Started::new(program);
+        return Ok(started.and_then(|mut started| started.wait_for_word().map(|()| started)));
+    };
+    // It says nothing: it is there when it is felt.
+    let mut own;
+    let felt = match loops.iter().position(|one| one.name == case) {
+        Some(index) => &mut loops[index],
+        None => {
+            own = loops::make(case, places)?;
+            &mut own
+        }
+    };
+    let alone = measure(felt, Duration::ZERO)?.min;
+    Ok(Started::new(program).and_then(|mut started| {
+        let measure = || measure(felt, Duration::ZERO).map(|measured| measured.min);
+        started.wait_until_felt(alone, measure).map(|()| started)
+    }))
+}
+
+fn all(loops: &mut [Loop], program: &str, round: u32, budget: Duration) -> anyhow::Result<()> {
+    for one in loops {
+        let Measured { min, median, batches } =
+            measure(one, budget).with_context(|| one.name.clone())?;
+        print(&Line { program, case: &one.name, round, min, median, batches })?;
+    }
+    Ok(())
+}
+
+/// What BPF programs did in one batch of each loop.
+#[derive(Serialize)]
+struct Profile<'a> {
+    program: &'a str,
+    case: &'a str,
+    operations: usize,
+    ran: Vec<profile::RunTime>,
+}
+
+fn profiled(loops: &mut [Loop], program: &str) -> anyhow::Result<()> {
+    let _statistics = profile::Statistics::on()?;
+    for one in loops {
+        one.batch()?;
+        let before = profile::now()?;
+        one.batch()?;
+        let ran = profile::between(&before, profile::now()?);
+        print(&Profile { program, case: &one.name, operations: one.operations, ran })?;
+    }
+    Ok(())
+}
+
+fn print(line: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(line)?);
+    Ok(())
+}
+
+struct Measured {
+    min: f64,
+    median: f64,
+    batches: usize,
+}
+
+/// Repeats the loop's batch. The quickest one is the figure: interrupts, and what other programs do
+/// meanwhile on their own account, only ever add.
+fn measure(one: &mut Loop, budget: Duration) -> anyhow::Result<Measured> {
+    one.batch()?;
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while times.len() < MIN_BATCHES || begun.elapsed() < budget {
+        times.push(one.batch()?.as_nanos() as f64 / one.operations as f64);
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(Measured { min: times[0], median: times[times.len() / 2], batches: times.len() })
+}
+
+/// Hooks go when the last program that may be inside one of them has left it.
+fn wait_until_gone(before: &[u32]) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while bpf_programs()?.iter().any(|id| !before.contains(id)) {
+        anyhow::ensure!(begun.elapsed() < DETACH_PATIENCE, "its BPF programs stay after its end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Loops over 10,000 open files, twice.
+fn raise_descriptor_limit() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Some(65_536);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit })
+        .context("cannot open so many files")
+}

@@ -1,0 +1,261 @@
+//! The loops: each a batch of one operation, repeated. Loops that write allocate nothing, for every
+//! file has its length from the start.
+
+use std::{
+    ffi::CString,
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::{ffi::OsStrExt as _, net::UnixStream},
+    },
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use io_uring::{IoUring, opcode, types};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Files of the loops over many.
+const FILES: usize = 10_000;
+const PAGE: usize = 4096;
+
+/// Where the loops' files go.
+pub struct Places<'a> {
+    /// On a tmpfs of their own.
+    pub tmpfs: &'a Path,
+    /// On an ext4 of their own.
+    pub ext4: &'a Path,
+}
+
+/// An operation that is done many times.
+pub struct Loop {
+    /// As in the table.
+    pub name: String,
+    /// Operations in a batch.
+    pub operations: usize,
+    body: Body,
+}
+
+/// What a batch is.
+enum Body {
+    /// Done in this process, and timed from outside.
+    Here(Box<dyn FnMut() -> io::Result<()>>),
+    /// Done in another, which times itself.
+    Apart(Box<dyn FnMut() -> io::Result<Duration>>),
+}
+
+impl Loop {
+    /// Does the operation [`Loop::operations`] times; how long that took.
+    pub fn batch(&mut self) -> io::Result<Duration> {
+        match &mut self.body {
+            Body::Here(body) => {
+                let start = Instant::now();
+                body()?;
+                Ok(start.elapsed())
+            }
+            Body::Apart(body) => body(),
+        }
+    }
+}
+
+/// The loop of this name, with its files made.
+pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
+    let (tmpfs, ext4) = (places.tmpfs, places.ext4);
+    let (operations, body) = match name {
+        "write1-tmpfs" => overwrite(tmpfs, 1, 1000)?,
+        "write1-ext4" => overwrite(ext4, 1, 1000)?,
+        "write4k-tmpfs" => overwrite(tmpfs, PAGE, 500)?,
+        "write4k-ext4" => overwrite(ext4, PAGE, 500)?,
+        "write64k-tmpfs" => overwrite(tmpfs, 16 * PAGE, 50)?,
+        "write64k-ext4" => overwrite(ext4, 16 * PAGE, 50)?,
+        "write1-10kfiles" => many_files(tmpfs)?,
+        "write1-10kfiles-ext4" => many_files(ext4)?,
+        "devnull" => devnull()?,
+        "pipe" => pipe()?,
+        "socket" => socket()?,
+        "create-write-unlink" => storm(tmpfs)?,
+        "create-write-unlink-ext4" => storm(ext4)?,
+        "mmap" => stores(ext4)?,
+        "io_uring" => {
+            let path = tmpfs.join("uring");
+            let body = Body::Apart(Box::new(move || apart(|| uring(&path))));
+            return Ok(Loop { name: name.to_owned(), operations: URING_OPERATIONS, body });
+        }
+        other => bail!("no loop {other:?}"),
+    };
+    Ok(Loop { name: name.to_owned(), operations, body: Body::Here(body) })
+}
+
+type Batch = (usize, Box<dyn FnMut() -> io::Result<()>>);
+
+fn create(path: &Path, length: usize) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| path.display().to_string())?;
+    file.write_all(&vec![0x5a; length])?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// One file over again from its start, `block` bytes a write.
+fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batch> {
+    let mut file = create(&dir.join(format!("write-{block}")), (block * operations).max(PAGE))?;
+    rustix::fs::syncfs(&file)?;
+    let buffer = vec![0x5a; block];
+    let body = move || {
+        file.rewind()?;
+        for _ in 0..operations {
+            file.write_all(&buffer)?;
+        }
+        Ok(())
+    };
+    Ok((operations, Box::new(body)))
+}
+
+/// One byte into each of many files, round-robin.
+fn many_files(dir: &Path) -> anyhow::Result<Batch> {
+    let mut files = Vec::with_capacity(FILES);
+    for n in 0..FILES {
+        files.push(create(&dir.join(format!("file-{n:05}")), PAGE)?);
+    }
+    rustix::fs::syncfs(&files[0])?;
+    let mut at = 0;
+    let body = move || {
+        if at == PAGE {
+            at = 0;
+            files.iter_mut().try_for_each(File::rewind)?;
+        }
+        at += 1;
+        files.iter_mut().try_for_each(|file| file.write_all(b"Z"))
+    };
+    Ok((FILES, Box::new(body)))
+}
+
+fn devnull() -> anyhow::Result<Batch> {
+    const OPERATIONS: usize = 2000;
+    let mut null = OpenOptions::new().write(true).open("/dev/null")?;
+    let body = move || (0..OPERATIONS).try_for_each(|_| null.write_all(b"Z"));
+    Ok((OPERATIONS, Box::new(body)))
+}
+
+/// A byte in, a byte out.
+fn pipe() -> anyhow::Result<Batch> {
+    const OPERATIONS: usize = 500;
+    let (mut reader, mut writer) = io::pipe()?;
+    let body = move || {
+        for _ in 0..OPERATIONS {
+            writer.write_all(b"Z")?;
+            reader.read_exact(&mut [0])?;
+        }
+        Ok(())
+    };
+    Ok((OPERATIONS, Box::new(body)))
+}
+
+/// A byte in, a byte out.
+fn socket() -> anyhow::Result<Batch> {
+    const OPERATIONS: usize = 500;
+    let (mut sender, mut receiver) = UnixStream::pair()?;
+    let body = move || {
+        for _ in 0..OPERATIONS {
+            sender.write_all(b"Z")?;
+            receiver.read_exact(&mut [0])?;
+        }
+        Ok(())
+    };
+    Ok((OPERATIONS, Box::new(body)))
+}
+
+/// A new file, a page into it, and its end.
+fn storm(dir: &Path) -> anyhow::Result<Batch> {
+    const OPERATIONS: usize = 50;
+    let names: Vec<CString> = (0..OPERATIONS)
+        .map(|n| CString::new(dir.join(format!("storm-{n}")).as_os_str().as_bytes()))
+        .collect::<Result<_, _>>()?;
+    let page = [0x5a; PAGE];
+    let body = move || {
+        use rustix::fs::{Mode, OFlags, open, unlink};
+        for name in &names {
+            let file = open(name.as_c_str(), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR)?;
+            rustix::io::write(file.as_fd(), &page)?;
+            drop(file);
+            unlink(name.as_c_str())?;
+        }
+        Ok(())
+    };
+    Ok((OPERATIONS, Box::new(body)))
+}
+
+/// Does this in a child. A process that has a ring may get kernel threads which share its
+/// descriptors, and from then on pays more for each of its system calls.
+fn apart(work: impl FnOnce() -> io::Result<Duration>) -> io::Result<Duration> {
+    let (mut reader, mut writer) = io::pipe()?;
+    // SAFETY: this process has one thread, so that the child may do what it could.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let done = work().and_then(|took| writer.write_all(&took.as_nanos().to_ne_bytes()));
+        // SAFETY: ends the child without running what belongs to its parent.
+        unsafe { libc::_exit(i32::from(done.is_err())) };
+    }
+    drop(writer);
+    let mut nanoseconds = [0; 16];
+    let told = reader.read_exact(&mut nanoseconds);
+    // SAFETY: waits for a child of ours; nobody asks for its status.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    told?;
+    Ok(Duration::from_nanos(u128::from_ne_bytes(nanoseconds) as u64))
+}
+
+const URING_OPERATIONS: usize = 500;
+
+/// One byte a request, each waited for; a batch to warm up, and one to be timed.
+fn uring(path: &Path) -> io::Result<Duration> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    file.write_all(&[0; PAGE])?;
+    let mut ring = IoUring::new(8)?;
+    let mut start = Instant::now();
+    for n in 0..2 * URING_OPERATIONS {
+        if n == URING_OPERATIONS {
+            start = Instant::now();
+        }
+        let entry =
+            opcode::Write::new(types::Fd(file.as_raw_fd()), b"Z".as_ptr(), 1).offset(0).build();
+        // SAFETY: what the entry points to is static.
+        unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        ring.submit_and_wait(1)?;
+        let result = ring.completion().next().map_or(-libc::EIO, |done| done.result());
+        if result != 1 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+    }
+    Ok(start.elapsed())
+}
+
+/// A store into each page of a fresh shared mapping.
+fn stores(dir: &Path) -> anyhow::Result<Batch> {
+    const PAGES: usize = 256;
+    let file = create(&dir.join("mapped"), PAGES * PAGE)?;
+    rustix::fs::syncfs(&file)?;
+    let body = move || {
+        let length = PAGES * PAGE;
+        // SAFETY: a new mapping of a file that is as long, of which nobody else knows; every store
+        // lies inside it, and it goes after the last.
+        unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            let start = mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &file, 0)?;
+            for page in 0..PAGES {
+                start.cast::<u8>().add(page * PAGE).write_volatile(0x5b);
+            }
+            munmap(start, length)?;
+        }
+        Ok(())
+    };
+    Ok((PAGES, Box::new(body)))
+}

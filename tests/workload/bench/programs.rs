@@ -1,0 +1,238 @@
+//! The programs whose cost is measured: empty hooks, filltop, and what people use today.
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use filltop_tests::filltop;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+/// How long a program may take until it is there, of the machine's own time.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long it may take to end.
+const FAREWELL: Duration = Duration::from_secs(60);
+/// Between two looks at a program that says nothing.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks at it, at most.
+const LOOKS: u32 = 400;
+
+/// How to see that a program's hooks are there.
+enum Ready {
+    /// It prints a line with this in it.
+    Says(&'static str),
+    /// This loop takes half as long again.
+    Slows(&'static str),
+}
+
+/// A program to run beside the loops.
+pub struct Program {
+    /// As in the table.
+    pub name: &'static str,
+    command: &'static [&'static str],
+    ready: Ready,
+}
+
+const fn floor(name: &'static str, command: &'static [&'static str]) -> Program {
+    Program { name, command, ready: Ready::Says("ready") }
+}
+
+const fn ours(name: &'static str, command: &'static [&'static str]) -> Program {
+    Program { name, command, ready: Ready::Says("tracing by") }
+}
+
+/// bpftrace reads its timers' output once it has attached all probes, so that a line from one comes
+/// after that. The word is put together there, for a message about an error shows the source.
+const fn bpftrace(name: &'static str, command: &'static [&'static str]) -> Program {
+    Program { name, command, ready: Ready::Says("ready") }
+}
+
+const PROGRAMS: &[Program] = &[
+    floor("empty-fexit", &["floor", "fexit", "vfs_write"]),
+    floor("empty-fexit-ext4", &["floor", "fexit", "ext4_file_write_iter"]),
+    floor("empty-kprobe", &["floor", "kprobe", "vfs_write"]),
+    floor("empty-kretprobe", &["floor", "kretprobe", "vfs_write"]),
+    floor("empty-raw-tp-sys_exit", &["floor", "raw-tp", "sys_exit"]),
+    ours(
+        "filltop-fexit",
+        &["filltop", "snapshot", "--json", "--for", "60m", "-v", "--backend", "fentry"],
+    ),
+    ours(
+        "filltop-kprobe",
+        &["filltop", "snapshot", "--json", "--for", "60m", "-v", "--backend", "kprobe"],
+    ),
+    ours(
+        "filltop-tracepoint",
+        &["filltop", "snapshot", "--json", "--for", "60m", "-v", "--backend", "tracepoint"],
+    ),
+    bpftrace(
+        "bpftrace-inode",
+        &[
+            "bpftrace",
+            "-e",
+            "kretfunc:vfs_write { @[pid, args->file->f_inode->i_ino] = sum(retval); } \
+             interval:s:1 { printf(\"re%s\\n\", \"ady\"); }",
+        ],
+    ),
+    bpftrace(
+        "bpftrace-name",
+        &[
+            "bpftrace",
+            "-e",
+            "kretfunc:vfs_write \
+             { @[pid, str(args->file->f_path.dentry->d_name.name)] = sum(retval); } \
+             interval:s:1 { printf(\"re%s\\n\", \"ady\"); }",
+        ],
+    ),
+    bpftrace(
+        "bpftrace-sys_exit_write",
+        &[
+            "bpftrace",
+            "-e",
+            "tracepoint:syscalls:sys_exit_write { @[pid] = sum(args->ret); } \
+             interval:s:1 { printf(\"re%s\\n\", \"ady\"); }",
+        ],
+    ),
+    Program { name: "filetop", command: &["filetop", "-C", "1"], ready: Ready::Says("TID") },
+    Program { name: "biotop", command: &["biotop", "-C", "1"], ready: Ready::Says("PID") },
+    Program {
+        name: "fatrace",
+        command: &["fatrace", "-f", "W"],
+        ready: Ready::Slows("write1-ext4"),
+    },
+    Program {
+        name: "strace",
+        command: &["strace", "-f", "-c", "-p", "SELF"],
+        ready: Ready::Says("attached"),
+    },
+];
+
+/// The program of this name.
+pub fn find(name: &str) -> anyhow::Result<&'static Program> {
+    PROGRAMS.iter().find(|program| program.name == name).with_context(|| {
+        let known: Vec<_> = PROGRAMS.iter().map(|program| program.name).collect();
+        format!("no program {name:?}: {}", known.join(", "))
+    })
+}
+
+impl Program {
+    /// The loop in which it is felt, if it says nothing itself.
+    pub fn shows_in(&self) -> Option<&'static str> {
+        match self.ready {
+            Ready::Says(_) => None,
+            Ready::Slows(case) => Some(case),
+        }
+    }
+}
+
+/// A program that runs. Killed on drop.
+pub struct Started {
+    program: &'static Program,
+    child: Child,
+    /// What it prints. A file and not a pipe: that would take a thread to read it, and a process
+    /// with threads pays more for each of its system calls.
+    said: NamedTempFile,
+}
+
+impl Started {
+    /// Starts it; `Err` says why that cannot be.
+    pub fn new(program: &'static Program) -> Result<Self, String> {
+        let own = std::process::id().to_string();
+        let file = match program.command[0] {
+            "filltop" => filltop(),
+            "floor" => env::var_os("FILLTOP_FLOOR").unwrap_or_else(|| "floor".into()).into(),
+            other => other.into(),
+        };
+        let arguments = program.command[1..].iter().map(|a| if *a == "SELF" { &own } else { *a });
+        let said = NamedTempFile::new().map_err(|error| error.to_string())?;
+        let output = || {
+            let file = OpenOptions::new().append(true).open(said.path());
+            file.map(Stdio::from).map_err(|error| error.to_string())
+        };
+        let child = Command::new(&file)
+            .args(arguments)
+            // Its own limit of 4,096 keys would make it stop counting the loop over 10,000 files.
+            .env("BPFTRACE_MAP_KEYS_MAX", "65536")
+            .stdin(Stdio::null())
+            .stdout(if program.shows_in().is_some() { Stdio::null() } else { output()? })
+            .stderr(output()?)
+            .spawn()
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(Self { program, child, said })
+    }
+
+    /// Waits until it says that it is there.
+    pub fn wait_for_word(&mut self) -> Result<(), String> {
+        let Ready::Says(word) = self.program.ready else { return Ok(()) };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.output().contains(word) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.why_it_ended(status));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err(format!("it does not say {word:?} within {} s", PATIENCE.as_secs()))
+    }
+
+    /// Waits until the loop that `measure` runs is slower by half than `alone`, three times in a
+    /// row.
+    pub fn wait_until_felt(
+        &mut self,
+        alone: f64,
+        mut measure: impl FnMut() -> anyhow::Result<f64>,
+    ) -> Result<(), String> {
+        let mut felt = 0;
+        for _ in 0..LOOKS {
+            let now = measure().map_err(|error| format!("{error:#}"))?;
+            felt = if now > alone * 1.5 { felt + 1 } else { 0 };
+            if felt == 3 {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.why_it_ended(status));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err("it is not felt".to_owned())
+    }
+
+    /// All that it has printed. Both of its outputs append.
+    fn output(&self) -> String {
+        let bytes = fs::read(self.said.path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn why_it_ended(&self, status: ExitStatus) -> String {
+        let output = self.output();
+        match output.lines().rev().find(|line| !line.trim().is_empty()) {
+            Some(last) => format!("ended ({status}): {}", last.trim()),
+            None => format!("ended ({status})"),
+        }
+    }
+
+    /// Interrupts it and waits for its end.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::INT)
+            .with_context(|| format!("{} has ended", self.program.name))?;
+        while self.child.try_wait()?.is_none() && begun.elapsed() < FAREWELL {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,56 @@
+//! Attaches one empty program of the kernel side and keeps it there until it is killed: the floor
+//! that `cargo xtask bench` holds filltop's own programs against.
+//!
+//! `floor fexit|kprobe|kretprobe FUNCTION` or `floor raw-tp TRACEPOINT`; says `ready` when it is
+//! attached.
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{FExit, KProbe, RawTracePoint},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [how, target] = &arguments[..] else {
+        bail!("usage: floor fexit|kprobe|kretprobe FUNCTION, or floor raw-tp TRACEPOINT");
+    };
+    let btf = Btf::from_sys_fs()?;
+    let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT)?;
+    attach(&mut ebpf, &btf, how, target).with_context(|| format!("an empty {how} on {target}"))?;
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &Btf, how: &str, target: &str) -> anyhow::Result<()> {
+    let name = match how {
+        "fexit" => "empty_fexit",
+        "kprobe" => "empty_kprobe",
+        "kretprobe" => "empty_kretprobe",
+        "raw-tp" => "empty_raw_tp",
+        other => bail!("no kind of hook {other:?}"),
+    };
+    let program = ebpf.program_mut(name).context("the kernel side has no such program")?;
+    match how {
+        "fexit" => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        "raw-tp" => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(target)?;
+        }
+        _ => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+    }
+    Ok(())
+}
