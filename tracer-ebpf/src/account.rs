@@ -50,6 +50,26 @@ pub struct Write {
     pub end: u64,
 }
 
+/// Counts a write to a file that is known, that took no space, and that nothing more is to be said
+/// about: almost all of them. `tag` is [`space::tag`]'s. False if it is none of these: nothing is
+/// counted then.
+#[inline(always)]
+pub fn account_again(proc: &ProcKey, file: &FileKey, tag: u32, written: u64) -> bool {
+    let Some(slot) = SLOTS.get_ptr_mut(index_of(proc, file)) else { return false };
+    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+    let slot = unsafe { &mut *slot };
+    let same = slot.ino == file.ino
+        && slot.start_ns == proc.start_ns
+        && slot.tgid == proc.tgid
+        && slot.dev == file.dev
+        && slot.generation == file.generation
+        && slot.gauge_tag == tag;
+    if same {
+        atomic_add(&raw mut slot.written, written);
+    }
+    same
+}
+
 /// Counts the result of one write, and the space that it took. What is still under way
 /// (EIOCBQUEUED) or was only interrupted is neither success nor error.
 #[inline(always)]
@@ -62,8 +82,9 @@ pub fn account_write(write: &Write) {
         return;
     }
     let written = write.result as u64;
+    // Read before the gauge: what changes in between is found at the next write.
+    let tag = space::tag::<Probed>(write.kind, write.who.inode);
     let gauge = space::gauge(write.kind, write.who.inode);
-    let tag = space::tag(gauge.unwrap_or(0));
     let (index, slot) = slot_of(&write.who);
     let Some(slot) = slot else { return };
     let tenant = is_tenant(slot, &write.who);
@@ -99,13 +120,19 @@ fn presumed(write: &Write, gauge: u64) -> u64 {
     gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
-/// The cell of a (process, file) on this CPU.
+/// Where the cell of a (process, file) on this CPU is.
 #[inline(always)]
-fn slot_of(who: &Who) -> (u32, Option<&'static mut Slot>) {
+fn index_of(proc: &ProcKey, file: &FileKey) -> u32 {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let mask = config!(slot_mask);
-    let index = cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(who) & mask);
+    cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(proc, file) & mask)
+}
+
+/// The cell of a (process, file) on this CPU.
+#[inline(always)]
+fn slot_of(who: &Who) -> (u32, Option<&'static mut Slot>) {
+    let index = index_of(&who.proc, &who.file);
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     (index, SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot }))
 }
@@ -278,7 +305,7 @@ pub fn atomic_add(cell: *mut u64, n: u64) {
 /// Spreads keys over slots. Consecutive inode numbers, the usual case, get consecutive slots: no
 /// collisions among the files of one writer until it has more files than there are slots.
 #[inline(always)]
-fn hash(who: &Who) -> u32 {
-    let salt = who.proc.tgid.wrapping_mul(0x9E37_79B1) ^ who.file.dev.wrapping_mul(0x85EB_CA6B);
-    (who.file.ino as u32).wrapping_add(salt >> 8)
+fn hash(proc: &ProcKey, file: &FileKey) -> u32 {
+    let salt = proc.tgid.wrapping_mul(0x9E37_79B1) ^ file.dev.wrapping_mul(0x85EB_CA6B);
+    (file.ino as u32).wrapping_add(salt >> 8)
 }

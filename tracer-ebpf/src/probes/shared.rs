@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
-    account::{Who, Write, ZERO, account, account_error, account_write},
+    account::{Who, Write, ZERO, account, account_again, account_error, account_write},
     kernel_read::{
         Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
     },
@@ -17,11 +17,27 @@ pub const TMPFS_MAGIC: u32 = 0x0102_1994;
 /// `s_magic` of overlayfs.
 pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
+/// `ki_flags` of direct I/O.
+const IOCB_DIRECT: u32 = 1 << 17;
+
 /// A filesystem's write_iter returned.
 #[inline(always)]
 pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
+    if result > 0 && R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT == 0 {
+        let inode = R::follow(file, offset!(file_inode));
+        let tag = space::tag::<R>(kind, inode);
+        if account_again(&current_proc(), &file_key::<R>(inode), tag, result as u64) {
+            return;
+        }
+    }
+    write_iter_in_full::<R>(iocb, file, kind, result);
+}
+
+/// What a write needs that is the first to its file, takes space, fails or is direct. Apart, so that
+/// the others keep nothing of it in registers.
+#[inline(never)]
+fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
     const EIOCBQUEUED: i64 = -529;
-    const IOCB_DIRECT: u32 = 1 << 17;
     let inode = R::follow(file, offset!(file_inode));
     let mut result = result;
     let mut end = 0;
