@@ -2,6 +2,7 @@
 //!
 //! Values go in, values come out: everything here can be replayed, and is tested that way.
 
+pub mod alert;
 pub mod forecast;
 pub mod sanitize;
 pub mod snapshot;

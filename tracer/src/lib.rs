@@ -2,9 +2,11 @@
 //! pipeline → snapshot → outputs and screen.
 
 pub mod attribute;
+mod check_cmd;
 pub mod cli;
 pub mod clock;
 pub mod collect;
+pub mod config;
 pub mod doctor;
 #[cfg(test)]
 mod fixtures;
@@ -22,6 +24,8 @@ pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
 pub mod service;
+pub mod sinks;
 pub mod snapshot;
 pub mod top_cmd;
 pub mod tui;
+pub mod watch;

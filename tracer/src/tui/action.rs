@@ -3,7 +3,7 @@
 //! Pure: it says what would be done. The guard that decides, and the hands, are elsewhere.
 
 use jiff::Timestamp;
-use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::sanitize::{Charset, display_for, shell_word};
 use tracer_model::snapshot::{Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
@@ -243,15 +243,6 @@ pub struct ActionRequest {
     pub target: Target,
     /// What.
     pub how: How,
-}
-
-/// `word` as one argument for a POSIX shell.
-fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
