@@ -283,7 +283,7 @@ mod tests {
             timeout: Duration::from_secs(5),
         };
         Mail::new(&target).deliver(&event()).unwrap();
-        let text = std::fs::read_to_string(file).unwrap();
+        let text = fs::read_to_string(file).unwrap();
         assert!(text.starts_with("From: filltop@db1\nTo: ops@example.org\n"), "{text}");
     }
 }
