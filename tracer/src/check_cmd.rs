@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
+use anyhow::bail;
 use jiff::tz::TimeZone;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::{
@@ -16,6 +17,7 @@ use crate::{
     cli::{StopSignals, TraceArgs, duration, mount_of, narrow},
     config::Config,
     pipeline::{POLL_INTERVAL, Pipeline},
+    service::attach::{self, AttachArgs},
     watch::{Sizes, leave_out, moment},
 };
 
@@ -28,7 +30,8 @@ Examples:
   sudo filltop check --config filltop.toml
 
 Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage). Times that rules wait for
-(`for`) are not waited for: who calls it checks again.")]
+(`for`) are not waited for: who calls it checks again. Where `filltop watch` runs, it answers at once
+from the last --for of what that knows.")]
 pub struct CheckArgs {
     /// Rules (TOML), as for `filltop watch`; sinks are left alone
     #[arg(long, value_name = "FILE")]
@@ -39,6 +42,8 @@ pub struct CheckArgs {
     /// Only the volume that holds this path
     #[arg(long, value_name = "PATH")]
     volume: Vec<PathBuf>,
+    #[command(flatten)]
+    attach: AttachArgs,
     #[command(flatten)]
     pub(crate) trace: TraceArgs,
 }
@@ -77,6 +82,34 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
     let mut engine = Engine::new(rules);
     let mut sizes = Sizes::start(config.directories())?;
     let zone = TimeZone::system();
+    let mut last = Vec::new();
+    let mut look_at = |seen: &mut Snapshot| {
+        leave_out(seen, &config.ignore);
+        if !only.is_empty() {
+            narrow(seen, &only);
+        }
+        let known = sizes.see(seen);
+        last.extend(engine.see(&moment(&zone), seen, &known));
+    };
+    let mut newest = None;
+    let seconds = args.length.as_secs_f64();
+    let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
+        look_at(&mut snapshot);
+        newest = Some(Arc::from(snapshot));
+    });
+    let snapshot = match (attached, newest) {
+        (Ok(()), Some(snapshot)) => snapshot,
+        (Ok(()), None) => bail!("the service knows nothing yet"),
+        (Err(alone), _) => alone.or_else_async(trace(args, look_at)).await?,
+    };
+    Ok(answer(&engine, &last, &snapshot))
+}
+
+/// Measures here, with some looks on the way; the last Snapshot.
+async fn trace(
+    args: &CheckArgs,
+    mut look_at: impl FnMut(&mut Snapshot),
+) -> anyhow::Result<Arc<Snapshot>> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = Instant::now() + args.length;
@@ -86,9 +119,8 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
     let mut look = interval(every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.reset();
-    let mut last = Vec::new();
     let mut ended = false;
-    let snapshot = loop {
+    loop {
         tokio::select! {
             () = sleep_until(end) => ended = true,
             () = stop.received() => ended = true,
@@ -99,18 +131,11 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
             _ = look.tick() => {}
         }
         let mut snapshot = pipeline.snapshot(ended)?;
-        let seen = Arc::make_mut(&mut snapshot);
-        leave_out(seen, &config.ignore);
-        if !only.is_empty() {
-            narrow(seen, &only);
-        }
-        let known = sizes.see(seen);
-        last.extend(engine.see(&moment(&zone), seen, &known));
+        look_at(Arc::make_mut(&mut snapshot));
         if ended {
-            break snapshot;
+            return Ok(snapshot);
         }
-    };
-    Ok(answer(&engine, &last, &snapshot))
+    }
 }
 
 /// State, and the line with its perfdata.

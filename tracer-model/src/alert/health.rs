@@ -83,7 +83,12 @@ impl Health {
         };
         let lost = snapshot.backend.lost_events.saturating_sub(self.lost_events);
         if lost > 0 && due("lost-events", &mut self.said) {
-            let words = format!("{lost} events were lost: some names or processes may be missing");
+            let most = snapshot.backend.lost.iter().max_by_key(|loss| loss.events);
+            let why =
+                most.map_or_else(String::new, |loss| format!(" ({})", words::safe(&loss.cause)));
+            let words = format!(
+                "{lost} events were lost{why}: some names, processes or bytes may be missing"
+            );
             events.push(health("lost-events", words));
             self.lost_events = snapshot.backend.lost_events;
         }

@@ -203,14 +203,17 @@ impl Told<'_> {
             }
             _ => String::new(),
         };
-        let does = if self.volume.is_some_and(|volume| volume.full) { "grew" } else { "grows" };
-        let grows = |rate: f64| format!("{does} by {}{}", IEC.rate(rate), place());
+        let is_full = self.volume.is_some_and(|volume| volume.full);
+        let grows = |rate: f64, is_past: bool| {
+            let does = if is_full || is_past { "grew" } else { "grows" };
+            format!("{does} by {}{}", IEC.rate(rate), place())
+        };
         if let Some(group) = self.as_group() {
             return Some(format!(
                 "{} ({} processes) {}",
                 safe(&group.group.name),
                 group.processes,
-                grows(group.growth_bytes_per_s)
+                grows(group.growth_bytes_per_s, false)
             ));
         }
         let first = self.culprits.first()?;
@@ -221,7 +224,7 @@ impl Told<'_> {
             "{} (pid {}{group}{ended}) {}",
             safe(&first.comm),
             first.pid,
-            grows(first.growth_bytes_per_s)
+            grows(first.growth_bytes_per_s, !first.alive)
         );
         match self.culprits.len() {
             0 | 1 => {}

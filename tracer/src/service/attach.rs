@@ -113,6 +113,26 @@ pub(crate) fn recent(
     Ok(snapshot)
 }
 
+/// Each of the last `seconds` of what the service knows, oldest first; at least one.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn each(
+    args: &AttachArgs,
+    trace: &TraceArgs,
+    command: &str,
+    seconds: f64,
+    mut see: impl FnMut(Box<Snapshot>),
+) -> Result<(), Alone> {
+    args.try_with(Some(trace), |path| {
+        let mut client = Client::connect(path, command, seconds, false)?;
+        while let Some(snapshot) = client.receive()? {
+            see(snapshot);
+        }
+        Ok(())
+    })
+}
+
 /// The newest that the service knows.
 ///
 /// # Errors

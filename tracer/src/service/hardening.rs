@@ -11,6 +11,16 @@ use rustix::{
 /// Others are killed long before: -1000 is never, which a program that grows must not be.
 const OOM_SCORE_ADJ: &str = "-900";
 
+/// As far as we may: each is worth having alone.
+pub fn harden() {
+    if let Err(error) = lock_memory() {
+        tracing::info!("memory is not locked: {error}");
+    }
+    if let Err(error) = spare_from_oom() {
+        tracing::info!("the OOM killer was not told to take others first: {error}");
+    }
+}
+
 /// Keeps what is in memory there: a machine that swaps is slow to say why. Pages are locked when they
 /// are used, so that address space alone costs nothing.
 ///

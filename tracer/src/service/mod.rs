@@ -6,7 +6,6 @@
 
 pub(crate) mod attach;
 pub mod client;
-pub(crate) mod daemon;
 pub mod hardening;
 pub mod notify;
 pub mod peer;
@@ -31,7 +30,11 @@ use anyhow::{Context as _, ensure};
 use tokio::sync::{mpsc, oneshot};
 use tracer_model::snapshot::Snapshot;
 
-use self::{server::Shared, socket::Socket, store::Store};
+use self::{
+    server::Shared,
+    socket::{Socket, Taken},
+    store::Store,
+};
 use crate::{
     clock,
     outputs::openmetrics::{self, Endpoint, Guard, Metrics, Own, Totals},
@@ -90,6 +93,11 @@ impl Bound {
             // What this program is for must not keep it from starting.
             Some(Err(error)) if lacks_space(&error) => {
                 tracing::warn!("{error:#}: other commands will measure by themselves");
+                None
+            }
+            // Somebody looks at what it would say, beside the service.
+            Some(Err(error)) if error.is::<Taken>() => {
+                tracing::warn!("{error:#}: this one serves no socket");
                 None
             }
             socket => socket.transpose()?,

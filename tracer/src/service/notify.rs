@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
+use tracer_model::{sanitize, snapshot::Snapshot};
+
+use crate::outputs::words::eta_cell;
 
 /// The line to a service manager (sd_notify(3)).
 pub struct Notify {
@@ -50,6 +53,15 @@ impl Default for Notify {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The volume in most danger, for `systemctl status`.
+#[must_use]
+pub fn line(snapshot: &Snapshot) -> String {
+    let Some(volume) = snapshot.volumes.first() else { return "no volume".to_owned() };
+    let volumes = snapshot.volumes.len();
+    let mount = sanitize::display(&volume.mount_point);
+    format!("{volumes} volumes; {mount}: {}", eta_cell(volume))
 }
 
 fn tell(what: &[NotifyState<'_>]) {

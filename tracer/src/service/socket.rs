@@ -15,6 +15,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+/// Another service has the socket.
+#[derive(Debug, thiserror::Error)]
+#[error("another `filltop watch` serves at {}", .0.display())]
+pub struct Taken(PathBuf);
+
 /// A listening socket; its file goes with it.
 pub struct Socket {
     path: PathBuf,
@@ -38,7 +43,7 @@ impl Socket {
             DirBuilder::new().mode(0o750).create(folder).with_context(named)?;
             give_to(folder, group);
         }
-        let lock = lock(path).with_context(named)?;
+        let lock = lock(path)?;
         // Whoever has the lock is the only service here, so that a socket that is there is left over.
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.file_type().is_socket() => {
@@ -90,6 +95,8 @@ fn give_to(path: &Path, group: Option<u32>) -> bool {
     })
 }
 
+/// # Errors
+/// [`Taken`], or what the kernel says.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -99,9 +106,10 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(PathBuf::from(name))?;
+        .open(PathBuf::from(name))
+        .with_context(|| format!("cannot listen at {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another `filltop watch` serves there already");
+        bail!(Taken(path.to_owned()));
     }
     Ok(file)
 }
@@ -124,7 +132,7 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o750));
         UnixStream::connect(&path).unwrap();
         let error = Socket::listen(&path, None).err().unwrap();
-        assert!(format!("{error:#}").contains("another `filltop watch`"), "{error:#}");
+        assert!(error.is::<Taken>(), "{error:#}");
         drop(socket);
         assert!(!path.exists());
         // As kill -9 leaves it.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail};
 use jiff::tz::TimeZone;
 use rustix::termios::tcgetattr;
 use tokio::{
@@ -24,7 +24,10 @@ use crate::{
     clock,
     config::Config,
     pipeline::{POLL_INTERVAL, Pipeline},
-    service::{Bound, Service, daemon, notify::Notify},
+    service::{
+        Bound, Service, hardening,
+        notify::{self, Notify},
+    },
     sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State},
 };
 
@@ -41,6 +44,8 @@ struct Watch<'w> {
     sinks: Sinks,
     privileged: bool,
     hub: Hub,
+    service: Service,
+    notify: Notify,
     guard: &'w mut dyn Guard,
     zone: TimeZone,
     host: String,
@@ -49,9 +54,6 @@ struct Watch<'w> {
     config_is_wrong: bool,
     /// Sinks that were reported, so that their recovery is, too.
     failing: BTreeSet<String>,
-    service: Service,
-    /// The line to systemd.
-    notify: Notify,
 }
 
 /// Watches until it is stopped.
@@ -73,32 +75,34 @@ pub(super) async fn run(
     let spawner = Spawner::start(privileged).context("cannot start the threads of the sinks")?;
     let (hub, mut wishes) = Hub::new();
     let bound = Bound::new(&args.serve)?;
-    daemon::harden();
+    hardening::harden();
     let mut pipeline = Some(Pipeline::start(&args.trace.options())?);
+    let interval_now = args.interval.unwrap_or(config.interval);
+    let service = bound.start(interval_now)?;
     let mut watch = Watch {
         engine: Engine::new(config.rules.clone()),
         sizes: Sizes::start(config.directories()).context("cannot start a thread")?,
         sinks: Sinks::start(&sinks_of(args, &config), spawner, reports),
         privileged,
         hub,
+        service,
+        notify: Notify::new(),
         guard,
         zone: TimeZone::system(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),
-        service: bound.start(args.interval.unwrap_or(config.interval))?,
-        notify: Notify::new(),
         args,
         config,
     };
-    watch.notify.ready();
     let mut poll = interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut look = interval(watch.interval());
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     look.reset();
     let mut again_at = Instant::now();
+    watch.notify.ready();
     loop {
         tokio::select! {
             () = stop.received() => break,
@@ -141,6 +145,9 @@ pub(super) async fn run(
                     again_at = Instant::now() + TRY_AGAIN;
                 }
                 watch.sinks.check();
+                if !watch.service.is_serving() {
+                    bail!("the serving thread has ended: start `filltop watch` again");
+                }
             }
         }
     }
@@ -160,17 +167,16 @@ impl Watch<'_> {
     /// One look: Snapshot → rules → guard → everybody.
     fn look(&mut self, pipeline: &mut Pipeline) -> anyhow::Result<()> {
         let mut snapshot = pipeline.snapshot(false)?;
+        self.service.publish(&snapshot);
+        if self.notify.alive(clock::instant()) {
+            self.notify.status(&notify::line(&snapshot));
+        }
         if !self.config.ignore.is_empty() {
             leave_out(Arc::make_mut(&mut snapshot), &self.config.ignore);
         }
         let sizes = self.sizes.see(&snapshot);
         let mut events = self.engine.see(&moment(&self.zone), &snapshot, &sizes);
         events.extend(self.guard.see(&snapshot, &events));
-        self.service.publish(&snapshot);
-        ensure!(self.service.is_serving(), "the serving thread has ended");
-        if self.notify.alive(clock::instant()) {
-            self.notify.status(&daemon::status(&snapshot));
-        }
         self.hub.snapshots.send_replace(Some(snapshot));
         for event in events {
             self.tell(event, None);
