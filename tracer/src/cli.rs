@@ -20,6 +20,7 @@ use tracer_model::{
 
 use crate::{
     actions::{hands, keeper},
+    check_cmd::{self, CheckArgs},
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
     outputs::{json, terminal, text},
@@ -28,6 +29,7 @@ use crate::{
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
     stop_cmd::{self, ResumeArgs, StopArgs},
     top_cmd::{TopArgs, top},
+    watch::{WatchArgs, watch},
 };
 
 /// top for what is filling your disk
@@ -39,6 +41,7 @@ Examples:
   sudo filltop /var                     only the volume that holds /var
   sudo filltop snapshot --for 10s       measure for ten seconds and print
   sudo filltop snapshot --json | jq .   the same for programs
+  sudo filltop watch                    warn before a volume is full, and say who
   sudo filltop held                     deleted files that still take space
   sudo filltop doctor                   can it run here, and what will it miss?")]
 struct Cli {
@@ -54,6 +57,10 @@ enum Command {
     Top(TopArgs),
     /// Measure for a while, print once, exit
     Snapshot(SnapshotArgs),
+    /// Headless alert mode: one line per event, until stopped
+    Watch(WatchArgs),
+    /// Measure once and exit as a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(CheckArgs),
     /// Deleted-but-open files now, largest first
     Held(HeldArgs),
     /// When will it be full? Replay a volume's recorded history
@@ -151,13 +158,18 @@ struct DoctorArgs {
 /// Runs the program. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
         Command::Stop(_) | Command::Resume(_) | Command::Keep | Command::Hands => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
+        Command::Watch(args) => args.trace.verbose,
+        Command::Check(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
     let result = match command {
@@ -165,6 +177,8 @@ pub fn main() -> ExitCode {
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Replay(args) => replay(&args).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(args) => block_on(snapshot(args)),
+        Command::Watch(args) => block_on(watch(args)),
+        Command::Check(args) => block_on(check_cmd::check(args)),
         Command::Held(args) => print_held(&args),
         Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(&args),
@@ -181,6 +195,17 @@ pub fn main() -> ExitCode {
             eprintln!("filltop: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Wrong usage is 2; of `check`, where 2 would be CRITICAL, it is UNKNOWN.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_check = std::env::args_os().nth(1).is_some_and(|first| first == "check");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_check => ExitCode::from(check_cmd::UNKNOWN),
+        _ => ExitCode::from(2),
     }
 }
 

@@ -3,9 +3,11 @@
 
 pub mod actions;
 pub mod attribute;
+mod check_cmd;
 pub mod cli;
 pub mod clock;
 pub mod collect;
+pub mod config;
 pub mod doctor;
 #[cfg(test)]
 mod fixtures;
@@ -21,7 +23,9 @@ pub mod probes;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
+pub mod sinks;
 pub mod snapshot;
 pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;
+pub mod watch;

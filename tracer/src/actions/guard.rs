@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tracer_model::{
     action::{How, Intent},
     guard::{Decision, Did, GuardConfig, Policy},
+    sanitize::shell_word,
     snapshot::Snapshot,
 };
 
@@ -121,8 +122,7 @@ impl Guard {
             if came != Came::Over {
                 self.policy.done(decision.id, &did);
             }
-            let step = decision.step.map_or("", How::name);
-            let summary = format!("{step} {}: {words}", decision.group.name);
+            let summary = format!("{}: {words}", decision.group.name);
             said.push(Said { decision, summary, command: None, did: Some(did) });
         }
         said
@@ -154,14 +154,4 @@ fn command(decision: &Decision, step: How) -> String {
         _ => group.name.clone(),
     };
     format!("filltop stop {} --how {}", shell_word(&target), step.name())
-}
-
-/// `word` as one argument for a POSIX shell.
-#[must_use]
-pub fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

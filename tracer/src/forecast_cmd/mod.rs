@@ -1,6 +1,6 @@
 //! `filltop forecast`: a recorded history through the forecaster, each row seeing only the past.
 
-mod csv;
+pub(crate) mod csv;
 mod plot;
 mod story;
 

@@ -4,12 +4,11 @@
 //! `crate::actions`.
 
 use jiff::Timestamp;
-use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::sanitize::{Charset, display_for, shell_word};
 use tracer_model::snapshot::{Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
 use super::rows::{GroupSum, Item, Rows};
-use crate::actions::guard::shell_word;
 
 /// How to stop, in the words of `filltop stop --how`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
