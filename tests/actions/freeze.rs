@@ -14,8 +14,12 @@ use serde_json::Value;
 use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
 
 const SOON: Duration = Duration::from_secs(5);
-/// The promise.
-const WITHIN: Duration = Duration::from_secs(1);
+/// From the command to the last byte. Emulated processors, which is what virtual machines with disks
+/// of their own have, need longer to start two programs; halting itself takes no longer there.
+fn within() -> Duration {
+    let emulated = std::env::var_os("FILLTOP_TEST_DISKS").is_some();
+    Duration::from_secs(if emulated { 5 } else { 1 })
+}
 
 /// The server runs 400 workers of 50 ms, eight at a time. `place` puts it into a cgroup; `target`
 /// names what is to be frozen.
@@ -40,7 +44,9 @@ fn forking_writer(
     let done = bench.stop(&target, &[])?;
     let took = start.elapsed();
     stands_still(volume.path())?;
-    ensure!(took < WITHIN, "frozen after {took:?}");
+    ensure!(took < within(), "frozen after {took:?}");
+    let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
+    ensure!(halted < 1_000.0, "halted after {halted} ms");
     let plan = bench.command(&["stop", &target, "--json"]).output()?;
     let plan: Value = serde_json::from_slice(&plan.stdout)?;
     let said = plan["by"].as_str().context("by")?;
@@ -48,7 +54,7 @@ fn forking_writer(
     ensure!(plan["refused"][0].as_str().is_some_and(|reason| reason.contains("already")), "{plan}");
     println!("frozen after {:.0} ms by {said}: {}", took.as_secs_f64() * 1e3, done["halted"]);
     bench.resume(done["id"].as_str().context("id")?)?;
-    goes_on(volume.path(), WITHIN)?;
+    goes_on(volume.path(), SOON)?;
     let output = server.wait_with_output()?;
     ensure!(output.status.success(), "it was harmed: {:?}", output.status);
     let truth: Truth = serde_json::from_slice(&output.stdout)?;

@@ -205,7 +205,7 @@ impl Plan {
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
         for reason in &common {
-            if !refused.contains(reason) && !(wish.how == How::Unit && reason == ENDED) {
+            if !(refused.contains(reason) || wish.how == How::Unit && reason == ENDED) {
                 refused.push(reason.clone());
             }
         }

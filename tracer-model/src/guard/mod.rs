@@ -5,18 +5,20 @@
 //! them out reports back by [`Policy::done`]. `docs/actions.md` tells the rules to people.
 
 pub mod config;
+mod decision;
 mod shares;
+mod spare;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-
-pub use self::config::{GuardConfig, Seconds};
 use self::shares::{Candidate, Shares};
+pub use self::{
+    config::{GuardConfig, Seconds},
+    decision::{Decision, Did, Spared},
+};
 use crate::{
-    action::{How, protect},
+    action::How,
     snapshot::{Group, Snapshot, Volume},
 };
 
@@ -24,57 +26,6 @@ use crate::{
 const VICTIM_S: f64 = 600.0;
 /// The hour of `max_per_hour`.
 const HOUR_S: f64 = 3600.0;
-
-/// Somebody who was not chosen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spared {
-    /// Kind and name of the group.
-    pub group: String,
-    /// Why not.
-    pub reason: String,
-}
-
-/// What is to be done, or would be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// Its number, for [`Policy::done`].
-    pub id: u64,
-    /// Mount point.
-    pub volume: String,
-    /// Who fills it.
-    pub group: Group,
-    /// The step; `None` where nothing may be done: `explanation` says why.
-    pub step: Option<How>,
-    /// Is it only said?
-    pub dry_run: bool,
-    /// Of a throttle, bytes per second.
-    pub rate: Option<u64>,
-    /// When a freeze or throttle ends by itself, seconds.
-    pub for_s: f64,
-    /// Processes of the group that are known to run, with their starts where known.
-    pub members: Vec<(u32, Option<Timestamp>)>,
-    /// Its share of the volume's growth, 0..1.
-    pub share: f64,
-    /// Its growth, bytes per second.
-    pub growth_bytes_per_s: f64,
-    /// Others on this volume, and why they are not chosen.
-    pub spared: Vec<Spared>,
-    /// All of it in words: chosen because …; not X because ….
-    pub explanation: String,
-}
-
-/// How a decision ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Did {
-    /// It was done.
-    Done,
-    /// It was done, and nothing of it is left.
-    Ended,
-    /// The last look at its processes forbade it, or nothing of it was left.
-    Refused(String),
-    /// The kernel would not.
-    Failed(String),
-}
 
 /// A culprit that the ladder has begun with.
 #[derive(Debug, Clone)]
@@ -314,28 +265,6 @@ impl Policy {
         self.config.prefer.iter().any(|pattern| pattern.matches(&group.name))
     }
 
-    /// Why the culprit must not be touched.
-    fn forbidden(
-        &self,
-        now_s: f64,
-        snapshot: &Snapshot,
-        volume: &Volume,
-        guarded: &Guarded,
-        culprit: &Candidate,
-    ) -> Option<String> {
-        let group = &culprit.group;
-        let victim = guarded.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
-        protected(snapshot, group, &self.config)
-            .or_else(|| {
-                victim.then(|| "it is a victim, others filled the volume before".to_owned())
-            })
-            .or_else(|| {
-                (group.kind == "unit" && group.name.ends_with(".slice"))
-                    .then(|| "a slice is many services".to_owned())
-            })
-            .or_else(|| volume.mount_point.is_empty().then(|| "the volume has no name".to_owned()))
-    }
-
     /// Why nothing may be done now.
     fn limit(&self, now_s: f64) -> Option<String> {
         if self.actions.len() >= self.config.max_per_hour as usize {
@@ -425,42 +354,12 @@ impl Policy {
             dry_run: self.config.dry_run,
             rate: (step == Some(How::Throttle)).then_some(self.config.throttle_bytes_per_s),
             for_s: self.config.hold.0,
-            members: members(snapshot, &culprit.group),
+            members: spare::members(snapshot, &culprit.group),
             share: culprit.share,
             growth_bytes_per_s: culprit.growth_bytes_per_s,
             explanation: words::explanation(step, culprit, because, &spared, &self.config),
             spared,
         }
-    }
-
-    /// Everybody else who grew on the volume or lives there, and why they are not chosen.
-    fn spared(
-        &self,
-        now_s: f64,
-        snapshot: &Snapshot,
-        volume: &Volume,
-        guarded: &Guarded,
-        culprit: &Candidate,
-    ) -> Vec<Spared> {
-        let mut spared = BTreeMap::new();
-        for candidate in guarded.shares.candidates() {
-            if candidate.key() == culprit.key() {
-                continue;
-            }
-            let reason = self
-                .forbidden(now_s, snapshot, volume, guarded, &candidate)
-                .unwrap_or_else(|| format!("only {:.0} % of the growth", candidate.share * 100.0));
-            spared.insert(words::group(&candidate.group), reason);
-        }
-        for resident in snapshot.residents.iter().filter(|row| row.volume == volume.mount_point) {
-            let name = words::group(&resident.group);
-            if name != words::group(&culprit.group)
-                && let Some(reason) = protected(snapshot, &resident.group, &self.config)
-            {
-                spared.entry(name).or_insert(reason);
-            }
-        }
-        spared.into_iter().map(|(group, reason)| Spared { group, reason }).collect()
     }
 }
 
@@ -495,48 +394,6 @@ impl Guarded {
             }
         }
     }
-}
-
-/// Why a group must not be touched by the guard, as far as a Snapshot tells.
-fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
-    if let Some(rule) = protect::unit_rule(&group.kind, &group.name) {
-        return Some(format!("protected ({rule})"));
-    }
-    if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&group.name)) {
-        return Some(format!("avoid = {:?}", pattern.text()));
-    }
-    let same = |other: &Group| shares::key(other) == shares::key(group);
-    let writers = snapshot.writers.iter().filter(|row| row.group.as_ref().is_some_and(same));
-    for writer in writers {
-        if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&writer.comm)) {
-            return Some(format!("avoid = {:?}", pattern.text()));
-        }
-        let names = [protect::PROTECTED_NAMES, protect::DATABASES];
-        if let Some(rule) = names.iter().find_map(|rules| protect::listed(rules, &writer.comm)) {
-            return Some(format!("protected ({rule})"));
-        }
-    }
-    let residents = snapshot.residents.iter().filter(|row| same(&row.group));
-    let database = residents.flat_map(|row| &row.databases).next()?;
-    Some(format!("protected (it is a database: {database})"))
-}
-
-/// Processes of a group that run, and the one that starts them.
-fn members(snapshot: &Snapshot, group: &Group) -> Vec<(u32, Option<Timestamp>)> {
-    let key = shares::key(group);
-    let same = |other: &Group| shares::key(other) == key;
-    let mut found: BTreeMap<u32, Option<Timestamp>> = BTreeMap::new();
-    for row in snapshot.groups.iter().filter(|row| same(&row.group)) {
-        if let Some(spawner) = &row.spawner {
-            found.insert(spawner.pid, None);
-        }
-    }
-    for writer in snapshot.writers.iter().filter(|writer| writer.alive) {
-        if writer.group.as_ref().is_some_and(same) {
-            found.insert(writer.pid, Some(writer.start_time));
-        }
-    }
-    found.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The guard takes the right one, in steps, never the protected, never too often, and repeats itself.
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -323,7 +324,8 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
             snapshot.victims = victims
                 .into_iter()
                 .enumerate()
-                .filter_map(|(i, is)| is.then(|| victim(100 + i as u32)))
+                .filter(|(_, is)| *is)
+                .map(|(i, _)| victim(100 + i as u32))
                 .collect();
             snapshot
         },

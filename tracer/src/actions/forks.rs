@@ -183,6 +183,8 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let heard = forks.heard();
         if heard.is_empty() {
+            child.kill().unwrap();
+            child.wait().unwrap();
             return println!("SKIP a_fork_is_heard_of: not in the initial pid namespace");
         }
         let ours = heard.iter().find(|fork| fork.child == child.id()).unwrap();

@@ -206,7 +206,9 @@ impl Keeper {
         match keeper.start_second() {
             Ok(()) => Ok(keeper),
             Err(error) => {
-                keeper.file.take().map(RecordFile::remove);
+                if let Some(file) = keeper.file.take() {
+                    file.remove();
+                }
                 Err((keeper.socket, error.into()))
             }
         }
@@ -262,7 +264,7 @@ impl Keeper {
         let second = self.second.as_ref().map(|(_, fd)| fd.as_fd());
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(second.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        let socket = self.order.lifeline.then(|| fds.len());
+        let socket = self.order.lifeline.then_some(fds.len());
         if self.order.lifeline {
             fds.push(PollFd::new(&self.socket, PollFlags::IN));
         }
