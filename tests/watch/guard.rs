@@ -59,6 +59,67 @@ impl Drop for Killed {
     }
 }
 
+/// A PostgreSQL with a database for pgbench, as its own user.
+struct Postgres {
+    bin: PathBuf,
+    data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Postgres {
+    /// `None` where it is not installed.
+    fn new(volume: &Path, socket: &Path) -> anyhow::Result<Option<Self>> {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let Some(bin) = versions
+            .map(|entry| entry.path().join("bin"))
+            .find(|bin| bin.join("pgbench").exists() && Path::new("/usr/sbin/runuser").exists())
+        else {
+            return Ok(None);
+        };
+        let data = volume.join("postgres");
+        fs::create_dir(&data)?;
+        for dir in [&data, &socket.to_path_buf()] {
+            let owner = std::process::Command::new("chown").arg("postgres").arg(dir).status()?;
+            ensure!(owner.success(), "chown: {owner}");
+        }
+        let postgres = Self { bin, data, socket: socket.to_owned() };
+        let data = postgres.data.to_str().context("UTF-8")?;
+        postgres.run("initdb", &["-A", "trust", "-D", data])?;
+        let options = format!("-c listen_addresses= -k {}", postgres.socket.display());
+        postgres.run("pg_ctl", &["-D", data, "-w", "-l", "/dev/null", "-o", &options, "start"])?;
+        postgres.bench(&["-i", "-q"])?;
+        Ok(Some(postgres))
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = std::process::Command::new("/usr/sbin/runuser")
+            .args(["-u", "postgres", "--"])
+            .arg(self.bin.join(program))
+            .args(arguments)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            // A server that pg_ctl leaves would keep a pipe open.
+            .stdout(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
+            .stderr(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program}: {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn bench(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let socket = self.socket.to_str().context("UTF-8")?;
+        self.run("pgbench", &[&["-h", socket], arguments, &["postgres"]].concat())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let data = self.data.to_string_lossy().into_owned();
+        let _ = self.run("pg_ctl", &["-D", &data, "-m", "immediate", "stop"]);
+    }
+}
+
 fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Killed> {
     use std::os::unix::process::CommandExt as _;
     let child = std::process::Command::new(program)
@@ -196,5 +257,31 @@ fn the_ladder_ends_what_nobody_came_for() -> Result {
     ensure!(incident.server.0.wait()?.code().is_none(), "it was not killed");
     ensure!(incident.jail.processes().is_empty(), "{:?}", incident.jail.processes());
     ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
+    Ok(())
+}
+
+/// The same with a real PostgreSQL, whose clients notice nothing.
+#[test]
+fn postgresql_on_the_same_volume_goes_on() -> Result {
+    need_tracing!();
+    let incident = Incident::new("filltop-jail-pg", "dry_run = false\n")?;
+    let socket = tempfile::tempdir()?;
+    let Some(postgres) = Postgres::new(incident.volume.path(), socket.path())? else {
+        println!("SKIP postgresql_on_the_same_volume_goes_on: PostgreSQL is not installed");
+        return Ok(());
+    };
+    let transactions = std::thread::scope(|scope| {
+        let bench = scope.spawn(|| postgres.bench(&["-T", "25", "-c", "2"]));
+        let event = incident.action(|event| event.summary.contains("stand still"))?;
+        println!("{}", event.summary);
+        let before = incident.spooled()?;
+        let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
+        ensure!(incident.spooled()? == before, "the jail goes on");
+        Ok(said)
+    })?;
+    let failed = transactions.lines().find(|line| line.contains("failed")).context("no figures")?;
+    ensure!(failed.contains(": 0 "), "{transactions}");
+    let done = transactions.lines().find(|line| line.contains("actually processed"));
+    println!("PostgreSQL: {}", done.unwrap_or_default());
     Ok(())
 }
