@@ -132,12 +132,17 @@ fn killed_at_any_moment_somebody_answers() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
+    // How long one takes here.
+    let start = Instant::now();
+    Bench::new()?.stop(&writer.pid(), &[])?;
+    let whole = start.elapsed();
+    goes_on(volume.path(), SOON)?;
     let mut halted = 0;
-    for moment in 0..25u64 {
+    for moment in 0..25u32 {
         let bench = Bench::new()?;
         let mut stop = bench.command(&["stop", &writer.pid(), "--yes", "--json"]);
         let mut stop = stop.stdout(std::process::Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(moment * moment / 2));
+        std::thread::sleep(whole * moment / 20);
         stop.kill()?;
         stop.wait()?;
         std::thread::sleep(Duration::from_millis(300));

@@ -3,6 +3,7 @@
 mod ends;
 mod freeze;
 mod keeper;
+mod managers;
 mod races;
 mod throttle;
 

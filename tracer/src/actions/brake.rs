@@ -14,85 +14,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     cgroups::{self, Freezer, Hierarchies},
     handle::{Handle, Identity, is_gone},
+    last_step::Hands,
     members::{Scope, Table, Tracker},
 };
-use crate::clock;
+use crate::{attribute::groups::session, clock};
 
 /// How long halting may take before what still runs is reported.
 const PATIENCE: Duration = Duration::from_millis(900);
 /// Between two looks at who still runs.
 const LOOK: Duration = Duration::from_millis(1);
-
-/// The last step of every action: the system call that really does it, or the word that it would be.
-pub trait Hands {
-    /// Sends a signal to a process that was just verified.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()>;
-    /// Writes a word into a file of the kernel's.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    fn write(&mut self, file: &Path, word: &str) -> io::Result<()>;
-    /// Is nothing really done?
-    fn dry(&self) -> bool;
-}
-
-/// Really does it.
-#[derive(Debug, Default)]
-pub struct Real;
-
-impl Hands for Real {
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()> {
-        whom.signal(signal)
-    }
-
-    fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
-        fs::write(file, word)
-    }
-
-    fn dry(&self) -> bool {
-        false
-    }
-}
-
-/// Does all but the last system call, and remembers which that would have been.
-#[derive(Debug, Default)]
-pub struct Dry {
-    /// One line each.
-    pub would: Vec<String>,
-}
-
-impl Hands for Dry {
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()> {
-        if whom.stat().is_none() {
-            return Err(rustix::io::Errno::SRCH.into());
-        }
-        self.would.push(format!("send {} to {}", signal_name(signal), whom.identity.pid));
-        Ok(())
-    }
-
-    fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
-        fs::OpenOptions::new().write(true).open(file)?;
-        self.would.push(format!("write {word} to {}", file.display()));
-        Ok(())
-    }
-
-    fn dry(&self) -> bool {
-        true
-    }
-}
-
-fn signal_name(signal: Signal) -> &'static str {
-    match signal {
-        Signal::STOP => "SIGSTOP",
-        Signal::CONT => "SIGCONT",
-        Signal::TERM => "SIGTERM",
-        Signal::KILL => "SIGKILL",
-        _ => "a signal",
-    }
-}
 
 /// With what a target is halted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -352,7 +282,16 @@ impl Halter {
         before: &mut dyn FnMut(Identity) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
-        let Some(handle) = Handle::seen(identity, seen) else { return Ok(()) };
+        let Some(handle) = Handle::seen(identity, seen) else {
+            let there = session::stat(identity.pid)
+                .is_some_and(|now| !now.ended && now.start_ticks == identity.start_ticks);
+            // Gone is fine; one that is left out because there are too many would escape.
+            return if there {
+                Err(io::Error::other("more processes than this filltop may open descriptors for"))
+            } else {
+                Ok(())
+            };
+        };
         if seen.state == 'T' {
             self.others.insert(identity);
             return Ok(());

@@ -17,10 +17,11 @@ use tracer_model::{
 
 use super::{
     audit::Audit,
-    brake::{Brake, Dry, Halted, Halter, Hands, Real},
+    brake::{Brake, Halted, Halter},
     cgroups::Hierarchies,
     handle::{Handle, Root},
     keeper::{self, Kept, Order},
+    last_step::{Dry, Hands, Real},
     perform::{self, Ended},
     record, resume,
     survey::survey,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
 use tracer_model::{
     action::{How, Intent},
     guard::{Decision, Did, GuardConfig, Policy},
@@ -103,7 +103,17 @@ impl Guard {
 
     fn listen(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
-        while let Ok(Answer { number, came, said: words }) = self.answers.try_recv() {
+        loop {
+            let Answer { number, came, said: words } = match self.answers.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Empty) => return said,
+                Err(TryRecvError::Disconnected) => {
+                    // The hands are gone, and with them all that hung on them.
+                    self.asked.clear();
+                    self.in_force.clear();
+                    return said;
+                }
+            };
             let Some(decision) = self.asked.get(&number).cloned() else { continue };
             let did = match came {
                 Came::Done => Did::Done,
@@ -125,7 +135,6 @@ impl Guard {
             let summary = format!("{}: {words}", decision.group.name);
             said.push(Said { decision, summary, command: None, did: Some(did) });
         }
-        said
     }
 }
 

@@ -26,8 +26,9 @@ use tracer_model::action::How;
 
 use super::{
     audit::Audit,
-    brake::{Brake, Halted, Halter, Real},
+    brake::{Brake, Halted, Halter},
     handle::{Handle, Identity},
+    last_step::Real,
     members::Scope,
     record::{self, Record, RecordFile},
     throttle::{self, Held},

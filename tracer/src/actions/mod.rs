@@ -13,6 +13,7 @@ pub mod guard;
 pub mod handle;
 pub mod hands;
 pub mod keeper;
+pub mod last_step;
 pub mod members;
 pub mod perform;
 pub mod record;

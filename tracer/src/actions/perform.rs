@@ -6,9 +6,10 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use super::{
-    brake::{Brake, Hands},
+    brake::Brake,
     cgroups::{Freezer, Hierarchies},
     handle::{Handle, Identity, is_gone},
+    last_step::Hands,
     members::{Scope, Table, Tracker},
 };
 use crate::clock;
