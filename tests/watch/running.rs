@@ -81,6 +81,11 @@ impl Watch {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its configuration.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("filltop.toml")

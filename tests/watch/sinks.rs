@@ -170,3 +170,35 @@ fn a_reader_that_stands_still_holds_nobody_up() -> Result {
     drop(half_open);
     Ok(())
 }
+
+#[test]
+fn programs_keep_the_privileges_that_tracing_gives_up() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let mount = volume.path().to_str().context("UTF-8")?;
+    let (socket, port) = listener()?;
+    let rule = format!(
+        "[[rule]]\nname = \"used\"\nwhen = \"used_bytes\"\nvolumes = [\"{mount}\"]\nwarning = \"10MiB\"\n"
+    );
+    let exec = format!(
+        "[[exec]]\ncommand = [\"/bin/bash\", \"-c\", \"exec grep -E '^(NoNewPrivs|CapEff)' /proc/self/status > /dev/tcp/127.0.0.1/{port}\"]\n"
+    );
+    let own = std::fs::read_to_string("/proc/self/status")?;
+    let capabilities =
+        |status: &str| status.lines().find(|line| line.starts_with("CapEff:")).map(str::to_owned);
+    let texts = tcp(socket);
+    let watch = Watch::start(&format!("{rule}{exec}"))?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", watch.pid()))?;
+    ensure!(status.contains("NoNewPrivs:\t1"), "the tracer kept too much: {status}");
+    std::fs::write(volume.path().join("file"), vec![7; 20 << 20])?;
+    let kept = capabilities(&own).context("no CapEff")?;
+    arrives(&texts, "exec", &["NoNewPrivs:\t0", &kept], 10 * SECOND)?;
+    drop(watch);
+    // One that a reload brings comes too late, and that is said.
+    let watch = Watch::start(&rule)?;
+    std::fs::write(watch.config(), format!("{rule}{exec}"))?;
+    watch.signal(rustix::process::Signal::HUP)?;
+    watch.wait(5 * SECOND, |event| event.summary.contains("without root's rights"))?;
+    std::fs::write(volume.path().join("more"), vec![7; 1 << 20])?;
+    arrives(&texts, "exec", &["NoNewPrivs:\t1"], 10 * SECOND)
+}

@@ -123,7 +123,7 @@ fn answer(engine: &Engine, events: &[Event], snapshot: &Snapshot) -> (u8, String
     };
     // The last words on each alert that is on, worst first.
     let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
-    standing.sort_by(|a, b| b.severity.cmp(&a.severity));
+    standing.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
     let mut said: Vec<String> = standing
         .iter()
         .filter_map(|alert| {

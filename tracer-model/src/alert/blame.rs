@@ -70,14 +70,8 @@ impl Blame {
     }
 
     /// Takes in the rows of one window of `dt` seconds that ends at `now`, largest growth first.
-    pub(super) fn see<'s>(
-        &mut self,
-        now: f64,
-        dt: f64,
-        writers: impl Iterator<Item = &'s Writer>,
-        groups: impl Iterator<Item = &'s GroupRow>,
-    ) {
-        for (rank, row) in writers.enumerate() {
+    pub(super) fn see(&mut self, now: f64, dt: f64, writers: &[&Writer], groups: &[&GroupRow]) {
+        for (rank, &row) in writers.iter().enumerate() {
             let is_another = self.writers.get(&row.pid).is_some_and(|entry| {
                 let apart = row.start_time.duration_since(entry.row.start_time);
                 apart.as_secs_f64().abs() >= ANOTHER_S
@@ -97,7 +91,7 @@ impl Blame {
                 None => {}
             }
         }
-        for row in groups {
+        for &row in groups {
             let key = (row.group.kind.clone(), row.group.name.clone());
             match self.groups.get_mut(&key) {
                 Some(entry) => entry.add(now, dt, row, row.growth_bytes_per_s),

@@ -1,70 +1,22 @@
 //! The state of all alerts, and what is said when.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::blame::GroupBlame;
 use super::event::{Event, EventKind, Severity};
 use super::health::Health;
-use super::latch::{Latch, Waits};
-use super::memory::{DirMemory, VolumeMemory};
-use super::rule::{Rule, When};
-use super::sizes::{DirBytes, flow, volume_of};
-use super::{Moment, measure, words};
-use crate::snapshot::{SCHEMA, Snapshot, Volume, Writer};
+use super::memory::VolumeMemory;
+use super::rule::Rule;
+use super::sizes::{DirBytes, is_below};
+use super::watched::{Told, Watched};
+use super::{Moment, words};
+use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Writer};
 
 /// An estimate under this makes the last seconds count for who is to blame, seconds.
 const URGENT_S: f64 = 1800.0;
-/// An alert whose volume is not mounted any more ends after this, seconds.
-const GONE_S: f64 = 10.0;
 /// Victims of an event.
 const VICTIMS: usize = 5;
-
-/// What was last said of an alert.
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    severity: Severity,
-    at_s: f64,
-}
-
-/// One alert of one rule.
-#[derive(Debug, Clone)]
-struct Alert {
-    volume: String,
-    /// The name that a rate rule found.
-    who: Option<String>,
-    warning: Latch,
-    critical: Latch,
-    value: f64,
-    since: Timestamp,
-    seen_s: f64,
-    told: Option<Told>,
-    acknowledged: bool,
-    /// Those of the last event that had some: nobody grows on a full volume.
-    culprits: Vec<Writer>,
-    group: Option<GroupBlame>,
-}
-
-impl Alert {
-    fn level(&self) -> Option<Severity> {
-        let warning = self.warning.on.then_some(Severity::Warning);
-        if self.critical.on { Some(Severity::Critical) } else { warning }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Watched {
-    rule: Rule,
-    alerts: BTreeMap<String, Alert>,
-    directory: DirMemory,
-}
-
-impl Watched {
-    fn new(rule: Rule) -> Self {
-        Self { rule, alerts: BTreeMap::new(), directory: DirMemory::default() }
-    }
-}
 
 /// An alert that is on, told or not: what `filltop check` and metrics show.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -170,6 +122,7 @@ impl Engine {
         let dt = self.last_s.map_or(snapshot.interval_s, |last| (now - last).max(0.0));
         self.last_s = Some(now);
         let mut events = self.health.see(at, snapshot);
+        events.extend(self.gone(at, snapshot));
         self.remember(now, dt, snapshot);
         for watched in &mut self.watched {
             watched.look(at, dt, snapshot, &self.volumes, sizes);
@@ -183,22 +136,58 @@ impl Engine {
         events
     }
 
+    /// Volumes that a rule names, and that are not mounted any more.
+    fn gone(&self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
+        let is_named = |name: &String| {
+            self.rules().any(|rule| {
+                let path = rule.when.directory().filter(|path| name != "/" && is_below(path, name));
+                path.is_some() || (!rule.volumes.is_empty() && rule.wants(name))
+            })
+        };
+        let is_gone =
+            |name: &&String| !snapshot.volumes.iter().any(|row| row.mount_point == **name);
+        let mut gone: Vec<&String> =
+            self.volumes.keys().filter(is_gone).filter(|name| is_named(name)).collect();
+        gone.sort();
+        gone.into_iter()
+            .map(|name| {
+                let words = format!(
+                    "{} is not mounted any more, and a rule is about it",
+                    words::safe(name)
+                );
+                let event =
+                    Event::health(at.wall, &snapshot.host, "volume", Severity::Warning, words);
+                Event {
+                    volume: Some(name.clone()),
+                    id: format!("{}/{name}", event.id),
+                    key: format!("{}/{name}", event.key),
+                    ..event
+                }
+            })
+            .collect()
+    }
+
     fn remember(&mut self, now: f64, dt: f64, snapshot: &Snapshot) {
         self.volumes.retain(|name, _| snapshot.volumes.iter().any(|row| row.mount_point == *name));
+        let mut writers: HashMap<&str, Vec<&Writer>> = HashMap::new();
+        for row in &snapshot.writers {
+            writers.entry(&row.volume).or_default().push(row);
+        }
+        let mut groups: HashMap<&str, Vec<&GroupRow>> = HashMap::new();
+        for row in &snapshot.groups {
+            groups.entry(&row.volume).or_default().push(row);
+        }
         for volume in &snapshot.volumes {
-            if !self.volumes.contains_key(&volume.mount_point) {
-                self.volumes.insert(volume.mount_point.clone(), VolumeMemory::default());
+            let name = volume.mount_point.as_str();
+            if !self.volumes.contains_key(name) {
+                self.volumes.insert(name.to_owned(), VolumeMemory::default());
             }
-            let Some(memory) = self.volumes.get_mut(&volume.mount_point) else { continue };
-            memory.see(now, dt, volume);
+            let Some(memory) = self.volumes.get_mut(name) else { continue };
+            let writers = writers.get(name).map_or(&[][..], Vec::as_slice);
+            let groups = groups.get(name).map_or(&[][..], Vec::as_slice);
+            memory.see(now, dt, volume, writers);
             memory.blame.fade(dt);
-            let here = |name: &str| name == volume.mount_point;
-            memory.blame.see(
-                now,
-                snapshot.interval_s,
-                snapshot.writers.iter().filter(|row| here(&row.volume)),
-                snapshot.groups.iter().filter(|row| here(&row.volume)),
-            );
+            memory.blame.see(now, snapshot.interval_s, writers, groups);
         }
     }
 
@@ -315,131 +304,5 @@ impl Engine {
             key,
             since: alert.since,
         })
-    }
-}
-
-impl Watched {
-    /// Looks at all that the rule is about.
-    fn look(
-        &mut self,
-        at: &Moment,
-        dt: f64,
-        snapshot: &Snapshot,
-        memories: &HashMap<String, VolumeMemory>,
-        sizes: &[DirBytes],
-    ) {
-        let now = at.steady_s;
-        let find = |name: &str| snapshot.volumes.iter().find(|row| row.mount_point == name);
-        match &self.rule.when {
-            When::WriterRate { .. } | When::GroupRate { .. } => {
-                for ((mount_point, who), rate) in measure::rates(&self.rule.when, snapshot) {
-                    if let Some(volume) = find(mount_point) {
-                        self.take(at, volume, &format!("{mount_point}\n{who}"), Some(who), rate);
-                    }
-                }
-                // Who writes nothing has no row.
-                let unseen: Vec<(String, String)> = self
-                    .alerts
-                    .iter()
-                    .filter(|(_, alert)| alert.seen_s < now)
-                    .map(|(key, alert)| (key.clone(), alert.volume.clone()))
-                    .collect();
-                for (key, mount_point) in unseen {
-                    if let Some(volume) = find(&mount_point) {
-                        self.take(at, volume, &key, None, 0.0);
-                    }
-                }
-            }
-            when => match when.directory() {
-                Some(path) => {
-                    let Some(volume) = volume_of(snapshot, path).and_then(find) else { return };
-                    let size = sizes.iter().find(|size| size.path == path);
-                    if let Some(value) = self.of_directory(now, dt, snapshot, size) {
-                        self.take(at, volume, &volume.mount_point, None, value);
-                    }
-                }
-                None => {
-                    for volume in snapshot.volumes.iter().filter(|volume| !volume.read_only) {
-                        let Some(memory) = memories.get(&volume.mount_point) else { continue };
-                        let when = &self.rule.when;
-                        if let Some(value) = measure::of_volume(when, now, snapshot, volume, memory)
-                        {
-                            self.take(at, volume, &volume.mount_point, None, value);
-                        }
-                    }
-                }
-            },
-        }
-        self.end_unmounted(now, snapshot);
-    }
-
-    fn of_directory(
-        &mut self,
-        now: f64,
-        dt: f64,
-        snapshot: &Snapshot,
-        size: Option<&DirBytes>,
-    ) -> Option<f64> {
-        match &self.rule.when {
-            When::DirSize { .. } => size.map(|size| size.bytes as f64),
-            When::DirGrowth { per_s, .. } => {
-                let (per_s, bytes) = (*per_s, size?.bytes);
-                Some(self.directory.grown(now, per_s, bytes))
-            }
-            When::Drain { path } => {
-                let flow = flow(snapshot, path);
-                let fade = (self.rule.hold_s / 2.0).max(10.0);
-                self.directory.flowed(dt, fade, flow.inflow_bytes, flow.outflow_bytes?);
-                Some(self.directory.drain())
-            }
-            _ => None,
-        }
-    }
-
-    /// Takes in one value of one subject.
-    fn take(&mut self, at: &Moment, volume: &Volume, key: &str, who: Option<&str>, value: f64) {
-        if !self.rule.wants(&volume.mount_point) {
-            return;
-        }
-        let judged = [Severity::Warning, Severity::Critical]
-            .map(|severity| self.rule.judge(severity, value));
-        if !self.alerts.contains_key(key) {
-            if !judged.iter().flatten().any(|(bad, _)| *bad) {
-                return;
-            }
-            let alert = Alert {
-                volume: volume.mount_point.clone(),
-                who: who.map(str::to_owned),
-                warning: Latch::default(),
-                critical: Latch::default(),
-                value,
-                since: at.wall,
-                seen_s: at.steady_s,
-                told: None,
-                acknowledged: false,
-                culprits: Vec::new(),
-                group: None,
-            };
-            self.alerts.insert(key.to_owned(), alert);
-        }
-        let Some(alert) = self.alerts.get_mut(key) else { return };
-        alert.value = value;
-        alert.seen_s = at.steady_s;
-        let waits =
-            Waits { hold_s: self.rule.hold_s, clear_s: self.rule.clear_s, pinned: volume.full };
-        for (latch, judged) in [&mut alert.warning, &mut alert.critical].into_iter().zip(judged) {
-            // A threshold that a reload took away is not over any more.
-            latch.see(at.steady_s, judged.unwrap_or((false, true)), waits);
-        }
-    }
-
-    /// Alerts whose volume is gone.
-    fn end_unmounted(&mut self, now: f64, snapshot: &Snapshot) {
-        for alert in self.alerts.values_mut().filter(|alert| now - alert.seen_s > GONE_S) {
-            if !snapshot.volumes.iter().any(|row| row.mount_point == alert.volume) {
-                alert.warning = Latch::default();
-                alert.critical = Latch::default();
-            }
-        }
     }
 }

@@ -8,7 +8,6 @@ use crate::snapshot::{Snapshot, Volume};
 pub(super) fn of_volume(
     when: &When,
     now: f64,
-    snapshot: &Snapshot,
     volume: &Volume,
     memory: &VolumeMemory,
 ) -> Option<f64> {
@@ -17,7 +16,6 @@ pub(super) fn of_volume(
     let avail = |shrinking: bool, value: f64| {
         if shrinking && !memory.shrinks(volume) { f64::INFINITY } else { value }
     };
-    let here = || snapshot.writers.iter().filter(|row| row.volume == volume.mount_point);
     match when {
         When::TimeToFull if volume.full => Some(0.0),
         When::TimeToFull => Some(volume.eta_s.unwrap_or(f64::INFINITY)),
@@ -38,14 +36,9 @@ pub(super) fn of_volume(
         }
         When::Growth => Some(memory.growth),
         When::Held => volume.held_bytes.map(|bytes| bytes as f64),
-        When::NoSpaceErrors => Some(here().map(|row| row.errors.no_space()).sum::<u64>() as f64),
-        When::WriteErrors => Some(here().map(|row| row.errors.total()).sum::<u64>() as f64),
-        When::FsyncWait => Some(
-            here()
-                .filter_map(|row| row.fsync)
-                .map(|fsync| fsync.max_ms / 1000.0)
-                .fold(0.0, f64::max),
-        ),
+        When::NoSpaceErrors => Some(memory.errors[0] as f64),
+        When::WriteErrors => Some(memory.errors[1] as f64),
+        When::FsyncWait => Some(memory.fsync_s),
         When::Refill => Some(memory.refilled_in_s(now)),
         When::DirSize { .. }
         | When::DirGrowth { .. }

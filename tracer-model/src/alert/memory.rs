@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::blame::Blame;
-use crate::snapshot::{Refill, Volume};
+use crate::snapshot::{Refill, Volume, Writer};
 
 /// Time constant of the growth that rules see, seconds.
 const GROWTH_FADE_S: f64 = 10.0;
@@ -22,6 +22,10 @@ const REFILL_NEWS_S: f64 = 600.0;
 pub(super) struct VolumeMemory {
     pub(super) blame: Blame,
     pub(super) growth: f64,
+    /// Failed writes of the window: for want of space, and all.
+    pub(super) errors: [u64; 2],
+    /// The longest fsync of the window, seconds.
+    pub(super) fsync_s: f64,
     avail: VecDeque<(f64, u64)>,
     /// The last one that was already known at the start, or has been told of.
     refill: Option<Refill>,
@@ -30,8 +34,15 @@ pub(super) struct VolumeMemory {
 }
 
 impl VolumeMemory {
-    /// Takes in a look at `now`, `dt` seconds after the last one.
-    pub(super) fn see(&mut self, now: f64, dt: f64, volume: &Volume) {
+    /// Takes in a look at `now`, `dt` seconds after the last one, with the writers of the volume.
+    pub(super) fn see(&mut self, now: f64, dt: f64, volume: &Volume, writers: &[&Writer]) {
+        self.errors = [0; 2];
+        self.fsync_s = 0.0;
+        for row in writers {
+            self.errors[0] += row.errors.no_space();
+            self.errors[1] += row.errors.total();
+            self.fsync_s = row.fsync.map_or(0.0, |fsync| fsync.max_ms / 1000.0).max(self.fsync_s);
+        }
         let weight = if self.seen { 1.0 - (-dt / GROWTH_FADE_S).exp() } else { 1.0 };
         self.growth += weight * (volume.growth_bytes_per_s - self.growth);
         if self.avail.back().is_none_or(|(last, _)| now - last >= STEP_S) {

@@ -17,6 +17,7 @@ mod rule;
 pub mod sizes;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod words;
 
 use jiff::Timestamp;

@@ -108,14 +108,10 @@ impl Told<'_> {
                 } else {
                     format!(" of {}", safe(&volume.limit))
                 };
-                match volume.eta_s {
-                    Some(_) => format!("{mount} will be {words}").replacen(
-                        "full",
-                        &format!("full{limit}"),
-                        1,
-                    ),
+                match (volume.eta_s, words.strip_prefix("full")) {
+                    (Some(_), Some(when)) => format!("{mount} will be full{limit}{when}"),
                     // Between the end of an estimate and the end of its alert.
-                    None => format!("{mount} has stopped filling for now"),
+                    _ => format!("{mount} has stopped filling for now"),
                 }
             }
             When::UsedRatio => format!("{mount} is {} used", units::percent(value)),

@@ -46,7 +46,7 @@ impl Source<'_> {
     }
 
     /// What the TOML reader says, with what was probably meant.
-    pub(super) fn from_toml(&self, error: &toml::de::Error) -> ConfigError {
+    pub(super) fn of_toml(&self, error: &toml::de::Error) -> ConfigError {
         self.error(error.span(), explain(error.message()))
     }
 }

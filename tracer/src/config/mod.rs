@@ -81,7 +81,7 @@ impl Config {
     /// The first thing that is wrong, with its line.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let source = Source { file, text };
-        let raw: raw::File = toml::from_str(text).map_err(|error| source.from_toml(&error))?;
+        let raw: raw::File = toml::from_str(text).map_err(|error| source.of_toml(&error))?;
         let default = Self::default();
         Ok(Self {
             interval: match &raw.interval {

@@ -172,7 +172,7 @@ fn run(
         return Ok(());
     }
     // A child of the program's own may hold its stderr open: no more than a moment for its words.
-    let said = listener.filter(|thread| settled(thread)).and_then(|thread| thread.join().ok());
+    let said = listener.filter(settled).and_then(|thread| thread.join().ok());
     let said = tracer_model::sanitize::escape(said.unwrap_or_default().trim_ascii());
     let colon = if said.is_empty() { "" } else { ": " };
     Err(Failure::Retry(format!("{program}: {status}{colon}{said}")))

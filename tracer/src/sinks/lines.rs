@@ -24,7 +24,10 @@ impl<W: Write + Send> Deliver for Lines<W> {
         let done = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
         match done {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::Closed),
+            // The pipe's reader, or the terminal, is gone.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EIO)) => {
+                Err(Failure::Closed)
+            }
             // A line that is half written must not be written again.
             Err(error) => Err(Failure::Never(format!("standard output: {error}"))),
         }
@@ -72,7 +75,7 @@ mod tests {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
+                Err(io::Error::from_raw_os_error(libc::EPIPE))
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())

@@ -247,9 +247,14 @@ impl Sinks {
         self.sinks.iter().filter(|sink| !is_stdout(sink)).count()
     }
 
-    /// Delivers what waits, once, until `deadline` at most.
-    pub fn stop(self, deadline: Instant) {
+    /// Nothing comes any more: what waits is tried once.
+    pub fn close(&self) {
         self.sinks.iter().for_each(|sink| sink.queue.close());
+    }
+
+    /// Waits for what is still being delivered, until `deadline` at most.
+    pub fn stop(self, deadline: Instant) {
+        self.close();
         let mut threads: Vec<_> = self.sinks.into_iter().filter_map(|sink| sink.thread).collect();
         while !threads.is_empty() && clock::instant() < deadline {
             threads.retain(|thread| !thread.is_finished());

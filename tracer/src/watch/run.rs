@@ -1,10 +1,13 @@
 //! The loop of a watch. It never waits for anybody: sinks, clients and counts have threads and
 //! channels of their own.
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 use jiff::tz::TimeZone;
+use rustix::termios::tcgetattr;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -25,7 +28,7 @@ use crate::{
 };
 
 /// What waits when the watch is stopped is tried for this long.
-const LAST_WORDS: Duration = Duration::from_millis(700);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// After a failure, tracing is tried again this often.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -55,6 +58,7 @@ pub(super) async fn run(
     config: Config,
     guard: &mut dyn Guard,
 ) -> anyhow::Result<ExitCode> {
+    let interactive = std::io::stdout().is_terminal();
     let mut stop = StopSignals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut acknowledge = signal(SignalKind::user_defined1())?;
@@ -88,6 +92,10 @@ pub(super) async fn run(
         tokio::select! {
             () = stop.received() => break,
             _ = hangup.recv() => {
+                // A terminal that was closed, rather than a wish to reload.
+                if interactive && tcgetattr(std::io::stdout()).is_err() {
+                    break;
+                }
                 let _ = watch.reload();
                 look = interval(watch.interval());
                 look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,9 +133,10 @@ pub(super) async fn run(
             }
         }
     }
-    // The kernel side goes first: it is what costs others.
+    let deadline = clock::instant() + LAST_WORDS;
+    watch.sinks.close();
     drop(pipeline);
-    watch.sinks.stop(clock::instant() + LAST_WORDS);
+    watch.sinks.stop(deadline);
     Ok(ExitCode::SUCCESS)
 }
 

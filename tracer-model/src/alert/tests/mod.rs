@@ -1,7 +1,9 @@
 //! How alerts behave, over hand-made and random histories.
 
+mod kinds;
+mod properties;
+
 use jiff::Timestamp;
-use proptest::prelude::*;
 
 use super::sizes::DirBytes;
 use super::*;
@@ -309,117 +311,6 @@ fn for_waits_and_a_gap_in_it_starts_anew() {
 }
 
 #[test]
-fn a_directory_over_its_cap_its_budget_and_without_drain() {
-    let dir = "/srv/uploads".to_owned();
-    let rules = vec![
-        Rule::new("cap", When::DirSize { path: dir.clone() }, None, Some(10.0 * GIB as f64)),
-        Rule::new(
-            "budget",
-            When::DirGrowth { path: dir.clone(), per_s: 600.0 },
-            Some(GIB as f64),
-            None,
-        ),
-        Rule {
-            hold_s: 30.0,
-            ..Rule::new("drain", When::Drain { path: dir.clone() }, Some(1.0), None)
-        },
-    ];
-    let mut host = Host::new(rules);
-    host.sizes = vec![DirBytes { path: dir.clone(), bytes: 9 * GIB }];
-    host.snapshot.paths =
-        vec![path("/srv/uploads/a/part.1", 10 << 20, 10 << 20), path("/srv/uploadsx", 9 * GIB, 0)];
-    for _ in 0..60 {
-        let snapshot = host.snapshot.clone();
-        host.sizes[0].see(&snapshot);
-        assert!(host.run(1).is_empty());
-    }
-    assert_eq!(host.sizes[0].bytes, 9 * GIB);
-    host.snapshot.paths[0].freed_bytes = Some(0);
-    let mut said = Vec::new();
-    for _ in 0..180 {
-        let snapshot = host.snapshot.clone();
-        host.sizes[0].see(&snapshot);
-        said.extend(host.run(1));
-    }
-    let rules: Vec<&str> = said.iter().map(|event| event.rule.as_str()).collect();
-    assert_eq!(rules, ["drain", "cap", "budget"]);
-    assert!(said.iter().all(|event| event.directory.as_deref() == Some("/srv/uploads")));
-    assert!(
-        said[1].summary.starts_with("/srv/uploads holds 10.0 GiB, over its 10.0 GiB"),
-        "{}",
-        said[1].summary
-    );
-}
-
-#[test]
-fn rates_are_summed_by_name_so_that_a_restart_loop_is_one_writer() {
-    let who = Glob::new("back*");
-    let rule = Rule::new("fast", When::WriterRate { who }, Some(50e6), None);
-    let mut host = Host::new(vec![rule]);
-    let mut said = Vec::new();
-    for pid in 0..60 {
-        host.snapshot.writers = vec![
-            writer(100 + 2 * pid, "backup", 30e6),
-            writer(101 + 2 * pid, "backup", 30e6),
-            writer(1, "other", 90e6),
-        ];
-        said.extend(host.run(1));
-    }
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].summary.starts_with("backup writes 57.2 MiB/s to /srv"), "{}", said[0].summary);
-    host.snapshot.writers.clear();
-    assert_eq!(host.words(400), ["resolved warning fast"]);
-}
-
-#[test]
-fn errors_waits_holds_inodes_and_refills() {
-    let rules = vec![
-        Rule::new("eio", When::WriteErrors, Some(0.0), None),
-        Rule::new("fsync", When::FsyncWait, Some(1.0), None),
-        Rule::new("held", When::Held, Some(1e9), None),
-        Rule::new("inodes", When::InodesRatio, Some(0.9), None),
-        Rule::new("refill", When::Refill, Some(1200.0), None),
-        Rule::new("growth", When::Growth, Some(50e6), None),
-    ];
-    let mut host = Host::new(rules);
-    host.volume().refill = Some(Refill { freed_bytes: 7, gone_in_s: 5.0 });
-    assert!(host.run(5).is_empty(), "a refill from before is no news");
-    let mut row = writer(5, "db", 1e5);
-    row.errors.eio = 1;
-    row.fsync = Some(Fsync { count: 1, max_ms: 2500.0, p99_ms: 2500.0 });
-    host.snapshot.writers = vec![row];
-    host.snapshot.held = vec![Held {
-        pid: 5,
-        comm: "db".to_owned(),
-        fd: Some(3),
-        path: "/srv/x".to_owned(),
-        volume: "/srv".to_owned(),
-        bytes: 2_000_000_000,
-        growing: false,
-        kind: "deleted".to_owned(),
-        holders: vec![5],
-        dev: None,
-        ino: None,
-    }];
-    let volume = host.volume();
-    volume.held_bytes = Some(2_000_000_000);
-    volume.inodes_total = 1000;
-    volume.inodes_free = 50;
-    volume.refill = Some(Refill { freed_bytes: 10 * GIB, gone_in_s: 540.0 });
-    volume.growth_bytes_per_s = 1e9;
-    let said = host.run(2);
-    let rules: Vec<&str> = said.iter().map(|event| event.rule.as_str()).collect();
-    assert_eq!(rules, ["eio", "fsync", "held", "inodes", "refill", "growth"], "{said:#?}");
-    let suggestion = said[2].suggestion.as_ref().unwrap();
-    assert_eq!((suggestion.how.as_str(), suggestion.frees_bytes), ("term", 2_000_000_000));
-    assert!(
-        said[4].summary.starts_with("the 10.0 GiB freed on /srv were gone again in 9 min"),
-        "{}",
-        said[4].summary
-    );
-}
-
-#[test]
 fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(600.0);
@@ -430,6 +321,34 @@ fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
     assert_eq!(
         (said[0].event, said[0].summary.as_str()),
         (EventKind::Resolved, "/srv is no longer mounted")
+    );
+}
+
+#[test]
+fn a_volume_that_a_rule_names_is_missed() {
+    let rule = Rule {
+        volumes: vec![Glob::new("/srv")],
+        ..Rule::new("used", When::UsedBytes, Some(1e15), None)
+    };
+    let mut host = Host::new(vec![rule]);
+    host.run(5);
+    host.snapshot.volumes.clear();
+    let said = host.run(60);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((said[0].event, said[0].rule.as_str()), (EventKind::Health, "volume"));
+}
+
+#[test]
+fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().mount_point = "/srv/full in".to_owned();
+    host.volume().limit = "inodes".to_owned();
+    host.volume().eta_s = Some(240.0);
+    let said = host.run(1);
+    assert!(
+        said[0].summary.starts_with("/srv/full in will be full of inodes in 4 min"),
+        "{}",
+        said[0].summary
     );
 }
 
@@ -475,105 +394,4 @@ fn a_reload_keeps_what_is_on() {
     assert_eq!(host.words(60), ["repeat critical time-to-full"]);
     host.engine.replace_rules(Vec::new());
     assert!(host.words(600).is_empty());
-}
-
-#[derive(Debug, Clone)]
-struct Step {
-    seconds: i64,
-    avail: u64,
-    eta: Option<f64>,
-    minute: u16,
-    mounted: bool,
-    errors: u64,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    (1i64..400, 0u64..40, proptest::option::of(0.0..30_000.0f64), 0u16..1440, 0..20u8, 0..8u64)
-        .prop_map(|(seconds, avail, eta, minute, mounted, errors)| Step {
-            seconds,
-            avail,
-            eta,
-            minute,
-            mounted: mounted > 0,
-            errors: errors.saturating_sub(6),
-        })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// Whatever happens: one `firing` begins an alert, `resolved` ends it, `repeat` is in between
-    /// and not more often than asked for; nothing is over while the volume is full; warnings keep
-    /// quiet hours; ids are never used twice.
-    #[test]
-    fn alerts_begin_and_end_as_they_should(steps in proptest::collection::vec(step(), 1..40)) {
-        let quiet = Quiet { from: 22 * 60, to: 7 * 60 };
-        let rules: Vec<Rule> = Rule::defaults()
-            .into_iter()
-            .map(|rule| Rule { quiet: vec![quiet], ..rule })
-            .collect();
-        let mut host = Host::new(rules);
-        let mut on: std::collections::HashMap<String, (Severity, i64)> = Default::default();
-        let mut ids = std::collections::HashSet::new();
-        for step in steps {
-            if step.mounted != !host.snapshot.volumes.is_empty() {
-                if step.mounted {
-                    host.snapshot.volumes = Host::new(vec![]).snapshot.volumes;
-                } else {
-                    host.snapshot.volumes.clear();
-                }
-            }
-            if let Some(volume) = host.snapshot.volumes.first_mut() {
-                volume.avail_bytes = step.avail * GIB;
-                volume.full = step.avail == 0;
-                volume.eta_s = if volume.full { Some(0.0) } else { step.eta };
-            }
-            let mut row = writer(3, "w", 1e6);
-            row.errors.enospc = step.errors;
-            host.snapshot.writers = vec![row];
-            host.minute = step.minute;
-            for _ in 0..step.seconds {
-                for event in host.run(1) {
-                    prop_assert!(ids.insert(event.id.clone()), "{} twice", event.id);
-                    prop_assert!(event.summary.len() < 1000 && !event.summary.contains('\n'));
-                    let full = host.snapshot.volumes.first().is_some_and(|v| v.full);
-                    match event.event {
-                        EventKind::Firing => {
-                            let before = on.insert(event.key.clone(), (event.severity, host.second));
-                            prop_assert!(before.is_none_or(|(old, _)| old != event.severity));
-                        }
-                        EventKind::Repeat => {
-                            let (severity, last) = on[&event.key];
-                            prop_assert_eq!(severity, event.severity);
-                            prop_assert!(host.second - last >= 1800);
-                            on.insert(event.key.clone(), (severity, host.second));
-                        }
-                        EventKind::Resolved => {
-                            prop_assert!(on.remove(&event.key).is_some());
-                            prop_assert!(!full, "cleared because full: {}", event.summary);
-                        }
-                        _ => {}
-                    }
-                    if event.severity == Severity::Warning && event.event != EventKind::Resolved {
-                        prop_assert!(!quiet.holds(host.minute) || event.event == EventKind::Health);
-                    }
-                }
-            }
-        }
-    }
-
-    /// An estimate that wanders within a factor of two around a threshold is one alert.
-    #[test]
-    fn a_wandering_estimate_is_one_alert(etas in proptest::collection::vec(7200.0..28_000.0f64, 50..300)) {
-        let mut host = Host::new(Rule::defaults());
-        let mut begun = 0;
-        for eta in etas {
-            host.volume().eta_s = Some(eta);
-            for event in host.run(20) {
-                prop_assert!(event.event != EventKind::Resolved);
-                begun += usize::from(event.event == EventKind::Firing);
-            }
-        }
-        prop_assert!(begun <= 1);
-    }
 }
