@@ -318,7 +318,7 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn whatever_happens(
         story in prop::collection::vec((some_snapshot(), 1u32..40), 1..25),
