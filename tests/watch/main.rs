@@ -2,6 +2,7 @@
 //! that fail.
 
 mod check;
+mod guard;
 mod running;
 mod sinks;
 
