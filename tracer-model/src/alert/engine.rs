@@ -249,9 +249,10 @@ impl Engine {
         let volume = snapshot.volumes.iter().find(|row| row.mount_point == alert.volume);
         if let Some(memory) = self.volumes.get(&alert.volume) {
             let urgent = volume.is_some_and(|v| v.full || v.eta_s.is_some_and(|s| s < URGENT_S));
-            let culprits = memory.blame.culprits(urgent);
+            let (culprits, first_share) = memory.blame.culprits(urgent);
             if !culprits.is_empty() {
                 alert.culprits = culprits;
+                alert.first_share = first_share;
                 alert.group = memory.blame.group(urgent);
             }
         }
@@ -273,6 +274,7 @@ impl Engine {
             who: alert.who.as_deref(),
             directory: directory.as_deref(),
             culprits: &alert.culprits,
+            first_share: alert.first_share,
             group: alert.group.as_ref(),
             victims: &victims,
         };

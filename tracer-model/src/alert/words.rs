@@ -50,6 +50,8 @@ pub(super) struct Told<'e> {
     pub(super) who: Option<&'e str>,
     pub(super) directory: Option<&'e str>,
     pub(super) culprits: &'e [Writer],
+    /// The first one's share of all growth.
+    pub(super) first_share: f64,
     pub(super) group: Option<&'e GroupBlame>,
     pub(super) victims: &'e [Victim],
 }
@@ -188,11 +190,8 @@ impl Told<'_> {
 
     /// Is the group the culprit, rather than its largest process?
     fn as_group(&self) -> Option<&GroupBlame> {
-        self.group.filter(|group| {
-            group.processes > 1
-                && group.share >= MOST
-                && self.culprits.first().is_none_or(|first| first.share < MOST)
-        })
+        self.group
+            .filter(|group| group.processes > 1 && group.share >= MOST && self.first_share < MOST)
     }
 
     /// Who, how fast, where.
@@ -228,7 +227,7 @@ impl Told<'_> {
         );
         match self.culprits.len() {
             0 | 1 => {}
-            _ if first.share >= 1.0 - WORTH_ENDING => {}
+            _ if self.first_share >= 1.0 - WORTH_ENDING => {}
             n => text.push_str(&format!(", and {} more", n - 1)),
         }
         Some(text)
