@@ -7,9 +7,10 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _},
-        unix::{ffi::OsStrExt as _, net::UnixStream},
+        unix::{ffi::OsStrExt as _, fs::FileExt as _, net::UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
@@ -83,6 +84,8 @@ pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
             let body = Body::Apart(Box::new(move || apart(|| uring(&path))));
             return Ok(Loop { name: name.to_owned(), operations: URING_OPERATIONS, body });
         }
+        "threads-own" => return threads(name, tmpfs.join("threads-own"), false),
+        "threads-shared" => return threads(name, tmpfs.join("threads-shared"), true),
         other => bail!("no loop {other:?}"),
     };
     Ok(Loop { name: name.to_owned(), operations, body: Body::Here(body) })
@@ -159,7 +162,7 @@ fn pipe() -> anyhow::Result<Batch> {
     Ok((OPERATIONS, Box::new(body)))
 }
 
-/// A byte in, a byte out.
+/// A byte in, a byte out; by send(2), which is how std writes to sockets.
 fn socket() -> anyhow::Result<Batch> {
     const OPERATIONS: usize = 500;
     let (mut sender, mut receiver) = UnixStream::pair()?;
@@ -236,6 +239,40 @@ fn uring(path: &Path) -> io::Result<Duration> {
         }
     }
     Ok(start.elapsed())
+}
+
+/// As many threads as there are processors, each bound to one; all begin together, and a byte goes
+/// into a file of the thread's own, or all go into one. An operation is one write of each thread.
+fn threads(name: &str, path: PathBuf, shared: bool) -> anyhow::Result<Loop> {
+    const OPERATIONS: usize = 2000;
+    let cpus = std::thread::available_parallelism()?.get();
+    let work = move || -> io::Result<Duration> {
+        let barrier = Barrier::new(cpus);
+        let one = |cpu: usize| -> io::Result<Duration> {
+            let mut path = path.clone();
+            if !shared {
+                path.add_extension(cpu.to_string());
+            }
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(cpu);
+            rustix::thread::sched_setaffinity(None, &set)?;
+            // Not write: threads would wait for each other at the position of a shared file.
+            file.write_all_at(b"Z", cpu as u64)?;
+            barrier.wait();
+            let start = Instant::now();
+            (0..OPERATIONS).try_for_each(|_| file.write_all_at(b"Z", cpu as u64))?;
+            Ok(start.elapsed())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cpus).map(|cpu| scope.spawn(move || one(cpu))).collect();
+            let took = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+            took.collect::<io::Result<Vec<_>>>()
+                .map(|took| took.into_iter().max().unwrap_or_default())
+        })
+    };
+    let body = Body::Apart(Box::new(move || apart(&work)));
+    Ok(Loop { name: name.to_owned(), operations: OPERATIONS, body })
 }
 
 /// A store into each page of a fresh shared mapping.

@@ -157,6 +157,8 @@ impl Started {
             .args(arguments)
             // Its own limit of 4,096 keys would make it stop counting the loop over 10,000 files.
             .env("BPFTRACE_MAP_KEYS_MAX", "65536")
+            // Its last line is to be the reason when it ends.
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null())
             .stdout(if program.shows_in().is_some() { Stdio::null() } else { output()? })
             .stderr(output()?)

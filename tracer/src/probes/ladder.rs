@@ -39,6 +39,8 @@ pub struct Ladder {
     want_vfs_write: bool,
     /// Only while hooks are attached: 24 MB on a usual kernel.
     types: OnceCell<Types>,
+    /// Types of filesystem for which a later attempt would end as the first did.
+    tried: Vec<&'static str>,
     tracefs: Option<TraceFs>,
     hooks: Vec<Hook>,
     /// How each filesystem that is known is counted, by its type.
@@ -60,6 +62,7 @@ impl Ladder {
             forced: options.backend,
             want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
             types: OnceCell::from(types),
+            tried: Vec::new(),
             tracefs: None,
             hooks: Vec::new(),
             counted: BTreeMap::new(),
@@ -91,6 +94,12 @@ impl Ladder {
         }
         for fs in hooks::WRITE_ITERS {
             self.attach_write_iter(ebpf, fs);
+            // What is not in a module has been there from the start.
+            let has =
+                |function| self.types().is_ok_and(|types| types.kernel.has_function(function));
+            if fs.functions.iter().any(|function| has(function.name)) {
+                self.tried.push(fs.fs_type);
+            }
         }
         self.attach_space(ebpf);
         self.install_gauges(ebpf);
@@ -114,7 +123,9 @@ impl Ladder {
     /// A filesystem was mounted: its module may be loaded now, or it needs vfs_write.
     pub(super) fn mounts_changed(&mut self, ebpf: &mut Ebpf, fs_types: &[&str]) {
         for fs in hooks::WRITE_ITERS {
-            if fs_types.contains(&fs.fs_type) && !self.counted.contains_key(fs.fs_type) {
+            let done = self.counted.contains_key(fs.fs_type) || self.tried.contains(&fs.fs_type);
+            if fs_types.contains(&fs.fs_type) && !done {
+                self.tried.push(fs.fs_type);
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
                 self.install_gauges(ebpf);

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::document::digits;
+use super::document::{Goals, digits};
 use crate::step::{capture, follow};
 use crate::workspace::Workspace;
 use crate::{build, native};
@@ -116,7 +116,32 @@ impl Own {
                 megabytes(rss_kb * 1024),
             );
         }
-        out
+        out + "\n" + &self.goals()
+    }
+
+    /// What is aimed at, and what came of it.
+    fn goals(&self) -> String {
+        let mut goals = Goals::default();
+        #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+        let megabytes = |kb: u64| kb as f64 * 1024.0 / 1e6;
+        for line in &self.lines {
+            match line {
+                Line::Start { screen_ms, .. } => {
+                    goals.add("first screen, ms", Some(*screen_ms), 300.0);
+                }
+                Line::Files { files: 10_000, rss_kb, .. } => {
+                    goals.add("RSS at 10,000 live files, MB", Some(megabytes(*rss_kb)), 32.0);
+                }
+                Line::Files { files: 1_000_000, rss_kb, .. } => {
+                    goals.add("RSS at 1,000,000 live files, MB", Some(megabytes(*rss_kb)), 150.0);
+                }
+                Line::Processes { processes: 10_000, percent, .. } => {
+                    goals.add("CPU beside 10,000 processes, %", Some(*percent), 1.0);
+                }
+                Line::Files { .. } | Line::Processes { .. } => {}
+            }
+        }
+        goals.table()
     }
 }
 

@@ -54,6 +54,8 @@ enum Piece {
     Native,
     /// Processor time and memory of filltop itself, here
     Daemon,
+    /// Nanoseconds of as many threads as there are CPUs, in virtual machines of 1 to 16
+    Scale,
 }
 
 const KERNELS: &[&str] = &["6.1", "7.x"];
@@ -78,6 +80,8 @@ const CASES: &[&str] = &[
     "create-write-unlink-ext4",
     "io_uring",
     "mmap",
+    "threads-own",
+    "threads-shared",
 ];
 /// As tests/workload/bench/programs.rs has them.
 const PROGRAMS: &[&str] = &[
@@ -110,8 +114,13 @@ const MEMORY_MB: u32 = 3072;
 const TIMEOUT_SECONDS: u64 = 3600;
 /// Where the daemon's own figures are kept.
 const DAEMON: &str = "daemon.json";
+/// Of the machine's time: figures repeat, so that little is enough.
+const MACHINE_BUDGET_MS: &str = "25";
+/// Numbers of simulated CPUs.
+const SCALE: &[u32] = &[1, 2, 4, 16];
+const THREADS: &str = "threads-own,threads-shared";
 const NATIVE_ROUNDS: &str = "5";
-const NATIVE_BUDGET_MS: &str = "150";
+const NATIVE_BUDGET_MS: &str = "60";
 
 /// Measures, prints the tables, and writes the document unless it was only a quick look.
 pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) -> Result<()> {
@@ -134,6 +143,11 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) 
     }
     if wanted(Piece::Native) && !arguments.quick && !arguments.profile {
         parts.push(bench.here()?);
+    }
+    if wanted(Piece::Scale) && !arguments.quick && !arguments.profile {
+        for cpus in SCALE {
+            parts.push(bench.threads(*cpus)?);
+        }
     }
     let mut own = None;
     if wanted(Piece::Daemon) && !arguments.quick && !arguments.profile {
@@ -199,6 +213,11 @@ impl Bench<'_> {
         chosen(&self.arguments.case, if self.arguments.quick { QUICK_CASES } else { CASES })
     }
 
+    /// Those of one thread alone: a machine that counts instructions has one CPU.
+    fn counted_cases(&self) -> Vec<&str> {
+        self.cases().into_iter().filter(|case| !case.starts_with("threads-")).collect()
+    }
+
     fn programs(&self) -> Vec<&str> {
         chosen(
             &self.arguments.program,
@@ -207,9 +226,9 @@ impl Bench<'_> {
     }
 
     /// Arguments of filltop-workload.
-    fn work(&self, programs: &[&str]) -> Vec<String> {
+    fn work(&self, cases: &[&str], programs: &[&str]) -> Vec<String> {
         let list = |names: &[&str]| names.join(",");
-        let mut work = ["bench", "--cases", &list(&self.cases()), "--programs", &list(programs)]
+        let mut work = ["bench", "--cases", &list(cases), "--programs", &list(programs)]
             .map(str::to_owned)
             .to_vec();
         if self.arguments.profile {
@@ -222,7 +241,8 @@ impl Bench<'_> {
     fn machine(&self, kernel: &str) -> Result<(String, Vec<String>)> {
         let programs = self.programs();
         let mut command = vec!["/bin/filltop-workload".to_owned()];
-        command.extend(self.work(&programs));
+        command.extend(self.work(&self.counted_cases(), &programs));
+        command.extend(["--budget-ms", MACHINE_BUDGET_MS].map(str::to_owned));
         let installed: Vec<String> = PEERS
             .iter()
             .map(|(name, _)| *name)
@@ -241,6 +261,25 @@ impl Bench<'_> {
         vm::lines_of(self.workspace, self.filltop, &guest)
     }
 
+    /// Nanoseconds of threads on so many CPUs, which the emulator runs as threads of its own.
+    fn threads(&self, cpus: u32) -> Result<Part> {
+        let rounds = ["--rounds", "3", "--budget-ms", MACHINE_BUDGET_MS];
+        let work = ["bench", "--cases", THREADS, "--programs", "filltop-fexit"];
+        let command = ["/bin/filltop-workload"].into_iter().chain(work).chain(rounds);
+        let guest = vm::Guest {
+            kernel: QUICK_KERNEL,
+            programs: &[],
+            installed: &[],
+            command: command.map(str::to_owned).collect(),
+            cpus: Some(cpus),
+            memory: MEMORY_MB,
+            timeout: TIMEOUT_SECONDS,
+        };
+        let (release, lines) = vm::lines_of(self.workspace, self.filltop, &guest)?;
+        let place = format!("{release}, {cpus} CPUs");
+        Part::timed(&format!("scale-{cpus:02}"), &place, &Line::read_all(&lines)?)
+    }
+
     /// Nanoseconds, with and without each program in turns.
     fn here(&self) -> Result<Part> {
         let binaries = build::end_to_end(self.workspace, &[])?;
@@ -250,7 +289,7 @@ impl Bench<'_> {
             .arg(format!("FILLTOP_FLOOR={}", self.floor.display()))
             .arg("PATH=/usr/sbin:/usr/bin:/sbin:/bin")
             .arg(binaries.workload)
-            .args(self.work(&self.programs()))
+            .args(self.work(&self.cases(), &self.programs()))
             .args(["--rounds", NATIVE_ROUNDS, "--budget-ms", NATIVE_BUDGET_MS]);
         let (success, lines) = follow(&mut command)?;
         ensure!(success, "the measurement on this machine failed");
