@@ -161,7 +161,10 @@ mod tests {
             set_tid_size: u64,
         }
         let wanted = [pid];
+        // Other tests of this process catch signals; the child must not.
+        const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
         let arguments = CloneArgs {
+            flags: CLONE_CLEAR_SIGHAND,
             exit_signal: libc::SIGCHLD as u64,
             set_tid: if pid == 0 { 0 } else { wanted.as_ptr() as u64 },
             set_tid_size: u64::from(pid != 0),
