@@ -2,6 +2,7 @@
 //! unharmed.
 
 use std::{
+    os::unix::process::CommandExt as _,
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, Truth, workload};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
@@ -19,6 +21,15 @@ const SOON: Duration = Duration::from_secs(5);
 fn within() -> Duration {
     let emulated = std::env::var_os("FILLTOP_TEST_DISKS").is_some();
     Duration::from_secs(if emulated { 5 } else { 1 })
+}
+
+/// Ends a server and its workers, should the test fail before they are through.
+struct Leash(Pid);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.0, Signal::KILL);
+    }
 }
 
 /// The server runs 400 workers of 50 ms, eight at a time. `place` puts it into a cgroup; `target`
@@ -35,7 +46,9 @@ fn forking_writer(
         .arg(volume.path())
         .args(["--workers", "400", "--bytes", "262144", "--life-ms", "50"])
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()?;
+    let _leash = Leash(Pid::from_child(&server));
     place(&server)?;
     goes_on(volume.path(), SOON)?;
     std::thread::sleep(Duration::from_millis(300));
@@ -44,7 +57,7 @@ fn forking_writer(
     let done = bench.stop(&target, &[])?;
     let took = start.elapsed();
     stands_still(volume.path())?;
-    ensure!(took < within(), "frozen after {took:?}");
+    ensure!(took < within(), "frozen after {took:?}: {done}");
     let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
     ensure!(halted < 1_000.0, "halted after {halted} ms");
     let plan = bench.command(&["stop", &target, "--json"]).output()?;
