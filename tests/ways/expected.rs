@@ -44,8 +44,6 @@ enum Reach {
     Ext4,
     /// The system calls that write, at their return.
     SystemCalls,
-    /// vfs_write and what writev and older kernels' splice call.
-    VfsWrite,
     /// Nothing.
     Nothing,
 }
@@ -57,8 +55,6 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
     let asynchronous = way.starts_with("io_uring") || way.starts_with("libaio");
     let by_call =
         !asynchronous && !["mmap", "reflink", "fallocate", "fallocate-keep-size"].contains(&way);
-    let spliced = way.starts_with("copy_file_range") || matches!(way, "splice" | "sendfile");
-    let shares = matches!(fs, "xfs" | "btrfs") && way == "copy_file_range";
     match reach {
         Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
@@ -66,9 +62,6 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         }
         Reach::Full => (Verdict::Exact, "nothing stands against it"),
         Reach::Ext4 if way == "mmap" => (Verdict::Space, "no tracepoint tells of the store"),
-        Reach::Ext4 if fs == "overlay" && way == "fallocate-zero-range" => {
-            (Verdict::Wrong, "no tracepoint of ext4 tells when a range has been zeroed")
-        }
         Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
         Reach::Bytes if way == "io_uring-direct" && fs == "xfs" => {
             (Verdict::Missed, "its retry in a worker of io_uring is not seen; not understood yet")
@@ -79,15 +72,8 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         Reach::Bytes => (Verdict::Written, "the layout of its inodes is not in this kernel's BTF"),
         Reach::Nothing if way == "ftruncate-up" => (Verdict::Written, "nothing is to be seen"),
         Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),
-        Reach::VfsWrite if way == "mmap" => (Verdict::Written, "space is not traced"),
-        Reach::SystemCalls | Reach::VfsWrite if !by_call => {
-            (Verdict::Missed, "it is no system call that writes")
-        }
-        Reach::VfsWrite if shares => (Verdict::Missed, "extents are shared, nothing is written"),
-        Reach::VfsWrite if spliced && version >= (6, 5) => {
-            (Verdict::Missed, "it calls write_iter by itself since 6.5")
-        }
-        Reach::SystemCalls | Reach::VfsWrite => (Verdict::Written, "space is not traced"),
+        Reach::SystemCalls if !by_call => (Verdict::Missed, "it is no system call that writes"),
+        Reach::SystemCalls => (Verdict::Written, "space is not traced"),
     }
 }
 
@@ -95,9 +81,8 @@ fn reach(version: (u32, u32), fs: &str, backend: &str) -> Reach {
     let module = matches!(fs, "xfs" | "btrfs");
     let on_ext4 = matches!(fs, "ext4" | "overlay");
     match backend {
-        "fentry" if module => Reach::VfsWrite,
         // Type information of modules came with 5.11.
-        "kprobe" if module && version < (5, 11) => Reach::Bytes,
+        "fentry" | "kprobe" if module && version < (5, 11) => Reach::Bytes,
         "fentry" | "kprobe" => Reach::Full,
         // iomap_dio_rw_begin came with 6.6; without it direct writes to ext4 would be lost.
         "tracepoint" if on_ext4 && version >= (6, 6) => Reach::Ext4,

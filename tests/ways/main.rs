@@ -2,6 +2,7 @@
 //! the truth, and one `WAY` line each tells what came of it. docs/kernels.md is made of them.
 
 mod compare;
+mod errors;
 mod expected;
 mod hard;
 mod storm;
@@ -11,7 +12,7 @@ use std::{env, path::Path};
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, workload};
 
-use tracer_model::snapshot::{HookState, WriteBackend};
+use tracer_model::snapshot::HookState;
 
 use compare::{Place, WayTruth, compare};
 
@@ -54,21 +55,31 @@ fn all_ways_on(fs: &str) -> Result {
             println!("HOOK {} {}: {reason}", hook.name, hook.how);
         }
     }
+    if calls_were_skipped(&measured) {
+        return Ok(());
+    }
     compare(&measured, &truths, &place)?;
     nothing_lost(&measured)?;
-    let least = match (fs, measured.snapshot.backend.write) {
-        ("btrfs", _) => 0.95,
-        // Zeroing a range through an overlay is expected missed there, and is 2 % of all that is done.
-        ("overlay", WriteBackend::Tracepoint) => 0.97,
-        _ => 0.99,
-    };
+    let least = if fs == "btrfs" { 0.95 } else { 0.99 };
     explained(&measured, volume.path(), least)?;
     credited_to_who_asked(&measured, &truths, volume.path())
 }
 
+/// Where the kernel puts programs aside and skips calls meanwhile, and filltop says so beforehand and
+/// afterwards, there is nothing to compare. By kprobes, which filltop prefers there, none is skipped.
+fn calls_were_skipped(measured: &Measured) -> bool {
+    let backend = &measured.snapshot.backend;
+    let may = backend.blind_spots.iter().any(|text| text.contains("skips other calls"));
+    let did = backend.lost.iter().any(|loss| loss.cause.starts_with("the kernel skipped"));
+    if may && did {
+        println!("SKIP ways: this kernel skipped calls: {:?}", backend.lost);
+    }
+    may && did
+}
+
 fn nothing_lost(measured: &Measured) -> Result {
     let backend = &measured.snapshot.backend;
-    ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
+    ensure!(backend.lost_events == 0, "lost: {:?}", backend.lost);
     ensure!(backend.unattributed_bytes == 0, "{} bytes unattributed", backend.unattributed_bytes);
     Ok(())
 }

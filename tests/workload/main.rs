@@ -3,6 +3,7 @@
 
 mod places;
 mod restless;
+mod storms;
 mod ways;
 
 use std::{
@@ -11,7 +12,6 @@ use std::{
     io::{self, Write as _},
     os::unix::{fs::OpenOptionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use anyhow::Context as _;
@@ -57,21 +57,18 @@ enum Work {
         #[arg(long)]
         bytes: usize,
     },
-    /// Many processes, one after another, that write one file each and end
-    Spawn {
-        dir: PathBuf,
-        #[arg(long)]
-        processes: u32,
-        #[arg(long)]
-        bytes: u64,
-    },
-    /// A file, until there is no space left; then a few more writes that fail
+    #[command(flatten)]
+    Storms(storms::Storms),
+    /// A file, until writes fail for want of space, by a quota or by a broken disk; then a few more
     Fill {
         path: PathBuf,
         #[arg(long, default_value_t = 16 << 10)]
         block: usize,
         #[arg(long, default_value_t = 5)]
         failures: u32,
+        /// Past the page cache, where errors of the disk are the write's own
+        #[arg(long)]
+        direct: bool,
     },
     /// Every way to write and to free, one file each; prints the truth of each as a JSON array
     Ways {
@@ -136,21 +133,10 @@ fn main() -> anyhow::Result<()> {
                     .insert(path.clone(), write_blocks(&create(&path)?, bytes as u64, bytes)?);
             }
         }
-        Work::Spawn { dir, processes, bytes } => {
-            let own = std::env::current_exe()?;
-            for n in 0..processes {
-                let path = dir.join(format!("short-{n:05}"));
-                let mut child = Command::new(&own)
-                    .args(["write", "--block", "65536", "--bytes", &bytes.to_string()])
-                    .arg(&path)
-                    .stdout(Stdio::null())
-                    .spawn()?;
-                truth.children.push(child.id());
-                anyhow::ensure!(child.wait()?.success(), "child {n} failed");
-                truth.written.insert(path, bytes);
-            }
+        Work::Storms(work) => storms::run(work, &mut truth)?,
+        Work::Fill { path, block, failures, direct } => {
+            fill(&path, block, failures, direct, &mut truth)?;
         }
-        Work::Fill { path, block, failures } => fill(&path, block, failures, &mut truth)?,
         Work::Ways { dir, only } => {
             println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
             return Ok(());
@@ -187,20 +173,41 @@ fn write_blocks(mut file: &File, bytes: u64, block: usize) -> anyhow::Result<u64
     Ok(done)
 }
 
-fn fill(path: &Path, block: usize, failures: u32, truth: &mut Truth) -> anyhow::Result<()> {
-    let mut file = create(path)?;
-    let buffer = vec![0x5a; block];
+fn fill(
+    path: &Path,
+    block: usize,
+    failures: u32,
+    direct: bool,
+    truth: &mut Truth,
+) -> anyhow::Result<()> {
+    const ALIGNMENT: usize = 4096;
+    let flags = if direct { libc::O_DIRECT } else { 0 };
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .custom_flags(flags)
+        .open(path)?;
+    let buffer = vec![0x5a; block + ALIGNMENT];
+    let start = buffer.as_ptr().align_offset(ALIGNMENT);
     let mut done = 0;
     let mut failed = 0;
     while failed < failures {
-        match file.write(&buffer) {
+        match file.write(&buffer[start..start + block]) {
             Ok(n) => done += n as u64,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => failed += 1,
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let name = match error.raw_os_error() {
+                    Some(libc::ENOSPC) => "ENOSPC",
+                    Some(libc::EDQUOT) => "EDQUOT",
+                    Some(libc::EIO) => "EIO",
+                    _ => return Err(error.into()),
+                };
+                failed += 1;
+                *truth.errors.entry(name).or_default() += 1;
+            }
         }
     }
     truth.written.insert(path.to_path_buf(), done);
-    truth.errors.insert("ENOSPC", u64::from(failed));
     Ok(())
 }
 

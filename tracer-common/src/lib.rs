@@ -14,7 +14,7 @@ pub use counters::{
     Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, slot_flags,
 };
 pub use offsets::Offsets;
-pub use records::{NameRecord, ProcRecord, RecordHeader, RecordKind};
+pub use records::{NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind};
 pub use waits::{WaitKey, WaitKind, Waits};
 
 /// Implements `Pod` for the daemon; the kernel side needs no proof, it only writes them.

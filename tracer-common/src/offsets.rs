@@ -79,6 +79,10 @@ offsets! {
     iattr_valid = "iattr"."ia_valid",
     /// `struct kiocb *` of direct I/O.
     dio_iocb = "iomap_dio"."iocb",
+    /// Bytes done so far, loff_t.
+    dio_size = "iomap_dio"."size",
+    /// The first error, int; 0 for none.
+    dio_error = "iomap_dio"."error",
     /// Does the submitter wait, u8/bool?
     dio_waits = "iomap_dio"."wait_for_completion",
     /// u8/bool: true for a write's source (iov_iter).
@@ -111,8 +115,10 @@ offsets! {
     dentry_parent = "dentry"."d_parent",
     /// `struct inode *`; null for a negative dentry.
     dentry_inode = "dentry"."d_inode",
-    /// Link in the inode's list of dentries (hlist_node).
+    /// Link in the inode's list of dentries (hlist_node); where it shares its place with others.
     dentry_alias = "dentry"."d_u.d_alias",
+    /// The same where it has a place of its own (seen in 7.3).
+    dentry_alias_v7 = "dentry"."d_alias",
     /// Name.
     dentry_name = "dentry"."d_name.name",
     /// Hash (low half) and length (high half) of the name.
@@ -133,6 +139,10 @@ offsets! {
     cset_dfl = "css_set"."dfl_cgrp",
     /// `struct kernfs_node *`.
     cgroup_kn = "cgroup"."kn",
+    /// `struct cgroup_root *`: its hierarchy.
+    cgroup_root = "cgroup"."root",
+    /// Number of a hierarchy; 0 for v2.
+    root_hierarchy = "cgroup_root"."hierarchy_id",
     /// Inode number.
     kn_id = "kernfs_node"."id",
     /// Name.
@@ -236,8 +246,8 @@ pub struct Config {
     pub has_cmpxchg: u32,
     /// Does `ext4_da_reserve_space` say how many blocks (6.11), or is it one?
     pub reserve_has_count: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// Has the kernel bpf_loop (5.17)?
+    pub has_loop: u32,
 }
 
 /// Values of the map `COUNTED`, keyed by `super_block::s_magic`: how a filesystem's writes are

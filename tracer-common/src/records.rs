@@ -23,8 +23,11 @@ pub const CMDLINE_ROOM: usize = 256;
 /// [`FileKey::dev`] of cgroup v2 directories, whose names are sent as those of files are: no real
 /// device has this number.
 pub const CGROUP_DEV: u32 = u32::MAX;
-/// Steps of one walk towards the root of the filesystem.
-pub const WALK_STEPS: usize = 64;
+/// Steps of one walk towards the root of the filesystem: a path of 4,096 bytes has no more than
+/// 2,048 components.
+pub const WALK_STEPS: u32 = 2_048;
+/// The same where the kernel has no bpf_loop (before 5.17): each step is verified for itself there.
+pub const WALK_STEPS_UNROLLED: usize = 16;
 
 /// First part of each record.
 #[repr(C)]
@@ -112,7 +115,31 @@ pub struct ExitRecord {
     pub proc: ProcKey,
 }
 
-pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord);
+/// An open file as the iterator over descriptors tells it: regular, and open for writing or without
+/// a name.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct OpenFileRecord {
+    /// `inode::i_ino`.
+    pub ino: u64,
+    /// Space that is charged to it, as st_blocks × 512.
+    pub bytes: u64,
+    /// `super_block::s_dev`.
+    pub dev: u32,
+    /// Holder.
+    pub pid: u32,
+    /// Descriptor.
+    pub fd: u32,
+    /// `inode::i_nlink`.
+    pub links: u32,
+    /// 1 if it is open for writing.
+    pub writable: u32,
+    /// Always 0.
+    pub pad: u32,
+}
+
+pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord, OpenFileRecord);
+const _: () = assert!(size_of::<OpenFileRecord>() == 40);
 const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_ROOM);
 const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + 72 + CMDLINE_ROOM);
 const _: () = assert!(size_of::<ExitRecord>() == 24);

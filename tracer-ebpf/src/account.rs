@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, config, offset},
+    kernel_read::{Kptr, Probed, Read, config, exchange, offset},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
     names, process, space,
 };
@@ -191,21 +191,31 @@ fn move_in(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     names::send_once(who.file, who.dentry, who.inode);
 }
 
-/// Moves the cell's tenant to the spill map and puts the newcomer in.
+/// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
+/// aside in the middle of that, the newcomer's counts go to the spill map themselves.
 #[inline(never)]
 fn take_slot(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
-    let old = slot.counters();
-    if !old.is_zero() {
-        spill(&slot.key(), &old);
+    // The daemon, too, sees by an odd number that the cell changes hands. Stores stay in order
+    // because they are volatile, and because x86 keeps them so.
+    let lock = (&raw mut slot.generation).cast::<u64>();
+    // SAFETY: `generation` and `seq`, eight aligned bytes of the cell.
+    let unlocked = unsafe { core::ptr::read_volatile(lock) };
+    let seq = (unlocked >> 32) as u32;
+    if seq & 1 != 0 || !exchange(lock, unlocked, unlocked.wrapping_add(1 << 32)) {
+        spill(&PairKey::new(who.proc, who.file), delta);
+        return;
     }
-    let seq = slot.seq;
-    // The daemon reads the cell while it changes: an odd number tells it to look again. Stores stay
-    // in order because they are volatile, and because x86 keeps them so.
-    store(&raw mut slot.seq, seq.wrapping_add(1));
-    store(&raw mut slot.start_ns, who.proc.start_ns);
+    let mut tenant = slot.key();
+    tenant.generation = unlocked as u32;
+    // Nobody's, so that who comes in between does not add to what is being read.
+    store(&raw mut slot.start_ns, u64::MAX);
+    let counts = slot.counters();
+    if !counts.is_zero() {
+        spill(&tenant, &counts);
+    }
     store(&raw mut slot.ino, who.file.ino);
     store(&raw mut slot.tgid, who.proc.tgid);
     store(&raw mut slot.dev, who.file.dev);
@@ -216,11 +226,12 @@ fn take_slot(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     store(&raw mut slot.gauge_tag, gauge_tag);
     store(&raw mut slot.unlinked, delta.unlinked as u16);
     store(&raw mut slot.flags, delta.flags as u16);
+    store(&raw mut slot.start_ns, who.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }
 
 /// Adds a tenant's counts to the active spill map, or to the exact rest when that is full.
-#[inline(always)]
+#[inline(never)]
 fn spill(key: &PairKey, counts: &Counters) {
     let active = SPILL_ACTIVE.get(0).copied().unwrap_or(0);
     let map = if active == 0 { &SPILL_A } else { &SPILL_B };

@@ -1,71 +1,79 @@
-//! Names of cgroup v2 directories, sent like those of files: one walk per new cgroup. A container's
-//! cgroup may be gone before the daemon could look for it below /sys/fs/cgroup.
+//! Names of cgroup v2 directories, sent like those of files when they are made: a container's may be
+//! gone before the daemon could look for it. Those that were there first, the daemon reads.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
 use tracer_common::{
     FileKey, Health, RecordKind,
     offsets::Offsets,
-    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS, name_flags},
+    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags},
 };
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, offset},
-    maps::{NAME_SCRATCH, NAMED, health_add},
+    maps::{NAME_ROOMS, NAMED, health_add},
     names,
+    scratch::{self, NameWork},
 };
 
-/// Sends the path of the task's cgroup, unless that was done.
-#[inline(always)]
-pub fn send_once(task: Kptr) {
-    let set = Probed::follow(task, offset!(task_cgroups));
-    let cgroup = Probed::follow(set, offset!(cset_dfl));
-    let node = Probed::follow(cgroup, offset!(cgroup_kn));
-    if !node.is_null() {
-        send_walk(node.addr());
+/// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    let cgroup = Kptr(ctx.arg::<*const u8>(0));
+    let root = Probed::follow(cgroup, offset!(cgroup_root));
+    if Probed::read::<u32>(root, offset!(root_hierarchy)) == 0 {
+        send_walk(Probed::follow(cgroup, offset!(cgroup_kn)).addr());
     }
+    0
 }
 
-#[inline(never)]
+#[inline(always)]
 fn send_walk(node: u64) {
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    let mut node = Kptr::from_addr(node);
-    let mut key = node_key(node);
-    for _ in 0..WALK_STEPS {
-        if NAMED.get_ptr(key).is_some() {
-            return;
+    let Some(room) = scratch::enter(&NAME_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return;
+    };
+    if let Some(work) = scratch::inside(&NAME_ROOMS, room) {
+        work.next = node;
+        for _ in 0..WALK_STEPS_UNROLLED {
+            if step(work) {
+                break;
+            }
         }
-        let parent = parent_of(node);
-        let parent_key = node_key(parent);
-        record.header.kind = RecordKind::Name as u32;
-        record.file = key;
-        record.parent = parent_key;
-        record.flags = if parent.is_null() { name_flags::ROOT } else { 0 };
-        record.magic = 0;
-        let name = Probed::follow(node, offset!(kn_name));
-        // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
-        let len = unsafe {
-            bpf_probe_read_kernel_str(
-                record.name.as_mut_ptr().cast(),
-                NAME_ROOM as u32,
-                name.0.cast(),
-            )
-        };
-        // With its NUL; negative where it cannot be read.
-        record.header.len =
-            if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
-        if !names::send(record) {
-            health_add(Health::RingFull, 1);
-            return;
-        }
-        let _ = NAMED.insert(key, 1, 0);
-        if parent.is_null() {
-            return;
-        }
-        node = parent;
-        key = parent_key;
     }
+    scratch::leave(&NAME_ROOMS, room);
+}
+
+/// One step up; true if it was the last.
+#[inline(always)]
+fn step(work: &mut NameWork) -> bool {
+    let node = Kptr::from_addr(work.next);
+    let record = &mut work.record;
+    record.file = node_key(node);
+    if NAMED.get_ptr(&record.file).is_some() {
+        return true;
+    }
+    let parent = parent_of(node);
+    record.header.kind = RecordKind::Name as u32;
+    record.parent = node_key(parent);
+    record.flags = if parent.is_null() { name_flags::ROOT } else { 0 };
+    record.magic = 0;
+    let name = Probed::follow(node, offset!(kn_name));
+    // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
+    let len = unsafe {
+        bpf_probe_read_kernel_str(record.name.as_mut_ptr().cast(), NAME_ROOM as u32, name.0.cast())
+    };
+    // With its NUL; negative where it cannot be read.
+    record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
+    if !names::send(record) {
+        health_add(Health::RingFull, 1);
+        return true;
+    }
+    let _ = NAMED.insert(&record.file, 1, 0);
+    work.next = parent.addr();
+    parent.is_null()
 }
 
 #[inline(always)]

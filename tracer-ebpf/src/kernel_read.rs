@@ -25,7 +25,7 @@ pub static CONFIG: Config = Config {
     has_task_btf: 1,
     has_cmpxchg: 1,
     reserve_has_count: 1,
-    pad: 0,
+    has_loop: 1,
 };
 
 macro_rules! offset {
@@ -168,4 +168,28 @@ pub fn is_regular<R: Read>(inode: Kptr) -> bool {
 pub fn magic<R: Read>(inode: Kptr) -> u32 {
     let sb = R::follow(inode, offset!(inode_sb));
     R::read::<u64>(sb, offset!(sb_magic)) as u32
+}
+
+/// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
+/// before that always: two CPUs that allocate for one inode in the same instant may be charged
+/// alike.
+#[inline(always)]
+pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
+    if config!(has_cmpxchg) != 0 {
+        let found: u64;
+        // SAFETY: a field of a map value, aligned to 8.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
+                cell = in(reg) cell,
+                new = in(reg) new,
+                inout("r0") old => found,
+            );
+        }
+        found == old
+    } else {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(cell, new) };
+        true
+    }
 }

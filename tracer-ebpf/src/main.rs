@@ -17,6 +17,7 @@ mod maps_where;
 mod names;
 mod probes;
 mod process;
+mod scratch;
 mod space;
 
 #[panic_handler]

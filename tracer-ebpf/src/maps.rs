@@ -5,11 +5,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, NameRecord, PairKey, ProcKey,
-    ProcRecord, Slot,
+    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
     counters::HEALTH_CELLS,
     offsets::{Gauge, gauge_kind},
 };
+
+use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -77,13 +78,13 @@ pub const RING_BYTES: u32 = 4 << 20;
 #[map]
 pub static HEALTH: PerCpuArray<u64> = PerCpuArray::with_max_entries(HEALTH_CELLS, 0);
 
-/// Room to build a record in; too large for the stack of 512 bytes.
+/// Where names are built.
 #[map]
-pub static NAME_SCRATCH: PerCpuArray<NameRecord> = PerCpuArray::with_max_entries(1, 0);
+pub static NAME_ROOMS: Rooms<NameWork> = PerCpuArray::with_max_entries(ROOMS, 0);
 
-/// See [`NAME_SCRATCH`].
+/// Where processes are described.
 #[map]
-pub static PROC_SCRATCH: PerCpuArray<ProcRecord> = PerCpuArray::with_max_entries(1, 0);
+pub static PROC_ROOMS: ProcRooms = PerCpuArray::with_max_entries(ROOMS, 0);
 
 /// Key of [`IN_FLIGHT`].
 #[repr(C)]
@@ -115,8 +116,6 @@ pub mod hook {
     pub const REMAP: u64 = 8;
     /// The end of btrfs's or xfs's own work on an inode; `object` is the inode.
     pub const SETTLE: u64 = 9;
-    /// iomap_dio_complete; `object` is the kiocb.
-    pub const DIO_COMPLETE: u64 = 10;
     /// vfs_fallocate.
     pub const FALLOCATE: u64 = 11;
 }

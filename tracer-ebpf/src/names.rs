@@ -3,16 +3,21 @@
 //! The walk ends at the root of the *filesystem*; the daemon puts the host's mount point before
 //! it. So a path is the host's whatever the writer's chroot, mount namespace or bind mount.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{
+    bpf_loop, bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query,
+};
 use aya_log_ebpf::debug;
 use tracer_common::{
     FileKey, Health, NameRecord, RecordKind,
-    records::{NAME_MAX, NAME_ROOM, WALK_STEPS, name_flags},
+    records::{NAME_MAX, NAME_ROOM, WALK_STEPS, WALK_STEPS_UNROLLED, name_flags},
 };
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, file_key, is_regular, offset},
-    maps::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES, health_add},
+    kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, offset},
+    maps::{NAME_ROOMS, NAMED, RECORDS, RING_BYTES, health_add},
+    scratch::{self, NameWork},
     space::any_dentry,
 };
 
@@ -37,47 +42,70 @@ pub fn send_once(file: FileKey, dentry: Kptr, inode: Kptr) {
 /// Walks up from `dentry`, sending each component until one that is known.
 #[inline(never)]
 pub fn send_walk(dentry: u64) {
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    let mut dentry = Kptr::from_addr(dentry);
-    let mut inode = Probed::follow(dentry, offset!(dentry_inode));
-    let mut key = file_key::<Probed>(inode);
-    for _ in 0..WALK_STEPS {
-        if NAMED.get_ptr(key).is_some() {
-            return;
+    let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return;
+    };
+    let Some(work) = scratch::inside(&NAME_ROOMS, room) else { return };
+    work.next = dentry;
+    if config!(has_loop) != 0 {
+        // Verified once, not once for each step: a walk may be long, and loads fast.
+        // SAFETY: the callback gets the number of the room, which outlives the call.
+        unsafe {
+            let callback = walk_step as *const () as *mut c_void;
+            bpf_loop(WALK_STEPS, callback, (&raw mut room).cast(), 0);
         }
-        let parent = Probed::follow(dentry, offset!(dentry_parent));
-        let parent_inode = Probed::follow(parent, offset!(dentry_inode));
-        let parent_key = file_key::<Probed>(parent_inode);
-        let is_root = parent.addr() == dentry.addr();
-        fill(record, dentry, inode, key, parent_key, is_root);
-        if !send(record) {
-            health_add(Health::RingFull, 1);
-            return;
+    } else {
+        for _ in 0..WALK_STEPS_UNROLLED {
+            if step(work) {
+                break;
+            }
         }
-        let _ = NAMED.insert(key, 1, 0);
-        if is_root {
-            return;
-        }
-        dentry = parent;
-        inode = parent_inode;
-        key = parent_key;
     }
-    health_add(Health::PathTooDeep, 1);
-    debug!((), "path deeper than {} new directories, inode {}", WALK_STEPS as u32, key.ino);
+    if work.next != 0 {
+        health_add(Health::PathTooDeep, 1);
+        debug!((), "path too deep, inode {}", work.record.file.ino);
+    }
+    scratch::leave(&NAME_ROOMS, room);
 }
 
-/// Fills a record from a dentry and the inode that it names.
+/// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
+extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
+    // SAFETY: what send_walk gave.
+    let room = unsafe { *room };
+    scratch::inside(&NAME_ROOMS, room).map_or(1, |work| i64::from(step(work)))
+}
+
+/// One step up; true if it was the last. Nothing is kept on the stack from one to the next.
 #[inline(always)]
-pub fn fill(
-    record: &mut NameRecord,
-    dentry: Kptr,
-    inode: Kptr,
-    key: FileKey,
-    parent: FileKey,
-    is_root: bool,
-) {
+fn step(work: &mut NameWork) -> bool {
+    let dentry = Kptr::from_addr(work.next);
+    work.next = 0;
+    let record = &mut work.record;
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    record.file = file_key::<Probed>(inode);
+    if NAMED.get_ptr(&record.file).is_some() {
+        return true;
+    }
+    let parent = Probed::follow(dentry, offset!(dentry_parent));
+    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
+    record.parent = file_key::<Probed>(parent_inode);
+    let is_root = parent.addr() == dentry.addr();
+    fill(record, dentry, inode, is_root);
+    if !send(record) {
+        health_add(Health::RingFull, 1);
+        return true;
+    }
+    let _ = NAMED.insert(&record.file, 1, 0);
+    if !is_root {
+        work.next = parent.addr();
+    }
+    is_root
+}
+
+/// Fills a record, all but its keys, from a dentry and the inode that it names.
+#[inline(always)]
+pub fn fill(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root: bool) {
     let mut flags = 0;
     if is_root {
         flags |= name_flags::ROOT;
@@ -89,8 +117,6 @@ pub fn fill(
         flags |= name_flags::UNLINKED;
     }
     record.header.kind = RecordKind::Name as u32;
-    record.file = key;
-    record.parent = parent;
     record.flags = flags;
     let sb = Probed::follow(inode, offset!(inode_sb));
     record.magic = Probed::read::<u64>(sb, offset!(sb_magic)) as u32;

@@ -12,10 +12,9 @@ use tracer_common::{
 };
 
 use crate::{
-    cgroups,
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
-    maps::{PROC_SCRATCH, PROCS, health_add},
-    names,
+    maps::{PROC_ROOMS, PROCS, health_add},
+    names, scratch,
 };
 
 /// Describes `proc`, which must be the current process, unless that was done.
@@ -26,7 +25,6 @@ pub fn describe_once(proc: ProcKey) {
         if exe != 0 {
             names::send_walk(exe);
         }
-        surroundings();
     }
 }
 
@@ -38,9 +36,20 @@ fn describe(proc: &ProcKey) -> u64 {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
         return 0;
     }
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
+    let Some(room) = scratch::enter(&PROC_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return 0;
+    };
+    relatives(room);
+    let exe = fill_and_send(room, proc);
+    scratch::leave(&PROC_ROOMS, room);
+    exe
+}
+
+#[inline(never)]
+fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return 0 };
+    let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent_leader = Probed::follow(parent, offset!(task_group_leader));
     let mm = Probed::follow(task, offset!(task_mm));
@@ -58,7 +67,6 @@ fn describe(proc: &ProcKey) -> u64 {
         record.cgroup_id = bpf_get_current_cgroup_id();
         bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
     }
-    relatives(task.addr());
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
     let mut exe_dentry = Kptr::from_addr(0);
@@ -81,14 +89,12 @@ fn describe(proc: &ProcKey) -> u64 {
 }
 
 /// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
-/// Apart from [`describe`], because what is on the stack there stays while names are sent: all of
-/// one chain of calls must fit into 512 bytes.
+/// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
+/// share 512 bytes.
 #[inline(never)]
-fn relatives(task: u64) {
-    let Some(record) = PROC_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    let task = Kptr::from_addr(task);
+fn relatives(room: u32) {
+    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return };
+    let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent = Probed::follow(parent, offset!(task_group_leader));
     record.parent_comm = Probed::read(parent, offset!(task_comm));
@@ -105,17 +111,6 @@ fn relatives(task: u64) {
     let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
     record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
     record.root = file_key::<Probed>(Probed::follow(root_of(task), offset!(dentry_inode)));
-}
-
-/// Sends the names of the current process's root directory and of its cgroup. Not called by
-/// [`describe`], for the same reason.
-#[inline(never)]
-fn surroundings() {
-    let task = current_task();
-    let root = root_of(task);
-    let inode = Probed::follow(root, offset!(dentry_inode));
-    names::send_once(file_key::<Probed>(inode), root, inode);
-    cgroups::send_once(task);
 }
 
 /// `struct dentry *` of the task's root directory.

@@ -7,13 +7,14 @@
 
 use tracer_common::{
     Counters, FileKey, Health, InodeSpace, ProcKey,
-    offsets::{Gauge, gauge_kind},
+    offsets::{Gauge, Offsets, gauge_kind},
 };
 
 use crate::{
     account::{ZERO, account},
     kernel_read::{
-        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
+        Kptr, Probed, Read, current_proc, current_task, exchange, file_key, is_regular, magic,
+        offset,
     },
     maps::{GAUGES, INODES, health_add},
 };
@@ -224,7 +225,8 @@ fn responsible(file: &FileKey) -> ProcKey {
     proc
 }
 
-/// Remembers the space of an inode that is not known yet: it is about to change. Nobody is charged.
+/// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
+/// charged.
 #[inline(always)]
 pub fn remember(inode: Kptr) {
     if is_regular::<Probed>(inode) {
@@ -237,9 +239,10 @@ fn remember_regular(inode: u64) {
     let inode = Kptr::from_addr(inode);
     let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
-    // accounted stays.
-    let _ =
-        INODES.insert(file_key::<Probed>(inode), InodeSpace { gauge, saved: 0, owner: NOBODY }, 1);
+    // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
+    // it.
+    let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
+    let _ = INODES.insert(file_key::<Probed>(inode), space, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.
@@ -286,28 +289,10 @@ pub fn any_dentry(inode: Kptr) -> Kptr {
     if first.is_null() {
         return first;
     }
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(offset!(dentry_alias))))
-}
-
-/// Puts a value if the old one is still there, atomically where BPF can (5.12); before that two CPUs
-/// that allocate for one inode in the same instant may be charged alike.
-#[inline(always)]
-fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
-    if config!(has_cmpxchg) != 0 {
-        let found: u64;
-        // SAFETY: a field of a map value, aligned to 8.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
-                cell = in(reg) cell,
-                new = in(reg) new,
-                inout("r0") old => found,
-            );
-        }
-        found == old
+    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
+        offset!(dentry_alias_v7)
     } else {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(cell, new) };
-        true
-    }
+        offset!(dentry_alias)
+    };
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
 }

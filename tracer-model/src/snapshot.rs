@@ -85,6 +85,9 @@ pub struct Backend {
     /// Events that are known to be lost: records that found the ring full, probes that the kernel
     /// skipped (recursion, kretprobe instances).
     pub lost_events: u64,
+    /// The same by cause; only those that happened.
+    #[serde(default)]
+    pub lost: Vec<Loss>,
     /// Written bytes that are in the totals but in no writer's or file's row.
     pub unattributed_bytes: u64,
     /// Own cost in the write path, from the kernel's run-time statistics; `None` if not measured.
@@ -93,6 +96,15 @@ pub struct Backend {
     /// if not measured.
     #[serde(default)]
     pub own_cpu: Option<f64>,
+}
+
+/// Events that are known to be lost for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// What happened: a sentence's beginning, such as `the kernel skipped kprobe_vfs_write`.
+    pub cause: String,
+    /// How often, since the start.
+    pub events: u64,
 }
 
 /// State of one hook.

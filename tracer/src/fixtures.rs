@@ -126,6 +126,7 @@ pub(crate) fn idle() -> Snapshot {
             ],
             blind_spots: vec!["mmap stores count by page".to_owned()],
             lost_events: 0,
+            lost: vec![],
             unattributed_bytes: 0,
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),

@@ -1,5 +1,6 @@
 //! One walk over all open descriptors, for all who want to know of them: held files, residents, the
-//! picture at start-up.
+//! picture at start-up. Where the kernel side can tell them, it does ([`told`]); else /proc is asked
+//! ([`walk`]).
 //!
 //! Made for 100,000 descriptors: a look at the file tells a regular one from a socket, and whether it
 //! has a name left; a look at the link tells by its permissions whether it is open for writing
@@ -14,7 +15,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, open, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat};
+
+use tracer_common::OpenFileRecord;
 
 use crate::collect::mounts::{self, MountedVolume};
 
@@ -57,6 +60,34 @@ pub struct OpenFiles {
     pub processes: usize,
     /// Processes whose descriptors could not be read, for want of privileges.
     pub unreadable: usize,
+}
+
+/// The same from what the kernel side told: only the paths are asked of /proc. A
+/// descriptor that was closed meanwhile is left out.
+#[must_use]
+pub fn told(records: &[OpenFileRecord]) -> OpenFiles {
+    let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
+    let mut last = None;
+    for record in records {
+        found.processes += usize::from(last != Some(record.pid));
+        last = Some(record.pid);
+        let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
+        else {
+            continue;
+        };
+        found.files.push(OpenFile {
+            pid: record.pid,
+            fd: record.fd as i32,
+            link: PathBuf::from(OsString::from_vec(link.into_bytes())),
+            dev: record.dev,
+            ino: record.ino,
+            bytes: record.bytes,
+            links: record.links.into(),
+            writable: record.writable != 0,
+        });
+    }
+    found.files.sort_by_key(|file| (file.pid, file.fd));
+    found
 }
 
 /// Looks through all processes, our own too.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracer_common::Waits;
-use tracer_model::snapshot::{Backend, Resident, Snapshot};
+use tracer_common::{Waits, records::CGROUP_DEV};
+use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot};
 
 use crate::{
     attribute::{
@@ -56,7 +56,7 @@ pub struct Pipeline {
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
     forecasts: Forecasts,
-    lost_total: u64,
+    lost: Vec<Loss>,
     held: HeldFiles,
     residents: Vec<Resident>,
     held_at: Option<Instant>,
@@ -91,7 +91,7 @@ impl Pipeline {
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
             forecasts: Forecasts::default(),
-            lost_total: 0,
+            lost: Vec::new(),
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
@@ -110,6 +110,7 @@ impl Pipeline {
     pub fn poll(&mut self) {
         let Self { collector, names, processes, groups, .. } = self;
         collector.records(|record| match record {
+            Record::Name(name) if name.file.dev == CGROUP_DEV => groups.named(&name),
             Record::Name(name) => names.insert(&name),
             Record::Process(process) => {
                 processes.describe(&process);
@@ -150,7 +151,7 @@ impl Pipeline {
             sum.other += errors.other;
         }
         self.window.other.add(&deltas.other);
-        self.lost_total = deltas.lost_total;
+        self.lost = deltas.lost;
         let processes = &self.processes;
         self.collector.forget_errors(|proc| processes.has_ended(proc));
         Ok(())
@@ -185,6 +186,9 @@ impl Pipeline {
         let every_fsync = self.tracer.times_every_fsync();
         let mut blind_spots = hooks::blind_spots(backend);
         blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
+        if self.tracer.may_skip_calls() {
+            blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
+        }
         let mut snapshot = snapshot::build(
             &self.window,
             Context {
@@ -196,7 +200,8 @@ impl Pipeline {
                     kernel: self.kernel.clone(),
                     hooks: self.tracer.hooks(),
                     blind_spots,
-                    lost_events: self.lost_total,
+                    lost_events: self.lost.iter().map(|loss| loss.events).sum(),
+                    lost: self.lost.clone(),
                     unattributed_bytes: 0,
                     overhead_ns_per_write: self.overhead.ns_per_write(),
                     own_cpu: (interval_s > 0.0)
@@ -256,7 +261,10 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
-            let open = open_files::walk(&self.volumes);
+            let open = match self.tracer.open_files() {
+                Some(records) => open_files::told(&records),
+                None => open_files::walk(&self.volumes),
+            };
             self.held = held::of(&open, &self.volumes, before);
             self.residents = residents::of(&open, &self.volumes, &mut self.groups);
             self.held_at = Some(clock::instant());

@@ -392,21 +392,21 @@ fn path_rows(
             approximate: sum.counters.flags & slot_flags::APPROXIMATE != 0,
             writers,
         };
-        rows.push((path, row));
+        rows.push((key, path, row));
     }
-    rows.sort_by(|(_, a), (_, b)| {
+    rows.sort_by(|(_, _, a), (_, _, b)| {
         b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
     });
     if !context.follows_renames {
-        for (path, row) in rows.iter_mut().take(RENAMES_FOLLOWED).filter(|(_, r)| !r.deleted) {
-            let file = FileKey { ino: row.ino, ..FileKey::default() };
-            if let Some(new) = renames::follow(path, &file, &row.writers) {
+        let shown = rows.iter_mut().take(RENAMES_FOLLOWED);
+        for (key, path, row) in shown.filter(|(_, _, row)| !row.deleted) {
+            if let Some(new) = renames::follow(path, key, &row.writers) {
                 row.path = lossless(&new);
                 *path = new;
             }
         }
     }
-    rows
+    rows.into_iter().map(|(_, path, row)| (path, row)).collect()
 }
 
 /// Files whose names are checked in each window where the kernel tells of no renames.

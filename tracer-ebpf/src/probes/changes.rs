@@ -13,9 +13,11 @@ use super::{
 };
 use crate::{
     kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, offset},
-    maps::{NAME_SCRATCH, NAMED, health_add},
+    maps::{NAME_ROOMS, NAMED, health_add},
     maps_where::{CREATING_ON, count_created, hook},
-    names, process, space,
+    names, process,
+    scratch::{self, NameWork},
+    space,
 };
 
 /// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
@@ -76,11 +78,17 @@ fn send_moved(inode: u64, target: u64) {
     let parent_inode = Probed::follow(parent, offset!(dentry_inode));
     let parent_key = file_key::<Probed>(parent_inode);
     names::send_once(parent_key, parent, parent_inode);
-    let Some(record) = NAME_SCRATCH.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own map value.
-    let record = unsafe { &mut *record };
-    names::fill(record, target, inode, key, parent_key, false);
-    if !names::send(record) {
+    let mut sent = false;
+    if let Some(room) = scratch::enter(&NAME_ROOMS) {
+        if let Some(NameWork { record, .. }) = scratch::inside(&NAME_ROOMS, room) {
+            record.file = key;
+            record.parent = parent_key;
+            names::fill(record, target, inode, false);
+            sent = names::send(record);
+        }
+        scratch::leave(&NAME_ROOMS, room);
+    }
+    if !sent {
         health_add(Health::RingFull, 1);
         // Sent again with its next write.
         let _ = NAMED.remove(key);

@@ -61,23 +61,17 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`
+/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`: what it will return is known at its entry.
+/// Its return could not be told from that of another one, for it is called by interrupts, too, and
+/// those interrupt each other's threads.
 #[kprobe]
 fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
     let dio = pointer(&ctx, 0);
     if Probed::read::<u8>(dio, offset!(dio_waits)) == 0 {
-        let iocb = Probed::follow(dio, offset!(dio_iocb));
-        let call = InFlight { key: NOBODY, object: iocb.addr(), extra: 0 };
-        shared::keep(hook::DIO_COMPLETE, bpf_get_current_pid_tgid(), call);
-    }
-    0
-}
-
-/// See [`kprobe_iomap_dio_complete`].
-#[kretprobe]
-fn kretprobe_iomap_dio_complete(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = shared::end(hook::DIO_COMPLETE, bpf_get_current_pid_tgid()) {
-        shared::dio_done(Kptr::from_addr(call.object), ctx.ret::<i64>());
+        let error = Probed::read::<i32>(dio, offset!(dio_error));
+        let result =
+            if error == 0 { Probed::read::<i64>(dio, offset!(dio_size)) } else { i64::from(error) };
+        shared::dio_done(Probed::follow(dio, offset!(dio_iocb)), result);
     }
     0
 }

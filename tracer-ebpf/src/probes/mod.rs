@@ -3,6 +3,7 @@
 mod changes;
 mod fentry;
 mod kprobe;
+mod open_files;
 mod shared;
 mod tracepoint;
 mod victims;

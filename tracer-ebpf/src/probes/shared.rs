@@ -26,6 +26,8 @@ pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
     let mut result = result;
     let mut end = 0;
     if result == EIOCBQUEUED {
+        // Here, not further down: the frames of a chain of calls share 512 bytes.
+        process::describe_once(current_proc());
         result = dio_queued(iocb.addr(), file.addr());
     } else if result > 0 {
         end = R::read::<u64>(iocb, offset!(kiocb_pos));
@@ -54,7 +56,6 @@ fn dio_queued(iocb: u64, file: u64) -> i64 {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    process::describe_once(key.process());
     begin(hook::DIO, iocb, key, file);
     if let Some(done) = end(hook::DIO_DONE, iocb)
         && end(hook::DIO, iocb).is_some()
@@ -231,6 +232,13 @@ pub fn remap_ends(result: i64) {
 pub fn settling_begins(inode: Kptr, saves: u64) {
     let call = InFlight { key: NOBODY, object: inode.addr(), extra: saves };
     keep(hook::SETTLE, bpf_get_current_pid_tgid(), call);
+}
+
+/// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls
+/// share 512 bytes.
+#[inline(never)]
+pub fn settled() -> u64 {
+    end(hook::SETTLE, bpf_get_current_pid_tgid()).map_or(0, |call| call.object)
 }
 
 /// It ends.

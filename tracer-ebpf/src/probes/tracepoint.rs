@@ -95,6 +95,14 @@ fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`: nothing tells its end
+/// but the system call's, which may be one on an overlay's file.
+#[raw_tracepoint(tracepoint = "ext4_zero_range")]
+fn tp_ext4_zero_range(ctx: RawTracePointContext) -> i32 {
+    shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
+    0
+}
+
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
@@ -171,8 +179,15 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     match call {
-        Call::Write => write_returned(file, result),
-        Call::Space => shared::fallocated(file, result),
+        Call::Write => write_returned(file.addr(), result),
+        Call::Space => {
+            let zeroed = Kptr::from_addr(shared::settled());
+            if zeroed.is_null() {
+                shared::fallocated(file, result);
+            } else {
+                space::changed(zeroed, space::any_dentry(zeroed));
+            }
+        }
         Call::Open => shared::opened(file),
     }
     0
@@ -185,8 +200,10 @@ enum Call {
     Open,
 }
 
-#[inline(always)]
-fn write_returned(file: Kptr, result: i64) {
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn write_returned(file: u64, result: i64) {
+    let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let skip = match shared::counted_below::<Probed>(inode) {
         0 => false,

@@ -104,13 +104,15 @@ impl Blame {
     }
 
     /// At most [`CULPRITS`], largest growth first; `urgent` weighs the last seconds, else the last
-    /// quarter of an hour.
-    pub(super) fn culprits(&self, urgent: bool) -> Vec<Writer> {
+    /// quarter of an hour. With the first one's share of all growth.
+    pub(super) fn culprits(&self, urgent: bool) -> (Vec<Writer>, f64) {
         let mut rows: Vec<_> = ranked(&self.writers, urgent);
         let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
-        rows.retain(|(sum, _)| *sum >= LEAST_SHARE * total);
+        let most = rows.first().map_or(0.0, |(sum, _)| *sum);
+        // Where many have a little, the first one is named all the same.
+        rows.retain(|(sum, _)| *sum >= (LEAST_SHARE * total).min(most));
         rows.truncate(CULPRITS);
-        rows.into_iter().map(|(_, row)| row.clone()).collect()
+        (rows.into_iter().map(|(_, row)| row.clone()).collect(), most / total.max(1.0))
     }
 
     /// The group that grows most.

@@ -157,12 +157,7 @@ impl Engine {
                 );
                 let event =
                     Event::health(at.wall, &snapshot.host, "volume", Severity::Warning, words);
-                Event {
-                    volume: Some(name.clone()),
-                    id: format!("{}/{name}", event.id),
-                    key: format!("{}/{name}", event.key),
-                    ..event
-                }
+                Event { volume: Some(name.clone()), ..event.of(name) }
             })
             .collect()
     }
@@ -254,9 +249,10 @@ impl Engine {
         let volume = snapshot.volumes.iter().find(|row| row.mount_point == alert.volume);
         if let Some(memory) = self.volumes.get(&alert.volume) {
             let urgent = volume.is_some_and(|v| v.full || v.eta_s.is_some_and(|s| s < URGENT_S));
-            let culprits = memory.blame.culprits(urgent);
+            let (culprits, first_share) = memory.blame.culprits(urgent);
             if !culprits.is_empty() {
                 alert.culprits = culprits;
+                alert.first_share = first_share;
                 alert.group = memory.blame.group(urgent);
             }
         }
@@ -278,6 +274,7 @@ impl Engine {
             who: alert.who.as_deref(),
             directory: directory.as_deref(),
             culprits: &alert.culprits,
+            first_share: alert.first_share,
             group: alert.group.as_ref(),
             victims: &victims,
         };
@@ -303,6 +300,7 @@ impl Engine {
             id: format!("{key}/{}/{}", at.wall.as_millisecond(), self.events),
             key,
             since: alert.since,
+            over: kind == EventKind::Resolved,
         })
     }
 }

@@ -108,6 +108,9 @@ pub struct Event {
     pub id: String,
     /// When the alert began.
     pub since: Timestamp,
+    /// Does it end what `key` began? True of every `resolved`, and of the `health` events that say
+    /// that something works again.
+    pub over: bool,
 }
 
 impl Event {
@@ -139,6 +142,22 @@ impl Event {
             key: format!("{host}/health/{about}"),
             id: format!("{host}/health/{about}/{}", time.as_millisecond()),
             since: time,
+            over: false,
         }
+    }
+
+    /// The same about one of several: another key than for the others.
+    #[must_use]
+    pub fn of(mut self, one: &str) -> Self {
+        self.key = format!("{}/{one}", self.key);
+        self.id = format!("{}/{one}", self.id);
+        self
+    }
+
+    /// The same as the end of what its key began.
+    #[must_use]
+    pub fn ending(mut self) -> Self {
+        self.over = true;
+        self
     }
 }

@@ -32,8 +32,8 @@ impl Health {
     /// What is to be said after this look.
     pub(super) fn see(&mut self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut say = |about: &str, severity, summary| {
-            events.push(Event::health(at.wall, &snapshot.host, about, severity, summary));
+        let health = |about: &str, summary| {
+            Event::health(at.wall, &snapshot.host, about, Severity::Warning, summary)
         };
         if let Some((steady, wall)) = self.last {
             let passed = at.steady_s - steady;
@@ -41,14 +41,14 @@ impl Health {
             if stepped.abs() > STEP_S {
                 let way = if stepped > 0.0 { "forward" } else { "back" };
                 let by = units::duration(stepped.abs());
-                say("clock-step", Severity::Warning, format!("the clock was set {way} by {by}"));
+                events.push(health("clock-step", format!("the clock was set {way} by {by}")));
             }
             if passed > GAP_S {
                 let words = format!(
                     "nothing was looked at for {}: the machine slept, or filltop did not get to run",
                     units::duration(passed)
                 );
-                say("gap", Severity::Warning, words);
+                events.push(health("gap", words));
             }
         }
         self.last = Some((at.steady_s, at.wall));
@@ -67,14 +67,11 @@ impl Health {
                 words::safe(name),
                 words::safe(reason)
             );
-            say("backend", Severity::Warning, words);
+            events.push(health("backend", words).of(name));
         }
         for name in self.broken.keys().filter(|name| !broken.contains_key(*name)) {
-            say(
-                "backend",
-                Severity::Warning,
-                format!("the hook {} works again", words::safe(name)),
-            );
+            let words = format!("the hook {} works again", words::safe(name));
+            events.push(health("backend", words).of(name).ending());
         }
         self.broken = broken;
         let due = |about, said: &mut BTreeMap<&'static str, f64>| {
@@ -86,8 +83,13 @@ impl Health {
         };
         let lost = snapshot.backend.lost_events.saturating_sub(self.lost_events);
         if lost > 0 && due("lost-events", &mut self.said) {
-            let words = format!("{lost} events were lost: some names or processes may be missing");
-            say("lost-events", Severity::Warning, words);
+            let most = snapshot.backend.lost.iter().max_by_key(|loss| loss.events);
+            let why =
+                most.map_or_else(String::new, |loss| format!(" ({})", words::safe(&loss.cause)));
+            let words = format!(
+                "{lost} events were lost{why}: some names, processes or bytes may be missing"
+            );
+            events.push(health("lost-events", words));
             self.lost_events = snapshot.backend.lost_events;
         }
         self.unattributed += snapshot.backend.unattributed_bytes;
@@ -96,7 +98,7 @@ impl Health {
                 "the tables were full: {} were written by somebody who is not named",
                 units::Units::Iec.bytes(self.unattributed)
             );
-            say("map-full", Severity::Warning, words);
+            events.push(health("map-full", words));
             self.unattributed = 0;
         }
         events

@@ -79,6 +79,7 @@ impl Replay {
                 hooks: Vec::new(),
                 blind_spots: Vec::new(),
                 lost_events: 0,
+                lost: Vec::new(),
                 unattributed_bytes: 0,
                 overhead_ns_per_write: None,
                 own_cpu: None,

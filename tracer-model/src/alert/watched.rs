@@ -38,6 +38,8 @@ pub(super) struct Alert {
     pub(super) acknowledged: bool,
     /// Those of the last event that had some: nobody grows on a full volume.
     pub(super) culprits: Vec<Writer>,
+    /// The first one's share of all growth.
+    pub(super) first_share: f64,
     pub(super) group: Option<GroupBlame>,
 }
 
@@ -160,6 +162,7 @@ impl Watched {
                 told: None,
                 acknowledged: false,
                 culprits: Vec::new(),
+                first_share: 0.0,
                 group: None,
             };
             self.alerts.insert(key.to_owned(), alert);

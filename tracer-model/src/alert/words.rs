@@ -50,6 +50,8 @@ pub(super) struct Told<'e> {
     pub(super) who: Option<&'e str>,
     pub(super) directory: Option<&'e str>,
     pub(super) culprits: &'e [Writer],
+    /// The first one's share of all growth.
+    pub(super) first_share: f64,
     pub(super) group: Option<&'e GroupBlame>,
     pub(super) victims: &'e [Victim],
 }
@@ -188,11 +190,8 @@ impl Told<'_> {
 
     /// Is the group the culprit, rather than its largest process?
     fn as_group(&self) -> Option<&GroupBlame> {
-        self.group.filter(|group| {
-            group.processes > 1
-                && group.share >= MOST
-                && self.culprits.first().is_none_or(|first| first.share < MOST)
-        })
+        self.group
+            .filter(|group| group.processes > 1 && group.share >= MOST && self.first_share < MOST)
     }
 
     /// Who, how fast, where.
@@ -203,14 +202,17 @@ impl Told<'_> {
             }
             _ => String::new(),
         };
-        let does = if self.volume.is_some_and(|volume| volume.full) { "grew" } else { "grows" };
-        let grows = |rate: f64| format!("{does} by {}{}", IEC.rate(rate), place());
+        let is_full = self.volume.is_some_and(|volume| volume.full);
+        let grows = |rate: f64, is_past: bool| {
+            let does = if is_full || is_past { "grew" } else { "grows" };
+            format!("{does} by {}{}", IEC.rate(rate), place())
+        };
         if let Some(group) = self.as_group() {
             return Some(format!(
                 "{} ({} processes) {}",
                 safe(&group.group.name),
                 group.processes,
-                grows(group.growth_bytes_per_s)
+                grows(group.growth_bytes_per_s, false)
             ));
         }
         let first = self.culprits.first()?;
@@ -221,11 +223,11 @@ impl Told<'_> {
             "{} (pid {}{group}{ended}) {}",
             safe(&first.comm),
             first.pid,
-            grows(first.growth_bytes_per_s)
+            grows(first.growth_bytes_per_s, !first.alive)
         );
         match self.culprits.len() {
             0 | 1 => {}
-            _ if first.share >= 1.0 - WORTH_ENDING => {}
+            _ if self.first_share >= 1.0 - WORTH_ENDING => {}
             n => text.push_str(&format!(", and {} more", n - 1)),
         }
         Some(text)

@@ -42,6 +42,8 @@ impl Ledger {
         let mut news: HashMap<PairKey, Counters> = HashMap::new();
         for (index, slot) in cells {
             let Some(seen) = self.seen.get_mut(index) else { continue };
+            // Without a tenant for now: a cell that changes hands (see `Table::cell`) has no counts,
+            // and what was taken from the one that leaves is owed.
             let counters = slot.counters();
             let fresh = if seen.seq == slot.seq {
                 counters.since(&seen.counters)
@@ -100,6 +102,9 @@ mod tests {
         cells: Vec<Slot>,
         spill: [HashMap<PairKey, Counters>; 2],
         active: usize,
+        /// By cell, the newcomer whose program was put aside while it took it, with what it counts,
+        /// and whether the tenant's counts have been moved already.
+        taking: HashMap<usize, (u64, u64, bool)>,
     }
 
     impl Kernel {
@@ -108,19 +113,59 @@ mod tests {
                 cells: vec![Slot::default(); cells],
                 spill: [HashMap::new(), HashMap::new()],
                 active: 0,
+                taking: HashMap::new(),
             }
         }
 
-        fn write(&mut self, ino: u64, cell: usize, bytes: u64) {
-            let slot = &mut self.cells[cell];
-            if slot.ino != ino || slot.tgid != 1 {
-                let old = slot.counters();
-                if !old.is_zero() {
-                    self.spill[self.active].entry(slot.key()).or_default().add(&old);
-                }
-                *slot = Slot { ino, tgid: 1, seq: slot.seq + 2, ..Slot::default() };
+        fn spill(&mut self, key: PairKey, counters: &Counters) {
+            if !counters.is_zero() {
+                self.spill[self.active].entry(key).or_default().add(counters);
             }
-            slot.written += bytes;
+        }
+
+        /// The program is put aside in the middle of [`Kernel::write`], before or after it has moved
+        /// the tenant's counts.
+        fn begin_to_take(&mut self, ino: u64, cell: usize, bytes: u64, moved: bool) {
+            let slot = self.cells[cell];
+            if self.taking.contains_key(&cell) || (slot.ino == ino && slot.tgid == 1) {
+                return self.write(ino, cell, bytes);
+            }
+            if moved {
+                self.spill(slot.key(), &slot.counters());
+            }
+            self.taking.insert(cell, (ino, bytes, moved));
+        }
+
+        fn finish(&mut self, cell: usize) {
+            let Some((ino, bytes, moved)) = self.taking.remove(&cell) else { return };
+            let slot = self.cells[cell];
+            if !moved {
+                self.spill(slot.key(), &slot.counters());
+            }
+            let seq = slot.seq + 2;
+            self.cells[cell] = Slot { ino, tgid: 1, seq, written: bytes, ..Slot::default() };
+        }
+
+        /// What [`super::super::table::Table`] makes of it.
+        fn occupied(&self) -> Vec<(usize, Slot)> {
+            let copy = |(cell, slot): (usize, &Slot)| match self.taking.get(&cell) {
+                Some(_) => (cell, Slot { seq: slot.seq | 1, ..Slot::default() }),
+                None => (cell, *slot),
+            };
+            self.cells.iter().enumerate().map(copy).filter(|(_, slot)| slot.seq != 0).collect()
+        }
+
+        fn write(&mut self, ino: u64, cell: usize, bytes: u64) {
+            if self.taking.contains_key(&cell) {
+                return self.spill(key(ino), &Counters { written: bytes, ..Counters::default() });
+            }
+            let slot = self.cells[cell];
+            if slot.ino != ino || slot.tgid != 1 {
+                self.spill(slot.key(), &slot.counters());
+                let seq = slot.seq + 2;
+                self.cells[cell] = Slot { ino, tgid: 1, seq, ..Slot::default() };
+            }
+            self.cells[cell].written += bytes;
         }
     }
 
@@ -130,6 +175,16 @@ mod tests {
             ino: u64,
             cell: usize,
             bytes: u64,
+        },
+        /// A write whose program is put aside, and goes on.
+        Begin {
+            ino: u64,
+            cell: usize,
+            bytes: u64,
+            moved: bool,
+        },
+        Finish {
+            cell: usize,
         },
         /// Writes that happen between the turn of the spill maps and the look at the cells.
         Look {
@@ -141,6 +196,10 @@ mod tests {
         let write = (1u64..6, 0usize..3, 1u64..1000);
         prop_oneof![
             4 => write.clone().prop_map(|(ino, cell, bytes)| Step::Write { ino, cell, bytes }),
+            1 => (write.clone(), any::<bool>()).prop_map(|((ino, cell, bytes), moved)| {
+                Step::Begin { ino, cell, bytes, moved }
+            }),
+            1 => (0usize..3).prop_map(|cell| Step::Finish { cell }),
             1 => prop::collection::vec(write, 0..4).prop_map(|between| Step::Look { between }),
         ]
     }
@@ -154,13 +213,20 @@ mod tests {
             let mut ledger = Ledger::new(3);
             let mut truth: HashMap<PairKey, u64> = HashMap::new();
             let mut sums: HashMap<PairKey, u64> = HashMap::new();
-            let quiet = [Step::Look { between: vec![] }, Step::Look { between: vec![] }];
+            let look = || Step::Look { between: vec![] };
+            let finish = |cell| Step::Finish { cell };
+            let quiet = [finish(0), finish(1), finish(2), look(), look()];
             for step in steps.iter().chain(&quiet) {
                 match step {
                     Step::Write { ino, cell, bytes } => {
                         kernel.write(*ino, *cell, *bytes);
                         *truth.entry(key(*ino)).or_default() += bytes;
                     }
+                    Step::Begin { ino, cell, bytes, moved } => {
+                        kernel.begin_to_take(*ino, *cell, *bytes, *moved);
+                        *truth.entry(key(*ino)).or_default() += bytes;
+                    }
+                    Step::Finish { cell } => kernel.finish(*cell),
                     Step::Look { between } => {
                         let retired = kernel.active;
                         kernel.active = 1 - retired;
@@ -169,7 +235,8 @@ mod tests {
                             *truth.entry(key(*ino)).or_default() += bytes;
                         }
                         let spilled: Vec<_> = kernel.spill[retired].drain().collect();
-                        let cells = kernel.cells.iter().enumerate().filter(|(_, s)| s.seq != 0);
+                        let cells = kernel.occupied();
+                        let cells = cells.iter().map(|(cell, slot)| (*cell, slot));
                         for (key, fresh) in ledger.look(spilled, cells) {
                             let sum = sums.entry(key).or_default();
                             *sum += fresh.written;

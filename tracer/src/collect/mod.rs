@@ -21,6 +21,7 @@ use tracer_common::{
     RecordHeader, RecordKind, WaitKey, Waits,
     records::{ExitRecord, NAME_ROOM},
 };
+use tracer_model::snapshot::Loss;
 
 use self::{ledger::Ledger, table::Table};
 use crate::probes::{Tracer, sys};
@@ -49,7 +50,7 @@ pub struct Deltas {
     /// What found the kernel's maps full: exact totals without a breakdown.
     pub other: Counters,
     /// Events known to be lost, since the start.
-    pub lost_total: u64,
+    pub lost: Vec<Loss>,
 }
 
 /// Reads the kernel side's maps.
@@ -117,7 +118,7 @@ impl Collector {
     ///
     /// # Errors
     /// What the kernel says about its maps.
-    pub fn look(&mut self, missed_by_kernel: u64) -> anyhow::Result<Deltas> {
+    pub fn look(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
         let retired = self.active as usize;
         self.active = 1 - self.active;
         self.spill_active.set(0, self.active, 0).context("cannot turn the spill maps")?;
@@ -137,13 +138,24 @@ impl Collector {
             created,
             errors: self.new_errors()?,
             other: self.new_other()?,
-            lost_total: missed_by_kernel
-                + self.damaged
-                + self.health(Health::RingFull)?
-                + self.health(Health::InFlightFull)?
-                + self.health(Health::OtherErrors)?
-                + self.health(Health::OtherWaits)?,
+            lost: self.lost(missed_by_kernel)?,
         })
+    }
+
+    /// What is known to be lost since the start, with what the kernel missed.
+    fn lost(&self, mut lost: Vec<Loss>) -> anyhow::Result<Vec<Loss>> {
+        let counted = [
+            (Health::RingFull, "the ring of names and processes was full"),
+            (Health::InFlightFull, "the map of calls in flight was full"),
+            (Health::OtherErrors, "the map of failed writes was full"),
+            (Health::OtherWaits, "the map of waits or of created files was full"),
+        ];
+        for (cell, cause) in counted {
+            lost.push(Loss { cause: cause.to_owned(), events: self.health(cell)? });
+        }
+        lost.push(Loss { cause: "records were damaged".to_owned(), events: self.damaged });
+        lost.retain(|loss| loss.events > 0);
+        Ok(lost)
     }
 
     /// Lets the kernel side send a file's name again.

@@ -47,12 +47,15 @@ impl Table {
         })
     }
 
-    /// A copy of one cell that was not changing hands while it was taken.
+    /// A copy of one cell that was not changing hands while it was taken. Where a fully preemptible
+    /// kernel has put the program aside that gives it to another tenant, which may last, a copy
+    /// without counts, whose number is odd.
     fn cell(&self, index: usize) -> Slot {
+        const TRIES: u32 = 1_000;
         debug_assert!(index < self.len);
         // SAFETY: within the mapping, which lives as long as `self`.
         let cell = unsafe { self.cells.add(index) }.as_ptr();
-        loop {
+        for _ in 0..TRIES {
             // SAFETY: aligned and mapped; volatile because the kernel writes it meanwhile. All bit
             // patterns are valid.
             let before = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
@@ -67,6 +70,9 @@ impl Table {
             }
             std::hint::spin_loop();
         }
+        // SAFETY: as above.
+        let seq = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
+        Slot { seq: seq | 1, ..Slot::default() }
     }
 }
 

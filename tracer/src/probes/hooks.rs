@@ -125,8 +125,7 @@ pub const SPACE: &[Function] = &[
         .kprobe("kprobe_fault_dirty_shared_page"),
     Function::new("iomap_dio_complete")
         .fexit("fexit_iomap_dio_complete")
-        .kprobe("kprobe_iomap_dio_complete")
-        .kretprobe("kretprobe_iomap_dio_complete"),
+        .kprobe("kprobe_iomap_dio_complete"),
 ];
 
 /// The same for functions of modules: kprobes alone, with the filesystem that brings them.
@@ -218,6 +217,8 @@ pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
     // By way of overlayfs, too, whose file is the one that sys_exit sees.
     ("ext4_fallocate_enter", "tp_ext4_truncate_enter"),
     ("ext4_fallocate_exit", "tp_ext4_space_changed"),
+    // Ends with the system call.
+    ("ext4_zero_range", "tp_ext4_zero_range"),
     ("ext4_ext_remove_space_done", "tp_ext4_space_changed"),
     ("ext4_evict_inode", "tp_ext4_evict_inode"),
 ];
@@ -337,6 +338,9 @@ pub const FAILED_TRACEPOINTS: &[(&str, &str)] = &[("sys_exit", "tp_sys_exit_fail
 /// Writers that are slowed down, on every backend.
 pub const THROTTLE: &str = "balance_dirty_pages";
 
+/// New cgroups, on every backend.
+pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
+
 /// Functions of the watches whose presence or arguments are asked of BTF.
 pub fn watched_functions() -> impl Iterator<Item = &'static str> {
     ["btf_trace_balance_dirty_pages"]
@@ -345,6 +349,10 @@ pub fn watched_functions() -> impl Iterator<Item = &'static str> {
         .chain(FSYNCS.iter().map(|fsync| fsync.name))
         .chain(CREATES.iter().map(|create| create.name))
 }
+
+/// The blind spot where programs may be put aside.
+pub const SKIPPED_CALLS: &str = "this kernel may put our programs aside in the middle, and skips other \
+    calls meanwhile, which are counted as lost; those of kprobes it does not";
 
 /// What the hooks that are missing would have told.
 #[must_use]

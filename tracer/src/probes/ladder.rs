@@ -18,7 +18,7 @@ use super::{
     btf::KernelBtf,
     error_chain, gauges, hook,
     hooks::{self, Function, WriteIter},
-    kernel_words,
+    kernel_at_least, kernel_words, preemption,
     tracefs::TraceFs,
 };
 
@@ -49,6 +49,7 @@ pub struct Ladder {
     space_traced: Vec<&'static str>,
     renames: bool,
     waits: bool,
+    preemptible: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -68,6 +69,7 @@ impl Ladder {
             space_traced: Vec::new(),
             renames: false,
             waits: false,
+            preemptible: preemption::is_possible(),
         }
     }
 
@@ -76,6 +78,14 @@ impl Ladder {
     /// # Errors
     /// If no rung holds for written bytes.
     pub(super) fn climb(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        if self.prefers_kprobes() {
+            let reason =
+                "this kernel may put their programs aside and skip calls meanwhile; kprobes \
+                          miss none"
+                    .to_owned();
+            let state = HookState::NotApplicable { reason };
+            self.hooks.push(hook("trampolines", "fentry, fexit", state));
+        }
         for (name, program) in hooks::LIFECYCLE {
             let result = self.tracepoint(ebpf, name, program);
             self.note(name, "raw_tracepoint", result);
@@ -149,7 +159,31 @@ impl Ladder {
     }
 
     fn allows(&self, rung: WriteBackend) -> bool {
-        self.forced.is_none_or(|forced| forced == rung)
+        match self.forced {
+            Some(forced) => forced == rung,
+            None => rung != WriteBackend::Fentry || !self.prefers_kprobes(),
+        }
+    }
+
+    /// See [`preemption`].
+    fn prefers_kprobes(&self) -> bool {
+        self.forced.is_none() && self.preemptible && TraceFs::has_kprobes()
+    }
+
+    pub(super) fn may_skip_calls(&self) -> bool {
+        self.preemptible
+            && match self.write_backend() {
+                WriteBackend::Fentry => true,
+                WriteBackend::Kprobe => false,
+                // Tracepoints are called with preemption on since then.
+                WriteBackend::Tracepoint => kernel_at_least(6, 19),
+            }
+    }
+
+    /// Functions of modules are reached by kprobes alone, also where trampolines are asked for: the
+    /// loader does not know the type information of modules.
+    fn reaches_modules(&self) -> bool {
+        self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
     }
 
     fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {
@@ -170,7 +204,8 @@ impl Ladder {
                 }
             }
         }
-        if self.allows(WriteBackend::Kprobe) {
+        let in_module = fs.functions.iter().all(|function| function.fexit.is_none());
+        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
             for function in fs.functions {
                 let result = self
                     .kretprobe(ebpf, function.name, "kretprobe_write_iter")

@@ -5,17 +5,23 @@ mod gauges;
 pub mod hooks;
 mod ladder;
 mod old_kernels;
+mod preemption;
 pub mod preflight;
+#[cfg(test)]
+mod stack_tests;
 pub mod sys;
 mod tracefs;
 
-use std::{borrow::Cow, path::Path};
+use std::{io::Read as _, path::Path};
 
 use anyhow::{Context as _, anyhow};
-use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    programs::{Iter, ProgramError},
+};
 use aya_log::EbpfLogger;
-use tracer_common::{Offsets, offsets::Config};
-use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+use tracer_common::{Offsets, OpenFileRecord, offsets::Config};
+use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
 use self::btf::KernelBtf;
 pub use self::ladder::Ladder;
@@ -77,11 +83,7 @@ impl Tracer {
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&kernel_btf, slots_per_cpu);
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let object = if config.has_cmpxchg == 0 {
-            Cow::Owned(old_kernels::without_cmpxchg(OBJECT)?)
-        } else {
-            Cow::Borrowed(OBJECT)
-        };
+        let object = old_kernels::fit(OBJECT, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
@@ -98,6 +100,7 @@ impl Tracer {
         };
         let mut ladder = Ladder::new(options, kernel_btf, btf);
         ladder.climb(&mut ebpf)?;
+        ladder.load_open_files(&mut ebpf, OPEN_FILES);
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
     }
 
@@ -118,6 +121,12 @@ impl Tracer {
         self.ladder.traces_space(fs_type)
     }
 
+    /// May calls be skipped because this kernel puts our programs aside?
+    #[must_use]
+    pub fn may_skip_calls(&self) -> bool {
+        self.ladder.may_skip_calls()
+    }
+
     /// Does the kernel tell of every rename?
     #[must_use]
     pub fn follows_renames(&self) -> bool {
@@ -136,6 +145,18 @@ impl Tracer {
         self.ladder.hooks().to_vec()
     }
 
+    /// All regular files that are open for writing or without a name, by task and descriptor; `None`
+    /// where the kernel cannot tell, and /proc has to be asked.
+    pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
+        // A link is good for one pass: it becomes the file that is read.
+        let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
+        let mut bytes = Vec::new();
+        link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
+        let records = bytes.chunks_exact(size_of::<OpenFileRecord>());
+        Some(records.map(bytemuck::pod_read_unaligned).collect())
+    }
+
     /// Cells per CPU and CPUs of the direct-mapped table.
     #[must_use]
     pub const fn table_shape(&self) -> (u32, u32) {
@@ -144,15 +165,15 @@ impl Tracer {
 
     /// Events that the kernel says it did not deliver to our programs, since the start.
     #[must_use]
-    pub fn missed_by_kernel(&self) -> u64 {
+    pub fn missed_by_kernel(&self) -> Vec<Loss> {
         use std::os::fd::AsFd as _;
-        let recursion: u64 = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok())
-            .filter_map(|fd| sys::recursion_misses(fd.as_fd()).ok())
-            .sum();
-        recursion + self.ladder.missed_returns()
+        let recursion = self.ebpf.programs().filter_map(|(name, program)| {
+            let events = sys::recursion_misses(program.fd().ok()?.as_fd()).ok()?;
+            Some(Loss { cause: format!("the kernel skipped {name}"), events })
+        });
+        let cause = "more calls than return probes were under way".to_owned();
+        let returns = Loss { cause, events: self.ladder.missed_returns() };
+        recursion.chain([returns]).collect()
     }
 
     /// Run-time statistics of all loaded programs, by name.
@@ -175,6 +196,9 @@ impl Tracer {
         }
     }
 }
+
+/// The iterator over open files.
+const OPEN_FILES: &str = "iter_open_files";
 
 /// The fields without which nothing can be counted.
 fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
@@ -209,7 +233,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
         has_task_btf: u32::from(kernel_at_least(5, 11)),
         has_cmpxchg: u32::from(kernel_at_least(5, 12)),
         reserve_has_count: u32::from(reserve >= 3),
-        pad: 0,
+        has_loop: u32::from(kernel_at_least(5, 17)),
     }
 }
 

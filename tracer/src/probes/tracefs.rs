@@ -50,6 +50,12 @@ impl TraceFs {
         Ok(fs)
     }
 
+    /// Has this kernel kprobe events?
+    #[must_use]
+    pub fn has_kprobes() -> bool {
+        find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
+    }
+
     /// Makes a probe at `function` and attaches `program` to it.
     ///
     /// # Errors

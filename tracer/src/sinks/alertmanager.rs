@@ -50,7 +50,7 @@ impl Alertmanager {
         Self { client, target: target.clone(), on: BTreeMap::new() }
     }
 
-    fn postable(&self, event: &Event) -> Postable {
+    fn postable(&self, event: &Event, now: Timestamp) -> Postable {
         let mut labels = self.target.labels.clone();
         let mut label = |name: &str, value: &str| labels.insert(name.to_owned(), value.to_owned());
         label("alertname", &camel(&event.rule));
@@ -65,6 +65,9 @@ impl Alertmanager {
         if let Some((_, who)) = event.key.split_once('\n') {
             label("writer", who);
         }
+        if event.event == EventKind::Health {
+            label("about", &event.key);
+        }
         let mut annotations = BTreeMap::from([("summary", event.summary.clone())]);
         let mut annotate =
             |name, value: Option<String>| annotations.extend(value.map(|v| (name, v)));
@@ -77,14 +80,14 @@ impl Alertmanager {
             event.culprits.first().map(|first| format!("{} ({})", first.comm, first.pid)),
         );
         let lasts = match event.event {
-            EventKind::Resolved => Duration::ZERO,
-            EventKind::Firing | EventKind::Repeat => self.target.resend * OUTLIVES,
+            _ if event.over => Duration::ZERO,
             EventKind::Action | EventKind::Health => MESSAGE,
+            _ => self.target.resend * OUTLIVES,
         };
-        Postable { labels, annotations, starts_at: event.since, ends_at: after(event.time, lasts) }
+        Postable { labels, annotations, starts_at: event.since, ends_at: after(now, lasts) }
     }
 
-    fn post(&mut self, id: &str, alerts: &[&Postable]) -> Result<(), Failure> {
+    fn post(&mut self, id: &str, alerts: &[Postable]) -> Result<(), Failure> {
         let body = serde_json::to_string(alerts).map_err(|e| Failure::Never(e.to_string()))?;
         self.client.post("/api/v2/alerts", id, &body)
     }
@@ -92,22 +95,14 @@ impl Alertmanager {
 
 impl Deliver for Alertmanager {
     fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
-        let mut alert = self.postable(event);
         let now = clock::now();
-        let mut all = Vec::new();
-        // One that waited for a while must not be over before it arrives.
-        match event.event {
-            EventKind::Resolved => {}
-            _ => alert.ends_at = after(now, self.target.resend * OUTLIVES),
-        }
+        // By now, not by the event's time: one that waited must not be over before it arrives.
+        let alert = self.postable(event, now);
         // Another severity is another alert there.
         let before = self.on.get(&event.key).filter(|old| old.labels != alert.labels);
         let ended = before.map(|old| Postable { ends_at: now, ..old.clone() });
-        all.extend(&ended);
-        all.push(&alert);
-        let body: Vec<Postable> = all.into_iter().cloned().collect();
-        let refs: Vec<&Postable> = body.iter().collect();
-        self.post(&event.id, &refs)?;
+        let body: Vec<Postable> = ended.into_iter().chain([alert.clone()]).collect();
+        self.post(&event.id, &body)?;
         match event.event {
             EventKind::Firing | EventKind::Repeat => {
                 self.on.insert(event.key.clone(), alert);
@@ -132,8 +127,7 @@ impl Deliver for Alertmanager {
         let ends_at = after(now, self.target.resend * OUTLIVES);
         self.on.values_mut().for_each(|alert| alert.ends_at = ends_at);
         let body: Vec<Postable> = self.on.values().cloned().collect();
-        let refs: Vec<&Postable> = body.iter().collect();
-        self.post(&format!("resend/{}", now.as_millisecond()), &refs)
+        self.post(&format!("resend/{}", now.as_millisecond()), &body)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tracer_model::alert::{Event, EventKind};
+use tracer_model::alert::Event;
 
 use super::{Deliver, Failure, fields};
 use crate::clock;
@@ -72,10 +72,8 @@ impl Deliver for Mail {
 
 /// RFC 5322, 7 bits in its headers.
 fn message(event: &Event, target: &MailTarget) -> String {
-    let state = match event.event {
-        EventKind::Resolved => "RESOLVED".to_owned(),
-        _ => event.severity.name().to_uppercase(),
-    };
+    let state =
+        if event.over { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
     let mut text = String::new();
     let mut header = |name: &str, value: &str| {
         // Nothing that a header could end with; the rest as `?`.

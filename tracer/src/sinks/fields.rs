@@ -22,6 +22,7 @@ pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
         ("FILLTOP_HOST", event.host.clone()),
         ("FILLTOP_KEY", event.key.clone()),
         ("FILLTOP_ID", event.id.clone()),
+        ("FILLTOP_OVER", event.over.to_string()),
     ];
     let mut add = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
     add("FILLTOP_VOLUME", event.volume.clone());
@@ -38,4 +39,35 @@ pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
     add("FILLTOP_COMMAND", event.suggestion.as_ref().map(|s| s.command.clone()));
     add("FILLTOP_JSON", Some(json(event)));
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sinks::tests::event;
+
+    /// What is promised of `watch --json`; scripts rely on it.
+    const PROMISED: &str = "schema time event rule severity volume directory summary avail_bytes \
+                            eta_s culprits victims held_bytes suggestion";
+
+    #[test]
+    fn every_promised_field_is_there_and_unknown_is_null() {
+        let json: Value = serde_json::from_str(&json(&event())).unwrap();
+        for name in PROMISED.split_whitespace() {
+            assert!(json.get(name).is_some_and(|value| !value.is_null()), "{name}: {json}");
+        }
+        assert_eq!((&json["event"], &json["severity"]), (&"firing".into(), &"critical".into()));
+        let time = json["time"].as_str().unwrap();
+        assert!(time.ends_with('Z') && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
+        assert_eq!(json["culprits"][0]["comm"], "minio");
+        let suggestion: Vec<&String> = json["suggestion"].as_object().unwrap().keys().collect();
+        assert_eq!(suggestion, ["command", "frees_bytes", "how", "target"]);
+        let bare = Event { eta_s: None, suggestion: None, directory: None, ..event() };
+        let json: Value = serde_json::from_str(&super::json(&bare)).unwrap();
+        for name in ["eta_s", "suggestion", "directory"] {
+            assert!(json.get(name).is_some_and(Value::is_null), "{name}: {json}");
+        }
+    }
 }

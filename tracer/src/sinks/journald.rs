@@ -3,7 +3,7 @@
 
 use std::{os::unix::net::UnixDatagram, path::PathBuf, time::Duration};
 
-use tracer_model::alert::{Event, EventKind, Severity};
+use tracer_model::alert::{Event, Severity};
 
 use super::{Deliver, Failure, fields};
 
@@ -50,8 +50,8 @@ impl Deliver for Journald {
 
 /// syslog's priority.
 pub(super) fn priority(event: &Event) -> u8 {
-    match (event.event, event.severity) {
-        (EventKind::Resolved, _) => 5,
+    match (event.over, event.severity) {
+        (true, _) => 5,
         (_, Severity::Critical) => 2,
         (_, Severity::Warning) => 4,
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use tracer_model::alert::{Event, EventKind};
+use tracer_model::alert::Event;
 
 use super::{Deliver, Failure};
 
@@ -36,10 +36,7 @@ impl<W: Write + Send> Deliver for Lines<W> {
 
 /// `2026-11-21T03:12:07Z CRITICAL firing time-to-full: /srv will be full in 4 min: …`.
 pub(crate) fn text(event: &Event) -> String {
-    let severity = match event.event {
-        EventKind::Resolved => "OK".to_owned(),
-        _ => event.severity.name().to_uppercase(),
-    };
+    let severity = if event.over { "OK".to_owned() } else { event.severity.name().to_uppercase() };
     let mut line = format!(
         "{:.0} {severity} {} {}: {}",
         event.time,

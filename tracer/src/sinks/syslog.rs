@@ -151,6 +151,38 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_arrive_and_a_lost_local_socket_is_tried_again() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SyslogTo::Udp(server.local_addr().unwrap().to_string());
+        Syslog::new(&SyslogTarget { to, facility: 16 }).deliver(&event()).unwrap();
+        let mut buffer = [0; 4096];
+        let length = server.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        assert!(text.starts_with("<130>1 "), "{text}");
+        let dir = tempfile::tempdir().unwrap();
+        let to = SyslogTo::Unix(dir.path().join("log"));
+        let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });
+        assert!(matches!(syslog.deliver(&event()), Err(Failure::Retry(_))));
+        let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        syslog.deliver(&event()).unwrap();
+        assert!(listener.recv(&mut buffer).unwrap() > 50);
+    }
+
+    /// A receiver that does not read: the attempt ends, it does not wait for ever.
+    #[test]
+    fn a_receiver_that_stands_still_is_given_up_for_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        let target = SyslogTarget { to: SyslogTo::Unix(dir.path().join("log")), facility: 3 };
+        let mut syslog = Syslog::new(&target);
+        let start = std::time::Instant::now();
+        let failed = (0..2000).find_map(|_| syslog.deliver(&event()).err());
+        assert!(matches!(failed, Some(Failure::Retry(_))), "{failed:?}");
+        assert!(start.elapsed() < TIMEOUT * 2, "{:?}", start.elapsed());
+        drop(listener);
+    }
+
+    #[test]
     fn a_closed_connection_is_made_anew() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = SyslogTo::Tcp(listener.local_addr().unwrap().to_string());

@@ -1,7 +1,7 @@
 //! Bodies of webhooks.
 
 use serde_json::{Value, json};
-use tracer_model::alert::{Event, EventKind, Severity};
+use tracer_model::alert::{Event, Severity};
 
 use super::fields;
 
@@ -9,17 +9,14 @@ use super::fields;
 const PAGERDUTY: (usize, usize) = (1024, 255);
 
 fn title(event: &Event) -> String {
-    let state = match event.event {
-        EventKind::Resolved => "resolved",
-        _ => event.severity.name(),
-    };
+    let state = if event.over { "resolved" } else { event.severity.name() };
     format!("[{state}] {}: {}", event.host, event.rule)
 }
 
 /// `{"text": …}`.
 pub(super) fn slack(event: &Event) -> String {
-    let mark = match (event.event, event.severity) {
-        (EventKind::Resolved, _) => ":white_check_mark:",
+    let mark = match (event.over, event.severity) {
+        (true, _) => ":white_check_mark:",
         (_, Severity::Critical) => ":rotating_light:",
         (_, Severity::Warning) => ":warning:",
     };
@@ -34,7 +31,7 @@ pub(super) fn slack(event: &Event) -> String {
 
 /// Events API v2: `trigger` and `resolve` of one incident for one alert.
 pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
-    let action = if event.event == EventKind::Resolved { "resolve" } else { "trigger" };
+    let action = if event.over { "resolve" } else { "trigger" };
     let key = if event.key.len() <= PAGERDUTY.1 {
         event.key.clone()
     } else {
@@ -62,8 +59,8 @@ pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
 
 /// A message to a topic.
 pub(super) fn ntfy(event: &Event, topic: &str) -> String {
-    let (priority, tag) = match (event.event, event.severity) {
-        (EventKind::Resolved, _) => (2, "white_check_mark"),
+    let (priority, tag) = match (event.over, event.severity) {
+        (true, _) => (2, "white_check_mark"),
         (_, Severity::Critical) => (5, "rotating_light"),
         (_, Severity::Warning) => (4, "warning"),
     };
@@ -142,6 +139,7 @@ pub(crate) const NAMES: &[&str] = &[
     "host",
     "key",
     "id",
+    "over",
     "volume",
     "directory",
     "avail_bytes",
@@ -189,7 +187,7 @@ mod tests {
     #[test]
     fn a_pager_gets_one_incident_for_one_alert() {
         let firing = parsed(&pagerduty(&event(), "k"));
-        let over = Event { event: EventKind::Resolved, key: event().key, ..event() };
+        let over = event().ending();
         let over = parsed(&pagerduty(&over, "k"));
         assert_eq!(firing["dedup_key"], over["dedup_key"]);
         assert_eq!(

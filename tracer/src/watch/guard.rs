@@ -63,6 +63,7 @@ impl Acting {
             id: format!("{key}/{}/{}", time.as_millisecond(), self.told),
             key,
             since: time,
+            over: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! channels of their own.
 
 use std::{
-    collections::BTreeMap, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
+    collections::BTreeSet, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
 };
 
 use anyhow::Context as _;
@@ -45,8 +45,9 @@ struct Watch<'w> {
     host: String,
     /// Why there is no tracer now.
     broken: Option<String>,
+    config_is_wrong: bool,
     /// Sinks that were reported, so that their recovery is, too.
-    failing: BTreeMap<String, ()>,
+    failing: BTreeSet<String>,
 }
 
 /// Watches until it is stopped.
@@ -78,7 +79,8 @@ pub(super) async fn run(
         zone: TimeZone::system(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         broken: None,
-        failing: BTreeMap::new(),
+        config_is_wrong: false,
+        failing: BTreeSet::new(),
         args,
         config,
     };
@@ -169,15 +171,16 @@ impl Watch<'_> {
         let _ = self.hub.events.send(event);
     }
 
-    fn health(&self, about: &str, severity: Severity, summary: String, but: Option<&str>) {
+    /// Something about filltop itself.
+    fn health(&self, about: &str, severity: Severity, summary: String) -> Event {
         tracing::warn!("{summary}");
-        self.tell(Event::health(clock::now(), &self.host, about, severity, summary), but);
+        Event::health(clock::now(), &self.host, about, severity, summary)
     }
 
     fn broken(&mut self, why: &str) {
         let words = format!("tracing has failed ({why}): nothing is watched until it works again");
         self.broken = Some(why.to_owned());
-        self.health("backend", Severity::Critical, words, None);
+        self.tell(self.health("backend", Severity::Critical, words), None);
     }
 
     fn start_again(&mut self) -> Option<Pipeline> {
@@ -185,7 +188,7 @@ impl Watch<'_> {
             Ok(pipeline) => {
                 let why = self.broken.take().unwrap_or_default();
                 let words = format!("tracing works again, after: {why}");
-                self.health("backend", Severity::Warning, words, None);
+                self.tell(self.health("backend", Severity::Critical, words).ending(), None);
                 Some(pipeline)
             }
             Err(error) => {
@@ -208,18 +211,23 @@ impl Watch<'_> {
                 self.sizes.replace(config.directories());
                 self.sinks.replace(&sinks_of(self.args, &config));
                 self.config = config;
-                tracing::info!("the configuration was read again");
+                let words = "the configuration was read again".to_owned();
+                tracing::info!("{words}");
+                if std::mem::take(&mut self.config_is_wrong) {
+                    self.tell(self.health("config", Severity::Warning, words).ending(), None);
+                }
                 if programs && !self.privileged {
                     let words = "programs that alerts start run without root's rights: they were \
                                  configured after filltop had given them up; restart it"
                         .to_owned();
-                    self.health("config", Severity::Warning, words, None);
+                    self.tell(self.health("config", Severity::Warning, words), None);
                 }
                 Ok(())
             }
             Err(error) => {
+                self.config_is_wrong = true;
                 let words = format!("the new configuration is wrong, the old one goes on: {error}");
-                self.health("config", Severity::Warning, words, None);
+                self.tell(self.health("config", Severity::Warning, words), None);
                 Err(error.to_string())
             }
         }
@@ -242,11 +250,11 @@ impl Watch<'_> {
         let name = &report.sink;
         let words = match &report.state {
             State::Failing { why, waiting } => {
-                self.failing.insert(name.clone(), ());
+                self.failing.insert(name.clone());
                 format!("alerts cannot be delivered by {name}: {why}; {waiting} wait")
             }
             State::Recovered { after } => {
-                if self.failing.remove(name).is_none() {
+                if !self.failing.remove(name) {
                     return;
                 }
                 let after = units::duration(after.as_secs_f64());
@@ -257,8 +265,12 @@ impl Watch<'_> {
             }
             State::Closed => format!("nobody reads {name} any more"),
         };
-        let but = Some(name.as_str());
-        self.health("sink", Severity::Warning, words, but);
+        let event = self.health("sink", Severity::Warning, words).of(name);
+        let event = match report.state {
+            State::Recovered { .. } => event.ending(),
+            _ => event,
+        };
+        self.tell(event, Some(name));
     }
 }
 

@@ -211,6 +211,7 @@ fn workers_that_live_for_a_moment_are_one_group() {
                 ..writer(100 + second * 20 + n, "apache2", 5e6)
             })
             .collect();
+        host.volume().full = second == 9;
         host.snapshot.groups = vec![GroupRow {
             group: group.clone(),
             volume: "/srv".to_owned(),
@@ -230,6 +231,15 @@ fn workers_that_live_for_a_moment_are_one_group() {
             directory: Some("/srv/tmp".to_owned()),
         }];
         let said = host.run(1);
+        if second == 9 {
+            // None of them has a twentieth of it.
+            assert_eq!((said[0].rule.as_str(), said[0].culprits.len()), ("full", 3));
+            assert!(
+                said[0].summary.contains("apache2.service (200 processes) grew"),
+                "{}",
+                said[0].summary
+            );
+        }
         if second == 0 {
             assert!(
                 said[0]

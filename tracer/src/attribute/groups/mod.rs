@@ -1,11 +1,11 @@
 //! What a process is rolled up to: systemd unit, container, machine, cgroup, else session.
 //!
-//! The kernel side tells of each new writer its cgroup (the names of whose directories it sends as
-//! it does those of files), session, root directory, mount namespace, parent and grandparent: so a
-//! process that is gone before /proc could be read is placed all the same. /proc is asked only
-//! where cgroup v1 is in use, whose paths the kernel side does not send.
+//! The kernel side tells of each new writer its cgroup, session, root directory, mount namespace,
+//! parent and grandparent: so a process that is gone before /proc could be read is placed all the
+//! same. /proc is asked only where cgroup v1 is in use, whose paths the kernel side does not send.
 
 pub mod cgroup_path;
+pub mod cgroups;
 pub mod history;
 pub mod runtime_state;
 pub mod session;
@@ -17,11 +17,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_common::{FileKey, ProcKey, ProcRecord, records::CGROUP_DEV};
+use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
 use tracer_model::{sanitize, snapshot::Group};
 
 use self::{
     cgroup_path::{Place, best, classify},
+    cgroups::Cgroups,
     runtime_state::{ContainerName, RuntimeState},
     session::{Member, Sessions},
 };
@@ -61,6 +62,7 @@ pub struct Groups {
     by_pid: HashMap<u32, ProcKey>,
     /// Told by the kernel side, and not yet placed.
     waiting: Vec<ProcRecord>,
+    cgroups: Cgroups,
     state: RuntimeState,
     sessions: Sessions,
     host_mnt_ns: Option<u32>,
@@ -76,6 +78,7 @@ impl Default for Groups {
             parents: HashMap::new(),
             by_pid: HashMap::new(),
             waiting: Vec::new(),
+            cgroups: Cgroups::read(),
             state: RuntimeState::new("/"),
             sessions: Sessions::default(),
             host_mnt_ns: mount_namespace("1").or_else(|| mount_namespace("self")),
@@ -89,6 +92,11 @@ impl Groups {
     /// Takes what the kernel side told of a process, to be placed by [`Groups::settle`].
     pub fn seen(&mut self, record: &ProcRecord) {
         self.waiting.push(*record);
+    }
+
+    /// Takes the name of a cgroup that was made just now.
+    pub fn named(&mut self, record: &NameRecord) {
+        self.cgroups.insert(record);
     }
 
     /// Places the new ones, when the names that follow them have come.
@@ -140,6 +148,7 @@ impl Groups {
     pub fn next_window(&mut self) {
         self.window += 1;
         self.state.next_window();
+        self.cgroups.next_window();
         if self.known.len() > MAX_KNOWN {
             let mut windows: Vec<u64> = self.known.values().map(|member| member.window).collect();
             windows.sort_unstable();
@@ -156,11 +165,10 @@ impl Groups {
         names: &mut Names,
         volumes: &[MountedVolume],
     ) -> Placed {
-        let key = FileKey { ino: record.cgroup_id, generation: 0, dev: CGROUP_DEV };
-        let mut cgroup = names
-            .within(&key)
-            .filter(|within| within.complete)
-            .map_or_else(|| "/".to_owned(), |within| lossless(&within.path));
+        let mut cgroup = self
+            .cgroups
+            .path(record.cgroup_id)
+            .map_or_else(|| "/".to_owned(), |path| lossless(&path));
         let mut place = classify(&cgroup);
         if matches!(place, Place::Root | Place::Plain(_)) && self.has_v1 {
             match fs::read_to_string(format!("/proc/{}/cgroup", record.proc.tgid)) {
@@ -192,7 +200,7 @@ impl Groups {
             parent: (record.parent, &parents[0]),
         };
         let mut group = self.group(place, cgroup, &session);
-        group.root = self.chroot(&record.root, names, volumes);
+        group.root = chroot(record, names, volumes);
         if matches!(group.kind.as_str(), "cgroup" | "session")
             && self.host_mnt_ns.is_some_and(|host| record.mnt_ns != 0 && host != record.mnt_ns)
         {
@@ -272,20 +280,6 @@ impl Groups {
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())))
     }
 
-    /// The host's path of a root directory that is not the host's own. `None` too where it is on no
-    /// volume of the host's: a container's overlay.
-    fn chroot(
-        &self,
-        root: &FileKey,
-        names: &mut Names,
-        volumes: &[MountedVolume],
-    ) -> Option<String> {
-        let within = names.within(root).filter(|within| within.complete)?;
-        let volume = volumes.iter().find(|volume| volume.dev == root.dev)?;
-        let path = volume.host_path(&within.path)?;
-        (path != Path::new("/")).then(|| lossless(&path))
-    }
-
     fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
         let pid = proc.tgid;
         let (cgroup, place) =
@@ -317,6 +311,19 @@ impl Groups {
             ..Placed::default()
         })
     }
+}
+
+/// The host's path of a root directory that is not the host's own. `None` too where it is on no
+/// volume of the host's: a container's overlay. A file below it named it, else /proc does.
+fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> Option<String> {
+    let volume = volumes.iter().find(|volume| volume.dev == record.root.dev)?;
+    let path = match names.within(&record.root).filter(|within| within.complete) {
+        Some(within) => volume.host_path(&within.path)?,
+        None => fs::read_link(format!("/proc/{}/root", record.proc.tgid))
+            .ok()
+            .filter(|_| runs(&record.proc))?,
+    };
+    (path != Path::new("/")).then(|| lossless(&path))
 }
 
 /// Does it still run? One that has ended is shown in the root cgroup of v1 until it is reaped.

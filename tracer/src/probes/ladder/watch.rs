@@ -1,13 +1,13 @@
 //! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
 //! needed to run; each one that is missing is a blind spot that is said.
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Iter};
 use tracer_model::snapshot::WriteBackend;
 
-use super::Ladder;
+use super::{Ladder, program_of};
 use crate::probes::{
     hooks::{self, Create, Fsync},
-    kernel_at_least,
+    kernel_at_least, kernel_words,
 };
 
 impl Ladder {
@@ -19,7 +19,7 @@ impl Ladder {
             fsyncs |= self.attach_fsync(ebpf, fsync);
         }
         // The other filesystems are in modules, where only kprobes reach.
-        self.waits = fsyncs && self.allows(WriteBackend::Kprobe);
+        self.waits = fsyncs && self.reaches_modules();
         let mut creates = false;
         for create in hooks::CREATES {
             creates |= self.attach_create(ebpf, create);
@@ -35,6 +35,7 @@ impl Ladder {
                 }
             }
         }
+        self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
         let name = hooks::THROTTLE;
         // The tracepoint's own argument comes first.
         let arguments = self.kernel_btf.arguments(&format!("btf_trace_{name}"));
@@ -45,6 +46,13 @@ impl Ladder {
         };
         let result = program.and_then(|program| self.tracepoint(ebpf, name, program));
         self.note(name, "raw_tracepoint", result);
+    }
+
+    /// Loads the iterator over open files; without it, /proc is looked through.
+    pub(in crate::probes) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
+        let result = program_of::<Iter>(ebpf, program)
+            .and_then(|iter| iter.load("task_file", &self.btf).map_err(|e| kernel_words(&e)));
+        self.note("task_file", "iterator", result);
     }
 
     /// Is every rename told by the kernel?
@@ -74,7 +82,7 @@ impl Ladder {
         if fsync.built_in {
             return self.attach_function(ebpf, &function);
         }
-        if self.allows(WriteBackend::Kprobe) {
+        if self.reaches_modules() {
             let result = self.kprobe_and_kretprobe(ebpf, &function);
             return self.note(fsync.name, "kretprobe", result);
         }
@@ -115,7 +123,8 @@ impl Ladder {
                 return true;
             }
         }
-        if self.allows(WriteBackend::Kprobe) {
+        let in_module = create.fexit.is_none();
+        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
                 .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[form]));

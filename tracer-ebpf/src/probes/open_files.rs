@@ -1,0 +1,70 @@
+//! All open files at once, for the daemon to read: an iterator over tasks and their descriptors
+//! (`bpf_iter_task_file`, 5.8). Ten times as fast as looking through /proc.
+
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use tracer_common::OpenFileRecord;
+
+use crate::{
+    kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset},
+    space,
+};
+
+/// `struct bpf_iter__task_file`
+#[repr(C)]
+pub struct TaskFile {
+    /// `struct bpf_iter_meta *`, whose first field is the `struct seq_file *`.
+    meta: *const u8,
+    /// `struct task_struct *`; null at the end.
+    task: *const u8,
+    fd: u32,
+    /// `struct file *`; null at the end.
+    file: *const u8,
+}
+
+/// Writes one [`OpenFileRecord`] for a regular file that is open for writing, or has no name left.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
+    const FMODE_WRITE: u32 = 2;
+    // SAFETY: what the kernel gives the program.
+    let TaskFile { meta, task, fd, file } = unsafe { core::ptr::read(ctx) };
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
+    // Loads that the verifier has typed; by address from there on.
+    let inode = Kptr::from_addr(Direct::follow(Kptr(file), offset!(file_inode)).addr());
+    if !is_regular::<Probed>(inode) {
+        return 0;
+    }
+    let writable = Direct::read::<u32>(Kptr(file), offset!(file_mode)) & FMODE_WRITE != 0;
+    let links = Probed::read::<u32>(inode, offset!(inode_nlink));
+    if !writable && links != 0 {
+        return 0;
+    }
+    let key = file_key::<Probed>(inode);
+    let bytes = space::gauge(space::kind_of(magic::<Probed>(inode)), inode).unwrap_or_else(|| {
+        (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
+            + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)))
+    });
+    let record = OpenFileRecord {
+        ino: key.ino,
+        bytes,
+        dev: key.dev,
+        pid: Direct::read(Kptr(task), offset!(task_tgid)),
+        fd,
+        links,
+        writable: u32::from(writable),
+        pad: 0,
+    };
+    let seq = Direct::follow(Kptr(meta), 0);
+    // SAFETY: a typed pointer, and a whole record. If it does not fit, the kernel comes again with a
+    // larger buffer.
+    unsafe {
+        bpf_seq_write(
+            seq.0.cast_mut().cast(),
+            (&raw const record).cast(),
+            size_of::<OpenFileRecord>() as u32,
+        );
+    }
+    0
+}

@@ -1,0 +1,136 @@
+//! Directories of the cgroup v2 hierarchy, by their number: those that were there when we came are
+//! read from where it is mounted, later ones are told by the kernel side.
+
+use std::{
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use tracer_common::{
+    FileKey, NameRecord, RecordHeader, RecordKind,
+    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags},
+};
+
+use crate::attribute::paths::Names;
+
+/// Deeper ones are left out: the kernel allows as many levels as `cgroup.max.depth` says, but path
+/// names end at 4,096 bytes.
+const MAX_DEPTH: usize = 64;
+
+/// Names of cgroups. Keyed by inode number in the v2 hierarchy, which is the cgroup's id.
+#[derive(Default)]
+pub struct Cgroups {
+    names: Names,
+}
+
+impl Cgroups {
+    /// Reads the directories that there are.
+    #[must_use]
+    pub fn read() -> Self {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        mount_point(&mountinfo).map_or_else(Self::default, |root| Self::below(&root))
+    }
+
+    fn below(root: &Path) -> Self {
+        let mut cgroups = Self::default();
+        if let Ok(meta) = fs::metadata(root) {
+            cgroups.insert(&record(meta.ino(), meta.ino(), b"", name_flags::ROOT));
+            cgroups.read_below(root, meta.ino(), MAX_DEPTH);
+        }
+        cgroups
+    }
+
+    fn read_below(&mut self, directory: &Path, ino: u64, depth: usize) {
+        let Ok(entries) = fs::read_dir(directory) else { return };
+        for entry in entries.flatten() {
+            if depth > 0
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(meta) = entry.metadata()
+            {
+                self.insert(&record(meta.ino(), ino, entry.file_name().as_bytes(), 0));
+                self.read_below(&entry.path(), meta.ino(), depth - 1);
+            }
+        }
+    }
+
+    /// Takes a name that the kernel side told.
+    pub fn insert(&mut self, record: &NameRecord) {
+        self.names.insert(record);
+    }
+
+    /// The path of a cgroup in its hierarchy; `None` if it is not known.
+    pub fn path(&mut self, id: u64) -> Option<PathBuf> {
+        let within = self.names.within(&key(id))?;
+        within.complete.then_some(within.path)
+    }
+
+    /// A new window begins: of very many, the ones that were not asked for longest are forgotten.
+    pub fn next_window(&mut self) {
+        self.names.next_window();
+    }
+}
+
+fn key(ino: u64) -> FileKey {
+    FileKey { ino, generation: 0, dev: CGROUP_DEV }
+}
+
+fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
+    let len = name.len().min(NAME_MAX);
+    let mut room = [0; NAME_ROOM];
+    room[..len].copy_from_slice(&name[..len]);
+    NameRecord {
+        header: RecordHeader { kind: RecordKind::Name as u32, len: len as u32 },
+        file: key(ino),
+        parent: key(parent),
+        flags,
+        magic: 0,
+        name: room,
+    }
+}
+
+/// Where the whole v2 hierarchy is mounted.
+fn mount_point(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (kind.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_found_by_number() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("system.slice/web.service");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(root.path().join("cgroup.procs"), "").unwrap();
+        let ino = |path: &Path| fs::metadata(path).unwrap().ino();
+        let mut cgroups = Cgroups::below(root.path());
+        let path = cgroups.path(ino(&deep)).unwrap();
+        assert_eq!(path, Path::new("/system.slice/web.service"));
+        assert_eq!(cgroups.path(ino(root.path())).unwrap(), Path::new("/"));
+        let file = ino(&root.path().join("cgroup.procs"));
+        assert_eq!(cgroups.path(file), None);
+        // Told later, by the kernel side.
+        cgroups.insert(&record(u64::MAX, ino(&deep), b"worker", 0));
+        let path = cgroups.path(u64::MAX).unwrap();
+        assert_eq!(path, Path::new("/system.slice/web.service/worker"));
+    }
+
+    #[test]
+    fn the_mount_of_version_2_is_found() {
+        let hybrid = "\
+30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+31 30 0:27 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+32 30 0:28 /part /mnt rw - cgroup2 cgroup2 rw
+33 30 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:5 - cgroup2 cgroup2 rw,nsdelegate
+";
+        assert_eq!(mount_point(hybrid).unwrap(), Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(mount_point("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"), None);
+    }
+}
