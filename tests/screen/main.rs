@@ -1,5 +1,6 @@
 //! The real program in a pseudo-terminal, against real writers.
 
+mod acting;
 mod pty;
 mod remote;
 mod writer;
@@ -215,8 +216,11 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
         cgroup: Some(&cgroup.0),
     };
     let _server = Writer::start(&job)?;
+    let run = tempfile::tempdir()?;
+    let mut command = screen(&[]);
+    command.env("FILLTOP_RUN_DIR", run.path());
     let start = Instant::now();
-    let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
+    let mut terminal = Terminal::start(command, 80, 24)?;
     terminal.wait_for("a busy volume", PROMISED, |text| {
         text.lines().any(|line| line.starts_with('>') && line.contains("/volume"))
     })?;
@@ -234,12 +238,18 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     terminal.wait_for("the confirmation", SOON, |text| text.contains("Really act on"))?;
     let asked = (terminal.presses, start.elapsed());
     println!("{}", terminal.text());
-    for (what, (presses, time)) in
-        [("the culprit", found), ("the stop command", menu), ("the confirmation", asked)]
-    {
+    terminal.press("y")?;
+    terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+    let stopped = (terminal.presses, start.elapsed());
+    acting::rests(&root)?;
+    for (what, (presses, time)) in [
+        ("the culprit", found),
+        ("the stop command", menu),
+        ("the confirmation", asked),
+        ("it stands still", stopped),
+    ] {
         println!("mod_gzip: {what} after {presses} key presses, {:.1} s", time.as_secs_f64());
     }
-    terminal.press("\x1b")?;
     terminal.press("q")?;
     Ok(())
 }

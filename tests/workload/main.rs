@@ -3,6 +3,7 @@
 
 mod bench;
 mod places;
+mod restless;
 mod storms;
 mod ways;
 
@@ -79,6 +80,8 @@ enum Work {
     },
     #[command(flatten)]
     Places(places::Places),
+    #[command(flatten)]
+    Restless(restless::Restless),
     /// What operations cost with and without each of some tracers
     Bench(bench::Bench),
     /// What filltop itself takes beside many files and many processes
@@ -143,6 +146,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
             return Ok(());
         }
+        Work::Restless(work) => return restless::run(work),
         Work::Places(work) => places::run(work, &mut truth)?,
         Work::Bench(bench) => return bench::run(&bench),
         Work::BenchDaemon(daemon) => return bench::measure_daemon(&daemon),
@@ -200,6 +204,8 @@ fn fill(
             Ok(n) => done += n as u64,
             Err(error) => {
                 let name = match error.raw_os_error() {
+                    // The filesystem gave up, as it should on such a disk.
+                    Some(libc::EROFS) if failed > 0 => break,
                     Some(libc::ENOSPC) => "ENOSPC",
                     Some(libc::EDQUOT) => "EDQUOT",
                     Some(libc::EIO) => "EIO",

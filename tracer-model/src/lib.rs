@@ -2,7 +2,10 @@
 //!
 //! Values go in, values come out: everything here can be replayed, and is tested that way.
 
+pub mod action;
+pub mod alert;
 pub mod forecast;
+pub mod guard;
 pub mod sanitize;
 pub mod snapshot;
 pub mod tree;

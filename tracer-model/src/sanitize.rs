@@ -250,6 +250,16 @@ pub fn display_for(text: &str, charset: Charset) -> Cow<'_, str> {
     Cow::Owned(escape_for(&restore(text), charset))
 }
 
+/// `word` as one argument for a POSIX shell.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Our own punctuation in 7 bits; names must be escaped for [`Charset::Ascii`] already.
 ///
 /// Every character is replaced by one of the same width, so that columns hold.

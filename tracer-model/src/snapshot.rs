@@ -8,6 +8,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::forecast::Refill;
+
 /// The version of the JSON form.
 pub const SCHEMA: u32 = 1;
 
@@ -187,6 +189,12 @@ pub struct Volume {
     pub eta_lo_s: Option<f64>,
     /// Latest time to full of the 80 % interval; `None` when it may never fill.
     pub eta_hi_s: Option<f64>,
+    /// The last clean-up whose space was taken again.
+    #[serde(default)]
+    pub refill: Option<Refill>,
+    /// Are all its mounts read-only? It cannot fill, then.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// What a writer is rolled up to.

@@ -4,6 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,13 +20,18 @@ use tracer_model::{
 };
 
 use crate::{
+    actions::{hands, keeper},
+    check_cmd::{self, CheckArgs},
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
     outputs::{json, terminal, text},
     pipeline::{POLL_INTERVAL, Pipeline},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
+    service::attach::{self, AttachArgs},
+    stop_cmd::{self, ResumeArgs, StopArgs},
     top_cmd::{TopArgs, top},
+    watch::{WatchArgs, watch},
 };
 
 /// top for what is filling your disk
@@ -37,6 +43,7 @@ Examples:
   sudo filltop /var                     only the volume that holds /var
   sudo filltop snapshot --for 10s       measure for ten seconds and print
   sudo filltop snapshot --json | jq .   the same for programs
+  sudo filltop watch                    warn before a volume is full, and say who
   sudo filltop held                     deleted files that still take space
   sudo filltop doctor                   can it run here, and what will it miss?")]
 struct Cli {
@@ -52,6 +59,10 @@ enum Command {
     Top(TopArgs),
     /// Measure for a while, print once, exit
     Snapshot(SnapshotArgs),
+    /// Headless alert mode: one line per event, until stopped
+    Watch(WatchArgs),
+    /// Measure once and exit as a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(CheckArgs),
     /// Deleted-but-open files now, largest first
     Held(HeldArgs),
     /// When will it be full? Replay a volume's recorded history
@@ -62,6 +73,16 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
+    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    Stop(StopArgs),
+    /// Let go on what `stop` has frozen or slowed down
+    Resume(ResumeArgs),
+    /// What answers for something that is frozen; started by `stop`
+    #[command(hide = true)]
+    Keep,
+    /// What acts for the screen and the guard, which have no privileges; started by them
+    #[command(hide = true)]
+    Hands,
 }
 
 /// How to trace.
@@ -94,6 +115,7 @@ Examples:
   sudo filltop snapshot --for 10s --top 20
   sudo filltop snapshot --volume /var --json | jq '.writers[0]'
 
+Where `filltop watch` runs, it prints the last --for of what that knows, at once.
 Interrupted (Ctrl-C), it prints what was measured so far.")]
 struct SnapshotArgs {
     /// How long to measure, e.g. 500ms, 5s, 2m
@@ -112,6 +134,8 @@ struct SnapshotArgs {
     #[arg(long)]
     si: bool,
     #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
     trace: TraceArgs,
 }
 
@@ -124,6 +148,8 @@ struct HeldArgs {
     /// Powers of 1000 instead of 1024
     #[arg(long)]
     si: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -139,12 +165,18 @@ struct DoctorArgs {
 /// Runs the program. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
+        Command::Stop(_) | Command::Resume(_) | Command::Keep | Command::Hands => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
+        Command::Watch(args) => args.trace.verbose,
+        Command::Check(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
     let result = match command {
@@ -152,9 +184,15 @@ pub fn main() -> ExitCode {
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Replay(args) => replay(&args).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(args) => block_on(snapshot(args)),
+        Command::Watch(args) => block_on(watch(args)),
+        Command::Check(args) => block_on(check_cmd::check(args)),
         Command::Held(args) => print_held(&args),
         Command::Forecast(args) => forecast_cmd::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => examine(&args),
+        Command::Stop(args) => stop_cmd::stop(&args),
+        Command::Resume(args) => stop_cmd::resume(&args),
+        Command::Keep => keeper::keep().map(|()| ExitCode::SUCCESS),
+        Command::Hands => hands::run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,
@@ -164,6 +202,17 @@ pub fn main() -> ExitCode {
             eprintln!("filltop: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Wrong usage is 2; of `check`, where 2 would be CRITICAL, it is UNKNOWN.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let is_check = std::env::args_os().nth(1).is_some_and(|first| first == "check");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_check => ExitCode::from(check_cmd::UNKNOWN),
+        _ => ExitCode::from(2),
     }
 }
 
@@ -193,6 +242,11 @@ fn start_log(verbose: u8) {
 }
 
 impl TraceArgs {
+    /// Is it said how to trace?
+    pub(crate) fn is_special(&self) -> bool {
+        self.backend.is_some() || !self.hooks.is_empty()
+    }
+
     pub(crate) fn options(&self) -> TracerOptions {
         TracerOptions {
             backend: self.backend.map(|backend| match backend {
@@ -212,6 +266,21 @@ pub(crate) fn units(si: bool) -> Units {
 
 async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     let only = args.volume.as_deref().map(mount_of).transpose()?;
+    let seconds = args.length.as_secs_f64();
+    let mut snapshot = match attach::recent(&args.attach, &args.trace, "snapshot", seconds) {
+        Ok(snapshot) => Arc::new(snapshot),
+        Err(none) => none.or_else_async(measure(&args)).await?,
+    };
+    let snapshot = Arc::make_mut(&mut snapshot);
+    if let Some(only) = only {
+        narrow(snapshot, &[only]);
+    }
+    print_snapshot(snapshot, &args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Traces for as long as asked, or until interrupted.
+async fn measure(args: &SnapshotArgs) -> anyhow::Result<Arc<Snapshot>> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = Instant::now() + args.length;
@@ -226,11 +295,10 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
             _ = look.tick() => pipeline.look()?,
         }
     }
-    let mut snapshot = pipeline.snapshot(true)?;
-    let snapshot = std::sync::Arc::make_mut(&mut snapshot);
-    if let Some(only) = only {
-        narrow(snapshot, &[only]);
-    }
+    pipeline.snapshot(true)
+}
+
+fn print_snapshot(snapshot: &mut Snapshot, args: &SnapshotArgs) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     if args.json {
         if let Some(top) = args.top {
@@ -247,13 +315,18 @@ async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
         options.top = args.top.unwrap_or(options.top);
         write!(stdout, "{}", text::snapshot(snapshot, &options))?;
     }
-    stdout.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(stdout.flush()?)
 }
 
 fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
-    let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let found = held::of(&open_files::walk(&volumes), &volumes, None);
+    let found = match attach::newest(&args.attach, "held") {
+        Ok(snapshot) => held::HeldFiles { files: snapshot.held, unreadable: 0 },
+        Err(none) => none.or_else(|| {
+            let volumes =
+                mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+            Ok(held::of(&open_files::walk(&volumes), &volumes, None))
+        })?,
+    };
     let mut stdout = io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&found.files)?)?;

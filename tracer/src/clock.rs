@@ -1,6 +1,9 @@
 //! The only place that asks what time it is.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +27,16 @@ pub fn boottime_s() -> f64 {
     boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
 }
 
+/// How long the machine was suspended since boot, nanoseconds: boot time less monotonic time.
+#[must_use]
+pub fn suspended_ns() -> u64 {
+    let ns = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+    };
+    u64::try_from(ns(ClockId::Boottime) - ns(ClockId::Monotonic)).unwrap_or(0)
+}
+
 /// Processor time of this process, all threads, user and kernel, seconds.
 #[must_use]
 pub fn own_cpu_s() -> f64 {
@@ -38,15 +51,41 @@ pub fn jiffy_ms() -> f64 {
     tick.tv_sec as f64 * 1e3 + tick.tv_nsec as f64 / 1e6
 }
 
-/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`), by today's
-/// offset of the two clocks: a step of the wall clock moves all of them alike.
+/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`).
+///
+/// The same moment is the same time at every call, because rows are told apart by it: the offset of
+/// the two clocks is taken once, and again only when the wall clock was stepped. A step moves all of
+/// them alike.
 #[must_use]
 pub fn at_boottime(ns: u64) -> Timestamp {
+    static BOOTED: Mutex<Timestamp> = Mutex::new(Timestamp::UNIX_EPOCH);
     let boot = clock_gettime(ClockId::Boottime);
     let since_boot = Duration::new(
         u64::try_from(boot.tv_sec).unwrap_or(0),
         u32::try_from(boot.tv_nsec).unwrap_or(0),
     );
-    let age = since_boot.saturating_sub(Duration::from_nanos(ns));
-    now().saturating_sub(age).unwrap_or(Timestamp::UNIX_EPOCH)
+    let fresh = now().saturating_sub(since_boot).unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut booted = BOOTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if fresh.duration_since(*booted).unsigned_abs() > STEP {
+        *booted = fresh;
+    }
+    booted.saturating_add(Duration::from_nanos(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The wall clock runs up to 0.05 % off while it is adjusted; what moves more was set.
+const STEP: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_keeps_its_time() {
+        let boot = (boottime_s() * 1e9) as u64;
+        let first = at_boottime(boot);
+        assert!(now().duration_since(first).unsigned_abs() < STEP);
+        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!(at_boottime(boot), first);
+        assert_eq!(at_boottime(boot + 7).duration_since(first).as_nanos(), 7);
+    }
 }

@@ -34,6 +34,8 @@ pub(crate) fn volume(mount_point: &str) -> Volume {
         eta_s: None,
         eta_lo_s: None,
         eta_hi_s: None,
+        refill: None,
+        read_only: false,
     }
 }
 

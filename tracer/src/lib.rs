@@ -1,10 +1,13 @@
 //! The daemon and its faces. A byte's way through is one-way: probes → collect → attribute →
 //! pipeline → snapshot → outputs and screen.
 
+pub mod actions;
 pub mod attribute;
+mod check_cmd;
 pub mod cli;
 pub mod clock;
 pub mod collect;
+pub mod config;
 pub mod doctor;
 #[cfg(test)]
 mod fixtures;
@@ -12,6 +15,7 @@ pub mod forecast_cmd;
 pub mod forecasts;
 pub mod held;
 pub mod history;
+pub mod host;
 pub mod open_files;
 pub mod outputs;
 pub mod overhead;
@@ -20,6 +24,10 @@ pub mod probes;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
+pub mod service;
+pub mod sinks;
 pub mod snapshot;
+pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;
+pub mod watch;

@@ -25,7 +25,7 @@ use crate::{
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
-    open_files,
+    host, open_files,
     overhead::Overhead,
     probes::{Tracer, TracerOptions, hooks, preflight},
     residents, rollup,
@@ -70,6 +70,7 @@ impl Pipeline {
     /// # Errors
     /// One line that says what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
+        host::check()?;
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
         preflight::drop_capabilities().context("cannot give up capabilities")?;

@@ -270,6 +270,8 @@ fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volu
                 eta_s: forecast.outcome.eta_s(),
                 eta_lo_s: interval.map(|(earliest, _)| earliest),
                 eta_hi_s: interval.map(|(_, latest)| latest),
+                refill: forecast.refill,
+                read_only: volume.mounts.iter().all(|mount| mount.read_only),
             }
         })
         .collect();

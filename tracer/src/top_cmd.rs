@@ -1,5 +1,6 @@
 //! `filltop top`: the live screen, fed by the tracer or by a recording.
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +12,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
+use crate::actions::screen::{self, Clerk};
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, units};
 use crate::outputs::terminal;
 use crate::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::record_cmd;
+use crate::service::attach::{self, AttachArgs};
+use crate::service::client::Client;
 use crate::tui::history::Limits;
 use crate::tui::{self, Options, UiState};
 
@@ -24,7 +28,9 @@ use crate::tui::{self, Options, UiState};
 Examples:
   sudo filltop /var                     only the volume that holds /var
   sudo filltop top --interval 5s        numbers every five seconds
-  filltop top --replay filltop.rec      a recording, opened at its end: left and right go through it")]
+  filltop top --replay filltop.rec      a recording, opened at its end: left and right go through it
+
+Where `filltop watch` runs, it shows what that measures, with an hour of the past.")]
 pub struct TopArgs {
     /// Only the volumes that hold these paths
     #[arg(value_name = "PATH")]
@@ -44,6 +50,8 @@ pub struct TopArgs {
     /// Let the mouse select rows, volumes and views (selecting text then needs Shift)
     #[arg(long)]
     mouse: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
     #[command(flatten)]
     trace: TraceArgs,
 }
@@ -73,17 +81,61 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
             tui::run_replay(|app| record_cmd::load(file, app), Options { limits, ..options })
                 .await?;
         }
-        None => live(&args, options).await?,
+        None => {
+            let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<_, _>>()?;
+            match attach::follow(&args.attach, &args.trace, "top") {
+                Ok(client) => attached(&args, client, only, options).await?,
+                Err(alone) => alone.or_else_async(live(&args, only, options)).await?,
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn live(args: &TopArgs, options: Options) -> anyhow::Result<()> {
-    let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
+/// Shows what the service measures.
+async fn attached(
+    args: &TopArgs,
+    client: Client,
+    only: Vec<String>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    let feed = attach::feed(client, only, wanted)?;
+    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
+    tokio::select! {
+        // Else the screen could be first to see that nothing follows, and end without a word.
+        biased;
+        Ok(error) = feed.end => Err(error),
+        never = work(clerk) => match never {},
+        result = tui::run_attached(feed.snapshots, feed.past, options) => result,
+    }
+}
+
+/// The screen with what carries out its actions. Where there are no privileges to act with, it only
+/// shows.
+fn with_hands(options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok((options, None));
+    }
+    let (desk, clerk) = screen::open()?;
+    let (actions, results) = (Some(desk.actions), Some(desk.results));
+    Ok((Options { actions, results, ..options }, Some(clerk)))
+}
+
+async fn work(clerk: Option<Clerk>) -> Infallible {
+    match clerk {
+        Some(clerk) => clerk.work().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    // Before the tracer gives up its privileges.
+    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
-    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
-    let screen = tui::run(receiver, Options { interval: Some(every), ..options });
+    let screen = tui::run(receiver, options);
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -107,6 +159,7 @@ async fn live(args: &TopArgs, options: Options) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = screen => result,
-        result = tracing => { let never: anyhow::Result<std::convert::Infallible> = result; never.map(|_| ()) }
+        never = work(clerk) => match never {},
+        result = tracing => { let never: anyhow::Result<Infallible> = result; never.map(|_| ()) }
     }
 }

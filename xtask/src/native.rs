@@ -88,6 +88,9 @@ pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
 pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     let binaries = build::end_to_end(workspace, &names(&workspace.end_to_end, false))?;
     packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
+    let fleet = vm::fleet(workspace)
+        .inspect_err(|error| println!("no Prometheus for the tests: {error:#}"))
+        .ok();
     let mut tally = Tally::default();
     for (name, binary) in &binaries.tests {
         let suite = format!("native {name}");
@@ -103,6 +106,9 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
                 continue;
             }
         };
+        if let Some(fleet) = &fleet {
+            command.arg(variable("FILLTOP_FLEET_TOOLS", fleet));
+        }
         test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         println!("== {suite}");
         let (success, lines) = follow(&mut command)?;
@@ -137,9 +143,6 @@ fn test_binary(
     workload: &Path,
     binary: &Path,
 ) {
-    let variable = |key: &str, path: &Path| -> OsString {
-        [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
-    };
     command
         .args(given())
         .arg(variable("FILLTOP_BIN", filltop))
@@ -149,6 +152,11 @@ fn test_binary(
         .arg(binary)
         .args(["--test-threads=1", "--show-output"])
         .current_dir(workspace.root.join("tests"));
+}
+
+/// An argument of env(1).
+fn variable(key: &str, path: &Path) -> OsString {
+    [key.as_ref(), "=".as_ref(), path.as_os_str()].into_iter().collect()
 }
 
 /// `KEY=value` of what people set for the tests themselves, such as FILLTOP_BACKEND.

@@ -1,5 +1,6 @@
 //! Scores filltop's forecast and the formulas in use today on the same traces.
 
+mod alerts;
 mod anchors;
 mod score;
 mod shapes;
@@ -35,6 +36,9 @@ struct Args {
     /// (likely, earliest, latest; -1 for nothing) and the true remaining seconds
     #[arg(long)]
     dump: bool,
+    /// Instead of scores of estimates, print those of alerts
+    #[arg(long, conflicts_with_all = ["dump", "method"])]
+    alerts: bool,
     /// Instead of scores, push this many samples and print nanoseconds for each and bytes held
     #[arg(long, value_name = "ROWS")]
     bench: Option<u64>,
@@ -119,6 +123,12 @@ fn main() -> anyhow::Result<()> {
         .chain(trace::RECORDED.iter().map(|(n, _)| *n))
         .filter(|s| args.shape.as_deref().is_none_or(|want| want == *s))
         .collect();
+    if args.alerts {
+        let with_traces = |name: &&'static str| Ok((*name, traces(&args, name)?));
+        let shapes: Vec<_> = names.iter().map(with_traces).collect::<anyhow::Result<_>>()?;
+        alerts::print(&shapes);
+        return Ok(());
+    }
     let methods: Vec<(usize, &str)> = anchors::all()
         .iter()
         .enumerate()

@@ -62,8 +62,33 @@ impl History {
         self.levels.iter().flat_map(|l| l.iter().rev())
     }
 
-    pub(crate) fn start(&self) -> Option<f64> {
-        self.levels.iter().rev().find_map(|l| l.front()).map(|r| r.t[0])
+    /// Value at a time, on the line between the two looks around it; `None` before the first.
+    pub(crate) fn at(&self, t: f64) -> Option<f64> {
+        let mut newer: Option<(f64, f64)> = None;
+        for level in &self.levels {
+            let older = level.partition_point(|r| r.t[0] <= t);
+            let next = level.get(older).map(|r| (r.t[0], r.u[0])).or(newer);
+            if let Some(run) = older.checked_sub(1).and_then(|i| level.get(i)) {
+                let (from, to) = if run.t[1] <= t {
+                    ((run.t[1], run.u[1]), next)
+                } else {
+                    ((run.t[0], run.u[0]), Some((run.t[1], run.u[1])))
+                };
+                return Some(match to {
+                    Some(to) if to.0 > from.0 => {
+                        from.1 + (to.1 - from.1) * ((t - from.0) / (to.0 - from.0))
+                    }
+                    _ => from.1,
+                });
+            }
+            newer = next;
+        }
+        None
+    }
+
+    /// Time and value of the oldest look that is remembered.
+    pub(crate) fn start(&self) -> Option<(f64, f64)> {
+        self.levels.iter().rev().find_map(|l| l.front()).map(|r| (r.t[0], r.u[0]))
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// Half octaves from 2⁻⁴ s to 2²⁶ s (two years).
 pub(crate) const SCALES: usize = 61;
+/// A scale is looked at again after this share of its length, so that all of them together cost a
+/// sample no more the longer they get.
+const LOOK_AGAIN: f64 = 1.0 / 32.0;
 /// What was seen fades by half in this many half-windows.
 const FADE: f64 = 16384.0;
 
@@ -44,13 +47,36 @@ pub(crate) struct Scale {
     epoch: i64,
     recent: [Seen; 3],
     past: Seen,
+    /// Start of the present window and the series' value there.
+    from: Option<(f64, f64)>,
+    /// When to look again.
+    next: f64,
 }
 
 impl Scale {
-    pub(crate) const NEW: Self = Self { epoch: 0, recent: [Seen::NOTHING; 3], past: Seen::NOTHING };
+    pub(crate) const NEW: Self = Self {
+        epoch: 0,
+        recent: [Seen::NOTHING; 3],
+        past: Seen::NOTHING,
+        from: None,
+        next: f64::MIN,
+    };
 
-    /// Note that over the window of `length` ending at `t` the series rose by `rise`.
-    pub(crate) fn see(&mut self, t: f64, length: f64, rise: f64) {
+    /// Whether the window that ends at `t` is to be looked at again.
+    pub(crate) fn is_due(&self, t: f64) -> bool {
+        t >= self.next
+    }
+
+    /// Seconds since the start of the present window, and what the series of value `u` at `t` rose by.
+    pub(crate) fn rise(&self, t: f64, u: f64) -> Option<(f64, f64)> {
+        self.from.map(|(from, past)| (t - from, u - past))
+    }
+
+    /// Note that over the window of `length` ending at `t` the series rose from `past` to `u`.
+    pub(crate) fn see(&mut self, t: f64, length: f64, (past, u): (f64, f64)) {
+        self.from = Some((t - length, past));
+        self.next = t + LOOK_AGAIN * length;
+        let rise = u - past;
         let epoch = (t / (length * 0.5)).floor() as i64;
         for _ in 0..(epoch - self.epoch).clamp(0, 3) {
             let gone = self.recent[2];

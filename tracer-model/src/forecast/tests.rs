@@ -127,11 +127,11 @@ fn an_enlarged_volume_keeps_its_growth_and_gets_its_room() {
 
 #[test]
 fn a_remounted_volume_does_not_jump() {
-    let mut rows = history((0..900).map(|_| 3e7));
+    let mut rows = history((0..900).map(|_| 5e7));
     for row in rows.iter_mut().skip(600) {
         *row = sample(row.time_s, 300 * GB, row.used + 150 * GB);
     }
-    within(etas(&rows)[620], (300e9 - rows[620].used as f64) / 3e7, 1.1);
+    within(etas(&rows)[620], (300e9 - rows[620].used as f64) / 5e7, 1.1);
 }
 
 #[test]
@@ -147,11 +147,11 @@ fn clock_steps_and_a_nap_change_nothing_that_matters() {
 
 #[test]
 fn growth_goes_on_over_a_gap_in_which_filltop_was_away() {
-    let rows: Vec<Sample> = history((0..2000).map(|_| 3e7))
+    let rows: Vec<Sample> = history((0..1700).map(|_| 5e7))
         .into_iter()
         .filter(|r| !(400.0..1400.0).contains(&r.time_s))
         .collect();
-    within(etas(&rows)[450], (100e9 - rows[450].used as f64) / 3e7, 1.1);
+    within(etas(&rows)[450], (100e9 - rows[450].used as f64) / 5e7, 1.1);
 }
 
 #[test]
@@ -229,6 +229,26 @@ fn growth() -> impl Strategy<Value = Vec<f64>> {
         })
 }
 
+/// Increments of a history of a few writings of any length, with rests of any length between them.
+fn writings() -> impl Strategy<Value = Vec<f64>> {
+    prop::collection::vec((1..60usize, 0.0..3e8f64, 0..120usize), 1..8).prop_map(|phases| {
+        let increments = phases.into_iter().flat_map(|(on, rate, off)| {
+            std::iter::repeat_n(rate.round(), on).chain(std::iter::repeat_n(0.0, off))
+        });
+        increments.collect()
+    })
+}
+
+fn is_never_longer(slow: &[Sample], fast: &[Sample], factor: f64) -> Result<(), TestCaseError> {
+    for (i, (slow, fast)) in etas(slow).into_iter().zip(etas(fast)).enumerate() {
+        if let Some(slow) = slow {
+            let fast = fast.unwrap_or(f64::INFINITY);
+            prop_assert!(fast <= slow * factor + 1e-6, "row {}: {} s became {} s", i, slow, fast);
+        }
+    }
+    Ok(())
+}
+
 /// Anything a file could hold.
 fn anything() -> impl Strategy<Value = Vec<Sample>> {
     let number = || prop_oneof![0..1000u64, any::<u64>(), Just(0), Just(u64::MAX)];
@@ -269,13 +289,25 @@ proptest! {
     ) {
         let slow = history(rates.iter().copied());
         let fast = history(rates.iter().map(|r| r * factor));
-        let (a, b) = (etas(&slow), etas(&fast));
-        for i in 0..slow.len() {
-            if let Some(slow) = a[i] {
-                let fast = b[i].unwrap_or(f64::INFINITY);
-                prop_assert!(fast <= slow * 1.000_001 + 1e-6, "row {}: {} s became {} s", i, slow, fast);
-            }
-        }
+        is_never_longer(&slow, &fast, 1.000_001)?;
+    }
+
+    #[test]
+    fn nor_does_one_with_rests_of_any_length(rates in writings(), power in 1..4u32) {
+        let slow = history(rates);
+        let fast: Vec<Sample> = slow
+            .iter()
+            .map(|s| sample(s.time_s, s.total, (10 * GB + ((s.used - 10 * GB) << power)).min(s.total)))
+            .collect();
+        is_never_longer(&slow, &fast, 1.000_001)?;
+    }
+
+    #[test]
+    fn nor_does_one_by_any_factor(rates in writings(), factor in 1.0..4.0f64) {
+        let slow = history(rates.iter().copied());
+        let fast = history(rates.iter().map(|r| r * factor));
+        // Bytes are whole: where a decision hangs by a byte, it may fall one row later.
+        is_never_longer(&slow, &fast, 1.1)?;
     }
 
     #[test]
@@ -312,7 +344,7 @@ proptest! {
             };
             differ += usize::from(!same);
         }
-        prop_assert!(differ <= 8, "{} rows differ", differ);
+        prop_assert!(differ <= 6, "{} rows differ", differ);
     }
 
     #[test]

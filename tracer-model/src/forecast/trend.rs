@@ -1,5 +1,7 @@
 //! From a history to a growth that can be trusted, and how far.
 
+use serde::{Deserialize, Serialize};
+
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
 
@@ -25,34 +27,11 @@ pub(crate) struct Trend {
     pub(crate) new: bool,
 }
 
-/// Values of the series at the grid of scales, `None` past the start.
-pub(crate) fn levels(history: &History, now: f64) -> [Option<f64>; SCALES] {
-    let mut at = [None; SCALES];
-    let mut k = 0;
-    let mut newer: Option<(f64, f64)> = None;
-    for run in history.runs() {
-        for end in [1, 0] {
-            let (t, u) = (run.t[end], run.u[end]);
-            while k < SCALES && now - length(k) >= t {
-                let want = now - length(k);
-                at[k] = Some(match newer {
-                    Some((t1, u1)) if t1 > t => u + (u1 - u) * ((want - t) / (t1 - t)),
-                    _ => u,
-                });
-                k += 1;
-            }
-            newer = Some((t, u));
-        }
-        if k == SCALES {
-            break;
-        }
-    }
-    at
-}
+/// Largest and smallest value in each of equal parts of a window, oldest first.
+type Blocks = [Option<(f64, f64)>; BLOCKS];
 
-/// Largest and smallest value in each of [`BLOCKS`] equal parts of the last `window`, oldest first.
-fn blocks(history: &History, now: f64, window: f64) -> [Option<(f64, f64)>; BLOCKS] {
-    let mut out: [Option<(f64, f64)>; BLOCKS] = [None; BLOCKS];
+fn blocks(history: &History, now: f64, window: f64) -> Blocks {
+    let mut out: Blocks = [None; BLOCKS];
     let per = window / BLOCKS as f64;
     for run in history.runs() {
         let age = now - (run.t[0] + run.t[1]) * 0.5;
@@ -69,8 +48,8 @@ fn blocks(history: &History, now: f64, window: f64) -> [Option<(f64, f64)>; BLOC
     out
 }
 
-/// The peaks of a window, fitted.
-#[derive(Clone, Copy, Debug)]
+/// The peaks or the lows of a window, fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Slope {
     /// Straight through the window, bytes a second, with its standard error.
     pub(crate) mean: f64,
@@ -80,8 +59,53 @@ pub(crate) struct Slope {
     pub(crate) curve: f64,
     /// The peaks have come to rest for longer than they ever paused before.
     pub(crate) stopped: bool,
-    /// How far the peaks stand above the present value, where the series is known to come back to them.
-    pub(crate) above: f64,
+    window: f64,
+    /// The peak at the window's end, and the deepest fall the series has come back from.
+    peak: f64,
+    deepest: f64,
+}
+
+impl Slope {
+    /// Whether the series has come back to its peak from as deep as the present value `u` before.
+    pub(crate) fn comes_back(&self, u: f64) -> bool {
+        self.peak - u <= 1.3 * self.deepest
+    }
+
+    /// How far the peak stands above the present value `u`, where the series is known to come back to
+    /// it; 0 where it does not matter; `None` when the slope is history.
+    pub(crate) fn above(&self, u: f64) -> Option<f64> {
+        let above = (self.peak - u).max(0.0);
+        if self.comes_back(u) {
+            return Some(above);
+        }
+        // Most of the growth was taken back as never before.
+        (above < 0.5 * self.rate * self.window).then_some(0.0)
+    }
+}
+
+/// Both lines through a window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Fits {
+    /// End of the window and its length, seconds.
+    pub(crate) at: f64,
+    pub(crate) window: f64,
+    peaks: Option<Slope>,
+    lows: Option<Slope>,
+}
+
+impl Fits {
+    pub(crate) fn new(history: &History, now: f64, window: f64) -> Self {
+        let cells = blocks(history, now, window);
+        let [peaks, lows] = [Ends::Peaks, Ends::Lows].map(|e| slope(&cells, window, e));
+        Self { at: now, window, peaks, lows }
+    }
+
+    pub(crate) fn of(&self, ends: Ends) -> Option<Slope> {
+        match ends {
+            Ends::Peaks => self.peaks,
+            Ends::Lows => self.lows,
+        }
+    }
 }
 
 /// A bend is believed from this many standard errors on.
@@ -97,11 +121,10 @@ pub(crate) enum Ends {
 }
 
 /// Fit the peaks or lows over a window.
-pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends) -> Option<Slope> {
+fn slope(cells: &Blocks, window: f64, ends: Ends) -> Option<Slope> {
     if window <= 0.0 {
         return None;
     }
-    let cells = blocks(history, now, window);
     let per = window / BLOCKS as f64;
     let line = |ends: Ends| {
         cells.iter().enumerate().filter_map(move |(i, c)| {
@@ -134,7 +157,6 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends
     if !error.is_finite() {
         return None;
     }
-    // Peaks count only if the series has come back from such a depth before.
     let (mut top, mut deepest) = (f64::MIN, 0.0f64);
     for (i, cell) in cells.iter().enumerate() {
         let Some((max, min)) = *cell else { continue };
@@ -142,18 +164,12 @@ pub(crate) fn slope(history: &History, now: f64, u: f64, window: f64, ends: Ends
         deepest = deepest.max((top.max(max) - min).min(back - min));
         top = top.max(max);
     }
-    let above = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(u, f64::max) - u;
+    let peak = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
     let little = 0.05 * rate * window;
     let stopped = rested(line(Ends::Peaks), little) && rested(line(Ends::Lows), little);
-    let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, above };
-    if ends == Ends::Lows {
-        return Some(Slope { above: 0.0, ..slope });
-    }
-    if above <= 1.3 * deepest {
-        return Some(slope);
-    }
-    // Most of the growth was taken back as never before: its slope is history.
-    (above < 0.5 * rate * window).then_some(Slope { above: 0.0, ..slope })
+    let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, window, peak, deepest };
+    // What is between the peaks is extrapolated from where it is.
+    Some(if ends == Ends::Lows { Slope { peak: f64::MIN, ..slope } } else { slope })
 }
 
 /// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
@@ -230,59 +246,86 @@ fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
         })
 }
 
+/// A scale must have been seen for this many of its lengths to tell what is news there.
+const YOUNG: f64 = 2.5;
+
 /// The growth that is news: faster than at any time before, over its own length.
 pub(crate) fn runaway(
     history: &History,
     scales: &[Scale],
-    at: &[Option<f64>; SCALES],
     now: f64,
     u: f64,
+    (top, wary): (f64, f64),
     (age, typical): (f64, f64),
 ) -> Option<Trend> {
-    let top = history.runs().map(|r| r.max).fold(u, f64::max);
     let mut within = 0.0f64;
-    let mut best: Option<(f64, f64)> = None;
-    for (k, (scale, past)) in scales.iter().zip(at).enumerate() {
+    let mut best: Option<(f64, f64, usize)> = None;
+    for (k, scale) in scales.iter().enumerate() {
         let d = length(k);
+        if YOUNG * d > age {
+            break;
+        }
         if d < 1.9 * typical || k < 2 {
             continue;
         }
-        let (Some(past), Some((most, _))) = (past, scale.before()) else { continue };
-        let rise = u - past;
+        let (Some((window, rise)), Some((most, _))) = (scale.rise(now, u), scale.before()) else {
+            continue;
+        };
         // On the way back to a level that was cleaned up before, any rise that fits into the window is
         // something to compare with.
         within = within.max(most);
         let most = if u < top { within } else { most };
         // The shorter the memory of a scale, the less "never before" means.
-        let margin = 2.0 + 4.0 * d / age;
-        let half = at[k - 2].map_or(0.0, |past| u - past);
+        let margin = wary * (2.0 + 4.0 * d / age);
+        let half = scales[k - 2].rise(now, u).map_or(0.0, |r| r.1);
         let steady = (0.25..0.78).contains(&(half / rise));
         if rise > margin * most.max(0.0) && rise > 0.0 && steady {
-            let rate = rise / d;
+            let rate = rise / window;
             if best.is_none_or(|b| rate > b.0) {
-                best = Some((rate, d));
+                best = Some((rate, window, k));
             }
         }
     }
-    let (rate, window) = best?;
+    let (rate, window, at) = best?;
+    let window = lasted(&scales[at..], now, u, rate, window);
     if ended(history, now, u, window, rate * window, typical) {
         return None;
     }
-    let fit = slope(history, now, u, window, Ends::Peaks);
-    let doubt = fit.map_or(0.4, |f| f.error / f.mean.abs().max(rate * 0.1));
+    let fit = slope(&blocks(history, now, window), window, Ends::Peaks);
+    let fit = fit.filter(|f| f.above(u).is_some());
+    let doubt = fit.map_or(0.3, |f| f.error / f.mean.abs().max(rate * 0.1));
     // The bend of a window that begins before the growth did says nothing.
     Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
+}
+
+/// How long a growth at `rate`, seen over `window` and more, has gone on: scales are too coarse to tell.
+fn lasted(scales: &[Scale], now: f64, u: f64, rate: f64, window: f64) -> f64 {
+    let mut longest = window;
+    for (window, rise) in scales.iter().map_while(|s| s.rise(now, u)) {
+        longest = longest.max(rise / rate);
+        // It began within this window.
+        if rise < 0.9 * rate * window {
+            break;
+        }
+    }
+    longest
 }
 
 /// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
 pub(crate) fn usual(
     scales: &[Scale],
-    at: &[Option<f64>; SCALES],
+    now: f64,
     u: f64,
     room: f64,
-    typical: f64,
+    (age, typical): (f64, f64),
 ) -> Option<Trend> {
-    let seen = |k: usize| Some((length(k), u - at[k]?, scales[k].before()?.0));
+    let seen = |k: usize| {
+        if length(k) > age {
+            return None;
+        }
+        let (window, rise) = scales[k].rise(now, u)?;
+        Some((window, rise, scales[k].before()?.0))
+    };
     let first = (0..SCALES).find(|k| length(*k) >= 3.0 * typical)?;
     let (d, rise, most) = seen(first)?;
     if rise < 0.3 * most || rise <= 0.0 {
@@ -300,18 +343,9 @@ pub(crate) fn usual(
     }
     let rate = risen / run;
     let need = run + room / rate;
-    (first..SCALES)
-        .map_while(seen)
-        .any(|(d, _, most)| d <= 2.0 * need && most >= risen + room)
-        .then_some(Trend {
-            rate,
-            mean: rate,
-            curve: 0.0,
-            doubt: 0.3,
-            window: run,
-            above: 0.0,
-            new: false,
-        })
+    (first..SCALES).map_while(seen).any(|(d, _, most)| d <= need && most >= risen + room).then_some(
+        Trend { rate, mean: rate, curve: 0.0, doubt: 0.3, window: run, above: 0.0, new: false },
+    )
 }
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.

@@ -199,7 +199,7 @@ fn from_proc(proc: &ProcKey) -> Process {
     }
 }
 
-fn proc_cmdline(pid: u32) -> Option<String> {
+pub(crate) fn proc_cmdline(pid: u32) -> Option<String> {
     let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     bytes.truncate(MAX_CMDLINE);
     cmdline(&bytes)

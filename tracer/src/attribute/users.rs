@@ -1,7 +1,9 @@
 //! User names from /etc/passwd. Not through the C library: its name services load code, may ask the
 //! network, and do not work in a static binary.
 
-use std::{collections::HashMap, fs, time::SystemTime};
+use std::{collections::HashMap, fs, path::Path, time::SystemTime};
+
+use crate::host;
 
 /// uid → name, read again when the file changes.
 #[derive(Default)]
@@ -18,12 +20,13 @@ impl Users {
 
     /// Reads the file if it is newer than what is known.
     pub fn refresh(&mut self) {
-        let changed = fs::metadata("/etc/passwd").and_then(|meta| meta.modified()).ok();
+        let passwd = host::path(Path::new("/etc/passwd"));
+        let changed = fs::metadata(&passwd).and_then(|meta| meta.modified()).ok();
         if changed.is_some() && changed == self.changed {
             return;
         }
         self.changed = changed;
-        self.names = parse(&fs::read("/etc/passwd").unwrap_or_default());
+        self.names = parse(&fs::read(&passwd).unwrap_or_default());
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::host;
+
 /// One line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -99,7 +101,7 @@ const PSEUDO: &[&str] = &[
 /// # Errors
 /// If /proc is not mounted.
 pub fn read() -> io::Result<Vec<MountedVolume>> {
-    Ok(volumes(parse(&std::fs::read("/proc/self/mountinfo")?)))
+    Ok(volumes(parse(&std::fs::read(host::mountinfo())?)))
 }
 
 /// All lines; what is not of the expected form is left out.
@@ -146,7 +148,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Space, tab, newline and backslash are written as `\040` and so on.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
@@ -221,7 +223,7 @@ impl MountedVolume {
             if !shows(mount) {
                 return None;
             }
-            let stat = rustix::fs::statvfs(&mount.mount_point).ok()?;
+            let stat = rustix::fs::statvfs(host::path(&mount.mount_point)).ok()?;
             let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
             Some(Space {
                 total: bytes(stat.f_blocks),
@@ -238,7 +240,7 @@ impl MountedVolume {
 /// Does the path still lead to this mount? Known by the mount's id (statx, 5.8).
 fn shows(mount: &Mount) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    match statx(CWD, &mount.mount_point, AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID) {
+    match statx(CWD, host::path(&mount.mount_point), AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID) {
         Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => {
             stat.stx_mnt_id == u64::from(mount.id)
         }

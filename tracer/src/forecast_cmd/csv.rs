@@ -11,7 +11,7 @@ const COLUMNS: [&str; 4] = ["time_s", "total_bytes", "used_bytes", "avail_bytes"
 const LONGEST: u64 = 64 * 1024;
 
 /// The rows of a history, one sample after another.
-pub(super) struct Rows<R> {
+pub(crate) struct Rows<R> {
     input: R,
     name: String,
     /// Where each of [`COLUMNS`] stands.
@@ -21,7 +21,7 @@ pub(super) struct Rows<R> {
 
 impl<R: BufRead> Rows<R> {
     /// Read the header.
-    pub(super) fn open(input: R, name: String) -> Result<Self> {
+    pub(crate) fn open(input: R, name: String) -> Result<Self> {
         let mut rows = Self { input, name, places: [0; 4], line: 0 };
         let Some(header) = rows.text()? else {
             bail!("{} is empty: expected a header line {}", rows.name, COLUMNS.join(","));
@@ -63,7 +63,7 @@ impl<R: BufRead> Rows<R> {
     }
 
     /// The next row, `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Sample>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Sample>> {
         let Some(text) = self.text()? else { return Ok(None) };
         let cells: Vec<&str> = text.split(',').map(|c| c.trim().trim_matches('"')).collect();
         let cell = |i: usize| {

@@ -1,6 +1,6 @@
 //! `filltop forecast`: a recorded history through the forecaster, each row seeing only the past.
 
-mod csv;
+pub(crate) mod csv;
 mod plot;
 mod story;
 
@@ -113,8 +113,14 @@ fn replay(
         story.tell(out)?;
     }
     match &args.plot {
-        Some(file) if file.as_os_str() != "-" => std::fs::write(file, plot::svg(&story))
-            .with_context(|| format!("cannot write {}", file.display()))?,
+        Some(file) if file.as_os_str() != "-" => {
+            std::fs::write(file, plot::svg(&story))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            if !args.json {
+                let name = file.display().to_string();
+                writeln!(out, "drawn in  {}", tracer_model::sanitize::display(&name))?;
+            }
+        }
         Some(_) => plot::terminal(&story, colour, out)?,
         None => {}
     }
@@ -198,6 +204,8 @@ mod tests {
     #[test]
     fn the_drawing_is_an_svg_file() {
         let file = std::env::temp_dir().join(format!("filltop-plot-{}.svg", std::process::id()));
+        let text = run_over(&history(), &[&format!("--plot={}", file.display())]).unwrap();
+        assert!(text.contains(&format!("drawn in  {}", file.display())), "{text}");
         run_over(&history(), &["--json", &format!("--plot={}", file.display())]).unwrap();
         let svg = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(&file).unwrap();

@@ -159,15 +159,20 @@ pub(super) fn svg(story: &Story) -> String {
     );
     if let Some([lo, eta, hi]) = last.eta {
         let (nx, ny) = (x(axes.now), y(last.avail as f64));
+        // Where a line to nothing left in `eta` leaves the chart: at its foot, or at its right edge.
+        let leaves = |eta: f64| {
+            let t = eta.min(axes.end - axes.now);
+            format!("L{:.1} {:.1}", x(axes.now + t), y(ahead(last.avail, eta, t)))
+        };
+        let corner = format!("L{:.1} {:.1}", x(axes.end.min(axes.now + hi)), y(0.0));
+        let corner = if axes.now + lo < axes.end { corner } else { String::new() };
         let _ = write!(
             s,
-            "<path d=\"M{nx:.1} {ny:.1}L{:.1} {:.1}H{:.1}Z\" fill=\"#e8a33d\" fill-opacity=\"0.3\"/>\
-             <path d=\"M{nx:.1} {ny:.1}L{:.1} {:.1}\" stroke=\"#c46a00\" stroke-dasharray=\"5 3\"/>",
-            x(axes.now + lo),
-            y(0.0),
-            x(axes.now + hi),
-            x(axes.now + eta),
-            y(ahead(last.avail, eta, eta)),
+            "<path d=\"M{nx:.1} {ny:.1}{}{corner}{}Z\" fill=\"#e8a33d\" fill-opacity=\"0.3\"/>\
+             <path d=\"M{nx:.1} {ny:.1}{}\" stroke=\"#c46a00\" stroke-dasharray=\"5 3\"/>",
+            leaves(lo),
+            leaves(hi),
+            leaves(eta),
         );
     }
     estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));

@@ -152,9 +152,10 @@ impl Story {
         let share = |bytes: u64| units::percent(bytes as f64 / sample.total.max(1) as f64);
         writeln!(
             out,
-            "{}: {} rows over {}",
+            "{}: {} {} over {}",
             tracer_model::sanitize::display(&self.name),
             self.rows,
+            if self.rows == 1 { "row" } else { "rows" },
             units::duration((sample.time_s - self.first).abs())
         )?;
         writeln!(

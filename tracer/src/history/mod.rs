@@ -9,6 +9,7 @@ mod segment;
 
 pub use self::reader::{Damage, read};
 pub use self::recorder::{MAX_SIZE, MIN_SIZE, Recorder};
+pub use self::segment::{decode_one, encode};
 
 use std::path::{Path, PathBuf};
 

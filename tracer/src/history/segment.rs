@@ -20,7 +20,7 @@ const MAX_JSON: u64 = 256 << 20;
 ///
 /// # Errors
 /// None that a Snapshot can cause.
-pub(super) fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
+pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     let mut record = vec![0; HEAD];
     let mut deflate = DeflateEncoder::new(&mut record, Compression::fast());
     serde_json::to_writer(&mut deflate, snapshot)?;
@@ -32,6 +32,13 @@ pub(super) fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     record[8..12].copy_from_slice(&length.to_le_bytes());
     record[12..16].copy_from_slice(&checksum.to_le_bytes());
     Ok(record)
+}
+
+/// The Snapshot of one whole record, and nothing beside it.
+#[must_use]
+pub fn decode_one(record: &[u8]) -> Option<Box<Snapshot>> {
+    let (snapshot, length) = record_at(record).ok()?;
+    (length == record.len()).then_some(snapshot)
 }
 
 /// What is at some place of a file.

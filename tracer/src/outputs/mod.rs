@@ -2,6 +2,7 @@
 
 pub mod columns;
 pub mod json;
+pub mod openmetrics;
 pub mod terminal;
 pub mod text;
 pub mod words;

@@ -1,9 +1,10 @@
 //! What can be done about a row: the menu's entries, what each would free, why it is refused.
 //!
-//! Pure: it says what would be done. The guard that decides, and the hands, are elsewhere.
+//! Pure: it says what would be done. What carries it out, and looks again before it does, is
+//! `crate::actions`.
 
 use jiff::Timestamp;
-use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::sanitize::{Charset, display_for, shell_word};
 use tracer_model::snapshot::{Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
@@ -150,28 +151,30 @@ impl Target {
         }
     }
 
-    /// How the target is named on the command line.
-    fn argument(&self, how: How) -> String {
+    /// How the target is named on the command line, before it is quoted.
+    #[must_use]
+    pub fn word(&self, how: How) -> String {
         match (&self.pid, &self.group, how) {
             (Some(pid), _, How::Freeze | How::Throttle | How::Term | How::Kill | How::Resume) => {
                 pid.to_string()
             }
             // A cgroup that is no unit or container is known by its path alone.
             (_, Some((kind, name)), _) if kind == "cgroup" => {
-                shell_word(self.cgroup.as_ref().unwrap_or(name))
+                self.cgroup.as_ref().unwrap_or(name).clone()
             }
-            (_, Some((_, name)), _) => shell_word(name),
+            (_, Some((_, name)), _) => name.clone(),
             (Some(pid), None, _) => pid.to_string(),
-            (None, None, _) => shell_word(&self.comm),
+            (None, None, _) => self.comm.clone(),
         }
     }
 
     /// The command to type.
     #[must_use]
     pub fn command(&self, how: How) -> String {
+        let word = shell_word(&self.word(how));
         match how {
-            How::Resume => format!("filltop resume {}", self.argument(how)),
-            _ => format!("filltop stop {} --how {}", self.argument(how), how.name()),
+            How::Resume => format!("filltop resume {word}"),
+            _ => format!("filltop stop {word} --how {}", how.name()),
         }
     }
 
@@ -184,8 +187,10 @@ impl Target {
             How::Unit if kind != Some("unit") => Some("it belongs to no systemd unit"),
             // A unit that starts a new process each time is stopped, not the one that has ended.
             How::Unit => None,
+            // Who stands still may not be seen to run.
+            How::Resume => None,
             _ if !self.alive => Some("it has ended already"),
-            How::Throttle | How::Freeze | How::Term | How::Kill | How::Resume => None,
+            How::Throttle | How::Freeze | How::Term | How::Kill => None,
         }
     }
 
@@ -243,15 +248,6 @@ pub struct ActionRequest {
     pub target: Target,
     /// What.
     pub how: How,
-}
-
-/// `word` as one argument for a POSIX shell.
-fn shell_word(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -60,6 +60,12 @@ impl App {
         self.record(snapshot);
     }
 
+    /// What was before the screen was opened.
+    pub fn see_past(&mut self, past: History) {
+        self.history.prepend(past);
+        self.refresh();
+    }
+
     /// What is on the screen.
     #[must_use]
     pub fn state(&self) -> &UiState {

@@ -73,6 +73,15 @@ impl History {
         }
     }
 
+    /// Puts what another history knows before what this one knows, within this one's limits.
+    pub fn prepend(&mut self, mut past: Self) {
+        past.limits = self.limits;
+        let later = std::mem::replace(self, past);
+        for entry in later.entries {
+            self.push(entry.snapshot);
+        }
+    }
+
     fn pop_front(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= entry.bytes;

@@ -35,7 +35,7 @@ use self::layout::Layout;
 use self::panes::table::{self, Part};
 use self::panes::{Ink, detail, footer, header, menu, page, pages, tabs, volumes, wrap};
 use self::rows::Rows;
-pub use self::run::{Options, run, run_replay};
+pub use self::run::{Options, run, run_attached, run_replay};
 use self::state::Overlay;
 pub use self::state::{Effect, Effects, UiState};
 pub use self::svg::render_svg;

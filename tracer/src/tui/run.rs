@@ -13,12 +13,12 @@ use ratatui::Terminal;
 use ratatui::layout::Size;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracer_model::snapshot::Snapshot;
 
 use super::action::ActionRequest;
 use super::app::App;
-use super::history::Limits;
+use super::history::{History, Limits};
 use super::keys::Key;
 use super::state::{Effect, UiState};
 use super::term::{Ansi, Tty};
@@ -37,6 +37,8 @@ pub struct Options {
     pub interval: Option<watch::Sender<f64>>,
     /// Who carries out what was confirmed; without it the screen shows the command to type.
     pub actions: Option<mpsc::Sender<ActionRequest>>,
+    /// What became of them, a line each; the last one is shown.
+    pub results: Option<watch::Receiver<String>>,
 }
 
 /// Shows what `snapshots` holds until somebody quits or the sender is gone.
@@ -51,7 +53,20 @@ pub async fn run(
     options: Options,
 ) -> anyhow::Result<()> {
     let app = App::new(start_state(&options), options.limits);
-    run_app(app, snapshots, options).await
+    run_app(app, snapshots, None, options).await
+}
+
+/// The same with a past that another process knows, which may come later.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_attached(
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    past: oneshot::Receiver<History>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let app = App::new(start_state(&options), options.limits);
+    run_app(app, snapshots, Some(past), options).await
 }
 
 /// Shows a recording, opened at its end; `load` gives it to the app.
@@ -66,7 +81,7 @@ pub async fn run_replay(
     load(&mut app)?;
     // Nothing follows, and the sender lives as long as the screen does.
     let (_sender, snapshots) = watch::channel(None);
-    run_app(app, snapshots, options).await
+    run_app(app, snapshots, None, options).await
 }
 
 fn start_state(options: &Options) -> UiState {
@@ -79,10 +94,11 @@ fn start_state(options: &Options) -> UiState {
 async fn run_app(
     app: App,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    past: Option<oneshot::Receiver<History>>,
     options: Options,
 ) -> anyhow::Result<()> {
     let tty = Tty::stdout(options.mouse).context("the live screen needs a terminal")?;
-    let screen = Screen::new(tty, app)?;
+    let screen = Screen { past, ..Screen::new(tty, app)? };
     screen.show(EventStream::new(), snapshots, &options).await
 }
 
@@ -91,6 +107,7 @@ pub struct Screen {
     tty: Tty,
     terminal: Terminal<Ansi>,
     app: App,
+    past: Option<oneshot::Receiver<History>>,
 }
 
 impl Screen {
@@ -101,7 +118,7 @@ impl Screen {
     pub fn new(tty: Tty, mut app: App) -> io::Result<Self> {
         let size = tty.size();
         app.resize(size);
-        Ok(Self { terminal: Terminal::new(Ansi::new(size))?, tty, app })
+        Ok(Self { terminal: Terminal::new(Ansi::new(size))?, tty, app, past: None })
     }
 
     /// The loop of [`run`], with the terminal's events from anywhere.
@@ -122,6 +139,7 @@ impl Screen {
         // Others stop us too (`kill -TSTP`), and whoever lets us go on may have used the terminal.
         let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
         let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+        let mut results = options.results.clone();
         let mut dirty = true;
         loop {
             if dirty && self.tty.is_ours() && self.tty.pipe.is_idle() {
@@ -136,12 +154,26 @@ impl Screen {
                     dirty = true;
                 }
                 () = self.tty.pipe.written() => {}
+                said = next_result(&mut results) => {
+                    self.app.say(&said);
+                    dirty = true;
+                }
                 changed = snapshots.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
                     if let Some(snapshot) = snapshots.borrow_and_update().clone() {
                         self.app.see(snapshot);
+                    }
+                    dirty = true;
+                }
+                past = async { match &mut self.past {
+                    Some(past) => past.await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.past = None;
+                    if let Ok(past) = past {
+                        self.app.see_past(past);
                     }
                     dirty = true;
                 }
@@ -221,6 +253,17 @@ impl Screen {
         self.terminal.clear()?;
         Ok(())
     }
+}
+
+/// The next line about an action; never, where nobody acts.
+async fn next_result(results: &mut Option<watch::Receiver<String>>) -> String {
+    if let Some(receiver) = results {
+        if receiver.changed().await.is_ok() {
+            return receiver.borrow_and_update().clone();
+        }
+        *results = None;
+    }
+    std::future::pending().await
 }
 
 fn any(signals: &mut [SignalStream], context: &mut TaskContext<'_>) -> Poll<()> {

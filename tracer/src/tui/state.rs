@@ -298,6 +298,8 @@ pub struct UiState {
     pub interval_s: Option<f64>,
     /// Can actions be carried out, or only be shown as commands?
     pub can_act: bool,
+    /// What was last frozen or slowed down: it is soon in no table any more.
+    pub halted: Option<Target>,
     /// The past.
     pub past: Past,
     /// Sparklines.
@@ -344,6 +346,7 @@ impl Default for UiState {
             window: Window::Last,
             interval_s: None,
             can_act: false,
+            halted: None,
             past: Past::default(),
             trends: Arc::default(),
             notice: None,

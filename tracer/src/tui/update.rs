@@ -123,7 +123,14 @@ fn menu(state: &mut UiState, target: Box<Target>, how: How, key: Key) -> Effects
 fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effects {
     match key {
         // Enter alone is too easily pressed once too often.
-        Key::Char('y' | 'Y') if state.can_act => vec![Effect::Act(*request)],
+        Key::Char('y' | 'Y') if state.can_act => {
+            match request.how {
+                How::Freeze | How::Throttle => state.halted = Some(request.target.clone()),
+                How::Resume => state.halted = None,
+                How::Term | How::Kill | How::Unit => {}
+            }
+            vec![Effect::Act(*request)]
+        }
         Key::Esc | Key::Char('n' | 'N' | 'q' | 'x') => vec![],
         _ => {
             state.overlay = Overlay::Confirm(request);
@@ -208,11 +215,14 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
 }
 
 fn open_menu(state: &mut UiState) -> Effects {
-    match &state.target {
-        Some(target) => {
+    match (&state.target, &state.halted) {
+        (Some(target), _) => {
             state.overlay = Overlay::Menu(Box::new(target.clone()), How::default());
         }
-        None => state.notice = Some("select a process or a group to act on".to_owned()),
+        (None, Some(halted)) => {
+            state.overlay = Overlay::Menu(Box::new(halted.clone()), How::Resume);
+        }
+        (None, None) => state.notice = Some("select a process or a group to act on".to_owned()),
     }
     vec![]
 }

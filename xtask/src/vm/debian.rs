@@ -87,6 +87,17 @@ pub(crate) fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     usual.into_iter().find(|path| path.exists()).context("busybox-static holds no busybox")
 }
 
+/// The directory of Prometheus, promtool and Alertmanager, for the tests of what is given to fleets.
+/// Not installed: their packages start them.
+pub(crate) fn fleet(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/fleet");
+    if !directory.exists() {
+        let packages = ["prometheus", "prometheus-alertmanager"].map(str::to_owned);
+        Apt::open(workspace, SERIES[1].suites)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory.join("usr/bin"))
+}
+
 /// The packages of a kernel that its package depends on: the image's parts, not its tools.
 fn parts_of_kernel(control: &str) -> Vec<String> {
     let depends = control.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or("");

@@ -21,6 +21,7 @@ use crate::tally::{Tally, first_line};
 use crate::workspace::Workspace;
 use crate::{build, native};
 use debian::Series;
+pub(crate) use debian::fleet;
 use initramfs::{Contents, Userland};
 use qemu::{GUEST_DISKS, Machine, Outcome, QEMU};
 
@@ -119,14 +120,13 @@ impl Backend {
 /// are named skips there, and run by `cargo xtask vm` and `cargo xtask kernels`.
 const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 
+/// What `cargo xtask test` runs by kprobes, beside all that it runs by trampolines: what depends on how
+/// bytes are counted. `cargo xtask vm` runs the others, too.
+const TESTED_BY_KPROBES: [&str; 2] = ["accounting", "ways"];
+
 /// The end-to-end tests by trampolines and by kprobes on the default kernel, as part of `cargo xtask
 /// test`; tracepoints are tested on the machine itself.
 pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
-    let arguments = VmArgs {
-        backend: vec![Backend::Fentry, Backend::Kprobe],
-        fs: Some(TESTED_FILESYSTEMS.to_owned()),
-        ..VmArgs::plain()
-    };
     if !cfg!(target_arch = "x86_64") {
         return Ok(Tally::skip(format!("vm {DEFAULT_KERNEL}: {ONLY_X86}")));
     }
@@ -137,7 +137,25 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         let what = format!("vm {DEFAULT_KERNEL}: {reason}");
         return Ok(if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) });
     }
-    Runner::new(workspace, filltop, &arguments)?.tests()
+    let with = |backend, test| VmArgs {
+        backend: vec![backend],
+        fs: Some(TESTED_FILESYSTEMS.to_owned()),
+        test,
+        ..VmArgs::plain()
+    };
+    let by_kprobes = TESTED_BY_KPROBES.map(str::to_owned).to_vec();
+    let mut tally = Tally::default();
+    for arguments in [with(Backend::Fentry, Vec::new()), with(Backend::Kprobe, by_kprobes)] {
+        tally.add(Runner::new(workspace, filltop, &arguments)?.tests()?);
+    }
+    for name in native::names(&workspace.end_to_end, true) {
+        if !TESTED_BY_KPROBES.contains(&name) {
+            tally.add(Tally::skip(format!(
+                "vm {DEFAULT_KERNEL} kprobe {name}: left to `cargo xtask vm`"
+            )));
+        }
+    }
+    Ok(tally)
 }
 
 /// Boots what the arguments ask for.

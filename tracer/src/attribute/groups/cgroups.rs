@@ -12,7 +12,7 @@ use tracer_common::{
     records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags},
 };
 
-use crate::attribute::paths::Names;
+use crate::{attribute::paths::Names, host};
 
 /// Deeper ones are left out: the kernel allows as many levels as `cgroup.max.depth` says, but path
 /// names end at 4,096 bytes.
@@ -28,8 +28,9 @@ impl Cgroups {
     /// Reads the directories that there are.
     #[must_use]
     pub fn read() -> Self {
-        let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        mount_point(&mountinfo).map_or_else(Self::default, |root| Self::below(&root))
+        let mountinfo = fs::read_to_string(host::mountinfo()).unwrap_or_default();
+        let mounted = mount_point(&mountinfo).map(|point| host::path(&point));
+        mounted.map_or_else(Self::default, |root| Self::below(&root))
     }
 
     fn below(root: &Path) -> Self {

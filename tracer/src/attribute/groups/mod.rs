@@ -31,7 +31,7 @@ use super::{
     process::{NS_PER_TICK, is_same},
     views::Views,
 };
-use crate::collect::mounts::MountedVolume;
+use crate::{collect::mounts::MountedVolume, host};
 
 /// Processes whose group is remembered beyond their end.
 const MAX_KNOWN: usize = 65_536;
@@ -79,7 +79,7 @@ impl Default for Groups {
             by_pid: HashMap::new(),
             waiting: Vec::new(),
             cgroups: Cgroups::read(),
-            state: RuntimeState::new("/"),
+            state: RuntimeState::new(host::root()),
             sessions: Sessions::default(),
             host_mnt_ns: mount_namespace("1").or_else(|| mount_namespace("self")),
             has_v1: fs::read_to_string("/proc/self/cgroup").is_ok_and(v1),

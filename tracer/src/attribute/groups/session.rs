@@ -8,19 +8,28 @@ use tracer_model::sanitize;
 /// Sessions that are remembered.
 const MAX_SESSIONS: usize = 16_384;
 
+/// Of the kernel's include/linux/sched.h.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
     /// Name, at most 15 bytes, made safe.
     pub comm: String,
+    /// State: `R`, `S`, `D`, `T` (stopped), `t` (by a tracer), `Z`, …
+    pub state: char,
     /// Has it ended, and only waits to be reaped?
     pub ended: bool,
     /// Parent.
     pub ppid: u32,
+    /// Process group.
+    pub pgrp: u32,
     /// Session.
     pub session: u32,
     /// Controlling terminal; 0 for none.
     pub tty: i32,
+    /// Is it a thread of the kernel's own (PF_KTHREAD)?
+    pub kernel_thread: bool,
     /// Start, ticks since boot.
     pub start_ticks: u64,
 }
@@ -37,12 +46,16 @@ fn parse(stat: &[u8]) -> Option<Stat> {
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let flags: u64 = fields.get(6)?.parse().ok()?;
     Some(Stat {
         comm: sanitize::lossless(stat.get(open + 1..close)?),
+        state: fields.first()?.chars().next()?,
         ended: matches!(*fields.first()?, "Z" | "X" | "x"),
         ppid: fields.get(1)?.parse().ok()?,
+        pgrp: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         tty: fields.get(4)?.parse().ok()?,
+        kernel_thread: flags & PF_KTHREAD != 0,
         start_ticks: fields.get(19)?.parse().ok()?,
     })
 }

@@ -1,7 +1,7 @@
 //! Acting: what can be done to a process or a group, and the question before it is.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::display_for;
+use tracer_model::sanitize::{cut, display_for};
 
 use super::{Ink, Line, fact, page};
 use crate::tui::action::{ActionRequest, How, Target};
@@ -10,10 +10,14 @@ use crate::tui::theme::Tone;
 
 /// Paints the menu.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: &UiState) {
+    // Two rows of a long command tell who it is; the choice must not be pushed off the screen.
+    let room = usize::from(area.width) * 2;
     let mut lines: Vec<Line> = target
         .facts(state.charset)
         .into_iter()
-        .map(|(label, text)| Line::plain(fact(label, &text)))
+        .map(|(label, text)| {
+            Line::plain(cut(&fact(label, &text), room, state.charset).into_owned())
+        })
         .collect();
     // On a low terminal who it is can be read in the row above; the choice cannot.
     if usize::from(area.height) < lines.len() + How::ALL.len() + 4 {

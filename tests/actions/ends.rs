@@ -1,0 +1,186 @@
+//! TERM, KILL and truncate; who is never hit.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    os::unix::fs::MetadataExt as _,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::TestVolume;
+
+use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A server that forks every 5 ms is ended with all its children.
+fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result {
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
+    if let Some(cgroup) = cgroup {
+        cgroup.take(&writer.child)?;
+    }
+    writer.began()?;
+    goes_on(volume.path(), SOON)?;
+    if frozen {
+        bench.stop(&writer.pid(), &[])?;
+    }
+    let done = bench.stop(&writer.pid(), &["--how", how])?;
+    ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
+    let status = writer.child.wait()?;
+    ensure!(!status.success(), "{status}");
+    // An orphan of another session from before is nobody's child: it ends by itself.
+    std::thread::sleep(Duration::from_millis(100));
+    stands_still(volume.path())?;
+    ensure!(bench.records().is_empty(), "{:?}", bench.records());
+    Ok(())
+}
+
+#[test]
+fn term_ends_a_tree() -> Result {
+    need_root!();
+    ends("term", "fork", None, false)
+}
+
+#[test]
+fn term_ends_what_is_frozen() -> Result {
+    need_root!();
+    ends("term", "fork", None, true)
+}
+
+#[test]
+fn kill_ends_a_tree_whose_children_flee() -> Result {
+    need_root!();
+    ends("kill", "fork", None, false)?;
+    ends("kill", "daemon", None, false)
+}
+
+#[test]
+fn kill_ends_a_cgroup_that_is_frozen() -> Result {
+    need_root!();
+    let cgroup = Cgroup::new(&unified()?, "filltop-kill-v2")?;
+    ends("kill", "daemon", Some(&cgroup), true)?;
+    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
+    if freezer.join("cgroup.procs").exists() {
+        let cgroup = Cgroup::new(freezer, "filltop-kill-v1")?;
+        ends("kill", "daemon", Some(&cgroup), true)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("app.log");
+    let text = path.to_str().context("UTF-8")?.to_owned();
+    let writer = Writer::start(&["pace", &text, "--rate", "4000000", "--block", "40000"])?;
+    goes_on(volume.path(), SOON)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let arguments = ["--how", "truncate", "--file", &text];
+    ensure!(bench.refused(&writer.pid(), &arguments)?.contains("still has a name"));
+    let held = File::open(&path)?;
+    fs::remove_file(&path)?;
+    let blocks = held.metadata()?.blocks() * 512;
+    let done = bench.stop(&writer.pid(), &arguments)?;
+    let freed = done["freed_bytes"].as_u64().context("freed")?;
+    ensure!(freed >= blocks && blocks > 1_000_000, "{freed} of {blocks}");
+    ensure!(held.metadata()?.len() < blocks, "it still has {}", held.metadata()?.len());
+    // The holder goes on.
+    let before = held.metadata()?.len();
+    std::thread::sleep(Duration::from_millis(200));
+    ensure!(held.metadata()?.len() > before);
+    Ok(())
+}
+
+#[test]
+fn the_plan_says_what_a_step_frees() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("held");
+    let mut held = File::create(&path)?;
+    held.write_all(&vec![7; 3 << 20])?;
+    held.sync_all()?;
+    // Held by it alone once this test has closed its own.
+    let mut sleeper = Command::new("sleep").arg("60").stdout(held.try_clone()?).spawn()?;
+    fs::remove_file(&path)?;
+    let plan = |bench: &Bench| -> Result<serde_json::Value> {
+        let output = bench
+            .command(&["stop", &sleeper.id().to_string(), "--how", "kill", "--json"])
+            .output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let shared = plan(&bench)?;
+    drop(held);
+    let alone = plan(&bench)?;
+    sleeper.kill()?;
+    sleeper.wait()?;
+    ensure!(shared["frees_bytes"] == 0, "{shared}");
+    ensure!(alone["frees_bytes"] == 3 << 20, "{alone}");
+    ensure!(alone["steps"][0]["frees_bytes"] == 0, "a freeze frees nothing: {alone}");
+    Ok(())
+}
+
+#[test]
+fn some_are_never_hit() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    ensure!(bench.refused("1", &["--reach", "alone"])?.contains("PID 1"));
+    let own = std::process::id().to_string();
+    for how in ["freeze", "kill"] {
+        let said = bench.refused(&own, &["--how", how])?;
+        ensure!(said.contains("your own session"), "{said}");
+    }
+    let kernel = fs::read_dir("/proc")?.flatten().find_map(|entry| {
+        let pid = entry.file_name().into_string().ok()?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        comm.starts_with("kthreadd").then_some(pid)
+    });
+    if let Some(kernel) = kernel {
+        ensure!(bench.refused(&kernel, &["--reach", "alone"])?.contains("kernel thread"));
+    }
+    ensure!(bench.refused("/", &[])?.contains("root cgroup"));
+    // A name is enough, whatever it really runs.
+    let dir = tempfile::tempdir()?;
+    let sshd = dir.path().join("sshd");
+    fs::copy("/bin/sleep", &sshd).or_else(|_| fs::copy("/bin/busybox", &sshd))?;
+    let mut child = Command::new(&sshd).arg("60").spawn()?;
+    std::thread::sleep(Duration::from_millis(50));
+    let alive = child.try_wait()?.is_none();
+    let said = bench.refused(&child.id().to_string(), &["--how", "kill"]);
+    child.kill()?;
+    child.wait()?;
+    // busybox, of which there is nothing else in small machines, does not run as sshd.
+    ensure!(!alive || said?.contains("protected"));
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    let said = bench.refused(&child.id().to_string(), &["--avoid", "^slee"]);
+    child.kill()?;
+    child.wait()?;
+    ensure!(said?.contains("avoid"));
+    Ok(())
+}
+
+#[test]
+fn without_a_confirmation_nothing_is_done() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    let output = bench.command(&["stop", &child.id().to_string(), "--how", "kill"]).output()?;
+    let alive = child.try_wait()?.is_none();
+    child.kill()?;
+    child.wait()?;
+    ensure!(alive && output.status.code() == Some(1), "{output:?}");
+    ensure!(String::from_utf8(output.stderr)?.contains("--yes"));
+    let output = bench.command(&["stop", "no-such-thing", "--yes"]).output()?;
+    ensure!(output.status.code() == Some(1));
+    let output = bench.command(&["stop", "7", "--how", "truncate"]).output()?;
+    ensure!(output.status.code() == Some(2), "truncating no file in particular is wrong usage");
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! A forking writer is frozen within a second, writes not one byte more until resume, and goes on
+//! unharmed.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, Truth, workload};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
+
+const SOON: Duration = Duration::from_secs(5);
+/// From the command to the last byte. Emulated processors, which is what virtual machines with disks
+/// of their own have, need longer to start two programs; halting itself takes no longer there.
+fn within() -> Duration {
+    let emulated = std::env::var_os("FILLTOP_TEST_DISKS").is_some();
+    Duration::from_secs(if emulated { 5 } else { 1 })
+}
+
+/// Ends a server and its workers, should the test fail before they are through.
+struct Leash(Pid);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        let _ = kill_process_group(self.0, Signal::KILL);
+    }
+}
+
+/// The server runs 400 workers of 50 ms, eight at a time. `place` puts it into a cgroup; `target`
+/// names what is to be frozen.
+fn forking_writer(
+    place: impl FnOnce(&std::process::Child) -> Result,
+    target: impl FnOnce(u32, &Path) -> Result<String>,
+    by: &str,
+) -> Result {
+    let volume = TestVolume::new("ext4", 320)?;
+    let bench = Bench::new()?;
+    let server = workload()
+        .arg("fork-server")
+        .arg(volume.path())
+        .args(["--workers", "400", "--bytes", "262144", "--life-ms", "50"])
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let _leash = Leash(Pid::from_child(&server));
+    place(&server)?;
+    goes_on(volume.path(), SOON)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let target = target(server.id(), volume.path())?;
+    let start = Instant::now();
+    let done = bench.stop(&target, &[])?;
+    let took = start.elapsed();
+    stands_still(volume.path())?;
+    ensure!(took < within(), "frozen after {took:?}: {done}");
+    let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
+    ensure!(halted < 1_000.0, "halted after {halted} ms");
+    let plan = bench.command(&["stop", &target, "--json"]).output()?;
+    let plan: Value = serde_json::from_slice(&plan.stdout)?;
+    let said = plan["by"].as_str().context("by")?;
+    ensure!(said.contains(by), "by {said}");
+    ensure!(plan["refused"][0].as_str().is_some_and(|reason| reason.contains("already")), "{plan}");
+    println!("frozen after {:.0} ms by {said}: {}", took.as_secs_f64() * 1e3, done["halted"]);
+    bench.resume(done["id"].as_str().context("id")?)?;
+    goes_on(volume.path(), SOON)?;
+    let output = server.wait_with_output()?;
+    ensure!(output.status.success(), "it was harmed: {:?}", output.status);
+    let truth: Truth = serde_json::from_slice(&output.stdout)?;
+    ensure!(truth.total() == 400 * 262_144 && crate::bytes_in(volume.path())? == truth.total());
+    ensure!(bench.records().is_empty(), "{:?}", bench.records());
+    Ok(())
+}
+
+#[test]
+fn by_signals_as_a_tree() -> Result {
+    need_root!();
+    forking_writer(|_| Ok(()), |pid, _| Ok(pid.to_string()), "SIGSTOP")
+}
+
+/// A worker that is gone a moment later stands for the server that forks it.
+#[test]
+fn by_the_pid_of_one_worker() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 320)?;
+    let bench = Bench::new()?;
+    let dir = volume.path().to_str().context("UTF-8")?;
+    let server = Writer::start(&[
+        "fork-server",
+        dir,
+        "--workers",
+        "100000",
+        "--bytes",
+        "65536",
+        "--life-ms",
+        "200",
+    ])?;
+    goes_on(volume.path(), SOON)?;
+    let start = Instant::now();
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    loop {
+        ensure!(start.elapsed() < SOON, "no worker lived long enough to be named");
+        let workers = std::fs::read_to_string(&children)?;
+        let Some(worker) = workers.split_whitespace().last() else { continue };
+        if bench.stop(worker, &[]).is_ok() {
+            break;
+        }
+    }
+    stands_still(volume.path())?;
+    ensure!(crate::state(server.child.id())? == 'T', "the one that forks runs");
+    Ok(())
+}
+
+#[test]
+fn by_the_freezer_of_cgroup_v2() -> Result {
+    need_root!();
+    let cgroup = Cgroup::new(&unified()?, "filltop-freeze-v2")?;
+    forking_writer(
+        |server| cgroup.take(server),
+        |_, _| Ok("/filltop-freeze-v2".to_owned()),
+        "cgroup v2 freezer",
+    )
+}
+
+/// A pid whose tree fills a cgroup by itself is frozen by that: nothing can escape.
+#[test]
+fn by_the_freezer_around_a_tree() -> Result {
+    need_root!();
+    let cgroup = Cgroup::new(&unified()?, "filltop-freeze-tree")?;
+    forking_writer(|server| cgroup.take(server), |pid, _| Ok(pid.to_string()), "cgroup v2 freezer")
+}
+
+#[test]
+fn by_the_freezer_of_cgroup_v1() -> Result {
+    need_root!();
+    let hierarchy = Path::new("/sys/fs/cgroup/freezer");
+    if !hierarchy.join("cgroup.procs").exists() {
+        println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted");
+        return Ok(());
+    }
+    let cgroup = Cgroup::new(hierarchy, "filltop-freeze-v1")?;
+    forking_writer(
+        |server| cgroup.take(server),
+        |_, _| Ok("/filltop-freeze-v1".to_owned()),
+        "cgroup v1 freezer",
+    )
+}
+
+#[test]
+fn a_dry_run_goes_to_the_last_system_call_and_no_further() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 320)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let writer = Writer::start(&["pace", path, "--rate", "1000000", "--block", "10000"])?;
+    goes_on(volume.path(), SOON)?;
+    for (how, would) in
+        [("freeze", "send SIGSTOP to"), ("term", "send SIGTERM to"), ("kill", "send SIGKILL to")]
+    {
+        let done = bench.stop(&writer.pid(), &["--how", how, "--dry-run"])?;
+        let line = done["would"][0].as_str().context("would")?;
+        ensure!(line.starts_with(would) && line.ends_with(&writer.pid()), "{done}");
+        ensure!(done["dry_run"] == true);
+        goes_on(volume.path(), SOON)?;
+    }
+    ensure!(bench.records().is_empty());
+    Ok(())
+}

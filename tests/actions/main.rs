@@ -1,0 +1,209 @@
+//! What `filltop stop` and `filltop resume` do to real writers.
+
+mod ends;
+mod freeze;
+mod keeper;
+mod managers;
+mod races;
+mod throttle;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{filltop, workload};
+use serde_json::Value;
+
+type Result<T = ()> = anyhow::Result<T>;
+
+/// `filltop` with its records in a directory of the test's own.
+struct Bench {
+    run: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        Ok(Self { run: tempfile::tempdir()? })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(filltop());
+        command.args(arguments).env("FILLTOP_RUN_DIR", self.run.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// What `stop TARGET ARGUMENTS --yes --json` printed as its last line.
+    fn stop(&self, target: &str, arguments: &[&str]) -> Result<Value> {
+        let output = self.command(&["stop", target, "--json", "--yes"]).args(arguments).output()?;
+        let lines = lines(&output)?;
+        ensure!(lines.len() == 3 && lines[0]["event"] == "plan", "{lines:?}");
+        ensure!(lines[1]["event"] == "action" && lines[2]["event"] == "done", "{lines:?}");
+        Ok(lines[2].clone())
+    }
+
+    /// Why `stop` refused, by its standard error.
+    fn refused(&self, target: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command(&["stop", target, "--yes"]).args(arguments).output()?;
+        ensure!(output.status.code() == Some(1), "{:?}", output.status);
+        Ok(String::from_utf8(output.stderr)?)
+    }
+
+    fn resume(&self, target: &str) -> Result {
+        let output = self.command(&["resume", target]).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn records(&self) -> Vec<PathBuf> {
+        let dir = self.run.path().join("actions");
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Numbers of the keeper and of its second.
+    fn keepers(&self) -> Result<(u32, u32)> {
+        let records = self.records();
+        let [path] = &records[..] else { anyhow::bail!("{} records", records.len()) };
+        let text = fs::read_to_string(path)?;
+        let record: Value = serde_json::from_str(text.lines().next().context("empty")?)?;
+        let keeper = record["keeper"]["pid"].as_u64().context("no keeper")? as u32;
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))
+            .context("/proc/PID/task/PID/children")?;
+        let second = children.split_whitespace().next().context("no second")?.parse()?;
+        Ok((keeper, second))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.command(&["resume", "--all"]).output();
+    }
+}
+
+fn lines(output: &Output) -> Result<Vec<Value>> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::str::from_utf8(&output.stdout)?;
+    Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+}
+
+/// A workload that is killed in the end, with all that it started in its process group.
+struct Writer {
+    child: Child,
+}
+
+impl Writer {
+    fn start(arguments: &[&str]) -> Result<Self> {
+        use std::os::unix::process::CommandExt as _;
+        let child = workload().args(arguments).stdout(Stdio::piped()).process_group(0).spawn()?;
+        Ok(Self { child })
+    }
+
+    fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Waits for its first line.
+    fn began(&mut self) -> Result {
+        let stdout = self.child.stdout.as_mut().context("piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(!line.is_empty(), "it ended");
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// A cgroup that is removed in the end, with whoever is left in it killed.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(hierarchy: &Path, name: &str) -> Result<Self> {
+        let path = hierarchy.join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+
+    fn take(&self, child: &Child) -> Result {
+        Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(3) {
+            for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Where cgroup v2 is mounted, alone or beside v1.
+fn unified() -> Result<PathBuf> {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.join("cgroup.procs").exists())
+        .context("cgroup v2 is not mounted")
+}
+
+/// Bytes of all files in a directory.
+fn bytes_in(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let meta = entry?.metadata()?;
+        sum += if meta.is_file() { meta.len() } else { 0 };
+    }
+    Ok(sum)
+}
+
+/// Nothing is written there for a while.
+fn stands_still(dir: &Path) -> Result {
+    let before = bytes_in(dir)?;
+    std::thread::sleep(Duration::from_millis(1_200));
+    let after = bytes_in(dir)?;
+    ensure!(before == after, "{} bytes more", after - before);
+    Ok(())
+}
+
+/// Something is written there soon; after how long.
+fn goes_on(dir: &Path, within: Duration) -> Result<Duration> {
+    let (before, start) = (bytes_in(dir)?, Instant::now());
+    while bytes_in(dir)? <= before {
+        ensure!(start.elapsed() < within, "nothing was written within {within:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(start.elapsed())
+}
+
+/// State of a process, as /proc/PID/stat has it.
+fn state(pid: u32) -> Result<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).context("no state")
+}
+
+macro_rules! need_root {
+    () => {
+        if !rustix::process::geteuid().is_root() {
+            let name = std::thread::current().name().unwrap_or("?").to_owned();
+            println!("SKIP {name}: not root");
+            return Ok(());
+        }
+    };
+}
+pub(crate) use need_root;

@@ -1,0 +1,95 @@
+//! A unit or a container is stopped by its own manager's command, and only by that.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::filltop;
+
+use crate::{Bench, Cgroup, Result, lines, need_root, unified};
+
+/// A manager that only writes down what it was asked.
+fn scribe(dir: &Path, name: &str) -> Result {
+    let script = dir.join(name);
+    fs::write(&script, "#!/bin/sh\necho \"$0 $*\" >> \"${0%/*}/asked\"\n")?;
+    Ok(fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?)
+}
+
+fn asked(dir: &Path) -> Result<String> {
+    Ok(fs::read_to_string(dir.join("asked")).unwrap_or_default())
+}
+
+#[test]
+fn a_container_by_its_runtime() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let dir = tempfile::tempdir()?;
+    scribe(dir.path(), "docker")?;
+    let id = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+    let parent = unified()?.join("docker");
+    fs::create_dir_all(&parent)?;
+    let cgroup = Cgroup::new(&parent, id)?;
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    cgroup.take(&child)?;
+    let stop = |arguments: &[&str]| -> Result<serde_json::Value> {
+        let output = bench
+            .command(&["stop", &id[..12], "--how", "unit", "--yes", "--json"])
+            .args(arguments)
+            .env("PATH", dir.path())
+            .output()?;
+        lines(&output)?.pop().context("nothing was printed")
+    };
+    let dry = stop(&["--dry-run"]);
+    let before = asked(dir.path())?;
+    let done = stop(&[]);
+    let alive = child.try_wait()?.is_none();
+    child.kill()?;
+    child.wait()?;
+    let command = format!("run docker stop {}", &id[..12]);
+    ensure!(dry?["would"][0] == command.as_str() && before.is_empty(), "{before}");
+    done?;
+    ensure!(asked(dir.path())?.trim_end().ends_with(&format!("docker stop {}", &id[..12])));
+    ensure!(alive, "nobody but the runtime ends it");
+    drop(cgroup);
+    let _ = fs::remove_dir(parent);
+    Ok(())
+}
+
+/// systemd is there where /run/systemd/system is; the test makes that in a mount namespace.
+#[test]
+fn a_unit_by_systemd_where_that_runs() -> Result {
+    need_root!();
+    if Command::new("unshare").args(["-m", "true"]).output().is_err() {
+        println!("SKIP a_unit_by_systemd_where_that_runs: no unshare");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    scribe(dir.path(), "systemctl")?;
+    let slice = Cgroup::new(&unified()?, "filltop.slice")?;
+    let cgroup = Cgroup::new(&slice.0, "shop.service")?;
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    cgroup.take(&child)?;
+    let stop = |prepare: &str, name: &str| {
+        let filltop = filltop();
+        let script = format!(
+            "mount -t tmpfs tmpfs /run && {prepare} && PATH={} exec {} stop {name} --how unit --yes",
+            dir.path().display(),
+            filltop.display()
+        );
+        Command::new("unshare").args(["-m", "sh", "-c", &script]).output()
+    };
+    let without = stop("true", "shop");
+    let with = stop("mkdir -p /run/systemd/system", "shop");
+    let once = asked(dir.path())?;
+    let protected = stop("mkdir -p /run/systemd/system", "ssh.service");
+    child.kill()?;
+    child.wait()?;
+    let (without, with, protected) = (without?, with?, protected?);
+    ensure!(String::from_utf8_lossy(&without.stderr).contains("systemd does not run here"));
+    ensure!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
+    ensure!(once.trim_end().ends_with("systemctl stop -- shop.service"), "{once}");
+    ensure!(String::from_utf8_lossy(&protected.stderr).contains("protected"), "{protected:?}");
+    ensure!(asked(dir.path())? == once, "it was asked to stop ssh.service");
+    drop(cgroup);
+    drop(slice);
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Processes that exit, fork, fork twice, leave their session or their cgroup, are traced, or sleep
+//! where no signal reaches them.
+
+use std::{fs::File, os::fd::AsRawFd as _, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::TestVolume;
+
+use crate::{
+    Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root, stands_still, state, unified,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Frozen and let go again and again; not a byte in between. `settle` is how long those may live that
+/// were nobody's children before filltop looked.
+fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -> Result {
+    let volume = TestVolume::new("ext4", 390)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
+    if let Some(cgroup) = cgroup {
+        cgroup.take(&writer.child)?;
+    }
+    writer.began()?;
+    for round in 0..rounds {
+        goes_on(volume.path(), SOON)?;
+        let done = bench.stop(&writer.pid(), &[])?;
+        std::thread::sleep(settle);
+        let before = bytes_in(volume.path())?;
+        std::thread::sleep(Duration::from_millis(200));
+        let more = bytes_in(volume.path())? - before;
+        ensure!(more == 0, "round {round}: {more} bytes more; {done}");
+        ensure!(done["halted"]["notes"].as_array().is_some_and(Vec::is_empty), "{done}");
+        bench.resume(&writer.pid())?;
+    }
+    goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+#[test]
+fn children_that_come_and_go() -> Result {
+    need_root!();
+    fleeing("fork", None, Duration::ZERO, 10)
+}
+
+#[test]
+fn children_whose_parents_end() -> Result {
+    need_root!();
+    fleeing("double-fork", None, Duration::from_millis(100), 10)
+}
+
+#[test]
+fn children_in_sessions_of_their_own() -> Result {
+    need_root!();
+    fleeing("daemon", None, Duration::from_millis(100), 10)
+}
+
+/// Nobody leaves a cgroup by forking.
+#[test]
+fn all_of_them_in_a_cgroup() -> Result {
+    need_root!();
+    let cgroup = Cgroup::new(&unified()?, "filltop-flee")?;
+    let volume = TestVolume::new("ext4", 390)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let mut writer = Writer::start(&["escape", path, "--kind", "daemon"])?;
+    cgroup.take(&writer.child)?;
+    writer.began()?;
+    std::thread::sleep(Duration::from_millis(100));
+    for _ in 0..10 {
+        goes_on(volume.path(), SOON)?;
+        bench.stop("/filltop-flee", &[])?;
+        let before = bytes_in(volume.path())?;
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(bytes_in(volume.path())? == before);
+        bench.resume("/filltop-flee")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_process_that_ends_meanwhile_is_no_error_and_no_other_is_hit() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let mut child = std::process::Command::new("true").spawn()?;
+    let pid = child.id().to_string();
+    child.wait()?;
+    let said = bench.refused(&pid, &["--how", "kill"])?;
+    ensure!(said.contains("no process") && said.lines().count() == 1, "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_process_that_changes_its_cgroup_stands_still() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    goes_on(volume.path(), SOON)?;
+    bench.stop(&writer.pid(), &[])?;
+    let cgroup = Cgroup::new(&unified()?, "filltop-move")?;
+    cgroup.take(&writer.child)?;
+    stands_still(volume.path())?;
+    bench.resume(&writer.pid())?;
+    goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+/// A tracer can let its process go on; that is said, and once it lets go of it, it stands still.
+#[test]
+fn a_process_that_is_traced() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    goes_on(volume.path(), SOON)?;
+    let pid = writer.child.id() as libc::pid_t;
+    let trace = |request: libc::c_uint| -> Result {
+        let null = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: attaching and detaching take no pointers.
+        let result = unsafe { libc::ptrace(request, pid, null, null) };
+        ensure!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
+        Ok(())
+    };
+    trace(libc::PTRACE_ATTACH)?;
+    while state(writer.child.id())? != 't' {}
+    let done = bench.stop(&writer.pid(), &[])?;
+    let note = done["halted"]["notes"][0].as_str().context("no note")?;
+    ensure!(note.contains("is traced by"), "{note}");
+    trace(libc::PTRACE_DETACH)?;
+    stands_still(volume.path())?;
+    bench.resume(&writer.pid())?;
+    goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+/// FIFREEZE and FITHAW of linux/fs.h: writers of the volume sleep where no signal reaches them.
+fn freeze_volume(dir: &std::path::Path, freeze: bool) -> Result {
+    let request = if freeze { 0xc004_5877 } else { 0xc004_5878u64 };
+    let file = File::open(dir)?;
+    // SAFETY: both take an integer that they ignore.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request as _, 0) };
+    ensure!(result == 0, "fsfreeze: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+fn asleep(cgroup: Option<&Cgroup>) -> Result {
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    if let Some(cgroup) = cgroup {
+        cgroup.take(&writer.child)?;
+    }
+    goes_on(volume.path(), SOON)?;
+    freeze_volume(volume.path(), true)?;
+    let start = std::time::Instant::now();
+    while state(writer.child.id())? != 'D' && start.elapsed() < SOON {}
+    let done = bench.stop(&writer.pid(), &[]);
+    freeze_volume(volume.path(), false)?;
+    let done = done?;
+    let note = done["halted"]["notes"][0].as_str().context("no note")?;
+    ensure!(note.contains("uninterruptible sleep"), "{note}");
+    // The one write that slept is made; then it stands still.
+    std::thread::sleep(Duration::from_millis(100));
+    stands_still(volume.path())?;
+    bench.resume(&writer.pid())?;
+    goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+#[test]
+fn a_process_in_uninterruptible_sleep() -> Result {
+    need_root!();
+    asleep(None)?;
+    let cgroup = Cgroup::new(&unified()?, "filltop-asleep")?;
+    asleep(Some(&cgroup))
+}

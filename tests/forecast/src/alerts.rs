@@ -1,0 +1,349 @@
+//! Alerts, not estimates: what filltop's rules, node-mixin's and Netdata's would have said over the
+//! same traces.
+
+use std::collections::HashSet;
+
+use tracer_model::alert::{Engine, EventKind, Rule, replay::Replay};
+use tracer_model::forecast::Sample;
+
+use crate::anchors::{Line, Method, Rate};
+use crate::score::{HORIZON, mean};
+use crate::trace::{Row, Trace};
+
+const HOUR: f64 = 3600.0;
+/// An alert is false if the volume is not full within this time, seconds, ...
+const PROMISE: f64 = 24.0 * HOUR;
+/// ... unless it had less than this share left, which is worth a word in itself.
+const NEARLY: f64 = 0.05;
+
+/// After a row: how many alerts began (or got worse), and is any on?
+pub struct Said {
+    began: usize,
+    on: bool,
+}
+
+/// Rules that see one row after another.
+pub trait Rules {
+    /// Takes in a row.
+    fn see(&mut self, row: &Row) -> Said;
+}
+
+/// filltop's, as `filltop watch` has them without a configuration.
+pub struct Filltop {
+    replay: Replay,
+    engine: Engine,
+    on: HashSet<String>,
+}
+
+impl Default for Filltop {
+    fn default() -> Self {
+        let engine = Engine::new(Rule::defaults());
+        Self { replay: Replay::new("/srv"), engine, on: HashSet::new() }
+    }
+}
+
+impl Rules for Filltop {
+    fn see(&mut self, row: &Row) -> Said {
+        let (at, snapshot) = self.replay.see(&Sample {
+            time_s: row.time,
+            total: row.total,
+            used: row.used,
+            avail: row.avail,
+            ..Sample::default()
+        });
+        let mut began = 0;
+        for event in self.engine.see(&at, &snapshot, &[]) {
+            match event.event {
+                EventKind::Firing => {
+                    began += 1;
+                    self.on.insert(event.key);
+                }
+                EventKind::Resolved => {
+                    self.on.remove(&event.key);
+                }
+                _ => {}
+            }
+        }
+        Said { began, on: !self.on.is_empty() }
+    }
+}
+
+/// A condition that must hold for a while, and whose end is told after another while.
+struct Held {
+    pending: f64,
+    lasts: f64,
+    since: Option<f64>,
+    until: Option<f64>,
+    on: bool,
+}
+
+impl Held {
+    const fn new(pending: f64, lasts: f64) -> Self {
+        Self { pending, lasts, since: None, until: None, on: false }
+    }
+
+    /// Did it begin?
+    fn see(&mut self, time: f64, holds: bool) -> bool {
+        let was = self.on;
+        if holds {
+            self.until = None;
+            let since = *self.since.get_or_insert(time);
+            self.on |= time - since >= self.pending;
+        } else {
+            self.since = None;
+            let until = *self.until.get_or_insert(time);
+            self.on &= time - until < self.lasts;
+        }
+        self.on && !was
+    }
+}
+
+/// node-mixin's NodeFilesystemSpaceFillingUp (warning: full within 24 h and under 40 % left; critical:
+/// within 4 h and under 20 %; each for an hour) and NodeFilesystemAlmostOutOfSpace (under 5 % and 3 %
+/// left, for half an hour), with its default thresholds.
+pub struct NodeMixin {
+    line: Line,
+    rules: [Held; 4],
+}
+
+impl Default for NodeMixin {
+    fn default() -> Self {
+        let rules = [HOUR, HOUR, 0.5 * HOUR, 0.5 * HOUR].map(|pending| Held::new(pending, 0.0));
+        Self { line: Line::new(6.0 * HOUR), rules }
+    }
+}
+
+impl Rules for NodeMixin {
+    fn see(&mut self, row: &Row) -> Said {
+        let eta = self.line.see(row).map_or(f64::INFINITY, |said| said.eta);
+        let left = row.avail as f64 / row.total as f64;
+        let holds = [
+            eta < 24.0 * HOUR && left < 0.4,
+            eta < 4.0 * HOUR && left < 0.2,
+            left < 0.05,
+            left < 0.03,
+        ];
+        let began = self
+            .rules
+            .iter_mut()
+            .zip(holds)
+            .filter_map(|(rule, holds)| rule.see(row.time, holds).then_some(()));
+        Said { began: began.count(), on: self.rules.iter().any(|rule| rule.on) }
+    }
+}
+
+/// Netdata's disk_space_usage (warning over 90 % until 80 %; critical over 98 % until 90 % while under
+/// 5 GiB are left; told after a minute, ended after a quarter of an hour) and out_of_disk_space_time
+/// (warning under 8 h until 48 h, critical under 2 h until 24 h, by the last hour's rate; ended after a
+/// quarter of an hour), as health.d/disks.conf has them.
+pub struct Netdata {
+    rate: Rate,
+    usage: [Held; 2],
+    time: [Held; 2],
+}
+
+impl Default for Netdata {
+    fn default() -> Self {
+        Self {
+            rate: Rate::new(HOUR, true),
+            usage: [60.0, 60.0].map(|pending| Held::new(pending, 900.0)),
+            time: [0.0, 0.0].map(|pending| Held::new(pending, 900.0)),
+        }
+    }
+}
+
+impl Rules for Netdata {
+    fn see(&mut self, row: &Row) -> Said {
+        let used = 100.0 * row.used as f64 / (row.used + row.avail).max(1) as f64;
+        let little = row.avail < 5 << 30;
+        let hours = self.rate.see(row).map_or(f64::INFINITY, |said| said.eta / HOUR);
+        let [usage_warns, usage_critical] = [self.usage[0].on, self.usage[1].on];
+        let [time_warns, time_critical] = [self.time[0].on, self.time[1].on];
+        let usage = [
+            used > if usage_warns { 80.0 } else { 90.0 },
+            used > if usage_critical { 90.0 } else { 98.0 } && little,
+        ];
+        let time = [
+            hours > 0.0 && hours < if time_warns { 48.0 } else { 8.0 },
+            hours > 0.0 && hours < if time_critical { 24.0 } else { 2.0 },
+        ];
+        let mut began = 0;
+        for (rules, holds) in [(&mut self.usage, usage), (&mut self.time, time)] {
+            let before = level(rules);
+            for (rule, holds) in rules.iter_mut().zip(holds) {
+                rule.see(row.time, holds);
+            }
+            // One that gets worse is told of again; both at once are one message.
+            began += usize::from(level(rules) > before);
+        }
+        Said { began, on: level(&self.usage) > 0 || level(&self.time) > 0 }
+    }
+}
+
+fn level(rules: &[Held; 2]) -> u8 {
+    if rules[1].on { 2 } else { u8::from(rules[0].on) }
+}
+
+/// Sums over traces.
+#[derive(Default)]
+struct Score {
+    traces: usize,
+    began: usize,
+    wrong: usize,
+    wrong_minutes: f64,
+    /// Per fill: share of the attainable time in which it was on, without a break, up to full.
+    lead: Vec<f64>,
+    /// Fills of which nothing was said before.
+    silent: usize,
+    /// Seconds from the beginning of the writing that fills to the first alert, of fills within an
+    /// hour.
+    delay: Vec<f64>,
+    /// Was off while it was full.
+    cleared: usize,
+}
+
+impl Score {
+    fn add(&mut self, trace: &Trace, rules: &mut dyn Rules) {
+        self.traces += 1;
+        let said: Vec<Said> = trace.rows.iter().map(|row| rules.see(row)).collect();
+        let mut is_wrong = false;
+        for (i, row) in trace.rows.iter().enumerate() {
+            self.began += said[i].began;
+            let nearly = (row.avail as f64) < NEARLY * row.total as f64;
+            let due = trace.remaining(row.truth) <= PROMISE || row.truth < trace.spared;
+            if said[i].began > 0 && !nearly && !due {
+                self.wrong += said[i].began;
+                is_wrong = true;
+            }
+            is_wrong &= said[i].on && !nearly && !due;
+            if is_wrong {
+                let next = trace.rows.get(i + 1).map_or(row.truth, |next| next.truth);
+                self.wrong_minutes += (next - row.truth).min(600.0) / 60.0;
+            }
+            let was = i > 0 && trace.rows[i - 1].avail == 0 && said[i - 1].on;
+            self.cleared += usize::from(was && row.avail == 0 && !said[i].on);
+        }
+        for fill in &trace.fills {
+            let from = fill.onset.max(fill.full - HORIZON);
+            let (mut on, mut first) = (f64::NAN, f64::NAN);
+            for (row, said) in trace.rows.iter().zip(&said) {
+                if row.truth < from || row.truth >= fill.full {
+                    continue;
+                }
+                if !said.on {
+                    on = f64::NAN;
+                } else if on.is_nan() {
+                    on = row.truth;
+                    first = if first.is_nan() { on } else { first };
+                }
+            }
+            if fill.full <= from {
+                continue;
+            }
+            let lead = if on.is_nan() { 0.0 } else { (fill.full - on) / (fill.full - from) };
+            self.lead.push(lead);
+            self.silent += usize::from(on.is_nan());
+            if fill.full - fill.onset <= HOUR && !first.is_nan() {
+                self.delay.push(first - fill.onset);
+            }
+        }
+    }
+
+    fn line(&self, name: &str) -> String {
+        let per = |count: f64| count / self.traces.max(1) as f64;
+        let fills = self.lead.len();
+        let of_fills = |text: String| if fills == 0 { "–".to_owned() } else { text };
+        let mut delay = self.delay.clone();
+        delay.sort_by(f64::total_cmp);
+        let delay = match delay.get(delay.len() / 2) {
+            Some(median) => format!("{median:.0} ({})", delay.len()),
+            None => "–".to_owned(),
+        };
+        format!(
+            "| {name} | {:.2} | {} | {} | {} | {:.2} | {:.1} | {} |",
+            per(self.began as f64),
+            of_fills(format!("{:.1}", 100.0 * mean(&self.lead))),
+            of_fills(format!("{:.1}", 100.0 * self.silent as f64 / fills.max(1) as f64)),
+            of_fills(delay),
+            per(self.wrong as f64),
+            per(self.wrong_minutes),
+            self.cleared
+        )
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.traces += other.traces;
+        self.began += other.began;
+        self.wrong += other.wrong;
+        self.wrong_minutes += other.wrong_minutes;
+        self.lead.extend(&other.lead);
+        self.silent += other.silent;
+        self.delay.extend(&other.delay);
+        self.cleared += other.cleared;
+    }
+}
+
+const INTRO: &str = "# What the alerts are worth
+
+Made by `cargo run --release -p forecast-score -- --alerts > docs/alert-scores.md`; do not edit. The traces are
+those of [forecast-scores.md](forecast-scores.md), seeds that nothing was tuned on. Each set of rules sees the
+same rows; what counts here is what somebody is told, not what is estimated.
+
+- **alerts**: messages that something began or got worse, for one trace. Reminders are left out. A fill needs one
+  (`time-to-full`), and gets up to three: warning, critical, full.
+- **lead**: share of the attainable warning time (from the start of the writing that fills the volume, at most 4 h) in
+  which some alert was on, without a break, up to full; mean over fills.
+- **silent**: share of fills before which no alert was on.
+- **delay**: median seconds from the start of the writing to the first alert, of fills that take under an hour and
+  of which something was said; in brackets how many those are. What was on already counts as at once.
+- **false**: alerts for one trace after which the volume was not full within 24 h, while more than 5 % were left;
+  **minutes**: how long those were on.
+- **cleared**: how often the alerts ended while the volume was full.
+
+filltop: without a configuration. node-mixin: `NodeFilesystemSpaceFillingUp` and `NodeFilesystemAlmostOutOfSpace`,
+warning and critical, default thresholds. Netdata: `disk_space_usage` and `out_of_disk_space_time` of
+health.d/disks.conf (its stock configuration sends the latter to nobody); delays with their first value.
+
+";
+
+const HEAD: &str = "| | alerts | lead % | silent % | delay s | false | minutes | cleared |
+|---|---|---|---|---|---|---|---|";
+
+fn all() -> [(&'static str, Box<dyn Rules>); 3] {
+    [
+        ("filltop", Box::<Filltop>::default()),
+        ("node-mixin", Box::<NodeMixin>::default()),
+        ("Netdata", Box::<Netdata>::default()),
+    ]
+}
+
+/// Prints the tables over these shapes with their traces.
+pub fn print(shapes: &[(&str, Vec<Trace>)]) {
+    print!("{INTRO}");
+    let mut totals: [Score; 3] = Default::default();
+    let mut lines = Vec::new();
+    for (name, traces) in shapes {
+        for (at, total) in totals.iter_mut().enumerate() {
+            let mut score = Score::default();
+            for trace in traces {
+                score.add(trace, all()[at].1.as_mut());
+            }
+            if at == 0 {
+                lines.push(score.line(name));
+            }
+            total.merge(&score);
+        }
+    }
+    println!("{HEAD}");
+    for ((name, _), total) in all().iter().zip(&totals) {
+        println!("{}", total.line(name));
+    }
+    let [filltop, ..] = &totals;
+    println!(
+        "\nOf these {} traces {} fills; **filltop** shape by shape:\n",
+        filltop.traces,
+        filltop.lead.len()
+    );
+    println!("{HEAD}");
+    lines.iter().for_each(|line| println!("{line}"));
+}

@@ -1,0 +1,185 @@
+//! The rights that the unit, the manifest and the image give: enough for everything, and none too many.
+
+use std::{
+    collections::BTreeSet,
+    env, io,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, filltop, need_tracing, workload};
+use tracer_model::snapshot::Snapshot;
+
+type Result = anyhow::Result<()>;
+
+const UNIT: &str = include_str!("../../contrib/systemd/filltop.service");
+
+/// Numbers of linux/capability.h of those that the unit may have.
+const NUMBERS: &[(&str, u32)] = &[
+    ("CAP_DAC_READ_SEARCH", 2),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+];
+/// CAP_CHECKPOINT_RESTORE.
+const LAST: u32 = 40;
+
+fn of_the_unit() -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    line.context("the unit bounds its capabilities")?
+        .split(' ')
+        .map(|name| {
+            let known = NUMBERS.iter().find(|(known, _)| *known == name);
+            known.copied().with_context(|| format!("no number for {name}"))
+        })
+        .collect()
+}
+
+/// `filltop snapshot` as root with these capabilities alone, as systemd would start it.
+fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
+    let mut command = Command::new(filltop());
+    command.args(["snapshot", "--json", "--for", "300ms", "--standalone"]);
+    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+        command.args(["--backend", &backend]);
+    }
+    let dropped: Vec<u32> = (0..=LAST).filter(|number| !kept.contains(number)).collect();
+    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
+    unsafe {
+        command.pre_exec(move || {
+            for number in &dropped {
+                if libc::prctl(libc::PR_CAPBSET_DROP, *number, 0, 0, 0) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    Ok(command.output()?)
+}
+
+/// Somebody else, with a deleted file. Any child that is ended, by its pid, on drop.
+struct Holder(Child);
+
+impl Holder {
+    fn start(volume: &TestVolume) -> anyhow::Result<Self> {
+        std::fs::set_permissions(volume.path(), std::fs::Permissions::from_mode(0o777))?;
+        for folder in volume.path().ancestors().skip(1).take(1) {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let child = workload()
+            .args(["write", "--unlink", "--hold", "--bytes", "3000000"])
+            .arg(volume.path().join("ghost"))
+            .uid(65534)
+            .gid(65534)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        thread::sleep(Duration::from_millis(500));
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn read(output: &Output) -> anyhow::Result<Snapshot> {
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// What a Snapshot tells of the tracer: each hook with its state.
+fn hooks(snapshot: &Snapshot) -> anyhow::Result<BTreeSet<String>> {
+    Ok(snapshot
+        .backend
+        .hooks
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<std::result::Result<_, _>>()?)
+}
+
+#[test]
+fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let holder = Holder::start(&volume)?;
+    let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.0.id());
+    let everything: Vec<u32> = (0..=LAST).collect();
+    let kept: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
+    let root = read(&snapshot_with(&everything)?)?;
+    let unit = read(&snapshot_with(&kept)?)?;
+    ensure!(holds(&root), "the holder is not there: {:?}", root.held);
+    ensure!(holds(&unit), "another user's descriptors are not seen");
+    let mount = volume.path().to_string_lossy();
+    ensure!(unit.volumes.iter().any(|row| row.mount_point == mount), "the volume is not there");
+    let (all, ours) = (hooks(&root)?, hooks(&unit)?);
+    let missing: Vec<_> = all.symmetric_difference(&ours).collect();
+    ensure!(missing.is_empty(), "not the same: {missing:#?}");
+    println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
+    Ok(())
+}
+
+/// What keeps it alive when memory is short; as root, which may do all of it.
+#[test]
+fn it_is_hard_to_kill() -> Result {
+    need_tracing!();
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let has = status.lines().find_map(|line| line.strip_prefix("CapEff:")).context("CapEff")?;
+    // CAP_SYS_RESOURCE
+    if u64::from_str_radix(has.trim(), 16)? >> 24 & 1 == 0 {
+        println!("SKIP it_is_hard_to_kill: this root may not raise limits");
+        return Ok(());
+    }
+    let mut command = Command::new(filltop());
+    command.args(["watch", "--no-socket", "--interval", "500ms"]).stdout(Stdio::null());
+    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+        command.args(["--backend", &backend]);
+    }
+    let watch = Holder(command.spawn()?);
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.0.id()));
+    let start = Instant::now();
+    let locked = loop {
+        let status = file("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).context("VmLck")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        if kib > 1024 {
+            break kib;
+        }
+        ensure!(start.elapsed() < Duration::from_secs(20), "only {kib} KiB are locked");
+        thread::sleep(Duration::from_millis(100));
+    };
+    println!("{locked} KiB are locked");
+    ensure!(file("oom_score_adj")?.trim() == "-900", "{}", file("oom_score_adj")?);
+    Ok(())
+}
+
+#[test]
+fn without_any_of_them_something_is_missing() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let holder = Holder::start(&volume)?;
+    let caps = of_the_unit()?;
+    for (name, number) in &caps {
+        let kept: Vec<u32> = caps.iter().map(|cap| cap.1).filter(|one| one != number).collect();
+        let output = snapshot_with(&kept)?;
+        if output.status.success() {
+            let snapshot = read(&output)?;
+            let holds = snapshot.held.iter().any(|row| row.pid == holder.0.id());
+            ensure!(!holds, "{name} is not needed");
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(said.contains(name), "without {name}: {said}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The menu acts: freeze, resume, and whatever the screen has frozen goes on when it dies.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, need_tracing};
+use rustix::process::Signal;
+
+use crate::{Job, PROMISED, Result, SOON, Terminal, Writer, screen, shows};
+
+fn size(dir: &Path) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        sum += entry?.metadata()?.len();
+    }
+    Ok(sum)
+}
+
+fn grows(dir: &Path, within: Duration) -> Result {
+    let (before, start) = (size(dir)?, Instant::now());
+    while size(dir)? <= before {
+        ensure!(start.elapsed() < within, "nothing is written");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+pub fn rests(dir: &Path) -> Result {
+    let before = size(dir)?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(size(dir)? == before, "it is not frozen");
+    Ok(())
+}
+
+#[test]
+fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
+    need_tracing!();
+    let run = tempfile::tempdir()?;
+    let volume = TestVolume::new("ext4", 256)?;
+    let root = volume.path();
+    let job = Job {
+        name: "frozen-writer",
+        root,
+        block: 16 << 10,
+        every_ms: 20,
+        workers: 0,
+        cgroup: None,
+    };
+    let writer = Writer::start(&job)?;
+    let pid = writer.pid()?.to_string();
+    let mut command = screen(&[root.to_str().context("UTF-8")?]);
+    command.env("FILLTOP_RUN_DIR", run.path());
+    let mut terminal = Terminal::start(command, 120, 30)?;
+    for round in 0..2 {
+        terminal.wait_for("the culprit", PROMISED, |text| shows(text, &pid, "/volume"))?;
+        // The menu begins with freeze.
+        terminal.press("x")?;
+        terminal.wait_for("the menu", SOON, |text| text.contains("What to do about"))?;
+        terminal.press("\r")?;
+        terminal.wait_for("the question", SOON, |text| {
+            text.contains("Press y to do it") && text.contains(&pid)
+        })?;
+        terminal.press("y")?;
+        terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+        rests(root)?;
+        if round == 0 {
+            // Who stands still writes nothing, and is in no table any more.
+            terminal.wait_for("no row", SOON, |text| text.contains("nobody wrote here"))?;
+            terminal.press("x")?;
+            terminal.wait_for("resume", SOON, |text| text.contains("> resume"))?;
+            terminal.press("\r")?;
+            terminal.wait_for("the question", SOON, |text| text.contains("Press y to do it"))?;
+            terminal.press("y")?;
+            terminal.wait_for("the result", SOON, |text| text.contains("goes on"))?;
+            grows(root, SOON)?;
+        }
+    }
+    let start = Instant::now();
+    terminal.signal(Signal::KILL)?;
+    grows(root, Duration::from_secs(1))?;
+    println!(
+        "{:.0} ms after kill -9 of the screen it goes on",
+        start.elapsed().as_secs_f64() * 1e3
+    );
+    Ok(())
+}

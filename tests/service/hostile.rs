@@ -1,0 +1,277 @@
+//! Clients that stall, die, send garbage or have no business here.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+use rustix::{
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
+    },
+    process::Signal,
+};
+
+use crate::{
+    Result,
+    watch::{Watch, utf8, value},
+};
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+    frame.push(kind);
+    frame.extend(body);
+    frame
+}
+
+fn hello(protocol: u32) -> Vec<u8> {
+    let body =
+        format!(r#"{{"protocol":{protocol},"client":"test","since_s":3600.0,"follow":true}}"#);
+    frame(b'H', body.as_bytes())
+}
+
+/// Kind and body of the next frame.
+fn next(stream: &mut UnixStream) -> anyhow::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((head[4], body))
+}
+
+fn connect(watch: &Watch) -> anyhow::Result<UnixStream> {
+    let stream = UnixStream::connect(watch.socket())?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    Ok(stream)
+}
+
+#[test]
+fn garbage_is_answered_with_words_and_the_end() -> Result {
+    need_tracing!();
+    let watch = Watch::start(&[])?;
+    let cases: [(&str, Vec<u8>, &str); 7] = [
+        ("text", b"GET / HTTP/1.1\r\n\r\n".to_vec(), "no hello"),
+        ("too long", [&u32::MAX.to_le_bytes()[..], b"H"].concat(), "longer than"),
+        ("no JSON", frame(b'H', b"\xff\xfe{"), "no hello"),
+        ("another frame", frame(b'S', b""), "no hello"),
+        ("another version", hello(99), "protocol 1, not 99"),
+        ("nothing", Vec::new(), "no hello in time"),
+        ("half a hello", hello(1)[..20].to_vec(), "no hello in time"),
+    ];
+    for (name, bytes, words) in cases {
+        let mut stream = connect(&watch)?;
+        stream.write_all(&bytes)?;
+        let (kind, body) = next(&mut stream).with_context(|| name.to_owned())?;
+        let said = String::from_utf8(body)?;
+        ensure!(kind == b'R' && said.contains(words), "{name}: {said}");
+        let mut rest = Vec::new();
+        // What it had sent and was not read ends the connection harder.
+        let _ = stream.read_to_end(&mut rest);
+        ensure!(rest.is_empty(), "{name}: more after the end");
+    }
+    // After a welcome, too.
+    let mut stream = connect(&watch)?;
+    stream.write_all(&hello(1))?;
+    ensure!(next(&mut stream)?.0 == b'W');
+    stream.write_all(b"x")?;
+    while let Ok((kind, _)) = next(&mut stream) {
+        ensure!(kind == b'S' || kind == b'R', "{kind}");
+    }
+    let refused = value(&watch.metrics("")?, "filltop_service_refused_clients_total");
+    ensure!(refused == Some(8.0), "{refused:?}");
+    watch.snapshot("1s")?;
+    Ok(())
+}
+
+/// Forty that take nothing, and the service answers others as before, measures as before, and does
+/// not grow.
+#[test]
+fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
+    need_tracing!();
+    let watch = Watch::start(&[])?;
+    thread::sleep(Duration::from_secs(2));
+    let before = watch.resident()?;
+    // Never read from: what fits into the socket's buffer is sent, then nothing.
+    let mut stalled = Vec::new();
+    for _ in 0..31 {
+        let mut stream = connect(&watch)?;
+        stream.write_all(&hello(1))?;
+        stalled.push(stream);
+    }
+    thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    watch.snapshot("1s")?;
+    let took = start.elapsed();
+    ensure!(took < Duration::from_secs(1), "answered after {took:?}");
+    // One too many is told so; it is not kept waiting.
+    let mut last = connect(&watch)?;
+    last.write_all(&hello(1))?;
+    ensure!(next(&mut last)?.0 == b'W', "the last place");
+    let mut more = connect(&watch)?;
+    let (kind, body) = next(&mut more)?;
+    let said = String::from_utf8(body)?;
+    ensure!(kind == b'R' && said.contains("32 clients"), "{said}");
+    drop((last, more));
+    // Measuring goes on in time: no window is longer than it should be.
+    let count = |text: &str| value(text, "filltop_snapshots_total").context("no count");
+    let first = count(&watch.metrics("")?)?;
+    thread::sleep(Duration::from_secs(5));
+    let text = watch.metrics("")?;
+    let rate = (count(&text)? - first) / 5.0;
+    ensure!((1.6..2.4).contains(&rate), "{rate} Snapshots a second");
+    let grown = watch.resident()?.saturating_sub(before);
+    println!("31 stalled clients: {} KiB more", grown >> 10);
+    ensure!(grown < 16 << 20, "{grown} bytes more");
+    // Those that died are gone at once.
+    drop(stalled);
+    thread::sleep(Duration::from_millis(1500));
+    let clients = value(&watch.metrics("")?, "filltop_service_clients");
+    ensure!(clients == Some(0.0), "{clients:?}");
+    Ok(())
+}
+
+/// A full volume keeps the socket away, not the watch.
+#[test]
+fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
+    need_tracing!();
+    let full = TestVolume::new("ext4", 16)?;
+    run_workload(workload().arg("fill").arg(full.path().join("all")))?;
+    let socket = full.path().join("run/filltop.sock");
+    let watch = Watch::start_at(&socket)?;
+    ensure!(!socket.exists());
+    ensure!(watch.metrics("")?.contains("filltop_volume_avail_bytes"));
+    Ok(())
+}
+
+/// A service that hangs hangs nobody: after a while commands measure by themselves.
+#[test]
+fn a_service_that_hangs_is_done_without() -> Result {
+    need_tracing!();
+    let watch = Watch::start(&[])?;
+    watch.signal(Signal::STOP)?;
+    // Its queue takes 128 at most on usual systems, then connect(2) itself would wait.
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
+        if connect_to(&socket, &SocketAddrUnix::new(watch.socket())?).is_err() {
+            break;
+        }
+        waiting.push(socket);
+    }
+    println!("{} in the queue", waiting.len());
+    for full in [true, false] {
+        let start = Instant::now();
+        let output = watch.ask(&["snapshot", "--json", "--for", "300ms"]).output()?;
+        let (took, said) = (start.elapsed(), String::from_utf8(output.stderr)?);
+        ensure!(output.status.success() && said.contains("does not answer"), "{full}: {said}");
+        // Five seconds of patience, and what it takes to measure.
+        ensure!(took < Duration::from_secs(30), "{full}: {took:?}");
+        waiting.clear();
+        watch.signal(Signal::CONT)?;
+        thread::sleep(Duration::from_millis(500));
+        watch.signal(Signal::STOP)?;
+    }
+    watch.signal(Signal::CONT)?;
+    watch.snapshot("1s")?;
+    Ok(())
+}
+
+#[test]
+fn scrapers_that_stall_do_not_keep_others_out_for_long() -> Result {
+    need_tracing!();
+    let watch = Watch::start(&[])?;
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(watch.address())?;
+        stream.write_all(b"GET /metrics HTT")?;
+        slow.push(stream);
+    }
+    let start = Instant::now();
+    let text = loop {
+        if let Ok(text) = watch.metrics("") {
+            break text;
+        }
+        ensure!(start.elapsed() < Duration::from_secs(12), "they keep everybody out");
+    };
+    println!("answered after {:.1} s", start.elapsed().as_secs_f64());
+    ensure!(text.contains("filltop_volume_avail_bytes"));
+    watch.snapshot("1s")?;
+    Ok(())
+}
+
+/// A command run as nobody, with a further group or without.
+fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534"]);
+    match group {
+        Some(group) => command.arg("--groups").arg(group.to_string()),
+        None => command.arg("--clear-groups"),
+    };
+    command.arg(filltop()).args(["snapshot", "--json", "--for", "500ms"]);
+    command.arg("--socket").arg(watch.socket());
+    Ok(command.stderr(Stdio::piped()).output()?)
+}
+
+/// The socket's permissions let root and the group in; and if somebody opens them, the service still
+/// looks at who comes.
+#[test]
+fn root_and_the_group_may_look_and_nobody_else() -> Result {
+    const GROUP: u32 = 54_321;
+    need_tracing!();
+    // A program that nobody can run, whatever the folders above it allow.
+    let dir = tempfile::tempdir()?;
+    let groups = dir.path().join("group");
+    fs::write(&groups, format!("root:x:0:\nfilltop:x:{GROUP}:\n"))?;
+    let mut command = Command::new("unshare");
+    let script = format!("mount --bind {} /etc/group && exec \"$0\" \"$@\"", utf8(&groups)?);
+    command.args(["--mount", "sh", "-c", &script]).arg(filltop());
+    let watch = Watch::start_by(command, &[])?;
+    let socket = watch.socket();
+    let mode = fs::metadata(&socket)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o660, "{mode:o}");
+    // Temporary folders are root's alone; the question here is the socket.
+    for folder in socket.ancestors().skip(2).take(1) {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    }
+    let output = as_nobody(&watch, Some(GROUP))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = as_nobody(&watch, None)?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(!output.status.success() && said.contains("join the group filltop"), "{said}");
+    for path in [socket.parent().context("it has a folder")?, &socket] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;
+    }
+    let output = as_nobody(&watch, None)?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.contains("only root and members of the group filltop"), "{said}");
+    ensure!(!output.status.success(), "it measured as nobody");
+    // Who listens is looked at, too: nobody's service is not believed.
+    let fake = dir.path().join("fake.sock");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
+    let mut python = Command::new("python3");
+    let script = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); \
+                  s.listen(); print('ready', flush=True); time.sleep(20)";
+    python.args(["-c", script]).arg(&fake).uid(65534).gid(65534).stdout(Stdio::piped());
+    let Ok(mut python) = python.spawn() else {
+        println!("SKIP the part about a fake service: no python3 here");
+        return Ok(());
+    };
+    let mut stdout = python.stdout.take().context("piped")?;
+    stdout.read_exact(&mut [0; 6])?;
+    let command = ["snapshot", "--json", "--for", "300ms", "--socket", utf8(&fake)?];
+    let output = Command::new(filltop()).args(command).output()?;
+    python.kill()?;
+    python.wait()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success() && said.contains("neither root's nor yours"), "{said}");
+    Ok(())
+}

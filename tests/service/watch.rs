@@ -1,0 +1,198 @@
+//! A `filltop watch` of this test alone: own socket, own port.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use filltop_tests::filltop;
+use rustix::process::{Pid, Signal, kill_process};
+use tracer_model::snapshot::Snapshot;
+
+/// Ended, by its pid, on drop.
+pub struct Watch {
+    child: Child,
+    socket: PathBuf,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Watch {
+    /// Starts one that measures twice a second, and waits until it does.
+    pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_by(Command::new(filltop()), arguments)
+    }
+
+    /// The same by another program that becomes filltop, or with another environment.
+    pub fn start_by(command: Command, arguments: &[&str]) -> anyhow::Result<Self> {
+        let watch = Self::spawn(command, None, arguments)?;
+        watch.wait_until(|watch| watch.metrics("").is_ok())?;
+        Ok(watch)
+    }
+
+    /// One with its socket elsewhere.
+    pub fn start_at(socket: &Path) -> anyhow::Result<Self> {
+        let watch = Self::spawn(Command::new(filltop()), Some(socket), &[])?;
+        watch.wait_until(|watch| watch.metrics("").is_ok())?;
+        Ok(watch)
+    }
+
+    /// One whose metrics are not for everybody.
+    pub fn start_guarded(arguments: &[&str]) -> anyhow::Result<Self> {
+        let watch = Self::spawn(Command::new(filltop()), None, arguments)?;
+        watch.wait_until(|watch| watch.snapshot("0.5s").is_ok())?;
+        Ok(watch)
+    }
+
+    fn spawn(
+        mut command: Command,
+        socket: Option<&Path>,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let socket = socket.map_or_else(|| dir.path().join("run/filltop.sock"), Path::to_owned);
+        let address = free_port()?;
+        command
+            .args(["watch", "-v", "--interval", "500ms", "--socket"])
+            .arg(&socket)
+            .args(["--metrics", &address.to_string()])
+            .args(arguments);
+        if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+            command.args(["--backend", &backend]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
+        let mut stderr = BufReader::new(child.stderr.take().context("stderr is piped")?);
+        let mut said = String::new();
+        while !said.contains("tracing by") {
+            if stderr.read_line(&mut said)? == 0 {
+                bail!("filltop watch ended: {said}");
+            }
+        }
+        // Somebody has to take what it says later.
+        thread::spawn(move || {
+            let mut rest = Vec::new();
+            let _ = stderr.read_to_end(&mut rest);
+        });
+        Ok(Self { child, socket, address, _dir: dir })
+    }
+
+    fn wait_until(&self, is_there: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !is_there(self) {
+            ensure!(start.elapsed() < Duration::from_secs(10), "nothing is served");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it serves.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
+    /// Where it is scraped.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A command that shall ask it.
+    pub fn ask(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(filltop());
+        command.args(arguments).arg("--socket").arg(self.socket());
+        command
+    }
+
+    /// What it knows of the last seconds, asked as people do.
+    pub fn snapshot(&self, seconds: &str) -> anyhow::Result<Snapshot> {
+        let output = succeeded(self.ask(&["snapshot", "--json", "--for", seconds]).output()?)?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// A scrape, with this `Accept` header.
+    pub fn metrics(&self, accept: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+        ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+        Ok(body.to_owned())
+    }
+
+    /// Memory that it uses, bytes.
+    pub fn resident(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib << 10)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Ends it as the OOM killer does; what it left stays where it is.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it as `systemctl stop` does; how long that took.
+    pub fn stop(mut self) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        self.signal(Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{status}");
+        ensure!(!self.socket().exists(), "its socket is still there");
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address on loopback that nobody listens at.
+pub fn free_port() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// What a command said, if it succeeded.
+pub fn succeeded(output: Output) -> anyhow::Result<Output> {
+    ensure!(
+        output.status.success(),
+        "{}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output)
+}
+
+/// The value of a series of a scrape.
+pub fn value(text: &str, series: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// A path as text; a test's are UTF-8.
+pub fn utf8(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().context("a test's path is UTF-8")
+}

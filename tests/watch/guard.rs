@@ -1,0 +1,287 @@
+//! The mod_gzip incident end to end: a jail fills the volume that a database lives on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, need_tracing, workload};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tracer_model::alert::{Event, EventKind};
+
+use super::{Result, running::Watch};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cgroup, with whoever is left in it killed in the end.
+struct Jail(PathBuf);
+
+impl Jail {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
+        let path = mount.context("cgroup v2 is not mounted")?.join(name);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn take(&self, child: &Child) -> Result {
+        Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
+    }
+
+    fn processes(&self) -> Vec<Pid> {
+        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+    }
+}
+
+impl Drop for Jail {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(3) {
+            for pid in self.processes() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+/// A PostgreSQL with a database for pgbench, as its own user.
+struct Postgres {
+    bin: PathBuf,
+    data: PathBuf,
+    socket: PathBuf,
+}
+
+impl Postgres {
+    /// `None` where it is not installed.
+    fn new(volume: &Path, socket: &Path) -> anyhow::Result<Option<Self>> {
+        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let Some(bin) = versions
+            .map(|entry| entry.path().join("bin"))
+            .find(|bin| bin.join("pgbench").exists() && Path::new("/usr/sbin/runuser").exists())
+        else {
+            return Ok(None);
+        };
+        let data = volume.join("postgres");
+        fs::create_dir(&data)?;
+        for dir in [&data, &socket.to_path_buf()] {
+            let owner = std::process::Command::new("chown").arg("postgres").arg(dir).status()?;
+            ensure!(owner.success(), "chown: {owner}");
+        }
+        let postgres = Self { bin, data, socket: socket.to_owned() };
+        let data = postgres.data.to_str().context("UTF-8")?;
+        postgres.run("initdb", &["-A", "trust", "-D", data])?;
+        let options = format!("-c listen_addresses= -k {}", postgres.socket.display());
+        postgres.run("pg_ctl", &["-D", data, "-w", "-l", "/dev/null", "-o", &options, "start"])?;
+        postgres.bench(&["-i", "-q"])?;
+        Ok(Some(postgres))
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = std::process::Command::new("/usr/sbin/runuser")
+            .args(["-u", "postgres", "--"])
+            .arg(self.bin.join(program))
+            .args(arguments)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            // A server that pg_ctl leaves would keep a pipe open.
+            .stdout(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
+            .stderr(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{program}: {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn bench(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let socket = self.socket.to_str().context("UTF-8")?;
+        self.run("pgbench", &[&["-h", socket], arguments, &["postgres"]].concat())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let data = self.data.to_string_lossy().into_owned();
+        let _ = self.run("pg_ctl", &["-D", &data, "-m", "immediate", "stop"]);
+    }
+}
+
+fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Killed> {
+    use std::os::unix::process::CommandExt as _;
+    let child = std::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    Ok(Killed(child))
+}
+
+/// A volume with a database on it (by name and by what it holds open, which is what the guard goes
+/// by), and a forking server in a cgroup that fills it at some 40 MB/s.
+struct Incident {
+    volume: TestVolume,
+    jail: Jail,
+    run: tempfile::TempDir,
+    wal: PathBuf,
+    database: Killed,
+    server: Killed,
+    watch: Watch,
+}
+
+impl Incident {
+    fn new(name: &str, guard: &str) -> anyhow::Result<Self> {
+        let volume = TestVolume::new("ext4", 1500)?;
+        let jail = Jail::new(name)?;
+        let run = tempfile::tempdir()?;
+        let mount = volume.path().to_str().context("UTF-8")?;
+        let config = format!(
+            "stdout = true\n[guard]\nenabled = true\nvolumes = [{mount:?}]\nwithin = \"1m\"\n\
+             for = \"2s\"\nhold = \"1h\"\n{guard}"
+        );
+        let watch = Watch::start_with(&config, |command| {
+            command.env("FILLTOP_RUN_DIR", run.path());
+        })?;
+        let wal = volume.path().join("pg_wal");
+        fs::create_dir(&wal)?;
+        let wal = wal.join("000000010000000000000001");
+        let postgres = run.path().join("postgres");
+        fs::copy(workload().get_program(), &postgres)?;
+        let path = wal.to_str().context("UTF-8")?;
+        let database = start(&postgres, &["pace", path, "--rate", "500000", "--block", "8192"])?;
+        let spool = volume.path().join("mod_gzip");
+        fs::create_dir(&spool)?;
+        let server = start(
+            Path::new(workload().get_program()),
+            &[
+                "fork-server",
+                spool.to_str().context("UTF-8")?,
+                "--workers",
+                "1000000",
+                "--bytes",
+                "262144",
+                "--life-ms",
+                "50",
+            ],
+        )?;
+        jail.take(&server.0)?;
+        Ok(Self { volume, jail, run, wal, database, server, watch })
+    }
+
+    fn action(&self, is_it: impl Fn(&Event) -> bool) -> anyhow::Result<Event> {
+        let wanted = |event: &Event| event.event == EventKind::Action && is_it(event);
+        Ok(self.watch.wait(PATIENCE, wanted)?.1)
+    }
+
+    fn spooled(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for entry in fs::read_dir(self.volume.path().join("mod_gzip"))? {
+            sum += entry?.metadata()?.len();
+        }
+        Ok(sum)
+    }
+}
+
+#[test]
+fn in_a_dry_run_the_jail_is_named_and_nothing_is_done() -> Result {
+    need_tracing!();
+    let incident = Incident::new("filltop-jail-dry", "")?;
+    let event = incident.action(|event| event.summary.starts_with("would freeze"))?;
+    println!("{}", event.summary);
+    ensure!(event.summary.contains("/filltop-jail-dry"), "{}", event.summary);
+    ensure!(event.summary.contains("because protected (postgres)"), "{}", event.summary);
+    let suggestion = event.suggestion.as_ref().context("no command")?;
+    ensure!(suggestion.command == "filltop stop /filltop-jail-dry --how freeze", "{suggestion:?}");
+    let event = incident.action(|event| event.summary.contains("dry run: nothing was done"))?;
+    ensure!(event.summary.contains("cgroup.freeze"), "{}", event.summary);
+    let before = incident.spooled()?;
+    std::thread::sleep(Duration::from_millis(500));
+    ensure!(incident.spooled()? > before, "it was stopped");
+    Ok(())
+}
+
+#[test]
+fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() -> Result {
+    need_tracing!();
+    let mut incident = Incident::new("filltop-jail", "dry_run = false\n")?;
+    let start = Instant::now();
+    let event = incident.action(|event| event.summary.contains("stand still"))?;
+    println!("after {:.1} s: {}", start.elapsed().as_secs_f64(), event.summary);
+    let (before, wal) = (incident.spooled()?, fs::metadata(&incident.wal)?.len());
+    std::thread::sleep(Duration::from_secs(2));
+    ensure!(incident.spooled()? == before, "the jail goes on");
+    ensure!(fs::metadata(&incident.wal)?.len() > wal + 100_000, "the database does not go on");
+    ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
+    let space = rustix::fs::statvfs(incident.volume.path())?;
+    let share = space.f_bavail as f64 / space.f_blocks as f64;
+    println!("{:.0} % are still free", share * 100.0);
+    ensure!(share > 0.05, "the disk is full: {share}");
+    // kill -9 of the watch that answers for it.
+    let records = fs::read_dir(incident.run.path().join("actions"))?.count();
+    ensure!(records == 1, "{records} records");
+    incident.watch.signal(Signal::KILL)?;
+    let start = Instant::now();
+    while incident.spooled()? == before {
+        ensure!(start.elapsed() < Duration::from_secs(1), "it is frozen for ever");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("it goes on {:.0} ms after kill -9", start.elapsed().as_secs_f64() * 1e3);
+    ensure!(incident.server.0.try_wait()?.is_none() && !incident.jail.processes().is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_ladder_ends_what_nobody_came_for() -> Result {
+    need_tracing!();
+    let ladder =
+        "dry_run = false\nladder = [\"freeze\", \"kill\"]\nwait = \"3s\"\ncool_down = \"1s\"\n";
+    let mut incident = Incident::new("filltop-jail-kill", ladder)?;
+    incident.action(|event| event.summary.contains("stand still"))?;
+    let event = incident.action(|event| event.summary.starts_with("kill "))?;
+    ensure!(event.summary.contains("nobody has come"), "{}", event.summary);
+    incident.action(|event| event.summary.contains("processes signalled"))?;
+    ensure!(incident.server.0.wait()?.code().is_none(), "it was not killed");
+    ensure!(incident.jail.processes().is_empty(), "{:?}", incident.jail.processes());
+    ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
+    Ok(())
+}
+
+/// The same with a real PostgreSQL, whose clients notice nothing.
+#[test]
+fn postgresql_on_the_same_volume_goes_on() -> Result {
+    need_tracing!();
+    let incident = Incident::new("filltop-jail-pg", "dry_run = false\n")?;
+    let socket = tempfile::tempdir()?;
+    let Some(postgres) = Postgres::new(incident.volume.path(), socket.path())? else {
+        println!("SKIP postgresql_on_the_same_volume_goes_on: PostgreSQL is not installed");
+        return Ok(());
+    };
+    let transactions = std::thread::scope(|scope| {
+        let bench = scope.spawn(|| postgres.bench(&["-T", "25", "-c", "2"]));
+        let event = incident.action(|event| event.summary.contains("stand still"))?;
+        println!("{}", event.summary);
+        let before = incident.spooled()?;
+        let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
+        ensure!(incident.spooled()? == before, "the jail goes on");
+        Ok(said)
+    })?;
+    let failed = transactions.lines().find(|line| line.contains("failed")).context("no figures")?;
+    ensure!(failed.contains(": 0 "), "{transactions}");
+    let done = transactions.lines().find(|line| line.contains("actually processed"));
+    println!("PostgreSQL: {}", done.unwrap_or_default());
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Writers that are hard to hold: at a steady pace, and in processes that come and go in every way a
+//! process can.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Subcommand, ValueEnum};
+
+#[derive(Subcommand)]
+pub enum Restless {
+    /// One file, appended to at a pace, until it is killed
+    Pace {
+        path: PathBuf,
+        /// Bytes per second while it runs
+        #[arg(long)]
+        rate: u64,
+        #[arg(long, default_value_t = 1 << 20)]
+        block: usize,
+    },
+    /// Children that append to one file and end, until it is killed; it prints a line once it began
+    Escape {
+        path: PathBuf,
+        #[arg(long, value_enum)]
+        kind: Kind,
+        /// How long each lives, milliseconds
+        #[arg(long, default_value_t = 30)]
+        life_ms: u64,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Children that are waited for
+    Fork,
+    /// Children whose parent ends at once
+    DoubleFork,
+    /// The same, in sessions of their own
+    Daemon,
+}
+
+pub fn run(work: Restless) -> anyhow::Result<()> {
+    match work {
+        Restless::Pace { path, rate, block } => pace(&path, rate, block),
+        Restless::Escape { path, kind, life_ms } => {
+            escape(&path, kind, Duration::from_millis(life_ms))
+        }
+    }
+}
+
+fn pace(path: &Path, rate: u64, block: usize) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let data = vec![0x5a; block];
+    let pause = Duration::from_secs_f64(block as f64 / rate as f64);
+    loop {
+        let start = std::time::Instant::now();
+        file.write_all(&data)?;
+        std::thread::sleep(pause.saturating_sub(start.elapsed()));
+    }
+}
+
+fn escape(path: &Path, kind: Kind, life: Duration) -> anyhow::Result<()> {
+    let mut began = false;
+    loop {
+        let child = fork()?;
+        if child == 0 {
+            if kind != Kind::Fork && fork()? != 0 {
+                std::process::exit(0);
+            }
+            if kind == Kind::Daemon {
+                // SAFETY: setsid(2) takes no arguments.
+                unsafe { libc::setsid() };
+            }
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            let start = std::time::Instant::now();
+            while start.elapsed() < life {
+                file.write_all(&[7; 4096])?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::process::exit(0);
+        }
+        if !began {
+            began = true;
+            println!("began");
+            io::stdout().flush()?;
+        }
+        let mut status = 0;
+        // SAFETY: a valid pointer to an integer.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn fork() -> io::Result<i32> {
+    // SAFETY: this process has one thread, so the child may do whatever it could.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid),
+    }
+}

@@ -1,0 +1,150 @@
+//! The plan never selects who is protected, says what is freed, and repeats itself.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    action::{Kin, protect::tests::process},
+    snapshot::Group,
+};
+
+fn all_means() -> Vec<Means> {
+    How::ALL.into_iter().map(|how| Means { how, by: Ok("hands".to_owned()) }).collect()
+}
+
+fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
+    let subject = Subject {
+        asked: "70".to_owned(),
+        kind: "tree".to_owned(),
+        name: "httpd".to_owned(),
+        cgroup: None,
+    };
+    Facts { subject, processes, files, means: all_means(), warnings: Vec::new() }
+}
+
+fn wish(how: How) -> Wish {
+    Wish { how, intent: Intent::Asked, file: None }
+}
+
+fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
+    File {
+        path: path.to_owned(),
+        volume: "/".to_owned(),
+        bytes,
+        deleted,
+        pid: 70,
+        fd: 3,
+        others: others.to_vec(),
+    }
+}
+
+fn plan(facts: &Facts, wish: &Wish) -> Plan {
+    Plan::new(facts, wish, &Protection::default())
+}
+
+#[test]
+fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
+    let files = vec![
+        file("/named", 1_000, false, &[]),
+        file("/held", 500, true, &[]),
+        file("/shared", 90, true, &[99]),
+    ];
+    let facts = facts(vec![process(70, "httpd")], files);
+    for (how, freed) in [(How::Freeze, 0), (How::Throttle, 0), (How::Term, 500), (How::Kill, 500)] {
+        let plan = plan(&facts, &wish(how));
+        assert_eq!((plan.frees_bytes, plan.allowed()), (freed, true), "{how:?}");
+    }
+    let kill = plan(&facts, &wish(How::Kill));
+    assert!(kill.warnings.iter().any(|warning| warning.starts_with("90 bytes")), "{kill:?}");
+    assert_eq!(kill.undo, None);
+    assert_eq!(plan(&facts, &wish(How::Freeze)).undo.as_deref(), Some("filltop resume 70"));
+}
+
+#[test]
+fn truncating_wants_a_deleted_file_by_name() {
+    let files = vec![file("/named", 1_000, false, &[]), file("/held", 500, true, &[99])];
+    let facts = facts(vec![process(70, "httpd")], files);
+    let asked = |file: Option<&str>| {
+        plan(&facts, &Wish { file: file.map(str::to_owned), ..wish(How::Truncate) })
+    };
+    assert!(asked(None).refused[0].contains("--file"));
+    assert!(asked(Some("/named")).refused[0].contains("still has a name"));
+    assert!(asked(Some("/other")).refused[0].contains("holds no file"));
+    assert!(asked(Some("3")).refused[0].contains("descriptor"));
+    let plan = asked(Some("/held"));
+    assert_eq!((plan.frees_bytes, plan.allowed()), (500, true));
+    assert!(plan.warnings.iter().any(|warning| warning.contains("destroys")));
+}
+
+#[test]
+fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
+    let facts = facts(vec![], vec![]);
+    assert!(plan(&facts, &wish(How::Unit)).allowed());
+    assert_eq!(plan(&facts, &wish(How::Kill)).refused, [ENDED]);
+}
+
+#[test]
+fn what_is_not_possible_here_is_refused_with_the_reason() {
+    let mut facts = facts(vec![process(70, "httpd")], vec![]);
+    facts.means[2].by = Err("no BPF LSM".to_owned());
+    let plan = plan(&facts, &wish(How::Fence));
+    assert_eq!((plan.refused, plan.by), (vec!["no BPF LSM".to_owned()], None));
+}
+
+#[test]
+fn the_whole_machine_is_no_target() {
+    let mut facts = facts(vec![process(70, "httpd")], vec![]);
+    facts.subject.cgroup = Some("/".to_owned());
+    assert!(plan(&facts, &wish(How::Freeze)).refused[0].contains("root cgroup"));
+}
+
+fn some_process() -> impl Strategy<Value = Process> {
+    let names = ["httpd", "sshd", "postgres", "systemd-journald", "dd", "containerd-shim"];
+    let units = [None, Some("ssh.service"), Some("web.service"), Some("dbus.service")];
+    let kins = [Kin::None, Kin::None, Kin::None, Kin::Ancestor, Kin::Ourselves];
+    (1u32..200, 0usize..6, 0usize..4, 0usize..5, 0u8..10).prop_map(
+        move |(pid, name, unit, kin, kernel)| Process {
+            kin: kins[kin],
+            kernel_thread: kernel == 0,
+            group: units[unit].map(|unit| Group {
+                kind: "unit".to_owned(),
+                name: unit.to_owned(),
+                ..Group::default()
+            }),
+            role: Role::Member,
+            ..process(pid, names[name])
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn never_hits_the_protected_and_repeats_itself(
+        processes in prop::collection::vec(some_process(), 0..12),
+        how in prop::sample::select(How::ALL.to_vec()),
+        automatic in any::<bool>(),
+        bytes in 0u64..1_000_000,
+    ) {
+        let intent = if automatic { Intent::Automatic } else { Intent::Asked };
+        let facts = facts(processes.clone(), vec![file("/held", bytes, true, &[])]);
+        let wish = Wish { how, intent, file: Some("/held".to_owned()) };
+        let plan = plan(&facts, &wish);
+        let rules = Protection::default();
+        let protected = processes.iter().any(|process| rules.refusal(process, intent).is_some());
+        prop_assert!(!(protected && plan.allowed()), "{plan:?}");
+        let frees = if how.ends() || how == How::Truncate { bytes } else { 0 };
+        prop_assert_eq!(plan.frees_bytes, frees);
+        // Neither the order of the facts nor a second look changes what is decided.
+        let mut other = facts.clone();
+        other.processes.reverse();
+        let again = Plan::new(&other, &wish, &rules);
+        prop_assert_eq!(again.allowed(), plan.allowed());
+        let mut hits = (plan.processes.clone(), again.processes);
+        hits.0.sort_by_key(|hit| (hit.pid, hit.comm.clone()));
+        hits.1.sort_by_key(|hit| (hit.pid, hit.comm.clone()));
+        if processes.iter().map(|p| p.pid).collect::<BTreeSet<_>>().len() == processes.len() {
+            prop_assert_eq!(hits.0, hits.1);
+        }
+        prop_assert_eq!(Plan::new(&facts, &wish, &rules), plan);
+    }
+}

@@ -1,0 +1,227 @@
+//! Whom no action may hit, whoever asks: pure rules over facts about one process.
+
+use super::{Intent, Kin, Process, pattern::Pattern};
+
+/// Units that hold a machine together: stopping one of them locks people out or blinds them. A name
+/// that ends with `*` stands for all that begin so.
+pub const PROTECTED_UNITS: &[&str] = &[
+    "init.scope",
+    "sshd*",
+    "ssh.service",
+    "ssh@*",
+    "ssh.socket",
+    "dropbear*",
+    "systemd-*",
+    "dbus*",
+    "polkit*",
+    "NetworkManager*",
+    "networking.service",
+    "getty@*",
+    "serial-getty@*",
+    "-.slice",
+    "system.slice",
+    "user.slice",
+    "machine.slice",
+    "containerd.service",
+    "docker.service",
+    "crio.service",
+    "kubelet.service",
+    "lxcfs.service",
+    "filltop*",
+];
+
+/// The same by a process's name, for machines and containers without systemd, and for processes that
+/// live in a cgroup that is not their unit's. They host containers, sessions or the machine itself.
+pub const PROTECTED_NAMES: &[&str] = &[
+    "init",
+    "systemd",
+    "systemd-*",
+    "(sd-pam)",
+    "sshd*",
+    "dropbear",
+    "dbus-daemon",
+    "dbus-broker*",
+    "polkitd",
+    "containerd",
+    "containerd-shim*",
+    "dockerd",
+    "conmon",
+    "crio",
+    "kubelet",
+    "lxc-start",
+    "lxc-monitord",
+    "lxd",
+    "incusd",
+    "libvirtd",
+];
+
+/// Databases: no automatic action ends or halts one, because what they have promised to others is
+/// lost or late. A person may.
+pub const DATABASES: &[&str] = &[
+    "postgres",
+    "postmaster",
+    "mysqld",
+    "mariadbd",
+    "etcd",
+    "mongod",
+    "redis-server",
+    "valkey-server",
+    "cockroach",
+    "clickhouse*",
+    "influxd",
+    "cassandra",
+    "scylla",
+    "rocksdb*",
+];
+
+/// What people add to the rules; empty by default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Protection {
+    /// Never acted upon.
+    pub avoid: Vec<Pattern>,
+}
+
+impl Protection {
+    /// Why `process` must not be hit; `None` if it may be. One short clause without a full stop.
+    #[must_use]
+    pub fn refusal(&self, process: &Process, intent: Intent) -> Option<String> {
+        if process.pid <= 1 {
+            return Some("PID 1 is never touched".to_owned());
+        }
+        if process.kernel_thread {
+            return Some("it is a kernel thread".to_owned());
+        }
+        match process.kin {
+            Kin::Ourselves => return Some("it is filltop itself".to_owned()),
+            Kin::Ancestor => {
+                return Some("this filltop was started from it: it is your own session".to_owned());
+            }
+            Kin::None => {}
+        }
+        if let Some(unit) = unit_of(process)
+            && let Some(rule) = listed(PROTECTED_UNITS, unit)
+        {
+            return Some(format!("unit {unit} is protected ({rule})"));
+        }
+        if let Some(rule) = listed(PROTECTED_NAMES, &process.comm) {
+            // Of a container's own systemd only the container as a whole can be stopped.
+            let whose = if process.namespace_init { "the init of a container host" } else { rule };
+            return Some(format!("{} is protected ({whose})", process.comm));
+        }
+        if let Some(pattern) = self.avoid.iter().find(|pattern| names(process, pattern)) {
+            return Some(format!("avoid = {:?}", pattern.text()));
+        }
+        if intent == Intent::Automatic
+            && let Some(database) = database(process)
+        {
+            return Some(format!("it is a database ({database})"));
+        }
+        None
+    }
+}
+
+/// The database that a process is, by its open files or its name.
+#[must_use]
+pub fn database(process: &Process) -> Option<&str> {
+    process.databases.first().map(String::as_str).or_else(|| listed(DATABASES, &process.comm))
+}
+
+/// Is `pattern` found in the name of the process or of its group?
+#[must_use]
+pub fn names(process: &Process, pattern: &Pattern) -> bool {
+    pattern.matches(&process.comm)
+        || process.group.as_ref().is_some_and(|group| pattern.matches(&group.name))
+}
+
+/// Why a group must not be hit, by its name alone; `None` if the name does not forbid it.
+#[must_use]
+pub fn unit_rule(kind: &str, name: &str) -> Option<&'static str> {
+    if kind != "unit" {
+        return None;
+    }
+    listed(PROTECTED_UNITS, name)
+}
+
+/// The rule of a list of names (`*` at the end stands for the rest) that `name` falls under.
+#[must_use]
+pub fn listed(rules: &[&'static str], name: &str) -> Option<&'static str> {
+    rules.iter().copied().find(|rule| match rule.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => *rule == name,
+    })
+}
+
+fn unit_of(process: &Process) -> Option<&str> {
+    let group = process.group.as_ref().filter(|group| group.kind == "unit")?;
+    Some(&group.name)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{action::Role, snapshot::Group};
+
+    /// An ordinary process.
+    pub(crate) fn process(pid: u32, comm: &str) -> Process {
+        Process {
+            pid,
+            start_ticks: 100 + u64::from(pid),
+            ppid: 1,
+            comm: comm.to_owned(),
+            cmdline: None,
+            user: "www".to_owned(),
+            group: None,
+            kernel_thread: false,
+            namespace_init: false,
+            kin: Kin::None,
+            databases: Vec::new(),
+            role: Role::Target,
+        }
+    }
+
+    fn in_unit(comm: &str, unit: &str) -> Process {
+        let group = Group { kind: "unit".to_owned(), name: unit.to_owned(), ..Group::default() };
+        Process { group: Some(group), ..process(70, comm) }
+    }
+
+    #[rstest]
+    #[case(process(1, "init"), "PID 1")]
+    #[case(Process { kernel_thread: true, ..process(9, "kworker/0:1") }, "kernel thread")]
+    #[case(Process { kin: Kin::Ourselves, ..process(9, "x") }, "itself")]
+    #[case(Process { kin: Kin::Ancestor, ..process(9, "bash") }, "session")]
+    #[case(in_unit("x", "ssh.service"), "ssh.service")]
+    #[case(in_unit("x", "sshd@3.service"), "sshd*")]
+    #[case(in_unit("x", "systemd-journald.service"), "systemd-*")]
+    #[case(in_unit("x", "dbus.service"), "dbus*")]
+    #[case(process(70, "sshd-session"), "sshd*")]
+    #[case(process(70, "containerd-shim"), "containerd-shim*")]
+    #[case(Process { namespace_init: true, ..process(70, "systemd") }, "container host")]
+    fn nobody_may(#[case] process: Process, #[case] reason: &str) {
+        for intent in [Intent::Asked, Intent::Automatic] {
+            let refusal = Protection::default().refusal(&process, intent).unwrap();
+            assert!(refusal.contains(reason), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_for_people_only() {
+        let rules = Protection::default();
+        let postgres = process(70, "postgres");
+        let holder = Process { databases: vec!["etcd".to_owned()], ..process(71, "server") };
+        for process in [postgres, holder] {
+            assert_eq!(rules.refusal(&process, Intent::Asked), None);
+            assert!(rules.refusal(&process, Intent::Automatic).unwrap().contains("database"));
+        }
+    }
+
+    #[test]
+    fn avoid_holds_for_names_and_groups() {
+        let rules = Protection { avoid: vec!["^back".parse().unwrap()] };
+        for process in [process(70, "backup"), in_unit("x", "backup.service")] {
+            assert_eq!(rules.refusal(&process, Intent::Asked).unwrap(), "avoid = \"^back\"");
+        }
+        assert_eq!(rules.refusal(&process(70, "httpd"), Intent::Automatic), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! Who fills a volume, evened out over more than one window: a burst of somebody else in the second
+//! of the alert is not the cause, and a culprit stays named after it has ended.
+
+use std::collections::HashMap;
+
+use crate::snapshot::{Group, GroupRow, Writer};
+
+/// Time constants over which growth is summed up, seconds: for what is urgent, and for the rest.
+const FADE_S: [f64; 2] = [20.0, 900.0];
+/// Writers of a window that are looked at, largest growth first.
+const LOOKED_AT: usize = 64;
+/// Writers that are kept. At 64 new ones a window, those of the last seconds are among them.
+const KEPT: usize = 256;
+/// A writer with less than this share of the growth is no culprit.
+const LEAST_SHARE: f64 = 0.05;
+/// A process that starts that much later, seconds, is another one with the same pid. Less is the
+/// clock's doing: start times are told by the wall clock.
+const ANOTHER_S: f64 = 1.0;
+/// The row of a window in which it was slower replaces an older one after this time, seconds: a
+/// writer is not slow because the volume has just become full.
+const OLD_S: f64 = 10.0;
+/// Culprits of an event.
+pub(super) const CULPRITS: usize = 3;
+
+#[derive(Debug, Clone)]
+struct Entry<T> {
+    row: T,
+    /// Growth of that row, bytes a second, and when it was.
+    rate: f64,
+    at_s: f64,
+    /// Bytes grown, fading: see [`FADE_S`].
+    grown: [f64; 2],
+}
+
+/// A group as a culprit.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct GroupBlame {
+    pub(super) group: Group,
+    pub(super) growth_bytes_per_s: f64,
+    pub(super) processes: u64,
+    pub(super) directory: Option<String>,
+    /// Of all groups' growth.
+    pub(super) share: f64,
+}
+
+/// The writers and groups of one volume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Blame {
+    writers: HashMap<u32, Entry<Writer>>,
+    groups: HashMap<(String, String), Entry<GroupRow>>,
+}
+
+impl Blame {
+    /// Lets `dt` seconds pass.
+    pub(super) fn fade(&mut self, dt: f64) {
+        let keep = FADE_S.map(|fade| (-dt.max(0.0) / fade).exp());
+        let faded = |grown: &mut [f64; 2]| {
+            grown.iter_mut().zip(keep).for_each(|(sum, keep)| *sum *= keep);
+            grown[1] >= 4096.0
+        };
+        self.writers.retain(|_, entry| faded(&mut entry.grown));
+        self.groups.retain(|_, entry| faded(&mut entry.grown));
+        if self.writers.len() > KEPT {
+            let mut least: Vec<_> = self.writers.iter().map(|(k, e)| (e.grown[1], *k)).collect();
+            least.sort_by(|a, b| b.0.total_cmp(&a.0));
+            for (_, key) in &least[KEPT / 2..] {
+                self.writers.remove(key);
+            }
+        }
+    }
+
+    /// Takes in the rows of one window of `dt` seconds that ends at `now`, largest growth first.
+    pub(super) fn see(&mut self, now: f64, dt: f64, writers: &[&Writer], groups: &[&GroupRow]) {
+        for (rank, &row) in writers.iter().enumerate() {
+            let is_another = self.writers.get(&row.pid).is_some_and(|entry| {
+                let apart = row.start_time.duration_since(entry.row.start_time);
+                apart.as_secs_f64().abs() >= ANOTHER_S
+            });
+            if is_another {
+                self.writers.remove(&row.pid);
+            }
+            match self.writers.get_mut(&row.pid) {
+                Some(entry) => {
+                    entry.add(now, dt, row, row.growth_bytes_per_s);
+                    entry.row.alive = row.alive;
+                }
+                None if row.growth_bytes_per_s > 0.0 && rank < LOOKED_AT => {
+                    let entry = Entry::new(now, dt, row, row.growth_bytes_per_s);
+                    self.writers.insert(row.pid, entry);
+                }
+                None => {}
+            }
+        }
+        for &row in groups {
+            let key = (row.group.kind.clone(), row.group.name.clone());
+            match self.groups.get_mut(&key) {
+                Some(entry) => entry.add(now, dt, row, row.growth_bytes_per_s),
+                None if row.growth_bytes_per_s > 0.0 => {
+                    self.groups.insert(key, Entry::new(now, dt, row, row.growth_bytes_per_s));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// At most [`CULPRITS`], largest growth first; `urgent` weighs the last seconds, else the last
+    /// quarter of an hour. With the first one's share of all growth.
+    pub(super) fn culprits(&self, urgent: bool) -> (Vec<Writer>, f64) {
+        let mut rows: Vec<_> = ranked(&self.writers, urgent);
+        let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
+        let most = rows.first().map_or(0.0, |(sum, _)| *sum);
+        // Where many have a little, the first one is named all the same.
+        rows.retain(|(sum, _)| *sum >= (LEAST_SHARE * total).min(most));
+        rows.truncate(CULPRITS);
+        (rows.into_iter().map(|(_, row)| row.clone()).collect(), most / total.max(1.0))
+    }
+
+    /// The group that grows most.
+    pub(super) fn group(&self, urgent: bool) -> Option<GroupBlame> {
+        let rows = ranked(&self.groups, urgent);
+        let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
+        let (sum, row) = rows.first()?;
+        Some(GroupBlame {
+            group: row.group.clone(),
+            growth_bytes_per_s: row.growth_bytes_per_s,
+            processes: row.processes,
+            directory: row.directory.clone(),
+            share: sum / total,
+        })
+    }
+}
+
+impl<T: Clone> Entry<T> {
+    fn new(now: f64, dt: f64, row: &T, rate: f64) -> Self {
+        Self { row: row.clone(), rate, at_s: now, grown: [rate * dt; 2] }
+    }
+
+    fn add(&mut self, now: f64, dt: f64, row: &T, rate: f64) {
+        self.grown.iter_mut().for_each(|sum| *sum = (*sum + rate * dt).max(0.0));
+        // The row of a pause says nothing about how fast it was.
+        let is_slow = rate < 0.5 * self.rate && now - self.at_s < OLD_S;
+        if rate > 0.0 && !is_slow {
+            (self.row, self.rate, self.at_s) = (row.clone(), rate, now);
+        }
+    }
+}
+
+/// Largest first. Where nobody grew lately, the longer time counts.
+fn ranked<K, T>(entries: &HashMap<K, Entry<T>>, urgent: bool) -> Vec<(f64, &T)>
+where
+    K: Ord,
+{
+    let lately = urgent && entries.values().any(|entry| entry.grown[0] >= 1.0);
+    let mut rows: Vec<_> = entries
+        .iter()
+        .map(|(key, entry)| (entry.grown[usize::from(!lately)], key, &entry.row))
+        .filter(|(sum, ..)| *sum > 0.0)
+        .collect();
+    rows.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    rows.into_iter().map(|(sum, _, row)| (sum, row)).collect()
+}

@@ -1,0 +1,75 @@
+//! Directories that rules are about: what flows in and out, and their size between two counts.
+
+use crate::snapshot::Snapshot;
+
+/// What a window brought to a directory and took from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Flow {
+    /// Bytes allocated below it; written, where space is not traced.
+    pub inflow_bytes: u64,
+    /// Bytes freed below it; `None` where space is not traced.
+    pub outflow_bytes: Option<u64>,
+}
+
+/// Is `path` the directory, or below it? Paths as the Snapshot has them.
+#[must_use]
+pub fn is_below(path: &str, directory: &str) -> bool {
+    let directory = directory.trim_end_matches('/');
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The flow of a directory over the Snapshot's window, from its files.
+#[must_use]
+pub fn flow(snapshot: &Snapshot, directory: &str) -> Flow {
+    let mut flow = Flow { inflow_bytes: 0, outflow_bytes: Some(0) };
+    for row in snapshot.paths.iter().filter(|row| is_below(&row.path, directory)) {
+        flow.inflow_bytes += row.allocated_bytes.unwrap_or(row.written_bytes);
+        flow.outflow_bytes = flow.outflow_bytes.zip(row.freed_bytes).map(|(sum, row)| sum + row);
+    }
+    flow
+}
+
+/// Size of a directory: counted once, then kept by what flows in and out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DirBytes {
+    /// As seen from the host's root.
+    pub path: String,
+    /// Space of all files below it, bytes.
+    pub bytes: u64,
+}
+
+impl DirBytes {
+    /// Takes in one window.
+    pub fn see(&mut self, snapshot: &Snapshot) {
+        let flow = flow(snapshot, &self.path);
+        self.bytes = self
+            .bytes
+            .saturating_add(flow.inflow_bytes)
+            .saturating_sub(flow.outflow_bytes.unwrap_or(0));
+    }
+}
+
+/// The mount point of the volume that a path lies on: the longest one above it.
+pub(super) fn volume_of<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s str> {
+    snapshot
+        .volumes
+        .iter()
+        .flat_map(|volume| volume.mount_points.iter().map(move |point| (point, volume)))
+        .filter(|(point, _)| is_below(path, point))
+        .max_by_key(|(point, _)| point.len())
+        .map(|(_, volume)| volume.mount_point.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_below;
+
+    #[test]
+    fn below_is_by_whole_names() {
+        assert!(is_below("/srv/a/b", "/srv/a"));
+        assert!(is_below("/srv/a", "/srv/a/"));
+        assert!(is_below("/srv", "/"));
+        assert!(!is_below("/srv/ab", "/srv/a"));
+        assert!(!is_below("/srv", "/srv/a"));
+    }
+}

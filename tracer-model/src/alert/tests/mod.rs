@@ -1,0 +1,407 @@
+//! How alerts behave, over hand-made and random histories.
+
+mod kinds;
+mod properties;
+
+use jiff::Timestamp;
+
+use super::sizes::DirBytes;
+use super::*;
+use crate::snapshot::*;
+
+const GIB: u64 = 1 << 30;
+const START: i64 = 1_795_230_727;
+
+/// A host with one volume of 100 GiB, and a clock.
+struct Host {
+    engine: Engine,
+    second: i64,
+    wall_shift: i64,
+    minute: u16,
+    sizes: Vec<DirBytes>,
+    snapshot: Snapshot,
+}
+
+impl Host {
+    fn new(rules: Vec<Rule>) -> Self {
+        let sample = crate::forecast::Sample {
+            time_s: START as f64,
+            total: 100 * GIB,
+            used: 50 * GIB,
+            avail: 50 * GIB,
+            ..Default::default()
+        };
+        let (_, mut snapshot) = replay::Replay::new("/srv").see(&sample);
+        snapshot.host = "db1".to_owned();
+        snapshot.interval_s = 1.0;
+        Self {
+            engine: Engine::new(rules),
+            second: 0,
+            wall_shift: 0,
+            minute: 720,
+            sizes: Vec::new(),
+            snapshot,
+        }
+    }
+
+    fn volume(&mut self) -> &mut Volume {
+        &mut self.snapshot.volumes[0]
+    }
+
+    /// Lets `seconds` pass, a look a second; what was said.
+    fn run(&mut self, seconds: i64) -> Vec<Event> {
+        let mut said = Vec::new();
+        for _ in 0..seconds {
+            self.second += 1;
+            let wall = Timestamp::from_second(START + self.second + self.wall_shift).unwrap();
+            self.snapshot.taken_at = wall;
+            let at = Moment { steady_s: self.second as f64, wall, minute: self.minute };
+            said.extend(self.engine.see(&at, &self.snapshot, &self.sizes));
+        }
+        said
+    }
+
+    fn words(&mut self, seconds: i64) -> Vec<String> {
+        let word = |e: &Event| format!("{} {} {}", e.event.name(), e.severity.name(), e.rule);
+        self.run(seconds).iter().map(word).collect()
+    }
+}
+
+fn writer(pid: u32, comm: &str, growth: f64) -> Writer {
+    Writer {
+        pid,
+        start_time: Timestamp::from_second(START - i64::from(pid)).unwrap(),
+        comm: comm.to_owned(),
+        exe: None,
+        cmdline: None,
+        uid: 0,
+        user: None,
+        group: Some(Group {
+            kind: "unit".to_owned(),
+            name: format!("{comm}.service"),
+            ..Group::default()
+        }),
+        alive: true,
+        volume: "/srv".to_owned(),
+        written_bytes: growth.abs() as u64,
+        allocated_bytes: None,
+        freed_bytes: None,
+        held_bytes: None,
+        written_bytes_per_s: growth.abs(),
+        growth_bytes_per_s: growth,
+        share: 0.0,
+        files: 1,
+        errors: WriteErrors::default(),
+        fsync: None,
+        parents: vec![],
+    }
+}
+
+fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
+    PathRow {
+        path: path.to_owned(),
+        path_in_container: None,
+        volume: "/srv".to_owned(),
+        dev: "254:17".to_owned(),
+        ino: 1,
+        written_bytes: allocated,
+        allocated_bytes: Some(allocated),
+        freed_bytes: Some(freed),
+        deleted: false,
+        approximate: false,
+        writers: vec![],
+    }
+}
+
+#[test]
+fn with_no_configuration_it_warns_gets_urgent_is_full_and_ends() {
+    let mut host = Host::new(Rule::defaults());
+    assert!(host.words(10).is_empty());
+    host.volume().eta_s = Some(3.9 * 3600.0);
+    assert_eq!(host.words(10), ["firing warning time-to-full"]);
+    host.volume().eta_s = Some(1500.0);
+    assert_eq!(host.words(10), ["firing critical time-to-full"]);
+    host.volume().avail_bytes = 0;
+    host.volume().full = true;
+    host.volume().eta_s = Some(0.0);
+    assert_eq!(host.words(10), ["firing critical full"]);
+    // Full for two hours: reminders of the fullness alone, and nothing is over.
+    let said = host.words(7200);
+    assert_eq!(said, ["repeat critical full"; 4]);
+    host.volume().avail_bytes = 40 * GIB;
+    host.volume().full = false;
+    host.volume().eta_s = None;
+    assert_eq!(host.words(290), [""; 0]);
+    let mut said = host.words(20);
+    said.sort();
+    assert_eq!(said, ["resolved critical full", "resolved critical time-to-full"]);
+    assert!(host.words(7200).is_empty());
+}
+
+#[test]
+fn nearly_full_and_at_rest_warns_once_and_says_so() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().avail_bytes = 2 * GIB;
+    let said = host.run(86_400);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((said[0].rule.as_str(), said[0].event), ("nearly-full", EventKind::Firing));
+    assert_eq!(said[0].summary, "/srv is nearly full, but at rest, 2% available; 2.0 GiB left");
+    host.volume().avail_bytes = GIB;
+    assert_eq!(host.words(60), ["firing warning low-space"], "it lost half of what was left");
+}
+
+#[test]
+fn an_alert_that_is_less_urgent_says_so_and_does_not_flap_at_the_threshold() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().eta_s = Some(1200.0);
+    assert_eq!(host.words(5), ["firing critical time-to-full"]);
+    for n in 0..600 {
+        host.volume().eta_s = Some(if n % 2 == 0 { 1700.0 } else { 1900.0 });
+        assert!(host.run(1).is_empty());
+    }
+    host.volume().eta_s = Some(2.0 * 3600.0);
+    let said = host.run(400);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((said[0].event, said[0].severity), (EventKind::Firing, Severity::Warning));
+    assert!(
+        said[0].summary.starts_with("less urgent now: /srv will be full in"),
+        "{}",
+        said[0].summary
+    );
+}
+
+#[test]
+fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
+    let mut host = Host::new(Rule::defaults());
+    host.snapshot.writers = vec![writer(1, "steady", 1e6)];
+    host.run(600);
+    host.snapshot.writers = vec![writer(7, "runaway", 100e6), writer(1, "steady", 1e6)];
+    host.volume().eta_s = Some(500.0);
+    let said = host.run(3);
+    assert_eq!(said[0].culprits[0].comm, "runaway");
+    assert_eq!(said[0].suggestion.as_ref().unwrap().command, "filltop stop 7 --how freeze");
+    assert!(
+        said[0].summary.contains("runaway (pid 7, runaway.service) grows by 95.4 MiB/s"),
+        "{}",
+        said[0].summary
+    );
+    host.run(60);
+    host.snapshot.writers.clear();
+    host.volume().full = true;
+    let said = host.run(3);
+    assert_eq!(said[0].rule, "full");
+    assert_eq!(said[0].culprits[0].comm, "runaway");
+    let later = host.run(3 * 3600);
+    assert!(!later.is_empty());
+    assert!(later.iter().all(|event| event.culprits[0].comm == "runaway"), "{later:?}");
+}
+
+#[test]
+fn workers_that_live_for_a_moment_are_one_group() {
+    let mut host = Host::new(Rule::defaults());
+    let group =
+        Group { kind: "unit".to_owned(), name: "apache2.service".to_owned(), ..Group::default() };
+    let now = Timestamp::from_second(START).unwrap();
+    host.volume().eta_s = Some(600.0);
+    for second in 0..10u32 {
+        host.snapshot.writers = (0..20)
+            .map(|n| Writer {
+                group: Some(group.clone()),
+                share: 0.05,
+                ..writer(100 + second * 20 + n, "apache2", 5e6)
+            })
+            .collect();
+        host.volume().full = second == 9;
+        host.snapshot.groups = vec![GroupRow {
+            group: group.clone(),
+            volume: "/srv".to_owned(),
+            processes: u64::from(second + 1) * 20,
+            alive: 0,
+            written_bytes: 100_000_000,
+            written_total_bytes: 0,
+            written_bytes_per_s: 1e8,
+            growth_bytes_per_s: 1e8,
+            share: 1.0,
+            files_created: 20,
+            peak_bytes_per_s: 1e8,
+            peak_at: now,
+            first_seen: now,
+            last_seen: now,
+            spawner: None,
+            directory: Some("/srv/tmp".to_owned()),
+        }];
+        let said = host.run(1);
+        if second == 9 {
+            // None of them has a twentieth of it.
+            assert_eq!((said[0].rule.as_str(), said[0].culprits.len()), ("full", 3));
+            assert!(
+                said[0].summary.contains("apache2.service (200 processes) grew"),
+                "{}",
+                said[0].summary
+            );
+        }
+        if second == 0 {
+            assert!(
+                said[0]
+                    .summary
+                    .contains("apache2.service (20 processes) grows by 95.4 MiB/s in /srv/tmp"),
+                "{}",
+                said[0].summary
+            );
+            let command = &said[0].suggestion.as_ref().unwrap().command;
+            assert_eq!(command, "filltop stop apache2.service --how freeze");
+        }
+    }
+}
+
+#[test]
+fn the_summary_names_victims_and_no_name_can_break_its_line() {
+    let mut host = Host::new(Rule::defaults());
+    let mut bad = writer(9, "evil\n\u{1b}[2J", 1e6);
+    bad.errors.enospc = 3;
+    host.snapshot.writers = vec![bad];
+    host.snapshot.victims = vec![Victim {
+        pid: 880,
+        comm: "postgres".to_owned(),
+        volume: "/srv".to_owned(),
+        errors: WriteErrors { enospc: 2, ..WriteErrors::default() },
+        waiting_ms: None,
+    }];
+    let said = host.run(1);
+    assert_eq!((said[0].rule.as_str(), said[0].severity), ("no-space-errors", Severity::Critical));
+    assert!(said[0].summary.contains("suffering: postgres (880)"), "{}", said[0].summary);
+    assert!(!said[0].summary.contains(char::is_control), "{:?}", said[0].summary);
+}
+
+#[test]
+fn quiet_hours_hold_warnings_back_but_nothing_critical() {
+    let rules = Rule::defaults()
+        .into_iter()
+        .map(|rule| Rule { quiet: vec![Quiet { from: 22 * 60, to: 7 * 60 }], ..rule })
+        .collect();
+    let mut host = Host::new(rules);
+    host.minute = 23 * 60;
+    host.volume().eta_s = Some(3.0 * 3600.0);
+    assert!(host.words(7200).is_empty());
+    host.volume().eta_s = Some(600.0);
+    assert_eq!(host.words(5), ["firing critical time-to-full"]);
+    let mut other = Host::new(host.engine.rules().cloned().collect());
+    other.minute = 23 * 60;
+    other.volume().eta_s = Some(3.0 * 3600.0);
+    other.run(60);
+    other.minute = 7 * 60;
+    assert_eq!(other.words(5), ["firing warning time-to-full"], "in the morning");
+}
+
+#[test]
+fn acknowledged_is_silent_until_it_gets_worse() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().eta_s = Some(3.0 * 3600.0);
+    host.run(5);
+    assert_eq!(host.engine.acknowledge(Some("full"), None), 0);
+    assert_eq!(host.engine.acknowledge(Some("time-to-full"), Some("/srv")), 1);
+    assert!(host.words(7200).is_empty());
+    host.volume().eta_s = Some(600.0);
+    assert_eq!(host.words(5), ["firing critical time-to-full"]);
+    assert_eq!(host.words(1800), ["repeat critical time-to-full"]);
+}
+
+#[test]
+fn for_waits_and_a_gap_in_it_starts_anew() {
+    let rule =
+        Rule { hold_s: 60.0, ..Rule::new("used", When::UsedBytes, Some(60.0 * GIB as f64), None) };
+    let mut host = Host::new(vec![rule]);
+    host.volume().used_bytes = 70 * GIB;
+    assert!(host.run(59).is_empty());
+    host.volume().used_bytes = 10 * GIB;
+    host.run(1);
+    host.volume().used_bytes = 70 * GIB;
+    assert!(host.run(60).is_empty());
+    assert_eq!(host.words(1), ["firing warning used"]);
+}
+
+#[test]
+fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().eta_s = Some(600.0);
+    host.run(5);
+    host.snapshot.volumes.clear();
+    let said = host.run(60);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        (said[0].event, said[0].summary.as_str()),
+        (EventKind::Resolved, "/srv is no longer mounted")
+    );
+}
+
+#[test]
+fn a_volume_that_a_rule_names_is_missed() {
+    let rule = Rule {
+        volumes: vec![Glob::new("/srv")],
+        ..Rule::new("used", When::UsedBytes, Some(1e15), None)
+    };
+    let mut host = Host::new(vec![rule]);
+    host.run(5);
+    host.snapshot.volumes.clear();
+    let said = host.run(60);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!((said[0].event, said[0].rule.as_str()), (EventKind::Health, "volume"));
+}
+
+#[test]
+fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().mount_point = "/srv/full in".to_owned();
+    host.volume().limit = "inodes".to_owned();
+    host.volume().eta_s = Some(240.0);
+    let said = host.run(1);
+    assert!(
+        said[0].summary.starts_with("/srv/full in will be full of inodes in 4 min"),
+        "{}",
+        said[0].summary
+    );
+}
+
+#[test]
+fn read_only_volumes_are_left_alone() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().read_only = true;
+    host.volume().full = true;
+    host.volume().avail_bytes = 0;
+    assert!(host.run(60).is_empty());
+}
+
+#[test]
+fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
+    let mut host = Host::new(Rule::defaults());
+    let about = |said: Vec<Event>| said.iter().map(|e| e.rule.clone()).collect::<Vec<_>>();
+    host.run(5);
+    host.wall_shift = 3600;
+    assert_eq!(about(host.run(5)), ["clock-step"]);
+    host.second += 100;
+    assert_eq!(about(host.run(5)), ["gap"]);
+    host.snapshot.backend.hooks = vec![Hook {
+        name: "ext4_file_write_iter".to_owned(),
+        how: "fexit".to_owned(),
+        state: HookState::Broken { reason: "gone".to_owned() },
+    }];
+    assert_eq!(about(host.run(5)), ["backend"]);
+    host.snapshot.backend.hooks[0].state = HookState::Ok;
+    assert_eq!(about(host.run(5)), ["backend"]);
+    host.snapshot.backend.lost_events = 7;
+    host.snapshot.backend.unattributed_bytes = 4096;
+    assert_eq!(about(host.run(600)), ["lost-events", "map-full"]);
+}
+
+#[test]
+fn a_reload_keeps_what_is_on() {
+    let mut host = Host::new(Rule::defaults());
+    host.volume().eta_s = Some(600.0);
+    host.run(5);
+    let rules =
+        Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(60.0), ..rule }).collect();
+    host.engine.replace_rules(rules);
+    assert_eq!(host.words(60), ["repeat critical time-to-full"]);
+    host.engine.replace_rules(Vec::new());
+    assert!(host.words(600).is_empty());
+}

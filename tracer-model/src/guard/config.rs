@@ -1,0 +1,214 @@
+//! `[guard]` of the configuration: what has to be the case before anything is done, and what then.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::action::{How, pattern::Pattern};
+
+/// `[guard]`. Off unless `enabled`; says what it would do and does nothing unless `dry_run` is false.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardConfig {
+    /// Is there a guard at all?
+    pub enabled: bool,
+    /// Does it only say what it would do?
+    pub dry_run: bool,
+    /// Mount points that are guarded; empty for all.
+    pub volumes: Vec<String>,
+    /// A volume that will be full within this time is in danger; one that is full is, too.
+    pub within: Seconds,
+    /// Least share of the volume's growth that makes a group the culprit, 0.5..=1.
+    pub share: f64,
+    /// Over how much time in which the volume grew, evenly in both halves of it.
+    #[serde(rename = "for")]
+    pub length: Seconds,
+    /// The steps, in this order.
+    pub ladder: Vec<How>,
+    /// How long people have after a freeze before the next step.
+    pub wait: Seconds,
+    /// Between the later steps, while the volume is still in danger.
+    pub step: Seconds,
+    /// Rate of a throttle, bytes per second.
+    pub throttle_bytes_per_s: u64,
+    /// When a freeze or throttle ends by itself if nobody does anything, this guard included.
+    pub hold: Seconds,
+    /// Actions in any hour, over all volumes.
+    pub max_per_hour: u32,
+    /// Least time between two actions, and how long a danger must be over before it is a new one.
+    pub cool_down: Seconds,
+    /// Groups that are the culprit from half the share on.
+    pub prefer: Vec<Pattern>,
+    /// Groups and processes that are never touched.
+    pub avoid: Vec<Pattern>,
+    /// Groups whose growth is left out of account.
+    pub ignore: Vec<Pattern>,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            dry_run: true,
+            volumes: Vec::new(),
+            within: Seconds(600.0),
+            share: 0.8,
+            length: Seconds(10.0),
+            ladder: vec![How::Freeze, How::Throttle, How::Term, How::Kill],
+            wait: Seconds(300.0),
+            step: Seconds(60.0),
+            throttle_bytes_per_s: 1 << 20,
+            hold: Seconds(3600.0),
+            max_per_hour: 4,
+            cool_down: Seconds(60.0),
+            prefer: Vec::new(),
+            avoid: Vec::new(),
+            ignore: Vec::new(),
+        }
+    }
+}
+
+impl GuardConfig {
+    /// Is it sound?
+    ///
+    /// # Errors
+    /// One line that names the field.
+    pub fn check(&self) -> Result<(), String> {
+        if !(0.5..=1.0).contains(&self.share) {
+            return Err(format!("guard.share is {}: it must be between 0.5 and 1", self.share));
+        }
+        if self.ladder.is_empty() {
+            return Err("guard.ladder has no step".to_owned());
+        }
+        if let Some(step) = self.ladder.iter().find(|how| !STEPS.contains(how)) {
+            return Err(format!(
+                "guard.ladder has {}: only freeze, throttle, term, kill and unit are steps of it",
+                step.name()
+            ));
+        }
+        // Backwards would be done after what cannot be undone.
+        if !self.ladder.is_sorted() || self.ladder.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(
+                "guard.ladder must go from freeze over throttle and term to kill and unit, each once"
+                    .to_owned(),
+            );
+        }
+        if self.max_per_hour == 0 {
+            return Err("guard.max_per_hour is 0: set enabled = false instead".to_owned());
+        }
+        if self.throttle_bytes_per_s < 1024 {
+            return Err("guard.throttle_bytes_per_s must be at least 1024".to_owned());
+        }
+        let longest = self.wait.0.max(self.step.0);
+        if self.hold.0 <= longest {
+            return Err(format!(
+                "guard.hold ({}) must be longer than guard.wait and guard.step ({longest} s)",
+                self.hold.text()
+            ));
+        }
+        Ok(())
+    }
+}
+
+const STEPS: [How; 5] = [How::Freeze, How::Throttle, How::Term, How::Kill, How::Unit];
+
+/// A length of time: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Seconds(
+    /// Seconds.
+    pub f64,
+);
+
+impl Seconds {
+    /// As it can be read again.
+    #[must_use]
+    pub fn text(self) -> String {
+        format!("{}s", self.0)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let factor = match unit.trim() {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(format!("{text:?} is no length of time: write 500ms, 10s, 5m or 1h")),
+        };
+        let number: f64 =
+            number.parse().map_err(|_| format!("{text:?} is no length of time, e.g. 10s"))?;
+        Self::new(number * factor)
+    }
+
+    fn new(seconds: f64) -> Result<Self, String> {
+        if (0.1..=7.0 * 86_400.0).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err("a length of time must be between 100ms and 7 days".to_owned())
+        }
+    }
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Text(String),
+            Number(f64),
+        }
+        let result = match Form::deserialize(deserializer)? {
+            Form::Text(text) => Self::parse(&text),
+            Form::Number(seconds) => Self::new(seconds),
+        };
+        result.map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<GuardConfig, String> {
+        let config: GuardConfig = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        config.check().map(|()| config)
+    }
+
+    #[test]
+    fn it_is_off_and_dry_at_first() {
+        let config = read("{}").unwrap();
+        assert!(!config.enabled && config.dry_run);
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(read(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn lengths_are_words_or_numbers() {
+        let config = read(r#"{"within": "1h", "for": 20, "wait": "2m"}"#).unwrap();
+        let lengths = [config.within.0, config.length.0, config.wait.0];
+        assert_eq!(lengths, [3600.0, 20.0, 120.0]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (json, word) in [
+            (r#"{"shares": 1}"#, "unknown field"),
+            (r#"{"share": 0.2}"#, "guard.share"),
+            (r#"{"ladder": []}"#, "guard.ladder"),
+            (r#"{"ladder": ["kill", "freeze"]}"#, "guard.ladder"),
+            (r#"{"ladder": ["truncate"]}"#, "truncate"),
+            (r#"{"max_per_hour": 0}"#, "max_per_hour"),
+            (r#"{"within": "soon"}"#, "length of time"),
+            (r#"{"hold": "1m"}"#, "guard.hold"),
+            (r#"{"avoid": ["("]}"#, "regular expression"),
+        ] {
+            let error = read(json).unwrap_err();
+            assert!(error.contains(word), "{json}: {error}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Who has how much of a volume's growth, over the last seconds in which it grew. Once a volume is
+//! full nothing grows any more: what was before stays in the account.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    action::pattern::Pattern,
+    snapshot::{Group, Snapshot, Volume},
+};
+
+/// Growth of a volume below this is rest, bytes per second.
+const REST: f64 = 64.0 * 1024.0;
+/// What is older than this blames nobody any more, seconds.
+const OLD_S: f64 = 600.0;
+
+/// A group is told by kind and name: its view of files may differ from process to process.
+pub(super) type Key = (String, String);
+
+pub(super) fn key(group: &Group) -> Key {
+    (group.kind.clone(), group.name.clone())
+}
+
+/// A group with its part in the growth.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Candidate {
+    pub(super) group: Group,
+    /// Of all growth of the span, 0..1.
+    pub(super) share: f64,
+    /// The lesser one of the shares in its two halves.
+    pub(super) least_share: f64,
+    /// Over the span, bytes per second.
+    pub(super) growth_bytes_per_s: f64,
+    /// Length of the span, seconds.
+    pub(super) span_s: f64,
+}
+
+impl Candidate {
+    pub(super) fn key(&self) -> Key {
+        key(&self.group)
+    }
+
+    /// One whose growth is out of account.
+    pub(super) fn gone(group: Group) -> Self {
+        Self { group, share: 0.0, least_share: 0.0, growth_bytes_per_s: 0.0, span_s: 0.0 }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Span {
+    at_s: f64,
+    dt: f64,
+    grown: BTreeMap<Key, f64>,
+}
+
+/// The account of one volume.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shares {
+    spans: VecDeque<Span>,
+    groups: BTreeMap<Key, Group>,
+    /// How much time the account has to cover before it blames anybody.
+    length_s: f64,
+}
+
+impl Shares {
+    /// Takes in `dt` seconds. Only the last `length_s` seconds of growth are kept.
+    pub(super) fn add(
+        &mut self,
+        now_s: f64,
+        dt: f64,
+        length_s: f64,
+        snapshot: &Snapshot,
+        volume: &Volume,
+        ignore: &[Pattern],
+    ) {
+        self.length_s = length_s;
+        let mut grown = BTreeMap::new();
+        for row in snapshot.groups.iter().filter(|row| row.volume == volume.mount_point) {
+            let ignored = ignore.iter().any(|pattern| pattern.matches(&row.group.name));
+            if row.growth_bytes_per_s > 0.0 && !ignored {
+                let key = key(&row.group);
+                *grown.entry(key.clone()).or_insert(0.0) += row.growth_bytes_per_s * dt;
+                self.groups.insert(key, row.group.clone());
+            }
+        }
+        if dt > 0.0 && grown.values().sum::<f64>() >= REST * dt {
+            self.spans.push_back(Span { at_s: now_s, dt, grown });
+        }
+        while let Some(first) = self.spans.front() {
+            let rest: f64 = self.spans.iter().skip(1).map(|span| span.dt).sum();
+            if rest < length_s && now_s - first.at_s <= OLD_S {
+                break;
+            }
+            self.spans.pop_front();
+        }
+        let spans = &self.spans;
+        self.groups.retain(|key, _| spans.iter().any(|span| span.grown.contains_key(key)));
+    }
+
+    /// All groups that grew, largest share first; nobody while the account is too short.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        let span_s: f64 = self.spans.iter().map(|span| span.dt).sum();
+        if span_s < self.length_s {
+            return Vec::new();
+        }
+        let (halves, totals) = self.halves(span_s);
+        let mut candidates: Vec<Candidate> = self
+            .groups
+            .iter()
+            .map(|(key, group)| {
+                let grown = halves.get(key).copied().unwrap_or_default();
+                let share = |half: usize| {
+                    if totals[half] > 0.0 { grown[half] / totals[half] } else { 0.0 }
+                };
+                let total: f64 = grown.iter().sum();
+                Candidate {
+                    group: group.clone(),
+                    share: total / totals.iter().sum::<f64>().max(1.0),
+                    least_share: share(0).min(share(1)),
+                    growth_bytes_per_s: total / span_s,
+                    span_s,
+                }
+            })
+            .collect();
+        candidates.sort_by(|a, b| b.share.total_cmp(&a.share).then_with(|| a.group.cmp(&b.group)));
+        candidates
+    }
+
+    /// One of them.
+    pub(super) fn of(&self, wanted: &Key) -> Option<Candidate> {
+        self.candidates().into_iter().find(|candidate| candidate.key() == *wanted)
+    }
+
+    /// Its processes are no more: what they did blames no others of its name.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.groups.remove(key);
+        self.spans.clear();
+    }
+
+    /// Growth of each group in the earlier and the later half of the time, and the totals.
+    fn halves(&self, span_s: f64) -> (BTreeMap<&Key, [f64; 2]>, [f64; 2]) {
+        let (mut sums, mut totals) = (BTreeMap::new(), [0.0; 2]);
+        let mut passed = 0.0;
+        for span in &self.spans {
+            let half = usize::from(passed + span.dt / 2.0 >= span_s / 2.0);
+            passed += span.dt;
+            for (key, grown) in &span.grown {
+                sums.entry(key).or_insert([0.0; 2])[half] += grown;
+                totals[half] += grown;
+            }
+        }
+        (sums, totals)
+    }
+}

@@ -1,0 +1,366 @@
+//! The guard takes the right one, in steps, never the protected, never too often, and repeats itself.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+use crate::snapshot::{
+    Backend, GroupRow, Resident, SCHEMA, Victim, WriteBackend, WriteErrors, Writer,
+};
+
+const VOLUME: &str = "/data";
+
+fn group(name: &str) -> Group {
+    let kind = if name.ends_with(".service") { "unit" } else { "cgroup" };
+    Group { kind: kind.to_owned(), name: name.to_owned(), ..Group::default() }
+}
+
+fn row(name: &str, growth: f64) -> GroupRow {
+    GroupRow {
+        group: group(name),
+        volume: VOLUME.to_owned(),
+        processes: 1,
+        alive: 1,
+        written_bytes: 0,
+        written_total_bytes: 0,
+        written_bytes_per_s: growth,
+        growth_bytes_per_s: growth,
+        share: 0.0,
+        files_created: 0,
+        peak_bytes_per_s: growth,
+        peak_at: Timestamp::UNIX_EPOCH,
+        first_seen: Timestamp::UNIX_EPOCH,
+        last_seen: Timestamp::UNIX_EPOCH,
+        spawner: None,
+        directory: None,
+    }
+}
+
+fn writer(pid: u32, comm: &str, of: &str) -> Writer {
+    Writer {
+        pid,
+        start_time: Timestamp::UNIX_EPOCH,
+        comm: comm.to_owned(),
+        exe: None,
+        cmdline: None,
+        uid: 0,
+        user: None,
+        group: Some(group(of)),
+        alive: true,
+        volume: VOLUME.to_owned(),
+        written_bytes: 0,
+        allocated_bytes: None,
+        freed_bytes: None,
+        held_bytes: None,
+        written_bytes_per_s: 0.0,
+        growth_bytes_per_s: 0.0,
+        share: 0.0,
+        files: 0,
+        errors: WriteErrors::default(),
+        fsync: None,
+        parents: Vec::new(),
+    }
+}
+
+fn victim(pid: u32) -> Victim {
+    Victim {
+        pid,
+        comm: "x".to_owned(),
+        volume: VOLUME.to_owned(),
+        errors: WriteErrors { enospc: 1, ..WriteErrors::default() },
+        waiting_ms: None,
+    }
+}
+
+/// A volume that is full in `eta_s`; at 0 it is.
+fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
+    // As JSON has it: what other parts add to a volume is none of the guard's business.
+    let volume = serde_json::json!({
+        "mount_point": VOLUME, "mount_points": [VOLUME], "device": "/dev/vdb", "fs_type": "ext4",
+        "total_bytes": 1 << 30, "used_bytes": 0, "avail_bytes": 0, "reserved_bytes": 0,
+        "inodes_total": 0, "inodes_free": 0, "written_bytes": 0, "used_delta_bytes": 0,
+        "growth_bytes_per_s": groups.iter().map(|(_, growth)| growth).sum::<f64>(),
+        "full": eta_s == Some(0.0), "limit": "avail", "eta_s": eta_s,
+    });
+    let volume: Volume = serde_json::from_value(volume).unwrap();
+    Snapshot {
+        schema: SCHEMA,
+        host: "h".to_owned(),
+        taken_at: Timestamp::UNIX_EPOCH,
+        interval_s: 1.0,
+        backend: Backend {
+            write: WriteBackend::Fentry,
+            kernel: String::new(),
+            hooks: Vec::new(),
+            blind_spots: Vec::new(),
+            lost_events: 0,
+            lost: Vec::new(),
+            unattributed_bytes: 0,
+            overhead_ns_per_write: None,
+            own_cpu: None,
+        },
+        volumes: vec![volume],
+        writers: vec![writer(70, "postgres", "postgresql.service"), writer(80, "httpd", "/jail")],
+        dirs: Vec::new(),
+        paths: Vec::new(),
+        held: Vec::new(),
+        victims: Vec::new(),
+        groups: groups.iter().map(|(name, growth)| row(name, *growth)).collect(),
+        residents: vec![Resident {
+            group: group("postgresql.service"),
+            volume: VOLUME.to_owned(),
+            processes: 1,
+            files: 1,
+            bytes: 1,
+            largest: String::new(),
+            databases: vec!["PostgreSQL".to_owned()],
+        }],
+    }
+}
+
+fn armed() -> GuardConfig {
+    GuardConfig { enabled: true, dry_run: false, ..GuardConfig::default() }
+}
+
+/// A world in which what was decided is in force until it is let go.
+struct World {
+    policy: Policy,
+    now_s: f64,
+    holding: BTreeSet<u64>,
+}
+
+impl World {
+    fn new(config: GuardConfig) -> Self {
+        config.check().unwrap();
+        Self { policy: Policy::new(config), now_s: 1_000.0, holding: BTreeSet::new() }
+    }
+
+    fn see(&mut self, seconds: u32, snapshot: &Snapshot) -> Vec<Decision> {
+        let mut all = Vec::new();
+        for _ in 0..seconds {
+            self.now_s += 1.0;
+            for decision in self.policy.see(self.now_s, snapshot, &self.holding) {
+                if !decision.dry_run && decision.step.is_some_and(How::reversible) {
+                    self.holding = BTreeSet::from([decision.id]);
+                }
+                all.push(decision);
+            }
+        }
+        all
+    }
+}
+
+const MB: f64 = 1e6;
+const INCIDENT: &[(&str, f64)] = &[("/jail", 90.0 * MB), ("postgresql.service", 6.0 * MB)];
+
+fn steps(decisions: &[Decision]) -> Vec<Option<How>> {
+    decisions.iter().map(|decision| decision.step).collect()
+}
+
+#[test]
+fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
+    let mut world = World::new(GuardConfig { dry_run: true, ..armed() });
+    let decisions = world.see(1_000, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    let decision = &decisions[0];
+    assert_eq!(decision.group.name, "/jail");
+    assert_eq!(decision.members, [(80, Some(Timestamp::UNIX_EPOCH))]);
+    let text = &decision.explanation;
+    assert!(text.starts_with("would freeze cgroup /jail (dry run"), "{text}");
+    assert!(text.contains("chosen because /data will be full in 2 min"), "{text}");
+    assert!(text.contains("94 % of its growth"), "{text}");
+    assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
+}
+
+#[test]
+fn off_it_says_nothing() {
+    let mut world = World::new(GuardConfig { enabled: false, ..armed() });
+    assert!(world.see(100, &snapshot(Some(0.0), INCIDENT)).is_empty());
+}
+
+#[test]
+fn armed_it_climbs_the_ladder_while_nobody_comes() {
+    let mut world = World::new(armed());
+    assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");
+    let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&freeze), [Some(How::Freeze)]);
+    world.policy.done(freeze[0].id, &Did::Done);
+    // Frozen: nothing grows. People have five minutes.
+    let still = snapshot(None, &[]);
+    assert!(world.see(299, &still).is_empty());
+    let throttle = world.see(1, &still);
+    assert_eq!(steps(&throttle), [Some(How::Throttle)]);
+    assert!(throttle[0].explanation.contains("nobody has come"), "{}", throttle[0].explanation);
+    assert_eq!(throttle[0].rate, Some(1 << 20));
+    // Slow enough: it stays at that.
+    assert!(world.see(600, &snapshot(None, &[("/jail", MB)])).is_empty());
+    // Not slow enough.
+    let slow = snapshot(Some(100.0), &[("/jail", MB)]);
+    let term = world.see(61, &slow);
+    assert_eq!(steps(&term), [Some(How::Term)]);
+    world.policy.done(term[0].id, &Did::Done);
+    let kill = world.see(61, &slow);
+    assert_eq!(steps(&kill), [Some(How::Kill)]);
+    world.policy.done(kill[0].id, &Did::Ended);
+    // Started anew it is another one; but an hour has four actions.
+    let again = world.see(600, &snapshot(Some(100.0), INCIDENT));
+    assert_eq!(steps(&again), [None]);
+    assert!(again[0].explanation.contains("4 actions in the last hour"), "{again:?}");
+    let later = world.see(3_600, &snapshot(Some(100.0), INCIDENT));
+    assert_eq!(later[0].step, Some(How::Freeze), "{later:?}");
+}
+
+#[test]
+fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
+    let mut world = World::new(armed());
+    let freeze = world.see(10, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&freeze), [Some(How::Freeze)]);
+    world.holding.clear();
+    assert!(world.see(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
+    // The danger is over for longer than the cool-down, and comes back.
+    assert!(world.see(70, &snapshot(None, INCIDENT)).is_empty());
+    let again = world.see(20, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&again), [Some(How::Freeze)]);
+}
+
+#[test]
+fn what_the_last_look_refused_is_left_alone() {
+    let mut world = World::new(armed());
+    let freeze = world.see(10, &snapshot(Some(0.0), INCIDENT));
+    world.policy.done(freeze[0].id, &Did::Refused("your own session".to_owned()));
+    assert!(world.see(2_000, &snapshot(Some(0.0), INCIDENT)).is_empty());
+}
+
+#[test]
+fn a_full_volume_blames_who_filled_it() {
+    let mut world = World::new(armed());
+    world.policy.config.within = Seconds(1.0);
+    assert!(world.see(30, &snapshot(Some(120.0), INCIDENT)).is_empty());
+    // Full: nothing grows any more, everybody fails.
+    let mut full = snapshot(Some(0.0), &[]);
+    full.victims = vec![victim(70), victim(80)];
+    let decisions = world.see(1, &full);
+    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(decisions[0].group.name, "/jail");
+}
+
+#[test]
+fn a_victim_that_takes_the_space_that_somebody_freed_is_no_culprit() {
+    let mut world = World::new(armed());
+    world.policy.config.within = Seconds(1.0);
+    world.see(30, &snapshot(Some(120.0), &[("/jail", 90.0 * MB), ("/shop", 9.0 * MB)]));
+    let mut full = snapshot(Some(0.0), &[]);
+    full.writers.push(writer(90, "shop", "/shop"));
+    full.victims = vec![victim(90)];
+    let freeze = world.see(1, &full);
+    assert_eq!(freeze[0].group.name, "/jail");
+    // The jail is gone; the shop alone writes into what was freed.
+    full.groups = vec![row("/shop", 20.0 * MB)];
+    full.victims.clear();
+    let decisions = world.see(120, &full);
+    assert_eq!(steps(&decisions), [None], "{decisions:?}");
+    assert!(decisions[0].explanation.contains("it is a victim"), "{decisions:?}");
+}
+
+#[test]
+fn a_database_that_fills_the_volume_is_named_and_not_touched() {
+    let mut world = World::new(armed());
+    let decisions = world.see(300, &snapshot(Some(60.0), &[("postgresql.service", 50.0 * MB)]));
+    assert_eq!(steps(&decisions), [None]);
+    let text = &decisions[0].explanation;
+    assert!(text.contains("postgresql.service is not touched: protected"), "{text}");
+}
+
+#[test]
+fn a_burst_is_no_cause_and_ignored_growth_does_not_count() {
+    let mut world = World::new(armed());
+    world.see(9, &snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]));
+    // One second of 90 % makes 84 % of all, but nothing in the first half.
+    assert!(world.see(1, &snapshot(Some(60.0), &[("/a", 500.0 * MB)])).is_empty());
+    let ignore = vec!["^/b$".parse().unwrap()];
+    let mut world = World::new(GuardConfig { ignore, ..armed() });
+    let both = snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]);
+    assert_eq!(world.see(10, &both)[0].group.name, "/a");
+}
+
+#[test]
+fn the_preferred_one_needs_half_the_share() {
+    let both = snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 4.5 * MB)]);
+    assert!(World::new(armed()).see(100, &both).is_empty());
+    let prefer = vec!["^/b$".parse().unwrap()];
+    let mut world = World::new(GuardConfig { prefer, ..armed() });
+    assert_eq!(world.see(100, &both)[0].group.name, "/b");
+}
+
+const NAMES: [&str; 6] =
+    ["/jail", "/shop", "postgresql.service", "ssh.service", "web.service", "avoided.service"];
+
+fn some_snapshot() -> impl Strategy<Value = Snapshot> {
+    let growths = prop::collection::vec(prop_oneof![Just(0.0), 1e4..2e8f64], NAMES.len());
+    let eta = prop_oneof![Just(None), Just(Some(0.0)), (1.0..1_500.0f64).prop_map(Some)];
+    (growths, eta, prop::collection::vec(any::<bool>(), NAMES.len())).prop_map(
+        |(growths, eta, victims)| {
+            let groups: Vec<_> = NAMES.into_iter().zip(growths).collect();
+            let mut snapshot = snapshot(eta, &groups);
+            snapshot.writers = NAMES
+                .iter()
+                .enumerate()
+                .map(|(i, name)| writer(100 + i as u32, "worker", name))
+                .collect();
+            snapshot.victims = victims
+                .into_iter()
+                .enumerate()
+                .filter(|(_, is)| *is)
+                .map(|(i, _)| victim(100 + i as u32))
+                .collect();
+            snapshot
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_happens(
+        story in prop::collection::vec((some_snapshot(), 1u32..40), 1..25),
+        let_go in prop::collection::vec(any::<bool>(), 25),
+    ) {
+        let config = GuardConfig {
+            avoid: vec!["^avoided".parse().unwrap()],
+            ..armed()
+        };
+        let mut worlds = [World::new(config.clone()), World::new(config.clone())];
+        let mut acted: Vec<f64> = Vec::new();
+        for ((snapshot, seconds), let_go) in story.iter().zip(let_go) {
+            for _ in 0..*seconds {
+                let decisions = worlds[0].see(1, snapshot);
+                prop_assert_eq!(&decisions, &worlds[1].see(1, snapshot), "not deterministic");
+                for decision in decisions.iter().filter(|decision| decision.step.is_some()) {
+                    let name = decision.group.name.as_str();
+                    let never = ["postgresql.service", "ssh.service", "avoided.service"];
+                    prop_assert!(!never.contains(&name), "{}", decision.explanation);
+                    prop_assert!(config.ladder.contains(&decision.step.unwrap()));
+                    let first = decision.step == Some(How::Freeze);
+                    prop_assert!(!first || decision.share >= 0.4, "{decision:?}");
+                    // A victim of the others is never their culprit: nobody grew more.
+                    let shares = worlds[0].policy.volumes[VOLUME].shares.candidates();
+                    let most = shares.first().map(|c| c.group.name.clone());
+                    prop_assert!(!first || most.as_deref() == Some(name), "{decision:?}");
+                    acted.push(worlds[0].now_s);
+                }
+            }
+            if let_go {
+                for world in &mut worlds {
+                    world.holding.clear();
+                }
+            }
+        }
+        for pair in acted.windows(2) {
+            prop_assert!(pair[1] - pair[0] >= config.cool_down.0);
+        }
+        for from in &acted {
+            let hour = acted.iter().filter(|at| **at >= *from && **at - from < HOUR_S).count();
+            prop_assert!(hour <= config.max_per_hour as usize);
+        }
+    }
+}

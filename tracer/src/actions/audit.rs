@@ -1,0 +1,168 @@
+//! The audit line: who does what to whom, written before it is done.
+//!
+//! To the journal by its own protocol (systemd.journal-fields(7), "native journal protocol") where
+//! its socket is there, to standard output by the caller, and to a file only if one was asked for.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::net::UnixDatagram,
+    path::Path,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tracer_model::{action::How, sanitize};
+
+/// Where the journal listens.
+pub const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// One action.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Audit {
+    /// Version of the JSON form.
+    pub schema: u32,
+    /// `action`.
+    pub event: &'static str,
+    /// When.
+    pub time: Timestamp,
+    /// What `resume` can be given; `None` where nothing can be undone.
+    pub id: Option<String>,
+    /// `freeze`, …, or `resume`.
+    pub what: String,
+    /// The target's name.
+    pub target: String,
+    /// Its processes.
+    pub pids: Vec<u32>,
+    /// With what.
+    pub by: Option<String>,
+    /// Who wanted it.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+    /// Is nothing really done?
+    pub dry_run: bool,
+}
+
+/// Who asks: the user behind sudo, else the real user.
+#[must_use]
+pub fn who() -> String {
+    let uid = rustix::process::getuid().as_raw();
+    match std::env::var("SUDO_USER") {
+        Ok(user) => format!("{} (uid {uid} by sudo)", sanitize::display(&user)),
+        Err(_) => format!("uid {uid}"),
+    }
+}
+
+impl Audit {
+    /// For a step.
+    #[must_use]
+    pub fn new(what: How, target: &str, who: String, reason: &str) -> Self {
+        Self {
+            schema: tracer_model::snapshot::SCHEMA,
+            event: "action",
+            time: crate::clock::now(),
+            id: None,
+            what: what.name().to_owned(),
+            target: target.to_owned(),
+            pids: Vec::new(),
+            by: None,
+            who,
+            reason: reason.to_owned(),
+            dry_run: false,
+        }
+    }
+
+    /// The line, safe to print: names are hostile.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line =
+            format!("filltop action: {} {:?}", self.what, sanitize::display(&self.target));
+        if let Some(id) = &self.id {
+            let _ = write!(line, " id={id}");
+        }
+        let pids: Vec<String> = self.pids.iter().take(16).map(u32::to_string).collect();
+        let more = self.pids.len().saturating_sub(pids.len());
+        let _ = write!(line, " pids={}", pids.join(","));
+        if more > 0 {
+            let _ = write!(line, ",+{more}");
+        }
+        if let Some(by) = &self.by {
+            let _ = write!(line, " by={:?}", sanitize::display(by));
+        }
+        let dry = if self.dry_run { " (dry run: nothing is done)" } else { "" };
+        let _ = write!(line, " asked by {}: {}{dry}", self.who, sanitize::display(&self.reason));
+        line
+    }
+
+    /// Writes it to the journal, and to `log` if there is one. Standard output is the caller's.
+    ///
+    /// # Errors
+    /// If the file that was asked for cannot be written: then the action is not to be done.
+    pub fn write(&self, log: Option<&Path>) -> io::Result<()> {
+        let line = self.line();
+        // The journal is told of what it can be told; a machine without one is no obstacle.
+        let _ = journal(Path::new(JOURNAL), self, &line);
+        if let Some(log) = log {
+            let mut file = OpenOptions::new().append(true).create(true).open(log)?;
+            writeln!(file, "{} {line}", self.time)?;
+        }
+        Ok(())
+    }
+}
+
+/// One datagram of `KEY=value` lines: the line holds no newline, because it was made safe.
+fn journal(socket: &Path, audit: &Audit, line: &str) -> io::Result<()> {
+    let id = audit.id.as_deref().unwrap_or_default();
+    let datagram = format!(
+        "MESSAGE={line}\nPRIORITY=4\nSYSLOG_IDENTIFIER=filltop\nFILLTOP_ACTION={}\n\
+         FILLTOP_ACTION_ID={id}\nFILLTOP_DRY_RUN={}\n",
+        audit.what,
+        u8::from(audit.dry_run),
+    );
+    let sender = UnixDatagram::unbound()?;
+    sender.set_nonblocking(true)?;
+    sender.send_to(datagram.as_bytes(), socket)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit() -> Audit {
+        Audit {
+            id: Some("freeze-3f2a".to_owned()),
+            pids: (1..=20).collect(),
+            by: Some("SIGSTOP".to_owned()),
+            ..Audit::new(How::Freeze, "a\nb\u{1b}[2J", "uid 0".to_owned(), "asked")
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_stays_on_the_line() {
+        let line = audit().line();
+        assert!(!line.contains(['\n', '\u{1b}']), "{line:?}");
+        assert!(line.contains("id=freeze-3f2a") && line.contains("16,+4"), "{line}");
+    }
+
+    #[test]
+    fn the_journal_and_the_file_get_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        let audit = audit();
+        journal(&path, &audit, &audit.line()).unwrap();
+        let mut buffer = [0; 2048];
+        let length = receiver.recv(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        assert!(text.starts_with("MESSAGE=filltop action: freeze"), "{text}");
+        assert!(text.contains("\nFILLTOP_ACTION_ID=freeze-3f2a\n"), "{text}");
+        let log = dir.path().join("log");
+        audit.write(Some(&log)).unwrap();
+        audit.write(Some(&log)).unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 2);
+        assert!(audit.write(Some(Path::new("/nonexistent/log"))).is_err());
+    }
+}

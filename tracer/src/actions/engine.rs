@@ -1,0 +1,286 @@
+//! One way for everybody who acts, the command line, the screen and the guard: prepare (find, look,
+//! plan), audit, carry out.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tracer_model::{
+    action::{
+        How, Intent,
+        plan::{Facts, Plan, Wish, named_file},
+        protect::Protection,
+    },
+    snapshot::{Group, SCHEMA},
+};
+
+use super::{
+    audit::Audit,
+    brake::{Brake, Halted, Halter},
+    cgroups::Hierarchies,
+    handle::{Handle, Root},
+    keeper::{self, Kept, Order},
+    last_step::{Dry, Hands, Real},
+    perform::{self, Ended},
+    record, resume,
+    survey::survey,
+    target::{self, Reach, Target},
+    truncate::truncate,
+    units,
+};
+use crate::{attribute::groups::Groups, clock};
+
+/// How a request names its target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Spec {
+    /// A word of the command line.
+    Word(String),
+    /// A process that was seen to have started at a time.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its start as a Snapshot has it; `None` if that is not known.
+        start_time: Option<Timestamp>,
+    },
+    /// A group as a Snapshot has it, with processes of it.
+    Group(Group, Vec<(u32, Option<Timestamp>)>),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// To whom.
+    pub spec: Spec,
+    /// How far a process stands for others.
+    pub reach: Reach,
+    /// What.
+    pub how: How,
+    /// Bytes per second, of a throttle.
+    pub rate: Option<u64>,
+    /// When what can be undone ends by itself, seconds.
+    pub for_s: f64,
+    /// The file to truncate.
+    pub file: Option<String>,
+    /// Who decided.
+    pub intent: Intent,
+    /// All but the last system call?
+    pub dry_run: bool,
+    /// Does it end with whoever asks?
+    pub lifeline: bool,
+    /// Who asks, for the audit line.
+    pub who: String,
+    /// Why, for the audit line.
+    pub reason: String,
+    /// A further file for the audit line.
+    pub log: Option<PathBuf>,
+}
+
+/// How long a freeze or throttle lasts by default, seconds.
+pub const DEFAULT_FOR_S: f64 = 15.0 * 60.0;
+
+/// Start times of a Snapshot come from nanoseconds, those of /proc from ticks of 10 ms, and both go
+/// through the wall clock; apart from more than this they are of two processes.
+const SAME_START: SignedDuration = SignedDuration::from_millis(50);
+
+/// A request whose target was found and looked at.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What would be done.
+    pub plan: Plan,
+    request: Request,
+    target: Target,
+    facts: Facts,
+    hierarchies: Hierarchies,
+    id: Option<String>,
+}
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Version of the JSON form.
+    pub schema: u32,
+    /// `done`.
+    pub event: &'static str,
+    /// The step.
+    pub how: How,
+    /// What `resume` can be given.
+    pub id: Option<String>,
+    /// Of a freeze or a throttle.
+    pub halted: Option<Halted>,
+    /// Of TERM and KILL.
+    pub ended: Option<Ended>,
+    /// Bytes that a truncate gave back.
+    pub freed_bytes: Option<u64>,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+    /// System calls that a dry run left out.
+    pub would: Vec<String>,
+    /// Was nothing really done?
+    pub dry_run: bool,
+    /// The keeper, for whoever holds its lifeline.
+    #[serde(skip)]
+    pub kept: Option<Kept>,
+}
+
+/// Finds the target and plans.
+///
+/// # Errors
+/// If there is no such target, or another process has its number.
+pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prepared> {
+    let mut groups = Groups::default();
+    let hierarchies = Hierarchies::read();
+    let target = find(&request, &mut groups, &hierarchies)?;
+    let facts = survey(&target, &mut groups, &hierarchies)?;
+    let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
+    let mut plan = Plan::new(&facts, &wish, protection);
+    if request.how == How::Throttle && request.rate.is_none() {
+        plan.refused.push("a throttle needs a rate: --rate 5MiB".to_owned());
+    }
+    if request.how.reversible() {
+        for (record, _) in resume::concerning(&target.scope) {
+            if record.how == request.how {
+                plan.refused.push(format!("it is under {} already", record.id));
+            }
+        }
+    }
+    let id = request.how.reversible().then(|| record::new_id(request.how)).transpose()?;
+    Ok(Prepared { plan, request, target, facts, hierarchies, id })
+}
+
+fn find(
+    request: &Request,
+    groups: &mut Groups,
+    hierarchies: &Hierarchies,
+) -> anyhow::Result<Target> {
+    match &request.spec {
+        Spec::Word(word) => target::resolve(word, request.reach, groups, hierarchies),
+        Spec::Process { pid, start_time } => {
+            let ticks = start_time.map(|time| same_start(*pid, time)).transpose()?;
+            target::process(*pid, ticks, request.reach, groups)
+        }
+        Spec::Group(group, members) => {
+            let pids: Vec<Root> = members
+                .iter()
+                .filter_map(|(pid, start)| {
+                    let (handle, _) = Handle::open(*pid)?;
+                    let ticks = handle.identity.start_ticks;
+                    let same =
+                        start.is_none_or(|start| same_start(*pid, start).ok() == Some(ticks));
+                    same.then(|| handle.root())
+                })
+                .collect();
+            Ok(target::group_target(&group.name, group.clone(), pids, hierarchies))
+        }
+    }
+}
+
+/// The start in ticks of a process that a Snapshot saw.
+fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
+    let (handle, _) = Handle::open(pid)
+        .with_context(|| format!("there is no process with pid {pid} any more"))?;
+    let ticks = handle.identity.start_ticks;
+    let now = clock::at_boottime(ticks * crate::attribute::process::NS_PER_TICK);
+    if seen.duration_since(now).abs() > SAME_START {
+        bail!(
+            "pid {pid} is another process now: the one that was meant started at {seen}, this one at \
+             {now}"
+        );
+    }
+    Ok(ticks)
+}
+
+impl Prepared {
+    /// The audit line of it, to be written before it is carried out.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        let Request { how, who, reason, dry_run, .. } = &self.request;
+        let mut audit = Audit::new(*how, &self.plan.target.name, who.clone(), reason);
+        audit.id = self.id.clone();
+        audit.pids = self.plan.processes.iter().map(|hit| hit.pid).collect();
+        audit.by = self.plan.by.clone();
+        audit.dry_run = *dry_run;
+        audit
+    }
+
+    /// Does it, or all but the last system call. What the plan refuses is not done.
+    ///
+    /// # Errors
+    /// The plan's refusals; what the kernel says.
+    pub fn carry_out(self) -> anyhow::Result<Outcome> {
+        if !self.plan.allowed() {
+            bail!("not done: {}", self.plan.refusal());
+        }
+        self.audit().write(self.request.log.as_deref()).context("cannot write the audit line")?;
+        let Request { how, dry_run, .. } = self.request;
+        let mut outcome =
+            Outcome { schema: SCHEMA, event: "done", how, dry_run, ..Outcome::default() };
+        let (mut dry, mut real) = (Dry::default(), Real);
+        let hands: &mut dyn Hands = if dry_run { &mut dry } else { &mut real };
+        let scope = &self.target.scope;
+        let mut thaw = || {
+            for (record, path) in resume::concerning(scope) {
+                // It is told by the record's own end; whoever cannot be thawed is reported as left.
+                let _ = resume::release(&record, &path);
+            }
+        };
+        match how {
+            How::Freeze | How::Throttle => self.halt(hands, &mut outcome)?,
+            How::Term => outcome.ended = Some(perform::terminate(scope, hands, &mut thaw)?),
+            How::Kill => {
+                outcome.ended = Some(perform::kill(scope, &self.hierarchies, hands, &mut thaw)?);
+            }
+            How::Unit => {
+                let command = units::command(&self.target).map_err(anyhow::Error::msg)?;
+                if dry_run {
+                    outcome.would.push(format!("run {}", command.words()));
+                } else {
+                    thaw();
+                    command.run()?;
+                }
+            }
+            How::Truncate => {
+                let wanted = self.request.file.as_deref().unwrap_or_default();
+                let file = named_file(&self.facts, wanted).map_err(anyhow::Error::msg)?;
+                outcome.freed_bytes = Some(truncate(file, dry_run)?);
+                if dry_run {
+                    let at = format!("truncate /proc/{}/fd/{} to 0", file.pid, file.fd);
+                    outcome.would.push(at);
+                }
+            }
+            How::Fence => bail!("not done: no fence is possible here"),
+        }
+        outcome.would.extend(dry.would);
+        Ok(outcome)
+    }
+
+    fn halt(&self, hands: &mut dyn Hands, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let brake = Brake::choose(&self.target.scope, &self.hierarchies);
+        outcome.id = self.id.clone();
+        if hands.dry() {
+            let mut halter = Halter::new(self.target.scope.clone(), brake);
+            outcome.halted = Some(halter.halt(hands, &mut |_| Ok(()))?);
+            return Ok(());
+        }
+        // From frozen to throttled, or the other way round.
+        for (record, path) in resume::concerning(&self.target.scope) {
+            resume::release(&record, &path)?;
+        }
+        let kept = keeper::start(&Order {
+            id: self.id.clone().context("no id")?,
+            asked: self.plan.target.asked.clone(),
+            name: self.plan.target.name.clone(),
+            how: self.request.how,
+            rate: self.request.rate,
+            scope: self.target.scope.clone(),
+            brake,
+            for_s: self.request.for_s,
+            lifeline: self.request.lifeline,
+        })?;
+        let length = SignedDuration::from_secs_f64(self.request.for_s);
+        outcome.until = clock::now().checked_add(length).ok();
+        outcome.halted = Some(kept.halted.clone());
+        outcome.kept = Some(kept);
+        Ok(())
+    }
+}

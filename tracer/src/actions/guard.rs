@@ -1,0 +1,166 @@
+//! The guard at work: the pure [`Policy`] decides, the [`hands`](super::hands) act.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
+use tracer_model::{
+    action::{How, Intent},
+    guard::{Decision, Did, GuardConfig, Policy},
+    sanitize::shell_word,
+    snapshot::Snapshot,
+};
+
+use super::{
+    engine::{Request, Spec},
+    hands::{Answer, Came, Hands, What},
+    target::Reach,
+};
+
+/// What the guard has to say: one event of `filltop watch`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Said {
+    /// What it is about.
+    pub decision: Decision,
+    /// The whole in one sentence: chosen because …, or what became of it.
+    pub summary: String,
+    /// The command that a person would type for the same; `None` where nothing was decided.
+    pub command: Option<String>,
+    /// What became of it; `None` while it is only decided.
+    pub did: Option<Did>,
+}
+
+/// A guard.
+pub struct Guard {
+    policy: Policy,
+    hands: Hands,
+    answers: UnboundedReceiver<Answer>,
+    /// What was asked and is not yet over, by its number.
+    asked: BTreeMap<u64, Decision>,
+    /// Numbers of those whose freeze or throttle is in force.
+    in_force: BTreeSet<u64>,
+}
+
+impl Guard {
+    /// Starts a guard. To be called before the tracer gives up its privileges. `None` where the
+    /// configuration has none.
+    ///
+    /// # Errors
+    /// If the configuration is not sound, or the process that acts cannot be started.
+    pub fn start(config: GuardConfig) -> anyhow::Result<Option<Self>> {
+        config.check().map_err(anyhow::Error::msg)?;
+        if !config.enabled {
+            return Ok(None);
+        }
+        let (hands, answers) = Hands::start()?;
+        Ok(Some(Self {
+            policy: Policy::new(config),
+            hands,
+            answers,
+            asked: BTreeMap::new(),
+            in_force: BTreeSet::new(),
+        }))
+    }
+
+    /// Goes by another, checked configuration from now on.
+    pub fn replace(&mut self, config: GuardConfig) {
+        self.policy.replace(config);
+    }
+
+    /// Takes in a Snapshot at `now_s` (seconds since boot): what became of earlier decisions first,
+    /// then new ones. Does not block.
+    pub fn see(&mut self, now_s: f64, snapshot: &Snapshot) -> Vec<Said> {
+        let mut said = self.listen();
+        // What is being done right now is in force as far as the policy is concerned.
+        let holding: BTreeSet<u64> = self.asked.values().map(|decision| decision.id).collect();
+        for decision in self.policy.see(now_s, snapshot, &holding) {
+            said.push(self.act(decision));
+        }
+        said
+    }
+
+    fn act(&mut self, decision: Decision) -> Said {
+        let summary = decision.explanation.clone();
+        let Some(step) = decision.step else {
+            return Said { decision, summary, command: None, did: None };
+        };
+        let command = Some(command(&decision, step));
+        let request = request(&decision, step);
+        let avoid = self.policy.config().avoid.clone();
+        match self.hands.ask(What::Act { request: Box::new(request), avoid }) {
+            Ok(number) => {
+                self.asked.insert(number, decision.clone());
+                Said { decision, summary, command, did: None }
+            }
+            Err(error) => {
+                let did = Did::Failed(format!("{error:#}"));
+                self.policy.done(decision.id, &did);
+                let summary = format!("{summary}; failed: {error:#}");
+                Said { decision, summary, command, did: Some(did) }
+            }
+        }
+    }
+
+    fn listen(&mut self) -> Vec<Said> {
+        let mut said = Vec::new();
+        loop {
+            let Answer { number, came, said: words } = match self.answers.try_recv() {
+                Ok(answer) => answer,
+                Err(TryRecvError::Empty) => return said,
+                Err(TryRecvError::Disconnected) => {
+                    // The hands are gone, and with them all that hung on them.
+                    self.asked.clear();
+                    self.in_force.clear();
+                    return said;
+                }
+            };
+            let Some(decision) = self.asked.get(&number).cloned() else { continue };
+            let did = match came {
+                Came::Done => Did::Done,
+                Came::Ended => Did::Ended,
+                Came::Refused => Did::Refused(words.clone()),
+                Came::Failed => Did::Failed(words.clone()),
+                Came::Over => Did::Done,
+            };
+            let halted = decision.step.is_some_and(How::reversible) && !decision.dry_run;
+            if came == Came::Done && halted {
+                self.in_force.insert(number);
+            } else {
+                self.in_force.remove(&number);
+                self.asked.remove(&number);
+            }
+            if came != Came::Over {
+                self.policy.done(decision.id, &did);
+            }
+            let summary = format!("{}: {words}", decision.group.name);
+            said.push(Said { decision, summary, command: None, did: Some(did) });
+        }
+    }
+}
+
+fn request(decision: &Decision, step: How) -> Request {
+    Request {
+        spec: Spec::Group(decision.group.clone(), decision.members.clone()),
+        reach: Reach::Tree,
+        how: step,
+        rate: decision.rate,
+        for_s: decision.for_s,
+        file: None,
+        intent: Intent::Automatic,
+        dry_run: decision.dry_run,
+        lifeline: true,
+        who: "the guard".to_owned(),
+        reason: decision.explanation.clone(),
+        log: None,
+    }
+}
+
+fn command(decision: &Decision, step: How) -> String {
+    let group = &decision.group;
+    let target = match (&group.cgroup, decision.members.first()) {
+        (Some(path), _) if group.kind == "cgroup" => path.clone(),
+        (None, Some((pid, _))) => pid.to_string(),
+        _ => group.name.clone(),
+    };
+    format!("filltop stop {} --how {}", shell_word(&target), step.name())
+}

@@ -1,0 +1,397 @@
+//! The keeper: a small process that halts a target and answers for it.
+//!
+//! It lets go when asked to (SIGTERM, which is what `filltop resume` sends), when its time is over,
+//! when whoever started it dies (for the screen and the guard, by the end of a socket), and when
+//! nothing of the target is left. A second process watches it and lets go in its place if it is
+//! killed or hangs. Both keep their memory locked and are not for the OOM killer to choose.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid},
+};
+use serde::{Deserialize, Serialize};
+use tracer_model::action::How;
+
+use super::{
+    audit::Audit,
+    brake::{Brake, Halted, Halter},
+    handle::{Handle, Identity},
+    last_step::Real,
+    members::Scope,
+    record::{self, Record, RecordFile},
+    throttle::{self, Held},
+};
+use crate::clock;
+
+/// Name of the process: it is not to be hit by whoever ends "filltop" by name.
+const NAME: &str = "fill-keeper";
+/// How long after its time the second waits for the keeper to end it, seconds.
+const GRACE_S: f64 = 2.0;
+/// How often it is looked whether anything of the target is left.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long starting to halt may take before it is given up.
+const START: Duration = Duration::from_secs(10);
+
+/// What a keeper is to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// Id of its record.
+    pub id: String,
+    /// The word that named the target.
+    pub asked: String,
+    /// The target's name.
+    pub name: String,
+    /// `freeze` or `throttle`.
+    pub how: How,
+    /// Bytes per second, of a throttle.
+    pub rate: Option<u64>,
+    /// Whom.
+    pub scope: Scope,
+    /// With what.
+    pub brake: Brake,
+    /// How long, seconds.
+    pub for_s: f64,
+    /// Let go as soon as the other end of the socket is closed?
+    pub lifeline: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Reply {
+    Halted(Halted),
+    Failed(String),
+}
+
+/// A keeper at work, as seen by whoever started it.
+#[derive(Debug)]
+pub struct Kept {
+    /// Id of its record.
+    pub id: String,
+    /// What was halted.
+    pub halted: Halted,
+    /// Dropping it lets go, where the order says so.
+    pub lifeline: UnixStream,
+    /// The keeper.
+    pub child: std::process::Child,
+}
+
+/// Starts a keeper and waits until it has halted the target.
+///
+/// # Errors
+/// What went wrong; nothing is halted then.
+pub fn start(order: &Order) -> anyhow::Result<Kept> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = Command::new("/proc/self/exe")
+        .arg0(NAME)
+        .arg("keep")
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start the process that answers for what is halted")?;
+    ours.set_read_timeout(Some(START))?;
+    (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;
+    match serde_json::from_str(&line) {
+        Ok(Reply::Halted(halted)) => {
+            Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child })
+        }
+        Ok(Reply::Failed(reason)) => bail!("{reason}"),
+        Err(_) => bail!("the keeper died at once; what it had halted was let go"),
+    }
+}
+
+/// The process that `filltop keep` is: takes an order from its standard input, which is a socket.
+///
+/// # Errors
+/// If it was not started by filltop.
+pub fn keep() -> anyhow::Result<()> {
+    // SAFETY: standard input is open, and nothing else in this process uses it.
+    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
+    socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
+    let mut line = String::new();
+    BufReader::new(&socket).read_line(&mut line)?;
+    let order: Order = serde_json::from_str(&line).context("not an order")?;
+    become_small();
+    let _ = rustix::process::setsid();
+    let signals = block_signals()?;
+    let mut keeper = match Keeper::new(order, socket, signals) {
+        Ok(keeper) => keeper,
+        Err((socket, error)) => {
+            reply(&socket, &Reply::Failed(format!("{error:#}")));
+            return Ok(());
+        }
+    };
+    match keeper.begin() {
+        Ok(halted) => {
+            if !reply(&keeper.socket, &Reply::Halted(halted)) {
+                // Whoever wanted it is gone before knowing that it was done.
+                keeper.end("whoever asked for it is gone");
+                return Ok(());
+            }
+        }
+        Err(error) => {
+            keeper.end("it could not be halted");
+            reply(&keeper.socket, &Reply::Failed(format!("{error:#}")));
+            return Ok(());
+        }
+    }
+    let reason = keeper.hold();
+    keeper.end(reason);
+    Ok(())
+}
+
+fn reply(mut socket: &UnixStream, reply: &Reply) -> bool {
+    let line = serde_json::to_string(reply).unwrap_or_default() + "\n";
+    socket.write_all(line.as_bytes()).is_ok()
+}
+
+struct Keeper {
+    order: Order,
+    socket: UnixStream,
+    signals: OwnedFd,
+    halter: Halter,
+    path: PathBuf,
+    file: Option<RecordFile>,
+    second: Option<(Pid, OwnedFd)>,
+    until_s: f64,
+}
+
+impl Keeper {
+    /// Writes the record and starts the second, before anything is halted.
+    fn new(
+        order: Order,
+        socket: UnixStream,
+        signals: OwnedFd,
+    ) -> Result<Self, (UnixStream, anyhow::Error)> {
+        let until_s = clock::boottime_s() + order.for_s;
+        let made = (|| {
+            let (own, _) = Handle::open(std::process::id()).context("/proc is not mounted")?;
+            let record = Record {
+                id: order.id.clone(),
+                asked: order.asked.clone(),
+                name: order.name.clone(),
+                how: order.how,
+                rate: order.rate,
+                scope: order.scope.clone(),
+                brake: order.brake.clone(),
+                keeper: own.identity,
+                since: clock::now(),
+                until_boottime_s: until_s,
+            };
+            let path = record::directory().join(&record.id);
+            let file = RecordFile::create(&record)
+                .with_context(|| format!("cannot write the record {}", path.display()))?;
+            Ok((path, file))
+        })();
+        let (path, file) = match made {
+            Ok(made) => made,
+            Err(error) => return Err((socket, error)),
+        };
+        let halter = Halter::new(order.scope.clone(), order.brake.clone());
+        let mut keeper =
+            Self { order, socket, signals, halter, path, file: Some(file), second: None, until_s };
+        match keeper.start_second() {
+            Ok(()) => Ok(keeper),
+            Err(error) => {
+                if let Some(file) = keeper.file.take() {
+                    file.remove();
+                }
+                Err((keeper.socket, error.into()))
+            }
+        }
+    }
+
+    fn begin(&mut self) -> anyhow::Result<Halted> {
+        if let Brake::Freezer(freezer) = &self.order.brake
+            && freezer.is_asked()
+        {
+            bail!("{} is frozen already, by somebody else", freezer.dir().display());
+        }
+        let file = self.file.as_mut().context("no record")?;
+        Ok(self.halter.halt(&mut Real, &mut |identity| file.add(identity))?)
+    }
+
+    /// Until it is to be let go; why.
+    fn hold(&mut self) -> &'static str {
+        match self.order.rate.filter(|_| self.order.how == How::Throttle) {
+            Some(rate) => throttle::run(self, rate),
+            None => loop {
+                if let Some(reason) = self.wait(LOOK) {
+                    return reason;
+                }
+            },
+        }
+    }
+
+    /// Lets go and forgets.
+    fn end(&mut self, reason: &str) {
+        let released = self.halter.release(&mut Real);
+        // What the record has and the halter does not know (an error half-way) is let go by it.
+        let undone = record::undo(&self.path);
+        let failed = released.err().or(undone.err());
+        let mut audit = Audit::new(
+            self.order.how,
+            &self.order.name,
+            "the keeper".to_owned(),
+            &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
+        );
+        audit.what = format!("end of {}", self.order.how.name());
+        audit.id = Some(self.order.id.clone());
+        let _ = audit.write(None);
+    }
+
+    fn wait_for(&mut self, time: Duration) -> io::Result<Option<&'static str>> {
+        let left = self.until_s - clock::boottime_s();
+        if left <= 0.0 {
+            return Ok(Some("its time is over"));
+        }
+        let time = time.min(Duration::from_secs_f64(left));
+        let timeout =
+            Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let second = self.second.as_ref().map(|(_, fd)| fd.as_fd());
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(second.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let socket = self.order.lifeline.then_some(fds.len());
+        if self.order.lifeline {
+            fds.push(PollFd::new(&self.socket, PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => return Ok(None),
+            result => result?,
+        };
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[0] {
+            return Ok(Some("asked to let it go on"));
+        }
+        if socket.is_some_and(|at| ready[at]) {
+            return Ok(Some("the filltop that asked for it has ended"));
+        }
+        if self.second.is_some() && ready[1] {
+            // Somebody killed it: another one takes its place.
+            self.start_second()?;
+        }
+        Ok(None)
+    }
+
+    fn start_second(&mut self) -> io::Result<()> {
+        if let Some((pid, _)) = self.second.take() {
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+        let keeper = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        // SAFETY: this process has one thread, so the child may do whatever it could.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                watch(&keeper, &self.path, self.until_s, self.socket.as_raw_fd());
+                std::process::exit(0)
+            }
+            raw => {
+                let pid = Pid::from_raw(raw).ok_or(io::ErrorKind::InvalidData)?;
+                self.second = Some((pid, pidfd_open(pid, PidfdFlags::empty())?));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Held for Keeper {
+    fn wait(&mut self, time: Duration) -> Option<&'static str> {
+        match self.wait_for(time) {
+            Ok(None) => {}
+            Ok(reason) => return reason,
+            // Without a way to wait there is no way to answer for it either.
+            Err(_) => return Some("the keeper failed"),
+        }
+        (time >= LOOK && self.halter.members().is_empty()).then_some("nothing of it is left")
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        self.halter.release(&mut Real)
+    }
+
+    fn halt(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        self.halter.halt(&mut Real, &mut |identity| file.add(identity)).map(drop)
+    }
+
+    fn members(&mut self) -> Vec<Identity> {
+        self.halter.members()
+    }
+}
+
+/// The second process: waits until the keeper has ended, or should have, and lets go what it left.
+fn watch(keeper: &OwnedFd, path: &std::path::Path, until_s: f64, socket: i32) {
+    // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
+    drop(unsafe { OwnedFd::from_raw_fd(socket) });
+    become_small();
+    let _ = rustix::process::setsid();
+    loop {
+        let left = until_s + GRACE_S - clock::boottime_s();
+        let mut fds = [PollFd::new(keeper, PollFlags::IN)];
+        let left = Duration::from_secs_f64(left.max(0.0));
+        let timeout =
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match poll(&mut fds, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => break,
+        }
+    }
+    let Some((record, _)) = record::read(path) else { return };
+    let outcome = match record::undo(path) {
+        Ok(_) => "its keeper was killed".to_owned(),
+        Err(error) => format!("its keeper was killed; failed: {error}"),
+    };
+    let mut audit =
+        Audit::new(record.how, &record.name, "the keeper's second".to_owned(), &outcome);
+    audit.what = format!("end of {}", record.how.name());
+    audit.id = Some(record.id);
+    let _ = audit.write(None);
+}
+
+/// Not to be paged out, not to be chosen by the OOM killer, and room for a descriptor per process.
+/// None of it is needed to work.
+fn become_small() {
+    // SAFETY: the name is a C string of less than 16 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-keeper".as_ptr()) };
+    // SAFETY: mlockall(2) takes no pointers.
+    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = setrlimit(Resource::Nofile, most);
+}
+
+/// SIGTERM becomes readable; what a terminal sends when it goes away is not meant.
+fn block_signals() -> io::Result<OwnedFd> {
+    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE] {
+            libc::signal(ignored, libc::SIG_IGN);
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

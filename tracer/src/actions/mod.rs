@@ -1,0 +1,27 @@
+//! Actions: target → plan (pure, in `tracer_model::action`) → audit line → carry out → undo.
+//!
+//! Whatever can be undone is done by a [`keeper`]: a small process that holds a record of what it
+//! halts, lets it go on when it expires, and is watched by a second one that does so if the keeper
+//! is killed. docs/actions.md says who answers for what, and how soon.
+
+pub mod audit;
+pub mod brake;
+pub mod cgroups;
+pub mod engine;
+pub mod forks;
+pub mod guard;
+pub mod handle;
+pub mod hands;
+pub mod keeper;
+pub mod last_step;
+pub mod members;
+pub mod perform;
+pub mod record;
+pub mod resume;
+pub mod screen;
+pub mod survey;
+pub mod target;
+pub mod text;
+pub mod throttle;
+pub mod truncate;
+pub mod units;

@@ -1,0 +1,136 @@
+//! Ending a target: SIGTERM once to each of its processes, or SIGKILL until none is left.
+
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
+
+use rustix::process::Signal;
+use serde::Serialize;
+
+use super::{
+    brake::Brake,
+    cgroups::{Freezer, Hierarchies},
+    handle::{Handle, Identity, is_gone},
+    last_step::Hands,
+    members::{Scope, Table, Tracker},
+};
+use crate::clock;
+
+/// How long is waited for those that were signalled to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What ending came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Ended {
+    /// Processes that were signalled.
+    pub signalled: usize,
+    /// Those that are still there, `pid (state)`.
+    pub left: Vec<String>,
+}
+
+/// The cgroup that can be killed as one: it holds exactly the target.
+#[must_use]
+pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
+    let Brake::Freezer(Freezer::V2(dir)) = Brake::choose(scope, hierarchies) else { return None };
+    Some(dir.join("cgroup.kill")).filter(|file| file.exists())
+}
+
+/// Sends SIGTERM to each process and waits a while for them to end. `thaw` is called once all are
+/// signalled: what stands still cannot end.
+///
+/// # Errors
+/// What the kernel says.
+pub fn terminate(
+    scope: &Scope,
+    hands: &mut dyn Hands,
+    thaw: &mut dyn FnMut(),
+) -> io::Result<Ended> {
+    let mut tracker = Tracker::new(scope.clone());
+    let (table, members) = tracker.look();
+    let mut signalled = 0;
+    for identity in &members {
+        signalled += usize::from(send(*identity, &table, Signal::TERM, hands)?);
+    }
+    if !hands.dry() {
+        thaw();
+        wait_for_end(&members);
+    }
+    Ok(Ended { signalled, left: left(&members, hands) })
+}
+
+/// Sends SIGKILL until nobody is left: by cgroup.kill, else to each, those that fork first, and to
+/// every child that one of them got away meanwhile. `thaw` is called in the end: what the freezer of
+/// cgroup v1 holds cannot even die.
+///
+/// # Errors
+/// What the kernel says.
+pub fn kill(
+    scope: &Scope,
+    hierarchies: &Hierarchies,
+    hands: &mut dyn Hands,
+    thaw: &mut dyn FnMut(),
+) -> io::Result<Ended> {
+    let mut tracker = Tracker::new(scope.clone());
+    tracker.listen();
+    let mut all = BTreeSet::new();
+    if let Some(file) = kill_file(scope, hierarchies) {
+        all.extend(tracker.look().1);
+        hands.write(&file, "1")?;
+    } else {
+        let start = clock::instant();
+        let mut quiet = 0;
+        while quiet < 2 && start.elapsed() < PATIENCE {
+            let (table, members) = tracker.look();
+            let new: Vec<Identity> = members.into_iter().filter(|who| !all.contains(who)).collect();
+            quiet = if new.is_empty() { quiet + 1 } else { 0 };
+            for identity in new {
+                send(identity, &table, Signal::KILL, hands)?;
+                all.insert(identity);
+            }
+            if hands.dry() {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+    let all: Vec<Identity> = all.into_iter().collect();
+    if !hands.dry() {
+        thaw();
+        wait_for_end(&all);
+    }
+    Ok(Ended { signalled: all.len(), left: left(&all, hands) })
+}
+
+fn send(
+    identity: Identity,
+    table: &Table,
+    signal: Signal,
+    hands: &mut dyn Hands,
+) -> io::Result<bool> {
+    let seen = table.get(&identity.pid);
+    let Some(handle) = seen.and_then(|seen| Handle::seen(identity, seen)) else {
+        return Ok(false);
+    };
+    match hands.signal(&handle, signal) {
+        Ok(()) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn wait_for_end(members: &[Identity]) {
+    let start = clock::instant();
+    while start.elapsed() < PATIENCE && members.iter().any(|who| Handle::of(*who).is_some()) {
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn left(members: &[Identity], hands: &dyn Hands) -> Vec<String> {
+    if hands.dry() {
+        return Vec::new();
+    }
+    members
+        .iter()
+        .filter_map(|identity| Handle::of(*identity)?.stat().map(|stat| (identity.pid, stat)))
+        .map(|(pid, stat)| format!("{pid} ({}, state {})", stat.comm, stat.state))
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! The screen's menu, carried out: what was confirmed goes to the hands, what became of it comes back
+//! as a line for the footer.
+
+use std::convert::Infallible;
+
+use tokio::sync::{mpsc, watch};
+use tracer_model::action::{How, Intent};
+
+use super::{
+    audit,
+    engine::{DEFAULT_FOR_S, Request, Spec},
+    hands::{Answer, Came, Hands, What},
+    target::Reach,
+};
+use crate::tui::action::{self, ActionRequest};
+
+/// Rate of a throttle from the menu, bytes per second: that of `filltop stop` without --rate.
+const RATE: u64 = 1 << 20;
+
+/// What the screen gets.
+pub struct Desk {
+    /// Where it sends what was confirmed.
+    pub actions: mpsc::Sender<ActionRequest>,
+    /// Where the results come.
+    pub results: watch::Receiver<String>,
+}
+
+/// Who works between the screen and the hands.
+pub struct Clerk {
+    hands: Hands,
+    answers: mpsc::UnboundedReceiver<Answer>,
+    asked: mpsc::Receiver<ActionRequest>,
+    results: watch::Sender<String>,
+}
+
+/// Starts the hands. To be called before privileges are given up.
+///
+/// # Errors
+/// If they cannot be started.
+pub fn open() -> anyhow::Result<(Desk, Clerk)> {
+    let (hands, answers) = Hands::start()?;
+    let (actions, asked) = mpsc::channel(1);
+    let (results, said) = watch::channel(String::new());
+    Ok((Desk { actions, results: said }, Clerk { hands, answers, asked, results }))
+}
+
+impl Clerk {
+    /// Passes on, for as long as the screen is there.
+    pub async fn work(mut self) -> Infallible {
+        loop {
+            tokio::select! {
+                Some(request) = self.asked.recv() => {
+                    if let Err(error) = self.hands.ask(what(&request)) {
+                        self.results.send_replace(format!("{error:#}"));
+                    }
+                }
+                Some(answer) = self.answers.recv() => {
+                    let ends = "; it goes on when this screen is closed";
+                    let held = answer.came == Came::Done && answer.said.contains("stand still");
+                    let ends = if held { ends } else { "" };
+                    self.results.send_replace(format!("{}{ends}", answer.said));
+                }
+                else => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn what(request: &ActionRequest) -> What {
+    let ActionRequest { target, how } = request;
+    let step = match how {
+        action::How::Freeze => How::Freeze,
+        action::How::Throttle => How::Throttle,
+        action::How::Term => How::Term,
+        action::How::Kill => How::Kill,
+        action::How::Unit => How::Unit,
+        action::How::Resume => return What::Resume(target.word(*how)),
+    };
+    let spec = match target.pid.filter(|_| step != How::Unit) {
+        Some(pid) => Spec::Process { pid, start_time: target.start_time },
+        None => Spec::Word(target.word(*how)),
+    };
+    What::Act {
+        request: Box::new(Request {
+            spec,
+            reach: Reach::Forker,
+            how: step,
+            rate: Some(RATE),
+            for_s: DEFAULT_FOR_S,
+            file: None,
+            intent: Intent::Asked,
+            dry_run: false,
+            lifeline: true,
+            who: audit::who(),
+            reason: "confirmed on the screen".to_owned(),
+            log: None,
+        }),
+        avoid: Vec::new(),
+    }
+}

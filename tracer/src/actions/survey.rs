@@ -1,0 +1,221 @@
+//! Everything that a plan is made from, read from the machine: who the processes are, what they hold
+//! open, and how each step could be done here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
+
+use anyhow::Context as _;
+use tracer_model::{
+    action::{
+        How, Kin, Process, Role,
+        plan::{Facts, File, Means},
+    },
+    sanitize,
+};
+
+use super::{
+    brake::Brake,
+    cgroups::Hierarchies,
+    handle::Identity,
+    members::{Scope, Table, executable, table},
+    perform,
+    target::Target,
+    units,
+};
+use crate::{
+    attribute::{groups::Groups, groups::session, paths::strip_deleted, process, users::Users},
+    collect::mounts,
+    open_files, residents,
+};
+
+/// Looks at a target.
+///
+/// # Errors
+/// If /proc cannot be read.
+pub fn survey(
+    target: &Target,
+    groups: &mut Groups,
+    hierarchies: &Hierarchies,
+) -> anyhow::Result<Facts> {
+    let table = table();
+    let members = target.scope.members();
+    let pids: BTreeSet<u32> = members.iter().map(|identity| identity.pid).collect();
+    let files = files(&pids)?;
+    let mut users = Users::default();
+    users.refresh();
+    let ancestors = ancestors();
+    let own = executable(std::process::id());
+    let processes = members
+        .iter()
+        .filter_map(|identity| {
+            let facts = About { target, table: &table, users: &users, ancestors: &ancestors, own };
+            facts.process(*identity, groups, &files)
+        })
+        .collect();
+    Ok(Facts {
+        subject: target.subject.clone(),
+        processes,
+        means: means(target, hierarchies),
+        warnings: warnings(target, hierarchies, &pids),
+        files,
+    })
+}
+
+/// This process and all above it.
+#[must_use]
+pub fn ancestors() -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut pid = std::process::id();
+    while pid > 0 && found.insert(pid) {
+        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
+    }
+    found
+}
+
+struct About<'a> {
+    target: &'a Target,
+    table: &'a Table,
+    users: &'a Users,
+    ancestors: &'a BTreeSet<u32>,
+    own: Option<(u64, u64)>,
+}
+
+impl About<'_> {
+    fn process(&self, identity: Identity, groups: &mut Groups, files: &[File]) -> Option<Process> {
+        let pid = identity.pid;
+        let stat = self.table.get(&pid)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let uid: Option<u32> =
+            field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
+        let is_us =
+            pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
+        let kin = if is_us {
+            Kin::Ourselves
+        } else if self.ancestors.contains(&pid) {
+            Kin::Ancestor
+        } else {
+            Kin::None
+        };
+        let mut databases: Vec<String> = files
+            .iter()
+            .filter(|file| file.pid == pid)
+            .filter_map(|file| residents::database(&file.path))
+            .map(str::to_owned)
+            .collect();
+        databases.sort();
+        databases.dedup();
+        let below = match self.target.scope {
+            Scope::Cgroup(_) => Role::Member,
+            Scope::Alone(_) | Scope::Tree(_) => Role::Child,
+        };
+        Some(Process {
+            pid,
+            start_ticks: identity.start_ticks,
+            ppid: stat.ppid,
+            comm: stat.comm.clone(),
+            cmdline: process::proc_cmdline(pid),
+            user: uid.map_or_else(
+                || "?".to_owned(),
+                |uid| self.users.name(uid).map_or_else(|| uid.to_string(), str::to_owned),
+            ),
+            group: groups.of_pid(pid),
+            kernel_thread: stat.kernel_thread,
+            namespace_init: numbers.len() > 1 && numbers.last() == Some(&"1"),
+            kin,
+            databases,
+            role: self.target.roles.get(&pid).copied().unwrap_or(below),
+        })
+    }
+}
+
+/// What the processes hold open for writing, and what they hold that has no name; one row per file.
+fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
+    let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+    let open = open_files::walk(&volumes);
+    let mut files: BTreeMap<(u32, u64), File> = BTreeMap::new();
+    for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
+        let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
+        let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
+        files.entry((file.dev, file.ino)).or_insert_with(|| File {
+            path: text(strip_deleted(&file.link)),
+            volume: text(&volume.primary().mount_point),
+            bytes: file.bytes,
+            deleted: file.links == 0,
+            pid: file.pid,
+            fd: file.fd,
+            others: Vec::new(),
+        });
+    }
+    for file in open.files.iter().filter(|file| !pids.contains(&file.pid)) {
+        if let Some(ours) = files.get_mut(&(file.dev, file.ino)) {
+            ours.others.push(file.pid);
+        }
+    }
+    Ok(files.into_values().collect())
+}
+
+fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
+    let brake = Brake::choose(&target.scope, hierarchies).words();
+    let kill = perform::kill_file(&target.scope, hierarchies).map_or_else(
+        || "SIGKILL to each process until none is left".to_owned(),
+        |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
+    );
+    How::ALL
+        .into_iter()
+        .map(|how| {
+            let by = match how {
+                How::Freeze => Ok(brake.clone()),
+                How::Throttle => Ok(format!("halting it in turn, by {brake}")),
+                How::Fence => Err(no_fence()),
+                How::Term => Ok("SIGTERM to each process".to_owned()),
+                How::Kill => Ok(kill.clone()),
+                How::Unit => units::command(target).map(|command| command.words()),
+                How::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
+            };
+            Means { how, by }
+        })
+        .collect()
+}
+
+/// Why nobody can be fenced off a volume here.
+fn no_fence() -> String {
+    let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if active.trim().split(',').any(|lsm| lsm == "bpf") {
+        "not possible: this filltop has no fence yet, though the kernel could (BPF LSM is active)"
+            .to_owned()
+    } else {
+        "not possible: the kernel's active security modules do not include bpf (boot with lsm=…,bpf)"
+            .to_owned()
+    }
+}
+
+fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let parents: Vec<String> = target
+        .roles
+        .iter()
+        .filter(|(_, role)| **role == Role::Parent)
+        .map(|(pid, _)| pid.to_string())
+        .collect();
+    if !parents.is_empty() {
+        warnings.push(format!(
+            "{} was forked by {}, which would fork the next one: it is a part of the target \
+             (--reach tree leaves it out)",
+            target.subject.asked,
+            parents.join(", ")
+        ));
+    }
+    if Brake::choose(&target.scope, hierarchies) == Brake::Signals && !pids.is_empty() {
+        warnings.push(
+            "no freezer holds just these processes: they get SIGSTOP, which their parent can see"
+                .to_owned(),
+        );
+    }
+    warnings
+}

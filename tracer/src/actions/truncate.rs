@@ -1,0 +1,72 @@
+//! Giving back the space of a deleted file without ending who holds it: only when it is asked for by
+//! name.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use tracer_model::{action::plan, sanitize};
+
+/// Truncates what a process holds open under a descriptor, if it still is a deleted file of this
+/// size or more. Returns the bytes that were given back.
+///
+/// # Errors
+/// If it is another file by now, if it has a name (again), and what the kernel says.
+pub fn truncate(file: &plan::File, dry: bool) -> anyhow::Result<u64> {
+    let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
+    let target = std::fs::read_link(&link).with_context(|| format!("{link}: it is closed"))?;
+    let path = crate::attribute::paths::strip_deleted(&target);
+    let shown = sanitize::lossless(path.as_os_str().as_bytes());
+    ensure!(shown == file.path, "{link} is another file now: {}", sanitize::display(&shown));
+    let open = OpenOptions::new().write(true).open(&link).with_context(|| link.clone())?;
+    let before = open.metadata()?;
+    if before.nlink() != 0 || !before.is_file() {
+        bail!("{link} is no deleted file any more");
+    }
+    if dry {
+        return Ok(before.blocks() * 512);
+    }
+    cut(&open)?;
+    Ok((before.blocks() * 512).saturating_sub(open.metadata()?.blocks() * 512))
+}
+
+fn cut(file: &File) -> io::Result<()> {
+    file.set_len(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, os::fd::AsRawFd as _};
+
+    use super::*;
+
+    #[test]
+    fn only_the_deleted_file_that_was_meant_is_cut() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = dir.path().join("held");
+        let mut held = File::create(&path).unwrap();
+        held.write_all(&vec![7; 1 << 20]).unwrap();
+        held.sync_all().unwrap();
+        let mut file = plan::File {
+            path: path.to_str().unwrap().to_owned(),
+            volume: "/".to_owned(),
+            bytes: 1 << 20,
+            deleted: true,
+            pid: std::process::id(),
+            fd: held.as_raw_fd(),
+            others: Vec::new(),
+        };
+        assert!(truncate(&file, false).unwrap_err().to_string().contains("no deleted file"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(truncate(&file, true).unwrap(), 1 << 20);
+        assert_eq!(held.metadata().unwrap().len(), 1 << 20, "a dry run cuts nothing");
+        file.path = "/other".to_owned();
+        assert!(truncate(&file, false).unwrap_err().to_string().contains("another file"));
+        file.path = path.to_str().unwrap().to_owned();
+        assert_eq!(truncate(&file, false).unwrap(), 1 << 20);
+        assert_eq!(held.metadata().unwrap().len(), 0);
+    }
+}

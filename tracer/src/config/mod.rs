@@ -1,0 +1,118 @@
+//! What `filltop watch` and `filltop check` are told by a file: rules, and where alerts go.
+//!
+//! Unknown keys and values are errors with their line. A file that is wrong in one place is not used
+//! at all: half of a configuration is not what anybody wanted.
+
+mod error;
+mod raw;
+mod rules;
+mod sinks;
+mod values;
+
+use std::{fs, path::Path, time::Duration};
+
+use tracer_model::{
+    alert::{Glob, Rule},
+    guard::GuardConfig,
+};
+
+pub use error::ConfigError;
+use error::Source;
+
+use crate::sinks::SinkConfig;
+
+/// The annotated sample that `--print-config` prints.
+pub const SAMPLE: &str = include_str!("sample.toml");
+/// No file is that long; reading on would only eat memory.
+const LONGEST: u64 = 1 << 20;
+
+/// All of it, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Time between two Snapshots.
+    pub interval: Duration,
+    /// Rules, those of the program itself included.
+    pub rules: Vec<Rule>,
+    /// Who acts by itself.
+    pub guard: GuardConfig,
+    /// Mount points that are never watched.
+    pub ignore: Vec<Glob>,
+    /// Are events printed on standard output, too?
+    pub stdout: bool,
+    /// Where else they go.
+    pub sinks: Vec<SinkConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            rules: Rule::defaults(),
+            guard: GuardConfig::default(),
+            ignore: Vec::new(),
+            stdout: true,
+            sinks: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file; without one, what the program does by itself.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = file else { return Ok(Self::default()) };
+        let name = path.display().to_string();
+        let unreadable = |message: String| ConfigError { file: name.clone(), place: None, message };
+        let length =
+            fs::metadata(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?.len();
+        if length > LONGEST {
+            return Err(unreadable(format!("{length} bytes are no configuration")));
+        }
+        let text =
+            fs::read_to_string(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?;
+        Self::parse(&name, &text)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let source = Source { file, text };
+        let raw: raw::File = toml::from_str(text).map_err(|error| source.of_toml(&error))?;
+        let default = Self::default();
+        Ok(Self {
+            interval: match &raw.interval {
+                None => default.interval,
+                Some(text) => values::duration(text.get_ref(), 0.1, 3600.0)
+                    .map_err(|why| source.error(Some(text.span()), format!("interval: {why}")))?,
+            },
+            rules: rules::read(source, &raw.rule, raw.builtin_rules.unwrap_or(true))?,
+            guard: match &raw.guard {
+                None => default.guard,
+                Some(guard) => {
+                    guard.get_ref().check().map_err(|why| source.error(Some(guard.span()), why))?;
+                    guard.get_ref().clone()
+                }
+            },
+            ignore: raw.ignore.iter().map(|pattern| Glob::new(pattern)).collect(),
+            stdout: raw.stdout.unwrap_or(true),
+            sinks: sinks::read(source, &raw)?,
+        })
+    }
+
+    /// Directories that rules are about, each once.
+    #[must_use]
+    pub fn directories(&self) -> Vec<String> {
+        let mut all: Vec<String> =
+            self.rules.iter().filter_map(|rule| rule.when.directory().map(str::to_owned)).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;

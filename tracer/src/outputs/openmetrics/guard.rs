@@ -1,0 +1,233 @@
+//! Who may scrape: TLS, client certificates and passwords, by a file. Without one the endpoint is
+//! plain HTTP, for loopback.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        server::WebPkiClientVerifier,
+    },
+};
+
+/// Most that a hash may cost; 2^14 rounds take a second.
+const MAX_COST: u32 = 14;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    tls: Option<Tls>,
+    #[serde(default)]
+    users: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tls {
+    cert_file: PathBuf,
+    key_file: PathBuf,
+    client_ca_file: Option<PathBuf>,
+}
+
+/// What a connection and a request have to show.
+pub struct Guard {
+    /// TLS, where it is wanted.
+    pub tls: Option<TlsAcceptor>,
+    users: BTreeMap<String, String>,
+    /// The last header that was right: bcrypt costs some 50 ms, and Prometheus comes every 15 s.
+    known: Mutex<Option<String>>,
+    /// One password is checked at a time: guessing must not take a processor from others.
+    checking: Semaphore,
+}
+
+impl Default for Guard {
+    /// Lets everybody in.
+    fn default() -> Self {
+        Self::new(None, BTreeMap::new())
+    }
+}
+
+impl Guard {
+    const fn new(tls: Option<TlsAcceptor>, users: BTreeMap<String, String>) -> Self {
+        Self { tls, users, known: Mutex::new(None), checking: Semaphore::const_new(1) }
+    }
+
+    /// Reads a file: `[tls]` with `cert_file`, `key_file` and maybe `client_ca_file` (relative to the
+    /// file), `[users]` with a bcrypt hash for each name.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or something in it is wrong or unknown.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let named = || format!("{}", path.display());
+        let text = fs::read_to_string(path).with_context(named)?;
+        let file: File = toml::from_str(&text).with_context(named)?;
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        ensure!(
+            file.tls.is_some() || !file.users.is_empty(),
+            "{}: it guards nothing: give [tls], [users] or both",
+            path.display()
+        );
+        for (user, hash) in &file.users {
+            let cost = hash.parse::<bcrypt::HashParts>().map(|parts| parts.get_cost());
+            let cost = cost.with_context(|| {
+                format!(
+                    "{}: the hash of {user:?} is none of bcrypt: make one with `htpasswd -nBC 10 \
+                     {user}`",
+                    path.display()
+                )
+            })?;
+            ensure!(
+                cost <= MAX_COST,
+                "{}: the hash of {user:?} costs too much: at most {MAX_COST}",
+                path.display()
+            );
+        }
+        let tls = file.tls.map(|tls| acceptor(&tls, folder)).transpose().with_context(named)?;
+        Ok(Self::new(tls, file.users))
+    }
+
+    /// Does anything keep strangers out?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.tls.is_none() && self.users.is_empty()
+    }
+
+    /// Whether a request with this `Authorization` header may pass.
+    pub async fn lets_in(&self, authorization: Option<&str>) -> bool {
+        if self.users.is_empty() {
+            return true;
+        }
+        let Some(header) = authorization else { return false };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.is_some_and(|known| same(known.as_bytes(), header.as_bytes())) {
+            return true;
+        }
+        let Some((user, password)) = basic(header) else { return false };
+        let Some(hash) = self.users.get(&user).cloned() else { return false };
+        let Ok(_permit) = self.checking.acquire().await else { return false };
+        let checked = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash));
+        let right = matches!(checked.await, Ok(Ok(true)));
+        if right {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(header.to_owned());
+        }
+        right
+    }
+}
+
+/// In the same time wherever they differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+/// Name and password of RFC 7617.
+fn basic(header: &str) -> Option<(String, String)> {
+    let (scheme, token) = header.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = String::from_utf8(BASE64_STANDARD.decode(token.trim()).ok()?).ok()?;
+    let (user, password) = text.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
+fn acceptor(tls: &Tls, folder: &Path) -> anyhow::Result<TlsAcceptor> {
+    let (cert, key) = (folder.join(&tls.cert_file), folder.join(&tls.key_file));
+    let mode = fs::metadata(&key).with_context(|| format!("{}", key.display()))?.mode();
+    if mode & 0o007 != 0 {
+        bail!("{} is open to everybody: chmod 600 it", key.display());
+    }
+    let chain = certificates(&cert)?;
+    let key = PrivateKeyDer::from_pem_file(&key)
+        .with_context(|| format!("{}: no private key in PEM form", key.display()))?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match &tls.client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(&folder.join(file))? {
+                roots.add(certificate)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let named = || format!("{}: no certificates in PEM form", path.display());
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).with_context(named)?;
+    ensure!(!found.is_empty(), named());
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> anyhow::Result<Guard> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("guard.toml");
+        fs::write(&path, text)?;
+        Guard::read(&path)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        for (text, word) in [
+            ("", "guards nothing"),
+            ("[user]\nx='y'", "unknown field"),
+            ("[users]\nx='secret'", "htpasswd"),
+            (
+                "[users]\nx='$2b$31$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'",
+                "too much",
+            ),
+            ("[tls]\ncert_file='none.pem'\nkey_file='none.pem'", "none.pem"),
+            ("[tls]\ncert_file='none.pem'", "key_file"),
+        ] {
+            let error = format!("{:#}", read(text).err().unwrap());
+            assert!(error.contains(word) && error.contains("guard.toml"), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_passes() {
+        let hash = bcrypt::hash("open sesame: now", 4).unwrap();
+        let guard = read(&format!("[users]\nprometheus = '{hash}'")).unwrap();
+        // base64 of `prometheus:open sesame: now`.
+        let right = "Basic cHJvbWV0aGV1czpvcGVuIHNlc2FtZTogbm93";
+        for _ in 0..2 {
+            assert!(guard.lets_in(Some(right)).await);
+        }
+        for wrong in [
+            None,
+            Some("Basic cHJvbWV0aGV1czpvcGVuIHNlc2FtZTogbm9x"),
+            Some("Basic ????"),
+            Some("Bearer cHJvbWV0aGV1czpvcGVuIHNlc2FtZTogbm93"),
+            Some("Basic"),
+            // `nobody:x`
+            Some("Basic bm9ib2R5Ong="),
+        ] {
+            assert!(!guard.lets_in(wrong).await, "{wrong:?}");
+        }
+        assert!(Guard::default().lets_in(None).await);
+    }
+}

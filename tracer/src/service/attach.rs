@@ -1,0 +1,317 @@
+//! How commands come to the service: they attach where one runs, and trace by themselves where none
+//! does, or where that is asked for.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::sync::{oneshot, watch};
+use tracer_model::snapshot::Snapshot;
+
+use super::{
+    SOCKET,
+    client::{self, Client, NoService},
+};
+use crate::{
+    cli::{TraceArgs, narrow},
+    tui::{
+        history::{History, Limits},
+        window,
+    },
+};
+
+/// How long a service may be away, for a restart.
+const AWAY: Duration = Duration::from_secs(15);
+
+/// Whether to attach, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct AttachArgs {
+    /// Do not ask a running `filltop watch`: measure here and now
+    #[arg(long)]
+    standalone: bool,
+    /// Where `filltop watch` serves
+    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+/// Why a command measures by itself; `None`: it was told to.
+#[derive(Debug)]
+pub(crate) struct Alone(Option<NoService>);
+
+impl Alone {
+    /// Goes on without a service. If that fails, too, both reasons are told.
+    pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.say();
+        self.explain(work())
+    }
+
+    /// The same for work that waits.
+    pub(crate) async fn or_else_async<T>(
+        self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        self.say();
+        self.explain(work.await)
+    }
+
+    fn say(&self) {
+        match &self.0 {
+            // A service that is there and not well is worth a word, none at all is not.
+            Some(error @ (NoService::Refused(_) | NoService::Broken { .. })) => {
+                eprintln!("filltop: {error}; measuring here instead");
+            }
+            Some(error @ NoService::Absent(path)) if path != Path::new(SOCKET) => {
+                eprintln!("filltop: {error}; measuring here instead");
+            }
+            _ => {}
+        }
+    }
+
+    fn explain<T>(self, result: anyhow::Result<T>) -> anyhow::Result<T> {
+        match self.0 {
+            Some(error @ NoService::Denied(_)) => result.context(error),
+            _ => result,
+        }
+    }
+}
+
+impl AttachArgs {
+    fn try_with<T>(
+        &self,
+        trace: Option<&TraceArgs>,
+        work: impl FnOnce(&Path) -> Result<T, NoService>,
+    ) -> Result<T, Alone> {
+        // Another backend or more hooks are not what the service has.
+        if self.standalone || trace.is_some_and(TraceArgs::is_special) {
+            return Err(Alone(None));
+        }
+        work(&self.socket).map_err(|error| Alone(Some(error)))
+    }
+}
+
+/// The last `seconds` of what the service knows.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn recent(
+    args: &AttachArgs,
+    trace: &TraceArgs,
+    command: &str,
+    seconds: f64,
+) -> Result<Snapshot, Alone> {
+    let snapshot = args.try_with(Some(trace), |path| client::recent(path, command, seconds))?;
+    if snapshot.interval_s < seconds * 0.8 {
+        eprintln!(
+            "filltop: the service started {:.1} s ago, and knows no more than that",
+            snapshot.interval_s
+        );
+    }
+    Ok(snapshot)
+}
+
+/// Each of the last `seconds` of what the service knows, oldest first; at least one.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn each(
+    args: &AttachArgs,
+    trace: &TraceArgs,
+    command: &str,
+    seconds: f64,
+    mut see: impl FnMut(Box<Snapshot>),
+) -> Result<(), Alone> {
+    args.try_with(Some(trace), |path| {
+        let mut client = Client::connect(path, command, seconds, false)?;
+        while let Some(snapshot) = client.receive()? {
+            see(snapshot);
+        }
+        Ok(())
+    })
+}
+
+/// The newest that the service knows.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
+    args.try_with(None, |path| client::recent(path, command, 0.0))
+}
+
+/// A connection on which Snapshots follow.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn follow(args: &AttachArgs, trace: &TraceArgs, command: &str) -> Result<Client, Alone> {
+    args.try_with(Some(trace), |path| Client::connect(path, command, 0.0, true))
+}
+
+/// What a screen that is attached lives on.
+pub(crate) struct Feed {
+    /// The newest Snapshot.
+    pub(crate) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What was before, when it is all there.
+    pub(crate) past: oneshot::Receiver<History>,
+    /// Why it is over.
+    pub(crate) end: oneshot::Receiver<anyhow::Error>,
+}
+
+/// Reads on threads of their own, so that a screen waits neither for the service nor for an hour of
+/// the past to be unpacked. `only` are the volumes wanted, all if empty; `every` is the time between
+/// two Snapshots that is wanted, seconds, and not shorter than the service's.
+///
+/// # Errors
+/// What the kernel says about threads.
+pub(crate) fn feed(
+    client: Client,
+    only: Vec<String>,
+    every: watch::Receiver<f64>,
+) -> anyhow::Result<Feed> {
+    let (sender, snapshots) = watch::channel(None);
+    let (past_sender, past) = oneshot::channel();
+    let (end_sender, end) = oneshot::channel();
+    let (path, wanted) = (client.path().to_owned(), only.clone());
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new().name(name.to_owned()).spawn(work).context("cannot start a thread")
+    };
+    spawn(
+        "filltop-past",
+        Box::new(move || {
+            if let Some(past) = read_past(&path, &wanted) {
+                // A screen that has gone needs no past.
+                let _ = past_sender.send(past);
+            }
+        }),
+    )?;
+    spawn(
+        "filltop-live",
+        Box::new(move || {
+            let mut live = Live { only, every, sum: None, sender };
+            let error = live.run(client);
+            let _ = end_sender.send(error);
+        }),
+    )?;
+    Ok(Feed { snapshots, past, end })
+}
+
+fn read_past(path: &Path, only: &[String]) -> Option<History> {
+    let limits = Limits::default();
+    let mut client = Client::connect(path, "top (history)", limits.seconds, false).ok()?;
+    let mut past = History::new(limits);
+    // What came before it broke is worth having, too.
+    while let Ok(Some(snapshot)) = client.receive() {
+        past.push(narrowed(snapshot, only));
+    }
+    Some(past)
+}
+
+fn narrowed(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
+    if !only.is_empty() {
+        narrow(&mut snapshot, only);
+    }
+    Arc::from(snapshot)
+}
+
+struct Live {
+    only: Vec<String>,
+    every: watch::Receiver<f64>,
+    /// Windows that are not yet as long as wanted, as one.
+    sum: Option<Snapshot>,
+    sender: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+impl Live {
+    /// Until the service is gone for good, or the screen is.
+    fn run(&mut self, mut client: Client) -> anyhow::Error {
+        loop {
+            let error = loop {
+                match client.receive() {
+                    Ok(Some(snapshot)) => self.see(narrowed(snapshot, &self.only)),
+                    Ok(None) => {}
+                    Err(error) => break error,
+                }
+                if self.sender.is_closed() {
+                    return error_of(NoService::Refused("the screen was closed".to_owned()));
+                }
+            };
+            match again(client.path()) {
+                Some(next) => client = next,
+                None => return error_of(error),
+            }
+        }
+    }
+
+    fn see(&mut self, snapshot: Arc<Snapshot>) {
+        let interval_s = snapshot.interval_s;
+        let first = self.sender.borrow().is_none();
+        let enough = first || self.is_enough(interval_s, interval_s);
+        match &mut self.sum {
+            Some(sum) => {
+                window::add(sum, &snapshot);
+                sum.backend.lost_events = snapshot.backend.lost_events;
+            }
+            None if enough => {
+                self.sender.send_replace(Some(snapshot));
+                return;
+            }
+            None => self.sum = Some((*snapshot).clone()),
+        }
+        let length = self.sum.as_ref().map_or(0.0, |sum| sum.interval_s);
+        if self.is_enough(length, interval_s) {
+            self.sender.send_replace(self.sum.take().map(Arc::new));
+        }
+    }
+
+    /// Windows are never exactly as long as the interval.
+    fn is_enough(&self, length: f64, step: f64) -> bool {
+        length + step / 2.0 > *self.every.borrow()
+    }
+}
+
+/// Another connection, if the service comes back in time.
+fn again(path: &Path) -> Option<Client> {
+    let pause = Duration::from_millis(500);
+    (0..AWAY.as_millis() / pause.as_millis()).find_map(|_| {
+        thread::sleep(pause);
+        Client::connect(path, "top (again)", 0.0, true).ok()
+    })
+}
+
+fn error_of(error: NoService) -> anyhow::Error {
+    anyhow::Error::new(error).context(
+        "the service has gone: start it again, or measure without it by `filltop top --standalone`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn longer_intervals_are_sums_of_the_services() {
+        let (sender, receiver) = watch::channel(None);
+        let (wanted, every) = watch::channel(1.0);
+        let mut live = Live { only: vec![], every, sum: None, sender };
+        let mut seen = vec![];
+        for second in 0..9 {
+            if second == 3 {
+                wanted.send_replace(3.0);
+            }
+            let mut snapshot = fixtures::idle();
+            let at = jiff::Timestamp::from_second(fixtures::NOW + second).unwrap();
+            (snapshot.taken_at, snapshot.interval_s) = (at, 0.998);
+            snapshot.backend.lost_events = 7;
+            live.see(Arc::new(snapshot));
+            let newest: Arc<Snapshot> = receiver.borrow().clone().unwrap();
+            assert_eq!(newest.backend.lost_events, 7);
+            seen.push((newest.taken_at.as_second() - fixtures::NOW, newest.interval_s.round()));
+        }
+        let expected = [(0, 1.0), (1, 1.0), (2, 1.0), (2, 1.0), (2, 1.0), (5, 3.0)];
+        assert_eq!(seen[..6], expected);
+        assert_eq!(seen[8], (8, 3.0));
+    }
+}

@@ -1,0 +1,292 @@
+//! One tracer, many eyes: a running `filltop watch` serves what it measures to every other command
+//! over a Unix socket, and to Prometheus over HTTP.
+//!
+//! Serving has a thread of its own, without any capability. Whatever clients do there, measuring
+//! goes on: all that it does for them is to hand over each Snapshot, without waiting.
+
+pub(crate) mod attach;
+pub mod client;
+pub mod hardening;
+pub mod notify;
+pub mod peer;
+pub mod protocol;
+pub mod server;
+pub mod socket;
+pub mod store;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::{mpsc, oneshot};
+use tracer_model::snapshot::Snapshot;
+
+use self::{
+    server::Shared,
+    socket::{Socket, Taken},
+    store::Store,
+};
+use crate::{
+    clock,
+    outputs::openmetrics::{self, Endpoint, Guard, Metrics, Own, Totals},
+    tui::history::Limits,
+};
+
+/// Where the service listens, and where commands look for it.
+pub const SOCKET: &str = "/run/filltop/filltop.sock";
+/// Snapshots that wait for the serving thread, at most; more are not in the past that clients see.
+const WAITING: usize = 16;
+
+/// What is served, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// Where other commands find this one; root and the group filltop may look
+    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
+    socket: PathBuf,
+    /// Serve no socket
+    #[arg(long)]
+    no_socket: bool,
+    /// Serve metrics for Prometheus at this address, e.g. 127.0.0.1:9823
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
+    /// TLS and passwords for the metrics (see docs/metrics.md)
+    #[arg(long, value_name = "FILE", requires = "metrics")]
+    metrics_guard: Option<PathBuf>,
+    /// Groups that have metrics of their own
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    metrics_groups: u16,
+    /// A directory that has metrics of its own; may be given up to 64 times
+    #[arg(long, value_name = "PATH")]
+    metrics_directory: Vec<String>,
+}
+
+/// Everything bound, nothing served yet: made while there are privileges.
+pub struct Bound {
+    socket: Option<Socket>,
+    metrics: Option<(TcpListener, Guard)>,
+    group: Option<u32>,
+    totals: Totals,
+}
+
+impl Bound {
+    /// Takes the addresses.
+    ///
+    /// # Errors
+    /// If one is taken, or a file is wrong.
+    pub fn new(args: &ServeArgs) -> anyhow::Result<Self> {
+        ensure!(
+            args.metrics_directory.len() <= openmetrics::MAX_DIRECTORIES,
+            "--metrics-directory can be given {} times at most",
+            openmetrics::MAX_DIRECTORIES
+        );
+        let group = peer::group_id(peer::GROUP);
+        let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
+            // What this program is for must not keep it from starting.
+            Some(Err(error)) if lacks_space(&error) => {
+                tracing::warn!("{error:#}: other commands will measure by themselves");
+                None
+            }
+            // Somebody looks at what it would say, beside the service.
+            Some(Err(error)) if error.is::<Taken>() => {
+                tracing::warn!("{error:#}: this one serves no socket");
+                None
+            }
+            socket => socket.transpose()?,
+        };
+        let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
+        let metrics = args.metrics.map(openmetrics::bind).transpose()?;
+        if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
+            && guard.is_open()
+        {
+            tracing::warn!(
+                "everybody who reaches {address} can read the metrics: see --metrics-guard"
+            );
+        }
+        Ok(Self {
+            socket,
+            metrics: metrics.map(|listener| (listener, guard)),
+            group,
+            totals: Totals::new(args.metrics_groups.into(), &args.metrics_directory),
+        })
+    }
+
+    /// Where the socket is, if there is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(Socket::path)
+    }
+
+    /// Starts to serve. `interval` is between two Snapshots.
+    ///
+    /// # Errors
+    /// What the kernel says about threads and descriptors.
+    pub fn start(self, interval: Duration) -> anyhow::Result<Service> {
+        self.start_with(Store::new(Limits::default()), interval)
+    }
+
+    fn start_with(self, store: Store, interval: Duration) -> anyhow::Result<Service> {
+        let metrics = Arc::new(Metrics::new(self.totals));
+        let shared = Arc::new(Shared::new(store, interval, self.group));
+        let (news, waiting) = mpsc::channel(WAITING);
+        let (stop, stopped) = oneshot::channel();
+        let listener = self.socket.as_ref().map(Socket::listener).transpose()?;
+        let work = Work {
+            listener,
+            scraped: self.metrics.map(|(listener, guard)| {
+                let endpoint = Endpoint { metrics: Arc::clone(&metrics), guard, own: own(&shared) };
+                (listener, Arc::new(endpoint))
+            }),
+            shared,
+            waiting,
+            stopped,
+        };
+        let thread = std::thread::Builder::new()
+            .name("filltop-serve".to_owned())
+            .spawn(move || {
+                if let Err(error) = work.run() {
+                    tracing::error!("serving has ended: {error:#}");
+                }
+            })
+            .context("cannot start the serving thread")?;
+        Ok(Service {
+            news,
+            metrics,
+            left_out: AtomicU64::new(0),
+            stop: Some(stop),
+            thread: Some(thread),
+            _socket: self.socket,
+        })
+    }
+}
+
+/// A service that serves until it is dropped.
+pub struct Service {
+    news: mpsc::Sender<Arc<Snapshot>>,
+    metrics: Arc<Metrics>,
+    left_out: AtomicU64,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    /// Its file goes when nobody answers there any more.
+    _socket: Option<Socket>,
+}
+
+impl Service {
+    /// One at a socket alone, that knows something already.
+    ///
+    /// # Errors
+    /// As [`Bound::new`] and [`Bound::start`].
+    pub fn with_past(socket: &Path, store: Store) -> anyhow::Result<Self> {
+        let bound = Bound {
+            socket: Some(Socket::listen(socket, None)?),
+            metrics: None,
+            group: None,
+            totals: Totals::new(1, &[]),
+        };
+        bound.start_with(store, Duration::from_secs(1))
+    }
+
+    /// Hands over a Snapshot; never waits. Each one has to come here: the counters add them up.
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) {
+        self.metrics.see(Arc::clone(snapshot));
+        if self.news.try_send(Arc::clone(snapshot)).is_err() {
+            let before = self.left_out.fetch_add(1, Ordering::Relaxed);
+            if before.is_multiple_of(60) {
+                tracing::warn!("serving falls behind: clients miss {} Snapshots", before + 1);
+            }
+        }
+    }
+
+    /// Whether the serving thread is well. If it is not, a restart is the cure.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the serving thread does.
+struct Work {
+    listener: Option<std::os::unix::net::UnixListener>,
+    scraped: Option<(TcpListener, Arc<Endpoint>)>,
+    shared: Arc<Shared>,
+    waiting: mpsc::Receiver<Arc<Snapshot>>,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Work {
+    fn run(mut self) -> anyhow::Result<()> {
+        hardening::drop_all_capabilities().context("cannot give up capabilities")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(1)
+            .build()
+            .context("cannot start the event loop")?;
+        runtime.block_on(async {
+            if let Some(listener) = self.listener {
+                let listener = tokio::net::UnixListener::from_std(listener)?;
+                tokio::spawn(server::serve(listener, Arc::clone(&self.shared)));
+            }
+            if let Some((listener, endpoint)) = self.scraped {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::spawn(openmetrics::serve(listener, endpoint));
+            }
+            loop {
+                tokio::select! {
+                    _ = &mut self.stopped => return Ok(()),
+                    snapshot = self.waiting.recv() => {
+                        let Some(snapshot) = snapshot else { return Ok(()) };
+                        self.shared.store().push(&snapshot)?;
+                        self.shared.wake();
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Is the volume of the socket full, or read-only after an error?
+fn lacks_space(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut kinds =
+        error.chain().filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+}
+
+/// What a scrape asks about the program itself.
+fn own(shared: &Arc<Shared>) -> Box<dyn Fn() -> Own + Send + Sync> {
+    let shared = Arc::clone(shared);
+    Box::new(move || {
+        let (history_bytes, history_s) = {
+            let store = shared.store();
+            (store.bytes(), store.span_s())
+        };
+        Own {
+            cpu_s: clock::own_cpu_s(),
+            resident_bytes: hardening::resident_bytes(),
+            clients: shared.clients(),
+            refused: shared.refused(),
+            history_bytes,
+            history_s,
+        }
+    })
+}

@@ -1,0 +1,125 @@
+//! Who is at the other end of a socket, as the kernel says.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd as _},
+    path::Path,
+};
+
+use rustix::process::geteuid;
+
+use crate::host;
+
+/// The group whose members may look.
+pub const GROUP: &str = "filltop";
+
+/// A process at the time when it connected (or listened).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id and the supplementary ones.
+    pub groups: Vec<u32>,
+}
+
+impl Peer {
+    /// Asks the kernel: SO_PEERCRED and SO_PEERGROUPS of unix(7).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+        let credentials = rustix::net::sockopt::socket_peercred(&socket)?;
+        let mut groups = supplementary(&socket)?;
+        groups.push(credentials.gid.as_raw());
+        Ok(Self { uid: credentials.uid.as_raw(), groups })
+    }
+
+    /// Root, or who runs this program.
+    #[must_use]
+    pub fn is_privileged(&self) -> bool {
+        self.uid == 0 || self.uid == geteuid().as_raw()
+    }
+
+    /// May it look? Privileged ones and members of `group`.
+    #[must_use]
+    pub fn may_look(&self, group: Option<u32>) -> bool {
+        self.is_privileged() || group.is_some_and(|group| self.groups.contains(&group))
+    }
+}
+
+fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 64];
+    loop {
+        let size = libc::socklen_t::try_from(size_of_val(&*groups)).map_err(io::Error::other)?;
+        let mut length = size;
+        // SAFETY: the kernel writes at most `length` bytes, which is the size of `groups`, and the
+        // length that there is to `length`; both outlive the call.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = length as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // ERANGE says how long it is: NGROUPS_MAX is 65,536.
+        if error.raw_os_error() != Some(libc::ERANGE) || length <= size {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
+
+/// Number of a group in /etc/group; not through the C library, for the reasons of
+/// [`crate::attribute::users`].
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    find(&fs::read(host::path(Path::new("/etc/group"))).ok()?, name)
+}
+
+/// group(5): name:password:gid:members.
+fn find(groups: &[u8], name: &str) -> Option<u32> {
+    String::from_utf8_lossy(groups).lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn we_are_at_both_ends_of_a_pair() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        let peer = Peer::of(&a).unwrap();
+        assert_eq!(peer.uid, geteuid().as_raw());
+        assert!(peer.groups.contains(&rustix::process::getegid().as_raw()));
+        assert!(peer.may_look(None));
+    }
+
+    #[test]
+    fn others_need_the_group() {
+        let stranger = Peer { uid: u32::MAX - 7, groups: vec![100, 976] };
+        assert!(!stranger.may_look(None));
+        assert!(!stranger.may_look(Some(977)));
+        assert!(stranger.may_look(Some(976)) && !stranger.is_privileged());
+    }
+
+    #[test]
+    fn a_group_has_a_number() {
+        let groups = b"root:x:0:\nfilltopper:x:5:\nfilltop:x:976:ann,bob\nbad\nfilltop:x:1:\n";
+        assert_eq!(find(groups, "filltop"), Some(976));
+        assert_eq!(find(groups, "bad"), None);
+        assert_eq!(find(b"", "filltop"), None);
+    }
+}

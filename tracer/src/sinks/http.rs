@@ -1,0 +1,123 @@
+//! POST with time-outs and TLS. Redirects are not followed: an alert goes where it was told to.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use super::Failure;
+
+/// Where distributions keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
+const BUNDLES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Where to and how.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `http://` or `https://`. May hold a secret: it is never printed.
+    pub url: String,
+    /// Sent with each request. May hold secrets, too.
+    pub headers: BTreeMap<String, String>,
+    /// PEM of the only authorities to trust; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// For one request, from the name's resolution to the answer.
+    pub timeout: Duration,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("host", &self.host()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// What may be shown of the URL: its path may be a password.
+    pub(super) fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit('@').next().unwrap_or_default()
+    }
+}
+
+/// An [`Endpoint`] with its connections.
+pub(super) struct Client {
+    endpoint: Endpoint,
+    agent: Option<ureq::Agent>,
+}
+
+impl Client {
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
+        Self { endpoint: endpoint.clone(), agent: None }
+    }
+
+    /// Posts JSON to the endpoint's URL with something behind it. What is not an answer of 200 to
+    /// 299 is a failure; it is worth another attempt unless the other side says that it never will.
+    pub(super) fn post(&mut self, suffix: &str, id: &str, body: &str) -> Result<(), Failure> {
+        let host = self.endpoint.host().to_owned();
+        let agent = match &self.agent {
+            Some(agent) => agent,
+            None => self.agent.insert(agent(&self.endpoint)?),
+        };
+        let mut request = agent
+            .post(format!("{}{suffix}", self.endpoint.url))
+            .content_type("application/json")
+            .header("idempotency-key", &printable(id));
+        for (name, value) in &self.endpoint.headers {
+            request = request.header(name, value);
+        }
+        let answer = request.send(body).map_err(|error| {
+            // ureq's words may repeat the URL, which may be a secret.
+            let words = error.to_string().replace(&self.endpoint.url, "the URL");
+            Failure::Retry(format!("{host}: {words}"))
+        })?;
+        let status = answer.status().as_u16();
+        let words = format!("{host} answered {}", answer.status());
+        match status {
+            200..=299 => Ok(()),
+            408 | 425 | 429 | 500..=599 => Err(Failure::Retry(words)),
+            _ => Err(Failure::Never(words)),
+        }
+    }
+}
+
+/// Header values are visible ASCII; a mount point may be anything.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect()
+}
+
+fn agent(endpoint: &Endpoint) -> Result<ureq::Agent, Failure> {
+    let mut config = ureq::Agent::config_builder()
+        .timeout_global(Some(endpoint.timeout))
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .max_idle_connections_per_host(0)
+        .user_agent(concat!("filltop/", env!("CARGO_PKG_VERSION")));
+    if endpoint.url.starts_with("https:") {
+        let roots = RootCerts::Specific(Arc::new(authorities(endpoint)?));
+        config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+    }
+    Ok(config.build().new_agent())
+}
+
+fn authorities(endpoint: &Endpoint) -> Result<Vec<Certificate<'static>>, Failure> {
+    let pem = match &endpoint.ca_file {
+        Some(file) => fs::read(file)
+            .map_err(|error| Failure::Retry(format!("{}: {error}", file.display())))?,
+        None => BUNDLES.iter().find_map(|file| fs::read(file).ok()).ok_or_else(|| {
+            Failure::Retry("no certificates to trust here: install ca-certificates".to_owned())
+        })?,
+    };
+    let found: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(Failure::Retry("no certificate in the file of those to trust".to_owned()));
+    }
+    Ok(found)
+}
