@@ -51,6 +51,8 @@ fn one_file_of_500_mb() -> Result {
     let writer = measured.writers_of(truth.pid).next().context("checked above")?;
     ensure!(writer.comm == "filltop-workloa", "comm is {}", writer.comm);
     ensure!(writer.volume == volume.path().to_str().context("UTF-8")?);
+    let cost = measured.snapshot.backend.overhead_ns_per_write;
+    ensure!(cost.is_some_and(|ns| ns > 0.0), "own cost per write: {cost:?}");
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! What a write pays for being counted, by the kernel's own run-time statistics.
 //!
 //! The statistics cost two clock readings around every BPF program of the machine, so that they are on
-//! for one second in sixty only.
+//! at the start only, until some writes were seen: switching them on takes CAP_SYS_ADMIN, which is given
+//! up then.
 
 use std::{
     collections::HashMap,
@@ -13,52 +14,64 @@ use aya::sys::{Stats, enable_stats};
 
 use crate::probes::{Tracer, sys::RunTime};
 
-/// How long one look takes.
+/// How long the look takes at least, and how often it is asked whether it has seen enough.
 const LOOK: Duration = Duration::from_secs(1);
-/// From the start of one look to the start of the next.
-const PERIOD: Duration = Duration::from_secs(60);
+/// How long it takes at most.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Fewer writes than this say nothing.
 const MIN_WRITES: u64 = 20;
 
-/// Looks now and then; keeps the last result.
+/// Looks once, and keeps the result.
 #[derive(Default)]
 pub struct Overhead {
-    /// Statistics are on while this is open.
-    on: Option<(OwnedFd, HashMap<String, RunTime>)>,
-    began: Option<Instant>,
+    look: Option<Look>,
     ns_per_write: Option<f64>,
-    refused: bool,
+}
+
+struct Look {
+    /// Statistics are on while this is open.
+    _on: OwnedFd,
+    before: HashMap<String, RunTime>,
+    began: Instant,
+    asked: Instant,
 }
 
 impl Overhead {
-    /// Begins or ends a look where it is time to. To be called some times a second.
+    /// Begins to look, before privileges are given up. Where it may not, the cost stays unknown: before
+    /// 5.8, and without CAP_SYS_ADMIN.
+    #[must_use]
+    pub fn start(now: Instant, tracer: &Tracer) -> Self {
+        let look = enable_stats(Stats::RunTime)
+            .inspect_err(|error| tracing::info!("own cost per write stays unknown: {error}"))
+            .ok()
+            .map(|on| Look {
+                _on: on,
+                before: tracer.run_times().into_iter().collect(),
+                began: now,
+                asked: now,
+            });
+        Self { look, ns_per_write: None }
+    }
+
+    /// Ends the look when it has seen enough. To be called some times a second.
     pub fn tick(&mut self, now: Instant, tracer: &Tracer) {
-        let age = self.began.map(|began| now.duration_since(began));
-        if self.on.is_some() {
-            if age.is_some_and(|age| age >= LOOK) {
-                // Read before they are switched off, by dropping the descriptor.
-                if let Some((_on, before)) = self.on.take() {
-                    let after = tracer.run_times();
-                    self.ns_per_write = per_write(&before, &after).or(self.ns_per_write);
-                }
-            }
-        } else if !self.refused && age.is_none_or(|age| age >= PERIOD) {
-            self.began = Some(now);
-            // Since 5.8, and for those with CAP_SYS_ADMIN: without it the cost stays unknown.
-            match enable_stats(Stats::RunTime) {
-                Ok(on) => self.on = Some((on, tracer.run_times().into_iter().collect())),
-                Err(error) => {
-                    self.refused = true;
-                    tracing::info!("own cost per write stays unknown: {error}");
-                }
-            }
+        let Some(look) = &mut self.look else { return };
+        if now.duration_since(look.asked) < LOOK {
+            return;
+        }
+        look.asked = now;
+        // Read before they are switched off, by dropping the descriptor.
+        self.ns_per_write = per_write(&look.before, &tracer.run_times());
+        if self.ns_per_write.is_some() || now.duration_since(look.began) >= LONGEST {
+            self.look = None;
         }
     }
 
     /// Nanoseconds per write; `None` while too few were seen.
     #[must_use]
-    pub const fn ns_per_write(&self) -> Option<f64> {
-        self.ns_per_write
+    pub fn ns_per_write(&self, tracer: &Tracer) -> Option<f64> {
+        let so_far = || per_write(&self.look.as_ref()?.before, &tracer.run_times());
+        self.ns_per_write.or_else(so_far)
     }
 }
 

@@ -73,6 +73,7 @@ impl Pipeline {
         host::check()?;
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
+        let overhead = Overhead::start(clock::instant(), &tracer);
         preflight::drop_capabilities().context("cannot give up capabilities")?;
         let name = rustix::system::uname();
         let mut pipeline = Self {
@@ -88,7 +89,7 @@ impl Pipeline {
             window: Window::default(),
             window_start: clock::instant(),
             cpu_at_start: clock::own_cpu_s(),
-            overhead: Overhead::default(),
+            overhead,
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
             forecasts: Forecasts::default(),
@@ -204,7 +205,7 @@ impl Pipeline {
                     lost_events: self.lost.iter().map(|loss| loss.events).sum(),
                     lost: self.lost.clone(),
                     unattributed_bytes: 0,
-                    overhead_ns_per_write: self.overhead.ns_per_write(),
+                    overhead_ns_per_write: self.overhead.ns_per_write(&self.tracer),
                     own_cpu: (interval_s > 0.0)
                         .then(|| (clock::own_cpu_s() - self.cpu_at_start) / interval_s),
                 },

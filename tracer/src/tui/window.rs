@@ -24,7 +24,8 @@ pub const MAX_ROWS: usize = 2000;
 pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     let times = Times { before: sum.interval_s, after: next.interval_s };
     let mut backend = next.backend.clone();
-    backend.lost_events = backend.lost_events.saturating_add(sum.backend.lost_events);
+    // Since the start, in every Snapshot.
+    backend.lost_events = backend.lost_events.max(sum.backend.lost_events);
     backend.unattributed_bytes =
         backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);
 
