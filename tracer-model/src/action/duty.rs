@@ -19,8 +19,11 @@ pub const LONGEST_HALT_S: f64 = 1.0;
 pub const SHORTEST_HALT_S: f64 = 0.02;
 /// How often a running writer is measured, seconds.
 pub const LOOK_S: f64 = 0.002;
-/// Longest burst that a writer may save up, seconds of its rate.
+/// Longest burst that a writer may save up, seconds of its rate. One that writes larger blocks may
+/// save up one of them, for it shows only when it is written.
 const BURST_S: f64 = 0.1;
+/// Longest that such a block may be, seconds of the rate.
+const LONGEST_BURST_S: f64 = 1.0;
 
 /// The controller. Bytes written so far go in, run or halt comes out.
 #[derive(Debug, Clone)]
@@ -28,13 +31,15 @@ pub struct Duty {
     rate: f64,
     allowance: f64,
     last: Option<(f64, u64)>,
+    /// Most that was written from one look to the next.
+    largest: f64,
 }
 
 impl Duty {
     /// Holds to `rate` bytes per second (at least 1).
     #[must_use]
     pub fn new(rate: u64) -> Self {
-        Self { rate: rate.max(1) as f64, allowance: 0.0, last: None }
+        Self { rate: rate.max(1) as f64, allowance: 0.0, last: None, largest: 0.0 }
     }
 
     /// What follows from `written` bytes in all at `now_s` (any origin, never backwards). A count
@@ -42,8 +47,10 @@ impl Duty {
     pub fn next(&mut self, now_s: f64, written: u64) -> Next {
         if let Some((then_s, before)) = self.last {
             self.allowance += (now_s - then_s).max(0.0) * self.rate;
-            self.allowance -= written.saturating_sub(before) as f64;
-            self.allowance = self.allowance.min(self.rate * BURST_S);
+            let burst = written.saturating_sub(before) as f64;
+            self.largest = self.largest.max(burst.min(self.rate * LONGEST_BURST_S));
+            self.allowance -= burst;
+            self.allowance = self.allowance.min(self.largest.max(self.rate * BURST_S));
         }
         self.last = Some((now_s, written));
         if self.allowance >= 0.0 {
