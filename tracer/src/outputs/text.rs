@@ -10,7 +10,7 @@ use tracer_model::snapshot::{Held, Snapshot, Volume};
 use tracer_model::units::{self, Units};
 
 use super::columns::{self, Align, Column};
-use super::words::{command, eta_cell, least_explained, used_ratio, user};
+use super::words::{command, eta_cell, least_explained, resident, used_ratio, user};
 
 /// From here on bytes are written out (`102.4 MiB`); narrower terminals get `102M`.
 const LONG_FORM_FROM: usize = 72;
@@ -77,6 +77,7 @@ pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     page.writers(snapshot);
     page.paths(snapshot);
     page.victims(snapshot);
+    page.residents(snapshot);
     page.held(&snapshot.held, options.top.min(3));
     page.finish()
 }
@@ -385,6 +386,25 @@ impl Page<'_> {
         let rest = victims.get(self.options.top..).unwrap_or_default();
         let failed: u64 = rest.iter().map(|victim| victim.errors.total()).sum();
         self.rest("victims", rest.len(), &format!("{failed} failed writes"));
+    }
+
+    /// Databases on volumes that are full or will be: what goes down then.
+    fn residents(&mut self, snapshot: &Snapshot) {
+        let in_danger = |mount: &str| {
+            let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
+            volume.is_some_and(|volume| volume.full || volume.eta_s.is_some())
+        };
+        let rows = snapshot.residents.iter().filter(|row| !row.databases.is_empty());
+        let rows: Vec<_> = rows.filter(|row| in_danger(&row.volume)).collect();
+        if rows.is_empty() {
+            return;
+        }
+        self.out.push('\n');
+        for row in rows.iter().take(self.options.top) {
+            let volume = self.safe(&row.volume);
+            let words = resident(row, self.options.units, self.options.charset);
+            self.line(&format!("{volume}: {words}"), Tone::Warning);
+        }
     }
 
     fn held(&mut self, held: &[Held], top: usize) {

@@ -1,8 +1,8 @@
 //! What text output and the screen say in the same words.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{Snapshot, Volume, Writer};
-use tracer_model::units;
+use tracer_model::snapshot::{Resident, Snapshot, Volume, Writer};
+use tracer_model::units::{self, Units};
 
 /// used / total, 0 for a volume without a size.
 #[must_use]
@@ -28,6 +28,15 @@ pub fn eta_cell(volume: &Volume) -> String {
         _ if words == "-" => words,
         limit => format!("{words} {}", sanitize::display(limit)),
     }
+}
+
+/// A database that lives on a volume, and stands still when that is full.
+#[must_use]
+pub fn resident(row: &Resident, units: Units, charset: Charset) -> String {
+    let names = row.databases.join(", ");
+    let (kind, name) = (&row.group.kind, display_for(&row.group.name, charset));
+    let bytes = units.bytes(row.bytes);
+    format!("{names} ({kind} {name}) lives here: {bytes} in {} open files", row.files)
 }
 
 /// The user's name, else the number.

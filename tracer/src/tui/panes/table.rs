@@ -5,7 +5,10 @@ use tracer_model::sanitize::Charset;
 use tracer_model::snapshot::Snapshot;
 
 use super::Ink;
-use crate::outputs::columns::{self, Align};
+use crate::outputs::{
+    columns::{self, Align},
+    words,
+};
 use crate::tui::rows::Rows;
 use crate::tui::state::{Sort, UiState, View, VolumeChoice};
 use crate::tui::theme::Tone;
@@ -71,6 +74,21 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
         if part.selected == Some(index) {
             ink.put(area.x, y, ">", 1, Tone::Plain);
             ink.tint(Rect { y, height: 1, ..area }, Tone::Selected);
+        }
+    }
+    if part.view == View::Victims {
+        // A line for what an empty table says.
+        let rows = part.rows.rows.len().saturating_sub(part.from).max(1);
+        let below =
+            inner.y.saturating_add(u16::try_from(rows).unwrap_or(u16::MAX)).saturating_add(2);
+        let residents = snapshot
+            .residents
+            .iter()
+            .filter(|row| all || row.volume == state.focus)
+            .filter(|row| !row.databases.is_empty());
+        for (y, row) in (below..area.bottom()).zip(residents) {
+            let text = words::resident(row, state.units, state.charset);
+            ink.put(inner.x, y, &text, inner.width, Tone::Warning);
         }
     }
 }

@@ -3,7 +3,7 @@
 mod identity;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use tracer_model::snapshot::{Snapshot, Writer};
@@ -272,13 +272,18 @@ impl Rows {
             items.reverse();
             items
         };
+        // What is above the hottest directories, which is where to look.
+        let hot = known.values().filter(|&&i| dirs[i].hot);
+        let leads: HashSet<&str> = hot.flat_map(|&i| ancestors(&dirs[i].path)).collect();
         let mut todo: Vec<(Item, u8, usize)> =
             ordered(self, roots).into_iter().map(|item| (item, 0, 0)).collect();
         while let Some((item, depth, name_from)) = todo.pop() {
             let Item::Dir(i) = item else { continue };
             let children = below.remove(&i).unwrap_or_default();
-            // The first levels are open: who only looks sees where it goes.
-            let open = state.is_open(&dirs[i].path, depth < 2);
+            // Who only looks sees where it goes: down to the hottest one, or the first levels.
+            let by_default =
+                if leads.is_empty() { depth < 2 } else { leads.contains(&*dirs[i].path) };
+            let open = state.is_open(&dirs[i].path, by_default);
             let fold = match (children.is_empty(), open) {
                 (true, _) => Fold::Leaf,
                 (false, true) => Fold::Open,

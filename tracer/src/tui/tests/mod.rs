@@ -2,6 +2,7 @@
 
 mod frames;
 mod keys;
+mod places;
 mod properties;
 mod pty;
 mod travel;

@@ -1,0 +1,63 @@
+//! Where to look, and who else lives there.
+
+use std::sync::Arc;
+
+use tracer_model::snapshot::{Directory, Group, Resident, Snapshot};
+
+use super::{press, screen, text};
+use crate::fixtures::{busy, dir};
+use crate::tui::{app::App, history::Limits, state::UiState};
+
+fn seen(snapshot: Snapshot, keys: &str) -> String {
+    let mut app = App::new(UiState::default(), Limits::default());
+    app.see(Arc::new(snapshot));
+    press(&mut app, keys);
+    text(&screen(&app))
+}
+
+/// The tree is open down to the hottest directory, and no further.
+#[test]
+fn the_hottest_directory_is_in_sight() {
+    let mut snapshot = busy();
+    let mount = snapshot.volumes[0].mount_point.clone();
+    let at = |path: &str| format!("{}/{path}", mount.trim_end_matches('/'));
+    let row = |path: &str, hot: bool| Directory { hot, ..dir(path, &mount, 1e6, 0.0) };
+    snapshot.dirs = vec![
+        row(&at("one/two/three/hottest"), true),
+        row(&mount, false),
+        row(&at("one"), false),
+        row(&at("one/two"), false),
+        row(&at("one/two/three"), false),
+        row(&at("one/two/three/hottest/leaf-7"), false),
+        row(&at("other"), false),
+        row(&at("other/far"), false),
+    ];
+    let frame = seen(snapshot, "3");
+    assert!(frame.contains("hottest"), "{frame}");
+    assert!(!frame.contains("leaf-7") && !frame.contains("far"), "{frame}");
+}
+
+/// What goes down when the volume is full is said below its victims.
+#[test]
+fn databases_on_the_volume_are_told() {
+    let mut snapshot = busy();
+    let volume = snapshot.volumes[0].mount_point.clone();
+    let group = Group {
+        kind: "unit".to_owned(),
+        name: "postgresql@15-main.service".to_owned(),
+        ..Group::default()
+    };
+    let resident = |volume: &str, database: &str| Resident {
+        group: group.clone(),
+        volume: volume.to_owned(),
+        processes: 2,
+        files: 3,
+        bytes: 1 << 24,
+        largest: String::new(),
+        databases: vec![database.to_owned()],
+    };
+    snapshot.residents = vec![resident(&volume, "PostgreSQL"), resident("/elsewhere", "etcd")];
+    let frame = seen(snapshot, "6");
+    assert!(frame.contains("PostgreSQL (unit postgresql@15-main.service) lives here"), "{frame}");
+    assert!(!frame.contains("etcd"), "{frame}");
+}
