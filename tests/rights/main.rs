@@ -108,9 +108,21 @@ fn hooks(snapshot: &Snapshot) -> anyhow::Result<BTreeSet<String>> {
         .collect::<std::result::Result<_, _>>()?)
 }
 
+fn paranoid() -> i32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 #[test]
 fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     need_tracing!();
+    if paranoid() >= 3 && env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "kprobe") {
+        println!(
+            "SKIP with_the_units_capabilities_everything_is_seen_that_root_sees: \
+             kernel.perf_event_paranoid leaves kprobes to CAP_SYS_ADMIN here"
+        );
+        return Ok(());
+    }
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
     let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.0.id());
@@ -123,7 +135,14 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     let mount = volume.path().to_string_lossy();
     ensure!(unit.volumes.iter().any(|row| row.mount_point == mount), "the volume is not there");
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
-    let missing: Vec<_> = all.symmetric_difference(&ours).collect();
+    // Debian leaves perf events, and with them kprobes, to CAP_SYS_ADMIN there, and says so.
+    let refused = paranoid() >= 3 && ours.iter().any(|row| row.contains("perf_event_paranoid"));
+    if refused {
+        println!("no kprobes without CAP_SYS_ADMIN: kernel.perf_event_paranoid is {}", paranoid());
+    }
+    let by_kprobe = |row: &str| row.contains("kretprobe") || row.contains("\"kprobe\"");
+    let missing: Vec<_> =
+        all.symmetric_difference(&ours).filter(|row| !refused || !by_kprobe(row)).collect();
     ensure!(missing.is_empty(), "not the same: {missing:#?}");
     println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
     Ok(())

@@ -33,6 +33,12 @@ impl TraceFs {
     /// # Errors
     /// Without tracefs, or if it cannot be written to.
     pub fn open() -> io::Result<Self> {
+        if perf_is_refused() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN: set it to 2",
+            ));
+        }
         let root = find_or_mount()?;
         if !root.join("kprobe_events").exists() {
             return Err(io::Error::new(
@@ -50,10 +56,10 @@ impl TraceFs {
         Ok(fs)
     }
 
-    /// Has this kernel kprobe events?
+    /// Has this kernel kprobe events, and may we use them?
     #[must_use]
     pub fn has_kprobes() -> bool {
-        find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
+        !perf_is_refused() && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
     }
 
     /// Makes a probe at `function` and attaches `program` to it.
@@ -114,6 +120,16 @@ impl Drop for TraceFs {
             let _ = self.define(&format!("-:{}/{event}", self.group));
         }
     }
+}
+
+/// Debian's kernels refuse perf_event_open, by which a program is attached to an event, to all without
+/// CAP_SYS_ADMIN where `kernel.perf_event_paranoid` is 3, which it is there by default.
+fn perf_is_refused() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
+    let is_admin =
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !is_admin()
 }
 
 /// Events of instances whose process is gone, as (group, event).
