@@ -45,10 +45,13 @@ fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
         // Here, not further down: the frames of a chain of calls share 512 bytes.
         process::describe_once(current_proc());
         result = dio_queued(iocb.addr(), file.addr());
-    } else if result > 0 {
-        end = R::read::<u64>(iocb, offset!(kiocb_pos));
+    } else {
+        if result > 0 {
+            end = R::read::<u64>(iocb, offset!(kiocb_pos));
+        }
         if R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT != 0 {
-            // It may have ended at once although it could have been asynchronous.
+            // It may have ended at once although it could have been asynchronous; also by EAGAIN,
+            // after which io_uring tries once more with the same iocb.
             let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
         }
     }
