@@ -63,9 +63,6 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         Reach::Full => (Verdict::Exact, "nothing stands against it"),
         Reach::Ext4 if way == "mmap" => (Verdict::Space, "no tracepoint tells of the store"),
         Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
-        Reach::Bytes if way == "io_uring-direct" && fs == "xfs" => {
-            (Verdict::Missed, "its retry in a worker of io_uring is not seen; not understood yet")
-        }
         Reach::Bytes if matches!(way, "fallocate" | "fallocate-keep-size") => {
             (Verdict::Missed, "the layout of its inodes is not in this kernel's BTF")
         }
