@@ -202,11 +202,12 @@ pub const LIFECYCLE: &[(&str, &str)] = &[
 
 /// The tracepoints that stand in for ext4's write_iter: (tracepoint, program).
 pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
+    // First what older kernels have not (6.6): without it, none is attached.
+    ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
+    ("iomap_dio_complete", "tp_iomap_dio_complete"),
     ("ext4_da_write_end", "tp_ext4_write_end"),
     ("ext4_write_end", "tp_ext4_write_end"),
     ("ext4_journalled_write_end", "tp_ext4_write_end"),
-    ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
-    ("iomap_dio_complete", "tp_iomap_dio_complete"),
 ];
 
 /// The tracepoints that tell of ext4's space beside its writes: (tracepoint, program).
