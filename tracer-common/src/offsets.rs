@@ -180,6 +180,19 @@ impl Offsets {
     pub const ABSENT: u32 = u32::MAX;
 }
 
+/// First offset of the loads in the kernel side's code that stand for a field: no structure that it
+/// reads has a field so far from its start.
+pub const FIELD_MARKS: usize = 0x7000;
+
+/// What the kernel side's loads have for an offset in their instruction, until the daemon puts in the
+/// running kernel's: [`FIELD_MARKS`] + the field's place in [`Offsets`].
+#[must_use]
+pub const fn field_mark(place: usize) -> usize {
+    FIELD_MARKS + place
+}
+
+const _: () = assert!(field_mark(size_of::<Offsets>()) < i16::MAX as usize);
+
 /// Where a filesystem keeps the space that is charged to an inode: [`Gauge::bytes`] of it is
 /// `i_blocks × 512 + i_bytes` (if `uses_i_blocks`) plus the two parts. Not frozen, in the map
 /// `GAUGES`, because the module may be loaded later. Indexed by [`gauge_kind`].
@@ -238,6 +251,8 @@ pub mod gauge_kind {
 pub struct Config {
     /// Cells per CPU of the direct-mapped table − 1; a power of two − 1.
     pub slot_mask: u32,
+    /// `slot_mask` + 1.
+    pub slots_per_cpu: u32,
     /// Does `sched_process_exit` say itself whether the whole group ended (6.17)?
     pub exit_has_group_dead: u32,
     /// Has the kernel bpf_get_current_task_btf (5.11)?

@@ -10,7 +10,9 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod calls;
 mod cgroups;
+mod hot;
 mod kernel_read;
 mod maps;
 mod maps_where;

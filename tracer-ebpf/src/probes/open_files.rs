@@ -42,10 +42,11 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let key = file_key::<Probed>(inode);
-    let bytes = space::gauge(space::kind_of(magic::<Probed>(inode)), inode).unwrap_or_else(|| {
-        (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
-            + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)))
-    });
+    let bytes = space::gauge::<Probed>(space::kind_of(magic::<Probed>(inode)), inode)
+        .unwrap_or_else(|| {
+            (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
+                + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)))
+        });
     let record = OpenFileRecord {
         ino: key.ino,
         bytes,

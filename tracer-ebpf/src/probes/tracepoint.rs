@@ -16,7 +16,6 @@ use crate::{
     kernel_read::{
         Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
     },
-    maps::hook,
     process, space,
 };
 
@@ -55,7 +54,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let copied = ctx.arg::<u64>(3) as u32;
     // A long symbolic link is written through the same functions.
     if copied > 0 && is_regular::<Probed>(inode) {
-        account_write(&Write {
+        account_write::<Probed>(&Write {
             who: Who {
                 proc: current_proc(),
                 file: file_key::<Probed>(inode),
@@ -91,7 +90,7 @@ fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
 /// `ext4_truncate_enter(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_enter")]
 fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
-    space::remember(Kptr(ctx.arg::<*const u8>(0)));
+    space::remember::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -106,7 +105,7 @@ fn tp_ext4_zero_range(ctx: RawTracePointContext) -> i32 {
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
-    space::evicted(Kptr(ctx.arg::<*const u8>(0)));
+    space::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -126,7 +125,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     }
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     process::describe_once(key.process());
-    shared::begin(hook::DIO, iocb.addr(), key, file);
+    shared::dio_begins(iocb, key, file);
     0
 }
 
@@ -188,7 +187,7 @@ fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
                 space::changed(zeroed, space::any_dentry(zeroed));
             }
         }
-        Call::Open => shared::opened(file),
+        Call::Open => shared::opened::<Probed>(file),
     }
     0
 }
@@ -213,7 +212,7 @@ fn write_returned(file: u64, result: i64) {
     if skip || !is_regular::<Probed>(inode) {
         return;
     }
-    account_write(&Write {
+    account_write::<Probed>(&Write {
         who: Who {
             proc: current_proc(),
             file: file_key::<Probed>(inode),

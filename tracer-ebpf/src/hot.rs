@@ -1,0 +1,138 @@
+//! The short way of a write: to a file that its process wrote to just before, into space that it has.
+//!
+//! The pair's cell is found by the inode's number and the process, and compared by what can be loaded
+//! through few pointers: the address of the inode, its number and generation, and the start of the process.
+//! Main threads of different addresses have different cells, or they are a multiple of the table's size
+//! apart.
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use tracer_common::{Slot, offsets::gauge_kind};
+
+use crate::{
+    account::{Write, atomic_add},
+    kernel_read::{Kptr, Read, config, current_leader, load, load_u32},
+    maps::SLOTS,
+    space,
+};
+
+/// Counts a write that was successful and not direct, if it can be done the short way; else false. `iocb`,
+/// `file` and `written` fetch what was written how: anew each time, for that is cheaper than to save it from
+/// the calls in between. `kind` is `gauge_kind::TMPFS`, or ext4's where it may be either.
+#[inline(always)]
+pub fn count<R: Read>(
+    iocb: impl Fn() -> Kptr,
+    file: impl Fn() -> Kptr,
+    written: impl Fn() -> u64,
+    kind: u32,
+) -> bool {
+    let cpu = cpu();
+    let (leader, start_ns) = current_leader();
+    let inode = Kptr(load!(R, file(), file_inode));
+    let ino: u64 = load!(R, inode, inode_ino);
+    let Some(slot) = SLOTS.get_ptr_mut(index(cpu, ino, leader)) else { return false };
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this cell.
+    let slot = unsafe { &mut *slot };
+    if slot.inode != inode.addr()
+        || slot.start_ns != start_ns
+        || slot.ino != ino
+        || u64::from(slot.blocks) != space::blocks::<R>(inode)
+    {
+        return false;
+    }
+    let written = written();
+    let same = if kind == gauge_kind::TMPFS {
+        u64::from(slot.generation) == load_u32!(R, inode, inode_generation)
+    } else {
+        has_space::<R>(slot, iocb(), inode, written)
+    };
+    if same {
+        atomic_add(&raw mut slot.written, written);
+    }
+    same
+}
+
+/// Is it known that there was space already where the write went? On ext4 `i_blocks` does not tell, and the
+/// blocks that are only reserved lie beyond the inode, where a probe read would have to fetch them. The
+/// epoch grows with the end of an inode, too, so that its generation need not be looked at.
+#[inline(always)]
+fn has_space<R: Read>(slot: &Slot, iocb: Kptr, inode: Kptr, written: u64) -> bool {
+    let end: u64 = load!(R, iocb, kiocb_pos);
+    u64::from(slot.epoch) == space::epoch(inode)
+        && end <= slot.to
+        && end.wrapping_sub(written) >= slot.from
+}
+
+/// What was seen of a written file's space before that was accounted for, to see at the next write
+/// whether it changed: not the gauge itself, but what it is made of, in fewer loads. What changes
+/// without it being seen, were there such a thing, would be accounted with the next change.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    /// [`Slot::blocks`].
+    pub blocks: u32,
+    /// [`Slot::parts`].
+    pub parts: u32,
+    /// [`Slot::epoch`].
+    epoch: u32,
+}
+
+impl Seen {
+    /// Of nothing.
+    pub const NOTHING: Self = Self { blocks: 0, parts: 0, epoch: 0 };
+
+    /// Looks.
+    #[inline(always)]
+    pub fn of<R: Read>(kind: u32, inode: Kptr) -> Self {
+        Self {
+            epoch: space::epoch(inode) as u32,
+            blocks: space::blocks::<R>(inode) as u32,
+            parts: space::parts(kind, inode),
+        }
+    }
+}
+
+/// Remembers a write that was accounted for in its tenant's cell, so that the next one goes the short way.
+#[inline(always)]
+pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
+    let inode = write.who.inode;
+    // Of these alone the short way knows what their space is made of; and where it was written.
+    if write.end == 0 || (write.kind != gauge_kind::TMPFS && write.kind != gauge_kind::EXT4) {
+        return;
+    }
+    // tmpfs tells of all its space by `i_blocks`.
+    let (mut from, mut to) = (0, u64::MAX);
+    if write.kind == gauge_kind::EXT4 {
+        let bits: u8 = load!(R, inode, inode_blkbits);
+        (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
+        let goes_on = slot.inode == inode.addr() && slot.epoch == seen.epoch;
+        if goes_on && from <= slot.to && slot.from <= to {
+            from = from.min(slot.from);
+            to = to.max(slot.to);
+        }
+    }
+    slot.from = from;
+    slot.to = to;
+    slot.epoch = seen.epoch;
+    slot.inode = inode.addr();
+}
+
+/// The blocks of a write from `start` to `end`.
+#[inline(always)]
+fn blocks_around(start: u64, end: u64, block_bits: u8) -> (u64, u64) {
+    let block = (1 << (block_bits & 31)) - 1;
+    (start & !block, (end + block) & !block)
+}
+
+/// Where the cell of a pair is on this CPU. Consecutive inode numbers, the usual case, get consecutive
+/// cells: no collisions among the files of one writer until it has more files than there are cells.
+#[inline(always)]
+pub fn index(cpu: u32, ino: u64, leader: Kptr) -> u32 {
+    let hash = (ino as u32).wrapping_add(leader.low()) & config!(slot_mask);
+    cpu.wrapping_mul(config!(slots_per_cpu)).wrapping_add(hash)
+}
+
+/// The number of the CPU that this runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
