@@ -153,7 +153,7 @@ pub struct Slot {
     /// [`FileKey::ino`].
     pub ino: u64,
     /// Address of the inode, so that it need not be followed to its device; 0 if not known. Addresses are
-    /// reused: number and generation of the inode are compared, too.
+    /// reused: `epoch` tells.
     pub inode: u64,
     /// [`Counters::written`].
     pub written: u64,
@@ -164,7 +164,7 @@ pub struct Slot {
     /// The inode's blocks as this process last saw them (lower half of `i_blocks`): while they and `parts`
     /// are unchanged nothing was allocated, and the shared gauge need not be looked at.
     pub blocks: u32,
-    /// Grows whenever space may have been taken from the inode.
+    /// Grows whenever space may have been taken from the inode, and with its end.
     pub epoch: u32,
     /// Where the file has space, in bytes from its start, as long as `epoch` is the inode's: there the
     /// tenant wrote.

@@ -24,7 +24,7 @@ pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: C
     if slot.is_of(&who.proc, &who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in(index, &who, &delta, &Seen::NOTHING);
+        move_in(index, &who, &delta);
     }
 }
 
@@ -74,6 +74,7 @@ pub fn account_write<R: Read>(write: &Write) {
         && slot.is_of(&write.who.proc, &write.who.file)
         && slot.blocks == seen.blocks
         && slot.parts == seen.parts
+        && slot.epoch == seen.epoch
     {
         atomic_add(&raw mut slot.written, written);
         learn::<R>(slot, write, seen);
@@ -94,10 +95,8 @@ pub fn account_write<R: Read>(write: &Write) {
     let Some(slot) = slot(index) else { return };
     if slot.is_of(&write.who.proc, &write.who.file) {
         add_to_slot(slot, &delta);
-        slot.blocks = seen.blocks;
-        slot.parts = seen.parts;
     } else {
-        move_in(index, &write.who, &delta, seen);
+        move_in(index, &write.who, &delta);
     }
     if slot.is_of(&write.who.proc, &write.who.file) {
         learn::<R>(slot, write, seen);
@@ -197,8 +196,8 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 /// Gives the cell to somebody new and, where they are new, sends the names of process and file.
 /// One call after the other, not one in the other: all frames of a chain share 512 bytes.
 #[inline(always)]
-fn move_in(index: u32, who: &Who, delta: &Counters, seen: &Seen) {
-    take_slot(index, who, delta, seen);
+fn move_in(index: u32, who: &Who, delta: &Counters) {
+    take_slot(index, who, delta);
     process::describe_once(who.proc);
     names::send_once(who.file, who.dentry, who.inode);
 }
@@ -206,7 +205,7 @@ fn move_in(index: u32, who: &Who, delta: &Counters, seen: &Seen) {
 /// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
 /// aside in the middle of that, the newcomer's counts go to the spill map themselves.
 #[inline(never)]
-fn take_slot(index: u32, who: &Who, delta: &Counters, seen: &Seen) {
+fn take_slot(index: u32, who: &Who, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
@@ -237,9 +236,9 @@ fn take_slot(index: u32, who: &Who, delta: &Counters, seen: &Seen) {
     store(&raw mut slot.freed, delta.freed);
     store(&raw mut slot.unlinked, delta.unlinked);
     store(&raw mut slot.flags, delta.flags);
+    // Nothing is known of its space yet.
     store(&raw mut slot.inode, 0);
-    store(&raw mut slot.blocks, seen.blocks);
-    store(&raw mut slot.parts, seen.parts);
+    store(&raw mut slot.blocks, u32::MAX);
     store(&raw mut slot.start_ns, who.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }

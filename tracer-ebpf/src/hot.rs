@@ -1,16 +1,15 @@
 //! The short way of a write: to a file that its process wrote to just before, into space that it has.
 //!
-//! The pair's cell is found by the inode's number and the process, and compared by what can be loaded
-//! through few pointers: the address of the inode, its number and generation, and the start of the process.
-//! Main threads of different addresses have different cells, or they are a multiple of the table's size
-//! apart.
+//! The pair's cell is found by the inode's number and the main thread's address, and compared by what can be
+//! loaded through few pointers: the address and the number of the inode and the start of the process. An
+//! inode's epoch grows with its end, so that another one at the same address is not taken for it.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{Slot, offsets::gauge_kind};
 
 use crate::{
     account::{Write, atomic_add},
-    kernel_read::{Kptr, Read, config, current_leader, load, load_u32},
+    kernel_read::{Kptr, Read, config, current_leader, load},
     maps::SLOTS,
     space,
 };
@@ -40,26 +39,20 @@ pub fn count<R: Read>(
         return false;
     }
     let written = written();
-    let same = if kind == gauge_kind::TMPFS {
-        u64::from(slot.generation) == load_u32!(R, inode, inode_generation)
-    } else {
-        has_space::<R>(slot, iocb(), inode, written)
-    };
+    let same = u64::from(slot.epoch) == space::epoch(inode)
+        && (kind == gauge_kind::TMPFS || is_within::<R>(slot, iocb(), written));
     if same {
         atomic_add(&raw mut slot.written, written);
     }
     same
 }
 
-/// Is it known that there was space already where the write went? On ext4 `i_blocks` does not tell, and the
-/// blocks that are only reserved lie beyond the inode, where a probe read would have to fetch them. The
-/// epoch grows with the end of an inode, too, so that its generation need not be looked at.
+/// Did the write go where there is space? On ext4 `i_blocks` alone does not tell, and the blocks that are
+/// only reserved lie beyond the inode, where a probe read would have to fetch them.
 #[inline(always)]
-fn has_space<R: Read>(slot: &Slot, iocb: Kptr, inode: Kptr, written: u64) -> bool {
+fn is_within<R: Read>(slot: &Slot, iocb: Kptr, written: u64) -> bool {
     let end: u64 = load!(R, iocb, kiocb_pos);
-    u64::from(slot.epoch) == space::epoch(inode)
-        && end <= slot.to
-        && end.wrapping_sub(written) >= slot.from
+    end <= slot.to && end.wrapping_sub(written) >= slot.from
 }
 
 /// What was seen of a written file's space before that was accounted for, to see at the next write
@@ -72,13 +65,10 @@ pub struct Seen {
     /// [`Slot::parts`].
     pub parts: u32,
     /// [`Slot::epoch`].
-    epoch: u32,
+    pub epoch: u32,
 }
 
 impl Seen {
-    /// Of nothing.
-    pub const NOTHING: Self = Self { blocks: 0, parts: 0, epoch: 0 };
-
     /// Looks.
     #[inline(always)]
     pub fn of<R: Read>(kind: u32, inode: Kptr) -> Self {
@@ -90,9 +80,13 @@ impl Seen {
     }
 }
 
-/// Remembers a write that was accounted for in its tenant's cell, so that the next one goes the short way.
+/// Remembers in its tenant's cell a write that was accounted for, so that the next one goes the short way.
 #[inline(always)]
 pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
+    let goes_on = slot.inode == write.who.inode.addr() && slot.epoch == seen.epoch;
+    slot.blocks = seen.blocks;
+    slot.parts = seen.parts;
+    slot.epoch = seen.epoch;
     let inode = write.who.inode;
     // Of these alone the short way knows what their space is made of; and where it was written.
     if write.end == 0 || (write.kind != gauge_kind::TMPFS && write.kind != gauge_kind::EXT4) {
@@ -103,7 +97,6 @@ pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
     if write.kind == gauge_kind::EXT4 {
         let bits: u8 = load!(R, inode, inode_blkbits);
         (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
-        let goes_on = slot.inode == inode.addr() && slot.epoch == seen.epoch;
         if goes_on && from <= slot.to && slot.from <= to {
             from = from.min(slot.from);
             to = to.max(slot.to);
@@ -111,7 +104,6 @@ pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
     }
     slot.from = from;
     slot.to = to;
-    slot.epoch = seen.epoch;
     slot.inode = inode.addr();
 }
 

@@ -81,6 +81,8 @@ const WAYS: &[(&str, Way)] = &[
     ("unlink", free::unlink),
     ("close-deleted", free::close_deleted),
     ("truncate", free::truncate),
+    ("truncate-rewrite", free::truncate_rewrite),
+    ("punch-rewrite", free::punch_rewrite),
     ("o_trunc", free::o_trunc),
     ("punch-hole", free::punch_hole),
     ("rename-over", free::rename_over),

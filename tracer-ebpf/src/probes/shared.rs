@@ -211,9 +211,9 @@ pub fn fallocated(file: Kptr, result: i64) {
         if is_regular::<Probed>(inode) && magic::<Probed>(inode) != OVERLAY_MAGIC {
             account_error(current_proc(), file_key::<Probed>(inode), result);
         }
-    } else {
-        space::changed(inode, Probed::follow(file, offset!(file_dentry)));
     }
+    // One that failed may have gone half the way.
+    space::changed(inode, Probed::follow(file, offset!(file_dentry)));
 }
 
 /// Attributes are about to change; the length matters.
