@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer_model::{
     snapshot::{Snapshot, WriteBackend},
@@ -126,6 +126,12 @@ struct DoctorArgs {
     json: bool,
     #[command(flatten)]
     trace: TraceArgs,
+}
+
+/// The command line with all its commands, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage.
@@ -360,8 +366,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -36,7 +36,6 @@ Examples:
   sudo filltop watch --config filltop.toml
   sudo filltop watch --metrics 127.0.0.1:9823       and Prometheus can scrape it
   filltop watch --replay-csv history.csv            what would it have said?
-  sudo filltop watch --metrics 127.0.0.1:9823       and Prometheus can scrape it
 
 While it runs, `filltop top`, `snapshot`, `held` and `check` show what it knows.
 
