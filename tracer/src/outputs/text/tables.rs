@@ -5,7 +5,10 @@ use tracer_model::units;
 
 use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
-use crate::outputs::words::{command, eta_cell, resident, used_ratio, user};
+use crate::outputs::words::{command, eta_fitting, resident, used_ratio, user};
+
+/// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
+const ETA_WIDTH: usize = 40;
 
 impl Page<'_> {
     pub(super) fn volumes(&mut self, volumes: &[Volume]) {
@@ -18,8 +21,10 @@ impl Page<'_> {
             Column::new("HELD", Align::Right, 4, 5),
             Column::new("GROWTH/s", Align::Right, 4, 1),
             Column::new("EXPLAINED", Align::Right, 4, 6),
-            Column::new("FULL IN", Align::Left, 12, 0),
+            Column::new("FULL IN", Align::Left, ETA_WIDTH, 0),
         ];
+        // VOLUME, USED and AVAIL stay beside it on the narrowest terminal.
+        let room = self.options.width.saturating_sub(21).min(ETA_WIDTH);
         let rows: Vec<Row> = volumes
             .iter()
             .take(self.options.top)
@@ -33,7 +38,7 @@ impl Page<'_> {
                     volume.held_bytes.map_or(units::UNKNOWN.to_owned(), |held| self.bytes(held)),
                     self.growth(volume.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
                     units::percent_or_unknown(volume.explained),
-                    eta_cell(volume),
+                    eta_fitting(volume, room),
                 ],
                 tone: match (volume.full, volume.eta_s) {
                     (true, _) => Tone::Critical,
