@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: Debian kernels in QEMU without KVM, with a userland of our own.
 
+mod booted;
 mod cpio;
 mod debian;
 mod initramfs;
@@ -17,7 +18,7 @@ use filltop_init::Report;
 use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
-use crate::workspace::Workspace;
+use crate::workspace::{Place, Workspace};
 pub(crate) use debian::fleet;
 use qemu::QEMU;
 use runner::Runner;
@@ -41,6 +42,9 @@ pub(crate) struct VmArgs {
     /// Backends that the tests force, one boot for each [default: all of them]
     #[arg(long, value_delimiter = ',')]
     backend: Vec<Backend>,
+    /// Boot a whole Debian 12 with its systemd, and run the tests that change the system
+    #[arg(long)]
+    debian: bool,
     /// Number of CPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
@@ -80,6 +84,7 @@ impl VmArgs {
             kernel: Vec::new(),
             all: false,
             backend: Vec::new(),
+            debian: false,
             smp: 2,
             memory: 1024,
             icount: false,
@@ -145,13 +150,20 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     for arguments in [with(Backend::Fentry, Vec::new()), with(Backend::Kprobe, by_kprobes)] {
         tally.add(Runner::new(workspace, filltop, &arguments)?.tests()?);
     }
-    for name in native::names(&workspace.end_to_end, true) {
+    for name in native::names(&workspace.end_to_end, &[Place::Anywhere]) {
         if !TESTED_BY_KPROBES.contains(&name) {
             tally.add(Tally::skip(format!(
                 "vm {DEFAULT_KERNEL} kprobe {name}: left to `cargo xtask vm`"
             )));
         }
     }
+    tally.add(match booted::image(workspace) {
+        Ok(_) => {
+            let arguments = VmArgs { debian: true, ..VmArgs::plain() };
+            Runner::new(workspace, filltop, &arguments)?.tests()?
+        }
+        Err(error) => Tally::skip(format!("vm Debian: {}", first_line(&error))),
+    });
     Ok(tally)
 }
 

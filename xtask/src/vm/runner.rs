@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
-use filltop_init::{JOB_PATH, Job, Report};
+use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 
 use super::debian::{self, Series};
 use super::initramfs::{self, Contents, Userland};
-use super::qemu::{GUEST_DISKS, Machine, Outcome};
-use super::{Backend, DEFAULT_KERNEL, VmArgs};
+use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
+use super::{Backend, DEFAULT_KERNEL, VmArgs, booted};
 use crate::tally::{Tally, first_line};
-use crate::workspace::Workspace;
+use crate::workspace::{Place, Workspace};
 use crate::{build, native};
 
 /// What the arguments ask for, built.
@@ -27,6 +27,8 @@ pub(super) struct Runner<'a> {
     pub(super) programs: Vec<(String, PathBuf)>,
     pub(super) installed: Vec<String>,
     tests: Vec<String>,
+    /// The disk of the Debian to boot, if one is wanted.
+    root: Option<PathBuf>,
 }
 
 impl<'a> Runner<'a> {
@@ -36,7 +38,8 @@ impl<'a> Runner<'a> {
         filltop: &Path,
         arguments: &'a VmArgs,
     ) -> Result<Self> {
-        let mut names = native::names(&workspace.end_to_end, true);
+        let place = if arguments.debian { Place::BootedOnly } else { Place::Anywhere };
+        let mut names = native::names(&workspace.end_to_end, &[place]);
         for wanted in &arguments.test {
             ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
         }
@@ -65,6 +68,7 @@ impl<'a> Runner<'a> {
         let tests = binaries.tests.iter().map(|(name, _)| name.clone()).collect();
         programs.extend(binaries.tests.into_iter().map(|(n, file)| (format!("/tests/{n}"), file)));
         let busybox = debian::busybox(workspace)?;
+        let root = arguments.debian.then(|| booted::image(workspace)).transpose()?;
         Ok(Self {
             init: build::init(workspace)?,
             workspace,
@@ -74,16 +78,19 @@ impl<'a> Runner<'a> {
             programs,
             installed: Vec::new(),
             tests,
+            root,
         })
     }
 
     /// Every test on every kernel with every backend; a machine that breaks is a failure.
     pub(super) fn tests(&self) -> Result<Tally> {
         let mut tally = Tally::default();
-        let backends = if self.arguments.backend.is_empty() {
-            Backend::value_variants()
-        } else {
-            &self.arguments.backend
+        let given = |backends: &[Backend]| backends.iter().copied().map(Some).collect();
+        let backends: Vec<Option<Backend>> = match &self.arguments.backend[..] {
+            // The unit chooses there, as on people's machines.
+            [] if self.arguments.debian => vec![None],
+            [] => given(Backend::value_variants()),
+            some => given(some),
         };
         for series in &self.kernels {
             if self.tests.is_empty() {
@@ -92,8 +99,9 @@ impl<'a> Runner<'a> {
             }
             match self.userland(series) {
                 Ok((kernel, userland)) => {
-                    for backend in backends {
-                        let suite = format!("vm {} {}", series.name, backend.name());
+                    for backend in &backends {
+                        let by = backend.map_or("Debian", Backend::name);
+                        let suite = format!("vm {} {by}", series.name);
                         tally.add(self.tests_with(&suite, *backend, &kernel, &userland)?);
                     }
                 }
@@ -110,14 +118,14 @@ impl<'a> Runner<'a> {
     fn tests_with(
         &self,
         suite: &str,
-        backend: Backend,
+        backend: Option<Backend>,
         kernel: &Path,
         userland: &Userland,
     ) -> Result<Tally> {
         let mut job = self.job(userland);
-        job.env.push(("FILLTOP_BACKEND".into(), backend.name().into()));
+        job.env.extend(backend.map(|by| ("FILLTOP_BACKEND".into(), by.name().into())));
         for test in &self.tests {
-            let mut command = vec![format!("/tests/{test}")];
+            let mut command = vec![format!("{}/tests/{test}", self.prefix())];
             command.extend(["--test-threads=1", "--show-output"].map(str::to_owned));
             command.extend(self.arguments.filter.clone());
             job.commands.push(command);
@@ -167,14 +175,23 @@ impl<'a> Runner<'a> {
         Ok((kernel.image, userland))
     }
 
+    /// What stands before the paths of what came with the initramfs.
+    fn prefix(&self) -> &'static str {
+        if self.root.is_some() { BOOTED_DIR } else { "" }
+    }
+
     pub(super) fn job(&self, userland: &Userland) -> Job {
+        let (filltop, workload) = (
+            format!("{}/bin/filltop", self.prefix()),
+            format!("{}/bin/filltop-workload", self.prefix()),
+        );
         let mut env = vec![
             ("PATH", "/sbin:/usr/sbin:/bin:/usr/bin"),
             ("HOME", "/root"),
             ("LANG", "C.UTF-8"),
             ("RUST_BACKTRACE", "1"),
-            ("FILLTOP_BIN", "/bin/filltop"),
-            ("FILLTOP_WORKLOAD", "/bin/filltop-workload"),
+            ("FILLTOP_BIN", filltop.as_str()),
+            ("FILLTOP_WORKLOAD", &workload),
             ("FILLTOP_TEST_DISKS", GUEST_DISKS),
             ("FILLTOP_IN_VM", "1"),
         ];
@@ -182,7 +199,8 @@ impl<'a> Runner<'a> {
             env.push(("FILLTOP_TEST_FS", fs));
         }
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Job { modules: userland.modules.clone(), env, ..Job::default() }
+        let root = self.root.as_ref().map(|_| GUEST_ROOT.to_owned());
+        Job { modules: userland.modules.clone(), env, root, ..Job::default() }
     }
 
     pub(super) fn boot(
@@ -203,6 +221,7 @@ impl<'a> Runner<'a> {
             initrd,
             console: directory.join("console.log"),
             disks: self.workspace.target.join("vm/disks"),
+            root: self.root.clone(),
             smp: self.arguments.smp,
             memory: self.arguments.memory,
             icount: self.arguments.icount,
