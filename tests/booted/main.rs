@@ -21,6 +21,7 @@ type Result<T = ()> = anyhow::Result<T>;
 const UNIT: &str = "filltop.service";
 const UNIT_FILE: &str = include_str!("../../contrib/systemd/filltop.service");
 const SYSUSERS: &str = include_str!("../../contrib/systemd/filltop.sysusers");
+const DOCS: &str = include_str!("../../docs/service.md");
 const PROGRAM: &str = "/usr/bin/filltop";
 const DROP_INS: &str = "/etc/systemd/system/filltop.service.d";
 
@@ -88,22 +89,38 @@ fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Durati
     }
 }
 
-/// Installs as docs/service.md says, and starts it with this drop-in, if any.
+/// Installs with the very commands of docs/service.md, in a directory that looks like a checkout.
+fn install() -> Result {
+    let commands =
+        DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("```").nth(1));
+    let checkout = tempfile::tempdir()?;
+    for (path, text) in [("filltop.service", UNIT_FILE), ("filltop.sysusers", SYSUSERS)] {
+        let path = checkout.path().join("contrib/systemd").join(path);
+        fs::create_dir_all(path.parent().context("a file has a directory")?)?;
+        fs::write(path, text)?;
+    }
+    fs::create_dir_all(checkout.path().join("target/release"))?;
+    fs::copy(filltop(), checkout.path().join("target/release/filltop"))?;
+    let mut shell = Command::new("sh");
+    shell.args(["-exc", commands.context("docs/service.md has no commands")?]);
+    succeed(shell.current_dir(&checkout)).with_context(|| journal(UNIT).unwrap_or_default())?;
+    Ok(())
+}
+
+/// The service, running with this drop-in, if any.
 fn installed(drop_in: Option<&str>) -> Result {
     if !Path::new(PROGRAM).exists() {
-        fs::copy(filltop(), PROGRAM)?;
+        install()?;
     }
-    fs::write("/etc/sysusers.d/filltop.conf", SYSUSERS)?;
-    succeed(&mut Command::new("systemd-sysusers"))?;
-    fs::write(Path::new("/etc/systemd/system").join(UNIT), UNIT_FILE)?;
     fs::create_dir_all(DROP_INS)?;
     let path = Path::new(DROP_INS).join("test.conf");
     let text = drop_in.unwrap_or_default();
-    let changed = fs::read_to_string(&path).unwrap_or_default() != text;
-    fs::write(path, text)?;
-    systemctl(&["daemon-reload"])?;
+    if fs::read_to_string(&path).unwrap_or_default() != text {
+        fs::write(path, text)?;
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["stop", UNIT])?;
+    }
     // Type=notify: it returns when filltop measures.
-    systemctl(&[if changed { "restart" } else { "start" }, UNIT])
-        .with_context(|| journal(UNIT).unwrap_or_default())?;
+    systemctl(&["start", UNIT]).with_context(|| journal(UNIT).unwrap_or_default())?;
     Ok(())
 }

@@ -35,13 +35,13 @@ use crate::{
 #[command(name = "filltop", version, about, args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  sudo filltop                          the live screen
-  sudo filltop /var                     only the volume that holds /var
-  sudo filltop snapshot --for 10s       measure for ten seconds and print
-  sudo filltop snapshot --json | jq .   the same for programs
-  sudo filltop watch                    warn before a volume is full, and say who
-  sudo filltop held                     deleted files that still take space
-  sudo filltop doctor                   can it run here, and what will it miss?")]
+  sudo filltop                        the live screen
+  sudo filltop /var                   only the volume that holds /var
+  sudo filltop snapshot --for 10s     measure for ten seconds and print
+  sudo filltop snapshot --json | jq . the same for programs
+  sudo filltop watch                  warn before a volume is full, and say who
+  sudo filltop held                   deleted files that still take space
+  sudo filltop doctor                 can it run here, and what will it miss?")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -367,6 +367,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    /// Prose is wrapped to the terminal; what follows it is shown as it is.
+    #[test]
+    fn examples_fit_80_columns() {
+        let root = command();
+        for command in std::iter::once(&root).chain(root.get_subcommands()) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
     }
 
     #[test]

@@ -25,8 +25,8 @@ Examples:
   sudo filltop snapshot --for 10s --top 20
   sudo filltop snapshot --volume /var --json | jq '.writers[0]'
 
-Where `filltop watch` runs, it prints the last --for of what that knows, at once.
-Interrupted (Ctrl-C), it prints what was measured so far.")]
+Where `filltop watch` runs, it prints the last --for of what that knows, at
+once. Interrupted (Ctrl-C), it prints what was measured so far.")]
 pub(crate) struct SnapshotArgs {
     /// How long to measure, e.g. 500ms, 5s, 2m
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
