@@ -97,7 +97,7 @@ fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
     let rule = "[[rule]]\nname = \"anything-used\"\nwhen = \"used_bytes\"\nwarning = \"1B\"\n";
     ensure!(!journal(UNIT)?.contains("anything-used"));
     fs::write(config, rule)?;
-    systemctl(&["reload", UNIT])?;
+    systemctl(&["reload", UNIT]).with_context(|| journal(UNIT).unwrap_or_default())?;
     wait_for("the new rule fires", || Ok(journal(UNIT)?.contains("anything-used")))?;
     fs::write(config, "[[rule]]\nnam = \"x\"\n")?;
     systemctl(&["reload", UNIT])?;
