@@ -42,6 +42,11 @@ const PICTURES: [(&str, u16, u16, &[Key]); 3] = [
     ("act", 80, 24, &[Key::Char('1'), Key::Char('x')]),
 ];
 
+/// Removes the cgroups in the end: it is started before the tracer gives up the rights to do that. What
+/// a shell had started may take a moment to be gone.
+const SWEEP: &str =
+    "cat; for i in 1 2 3 4 5; do sleep 0.2; rmdir \"$@\" 2>/dev/null && break; done";
+
 fn main() -> anyhow::Result<()> {
     let mut arguments = env::args_os().skip(1);
     let into = arguments.next().context("into which directory?")?;
@@ -50,7 +55,19 @@ fn main() -> anyhow::Result<()> {
     fs::File::create(image)?.set_len(6 << 30)?;
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))?;
     run(Command::new("mount").args(["-o", "loop"]).arg(image).arg("/srv"))?;
+    // What others have mounted here is no part of the picture.
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if ["/tmp/", "/mnt/", "/var/tmp/"].iter().any(|place| mount.starts_with(place)) {
+            run(Command::new("umount").args(["-l", mount]))?;
+        }
+    }
     let mut load = vec![];
+    let mut sweeper = Command::new("sh")
+        .args(["-c", SWEEP, "sh"])
+        .args([cgroup(LOAD[0].0)?, cgroup(LOAD[1].0)?, cgroup(LOAD[2].0)?])
+        .stdin(Stdio::piped())
+        .spawn()?;
     let result = take(into, &mut load);
     for child in &mut load {
         // A shell with what it started: they are a process group of their own.
@@ -58,23 +75,16 @@ fn main() -> anyhow::Result<()> {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = child.wait();
     }
-    for (name, _) in LOAD {
-        // What a shell had started may take a moment to be gone.
-        for _ in 0..50 {
-            if cgroup(name).is_ok_and(|path| fs::remove_dir(path).is_ok()) {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-    run(Command::new("umount").args(["-l", "/srv"]))?;
+    // It waits for the end of its standard input.
+    drop(sweeper.stdin.take());
+    sweeper.wait()?;
+    // The mount goes with its namespace: unmounting takes a right that the tracer has given up by now.
     fs::remove_file(image)?;
     result
 }
 
 fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt as _;
-    let mut pipeline = Pipeline::start(&TracerOptions::default())?;
     let state = UiState { can_act: true, ..UiState::default() };
     let mut app = App::new(state, Limits::default());
     for (name, command) in LOAD {
@@ -86,8 +96,9 @@ fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
         // was made before, and `0` stands for the writing process.
         unsafe { shell.pre_exec(move || fs::write(&procs, "0")) };
         load.push(shell.spawn()?);
-        watch(&mut pipeline, &mut app, Duration::from_secs(1))?;
     }
+    // It gives up the rights to move others into cgroups.
+    let mut pipeline = Pipeline::start(&TracerOptions::default())?;
     watch(&mut pipeline, &mut app, WATCHED)?;
     for (name, width, height, keys) in PICTURES {
         app.resize(Size::new(width, height));

@@ -27,6 +27,8 @@ const COLUMNS: [Column; 9] = [
     Column::new("FULL IN", Align::Left, LEAST_WORDS, 0),
 ];
 const FULL_IN: usize = 8;
+/// From this width on there is room for everything.
+const ROOMY: u16 = 100;
 /// `4 min (3–6)`, and one to spare: what the column has where nothing needs more.
 const LEAST_WORDS: usize = 12;
 /// VOLUME, USED and AVAIL, which stay beside it whatever happens.
@@ -44,10 +46,12 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
     // The interval is not cut off: sooner are bars short, and columns of higher rank left out.
     let mut columns = COLUMNS;
-    let short = snapshot.volumes.iter().map(eta_short_width).max().unwrap_or(0);
+    let shortest =
+        |volume: &Volume| eta_short_width(volume).min(sanitize::width(&eta_cell(volume)));
+    let short = snapshot.volumes.iter().map(shortest).max().unwrap_or(0);
     let room = usize::from(inner.width).saturating_sub(BESIDE).max(LEAST_WORDS);
     columns[FULL_IN].min = short.clamp(LEAST_WORDS, room);
-    let bar = if short > LEAST_WORDS && !long {
+    let bar = if short > LEAST_WORDS && area.width < ROOMY {
         LEAST_BAR
     } else {
         usize::from(area.width / 8).clamp(LEAST_BAR, 40)
