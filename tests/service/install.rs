@@ -18,7 +18,8 @@ use crate::{
     watch::{Watch, utf8, value},
 };
 
-fn contrib(path: &str) -> anyhow::Result<PathBuf> {
+/// A file that is given to those who install.
+pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {
     let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     Ok(Path::new(&tests).join("../contrib").join(path))
 }
