@@ -245,12 +245,29 @@ pub fn eta_words(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>)
     }
 }
 
-/// `3–6` where all three share one unit, else both ends in full.
+/// [`eta_words`] in at most 19 columns: `4m (3m–6m)`, `1h20 (55m–1h50)`.
+#[must_use]
+pub fn eta_short(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
+    let short = |end: Option<f64>| end.map_or_else(|| UNKNOWN.to_owned(), short_duration);
+    match eta {
+        Some(eta) if !full => match interval(eta, lo, hi) {
+            Some(_) => format!("{} ({}–{})", short_duration(eta), short(lo), short(hi)),
+            None => short_duration(eta),
+        },
+        _ => eta_words(full, eta, lo, hi),
+    }
+}
+
+/// `3–6` where all three share one unit, else both ends in full; `None` where it would say nothing
+/// that the estimate does not.
 fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
     if lo.is_none() && hi.is_none() {
         return None;
     }
     let middle = duration(eta);
+    if [lo, hi].iter().all(|end| end.map(duration).as_ref() == Some(&middle)) {
+        return None;
+    }
     let ends = [lo, hi].map(|end| end.map_or_else(|| UNKNOWN.to_owned(), duration));
     let unit = |text: &str| match text.split(' ').collect::<Vec<_>>()[..] {
         [_, unit] => Some(unit.to_owned()),
@@ -259,7 +276,11 @@ fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
     let one_unit = ends.iter().all(|end| end == UNKNOWN || unit(end) == unit(&middle));
     let [lo, hi] = ends;
     if one_unit && unit(&middle).is_some() {
-        let number = |text: &str| text.split(' ').next().unwrap_or(UNKNOWN).to_owned();
+        // Less than one is from nothing on.
+        let number = |text: &str| match text.split(' ').next() {
+            Some("<1") => "0".to_owned(),
+            number => number.unwrap_or(UNKNOWN).to_owned(),
+        };
         return Some(format!("{}–{}", number(&lo), number(&hi)));
     }
     Some(format!("{lo} – {hi}"))
@@ -374,6 +395,10 @@ mod tests {
     #[case(false, Some(240.0), Some(50.0), Some(360.0), "full in 4 min (50 s – 6 min)")]
     #[case(false, Some(240.0), Some(180.0), None, "full in 4 min (3–?)")]
     #[case(false, Some(4800.0), Some(3600.0), Some(7200.0), "full in 1 h 20 min (1 h – 2 h)")]
+    #[case(false, Some(1.2), Some(0.6), Some(1.4), "full in 1 s (0–1)")]
+    #[case(false, Some(0.6), Some(0.2), Some(0.9), "full in <1 s")]
+    #[case(false, Some(0.6), Some(0.2), Some(3.2), "full in <1 s (0–3)")]
+    #[case(false, Some(240.0), Some(230.0), Some(250.0), "full in 4 min")]
     fn fill_times(
         #[case] full: bool,
         #[case] eta: Option<f64>,
@@ -382,6 +407,17 @@ mod tests {
         #[case] want: &str,
     ) {
         assert_eq!(until_full(full, eta, lo, hi), want);
+    }
+
+    #[rstest]
+    #[case(true, Some(0.0), "FULL")]
+    #[case(false, None, "-")]
+    #[case(false, Some(240.0), "4m (3m–6m)")]
+    #[case(false, Some(300.0), "5m (3m–6m)")]
+    fn short_fill_times(#[case] full: bool, #[case] eta: Option<f64>, #[case] want: &str) {
+        assert_eq!(eta_short(full, eta, eta.map(|_| 180.0), eta.map(|_| 360.0)), want);
+        assert_eq!(eta_short(false, Some(4800.0), Some(3300.0), None), "1h20 (55m–?)");
+        assert_eq!(eta_short(false, Some(4800.0), None, None), "1h20");
     }
 
     proptest! {
@@ -395,6 +431,9 @@ mod tests {
             }
             prop_assert!(short_duration(per_s).len() <= 5);
             prop_assert!(duration(per_s).len() <= 11);
+            let (eta, ends) = (Some(per_s.abs()), Some(per_s.abs() * 0.9));
+            prop_assert!(eta_short(false, eta, ends, eta).chars().count() <= 19);
+            prop_assert!(!eta_words(false, eta, ends, eta).contains("(<"));
         }
 
         #[test]

@@ -27,6 +27,7 @@ pub mod rollup;
 pub mod service;
 pub mod sinks;
 pub mod snapshot;
+mod snapshot_cmd;
 pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;

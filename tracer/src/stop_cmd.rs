@@ -62,13 +62,14 @@ impl From<HowArg> for How {
 /// What to stop, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-TARGET is a pid, a unit, a container (name or id), a session as the tables name it, or the path of a
-cgroup as /proc/PID/cgroup prints it. Prints the plan first: whom it hits, what it frees now, what is
-refused and why. Acts after a confirmation, or with --yes.
+TARGET is a pid, a unit, a container (name or id), a session as the tables name
+it, or the path of a cgroup as /proc/PID/cgroup prints it. Says the plan first:
+whom it hits, what it frees now, what is refused and why. Acts after a
+confirmation, or with --yes.
 
 Examples:
-  sudo filltop stop 2114                            freeze a process tree, for 15 minutes at most
-  sudo filltop stop nginx --how unit --dry-run      all but the last step
+  sudo filltop stop 2114                         freeze a process tree
+  sudo filltop stop nginx --how unit --dry-run   all but the last step
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
   sudo filltop resume 2114")]

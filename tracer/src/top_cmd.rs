@@ -28,9 +28,10 @@ use crate::tui::{self, Options, UiState};
 Examples:
   sudo filltop /var                     only the volume that holds /var
   sudo filltop top --interval 5s        numbers every five seconds
-  filltop top --replay filltop.rec      a recording, opened at its end: left and right go through it
+  filltop top --replay filltop.rec      a recording, opened at its end
 
-Where `filltop watch` runs, it shows what that measures, with an hour of the past.")]
+Left and right go through the past. Where `filltop watch` runs, it shows what
+that measures, with an hour of the past.")]
 pub struct TopArgs {
     /// Only the volumes that hold these paths
     #[arg(value_name = "PATH")]

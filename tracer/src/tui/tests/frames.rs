@@ -111,6 +111,34 @@ fn full_and_idle() {
     );
 }
 
+/// Time to full with its interval, whatever it is, on every terminal that has a table.
+#[test]
+fn the_interval_is_never_cut() {
+    for (lo, eta, hi) in [
+        (180.0, 240.0, Some(360.0)),
+        (3300.0, 4800.0, Some(6600.0)),
+        (100_000.0, 200_000.0, None),
+        (40_000.0, 90_000.0, Some(900_000.0)),
+        (85.0, 95.0, Some(110.0)),
+    ] {
+        for limit in ["avail", "inodes"] {
+            let mut snapshot = fixtures::busy();
+            let volume = &mut snapshot.volumes[0];
+            (volume.eta_s, volume.eta_lo_s, volume.eta_hi_s) = (Some(eta), Some(lo), hi);
+            volume.limit = limit.to_owned();
+            let end = if limit == "avail" { ")" } else { ") inodes" };
+            for (width, height) in [(80, 24), (100, 30), (120, 40), (300, 100)] {
+                let shown = text(&paint(&snapshot, &settled(&snapshot, width, height)));
+                let line = shown.lines().nth(2).unwrap();
+                assert!(line.ends_with(end), "{width}: {shown}");
+            }
+            let narrow = text(&paint(&snapshot, &settled(&snapshot, 40, 12)));
+            let line = narrow.lines().nth(2).unwrap();
+            assert!(line.ends_with(')') || line.ends_with(end), "{narrow}");
+        }
+    }
+}
+
 #[test]
 fn what_finds_no_room_is_counted() {
     let mut snapshot = fixtures::busy();
