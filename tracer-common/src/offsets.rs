@@ -165,8 +165,6 @@ offsets! {
     device_devt = "device"."devt",
     /// Number of the system call (x86-64).
     regs_orig_ax = "pt_regs"."orig_ax",
-    /// Result of a system call (x86-64).
-    regs_ax = "pt_regs"."ax",
     /// First argument of a system call (x86-64).
     regs_di = "pt_regs"."di",
     /// Third argument of a system call (x86-64).

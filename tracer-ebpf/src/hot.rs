@@ -9,38 +9,39 @@ use tracer_common::{Slot, offsets::gauge_kind};
 
 use crate::{
     account::{Write, atomic_add},
-    kernel_read::{Kptr, Read, config, current_leader, load},
+    kernel_read::{Kptr, Read, config, current_leader, load, load_u32},
     maps::SLOTS,
     space,
 };
 
-/// Counts a write that was successful and not direct, if it can be done the short way; else false. `iocb`,
-/// `file` and `written` fetch what was written how: anew each time, for that is cheaper than to save it from
-/// the calls in between. `kind` is `gauge_kind::TMPFS`, or ext4's where it may be either.
+/// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,
+/// `end` and `written` fetch what was written, up to where and how much: anew each time, for that is cheaper
+/// than to save it from the calls in between. `kind` is that of [`learn`], or ext4's where it may be tmpfs.
 #[inline(always)]
 pub fn count<R: Read>(
-    iocb: impl Fn() -> Kptr,
-    file: impl Fn() -> Kptr,
+    inode: impl Fn() -> Kptr,
+    end: impl Fn() -> u64,
     written: impl Fn() -> u64,
     kind: u32,
 ) -> bool {
     let cpu = cpu();
     let (leader, start_ns) = current_leader();
-    let inode = Kptr(load!(R, file(), file_inode));
+    let inode = inode();
     let ino: u64 = load!(R, inode, inode_ino);
     let Some(slot) = SLOTS.get_ptr_mut(index(cpu, ino, leader)) else { return false };
     // SAFETY: a valid, aligned pointer from the map; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
-    if slot.inode != inode.addr()
-        || slot.start_ns != start_ns
-        || slot.ino != ino
-        || u64::from(slot.blocks) != space::blocks::<R>(inode)
-    {
+    if slot.inode != inode.addr() || slot.start_ns != start_ns || slot.ino != ino {
         return false;
     }
     let written = written();
-    let same = u64::from(slot.epoch) == space::epoch(inode)
-        && (kind == gauge_kind::TMPFS || is_within::<R>(slot, iocb(), written));
+    let same = if kind == gauge_kind::NONE {
+        slot.to == BY_CALL && u64::from(slot.generation) == load_u32!(R, inode, inode_generation)
+    } else {
+        u64::from(slot.blocks) == space::blocks::<R>(inode)
+            && u64::from(slot.epoch) == space::epoch(inode)
+            && (kind == gauge_kind::TMPFS || is_within(slot, end(), written))
+    };
     if same {
         atomic_add(&raw mut slot.written, written);
     }
@@ -50,10 +51,14 @@ pub fn count<R: Read>(
 /// Did the write go where there is space? On ext4 `i_blocks` alone does not tell, and the blocks that are
 /// only reserved lie beyond the inode, where a probe read would have to fetch them.
 #[inline(always)]
-fn is_within<R: Read>(slot: &Slot, iocb: Kptr, written: u64) -> bool {
-    let end: u64 = load!(R, iocb, kiocb_pos);
-    end <= slot.to && end.wrapping_sub(written) >= slot.from
+fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
+    slot.to != BY_CALL && end <= slot.to && end.wrapping_sub(written) >= slot.from
 }
+
+/// [`Write::end`] of one that is known by the return of its system call alone, and [`Slot::to`] of its pair:
+/// nothing tells of the end of its inode, so that the generation is to be compared, and its space is not
+/// looked at. What is counted otherwise is not counted at the system call, and the other way round.
+pub const BY_CALL: u64 = u64::MAX - 1;
 
 /// What was seen of a written file's space before that was accounted for, to see at the next write
 /// whether it changed: not the gauge itself, but what it is made of, in fewer loads. What changes
@@ -88,12 +93,14 @@ pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
     slot.parts = seen.parts;
     slot.epoch = seen.epoch;
     let inode = write.who.inode;
-    // Of these alone the short way knows what their space is made of; and where it was written.
-    if write.end == 0 || (write.kind != gauge_kind::TMPFS && write.kind != gauge_kind::EXT4) {
+    // Of these alone the short way knows what their space is made of, and where it was written.
+    let by_call = write.end == BY_CALL;
+    let known = write.kind == gauge_kind::TMPFS || write.kind == gauge_kind::EXT4;
+    if write.end == 0 || !(known || by_call) {
         return;
     }
     // tmpfs tells of all its space by `i_blocks`.
-    let (mut from, mut to) = (0, u64::MAX);
+    let (mut from, mut to) = (0, if by_call { BY_CALL } else { u64::MAX });
     if write.kind == gauge_kind::EXT4 {
         let bits: u8 = load!(R, inode, inode_blkbits);
         (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);

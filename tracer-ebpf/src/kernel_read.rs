@@ -206,8 +206,7 @@ impl Read for Probed {
 #[inline(always)]
 pub fn current_proc() -> ProcKey {
     if config!(has_task_btf) != 0 {
-        // SAFETY: a helper without arguments.
-        let task = Kptr(unsafe { bpf_get_current_task_btf() } as *const u8);
+        let task = current_task_typed();
         let leader = Kptr(load!(Direct, task, task_group_leader));
         ProcKey {
             start_ns: load!(Direct, leader, task_start_boottime),
@@ -229,14 +228,20 @@ pub fn current_proc() -> ProcKey {
 #[inline(always)]
 pub fn current_leader() -> (Kptr, u64) {
     if config!(has_task_btf) != 0 {
-        // SAFETY: a helper without arguments.
-        let task = Kptr(unsafe { bpf_get_current_task_btf() } as *const u8);
+        let task = current_task_typed();
         let leader = Kptr(load!(Direct, task, task_group_leader));
         (leader, load!(Direct, leader, task_start_boottime))
     } else {
         let leader = Kptr(load!(Probed, current_task(), task_group_leader));
         (leader, load!(Probed, leader, task_start_boottime))
     }
+}
+
+/// `current`, for [`Direct`] reads; from 5.11 on (`Config::has_task_btf`).
+#[inline(always)]
+pub fn current_task_typed() -> Kptr {
+    // SAFETY: a helper without arguments.
+    Kptr(unsafe { bpf_get_current_task_btf() } as *const u8)
 }
 
 /// `current`, for [`Probed`] reads.

@@ -6,7 +6,8 @@ use crate::{
     account::{Who, Write, ZERO, account, account_error, account_write},
     calls, hot,
     kernel_read::{
-        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, load, magic, offset,
+        Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
+        file_key, is_regular, load, magic, offset,
     },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, hook},
     process, space,
@@ -41,7 +42,14 @@ pub fn again<R: Read>(
     result: impl Fn() -> i64,
     kind: u32,
 ) -> bool {
-    result() > 0 && !is_direct::<R>(iocb()) && hot::count::<R>(iocb, file, || result() as u64, kind)
+    result() > 0
+        && !is_direct::<R>(iocb())
+        && hot::count::<R>(
+            || Kptr(load!(R, file(), file_inode)),
+            || load!(R, iocb(), kiocb_pos),
+            || result() as u64,
+            kind,
+        )
 }
 
 #[inline(always)]
@@ -340,11 +348,20 @@ pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
 /// The open file behind a descriptor of the current process.
 #[inline(always)]
 pub fn file_of(fd: u32) -> Kptr {
-    let files = Probed::follow(current_task(), offset!(task_files));
-    let table = Probed::follow(files, offset!(files_fdt));
-    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+    if config!(has_task_btf) != 0 {
+        file_in::<Direct>(current_task_typed(), fd)
+    } else {
+        file_in::<Probed>(current_task(), fd)
+    }
+}
+
+#[inline(always)]
+fn file_in<R: Read>(task: Kptr, fd: u32) -> Kptr {
+    let table = Kptr(load!(R, Kptr(load!(R, task, task_files)), files_fdt));
+    let room: u32 = load!(R, table, fdt_max_fds);
+    if fd >= room {
         return Kptr::from_addr(0);
     }
-    let array = Probed::follow(table, offset!(fdt_fd));
+    let array = Kptr(load!(R, table, fdt_fd));
     Probed::follow(array, fd.wrapping_mul(8))
 }

@@ -106,7 +106,7 @@ impl Ladder {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
             // Trampolines and kprobes are both refused here: system calls are all there is.
-            self.attach_syscalls(ebpf);
+            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
         } else {
             let reason = "no filesystem is mounted that needs it".to_owned();
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
@@ -318,18 +318,18 @@ impl Ladder {
             self.vfs_write |= self.attach_function(ebpf, function);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
-            self.attach_syscalls(ebpf);
+            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
         }
     }
 
-    fn attach_syscalls(&mut self, ebpf: &mut Ebpf) {
-        let (name, program) = hooks::SYSCALL_TRACEPOINT;
+    /// At the return of every system call.
+    fn attach_to_calls(&mut self, ebpf: &mut Ebpf, (name, program): (&str, &str)) -> bool {
         let result = if cfg!(target_arch = "x86_64") {
-            self.tracepoint(ebpf, name, program)
+            self.typed_tracepoint(ebpf, name, program)
         } else {
             Err("the registers of system calls are known on x86-64 alone".to_owned())
         };
-        self.syscalls = self.note(name, "raw_tracepoint", result);
+        self.note(name, "tp_btf", result)
     }
 
     /// Tells vfs_write and the system calls that this filesystem is counted lower down.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 
 use aya::{
     Ebpf,
-    programs::{FEntry, FExit, KProbe, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, RawTracePoint},
 };
 
 use super::{Attempt, Ladder};
@@ -92,6 +92,16 @@ impl Ladder {
             tracepoint.load().map_err(|e| kernel_words(&e))?;
         }
         tracepoint.attach(name).map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    /// One whose arguments the verifier knows the types of.
+    pub(super) fn typed_tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let types = self.types()?;
+        let tracepoint: &mut BtfTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load(name, &types.bpf).map_err(|e| kernel_words(&e))?;
+        }
+        tracepoint.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 }
 
