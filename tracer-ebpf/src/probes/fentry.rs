@@ -80,7 +80,7 @@ fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    shared::fallocated(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
+    shared::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
     0
 }
 

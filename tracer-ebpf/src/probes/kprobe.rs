@@ -97,7 +97,7 @@ fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
     if let Some(call) = calls::end(hook::FALLOCATE) {
-        shared::fallocated(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
+        shared::fallocated_file(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
     }
     0
 }

@@ -213,15 +213,21 @@ fn count_page(inode: u64, dentry: u64) {
 
 /// fallocate returned.
 #[inline(always)]
-pub fn fallocated(file: Kptr, result: i64) {
-    let inode = Probed::follow(file, offset!(file_inode));
+pub fn fallocated(inode: Kptr, dentry: Kptr, result: i64) {
     if result < 0 {
         if is_regular::<Probed>(inode) && magic::<Probed>(inode) != OVERLAY_MAGIC {
             account_error(current_proc(), file_key::<Probed>(inode), result);
         }
     }
     // One that failed may have gone half the way.
-    space::changed(inode, Probed::follow(file, offset!(file_dentry)));
+    space::changed(inode, dentry);
+}
+
+/// The same, of a file.
+#[inline(always)]
+pub fn fallocated_file(file: Kptr, result: i64) {
+    let inode = Probed::follow(file, offset!(file_inode));
+    fallocated(inode, Probed::follow(file, offset!(file_dentry)), result);
 }
 
 /// Attributes are about to change; the length matters.

@@ -188,11 +188,12 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     match call {
         Call::Write => write_returned(file.addr(), result),
         Call::Space => {
-            let changed = Kptr::from_addr(shared::settled());
-            if !changed.is_null() {
-                space::changed(changed, space::any_dentry(changed));
+            // Through an overlay, another inode than the file's.
+            let mut inode = Kptr::from_addr(shared::settled());
+            if inode.is_null() {
+                inode = Probed::follow(file, offset!(file_inode));
             }
-            shared::fallocated(file, result);
+            shared::fallocated(inode, space::any_dentry(inode), result);
         }
         Call::Open => shared::opened::<Probed>(file),
     }
