@@ -79,7 +79,7 @@ pub static INODES: LruHashMap<FileKey, InodeSpace> = LruHashMap::with_max_entrie
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// Size of [`RECORDS`].
-pub const RING_BYTES: u32 = 4 << 20;
+pub const RING_BYTES: u32 = 2 << 20;
 
 /// [`Health`] counters, per CPU.
 #[map]

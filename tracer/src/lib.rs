@@ -32,3 +32,4 @@ pub mod stop_cmd;
 pub mod top_cmd;
 pub mod tui;
 pub mod watch;
+pub mod window;

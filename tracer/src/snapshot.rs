@@ -9,7 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, ProcKey, WaitKey, Waits};
+use tracer_common::{Counters, FileKey, ProcKey};
 use tracer_model::{
     forecast::Forecast,
     sanitize,
@@ -21,23 +21,9 @@ use crate::{
     clock,
     collect::mounts::{MountedVolume, Space},
     rollup::{self, Sees, Waited},
+    window::{Window, is_folded},
 };
 use rows::{path_rows, volume_rows, writer_rows};
-
-/// What was counted in one window.
-#[derive(Default)]
-pub struct Window {
-    /// By process and file.
-    pub pairs: HashMap<PairKey, Counters>,
-    /// Failed writes by process and device.
-    pub errors: HashMap<ErrorKey, Errors>,
-    /// How long processes waited.
-    pub waits: HashMap<WaitKey, Waits>,
-    /// Files created, by process and directory.
-    pub created: HashMap<PairKey, u64>,
-    /// Totals without a breakdown.
-    pub other: Counters,
-}
 
 /// What is known beside the counts.
 pub struct Context<'a> {
@@ -104,12 +90,15 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     let mut writers: HashMap<(ProcKey, u32), WriterSum> = HashMap::new();
     let mut files: HashMap<FileKey, FileSum> = HashMap::new();
     let devices: HashSet<u32> = context.volumes.iter().map(|state| state.volume.dev).collect();
-    for (pair, counters) in &window.pairs {
+    for (pair, counters) in window.pairs() {
         if !devices.contains(&pair.dev) {
             continue;
         }
         let writer = writers.entry((pair.process(), pair.dev)).or_default();
         writer.counters.add(counters);
+        if is_folded(pair) {
+            continue;
+        }
         writer.files.insert(pair.file());
         let file = files.entry(pair.file()).or_default();
         file.counters.add(counters);
@@ -141,6 +130,7 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
         by_volume.entry(*dev).or_default().add(&sum.counters);
     }
     context.backend.unattributed_bytes = window.other.written;
+    context.backend.folded_files = window.folded();
     let paths = path_rows(&files, &mut context);
     let volumes: Vec<MountedVolume> =
         context.volumes.iter().map(|state| state.volume.clone()).collect();

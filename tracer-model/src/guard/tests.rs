@@ -96,6 +96,7 @@ fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
             lost_events: 0,
             lost: Vec::new(),
             unattributed_bytes: 0,
+            folded_files: 0,
             overhead_ns_per_write: None,
             own_cpu: None,
         },

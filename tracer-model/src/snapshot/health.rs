@@ -45,6 +45,10 @@ pub struct Backend {
     pub lost: Vec<Loss>,
     /// Written bytes that are in the totals but in no writer's or file's row.
     pub unattributed_bytes: u64,
+    /// Files whose bytes are in their writers' rows but that have none of their own, for there were too
+    /// many of them in this window: those that moved least.
+    #[serde(default)]
+    pub folded_files: u64,
     /// Own cost in the write path, from the kernel's run-time statistics; `None` if not measured.
     pub overhead_ns_per_write: Option<f64>,
     /// Processor time of the tracer's own process over the window, as a share of one CPU; `None`

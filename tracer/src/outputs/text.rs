@@ -209,6 +209,9 @@ impl Page<'_> {
         if backend.unattributed_bytes > 0 {
             facts.push(format!("unattributed {}", self.bytes(backend.unattributed_bytes)));
         }
+        if backend.folded_files > 0 {
+            facts.push(format!("{} more files", backend.folded_files));
+        }
         self.facts(&facts);
     }
 }
