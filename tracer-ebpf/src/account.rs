@@ -4,7 +4,7 @@ use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKe
 
 use crate::{
     hot::{self, Seen, learn},
-    kernel_read::{Kptr, Read, current_leader, exchange, load},
+    kernel_read::{Kptr, Probed, Read, current_leader, exchange, load},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
     names, process, space,
 };
@@ -17,14 +17,14 @@ pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: C
     let who = Who { proc, file, dentry, inode };
     let Some(index) = index_of(&who) else {
         spill(&PairKey::new(proc, file), &delta);
-        names::send_once(file, dentry, inode);
+        names::send_once::<Probed>(&file, dentry, inode);
         return;
     };
     let Some(slot) = slot(index) else { return };
     if slot.is_of(&who.proc, &who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in(index, &who, &delta);
+        move_in::<Probed>(index, &who, &delta);
     }
 }
 
@@ -83,20 +83,24 @@ pub fn account_write<R: Read>(write: &Write) {
     let mut delta = ZERO;
     if let Some(gauge) = space::gauge::<R>(write.kind, write.who.inode) {
         let before = presumed::<R>(write, gauge);
-        delta =
-            space::counts(space::settle(&write.who.file, write.who.inode, before, &write.who.proc));
+        delta = space::counts(space::settle::<R>(
+            &write.who.file,
+            write.who.inode,
+            before,
+            &write.who.proc,
+        ));
     }
     delta.written = written;
     let Some(index) = index else {
         spill(&PairKey::new(write.who.proc, write.who.file), &delta);
-        names::send_once(write.who.file, write.who.dentry, write.who.inode);
+        names::send_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
         return;
     };
     let Some(slot) = slot(index) else { return };
     if slot.is_of(&write.who.proc, &write.who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in(index, &write.who, &delta);
+        move_in::<R>(index, &write.who, &delta);
     }
     if slot.is_of(&write.who.proc, &write.who.file) {
         learn::<R>(slot, write, seen);
@@ -196,10 +200,10 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 /// Gives the cell to somebody new and, where they are new, sends the names of process and file.
 /// One call after the other, not one in the other: all frames of a chain share 512 bytes.
 #[inline(always)]
-fn move_in(index: u32, who: &Who, delta: &Counters) {
+fn move_in<R: Read>(index: u32, who: &Who, delta: &Counters) {
     take_slot(index, who, delta);
     process::describe_once(who.proc);
-    names::send_once(who.file, who.dentry, who.inode);
+    names::send_once::<R>(&who.file, who.dentry, who.inode);
 }
 
 /// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put

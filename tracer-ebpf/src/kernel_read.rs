@@ -105,6 +105,9 @@ impl Kptr {
 
 /// A way to read kernel memory.
 pub trait Read {
+    /// Does the verifier know what it reads?
+    const TYPED: bool;
+
     /// Reads a `T` at `base + offset`.
     fn read<T: Copy>(base: Kptr, offset: u32) -> T;
 
@@ -128,6 +131,8 @@ pub trait Read {
 pub struct Direct;
 
 impl Read for Direct {
+    const TYPED: bool = true;
+
     #[inline(always)]
     fn read<T: Copy>(base: Kptr, offset: u32) -> T {
         // SAFETY: `base` comes from a BTF-typed argument and `offset` from the running kernel's
@@ -175,6 +180,8 @@ impl Read for Direct {
 pub struct Probed;
 
 impl Read for Probed {
+    const TYPED: bool = false;
+
     #[inline(always)]
     fn read<T: Copy>(base: Kptr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();

@@ -131,23 +131,17 @@ fn epoch_cell(inode: Kptr) -> *mut u64 {
 
 /// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
 /// it was presumably, if the inode is not known.
-#[inline(always)]
-pub fn settle(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
-    settle_known(file, inode.addr(), before, proc)
-}
-
 #[inline(never)]
-fn settle_known(file: &FileKey, inode: u64, before: u64, proc: &ProcKey) -> i64 {
+pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
-    let inode = Kptr::from_addr(inode);
-    let kind = kind_of(magic::<Probed>(inode));
+    let kind = kind_of(magic::<R>(inode));
     let Some(known) = known(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
         let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
         // Read after what was accounted last: so it is never behind it, and threads that write to
         // one file do not free and take the same block in turns.
-        let Some(now) = gauge::<Probed>(kind, inode) else { return 0 };
+        let Some(now) = gauge::<R>(kind, inode) else { return 0 };
         if exchange(&raw mut known.gauge, old, now) {
             return accounted(known, old, now, proc);
         }
@@ -256,7 +250,7 @@ fn settle_current(inode: u64, dentry: u64, blocks: u32) {
     let proc = responsible(&file);
     let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
     let before = gauge.saturating_sub(u64::from(blocks) << shift);
-    let change = settle(&file, inode, before, &proc);
+    let change = settle::<Probed>(&file, inode, before, &proc);
     if change != 0 {
         account(proc, file, Kptr::from_addr(dentry), inode, counts(change));
     }

@@ -75,13 +75,13 @@ fn send_moved(inode: u64, target: u64) {
     let parent = Probed::follow(target, offset!(dentry_parent));
     let parent_inode = Probed::follow(parent, offset!(dentry_inode));
     let parent_key = file_key::<Probed>(parent_inode);
-    names::send_once(parent_key, parent, parent_inode);
+    names::send_once::<Probed>(&parent_key, parent, parent_inode);
     let mut sent = false;
     if let Some(room) = scratch::enter(&NAME_ROOMS) {
         if let Some(NameWork { record, .. }) = scratch::inside(&NAME_ROOMS, room) {
             record.file = key;
             record.parent = parent_key;
-            names::fill(record, target, inode, false);
+            names::fill::<Probed>(record, target, inode, false);
             sent = names::send(record);
         }
         scratch::leave(&NAME_ROOMS, room);

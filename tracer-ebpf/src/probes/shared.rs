@@ -70,7 +70,7 @@ pub fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i6
     if result == EIOCBQUEUED {
         // Here, not further down: the frames of a chain of calls share 512 bytes.
         process::describe_once(current_proc());
-        result = dio_queued(iocb.addr(), file.addr());
+        result = dio_queued(iocb.addr(), file.addr(), kind);
     } else {
         if result > 0 {
             end = load!(R, iocb, kiocb_pos);
@@ -93,11 +93,11 @@ pub fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i6
 /// Direct I/O was submitted and goes on without its process. Returns the result if it has ended
 /// already and nobody has counted it, else 0.
 #[inline(never)]
-fn dio_queued(iocb: u64, file: u64) -> i64 {
+fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    dio_begins(Kptr::from_addr(iocb), key, file);
+    dio_begins(Kptr::from_addr(iocb), key, file, kind);
     if let Some(done) = calls::end_by(hook::DIO_DONE, iocb)
         && calls::end_by(hook::DIO, iocb).is_some()
     {
@@ -106,10 +106,11 @@ fn dio_queued(iocb: u64, file: u64) -> i64 {
     0
 }
 
-/// Direct I/O was submitted.
+/// Direct I/O was submitted, to a file with that kind of gauge.
 #[inline(always)]
-pub fn dio_begins(iocb: Kptr, key: PairKey, file: Kptr) {
-    calls::keep_by(hook::DIO, iocb.addr(), InFlight { key, object: file.addr(), extra: 0 });
+pub fn dio_begins(iocb: Kptr, key: PairKey, file: Kptr, kind: u32) {
+    let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
+    calls::keep_by(hook::DIO, iocb.addr(), call);
 }
 
 /// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
@@ -144,8 +145,8 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     let key = InFlightKey { id: iocb, hook: hook::DIO };
     let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
     // SAFETY: a valid pointer from the map. Not copied whole: the stack is short.
-    let (proc, file_key, object) =
-        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object) };
+    let (proc, file_key, object, kind) =
+        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object, (*call).extra) };
     // Two may find it; one takes it out.
     if IN_FLIGHT.remove(key).is_err() {
         return false;
@@ -159,7 +160,7 @@ fn dio_count(iocb: u64, result: i64) -> bool {
             dentry: Probed::follow(file, offset!(file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<Probed>(inode)),
+        kind: kind as u32,
         result,
         end: 0,
     });

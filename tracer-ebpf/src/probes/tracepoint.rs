@@ -132,7 +132,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     }
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     process::describe_once(key.process());
-    shared::dio_begins(iocb, key, file);
+    shared::dio_begins(iocb, key, file, gauge_kind::EXT4);
     0
 }
 
