@@ -1,6 +1,7 @@
 //! What `filltop stop` and `filltop resume` do to real writers.
 
 mod ends;
+mod fence;
 mod freeze;
 mod keeper;
 mod managers;

@@ -4,6 +4,7 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::{
+    gauge::gauge,
     kernel_read::{Kptr, Probed, Read, config, exchange, offset},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
     names, process, space,
@@ -84,7 +85,7 @@ pub fn account_write(write: &Write) {
     let written = write.result as u64;
     // Read before the gauge: what changes in between is found at the next write.
     let tag = space::tag::<Probed>(write.kind, write.who.inode);
-    let gauge = space::gauge(write.kind, write.who.inode);
+    let gauge = gauge(write.kind, write.who.inode);
     let (index, slot) = slot_of(&write.who);
     let Some(slot) = slot else { return };
     let tenant = is_tenant(slot, &write.who);

@@ -11,6 +11,7 @@
 
 mod account;
 mod cgroups;
+mod gauge;
 mod kernel_read;
 mod maps;
 mod maps_where;

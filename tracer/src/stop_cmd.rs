@@ -33,7 +33,7 @@ enum HowArg {
     Freeze,
     /// Hold it to --rate bytes per second
     Throttle,
-    /// Let its writes that allocate on a volume fail
+    /// Let its writes that take space on a volume fail with EDQUOT; everything else goes on
     Fence,
     /// SIGTERM
     Term,
@@ -70,6 +70,7 @@ Examples:
   sudo filltop stop 2114                            freeze a process tree, for 15 minutes at most
   sudo filltop stop nginx --how unit --dry-run      all but the last step
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
+  sudo filltop stop web3 --how fence --volume /srv --for 1h
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
   sudo filltop resume 2114")]
 pub struct StopArgs {
@@ -81,7 +82,10 @@ pub struct StopArgs {
     /// Bytes per second of a throttle, e.g. 5MiB, 500kB
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
     rate: u64,
-    /// When freeze and throttle end by themselves
+    /// Any path on the volume to fence it off; needed where it writes on several
+    #[arg(long, value_name = "PATH")]
+    volume: Option<PathBuf>,
+    /// When freeze, throttle and fence end by themselves
     #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = duration)]
     length: Duration,
     /// The deleted file to truncate: its path as `filltop held` shows it, or its descriptor
@@ -146,6 +150,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         reach: args.reach,
         how: args.how.into(),
         rate: Some(args.rate),
+        volume: args.volume.clone(),
         for_s: args.length.as_secs_f64(),
         file: args.file.clone(),
         intent: Intent::Asked,

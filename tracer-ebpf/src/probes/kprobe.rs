@@ -12,8 +12,9 @@ use tracer_common::offsets::gauge_kind;
 
 use super::shared::{self, NOBODY};
 use crate::{
+    gauge::{GAUGES, kind_of},
     kernel_read::{Kptr, Probed, Read, is_regular, magic, offset},
-    maps::{GAUGES, InFlight, hook},
+    maps::{InFlight, hook},
     space,
 };
 
@@ -54,7 +55,7 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     if let Some(call) = shared::end(hook::WRITE_ITER, bpf_get_current_pid_tgid()) {
         let file = Kptr::from_addr(call.object);
         let inode = Probed::follow(file, offset!(file_inode));
-        let kind = space::kind_of(magic::<Probed>(inode));
+        let kind = kind_of(magic::<Probed>(inode));
         let iocb = Kptr::from_addr(call.extra);
         shared::write_iter::<Probed>(iocb, file, kind, ctx.ret::<i64>());
     }

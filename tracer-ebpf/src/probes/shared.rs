@@ -5,6 +5,7 @@ use tracer_common::{Counters, Health, PairKey, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_again, account_error, account_write},
+    gauge::kind_of,
     kernel_read::{
         Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
     },
@@ -131,7 +132,7 @@ fn dio_count(iocb: u64, result: i64) -> bool {
             dentry: Probed::follow(file, offset!(file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<Probed>(inode)),
+        kind: kind_of(magic::<Probed>(inode)),
         result,
         end: 0,
     });
@@ -152,7 +153,7 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
             dentry: R::follow(file, offset!(file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<R>(inode)),
+        kind: kind_of(magic::<R>(inode)),
         result,
         end: 0,
     });

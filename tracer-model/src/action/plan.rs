@@ -352,6 +352,11 @@ fn warnings(facts: &Facts, wish: &Wish) -> Vec<String> {
              fail or write wrong data"
                 .to_owned(),
         ),
+        How::Fence => warnings.push(
+            "who cannot write may give up, or lose what it could not write; what others write for it \
+             (a loop device, a log daemon, a server that it asks) is not held back"
+                .to_owned(),
+        ),
         How::Kill => warnings.push("SIGKILL leaves no process time to write what it has".to_owned()),
         _ => {}
     }

@@ -1,5 +1,5 @@
 //! Halting and letting go: a cgroup's freezer where one holds exactly the target, else SIGSTOP of
-//! everybody until no new child escapes.
+//! everybody until no new child escapes. Or keeping off one volume only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cgroups::{self, Freezer, Hierarchies},
+    fence::Wall,
     handle::{Handle, Identity, is_gone},
     last_step::Hands,
     members::{Scope, Table, Tracker},
 };
-use crate::{attribute::groups::session, clock};
+use crate::{
+    attribute::groups::session,
+    clock,
+    probes::fence::{Fence, Tally},
+};
 
 /// How long halting may take before what still runs is reported.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -32,6 +37,8 @@ pub enum Brake {
     Freezer(Freezer),
     /// SIGSTOP to each.
     Signals,
+    /// Nobody is halted: what takes space on one volume fails.
+    Fence(Wall),
 }
 
 impl Brake {
@@ -52,7 +59,17 @@ impl Brake {
             Self::Freezer(Freezer::V2(dir)) => format!("cgroup v2 freezer {}", dir.display()),
             Self::Freezer(Freezer::V1(dir)) => format!("cgroup v1 freezer {}", dir.display()),
             Self::Signals => "SIGSTOP to each process until no new child escapes".to_owned(),
+            Self::Fence(wall) => wall.words(),
         }
+    }
+}
+
+/// The directory of the cgroup v2 that holds exactly these processes.
+#[must_use]
+pub fn cgroup_v2(scope: &Scope, hierarchies: &Hierarchies) -> Option<std::path::PathBuf> {
+    match Brake::choose(scope, hierarchies) {
+        Brake::Freezer(Freezer::V2(dir)) => Some(dir),
+        _ => None,
     }
 }
 
@@ -116,6 +133,8 @@ pub struct Halter {
     stopped: BTreeMap<Identity, Handle>,
     /// Those that somebody else had stopped.
     others: BTreeSet<Identity>,
+    /// What is in force.
+    fence: Option<Fence>,
 }
 
 impl Halter {
@@ -127,6 +146,7 @@ impl Halter {
             brake,
             stopped: BTreeMap::new(),
             others: BTreeSet::new(),
+            fence: None,
         }
     }
 
@@ -144,6 +164,7 @@ impl Halter {
         let (processes, notes) = match self.brake.clone() {
             Brake::Freezer(freezer) => self.freeze(&freezer, hands)?,
             Brake::Signals => self.stop_all(hands, before)?,
+            Brake::Fence(wall) => (self.fence(&wall, hands)?, Vec::new()),
         };
         Ok(Halted { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
     }
@@ -171,7 +192,17 @@ impl Halter {
                 }
                 Ok(())
             }
+            Brake::Fence(_) => {
+                self.fence = None;
+                Ok(())
+            }
         }
+    }
+
+    /// What the fence did, while it is in force.
+    #[must_use]
+    pub fn tally(&self) -> Option<Tally> {
+        self.fence.as_ref().map(Fence::tally)
     }
 
     /// Its processes now.
@@ -183,8 +214,17 @@ impl Halter {
                 .into_iter()
                 .map(|pid| Identity { pid, start_ticks: 0 })
                 .collect(),
-            Brake::Signals => self.tracker.look().1,
+            Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
         }
+    }
+
+    fn fence(&mut self, wall: &Wall, hands: &mut dyn Hands) -> io::Result<usize> {
+        let failed = |error: anyhow::Error| io::Error::other(format!("{error:#}"));
+        let mut fence = wall.load().map_err(failed)?;
+        hands.fence(&mut fence, wall)?;
+        let count = wall.enclose(&mut fence, &mut self.tracker)?;
+        self.fence = Some(fence);
+        Ok(count)
     }
 
     fn freeze(

@@ -144,6 +144,7 @@ fn request(decision: &Decision, step: How) -> Request {
         reach: Reach::Tree,
         how: step,
         rate: decision.rate,
+        volume: Some(decision.volume.clone().into()),
         for_s: decision.for_s,
         file: None,
         intent: Intent::Automatic,

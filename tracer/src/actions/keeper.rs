@@ -33,7 +33,7 @@ use super::{
     record::{self, Record, RecordFile},
     throttle::{self, Held},
 };
-use crate::clock;
+use crate::{clock, probes::fence::Tally};
 
 /// Name of the process: it is not to be hit by whoever ends "filltop" by name.
 const NAME: &str = "fill-keeper";
@@ -53,7 +53,7 @@ pub struct Order {
     pub asked: String,
     /// The target's name.
     pub name: String,
-    /// `freeze` or `throttle`.
+    /// `freeze`, `throttle` or `fence`.
     pub how: How,
     /// Bytes per second, of a throttle.
     pub rate: Option<u64>,
@@ -239,6 +239,7 @@ impl Keeper {
 
     /// Lets go and forgets.
     fn end(&mut self, reason: &str) {
+        let tally = self.halter.tally();
         let released = self.halter.release(&mut Real);
         // What the record has and the halter does not know (an error half-way) is let go by it.
         let undone = record::undo(&self.path);
@@ -249,6 +250,10 @@ impl Keeper {
             "the keeper".to_owned(),
             &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
         );
+        if let Some(tally) = tally {
+            let Tally { refused, escaped } = tally;
+            audit.reason += &format!("; {refused} calls refused, {escaped} children not fenced");
+        }
         audit.what = format!("end of {}", self.order.how.name());
         audit.id = Some(self.order.id.clone());
         let _ = audit.write(None);
@@ -337,6 +342,7 @@ impl Held for Keeper {
 fn watch(keeper: &OwnedFd, path: &std::path::Path, until_s: f64, socket: i32) {
     // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
+    close_all_but(keeper.as_raw_fd());
     become_small();
     let _ = rustix::process::setsid();
     loop {
@@ -360,6 +366,19 @@ fn watch(keeper: &OwnedFd, path: &std::path::Path, until_s: f64, socket: i32) {
     audit.what = format!("end of {}", record.how.name());
     audit.id = Some(record.id);
     let _ = audit.write(None);
+}
+
+/// Closes what was inherited beyond the standard three: the keeper's descriptors of a fence would keep
+/// it in force.
+fn close_all_but(kept: i32) {
+    const STANDARD: u32 = 3;
+    let kept = kept as u32;
+    for (first, last) in [(STANDARD, kept - 1), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: nothing of this process owns them any more but what never returns here.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
 }
 
 /// Not to be paged out, not to be chosen by the OOM killer, and room for a descriptor per process.

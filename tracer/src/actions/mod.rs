@@ -8,6 +8,7 @@ pub mod audit;
 pub mod brake;
 pub mod cgroups;
 pub mod engine;
+pub mod fence;
 pub mod forks;
 pub mod guard;
 pub mod handle;

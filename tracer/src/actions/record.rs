@@ -38,7 +38,7 @@ pub struct Record {
     pub asked: String,
     /// The name that people use for it.
     pub name: String,
-    /// `freeze` or `throttle`.
+    /// `freeze`, `throttle` or `fence`.
     pub how: How,
     /// Bytes per second of a throttle.
     pub rate: Option<u64>,
@@ -123,6 +123,8 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     let Some((record, stopped)) = read(path) else { return Ok(0) };
     let mut count = 0;
     match &record.brake {
+        // It ended with the process that held it.
+        Brake::Fence(_) => {}
         Brake::Freezer(freezer) => freezer.set(false)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {

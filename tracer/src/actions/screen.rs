@@ -86,6 +86,7 @@ fn what(request: &ActionRequest) -> What {
             reach: Reach::Forker,
             how: step,
             rate: Some(RATE),
+            volume: None,
             for_s: DEFAULT_FOR_S,
             file: None,
             intent: Intent::Asked,

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use tracer_model::{
-    action::plan::{Hit, Plan},
+    action::{
+        How,
+        plan::{Hit, Plan},
+    },
     sanitize::{Charset, display_for},
     units::Units,
 };
@@ -124,8 +127,10 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         let id = outcome.id.as_deref().unwrap_or("?");
         let _ = writeln!(
             out,
-            "{how}: {} processes stand still after {:.0} ms; `filltop resume {id}` undoes it",
-            halted.processes, halted.took_ms
+            "{how}: {} processes {} after {:.0} ms; `filltop resume {id}` undoes it",
+            halted.processes,
+            if outcome.how == How::Fence { "are kept off it" } else { "stand still" },
+            halted.took_ms
         );
         if let Some(until) = outcome.until {
             let _ = writeln!(out, "it ends by itself at {}", until.strftime("%F %T UTC"));
