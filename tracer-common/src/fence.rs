@@ -13,11 +13,15 @@ pub struct Fence {
     pub level: u32,
     /// `super_block::s_dev` of the volume, major << 20 | minor.
     pub dev: u32,
+    /// Process that answers for it, in the initial pid namespace.
+    pub keeper: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 impl Fence {
     /// Nobody, nowhere: what the kernel side is compiled with.
-    pub const NOBODY: Self = Self { cgroup: 0, level: 0, dev: 0 };
+    pub const NOBODY: Self = Self { cgroup: 0, level: 0, dev: 0, keeper: 0, pad: 0 };
 }
 
 /// Nanoseconds per clock tick: /proc has the start of a process in ticks, rounded down.
@@ -26,6 +30,6 @@ pub const NS_PER_TICK: u64 = 10_000_000;
 /// Processes that can be fenced one by one at a time.
 pub const MAX_FENCED: u32 = 65_536;
 
-const _: () = assert!(size_of::<Fence>() == 16);
+const _: () = assert!(size_of::<Fence>() == 24);
 
 pod!(Fence);

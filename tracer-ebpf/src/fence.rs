@@ -19,7 +19,7 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_task_pt_regs,
     },
     macros::{lsm, map, raw_tracepoint},
-    maps::{HashMap, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
     programs::{LsmContext, RawTracePointContext},
 };
 use tracer_common::{
@@ -47,6 +47,11 @@ macro_rules! fence {
 /// before it runs.
 #[map]
 static FENCED: HashMap<u32, u64> = HashMap::with_max_entries(MAX_FENCED, 0);
+
+/// Not 0 once it is over, which is at once, while detaching all programs takes the kernel more than a
+/// second.
+#[map]
+static LIFTED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Calls that failed for it, per CPU; at 1, children that found [`FENCED`] full and are free.
 #[map]
@@ -178,6 +183,18 @@ fn fence_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `sched_process_exit(struct task_struct *task, …)`: it begins to end, by whatever cause.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn fence_keeper_exit(_: RawTracePointContext) -> i32 {
+    if current_proc().tgid == fence!(keeper)
+        && let Some(lifted) = LIFTED.get_ptr_mut(0)
+    {
+        // SAFETY: a valid, aligned pointer; nobody ever writes anything but 1.
+        unsafe { *lifted = 1 };
+    }
+    0
+}
+
 /// Is it the first thread of its process?
 #[inline(always)]
 fn is_leader(task: Kptr) -> bool {
@@ -203,11 +220,17 @@ fn on_volume(inode: Kptr) -> bool {
 fn is_fenced() -> bool {
     let level = fence!(level);
     if level == 0 {
-        return is_fenced_itself();
+        return is_fenced_itself() && !is_lifted();
     }
     // SAFETY: a helper that takes a number; 0 where the task's cgroup is not that deep.
     let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
-    ancestor == fence!(cgroup)
+    ancestor == fence!(cgroup) && !is_lifted()
+}
+
+#[inline(always)]
+fn is_lifted() -> bool {
+    // SAFETY: a plain integer.
+    LIFTED.get(0).is_some_and(|lifted| unsafe { core::ptr::read_volatile(lifted) } != 0)
 }
 
 #[inline(always)]

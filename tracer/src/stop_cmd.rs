@@ -10,21 +10,31 @@ use std::{
 use anyhow::bail;
 use clap::ValueEnum;
 use tracer_model::{
-    action::{How, Intent, pattern::Pattern, protect::Protection},
+    action::{How, Intent, measured::Measured, pattern::Pattern, plan::Plan, protect::Protection},
     units::Units,
 };
 
 use crate::{
     actions::{
         audit,
+        configured::ConfigArgs,
         engine::{self, Request, Spec},
         record, resume,
         target::Reach,
         text,
     },
     cli::{duration, environment, units},
+    clock,
     outputs::terminal,
+    pipeline::{POLL_INTERVAL, Pipeline},
+    probes::TracerOptions,
+    service::attach::{self, AttachArgs},
 };
+
+/// How much of the past the service is asked for.
+const KNOWN: Duration = Duration::from_secs(10);
+/// How long is measured where there is no service.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A step, as the command line has it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -115,6 +125,10 @@ pub struct StopArgs {
     /// Powers of 1000 instead of 1024
     #[arg(long)]
     si: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// What to let go on.
@@ -160,8 +174,11 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         reason: args.reason.clone(),
         log: args.log.clone(),
     };
-    let protection = Protection { avoid: args.avoid.clone() };
-    let prepared = engine::prepare(request, &protection)?;
+    let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
+    let mut prepared = engine::prepare(request, &protection)?;
+    if let Some(measured) = measured(&args.attach, &prepared.plan)? {
+        prepared.know(measured);
+    }
     let (charset, units) = (terminal::charset(environment), units(args.si));
     let mut stdout = io::stdout().lock();
     if args.json {
@@ -193,6 +210,27 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     stdout.flush()?;
     let left = outcome.ended.is_some_and(|ended| !ended.left.is_empty());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What is known of the target's growth: from the service, where one runs; with --standalone measured
+/// here. Who has neither acts without.
+fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
+    match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
+        Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
+        Err(alone) if alone.is_chosen() => {
+            let mut pipeline = Pipeline::start(&TracerOptions::default())?;
+            let start = clock::instant();
+            while start.elapsed() < LOOK {
+                std::thread::sleep(POLL_INTERVAL);
+                pipeline.poll();
+            }
+            Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
+        }
+        Err(alone) => {
+            alone.say();
+            Ok(None)
+        }
+    }
 }
 
 /// Lets go on.

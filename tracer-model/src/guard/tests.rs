@@ -73,7 +73,7 @@ fn victim(pid: u32) -> Victim {
 }
 
 /// A volume that is full in `eta_s`; at 0 it is.
-fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
+pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
     // As JSON has it: what other parts add to a volume is none of the guard's business.
     let volume = serde_json::json!({
         "mount_point": VOLUME, "mount_points": [VOLUME], "device": "/dev/vdb", "fs_type": "ext4",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracer_model::{
     action::{
         How, Intent,
+        measured::Measured,
         plan::{Facts, Plan, Wish, named_file},
         protect::Protection,
     },
@@ -211,6 +212,11 @@ fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
 }
 
 impl Prepared {
+    /// Adds to the plan what was measured of its target.
+    pub fn know(&mut self, measured: Measured) {
+        self.plan.know(measured);
+    }
+
     /// The audit line of it, to be written before it is carried out.
     #[must_use]
     pub fn audit(&self) -> Audit {

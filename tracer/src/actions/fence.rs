@@ -10,14 +10,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracer_common::Fence as Order;
 use tracer_model::{action::plan::File, sanitize};
 
 use super::{brake, cgroups::Hierarchies, handle::Identity, members::Scope, members::Tracker};
 use crate::{
     clock,
     collect::mounts::{self, MountedVolume},
-    probes::fence::Fence,
+    probes::fence::{Fence, Whom},
 };
 
 /// How long it may take to find all that fork away meanwhile.
@@ -82,11 +81,13 @@ impl Wall {
     /// # Errors
     /// What the kernel says, or that the cgroup is gone.
     pub fn load(&self) -> anyhow::Result<Fence> {
-        let (cgroup, level) = match &self.cgroup {
-            Some(cgroup) => (fs::metadata(&cgroup.dir)?.ino(), cgroup.level),
-            None => (0, 0),
+        let whom = match &self.cgroup {
+            Some(cgroup) => {
+                Whom::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
+            }
+            None => Whom::Processes,
         };
-        Fence::load(Order { cgroup, level, dev: self.dev })
+        Fence::load(self.dev, whom)
     }
 
     /// Adds the target's processes one by one, until two looks in a row find nobody new: what a fenced

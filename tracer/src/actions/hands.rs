@@ -20,7 +20,7 @@ use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc as channel;
 use tracer_model::{
-    action::{pattern::Pattern, protect::Protection},
+    action::protect::Protection,
     sanitize::{Charset, display},
     units::Units,
 };
@@ -53,7 +53,7 @@ pub enum What {
         /// Which, and whom.
         request: Box<Request>,
         /// Whom never.
-        avoid: Vec<Pattern>,
+        protection: Protection,
     },
     /// Letting go what a word means.
     Resume(String),
@@ -203,8 +203,8 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
             }
             Err(error) => (answer(Came::Failed, format!("{error:#}")), None),
         },
-        What::Act { request, avoid } => {
-            let prepared = match engine::prepare(*request, &Protection { avoid }) {
+        What::Act { request, protection } => {
+            let prepared = match engine::prepare(*request, &protection) {
                 Ok(prepared) => prepared,
                 // There is no such process (any more).
                 Err(error) => return (answer(Came::Ended, format!("{error:#}")), None),

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod brake;
 pub mod cgroups;
+pub mod configured;
 pub mod engine;
 pub mod fence;
 pub mod forks;

@@ -7,7 +7,7 @@ use std::{fs, io};
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, PerCpuArray},
+    maps::{Array, HashMap, PerCpuArray},
     programs::{Lsm, RawTracePoint},
 };
 use tracer_common::{Fence as Order, offsets::Offsets};
@@ -17,8 +17,7 @@ use super::{btf::Types, error_chain, gauges, kernel_config, kernel_words, prefli
 /// As `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_FENCE_OBJECT_PATH"));
 
-/// Security hooks; the programs are called `fence_HOOK`. Those that refuse first: who is half attached
-/// refuses too much rather than too little.
+/// Security hooks; the programs are called `fence_HOOK`.
 const HOOKS: [&str; 8] = [
     "file_permission",
     "file_open",
@@ -30,17 +29,35 @@ const HOOKS: [&str; 8] = [
     "file_mprotect",
 ];
 
-/// Tracepoints by which children are fenced before they run, and forgotten when they are gone.
-const LIVES: [(&str, &str); 2] =
-    [("fence_fork", "sched_process_fork"), ("fence_free", "sched_process_free")];
+/// Tracepoints: by the first the fence ends as soon as the process that answers for it does; by the
+/// others children are fenced before they run, and forgotten when they are gone.
+const LIVES: [(&str, &str); 3] = [
+    ("fence_keeper_exit", "sched_process_exit"),
+    ("fence_fork", "sched_process_fork"),
+    ("fence_free", "sched_process_free"),
+];
 
 /// Where the kernel lists its active security modules.
 const ACTIVE_MODULES: &str = "/sys/kernel/security/lsm";
 
-/// A loaded fence. Dropping it lifts it.
+/// Whom a fence keeps off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// A cgroup v2 with all below it.
+    Cgroup {
+        /// Its id: the inode number of its directory.
+        id: u64,
+        /// Its depth below the root, from 1 on.
+        level: u32,
+    },
+    /// Those that are added, with all that they fork.
+    Processes,
+}
+
+/// A loaded fence. This process answers for it: dropping it lifts it.
 pub struct Fence {
     ebpf: Ebpf,
-    by_process: bool,
+    whom: Whom,
 }
 
 /// What a fence did.
@@ -51,6 +68,9 @@ pub struct Tally {
     /// Processes that were forked by a fenced one when there was no room for them: they are free.
     pub escaped: u64,
 }
+
+/// No volume has this number.
+const NO_VOLUME: u32 = 0;
 
 /// Why nobody can be fenced here, as far as it can be told without loading anything.
 ///
@@ -86,16 +106,17 @@ fn active_modules() -> Option<Vec<String>> {
 /// The reason why not.
 pub fn try_here() -> Result<(), String> {
     check()?;
-    let attempt = || Fence::load(Order::NOBODY)?.attach();
+    let attempt = || Fence::load(NO_VOLUME, Whom::Processes)?.attach();
     attempt().map_err(|error| format!("{error:#}"))
 }
 
 impl Fence {
-    /// Loads the programs; nothing is refused yet.
+    /// Loads the programs that keep somebody off a volume (`s_dev`, major << 20 | minor); nothing is
+    /// refused yet.
     ///
     /// # Errors
     /// What this kernel lacks, or its own words.
-    pub fn load(order: Order) -> anyhow::Result<Self> {
+    pub fn load(dev: u32, whom: Whom) -> anyhow::Result<Self> {
         check().map_err(anyhow::Error::msg)?;
         sys::lift_memlock_limit();
         let types = Types::read()?;
@@ -104,6 +125,11 @@ impl Fence {
         if needed.contains(&Offsets::ABSENT) {
             return Err(anyhow!("this kernel's type information lacks what a fence looks at"));
         }
+        let (cgroup, level) = match whom {
+            Whom::Cgroup { id, level } => (id, level),
+            Whom::Processes => (0, 0),
+        };
+        let order = Order { cgroup, level, dev, keeper: std::process::id(), pad: 0 };
         let config = kernel_config(&types.kernel, 1);
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
@@ -113,26 +139,25 @@ impl Fence {
             .load(OBJECT)
             .map_err(|error| anyhow!("the kernel refuses bpf(2): {}", error_chain(&error)))?;
         gauges::install(&mut ebpf, &types.kernel);
-        let by_process = order.level == 0;
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut ebpf, &format!("fence_{hook}"))?;
             program
                 .load(hook, &types.bpf)
                 .map_err(|error| anyhow!("security hook {hook}: {}", kernel_words(&error)))?;
         }
-        for (name, point) in LIVES.iter().filter(|_| by_process) {
+        for (name, point) in lives(whom) {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
             program
                 .load()
                 .map_err(|error| anyhow!("tracepoint {point}: {}", kernel_words(&error)))?;
         }
-        Ok(Self { ebpf, by_process })
+        Ok(Self { ebpf, whom })
     }
 
     /// How many programs [`Fence::attach`] attaches.
     #[must_use]
-    pub const fn programs(&self) -> usize {
-        HOOKS.len() + if self.by_process { LIVES.len() } else { 0 }
+    pub fn programs(&self) -> usize {
+        HOOKS.len() + lives(self.whom).len()
     }
 
     /// Puts it up.
@@ -140,7 +165,7 @@ impl Fence {
     /// # Errors
     /// The kernel's words; what was attached until then is detached with `self`.
     pub fn attach(&mut self) -> anyhow::Result<()> {
-        for (name, point) in LIVES.iter().filter(|_| self.by_process) {
+        for (name, point) in lives(self.whom) {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program
                 .attach(point)
@@ -174,6 +199,25 @@ impl Fence {
         };
         let sum = |cell| map.get(&cell, 0).map_or(0, |values| values.iter().sum());
         Tally { refused: sum(0), escaped: sum(1) }
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        // At once; what is left to be detached takes a while.
+        if let Some(map) = self.ebpf.map_mut("LIFTED")
+            && let Ok(mut map) = Array::<_, u32>::try_from(map)
+        {
+            let _ = map.set(0, 1, 0);
+        }
+    }
+}
+
+/// The tracepoints that are needed.
+fn lives(whom: Whom) -> &'static [(&'static str, &'static str)] {
+    match whom {
+        Whom::Cgroup { .. } => &LIVES[..1],
+        Whom::Processes => &LIVES,
     }
 }
 

@@ -43,6 +43,11 @@ pub struct AttachArgs {
 pub(crate) struct Alone(Option<NoService>);
 
 impl Alone {
+    /// Was it told to, rather than left alone?
+    pub(crate) const fn is_chosen(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Goes on without a service. If that fails, too, both reasons are told.
     pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.say();
@@ -58,7 +63,8 @@ impl Alone {
         self.explain(work.await)
     }
 
-    fn say(&self) {
+    /// Tells of a service that is there and not well.
+    pub(crate) fn say(&self) {
         match &self.0 {
             // A service that is there and not well is worth a word, none at all is not.
             Some(error @ (NoService::Refused(_) | NoService::Broken { .. })) => {
@@ -138,7 +144,15 @@ pub(crate) fn each(
 /// # Errors
 /// [`Alone`].
 pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
-    args.try_with(None, |path| client::recent(path, command, 0.0))
+    past(args, command, 0.0)
+}
+
+/// What the service knows of the last `seconds`, or less.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn past(args: &AttachArgs, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    args.try_with(None, |path| client::recent(path, command, seconds))
 }
 
 /// A connection on which Snapshots follow.

@@ -125,7 +125,9 @@ fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effect
         // Enter alone is too easily pressed once too often.
         Key::Char('y' | 'Y') if state.can_act => {
             match request.how {
-                How::Freeze | How::Throttle => state.halted = Some(request.target.clone()),
+                How::Freeze | How::Throttle | How::Fence => {
+                    state.halted = Some(request.target.clone())
+                }
                 How::Resume => state.halted = None,
                 How::Term | How::Kill | How::Unit => {}
             }
