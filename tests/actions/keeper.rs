@@ -99,6 +99,28 @@ fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
     Ok(())
 }
 
+/// The same while a screen or a guard runs: their hands find it, without any command.
+#[test]
+fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
+    need_root!();
+    let frozen = Frozen::new(&[])?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let mut hands = frozen.bench.command(&["hands"]);
+    let mut hands = hands.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
+    // They are not to blame for what is answered for.
+    stands_still(frozen.dir())?;
+    let (keeper, second) = frozen.bench.keepers()?;
+    signal(second, Signal::STOP)?;
+    signal(keeper, Signal::KILL)?;
+    signal(second, Signal::KILL)?;
+    let took = goes_on(frozen.dir(), STATED);
+    drop(ours);
+    let status = hands.wait()?;
+    println!("thawed {:.0} ms after kill -9 of both", took?.as_secs_f64() * 1e3);
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
 #[test]
 fn it_expires() -> Result {
     need_root!();

@@ -26,6 +26,7 @@ use tracer_model::{
 };
 
 use super::{
+    audit::Audit,
     engine::{self, Request},
     keeper::Kept,
     resume, text,
@@ -33,7 +34,8 @@ use super::{
 
 /// Name of the process.
 const NAME: &str = "fill-hands";
-/// How often it is looked whether what is halted still is.
+/// How often it is looked whether what is halted still is, and whether somebody answers for all that
+/// anybody halted.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What is wanted.
@@ -165,7 +167,19 @@ pub fn run() -> anyhow::Result<()> {
                 held.extend(kept.map(|kept| (answer.number, kept)));
                 tell(&socket, &answer);
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            // Also what others halted, whose keeper and second were killed in the same instant.
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                for record in resume::sweep() {
+                    let name = record.name.clone();
+                    let reason = "it was left without its keeper and its second";
+                    let who = "filltop's hands".to_owned();
+                    let mut audit = Audit::new(record.how, &name, who, reason);
+                    audit.what = format!("end of {}", record.how.name());
+                    audit.id = Some(record.id);
+                    // It is undone whether or not anybody can be told.
+                    let _ = audit.write(None);
+                }
+            }
             // Whoever asked is gone: the lifelines end with this process.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
         }

@@ -6,6 +6,7 @@
 //! killed or hangs. Both keep their memory locked and are not for the OOM killer to choose.
 
 use std::{
+    ffi::CStr,
     io::{self, BufRead as _, BufReader, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -31,14 +32,13 @@ use super::{
     last_step::Real,
     members::Scope,
     record::{self, Record, RecordFile},
+    second,
     throttle::{self, Held},
 };
 use crate::{clock, probes::fence::Tally};
 
 /// Name of the process: it is not to be hit by whoever ends "filltop" by name.
 const NAME: &str = "fill-keeper";
-/// How long after its time the second waits for the keeper to end it, seconds.
-const GRACE_S: f64 = 2.0;
 /// How often it is looked whether anything of the target is left.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long starting to halt may take before it is given up.
@@ -125,7 +125,7 @@ pub fn keep() -> anyhow::Result<()> {
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
     let order: Order = serde_json::from_str(&line).context("not an order")?;
-    become_small();
+    become_small(c"fill-keeper");
     let _ = rustix::process::setsid();
     let signals = block_signals()?;
     let mut keeper = match Keeper::new(order, socket, signals) {
@@ -301,7 +301,7 @@ impl Keeper {
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                watch(&keeper, &self.path, self.until_s, self.socket.as_raw_fd());
+                second::watch(&keeper, &self.path, self.until_s, self.socket.as_raw_fd());
                 std::process::exit(0)
             }
             raw => {
@@ -338,54 +338,11 @@ impl Held for Keeper {
     }
 }
 
-/// The second process: waits until the keeper has ended, or should have, and lets go what it left.
-fn watch(keeper: &OwnedFd, path: &std::path::Path, until_s: f64, socket: i32) {
-    // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
-    drop(unsafe { OwnedFd::from_raw_fd(socket) });
-    close_all_but(keeper.as_raw_fd());
-    become_small();
-    let _ = rustix::process::setsid();
-    loop {
-        let left = until_s + GRACE_S - clock::boottime_s();
-        let mut fds = [PollFd::new(keeper, PollFlags::IN)];
-        let left = Duration::from_secs_f64(left.max(0.0));
-        let timeout =
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut fds, Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => break,
-        }
-    }
-    let Some((record, _)) = record::read(path) else { return };
-    let outcome = match record::undo(path) {
-        Ok(_) => "its keeper was killed".to_owned(),
-        Err(error) => format!("its keeper was killed; failed: {error}"),
-    };
-    let mut audit =
-        Audit::new(record.how, &record.name, "the keeper's second".to_owned(), &outcome);
-    audit.what = format!("end of {}", record.how.name());
-    audit.id = Some(record.id);
-    let _ = audit.write(None);
-}
-
-/// Closes what was inherited beyond the standard three: the keeper's descriptors of a fence would keep
-/// it in force.
-fn close_all_but(kept: i32) {
-    const STANDARD: u32 = 3;
-    let kept = kept as u32;
-    for (first, last) in [(STANDARD, kept - 1), (kept + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: nothing of this process owns them any more but what never returns here.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        }
-    }
-}
-
 /// Not to be paged out, not to be chosen by the OOM killer, and room for a descriptor per process.
 /// None of it is needed to work.
-fn become_small() {
-    // SAFETY: the name is a C string of less than 16 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-keeper".as_ptr()) };
+pub(super) fn become_small(name: &CStr) {
+    // SAFETY: a C string, of which the kernel takes 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     // SAFETY: mlockall(2) takes no pointers.
     unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");

@@ -21,6 +21,7 @@ pub mod perform;
 pub mod record;
 pub mod resume;
 pub mod screen;
+mod second;
 pub mod survey;
 pub mod target;
 pub mod text;
