@@ -82,6 +82,8 @@ Examples:
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
   sudo filltop stop web3 --how fence --volume /srv --for 1h
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
+  sudo filltop stop 2114 --reach alone --avoid '^postgres' --log /var/log/filltop.log
+  sudo filltop stop 2114 --dry-run --standalone     measure its growth first, without the service
   sudo filltop resume 2114")]
 pub struct StopArgs {
     /// A pid, unit, container, session or cgroup
@@ -137,15 +139,16 @@ pub struct StopArgs {
 Examples:
   sudo filltop resume freeze-3f2a91
   sudo filltop resume 2114
+  sudo filltop resume --list                        what is frozen, slowed down or fenced
   sudo filltop resume --all")]
 pub struct ResumeArgs {
     /// The id that `stop` gave, or the target's name
     #[arg(required_unless_present_any = ["all", "list"])]
     target: Option<String>,
-    /// Everything that filltop has frozen or slowed down
+    /// Everything that filltop has frozen, slowed down or fenced
     #[arg(long, conflicts_with = "target")]
     all: bool,
-    /// Only show what is frozen or slowed down
+    /// Only show what is frozen, slowed down or fenced
     #[arg(long, conflicts_with_all = ["target", "all"])]
     list: bool,
     /// One JSON object a line
@@ -227,7 +230,7 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
             Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
         }
         Err(alone) => {
-            alone.say();
+            alone.say("the plan tells nothing of its growth (--standalone measures it)");
             Ok(None)
         }
     }

@@ -179,6 +179,21 @@ fn off_it_says_nothing() {
 }
 
 #[test]
+fn a_fence_is_a_step_off_the_endangered_volume() {
+    let config = GuardConfig { ladder: vec![How::Fence, How::Kill], ..armed() };
+    assert_eq!(config.check(), Ok(()));
+    let mut world = World::new(config);
+    world.see(9, &snapshot(Some(120.0), INCIDENT));
+    let fence = world.see(1, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&fence), [Some(How::Fence)]);
+    assert_eq!((fence[0].volume.as_str(), fence[0].for_s), (VOLUME, 3600.0));
+    world.policy.done(fence[0].id, &Did::Done);
+    let kill = world.see(61, &snapshot(Some(60.0), INCIDENT));
+    assert_eq!(steps(&kill), [Some(How::Kill)]);
+    assert!(kill[0].explanation.contains("fence was not enough"), "{}", kill[0].explanation);
+}
+
+#[test]
 fn armed_it_climbs_the_ladder_while_nobody_comes() {
     let mut world = World::new(armed());
     assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");

@@ -127,7 +127,7 @@ impl Cgroup {
         const ROOT_INODE: u64 = 1;
         let level = dir.strip_prefix(root).ok()?.components().count();
         let whole = fs::metadata(root).ok()?.ino() == ROOT_INODE;
-        (whole && level > 0).then(|| Self { dir, level: level as u32 })
+        (whole && level > 0).then_some(Self { dir, level: level as u32 })
     }
 }
 

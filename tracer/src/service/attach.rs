@@ -27,6 +27,9 @@ use crate::{
 /// How long a service may be away, for a restart.
 const AWAY: Duration = Duration::from_secs(15);
 
+/// What most do without a service.
+const MEASURING: &str = "measuring here instead";
+
 /// Whether to attach, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AttachArgs {
@@ -50,7 +53,7 @@ impl Alone {
 
     /// Goes on without a service. If that fails, too, both reasons are told.
     pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.say();
+        self.say(MEASURING);
         self.explain(work())
     }
 
@@ -59,19 +62,19 @@ impl Alone {
         self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        self.say();
+        self.say(MEASURING);
         self.explain(work.await)
     }
 
-    /// Tells of a service that is there and not well.
-    pub(crate) fn say(&self) {
+    /// Tells of a service that is there and not well, and what is done `instead`.
+    pub(crate) fn say(&self, instead: &str) {
         match &self.0 {
             // A service that is there and not well is worth a word, none at all is not.
             Some(error @ (NoService::Refused(_) | NoService::Broken { .. })) => {
-                eprintln!("filltop: {error}; measuring here instead");
+                eprintln!("filltop: {error}; {instead}");
             }
             Some(error @ NoService::Absent(path)) if path != Path::new(SOCKET) => {
-                eprintln!("filltop: {error}; measuring here instead");
+                eprintln!("filltop: {error}; {instead}");
             }
             _ => {}
         }

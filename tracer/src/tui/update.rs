@@ -126,12 +126,12 @@ fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effect
         Key::Char('y' | 'Y') if state.can_act => {
             match request.how {
                 How::Freeze | How::Throttle | How::Fence => {
-                    state.halted = Some(request.target.clone())
+                    state.halted = Some(request.target.clone());
                 }
                 How::Resume => state.halted = None,
                 How::Term | How::Kill | How::Unit => {}
             }
-            vec![Effect::Act(*request)]
+            vec![Effect::Act(request)]
         }
         Key::Esc | Key::Char('n' | 'N' | 'q' | 'x') => vec![],
         _ => {
