@@ -111,6 +111,38 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     Ok(())
 }
 
+/// It moves itself from cgroup to cgroup all the time: a freezer that is chosen may hold nobody by then.
+#[test]
+fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let cgroups = ["filltop-hop-a", "filltop-hop-b", "filltop-hop-c"];
+    let cgroups = cgroups.map(|name| Cgroup::new(&unified()?, name));
+    let cgroups = cgroups.into_iter().collect::<Result<Vec<_>>>()?;
+    let path = volume.path().join("f");
+    let mut arguments = vec!["hop", path.to_str().context("UTF-8")?];
+    for cgroup in &cgroups {
+        arguments.push(cgroup.0.to_str().context("UTF-8")?);
+    }
+    let mut writer = Writer::start(&arguments)?;
+    writer.began()?;
+    let mut by_signals = 0;
+    for round in 0..20 {
+        let bench = Bench::new()?;
+        goes_on(volume.path(), SOON)?;
+        let done = bench.stop(&writer.pid(), &[])?;
+        ensure!(done["halted"]["processes"] == 1, "round {round}: {done}");
+        by_signals += u32::from(state(writer.child.id())? == 'T');
+        let before = bytes_in(volume.path())?;
+        std::thread::sleep(Duration::from_millis(100));
+        ensure!(bytes_in(volume.path())? == before, "round {round}: it goes on; {done}");
+        bench.resume(&writer.pid())?;
+    }
+    println!("20 rounds, {by_signals} of them by signals, because it had moved on");
+    ensure!(by_signals > 0, "the test is no test: it never moved meanwhile");
+    Ok(())
+}
+
 /// A tracer can let its process go on; that is said, and once it lets go of it, it stands still.
 #[test]
 fn a_process_that_is_traced() -> Result {
@@ -174,6 +206,31 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     stands_still(volume.path())?;
     bench.resume(&writer.pid())?;
     goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+/// KILL reaches it when it returns; until then it is named as left.
+#[test]
+fn what_cannot_be_killed_yet_is_named() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("f");
+    let path = path.to_str().context("UTF-8")?;
+    let mut writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    goes_on(volume.path(), SOON)?;
+    freeze_volume(volume.path(), true)?;
+    let start = std::time::Instant::now();
+    while state(writer.child.id())? != 'D' && start.elapsed() < SOON {}
+    let arguments = ["stop", &writer.pid(), "--how", "kill", "--yes"];
+    let output = bench.command(&arguments).output();
+    freeze_volume(volume.path(), false)?;
+    let output = output?;
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
+    ensure!(said.contains("still there") && said.contains("state D"), "{said}");
+    let status = writer.child.wait()?;
+    ensure!(status.code().is_none(), "it was not killed: {status}");
     Ok(())
 }
 

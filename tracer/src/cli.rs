@@ -73,7 +73,7 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
-    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    /// Act on who fills the disk: freeze, throttle, fence, term, kill; says first what that would do
     Stop(StopArgs),
     /// Let go on what `stop` has frozen or slowed down
     Resume(ResumeArgs),

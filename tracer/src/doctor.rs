@@ -41,7 +41,7 @@ pub struct FenceReport {
 /// Loads and attaches everything, looks at it, and lets go.
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
-    let fence = fence::try_here().err();
+    let fence = fence::try_here(true).err();
     let fence = FenceReport { possible: fence.is_none(), reason: fence };
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut tracer = match Tracer::start(options) {

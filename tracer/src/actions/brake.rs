@@ -114,6 +114,20 @@ fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<
     v2.cloned().map(Freezer::V2).or_else(|| v1().cloned().map(Freezer::V1))
 }
 
+/// A freezer holds a cgroup, and a process of the target was in another by then.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} left its cgroup while that was being frozen")]
+pub struct Escaped(u32);
+
+impl Escaped {
+    /// Is that what went wrong?
+    #[must_use]
+    pub fn is(error: &anyhow::Error) -> bool {
+        let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        error.is_some_and(|error| error.is::<Self>())
+    }
+}
+
 /// What halting came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Halted {
@@ -235,9 +249,9 @@ impl Halter {
         let (file, word) = freezer.order(true);
         let start = clock::instant();
         hands.write(&file, word)?;
-        let count = cgroups::processes(freezer.dir()).len();
         while !hands.dry() && !freezer.is_frozen() {
             if start.elapsed() > PATIENCE {
+                let count = cgroups::processes(freezer.dir()).len();
                 return Ok((count, vec![self.unfrozen()]));
             }
             std::thread::sleep(LOOK);
@@ -246,7 +260,13 @@ impl Halter {
                 hands.write(&file, word)?;
             }
         }
-        Ok((count, Vec::new()))
+        let inside = cgroups::processes(freezer.dir());
+        // Nobody moves himself once he is frozen; somebody may have done so right before.
+        let (_, members) = self.tracker.look();
+        match members.iter().find(|member| !inside.contains(&member.pid)) {
+            Some(member) if !hands.dry() => Err(io::Error::other(Escaped(member.pid))),
+            _ => Ok((inside.len(), Vec::new())),
+        }
     }
 
     fn unfrozen(&mut self) -> String {

@@ -32,7 +32,7 @@ use super::{
     truncate::truncate,
     units,
 };
-use crate::{attribute::groups::Groups, clock};
+use crate::{attribute::groups::Groups, clock, probes::fence};
 
 /// How a request names its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,6 +151,11 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
                 wall = Some(chosen);
             }
             Err(reason) => plan.refused.push(reason),
+        }
+        if plan.allowed()
+            && let Err(reason) = fence::try_here(false)
+        {
+            plan.refused.push(reason);
         }
     }
     if request.how.reversible() {

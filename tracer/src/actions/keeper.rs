@@ -27,7 +27,7 @@ use tracer_model::action::How;
 
 use super::{
     audit::Audit,
-    brake::{Brake, Halted, Halter},
+    brake::{Brake, Escaped, Halted, Halter},
     handle::{Handle, Identity},
     last_step::Real,
     members::Scope,
@@ -70,6 +70,8 @@ pub struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
     Halted(Halted),
+    /// A process left the cgroup whose freezer was to hold it; nothing is halted.
+    Escaped(String),
     Failed(String),
 }
 
@@ -86,11 +88,23 @@ pub struct Kept {
     pub child: std::process::Child,
 }
 
-/// Starts a keeper and waits until it has halted the target.
+/// Starts a keeper and waits until it has halted the target. Where a freezer lost somebody who changed
+/// his cgroup meanwhile, each process is signalled instead.
 ///
 /// # Errors
 /// What went wrong; nothing is halted then.
 pub fn start(order: &Order) -> anyhow::Result<Kept> {
+    match try_to(order)? {
+        Ok(kept) => Ok(kept),
+        Err(_) => {
+            let by_signals = Order { brake: Brake::Signals, ..order.clone() };
+            try_to(&by_signals)?.map_err(anyhow::Error::msg)
+        }
+    }
+}
+
+/// The same once; the inner error says who got away.
+fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new("/proc/self/exe")
         .arg0(NAME)
@@ -107,8 +121,9 @@ pub fn start(order: &Order) -> anyhow::Result<Kept> {
     BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;
     match serde_json::from_str(&line) {
         Ok(Reply::Halted(halted)) => {
-            Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child })
+            Ok(Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child }))
         }
+        Ok(Reply::Escaped(who)) => Ok(Err(who)),
         Ok(Reply::Failed(reason)) => bail!("{reason}"),
         Err(_) => bail!("the keeper died at once; what it had halted was let go"),
     }
@@ -145,7 +160,10 @@ pub fn keep() -> anyhow::Result<()> {
         }
         Err(error) => {
             keeper.end("it could not be halted");
-            reply(&keeper.socket, &Reply::Failed(format!("{error:#}")));
+            let said = format!("{error:#}");
+            let escaped = Escaped::is(&error);
+            let said = if escaped { Reply::Escaped(said) } else { Reply::Failed(said) };
+            reply(&keeper.socket, &said);
             return Ok(());
         }
     }
@@ -296,12 +314,14 @@ impl Keeper {
         if let Some((pid, _)) = self.second.take() {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
-        let keeper = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        let own = rustix::process::getpid();
+        let keeper = pidfd_open(own, PidfdFlags::empty())?;
         // SAFETY: this process has one thread, so the child may do whatever it could.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                second::watch(&keeper, &self.path, self.until_s, self.socket.as_raw_fd());
+                let socket = self.socket.as_raw_fd();
+                second::watch(own, &keeper, &self.path, self.until_s, socket);
                 std::process::exit(0)
             }
             raw => {

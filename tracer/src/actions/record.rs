@@ -123,8 +123,16 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     let Some((record, stopped)) = read(path) else { return Ok(0) };
     let mut count = 0;
     match &record.brake {
-        // It ended with the process that held it.
-        Brake::Fence(_) => {}
+        // It ends with the process that holds it; one that hangs is made to.
+        Brake::Fence(_) => {
+            let keeper = Handle::of(record.keeper);
+            if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
+                && let Err(error) = keeper.signal(Signal::KILL)
+                && !is_gone(&error)
+            {
+                return Err(error);
+            }
+        }
         Brake::Freezer(freezer) => freezer.set(false)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Pid,
+};
 
 use super::{audit::Audit, keeper::become_small, record};
 use crate::clock;
@@ -15,7 +18,7 @@ use crate::clock;
 const GRACE_S: f64 = 2.0;
 
 /// The second process: waits until the keeper has ended, or should have, and lets go what it left.
-pub(super) fn watch(keeper: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
+pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
     // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
     close_all_but(keeper.as_raw_fd());
@@ -34,6 +37,10 @@ pub(super) fn watch(keeper: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
         }
     }
     let Some((record, _)) = record::read(path) else { return };
+    // Another keeper may have taken over: its own second answers for it.
+    if Pid::from_raw(record.keeper.pid as i32) != Some(pid) {
+        return;
+    }
     let outcome = match record::undo(path) {
         Ok(_) => "its keeper was killed".to_owned(),
         Err(error) => format!("its keeper was killed; failed: {error}"),

@@ -100,14 +100,17 @@ fn active_modules() -> Option<Vec<String>> {
     }
 }
 
-/// Loads and attaches a fence that keeps off nobody: does it work here?
+/// Loads a fence that keeps off nobody, and attaches it if that is wanted, too (which takes longer): does
+/// it work here?
 ///
 /// # Errors
 /// The reason why not.
-pub fn try_here() -> Result<(), String> {
-    check()?;
-    let attempt = || Fence::load(NO_VOLUME, Whom::Processes)?.attach();
-    attempt().map_err(|error| format!("{error:#}"))
+pub fn try_here(attach: bool) -> Result<(), String> {
+    let attempt = || {
+        let mut fence = Fence::load(NO_VOLUME, Whom::Processes)?;
+        if attach { fence.attach() } else { Ok(()) }
+    };
+    attempt().map_err(|error: anyhow::Error| format!("{error:#}"))
 }
 
 impl Fence {
@@ -141,9 +144,9 @@ impl Fence {
         gauges::install(&mut ebpf, &types.kernel);
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut ebpf, &format!("fence_{hook}"))?;
-            program
-                .load(hook, &types.bpf)
-                .map_err(|error| anyhow!("security hook {hook}: {}", kernel_words(&error)))?;
+            program.load(hook, &types.bpf).map_err(|error| {
+                anyhow!("no program can be loaded for {hook}: {}", kernel_words(&error))
+            })?;
         }
         for (name, point) in lives(whom) {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
@@ -173,9 +176,9 @@ impl Fence {
         }
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut self.ebpf, &format!("fence_{hook}"))?;
-            program
-                .attach()
-                .map_err(|error| anyhow!("security hook {hook}: {}", kernel_words(&error)))?;
+            program.attach().map_err(|error| {
+                anyhow!("no program can be attached to {hook}: {}", kernel_words(&error))
+            })?;
         }
         Ok(())
     }
