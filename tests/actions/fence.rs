@@ -43,7 +43,8 @@ macro_rules! need_fence {
         need_root!();
         if !possible() {
             let name = std::thread::current().name().unwrap_or("?").to_owned();
-            println!("SKIP {name}: bpf is not among this kernel's active security modules");
+            let list = "/sys/kernel/security/lsm";
+            println!("SKIP {name}: {list} does not say that this kernel asks BPF programs");
             return Ok(());
         }
     };

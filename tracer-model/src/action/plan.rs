@@ -235,6 +235,14 @@ impl Plan {
         }
     }
 
+    /// Adds a reason against the step that was asked for.
+    pub fn refuse(&mut self, reason: String) {
+        if let Some(step) = self.steps.iter_mut().find(|step| step.how == self.how) {
+            step.refused.get_or_insert_with(|| reason.clone());
+        }
+        self.refused.push(reason);
+    }
+
     /// Takes in what was measured: it is shown and warned of, and forbids nothing.
     pub fn know(&mut self, measured: Measured) {
         self.warnings.extend(measured.warnings());

@@ -141,7 +141,7 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
     let mut plan = Plan::new(&facts, &wish, protection);
     if request.how == How::Throttle && request.rate.is_none() {
-        plan.refused.push("a throttle needs a rate: --rate 5MiB".to_owned());
+        plan.refuse("a throttle needs a rate: --rate 5MiB".to_owned());
     }
     let mut wall = None;
     if request.how == How::Fence {
@@ -150,18 +150,18 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
                 plan.by = plan.by.map(|_| chosen.words());
                 wall = Some(chosen);
             }
-            Err(reason) => plan.refused.push(reason),
+            Err(reason) => plan.refuse(reason),
         }
         if plan.allowed()
             && let Err(reason) = fence::try_here(false)
         {
-            plan.refused.push(reason);
+            plan.refuse(reason);
         }
     }
     if request.how.reversible() {
         for (record, _) in resume::concerning(&target.scope) {
             if record.how == request.how && !elsewhere(&record, wall.as_ref()) {
-                plan.refused.push(format!("it is under {} already", record.id));
+                plan.refuse(format!("it is under {} already", record.id));
             }
         }
     }
