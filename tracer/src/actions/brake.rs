@@ -19,7 +19,6 @@ use super::{
     members::{Scope, Table, Tracker},
 };
 use crate::{
-    attribute::groups::session,
     clock,
     probes::fence::{Fence, Tally},
 };
@@ -343,10 +342,9 @@ impl Halter {
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
         let Some(handle) = Handle::seen(identity, seen) else {
-            let there = session::stat(identity.pid)
-                .is_some_and(|now| !now.ended && now.start_ticks == identity.start_ticks);
-            // Gone is fine; one that is left out because there are too many would escape.
-            return if there {
+            // Gone is fine, and one that left its session while its parent ended is looked at again; one
+            // that is left out because there are too many would escape.
+            return if Handle::open(std::process::id()).is_none() {
                 Err(io::Error::other("more processes than this filltop may open descriptors for"))
             } else {
                 Ok(())
