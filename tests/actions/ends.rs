@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
-use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
+use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still, unified};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -19,13 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
-    if let Some(cgroup) = cgroup {
-        cgroup.take(&writer.child)?;
-    }
-    writer.began()?;
+    let mut writer = escaping(volume.path(), kind, cgroup)?;
     goes_on(volume.path(), SOON)?;
     if frozen {
         bench.stop(&writer.pid(), &[])?;

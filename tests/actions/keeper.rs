@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Bench, Result, Writer, goes_on, need_root, stands_still};
+use crate::{Bench, Result, Writer, goes_on, need_root, small_writer, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
 /// What docs/actions.md states.
@@ -35,11 +35,6 @@ impl Frozen {
     fn dir(&self) -> &Path {
         self.volume.path()
     }
-}
-
-fn small_writer(dir: &Path) -> Result<Writer> {
-    let path = dir.join("f");
-    Writer::start(&["pace", path.to_str().context("UTF-8")?, "--rate", "400000", "--block", "4000"])
 }
 
 fn signal(pid: u32, signal: Signal) -> Result {

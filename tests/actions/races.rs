@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
 use crate::{
-    Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root, stands_still, state, unified,
+    Bench, Cgroup, Result, Writer, bytes_in, escaping, goes_on, need_root, small_writer,
+    stands_still, state, unified,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -17,13 +18,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -> Result {
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
-    if let Some(cgroup) = cgroup {
-        cgroup.take(&writer.child)?;
-    }
-    writer.began()?;
+    let writer = escaping(volume.path(), kind, cgroup)?;
     for round in 0..rounds {
         goes_on(volume.path(), SOON)?;
         let done = bench.stop(&writer.pid(), &[])?;
@@ -64,11 +59,7 @@ fn all_of_them_in_a_cgroup() -> Result {
     let cgroup = Cgroup::new(&unified()?, "filltop-flee")?;
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", "daemon"])?;
-    cgroup.take(&writer.child)?;
-    writer.began()?;
+    let _writer = escaping(volume.path(), "daemon", Some(&cgroup))?;
     std::thread::sleep(Duration::from_millis(100));
     for _ in 0..10 {
         goes_on(volume.path(), SOON)?;
@@ -98,9 +89,7 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     bench.stop(&writer.pid(), &[])?;
     let cgroup = Cgroup::new(&unified()?, "filltop-move")?;
@@ -149,9 +138,7 @@ fn a_process_that_is_traced() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     let pid = writer.child.id() as libc::pid_t;
     let trace = |request: libc::c_uint| -> Result {
@@ -186,9 +173,7 @@ fn freeze_volume(dir: &std::path::Path, freeze: bool) -> Result {
 fn asleep(cgroup: Option<&Cgroup>) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     if let Some(cgroup) = cgroup {
         cgroup.take(&writer.child)?;
     }
@@ -215,9 +200,7 @@ fn what_cannot_be_killed_yet_is_named() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let mut writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     freeze_volume(volume.path(), true)?;
     let start = std::time::Instant::now();

@@ -123,7 +123,7 @@ impl Escaped {
     #[must_use]
     pub fn is(error: &anyhow::Error) -> bool {
         let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        error.is_some_and(|error| error.is::<Self>())
+        matches!(error, Some(error) if error.is::<Self>())
     }
 }
 
