@@ -12,6 +12,8 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(5);
+/// A child lives 30 ms, once it gets to run at all.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Frozen and let go again and again; not a byte in between. `settle` is how long those may live that
 /// were nobody's children before filltop looked.
@@ -43,13 +45,13 @@ fn children_that_come_and_go() -> Result {
 #[test]
 fn children_whose_parents_end() -> Result {
     need_root!();
-    fleeing("double-fork", None, Duration::from_millis(100), 10)
+    fleeing("double-fork", None, SETTLE, 10)
 }
 
 #[test]
 fn children_in_sessions_of_their_own() -> Result {
     need_root!();
-    fleeing("daemon", None, Duration::from_millis(100), 10)
+    fleeing("daemon", None, SETTLE, 10)
 }
 
 /// Nobody leaves a cgroup by forking.

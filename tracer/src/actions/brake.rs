@@ -146,6 +146,8 @@ pub struct Halter {
     stopped: BTreeMap<Identity, Handle>,
     /// Those that somebody else had stopped.
     others: BTreeSet<Identity>,
+    /// Did a freezer hold all of it once?
+    held: bool,
     /// What is in force.
     fence: Option<Fence>,
 }
@@ -159,6 +161,7 @@ impl Halter {
             brake,
             stopped: BTreeMap::new(),
             others: BTreeSet::new(),
+            held: false,
             fence: None,
         }
     }
@@ -260,12 +263,15 @@ impl Halter {
             }
         }
         let inside = cgroups::processes(freezer.dir());
-        // Nobody moves himself once he is frozen; somebody may have done so right before.
-        let (_, members) = self.tracker.look();
-        match members.iter().find(|member| !inside.contains(&member.pid)) {
-            Some(member) if !hands.dry() => Err(io::Error::other(Escaped(member.pid))),
-            _ => Ok((inside.len(), Vec::new())),
+        // Nobody moves himself once he is frozen; somebody may have done so right before. Looked at
+        // once: throttling comes by here many times a second.
+        if !hands.dry() && !std::mem::replace(&mut self.held, true) {
+            let (_, members) = self.tracker.look();
+            if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
+                return Err(io::Error::other(Escaped(member.pid)));
+            }
         }
+        Ok((inside.len(), Vec::new()))
     }
 
     fn unfrozen(&mut self) -> String {
