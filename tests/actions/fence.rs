@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Stdio},
     time::{Duration, Instant},
@@ -334,6 +335,39 @@ fn where_there_is_no_fence_the_reason_is_named() -> Result {
     ensure!(report["fence"]["possible"] == false, "{}", report["fence"]);
     let reason = report["fence"]["reason"].as_str().context("no reason")?;
     ensure!(said.contains(reason), "{reason}; {said}");
+    Ok(())
+}
+
+/// What `filltop doctor` says of it with these capabilities alone (numbers of linux/capability.h).
+fn doctor_with(kept: &'static [u32]) -> Result<serde_json::Value> {
+    const LAST: u32 = 40;
+    let mut command = Bench::new()?.command(&["doctor", "--json"]);
+    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
+    unsafe {
+        command.pre_exec(move || {
+            for number in (0..=LAST).filter(|number| !kept.contains(number)) {
+                if libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    let report: serde_json::Value = serde_json::from_slice(&command.output()?.stdout)?;
+    Ok(report["fence"].clone())
+}
+
+#[test]
+fn a_fence_takes_two_capabilities() -> Result {
+    need_fence!();
+    const PERFMON: u32 = 38;
+    const BPF: u32 = 39;
+    let fence = doctor_with(&[PERFMON, BPF])?;
+    ensure!(fence["possible"] == true, "{fence}");
+    for (kept, missing) in [(&[PERFMON], "CAP_BPF"), (&[BPF], "CAP_PERFMON")] {
+        let fence = doctor_with(kept)?;
+        ensure!(fence["reason"].as_str().is_some_and(|why| why.contains(missing)), "{fence}");
+    }
     Ok(())
 }
 
