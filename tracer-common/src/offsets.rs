@@ -71,10 +71,14 @@ offsets! {
     kiocb_pos = "kiocb"."ki_pos",
     /// FMODE_* bits.
     file_mode = "file"."f_mode",
+    /// O_* flags.
+    file_flags = "file"."f_flags",
     /// `struct vm_area_struct *`.
     fault_vma = "vm_fault"."vma",
     /// `struct file *` behind a mapping.
     vma_file = "vm_area_struct"."vm_file",
+    /// VM_* bits.
+    vma_flags = "vm_area_struct"."vm_flags",
     /// Which attributes change: ATTR_SIZE is 8.
     iattr_valid = "iattr"."ia_valid",
     /// `struct kiocb *` of direct I/O.
@@ -167,8 +171,12 @@ offsets! {
     regs_orig_ax = "pt_regs"."orig_ax",
     /// First argument of a system call (x86-64).
     regs_di = "pt_regs"."di",
+    /// Second argument of a system call (x86-64).
+    regs_si = "pt_regs"."si",
     /// Third argument of a system call (x86-64).
     regs_dx = "pt_regs"."dx",
+    /// Fourth argument of a system call (x86-64).
+    regs_r10 = "pt_regs"."r10",
     /// Code segment: tells 64-bit calls from 32-bit ones (x86-64).
     regs_cs = "pt_regs"."cs",
 }

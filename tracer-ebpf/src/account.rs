@@ -3,6 +3,7 @@
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::{
+    gauge::gauge,
     hot::{self, Seen, learn},
     kernel_read::{Kptr, Probed, Read, current_leader, exchange, load},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
@@ -81,7 +82,7 @@ pub fn account_write<R: Read>(write: &Write) {
         return;
     }
     let mut delta = ZERO;
-    if let Some(gauge) = space::gauge::<R>(write.kind, write.who.inode) {
+    if let Some(gauge) = gauge::<R>(write.kind, write.who.inode) {
         let before = presumed::<R>(write, gauge);
         delta = space::counts(space::settle::<R>(
             &write.who.file,

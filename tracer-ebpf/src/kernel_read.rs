@@ -56,6 +56,7 @@ macro_rules! load {
 }
 /// The same for 32 bits, as a u64: the compiler does not know that a load clears the upper half, and
 /// would do it again. Of a field of 64 bits it is the lower half, where the machine is little-endian.
+#[allow(unused_macros, reason = "the fence has no use for it")]
 macro_rules! load_u32 {
     ($way:ty, $base:expr, $field:ident) => {
         <$way as $crate::kernel_read::Read>::at_u32::<

@@ -12,6 +12,7 @@
 mod account;
 mod calls;
 mod cgroups;
+mod gauge;
 mod hot;
 mod kernel_read;
 mod maps;

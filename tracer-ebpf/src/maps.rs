@@ -7,7 +7,6 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
     counters::HEALTH_CELLS,
-    offsets::{Gauge, gauge_kind},
 };
 
 use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
@@ -63,10 +62,6 @@ pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_e
 /// and not frozen data, because filesystems are mounted while the daemon runs.
 #[map]
 pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
-
-/// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
-#[map]
-pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
 
 /// The space of inodes as last accounted. What LRU forgets is taken up again at the next write,
 /// which then may err by its own length.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer_model::{
@@ -69,7 +69,7 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
-    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    /// Act on who fills the disk: freeze, throttle, fence, term, kill; says first what that would do
     Stop(StopArgs),
     /// Let go on what `stop` has frozen or slowed down
     Resume(ResumeArgs),
@@ -293,17 +293,7 @@ pub(crate) fn text_options(si: bool) -> text::TextOptions {
 
 /// The mount point of the volume that holds a path, as the Snapshot names it.
 pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
-        .with_context(|| format!("cannot look at {}", path.display()))?;
-    let volumes = mounts::read().context("cannot read /proc/self/mountinfo")?;
-    volumes
-        .iter()
-        .find(|volume| volume.mounts.iter().any(|mount| u64::from(mount.id) == stat.stx_mnt_id))
-        .map(|volume| volume.primary().mount_point.to_string_lossy().into_owned())
-        .ok_or_else(|| {
-            anyhow!("{} is not on a volume that can fill (a pseudo filesystem?)", path.display())
-        })
+    Ok(mounts::holding(path)?.primary().mount_point.to_string_lossy().into_owned())
 }
 
 /// Leaves only these volumes.

@@ -66,6 +66,7 @@ impl Workspace {
         // would only make `cargo build` and `cargo xtask build` undo each other's work.
         if self.target != self.root.join("target") {
             command.env("FILLTOP_EBPF_OBJECT", self.object());
+            command.env("FILLTOP_FENCE_OBJECT", self.fence_object());
         }
         command
     }
@@ -73,6 +74,11 @@ impl Workspace {
     /// The kernel side's object, which the userspace build embeds.
     pub(crate) fn object(&self) -> PathBuf {
         self.target.join("ebpf/filltop.bpf.o")
+    }
+
+    /// The object of the fence, which is embedded, too, and loaded when somebody asks for one.
+    pub(crate) fn fence_object(&self) -> PathBuf {
+        self.target.join("ebpf/fence.bpf.o")
     }
 
     /// The finished program.

@@ -10,6 +10,7 @@ mod plain;
 mod space;
 mod uring;
 
+pub use aio::write_all as write_by_aio;
 use std::{
     fs::{self, File, OpenOptions},
     io,

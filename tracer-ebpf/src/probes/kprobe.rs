@@ -12,8 +12,9 @@ use tracer_common::{PairKey, offsets::gauge_kind};
 use super::shared;
 use crate::{
     calls::{self, NOBODY},
+    gauge::{GAUGES, kind_of},
     kernel_read::{Kptr, Probed, Read, is_regular, magic, offset},
-    maps::{GAUGES, InFlight, hook},
+    maps::{InFlight, hook},
     space,
 };
 
@@ -56,7 +57,7 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     if !shared::again::<Probed>(|| iocb, || file, || result, gauge_kind::EXT4) {
         let magic = magic::<Probed>(Probed::follow(file, offset!(file_inode)));
         if call.key.dev == 0 || call.key.dev == magic {
-            shared::write_iter_in_full::<Probed>(iocb, file, space::kind_of(magic), result);
+            shared::write_iter_in_full::<Probed>(iocb, file, kind_of(magic), result);
         }
     }
     0

@@ -4,7 +4,9 @@ use tracer_common::{Counters, PairKey, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_error, account_write},
-    calls, hot,
+    calls,
+    gauge::kind_of,
+    hot,
     kernel_read::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
         file_key, is_regular, load, magic, offset,
@@ -181,7 +183,7 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
             dentry: Kptr(load!(R, file, file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<R>(inode)),
+        kind: kind_of(magic::<R>(inode)),
         result,
         end: 0,
     });

@@ -1,6 +1,7 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
 pub mod btf;
+pub mod fence;
 mod fit;
 mod gauges;
 pub mod hooks;

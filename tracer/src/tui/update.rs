@@ -121,11 +121,13 @@ fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effect
         // Enter alone is too easily pressed once too often.
         Key::Char('y' | 'Y') if state.can_act => {
             match request.how {
-                How::Freeze | How::Throttle => state.halted = Some(request.target.clone()),
+                How::Freeze | How::Throttle | How::Fence => {
+                    state.halted = Some(request.target.clone());
+                }
                 How::Resume => state.halted = None,
                 How::Term | How::Kill | How::Unit => {}
             }
-            vec![Effect::Act(*request)]
+            vec![Effect::Act(request)]
         }
         Key::Esc | Key::Char('n' | 'N' | 'q' | 'x') => vec![],
         _ => {

@@ -62,7 +62,7 @@ fn every_page_in_every_look() {
         ("detail_dir", &[Key::Char('3'), Key::Enter]),
         ("detail_held", &[Key::Char('5'), Key::Enter]),
         ("menu", &[Key::Char('x')]),
-        ("confirm", &[Key::Char('x'), Key::Down, Key::Down, Key::Enter]),
+        ("confirm", &[Key::Char('x'), Key::Down, Key::Down, Key::Down, Key::Enter]),
         ("filter", &[Key::Char('/'), Key::Char('g'), Key::Char('z')]),
         ("bad_regex", &[Key::Char('/'), Key::Ctrl('r'), Key::Char('(')]),
     ];
