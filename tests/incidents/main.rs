@@ -1,0 +1,11 @@
+//! Five incidents, re-enacted with real software: filltop has to name culprit, place and time
+//! before the disk is full, say who suffers, and stop it. One scenario file each (`NAME.toml`).
+
+mod jail;
+mod peers;
+mod record;
+mod scenario;
+mod spool;
+mod stage;
+
+type Result = anyhow::Result<()>;

@@ -1,0 +1,83 @@
+//! What a run leaves behind for docs/incidents.md.
+
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
+
+use serde::Serialize;
+
+/// One run of one incident.
+#[derive(Debug, Default, Serialize)]
+pub struct Record {
+    /// The scenario's.
+    pub name: String,
+    /// The scenario's.
+    pub title: String,
+    /// The scenario's.
+    pub runs: Vec<String>,
+    /// Filesystem and size.
+    pub volume: String,
+    /// Kernel, and how writes were traced.
+    pub traced_by: String,
+    /// What was true, measured without filltop.
+    pub truth: Vec<String>,
+    /// What filltop said.
+    pub said: Vec<Said>,
+    /// What had to be said, and when it was.
+    pub checks: Vec<Check>,
+    /// What others told meanwhile.
+    pub looks: Vec<Look>,
+    /// Processor time that filltop took, as a share of one CPU.
+    pub own_cpu: Option<f64>,
+}
+
+/// A sentence of filltop's.
+#[derive(Debug, Serialize)]
+pub struct Said {
+    /// Seconds from the start of the workload.
+    pub at_s: f64,
+    /// Bytes that ordinary users could still take.
+    pub free_bytes: Option<u64>,
+    /// `watch`, or the command that was typed.
+    pub by: String,
+    /// Its words.
+    pub text: String,
+}
+
+/// Something that had to be said.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    /// What.
+    pub what: String,
+    /// Seconds from the start of the workload at which it had to be said at the latest.
+    pub by_s: f64,
+    /// Seconds from the start of the workload at which it was.
+    pub at_s: f64,
+    /// Bytes that ordinary users could still take then.
+    pub free_bytes: Option<u64>,
+}
+
+/// What other tools told at one time.
+#[derive(Debug, Serialize)]
+pub struct Look {
+    /// Seconds from the start of the workload.
+    pub at_s: f64,
+    /// What was going on.
+    pub when: String,
+    /// By tool: its output, shortened.
+    pub tools: BTreeMap<&'static str, String>,
+}
+
+/// Where records go, if they are wanted: `FILLTOP_RECORDS`.
+pub fn folder() -> Option<PathBuf> {
+    env::var_os("FILLTOP_RECORDS").map(PathBuf::from)
+}
+
+impl Record {
+    /// Writes it where it is wanted.
+    pub fn keep(&self) -> anyhow::Result<()> {
+        if let Some(folder) = folder() {
+            let path = folder.join(format!("{}.json", self.name));
+            fs::write(path, serde_json::to_vec_pretty(self)?)?;
+        }
+        Ok(())
+    }
+}
