@@ -125,7 +125,7 @@ fn jail() -> Result {
     need_tracing!();
     let apache = need_program!("apache2");
     let group = format!("/{GROUP}");
-    let stage = Stage::new(include_str!("jail.toml"), &[("group", &group)], |mount| {
+    let stage = Stage::new(include_str!("jail.toml"), &[("group", &group)], |mount, _| {
         lay_out(&mount.join("jail"))
     })?;
     let (jail, cgroup) = (stage.mount().join("jail"), Cgroup::new(GROUP)?);

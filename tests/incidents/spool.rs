@@ -119,7 +119,7 @@ fn spool() -> Result {
     need_tracing!();
     let nginx = need_program!("nginx");
     let python = need_program!("python3");
-    let stage = Stage::new(include_str!("spool.toml"), &[], |mount| {
+    let stage = Stage::new(include_str!("spool.toml"), &[], |mount, _| {
         Ok(fs::write(mount.join("archive"), vec![7; 50 << 20])?)
     })?;
     let mount = stage.mount();

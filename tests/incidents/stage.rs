@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -46,7 +47,7 @@ impl Stage {
     pub fn new(
         scenario: &str,
         words: &[(&str, &str)],
-        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+        prepare: impl FnOnce(&Path, &Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
         // A socket on a disk would be bytes that filltop writes to it; /run is no disk either.
         let dir = tempfile::tempdir_in("/dev/shm")?;
@@ -56,7 +57,7 @@ impl Stage {
         let beside = dir.path().to_str().context("UTF-8")?;
         let words = [&[("mount", mount), ("dir", beside)], words].concat();
         let scenario = Scenario::read(scenario, &words)?;
-        prepare(volume.path())?;
+        prepare(volume.path(), dir.path())?;
         rustix::fs::sync();
         let socket = dir.path().join("filltop.sock");
         let watch = Watch::start_with(&scenario.watch, |command| {
@@ -147,6 +148,13 @@ impl Stage {
             }
             self.pump(Duration::from_millis(100));
         }
+    }
+
+    /// Has this been said by now?
+    pub fn has(&self, id: &str) -> anyhow::Result<bool> {
+        let say = self.scenario.say(id)?;
+        let from = self.phase(&say.after)?;
+        Ok(self.log.borrow().iter().any(|(at, event)| *at >= from && say.is(event)))
     }
 
     /// Takes what the watch says for some time.
@@ -247,11 +255,6 @@ impl Stage {
         self.looks.borrow_mut().push(look);
     }
 
-    /// filltop's process.
-    pub fn watch_pid(&self) -> u32 {
-        self.watch.pid()
-    }
-
     /// Holds the tracer itself to account, and writes the record.
     ///
     /// It may write no byte to any disk, and take no more than a fifth of a core: ten times what is
@@ -307,6 +310,19 @@ fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
     let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
     Ok(line.context("no write_bytes")?.parse()?)
+}
+
+/// What the files of a tree occupy, as du counts it. Files that go away meanwhile are left out.
+pub fn used_below(dir: &Path) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)?.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            bytes += used_below(&entry.path()).unwrap_or(0);
+        }
+    }
+    Ok(bytes)
 }
 
 /// A program of a Debian package: where xtask unpacked it, else as installed.

@@ -63,6 +63,15 @@ impl Postgres {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// One statement by psql; its result without headings.
+    ///
+    /// # Errors
+    /// As [`Postgres::run`].
+    pub fn query(&self, statement: &str) -> anyhow::Result<String> {
+        let socket = self.socket.to_str().context("UTF-8")?;
+        self.run("psql", &["-X", "-A", "-t", "-h", socket, "-c", statement, "postgres"])
+    }
+
     /// pgbench with further arguments; what it printed.
     ///
     /// # Errors
