@@ -172,11 +172,15 @@ fn cache() -> Result {
             ));
             // etcd's buckets double, and filltop counts the database's fsyncs, too.
             ensure!(told.count >= count * 9 / 10, "{told:?}, but etcd has {count}");
-            let factor = told.p99_ms / (own * 1e3);
-            ensure!((0.2..=4.0).contains(&factor), "{told:?}, but etcd says {own} s");
+            // Of many windows filltop has the worst one's percentile: no less than that of all.
+            ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but etcd says {own} s");
             let done = fs::read_to_string(job.join("jobs"))?.lines().count();
-            let groups = snapshot.groups.iter().filter(|row| row.group.name == format!("/{JOBS}"));
-            let rows: Vec<_> = groups.collect();
+            let rows: Vec<_> = snapshot
+                .groups
+                .iter()
+                .filter(|row| row.group.name == group)
+                .filter(|row| Some(row.volume.as_str()) == stage.mount().to_str())
+                .collect();
             ensure!(rows.len() == 1 && rows[0].processes as usize >= done, "{done} jobs: {rows:?}");
             stage.truth(format!(
                 "{done} jobs had ended; filltop has them as one writer of {} processes",

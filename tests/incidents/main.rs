@@ -2,6 +2,7 @@
 //! before the disk is full, say who suffers, and stop it. One scenario file each (`NAME.toml`).
 
 mod cache;
+mod engine;
 mod jail;
 mod peers;
 mod record;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use filltop_tests::{TestVolume, Watch, command};
 use tracer_model::{
     alert::{Event, EventKind},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Volume},
 };
 
 use crate::{
@@ -152,9 +152,17 @@ impl Stage {
 
     /// Has this been said by now?
     pub fn has(&self, id: &str) -> anyhow::Result<bool> {
+        self.scenario.say(id)?;
+        Ok(self.said_at(id).is_ok())
+    }
+
+    /// When this was said.
+    pub fn said_at(&self, id: &str) -> anyhow::Result<Instant> {
         let say = self.scenario.say(id)?;
         let from = self.phase(&say.after)?;
-        Ok(self.log.borrow().iter().any(|(at, event)| *at >= from && say.is(event)))
+        let log = self.log.borrow();
+        let found = log.iter().find(|(at, event)| *at >= from && say.is(event));
+        Ok(found.with_context(|| format!("{id} was not said"))?.0)
     }
 
     /// Takes what the watch says for some time.
@@ -202,6 +210,15 @@ impl Stage {
     pub fn snapshot(&self, length: &str) -> anyhow::Result<Snapshot> {
         let output = self.ask(&["snapshot", "--json", "--for", length])?;
         Ok(serde_json::from_str(&output)?)
+    }
+
+    /// The volume as the newest Snapshot has it.
+    pub fn volume_now(&self) -> anyhow::Result<Volume> {
+        let snapshot = self.snapshot("1s")?;
+        let mount = self.mount().to_str();
+        let found =
+            snapshot.volumes.into_iter().find(|row| Some(row.mount_point.as_str()) == mount);
+        found.context("the volume is not in the Snapshot")
     }
 
     /// What a command of filltop's prints that asks the service.
@@ -305,11 +322,16 @@ fn processor_ticks(pid: u32) -> anyhow::Result<u64> {
     Ok(field(11)? + field(12)?)
 }
 
-/// What a process, with its children that have ended, caused to be written to disks.
+/// What a process's threads caused to be written to disks. The process's own sum has what the
+/// programs wrote that it ran for others.
 fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
-    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    Ok(line.context("no write_bytes")?.parse()?)
+    let mut bytes = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let io = fs::read_to_string(thread?.path().join("io"))?;
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        bytes += line.context("no write_bytes")?.parse::<u64>()?;
+    }
+    Ok(bytes)
 }
 
 /// What the files of a tree occupy, as du counts it. Files that go away meanwhile are left out.
