@@ -1,6 +1,7 @@
 //! Five incidents, re-enacted with real software: filltop has to name culprit, place and time
 //! before the disk is full, say who suffers, and stop it. One scenario file each (`NAME.toml`).
 
+mod afterwards;
 mod cache;
 mod engine;
 mod jail;

@@ -72,12 +72,11 @@ pub fn folder() -> Option<PathBuf> {
 }
 
 impl Record {
-    /// Writes it where it is wanted.
-    pub fn keep(&self) -> anyhow::Result<()> {
-        if let Some(folder) = folder() {
-            let path = folder.join(format!("{}.json", self.name));
-            fs::write(path, serde_json::to_vec_pretty(self)?)?;
-        }
-        Ok(())
+    /// Writes it where it is wanted, with plain names for what has another one in each run.
+    pub fn keep(&self, names: &[(String, &str)]) -> anyhow::Result<()> {
+        let Some(folder) = folder() else { return Ok(()) };
+        let text = serde_json::to_string_pretty(self)?;
+        let plain = names.iter().fold(text, |text, (name, plain)| text.replace(name, plain));
+        Ok(fs::write(folder.join(format!("{}.json", self.name)), plain)?)
     }
 }

@@ -59,21 +59,26 @@ impl Scenario {
     /// Reads one, with the words in braces filled in.
     pub fn read(text: &str, words: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut scenario: Self = toml::from_str(text).context("the scenario file is wrong")?;
+        scenario.fill_in(words);
+        Ok(scenario)
+    }
+
+    /// Fills in words in braces.
+    pub fn fill_in(&mut self, words: &[(&str, &str)]) {
         let filled = |text: &str| {
             words.iter().fold(text.to_owned(), |text, (word, value)| {
                 text.replace(&format!("{{{word}}}"), value)
             })
         };
-        scenario.watch = filled(&scenario.watch);
-        for say in &mut scenario.say {
+        self.watch = filled(&self.watch);
+        for say in &mut self.say {
             say.words = say.words.iter().map(|word| filled(word)).collect();
         }
-        Ok(scenario)
     }
 
     /// What must be said, by its name.
-    pub fn say(&self, id: &str) -> anyhow::Result<&Say> {
-        let found = self.say.iter().find(|say| say.id == id);
+    pub fn say(&self, id: &str) -> anyhow::Result<Say> {
+        let found = self.say.iter().find(|say| say.id == id).cloned();
         found.with_context(|| format!("{} says nothing of {id}", self.name))
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 /// An incident that runs.
 pub struct Stage {
     /// What it is about.
-    pub scenario: Scenario,
+    scenario: RefCell<Scenario>,
     /// Where it happens.
     pub volume: TestVolume,
     /// For sockets, logs and what is no part of it.
@@ -70,17 +70,18 @@ impl Stage {
             volume: format!("{}, {} MiB", spec.fs, spec.mib),
             ..Record::default()
         };
+        let phases = RefCell::new(vec![("attached".to_owned(), Instant::now())]);
         // What was there before the first look counts as rest: a few looks at a quiet volume.
         thread::sleep(Duration::from_secs(3));
         let start = Instant::now();
         let ticks = Cell::new(processor_ticks(watch.pid())?);
         Ok(Self {
-            scenario,
+            scenario: RefCell::new(scenario),
             volume,
             dir,
             watch,
             start,
-            phases: RefCell::default(),
+            phases,
             log: RefCell::default(),
             record: RefCell::new(record),
             looks: RefCell::default(),
@@ -96,6 +97,19 @@ impl Stage {
     /// Seconds since the workload could begin.
     pub fn now_s(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
+    }
+
+    /// Fills in a word of what must be said that is known only now.
+    pub fn know(&self, word: &str, value: &str) {
+        self.scenario.borrow_mut().fill_in(&[(word, value)]);
+    }
+
+    /// Seconds since the workload could begin; before it, less than 0.
+    fn seconds_to(&self, at: Instant) -> f64 {
+        match at.checked_duration_since(self.start) {
+            Some(after) => after.as_secs_f64(),
+            None => -self.start.duration_since(at).as_secs_f64(),
+        }
     }
 
     /// A phase begins now: the scenario's deadlines count from it.
@@ -117,7 +131,7 @@ impl Stage {
 
     /// Waits until what the scenario has under this name is said.
     pub fn must(&self, id: &str) -> anyhow::Result<Event> {
-        let say = self.scenario.say(id)?.clone();
+        let say = self.scenario.borrow().say(id)?;
         let from = self.phase(&say.after)?;
         let deadline = from + Duration::from_secs_f64(say.within_s);
         loop {
@@ -126,12 +140,12 @@ impl Stage {
                 log.iter().find(|(at, event)| *at >= from && say.is(event)).cloned()
             };
             if let Some((at, event)) = found {
-                let at_s = at.duration_since(self.start).as_secs_f64();
+                let at_s = self.seconds_to(at);
                 println!("{at_s:6.1} s  {id}: {}", event.summary);
                 ensure!(at <= deadline, "{id} came {:?} too late", at - deadline);
                 self.record.borrow_mut().checks.push(Check {
                     what: say.what,
-                    by_s: deadline.duration_since(self.start).as_secs_f64(),
+                    by_s: self.seconds_to(deadline),
                     at_s,
                     free_bytes: event.avail_bytes,
                 });
@@ -152,13 +166,13 @@ impl Stage {
 
     /// Has this been said by now?
     pub fn has(&self, id: &str) -> anyhow::Result<bool> {
-        self.scenario.say(id)?;
+        self.scenario.borrow().say(id)?;
         Ok(self.said_at(id).is_ok())
     }
 
     /// When this was said.
     pub fn said_at(&self, id: &str) -> anyhow::Result<Instant> {
-        let say = self.scenario.say(id)?;
+        let say = self.scenario.borrow().say(id)?;
         let from = self.phase(&say.after)?;
         let log = self.log.borrow();
         let found = log.iter().find(|(at, event)| *at >= from && say.is(event));
@@ -272,6 +286,18 @@ impl Stage {
         self.looks.borrow_mut().push(look);
     }
 
+    /// What this machine and this run call things, and what a reader calls them.
+    fn plain_names(&self) -> Vec<(String, &'static str)> {
+        let mut names = vec![
+            (self.mount().display().to_string(), "/srv"),
+            (self.dir.path().display().to_string(), "/run/incident"),
+        ];
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let groups = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        names.extend(groups.filter(|path| *path != "/").map(|path| (path.to_owned(), "/tests")));
+        names
+    }
+
     /// Holds the tracer itself to account, and writes the record.
     ///
     /// It may write no byte to any disk, and take no more than a fifth of a core: ten times what is
@@ -294,9 +320,9 @@ impl Stage {
         let mount = self.mount().to_str();
         for (at, event) in self.log.borrow().iter() {
             let about_us = event.volume.as_deref() == mount;
-            if about_us && *at >= self.start {
+            if about_us {
                 record.said.push(Said {
-                    at_s: at.duration_since(self.start).as_secs_f64(),
+                    at_s: self.seconds_to(*at),
                     free_bytes: event.avail_bytes,
                     by: format!("{} {}", event.rule, event.event.name()),
                     text: event.summary.clone(),
@@ -304,7 +330,7 @@ impl Stage {
             }
         }
         record.said.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
-        record.keep()?;
+        record.keep(&self.plain_names())?;
         ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
         ensure!(own_cpu < 0.2, "filltop itself took {:.0} % of a core", own_cpu * 100.0);
         Ok(())

@@ -163,7 +163,7 @@ fn staging() -> Result {
 
 fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
     thread::scope(|scope| {
-        let bench = scope.spawn(|| postgres.bench(&["-n", "-T", "70", "-c", "2", "-R", "100"]));
+        let bench = scope.spawn(|| postgres.bench(&["-n", "-T", "62", "-c", "2", "-R", "100"]));
         stage.begin("two clients");
         let staged = || used_below(&stage.mount().join("staging"));
         let before = staged()?;

@@ -45,3 +45,18 @@ pub fn fill(path: &Path) -> anyhow::Result<()> {
         _ => Err(error.into()),
     })
 }
+
+/// Writes one file that leaves so much for ordinary users, and waits until it is on disk.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn fill_up_to(mount: &Path, left_bytes: u64) -> anyhow::Result<()> {
+    let space = rustix::fs::statvfs(mount)?;
+    let bytes = (space.f_bavail * space.f_frsize).saturating_sub(left_bytes);
+    let mut file = File::create(mount.join("before"))?;
+    let block = vec![7; 1 << 20];
+    for _ in 0..bytes >> 20 {
+        file.write_all(&block)?;
+    }
+    Ok(file.sync_all()?)
+}

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 pub use cgroup::Cgroup;
-pub use filling::{fill, write_at};
+pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;
 pub use running::{Filltop, Measured, bpf_programs};
 pub use server::Server;
