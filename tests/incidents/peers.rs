@@ -11,11 +11,14 @@ use std::{
 /// Lines of a tool that are quoted.
 const LINES: usize = 4;
 
+/// Its name, what to type, and what of its output is quoted.
+type Tool<'a> = (&'static str, &'a [&'a str], fn(&str) -> String);
+
 /// Asks all of them at once; about three seconds. By tool: its output, shortened.
 pub fn ask(mount: &Path) -> BTreeMap<&'static str, String> {
     let mount_text = mount.to_string_lossy().into_owned();
     let m = mount_text.as_str();
-    let tools: [(&'static str, &[&str], fn(&str) -> String); 6] = [
+    let tools: [Tool<'_>; 6] = [
         ("df", &["df", "-h", m], all),
         ("du", &["du", "-sh", m], all),
         ("lsof", &["lsof", "-nP", "+L1", m], head),

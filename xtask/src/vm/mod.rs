@@ -21,7 +21,7 @@ use crate::tally::{Tally, first_line};
 use crate::workspace::Workspace;
 use crate::{build, native};
 use debian::Series;
-pub(crate) use debian::fleet;
+pub(crate) use debian::{fleet, servers};
 use initramfs::{Contents, Userland};
 use qemu::{GUEST_DISKS, Machine, Outcome, QEMU};
 
