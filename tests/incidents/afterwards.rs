@@ -95,7 +95,7 @@ fn sort() -> Result {
     // Nobody writes any more; who is asked now still tells.
     let length = format!("{}s", stage.now_s().ceil() + 1.0);
     let snapshot = stage.snapshot(&length)?;
-    let row = snapshot.writers.iter().find(|row| row.pid == pid).context("sort is forgotten")?;
+    let row = stage.writer(&snapshot, pid).context("sort is forgotten")?;
     ensure!(!row.alive && row.errors.enospc > 0, "{row:?}");
     let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
     ensure!(allocated.abs_diff(freed) < 1 << 20 && allocated >= peak * 9 / 10, "{row:?}");

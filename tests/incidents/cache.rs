@@ -157,10 +157,9 @@ fn cache() -> Result {
             let length = format!("{}s", stage.now_s().ceil());
             let after = fsyncs(address)?;
             let snapshot = stage.snapshot(&length)?;
-            let row = snapshot.writers.iter().find(|row| {
-                row.pid == server.pid() && Some(row.volume.as_str()) == stage.mount().to_str()
-            });
-            let told = row.and_then(|row| row.fsync).context("no fsync of etcd")?;
+            let row = stage.writer(&snapshot, server.pid())?;
+            let told = row.fsync.context("no fsync of etcd")?;
+            ensure!(snapshot.victims.iter().any(|row| row.pid == server.pid()), "no victim");
             let (own, count) = own_p99(&before, &after).context("no histogram")?;
             stage.truth(format!(
                 "etcd's own histogram of {count} log fsyncs: 99 % under {:.0} ms; filltop: p99 {:.1} \

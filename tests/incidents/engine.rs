@@ -88,8 +88,7 @@ fn cold(stage: &Stage, program: &Path) -> Result {
     rustix::fs::sync();
     stage.pump(Duration::from_secs(2));
     let snapshot = stage.snapshot(&format!("{}s", stage.now_s().ceil() + 1.0))?;
-    let mut rows = snapshot.writers.iter().filter(|row| row.pid == pid);
-    let row = rows.next().context("db_bench is no writer")?;
+    let row = stage.writer(&snapshot, pid)?;
     let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
     let left = used_below(&db)?;
     stage.truth(format!(

@@ -21,7 +21,7 @@ pub fn ask(mount: &Path) -> BTreeMap<&'static str, String> {
     let tools: [Tool<'_>; 6] = [
         ("df", &["df", "-h", m], all),
         ("du", &["du", "-sh", m], all),
-        ("lsof", &["lsof", "-nP", "+L1", m], head),
+        ("lsof", &["lsof", "-nP", "-a", "+L1", m], head),
         ("iotop", &["iotop-c", "-b", "-o", "-P", "-qqq", "-n", "2", "-d", "2"], second_look),
         ("pidstat", &["pidstat", "-d", "2", "1"], most_written),
         ("fatrace", &["fatrace", "-c", "-s", "2", "-f", "CW"], by_process),
@@ -91,6 +91,9 @@ fn most_written(text: &str) -> String {
 
 /// fatrace's lines are one an operation: how many, of whom, and the last of each.
 fn by_process(text: &str) -> String {
+    if text.starts_with('(') {
+        return text.to_owned();
+    }
     let mut seen: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
     for line in text.lines() {
         let who = line.split("): ").next().unwrap_or(line);

@@ -73,7 +73,7 @@ pub fn folder() -> Option<PathBuf> {
 
 impl Record {
     /// Writes it where it is wanted, with plain names for what has another one in each run.
-    pub fn keep(&self, names: &[(String, &str)]) -> anyhow::Result<()> {
+    pub fn keep(&self, names: &[(String, String)]) -> anyhow::Result<()> {
         let Some(folder) = folder() else { return Ok(()) };
         let text = serde_json::to_string_pretty(self)?;
         let plain = names.iter().fold(text, |text, (name, plain)| text.replace(name, plain));

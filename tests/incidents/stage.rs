@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use filltop_tests::{TestVolume, Watch, command};
 use tracer_model::{
     alert::{Event, EventKind},
-    snapshot::{Snapshot, Volume},
+    snapshot::{Snapshot, Volume, Writer},
 };
 
 use crate::{
@@ -235,6 +235,14 @@ impl Stage {
         found.context("the volume is not in the Snapshot")
     }
 
+    /// The row of a process on this volume.
+    pub fn writer<'s>(&self, snapshot: &'s Snapshot, pid: u32) -> anyhow::Result<&'s Writer> {
+        let mount = self.mount().to_str();
+        let mut rows = snapshot.writers.iter().filter(|row| row.pid == pid);
+        let found = rows.find(|row| Some(row.volume.as_str()) == mount);
+        found.with_context(|| format!("{pid} is no writer"))
+    }
+
     /// What a command of filltop's prints that asks the service.
     pub fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = command(arguments);
@@ -287,14 +295,18 @@ impl Stage {
     }
 
     /// What this machine and this run call things, and what a reader calls them.
-    fn plain_names(&self) -> Vec<(String, &'static str)> {
+    fn plain_names(&self, kernel: &str) -> Vec<(String, String)> {
+        let version = kernel.split('-').next().unwrap_or(kernel);
         let mut names = vec![
-            (self.mount().display().to_string(), "/srv"),
-            (self.dir.path().display().to_string(), "/run/incident"),
+            (self.mount().display().to_string(), "/srv".to_owned()),
+            (self.dir.path().display().to_string(), "/run/incident".to_owned()),
+            (kernel.to_owned(), version.to_owned()),
         ];
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let groups = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-        names.extend(groups.filter(|path| *path != "/").map(|path| (path.to_owned(), "/tests")));
+        names.extend(
+            groups.filter(|path| *path != "/").map(|path| (path.to_owned(), "/tests".to_owned())),
+        );
         names
     }
 
@@ -315,7 +327,11 @@ impl Stage {
         println!("filltop took {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
         let snapshot = self.snapshot("5s")?;
         let mut record = self.record.take();
-        record.traced_by = format!("Linux {}", snapshot.backend.kernel);
+        record.traced_by = format!(
+            "Linux {}, traced by {}s",
+            snapshot.backend.kernel,
+            snapshot.backend.write.name()
+        );
         record.own_cpu = Some(own_cpu);
         let mount = self.mount().to_str();
         for (at, event) in self.log.borrow().iter() {
@@ -330,7 +346,7 @@ impl Stage {
             }
         }
         record.said.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
-        record.keep(&self.plain_names())?;
+        record.keep(&self.plain_names(&snapshot.backend.kernel))?;
         ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
         ensure!(own_cpu < 0.2, "filltop itself took {:.0} % of a core", own_cpu * 100.0);
         Ok(())
