@@ -182,7 +182,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
         stage.begin(&format!("deleted {turn}"));
         let freed = delete_oldest(&spool)?;
         let took = stage.until("it is full again", Duration::from_secs(60), || {
-            Ok(stage.free_bytes()? < 4 << 20)
+            Ok(stage.free_bytes()? < 4 << 20 && stage.volume_now()?.full)
         })?;
         stage.truth(format!(
             "clean-up {turn}: {freed} B were deleted, and taken again within {:.1} s",

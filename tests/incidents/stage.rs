@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs,
+    env, fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -51,7 +51,10 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         // A socket on a disk would be bytes that filltop writes to it; /run is no disk either.
         let dir = tempfile::tempdir_in("/dev/shm")?;
-        let spec = Scenario::read(scenario, &[])?.volume;
+        let mut spec = Scenario::read(scenario, &[])?.volume;
+        if let Ok(fs) = env::var("FILLTOP_TEST_FS") {
+            spec.fs = fs;
+        }
         let volume = TestVolume::new(&spec.fs, spec.mib)?;
         let mount = volume.path().to_str().context("UTF-8")?;
         let beside = dir.path().to_str().context("UTF-8")?;
@@ -391,11 +394,11 @@ pub fn used_below(dir: &Path) -> anyhow::Result<u64> {
 
 /// A program of a Debian package: where xtask unpacked it, else as installed.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let unpacked = std::env::var_os("FILLTOP_INCIDENT_TOOLS").map(PathBuf::from);
+    let unpacked = env::var_os("FILLTOP_INCIDENT_TOOLS").map(PathBuf::from);
     let folders = unpacked.iter().flat_map(|root| [root.join("usr/bin"), root.join("usr/sbin")]);
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = env::var_os("PATH").unwrap_or_default();
     folders
-        .chain(std::env::split_paths(&path))
+        .chain(env::split_paths(&path))
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())

@@ -87,16 +87,7 @@ fn sink(
 ) -> anyhow::Result<Server> {
     fs::create_dir(remote)?;
     let mut command = Command::new(rclone);
-    command.env("RCLONE_CONFIG_SINK_TYPE", "alias").env("RCLONE_CONFIG_SINK_REMOTE", remote);
-    command.args([
-        "serve",
-        "webdav",
-        "sink:",
-        "--config",
-        "/dev/null",
-        "--addr",
-        &address.to_string(),
-    ]);
+    command.args(["serve", "webdav", "--config", "/dev/null", "--addr", &address.to_string()]);
     command.args(["--vfs-cache-mode", "writes", "--vfs-write-back", "1s"]);
     command.args(["--vfs-cache-max-age", "1s", "--vfs-cache-poll-interval", "1s"]);
     command.args(["--transfers", "4", "--bwlimit", "20M", "--cache-dir"]).arg(staging).arg(remote);
