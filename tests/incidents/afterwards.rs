@@ -25,7 +25,7 @@ fn late() -> Result {
         let path = mount.join("journal");
         let path = path.to_str().context("UTF-8")?;
         let program = workload();
-        let arguments = ["pace", path, "--rate", "4000000", "--block", "65536"];
+        let arguments = ["pace", path, "--rate", "3000000", "--block", "65536"];
         writer = Some(Server::start(std::path::Path::new(program.get_program()), &arguments)?);
         std::thread::sleep(Duration::from_secs(5));
         Ok(())
@@ -37,8 +37,8 @@ fn late() -> Result {
     ensure!(now > 0, "it was full by then");
     let suggestion = event.suggestion.context("nothing to type")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", writer.pid()));
-    let (eta, truth) = (event.eta_s.context("no estimate")?, left as f64 / 4e6);
-    stage.truth(format!("at 4 MB/s {truth:.1} s were left when filltop said {eta:.1} s"));
+    let (eta, truth) = (event.eta_s.context("no estimate")?, left as f64 / 3e6);
+    stage.truth(format!("at 3 MB/s {truth:.1} s were left when filltop said {eta:.1} s"));
     ensure!((0.5..=2.0).contains(&(eta / truth)), "{eta} s, in truth {truth} s");
     stage.look("nearly full");
     stage.must("full")?;

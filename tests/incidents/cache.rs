@@ -14,10 +14,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
-use crate::{
-    Result, need_program,
-    stage::{Stage, used_below},
-};
+use crate::{Result, measure::used_below, need_program, stage::Stage};
 
 const JOBS: &str = "filltop-incident-jobs";
 const STORE: &str = "filltop-incident-etcd";

@@ -12,10 +12,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, need_tracing};
 use tracer_model::alert::EventKind;
 
-use crate::{
-    Result, need_program,
-    stage::{Stage, used_below},
-};
+use crate::{Result, measure::used_below, need_program, stage::Stage};
 
 /// Root could take the reserve, too.
 const NOBODY: u32 = 65_534;
@@ -73,7 +70,7 @@ fn engine() -> Result {
 fn cold(stage: &Stage, program: &Path) -> Result {
     let db = stage.mount().join("cold");
     stage.begin("cold");
-    let work = "--benchmarks=overwrite,waitforcompaction --num=150000 --duration=12 --statistics \
+    let work = "--benchmarks=overwrite,waitforcompaction --num=150000 --duration=8 --statistics \
                 --benchmark_write_rate_limit=30000000";
     let child =
         db_bench(program, &db, work).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -130,7 +127,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     stage.must("errors")?;
     let said = stage.said_at("errors")?;
     let after = refused_at.map_or(Duration::ZERO, |at| said.saturating_duration_since(at));
-    stage.pump(Duration::from_secs(5));
+    stage.pump(Duration::from_secs(3));
     let state = match server.0.try_wait()? {
         // Debian builds RocksDB with its assertions: after a write that failed, the next one may be
         // the end of it before anything is said.

@@ -3,7 +3,6 @@
 use std::{
     cell::{Cell, RefCell},
     env, fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -11,13 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use filltop_tests::{TestVolume, Watch, command};
+use filltop_tests::{TestVolume, Watch, command, filltop};
 use tracer_model::{
     alert::{Event, EventKind},
     snapshot::{Snapshot, Volume, Writer},
 };
 
 use crate::{
+    measure::{bytes_to_disk, processor_ticks},
     peers,
     record::{self, Check, Look, Record, Said},
     scenario::Scenario,
@@ -63,6 +63,10 @@ impl Stage {
         prepare(volume.path(), dir.path())?;
         rustix::fs::sync();
         let socket = dir.path().join("filltop.sock");
+        // Whoever first reads a new file, be it to run it, has its time of access written.
+        for read_by_it in [filltop(), "/etc/passwd".into()] {
+            fs::read(read_by_it)?;
+        }
         let watch = Watch::start_with(&scenario.watch, |command| {
             command.arg("--socket").arg(&socket).env("FILLTOP_RUN_DIR", dir.path().join("run"));
         })?;
@@ -354,42 +358,6 @@ impl Stage {
         ensure!(own_cpu < 0.2, "filltop itself took {:.0} % of a core", own_cpu * 100.0);
         Ok(())
     }
-}
-
-/// Processor time of a process, clock ticks.
-fn processor_ticks(pid: u32) -> anyhow::Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let rest = stat.rsplit_once(") ").context("no name in stat")?.1;
-    let field = |n: usize| -> anyhow::Result<u64> {
-        Ok(rest.split(' ').nth(n).context("stat is short")?.parse()?)
-    };
-    // utime and stime, 14 and 15 of proc(5), of which two are before the name's end.
-    Ok(field(11)? + field(12)?)
-}
-
-/// What a process's threads caused to be written to disks. The process's own sum has what the
-/// programs wrote that it ran for others.
-fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let io = fs::read_to_string(thread?.path().join("io"))?;
-        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-        bytes += line.context("no write_bytes")?.parse::<u64>()?;
-    }
-    Ok(bytes)
-}
-
-/// What the files of a tree occupy, as du counts it. Files that go away meanwhile are left out.
-pub fn used_below(dir: &Path) -> anyhow::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir)?.flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            bytes += used_below(&entry.path()).unwrap_or(0);
-        }
-    }
-    Ok(bytes)
 }
 
 /// A program of a Debian package: where xtask unpacked it, else as installed.

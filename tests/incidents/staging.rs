@@ -15,10 +15,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Postgres, Server, listeners, need_tracing};
 use tracer_model::snapshot::{Directory, Snapshot};
 
-use crate::{
-    Result, need_program,
-    stage::{Stage, used_below},
-};
+use crate::{Result, measure::used_below, need_program, stage::Stage};
 
 const GROUP: &str = "filltop-incident-sink";
 const PART_BYTES: usize = 64 << 20;

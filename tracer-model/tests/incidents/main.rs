@@ -263,7 +263,7 @@ fn late() {
             comm: "app",
             group: "/app",
             path: &path,
-            takes: 4 * MB,
+            takes: 3 * MB,
             ..Act::default()
         }]);
     }
