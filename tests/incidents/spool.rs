@@ -139,7 +139,8 @@ fn spool() -> Result {
 
     stage.begin("spooling");
     let streams = thread::spawn(move || uploads(address));
-    let giant = Server::spawn(Command::new(python).args(["-c", GIANT]).arg(mount))?;
+    let place = mount.to_str().context("UTF-8")?;
+    let giant = Server::start(&python, &["-c", GIANT, place])?;
     let event = stage.must("held")?;
     let streams = streams.join().map_err(|_| anyhow::anyhow!("the clients panicked"))??;
     let whole = || Ok(truth(mount, &[giant.pid()])?.values().any(|held| held.1 >= GIANT_BYTES));
@@ -195,7 +196,7 @@ fn said_of(truth: &BTreeMap<u32, (usize, u64)>) -> String {
 fn to_the_block(stage: &Stage, pids: &[u32]) -> anyhow::Result<Vec<Held>> {
     let mount = stage.mount();
     let truth = truth(mount, pids)?;
-    stage.note("filltop held", &head(&stage.ask(&["held", "--standalone"])?));
+    stage.note("filltop held", &of(mount, &stage.ask(&["held", "--standalone"])?));
     let rows: Vec<Held> = serde_json::from_str(&stage.ask(&["held", "--json", "--standalone"])?)?;
     let mount_text = mount.to_str().context("UTF-8")?;
     let rows: Vec<Held> = rows.into_iter().filter(|row| row.volume == mount_text).collect();
@@ -221,6 +222,10 @@ fn to_the_block(stage: &Stage, pids: &[u32]) -> anyhow::Result<Vec<Held>> {
     Ok(rows)
 }
 
-fn head(text: &str) -> String {
-    text.lines().take(5).collect::<Vec<_>>().join("\n")
+/// The heading and the largest rows of this volume: others of the machine have held files, too.
+fn of(mount: &Path, text: &str) -> String {
+    let mount = mount.to_string_lossy();
+    let heading = text.lines().filter(|line| line.contains("HELD"));
+    let rows = text.lines().filter(|line| line.contains(&*mount)).take(3);
+    heading.chain(rows).collect::<Vec<_>>().join("\n")
 }

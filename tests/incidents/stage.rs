@@ -366,8 +366,8 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let folders = unpacked.iter().flat_map(|root| [root.join("usr/bin"), root.join("usr/sbin")]);
     let path = env::var_os("PATH").unwrap_or_default();
     folders
+        .chain(["/usr/bin".into(), "/usr/sbin".into(), "/sbin".into()])
         .chain(env::split_paths(&path))
-        .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
 }

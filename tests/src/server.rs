@@ -18,7 +18,8 @@ impl Server {
     /// # Errors
     /// If it cannot be run.
     pub fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        Self::spawn(Command::new(program).args(arguments).stdout(Stdio::null()))
+        let mut command = Command::new(program);
+        Self::spawn(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Starts a command as it is, with nothing to read.
