@@ -170,7 +170,8 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     stage.must("full")?;
     let space = rustix::fs::statvfs(stage.mount())?;
     let reserve = (space.f_bfree - space.f_bavail) * space.f_frsize;
-    ensure!(reserve > 40 << 20, "root has no reserve: {reserve} B");
+    let is_ext4 = stage.volume_now()?.fs_type == "ext4";
+    ensure!(!is_ext4 || reserve > 20 << 20, "root has no reserve: {reserve} B");
     stage.truth(format!(
         "full for www-data after {:.1} s and {} answers, with {:.1} MiB free for root",
         stage.now_s(),
@@ -203,7 +204,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     stage.truth(format!(
         "clean-up 4, the jail frozen: {freed} B were deleted, and {free} B are free 3 s later"
     ));
-    ensure!(free + (8 << 20) > freed, "{free} of {freed} B are left");
+    ensure!(free > freed / 20 * 19, "{free} of {freed} B are left");
     stage.stop(&[&format!("/{GROUP}"), "--how", "kill", "--yes"])?;
     ensure!(cgroup.processes().is_empty(), "{:?}", cgroup.processes());
     Ok(())

@@ -77,6 +77,8 @@ impl Record {
         let Some(folder) = folder() else { return Ok(()) };
         let text = serde_json::to_string_pretty(self)?;
         let plain = names.iter().fold(text, |text, (name, plain)| text.replace(name, plain));
-        Ok(fs::write(folder.join(format!("{}.json", self.name)), plain)?)
+        // The document is of the filesystems that the scenario files name.
+        let other = env::var("FILLTOP_TEST_FS").map(|fs| format!("-{fs}")).unwrap_or_default();
+        Ok(fs::write(folder.join(format!("{}{other}.json", self.name)), plain)?)
     }
 }
