@@ -4,16 +4,27 @@
 //! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides),
 //! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
 
+mod cgroup;
+mod filling;
+pub mod listeners;
+mod postgres;
 mod running;
+mod server;
 mod volume;
+mod watch;
 
 use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
+pub use cgroup::Cgroup;
+pub use filling::{fill, fill_up_to, write_at};
+pub use postgres::Postgres;
 pub use running::{Filltop, Measured, bpf_programs};
+pub use server::Server;
 pub use volume::{Overlay, TestVolume};
+pub use watch::{Watch, command, is};
 
 /// What `filltop-workload` says that it did.
 #[derive(Debug, Deserialize)]

@@ -3,10 +3,9 @@
 use std::fs;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, need_tracing};
+use filltop_tests::{TestVolume, command, fill, need_tracing};
 
 use super::Result;
-use super::running::{command, fill};
 
 /// Exit status and line.
 fn check(arguments: &[&str]) -> anyhow::Result<(i32, String)> {

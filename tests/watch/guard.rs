@@ -3,150 +3,34 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, need_tracing, workload};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use filltop_tests::{Cgroup, Postgres, Server, TestVolume, Watch, need_tracing, workload};
+use rustix::process::Signal;
 use tracer_model::alert::{Event, EventKind};
 
-use super::{Result, running::Watch};
+use super::Result;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A cgroup, with whoever is left in it killed in the end.
-struct Jail(PathBuf);
-
-impl Jail {
-    fn new(name: &str) -> anyhow::Result<Self> {
-        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
-        let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
-        let path = mount.context("cgroup v2 is not mounted")?.join(name);
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn take(&self, child: &Child) -> Result {
-        Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
-    }
-
-    fn processes(&self) -> Vec<Pid> {
-        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
-    }
-}
-
-impl Drop for Jail {
-    fn drop(&mut self) {
-        let start = Instant::now();
-        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(3) {
-            for pid in self.processes() {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        let _ = self.0.wait();
-    }
-}
-
-/// A PostgreSQL with a database for pgbench, as its own user.
-struct Postgres {
-    bin: PathBuf,
-    data: PathBuf,
-    socket: PathBuf,
-}
-
-impl Postgres {
-    /// `None` where it is not installed.
-    fn new(volume: &Path, socket: &Path) -> anyhow::Result<Option<Self>> {
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let Some(bin) = versions
-            .map(|entry| entry.path().join("bin"))
-            .find(|bin| bin.join("pgbench").exists() && Path::new("/usr/sbin/runuser").exists())
-        else {
-            return Ok(None);
-        };
-        let data = volume.join("postgres");
-        fs::create_dir(&data)?;
-        for dir in [&data, &socket.to_path_buf()] {
-            let owner = std::process::Command::new("chown").arg("postgres").arg(dir).status()?;
-            ensure!(owner.success(), "chown: {owner}");
-        }
-        let postgres = Self { bin, data, socket: socket.to_owned() };
-        let data = postgres.data.to_str().context("UTF-8")?;
-        postgres.run("initdb", &["-A", "trust", "-D", data])?;
-        let options = format!("-c listen_addresses= -k {}", postgres.socket.display());
-        postgres.run("pg_ctl", &["-D", data, "-w", "-l", "/dev/null", "-o", &options, "start"])?;
-        postgres.bench(&["-i", "-q"])?;
-        Ok(Some(postgres))
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = std::process::Command::new("/usr/sbin/runuser")
-            .args(["-u", "postgres", "--"])
-            .arg(self.bin.join(program))
-            .args(arguments)
-            .current_dir("/")
-            .stdin(Stdio::null())
-            // A server that pg_ctl leaves would keep a pipe open.
-            .stdout(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
-            .stderr(if program == "pg_ctl" { Stdio::null() } else { Stdio::piped() })
-            .output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{program}: {}: {said}", output.status);
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    fn bench(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let socket = self.socket.to_str().context("UTF-8")?;
-        self.run("pgbench", &[&["-h", socket], arguments, &["postgres"]].concat())
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let data = self.data.to_string_lossy().into_owned();
-        let _ = self.run("pg_ctl", &["-D", &data, "-m", "immediate", "stop"]);
-    }
-}
-
-fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Killed> {
-    use std::os::unix::process::CommandExt as _;
-    let child = std::process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()?;
-    Ok(Killed(child))
-}
 
 /// A volume with a database on it (by name and by what it holds open, which is what the guard goes
 /// by), and a forking server in a cgroup that fills it at some 40 MB/s.
 struct Incident {
     volume: TestVolume,
-    jail: Jail,
+    jail: Cgroup,
     run: tempfile::TempDir,
     wal: PathBuf,
-    database: Killed,
-    server: Killed,
+    database: Server,
+    server: Server,
     watch: Watch,
 }
 
 impl Incident {
     fn new(name: &str, guard: &str) -> anyhow::Result<Self> {
         let volume = TestVolume::new("ext4", 1500)?;
-        let jail = Jail::new(name)?;
+        let jail = Cgroup::new(name)?;
         let run = tempfile::tempdir()?;
         let mount = volume.path().to_str().context("UTF-8")?;
         let config = format!(
@@ -162,10 +46,11 @@ impl Incident {
         let postgres = run.path().join("postgres");
         fs::copy(workload().get_program(), &postgres)?;
         let path = wal.to_str().context("UTF-8")?;
-        let database = start(&postgres, &["pace", path, "--rate", "500000", "--block", "8192"])?;
+        let database =
+            Server::start(&postgres, &["pace", path, "--rate", "500000", "--block", "8192"])?;
         let spool = volume.path().join("mod_gzip");
         fs::create_dir(&spool)?;
-        let server = start(
+        let server = Server::start(
             Path::new(workload().get_program()),
             &[
                 "fork-server",

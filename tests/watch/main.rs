@@ -3,14 +3,12 @@
 
 mod check;
 mod guard;
-mod running;
 mod sinks;
 
 use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, need_tracing};
-use running::{Watch, command, fill, is, write_at};
+use filltop_tests::{TestVolume, Watch, command, fill, is, need_tracing, write_at};
 use rustix::process::Signal;
 use tracer_model::alert::{EventKind, Severity};
 

@@ -11,10 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, need_tracing};
+use filltop_tests::{
+    TestVolume, Watch, fill, is,
+    listeners::{arrives, http, listener, tcp},
+    need_tracing,
+};
 use tracer_model::alert::{Event, EventKind};
 
-use super::running::{Watch, arrives, fill, http, is, listener, tcp};
 use super::{Result, SECOND};
 
 /// What a datagram socket of ours gets.

@@ -21,6 +21,7 @@ pub mod outputs;
 pub mod overhead;
 pub mod pipeline;
 pub mod probes;
+mod quiet_dir;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;

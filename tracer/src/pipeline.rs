@@ -134,7 +134,12 @@ impl Pipeline {
         let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
         // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
-        self.forecasts.push(clock::boottime_s(), &self.space_now);
+        let now_s = clock::boottime_s();
+        for key in deltas.errors.iter().filter(|(_, errors)| errors.enospc > 0).map(|(key, _)| key)
+        {
+            self.forecasts.refused(now_s, key.dev);
+        }
+        self.forecasts.push(now_s, &self.space_now);
         // After the counts: whoever is counted was named before.
         self.poll();
         for (key, counters) in deltas.pairs {

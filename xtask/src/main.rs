@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod compiler;
 mod dist;
+mod incidents;
 mod kernels;
 mod native;
 mod packages;
@@ -50,6 +51,8 @@ enum Task {
     Vm(vm::VmArgs),
     /// Measure what filltop costs beside an empty hook and what people use today (root)
     Bench(bench::BenchArgs),
+    /// Re-enact the incidents of docs/incidents.md with real software, and write it anew (root)
+    Incidents(incidents::IncidentsArgs),
     /// Perform every way to write on all kernels and write docs/kernels.md
     Kernels(kernels::KernelsArgs),
 }
@@ -95,6 +98,10 @@ fn run() -> Result<ExitCode> {
         Task::Dist => {
             let filltop = build::build(&workspace)?;
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Incidents(arguments) => {
+            let filltop = build::build(&workspace)?;
+            incidents::run(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Pictures => {
             build::build(&workspace)?;

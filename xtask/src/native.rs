@@ -15,6 +15,13 @@ use crate::workspace::{Place, TestTarget, Workspace};
 use crate::{build, vm};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// What the incidents run, and the Debian packages that have it: none of them starts a service.
+const INCIDENTS: &[(&str, &str)] = &[
+    ("apache2", "apache2-bin"),
+    ("db_bench", "rocksdb-tools"),
+    ("rclone", "rclone"),
+    ("restic", "restic"),
+];
 
 /// A command that runs with root's rights, by sudo where we lack them; `Err` says why it cannot.
 pub(crate) fn as_root(program_path: &Path) -> Result<Command> {
@@ -91,9 +98,7 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
         &names(&workspace.end_to_end, &[Place::Anywhere, Place::HostOnly]),
     )?;
     packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
-    let fleet = vm::fleet(workspace)
-        .inspect_err(|error| println!("no Prometheus for the tests: {error:#}"))
-        .ok();
+    let tools = tools(workspace);
     let mut tally = Tally::default();
     for (name, binary) in &binaries.tests {
         let suite = format!("native {name}");
@@ -109,13 +114,47 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
                 continue;
             }
         };
-        if let Some(fleet) = &fleet {
-            command.arg(variable("FILLTOP_FLEET_TOOLS", fleet));
-        }
+        command.args(&tools);
         test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         println!("== {suite}");
         let (success, lines) = follow(&mut command)?;
         tally.add(Tally::read(&suite, lines.iter().map(String::as_str), success));
+    }
+    Ok(tally)
+}
+
+/// Arguments of env(1) that name what was unpacked for the tests; those that miss it are skipped.
+fn tools(workspace: &Workspace) -> Vec<OsString> {
+    let complain = |error: &anyhow::Error| println!("the tests do without: {error:#}");
+    let _ = packages::need_if_root("what the incidents run", INCIDENTS).inspect_err(complain);
+    let unpacked = [
+        ("FILLTOP_FLEET_TOOLS", vm::fleet(workspace)),
+        ("FILLTOP_INCIDENT_TOOLS", vm::servers(workspace)),
+    ];
+    let found = unpacked
+        .into_iter()
+        .filter_map(|(key, path)| Some(variable(key, &path.inspect_err(complain).ok()?)));
+    found.collect()
+}
+
+/// Runs the tests of one suite whose names hold one of `filters`, with further variables.
+pub(crate) fn suite(
+    workspace: &Workspace,
+    filltop: &Path,
+    test: &str,
+    filters: &[String],
+    variables: &[(&str, &Path)],
+) -> Result<Tally> {
+    let binaries = build::end_to_end(workspace, &[test])?;
+    packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
+    let mut tally = Tally::default();
+    for (_, binary) in &binaries.tests {
+        let mut command = as_root(Path::new("/usr/bin/env"))?;
+        command.args(tools(workspace));
+        command.args(variables.iter().map(|(key, path)| variable(key, path)));
+        test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
+        let (success, lines) = follow(command.args(filters))?;
+        tally.add(Tally::read(test, lines.iter().map(String::as_str), success));
     }
     Ok(tally)
 }

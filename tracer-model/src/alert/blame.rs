@@ -19,6 +19,8 @@ const ANOTHER_S: f64 = 1.0;
 /// The row of a window in which it was slower replaces an older one after this time, seconds: a
 /// writer is not slow because the volume has just become full.
 const OLD_S: f64 = 10.0;
+/// Who gives back more than this share of what was grown has been to blame for it.
+const MOST_OF_IT: f64 = 0.5;
 /// Culprits of an event.
 pub(super) const CULPRITS: usize = 3;
 
@@ -43,11 +45,22 @@ pub(super) struct GroupBlame {
     pub(super) share: f64,
 }
 
+/// Who was to blame before most of it was given back: a program that runs out of space removes its
+/// files as it dies, and nobody has grown then.
+#[derive(Debug, Clone)]
+struct Before {
+    culprits: (Vec<Writer>, f64),
+    group: Option<GroupBlame>,
+    /// Bytes grown by all, fading: see [`FADE_S`].
+    grown: [f64; 2],
+}
+
 /// The writers and groups of one volume.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blame {
     writers: HashMap<u32, Entry<Writer>>,
     groups: HashMap<(String, String), Entry<GroupRow>>,
+    before: Option<Before>,
 }
 
 impl Blame {
@@ -58,6 +71,9 @@ impl Blame {
             grown.iter_mut().zip(keep).for_each(|(sum, keep)| *sum *= keep);
             grown[1] >= 4096.0
         };
+        if self.before.as_mut().is_some_and(|before| !faded(&mut before.grown)) {
+            self.before = None;
+        }
         self.writers.retain(|_, entry| faded(&mut entry.grown));
         self.groups.retain(|_, entry| faded(&mut entry.grown));
         if self.writers.len() > KEPT {
@@ -71,6 +87,7 @@ impl Blame {
 
     /// Takes in the rows of one window of `dt` seconds that ends at `now`, largest growth first.
     pub(super) fn see(&mut self, now: f64, dt: f64, writers: &[&Writer], groups: &[&GroupRow]) {
+        self.remember(dt, writers);
         for (rank, &row) in writers.iter().enumerate() {
             let is_another = self.writers.get(&row.pid).is_some_and(|entry| {
                 let apart = row.start_time.duration_since(entry.row.start_time);
@@ -103,9 +120,39 @@ impl Blame {
         }
     }
 
+    /// Keeps who is to blame if this window takes most of it back, and who of them still runs.
+    fn remember(&mut self, dt: f64, writers: &[&Writer]) {
+        let mut back = 0.0;
+        for row in writers {
+            let grown = self.writers.get(&row.pid).map_or(0.0, |entry| entry.grown[0]);
+            back += (-row.growth_bytes_per_s * dt).clamp(0.0, grown);
+        }
+        let grown = [0, 1].map(|n| self.writers.values().map(|entry| entry.grown[n]).sum());
+        let is_more = self.before.as_ref().is_none_or(|before| before.grown[0] < grown[0]);
+        if back > MOST_OF_IT * grown[0] && is_more {
+            let (culprits, group) = (self.culprits(true), self.group(true));
+            self.before = Some(Before { culprits, group, grown });
+        }
+        for kept in self.before.iter_mut().flat_map(|before| &mut before.culprits.0) {
+            if let Some(row) = writers.iter().find(|row| row.pid == kept.pid) {
+                kept.alive = row.alive;
+            }
+        }
+    }
+
+    /// Who was to blame, if that was more than all that has grown since.
+    fn given_back(&self, urgent: bool) -> Option<&Before> {
+        let n = usize::from(!urgent);
+        let now: f64 = self.writers.values().map(|entry| entry.grown[n]).sum();
+        self.before.as_ref().filter(|before| before.grown[n] > now)
+    }
+
     /// At most [`CULPRITS`], largest growth first; `urgent` weighs the last seconds, else the last
     /// quarter of an hour. With the first one's share of all growth.
     pub(super) fn culprits(&self, urgent: bool) -> (Vec<Writer>, f64) {
+        if let Some(before) = self.given_back(urgent) {
+            return before.culprits.clone();
+        }
         let mut rows: Vec<_> = ranked(&self.writers, urgent);
         let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
         let most = rows.first().map_or(0.0, |(sum, _)| *sum);
@@ -117,6 +164,9 @@ impl Blame {
 
     /// The group that grows most.
     pub(super) fn group(&self, urgent: bool) -> Option<GroupBlame> {
+        if let Some(before) = self.given_back(urgent) {
+            return before.group.clone();
+        }
         let rows = ranked(&self.groups, urgent);
         let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
         let (sum, row) = rows.first()?;

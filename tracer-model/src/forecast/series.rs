@@ -53,6 +53,9 @@ struct CleanUp {
     level: f64,
     freed: f64,
     at: f64,
+    /// Has it fallen at every look since?
+    #[serde(default)]
+    goes_on: bool,
 }
 
 /// The state of one limit's forecast.

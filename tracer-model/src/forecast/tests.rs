@@ -116,6 +116,22 @@ fn full_is_latched_until_space_is_back_and_a_refill_is_said() {
 }
 
 #[test]
+fn a_clean_up_that_takes_several_looks_is_one() {
+    let mut rows = history((0..210).map(|_| 5e8));
+    let at = rows.len() as f64;
+    let tenths = |free: u64, second: u32| {
+        sample(at + f64::from(second), 100 * GB, 100 * GB - free * (GB / 10))
+    };
+    // `rm` is under way at the first look after it, and at the second.
+    let free = [0, 0, 0, 10, 21, 26, 23, 19, 16, 12, 9, 5, 2];
+    rows.extend(free.into_iter().zip(0..).map(|(free, second)| tenths(free, second)));
+    assert_eq!(after(&rows).refill, None, "two tenths are left");
+    rows.push(tenths(0, 13));
+    let refill = after(&rows).refill.expect("it was filled again");
+    assert_eq!((refill.freed_bytes, refill.gone_in_s), (26 * (GB / 10), 8.0));
+}
+
+#[test]
 fn an_enlarged_volume_keeps_its_growth_and_gets_its_room() {
     let mut rows = history((0..900).map(|_| 9e7));
     for (i, row) in rows.iter_mut().enumerate().skip(600) {

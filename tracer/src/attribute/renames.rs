@@ -4,7 +4,7 @@ use std::{
     fs,
     os::{
         fd::AsRawFd as _,
-        unix::fs::{DirEntryExt as _, MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use std::{
 use tracer_common::FileKey;
 
 use super::paths;
+use crate::quiet_dir;
 
 /// Entries of a directory that are looked through.
 const MAX_ENTRIES: usize = 10_000;
@@ -31,9 +32,9 @@ pub fn follow(path: &Path, file: &FileKey, writers: &[u32]) -> Option<PathBuf> {
     }
     writers.iter().find_map(|pid| paths::from_proc(*pid, file)).filter(|path| is_it(path)).or_else(
         || {
-            let entries = fs::read_dir(path.parent()?).ok()?;
-            let same = entries.flatten().take(MAX_ENTRIES).find(|entry| entry.ino() == file.ino)?;
-            Some(same.path()).filter(|path| is_it(path))
+            let mut entries = quiet_dir::entries(path.parent()?).ok()?.take(MAX_ENTRIES);
+            let (same, _) = entries.find(|(_, ino)| *ino == file.ino)?;
+            Some(same).filter(|path| is_it(path))
         },
     )
 }

@@ -334,7 +334,8 @@ fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
         growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         files: earlier.files.max(later.files),
         errors: errors(earlier.errors, later.errors),
-        fsync: earlier.fsync.zip(later.fsync).map(|(a, b)| Fsync {
+        // A window without one has none, which does not undo those of the other.
+        fsync: earlier.fsync.into_iter().chain(later.fsync).reduce(|a, b| Fsync {
             count: a.count.saturating_add(b.count),
             max_ms: a.max_ms.max(b.max_ms),
             p99_ms: a.p99_ms.max(b.p99_ms),

@@ -17,7 +17,7 @@ use tracer_model::{
     snapshot::Snapshot,
 };
 
-use crate::clock;
+use crate::{clock, quiet_dir};
 
 /// Time between two counts, and after a loss or where frees are not seen.
 const RECOUNT: Duration = Duration::from_secs(3600);
@@ -160,11 +160,11 @@ fn count(directory: &Path) -> io::Result<u64> {
     let mut bytes = start.blocks() * 512;
     let mut linked: HashSet<u64> = HashSet::new();
     let mut pending = vec![directory.to_path_buf()];
-    fs::read_dir(directory)?;
+    drop(quiet_dir::entries(directory)?);
     while let Some(directory) = pending.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
+        let Ok(entries) = quiet_dir::entries(&directory) else { continue };
+        for (path, _) in entries {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.dev() != dev
                 || (meta.nlink() > 1 && !meta.is_dir() && !linked.insert(meta.ino()))
             {
@@ -172,7 +172,7 @@ fn count(directory: &Path) -> io::Result<u64> {
             }
             bytes += meta.blocks() * 512;
             if meta.is_dir() {
-                pending.push(entry.path());
+                pending.push(path);
             }
         }
     }

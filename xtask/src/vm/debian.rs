@@ -98,6 +98,16 @@ pub(crate) fn fleet(workspace: &Workspace) -> Result<PathBuf> {
     Ok(directory.join("usr/bin"))
 }
 
+/// The root of etcd and nginx, for the incidents. Not installed: their packages start them.
+pub(crate) fn servers(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/servers");
+    if !directory.exists() {
+        let packages = ["etcd-server", "nginx"].map(str::to_owned);
+        Apt::open(workspace, SERIES[1].suites)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory)
+}
+
 /// The packages of a kernel that its package depends on: the image's parts, not its tools.
 fn parts_of_kernel(control: &str) -> Vec<String> {
     let depends = control.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or("");

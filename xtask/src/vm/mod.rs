@@ -19,7 +19,7 @@ use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
-pub(crate) use debian::fleet;
+pub(crate) use debian::{fleet, servers};
 use qemu::QEMU;
 use runner::Runner;
 

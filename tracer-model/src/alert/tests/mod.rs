@@ -197,6 +197,30 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
 }
 
 #[test]
+fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
+    let mut host = Host::new(Rule::defaults());
+    for _ in 0..10 {
+        host.snapshot.writers = vec![writer(7, "sort", 80e6), writer(1, "logger", 2e3)];
+        host.run(1);
+    }
+    let mut dead = writer(7, "sort", -790e6);
+    (dead.alive, dead.errors.enospc) = (false, 1);
+    host.snapshot.writers = vec![writer(1, "logger", 2e3), dead];
+    let said = host.run(1);
+    assert_eq!(said[0].rule, "no-space-errors");
+    assert!(said[0].summary.contains("sort (pid 7, sort.service, ended) grew by"), "{said:?}");
+    assert!(said[0].suggestion.is_none(), "it is dead");
+    // A new one that grows by more is the next to blame.
+    for second in 0..40 {
+        host.snapshot.writers = vec![writer(9, "copy", 80e6)];
+        host.volume().eta_s = (second > 30).then_some(500.0);
+        if let Some(event) = host.run(1).first() {
+            assert_eq!(event.culprits[0].comm, "copy");
+        }
+    }
+}
+
+#[test]
 fn workers_that_live_for_a_moment_are_one_group() {
     let mut host = Host::new(Rule::defaults());
     let group =

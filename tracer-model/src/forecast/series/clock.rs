@@ -45,13 +45,22 @@ impl Series {
             self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
             self.clean_up = None;
         }
+        // People's clean-ups take their time: as long as it falls, it is one.
+        if let Some(c) = self.clean_up.as_mut().filter(|c| c.goes_on) {
+            c.goes_on = moved < 0.0;
+            if c.goes_on {
+                (c.freed, c.at) = (c.freed - moved, self.now);
+                return;
+            }
+        }
         let least = if self.full_since.is_some() { SPACE_AGAIN } else { CLEANED };
         // What drops like this all the time is a sawtooth, not somebody's clean-up.
         let usual = || self.scales.iter().any(|s| s.before().is_some_and(|b| b.1 < 0.5 * moved));
         if moved < -least * look.size as f64
             && (self.full_since.is_some() || (self.due.is_some() && !usual()))
         {
-            self.clean_up = Some(CleanUp { level: u - moved, freed: -moved, at: self.now });
+            self.clean_up =
+                Some(CleanUp { level: u - moved, freed: -moved, at: self.now, goes_on: true });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::tui::state::Window;
 use crate::tui::window::{add, merge};
 use jiff::Timestamp;
 use proptest::prelude::*;
-use tracer_model::snapshot::Writer;
+use tracer_model::snapshot::{Fsync, Writer};
 
 /// A busy Snapshot `n` intervals after the first, with rates that tell it apart.
 fn nth(n: u32) -> Arc<Snapshot> {
@@ -185,4 +185,19 @@ proptest! {
             prop_assert_eq!(a.used_delta_bytes, b.used_delta_bytes);
         }
     }
+}
+
+#[test]
+fn a_window_without_fsync_keeps_those_of_the_others() {
+    let with = |fsync| {
+        let mut snapshot = fixtures::busy();
+        snapshot.writers[0].fsync = fsync;
+        snapshot
+    };
+    let calls = |count, p99_ms, max_ms| Some(Fsync { count, max_ms, p99_ms });
+    let parts = [with(calls(7, 3.0, 9.0)), with(None), with(calls(5, 4.0, 5.0)), with(None)];
+    let merged = merge(&parts).expect("four windows");
+    let pid = parts[0].writers[0].pid;
+    let row = merged.writers.iter().find(|row| row.pid == pid).expect("a row");
+    assert_eq!(row.fsync, calls(12, 4.0, 9.0));
 }

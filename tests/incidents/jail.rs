@@ -1,0 +1,229 @@
+//! mod_gzip: a server in a jail fills a volume again as often as people clean it up.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{Cgroup, Server, listeners, need_tracing};
+
+use crate::{Result, need_program, stage::Stage};
+
+const GROUP: &str = "filltop-incident-jail";
+const PAGE_BYTES: usize = 900_000;
+/// Of each client: 36 MB/s in all.
+const PACE: Duration = Duration::from_millis(100);
+const DELETED_BYTES: u64 = 300_000_000;
+/// The document root is looked for before the chroot, too: a path that is in both.
+const DOCUMENTS: &str = "srv";
+
+fn lay_out(jail: &Path) -> Result {
+    for dir in [DOCUMENTS, "tmp/mod_gzip", "run", "dev"] {
+        fs::create_dir_all(jail.join(dir))?;
+    }
+    let mut page = vec![0; PAGE_BYTES];
+    fs::File::open("/dev/urandom")?.read_exact(&mut page)?;
+    fs::write(jail.join(DOCUMENTS).join("page"), page)?;
+    let owner = Command::new("chown").arg("-R").arg("www-data").arg(jail.join("tmp")).status()?;
+    ensure!(owner.success(), "chown: {owner}");
+    Ok(())
+}
+
+fn configuration(jail: &Path, dir: &Path, address: SocketAddr) -> String {
+    let modules: String =
+        ["mpm_prefork", "authz_core", "headers", "cache", "cache_disk", "deflate"]
+            .map(|name| format!("LoadModule {name}_module modules/mod_{name}.so\n"))
+            .concat();
+    format!(
+        "ServerRoot /usr/lib/apache2\nServerName localhost\n{modules}\
+         LoadModule filter_module modules/mod_filter.so\n\
+         Listen {address}\nUser www-data\nGroup www-data\nChrootDir {jail}\n\
+         PidFile {dir}/httpd.pid\nErrorLog {dir}/httpd.log\nMutex fcntl:{dir} default\n\
+         DocumentRoot /{DOCUMENTS}\n<Directory /{DOCUMENTS}>\nRequire all granted\n</Directory>\n\
+         StartServers 4\nMinSpareServers 4\nMaxSpareServers 8\nMaxRequestWorkers 8\n\
+         MaxConnectionsPerChild 50\nCacheRoot /tmp/mod_gzip\nCacheEnable disk /\n\
+         CacheMaxFileSize 4000000\nSetOutputFilter DEFLATE\nDeflateCompressionLevel 1\n\
+         Header set Cache-Control \"max-age=3600\"\n",
+        jail = jail.display(),
+        dir = dir.display(),
+    )
+}
+
+/// One request, its answer read to the end.
+fn get(address: SocketAddr, n: u64) -> anyhow::Result<usize> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "GET /page?{n} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\
+         Connection: close\r\n\r\n"
+    )?;
+    Ok(stream.read_to_end(&mut Vec::new())?)
+}
+
+/// Clients that ask until they are told to stop; they also hang up on a server that stands still.
+fn clients(address: SocketAddr, is_over: &AtomicBool, answers: &AtomicU64) {
+    std::thread::scope(|scope| {
+        for client in 0..4u64 {
+            scope.spawn(move || {
+                let mut n = client << 32;
+                while !is_over.load(Ordering::Relaxed) {
+                    n += 1;
+                    let next = Instant::now() + PACE;
+                    if get(address, n).is_ok() {
+                        answers.fetch_add(1, Ordering::Relaxed);
+                    }
+                    std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+            });
+        }
+    });
+}
+
+/// Files of a tree with what they occupy, oldest first.
+fn files(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir)?.flatten() {
+            // The server removes files, too.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                found.push((metadata.modified()?, entry.path(), metadata.blocks() * 512));
+            }
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path, bytes)| (path, bytes)).collect())
+}
+
+/// The operator; what the files had occupied.
+fn delete_oldest(dir: &Path) -> anyhow::Result<u64> {
+    let mut freed = 0;
+    for (path, bytes) in files(dir)? {
+        if freed >= DELETED_BYTES {
+            break;
+        }
+        if fs::remove_file(path).is_ok() {
+            freed += bytes;
+        }
+    }
+    Ok(freed)
+}
+
+#[test]
+fn jail() -> Result {
+    need_tracing!();
+    let apache = need_program!("apache2");
+    let group = format!("/{GROUP}");
+    let stage = Stage::new(include_str!("jail.toml"), &[("group", &group)], |mount, _| {
+        lay_out(&mount.join("jail"))
+    })?;
+    let (jail, cgroup) = (stage.mount().join("jail"), Cgroup::new(GROUP)?);
+    let (listener, _) = listeners::listener()?;
+    let address = listener.local_addr()?;
+    drop(listener);
+    let config = stage.dir.path().join("httpd.conf");
+    fs::write(&config, configuration(&jail, stage.dir.path(), address))?;
+    let mut apache_in_jail = Command::new("unshare");
+    apache_in_jail.arg("-m").arg(&apache).args(["-D", "FOREGROUND", "-f"]).arg(&config);
+    let _server = Server::spawn_in(&cgroup, &apache_in_jail)?;
+    stage
+        .until("Apache answers", Duration::from_secs(20), || Ok(get(address, 0).is_ok()))
+        .with_context(|| {
+            fs::read_to_string(stage.dir.path().join("httpd.log")).unwrap_or_default()
+        })?;
+
+    let (is_over, answers) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| clients(address, &is_over, &answers));
+        let told = fill_and_clean(&stage, &jail, &cgroup, &answers);
+        is_over.store(true, Ordering::Relaxed);
+        told
+    })?;
+    stage.finish()
+}
+
+fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU64) -> Result {
+    let spool = jail.join("tmp/mod_gzip");
+    stage.begin("filling");
+    let named = stage.must("named")?;
+    ensure!(named.avail_bytes.is_some_and(|avail| avail > 0), "only when it was full: {named:?}");
+    stage.look("while it fills");
+    let suggestion = named.suggestion.as_ref().context("nothing to type")?;
+    ensure!(suggestion.command.contains(GROUP), "{suggestion:?}");
+    let snapshot = stage.snapshot("5s")?;
+    let mount = stage.mount().to_str();
+    let first = snapshot.groups.iter().find(|row| Some(row.volume.as_str()) == mount);
+    let first = first.context("no group")?;
+    ensure!(first.group.root.as_deref() == jail.to_str(), "{first:?}");
+    stage.must("errors")?;
+    stage.must("full")?;
+    let space = rustix::fs::statvfs(stage.mount())?;
+    let reserve = (space.f_bfree - space.f_bavail) * space.f_frsize;
+    let is_ext4 = stage.volume_now()?.fs_type == "ext4";
+    ensure!(!is_ext4 || reserve > 20 << 20, "root has no reserve: {reserve} B");
+    stage.truth(format!(
+        "full for www-data after {:.1} s and {} answers, with {:.1} MiB free for root",
+        stage.now_s(),
+        answers.load(Ordering::Relaxed),
+        reserve as f64 / f64::from(1 << 20)
+    ));
+    stage.look("full");
+    for turn in 1..=3 {
+        stage.begin(&format!("deleted {turn}"));
+        let freed = delete_oldest(&spool)?;
+        let took = stage.until("it is full again", Duration::from_secs(60), || {
+            Ok(stage.free_bytes()? < 4 << 20 && stage.volume_now()?.full)
+        })?;
+        stage.truth(format!(
+            "clean-up {turn}: {freed} B were deleted, and taken again within {:.1} s",
+            took.as_secs_f64()
+        ));
+        if turn == 1 {
+            stage.must("in vain")?;
+        }
+        refilled(stage, freed, took)?;
+    }
+    let said = stage.stop(&[&format!("/{GROUP}"), "--how", "freeze", "--yes"])?;
+    ensure!(said.contains("stand still"), "{said}");
+    stage.begin("stopped");
+    let freed = delete_oldest(&spool)?;
+    stage.must("free")?;
+    stage.pump(Duration::from_secs(3));
+    let free = stage.free_bytes()?;
+    stage.truth(format!(
+        "clean-up 4, the jail frozen: {freed} B were deleted, and {free} B are free 3 s later"
+    ));
+    ensure!(free > freed / 20 * 19, "{free} of {freed} B are left");
+    stage.stop(&[&format!("/{GROUP}"), "--how", "kill", "--yes"])?;
+    ensure!(cgroup.processes().is_empty(), "{:?}", cgroup.processes());
+    Ok(())
+}
+
+/// The Snapshot tells of the clean-up what is true: how much, and how soon it was gone.
+fn refilled(stage: &Stage, freed: u64, took: Duration) -> Result {
+    let mut last = None;
+    let told = stage.until("the refill is known", Duration::from_secs(10), || {
+        let snapshot = stage.snapshot("1s")?;
+        let mount = stage.mount().to_str();
+        let volume =
+            snapshot.volumes.into_iter().find(|row| Some(row.mount_point.as_str()) == mount);
+        last = volume.and_then(|volume| volume.refill);
+        Ok(last.is_some_and(|refill| {
+            // A look a second: what comes in between two of them is not seen as freed.
+            refill.freed_bytes.abs_diff(freed) < freed / 3
+                && (refill.gone_in_s - took.as_secs_f64()).abs() < 5.0
+        }))
+    });
+    told.map(drop).with_context(|| format!("{last:?}"))
+}

@@ -1,0 +1,388 @@
+//! The stage of an incident: a volume, a `filltop watch` beside it, the clock, and what was said.
+
+use std::{
+    cell::{Cell, RefCell},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use filltop_tests::{TestVolume, Watch, command, filltop};
+use tracer_model::{
+    alert::{Event, EventKind},
+    snapshot::{Snapshot, Volume, Writer},
+};
+
+use crate::{
+    measure::{bytes_to_disk, processor_ticks},
+    peers,
+    record::{self, Check, Look, Record, Said},
+    scenario::Scenario,
+};
+
+/// An incident that runs.
+pub struct Stage {
+    /// What it is about.
+    scenario: RefCell<Scenario>,
+    /// Where it happens.
+    pub volume: TestVolume,
+    /// For sockets, logs and what is no part of it.
+    pub dir: tempfile::TempDir,
+    watch: Watch,
+    start: Instant,
+    phases: RefCell<Vec<(String, Instant)>>,
+    log: RefCell<Vec<(Instant, Event)>>,
+    record: RefCell<Record>,
+    looks: RefCell<Vec<thread::JoinHandle<Look>>>,
+    ticks: Cell<u64>,
+}
+
+impl Stage {
+    /// Makes the volume, lets `prepare` lay out what was there before, and starts the watch.
+    ///
+    /// `words` are filled in where the scenario has them in braces; `{mount}` and `{dir}` are known.
+    pub fn new(
+        scenario: &str,
+        words: &[(&str, &str)],
+        prepare: impl FnOnce(&Path, &Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        // A socket on a disk would be bytes that filltop writes to it; /run is no disk either.
+        let dir = tempfile::tempdir_in("/dev/shm")?;
+        let mut spec = Scenario::read(scenario, &[])?.volume;
+        if let Ok(fs) = env::var("FILLTOP_TEST_FS") {
+            spec.fs = fs;
+        }
+        let volume = TestVolume::new(&spec.fs, spec.mib)?;
+        let mount = volume.path().to_str().context("UTF-8")?;
+        let beside = dir.path().to_str().context("UTF-8")?;
+        let words = [&[("mount", mount), ("dir", beside)], words].concat();
+        let scenario = Scenario::read(scenario, &words)?;
+        prepare(volume.path(), dir.path())?;
+        rustix::fs::sync();
+        let socket = dir.path().join("filltop.sock");
+        // Whoever first reads a new file, be it to run it, has its time of access written.
+        for read_by_it in [filltop(), "/etc/passwd".into()] {
+            fs::read(read_by_it)?;
+        }
+        let watch = Watch::start_with(&scenario.watch, |command| {
+            command.arg("--socket").arg(&socket).env("FILLTOP_RUN_DIR", dir.path().join("run"));
+        })?;
+        let record = Record {
+            name: scenario.name.clone(),
+            title: scenario.title.clone(),
+            runs: scenario.runs.clone(),
+            volume: format!("{}, {} MiB", spec.fs, spec.mib),
+            ..Record::default()
+        };
+        let phases = RefCell::new(vec![("attached".to_owned(), Instant::now())]);
+        // What was there before the first look counts as rest: a few looks at a quiet volume.
+        thread::sleep(Duration::from_secs(3));
+        let start = Instant::now();
+        let ticks = Cell::new(processor_ticks(watch.pid())?);
+        Ok(Self {
+            scenario: RefCell::new(scenario),
+            volume,
+            dir,
+            watch,
+            start,
+            phases,
+            log: RefCell::default(),
+            record: RefCell::new(record),
+            looks: RefCell::default(),
+            ticks,
+        })
+    }
+
+    /// The volume's root.
+    pub fn mount(&self) -> &Path {
+        self.volume.path()
+    }
+
+    /// Seconds since the workload could begin.
+    pub fn now_s(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// Fills in a word of what must be said that is known only now.
+    pub fn know(&self, word: &str, value: &str) {
+        self.scenario.borrow_mut().fill_in(&[(word, value)]);
+    }
+
+    /// Seconds since the workload could begin; before it, less than 0.
+    fn seconds_to(&self, at: Instant) -> f64 {
+        match at.checked_duration_since(self.start) {
+            Some(after) => after.as_secs_f64(),
+            None => -self.start.duration_since(at).as_secs_f64(),
+        }
+    }
+
+    /// A phase begins now: the scenario's deadlines count from it.
+    pub fn begin(&self, phase: &str) {
+        self.phases.borrow_mut().push((phase.to_owned(), Instant::now()));
+    }
+
+    fn phase(&self, name: &str) -> anyhow::Result<Instant> {
+        let phases = self.phases.borrow();
+        let found = phases.iter().rev().find(|(other, _)| other == name);
+        Ok(found.with_context(|| format!("no phase {name} has begun"))?.1)
+    }
+
+    /// What ordinary users can take now.
+    pub fn free_bytes(&self) -> anyhow::Result<u64> {
+        let space = rustix::fs::statvfs(self.mount())?;
+        Ok(space.f_bavail * space.f_frsize)
+    }
+
+    /// Waits until what the scenario has under this name is said.
+    pub fn must(&self, id: &str) -> anyhow::Result<Event> {
+        let say = self.scenario.borrow().say(id)?;
+        let from = self.phase(&say.after)?;
+        let deadline = from + Duration::from_secs_f64(say.within_s);
+        loop {
+            let found = {
+                let log = self.log.borrow();
+                log.iter().find(|(at, event)| *at >= from && say.is(event)).cloned()
+            };
+            if let Some((at, event)) = found {
+                let at_s = self.seconds_to(at);
+                println!("{at_s:6.1} s  {id}: {}", event.summary);
+                ensure!(at <= deadline, "{id} came {:?} too late", at - deadline);
+                self.record.borrow_mut().checks.push(Check {
+                    what: say.what,
+                    by_s: self.seconds_to(deadline),
+                    at_s,
+                    free_bytes: event.avail_bytes,
+                });
+                return Ok(event);
+            }
+            if Instant::now() >= deadline {
+                let said: Vec<String> = self
+                    .log
+                    .borrow()
+                    .iter()
+                    .map(|(_, e)| format!("{} {} {}", e.event.name(), e.rule, e.summary))
+                    .collect();
+                bail!("{id} was not said within {} s, but {said:#?}", say.within_s);
+            }
+            self.pump(Duration::from_millis(100));
+        }
+    }
+
+    /// Has this been said by now?
+    pub fn has(&self, id: &str) -> anyhow::Result<bool> {
+        self.scenario.borrow().say(id)?;
+        Ok(self.said_at(id).is_ok())
+    }
+
+    /// When this was said.
+    pub fn said_at(&self, id: &str) -> anyhow::Result<Instant> {
+        let say = self.scenario.borrow().say(id)?;
+        let from = self.phase(&say.after)?;
+        let log = self.log.borrow();
+        let found = log.iter().find(|(at, event)| *at >= from && say.is(event));
+        Ok(found.with_context(|| format!("{id} was not said"))?.0)
+    }
+
+    /// Takes what the watch says for some time.
+    pub fn pump(&self, length: Duration) {
+        let until = Instant::now() + length;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(next) = self.watch.next(left) else {
+                thread::sleep(until.saturating_duration_since(Instant::now()));
+                return;
+            };
+            self.log.borrow_mut().push(next);
+        }
+    }
+
+    /// Lets it run until something is so; `what` names it in the complaint.
+    pub fn until(
+        &self,
+        what: &str,
+        most: Duration,
+        mut is_so: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Duration> {
+        let start = Instant::now();
+        while !is_so()? {
+            ensure!(start.elapsed() < most, "not within {most:?}: {what}");
+            self.pump(Duration::from_millis(50));
+        }
+        Ok(start.elapsed())
+    }
+
+    /// What was said of this volume since a phase began, health and actions left out.
+    pub fn alerts_since(&self, phase: &str) -> anyhow::Result<Vec<Event>> {
+        let from = self.phase(phase)?;
+        let mount = self.mount().to_str();
+        let log = self.log.borrow();
+        let alerts = log.iter().filter(|(at, event)| {
+            *at >= from
+                && event.volume.as_deref() == mount
+                && !matches!(event.event, EventKind::Action | EventKind::Health)
+        });
+        Ok(alerts.map(|(_, event)| event.clone()).collect())
+    }
+
+    /// The service's window of the last seconds.
+    pub fn snapshot(&self, length: &str) -> anyhow::Result<Snapshot> {
+        let output = self.ask(&["snapshot", "--json", "--for", length])?;
+        Ok(serde_json::from_str(&output)?)
+    }
+
+    /// The volume as the newest Snapshot has it.
+    pub fn volume_now(&self) -> anyhow::Result<Volume> {
+        let snapshot = self.snapshot("1s")?;
+        let mount = self.mount().to_str();
+        let found =
+            snapshot.volumes.into_iter().find(|row| Some(row.mount_point.as_str()) == mount);
+        found.context("the volume is not in the Snapshot")
+    }
+
+    /// The row of a process on this volume.
+    pub fn writer<'s>(&self, snapshot: &'s Snapshot, pid: u32) -> anyhow::Result<&'s Writer> {
+        let mount = self.mount().to_str();
+        let mut rows = snapshot.writers.iter().filter(|row| row.pid == pid);
+        let found = rows.find(|row| Some(row.volume.as_str()) == mount);
+        found.with_context(|| format!("{pid} is no writer"))
+    }
+
+    /// What a command of filltop's prints that asks the service.
+    pub fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = command(arguments);
+        command.env("FILLTOP_SOCKET", self.dir.path().join("filltop.sock"));
+        self.answer(&mut command)
+    }
+
+    /// `filltop stop` as a person types it.
+    pub fn stop(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let arguments = [&["stop"], arguments].concat();
+        let mut command = command(&arguments);
+        command.env("FILLTOP_RUN_DIR", self.dir.path().join("run"));
+        let said = self.answer(&mut command)?;
+        self.note(&format!("filltop {}", arguments.join(" ")), said.trim_end());
+        Ok(said)
+    }
+
+    fn answer(&self, command: &mut Command) -> anyhow::Result<String> {
+        let output = command.output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command:?}: {}: {complaint}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Keeps what a command of filltop's said.
+    pub fn note(&self, by: &str, text: &str) {
+        self.record.borrow_mut().said.push(Said {
+            at_s: self.now_s(),
+            free_bytes: self.free_bytes().ok(),
+            by: by.to_owned(),
+            text: text.to_owned(),
+        });
+    }
+
+    /// Keeps what was true, however filltop saw it.
+    pub fn truth(&self, text: impl Into<String>) {
+        let text = text.into();
+        println!("{:6.1} s  {text}", self.now_s());
+        self.record.borrow_mut().truth.push(text);
+    }
+
+    /// Asks the other tools, beside what goes on, if a record is wanted.
+    pub fn look(&self, when: &str) {
+        if record::folder().is_none() {
+            return;
+        }
+        let (mount, when, at_s) = (self.mount().to_owned(), when.to_owned(), self.now_s());
+        let look = thread::spawn(move || Look { at_s, when, tools: peers::ask(&mount) });
+        self.looks.borrow_mut().push(look);
+    }
+
+    /// What this machine and this run call things, and what a reader calls them.
+    fn plain_names(&self, kernel: &str) -> Vec<(String, String)> {
+        let version = kernel.split('-').next().unwrap_or(kernel);
+        let mut names = vec![
+            (self.mount().display().to_string(), "/srv".to_owned()),
+            (self.dir.path().display().to_string(), "/run/incident".to_owned()),
+            (kernel.to_owned(), version.to_owned()),
+        ];
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let groups = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        names.extend(
+            groups.filter(|path| *path != "/").map(|path| (path.to_owned(), "/tests".to_owned())),
+        );
+        names
+    }
+
+    /// Holds the tracer itself to account, and writes the record.
+    ///
+    /// It may write no byte to any disk, and take no more than a fifth of a core: ten times what is
+    /// promised, because these machines are busy; the measured share is in the record.
+    pub fn finish(self) -> anyhow::Result<()> {
+        for look in self.looks.take() {
+            let look = look.join().map_err(|_| anyhow::anyhow!("a look panicked"))?;
+            self.record.borrow_mut().looks.push(look);
+        }
+        self.pump(Duration::ZERO);
+        let pid = self.watch.pid();
+        let ticks = processor_ticks(pid)? - self.ticks.get();
+        let own_cpu = ticks as f64 / rustix::param::clock_ticks_per_second() as f64 / self.now_s();
+        let own_bytes = bytes_to_disk(pid)?;
+        println!("filltop took {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
+        let snapshot = self.snapshot("5s")?;
+        let mut record = self.record.take();
+        record.traced_by = format!(
+            "Linux {}, traced by {}s",
+            snapshot.backend.kernel,
+            snapshot.backend.write.name()
+        );
+        record.own_cpu = Some(own_cpu);
+        let mount = self.mount().to_str();
+        for (at, event) in self.log.borrow().iter() {
+            let about_us = event.volume.as_deref() == mount;
+            if about_us {
+                record.said.push(Said {
+                    at_s: self.seconds_to(*at),
+                    free_bytes: event.avail_bytes,
+                    by: format!("{} {}", event.rule, event.event.name()),
+                    text: event.summary.clone(),
+                });
+            }
+        }
+        record.said.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
+        record.keep(&self.plain_names(&snapshot.backend.kernel))?;
+        ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
+        ensure!(own_cpu < 0.2, "filltop itself took {:.0} % of a core", own_cpu * 100.0);
+        Ok(())
+    }
+}
+
+/// A program of a Debian package: where xtask unpacked it, else as installed.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let unpacked = env::var_os("FILLTOP_INCIDENT_TOOLS").map(PathBuf::from);
+    let folders = unpacked.iter().flat_map(|root| [root.join("usr/bin"), root.join("usr/sbin")]);
+    let path = env::var_os("PATH").unwrap_or_default();
+    folders
+        .chain(["/usr/bin".into(), "/usr/sbin".into(), "/sbin".into()])
+        .chain(env::split_paths(&path))
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Ends the test as skipped where a program is not to be had.
+#[macro_export]
+macro_rules! need_program {
+    ($name:expr) => {
+        match $crate::stage::tool($name) {
+            Some(path) => path,
+            None => {
+                let test = std::thread::current().name().unwrap_or("?").to_owned();
+                println!("SKIP {test}: no {} here", $name);
+                return Ok(());
+            }
+        }
+    };
+}

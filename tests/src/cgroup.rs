@@ -1,0 +1,61 @@
+//! A control group of a test's own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Child,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A cgroup, with whoever is left in it killed in the end.
+pub struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes it, in the hierarchy of cgroup v2.
+    ///
+    /// # Errors
+    /// If that is not mounted, or the name is taken.
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+        let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
+        let path = mount.context("cgroup v2 is not mounted")?.join(name);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Moves a process into it.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn take(&self, child: &Child) -> anyhow::Result<()> {
+        Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
+    }
+
+    /// The file that a process writes its number to.
+    pub(crate) fn joined_by(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+
+    /// Who is in it.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Pid> {
+        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(3) {
+            for pid in self.processes() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
