@@ -1,5 +1,6 @@
 //! Written bytes by process and by file equal the truth to the byte, whatever the backend.
 
+mod held;
 mod names;
 mod refusals;
 

@@ -1,14 +1,9 @@
 //! Files and processes are named rightly where that is hard.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Command, Stdio},
-};
+use std::fs;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Filltop, TestVolume, Truth, filltop, need_tracing, run_workload, workload};
-use tracer_model::snapshot::Held;
+use filltop_tests::{Filltop, TestVolume, need_tracing, run_workload, workload};
 
 use super::Result;
 
@@ -84,34 +79,5 @@ fn through_a_bind_mount_the_path_is_the_volumes() -> Result {
     let volumes = &measured.snapshot.volumes;
     let row = volumes.iter().find(|row| row.mount_point == mount_point).context("no volume")?;
     ensure!(row.mount_points.len() == 2, "one volume with two mount points: {row:?}");
-    Ok(())
-}
-
-#[test]
-fn a_held_file_is_shown_with_its_holder_to_the_block() -> Result {
-    need_tracing!();
-    let volume = TestVolume::new("ext4", 64)?;
-    let path = volume.path().join("spooled");
-    let mut child = workload()
-        .arg("write")
-        .arg(&path)
-        .args(["--bytes", "20000000", "--unlink", "--hold"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-    let truth: Truth = serde_json::from_str(&line)?;
-    rustix::fs::syncfs(fs::File::open(volume.path())?)?;
-    let output = Command::new(filltop()).args(["held", "--json"]).output()?;
-    let held: Vec<Held> = serde_json::from_slice(&output.stdout)?;
-    child.stdin.take().context("piped")?.write_all(b"end\n")?;
-    child.wait()?;
-    let rows: Vec<_> = held.iter().filter(|row| row.pid == truth.pid).collect();
-    ensure!(rows.len() == 1, "{held:?}");
-    ensure!(rows[0].path == path.to_str().context("UTF-8")?, "{:?}", rows[0]);
-    // 20,000,000 bytes in blocks of 4,096; an extent tree of one level has no block of its own.
-    ensure!(rows[0].bytes == 20_000_000u64.div_ceil(4096) * 4096, "{:?}", rows[0]);
-    ensure!(rows[0].kind == "deleted" && rows[0].holders == [truth.pid], "{:?}", rows[0]);
     Ok(())
 }
