@@ -178,7 +178,10 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
             let arguments = VmArgs { debian: true, ..VmArgs::plain() };
             Runner::new(workspace, filltop, &arguments)?.tests()?
         }
-        Err(error) => Tally::skip(format!("vm Debian: {}", first_line(&error))),
+        Err(error) => {
+            let what = format!("vm Debian: {}", first_line(&error));
+            if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) }
+        }
     });
     Ok(tally)
 }
