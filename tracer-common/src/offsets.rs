@@ -199,6 +199,17 @@ pub const fn field_mark(place: usize) -> usize {
 
 const _: () = assert!(field_mark(size_of::<Offsets>()) < i16::MAX as usize);
 
+/// First number of the moves in the kernel side's code that stand for a field of [`Config`]: no other
+/// number in it is near.
+pub const CONFIG_MARKS: usize = 0x5A5A_0000;
+
+/// What the kernel side's moves have for a number until the daemon puts in the field's: [`CONFIG_MARKS`] +
+/// the field's place in [`Config`].
+#[must_use]
+pub const fn config_mark(place: usize) -> usize {
+    CONFIG_MARKS + place
+}
+
 /// Where a filesystem keeps the space that is charged to an inode: [`Gauge::bytes`] of it is
 /// `i_blocks × 512 + i_bytes` (if `uses_i_blocks`) plus the two parts. Not frozen, in the map
 /// `GAUGES`, because the module may be loaded later. Indexed by [`gauge_kind`].
@@ -251,7 +262,7 @@ pub mod gauge_kind {
     pub const NONE: u32 = 4;
 }
 
-/// What else the daemon tells the kernel side before it loads: frozen, too.
+/// What else the daemon tells the kernel side before it loads: see [`config_mark`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {

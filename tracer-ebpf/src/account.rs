@@ -126,7 +126,8 @@ fn presumed<R: Read>(write: &Write, gauge: u64) -> u64 {
 #[inline(always)]
 fn index_of(who: &Who) -> Option<u32> {
     let (leader, start_ns) = current_leader();
-    (start_ns == who.proc.start_ns).then(|| hot::index(hot::cpu(), who.file.ino, leader))
+    (start_ns == who.proc.start_ns)
+        .then(|| hot::index(hot::cells_of_cpu(), who.file.ino, leader.low()))
 }
 
 #[inline(always)]

@@ -24,11 +24,12 @@ pub fn count<R: Read>(
     written: impl Fn() -> u64,
     kind: u32,
 ) -> bool {
-    let cpu = cpu();
     let (leader, start_ns) = current_leader();
+    // In this order few values have to be saved from a call.
+    let (leader, cells) = (leader.low(), cells_of_cpu());
     let inode = inode();
     let ino: u64 = load!(R, inode, inode_ino);
-    let Some(slot) = SLOTS.get_ptr_mut(index(cpu, ino, leader)) else { return false };
+    let Some(slot) = SLOTS.get_ptr_mut(index(cells, ino, leader)) else { return false };
     // SAFETY: a valid, aligned pointer from the map; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
     if slot.inode != inode.addr() || slot.start_ns != start_ns || slot.ino != ino {
@@ -52,7 +53,7 @@ pub fn count<R: Read>(
 /// only reserved lie beyond the inode, where a probe read would have to fetch them.
 #[inline(always)]
 fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
-    slot.to != BY_CALL && end <= slot.to && end.wrapping_sub(written) >= slot.from
+    end <= slot.to && end.wrapping_sub(written) >= slot.from
 }
 
 /// [`Write::end`] of one that is known by the return of its system call alone, and [`Slot::to`] of its pair:
@@ -121,17 +122,19 @@ fn blocks_around(start: u64, end: u64, block_bits: u8) -> (u64, u64) {
     (start & !block, (end + block) & !block)
 }
 
-/// Where the cell of a pair is on this CPU. Consecutive inode numbers, the usual case, get consecutive
-/// cells: no collisions among the files of one writer until it has more files than there are cells.
+/// Where the cell of a pair is on this CPU, whose cells start at `cells`; `leader` is the lower half of the
+/// main thread's address. Consecutive inode numbers, the usual case, get consecutive cells: no collisions
+/// among the files of one writer until it has more files than there are cells.
 #[inline(always)]
-pub fn index(cpu: u32, ino: u64, leader: Kptr) -> u32 {
-    let hash = (ino as u32).wrapping_add(leader.low()) & config!(slot_mask);
-    cpu.wrapping_mul(config!(slots_per_cpu)).wrapping_add(hash)
+pub fn index(cells: u32, ino: u64, leader: u32) -> u32 {
+    let hash = (ino as u32).wrapping_add(leader) & config!(slot_mask) as u32;
+    cells.wrapping_add(hash)
 }
 
-/// The number of the CPU that this runs on.
+/// The first cell of the CPU that this runs on.
 #[inline(always)]
-pub fn cpu() -> u32 {
+pub fn cells_of_cpu() -> u32 {
     // SAFETY: a helper without arguments.
-    unsafe { bpf_get_smp_processor_id() }
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    cpu.wrapping_mul(config!(slots_per_cpu) as u32)
 }

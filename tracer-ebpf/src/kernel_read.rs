@@ -10,27 +10,12 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
     generated::bpf_probe_read_kernel,
 };
-use tracer_common::{
-    FileKey, Offsets, ProcKey,
-    offsets::{Config, field_mark},
-};
+use tracer_common::{FileKey, Offsets, ProcKey, offsets::field_mark};
 
 /// Filled in by the daemon before loading; read with [`offset!`] so that neither compiler folds
 /// the placeholder.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::UNKNOWN;
-
-/// Filled in by the daemon before loading.
-#[unsafe(no_mangle)]
-pub static CONFIG: Config = Config {
-    slot_mask: 0,
-    slots_per_cpu: 1,
-    exit_has_group_dead: 0,
-    has_task_btf: 1,
-    has_cmpxchg: 1,
-    reserve_has_count: 1,
-    has_loop: 1,
-};
 
 macro_rules! offset {
     ($field:ident) => {{
@@ -39,10 +24,24 @@ macro_rules! offset {
     }};
 }
 
+/// What the daemon says before loading, as a u64: a number that it puts into the instruction itself
+/// ([`config_mark`]), so that the verifier knows it, and nothing is loaded.
 macro_rules! config {
-    ($($field:tt)+) => {{
-        // SAFETY: a valid static; volatile because the daemon rewrites it before loading.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel_read::CONFIG.$($field)+) }
+    ($field:ident) => {{
+        let value: u64;
+        // SAFETY: a move.
+        unsafe {
+            core::arch::asm!(
+                "{v} = {m}",
+                v = out(reg) value,
+                m = const tracer_common::offsets::config_mark(core::mem::offset_of!(
+                    tracer_common::offsets::Config,
+                    $field
+                )),
+                options(pure, nomem, nostack)
+            );
+        }
+        value
     }};
 }
 /// Reads a field of a structure through a [`Read`]: `load!(R, inode, inode_ino)`.

@@ -138,7 +138,6 @@ impl Fence {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
-            .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .override_global("FENCE", bytemuck::bytes_of(&order), true)
             .load(&object)
             .map_err(|error| anyhow!("the kernel refuses bpf(2): {}", error_chain(&error)))?;

@@ -1,5 +1,5 @@
 //! Fits the kernel side's object to the running kernel before it is loaded: puts the offsets of fields
-//! into the instructions that read them, and takes out what kernels before some version refuse by its
+//! and the configuration into the instructions that need them, and takes out what kernels before some version refuse by its
 //! very encoding, even in code that their verifier finds to be unreachable, which it is there
 //! (`Config`).
 
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
 use tracer_common::{
     Offsets,
-    offsets::{Config, FIELD_MARKS},
+    offsets::{CONFIG_MARKS, Config, FIELD_MARKS},
 };
 
 /// `BPF_STX | BPF_ATOMIC | BPF_DW`, and the operation in its immediate.
@@ -15,6 +15,8 @@ const ATOMIC: u8 = 0xdb;
 const CMPXCHG: u32 = 0xf1;
 /// `BPF_ALU64 | BPF_MOV | BPF_X`.
 const MOVE: u8 = 0xbf;
+/// `BPF_ALU64 | BPF_MOV | BPF_K`.
+const MOVE_NUMBER: u8 = 0xb7;
 /// `BPF_LD | BPF_IMM | BPF_DW`: of a function's address for bpf_loop, among others.
 const LOAD: u8 = 0x18;
 
@@ -30,7 +32,7 @@ const NO_FIELD: u16 = i16::MAX as u16;
 /// # Errors
 /// If it is no ELF file.
 pub fn fit(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
-    let mut elf = with_offsets(elf, offsets)?;
+    let mut elf = with_config(&with_offsets(elf, offsets)?, config)?;
     if config.has_cmpxchg == 0 {
         elf = without_cmpxchg(&elf)?;
     }
@@ -51,6 +53,19 @@ fn with_offsets(elf: &[u8], offsets: &Offsets) -> anyhow::Result<Vec<u8>> {
         let offset = u32::from_le_bytes(field.try_into().unwrap_or([0xff; size_of::<u32>()]));
         let offset = u16::try_from(offset).ok().filter(|offset| usize::from(*offset) < FIELD_MARKS);
         instruction[2..4].copy_from_slice(&offset.unwrap_or(NO_FIELD).to_le_bytes());
+    })
+}
+
+/// Puts the configuration's numbers into the moves that are marked with them (`offsets::config_mark`).
+fn with_config(elf: &[u8], config: &Config) -> anyhow::Result<Vec<u8>> {
+    let places = bytemuck::bytes_of(config);
+    each_instruction(elf, |instruction| {
+        let [opcode, _registers, _, _, immediate @ ..] = *instruction;
+        let place = (u32::from_le_bytes(immediate) as usize).checked_sub(CONFIG_MARKS);
+        let number = place.and_then(|place| places.get(place..place + size_of::<u32>()));
+        if let (MOVE_NUMBER, Some(number)) = (opcode, number) {
+            instruction[4..].copy_from_slice(number);
+        }
     })
 }
 
@@ -162,6 +177,26 @@ mod tests {
         let fitted = |mark: i16| if mark < MARKS { mark } else { 0x6000 + (mark - MARKS) / 4 };
         let expected: Vec<i16> = before.into_iter().map(fitted).collect();
         assert_eq!(loads(&with_offsets(OBJECT, &offsets).unwrap()), expected);
+    }
+
+    /// The numbers of all moves.
+    fn numbers(elf: &[u8]) -> Vec<u32> {
+        let moves = instructions(elf).into_iter().filter(|code| code[0] == MOVE_NUMBER);
+        moves.map(|code| u32::from_le_bytes([code[4], code[5], code[6], code[7]])).collect()
+    }
+
+    #[test]
+    fn marked_moves_get_the_numbers_of_the_configuration_and_no_others() {
+        const MARKS: u32 = CONFIG_MARKS as u32;
+        let mut words = [0u32; size_of::<Config>() / 4];
+        words.iter_mut().zip(1000..).for_each(|(word, n)| *word = n);
+        let config: Config = bytemuck::must_cast(words);
+        let before = numbers(OBJECT);
+        let is_mark = |number: u32| (MARKS..MARKS + size_of::<Config>() as u32).contains(&number);
+        assert!(before.iter().any(|number| is_mark(*number)));
+        let fitted = |n: u32| if is_mark(n) { 1000 + (n - MARKS) / 4 } else { n };
+        let expected: Vec<u32> = before.into_iter().map(fitted).collect();
+        assert_eq!(numbers(&with_config(OBJECT, &config).unwrap()), expected);
     }
 
     #[test]

@@ -86,7 +86,6 @@ impl Tracer {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
-            .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
             .load(&object)
