@@ -3,12 +3,17 @@
 use std::{env, path::PathBuf};
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=FILLTOP_EBPF_OBJECT");
-    let object = env::var_os("FILLTOP_EBPF_OBJECT").map_or_else(
+    embed("FILLTOP_EBPF_OBJECT", "filltop.bpf.o");
+    embed("FILLTOP_FENCE_OBJECT", "fence.bpf.o");
+}
+
+/// Looks for an object where the environment says, else where `cargo xtask build` puts it.
+fn embed(variable: &str, name: &str) {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let object = env::var_os(variable).map_or_else(
         || {
-            let workspace =
-                PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-            workspace.join("../target/ebpf/filltop.bpf.o")
+            let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+            package.join("../target/ebpf").join(name)
         },
         PathBuf::from,
     );
@@ -18,5 +23,5 @@ fn main() {
         "the kernel side is not compiled yet: run `cargo xtask build` first (looked for {})",
         object.display()
     );
-    println!("cargo::rustc-env=FILLTOP_EBPF_OBJECT_PATH={}", object.display());
+    println!("cargo::rustc-env={variable}_PATH={}", object.display());
 }

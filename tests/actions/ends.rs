@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
-use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
+use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still, unified};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -19,13 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
-    if let Some(cgroup) = cgroup {
-        cgroup.take(&writer.child)?;
-    }
-    writer.began()?;
+    let mut writer = escaping(volume.path(), kind, cgroup)?;
     goes_on(volume.path(), SOON)?;
     if frozen {
         bench.stop(&writer.pid(), &[])?;
@@ -164,6 +158,35 @@ fn some_are_never_hit() -> Result {
     child.kill()?;
     child.wait()?;
     ensure!(said?.contains("avoid"));
+    Ok(())
+}
+
+/// What the configuration of the guard says holds for people, too: a refusal, or a warning.
+#[test]
+fn the_configurations_guard_is_heeded() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let file = bench.run.path().join("filltop.toml");
+    let at = file.to_str().context("UTF-8")?;
+    let mut child = Command::new("sleep").arg("60").spawn()?;
+    let pid = child.id().to_string();
+    let said = (|| -> Result<_> {
+        fs::write(&file, "[guard]\navoid = [\"^slee\"]\n")?;
+        let avoided = bench.refused(&pid, &["--config", at, "--how", "kill"])?;
+        let freed = bench.stop(&pid, &["--config", at, "--no-config", "--dry-run"]);
+        fs::write(&file, "[guard]\navoid = [\"(\"]\n")?;
+        let wrong = bench.refused(&pid, &["--config", at])?;
+        fs::write(&file, "[guard]\nignore = [\"^slee\"]\n")?;
+        let ignored = bench.command(&["stop", &pid, "--json", "--config", at]).output()?;
+        Ok((avoided, freed, wrong, String::from_utf8(ignored.stdout)?))
+    })();
+    child.kill()?;
+    child.wait()?;
+    let (avoided, freed, wrong, ignored) = said?;
+    ensure!(avoided.contains(&format!("guard.avoid = \"^slee\" in {at}")), "{avoided}");
+    ensure!(freed.is_err(), "one file and none at once is wrong usage");
+    ensure!(wrong.contains("--no-config") && wrong.lines().count() == 1, "{wrong}");
+    ensure!(ignored.contains("somebody expects it to grow"), "{ignored}");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Bench, Result, Writer, goes_on, need_root, stands_still};
+use crate::{Bench, Result, Writer, goes_on, need_root, small_writer, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
 /// What docs/actions.md states.
@@ -35,11 +35,6 @@ impl Frozen {
     fn dir(&self) -> &Path {
         self.volume.path()
     }
-}
-
-fn small_writer(dir: &Path) -> Result<Writer> {
-    let path = dir.join("f");
-    Writer::start(&["pace", path.to_str().context("UTF-8")?, "--rate", "400000", "--block", "4000"])
 }
 
 fn signal(pid: u32, signal: Signal) -> Result {
@@ -96,6 +91,28 @@ fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("without its keeper"), "{said}");
     goes_on(frozen.dir(), STATED)?;
+    Ok(())
+}
+
+/// The same while a screen or a guard runs: their hands find it, without any command.
+#[test]
+fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
+    need_root!();
+    let frozen = Frozen::new(&[])?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let mut hands = frozen.bench.command(&["hands"]);
+    let mut hands = hands.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
+    // They are not to blame for what is answered for.
+    stands_still(frozen.dir())?;
+    let (keeper, second) = frozen.bench.keepers()?;
+    signal(second, Signal::STOP)?;
+    signal(keeper, Signal::KILL)?;
+    signal(second, Signal::KILL)?;
+    let took = goes_on(frozen.dir(), STATED);
+    drop(ours);
+    let status = hands.wait()?;
+    println!("thawed {:.0} ms after kill -9 of both", took?.as_secs_f64() * 1e3);
+    ensure!(status.success(), "{status}");
     Ok(())
 }
 

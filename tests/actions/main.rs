@@ -1,6 +1,7 @@
 //! What `filltop stop` and `filltop resume` do to real writers.
 
 mod ends;
+mod fence;
 mod freeze;
 mod keeper;
 mod managers;
@@ -122,6 +123,23 @@ impl Drop for Writer {
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// One whose children come and go, in a cgroup if there is one.
+fn escaping(dir: &Path, kind: &str, cgroup: Option<&Cgroup>) -> Result<Writer> {
+    let path = dir.join("f");
+    let mut writer = Writer::start(&["escape", path.to_str().context("UTF-8")?, "--kind", kind])?;
+    if let Some(cgroup) = cgroup {
+        cgroup.take(&writer.child)?;
+    }
+    writer.began()?;
+    Ok(writer)
+}
+
+/// One that appends 4,000 bytes a hundred times a second.
+fn small_writer(dir: &Path) -> Result<Writer> {
+    let path = dir.join("f");
+    Writer::start(&["pace", path.to_str().context("UTF-8")?, "--rate", "400000", "--block", "4000"])
 }
 
 /// A cgroup that is removed in the end, with whoever is left in it killed.

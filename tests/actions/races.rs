@@ -7,23 +7,20 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
 use crate::{
-    Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root, stands_still, state, unified,
+    Bench, Cgroup, Result, Writer, bytes_in, escaping, goes_on, need_root, small_writer,
+    stands_still, state, unified,
 };
 
 const SOON: Duration = Duration::from_secs(5);
+/// A child lives 30 ms, once it gets to run at all.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Frozen and let go again and again; not a byte in between. `settle` is how long those may live that
 /// were nobody's children before filltop looked.
 fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -> Result {
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", kind])?;
-    if let Some(cgroup) = cgroup {
-        cgroup.take(&writer.child)?;
-    }
-    writer.began()?;
+    let writer = escaping(volume.path(), kind, cgroup)?;
     for round in 0..rounds {
         goes_on(volume.path(), SOON)?;
         let done = bench.stop(&writer.pid(), &[])?;
@@ -48,13 +45,13 @@ fn children_that_come_and_go() -> Result {
 #[test]
 fn children_whose_parents_end() -> Result {
     need_root!();
-    fleeing("double-fork", None, Duration::from_millis(100), 10)
+    fleeing("double-fork", None, SETTLE, 10)
 }
 
 #[test]
 fn children_in_sessions_of_their_own() -> Result {
     need_root!();
-    fleeing("daemon", None, Duration::from_millis(100), 10)
+    fleeing("daemon", None, SETTLE, 10)
 }
 
 /// Nobody leaves a cgroup by forking.
@@ -64,11 +61,7 @@ fn all_of_them_in_a_cgroup() -> Result {
     let cgroup = Cgroup::new(&unified()?, "filltop-flee")?;
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let mut writer = Writer::start(&["escape", path, "--kind", "daemon"])?;
-    cgroup.take(&writer.child)?;
-    writer.began()?;
+    let _writer = escaping(volume.path(), "daemon", Some(&cgroup))?;
     std::thread::sleep(Duration::from_millis(100));
     for _ in 0..10 {
         goes_on(volume.path(), SOON)?;
@@ -98,9 +91,7 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     bench.stop(&writer.pid(), &[])?;
     let cgroup = Cgroup::new(&unified()?, "filltop-move")?;
@@ -111,15 +102,45 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     Ok(())
 }
 
+/// It moves itself from cgroup to cgroup all the time: a freezer that is chosen may hold nobody by then.
+#[test]
+fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let cgroups = ["filltop-hop-a", "filltop-hop-b", "filltop-hop-c"];
+    let cgroups = cgroups.map(|name| Cgroup::new(&unified()?, name));
+    let cgroups = cgroups.into_iter().collect::<Result<Vec<_>>>()?;
+    let path = volume.path().join("f");
+    let mut arguments = vec!["hop", path.to_str().context("UTF-8")?];
+    for cgroup in &cgroups {
+        arguments.push(cgroup.0.to_str().context("UTF-8")?);
+    }
+    let mut writer = Writer::start(&arguments)?;
+    writer.began()?;
+    let mut by_signals = 0;
+    for round in 0..20 {
+        let bench = Bench::new()?;
+        goes_on(volume.path(), SOON)?;
+        let done = bench.stop(&writer.pid(), &[])?;
+        ensure!(done["halted"]["processes"] == 1, "round {round}: {done}");
+        by_signals += u32::from(state(writer.child.id())? == 'T');
+        let before = bytes_in(volume.path())?;
+        std::thread::sleep(Duration::from_millis(100));
+        ensure!(bytes_in(volume.path())? == before, "round {round}: it goes on; {done}");
+        bench.resume(&writer.pid())?;
+    }
+    println!("20 rounds, {by_signals} of them by signals, because it had moved on");
+    ensure!(by_signals > 0, "the test is no test: it never moved meanwhile");
+    Ok(())
+}
+
 /// A tracer can let its process go on; that is said, and once it lets go of it, it stands still.
 #[test]
 fn a_process_that_is_traced() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     let pid = writer.child.id() as libc::pid_t;
     let trace = |request: libc::c_uint| -> Result {
@@ -154,9 +175,7 @@ fn freeze_volume(dir: &std::path::Path, freeze: bool) -> Result {
 fn asleep(cgroup: Option<&Cgroup>) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
-    let path = volume.path().join("f");
-    let path = path.to_str().context("UTF-8")?;
-    let writer = Writer::start(&["pace", path, "--rate", "400000", "--block", "4000"])?;
+    let writer = small_writer(volume.path())?;
     if let Some(cgroup) = cgroup {
         cgroup.take(&writer.child)?;
     }
@@ -174,6 +193,29 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     stands_still(volume.path())?;
     bench.resume(&writer.pid())?;
     goes_on(volume.path(), SOON)?;
+    Ok(())
+}
+
+/// KILL reaches it when it returns; until then it is named as left.
+#[test]
+fn what_cannot_be_killed_yet_is_named() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let mut writer = small_writer(volume.path())?;
+    goes_on(volume.path(), SOON)?;
+    freeze_volume(volume.path(), true)?;
+    let start = std::time::Instant::now();
+    while state(writer.child.id())? != 'D' && start.elapsed() < SOON {}
+    let arguments = ["stop", &writer.pid(), "--how", "kill", "--yes"];
+    let output = bench.command(&arguments).output();
+    freeze_volume(volume.path(), false)?;
+    let output = output?;
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
+    ensure!(said.contains("still there") && said.contains("state D"), "{said}");
+    let status = writer.child.wait()?;
+    ensure!(status.code().is_none(), "it was not killed: {status}");
     Ok(())
 }
 

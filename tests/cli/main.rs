@@ -20,7 +20,7 @@ fn wrong_usage_is_2_with_words() -> Result {
 
 #[test]
 fn every_command_has_help_with_an_exit_status_of_0() -> Result {
-    for command in ["top", "snapshot", "watch", "check", "held", "doctor"] {
+    for command in ["top", "snapshot", "watch", "check", "held", "doctor", "stop", "resume"] {
         let output = Command::new(filltop()).args([command, "--help"]).output()?;
         ensure!(output.status.success(), "{command}");
         let text = String::from_utf8(output.stdout)?;

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p filltop-tests --bench screen` (as root, with target/release/filltop built) starts
 //! filltop, htop, btop, iotop and top at the same time, each on an 80 x 24 pseudo-terminal with an
-//! interval of 1 s, and prints bytes and processor time of each: first with no load, then with 200
-//! writers.
+//! interval of 1 s, and prints bytes and processor time of each, median and range of seven windows: first
+//! with no load, then with 200 writers.
 
 #[expect(dead_code, reason = "the tests use all of it")]
 mod pty;
@@ -24,7 +24,9 @@ use pty::Terminal;
 use writer::{Job, Writer};
 
 const WARM_UP: Duration = Duration::from_secs(5);
-const MEASURED: Duration = Duration::from_secs(20);
+/// Windows that are measured one after the other, and how long each is.
+const WINDOWS: usize = 7;
+const MEASURED: Duration = Duration::from_secs(8);
 const WRITERS: u32 = 200;
 
 struct Tool {
@@ -73,26 +75,46 @@ fn measure(load: &str, config: &Path) -> anyhow::Result<()> {
         running.push((tool.name, Terminal::start(tool.command, 80, 24)?));
     }
     sleep(WARM_UP);
-    let mut before = vec![];
-    for (name, terminal) in &running {
-        before.push((
-            terminal.received(),
-            cpu_s(terminal.pid())
-                .with_context(|| format!("{name} has ended: {}", terminal.text()))?,
-        ));
+    let mut rows: Vec<Row> = running.iter().map(|_| Row::default()).collect();
+    let mut loads = vec![];
+    for _ in 0..WINDOWS {
+        let mut before = vec![];
+        for (name, terminal) in &running {
+            let cpu = cpu_s(terminal.pid());
+            let cpu = cpu.with_context(|| format!("{name} has ended: {}", terminal.text()))?;
+            before.push((terminal.received(), cpu));
+        }
+        let start = Instant::now();
+        sleep(MEASURED);
+        let elapsed = start.elapsed().as_secs_f64();
+        for ((row, (_, terminal)), (bytes, cpu)) in rows.iter_mut().zip(&running).zip(before) {
+            row.bytes.push((terminal.received() - bytes) as f64 / elapsed);
+            row.cpu.push((cpu_s(terminal.pid())? - cpu) / elapsed * 100.0);
+        }
+        let average = fs::read_to_string("/proc/loadavg")?;
+        loads.push(average.split(' ').next().unwrap_or_default().parse()?);
     }
-    let start = Instant::now();
-    sleep(MEASURED);
-    let elapsed = start.elapsed().as_secs_f64();
-    let average = fs::read_to_string("/proc/loadavg")?;
-    let average = average.split(' ').next().unwrap_or_default();
-    for ((name, terminal), (bytes, cpu)) in running.iter_mut().zip(before) {
-        let sent = (terminal.received() - bytes) as f64 / elapsed;
-        let used = (cpu_s(terminal.pid())? - cpu) / elapsed * 100.0;
+    println!("({load}: load {})", spread(&mut loads, 1));
+    for ((name, terminal), mut row) in running.iter_mut().zip(rows) {
         let redraw = redraw(name, terminal)?;
-        println!("| {load}, load {average} | {name} | {sent:.0} | {used:.1} | {redraw} |");
+        let (bytes, cpu) = (spread(&mut row.bytes, 0), spread(&mut row.cpu, 1));
+        println!("| {load} | {name} | {bytes} | {cpu} | {redraw} |");
     }
     Ok(())
+}
+
+/// What one program cost in each window.
+#[derive(Default)]
+struct Row {
+    bytes: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+/// Median, least and most.
+fn spread(values: &mut [f64], digits: usize) -> String {
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    format!("{:.digits$} ({least:.digits$}–{most:.digits$})", values[values.len() / 2])
 }
 
 /// Bytes of a full screen, where a key asks for one: the least of five, as others may follow at once.

@@ -116,6 +116,26 @@ impl Terminal {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner).screen().contents()
     }
 
+    /// Colours of text and background on the screen; those that the terminal itself chooses left out.
+    pub fn colours(&self) -> Vec<vt100::Color> {
+        let picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
+        let screen = picture.screen();
+        let (rows, columns) = screen.size();
+        let (rows, columns) = (rows.get(), columns.get());
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let cells = places.filter_map(|(row, column)| screen.cell(row, column));
+        cells
+            .flat_map(|cell| [cell.fgcolor(), cell.bgcolor()])
+            .filter(|colour| *colour != vt100::Color::Default)
+            .collect()
+    }
+
+    /// Has the program asked for the mouse?
+    pub fn wants_mouse(&self) -> bool {
+        let picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
+        picture.screen().mouse_protocol_mode() != vt100::MouseProtocolMode::None
+    }
+
     /// Is a full-screen program's second screen shown?
     pub fn on_second_screen(&self) -> bool {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner).screen().alternate_screen()

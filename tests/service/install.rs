@@ -18,7 +18,8 @@ use crate::{
     watch::{Watch, utf8, value},
 };
 
-fn contrib(path: &str) -> anyhow::Result<PathBuf> {
+/// A file that is given to those who install.
+pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {
     let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     Ok(Path::new(&tests).join("../contrib").join(path))
 }
@@ -97,6 +98,52 @@ fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
     ensure!(counted == truth.total() as f64, "{counted} of {} bytes", truth.total());
     let avail = value(&text, &format!("filltop_volume_avail_bytes{{volume=\"{mount}\"}}"));
     ensure!(avail.is_some_and(|avail| avail > 0.0), "{avail:?}");
+    Ok(())
+}
+
+/// Built by a real builder, it holds the program and its licences, and starts.
+#[test]
+fn the_recipe_makes_an_image_of_one_program() -> Result {
+    need_tracing!();
+    if Command::new("buildah").arg("--version").output().is_err() {
+        println!("SKIP the_recipe_makes_an_image_of_one_program: no buildah here");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let recipe = contrib("container/Containerfile")?;
+    let checkout = contrib("..")?;
+    // The recipe takes the program from where `cargo xtask build` puts it.
+    let context = dir.path().join("context");
+    fs::create_dir_all(context.join("target/release"))?;
+    fs::copy(filltop(), context.join("target/release/filltop"))?;
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        fs::copy(checkout.join(licence), context.join(licence))?;
+    }
+    let buildah = |arguments: &[&str]| -> anyhow::Result<String> {
+        let mut command = Command::new("buildah");
+        command.args(["--storage-driver=vfs", "--root"]).arg(dir.path().join("storage"));
+        command.arg("--runroot").arg(dir.path().join("run")).args(arguments);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    };
+    let (recipe, context) = (utf8(&recipe)?, utf8(&context)?);
+    buildah(&["build", "--isolation=chroot", "-f", recipe, "-t", "filltop", context])?;
+    let container = buildah(&["from", "filltop"])?;
+    let root = buildah(&["mount", &container])?;
+    let files: BTreeSet<String> = fs::read_dir(&root)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<anyhow::Result<_>>()?;
+    let size = fs::metadata(Path::new(&root).join("filltop"))?.len();
+    println!("{files:?}, {:.1} MB", size as f64 / 1e6);
+    ensure!(files.iter().eq(["LICENSE-APACHE", "LICENSE-MIT", "filltop"]), "{files:?}");
+    let version =
+        buildah(&["run", "--isolation=chroot", &container, "--", "/filltop", "--version"])?;
+    ensure!(version.starts_with("filltop "), "{version}");
+    let starts = "{{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}";
+    let starts = buildah(&["inspect", "--type=image", "--format", starts, "filltop"])?;
+    ensure!(starts == "[/filltop] [watch --metrics 0.0.0.0:9823]", "{starts}");
+    buildah(&["rm", "-a"])?;
     Ok(())
 }
 

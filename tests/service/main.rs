@@ -3,9 +3,11 @@
 mod fleet;
 mod hostile;
 mod install;
+mod manifest;
 #[path = "../screen/pty.rs"]
 #[expect(dead_code, reason = "shared with the suite `screen`, which uses all of it")]
 mod pty;
+mod stop;
 mod watch;
 #[path = "../screen/writer.rs"]
 mod writer;

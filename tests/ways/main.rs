@@ -58,7 +58,8 @@ fn all_ways_on(fs: &str) -> Result {
     if calls_were_skipped(&measured) {
         return Ok(());
     }
-    compare(&measured, &truths, &place)?;
+    compare(&measured, &truths, &place)
+        .with_context(|| format!("lost: {:?}", measured.snapshot.backend.lost))?;
     nothing_lost(&measured)?;
     let least = if fs == "btrfs" { 0.95 } else { 0.99 };
     explained(&measured, volume.path(), least)?;

@@ -2,6 +2,7 @@
 //! tests hold filltop's figures against.
 
 mod bench;
+mod fenced;
 mod places;
 mod restless;
 mod storms;
@@ -78,6 +79,13 @@ enum Work {
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
+    /// All that a fence may refuse and all that it must not, at each line on stdin
+    Fenced {
+        dir: PathBuf,
+        /// A directory on another volume
+        #[arg(long)]
+        elsewhere: PathBuf,
+    },
     #[command(flatten)]
     Places(places::Places),
     #[command(flatten)]
@@ -146,6 +154,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
             return Ok(());
         }
+        Work::Fenced { dir, elsewhere } => return fenced::run(&dir, &elsewhere),
         Work::Restless(work) => return restless::run(work),
         Work::Places(work) => places::run(work, &mut truth)?,
         Work::Bench(bench) => return bench::run(&bench),

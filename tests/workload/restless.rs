@@ -21,6 +21,13 @@ pub enum Restless {
         #[arg(long, default_value_t = 1 << 20)]
         block: usize,
     },
+    /// One file, appended to while it moves from cgroup to cgroup, until it is killed; it prints a line
+    /// once it began
+    Hop {
+        path: PathBuf,
+        /// Directories of cgroups
+        cgroups: Vec<PathBuf>,
+    },
     /// Children that append to one file and end, until it is killed; it prints a line once it began
     Escape {
         path: PathBuf,
@@ -45,6 +52,7 @@ pub enum Kind {
 pub fn run(work: Restless) -> anyhow::Result<()> {
     match work {
         Restless::Pace { path, rate, block } => pace(&path, rate, block),
+        Restless::Hop { path, cgroups } => hop(&path, &cgroups),
         Restless::Escape { path, kind, life_ms } => {
             escape(&path, kind, Duration::from_millis(life_ms))
         }
@@ -60,6 +68,22 @@ fn pace(path: &Path, rate: u64, block: usize) -> anyhow::Result<()> {
         file.write_all(&data)?;
         std::thread::sleep(pause.saturating_sub(start.elapsed()));
     }
+}
+
+fn hop(path: &Path, cgroups: &[PathBuf]) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    let mut began = false;
+    for cgroup in cgroups.iter().cycle() {
+        std::fs::write(cgroup.join("cgroup.procs"), "0")?;
+        if !began {
+            began = true;
+            println!("began");
+            io::stdout().flush()?;
+        }
+        file.write_all(&[7; 4096])?;
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    Ok(())
 }
 
 fn escape(path: &Path, kind: Kind, life: Duration) -> anyhow::Result<()> {

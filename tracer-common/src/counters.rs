@@ -140,11 +140,11 @@ pub mod slot_flags {
     pub const APPROXIMATE: u32 = 1;
 }
 
-/// One cell of the direct-mapped table: index = cpu × slots per CPU + hash of the key.
+/// One cell of the direct-mapped table: index = cpu × slots per CPU + a hash of the pair.
 ///
-/// Exactly one cache line, so that a write to a known file touches one. Only its own CPU writes
-/// it; the daemon reads it through mmap. `seq` is odd while the cell changes hands and grows by 2
-/// with each tenant, so it is both a seqlock and the tenant's number.
+/// Two cache lines, of which a write to a known file into space that it has touches the first alone. Only
+/// its own CPU writes it; the daemon reads it through mmap. `seq` is odd while the cell changes hands and
+/// grows by 2 with each tenant, so it is both a seqlock and the tenant's number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Slot {
@@ -152,30 +152,44 @@ pub struct Slot {
     pub start_ns: u64,
     /// [`FileKey::ino`].
     pub ino: u64,
-    /// [`ProcKey::tgid`].
-    pub tgid: u32,
-    /// [`FileKey::dev`].
-    pub dev: u32,
+    /// Address of the inode, so that it need not be followed to its device; 0 if not known. Addresses are
+    /// reused: `epoch` tells.
+    pub inode: u64,
+    /// [`Counters::written`].
+    pub written: u64,
     /// [`FileKey::generation`].
     pub generation: u32,
     /// Tenant number × 2, + 1 while it changes.
     pub seq: u32,
-    /// [`Counters::written`].
-    pub written: u64,
+    /// The inode's blocks as this process last saw them (lower half of `i_blocks`): while they and `parts`
+    /// are unchanged nothing was allocated, and the shared gauge need not be looked at.
+    pub blocks: u32,
+    /// Grows whenever space may have been taken from the inode, and with its end.
+    pub epoch: u32,
+    /// Where the file has space, in bytes from its start, as long as `epoch` is the inode's: there the
+    /// tenant wrote.
+    pub from: u64,
+    /// End of that.
+    pub to: u64,
     /// [`Counters::allocated`].
     pub allocated: u64,
     /// [`Counters::freed`].
     pub freed: u64,
-    /// Lower part of the inode's gauge in units of 512 bytes, as this process last saw it: while it
-    /// is unchanged nothing was allocated, and the shared gauge need not be looked at.
-    pub gauge_tag: u32,
+    /// [`ProcKey::tgid`].
+    pub tgid: u32,
+    /// [`FileKey::dev`].
+    pub dev: u32,
+    /// What the filesystem counts as used for the inode beside its blocks, mixed.
+    pub parts: u32,
     /// [`Counters::unlinked`].
-    pub unlinked: u16,
+    pub unlinked: u32,
     /// [`slot_flags`].
-    pub flags: u16,
+    pub flags: u32,
+    /// Nothing: to the end of the line.
+    pub pad: [u32; 7],
 }
 
-const _: () = assert!(size_of::<Slot>() == 64);
+const _: () = assert!(size_of::<Slot>() == 128);
 
 impl Slot {
     /// Whose counts these are.
@@ -191,6 +205,17 @@ impl Slot {
         }
     }
 
+    /// Is it theirs?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_of(&self, proc: &ProcKey, file: &FileKey) -> bool {
+        self.ino == file.ino
+            && self.start_ns == proc.start_ns
+            && self.tgid == proc.tgid
+            && self.dev == file.dev
+            && self.generation == file.generation
+    }
+
     /// The counts.
     #[must_use]
     pub const fn counters(&self) -> Counters {
@@ -198,8 +223,8 @@ impl Slot {
             written: self.written,
             allocated: self.allocated,
             freed: self.freed,
-            unlinked: self.unlinked as u32,
-            flags: self.flags as u32,
+            unlinked: self.unlinked,
+            flags: self.flags,
         }
     }
 }

@@ -6,6 +6,7 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 
 pub mod counters;
+pub mod fence;
 pub mod offsets;
 pub mod records;
 pub mod waits;
@@ -13,6 +14,7 @@ pub mod waits;
 pub use counters::{
     Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, slot_flags,
 };
+pub use fence::Fence;
 pub use offsets::Offsets;
 pub use records::{NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind};
 pub use waits::{WaitKey, WaitKind, Waits};

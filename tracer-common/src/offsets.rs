@@ -71,10 +71,14 @@ offsets! {
     kiocb_pos = "kiocb"."ki_pos",
     /// FMODE_* bits.
     file_mode = "file"."f_mode",
+    /// O_* flags.
+    file_flags = "file"."f_flags",
     /// `struct vm_area_struct *`.
     fault_vma = "vm_fault"."vma",
     /// `struct file *` behind a mapping.
     vma_file = "vm_area_struct"."vm_file",
+    /// VM_* bits.
+    vma_flags = "vm_area_struct"."vm_flags",
     /// Which attributes change: ATTR_SIZE is 8.
     iattr_valid = "iattr"."ia_valid",
     /// `struct kiocb *` of direct I/O.
@@ -165,12 +169,14 @@ offsets! {
     device_devt = "device"."devt",
     /// Number of the system call (x86-64).
     regs_orig_ax = "pt_regs"."orig_ax",
-    /// Result of a system call (x86-64).
-    regs_ax = "pt_regs"."ax",
     /// First argument of a system call (x86-64).
     regs_di = "pt_regs"."di",
+    /// Second argument of a system call (x86-64).
+    regs_si = "pt_regs"."si",
     /// Third argument of a system call (x86-64).
     regs_dx = "pt_regs"."dx",
+    /// Fourth argument of a system call (x86-64).
+    regs_r10 = "pt_regs"."r10",
     /// Code segment: tells 64-bit calls from 32-bit ones (x86-64).
     regs_cs = "pt_regs"."cs",
 }
@@ -179,6 +185,19 @@ impl Offsets {
     /// This kernel has no such field.
     pub const ABSENT: u32 = u32::MAX;
 }
+
+/// First offset of the loads in the kernel side's code that stand for a field: no structure that it
+/// reads has a field so far from its start.
+pub const FIELD_MARKS: usize = 0x7000;
+
+/// What the kernel side's loads have for an offset in their instruction, until the daemon puts in the
+/// running kernel's: [`FIELD_MARKS`] + the field's place in [`Offsets`].
+#[must_use]
+pub const fn field_mark(place: usize) -> usize {
+    FIELD_MARKS + place
+}
+
+const _: () = assert!(field_mark(size_of::<Offsets>()) < i16::MAX as usize);
 
 /// Where a filesystem keeps the space that is charged to an inode: [`Gauge::bytes`] of it is
 /// `i_blocks × 512 + i_bytes` (if `uses_i_blocks`) plus the two parts. Not frozen, in the map
@@ -238,6 +257,8 @@ pub mod gauge_kind {
 pub struct Config {
     /// Cells per CPU of the direct-mapped table − 1; a power of two − 1.
     pub slot_mask: u32,
+    /// `slot_mask` + 1.
+    pub slots_per_cpu: u32,
     /// Does `sched_process_exit` say itself whether the whole group ended (6.17)?
     pub exit_has_group_dead: u32,
     /// Has the kernel bpf_get_current_task_btf (5.11)?

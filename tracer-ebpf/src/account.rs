@@ -1,10 +1,11 @@
 //! The one counting body. All backends call it with what was really done.
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, config, exchange, offset},
+    gauge::gauge,
+    hot::{self, Seen, learn},
+    kernel_read::{Kptr, Probed, Read, current_leader, exchange, load},
     maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
     names, process, space,
 };
@@ -15,12 +16,16 @@ use crate::{
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: Counters) {
     let who = Who { proc, file, dentry, inode };
-    let (index, slot) = slot_of(&who);
-    let Some(slot) = slot else { return };
-    if is_tenant(slot, &who) {
+    let Some(index) = index_of(&who) else {
+        spill(&PairKey::new(proc, file), &delta);
+        names::send_once::<Probed>(&file, dentry, inode);
+        return;
+    };
+    let Some(slot) = slot(index) else { return };
+    if slot.is_of(&who.proc, &who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in(index, &who, &delta, 0);
+        move_in::<Probed>(index, &who, &delta);
     }
 }
 
@@ -50,30 +55,10 @@ pub struct Write {
     pub end: u64,
 }
 
-/// Counts a write to a file that is known, that took no space, and that nothing more is to be said
-/// about: almost all of them. `tag` is [`space::tag`]'s. False if it is none of these: nothing is
-/// counted then.
-#[inline(always)]
-pub fn account_again(proc: &ProcKey, file: &FileKey, tag: u32, written: u64) -> bool {
-    let Some(slot) = SLOTS.get_ptr_mut(index_of(proc, file)) else { return false };
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
-    let slot = unsafe { &mut *slot };
-    let same = slot.ino == file.ino
-        && slot.start_ns == proc.start_ns
-        && slot.tgid == proc.tgid
-        && slot.dev == file.dev
-        && slot.generation == file.generation
-        && slot.gauge_tag == tag;
-    if same {
-        atomic_add(&raw mut slot.written, written);
-    }
-    same
-}
-
 /// Counts the result of one write, and the space that it took. What is still under way
 /// (EIOCBQUEUED) or was only interrupted is neither success nor error.
 #[inline(always)]
-pub fn account_write(write: &Write) {
+pub fn account_write<R: Read>(write: &Write) {
     if write.result < 0 {
         account_error(write.who.proc, write.who.file, write.result);
         return;
@@ -83,67 +68,71 @@ pub fn account_write(write: &Write) {
     }
     let written = write.result as u64;
     // Read before the gauge: what changes in between is found at the next write.
-    let tag = space::tag::<Probed>(write.kind, write.who.inode);
-    let gauge = space::gauge(write.kind, write.who.inode);
-    let (index, slot) = slot_of(&write.who);
-    let Some(slot) = slot else { return };
-    let tenant = is_tenant(slot, &write.who);
-    if tenant && slot.gauge_tag == tag {
+    let seen = &Seen::of::<R>(write.kind, write.who.inode);
+    let index = index_of(&write.who);
+    let own = index.and_then(slot);
+    if let Some(slot) = own
+        && slot.is_of(&write.who.proc, &write.who.file)
+        && slot.blocks == seen.blocks
+        && slot.parts == seen.parts
+        && slot.epoch == seen.epoch
+    {
         atomic_add(&raw mut slot.written, written);
+        learn::<R>(slot, write, seen);
         return;
     }
     let mut delta = ZERO;
-    if let Some(gauge) = gauge {
-        let before = presumed(write, gauge);
-        delta =
-            space::counts(space::settle(&write.who.file, write.who.inode, before, &write.who.proc));
+    if let Some(gauge) = gauge::<R>(write.kind, write.who.inode) {
+        let before = presumed::<R>(write, gauge);
+        delta = space::counts(space::settle::<R>(
+            &write.who.file,
+            write.who.inode,
+            before,
+            &write.who.proc,
+        ));
     }
     delta.written = written;
-    if tenant {
+    let Some(index) = index else {
+        spill(&PairKey::new(write.who.proc, write.who.file), &delta);
+        names::send_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
+        return;
+    };
+    let Some(slot) = slot(index) else { return };
+    if slot.is_of(&write.who.proc, &write.who.file) {
         add_to_slot(slot, &delta);
-        slot.gauge_tag = tag;
     } else {
-        move_in(index, &write.who, &delta, tag);
+        move_in::<R>(index, &write.who, &delta);
+    }
+    if slot.is_of(&write.who.proc, &write.who.file) {
+        learn::<R>(slot, write, seen);
     }
 }
 
 /// The space of a file before its first write that is seen, if its opening was not: none if the
 /// write is all that there is, else all but what the write itself can have taken.
 #[inline(always)]
-fn presumed(write: &Write, gauge: u64) -> u64 {
+fn presumed<R: Read>(write: &Write, gauge: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
-    if write.end == written && Probed::read::<u64>(write.who.inode, offset!(inode_size)) <= written
-    {
+    let size: u64 = load!(R, write.who.inode, inode_size);
+    if write.end == written && size <= written {
         return 0;
     }
     gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
-/// Where the cell of a (process, file) on this CPU is.
+/// Where the cell of a (process, file) on this CPU is. Only the current process has one: what is done for
+/// another one, when its direct I/O ends or a kernel thread writes back what it wrote, is rare.
 #[inline(always)]
-fn index_of(proc: &ProcKey, file: &FileKey) -> u32 {
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let mask = config!(slot_mask);
-    cpu.wrapping_mul(mask.wrapping_add(1)).wrapping_add(hash(proc, file) & mask)
+fn index_of(who: &Who) -> Option<u32> {
+    let (leader, start_ns) = current_leader();
+    (start_ns == who.proc.start_ns).then(|| hot::index(hot::cpu(), who.file.ino, leader))
 }
 
-/// The cell of a (process, file) on this CPU.
 #[inline(always)]
-fn slot_of(who: &Who) -> (u32, Option<&'static mut Slot>) {
-    let index = index_of(&who.proc, &who.file);
+fn slot(index: u32) -> Option<&'static mut Slot> {
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
-    (index, SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot }))
-}
-
-#[inline(always)]
-fn is_tenant(slot: &Slot, who: &Who) -> bool {
-    slot.ino == who.file.ino
-        && slot.start_ns == who.proc.start_ns
-        && slot.tgid == who.proc.tgid
-        && slot.dev == who.file.dev
-        && slot.generation == who.file.generation
+    SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
 
 /// A [`Counters`] without anything in it, for struct updates.
@@ -202,26 +191,26 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
         atomic_add(&raw mut slot.freed, delta.freed);
     }
     if delta.unlinked != 0 {
-        slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked as u16);
+        slot.unlinked = slot.unlinked.wrapping_add(delta.unlinked);
     }
     if delta.flags != 0 {
-        slot.flags |= delta.flags as u16;
+        slot.flags |= delta.flags;
     }
 }
 
 /// Gives the cell to somebody new and, where they are new, sends the names of process and file.
 /// One call after the other, not one in the other: all frames of a chain share 512 bytes.
 #[inline(always)]
-fn move_in(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
-    take_slot(index, who, delta, gauge_tag);
+fn move_in<R: Read>(index: u32, who: &Who, delta: &Counters) {
+    take_slot(index, who, delta);
     process::describe_once(who.proc);
-    names::send_once(who.file, who.dentry, who.inode);
+    names::send_once::<R>(&who.file, who.dentry, who.inode);
 }
 
 /// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
 /// aside in the middle of that, the newcomer's counts go to the spill map themselves.
 #[inline(never)]
-fn take_slot(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
+fn take_slot(index: u32, who: &Who, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };
@@ -250,9 +239,11 @@ fn take_slot(index: u32, who: &Who, delta: &Counters, gauge_tag: u32) {
     store(&raw mut slot.written, delta.written);
     store(&raw mut slot.allocated, delta.allocated);
     store(&raw mut slot.freed, delta.freed);
-    store(&raw mut slot.gauge_tag, gauge_tag);
-    store(&raw mut slot.unlinked, delta.unlinked as u16);
-    store(&raw mut slot.flags, delta.flags as u16);
+    store(&raw mut slot.unlinked, delta.unlinked);
+    store(&raw mut slot.flags, delta.flags);
+    // Nothing is known of its space yet.
+    store(&raw mut slot.inode, 0);
+    store(&raw mut slot.blocks, u32::MAX);
     store(&raw mut slot.start_ns, who.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }
@@ -300,12 +291,4 @@ pub fn atomic_add(cell: *mut u64, n: u64) {
     unsafe {
         core::arch::asm!("lock *(u64 *)({cell} + 0) += {n}", cell = in(reg) cell, n = in(reg) n);
     }
-}
-
-/// Spreads keys over slots. Consecutive inode numbers, the usual case, get consecutive slots: no
-/// collisions among the files of one writer until it has more files than there are slots.
-#[inline(always)]
-fn hash(proc: &ProcKey, file: &FileKey) -> u32 {
-    let salt = proc.tgid.wrapping_mul(0x9E37_79B1) ^ file.dev.wrapping_mul(0x85EB_CA6B);
-    (file.ino as u32).wrapping_add(salt >> 8)
 }

@@ -4,13 +4,16 @@
 //! fentry/fexit), at a handful of instructions each, and [`Probed`] through
 //! `bpf_probe_read_kernel`, which any program may use and which gives 0 where the address is bad.
 
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
     generated::bpf_probe_read_kernel,
 };
-use tracer_common::{FileKey, Offsets, ProcKey, offsets::Config};
+use tracer_common::{
+    FileKey, Offsets, ProcKey,
+    offsets::{Config, field_mark},
+};
 
 /// Filled in by the daemon before loading; read with [`offset!`] so that neither compiler folds
 /// the placeholder.
@@ -21,6 +24,7 @@ pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config {
     slot_mask: 0,
+    slots_per_cpu: 1,
     exit_has_group_dead: 0,
     has_task_btf: 1,
     has_cmpxchg: 1,
@@ -41,7 +45,28 @@ macro_rules! config {
         unsafe { core::ptr::read_volatile(&raw const $crate::kernel_read::CONFIG.$($field)+) }
     }};
 }
+/// Reads a field of a structure through a [`Read`]: `load!(R, inode, inode_ino)`.
+macro_rules! load {
+    ($way:ty, $base:expr, $field:ident) => {
+        <$way as $crate::kernel_read::Read>::at::<
+            _,
+            { core::mem::offset_of!(tracer_common::Offsets, $field) },
+        >($base)
+    };
+}
+/// The same for 32 bits, as a u64: the compiler does not know that a load clears the upper half, and
+/// would do it again. Of a field of 64 bits it is the lower half, where the machine is little-endian.
+#[allow(unused_macros, reason = "the fence has no use for it")]
+macro_rules! load_u32 {
+    ($way:ty, $base:expr, $field:ident) => {
+        <$way as $crate::kernel_read::Read>::at_u32::<
+            { core::mem::offset_of!(tracer_common::Offsets, $field) },
+        >($base)
+    };
+}
 pub(crate) use config;
+pub(crate) use load;
+pub(crate) use load_u32;
 pub(crate) use offset;
 
 /// An address in the kernel. Never dereferenced but by a [`Read`].
@@ -62,6 +87,16 @@ impl Kptr {
         self.0 as u64
     }
 
+    /// Its lower half, as a number that can be calculated with, which the verifier allows with no
+    /// pointer whose type it knows. A 32-bit move makes it one (for whoever has CAP_PERFMON).
+    #[inline(always)]
+    pub fn low(self) -> u32 {
+        let mut low = self.addr();
+        // SAFETY: a move.
+        unsafe { asm!("w1 = w1", inout("r1") low, options(pure, nomem, nostack)) };
+        low as u32
+    }
+
     /// Back from a map: only for [`Probed`].
     #[inline(always)]
     pub fn from_addr(addr: u64) -> Self {
@@ -71,8 +106,20 @@ impl Kptr {
 
 /// A way to read kernel memory.
 pub trait Read {
+    /// Does the verifier know what it reads?
+    const TYPED: bool;
+
     /// Reads a `T` at `base + offset`.
     fn read<T: Copy>(base: Kptr, offset: u32) -> T;
+
+    /// Reads the field whose own place in [`Offsets`] is `FIELD`; see [`load!`].
+    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T;
+
+    /// See [`load_u32!`].
+    #[inline(always)]
+    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
+        u64::from(Self::at::<u32, FIELD>(base))
+    }
 
     /// Follows a pointer at `base + offset`.
     #[inline(always)]
@@ -85,11 +132,48 @@ pub trait Read {
 pub struct Direct;
 
 impl Read for Direct {
+    const TYPED: bool = true;
+
     #[inline(always)]
     fn read<T: Copy>(base: Kptr, offset: u32) -> T {
         // SAFETY: `base` comes from a BTF-typed argument and `offset` from the running kernel's
         // BTF; the verifier checks that they name a field of the right size, or refuses to load.
         unsafe { core::ptr::read_volatile(base.0.add(offset as usize).cast::<T>()) }
+    }
+
+    /// One instruction, whose offset the daemon puts in before it loads the program
+    /// ([`field_mark`]): half of what a load costs whose offset comes from `OFFSETS`.
+    #[inline(always)]
+    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+        let base = base.0;
+        let value: u64;
+        // SAFETY: as above; the daemon replaces each of these offsets by the running kernel's, or by
+        // one that the verifier refuses.
+        unsafe {
+            match size_of::<T>() {
+                8 => asm!("{v} = *(u64 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
+                    o = const field_mark(FIELD), options(readonly, nostack)),
+                4 => asm!("{v} = *(u32 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
+                    o = const field_mark(FIELD), options(readonly, nostack)),
+                2 => asm!("{v} = *(u16 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
+                    o = const field_mark(FIELD), options(readonly, nostack)),
+                _ => asm!("{v} = *(u8 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
+                    o = const field_mark(FIELD), options(readonly, nostack)),
+            }
+            core::mem::transmute_copy::<u64, T>(&value)
+        }
+    }
+
+    #[inline(always)]
+    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
+        let base = base.0;
+        let value: u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!("{v} = *(u32 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
+                o = const field_mark(FIELD), options(readonly, nostack));
+        }
+        value
     }
 }
 
@@ -97,6 +181,8 @@ impl Read for Direct {
 pub struct Probed;
 
 impl Read for Probed {
+    const TYPED: bool = false;
+
     #[inline(always)]
     fn read<T: Copy>(base: Kptr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
@@ -112,18 +198,27 @@ impl Read for Probed {
             value.assume_init()
         }
     }
+
+    #[inline(always)]
+    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+        // SAFETY: a field of a valid static, all of whose fields are u32; volatile because the daemon
+        // rewrites it before loading.
+        let offset = unsafe {
+            core::ptr::read_volatile((&raw const OFFSETS).cast::<u8>().add(FIELD).cast::<u32>())
+        };
+        Self::read(base, offset)
+    }
 }
 
 /// The process that runs now.
 #[inline(always)]
 pub fn current_proc() -> ProcKey {
     if config!(has_task_btf) != 0 {
-        // SAFETY: a helper without arguments.
-        let task = Kptr(unsafe { bpf_get_current_task_btf() } as *const u8);
-        let leader = Direct::follow(task, offset!(task_group_leader));
+        let task = current_task_typed();
+        let leader = Kptr(load!(Direct, task, task_group_leader));
         ProcKey {
-            start_ns: Direct::read(leader, offset!(task_start_boottime)),
-            tgid: Direct::read(task, offset!(task_tgid)),
+            start_ns: load!(Direct, leader, task_start_boottime),
+            tgid: load!(Direct, task, task_tgid),
             pad: 0,
         }
     } else {
@@ -137,6 +232,26 @@ pub fn current_proc() -> ProcKey {
     }
 }
 
+/// The main thread of the process that runs now, and when it started.
+#[inline(always)]
+pub fn current_leader() -> (Kptr, u64) {
+    if config!(has_task_btf) != 0 {
+        let task = current_task_typed();
+        let leader = Kptr(load!(Direct, task, task_group_leader));
+        (leader, load!(Direct, leader, task_start_boottime))
+    } else {
+        let leader = Kptr(load!(Probed, current_task(), task_group_leader));
+        (leader, load!(Probed, leader, task_start_boottime))
+    }
+}
+
+/// `current`, for [`Direct`] reads; from 5.11 on (`Config::has_task_btf`).
+#[inline(always)]
+pub fn current_task_typed() -> Kptr {
+    // SAFETY: a helper without arguments.
+    Kptr(unsafe { bpf_get_current_task_btf() } as *const u8)
+}
+
 /// `current`, for [`Probed`] reads.
 #[inline(always)]
 pub fn current_task() -> Kptr {
@@ -147,11 +262,10 @@ pub fn current_task() -> Kptr {
 /// The key of an inode.
 #[inline(always)]
 pub fn file_key<R: Read>(inode: Kptr) -> FileKey {
-    let sb = R::follow(inode, offset!(inode_sb));
     FileKey {
-        ino: R::read(inode, offset!(inode_ino)),
-        generation: R::read(inode, offset!(inode_generation)),
-        dev: R::read(sb, offset!(sb_dev)),
+        ino: load!(R, inode, inode_ino),
+        generation: load!(R, inode, inode_generation),
+        dev: load!(R, Kptr(load!(R, inode, inode_sb)), sb_dev),
     }
 }
 
@@ -160,14 +274,15 @@ pub fn file_key<R: Read>(inode: Kptr) -> FileKey {
 pub fn is_regular<R: Read>(inode: Kptr) -> bool {
     const S_IFMT: u16 = 0o170_000;
     const S_IFREG: u16 = 0o100_000;
-    R::read::<u16>(inode, offset!(inode_mode)) & S_IFMT == S_IFREG
+    let mode: u16 = load!(R, inode, inode_mode);
+    mode & S_IFMT == S_IFREG
 }
 
 /// `super_block::s_magic` of an inode's filesystem.
 #[inline(always)]
 pub fn magic<R: Read>(inode: Kptr) -> u32 {
-    let sb = R::follow(inode, offset!(inode_sb));
-    R::read::<u64>(sb, offset!(sb_magic)) as u32
+    let magic: u64 = load!(R, Kptr(load!(R, inode, inode_sb)), sb_magic);
+    magic as u32
 }
 
 /// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
@@ -179,7 +294,7 @@ pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
         let found: u64;
         // SAFETY: a field of a map value, aligned to 8.
         unsafe {
-            core::arch::asm!(
+            asm!(
                 "r0 = cmpxchg_64({cell} + 0, r0, {new})",
                 cell = in(reg) cell,
                 new = in(reg) new,

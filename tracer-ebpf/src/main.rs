@@ -10,7 +10,10 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod calls;
 mod cgroups;
+mod gauge;
+mod hot;
 mod kernel_read;
 mod maps;
 mod maps_where;

@@ -7,7 +7,6 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
     counters::HEALTH_CELLS,
-    offsets::{Gauge, gauge_kind},
 };
 
 use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
@@ -47,8 +46,15 @@ pub static NAMED: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(65_536
 #[map]
 pub static PROCS: LruHashMap<ProcKey, u32> = LruHashMap::with_max_entries(32_768, 0);
 
-/// Calls between their entry and their return probe (kprobes), or between the begin and the end of
-/// direct I/O (tracepoints).
+/// Calls between their entry and their return probe, direct-mapped by thread and hook: a cell is taken and
+/// left in a tenth of the time of a hash map's insertion and deletion. 1 MiB.
+#[map]
+pub static CALLS: Array<CallCell> = Array::with_max_entries(CALL_CELLS, 0);
+
+/// Size of [`CALLS`]: a power of two.
+pub const CALL_CELLS: u32 = 16_384;
+
+/// Calls whose cell in [`CALLS`] is another thread's, and direct I/O between its begin and its end.
 #[map]
 pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32_768, 0);
 
@@ -56,10 +62,6 @@ pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_e
 /// and not frozen data, because filesystems are mounted while the daemon runs.
 #[map]
 pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
-
-/// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
-#[map]
-pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
 
 /// The space of inodes as last accounted. What LRU forgets is taken up again at the next write,
 /// which then may err by its own length.
@@ -72,7 +74,7 @@ pub static INODES: LruHashMap<FileKey, InodeSpace> = LruHashMap::with_max_entrie
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
 /// Size of [`RECORDS`].
-pub const RING_BYTES: u32 = 4 << 20;
+pub const RING_BYTES: u32 = 2 << 20;
 
 /// [`Health`] counters, per CPU.
 #[map]
@@ -118,6 +120,18 @@ pub mod hook {
     pub const SETTLE: u64 = 9;
     /// vfs_fallocate.
     pub const FALLOCATE: u64 = 11;
+}
+
+/// One cell of [`CALLS`].
+#[repr(C)]
+pub struct CallCell {
+    /// Thread (pid_tgid), 0 for nobody. What ends without its return being seen stays until the thread
+    /// comes again: others find the cell taken then, and use the map.
+    pub thread: u64,
+    /// Which hook: [`hook`].
+    pub hook: u64,
+    /// What is remembered.
+    pub call: InFlight,
 }
 
 /// What the end of a call needs to know of its start.

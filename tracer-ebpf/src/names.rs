@@ -15,7 +15,7 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, offset},
+    kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, load, load_u32, magic},
     maps::{NAME_ROOMS, NAMED, RECORDS, RING_BYTES, health_add},
     scratch::{self, NameWork},
     space::any_dentry,
@@ -25,21 +25,59 @@ use crate::{
 /// own, or null if the dentry's is: before 6.6 the file that overlayfs opens on its upper layer has
 /// the dentry of the overlay, and is to be named by one of its own.
 #[inline(always)]
-pub fn send_once(file: FileKey, dentry: Kptr, inode: Kptr) {
+pub fn send_once<R: Read>(file: &FileKey, dentry: Kptr, inode: Kptr) {
     if dentry.is_null() || NAMED.get_ptr(file).is_some() {
         return;
     }
-    let mut dentry = dentry.addr();
+    let mut first = dentry.addr();
     if !inode.is_null() {
-        let named = Probed::follow(Kptr::from_addr(dentry), offset!(dentry_inode));
+        let named = Kptr(load!(R, dentry, dentry_inode));
         if named.addr() != inode.addr() {
-            dentry = any_dentry(inode).addr();
+            first = any_dentry(inode).addr();
         }
     }
-    send_walk(dentry);
+    // Where loads are cheap. Elsewhere the verifier would go through all of it twice for nothing.
+    if R::TYPED && first == dentry.addr() {
+        first = send_first::<R>(dentry);
+    }
+    if first != 0 {
+        send_walk(first);
+    }
 }
 
-/// Walks up from `dentry`, sending each component until one that is known.
+/// Sends the name that `dentry` gives. Returns the address of the directory's dentry if that is to be sent,
+/// too, else 0. Most new files are in a known directory, and end here.
+#[inline(never)]
+fn send_first<R: Read>(dentry: Kptr) -> u64 {
+    let Some(room) = scratch::enter(&NAME_ROOMS) else {
+        health_add(Health::RingFull, 1);
+        return 0;
+    };
+    let above = scratch::inside(&NAME_ROOMS, room)
+        .map_or(0, |work| send_one::<R>(&mut work.record, dentry).addr());
+    scratch::leave(&NAME_ROOMS, room);
+    above
+}
+
+/// Sends one component. Returns the directory's dentry if that is to be sent, too, else null.
+#[inline(always)]
+fn send_one<R: Read>(record: &mut NameRecord, dentry: Kptr) -> Kptr {
+    let nothing = Kptr::from_addr(0);
+    let inode = Kptr(load!(R, dentry, dentry_inode));
+    record.file = file_key::<R>(inode);
+    let parent = Kptr(load!(R, dentry, dentry_parent));
+    record.parent = file_key::<R>(Kptr(load!(R, parent, dentry_inode)));
+    let is_root = parent.addr() == dentry.addr();
+    fill::<R>(record, dentry, inode, is_root);
+    if !send(record) {
+        health_add(Health::RingFull, 1);
+        return nothing;
+    }
+    let _ = NAMED.insert(&record.file, 1, 0);
+    if is_root || NAMED.get_ptr(&record.parent).is_some() { nothing } else { parent }
+}
+
+/// Walks up from `dentry`, which was not sent yet, sending each component until one that is known.
 #[inline(never)]
 pub fn send_walk(dentry: u64) {
     let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
@@ -80,51 +118,32 @@ extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
 #[inline(always)]
 fn step(work: &mut NameWork) -> bool {
     let dentry = Kptr::from_addr(work.next);
-    work.next = 0;
-    let record = &mut work.record;
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
-    record.file = file_key::<Probed>(inode);
-    if NAMED.get_ptr(&record.file).is_some() {
-        return true;
-    }
-    let parent = Probed::follow(dentry, offset!(dentry_parent));
-    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
-    record.parent = file_key::<Probed>(parent_inode);
-    let is_root = parent.addr() == dentry.addr();
-    fill(record, dentry, inode, is_root);
-    if !send(record) {
-        health_add(Health::RingFull, 1);
-        return true;
-    }
-    let _ = NAMED.insert(&record.file, 1, 0);
-    if !is_root {
-        work.next = parent.addr();
-    }
-    is_root
+    work.next = send_one::<Probed>(&mut work.record, dentry).addr();
+    work.next == 0
 }
 
 /// Fills a record, all but its keys, from a dentry and the inode that it names.
 #[inline(always)]
-pub fn fill(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root: bool) {
+pub fn fill<R: Read>(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root: bool) {
     let mut flags = 0;
     if is_root {
         flags |= name_flags::ROOT;
     }
-    if is_regular::<Probed>(inode) {
+    if is_regular::<R>(inode) {
         flags |= name_flags::FILE;
     }
-    if Probed::read::<u32>(inode, offset!(inode_nlink)) == 0 {
+    let names: u32 = load!(R, inode, inode_nlink);
+    if names == 0 {
         flags |= name_flags::UNLINKED;
     }
     record.header.kind = RecordKind::Name as u32;
     record.flags = flags;
-    let sb = Probed::follow(inode, offset!(inode_sb));
-    record.magic = Probed::read::<u64>(sb, offset!(sb_magic)) as u32;
-    let mut len = Probed::read::<u32>(dentry, offset!(dentry_name_len)) as usize;
+    record.magic = magic::<R>(inode);
+    let mut len = load_u32!(R, dentry, dentry_name_len) as usize;
     if len > NAME_MAX {
         len = NAME_MAX;
     }
-    let name = Probed::follow(dentry, offset!(dentry_name));
+    let name = Kptr(load!(R, dentry, dentry_name));
     // SAFETY: `len` ≤ 255 < the destination's 256 bytes; the helper checks the source.
     unsafe { bpf_probe_read_kernel(record.name.as_mut_ptr().cast(), len as u32, name.0.cast()) };
     record.header.len = len as u32;

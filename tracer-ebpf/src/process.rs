@@ -13,7 +13,7 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
-    maps::{PROC_ROOMS, PROCS, health_add},
+    maps::{NAMED, PROC_ROOMS, PROCS, health_add},
     names, scratch,
 };
 
@@ -28,7 +28,7 @@ pub fn describe_once(proc: ProcKey) {
     }
 }
 
-/// Returns the address of its executable's dentry, to be named, or 0.
+/// Returns the address of its executable's dentry, if that is to be named, or 0.
 #[inline(never)]
 fn describe(proc: &ProcKey) -> u64 {
     let task = current_task();
@@ -85,7 +85,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
         health_add(Health::RingFull, 1);
     }
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
-    exe_dentry.addr()
+    if NAMED.get_ptr(&record.exe).is_some() { 0 } else { exe_dentry.addr() }
 }
 
 /// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.

@@ -5,115 +5,90 @@
 //! was accounted last, kept per inode in [`INODES`], is due to the process that runs, or, when that
 //! is a kernel thread, to the one that changed it last.
 
+use core::cell::UnsafeCell;
+
 use tracer_common::{
     Counters, FileKey, Health, InodeSpace, ProcKey,
     offsets::{Gauge, Offsets, gauge_kind},
 };
 
 use crate::{
-    account::{ZERO, account},
+    account::{ZERO, account, atomic_add},
+    gauge::{GAUGES, gauge, kind_of, within},
     kernel_read::{
-        Kptr, Probed, Read, current_proc, current_task, exchange, file_key, is_regular, magic,
-        offset,
+        Kptr, Probed, Read, current_proc, current_task, exchange, file_key, is_regular, load,
+        load_u32, magic, offset,
     },
-    maps::{GAUGES, INODES, health_add},
+    maps::{INODES, health_add},
 };
 
-/// Which gauge a filesystem has, by its magic number.
+/// `i_blocks`, its lower half.
 #[inline(always)]
-pub fn kind_of(magic: u32) -> u32 {
-    match magic {
-        0xEF53 => gauge_kind::EXT4,
-        0x5846_5342 => gauge_kind::XFS,
-        0x9123_683E => gauge_kind::BTRFS,
-        0x0102_1994 => gauge_kind::TMPFS,
-        _ => gauge_kind::NONE,
-    }
-}
-
-/// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
-#[inline(always)]
-pub fn gauge(kind: u32, inode: Kptr) -> Option<u64> {
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
-    let layout: &Gauge = GAUGES.get(kind)?;
-    if layout.known == 0 {
-        return None;
-    }
-    let mut bytes = 0;
-    if layout.uses_i_blocks != 0 {
-        bytes = (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
-            + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)));
-    }
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
-    for part in &layout.parts {
-        if part.size != 0 {
-            let offset = within(part.offset);
-            let value = if part.size == 4 {
-                u64::from(Probed::read::<u32>(own, offset))
-            } else {
-                Probed::read::<u64>(own, offset)
-            };
-            let shift = if part.in_blocks == 0 {
-                0
-            } else {
-                Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31
-            };
-            bytes += value << shift;
-        }
-    }
-    Some(bytes)
-}
-
-/// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
-/// inode is a typed pointer, to which nothing of unknown size may be added.
-#[inline(always)]
-fn within(offset: u32) -> u32 {
-    offset & 0xFFFF
-}
-
-/// What a slot remembers of an inode's space, to see that it changed: not the gauge itself, but what
-/// it is made of, in fewer loads. What changes without it being seen, were there such a thing, would be
-/// accounted with the next change.
-#[inline(always)]
-pub fn tag<R: Read>(kind: u32, inode: Kptr) -> u32 {
+pub fn blocks<R: Read>(inode: Kptr) -> u64 {
     // Allocation is by blocks of 512 bytes or more, so that i_bytes never changes alone.
-    let mut tag = R::read::<u64>(inode, offset!(inode_blocks)) as u32;
+    load_u32!(R, inode, inode_blocks)
+}
+
+/// What else the filesystem counts, in its own inode, mixed; 0 if nothing.
+#[inline(always)]
+pub fn parts(kind: u32, inode: Kptr) -> u32 {
     if kind == gauge_kind::TMPFS || kind >= gauge_kind::NONE {
-        return tag;
+        return 0;
     }
     // SAFETY: the map's values are plain integers that the daemon alone writes.
-    let Some(layout) = GAUGES.get(kind) else { return tag };
+    let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &Gauge = layout;
     let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
+    let mut parts = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
             // Low halves will do, at the same place in a little-endian word.
             let value = Probed::read::<u32>(own, within(part.offset));
-            tag = tag.wrapping_mul(0x9E37_79B1).wrapping_add(value);
+            parts = parts.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
     }
-    tag
+    parts
+}
+
+/// Grows whenever space may have been taken from an inode, or it ends (or another one of the same hash).
+/// Where ext4 wrote since, there is space.
+static EPOCHS: Epochs = Epochs(UnsafeCell::new([0; EPOCH_CELLS]));
+
+const EPOCH_CELLS: usize = 512;
+
+struct Epochs(UnsafeCell<[u64; EPOCH_CELLS]>);
+
+// SAFETY: read as a whole, changed by atomic adds.
+unsafe impl Sync for Epochs {}
+
+/// See [`EPOCHS`]; its lower 32 bits.
+#[inline(always)]
+pub fn epoch(inode: Kptr) -> u64 {
+    // SAFETY: half a cell of the static.
+    u64::from(unsafe { core::ptr::read_volatile(epoch_cell(inode).cast::<u32>()) })
+}
+
+#[inline(always)]
+fn epoch_cell(inode: Kptr) -> *mut u64 {
+    // An inode is some hundred bytes long.
+    let cell = (inode.low() >> 8) as usize & (EPOCH_CELLS - 1);
+    // SAFETY: within the array.
+    unsafe { EPOCHS.0.get().cast::<u64>().add(cell) }
 }
 
 /// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
 /// it was presumably, if the inode is not known.
-#[inline(always)]
-pub fn settle(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
-    settle_known(file, inode.addr(), before, proc)
-}
-
 #[inline(never)]
-fn settle_known(file: &FileKey, inode: u64, before: u64, proc: &ProcKey) -> i64 {
+pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
-    let inode = Kptr::from_addr(inode);
-    let kind = kind_of(magic::<Probed>(inode));
+    let kind = kind_of(magic::<R>(inode));
     let Some(known) = known(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
         let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
         // Read after what was accounted last: so it is never behind it, and threads that write to
         // one file do not free and take the same block in turns.
-        let Some(now) = gauge(kind, inode) else { return 0 };
+        let Some(now) = gauge::<R>(kind, inode) else { return 0 };
         if exchange(&raw mut known.gauge, old, now) {
             return accounted(known, old, now, proc);
         }
@@ -167,8 +142,9 @@ fn accounted(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i6
 
 /// Compression made so many bytes less of the inode's space than the gauge has: they are given back
 /// to the volume. Of files that are written over again, no more than the whole of them.
-#[inline(always)]
-pub fn compressed(inode: Kptr, bytes: u64) {
+#[inline(never)]
+pub fn compressed(inode: u64, bytes: u64) {
+    let inode = Kptr::from_addr(inode);
     let file = file_key::<Probed>(inode);
     let Some(known) = INODES.get_ptr_mut(file) else { return };
     // SAFETY: a valid pointer from the map.
@@ -201,6 +177,7 @@ pub fn counts(change: i64) -> Counters {
 /// known, earlier space is not ours to judge.
 #[inline(always)]
 pub fn changed(inode: Kptr, dentry: Kptr) {
+    atomic_add(epoch_cell(inode), 1);
     taken(inode, dentry, 0);
 }
 
@@ -215,12 +192,12 @@ pub fn taken(inode: Kptr, dentry: Kptr, blocks: u32) {
 #[inline(never)]
 fn settle_current(inode: u64, dentry: u64, blocks: u32) {
     let inode = Kptr::from_addr(inode);
-    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
+    let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) else { return };
     let file = file_key::<Probed>(inode);
     let proc = responsible(&file);
     let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
     let before = gauge.saturating_sub(u64::from(blocks) << shift);
-    let change = settle(&file, inode, before, &proc);
+    let change = settle::<Probed>(&file, inode, before, &proc);
     if change != 0 {
         account(proc, file, Kptr::from_addr(dentry), inode, counts(change));
     }
@@ -246,27 +223,26 @@ fn responsible(file: &FileKey) -> ProcKey {
 /// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
 /// charged.
 #[inline(always)]
-pub fn remember(inode: Kptr) {
-    if is_regular::<Probed>(inode) {
-        remember_regular(inode.addr());
+pub fn remember<R: Read>(inode: Kptr) {
+    if is_regular::<R>(inode) {
+        remember_regular::<R>(inode);
     }
 }
 
 #[inline(never)]
-fn remember_regular(inode: u64) {
-    let inode = Kptr::from_addr(inode);
-    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
+fn remember_regular<R: Read>(inode: Kptr) {
+    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
     // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
     // it.
     let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
-    let _ = INODES.insert(file_key::<Probed>(inode), space, 1);
+    let _ = INODES.insert(file_key::<R>(inode), space, 1);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.
 #[inline(always)]
 pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
-    if let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) {
+    if let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) {
         let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
     }
 }
@@ -275,23 +251,26 @@ const NOBODY: ProcKey = ProcKey { start_ns: 0, tgid: 0, pad: 0 };
 
 /// The inode leaves memory. Without a name left, its space is freed.
 #[inline(always)]
-pub fn evicted(inode: Kptr) {
-    if !is_regular::<Probed>(inode) {
+pub fn evicted<R: Read>(inode: Kptr) {
+    atomic_add(epoch_cell(inode), 1);
+    if !is_regular::<R>(inode) {
         return;
     }
-    let file = file_key::<Probed>(inode);
-    if Probed::read::<u32>(inode, offset!(inode_nlink)) == 0 {
-        free_all(inode.addr());
-    } else if INODES.get_ptr(file).is_some() {
-        let _ = INODES.remove(file);
+    let names: u32 = load!(R, inode, inode_nlink);
+    if names == 0 {
+        free_all::<R>(inode);
+    } else {
+        let file = file_key::<R>(inode);
+        if INODES.get_ptr(file).is_some() {
+            let _ = INODES.remove(file);
+        }
     }
 }
 
 #[inline(never)]
-fn free_all(inode: u64) {
-    let inode = Kptr::from_addr(inode);
-    let Some(gauge) = gauge(kind_of(magic::<Probed>(inode)), inode) else { return };
-    let file = file_key::<Probed>(inode);
+fn free_all<R: Read>(inode: Kptr) {
+    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+    let file = file_key::<R>(inode);
     let proc = responsible(&file);
     // Whatever changed since it was last looked at, and then all of it.
     let change = settle_to_nothing(&file, gauge, &proc);

@@ -3,6 +3,10 @@
 //! Every form has a bounded width, so that columns hold; a value that is not known, or not a
 //! number, is `?`.
 
+mod time;
+
+pub use time::{duration, eta_short, eta_words, short_duration, until_full};
+
 /// Which multiples of a byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Units {
@@ -22,11 +26,6 @@ pub const BYTES_WIDTH: usize = 10;
 pub const RATE_WIDTH: usize = 12;
 /// Longest result of [`Units::short`]: `1023M`.
 pub const SHORT_WIDTH: usize = 5;
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-const YEAR: u64 = 365 * DAY;
 
 impl Units {
     const fn base(self) -> u128 {
@@ -134,64 +133,6 @@ fn whole(value: f64) -> Option<u64> {
     value.is_finite().then(|| value.round() as u64)
 }
 
-/// A duration as people say it: `45 s`, `4 min`, `1 h 20 min`, `2 d 4 h`, `30 d`, `3 y`.
-///
-/// Rounded to the step that is shown: whole minutes from two minutes on (`1 min 30 s` before), five
-/// minutes' worth is left as is, hours from a day on, days from ten days on, years from two years on.
-#[must_use]
-pub fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return UNKNOWN.to_owned();
-    }
-    if seconds < 1.0 && seconds > 0.0 {
-        return "<1 s".to_owned();
-    }
-    let s = seconds.round() as u64;
-    match s {
-        0..MINUTE => format!("{s} s"),
-        _ if s < 2 * MINUTE => pair(s, MINUTE, "min", 1, "s"),
-        _ => match nearest(s, MINUTE) {
-            m if m < 60 => format!("{m} min"),
-            m if m < 24 * 60 => pair(m, 60, "h", 1, "min"),
-            _ => match nearest(s, HOUR) {
-                h if h < 10 * 24 => pair(h, 24, "d", 1, "h"),
-                _ => match nearest(s, DAY) {
-                    d if d < 2 * 365 => format!("{d} d"),
-                    _ if s / YEAR < 100 => format!("{} y", s / YEAR),
-                    _ => ">99 y".to_owned(),
-                },
-            },
-        },
-    }
-}
-
-/// A duration in at most five columns: `45s`, `4m`, `1h20`, `2d4h`, `30d`, `3y`.
-#[must_use]
-pub fn short_duration(seconds: f64) -> String {
-    let long = duration(seconds);
-    let mut parts = long.split(' ');
-    let mut out = String::new();
-    while let (Some(number), Some(unit)) = (parts.next(), parts.next()) {
-        out.push_str(number);
-        // `1h20` and `1m30` need no second letter: it can be nothing else.
-        if out.len() == number.len() || unit == "h" {
-            out.push_str(&unit[..1]);
-        }
-    }
-    if out.is_empty() { long } else { out }
-}
-
-fn nearest(seconds: u64, unit: u64) -> u64 {
-    (seconds.saturating_add(unit / 2)) / unit
-}
-
-fn pair(value: u64, per: u64, big: &str, step: u64, small: &str) -> String {
-    match (value / per, value % per / step) {
-        (n, 0) => format!("{n} {big}"),
-        (n, rest) => format!("{n} {big} {rest} {small}"),
-    }
-}
-
 /// A ratio as `42%`; never 0% or 100% unless it is: `<1%`, `>99%`. At most 4 columns up to 999%.
 #[must_use]
 pub fn percent(ratio: f64) -> String {
@@ -217,52 +158,6 @@ pub fn percent(ratio: f64) -> String {
 #[must_use]
 pub fn percent_or_unknown(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| UNKNOWN.to_owned(), percent)
-}
-
-/// When a volume fills, in words: `FULL`, `full in 4 min (3–6)`, `not filling`.
-#[must_use]
-pub fn until_full(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
-    match eta {
-        Some(_) if !full => format!("full in {}", eta_words(full, eta, lo, hi)),
-        None if !full => "not filling".to_owned(),
-        _ => "FULL".to_owned(),
-    }
-}
-
-/// The same for a column that is headed `FULL IN`: `FULL`, `4 min (3–6)`, `-`.
-///
-/// The interval takes the unit of the estimate where that reads right, and ends in `?` where the
-/// latest time may never come.
-#[must_use]
-pub fn eta_words(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
-    match eta {
-        _ if full => "FULL".to_owned(),
-        None => "-".to_owned(),
-        Some(eta) => match interval(eta, lo, hi) {
-            Some(interval) => format!("{} ({interval})", duration(eta)),
-            None => duration(eta),
-        },
-    }
-}
-
-/// `3–6` where all three share one unit, else both ends in full.
-fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
-    if lo.is_none() && hi.is_none() {
-        return None;
-    }
-    let middle = duration(eta);
-    let ends = [lo, hi].map(|end| end.map_or_else(|| UNKNOWN.to_owned(), duration));
-    let unit = |text: &str| match text.split(' ').collect::<Vec<_>>()[..] {
-        [_, unit] => Some(unit.to_owned()),
-        _ => None,
-    };
-    let one_unit = ends.iter().all(|end| end == UNKNOWN || unit(end) == unit(&middle));
-    let [lo, hi] = ends;
-    if one_unit && unit(&middle).is_some() {
-        let number = |text: &str| text.split(' ').next().unwrap_or(UNKNOWN).to_owned();
-        return Some(format!("{}–{}", number(&lo), number(&hi)));
-    }
-    Some(format!("{lo} – {hi}"))
 }
 
 #[cfg(test)]
@@ -374,6 +269,10 @@ mod tests {
     #[case(false, Some(240.0), Some(50.0), Some(360.0), "full in 4 min (50 s – 6 min)")]
     #[case(false, Some(240.0), Some(180.0), None, "full in 4 min (3–?)")]
     #[case(false, Some(4800.0), Some(3600.0), Some(7200.0), "full in 1 h 20 min (1 h – 2 h)")]
+    #[case(false, Some(1.2), Some(0.6), Some(1.4), "full in 1 s (0–1)")]
+    #[case(false, Some(0.6), Some(0.2), Some(0.9), "full in <1 s")]
+    #[case(false, Some(0.6), Some(0.2), Some(3.2), "full in <1 s (0–3)")]
+    #[case(false, Some(240.0), Some(230.0), Some(250.0), "full in 4 min")]
     fn fill_times(
         #[case] full: bool,
         #[case] eta: Option<f64>,
@@ -382,6 +281,17 @@ mod tests {
         #[case] want: &str,
     ) {
         assert_eq!(until_full(full, eta, lo, hi), want);
+    }
+
+    #[rstest]
+    #[case(true, Some(0.0), "FULL")]
+    #[case(false, None, "-")]
+    #[case(false, Some(240.0), "4m (3m–6m)")]
+    #[case(false, Some(300.0), "5m (3m–6m)")]
+    fn short_fill_times(#[case] full: bool, #[case] eta: Option<f64>, #[case] want: &str) {
+        assert_eq!(eta_short(full, eta, eta.map(|_| 180.0), eta.map(|_| 360.0)), want);
+        assert_eq!(eta_short(false, Some(4800.0), Some(3300.0), None), "1h20 (55m–?)");
+        assert_eq!(eta_short(false, Some(4800.0), None, None), "1h20");
     }
 
     proptest! {
@@ -395,6 +305,9 @@ mod tests {
             }
             prop_assert!(short_duration(per_s).len() <= 5);
             prop_assert!(duration(per_s).len() <= 11);
+            let (eta, ends) = (Some(per_s.abs()), Some(per_s.abs() * 0.9));
+            prop_assert!(eta_short(false, eta, ends, eta).chars().count() <= 19);
+            prop_assert!(!eta_words(false, eta, ends, eta).contains("(<"));
         }
 
         #[test]

@@ -3,10 +3,10 @@
 //! Runs as root in a mount namespace of its own, in which it mounts an empty filesystem on /srv for
 //! real programs to fill. Arguments: the directory for the pictures, and a path for the image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, io, thread};
 
 use anyhow::{Context as _, ensure};
 use ratatui::layout::Size;
@@ -19,16 +19,33 @@ use tracer::tui::{App, UiState, render_svg};
 /// How long the screen has watched when the pictures are taken.
 const WATCHED: Duration = Duration::from_secs(25);
 
-/// Programs that write, in the order in which they are started.
-const LOAD: [&str; 3] = [
-    "mkdir -p /srv/backup && exec tar -cf /srv/backup/share.tar -C / usr/share usr/lib usr/share usr/lib",
-    "mkdir -p /srv/dump && head -c 1G /dev/urandom | exec gzip -1 > /srv/dump/orders.sql.gz",
-    "mkdir -p /srv/log && while sleep 0.02; do echo 'GET / HTTP/1.1 200' >> /srv/log/access.log; done",
+/// Programs that write, in the order in which they are started, each in a cgroup of this name.
+const LOAD: [(&str, &str); 3] = [
+    (
+        "backup",
+        "mkdir -p /srv/backup && exec tar -cf /srv/backup/share.tar -C / usr/share usr/lib usr/share usr/lib",
+    ),
+    (
+        "dump",
+        "mkdir -p /srv/dump && head -c 1G /dev/urandom | exec gzip -1 > /srv/dump/orders.sql.gz",
+    ),
+    (
+        "web",
+        "mkdir -p /srv/log && while sleep 0.02; do echo 'GET / HTTP/1.1 200' >> /srv/log/access.log; done",
+    ),
 ];
 
-/// File name, size and the keys that lead there.
-const PICTURES: [(&str, u16, u16, &[Key]); 2] =
-    [("writers", 100, 24, &[]), ("act", 80, 24, &[Key::Char('x')])];
+/// File name, size and the keys that lead there from the one before.
+const PICTURES: [(&str, u16, u16, &[Key]); 3] = [
+    ("writers", 100, 24, &[]),
+    ("groups", 100, 24, &[Key::Char('2'), Key::Char('E')]),
+    ("act", 80, 24, &[Key::Char('1'), Key::Char('x')]),
+];
+
+/// Removes the cgroups in the end: it is started before the tracer gives up the rights to do that. What
+/// a shell had started may take a moment to be gone.
+const SWEEP: &str =
+    "cat; for i in 1 2 3 4 5; do sleep 0.2; rmdir \"$@\" 2>/dev/null && break; done";
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = env::args_os().skip(1);
@@ -38,7 +55,19 @@ fn main() -> anyhow::Result<()> {
     fs::File::create(image)?.set_len(6 << 30)?;
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))?;
     run(Command::new("mount").args(["-o", "loop"]).arg(image).arg("/srv"))?;
+    // What others have mounted here is no part of the picture.
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if ["/tmp/", "/mnt/", "/var/tmp/"].iter().any(|place| mount.starts_with(place)) {
+            run(Command::new("umount").args(["-l", mount]))?;
+        }
+    }
     let mut load = vec![];
+    let mut sweeper = Command::new("sh")
+        .args(["-c", SWEEP, "sh"])
+        .args([cgroup(LOAD[0].0)?, cgroup(LOAD[1].0)?, cgroup(LOAD[2].0)?])
+        .stdin(Stdio::piped())
+        .spawn()?;
     let result = take(into, &mut load);
     for child in &mut load {
         // A shell with what it started: they are a process group of their own.
@@ -46,22 +75,30 @@ fn main() -> anyhow::Result<()> {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = child.wait();
     }
-    run(Command::new("umount").args(["-l", "/srv"]))?;
+    // It waits for the end of its standard input.
+    drop(sweeper.stdin.take());
+    sweeper.wait()?;
+    // The mount goes with its namespace: unmounting takes a right that the tracer has given up by now.
     fs::remove_file(image)?;
     result
 }
 
 fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
     use std::os::unix::process::CommandExt as _;
-    let mut pipeline = Pipeline::start(&TracerOptions::default())?;
-    let mut app = App::new(UiState::default(), Limits::default());
-    for command in LOAD {
+    let state = UiState { can_act: true, ..UiState::default() };
+    let mut app = App::new(state, Limits::default());
+    for (name, command) in LOAD {
         let mut shell = Command::new("sh");
         // Pictures must not tell where they were made.
         shell.args(["-c", command]).current_dir("/").stderr(Stdio::null()).process_group(0);
+        let procs = cgroup(name)?.join("cgroup.procs");
+        // SAFETY: between fork and exec it opens and writes one file, by system calls alone: the path
+        // was made before, and `0` stands for the writing process.
+        unsafe { shell.pre_exec(move || fs::write(&procs, "0")) };
         load.push(shell.spawn()?);
-        watch(&mut pipeline, &mut app, Duration::from_secs(1))?;
     }
+    // It gives up the rights to move others into cgroups.
+    let mut pipeline = Pipeline::start(&TracerOptions::default())?;
     watch(&mut pipeline, &mut app, WATCHED)?;
     for (name, width, height, keys) in PICTURES {
         app.resize(Size::new(width, height));
@@ -73,6 +110,17 @@ fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
         println!("{}", path.display());
     }
     Ok(())
+}
+
+/// A cgroup of its own for a program, as a service manager would make it.
+fn cgroup(name: &str) -> anyhow::Result<PathBuf> {
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
+    let root = places.into_iter().find(|place| place.join("cgroup.procs").exists());
+    let cgroup = root.context("cgroup v2 is not mounted")?.join(name);
+    match fs::create_dir(&cgroup) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(cgroup),
+    }
 }
 
 /// As the live screen does, once a second.

@@ -25,13 +25,14 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo filltop check                          all volumes, by the rules that filltop brings
+  sudo filltop check                by the rules that filltop brings
   sudo filltop check --volume /srv --for 10s
   sudo filltop check --config filltop.toml
 
-Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage). Times that rules wait for
-(`for`) are not waited for: who calls it checks again. Where `filltop watch` runs, it answers at once
-from the last --for of what that knows.")]
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage).
+Times that rules wait for (`for`) are not waited for: who calls it checks again.
+Where `filltop watch` runs, it answers at once from the last --for of what that
+knows.")]
 pub struct CheckArgs {
     /// Rules (TOML), as for `filltop watch`; sinks are left alone
     #[arg(long, value_name = "FILE")]

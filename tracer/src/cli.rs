@@ -2,18 +2,14 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval, sleep_until},
-};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer_model::{
     snapshot::{Snapshot, WriteBackend},
     units::Units,
@@ -24,11 +20,11 @@ use crate::{
     check_cmd::{self, CheckArgs},
     collect::mounts,
     doctor, forecast_cmd, held, open_files,
-    outputs::{json, terminal, text},
-    pipeline::{POLL_INTERVAL, Pipeline},
+    outputs::{terminal, text},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
     service::attach::{self, AttachArgs},
+    snapshot_cmd::{SnapshotArgs, snapshot},
     stop_cmd::{self, ResumeArgs, StopArgs},
     top_cmd::{TopArgs, top},
     watch::{WatchArgs, watch},
@@ -39,13 +35,13 @@ use crate::{
 #[command(name = "filltop", version, about, args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  sudo filltop                          the live screen
-  sudo filltop /var                     only the volume that holds /var
-  sudo filltop snapshot --for 10s       measure for ten seconds and print
-  sudo filltop snapshot --json | jq .   the same for programs
-  sudo filltop watch                    warn before a volume is full, and say who
-  sudo filltop held                     deleted files that still take space
-  sudo filltop doctor                   can it run here, and what will it miss?")]
+  sudo filltop                        the live screen
+  sudo filltop /var                   only the volume that holds /var
+  sudo filltop snapshot --for 10s     measure for ten seconds and print
+  sudo filltop snapshot --json | jq . the same for programs
+  sudo filltop watch                  warn before a volume is full, and say who
+  sudo filltop held                   deleted files that still take space
+  sudo filltop doctor                 can it run here, and what will it miss?")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -73,7 +69,7 @@ enum Command {
     Replay(ReplayArgs),
     /// Can it run here, with which backend, and what will it not see?
     Doctor(DoctorArgs),
-    /// Act on who fills the disk: freeze, throttle, term, kill; says first what that would do
+    /// Act on who fills the disk: freeze, throttle, fence, term, kill; says first what that would do
     Stop(StopArgs),
     /// Let go on what `stop` has frozen or slowed down
     Resume(ResumeArgs),
@@ -110,36 +106,6 @@ enum BackendArg {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Examples:
-  sudo filltop snapshot --for 10s --top 20
-  sudo filltop snapshot --volume /var --json | jq '.writers[0]'
-
-Where `filltop watch` runs, it prints the last --for of what that knows, at once.
-Interrupted (Ctrl-C), it prints what was measured so far.")]
-struct SnapshotArgs {
-    /// How long to measure, e.g. 500ms, 5s, 2m
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
-    length: Duration,
-    /// Rows of each table [default: 10; all with --json]
-    #[arg(long, value_name = "N")]
-    top: Option<usize>,
-    /// Only the volume that holds this path
-    #[arg(long, value_name = "MOUNT")]
-    volume: Option<PathBuf>,
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-    /// Powers of 1000 instead of 1024
-    #[arg(long)]
-    si: bool,
-    #[command(flatten)]
-    attach: AttachArgs,
-    #[command(flatten)]
-    trace: TraceArgs,
-}
-
-#[derive(Debug, Clone, Args)]
 #[command(after_help = "Shows what `lsof +L1` shows, by size. Needs no tracing.")]
 struct HeldArgs {
     /// One JSON array
@@ -160,6 +126,12 @@ struct DoctorArgs {
     json: bool,
     #[command(flatten)]
     trace: TraceArgs,
+}
+
+/// The command line with all its commands, for manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage.
@@ -264,60 +236,6 @@ pub(crate) fn units(si: bool) -> Units {
     if si { Units::Si } else { Units::Iec }
 }
 
-async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
-    let only = args.volume.as_deref().map(mount_of).transpose()?;
-    let seconds = args.length.as_secs_f64();
-    let mut snapshot = match attach::recent(&args.attach, &args.trace, "snapshot", seconds) {
-        Ok(snapshot) => Arc::new(snapshot),
-        Err(none) => none.or_else_async(measure(&args)).await?,
-    };
-    let snapshot = Arc::make_mut(&mut snapshot);
-    if let Some(only) = only {
-        narrow(snapshot, &[only]);
-    }
-    print_snapshot(snapshot, &args)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Traces for as long as asked, or until interrupted.
-async fn measure(args: &SnapshotArgs) -> anyhow::Result<Arc<Snapshot>> {
-    let mut stop = StopSignals::new()?;
-    let mut pipeline = Pipeline::start(&args.trace.options())?;
-    let end = Instant::now() + args.length;
-    let mut poll = interval(POLL_INTERVAL);
-    let mut look = interval(Duration::from_secs(1));
-    look.reset();
-    loop {
-        tokio::select! {
-            () = sleep_until(end) => break,
-            () = stop.received() => break,
-            _ = poll.tick() => pipeline.poll(),
-            _ = look.tick() => pipeline.look()?,
-        }
-    }
-    pipeline.snapshot(true)
-}
-
-fn print_snapshot(snapshot: &mut Snapshot, args: &SnapshotArgs) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    if args.json {
-        if let Some(top) = args.top {
-            snapshot.writers.truncate(top);
-            snapshot.paths.truncate(top);
-            snapshot.dirs.truncate(top);
-            snapshot.held.truncate(top);
-            snapshot.groups.truncate(top);
-            snapshot.residents.truncate(top);
-        }
-        writeln!(stdout, "{}", json::to_string(snapshot)?)?;
-    } else {
-        let mut options = text_options(args.si);
-        options.top = args.top.unwrap_or(options.top);
-        write!(stdout, "{}", text::snapshot(snapshot, &options))?;
-    }
-    Ok(stdout.flush()?)
-}
-
 fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
     let found = match attach::newest(&args.attach, "held") {
         Ok(snapshot) => held::HeldFiles { files: snapshot.held, unreadable: 0 },
@@ -375,17 +293,7 @@ pub(crate) fn text_options(si: bool) -> text::TextOptions {
 
 /// The mount point of the volume that holds a path, as the Snapshot names it.
 pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
-        .with_context(|| format!("cannot look at {}", path.display()))?;
-    let volumes = mounts::read().context("cannot read /proc/self/mountinfo")?;
-    volumes
-        .iter()
-        .find(|volume| volume.mounts.iter().any(|mount| u64::from(mount.id) == stat.stx_mnt_id))
-        .map(|volume| volume.primary().mount_point.to_string_lossy().into_owned())
-        .ok_or_else(|| {
-            anyhow!("{} is not on a volume that can fill (a pseudo filesystem?)", path.display())
-        })
+    Ok(mounts::holding(path)?.primary().mount_point.to_string_lossy().into_owned())
 }
 
 /// Leaves only these volumes.
@@ -448,8 +356,19 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    /// Prose is wrapped to the terminal; what follows it is shown as it is.
+    #[test]
+    fn examples_fit_80_columns() {
+        let root = command();
+        for command in std::iter::once(&root).chain(root.get_subcommands()) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines() {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+        }
     }
 
     #[test]

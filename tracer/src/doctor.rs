@@ -8,7 +8,7 @@ use tracer_model::{
     snapshot::{Hook, HookState, WriteBackend},
 };
 
-use crate::probes::{Tracer, TracerOptions, hooks};
+use crate::probes::{Tracer, TracerOptions, fence, hooks};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -25,11 +25,24 @@ pub struct Report {
     pub hooks: Vec<Hook>,
     /// What it will not see here.
     pub blind_spots: Vec<String>,
+    /// Can `filltop stop --how fence` work?
+    pub fence: FenceReport,
+}
+
+/// Whether writers can be kept off a volume.
+#[derive(Debug, Serialize)]
+pub struct FenceReport {
+    /// Was one put up, for nobody, and taken down again?
+    pub possible: bool,
+    /// Why it was not, with the fix.
+    pub reason: Option<String>,
 }
 
 /// Loads and attaches everything, looks at it, and lets go.
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
+    let fence = fence::try_here(true).err();
+    let fence = FenceReport { possible: fence.is_none(), reason: fence };
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut tracer = match Tracer::start(options) {
         Ok(tracer) => tracer,
@@ -41,6 +54,7 @@ pub fn examine(options: &TracerOptions) -> Report {
                 problem: Some(format!("{error:#}")),
                 hooks: Vec::new(),
                 blind_spots: Vec::new(),
+                fence,
             };
         }
     };
@@ -56,6 +70,7 @@ pub fn examine(options: &TracerOptions) -> Report {
         problem: None,
         hooks: tracer.hooks(),
         blind_spots: hooks::blind_spots(write),
+        fence,
     }
 }
 
@@ -92,5 +107,7 @@ pub fn text(report: &Report) -> String {
     for spot in &report.blind_spots {
         let _ = writeln!(out, "  - {spot}");
     }
+    let fence = report.fence.reason.as_deref().unwrap_or("works here");
+    let _ = writeln!(out, "\nActions\n  fence       {}", sanitize::display(fence));
     out
 }

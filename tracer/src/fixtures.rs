@@ -128,6 +128,7 @@ pub(crate) fn idle() -> Snapshot {
             lost_events: 0,
             lost: vec![],
             unattributed_bytes: 0,
+            folded_files: 0,
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),
         },

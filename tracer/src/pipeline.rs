@@ -29,7 +29,8 @@ use crate::{
     overhead::Overhead,
     probes::{Tracer, TracerOptions, hooks, preflight},
     residents, rollup,
-    snapshot::{self, Context, VolumeState, Window},
+    snapshot::{self, Context, VolumeState},
+    window::Window,
 };
 
 /// How often the ring is emptied; it holds 4 MiB, some 40,000 names.
@@ -142,7 +143,7 @@ impl Pipeline {
         // After the counts: whoever is counted was named before.
         self.poll();
         for (key, counters) in deltas.pairs {
-            self.window.pairs.entry(key).or_default().add(&counters);
+            self.window.add(key, &counters);
         }
         for (key, waits) in deltas.waits {
             self.window.waits.entry(key).or_insert(Waits::ZERO).add(&waits);
@@ -210,6 +211,7 @@ impl Pipeline {
                     lost_events: self.lost.iter().map(|loss| loss.events).sum(),
                     lost: self.lost.clone(),
                     unattributed_bytes: 0,
+                    folded_files: 0,
                     overhead_ns_per_write: self.overhead.ns_per_write(&self.tracer),
                     own_cpu: (interval_s > 0.0)
                         .then(|| (clock::own_cpu_s() - self.cpu_at_start) / interval_s),

@@ -28,8 +28,9 @@ Examples:
   filltop replay /var/log/filltop.rec --at 03:12
   filltop top --replay /var/log/filltop.rec
 
-Runs until stopped. FILE is the newest part; FILE.1, FILE.2 ... are older ones, dropped by and by.
-It never records onto a volume that is nearly full, or would be by it.")]
+Runs until stopped. FILE is the newest part; FILE.1, FILE.2 ... are older ones,
+dropped by and by. It never records onto a volume that is nearly full, or would
+be by it.")]
 pub struct RecordArgs {
     /// The recording; one that exists is gone on with
     #[arg(long, value_name = "FILE")]
@@ -51,11 +52,11 @@ pub struct RecordArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  filltop replay filltop.rec                        a line for each Snapshot
-  filltop replay filltop.rec --at 03:12             what `filltop snapshot` would have shown then
-  filltop replay filltop.rec --at -5m --json        five minutes before the end
+  filltop replay filltop.rec                     a line for each Snapshot
+  filltop replay filltop.rec --at 03:12          as `filltop snapshot` then
+  filltop replay filltop.rec --at -5m --json     five minutes before the end
   filltop replay filltop.rec --json | jq .volumes[0].avail_bytes
-  filltop top --replay filltop.rec                  the same in the live screen")]
+  filltop top --replay filltop.rec               the same in the live screen")]
 pub struct ReplayArgs {
     /// A file that `filltop record` wrote
     #[arg(value_name = "FILE")]

@@ -22,7 +22,7 @@ use crate::{
         paths::Names,
     },
     collect::mounts::MountedVolume,
-    snapshot::Window,
+    window::Window,
 };
 
 /// Directories that are listed per volume.
@@ -204,7 +204,7 @@ pub fn groups(
         .map(|volume| (volume.dev, lossless(&volume.primary().mount_point)))
         .collect();
     let mut created: HashMap<(ProcKey, u32), u64> = HashMap::new();
-    for pair in window.pairs.keys() {
+    for pair in window.pairs().keys() {
         created.entry((pair.process(), pair.dev)).or_default();
     }
     for (key, count) in &window.created {

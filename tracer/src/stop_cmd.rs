@@ -10,21 +10,31 @@ use std::{
 use anyhow::bail;
 use clap::ValueEnum;
 use tracer_model::{
-    action::{How, Intent, pattern::Pattern, protect::Protection},
+    action::{How, Intent, measured::Measured, pattern::Pattern, plan::Plan, protect::Protection},
     units::Units,
 };
 
 use crate::{
     actions::{
         audit,
+        configured::ConfigArgs,
         engine::{self, Request, Spec},
         record, resume,
         target::Reach,
         text,
     },
     cli::{duration, environment, units},
+    clock,
     outputs::terminal,
+    pipeline::{POLL_INTERVAL, Pipeline},
+    probes::TracerOptions,
+    service::attach::{self, AttachArgs},
 };
+
+/// How much of the past the service is asked for.
+const KNOWN: Duration = Duration::from_secs(10);
+/// How long is measured where there is no service.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A step, as the command line has it.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -33,7 +43,7 @@ enum HowArg {
     Freeze,
     /// Hold it to --rate bytes per second
     Throttle,
-    /// Let its writes that allocate on a volume fail
+    /// Let its writes that take space on a volume fail with EDQUOT; everything else goes on
     Fence,
     /// SIGTERM
     Term,
@@ -62,15 +72,19 @@ impl From<HowArg> for How {
 /// What to stop, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-TARGET is a pid, a unit, a container (name or id), a session as the tables name it, or the path of a
-cgroup as /proc/PID/cgroup prints it. Prints the plan first: whom it hits, what it frees now, what is
-refused and why. Acts after a confirmation, or with --yes.
+TARGET is a pid, a unit, a container (name or id), a session as the tables name
+it, or the path of a cgroup as /proc/PID/cgroup prints it. Says the plan first:
+whom it hits, what it frees now, what is refused and why. Acts after a
+confirmation, or with --yes.
 
 Examples:
-  sudo filltop stop 2114                            freeze a process tree, for 15 minutes at most
-  sudo filltop stop nginx --how unit --dry-run      all but the last step
+  sudo filltop stop 2114                         freeze a process tree
+  sudo filltop stop nginx --how unit --dry-run   all but the last step
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
+  sudo filltop stop web3 --how fence --volume /srv --for 1h
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
+  sudo filltop stop 2114 --reach alone --avoid '^postgres' --log /var/log/fill.log
+  sudo filltop stop 2114 --dry-run --standalone  measure first, without service
   sudo filltop resume 2114")]
 pub struct StopArgs {
     /// A pid, unit, container, session or cgroup
@@ -81,7 +95,10 @@ pub struct StopArgs {
     /// Bytes per second of a throttle, e.g. 5MiB, 500kB
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
     rate: u64,
-    /// When freeze and throttle end by themselves
+    /// Any path on the volume to fence it off; needed where it writes on several
+    #[arg(long, value_name = "PATH")]
+    volume: Option<PathBuf>,
+    /// When freeze, throttle and fence end by themselves
     #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = duration)]
     length: Duration,
     /// The deleted file to truncate: its path as `filltop held` shows it, or its descriptor
@@ -111,6 +128,10 @@ pub struct StopArgs {
     /// Powers of 1000 instead of 1024
     #[arg(long)]
     si: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// What to let go on.
@@ -119,15 +140,16 @@ pub struct StopArgs {
 Examples:
   sudo filltop resume freeze-3f2a91
   sudo filltop resume 2114
+  sudo filltop resume --list                        what is frozen, slowed down or fenced
   sudo filltop resume --all")]
 pub struct ResumeArgs {
     /// The id that `stop` gave, or the target's name
     #[arg(required_unless_present_any = ["all", "list"])]
     target: Option<String>,
-    /// Everything that filltop has frozen or slowed down
+    /// Everything that filltop has frozen, slowed down or fenced
     #[arg(long, conflicts_with = "target")]
     all: bool,
-    /// Only show what is frozen or slowed down
+    /// Only show what is frozen, slowed down or fenced
     #[arg(long, conflicts_with_all = ["target", "all"])]
     list: bool,
     /// One JSON object a line
@@ -146,6 +168,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         reach: args.reach,
         how: args.how.into(),
         rate: Some(args.rate),
+        volume: args.volume.clone(),
         for_s: args.length.as_secs_f64(),
         file: args.file.clone(),
         intent: Intent::Asked,
@@ -155,8 +178,11 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         reason: args.reason.clone(),
         log: args.log.clone(),
     };
-    let protection = Protection { avoid: args.avoid.clone() };
-    let prepared = engine::prepare(request, &protection)?;
+    let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
+    let mut prepared = engine::prepare(request, &protection)?;
+    if let Some(measured) = measured(&args.attach, &prepared.plan)? {
+        prepared.know(measured);
+    }
     let (charset, units) = (terminal::charset(environment), units(args.si));
     let mut stdout = io::stdout().lock();
     if args.json {
@@ -188,6 +214,27 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     stdout.flush()?;
     let left = outcome.ended.is_some_and(|ended| !ended.left.is_empty());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What is known of the target's growth: from the service, where one runs; with --standalone measured
+/// here. Who has neither acts without.
+fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
+    match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
+        Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
+        Err(alone) if alone.is_chosen() => {
+            let mut pipeline = Pipeline::start(&TracerOptions::default())?;
+            let start = clock::instant();
+            while start.elapsed() < LOOK {
+                std::thread::sleep(POLL_INTERVAL);
+                pipeline.poll();
+            }
+            Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
+        }
+        Err(alone) => {
+            alone.say("the plan tells nothing of its growth (--standalone measures it)");
+            Ok(None)
+        }
+    }
 }
 
 /// Lets go on.

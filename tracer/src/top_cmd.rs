@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
+use crate::actions::configured::ConfigArgs;
 use crate::actions::screen::{self, Clerk};
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, units};
 use crate::outputs::terminal;
@@ -28,9 +29,10 @@ use crate::tui::{self, Options, UiState};
 Examples:
   sudo filltop /var                     only the volume that holds /var
   sudo filltop top --interval 5s        numbers every five seconds
-  filltop top --replay filltop.rec      a recording, opened at its end: left and right go through it
+  filltop top --replay filltop.rec      a recording, opened at its end
 
-Where `filltop watch` runs, it shows what that measures, with an hour of the past.")]
+Left and right go through the past. Where `filltop watch` runs, it shows what
+that measures, with an hour of the past.")]
 pub struct TopArgs {
     /// Only the volumes that hold these paths
     #[arg(value_name = "PATH")]
@@ -54,6 +56,8 @@ pub struct TopArgs {
     attach: AttachArgs,
     #[command(flatten)]
     trace: TraceArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// Shows the screen until it is quit.
@@ -101,7 +105,7 @@ async fn attached(
 ) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     let feed = attach::feed(client, only, wanted)?;
-    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
+    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
     tokio::select! {
         // Else the screen could be first to see that nothing follows, and end without a word.
         biased;
@@ -113,11 +117,11 @@ async fn attached(
 
 /// The screen with what carries out its actions. Where there are no privileges to act with, it only
 /// shows.
-fn with_hands(options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+fn with_hands(config: &ConfigArgs, options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
     if !rustix::process::geteuid().is_root() {
         return Ok((options, None));
     }
-    let (desk, clerk) = screen::open()?;
+    let (desk, clerk) = screen::open(config.read()?)?;
     let (actions, results) = (Some(desk.actions), Some(desk.results));
     Ok((Options { actions, results, ..options }, Some(clerk)))
 }
@@ -132,7 +136,7 @@ async fn work(clerk: Option<Clerk>) -> Infallible {
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     // Before the tracer gives up its privileges.
-    let (options, clerk) = with_hands(Options { interval: Some(every), ..options })?;
+    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
     let screen = tui::run(receiver, options);

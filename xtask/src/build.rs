@@ -47,7 +47,7 @@ fn linker(workspace: &Workspace, llvm: &Llvm) -> Result<PathBuf> {
     Ok(linker)
 }
 
-/// Compiles `tracer-ebpf` and publishes its object if that changed.
+/// Compiles `tracer-ebpf` and publishes those of its objects that changed.
 fn kernel_side(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Result<()> {
     let triple =
         if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
@@ -62,7 +62,7 @@ fn kernel_side(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Res
         command.current_dir(&workspace.root);
     }
     command
-        .args(["build", "--quiet", "--release", "--package=tracer-ebpf", "--bin=filltop-ebpf"])
+        .args(["build", "--quiet", "--release", "--package=tracer-ebpf", "--bins"])
         .args(["-Zbuild-std=core", "--target", triple, "--target-dir"])
         .arg(&directory)
         .env("RUSTC", &compiler.rustc)
@@ -76,7 +76,9 @@ fn kernel_side(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Res
     let label =
         format!("kernel side ({} {}, LLVM {})", compiler.name, compiler.release, compiler.llvm);
     step(&label, &mut command)?;
-    publish(&directory.join(triple).join("release/filltop-ebpf"), &workspace.object())
+    let built = directory.join(triple).join("release");
+    publish(&built.join("filltop-ebpf"), &workspace.object())?;
+    publish(&built.join("filltop-fence-ebpf"), &workspace.fence_object())
 }
 
 /// Copies a file unless its copy is the same already: a new time stamp would have everything

@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod compiler;
+mod dist;
 mod incidents;
 mod kernels;
 mod native;
@@ -42,6 +43,8 @@ enum Task {
     },
     /// Run all tests: unit tests, end to end on this kernel, end to end in a virtual machine
     Test(TestArgs),
+    /// Write target/dist: the program, manual pages, shell completions and the systemd unit
+    Dist,
     /// Take the pictures in docs/pictures from the real screen under a real load (root)
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
@@ -91,6 +94,10 @@ fn run() -> Result<ExitCode> {
         Task::Kernels(arguments) => {
             let filltop = build::build(&workspace)?;
             kernels::write(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Dist => {
+            let filltop = build::build(&workspace)?;
+            dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
         Task::Incidents(arguments) => {
             let filltop = build::build(&workspace)?;

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::packages::{self, is_root, program};
 use crate::step::{capture, follow};
 use crate::tally::Tally;
-use crate::workspace::{TestTarget, Workspace};
+use crate::workspace::{Place, TestTarget, Workspace};
 use crate::{build, vm};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -93,7 +93,10 @@ pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
 
 /// Builds the end-to-end tests and runs them on this machine's kernel.
 pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
-    let binaries = build::end_to_end(workspace, &names(&workspace.end_to_end, false))?;
+    let binaries = build::end_to_end(
+        workspace,
+        &names(&workspace.end_to_end, &[Place::Anywhere, Place::HostOnly]),
+    )?;
     packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
     let tools = tools(workspace);
     let mut tally = Tally::default();
@@ -204,8 +207,8 @@ fn given() -> Vec<OsString> {
     ours.map(|(key, value)| [key, "=".into(), value].into_iter().collect()).collect()
 }
 
-/// The names of the end-to-end tests: all, or those that can run inside a virtual machine.
-pub(crate) fn names(targets: &[TestTarget], in_vm: bool) -> Vec<&str> {
-    let fitting = targets.iter().filter(|target| !(in_vm && target.host_only));
+/// The names of the end-to-end tests that run in these places.
+pub(crate) fn names<'a>(targets: &'a [TestTarget], places: &[Place]) -> Vec<&'a str> {
+    let fitting = targets.iter().filter(|target| places.contains(&target.place));
     fitting.map(|target| target.name.as_str()).collect()
 }

@@ -26,9 +26,20 @@ pub(crate) struct Workspace {
 pub(crate) struct TestTarget {
     /// Its name in `cargo test --test NAME`.
     pub(crate) name: String,
-    /// It needs the checkout around it, so that it does not run inside virtual machines
-    /// (`[package.metadata.xtask] host-only = [NAME…]` in tests/Cargo.toml).
-    pub(crate) host_only: bool,
+    /// Where it runs (`[package.metadata.xtask]` in tests/Cargo.toml).
+    pub(crate) place: Place,
+}
+
+/// Where a test binary can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On this machine and in virtual machines.
+    Anywhere,
+    /// It needs the checkout around it (`host-only = [NAME…]`).
+    HostOnly,
+    /// It changes the system that it runs on: only in a Debian that was booted for it
+    /// (`booted-only = [NAME…]`).
+    BootedOnly,
 }
 
 impl Workspace {
@@ -55,6 +66,7 @@ impl Workspace {
         // would only make `cargo build` and `cargo xtask build` undo each other's work.
         if self.target != self.root.join("target") {
             command.env("FILLTOP_EBPF_OBJECT", self.object());
+            command.env("FILLTOP_FENCE_OBJECT", self.fence_object());
         }
         command
     }
@@ -62,6 +74,11 @@ impl Workspace {
     /// The kernel side's object, which the userspace build embeds.
     pub(crate) fn object(&self) -> PathBuf {
         self.target.join("ebpf/filltop.bpf.o")
+    }
+
+    /// The object of the fence, which is embedded, too, and loaded when somebody asks for one.
+    pub(crate) fn fence_object(&self) -> PathBuf {
+        self.target.join("ebpf/fence.bpf.o")
     }
 
     /// The finished program.
@@ -101,14 +118,21 @@ fn targets(metadata: &Value) -> Vec<TestTarget> {
     else {
         return Vec::new();
     };
-    let host_only = package["metadata"]["xtask"]["host-only"].as_array();
+    let listed = |key: &str, name: &str| {
+        let names = package["metadata"]["xtask"][key].as_array();
+        names.is_some_and(|names| names.iter().any(|other| other == name))
+    };
     let targets = package["targets"].as_array().into_iter().flatten();
     targets
         .filter(|target| target["kind"][0] == "test")
         .filter_map(|target| target["name"].as_str())
         .map(|name| TestTarget {
             name: name.to_owned(),
-            host_only: host_only.is_some_and(|names| names.iter().any(|other| other == name)),
+            place: match name {
+                _ if listed("host-only", name) => Place::HostOnly,
+                _ if listed("booted-only", name) => Place::BootedOnly,
+                _ => Place::Anywhere,
+            },
         })
         .collect()
 }
@@ -121,14 +145,20 @@ mod tests {
     fn end_to_end_tests_are_found_and_told_apart() {
         let metadata = serde_json::json!({"packages": [
             {"name": "tracer", "targets": [{"kind": ["test"], "name": "unrelated"}]},
-            {"name": "filltop-tests", "metadata": {"xtask": {"host-only": ["cli"]}}, "targets": [
+            {"name": "filltop-tests", "metadata": {"xtask": {"host-only": ["cli"],
+                "booted-only": ["booted"]}}, "targets": [
                 {"kind": ["lib"], "name": "filltop_tests"},
                 {"kind": ["test"], "name": "accounting"},
                 {"kind": ["test"], "name": "cli"},
+                {"kind": ["test"], "name": "booted"},
             ]},
         ]});
-        let expected = [("accounting", false), ("cli", true)]
-            .map(|(name, host_only)| TestTarget { name: name.into(), host_only });
+        let expected = [
+            ("accounting", Place::Anywhere),
+            ("cli", Place::HostOnly),
+            ("booted", Place::BootedOnly),
+        ]
+        .map(|(name, place)| TestTarget { name: name.into(), place });
         assert_eq!(targets(&metadata), expected);
     }
 

@@ -35,7 +35,7 @@ struct Event {
 const IOCB_CMD_PWRITE: u16 = 1;
 
 /// Four requests at once, to their end.
-fn write_all(file: &File, buffer: &[u8]) -> anyhow::Result<u64> {
+pub fn write_all(file: &File, buffer: &[u8]) -> anyhow::Result<u64> {
     let mut context: libc::c_ulong = 0;
     // SAFETY: the kernel writes one word.
     check(unsafe { libc::syscall(libc::SYS_io_setup, 8, &raw mut context) })?;

@@ -1,9 +1,12 @@
 //! Ways to give space back.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileExt as _, MetadataExt as _},
+    },
 };
 
 use anyhow::Context as _;
@@ -36,6 +39,41 @@ pub fn truncate(site: &Site) -> anyhow::Result<Done> {
     file.set_len(0)?;
     let freed = done.allocated - blocks(&file)?;
     Ok(Done { freed, ..done })
+}
+
+/// Again and again the same block, which is taken away in between: while it is only reserved, the inode's
+/// length and its blocks are what they were at each write.
+pub fn truncate_rewrite(site: &Site) -> anyhow::Result<Done> {
+    rewrite(site, |file| Ok(file.set_len(0)?))
+}
+
+/// The same with a hole, the file keeping its length.
+pub fn punch_rewrite(site: &Site) -> anyhow::Result<Done> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    rewrite(site, |file| {
+        // SAFETY: the descriptor is open.
+        check(unsafe { i64::from(libc::fallocate(file.as_raw_fd(), mode, 0, REWRITTEN as i64)) })?;
+        Ok(())
+    })
+}
+
+/// More than btrfs keeps within an inode.
+const REWRITTEN: usize = 8192;
+
+fn rewrite(site: &Site, take: impl Fn(&File) -> anyhow::Result<()>) -> anyhow::Result<Done> {
+    const TIMES: u64 = 40;
+    let file = site.create(0)?;
+    let content = noise(REWRITTEN);
+    let (mut allocated, mut freed) = (0, 0);
+    for _ in 0..TIMES {
+        let before = blocks(&file)?;
+        file.write_all_at(&content, 0)?;
+        let written = blocks(&file)?;
+        take(&file)?;
+        allocated += written - before;
+        freed += written - blocks(&file)?;
+    }
+    Ok(Done { allocated, freed, ..site.done(file, TIMES * REWRITTEN as u64)? })
 }
 
 pub fn o_trunc(site: &Site) -> anyhow::Result<Done> {
@@ -110,8 +148,6 @@ pub fn death_with_tmpfile(site: &Site) -> anyhow::Result<Done> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt as _;
-
     use super::*;
 
     #[test]

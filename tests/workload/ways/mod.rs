@@ -10,6 +10,7 @@ mod plain;
 mod space;
 mod uring;
 
+pub use aio::write_all as write_by_aio;
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -81,6 +82,8 @@ const WAYS: &[(&str, Way)] = &[
     ("unlink", free::unlink),
     ("close-deleted", free::close_deleted),
     ("truncate", free::truncate),
+    ("truncate-rewrite", free::truncate_rewrite),
+    ("punch-rewrite", free::punch_rewrite),
     ("o_trunc", free::o_trunc),
     ("punch-hole", free::punch_hole),
     ("rename-over", free::rename_over),

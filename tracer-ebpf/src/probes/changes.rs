@@ -7,12 +7,10 @@ use aya_ebpf::{
 };
 use tracer_common::{FileKey, Health, PairKey};
 
-use super::{
-    shared,
-    victims::{failed_on, is_out_of_space},
-};
+use super::victims::{failed_on, is_out_of_space};
 use crate::{
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, offset},
+    calls,
+    kernel_read::{Direct, Kptr, Probed, Read, current_proc, file_key, is_regular, offset},
     maps::{NAME_ROOMS, NAMED, health_add},
     maps_where::{CREATING_ON, count_created, hook},
     names, process,
@@ -77,13 +75,13 @@ fn send_moved(inode: u64, target: u64) {
     let parent = Probed::follow(target, offset!(dentry_parent));
     let parent_inode = Probed::follow(parent, offset!(dentry_inode));
     let parent_key = file_key::<Probed>(parent_inode);
-    names::send_once(parent_key, parent, parent_inode);
+    names::send_once::<Probed>(&parent_key, parent, parent_inode);
     let mut sent = false;
     if let Some(room) = scratch::enter(&NAME_ROOMS) {
         if let Some(NameWork { record, .. }) = scratch::inside(&NAME_ROOMS, room) {
             record.file = key;
             record.parent = parent_key;
-            names::fill(record, target, inode, false);
+            names::fill::<Probed>(record, target, inode, false);
             sent = names::send(record);
         }
         scratch::leave(&NAME_ROOMS, room);
@@ -105,7 +103,7 @@ macro_rules! creates {
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
             let dir = Kptr(ctx.arg::<*const u8>($dir));
-            created(current_key(dir), dir, ctx.arg::<u64>($arguments), $is_file);
+            created(current_key::<Direct>(dir), dir, ctx.arg::<u64>($arguments), $is_file);
             0
         }
     )+};
@@ -128,7 +126,7 @@ macro_rules! creates_by_kprobe {
         #[kprobe]
         fn $name(ctx: ProbeContext) -> u32 {
             let dir = Kptr(ctx.arg::<*const u8>($dir).unwrap_or(core::ptr::null()));
-            shared::begin(hook::$hook, bpf_get_current_pid_tgid(), current_key(dir), dir);
+            calls::begin(hook::$hook, current_key::<Probed>(dir), dir);
             0
         }
     )+};
@@ -144,7 +142,7 @@ creates_by_kprobe! {
 /// See [`kprobe_create`].
 #[kretprobe]
 fn kretprobe_create(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = shared::end(hook::CREATE, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook::CREATE) {
         created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), true);
     }
     0
@@ -153,7 +151,7 @@ fn kretprobe_create(ctx: RetProbeContext) -> u32 {
 /// See [`kprobe_mkdir`].
 #[kretprobe]
 fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = shared::end(hook::MKDIR, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook::MKDIR) {
         created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), false);
     }
     0
@@ -173,14 +171,14 @@ fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
 fn tp_ext4_allocate_inode(ctx: RawTracePointContext) -> i32 {
     let dir = Kptr(ctx.arg::<*const u8>(1));
     if is_regular::<Probed>(Kptr(ctx.arg::<*const u8>(0))) {
-        created(current_key(dir), dir, 0, true);
+        created(current_key::<Probed>(dir), dir, 0, true);
     }
     0
 }
 
 #[inline(always)]
-fn current_key(dir: Kptr) -> PairKey {
-    PairKey::new(current_proc(), file_key::<Probed>(dir))
+fn current_key<R: Read>(dir: Kptr) -> PairKey {
+    PairKey::new(current_proc(), file_key::<R>(dir))
 }
 
 /// A create or mkdir in `dir` ended.

@@ -4,6 +4,7 @@
 //! bpf_get_func_ret, which came with 5.17.
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
@@ -12,9 +13,16 @@ use tracer_common::offsets::gauge_kind;
 
 use super::shared;
 use crate::{
-    kernel_read::{Direct, Kptr, Probed, Read, magic, offset},
+    kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset},
     space,
 };
+
+/// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
+#[inline(always)]
+fn fetch(ctx: &FExitContext, n: usize) -> u64 {
+    // SAFETY: the context is an array of 64-bit words; the verifier checks that it has so many.
+    unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<u64>().add(n)) }
+}
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`, one program per filesystem
 /// because each is loaded for one function, and because the kind of gauge is known then.
@@ -22,9 +30,9 @@ macro_rules! write_iter {
     ($($name:ident: $kind:expr),+ $(,)?) => {$(
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
-            let iocb = Kptr(ctx.arg::<*const u8>(0));
-            let file = Direct::follow(iocb, offset!(kiocb_filp));
-            shared::write_iter::<Direct>(iocb, file, $kind, ctx.arg::<i64>(2));
+            let iocb = || Kptr(fetch(&ctx, 0) as *const u8);
+            let file = || Kptr(load!(Direct, iocb(), kiocb_filp));
+            shared::write_iter::<Direct>(iocb, file, || fetch(&ctx, 2) as i64, $kind);
             0
         }
     )+};
@@ -36,13 +44,16 @@ write_iter!(
 );
 
 /// tmpfs before 6.6 uses the generic function; the other filesystems that do are counted at
-/// vfs_write.
+/// vfs_write, and none of their files is known to the short way as one of tmpfs.
 #[fexit]
 fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    let file = Direct::follow(iocb, offset!(kiocb_filp));
-    if magic::<Direct>(Direct::follow(file, offset!(file_inode))) == shared::TMPFS_MAGIC {
-        shared::write_iter::<Direct>(iocb, file, gauge_kind::TMPFS, ctx.arg::<i64>(2));
+    let iocb = || Kptr(fetch(&ctx, 0) as *const u8);
+    let file = || Kptr(load!(Direct, iocb(), kiocb_filp));
+    let result = || fetch(&ctx, 2) as i64;
+    if !shared::again::<Direct>(iocb, file, result, gauge_kind::TMPFS)
+        && magic::<Direct>(Kptr(load!(Direct, file(), file_inode))) == shared::TMPFS_MAGIC
+    {
+        shared::write_iter_in_full::<Direct>(iocb(), file(), gauge_kind::TMPFS, result());
     }
     0
 }
@@ -69,21 +80,21 @@ fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    shared::fallocated(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
+    shared::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
     0
 }
 
 /// `int security_file_open(struct file *file)`: every open comes by here.
 #[fentry]
 fn fentry_security_file_open(ctx: FEntryContext) -> i32 {
-    shared::opened(Kptr(ctx.arg::<*const u8>(0)));
+    shared::opened::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
 /// `static void evict(struct inode *inode)`
 #[fentry]
 fn fentry_evict(ctx: FEntryContext) -> i32 {
-    space::evicted(Kptr(ctx.arg::<*const u8>(0)));
+    space::evicted::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -135,7 +146,7 @@ macro_rules! unlink {
     ($entry:ident, $exit:ident, $dentry:literal, $arguments:literal) => {
         #[fentry]
         fn $entry(ctx: FEntryContext) -> i32 {
-            shared::unlink_begins(Kptr(ctx.arg::<*const u8>($dentry)));
+            shared::unlink_begins::<Direct>(Kptr(ctx.arg::<*const u8>($dentry)));
             0
         }
 

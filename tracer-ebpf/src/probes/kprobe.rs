@@ -4,16 +4,17 @@
 //! loses most of what 64 threads of synchronous writes do.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use tracer_common::offsets::gauge_kind;
+use tracer_common::{PairKey, offsets::gauge_kind};
 
-use super::shared::{self, NOBODY};
+use super::shared;
 use crate::{
+    calls::{self, NOBODY},
+    gauge::{GAUGES, kind_of},
     kernel_read::{Kptr, Probed, Read, is_regular, magic, offset},
-    maps::{GAUGES, InFlight, hook},
+    maps::{InFlight, hook},
     space,
 };
 
@@ -26,37 +27,38 @@ fn pointer(ctx: &ProbeContext, n: usize) -> Kptr {
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_begins(pointer(&ctx, 0));
+    write_iter_begins(pointer(&ctx, 0), 0);
     0
 }
 
 /// The same for generic_file_write_iter, where only tmpfs is counted.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    let iocb = pointer(&ctx, 0);
-    let file = Probed::follow(iocb, offset!(kiocb_filp));
-    if magic::<Probed>(Probed::follow(file, offset!(file_inode))) == shared::TMPFS_MAGIC {
-        write_iter_begins(iocb);
-    }
+    write_iter_begins(pointer(&ctx, 0), shared::TMPFS_MAGIC);
     0
 }
 
+/// `only`: of this filesystem, by its magic number, unless 0. It is looked at when the call ends, and
+/// kept where the file's device has its place.
 #[inline(always)]
-fn write_iter_begins(iocb: Kptr) {
+fn write_iter_begins(iocb: Kptr, only: u32) {
     let file = Probed::follow(iocb, offset!(kiocb_filp));
-    let call = InFlight { key: NOBODY, object: file.addr(), extra: iocb.addr() };
-    shared::keep(hook::WRITE_ITER, bpf_get_current_pid_tgid(), call);
+    let key = PairKey { dev: only, ..NOBODY };
+    calls::keep(hook::WRITE_ITER, InFlight { key, object: file.addr(), extra: iocb.addr() });
 }
 
 /// See [`kprobe_write_iter`].
 #[kretprobe]
 fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = shared::end(hook::WRITE_ITER, bpf_get_current_pid_tgid()) {
-        let file = Kptr::from_addr(call.object);
-        let inode = Probed::follow(file, offset!(file_inode));
-        let kind = space::kind_of(magic::<Probed>(inode));
-        let iocb = Kptr::from_addr(call.extra);
-        shared::write_iter::<Probed>(iocb, file, kind, ctx.ret::<i64>());
+    let Some(call) = calls::end(hook::WRITE_ITER) else { return 0 };
+    let (iocb, file) = (Kptr::from_addr(call.extra), Kptr::from_addr(call.object));
+    let result = ctx.ret::<i64>();
+    // Only files of filesystems that are counted here are known to the short way.
+    if !shared::again::<Probed>(|| iocb, || file, || result, gauge_kind::EXT4) {
+        let magic = magic::<Probed>(Probed::follow(file, offset!(file_inode)));
+        if call.key.dev == 0 || call.key.dev == magic {
+            shared::write_iter_in_full::<Probed>(iocb, file, kind_of(magic), result);
+        }
     }
     0
 }
@@ -88,15 +90,15 @@ fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
     let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra: 0 };
-    shared::keep(hook::FALLOCATE, bpf_get_current_pid_tgid(), call);
+    calls::keep(hook::FALLOCATE, call);
     0
 }
 
 /// See [`kprobe_vfs_fallocate`].
 #[kretprobe]
 fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = shared::end(hook::FALLOCATE, bpf_get_current_pid_tgid()) {
-        shared::fallocated(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
+    if let Some(call) = calls::end(hook::FALLOCATE) {
+        shared::fallocated_file(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
     }
     0
 }
@@ -104,14 +106,14 @@ fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
 /// `int security_file_open(struct file *file)`
 #[kprobe]
 fn kprobe_security_file_open(ctx: ProbeContext) -> u32 {
-    shared::opened(pointer(&ctx, 0));
+    shared::opened::<Probed>(pointer(&ctx, 0));
     0
 }
 
 /// `static void evict(struct inode *inode)`
 #[kprobe]
 fn kprobe_evict(ctx: ProbeContext) -> u32 {
-    space::evicted(pointer(&ctx, 0));
+    space::evicted::<Probed>(pointer(&ctx, 0));
     0
 }
 
@@ -134,14 +136,14 @@ fn kprobe_notify_change_v5_11(ctx: ProbeContext) -> u32 {
 fn attributes_begin(dentry: Kptr, attributes: Kptr) {
     shared::attributes_begin(dentry, attributes);
     let call = InFlight { key: NOBODY, object: dentry.addr(), extra: 0 };
-    shared::keep(hook::SETATTR, bpf_get_current_pid_tgid(), call);
+    calls::keep(hook::SETATTR, call);
 }
 
 /// See [`kprobe_notify_change`].
 #[kretprobe]
 fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
     let _ = ctx;
-    if let Some(call) = shared::end(hook::SETATTR, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook::SETATTR) {
         shared::attributes_end(Kptr::from_addr(call.object));
     }
     0
@@ -235,14 +237,14 @@ fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
 /// **delegated_inode)`
 #[kprobe]
 fn kprobe_vfs_unlink(ctx: ProbeContext) -> u32 {
-    shared::unlink_begins(pointer(&ctx, 2));
+    shared::unlink_begins::<Probed>(pointer(&ctx, 2));
     0
 }
 
 /// The same before 5.12, without the first argument.
 #[kprobe]
 fn kprobe_vfs_unlink_v5_11(ctx: ProbeContext) -> u32 {
-    shared::unlink_begins(pointer(&ctx, 1));
+    shared::unlink_begins::<Probed>(pointer(&ctx, 1));
     0
 }
 
@@ -258,13 +260,13 @@ fn vfs_write_begins(hook: u64, file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
     if is_regular::<Probed>(inode) && shared::counted_below::<Probed>(inode) == 0 {
         let call = InFlight { key: NOBODY, object: file.addr(), extra: 0 };
-        shared::keep(hook, bpf_get_current_pid_tgid(), call);
+        calls::keep(hook, call);
     }
 }
 
 #[inline(always)]
 fn vfs_write_ends(hook: u64, result: i64) {
-    if let Some(call) = shared::end(hook, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook) {
         shared::vfs_write::<Probed>(Kptr::from_addr(call.object), result);
     }
 }

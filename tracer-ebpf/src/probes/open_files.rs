@@ -5,8 +5,8 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
 
 use crate::{
+    gauge::{gauge, kind_of},
     kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset},
-    space,
 };
 
 /// `struct bpf_iter__task_file`
@@ -42,7 +42,7 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let key = file_key::<Probed>(inode);
-    let bytes = space::gauge(space::kind_of(magic::<Probed>(inode)), inode).unwrap_or_else(|| {
+    let bytes = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode).unwrap_or_else(|| {
         (Probed::read::<u64>(inode, offset!(inode_blocks)) << 9)
             + u64::from(Probed::read::<u16>(inode, offset!(inode_bytes)))
     });

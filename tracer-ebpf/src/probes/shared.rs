@@ -1,14 +1,17 @@
 //! What several kinds of hook do with their unpacked arguments.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use tracer_common::{Counters, Health, PairKey, slot_flags};
+use tracer_common::{Counters, PairKey, slot_flags};
 
 use crate::{
-    account::{Who, Write, ZERO, account, account_again, account_error, account_write},
+    account::{Who, Write, ZERO, account, account_error, account_write},
+    calls,
+    gauge::kind_of,
+    hot,
     kernel_read::{
-        Kptr, Probed, Read, current_proc, current_task, file_key, is_regular, magic, offset,
+        Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
+        file_key, is_regular, load, magic, offset,
     },
-    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, health_add, hook},
+    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, hook},
     process, space,
 };
 
@@ -20,68 +23,96 @@ pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 /// `ki_flags` of direct I/O.
 const IOCB_DIRECT: u32 = 1 << 17;
 
-/// A filesystem's write_iter returned.
+/// A filesystem's write_iter returned; what it was called with and returned is fetched as it is needed.
 #[inline(always)]
-pub fn write_iter<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
-    if result > 0 && R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT == 0 {
-        let inode = R::follow(file, offset!(file_inode));
-        let tag = space::tag::<R>(kind, inode);
-        if account_again(&current_proc(), &file_key::<R>(inode), tag, result as u64) {
-            return;
-        }
+pub fn write_iter<R: Read>(
+    iocb: impl Fn() -> Kptr,
+    file: impl Fn() -> Kptr,
+    result: impl Fn() -> i64,
+    kind: u32,
+) {
+    if !again::<R>(&iocb, &file, &result, kind) {
+        write_iter_in_full::<R>(iocb(), file(), kind, result());
     }
-    write_iter_in_full::<R>(iocb, file, kind, result);
+}
+
+/// Counts the write if it can be done the short way.
+#[inline(always)]
+pub fn again<R: Read>(
+    iocb: impl Fn() -> Kptr,
+    file: impl Fn() -> Kptr,
+    result: impl Fn() -> i64,
+    kind: u32,
+) -> bool {
+    result() > 0
+        && !is_direct::<R>(iocb())
+        && hot::count::<R>(
+            || Kptr(load!(R, file(), file_inode)),
+            || load!(R, iocb(), kiocb_pos),
+            || result() as u64,
+            kind,
+        )
+}
+
+#[inline(always)]
+fn is_direct<R: Read>(iocb: Kptr) -> bool {
+    let flags: u32 = load!(R, iocb, kiocb_flags);
+    flags & IOCB_DIRECT != 0
 }
 
 /// What a write needs that is the first to its file, takes space, fails or is direct. Apart, so that
 /// the others keep nothing of it in registers.
 #[inline(never)]
-fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
+pub fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
     const EIOCBQUEUED: i64 = -529;
-    let inode = R::follow(file, offset!(file_inode));
+    let inode = Kptr(load!(R, file, file_inode));
+    let direct = is_direct::<R>(iocb);
     let mut result = result;
     let mut end = 0;
     if result == EIOCBQUEUED {
         // Here, not further down: the frames of a chain of calls share 512 bytes.
         process::describe_once(current_proc());
-        result = dio_queued(iocb.addr(), file.addr());
+        result = dio_queued(iocb.addr(), file.addr(), kind);
     } else {
         if result > 0 {
-            end = R::read::<u64>(iocb, offset!(kiocb_pos));
+            end = load!(R, iocb, kiocb_pos);
         }
-        if R::read::<u32>(iocb, offset!(kiocb_flags)) & IOCB_DIRECT != 0 {
+        if direct {
             // It may have ended at once although it could have been asynchronous; also by EAGAIN,
             // after which io_uring tries once more with the same iocb.
             let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
         }
     }
-    account_write(&Write {
-        who: Who {
-            proc: current_proc(),
-            file: file_key::<R>(inode),
-            dentry: R::follow(file, offset!(file_dentry)),
-            inode,
-        },
-        kind,
-        result,
-        end,
-    });
+    let who = Who {
+        proc: current_proc(),
+        file: file_key::<R>(inode),
+        dentry: Kptr(load!(R, file, file_dentry)),
+        inode,
+    };
+    account_write::<R>(&Write { who, kind, result, end });
 }
 
 /// Direct I/O was submitted and goes on without its process. Returns the result if it has ended
 /// already and nobody has counted it, else 0.
 #[inline(never)]
-fn dio_queued(iocb: u64, file: u64) -> i64 {
+fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    begin(hook::DIO, iocb, key, file);
-    if let Some(done) = end(hook::DIO_DONE, iocb)
-        && end(hook::DIO, iocb).is_some()
+    dio_begins(Kptr::from_addr(iocb), key, file, kind);
+    if let Some(done) = calls::end_by(hook::DIO_DONE, iocb)
+        && calls::end_by(hook::DIO, iocb).is_some()
     {
         return done.extra as i64;
     }
     0
+}
+
+/// Direct I/O was submitted, to a file with that kind of gauge.
+#[inline(always)]
+pub fn dio_begins(iocb: Kptr, key: PairKey, file: Kptr, kind: u32) {
+    let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
+    calls::keep_by(hook::DIO, iocb.addr(), call);
 }
 
 /// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
@@ -106,7 +137,7 @@ pub fn dio_ended(iocb: Kptr, result: i64) {
 /// Leaves the result to the submission.
 #[inline(never)]
 fn dio_unclaimed(iocb: u64, result: i64) {
-    let done = InFlight { key: NOBODY, object: 0, extra: result as u64 };
+    let done = InFlight { key: calls::NOBODY, object: 0, extra: result as u64 };
     let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
 }
 
@@ -116,22 +147,22 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     let key = InFlightKey { id: iocb, hook: hook::DIO };
     let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
     // SAFETY: a valid pointer from the map. Not copied whole: the stack is short.
-    let (proc, file_key, object) =
-        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object) };
+    let (proc, file_key, object, kind) =
+        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object, (*call).extra) };
     // Two may find it; one takes it out.
     if IN_FLIGHT.remove(key).is_err() {
         return false;
     }
     let file = Kptr::from_addr(object);
     let inode = Probed::follow(file, offset!(file_inode));
-    account_write(&Write {
+    account_write::<Probed>(&Write {
         who: Who {
             proc,
             file: file_key,
             dentry: Probed::follow(file, offset!(file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<Probed>(inode)),
+        kind: kind as u32,
         result,
         end: 0,
     });
@@ -141,18 +172,18 @@ fn dio_count(iocb: u64, result: i64) -> bool {
 /// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
 #[inline(always)]
 pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
-    let inode = R::follow(file, offset!(file_inode));
+    let inode = Kptr(load!(R, file, file_inode));
     if !is_regular::<R>(inode) || counted_below::<R>(inode) != 0 {
         return;
     }
-    account_write(&Write {
+    account_write::<R>(&Write {
         who: Who {
             proc: current_proc(),
             file: file_key::<R>(inode),
-            dentry: R::follow(file, offset!(file_dentry)),
+            dentry: Kptr(load!(R, file, file_dentry)),
             inode,
         },
-        kind: space::kind_of(magic::<R>(inode)),
+        kind: kind_of(magic::<R>(inode)),
         result,
         end: 0,
     });
@@ -185,15 +216,21 @@ fn count_page(inode: u64, dentry: u64) {
 
 /// fallocate returned.
 #[inline(always)]
-pub fn fallocated(file: Kptr, result: i64) {
-    let inode = Probed::follow(file, offset!(file_inode));
+pub fn fallocated(inode: Kptr, dentry: Kptr, result: i64) {
     if result < 0 {
         if is_regular::<Probed>(inode) && magic::<Probed>(inode) != OVERLAY_MAGIC {
             account_error(current_proc(), file_key::<Probed>(inode), result);
         }
-    } else {
-        space::changed(inode, Probed::follow(file, offset!(file_dentry)));
     }
+    // One that failed may have gone half the way.
+    space::changed(inode, dentry);
+}
+
+/// The same, of a file.
+#[inline(always)]
+pub fn fallocated_file(file: Kptr, result: i64) {
+    let inode = Probed::follow(file, offset!(file_inode));
+    fallocated(inode, Probed::follow(file, offset!(file_dentry)), result);
 }
 
 /// Attributes are about to change; the length matters.
@@ -201,7 +238,7 @@ pub fn fallocated(file: Kptr, result: i64) {
 pub fn attributes_begin(dentry: Kptr, attributes: Kptr) {
     const ATTR_SIZE: u32 = 8;
     if Probed::read::<u32>(attributes, offset!(iattr_valid)) & ATTR_SIZE != 0 {
-        space::remember(Probed::follow(dentry, offset!(dentry_inode)));
+        space::remember::<Probed>(Probed::follow(dentry, offset!(dentry_inode)));
     }
 }
 
@@ -213,10 +250,11 @@ pub fn attributes_end(dentry: Kptr) {
 
 /// A file is opened: its space is remembered before anything can change it.
 #[inline(always)]
-pub fn opened(file: Kptr) {
+pub fn opened<R: Read>(file: Kptr) {
     const FMODE_WRITE: u32 = 2;
-    if Probed::read::<u32>(file, offset!(file_mode)) & FMODE_WRITE != 0 {
-        space::remember(Probed::follow(file, offset!(file_inode)));
+    let mode: u32 = load!(R, file, file_mode);
+    if mode & FMODE_WRITE != 0 {
+        space::remember::<R>(Kptr(load!(R, file, file_inode)));
     }
 }
 
@@ -227,14 +265,14 @@ pub fn remap_begins(to: Kptr, flags: u32) {
     if flags & REMAP_FILE_DEDUP == 0 {
         let inode = Probed::follow(to, offset!(file_inode));
         let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-        begin(hook::REMAP, bpf_get_current_pid_tgid(), key, to);
+        calls::begin(hook::REMAP, key, to);
     }
 }
 
 /// A reflink ends with the number of bytes that the file now shares: written, but not allocated.
 #[inline(always)]
 pub fn remap_ends(result: i64) {
-    if let Some(call) = end(hook::REMAP, bpf_get_current_pid_tgid())
+    if let Some(call) = calls::end(hook::REMAP)
         && result > 0
     {
         let file = Kptr::from_addr(call.object);
@@ -249,25 +287,25 @@ pub fn remap_ends(result: i64) {
 /// xfs took in advance, the end of btrfs's delayed allocation, of which compression saves some.
 #[inline(always)]
 pub fn settling_begins(inode: Kptr, saves: u64) {
-    let call = InFlight { key: NOBODY, object: inode.addr(), extra: saves };
-    keep(hook::SETTLE, bpf_get_current_pid_tgid(), call);
+    let call = InFlight { key: calls::NOBODY, object: inode.addr(), extra: saves };
+    calls::keep(hook::SETTLE, call);
 }
 
 /// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls
 /// share 512 bytes.
 #[inline(never)]
 pub fn settled() -> u64 {
-    end(hook::SETTLE, bpf_get_current_pid_tgid()).map_or(0, |call| call.object)
+    calls::end(hook::SETTLE).map_or(0, |call| call.object)
 }
 
 /// It ends.
 #[inline(always)]
 pub fn settling_ends() {
-    if let Some(call) = end(hook::SETTLE, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook::SETTLE) {
         let inode = Kptr::from_addr(call.object);
         space::changed(inode, space::any_dentry(inode));
         if call.extra != 0 {
-            space::compressed(inode, call.extra);
+            space::compressed(inode.addr(), call.extra);
         }
     }
 }
@@ -286,55 +324,27 @@ pub fn unlinked(key: PairKey, dentry: Kptr) {
 
 /// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.
 #[inline(always)]
-pub fn unlink_begins(dentry: Kptr) {
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
-    if inode.is_null() || !is_regular::<Probed>(inode) {
+pub fn unlink_begins<R: Read>(dentry: Kptr) {
+    let inode = Kptr(load!(R, dentry, dentry_inode));
+    if inode.is_null() || !is_regular::<R>(inode) {
         return;
     }
-    if Probed::read::<u32>(inode, offset!(inode_nlink)) != 1 {
+    let names: u32 = load!(R, inode, inode_nlink);
+    if names != 1 {
         return;
     }
-    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    begin(hook::UNLINK, bpf_get_current_pid_tgid(), key, dentry);
+    let key = PairKey::new(current_proc(), file_key::<R>(inode));
+    calls::begin(hook::UNLINK, key, dentry);
 }
 
 /// vfs_unlink ends.
 #[inline(always)]
 pub fn unlink_ends(result: i64) {
-    if let Some(call) = end(hook::UNLINK, bpf_get_current_pid_tgid()) {
+    if let Some(call) = calls::end(hook::UNLINK) {
         if result == 0 {
             unlinked(call.key, Kptr::from_addr(call.object));
         }
     }
-}
-
-/// Where a call's process and file are not needed, or not known yet.
-pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
-
-/// Remembers a call until its end.
-#[inline(always)]
-pub fn begin(hook: u64, id: u64, key: PairKey, object: Kptr) {
-    keep(hook, id, InFlight { key, object: object.addr(), extra: 0 });
-}
-
-/// The same, with all that is to be remembered.
-#[inline(always)]
-pub fn keep(hook: u64, id: u64, call: InFlight) {
-    if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
-        health_add(Health::InFlightFull, 1);
-    }
-}
-
-/// What was remembered.
-#[inline(always)]
-pub fn end(hook: u64, id: u64) -> Option<InFlight> {
-    let key = InFlightKey { id, hook };
-    let call = IN_FLIGHT.get_ptr(key)?;
-    // SAFETY: a valid pointer from the map.
-    let call = unsafe { *call };
-    // Two may find it (see [`dio_done`]); one takes it out.
-    IN_FLIGHT.remove(key).ok()?;
-    Some(call)
 }
 
 /// How the inode's filesystem is counted at its own functions: `offsets::counted`, 0 for not.
@@ -347,11 +357,20 @@ pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
 /// The open file behind a descriptor of the current process.
 #[inline(always)]
 pub fn file_of(fd: u32) -> Kptr {
-    let files = Probed::follow(current_task(), offset!(task_files));
-    let table = Probed::follow(files, offset!(files_fdt));
-    if fd >= Probed::read::<u32>(table, offset!(fdt_max_fds)) {
+    if config!(has_task_btf) != 0 {
+        file_in::<Direct>(current_task_typed(), fd)
+    } else {
+        file_in::<Probed>(current_task(), fd)
+    }
+}
+
+#[inline(always)]
+fn file_in<R: Read>(task: Kptr, fd: u32) -> Kptr {
+    let table = Kptr(load!(R, Kptr(load!(R, task, task_files)), files_fdt));
+    let room: u32 = load!(R, table, fdt_max_fds);
+    if fd >= room {
         return Kptr::from_addr(0);
     }
-    let array = Probed::follow(table, offset!(fdt_fd));
+    let array = Kptr(load!(R, table, fdt_fd));
     Probed::follow(array, fd.wrapping_mul(8))
 }

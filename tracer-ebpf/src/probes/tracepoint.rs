@@ -4,7 +4,10 @@
 //! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
 //! included. All other filesystems are counted at the return of the system call.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 use tracer_common::{
     PairKey,
     offsets::{counted, gauge_kind},
@@ -13,10 +16,11 @@ use tracer_common::{
 use super::shared;
 use crate::{
     account::{Who, Write, account_write},
+    hot::{self, BY_CALL},
     kernel_read::{
-        Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, magic, offset,
+        Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
+        magic, offset,
     },
-    maps::hook,
     process, space,
 };
 
@@ -53,9 +57,11 @@ fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
 fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
     let copied = ctx.arg::<u64>(3) as u32;
+    let end = ctx.arg::<u64>(1) + u64::from(copied);
+    let again = || hot::count::<Probed>(|| inode, || end, || u64::from(copied), gauge_kind::EXT4);
     // A long symbolic link is written through the same functions.
-    if copied > 0 && is_regular::<Probed>(inode) {
-        account_write(&Write {
+    if copied > 0 && !again() && is_regular::<Probed>(inode) {
+        account_write::<Probed>(&Write {
             who: Who {
                 proc: current_proc(),
                 file: file_key::<Probed>(inode),
@@ -64,7 +70,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
             },
             kind: gauge_kind::EXT4,
             result: i64::from(copied),
-            end: ctx.arg::<u64>(1) + u64::from(copied),
+            end,
         });
     }
     0
@@ -91,14 +97,14 @@ fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
 /// `ext4_truncate_enter(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_enter")]
 fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
-    space::remember(Kptr(ctx.arg::<*const u8>(0)));
+    space::remember::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
-/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`: nothing tells its end
-/// but the system call's, which may be one on an overlay's file.
+/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`, and the same for
+/// ext4_punch_hole: nothing tells its end but the system call's, which may be one on an overlay's file.
 #[raw_tracepoint(tracepoint = "ext4_zero_range")]
-fn tp_ext4_zero_range(ctx: RawTracePointContext) -> i32 {
+fn tp_ext4_range_changes(ctx: RawTracePointContext) -> i32 {
     shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
     0
 }
@@ -106,7 +112,7 @@ fn tp_ext4_zero_range(ctx: RawTracePointContext) -> i32 {
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
-    space::evicted(Kptr(ctx.arg::<*const u8>(0)));
+    space::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -126,7 +132,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     }
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
     process::describe_once(key.process());
-    shared::begin(hook::DIO, iocb.addr(), key, file);
+    shared::dio_begins(iocb, key, file, gauge_kind::EXT4);
     0
 }
 
@@ -152,43 +158,44 @@ fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. x86-64
-/// alone: the daemon does not attach it elsewhere.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-fn tp_sys_exit(ctx: RawTracePointContext) -> i32 {
+/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. Typed, because it
+/// runs at every system call. x86-64 alone: the daemon does not attach it elsewhere.
+#[btf_tracepoint(function = "sys_exit")]
+fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     let regs = Kptr(ctx.arg::<*const u8>(0));
-    let number = Probed::read::<u64>(regs, offset!(regs_orig_ax));
+    let number: u64 = load!(Direct, regs, regs_orig_ax);
     let result = ctx.arg::<i64>(1);
-    let (call, register) = match number {
+    let (call, fd): (Call, u64) = match number {
         // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
-        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, offset!(regs_di)),
+        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
         // splice, copy_file_range: the third
-        275 | 326 => (Call::Write, offset!(regs_dx)),
+        275 | 326 => (Call::Write, load!(Direct, regs, regs_dx)),
         // ftruncate, fallocate
-        77 | 285 => (Call::Space, offset!(regs_di)),
+        77 | 285 => (Call::Space, load!(Direct, regs, regs_di)),
         // open, creat, openat, openat2: the result
-        2 | 85 | 257 | 437 if result >= 0 => (Call::Open, offset!(regs_ax)),
+        2 | 85 | 257 | 437 if result >= 0 => (Call::Open, result as u64),
         _ => return 0,
     };
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+    let segment: u64 = load!(Direct, regs, regs_cs);
+    if segment as u16 != 0x33 {
         return 0;
     }
-    let file = shared::file_of(Probed::read::<u64>(regs, register) as u32);
+    let file = shared::file_of(fd as u32);
     if file.is_null() {
         return 0;
     }
     match call {
         Call::Write => write_returned(file.addr(), result),
         Call::Space => {
-            let zeroed = Kptr::from_addr(shared::settled());
-            if zeroed.is_null() {
-                shared::fallocated(file, result);
-            } else {
-                space::changed(zeroed, space::any_dentry(zeroed));
+            // Through an overlay, another inode than the file's.
+            let mut inode = Kptr::from_addr(shared::settled());
+            if inode.is_null() {
+                inode = Probed::follow(file, offset!(file_inode));
             }
+            shared::fallocated(inode, space::any_dentry(inode), result);
         }
-        Call::Open => shared::opened(file),
+        Call::Open => shared::opened::<Probed>(file),
     }
     0
 }
@@ -205,15 +212,22 @@ enum Call {
 fn write_returned(file: u64, result: i64) {
     let file = Kptr::from_addr(file);
     let inode = Probed::follow(file, offset!(file_inode));
+    if result > 0 && hot::count::<Probed>(|| inode, || BY_CALL, || result as u64, gauge_kind::NONE)
+    {
+        return;
+    }
+    if !is_regular::<Probed>(inode) {
+        return;
+    }
     let skip = match shared::counted_below::<Probed>(inode) {
         0 => false,
         counted::SUCCESSES => result > 0,
         _ => true,
     };
-    if skip || !is_regular::<Probed>(inode) {
+    if skip {
         return;
     }
-    account_write(&Write {
+    account_write::<Probed>(&Write {
         who: Who {
             proc: current_proc(),
             file: file_key::<Probed>(inode),
@@ -222,6 +236,6 @@ fn write_returned(file: u64, result: i64) {
         },
         kind: gauge_kind::NONE,
         result,
-        end: 0,
+        end: BY_CALL,
     });
 }

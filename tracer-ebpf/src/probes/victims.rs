@@ -1,13 +1,13 @@
 //! Who fails: calls that make or reserve something and find no space.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid, macros::raw_tracepoint, programs::RawTracePointContext,
+    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use tracer_common::FileKey;
 
 use crate::{
     account::account_error,
-    kernel_read::{Kptr, Probed, Read, current_proc, offset},
+    kernel_read::{Direct, Kptr, current_proc, load},
     maps_where::CREATING_ON,
 };
 
@@ -26,18 +26,20 @@ pub fn failed_on(dev: u32, error: i64) {
 
 /// `sys_exit(struct pt_regs *regs, long ret)`: only calls that failed for want of space, and that
 /// tp_sys_exit does not look at. x86-64 alone.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-fn tp_sys_exit_failed(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sys_exit")]
+fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
     let error = ctx.arg::<i64>(1);
     if !is_out_of_space(error) {
         return 0;
     }
     let regs = Kptr(ctx.arg::<*const u8>(0));
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+    let segment: u64 = load!(Direct, regs, regs_cs);
+    if segment as u16 != 0x33 {
         return 0;
     }
-    match Probed::read::<u64>(regs, offset!(regs_orig_ax)) {
+    let number: u64 = load!(Direct, regs, regs_orig_ax);
+    match number {
         // open, creat, mkdir, symlink, mknod, openat, mkdirat, mknodat, symlinkat, openat2
         2 | 85 | 83 | 88 | 133 | 257 | 258 | 259 | 266 | 437 => {
             let dev = CREATING_ON.get_ptr(bpf_get_current_pid_tgid());

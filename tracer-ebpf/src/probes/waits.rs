@@ -1,7 +1,7 @@
 //! Who waits: fsync by its length, and writers that the kernel slows down.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::bpf_ktime_get_ns,
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -10,11 +10,11 @@ use tracer_common::{
     waits::{WAIT_CELLS, wait_cell},
 };
 
-use super::shared;
 use crate::{
     account::{account_error, atomic_add},
+    calls,
     kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset},
-    maps::{IN_FLIGHT, InFlight, InFlightKey, health_add},
+    maps::{InFlight, health_add},
     maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook},
     process,
 };
@@ -91,15 +91,12 @@ fn fsync_begins(file: Kptr) {
     let now = unsafe { bpf_ktime_get_ns() };
     let dentry = Probed::follow(file, offset!(file_dentry));
     let call = InFlight { key, object: dentry.addr(), extra: now };
-    let id = bpf_get_current_pid_tgid();
-    if IN_FLIGHT.insert(InFlightKey { id, hook: hook::FSYNC }, call, 0).is_err() {
-        health_add(Health::InFlightFull, 1);
-    }
+    calls::keep(hook::FSYNC, call);
 }
 
 #[inline(always)]
 fn fsync_ends(result: i32) {
-    let Some(call) = shared::end(hook::FSYNC, bpf_get_current_pid_tgid()) else { return };
+    let Some(call) = calls::end(hook::FSYNC) else { return };
     // SAFETY: a helper without arguments.
     let took = unsafe { bpf_ktime_get_ns() }.wrapping_sub(call.extra);
     let (proc, file) = (call.key.process(), call.key.file());

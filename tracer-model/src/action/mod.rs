@@ -4,6 +4,7 @@
 //! that carry it out belong to the daemon.
 
 pub mod duty;
+pub mod measured;
 pub mod pattern;
 pub mod plan;
 pub mod protect;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     How, Intent, Process, Role,
+    measured::Measured,
     protect::{Protection, unit_rule},
 };
 
@@ -125,7 +126,7 @@ pub struct Blast {
 }
 
 /// What would be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Version of the JSON form.
     pub schema: u32,
@@ -155,6 +156,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// The command that undoes it; `None` where nothing can.
     pub undo: Option<String>,
+    /// What was measured of it; `None` if nothing was.
+    pub measured: Option<Measured>,
 }
 
 /// Files that a plan lists.
@@ -226,9 +229,24 @@ impl Plan {
             files,
             more_files,
             steps,
-            warnings: warnings(facts, wish),
+            warnings: warnings(facts, wish, protection),
             undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
+            measured: None,
         }
+    }
+
+    /// Adds a reason against the step that was asked for.
+    pub fn refuse(&mut self, reason: String) {
+        if let Some(step) = self.steps.iter_mut().find(|step| step.how == self.how) {
+            step.refused.get_or_insert_with(|| reason.clone());
+        }
+        self.refused.push(reason);
+    }
+
+    /// Takes in what was measured: it is shown and warned of, and forbids nothing.
+    pub fn know(&mut self, measured: Measured) {
+        self.warnings.extend(measured.warnings());
+        self.measured = Some(measured);
     }
 
     /// Why it is not carried out, in one line: the first reasons, and how many more there are.
@@ -337,8 +355,11 @@ fn blast(facts: &Facts) -> Blast {
     }
 }
 
-fn warnings(facts: &Facts, wish: &Wish) -> Vec<String> {
+fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {
     let mut warnings = facts.warnings.clone();
+    if let Some(configured) = &protection.configured {
+        warnings.extend(configured.remarks(&facts.processes));
+    }
     let shared: u64 =
         facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
     if shared > 0 && wish.how.ends() {
@@ -350,6 +371,11 @@ fn warnings(facts: &Facts, wish: &Wish) -> Vec<String> {
         How::Truncate => warnings.push(
             "truncating destroys what is in the file: its holder still reads and writes it, and may \
              fail or write wrong data"
+                .to_owned(),
+        ),
+        How::Fence => warnings.push(
+            "who cannot write may give up, or lose what it could not write; what others write for it \
+             (a loop device, a log daemon, a server that it asks) is not held back"
                 .to_owned(),
         ),
         How::Kill => warnings.push("SIGKILL leaves no process time to write what it has".to_owned()),

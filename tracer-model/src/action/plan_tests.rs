@@ -43,6 +43,15 @@ fn plan(facts: &Facts, wish: &Wish) -> Plan {
 }
 
 #[test]
+fn a_reason_that_comes_later_refuses_the_step_too() {
+    let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &wish(How::Freeze));
+    assert!(plan.allowed());
+    plan.refuse("no".to_owned());
+    assert_eq!((plan.refusal().as_str(), plan.steps[0].refused.as_deref()), ("no", Some("no")));
+    assert_eq!(plan.steps[1].refused, None);
+}
+
+#[test]
 fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
     let files = vec![
         file("/named", 1_000, false, &[]),

@@ -1,5 +1,7 @@
 //! Whom no action may hit, whoever asks: pure rules over facts about one process.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Intent, Kin, Process, pattern::Pattern};
 
 /// Units that hold a machine together: stopping one of them locks people out or blinds them. A name
@@ -75,10 +77,26 @@ pub const DATABASES: &[&str] = &[
 ];
 
 /// What people add to the rules; empty by default.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Protection {
     /// Never acted upon.
     pub avoid: Vec<Pattern>,
+    /// What the configuration says beside.
+    pub configured: Option<Configured>,
+}
+
+/// The patterns of a configuration's `[guard]`. They hold for people, too, who can go by another
+/// configuration or by none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configured {
+    /// Its file.
+    pub file: String,
+    /// Never acted upon.
+    pub avoid: Vec<Pattern>,
+    /// To be stopped rather than others.
+    pub prefer: Vec<Pattern>,
+    /// Expected to grow: worth a warning.
+    pub ignore: Vec<Pattern>,
 }
 
 impl Protection {
@@ -111,12 +129,39 @@ impl Protection {
         if let Some(pattern) = self.avoid.iter().find(|pattern| names(process, pattern)) {
             return Some(format!("avoid = {:?}", pattern.text()));
         }
+        if let Some(configured) = &self.configured
+            && let Some(pattern) = configured.avoid.iter().find(|p| names(process, p))
+        {
+            return Some(format!("guard.avoid = {:?} in {}", pattern.text(), configured.file));
+        }
         if intent == Intent::Automatic
             && let Some(database) = database(process)
         {
             return Some(format!("it is a database ({database})"));
         }
         None
+    }
+}
+
+impl Configured {
+    /// What it says of these processes that forbids nothing, a sentence each.
+    #[must_use]
+    pub fn remarks(&self, processes: &[Process]) -> Vec<String> {
+        let found = |patterns: &[Pattern]| {
+            let named = |pattern: &&Pattern| processes.iter().any(|p| names(p, pattern));
+            patterns.iter().find(named).map(|pattern| format!("{:?}", pattern.text()))
+        };
+        let ignored = found(&self.ignore).map(|pattern| {
+            format!(
+                "guard.ignore = {pattern} in {}: somebody expects it to grow, and the guard would \
+                 leave it alone",
+                self.file
+            )
+        });
+        let preferred = found(&self.prefer).map(|pattern| {
+            format!("guard.prefer = {pattern} in {}: to be stopped rather than others", self.file)
+        });
+        ignored.into_iter().chain(preferred).collect()
     }
 }
 
@@ -218,10 +263,30 @@ pub(crate) mod tests {
 
     #[test]
     fn avoid_holds_for_names_and_groups() {
-        let rules = Protection { avoid: vec!["^back".parse().unwrap()] };
+        let rules = Protection { avoid: vec!["^back".parse().unwrap()], configured: None };
         for process in [process(70, "backup"), in_unit("x", "backup.service")] {
             assert_eq!(rules.refusal(&process, Intent::Asked).unwrap(), "avoid = \"^back\"");
         }
         assert_eq!(rules.refusal(&process(70, "httpd"), Intent::Automatic), None);
+    }
+
+    #[test]
+    fn what_the_configuration_says_holds_for_people_too() {
+        let pattern = |text: &str| vec![text.parse().unwrap()];
+        let configured = Configured {
+            file: "/etc/f.toml".to_owned(),
+            avoid: pattern("^back"),
+            prefer: pattern("^gzip"),
+            ignore: pattern("^log"),
+        };
+        let rules = Protection { avoid: Vec::new(), configured: Some(configured.clone()) };
+        let refusal = rules.refusal(&process(70, "backup"), Intent::Asked).unwrap();
+        assert_eq!(refusal, "guard.avoid = \"^back\" in /etc/f.toml");
+        for (comm, remark) in [("gzip", "guard.prefer"), ("logd", "guard.ignore = \"^log\"")] {
+            assert_eq!(rules.refusal(&process(70, comm), Intent::Asked), None);
+            let remarks = configured.remarks(&[process(70, comm)]);
+            assert!(remarks.len() == 1 && remarks[0].contains(remark), "{remarks:?}");
+        }
+        assert!(configured.remarks(&[process(70, "httpd")]).is_empty());
     }
 }

@@ -81,6 +81,7 @@ impl Replay {
                 lost_events: 0,
                 lost: Vec::new(),
                 unattributed_bytes: 0,
+                folded_files: 0,
                 overhead_ns_per_write: None,
                 own_cpu: None,
             },

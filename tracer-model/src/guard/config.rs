@@ -80,14 +80,15 @@ impl GuardConfig {
         }
         if let Some(step) = self.ladder.iter().find(|how| !STEPS.contains(how)) {
             return Err(format!(
-                "guard.ladder has {}: only freeze, throttle, term, kill and unit are steps of it",
+                "guard.ladder has {}: only freeze, throttle, fence, term, kill and unit are steps of it",
                 step.name()
             ));
         }
         // Backwards would be done after what cannot be undone.
         if !self.ladder.is_sorted() || self.ladder.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(
-                "guard.ladder must go from freeze over throttle and term to kill and unit, each once"
+                "guard.ladder must go from freeze over throttle, fence and term to kill and unit, each \
+                 once"
                     .to_owned(),
             );
         }
@@ -108,7 +109,7 @@ impl GuardConfig {
     }
 }
 
-const STEPS: [How; 5] = [How::Freeze, How::Throttle, How::Term, How::Kill, How::Unit];
+const STEPS: [How; 6] = [How::Freeze, How::Throttle, How::Fence, How::Term, How::Kill, How::Unit];
 
 /// A length of time: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]

@@ -397,4 +397,4 @@ impl Guarded {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -73,7 +73,7 @@ fn victim(pid: u32) -> Victim {
 }
 
 /// A volume that is full in `eta_s`; at 0 it is.
-fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
+pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
     // As JSON has it: what other parts add to a volume is none of the guard's business.
     let volume = serde_json::json!({
         "mount_point": VOLUME, "mount_points": [VOLUME], "device": "/dev/vdb", "fs_type": "ext4",
@@ -96,6 +96,7 @@ fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
             lost_events: 0,
             lost: Vec::new(),
             unattributed_bytes: 0,
+            folded_files: 0,
             overhead_ns_per_write: None,
             own_cpu: None,
         },
@@ -176,6 +177,21 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
 fn off_it_says_nothing() {
     let mut world = World::new(GuardConfig { enabled: false, ..armed() });
     assert!(world.see(100, &snapshot(Some(0.0), INCIDENT)).is_empty());
+}
+
+#[test]
+fn a_fence_is_a_step_off_the_endangered_volume() {
+    let config = GuardConfig { ladder: vec![How::Fence, How::Kill], ..armed() };
+    assert_eq!(config.check(), Ok(()));
+    let mut world = World::new(config);
+    world.see(9, &snapshot(Some(120.0), INCIDENT));
+    let fence = world.see(1, &snapshot(Some(120.0), INCIDENT));
+    assert_eq!(steps(&fence), [Some(How::Fence)]);
+    assert_eq!((fence[0].volume.as_str(), fence[0].for_s), (VOLUME, 3600.0));
+    world.policy.done(fence[0].id, &Did::Done);
+    let kill = world.see(61, &snapshot(Some(60.0), INCIDENT));
+    assert_eq!(steps(&kill), [Some(How::Kill)]);
+    assert!(kill[0].explanation.contains("fence was not enough"), "{}", kill[0].explanation);
 }
 
 #[test]

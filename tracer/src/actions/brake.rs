@@ -1,5 +1,5 @@
 //! Halting and letting go: a cgroup's freezer where one holds exactly the target, else SIGSTOP of
-//! everybody until no new child escapes.
+//! everybody until no new child escapes. Or keeping off one volume only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,11 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cgroups::{self, Freezer, Hierarchies},
+    fence::Wall,
     handle::{Handle, Identity, is_gone},
     last_step::Hands,
     members::{Scope, Table, Tracker},
 };
-use crate::{attribute::groups::session, clock};
+use crate::{
+    clock,
+    probes::fence::{Fence, Tally},
+};
 
 /// How long halting may take before what still runs is reported.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -32,6 +36,8 @@ pub enum Brake {
     Freezer(Freezer),
     /// SIGSTOP to each.
     Signals,
+    /// Nobody is halted: what takes space on one volume fails.
+    Fence(Wall),
 }
 
 impl Brake {
@@ -52,7 +58,17 @@ impl Brake {
             Self::Freezer(Freezer::V2(dir)) => format!("cgroup v2 freezer {}", dir.display()),
             Self::Freezer(Freezer::V1(dir)) => format!("cgroup v1 freezer {}", dir.display()),
             Self::Signals => "SIGSTOP to each process until no new child escapes".to_owned(),
+            Self::Fence(wall) => wall.words(),
         }
+    }
+}
+
+/// The directory of the cgroup v2 that holds exactly these processes.
+#[must_use]
+pub fn cgroup_v2(scope: &Scope, hierarchies: &Hierarchies) -> Option<std::path::PathBuf> {
+    match Brake::choose(scope, hierarchies) {
+        Brake::Freezer(Freezer::V2(dir)) => Some(dir),
+        _ => None,
     }
 }
 
@@ -97,6 +113,20 @@ fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<
     v2.cloned().map(Freezer::V2).or_else(|| v1().cloned().map(Freezer::V1))
 }
 
+/// A freezer holds a cgroup, and a process of the target was in another by then.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} left its cgroup while that was being frozen")]
+pub struct Escaped(u32);
+
+impl Escaped {
+    /// Is that what went wrong?
+    #[must_use]
+    pub fn is(error: &anyhow::Error) -> bool {
+        let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        matches!(error, Some(error) if error.is::<Self>())
+    }
+}
+
 /// What halting came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Halted {
@@ -116,6 +146,10 @@ pub struct Halter {
     stopped: BTreeMap<Identity, Handle>,
     /// Those that somebody else had stopped.
     others: BTreeSet<Identity>,
+    /// Did a freezer hold all of it once?
+    held: bool,
+    /// What is in force.
+    fence: Option<Fence>,
 }
 
 impl Halter {
@@ -127,6 +161,8 @@ impl Halter {
             brake,
             stopped: BTreeMap::new(),
             others: BTreeSet::new(),
+            held: false,
+            fence: None,
         }
     }
 
@@ -144,6 +180,7 @@ impl Halter {
         let (processes, notes) = match self.brake.clone() {
             Brake::Freezer(freezer) => self.freeze(&freezer, hands)?,
             Brake::Signals => self.stop_all(hands, before)?,
+            Brake::Fence(wall) => (self.fence(&wall, hands)?, Vec::new()),
         };
         Ok(Halted { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
     }
@@ -171,7 +208,17 @@ impl Halter {
                 }
                 Ok(())
             }
+            Brake::Fence(_) => {
+                self.fence = None;
+                Ok(())
+            }
         }
+    }
+
+    /// What the fence did, while it is in force.
+    #[must_use]
+    pub fn tally(&self) -> Option<Tally> {
+        self.fence.as_ref().map(Fence::tally)
     }
 
     /// Its processes now.
@@ -183,8 +230,17 @@ impl Halter {
                 .into_iter()
                 .map(|pid| Identity { pid, start_ticks: 0 })
                 .collect(),
-            Brake::Signals => self.tracker.look().1,
+            Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
         }
+    }
+
+    fn fence(&mut self, wall: &Wall, hands: &mut dyn Hands) -> io::Result<usize> {
+        let failed = |error: anyhow::Error| io::Error::other(format!("{error:#}"));
+        let mut fence = wall.load().map_err(failed)?;
+        hands.fence(&mut fence, wall)?;
+        let count = wall.enclose(&mut fence, &mut self.tracker)?;
+        self.fence = Some(fence);
+        Ok(count)
     }
 
     fn freeze(
@@ -195,9 +251,9 @@ impl Halter {
         let (file, word) = freezer.order(true);
         let start = clock::instant();
         hands.write(&file, word)?;
-        let count = cgroups::processes(freezer.dir()).len();
         while !hands.dry() && !freezer.is_frozen() {
             if start.elapsed() > PATIENCE {
+                let count = cgroups::processes(freezer.dir()).len();
                 return Ok((count, vec![self.unfrozen()]));
             }
             std::thread::sleep(LOOK);
@@ -206,7 +262,16 @@ impl Halter {
                 hands.write(&file, word)?;
             }
         }
-        Ok((count, Vec::new()))
+        let inside = cgroups::processes(freezer.dir());
+        // Nobody moves himself once he is frozen; somebody may have done so right before. Looked at
+        // once: throttling comes by here many times a second.
+        if !hands.dry() && !std::mem::replace(&mut self.held, true) {
+            let (_, members) = self.tracker.look();
+            if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
+                return Err(io::Error::other(Escaped(member.pid)));
+            }
+        }
+        Ok((inside.len(), Vec::new()))
     }
 
     fn unfrozen(&mut self) -> String {
@@ -283,10 +348,9 @@ impl Halter {
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
         let Some(handle) = Handle::seen(identity, seen) else {
-            let there = session::stat(identity.pid)
-                .is_some_and(|now| !now.ended && now.start_ticks == identity.start_ticks);
-            // Gone is fine; one that is left out because there are too many would escape.
-            return if there {
+            // Gone is fine, and one that left its session while its parent ended is looked at again; one
+            // that is left out because there are too many would escape.
+            return if Handle::open(std::process::id()).is_none() {
                 Err(io::Error::other("more processes than this filltop may open descriptors for"))
             } else {
                 Ok(())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracer_model::{
     action::{
         How, Intent,
+        measured::Measured,
         plan::{Facts, Plan, Wish, named_file},
         protect::Protection,
     },
@@ -19,17 +20,19 @@ use super::{
     audit::Audit,
     brake::{Brake, Halted, Halter},
     cgroups::Hierarchies,
+    fence::Wall,
     handle::{Handle, Root},
     keeper::{self, Kept, Order},
     last_step::{Dry, Hands, Real},
     perform::{self, Ended},
-    record, resume,
+    record::{self, Record},
+    resume,
     survey::survey,
     target::{self, Reach, Target},
     truncate::truncate,
     units,
 };
-use crate::{attribute::groups::Groups, clock};
+use crate::{attribute::groups::Groups, clock, probes::fence};
 
 /// How a request names its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +61,8 @@ pub struct Request {
     pub how: How,
     /// Bytes per second, of a throttle.
     pub rate: Option<u64>,
+    /// A path on the volume that it is fenced off.
+    pub volume: Option<PathBuf>,
     /// When what can be undone ends by itself, seconds.
     pub for_s: f64,
     /// The file to truncate.
@@ -92,6 +97,7 @@ pub struct Prepared {
     target: Target,
     facts: Facts,
     hierarchies: Hierarchies,
+    wall: Option<Wall>,
     id: Option<String>,
 }
 
@@ -135,17 +141,37 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
     let mut plan = Plan::new(&facts, &wish, protection);
     if request.how == How::Throttle && request.rate.is_none() {
-        plan.refused.push("a throttle needs a rate: --rate 5MiB".to_owned());
+        plan.refuse("a throttle needs a rate: --rate 5MiB".to_owned());
+    }
+    let mut wall = None;
+    if request.how == How::Fence {
+        match Wall::choose(&target.scope, &hierarchies, &facts.files, request.volume.as_deref()) {
+            Ok(chosen) => {
+                plan.by = plan.by.map(|_| chosen.words());
+                wall = Some(chosen);
+            }
+            Err(reason) => plan.refuse(reason),
+        }
+        if plan.allowed()
+            && let Err(reason) = fence::try_here(false)
+        {
+            plan.refuse(reason);
+        }
     }
     if request.how.reversible() {
         for (record, _) in resume::concerning(&target.scope) {
-            if record.how == request.how {
-                plan.refused.push(format!("it is under {} already", record.id));
+            if record.how == request.how && !elsewhere(&record, wall.as_ref()) {
+                plan.refuse(format!("it is under {} already", record.id));
             }
         }
     }
     let id = request.how.reversible().then(|| record::new_id(request.how)).transpose()?;
-    Ok(Prepared { plan, request, target, facts, hierarchies, id })
+    Ok(Prepared { plan, request, target, facts, hierarchies, wall, id })
+}
+
+/// Are both fences, off different volumes?
+fn elsewhere(record: &Record, wall: Option<&Wall>) -> bool {
+    matches!((&record.brake, wall), (Brake::Fence(other), Some(wall)) if other.dev != wall.dev)
 }
 
 fn find(
@@ -191,6 +217,11 @@ fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
 }
 
 impl Prepared {
+    /// Adds to the plan what was measured of its target.
+    pub fn know(&mut self, measured: Measured) {
+        self.plan.know(measured);
+    }
+
     /// The audit line of it, to be written before it is carried out.
     #[must_use]
     pub fn audit(&self) -> Audit {
@@ -225,7 +256,7 @@ impl Prepared {
             }
         };
         match how {
-            How::Freeze | How::Throttle => self.halt(hands, &mut outcome)?,
+            How::Freeze | How::Throttle | How::Fence => self.halt(hands, &mut outcome)?,
             How::Term => outcome.ended = Some(perform::terminate(scope, hands, &mut thaw)?),
             How::Kill => {
                 outcome.ended = Some(perform::kill(scope, &self.hierarchies, hands, &mut thaw)?);
@@ -248,14 +279,16 @@ impl Prepared {
                     outcome.would.push(at);
                 }
             }
-            How::Fence => bail!("not done: no fence is possible here"),
         }
         outcome.would.extend(dry.would);
         Ok(outcome)
     }
 
     fn halt(&self, hands: &mut dyn Hands, outcome: &mut Outcome) -> anyhow::Result<()> {
-        let brake = Brake::choose(&self.target.scope, &self.hierarchies);
+        let brake = match &self.wall {
+            Some(wall) => Brake::Fence(wall.clone()),
+            None => Brake::choose(&self.target.scope, &self.hierarchies),
+        };
         outcome.id = self.id.clone();
         if hands.dry() {
             let mut halter = Halter::new(self.target.scope.clone(), brake);
@@ -264,7 +297,9 @@ impl Prepared {
         }
         // From frozen to throttled, or the other way round.
         for (record, path) in resume::concerning(&self.target.scope) {
-            resume::release(&record, &path)?;
+            if !elsewhere(&record, self.wall.as_ref()) {
+                resume::release(&record, &path)?;
+            }
         }
         let kept = keeper::start(&Order {
             id: self.id.clone().context("no id")?,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
 use tracer_model::{
-    action::{How, Intent},
+    action::{How, Intent, protect::Protection},
     guard::{Decision, Did, GuardConfig, Policy},
     sanitize::shell_word,
     snapshot::Snapshot,
@@ -87,7 +87,8 @@ impl Guard {
         let command = Some(command(&decision, step));
         let request = request(&decision, step);
         let avoid = self.policy.config().avoid.clone();
-        match self.hands.ask(What::Act { request: Box::new(request), avoid }) {
+        let protection = Protection { avoid, configured: None };
+        match self.hands.ask(What::Act { request: Box::new(request), protection }) {
             Ok(number) => {
                 self.asked.insert(number, decision.clone());
                 Said { decision, summary, command, did: None }
@@ -144,6 +145,7 @@ fn request(decision: &Decision, step: How) -> Request {
         reach: Reach::Tree,
         how: step,
         rate: decision.rate,
+        volume: Some(decision.volume.clone().into()),
         for_s: decision.for_s,
         file: None,
         intent: Intent::Automatic,

@@ -20,12 +20,13 @@ use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc as channel;
 use tracer_model::{
-    action::{pattern::Pattern, protect::Protection},
+    action::protect::Protection,
     sanitize::{Charset, display},
     units::Units,
 };
 
 use super::{
+    audit::Audit,
     engine::{self, Request},
     keeper::Kept,
     resume, text,
@@ -33,7 +34,8 @@ use super::{
 
 /// Name of the process.
 const NAME: &str = "fill-hands";
-/// How often it is looked whether what is halted still is.
+/// How often it is looked whether what is halted still is, and whether somebody answers for all that
+/// anybody halted.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What is wanted.
@@ -53,7 +55,7 @@ pub enum What {
         /// Which, and whom.
         request: Box<Request>,
         /// Whom never.
-        avoid: Vec<Pattern>,
+        protection: Protection,
     },
     /// Letting go what a word means.
     Resume(String),
@@ -165,7 +167,19 @@ pub fn run() -> anyhow::Result<()> {
                 held.extend(kept.map(|kept| (answer.number, kept)));
                 tell(&socket, &answer);
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            // Also what others halted, whose keeper and second were killed in the same instant.
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                for record in resume::sweep() {
+                    let name = record.name.clone();
+                    let reason = "it was left without its keeper and its second";
+                    let who = "filltop's hands".to_owned();
+                    let mut audit = Audit::new(record.how, &name, who, reason);
+                    audit.what = format!("end of {}", record.how.name());
+                    audit.id = Some(record.id);
+                    // It is undone whether or not anybody can be told.
+                    let _ = audit.write(None);
+                }
+            }
             // Whoever asked is gone: the lifelines end with this process.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
         }
@@ -203,8 +217,8 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
             }
             Err(error) => (answer(Came::Failed, format!("{error:#}")), None),
         },
-        What::Act { request, avoid } => {
-            let prepared = match engine::prepare(*request, &Protection { avoid }) {
+        What::Act { request, protection } => {
+            let prepared = match engine::prepare(*request, &protection) {
                 Ok(prepared) => prepared,
                 // There is no such process (any more).
                 Err(error) => return (answer(Came::Ended, format!("{error:#}")), None),

@@ -6,6 +6,7 @@
 //! killed or hangs. Both keep their memory locked and are not for the OOM killer to choose.
 
 use std::{
+    ffi::CStr,
     io::{self, BufRead as _, BufReader, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -26,19 +27,18 @@ use tracer_model::action::How;
 
 use super::{
     audit::Audit,
-    brake::{Brake, Halted, Halter},
+    brake::{Brake, Escaped, Halted, Halter},
     handle::{Handle, Identity},
     last_step::Real,
     members::Scope,
     record::{self, Record, RecordFile},
+    second,
     throttle::{self, Held},
 };
-use crate::clock;
+use crate::{clock, probes::fence::Tally};
 
 /// Name of the process: it is not to be hit by whoever ends "filltop" by name.
 const NAME: &str = "fill-keeper";
-/// How long after its time the second waits for the keeper to end it, seconds.
-const GRACE_S: f64 = 2.0;
 /// How often it is looked whether anything of the target is left.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long starting to halt may take before it is given up.
@@ -53,7 +53,7 @@ pub struct Order {
     pub asked: String,
     /// The target's name.
     pub name: String,
-    /// `freeze` or `throttle`.
+    /// `freeze`, `throttle` or `fence`.
     pub how: How,
     /// Bytes per second, of a throttle.
     pub rate: Option<u64>,
@@ -70,6 +70,8 @@ pub struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
     Halted(Halted),
+    /// A process left the cgroup whose freezer was to hold it; nothing is halted.
+    Escaped(String),
     Failed(String),
 }
 
@@ -86,11 +88,23 @@ pub struct Kept {
     pub child: std::process::Child,
 }
 
-/// Starts a keeper and waits until it has halted the target.
+/// Starts a keeper and waits until it has halted the target. Where a freezer lost somebody who changed
+/// his cgroup meanwhile, each process is signalled instead.
 ///
 /// # Errors
 /// What went wrong; nothing is halted then.
 pub fn start(order: &Order) -> anyhow::Result<Kept> {
+    match try_to(order)? {
+        Ok(kept) => Ok(kept),
+        Err(_) => {
+            let by_signals = Order { brake: Brake::Signals, ..order.clone() };
+            try_to(&by_signals)?.map_err(anyhow::Error::msg)
+        }
+    }
+}
+
+/// The same once; the inner error says who got away.
+fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new("/proc/self/exe")
         .arg0(NAME)
@@ -107,8 +121,9 @@ pub fn start(order: &Order) -> anyhow::Result<Kept> {
     BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;
     match serde_json::from_str(&line) {
         Ok(Reply::Halted(halted)) => {
-            Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child })
+            Ok(Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child }))
         }
+        Ok(Reply::Escaped(who)) => Ok(Err(who)),
         Ok(Reply::Failed(reason)) => bail!("{reason}"),
         Err(_) => bail!("the keeper died at once; what it had halted was let go"),
     }
@@ -125,7 +140,7 @@ pub fn keep() -> anyhow::Result<()> {
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
     let order: Order = serde_json::from_str(&line).context("not an order")?;
-    become_small();
+    become_small(c"fill-keeper");
     let _ = rustix::process::setsid();
     let signals = block_signals()?;
     let mut keeper = match Keeper::new(order, socket, signals) {
@@ -145,7 +160,10 @@ pub fn keep() -> anyhow::Result<()> {
         }
         Err(error) => {
             keeper.end("it could not be halted");
-            reply(&keeper.socket, &Reply::Failed(format!("{error:#}")));
+            let said = format!("{error:#}");
+            let escaped = Escaped::is(&error);
+            let said = if escaped { Reply::Escaped(said) } else { Reply::Failed(said) };
+            reply(&keeper.socket, &said);
             return Ok(());
         }
     }
@@ -239,6 +257,7 @@ impl Keeper {
 
     /// Lets go and forgets.
     fn end(&mut self, reason: &str) {
+        let tally = self.halter.tally();
         let released = self.halter.release(&mut Real);
         // What the record has and the halter does not know (an error half-way) is let go by it.
         let undone = record::undo(&self.path);
@@ -249,6 +268,10 @@ impl Keeper {
             "the keeper".to_owned(),
             &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
         );
+        if let Some(tally) = tally {
+            let Tally { refused, escaped } = tally;
+            audit.reason += &format!("; {refused} calls refused, {escaped} children not fenced");
+        }
         audit.what = format!("end of {}", self.order.how.name());
         audit.id = Some(self.order.id.clone());
         let _ = audit.write(None);
@@ -291,12 +314,14 @@ impl Keeper {
         if let Some((pid, _)) = self.second.take() {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
         }
-        let keeper = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        let own = rustix::process::getpid();
+        let keeper = pidfd_open(own, PidfdFlags::empty())?;
         // SAFETY: this process has one thread, so the child may do whatever it could.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                watch(&keeper, &self.path, self.until_s, self.socket.as_raw_fd());
+                let socket = self.socket.as_raw_fd();
+                second::watch(own, &keeper, &self.path, self.until_s, socket);
                 std::process::exit(0)
             }
             raw => {
@@ -333,40 +358,11 @@ impl Held for Keeper {
     }
 }
 
-/// The second process: waits until the keeper has ended, or should have, and lets go what it left.
-fn watch(keeper: &OwnedFd, path: &std::path::Path, until_s: f64, socket: i32) {
-    // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
-    drop(unsafe { OwnedFd::from_raw_fd(socket) });
-    become_small();
-    let _ = rustix::process::setsid();
-    loop {
-        let left = until_s + GRACE_S - clock::boottime_s();
-        let mut fds = [PollFd::new(keeper, PollFlags::IN)];
-        let left = Duration::from_secs_f64(left.max(0.0));
-        let timeout =
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut fds, Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => break,
-        }
-    }
-    let Some((record, _)) = record::read(path) else { return };
-    let outcome = match record::undo(path) {
-        Ok(_) => "its keeper was killed".to_owned(),
-        Err(error) => format!("its keeper was killed; failed: {error}"),
-    };
-    let mut audit =
-        Audit::new(record.how, &record.name, "the keeper's second".to_owned(), &outcome);
-    audit.what = format!("end of {}", record.how.name());
-    audit.id = Some(record.id);
-    let _ = audit.write(None);
-}
-
 /// Not to be paged out, not to be chosen by the OOM killer, and room for a descriptor per process.
 /// None of it is needed to work.
-fn become_small() {
-    // SAFETY: the name is a C string of less than 16 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-keeper".as_ptr()) };
+pub(super) fn become_small(name: &CStr) {
+    // SAFETY: a C string, of which the kernel takes 15 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     // SAFETY: mlockall(2) takes no pointers.
     unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");

@@ -4,7 +4,8 @@ use std::{fs, io, path::Path};
 
 use rustix::process::Signal;
 
-use super::handle::Handle;
+use super::{fence::Wall, handle::Handle};
+use crate::probes::fence::Fence;
 
 /// The last step of every action: the system call that really does it, or the word that it would be.
 pub trait Hands {
@@ -18,6 +19,11 @@ pub trait Hands {
     /// # Errors
     /// What the kernel says.
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()>;
+    /// Puts up a fence whose programs are loaded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()>;
     /// Is nothing really done?
     fn dry(&self) -> bool;
 }
@@ -33,6 +39,10 @@ impl Hands for Real {
 
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
         fs::write(file, word)
+    }
+
+    fn fence(&mut self, fence: &mut Fence, _: &Wall) -> io::Result<()> {
+        fence.attach().map_err(|error| io::Error::other(format!("{error:#}")))
     }
 
     fn dry(&self) -> bool {
@@ -59,6 +69,11 @@ impl Hands for Dry {
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
         fs::OpenOptions::new().write(true).open(file)?;
         self.would.push(format!("write {word} to {}", file.display()));
+        Ok(())
+    }
+
+    fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()> {
+        self.would.push(format!("attach {} loaded programs of {}", fence.programs(), wall.words()));
         Ok(())
     }
 

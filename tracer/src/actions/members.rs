@@ -64,7 +64,7 @@ pub struct Tracker {
     scope: Scope,
     /// Those that were named, pinned: for as long as they run, nobody else has their numbers.
     roots: Vec<Handle>,
-    /// Children that were heard of, whose parents may be gone.
+    /// Children that were heard of and members that were seen, whose parents may be gone.
     known: BTreeSet<Identity>,
     /// Everybody who was a member, by number: who forks is told by that alone.
     ever: BTreeSet<u32>,
@@ -99,6 +99,11 @@ impl Tracker {
     /// All processes, and those of the target that run.
     pub fn look(&mut self) -> (Table, Vec<Identity>) {
         let table = table();
+        // Before more is heard: who was forked after the table was read is not in it.
+        let there = |who: &Identity| {
+            table.get(&who.pid).is_some_and(|stat| stat.start_ticks == who.start_ticks)
+        };
+        self.known.retain(there);
         self.hear();
         let roots: Vec<Identity> =
             self.roots.iter().filter(|root| root.runs()).map(|root| root.identity).collect();
@@ -120,6 +125,10 @@ impl Tracker {
                 .collect(),
         };
         self.ever.extend(members.iter().map(|who| who.pid));
+        if matches!(self.scope, Scope::Tree(_)) {
+            // Whoever was seen once stays, also when his parents are gone and he has left his session.
+            self.known.extend(&members);
+        }
         (table, members)
     }
 
@@ -131,6 +140,7 @@ impl Tracker {
                 || self.roots.iter().any(|root| root.identity.pid == fork.parent);
             // Whoever had the child's number before has ended.
             self.ever.remove(&fork.child);
+            self.known.retain(|who| who.pid != fork.child);
             self.roots.retain(|root| root.identity.pid != fork.child);
             if ours {
                 self.known.extend(fork.identity());
@@ -224,8 +234,9 @@ mod tests {
         while tree.members().len() < 2 && start.elapsed().as_secs() < 5 {}
         assert_eq!(alone.members(), [handle.identity]);
         assert!(tree.overlaps(&alone) && tree.members().len() == 2);
-        for member in tree.members().iter().rev() {
-            Handle::of(*member).unwrap().signal(rustix::process::Signal::KILL).unwrap();
+        // The shell ends by itself once it need not wait any more.
+        for handle in tree.members().iter().rev().filter_map(|member| Handle::of(*member)) {
+            let _ = handle.signal(rustix::process::Signal::KILL);
         }
         shell.wait().unwrap();
         assert!(tree.members().is_empty() && alone.members().is_empty());

@@ -7,7 +7,9 @@
 pub mod audit;
 pub mod brake;
 pub mod cgroups;
+pub mod configured;
 pub mod engine;
+pub mod fence;
 pub mod forks;
 pub mod guard;
 pub mod handle;
@@ -19,6 +21,7 @@ pub mod perform;
 pub mod record;
 pub mod resume;
 pub mod screen;
+mod second;
 pub mod survey;
 pub mod target;
 pub mod text;

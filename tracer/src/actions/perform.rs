@@ -83,8 +83,10 @@ pub fn kill(
             let new: Vec<Identity> = members.into_iter().filter(|who| !all.contains(who)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {
-                send(identity, &table, Signal::KILL, hands)?;
-                all.insert(identity);
+                // One that left its session while its parent ended is looked at again.
+                if send(identity, &table, Signal::KILL, hands)? {
+                    all.insert(identity);
+                }
             }
             if hands.dry() {
                 break;

@@ -38,7 +38,7 @@ pub struct Record {
     pub asked: String,
     /// The name that people use for it.
     pub name: String,
-    /// `freeze` or `throttle`.
+    /// `freeze`, `throttle` or `fence`.
     pub how: How,
     /// Bytes per second of a throttle.
     pub rate: Option<u64>,
@@ -123,6 +123,16 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     let Some((record, stopped)) = read(path) else { return Ok(0) };
     let mut count = 0;
     match &record.brake {
+        // It ends with the process that holds it; one that hangs is made to.
+        Brake::Fence(_) => {
+            let keeper = Handle::of(record.keeper);
+            if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
+                && let Err(error) = keeper.signal(Signal::KILL)
+                && !is_gone(&error)
+            {
+                return Err(error);
+            }
+        }
         Brake::Freezer(freezer) => freezer.set(false)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {

@@ -4,7 +4,10 @@
 use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{
+    How, Intent,
+    protect::{Configured, Protection},
+};
 
 use super::{
     audit,
@@ -31,17 +34,19 @@ pub struct Clerk {
     answers: mpsc::UnboundedReceiver<Answer>,
     asked: mpsc::Receiver<ActionRequest>,
     results: watch::Sender<String>,
+    configured: Option<Configured>,
 }
 
-/// Starts the hands. To be called before privileges are given up.
+/// Starts the hands. To be called before privileges are given up. What the configuration says of whom
+/// to touch holds here, too.
 ///
 /// # Errors
 /// If they cannot be started.
-pub fn open() -> anyhow::Result<(Desk, Clerk)> {
+pub fn open(configured: Option<Configured>) -> anyhow::Result<(Desk, Clerk)> {
     let (hands, answers) = Hands::start()?;
     let (actions, asked) = mpsc::channel(1);
     let (results, said) = watch::channel(String::new());
-    Ok((Desk { actions, results: said }, Clerk { hands, answers, asked, results }))
+    Ok((Desk { actions, results: said }, Clerk { hands, answers, asked, results, configured }))
 }
 
 impl Clerk {
@@ -50,13 +55,13 @@ impl Clerk {
         loop {
             tokio::select! {
                 Some(request) = self.asked.recv() => {
-                    if let Err(error) = self.hands.ask(what(&request)) {
+                    if let Err(error) = self.hands.ask(what(&request, self.configured.as_ref())) {
                         self.results.send_replace(format!("{error:#}"));
                     }
                 }
                 Some(answer) = self.answers.recv() => {
                     let ends = "; it goes on when this screen is closed";
-                    let held = answer.came == Came::Done && answer.said.contains("stand still");
+                    let held = answer.came == Came::Done && ["stand still", "kept off"].iter().any(|word| answer.said.contains(word));
                     let ends = if held { ends } else { "" };
                     self.results.send_replace(format!("{}{ends}", answer.said));
                 }
@@ -66,11 +71,12 @@ impl Clerk {
     }
 }
 
-fn what(request: &ActionRequest) -> What {
+fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
     let ActionRequest { target, how } = request;
     let step = match how {
         action::How::Freeze => How::Freeze,
         action::How::Throttle => How::Throttle,
+        action::How::Fence => How::Fence,
         action::How::Term => How::Term,
         action::How::Kill => How::Kill,
         action::How::Unit => How::Unit,
@@ -86,6 +92,7 @@ fn what(request: &ActionRequest) -> What {
             reach: Reach::Forker,
             how: step,
             rate: Some(RATE),
+            volume: target.volume.as_ref().map(Into::into),
             for_s: DEFAULT_FOR_S,
             file: None,
             intent: Intent::Asked,
@@ -95,6 +102,6 @@ fn what(request: &ActionRequest) -> What {
             reason: "confirmed on the screen".to_owned(),
             log: None,
         }),
-        avoid: Vec::new(),
+        protection: Protection { avoid: Vec::new(), configured: configured.cloned() },
     }
 }

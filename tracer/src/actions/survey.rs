@@ -29,7 +29,9 @@ use super::{
 use crate::{
     attribute::{groups::Groups, groups::session, paths::strip_deleted, process, users::Users},
     collect::mounts,
-    open_files, residents,
+    open_files,
+    probes::fence,
+    residents,
 };
 
 /// Looks at a target.
@@ -172,7 +174,8 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
             let by = match how {
                 How::Freeze => Ok(brake.clone()),
                 How::Throttle => Ok(format!("halting it in turn, by {brake}")),
-                How::Fence => Err(no_fence()),
+                How::Fence => fence::check()
+                    .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
                 How::Term => Ok("SIGTERM to each process".to_owned()),
                 How::Kill => Ok(kill.clone()),
                 How::Unit => units::command(target).map(|command| command.words()),
@@ -181,18 +184,6 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
             Means { how, by }
         })
         .collect()
-}
-
-/// Why nobody can be fenced off a volume here.
-fn no_fence() -> String {
-    let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    if active.trim().split(',').any(|lsm| lsm == "bpf") {
-        "not possible: this filltop has no fence yet, though the kernel could (BPF LSM is active)"
-            .to_owned()
-    } else {
-        "not possible: the kernel's active security modules do not include bpf (boot with lsm=…,bpf)"
-            .to_owned()
-    }
 }
 
 fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) -> Vec<String> {

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use tracer_model::{
-    action::plan::{Hit, Plan},
+    action::{
+        How,
+        measured::Measured,
+        plan::{Hit, Plan},
+    },
     sanitize::{Charset, display_for},
     units::Units,
 };
@@ -57,6 +61,9 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
         let _ = writeln!(out, "  file   {} {bytes}, {frees}", safe(&file.path));
     }
     let blast = &plan.blast;
+    if let Some(measured) = &plan.measured {
+        out.push_str(&self::measured(measured, units, charset));
+    }
     if blast.processes > 0 {
         let _ = writeln!(
             out,
@@ -84,6 +91,22 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     }
     for reason in &plan.refused {
         let _ = writeln!(out, "refused: {}", safe(reason));
+    }
+    out
+}
+
+fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
+    let by = if measured.source == "service" { "the service" } else { "this filltop" };
+    let mut out = String::new();
+    for grown in &measured.volumes {
+        let _ = writeln!(
+            out,
+            "  grows  {} on {} ({:.0} % of its growth; over {:.0} s, measured by {by})",
+            units.growth(grown.growth_bytes_per_s),
+            display_for(&grown.volume, charset),
+            grown.share * 100.0,
+            measured.seconds,
+        );
     }
     out
 }
@@ -124,8 +147,10 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         let id = outcome.id.as_deref().unwrap_or("?");
         let _ = writeln!(
             out,
-            "{how}: {} processes stand still after {:.0} ms; `filltop resume {id}` undoes it",
-            halted.processes, halted.took_ms
+            "{how}: {} processes {} after {:.0} ms; `filltop resume {id}` undoes it",
+            halted.processes,
+            if outcome.how == How::Fence { "are kept off it" } else { "stand still" },
+            halted.took_ms
         );
         if let Some(until) = outcome.until {
             let _ = writeln!(out, "it ends by itself at {}", until.strftime("%F %T UTC"));

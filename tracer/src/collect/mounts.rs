@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, anyhow};
+
 use crate::host;
 
 /// One line of mountinfo (proc_pid_mountinfo(5)).
@@ -102,6 +104,23 @@ const PSEUDO: &[&str] = &[
 /// If /proc is not mounted.
 pub fn read() -> io::Result<Vec<MountedVolume>> {
     Ok(volumes(parse(&std::fs::read(host::mountinfo())?)))
+}
+
+/// The volume that holds a path.
+///
+/// # Errors
+/// If the path cannot be looked at, or lies on a pseudo filesystem.
+pub fn holding(path: &Path) -> anyhow::Result<MountedVolume> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        .with_context(|| format!("cannot look at {}", path.display()))?;
+    let volumes = read().context("cannot read /proc/self/mountinfo")?;
+    volumes
+        .into_iter()
+        .find(|volume| volume.mounts.iter().any(|mount| u64::from(mount.id) == stat.stx_mnt_id))
+        .ok_or_else(|| {
+            anyhow!("{} is not on a volume that can fill (a pseudo filesystem?)", path.display())
+        })
 }
 
 /// All lines; what is not of the expected form is left out.

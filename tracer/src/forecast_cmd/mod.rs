@@ -18,12 +18,13 @@ use tracer_model::forecast::{Forecaster, Outcome, Policy, Reason, Refill, Sample
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   filltop forecast --csv history.csv
-  filltop forecast --csv history.csv --json | jq 'select(.eta_s != null and .eta_s < 14400)'
+  filltop forecast --csv history.csv --json | jq 'select(.eta_s < 14400)'
   filltop forecast --csv history.csv --plot
   filltop forecast --csv history.csv --plot=history.svg
   filltop forecast --csv - < history.csv
 
-The first line names the columns: time_s,total_bytes,used_bytes,avail_bytes (others are ignored).")]
+The first line names the columns: time_s,total_bytes,used_bytes,avail_bytes
+(others are ignored).")]
 pub struct ForecastArgs {
     /// The history, `-` for standard input
     #[arg(long, value_name = "FILE")]

@@ -22,12 +22,33 @@ pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
 /// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.
 #[must_use]
 pub fn eta_cell(volume: &Volume) -> String {
-    let words = units::eta_words(volume.full, volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
-    match volume.limit.as_str() {
-        "avail" => words,
-        _ if words == "-" => words,
-        limit => format!("{words} {}", sanitize::display(limit)),
-    }
+    eta_fitting(volume, usize::MAX)
+}
+
+/// [`eta_cell`] in the longest form that fits into `columns`: the interval goes last.
+#[must_use]
+pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
+    let (full, eta) = (volume.full, volume.eta_s);
+    let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+    let words = units::eta_words(full, eta, lo, hi);
+    let limit = match volume.limit.as_str() {
+        "avail" => String::new(),
+        _ if words == "-" => String::new(),
+        limit => format!(" {}", sanitize::display(limit)),
+    };
+    let short = units::eta_short(full, eta, lo, hi);
+    let forms = [format!("{words}{limit}"), format!("{short}{limit}"), short];
+    let alone = units::eta_words(full, eta, None, None);
+    forms.into_iter().find(|form| sanitize::width(form) <= columns).unwrap_or(alone)
+}
+
+/// Columns that the short form of [`eta_fitting`] takes, interval and limit included.
+#[must_use]
+pub fn eta_short_width(volume: &Volume) -> usize {
+    let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+    let short = units::eta_short(volume.full, volume.eta_s, lo, hi);
+    let limit = if volume.limit == "avail" { 0 } else { sanitize::width(&volume.limit) + 1 };
+    sanitize::width(&short) + limit
 }
 
 /// A database that lives on a volume, and stands still when that is full.

@@ -219,7 +219,8 @@ pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_fallocate_enter", "tp_ext4_truncate_enter"),
     ("ext4_fallocate_exit", "tp_ext4_space_changed"),
     // Ends with the system call.
-    ("ext4_zero_range", "tp_ext4_zero_range"),
+    ("ext4_zero_range", "tp_ext4_range_changes"),
+    ("ext4_punch_hole", "tp_ext4_range_changes"),
     ("ext4_ext_remove_space_done", "tp_ext4_space_changed"),
     ("ext4_evict_inode", "tp_ext4_evict_inode"),
 ];
@@ -334,7 +335,7 @@ pub const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
 ];
 
 /// Stands in for the failures of create and mkdir.
-pub const FAILED_TRACEPOINTS: &[(&str, &str)] = &[("sys_exit", "tp_sys_exit_failed")];
+pub const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
 
 /// Writers that are slowed down, on every backend.
 pub const THROTTLE: &str = "balance_dirty_pages";

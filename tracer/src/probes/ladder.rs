@@ -1,24 +1,23 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
+mod rungs;
 mod watch;
 
-use std::{cell::OnceCell, collections::BTreeMap, os::fd::AsFd as _};
+use std::{cell::OnceCell, collections::BTreeMap};
 
 use anyhow::anyhow;
-use aya::{
-    Ebpf,
-    maps::HashMap as BpfHashMap,
-    programs::{FEntry, FExit, KProbe, RawTracePoint},
-};
+use aya::{Ebpf, maps::HashMap as BpfHashMap};
 use tracer_common::offsets::counted;
 use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+
+use rungs::{is_absence, program_of};
 
 use super::{
     TracerOptions,
     btf::Types,
-    error_chain, gauges, hook,
+    gauges, hook,
     hooks::{self, Function, WriteIter},
-    kernel_at_least, kernel_words, preemption, sys,
+    kernel_at_least, preemption, sys,
     tracefs::TraceFs,
 };
 
@@ -107,7 +106,7 @@ impl Ladder {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
             // Trampolines and kprobes are both refused here: system calls are all there is.
-            self.attach_syscalls(ebpf);
+            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
         } else {
             let reason = "no filesystem is mounted that needs it".to_owned();
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
@@ -319,18 +318,18 @@ impl Ladder {
             self.vfs_write |= self.attach_function(ebpf, function);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
-            self.attach_syscalls(ebpf);
+            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
         }
     }
 
-    fn attach_syscalls(&mut self, ebpf: &mut Ebpf) {
-        let (name, program) = hooks::SYSCALL_TRACEPOINT;
+    /// At the return of every system call.
+    fn attach_to_calls(&mut self, ebpf: &mut Ebpf, (name, program): (&str, &str)) -> bool {
         let result = if cfg!(target_arch = "x86_64") {
-            self.tracepoint(ebpf, name, program)
+            self.typed_tracepoint(ebpf, name, program)
         } else {
             Err("the registers of system calls are known on x86-64 alone".to_owned())
         };
-        self.syscalls = self.note(name, "raw_tracepoint", result);
+        self.note(name, "tp_btf", result)
     }
 
     /// Tells vfs_write and the system calls that this filesystem is counted lower down.
@@ -392,105 +391,4 @@ impl Ladder {
         };
         anyhow!("no write probe can be attached on this kernel ({}): {fix}", reasons.join("; "))
     }
-
-    fn fexit(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        let types = self.types()?;
-        if !types.kernel.has_function(function) {
-            return Err(absent(function));
-        }
-        let fexit: &mut FExit = program_of(ebpf, program)?;
-        if fexit.fd().is_err() {
-            fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
-        }
-        fexit.attach().map(drop).map_err(|e| kernel_words(&e))
-    }
-
-    fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
-        // The exit first: an entry without its exit would fill the map of calls in flight.
-        if let Some(program) = function.fexit {
-            self.fexit(ebpf, function.name, program)?;
-        }
-        function.fentry.map_or(Ok(()), |program| self.fentry(ebpf, function.name, program))
-    }
-
-    fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        let types = self.types()?;
-        if !types.kernel.has_function(function) {
-            return Err(absent(function));
-        }
-        let fentry: &mut FEntry = program_of(ebpf, program)?;
-        if fentry.fd().is_err() {
-            fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
-        }
-        fentry.attach().map(drop).map_err(|e| kernel_words(&e))
-    }
-
-    fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
-        if let Some(program) = function.kretprobe {
-            self.kretprobe(ebpf, function.name, program)?;
-        }
-        match function.kprobe {
-            Some(program) => self.kprobe(ebpf, function.name, program),
-            None => Ok(()),
-        }
-    }
-
-    fn kprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        self.trace_event(ebpf, function, program, false)
-    }
-
-    fn kretprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
-        self.trace_event(ebpf, function, program, true)
-    }
-
-    fn trace_event(
-        &mut self,
-        ebpf: &mut Ebpf,
-        function: &str,
-        program: &str,
-        on_return: bool,
-    ) -> Attempt {
-        if self.tracefs.is_none() {
-            self.tracefs = Some(TraceFs::open().map_err(|e| format!("tracefs: {e}"))?);
-        }
-        let kprobe: &mut KProbe = program_of(ebpf, program)?;
-        if kprobe.fd().is_err() {
-            kprobe.load().map_err(|e| kernel_words(&e))?;
-        }
-        let fd = kprobe.fd().map_err(|e| kernel_words(&e))?;
-        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".to_owned()) };
-        tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::NotFound {
-                absent(function)
-            } else {
-                error_chain(&error)
-            }
-        })
-    }
-
-    fn tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
-        let tracepoint: &mut RawTracePoint = program_of(ebpf, program)?;
-        if tracepoint.fd().is_err() {
-            tracepoint.load().map_err(|e| kernel_words(&e))?;
-        }
-        tracepoint.attach(name).map(drop).map_err(|e| kernel_words(&e))
-    }
-}
-
-fn absent(function: &str) -> String {
-    format!("the kernel has no function {function}")
-}
-
-fn is_absence(reason: &str) -> bool {
-    reason.starts_with("the kernel has no function")
-}
-
-fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
-{
-    ebpf.program_mut(name)
-        .ok_or_else(|| format!("the kernel side has no program {name}"))?
-        .try_into()
-        .map_err(|error| error_chain(&error))
 }

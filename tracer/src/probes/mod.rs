@@ -1,10 +1,11 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
 pub mod btf;
+pub mod fence;
+mod fit;
 mod gauges;
 pub mod hooks;
 mod ladder;
-mod old_kernels;
 mod preemption;
 pub mod preflight;
 #[cfg(test)]
@@ -50,12 +51,12 @@ pub struct Tracer {
     cpus: u32,
 }
 
-/// Slots of the direct-mapped table: 32,768 a CPU (2 MiB), fewer where there are many CPUs, so that
+/// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
 /// the whole stays under 64 MiB.
 #[must_use]
 pub const fn slots_per_cpu(cpus: u32) -> u32 {
-    let mut slots = 32_768;
-    while slots > 4_096 && slots as u64 * cpus as u64 > 1 << 20 {
+    let mut slots = 16_384;
+    while slots > 2_048 && slots as u64 * cpus as u64 > 1 << 19 {
         slots /= 2;
     }
     slots
@@ -80,7 +81,7 @@ impl Tracer {
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&types.kernel, slots_per_cpu);
-        let object = old_kernels::fit(OBJECT, &config)?;
+        let object = fit::fit(OBJECT, &offsets, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
@@ -227,6 +228,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
     let reserve = btf.arguments("btf_trace_ext4_da_reserve_space").map_or(2, |args| args.len());
     Config {
         slot_mask: slots_per_cpu - 1,
+        slots_per_cpu,
         exit_has_group_dead: u32::from(exit >= 3),
         has_task_btf: u32::from(kernel_at_least(5, 11)),
         has_cmpxchg: u32::from(kernel_at_least(5, 12)),
@@ -292,9 +294,9 @@ mod tests {
 
     #[test]
     fn the_table_stays_small_on_many_cpus() {
-        assert_eq!(slots_per_cpu(2), 32_768);
-        assert_eq!(slots_per_cpu(32), 32_768);
-        assert_eq!(slots_per_cpu(64), 16_384);
-        assert_eq!(slots_per_cpu(4096), 4_096);
+        assert_eq!(slots_per_cpu(2), 16_384);
+        assert_eq!(slots_per_cpu(32), 16_384);
+        assert_eq!(slots_per_cpu(64), 8_192);
+        assert_eq!(slots_per_cpu(4096), 2_048);
     }
 }

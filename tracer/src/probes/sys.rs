@@ -221,6 +221,45 @@ pub fn possible_cpus() -> io::Result<u32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("possible CPUs: {text}")))
 }
 
+/// The kernel's active security modules, by name where it is known: lsm_list_modules(2), since 6.8.
+///
+/// # Errors
+/// What the kernel says.
+pub fn security_modules() -> io::Result<Vec<String>> {
+    const LSM_LIST_MODULES: libc::c_long = 461;
+    // linux/lsm.h: LSM_ID_*, from 100 on.
+    const NAMES: [&str; 14] = [
+        "capability",
+        "selinux",
+        "smack",
+        "tomoyo",
+        "apparmor",
+        "yama",
+        "loadpin",
+        "safesetid",
+        "lockdown",
+        "bpf",
+        "landlock",
+        "ima",
+        "evm",
+        "ipe",
+    ];
+    let mut ids = [0u64; 32];
+    let mut bytes = size_of_val(&ids) as u32;
+    // SAFETY: the kernel writes at most `bytes` bytes to `ids`, and their number to `bytes`.
+    let count = unsafe {
+        libc::syscall(LSM_LIST_MODULES, ids.as_mut_ptr(), &raw mut bytes, 0 as libc::c_uint)
+    };
+    if count < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = |id: &u64| {
+        let known = id.checked_sub(100).and_then(|at| NAMES.get(usize::try_from(at).ok()?));
+        known.map_or_else(|| format!("module {id}"), |name| (*name).to_owned())
+    };
+    Ok(ids.iter().take(count as usize).map(name).collect())
+}
+
 /// Gives memory that the allocator keeps for later back to the kernel.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]

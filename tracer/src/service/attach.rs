@@ -27,6 +27,9 @@ use crate::{
 /// How long a service may be away, for a restart.
 const AWAY: Duration = Duration::from_secs(15);
 
+/// What most do without a service.
+const MEASURING: &str = "measuring here instead";
+
 /// Whether to attach, and where.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AttachArgs {
@@ -43,9 +46,14 @@ pub struct AttachArgs {
 pub(crate) struct Alone(Option<NoService>);
 
 impl Alone {
+    /// Was it told to, rather than left alone?
+    pub(crate) const fn is_chosen(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Goes on without a service. If that fails, too, both reasons are told.
     pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.say();
+        self.say(MEASURING);
         self.explain(work())
     }
 
@@ -54,18 +62,19 @@ impl Alone {
         self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        self.say();
+        self.say(MEASURING);
         self.explain(work.await)
     }
 
-    fn say(&self) {
+    /// Tells of a service that is there and not well, and what is done `instead`.
+    pub(crate) fn say(&self, instead: &str) {
         match &self.0 {
             // A service that is there and not well is worth a word, none at all is not.
             Some(error @ (NoService::Refused(_) | NoService::Broken { .. })) => {
-                eprintln!("filltop: {error}; measuring here instead");
+                eprintln!("filltop: {error}; {instead}");
             }
             Some(error @ NoService::Absent(path)) if path != Path::new(SOCKET) => {
-                eprintln!("filltop: {error}; measuring here instead");
+                eprintln!("filltop: {error}; {instead}");
             }
             _ => {}
         }
@@ -138,7 +147,15 @@ pub(crate) fn each(
 /// # Errors
 /// [`Alone`].
 pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
-    args.try_with(None, |path| client::recent(path, command, 0.0))
+    past(args, command, 0.0)
+}
+
+/// What the service knows of the last `seconds`, or less.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn past(args: &AttachArgs, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    args.try_with(None, |path| client::recent(path, command, seconds))
 }
 
 /// A connection on which Snapshots follow.

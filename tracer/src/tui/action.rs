@@ -18,20 +18,29 @@ pub enum How {
     Freeze,
     /// Limit its write rate.
     Throttle,
+    /// Let its writes on its volume fail.
+    Fence,
     /// SIGTERM.
     Term,
     /// SIGKILL.
     Kill,
     /// Stop its unit.
     Unit,
-    /// Undo freeze and throttle.
+    /// Undo freeze, throttle and fence.
     Resume,
 }
 
 impl How {
     /// In the order of the menu: from what loses nothing to what loses most.
-    pub const ALL: [Self; 6] =
-        [Self::Freeze, Self::Throttle, Self::Term, Self::Kill, Self::Unit, Self::Resume];
+    pub const ALL: [Self; 7] = [
+        Self::Freeze,
+        Self::Throttle,
+        Self::Fence,
+        Self::Term,
+        Self::Kill,
+        Self::Unit,
+        Self::Resume,
+    ];
 
     /// As the command line has it.
     #[must_use]
@@ -39,6 +48,7 @@ impl How {
         match self {
             Self::Freeze => "freeze",
             Self::Throttle => "throttle",
+            Self::Fence => "fence",
             Self::Term => "term",
             Self::Kill => "kill",
             Self::Unit => "unit",
@@ -69,6 +79,8 @@ pub struct Target {
     pub group: Option<(String, String)>,
     /// Path of its cgroup, as /proc/PID/cgroup has it.
     pub cgroup: Option<String>,
+    /// Mount point of the volume that it writes on, the one where it grows most; `None` if unknown.
+    pub volume: Option<String>,
     /// Did it run at the end of the window?
     pub alive: bool,
     /// Processes that it stands for.
@@ -85,7 +97,7 @@ impl Target {
     pub fn of(snapshot: &Snapshot, rows: &Rows, item: Item) -> Option<Self> {
         match item {
             Item::Writer(i) => Some(Self::writer(snapshot.writers.get(i)?)),
-            Item::Group(i) => Some(Self::group(rows.groups.get(i)?)),
+            Item::Group(i) => Some(Self::group(snapshot, rows.groups.get(i)?)),
             Item::Held(i) => {
                 let held = snapshot.held.get(i)?;
                 Some(Self::pid(snapshot, held.pid, &held.comm, Some(held)))
@@ -111,6 +123,7 @@ impl Target {
             cmdline: writer.cmdline.clone(),
             group: writer.group.as_ref().map(|group| (group.kind.clone(), group.name.clone())),
             cgroup: writer.group.as_ref().and_then(|group| group.cgroup.clone()),
+            volume: Some(writer.volume.clone()),
             alive: writer.alive,
             processes: 1,
             growth_bytes_per_s: writer.growth_bytes_per_s,
@@ -118,7 +131,9 @@ impl Target {
         }
     }
 
-    fn group(group: &GroupSum) -> Self {
+    fn group(snapshot: &Snapshot, group: &GroupSum) -> Self {
+        let writers = group.members.iter().filter_map(|i| snapshot.writers.get(*i));
+        let fastest = writers.max_by(|a, b| a.growth_bytes_per_s.total_cmp(&b.growth_bytes_per_s));
         Self {
             pid: None,
             start_time: None,
@@ -126,6 +141,7 @@ impl Target {
             cmdline: None,
             group: Some((group.kind.clone(), group.name.clone())),
             cgroup: group.cgroup.clone(),
+            volume: fastest.map(|writer| writer.volume.clone()),
             alive: group.alive > 0,
             processes: group.members.len(),
             growth_bytes_per_s: group.growth_bytes_per_s,
@@ -143,6 +159,7 @@ impl Target {
                 cmdline: None,
                 group: None,
                 cgroup: None,
+                volume: held.map(|held| held.volume.clone()),
                 alive: true,
                 processes: 1,
                 growth_bytes_per_s: 0.0,
@@ -155,9 +172,7 @@ impl Target {
     #[must_use]
     pub fn word(&self, how: How) -> String {
         match (&self.pid, &self.group, how) {
-            (Some(pid), _, How::Freeze | How::Throttle | How::Term | How::Kill | How::Resume) => {
-                pid.to_string()
-            }
+            (Some(pid), _, how) if how != How::Unit => pid.to_string(),
             // A cgroup that is no unit or container is known by its path alone.
             (_, Some((kind, name)), _) if kind == "cgroup" => {
                 self.cgroup.as_ref().unwrap_or(name).clone()
@@ -174,6 +189,10 @@ impl Target {
         let word = shell_word(&self.word(how));
         match how {
             How::Resume => format!("filltop resume {word}"),
+            How::Fence => {
+                let volume = self.volume.as_deref().unwrap_or_default();
+                format!("filltop stop {word} --how fence --volume {}", shell_word(volume))
+            }
             _ => format!("filltop stop {word} --how {}", how.name()),
         }
     }
@@ -190,7 +209,8 @@ impl Target {
             // Who stands still may not be seen to run.
             How::Resume => None,
             _ if !self.alive => Some("it has ended already"),
-            How::Throttle | How::Freeze | How::Term | How::Kill => None,
+            How::Fence if self.volume.is_none() => Some("its volume is not known"),
+            How::Fence | How::Throttle | How::Freeze | How::Term | How::Kill => None,
         }
     }
 
@@ -210,8 +230,9 @@ impl Target {
         match how {
             How::Freeze => format!("{growth}, frees nothing, can be undone"),
             How::Throttle => "slows it down, frees nothing, can be undone".to_owned(),
+            How::Fence => "lets its writes here fail, frees nothing, can be undone".to_owned(),
             How::Term | How::Kill | How::Unit => format!("{growth}, {frees}"),
-            How::Resume => "undoes freeze and throttle".to_owned(),
+            How::Resume => "undoes freeze, throttle and fence".to_owned(),
         }
     }
 
@@ -264,6 +285,9 @@ mod tests {
         assert_eq!(minio().command(How::Freeze), "filltop stop 2114 --how freeze");
         assert_eq!(minio().command(How::Unit), "filltop stop minio.service --how unit");
         assert_eq!(minio().command(How::Resume), "filltop resume 2114");
+        let volume = minio().volume.unwrap();
+        let fence = format!("filltop stop 2114 --how fence --volume {volume}");
+        assert_eq!(minio().command(How::Fence), fence);
         assert_eq!(shell_word("a b'c"), r"'a b'\''c'");
         let jail = Target {
             pid: None,

@@ -11,6 +11,7 @@ pub mod layout;
 pub mod panes;
 pub mod rows;
 pub mod run;
+mod settle;
 pub mod state;
 pub mod svg;
 pub mod term;

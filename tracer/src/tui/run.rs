@@ -218,7 +218,7 @@ impl Screen {
                 }
                 Effect::Act(request) => {
                     let actions = options.actions.as_ref();
-                    let sent = actions.is_some_and(|actions| actions.try_send(request).is_ok());
+                    let sent = actions.is_some_and(|actions| actions.try_send(*request).is_ok());
                     let said = if sent {
                         "asked for; the result is shown when it is there"
                     } else {

@@ -396,7 +396,7 @@ pub enum Effect {
     /// Measure at this interval, seconds.
     Interval(f64),
     /// Carry this out; it was confirmed.
-    Act(ActionRequest),
+    Act(Box<ActionRequest>),
 }
 
 /// In the order in which they are to be done.

@@ -29,20 +29,20 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo filltop watch                                warn within 4 h of full, say who
+  sudo filltop watch                            warn within 4 h of full, say who
   sudo filltop watch --json | jq -r .summary
-  filltop watch --print-config > filltop.toml       a sample with all that can be set
+  filltop watch --print-config > filltop.toml   a sample of all keys
   filltop watch --check-config --config filltop.toml
   sudo filltop watch --config filltop.toml
-  sudo filltop watch --metrics 127.0.0.1:9823       and Prometheus can scrape it
-  filltop watch --replay-csv history.csv            what would it have said?
-  sudo filltop watch --metrics 127.0.0.1:9823       and Prometheus can scrape it
+  sudo filltop watch --metrics 127.0.0.1:9823   and Prometheus can scrape it
+  filltop watch --replay-csv history.csv        what would it have said?
 
 While it runs, `filltop top`, `snapshot`, `held` and `check` show what it knows.
 
-SIGHUP reads the configuration again; one that is wrong changes nothing. SIGUSR1 acknowledges all
-alerts that are on: no more reminders until they get worse or come again. Other commands ask the
-running watch over its socket. contrib/systemd has a unit for it, contrib/prometheus rules.")]
+SIGHUP reads the configuration again; one that is wrong changes nothing. SIGUSR1
+acknowledges all alerts that are on: no more reminders until they get worse or
+come again. Other commands ask the running watch over its socket.
+contrib/systemd has a unit for it, contrib/prometheus rules.")]
 pub struct WatchArgs {
     /// Rules, and where alerts go (TOML); without it, the rules that filltop brings
     #[arg(long, value_name = "FILE")]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::step::{capture, step, timed};
 use crate::workspace::{Workspace, env_or};
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Names another mirror (its `…/debian/`) where apt's own is not Debian's, as on Ubuntu.
 const MIRROR: &str = "FILLTOP_DEBIAN_MIRROR";
 
@@ -216,7 +216,7 @@ impl Apt {
 }
 
 /// The mirror's `…/debian/`, as apt on this machine is set up.
-fn mirror() -> Result<String> {
+pub(super) fn mirror() -> Result<String> {
     let given = env_or(MIRROR, "");
     if !given.is_empty() {
         return Ok(given);

@@ -26,6 +26,9 @@ const DISKS: [&str; 2] = ["disk-a.raw", "disk-b.raw"];
 /// The names of [`DISKS`] inside the machine.
 pub(crate) const GUEST_DISKS: &str = "/dev/vda,/dev/vdb";
 
+/// The name of [`Machine::root`] inside the machine.
+pub(crate) const GUEST_ROOT: &str = "/dev/vdc";
+
 /// The machine to boot.
 pub(crate) struct Machine {
     /// The kernel's bzImage.
@@ -36,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) console: PathBuf,
     /// Where the test disks are.
     pub(crate) disks: PathBuf,
+    /// The disk with a whole system to hand over to.
+    pub(crate) root: Option<PathBuf>,
     /// Number of CPUs.
     pub(crate) smp: u32,
     /// Memory in MiB.
@@ -93,8 +98,11 @@ impl Machine {
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         let quiet = if self.interactive { "quiet" } else { "loglevel=5" };
         // An emulated timer that comes late, on a busy machine, is no reason to panic.
-        let line =
-            format!("console=ttyS0 panic=-1 oops=panic no_timer_check {quiet} {}", self.append);
+        // Nobody logs in on the serial ports, of which one is the runner's.
+        let line = format!(
+            "console=ttyS0 panic=-1 oops=panic no_timer_check systemd.getty_auto=no {quiet} {}",
+            self.append
+        );
         command.args(["-append", line.trim_end()]);
         // The first port is the kernel's console, the second PID 1's reports.
         let console = format!("file:{}", self.console.display());
@@ -104,8 +112,8 @@ impl Machine {
             command.args(["-serial", &console, "-serial", "stdio"]);
             command.stdin(Stdio::null()).stdout(Stdio::piped());
         }
-        for disk in DISKS {
-            let file = self.disks.join(disk);
+        let disks = DISKS.iter().map(|disk| self.disks.join(disk));
+        for file in disks.chain(self.root.clone()) {
             let drive = format!("file={},format=raw,if=virtio,snapshot=on", file.display());
             command.args(["-drive", &drive]);
         }

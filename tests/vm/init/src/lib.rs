@@ -9,6 +9,9 @@ use std::fmt;
 /// Where the runner puts the encoded [`Job`].
 pub const JOB_PATH: &str = "/job";
 
+/// Where everything that comes with the initramfs is found after a Debian has been booted.
+pub const BOOTED_DIR: &str = "/run/filltop-vm";
+
 /// Separates the arguments of one command; no argument of ours holds it.
 const SEPARATOR: char = '\x1f';
 
@@ -24,6 +27,9 @@ pub struct Job {
     /// Rows and columns of the terminal when the commands get the console for themselves; their
     /// output is then not reported.
     pub console: Option<(u16, u16)>,
+    /// A block device with a whole Debian: PID 1 hands over to that one's own init, and the commands
+    /// run as a unit of its systemd.
+    pub root: Option<String>,
 }
 
 impl Job {
@@ -41,6 +47,9 @@ impl Job {
         }
         if let Some((rows, columns)) = self.console {
             out += &format!("console {rows} {columns}\n");
+        }
+        if let Some(root) = &self.root {
+            out += &format!("root {root}\n");
         }
         out
     }
@@ -65,6 +74,7 @@ impl Job {
                     let size = rows.parse().and_then(|r| columns.parse().map(|c| (r, c)));
                     job.console = Some(size.map_err(|_| bad())?);
                 }
+                "root" => job.root = Some(rest.to_owned()),
                 _ => return Err(bad()),
             }
         }
@@ -156,6 +166,7 @@ mod tests {
             env: vec![("A".into(), "b=c d".into())],
             commands: vec![vec!["/tests/x".into(), "two words".into(), String::new()]],
             console: Some((24, 80)),
+            root: Some("/dev/vdc".into()),
         };
         assert_eq!(Job::decode(&job.encode()), Ok(job));
     }

@@ -1,4 +1,9 @@
 //! PID 1 of a test machine: sets up what a small Linux needs, runs its [`Job`], reports, powers off.
+//!
+//! Where the job names a disk with a Debian on it, it hands over to that one's init instead (`root.rs`),
+//! and runs the commands as a unit there.
+
+mod root;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, Write};
@@ -9,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use filltop_init::{JOB_PATH, Job, Report};
+use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use rustix::system::RebootCommand;
@@ -61,7 +66,7 @@ impl Reporter {
 }
 
 fn main() {
-    let result = run();
+    let result = if std::process::id() == 1 { boot() } else { serve() };
     if let Err(error) = result {
         eprintln!("init: {error:#}");
     }
@@ -71,7 +76,8 @@ fn main() {
     eprintln!("init: cannot power off: {failed:?}");
 }
 
-fn run() -> Result<()> {
+/// As PID 1.
+fn boot() -> Result<()> {
     attach("devtmpfs", "/dev", "")?;
     let reporter = Reporter::open()?;
     for (kind, target, data) in MOUNTS {
@@ -79,18 +85,35 @@ fn run() -> Result<()> {
     }
     set_up(&reporter);
 
-    let text = fs::read_to_string(JOB_PATH).context(JOB_PATH)?;
-    let job = Job::decode(&text).map_err(|line| anyhow::anyhow!("bad line in the job: {line}"))?;
+    let job = job(JOB_PATH)?;
     for module in &job.modules {
         reporter.attempt(module, load(module));
     }
+    if let Some(device) = &job.root {
+        return root::hand_over(device);
+    }
+    run(&job, &reporter)
+}
+
+/// As a unit of the Debian that was handed over to.
+fn serve() -> Result<()> {
+    let reporter = Reporter::open()?;
+    run(&job(&format!("{BOOTED_DIR}{JOB_PATH}"))?, &reporter)
+}
+
+fn job(path: &str) -> Result<Job> {
+    let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
+    Job::decode(&text).map_err(|line| anyhow::anyhow!("bad line in the job: {line}"))
+}
+
+fn run(job: &Job, reporter: &Reporter) -> Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     reporter.send(&Report::Booted { release, uptime_ms: uptime_ms()? });
 
     for (index, argv) in job.commands.iter().enumerate() {
         reporter.send(&Report::Begin(index));
         let started = Instant::now();
-        let status = match execute(&job, argv, &reporter) {
+        let status = match execute(job, argv, reporter) {
             Ok(status) => status,
             Err(error) => {
                 reporter.send(&Report::Output(format!("{}: {error:#}", argv.join(" "))));
@@ -162,10 +185,9 @@ fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
             &console,
             Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
         )?;
-        // busybox's setsid gives the command a controlling terminal, which job control and
-        // Ctrl-C need.
-        command = Command::new("/bin/busybox");
-        command.args(["setsid", "-c"]).args(argv).current_dir("/root");
+        // setsid gives the command a controlling terminal, which job control and Ctrl-C need.
+        command = Command::new("setsid");
+        command.args(["-c"]).args(argv).current_dir("/root");
         command.stdin(console.try_clone()?).stdout(console.try_clone()?).stderr(console);
     } else {
         let (output, input) = std::io::pipe()?;
@@ -178,9 +200,13 @@ fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
     drop(command);
     let pid = Pid::from_child(&child);
     let status = reap_until(pid)?;
-    // What the command left behind would hold the pipe open and disturb the next command. A group
-    // of 1 makes kill(2)'s -1: everyone but PID 1.
-    let _ = kill_process_group(Pid::INIT, Signal::KILL);
+    if std::process::id() == 1 {
+        // What the command left behind would hold the pipe open and disturb the next command. A group
+        // of 1 makes kill(2)'s -1: everyone but PID 1.
+        let _ = kill_process_group(Pid::INIT, Signal::KILL);
+    } else {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
     if let Some(reader) = reader {
         let _ = reader.join();
     }

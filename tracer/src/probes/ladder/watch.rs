@@ -31,7 +31,7 @@ impl Ladder {
             if !creates {
                 self.attach_tracepoints(ebpf, hooks::CREATE_TRACEPOINTS);
                 if cfg!(target_arch = "x86_64") {
-                    self.attach_tracepoints(ebpf, hooks::FAILED_TRACEPOINTS);
+                    self.attach_to_calls(ebpf, hooks::FAILED_TRACEPOINT);
                 }
             }
         }

@@ -46,6 +46,10 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
         Line::plain(fact("own CPU", &cpu)),
         Line::plain(fact("history", &history)),
     ];
+    if backend.folded_files > 0 {
+        let text = format!("{} that moved least have no row", backend.folded_files);
+        lines.push(Line::plain(fact("files", &text)));
+    }
     for spot in &backend.blind_spots {
         lines.push(Line::new(fact("not seen", &safe(spot)), Tone::Warning));
     }

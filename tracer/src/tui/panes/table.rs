@@ -12,7 +12,7 @@ use crate::outputs::{
 use crate::tui::rows::Rows;
 use crate::tui::state::{Sort, UiState, View, VolumeChoice};
 use crate::tui::theme::Tone;
-use crate::tui::views::{self, Manner};
+use crate::tui::views::{self, Col, Manner};
 
 /// Which part of which rows.
 pub struct Part<'a> {
@@ -66,7 +66,10 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
         let mut x = inner.x;
         for (col, spec, width) in &columns {
             let cell = views::cell(snapshot, part.rows, row, *col, &manner);
-            let text = columns::cell(&cell.text, spec.align, *width, false, state.charset);
+            let text = match col {
+                Col::Tree => views::tree_cell(snapshot, part.rows, row, &manner, *width),
+                _ => columns::cell(&cell.text, spec.align, *width, false, state.charset),
+            };
             let room = (*width).min(usize::from(area.right().saturating_sub(x)));
             put(ink, x, y, &text, room, cell.tone);
             x = x.saturating_add(*width as u16 + 1);

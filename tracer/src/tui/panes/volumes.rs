@@ -7,7 +7,7 @@ use tracer_model::units;
 
 use super::{Ink, spark};
 use crate::outputs::columns::{self, Align, Column};
-use crate::outputs::words::{eta_cell, used_ratio};
+use crate::outputs::words::{eta_cell, eta_fitting, eta_short_width, used_ratio};
 use crate::tui::state::{UiState, VolumeChoice};
 use crate::tui::theme::Tone;
 use crate::tui::update::first_volume;
@@ -24,8 +24,17 @@ const COLUMNS: [Column; 9] = [
     Column::new("HELD", Align::Right, 0, 4),
     Column::new("GROWTH/s", Align::Right, 0, 1),
     Column::new("TREND", Align::Right, 0, 6),
-    Column::new("FULL IN", Align::Left, 12, 0),
+    Column::new("FULL IN", Align::Left, LEAST_WORDS, 0),
 ];
+const FULL_IN: usize = 8;
+/// From this width on there is room for everything.
+const ROOMY: u16 = 100;
+/// `4 min (3–6)`, and one to spare: what the column has where nothing needs more.
+const LEAST_WORDS: usize = 12;
+/// VOLUME, USED and AVAIL, which stay beside it whatever happens.
+const BESIDE: usize = 8 + 4 + 5 + 3;
+/// What a bar may shrink to where the words need the room.
+const LEAST_BAR: usize = 8;
 const GAUGE: usize = 1;
 const TREND: usize = 7;
 
@@ -35,10 +44,21 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     let bytes = if long { units::BYTES_WIDTH } else { units::SHORT_WIDTH };
     // The marker of the chosen volume takes a column.
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
-    let bar = usize::from(area.width / 8).clamp(8, 40);
+    // The interval is not cut off: sooner are bars short, and columns of higher rank left out.
+    let mut columns = COLUMNS;
+    let shortest =
+        |volume: &Volume| eta_short_width(volume).min(sanitize::width(&eta_cell(volume)));
+    let short = snapshot.volumes.iter().map(shortest).max().unwrap_or(0);
+    let room = usize::from(inner.width).saturating_sub(BESIDE).max(LEAST_WORDS);
+    columns[FULL_IN].min = short.clamp(LEAST_WORDS, room);
+    let bar = if short > LEAST_WORDS && area.width < ROOMY {
+        LEAST_BAR
+    } else {
+        usize::from(area.width / 8).clamp(LEAST_BAR, 40)
+    };
     let longest = snapshot.volumes.iter().map(|volume| volume.mount_point.len()).max();
     let words = snapshot.volumes.iter().map(|volume| sanitize::width(&eta_cell(volume)));
-    let words = words.max().unwrap_or(0).clamp(12, 30);
+    let words = words.max().unwrap_or(0).clamp(LEAST_WORDS, 40);
     let wanted = [
         longest.unwrap_or(0).clamp(6, 40),
         bar,
@@ -50,7 +70,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
         bar,
         words,
     ];
-    let widths = columns::widths(&COLUMNS, &wanted, usize::from(inner.width), 1);
+    let widths = columns::widths(&columns, &wanted, usize::from(inner.width), 1);
     let shown = usize::from(area.height - 1);
     let all = snapshot.volumes.len();
     let count = if all > shown { format!("{shown} OF {all}") } else { "VOLUME".to_owned() };
@@ -82,7 +102,10 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
                     spark(trend.map_or(&[], Vec::as_slice), width, state.charset)
                 }
                 _ => {
-                    let text = fact(i, volume, state, long);
+                    let text = match i {
+                        FULL_IN => eta_fitting(volume, width),
+                        _ => fact(i, volume, state, long),
+                    };
                     columns::cell(&text, column.align, width, false, state.charset)
                 }
             };
@@ -118,8 +141,7 @@ fn fact(column: usize, volume: &Volume, state: &UiState, long: bool) -> String {
         4 => bytes(volume.reserved_bytes),
         5 => volume.held_bytes.map_or_else(|| units::UNKNOWN.to_owned(), bytes),
         6 if long => units.growth(volume.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
-        6 => units.short_growth(volume.growth_bytes_per_s),
-        _ => eta_cell(volume),
+        _ => units.short_growth(volume.growth_bytes_per_s),
     }
 }
 

@@ -62,7 +62,7 @@ fn every_page_in_every_look() {
         ("detail_dir", &[Key::Char('3'), Key::Enter]),
         ("detail_held", &[Key::Char('5'), Key::Enter]),
         ("menu", &[Key::Char('x')]),
-        ("confirm", &[Key::Char('x'), Key::Down, Key::Down, Key::Enter]),
+        ("confirm", &[Key::Char('x'), Key::Down, Key::Down, Key::Down, Key::Enter]),
         ("filter", &[Key::Char('/'), Key::Char('g'), Key::Char('z')]),
         ("bad_regex", &[Key::Char('/'), Key::Ctrl('r'), Key::Char('(')]),
     ];
@@ -109,6 +109,34 @@ fn full_and_idle() {
         "waiting",
         text(&screen(&App::new(UiState::default(), Limits::default())))
     );
+}
+
+/// Time to full with its interval, whatever it is, on every terminal that has a table.
+#[test]
+fn the_interval_is_never_cut() {
+    for (lo, eta, hi) in [
+        (180.0, 240.0, Some(360.0)),
+        (3300.0, 4800.0, Some(6600.0)),
+        (100_000.0, 200_000.0, None),
+        (40_000.0, 90_000.0, Some(900_000.0)),
+        (85.0, 95.0, Some(110.0)),
+    ] {
+        for limit in ["avail", "inodes"] {
+            let mut snapshot = fixtures::busy();
+            let volume = &mut snapshot.volumes[0];
+            (volume.eta_s, volume.eta_lo_s, volume.eta_hi_s) = (Some(eta), Some(lo), hi);
+            volume.limit = limit.to_owned();
+            let end = if limit == "avail" { ")" } else { ") inodes" };
+            for (width, height) in [(80, 24), (100, 30), (120, 40), (300, 100)] {
+                let shown = text(&paint(&snapshot, &settled(&snapshot, width, height)));
+                let line = shown.lines().nth(2).unwrap();
+                assert!(line.ends_with(end), "{width}: {shown}");
+            }
+            let narrow = text(&paint(&snapshot, &settled(&snapshot, 40, 12)));
+            let line = narrow.lines().nth(2).unwrap();
+            assert!(line.ends_with(')') || line.ends_with(end), "{narrow}");
+        }
+    }
 }
 
 #[test]

@@ -376,7 +376,7 @@ fn two_keys_to_the_action_and_a_third_to_confirm() {
 fn a_confirmed_action_is_handed_out() {
     let mut app = App::new(UiState { can_act: true, ..UiState::default() }, Limits::default());
     app.see(Arc::new(fixtures::busy()));
-    press(&mut app, "xjj");
+    press(&mut app, "xjjj");
     app.press(Key::Enter);
     assert!(app.press(Key::Enter).is_empty(), "Enter is not yes");
     let effects = app.press(Key::Char('y'));

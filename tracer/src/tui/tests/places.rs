@@ -61,3 +61,12 @@ fn databases_on_the_volume_are_told() {
     assert!(frame.contains("PostgreSQL (unit postgresql@15-main.service) lives here"), "{frame}");
     assert!(!frame.contains("etcd"), "{frame}");
 }
+
+#[test]
+fn an_unfolded_group_has_its_processes_below_it_by_the_start_of_their_commands() {
+    let mut snapshot = busy();
+    snapshot.writers[0].cmdline = Some("tar -cf /srv/backup/share.tar -C / usr/lib".to_owned());
+    let text = seen(snapshot, "2E");
+    assert!(text.contains("\n     2114 tar -cf"), "{text}");
+    assert!(!text.contains("usr/lib"), "{text}");
+}

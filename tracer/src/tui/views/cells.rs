@@ -1,6 +1,6 @@
 //! What the cells of the tables say.
 
-use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::sanitize::{self, Charset, display_for};
 use tracer_model::snapshot::{Snapshot, Writer};
 use tracer_model::units::{self, Units};
 
@@ -82,7 +82,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
     };
     let nothing = || plain(String::new());
     if col == Col::Tree {
-        return plain(tree_name(snapshot, rows, row, manner));
+        return plain(tree_cell(snapshot, rows, row, manner, usize::MAX));
     }
     match row.item {
         Item::Writer(i) => snapshot.writers.get(i).map_or_else(nothing, |writer| {
@@ -223,8 +223,17 @@ fn pids(first: Option<u32>, count: usize) -> String {
     if count > 1 { format!("{first}+") } else { first }
 }
 
-/// The name of a tree's row: its indent, whether it unfolds, and what it is.
-fn tree_name(snapshot: &Snapshot, rows: &Rows, row: &Row, manner: &Manner) -> String {
+/// The name of a tree's row in at most `width` columns: its indent, whether it unfolds, and what it is.
+///
+/// Only the name is cut: a path in its middle, everything else at its end.
+#[must_use]
+pub fn tree_cell(
+    snapshot: &Snapshot,
+    rows: &Rows,
+    row: &Row,
+    manner: &Manner,
+    width: usize,
+) -> String {
     let mark = match (row.fold, manner.charset) {
         (Fold::Leaf, _) => "  ",
         (Fold::Open, Charset::Unicode) => "▾ ",
@@ -246,5 +255,13 @@ fn tree_name(snapshot: &Snapshot, rows: &Rows, row: &Row, manner: &Manner) -> St
         }),
         _ => None,
     };
-    format!("{indent}{mark}{}", name.unwrap_or_default())
+    let name = name.unwrap_or_default();
+    let room = width.saturating_sub(sanitize::width(&indent) + sanitize::width(mark));
+    let is_path = !matches!(row.item, Item::Writer(_)) && name.contains('/');
+    let name = if is_path {
+        sanitize::fit(&name, room, manner.charset)
+    } else {
+        sanitize::cut(&name, room, manner.charset)
+    };
+    format!("{indent}{mark}{name}")
 }

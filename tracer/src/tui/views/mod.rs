@@ -5,7 +5,7 @@ mod cells;
 use tracer_model::snapshot::{PathRow, Snapshot};
 use tracer_model::units;
 
-pub use self::cells::{Cell, LONG_FROM, Manner, cell, milliseconds, number};
+pub use self::cells::{Cell, LONG_FROM, Manner, cell, milliseconds, number, tree_cell};
 use super::rows::{Item, Rows};
 use super::state::View;
 use crate::outputs::columns::{Align, Column};

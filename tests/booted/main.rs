@@ -1,0 +1,126 @@
+//! A Debian that was booted for it: what its systemd does with the unit, and `filltop stop` with a unit.
+//!
+//! Changes the system: runs in `cargo xtask vm --debian` alone.
+
+mod runaway;
+mod service;
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use filltop_tests::filltop;
+
+type Result<T = ()> = anyhow::Result<T>;
+
+const UNIT: &str = "filltop.service";
+const UNIT_FILE: &str = include_str!("../../contrib/systemd/filltop.service");
+const SYSUSERS: &str = include_str!("../../contrib/systemd/filltop.sysusers");
+const DOCS: &str = include_str!("../../docs/service.md");
+const PROGRAM: &str = "/usr/bin/filltop";
+const DROP_INS: &str = "/etc/systemd/system/filltop.service.d";
+
+/// Everything is slow here: what takes longer than this never comes.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Leaves a test that would change the machine of whoever runs it.
+macro_rules! need_debian {
+    () => {
+        if !crate::is_ours() {
+            let name = std::thread::current().name().unwrap_or("?").to_owned();
+            println!("SKIP {name}: only in a Debian that was booted for it");
+            return Ok(());
+        }
+    };
+}
+use need_debian;
+
+fn is_ours() -> bool {
+    env::var_os("FILLTOP_IN_VM").is_some() && Path::new("/run/systemd/system").exists()
+}
+
+fn succeed(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", said(&output));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Both streams, for messages.
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn systemctl(arguments: &[&str]) -> Result<String> {
+    succeed(Command::new("systemctl").arg("--no-pager").args(arguments))
+}
+
+/// A property of a unit.
+fn show(unit: &str, property: &str) -> Result<String> {
+    let text = systemctl(&["show", "--value", "-p", property, unit])?;
+    Ok(text.trim().to_owned())
+}
+
+fn number(unit: &str, property: &str) -> Result<u64> {
+    let text = show(unit, property)?;
+    text.parse().with_context(|| format!("{property} of {unit} is {text:?}"))
+}
+
+fn journal(unit: &str) -> Result<String> {
+    succeed(Command::new("journalctl").args(["--no-pager", "-o", "cat", "-u", unit]))
+}
+
+/// Looks until it is so; how long that took.
+fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let started = Instant::now();
+    loop {
+        if look()? {
+            return Ok(started.elapsed());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("waited in vain until {what}: {}", journal(UNIT)?);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Installs with the very commands of docs/service.md, in a directory that looks like a checkout.
+fn install() -> Result {
+    let commands =
+        DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("```").nth(1));
+    let checkout = tempfile::tempdir()?;
+    for (path, text) in [("filltop.service", UNIT_FILE), ("filltop.sysusers", SYSUSERS)] {
+        let path = checkout.path().join("contrib/systemd").join(path);
+        fs::create_dir_all(path.parent().context("a file has a directory")?)?;
+        fs::write(path, text)?;
+    }
+    fs::create_dir_all(checkout.path().join("target/release"))?;
+    fs::copy(filltop(), checkout.path().join("target/release/filltop"))?;
+    let mut shell = Command::new("sh");
+    shell.args(["-exc", commands.context("docs/service.md has no commands")?]);
+    succeed(shell.current_dir(&checkout)).with_context(|| journal(UNIT).unwrap_or_default())?;
+    Ok(())
+}
+
+/// The service, running with this drop-in, if any.
+fn installed(drop_in: Option<&str>) -> Result {
+    if !Path::new(PROGRAM).exists() {
+        install()?;
+    }
+    fs::create_dir_all(DROP_INS)?;
+    let path = Path::new(DROP_INS).join("test.conf");
+    let text = drop_in.unwrap_or_default();
+    if fs::read_to_string(&path).unwrap_or_default() != text {
+        fs::write(path, text)?;
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["stop", UNIT])?;
+    }
+    // Type=notify: it returns when filltop measures.
+    systemctl(&["start", UNIT]).with_context(|| journal(UNIT).unwrap_or_default())?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The unit of contrib/systemd under a real systemd.
+
+use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tracer_model::snapshot::Snapshot;
+
+use crate::{
+    PROGRAM, Result, UNIT, UNIT_FILE, installed, journal, need_debian, number, said, show, succeed,
+    systemctl, wait_for,
+};
+
+const SOCKET: &str = "/run/filltop/filltop.sock";
+
+/// A line of /proc/PID/status.
+fn status(pid: u64, key: &str) -> Result<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    Ok(line.with_context(|| format!("no {key} in {text}"))?.trim().to_owned())
+}
+
+fn signal(pid: u64, signal: Signal) -> Result {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// It was started again by systemd, and measures.
+fn started_again(before: u64, restarts: u64) -> Result {
+    let took = wait_for("it is started again", || {
+        Ok(number(UNIT, "NRestarts")? > restarts
+            && show(UNIT, "ActiveState")? == "active"
+            && !matches!(number(UNIT, "MainPID")?, 0)
+            && number(UNIT, "MainPID")? != before)
+    })?;
+    println!("active again after {:.1} s", took.as_secs_f64());
+    let snapshot = snapshot("1s")?;
+    ensure!(!snapshot.volumes.is_empty(), "it measures nothing");
+    Ok(())
+}
+
+fn snapshot(length: &str) -> Result<Snapshot> {
+    let mut command = Command::new(PROGRAM);
+    let text = succeed(command.args(["snapshot", "--json", "--for", length]))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+#[test]
+fn it_is_active_once_it_measures_with_the_rights_it_was_given() -> Result {
+    need_debian!();
+    installed(None)?;
+    ensure!(show(UNIT, "ActiveState")? == "active" && show(UNIT, "Type")? == "notify");
+    wait_for("it says how it is", || Ok(show(UNIT, "StatusText")?.contains("volumes;")))?;
+    let pid = number(UNIT, "MainPID")?;
+    ensure!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?.trim() == "-900");
+    // BPF 39, PERFMON 38, SYS_PTRACE 19, DAC_READ_SEARCH 2.
+    let wanted: u64 = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 2;
+    ensure!(
+        u64::from_str_radix(&status(pid, "CapBnd")?, 16)? == wanted,
+        "{}",
+        status(pid, "CapBnd")?
+    );
+    ensure!(status(pid, "NoNewPrivs")? == "1" && status(pid, "Seccomp")? == "2");
+    let locked = status(pid, "VmLck")?;
+    ensure!(!locked.starts_with("0 "), "nothing is locked: {locked}");
+    println!("locked {locked}, resident {}", status(pid, "VmRSS")?);
+    let socket = fs::metadata(SOCKET)?;
+    ensure!(socket.mode() & 0o777 == 0o660, "{:o}", socket.mode());
+    let snapshot = snapshot("1s")?;
+    println!("{}, by {}", snapshot.backend.kernel, snapshot.backend.write.name());
+    ensure!(snapshot.volumes.iter().any(|volume| volume.mount_point == "/" && !volume.read_only));
+    Ok(())
+}
+
+#[test]
+fn systemd_rates_its_exposure_as_the_docs_say() -> Result {
+    need_debian!();
+    installed(None)?;
+    let mut rate = Command::new("systemd-analyze");
+    // 2.8 of 10 in docs/service.md.
+    let output = rate.args(["--no-pager", "security", "--threshold=28", UNIT]).output()?;
+    let text = said(&output);
+    println!("{}", text.lines().rfind(|line| line.contains("exposure")).unwrap_or("?").trim());
+    ensure!(output.status.success(), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
+    need_debian!();
+    let config = "/etc/filltop.toml";
+    fs::write(config, "")?;
+    let start = UNIT_FILE.lines().find(|line| line.starts_with("ExecStart="));
+    let start = start.context("the unit starts something")?;
+    installed(Some(&format!("[Service]\nExecStart=\n{start} --config {config}\n")))?;
+    let pid = number(UNIT, "MainPID")?;
+    let rule = "[[rule]]\nname = \"anything-used\"\nwhen = \"used_bytes\"\nwarning = \"1B\"\n";
+    ensure!(!journal(UNIT)?.contains("anything-used"));
+    fs::write(config, rule)?;
+    systemctl(&["reload", UNIT]).with_context(|| journal(UNIT).unwrap_or_default())?;
+    wait_for("the new rule fires", || Ok(journal(UNIT)?.contains("anything-used")))?;
+    fs::write(config, "[[rule]]\nnam = \"x\"\n")?;
+    systemctl(&["reload", UNIT])?;
+    wait_for("it says that this is wrong", || Ok(journal(UNIT)?.contains("the old one goes on")))?;
+    ensure!(show(UNIT, "ActiveState")? == "active" && number(UNIT, "MainPID")? == pid);
+    Ok(())
+}
+
+#[test]
+fn kill_9_has_it_started_again() -> Result {
+    need_debian!();
+    installed(None)?;
+    let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
+    signal(pid, Signal::KILL)?;
+    started_again(pid, restarts)
+}
+
+#[test]
+fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
+    need_debian!();
+    ensure!(UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"), "30 s are long to wait here");
+    installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
+    let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
+    // While it does not hang it is left alone.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    ensure!(number(UNIT, "MainPID")? == pid && number(UNIT, "NRestarts")? == restarts);
+    signal(pid, Signal::STOP)?;
+    started_again(pid, restarts)?;
+    let text = journal(UNIT)?;
+    ensure!(text.contains("Watchdog timeout"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn members_of_the_group_may_look_and_nobody_else() -> Result {
+    need_debian!();
+    installed(None)?;
+    for (name, groups) in [("member", &["-G", "filltop"][..]), ("stranger", &[])] {
+        if !fs::read_to_string("/etc/passwd")?.contains(&format!("{name}:")) {
+            succeed(Command::new("useradd").args(groups).arg(name))?;
+        }
+    }
+    let ask = |name: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", name, "--regid", name, "--init-groups", PROGRAM]);
+        command.args(["snapshot", "--json", "--for", "1s"]).output()
+    };
+    let member = ask("member")?;
+    ensure!(member.status.success(), "{}", said(&member));
+    let snapshot: Snapshot = serde_json::from_slice(&member.stdout)?;
+    ensure!(snapshot.volumes.iter().any(|volume| volume.mount_point == "/"));
+    let stranger = ask("stranger")?;
+    ensure!(stranger.status.code() == Some(1) && stranger.stdout.is_empty(), "{}", said(&stranger));
+    println!("a stranger is told: {}", said(&stranger).trim());
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Calls that are under way: what their end has to know of their start.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use tracer_common::{Health, PairKey};
+
+use crate::{
+    kernel_read::{Kptr, config, exchange},
+    maps::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey, health_add},
+};
+
+/// Where a call's process and file are not needed, or not known yet.
+pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
+
+/// Remembers a call of the current thread until its end. Of calls to the same function in each other the
+/// innermost counts.
+#[inline(always)]
+pub fn begin(hook: u64, key: PairKey, object: Kptr) {
+    keep(hook, InFlight { key, object: object.addr(), extra: 0 });
+}
+
+/// The same, with all that is to be remembered.
+#[inline(always)]
+pub fn keep(hook: u64, call: InFlight) {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(cell) = cell(hook, thread) {
+        let own = cell.thread == thread && cell.hook == hook;
+        if own || (cell.thread == 0 && exchange(&raw mut cell.thread, 0, thread)) {
+            cell.hook = hook;
+            cell.call = call;
+            return;
+        }
+    }
+    keep_by(hook, thread, call);
+}
+
+/// What was remembered of the current thread's call.
+#[inline(always)]
+pub fn end(hook: u64) -> Option<InFlight> {
+    let thread = bpf_get_current_pid_tgid();
+    if let Some(cell) = cell(hook, thread)
+        && cell.thread == thread
+        && cell.hook == hook
+    {
+        let call = cell.call;
+        // SAFETY: a field of a map value; volatile, and so after the copy.
+        unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
+        return Some(call);
+    }
+    end_by(hook, thread)
+}
+
+/// Remembers what is not a thread's but goes by `id`: the address of a kiocb.
+#[inline(always)]
+pub fn keep_by(hook: u64, id: u64, call: InFlight) {
+    if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
+        health_add(Health::InFlightFull, 1);
+    }
+}
+
+/// What was remembered by `id`.
+#[inline(always)]
+pub fn end_by(hook: u64, id: u64) -> Option<InFlight> {
+    let key = InFlightKey { id, hook };
+    let call = IN_FLIGHT.get_ptr(key)?;
+    // SAFETY: a valid pointer from the map.
+    let call = unsafe { *call };
+    // Two may find it, if it is a kiocb; one takes it out.
+    IN_FLIGHT.remove(key).ok()?;
+    Some(call)
+}
+
+/// The thread's cell, which may be another one's. None where BPF has no atomic exchange to take it by.
+#[inline(always)]
+fn cell(hook: u64, thread: u64) -> Option<&'static mut CallCell> {
+    // Spreads the hooks of one thread, and neighbouring threads stay apart.
+    const SPREAD: u32 = 0x9E5;
+    if config!(has_cmpxchg) == 0 {
+        return None;
+    }
+    let index = (thread as u32).wrapping_add((hook as u32).wrapping_mul(SPREAD));
+    // SAFETY: a valid, aligned pointer from the map.
+    CALLS.get_ptr_mut(index & (CALL_CELLS - 1)).map(|cell| unsafe { &mut *cell })
+}

@@ -1,0 +1,64 @@
+//! The gauge of an inode: the space that its filesystem charges to it.
+
+use aya_ebpf::{macros::map, maps::Array};
+use tracer_common::offsets::{Gauge, gauge_kind};
+
+use crate::kernel_read::{Kptr, Probed, Read, load};
+
+/// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
+#[map]
+pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
+
+/// Which gauge a filesystem has, by its magic number.
+#[inline(always)]
+pub fn kind_of(magic: u32) -> u32 {
+    match magic {
+        0xEF53 => gauge_kind::EXT4,
+        0x5846_5342 => gauge_kind::XFS,
+        0x9123_683E => gauge_kind::BTRFS,
+        0x0102_1994 => gauge_kind::TMPFS,
+        _ => gauge_kind::NONE,
+    }
+}
+
+/// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
+#[inline(always)]
+pub fn gauge<R: Read>(kind: u32, inode: Kptr) -> Option<u64> {
+    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    let layout: &Gauge = GAUGES.get(kind)?;
+    if layout.known == 0 {
+        return None;
+    }
+    let mut bytes = 0;
+    if layout.uses_i_blocks != 0 {
+        let (blocks, rest): (u64, u16) =
+            (load!(R, inode, inode_blocks), load!(R, inode, inode_bytes));
+        bytes = (blocks << 9) + u64::from(rest);
+    }
+    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
+    for part in &layout.parts {
+        if part.size != 0 {
+            let offset = within(part.offset);
+            let value = if part.size == 4 {
+                u64::from(Probed::read::<u32>(own, offset))
+            } else {
+                Probed::read::<u64>(own, offset)
+            };
+            let shift = if part.in_blocks == 0 {
+                0
+            } else {
+                let bits: u8 = load!(R, inode, inode_blkbits);
+                bits & 31
+            };
+            bytes += value << shift;
+        }
+    }
+    Some(bytes)
+}
+
+/// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
+/// inode is a typed pointer, to which nothing of unknown size may be added.
+#[inline(always)]
+pub fn within(offset: u32) -> u32 {
+    offset & 0xFFFF
+}

@@ -1,0 +1,137 @@
+//! The short way of a write: to a file that its process wrote to just before, into space that it has.
+//!
+//! The pair's cell is found by the inode's number and the main thread's address, and compared by what can be
+//! loaded through few pointers: the address and the number of the inode and the start of the process. An
+//! inode's epoch grows with its end, so that another one at the same address is not taken for it.
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use tracer_common::{Slot, offsets::gauge_kind};
+
+use crate::{
+    account::{Write, atomic_add},
+    kernel_read::{Kptr, Read, config, current_leader, load, load_u32},
+    maps::SLOTS,
+    space,
+};
+
+/// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,
+/// `end` and `written` fetch what was written, up to where and how much: anew each time, for that is cheaper
+/// than to save it from the calls in between. `kind` is that of [`learn`], or ext4's where it may be tmpfs.
+#[inline(always)]
+pub fn count<R: Read>(
+    inode: impl Fn() -> Kptr,
+    end: impl Fn() -> u64,
+    written: impl Fn() -> u64,
+    kind: u32,
+) -> bool {
+    let cpu = cpu();
+    let (leader, start_ns) = current_leader();
+    let inode = inode();
+    let ino: u64 = load!(R, inode, inode_ino);
+    let Some(slot) = SLOTS.get_ptr_mut(index(cpu, ino, leader)) else { return false };
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this cell.
+    let slot = unsafe { &mut *slot };
+    if slot.inode != inode.addr() || slot.start_ns != start_ns || slot.ino != ino {
+        return false;
+    }
+    let written = written();
+    let same = if kind == gauge_kind::NONE {
+        slot.to == BY_CALL && u64::from(slot.generation) == load_u32!(R, inode, inode_generation)
+    } else {
+        u64::from(slot.blocks) == space::blocks::<R>(inode)
+            && u64::from(slot.epoch) == space::epoch(inode)
+            && (kind == gauge_kind::TMPFS || is_within(slot, end(), written))
+    };
+    if same {
+        atomic_add(&raw mut slot.written, written);
+    }
+    same
+}
+
+/// Did the write go where there is space? On ext4 `i_blocks` alone does not tell, and the blocks that are
+/// only reserved lie beyond the inode, where a probe read would have to fetch them.
+#[inline(always)]
+fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
+    slot.to != BY_CALL && end <= slot.to && end.wrapping_sub(written) >= slot.from
+}
+
+/// [`Write::end`] of one that is known by the return of its system call alone, and [`Slot::to`] of its pair:
+/// nothing tells of the end of its inode, so that the generation is to be compared, and its space is not
+/// looked at. What is counted otherwise is not counted at the system call, and the other way round.
+pub const BY_CALL: u64 = u64::MAX - 1;
+
+/// What was seen of a written file's space before that was accounted for, to see at the next write
+/// whether it changed: not the gauge itself, but what it is made of, in fewer loads. What changes
+/// without it being seen, were there such a thing, would be accounted with the next change.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    /// [`Slot::blocks`].
+    pub blocks: u32,
+    /// [`Slot::parts`].
+    pub parts: u32,
+    /// [`Slot::epoch`].
+    pub epoch: u32,
+}
+
+impl Seen {
+    /// Looks.
+    #[inline(always)]
+    pub fn of<R: Read>(kind: u32, inode: Kptr) -> Self {
+        Self {
+            epoch: space::epoch(inode) as u32,
+            blocks: space::blocks::<R>(inode) as u32,
+            parts: space::parts(kind, inode),
+        }
+    }
+}
+
+/// Remembers in its tenant's cell a write that was accounted for, so that the next one goes the short way.
+#[inline(always)]
+pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
+    let goes_on = slot.inode == write.who.inode.addr() && slot.epoch == seen.epoch;
+    slot.blocks = seen.blocks;
+    slot.parts = seen.parts;
+    slot.epoch = seen.epoch;
+    let inode = write.who.inode;
+    // Of these alone the short way knows what their space is made of, and where it was written.
+    let by_call = write.end == BY_CALL;
+    let known = write.kind == gauge_kind::TMPFS || write.kind == gauge_kind::EXT4;
+    if write.end == 0 || !(known || by_call) {
+        return;
+    }
+    // tmpfs tells of all its space by `i_blocks`.
+    let (mut from, mut to) = (0, if by_call { BY_CALL } else { u64::MAX });
+    if write.kind == gauge_kind::EXT4 {
+        let bits: u8 = load!(R, inode, inode_blkbits);
+        (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
+        if goes_on && from <= slot.to && slot.from <= to {
+            from = from.min(slot.from);
+            to = to.max(slot.to);
+        }
+    }
+    slot.from = from;
+    slot.to = to;
+    slot.inode = inode.addr();
+}
+
+/// The blocks of a write from `start` to `end`.
+#[inline(always)]
+fn blocks_around(start: u64, end: u64, block_bits: u8) -> (u64, u64) {
+    let block = (1 << (block_bits & 31)) - 1;
+    (start & !block, (end + block) & !block)
+}
+
+/// Where the cell of a pair is on this CPU. Consecutive inode numbers, the usual case, get consecutive
+/// cells: no collisions among the files of one writer until it has more files than there are cells.
+#[inline(always)]
+pub fn index(cpu: u32, ino: u64, leader: Kptr) -> u32 {
+    let hash = (ino as u32).wrapping_add(leader.low()) & config!(slot_mask);
+    cpu.wrapping_mul(config!(slots_per_cpu)).wrapping_add(hash)
+}
+
+/// The number of the CPU that this runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}

@@ -1,0 +1,192 @@
+//! Who writes: processes, and what they are rolled up to.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a writer is rolled up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Group {
+    /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (of Kubernetes; its name is
+    /// NAMESPACE/POD/CONTAINER), `lxc`, `machine`, `cgroup` or `session`.
+    pub kind: String,
+    /// The name that people use for it.
+    pub name: String,
+    /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for a session.
+    pub cgroup: Option<String>,
+    /// The host's path of its root directory, where that is not the host's: a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Number of its mount namespace, where that is not the host's and its name does not say so: of
+    /// a cgroup or a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_namespace: Option<u32>,
+}
+
+/// Who starts a group's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawner {
+    /// Process id in the host's pid namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// How many of the group's writers it (or its child) started.
+    pub spawned: u64,
+}
+
+/// A group on one volume. Keyed by (group, volume).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// Who.
+    #[serde(flatten)]
+    pub group: Group,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Processes of it that wrote, since `first_seen`.
+    pub processes: u64,
+    /// Of those that wrote in the window, how many still run.
+    pub alive: u64,
+    /// Bytes written in the window.
+    pub written_bytes: u64,
+    /// Bytes written since `first_seen`.
+    pub written_total_bytes: u64,
+    /// Rate over the window.
+    pub written_bytes_per_s: f64,
+    /// Growth over the window, as its writers'.
+    pub growth_bytes_per_s: f64,
+    /// Of the volume's growth, as its writers', 0..1.
+    pub share: f64,
+    /// Files created in the window.
+    pub files_created: u64,
+    /// Highest growth of all windows.
+    pub peak_bytes_per_s: f64,
+    /// When that was.
+    pub peak_at: Timestamp,
+    /// End of the first window in which it wrote.
+    pub first_seen: Timestamp,
+    /// End of the last one.
+    pub last_seen: Timestamp,
+    /// Who starts its processes, where one process started several.
+    pub spawner: Option<Spawner>,
+    /// The directory that took most of its bytes in the last window in which it wrote.
+    pub directory: Option<String>,
+}
+
+/// A group that has files of a volume open for writing: what suffers when it is full. Keyed by
+/// (group, volume).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resident {
+    /// Who.
+    #[serde(flatten)]
+    pub group: Group,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Its processes with such files.
+    pub processes: u64,
+    /// Such files.
+    pub files: u64,
+    /// Space that they occupy.
+    pub bytes: u64,
+    /// The largest of them.
+    pub largest: String,
+    /// Databases recognised by what is held open, e.g. `PostgreSQL`.
+    pub databases: Vec<String>,
+}
+
+/// Failed writes in the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteErrors {
+    /// No space left on device.
+    #[serde(rename = "ENOSPC")]
+    pub enospc: u64,
+    /// Quota exceeded.
+    #[serde(rename = "EDQUOT")]
+    pub edquot: u64,
+    /// Input/output error.
+    #[serde(rename = "EIO", default)]
+    pub eio: u64,
+    /// Any other error of a write, e.g. EFBIG.
+    #[serde(default)]
+    pub other: u64,
+}
+
+impl WriteErrors {
+    /// Errors that say that the volume is out of space.
+    #[must_use]
+    pub const fn no_space(&self) -> u64 {
+        self.enospc + self.edquot
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.enospc + self.edquot + self.eio + self.other
+    }
+}
+
+/// fsync and fdatasync calls in the window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Fsync {
+    /// Calls.
+    pub count: u64,
+    /// The longest, milliseconds.
+    pub max_ms: f64,
+    /// 99th percentile, milliseconds.
+    pub p99_ms: f64,
+}
+
+/// One process on one volume. Keyed by (pid, start_time, volume).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Process id (tgid) in the host's pid namespace.
+    pub pid: u32,
+    /// When the process started; tells a reused pid from the one before.
+    pub start_time: Timestamp,
+    /// Name of the process as the kernel keeps it, at most 15 bytes.
+    pub comm: String,
+    /// Path of the executable, if known.
+    pub exe: Option<String>,
+    /// Command line with single spaces between arguments, possibly cut; `None` if unknown.
+    pub cmdline: Option<String>,
+    /// Real user id.
+    pub uid: u32,
+    /// Its name, if /etc/passwd has one.
+    pub user: Option<String>,
+    /// What it is rolled up to; `None` if unknown.
+    pub group: Option<Group>,
+    /// Was it running at the end of the window?
+    pub alive: bool,
+    /// Mount point of the volume.
+    pub volume: String,
+    /// Bytes written in the window.
+    pub written_bytes: u64,
+    /// Space it caused to be charged; `None` where this backend cannot tell.
+    pub allocated_bytes: Option<u64>,
+    /// Space it gave back; `None` where this backend cannot tell.
+    pub freed_bytes: Option<u64>,
+    /// Space of deleted files that it holds open.
+    pub held_bytes: Option<u64>,
+    /// Rate over the window.
+    pub written_bytes_per_s: f64,
+    /// Growth over the window; written rate where space is not traced.
+    pub growth_bytes_per_s: f64,
+    /// Of the volume's growth (of its written bytes where space is not traced), 0..1.
+    pub share: f64,
+    /// Files it touched in the window.
+    pub files: u64,
+    /// Failed writes.
+    pub errors: WriteErrors,
+    /// `None` where this backend does not time them.
+    pub fsync: Option<Fsync>,
+    /// Its parent, that one's parent and so on, without PID 1; empty if unknown.
+    #[serde(default)]
+    pub parents: Vec<Parent>,
+}
+
+/// A process above a writer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Process id (tgid) in the host's pid namespace.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+}

@@ -1,0 +1,255 @@
+//! The tables: which columns each has, and what stands in them.
+
+use tracer_model::snapshot::{Held, Snapshot, Volume};
+use tracer_model::units;
+
+use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
+use crate::outputs::columns::{Align, Column};
+use crate::outputs::words::{command, eta_fitting, resident, used_ratio, user};
+
+/// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
+const ETA_WIDTH: usize = 40;
+
+impl Page<'_> {
+    pub(super) fn volumes(&mut self, volumes: &[Volume]) {
+        const COLUMNS: [Column; 9] = [
+            Column::new("VOLUME", Align::Path, 8, 0),
+            Column::new("SIZE", Align::Right, 4, 3),
+            Column::new("USED", Align::Right, 4, 0),
+            Column::new("AVAIL", Align::Right, 4, 0),
+            Column::new("RESERVED", Align::Right, 4, 4),
+            Column::new("HELD", Align::Right, 4, 5),
+            Column::new("GROWTH/s", Align::Right, 4, 1),
+            Column::new("EXPLAINED", Align::Right, 4, 6),
+            Column::new("FULL IN", Align::Left, ETA_WIDTH, 0),
+        ];
+        // VOLUME, USED and AVAIL stay beside it on the narrowest terminal.
+        let room = self.options.width.saturating_sub(21).min(ETA_WIDTH);
+        let rows: Vec<Row> = volumes
+            .iter()
+            .take(self.options.top)
+            .map(|volume| Row {
+                cells: vec![
+                    self.safe(&volume.mount_point),
+                    self.bytes(volume.total_bytes),
+                    units::percent(used_ratio(volume)),
+                    self.bytes(volume.avail_bytes),
+                    self.bytes(volume.reserved_bytes),
+                    volume.held_bytes.map_or(units::UNKNOWN.to_owned(), |held| self.bytes(held)),
+                    self.growth(volume.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
+                    units::percent_or_unknown(volume.explained),
+                    eta_fitting(volume, room),
+                ],
+                tone: match (volume.full, volume.eta_s) {
+                    (true, _) => Tone::Critical,
+                    (_, Some(eta)) if eta < CRITICAL_S => Tone::Critical,
+                    (_, Some(eta)) if eta < WARNING_S => Tone::Warning,
+                    _ => Tone::Plain,
+                },
+            })
+            .collect();
+        self.out.push('\n');
+        if rows.is_empty() {
+            self.line("No volume is mounted writable.", Tone::Plain);
+        } else {
+            self.table(&COLUMNS, &rows);
+        }
+        let rest = volumes.get(self.options.top..).unwrap_or_default();
+        // The Snapshot has the most endangered first.
+        self.rest("volumes", rest.len(), "none of them nearer to full");
+    }
+
+    pub(super) fn writers(&mut self, snapshot: &Snapshot) {
+        const COLUMNS: [Column; 8] = [
+            Column::new("PID", Align::Right, 3, 0),
+            Column::new("USER", Align::Left, 4, 4),
+            Column::new("WRITTEN/s", Align::Right, 4, 0),
+            Column::new("GROWTH/s", Align::Right, 4, 1),
+            Column::new("SHARE", Align::Right, 4, 2),
+            Column::new("FILES", Align::Right, 4, 5),
+            Column::new("VOLUME", Align::Path, 8, 3),
+            Column::new("COMMAND", Align::Left, 16, 0),
+        ];
+        self.out.push('\n');
+        let writers = &snapshot.writers;
+        let Some(first) = writers.first() else {
+            self.line("Nobody wrote anything.", Tone::Plain);
+            return;
+        };
+        let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
+        let rows: Vec<Row> = writers
+            .iter()
+            .take(self.options.top)
+            .map(|writer| Row {
+                cells: vec![
+                    writer.pid.to_string(),
+                    user(writer, self.options.charset),
+                    self.rate(writer.written_bytes_per_s).trim_end_matches("/s").to_owned(),
+                    self.growth(writer.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
+                    units::percent(writer.share),
+                    writer.files.to_string(),
+                    if one_volume { String::new() } else { self.safe(&writer.volume) },
+                    command(writer, self.options.charset),
+                ],
+                tone: if writer.alive { Tone::Plain } else { Tone::Faint },
+            })
+            .collect();
+        if one_volume {
+            let keep = |i: usize| COLUMNS[i].title != "VOLUME";
+            let columns: Vec<Column> = (0..8).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
+            let rows: Vec<Row> = rows
+                .into_iter()
+                .map(|mut row| {
+                    row.cells.remove(6);
+                    row
+                })
+                .collect();
+            self.table(&columns, &rows);
+        } else {
+            self.table(&COLUMNS, &rows);
+        }
+        let rest = writers.get(self.options.top..).unwrap_or_default();
+        let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
+        self.rest("writers", rest.len(), &sum);
+    }
+
+    pub(super) fn paths(&mut self, snapshot: &Snapshot) {
+        const COLUMNS: [Column; 4] = [
+            Column::new("WRITTEN/s", Align::Right, 4, 0),
+            Column::new("WRITTEN", Align::Right, 4, 1),
+            Column::new("PID", Align::Right, 3, 2),
+            Column::new("FILE", Align::Path, 12, 0),
+        ];
+        let paths = &snapshot.paths;
+        if paths.is_empty() {
+            return;
+        }
+        let per_s = |bytes: u64| bytes as f64 / snapshot.interval_s;
+        let rows: Vec<Row> = paths
+            .iter()
+            .take(self.options.top)
+            .map(|path| {
+                let about = if path.approximate { "~" } else { "" };
+                let gone = if path.deleted { " (deleted)" } else { "" };
+                let more = if path.writers.len() > 1 { "+" } else { "" };
+                let pid = path.writers.first().map(u32::to_string).unwrap_or_default();
+                let rate = self.rate(per_s(path.written_bytes));
+                Row {
+                    cells: vec![
+                        format!("{about}{}", rate.trim_end_matches("/s")),
+                        format!("{about}{}", self.bytes(path.written_bytes)),
+                        format!("{pid}{more}"),
+                        format!("{}{gone}", self.safe(&path.path)),
+                    ],
+                    tone: Tone::Plain,
+                }
+            })
+            .collect();
+        self.out.push('\n');
+        self.table(&COLUMNS, &rows);
+        let rest = paths.get(self.options.top..).unwrap_or_default();
+        let sum = self.rate(rest.iter().map(|path| per_s(path.written_bytes)).sum());
+        self.rest("files", rest.len(), &sum);
+    }
+
+    pub(super) fn victims(&mut self, snapshot: &Snapshot) {
+        const COLUMNS: [Column; 7] = [
+            Column::new("PID", Align::Right, 3, 0),
+            Column::new("VICTIM", Align::Left, 7, 0),
+            Column::new("ENOSPC", Align::Right, 4, 1),
+            Column::new("EDQUOT", Align::Right, 4, 2),
+            Column::new("OTHER", Align::Right, 4, 4),
+            Column::new("WAITED", Align::Right, 4, 3),
+            Column::new("VOLUME", Align::Path, 8, 0),
+        ];
+        let victims = &snapshot.victims;
+        if victims.is_empty() {
+            return;
+        }
+        let rows: Vec<Row> = victims
+            .iter()
+            .take(self.options.top)
+            .map(|victim| Row {
+                cells: vec![
+                    victim.pid.to_string(),
+                    self.safe(&victim.comm),
+                    victim.errors.enospc.to_string(),
+                    victim.errors.edquot.to_string(),
+                    (victim.errors.eio + victim.errors.other).to_string(),
+                    victim
+                        .waiting_ms
+                        .map_or(units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
+                    self.safe(&victim.volume),
+                ],
+                tone: if victim.errors.no_space() > 0 { Tone::Critical } else { Tone::Warning },
+            })
+            .collect();
+        self.out.push('\n');
+        self.table(&COLUMNS, &rows);
+        let rest = victims.get(self.options.top..).unwrap_or_default();
+        let failed: u64 = rest.iter().map(|victim| victim.errors.total()).sum();
+        self.rest("victims", rest.len(), &format!("{failed} failed writes"));
+    }
+
+    /// Databases on volumes that are full or will be: what goes down then.
+    pub(super) fn residents(&mut self, snapshot: &Snapshot) {
+        let in_danger = |mount: &str| {
+            let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
+            volume.is_some_and(|volume| volume.full || volume.eta_s.is_some())
+        };
+        let rows = snapshot.residents.iter().filter(|row| !row.databases.is_empty());
+        let rows: Vec<_> = rows.filter(|row| in_danger(&row.volume)).collect();
+        if rows.is_empty() {
+            return;
+        }
+        self.out.push('\n');
+        for row in rows.iter().take(self.options.top) {
+            let volume = self.safe(&row.volume);
+            let words = resident(row, self.options.units, self.options.charset);
+            self.line(&format!("{volume}: {words}"), Tone::Warning);
+        }
+    }
+
+    pub(super) fn held(&mut self, held: &[Held], top: usize) {
+        const COLUMNS: [Column; 5] = [
+            Column::new("HELD", Align::Right, 4, 0),
+            Column::new("PID", Align::Right, 3, 0),
+            Column::new("FD", Align::Right, 2, 2),
+            Column::new("HOLDER", Align::Left, 6, 1),
+            Column::new("DELETED FILE", Align::Path, 12, 0),
+        ];
+        if held.is_empty() {
+            return;
+        }
+        let sum = held.iter().map(|file| file.bytes).sum();
+        let count = held.len();
+        let files = if count == 1 { "file" } else { "files" };
+        if !self.out.is_empty() {
+            self.out.push('\n');
+        }
+        let total = format!("{} held by {count} deleted {files} still open:", self.bytes(sum));
+        self.line(&total, Tone::Plain);
+        let rows: Vec<Row> = held
+            .iter()
+            .take(top)
+            .map(|file| {
+                let more = if file.holders.len() > 1 { "+" } else { "" };
+                let grows = if file.growing { " (growing)" } else { "" };
+                Row {
+                    cells: vec![
+                        self.bytes(file.bytes),
+                        format!("{}{more}", file.pid),
+                        file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                        self.safe(&file.comm),
+                        format!("{}{grows}", self.safe(&file.path)),
+                    ],
+                    tone: if file.growing { Tone::Warning } else { Tone::Plain },
+                }
+            })
+            .collect();
+        self.table(&COLUMNS, &rows);
+        let rest = held.get(top..).unwrap_or_default();
+        let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
+        self.rest("held files", rest.len(), &sum);
+    }
+}

@@ -1,0 +1,124 @@
+//! One rung each: loads a program and attaches it.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf,
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, RawTracePoint},
+};
+
+use super::{Attempt, Ladder};
+use crate::probes::{error_chain, hooks::Function, kernel_words, tracefs::TraceFs};
+
+impl Ladder {
+    pub(super) fn fexit(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        let types = self.types()?;
+        if !types.kernel.has_function(function) {
+            return Err(absent(function));
+        }
+        let fexit: &mut FExit = program_of(ebpf, program)?;
+        if fexit.fd().is_err() {
+            fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        }
+        fexit.attach().map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    pub(super) fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+        // The exit first: an entry without its exit would fill the map of calls in flight.
+        if let Some(program) = function.fexit {
+            self.fexit(ebpf, function.name, program)?;
+        }
+        function.fentry.map_or(Ok(()), |program| self.fentry(ebpf, function.name, program))
+    }
+
+    pub(super) fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        let types = self.types()?;
+        if !types.kernel.has_function(function) {
+            return Err(absent(function));
+        }
+        let fentry: &mut FEntry = program_of(ebpf, program)?;
+        if fentry.fd().is_err() {
+            fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        }
+        fentry.attach().map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    pub(super) fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+        if let Some(program) = function.kretprobe {
+            self.kretprobe(ebpf, function.name, program)?;
+        }
+        match function.kprobe {
+            Some(program) => self.kprobe(ebpf, function.name, program),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn kprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, false)
+    }
+
+    pub(super) fn kretprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, true)
+    }
+
+    fn trace_event(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        on_return: bool,
+    ) -> Attempt {
+        if self.tracefs.is_none() {
+            self.tracefs = Some(TraceFs::open().map_err(|e| format!("tracefs: {e}"))?);
+        }
+        let kprobe: &mut KProbe = program_of(ebpf, program)?;
+        if kprobe.fd().is_err() {
+            kprobe.load().map_err(|e| kernel_words(&e))?;
+        }
+        let fd = kprobe.fd().map_err(|e| kernel_words(&e))?;
+        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".to_owned()) };
+        tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                absent(function)
+            } else {
+                error_chain(&error)
+            }
+        })
+    }
+
+    pub(super) fn tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let tracepoint: &mut RawTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load().map_err(|e| kernel_words(&e))?;
+        }
+        tracepoint.attach(name).map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    /// One whose arguments the verifier knows the types of.
+    pub(super) fn typed_tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let types = self.types()?;
+        let tracepoint: &mut BtfTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load(name, &types.bpf).map_err(|e| kernel_words(&e))?;
+        }
+        tracepoint.attach().map(drop).map_err(|e| kernel_words(&e))
+    }
+}
+
+fn absent(function: &str) -> String {
+    format!("the kernel has no function {function}")
+}
+
+pub(super) fn is_absence(reason: &str) -> bool {
+    reason.starts_with("the kernel has no function")
+}
+
+pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the kernel side has no program {name}"))?
+        .try_into()
+        .map_err(|error| error_chain(&error))
+}

@@ -1,0 +1,105 @@
+//! What a new Snapshot does to the selection: pure.
+
+use std::sync::Arc;
+
+use tracer_model::snapshot::Snapshot;
+
+use super::action::Target;
+use super::layout::Layout;
+use super::rows::{Item, Rows};
+use super::state::{Overlay, UiState, VolumeChoice};
+use super::update::screen;
+
+impl UiState {
+    /// The state for this Snapshot: resolves the volume, makes the rows, and keeps the selection on
+    /// the same thing, or on its place when that is gone.
+    #[must_use]
+    pub fn settle(mut self, snapshot: &Snapshot) -> Self {
+        self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
+        let focus = self.resolve_volume(snapshot);
+        if focus != self.focus && self.volume == VolumeChoice::Endangered {
+            // What was selected there is not meant here.
+            self.touched = false;
+            self.selected = None;
+            self.missing = false;
+        }
+        self.focus = focus;
+        if !self.rows.fits(snapshot, &self) {
+            self.rows = Arc::new(Rows::build(snapshot, &self));
+        }
+        if std::mem::take(&mut self.fold_wish) {
+            if let Some((name, open)) = self.rows.fold_name(snapshot, self.cursor) {
+                self.folds.insert(name, !open);
+                self.fold_changes += 1;
+                self.rows = Arc::new(Rows::build(snapshot, &self));
+            } else {
+                self.notice = Some("nothing to unfold here".to_owned());
+            }
+        }
+        let last = self.rows.rows.len().saturating_sub(1);
+        let place = self.selected.as_ref().and_then(|key| self.rows.find(snapshot, key));
+        self.cursor = match place {
+            Some(place) if self.touched => place,
+            // Nobody chose it: the first row is the one that matters.
+            Some(_) | None if !self.touched => 0,
+            _ => self.cursor.min(last),
+        };
+        // What was chosen does not turn into somebody else when it rests for a moment: the next
+        // key may be the one that stops it.
+        self.missing = place.is_none() && self.selected.is_some() && self.touched;
+        if !self.missing {
+            self.selected = self.rows.key(snapshot, self.cursor);
+        }
+        let item = self.item();
+        self.target = item.and_then(|item| Target::of(snapshot, &self.rows, item));
+        if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
+            if layout.second.is_some() {
+                let beside = self.beside();
+                if !self.second.fits(snapshot, &beside) {
+                    self.second = Arc::new(Rows::build(snapshot, &beside));
+                }
+            }
+            let page = layout.page();
+            self.scroll = self
+                .scroll
+                .min(self.cursor)
+                .max((self.cursor + 1).saturating_sub(page))
+                .min((last + 1).saturating_sub(page));
+        }
+        self
+    }
+
+    /// What is selected, where it is in the Snapshot.
+    #[must_use]
+    pub fn item(&self) -> Option<Item> {
+        self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
+    }
+
+    fn resolve_volume(&self, snapshot: &Snapshot) -> String {
+        let has = |mount: &String| self.mounts.contains(mount);
+        match &self.volume {
+            VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
+            // Somebody is at work there: the table is not pulled from under the cursor.
+            VolumeChoice::Endangered
+                if self.touched && has(&self.focus) && !self.yields(snapshot) =>
+            {
+                self.focus.clone()
+            }
+            VolumeChoice::All if has(&self.focus) => self.focus.clone(),
+            _ => self.mounts.first().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Does the volume that somebody is at work on give way to the one in most danger? When the
+    /// selected row rests, nothing is open, and only the other one fills.
+    fn yields(&self, snapshot: &Snapshot) -> bool {
+        let fills = |mount: &str| {
+            let found = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
+            found.is_some_and(|volume| volume.full || volume.eta_s.is_some())
+        };
+        self.missing
+            && self.overlay == Overlay::None
+            && !fills(&self.focus)
+            && self.mounts.first().is_some_and(|first| fills(first))
+    }
+}

@@ -1,0 +1,129 @@
+//! What is counted between two Snapshots, in bounded memory.
+
+use std::collections::HashMap;
+
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+
+/// Pairs of process and file that one window tells apart: as many as a hash table of 2¹⁸ buckets takes,
+/// which is 17 MB. Where there are more, the smaller half is folded into its processes' rows.
+pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
+
+/// What was counted in one window.
+#[derive(Default)]
+pub struct Window {
+    pairs: HashMap<PairKey, Counters>,
+    folded: u64,
+    /// Failed writes by process and device.
+    pub errors: HashMap<ErrorKey, Errors>,
+    /// How long processes waited.
+    pub waits: HashMap<WaitKey, Waits>,
+    /// Files created, by process and directory.
+    pub created: HashMap<PairKey, u64>,
+    /// Totals without a breakdown.
+    pub other: Counters,
+}
+
+impl Window {
+    /// Counts by process and file; the file is [`NO_FILE`] of a device where it was folded.
+    #[must_use]
+    pub const fn pairs(&self) -> &HashMap<PairKey, Counters> {
+        &self.pairs
+    }
+
+    /// How many pairs were folded: their bytes are their process's, but have no row of a file. One that
+    /// is written to again later may be counted twice here.
+    #[must_use]
+    pub const fn folded(&self) -> u64 {
+        self.folded
+    }
+
+    /// Adds to a pair.
+    pub fn add(&mut self, key: PairKey, counters: &Counters) {
+        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
+            self.fold();
+        }
+        self.pairs.entry(key).or_default().add(counters);
+    }
+
+    /// Folds the half of the pairs that moved least.
+    fn fold(&mut self) {
+        let mut sizes: Vec<u64> = self.pairs.values().map(size).collect();
+        let middle = sizes.len() / 2;
+        let (_, median, _) = sizes.select_nth_unstable(middle);
+        let median = *median;
+        // Of those that are as large as the median, which may be all, just so many that half is left.
+        let mut rest = middle;
+        let (pairs, folded) = (&mut self.pairs, &mut self.folded);
+        let small = pairs.extract_if(|key, counters| {
+            let goes = rest > 0 && !is_folded(key) && size(counters) <= median;
+            rest -= usize::from(goes);
+            goes
+        });
+        let mut sums: HashMap<PairKey, Counters> = HashMap::new();
+        for (key, counters) in small {
+            *folded += 1;
+            let nowhere = FileKey { dev: key.dev, ..NO_FILE };
+            sums.entry(PairKey::new(key.process(), nowhere)).or_default().add(&counters);
+        }
+        for (key, sum) in sums {
+            self.pairs.entry(key).or_default().add(&sum);
+        }
+    }
+}
+
+/// Stands for files that have no row of their own; no filesystem has an inode 0.
+pub const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
+
+/// Are these counts of files that have no row of their own?
+#[must_use]
+pub const fn is_folded(key: &PairKey) -> bool {
+    key.ino == NO_FILE.ino
+}
+
+/// What decides who keeps a row: all that moved.
+const fn size(counters: &Counters) -> u64 {
+    counters.written.saturating_add(counters.allocated).saturating_add(counters.freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::ProcKey;
+
+    use super::*;
+
+    fn pair(tgid: u32, ino: u64) -> PairKey {
+        let proc = ProcKey { start_ns: 1, tgid, pad: 0 };
+        PairKey::new(proc, FileKey { ino, generation: 0, dev: 8 })
+    }
+
+    fn written(bytes: u64) -> Counters {
+        Counters { written: bytes, ..Counters::default() }
+    }
+
+    #[test]
+    fn a_million_files_keep_their_sum_and_the_largest_their_rows() {
+        let mut window = Window::default();
+        window.add(pair(1, 7_777_777), &written(1 << 30));
+        for ino in 1..=1_000_000 {
+            window.add(pair(1 + (ino % 2) as u32, ino), &written(10));
+        }
+        assert!(window.pairs.len() <= MAX_PAIRS, "{}", window.pairs.len());
+        assert_eq!(window.pairs[&pair(1, 7_777_777)].written, 1 << 30);
+        for tgid in [1, 2] {
+            let mine = window.pairs.iter().filter(|(key, _)| key.tgid == tgid);
+            let sum: u64 = mine.map(|(_, counters)| counters.written).sum();
+            assert_eq!(sum, 5_000_000 + if tgid == 1 { 1 << 30 } else { 0 });
+        }
+        let rows = window.pairs.keys().filter(|key| !is_folded(key)).count() as u64;
+        assert_eq!(rows + window.folded(), 1_000_001);
+    }
+
+    #[test]
+    fn few_files_all_keep_their_rows() {
+        let mut window = Window::default();
+        for ino in 1..=1000 {
+            window.add(pair(1, ino), &written(ino));
+        }
+        assert_eq!((window.pairs.len(), window.folded()), (1000, 0));
+    }
+}
