@@ -27,6 +27,8 @@ pub struct Record {
     pub looks: Vec<Look>,
     /// Processor time that filltop took, as a share of one CPU.
     pub own_cpu: Option<f64>,
+    /// What filltop's threads caused to be written to disks, bytes.
+    pub own_bytes: Option<u64>,
 }
 
 /// A sentence of filltop's.

