@@ -190,7 +190,7 @@ mod tests {
         const MARKS: u32 = CONFIG_MARKS as u32;
         let mut words = [0u32; size_of::<Config>() / 4];
         words.iter_mut().zip(1000..).for_each(|(word, n)| *word = n);
-        let config: Config = bytemuck::must_cast(words);
+        let config: Config = bytemuck::cast(words);
         let before = numbers(OBJECT);
         let is_mark = |number: u32| (MARKS..MARKS + size_of::<Config>() as u32).contains(&number);
         assert!(before.iter().any(|number| is_mark(*number)));
