@@ -83,7 +83,7 @@ Examples:
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
   sudo filltop stop web3 --how fence --volume /srv --for 1h
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
-  sudo filltop stop 2114 --reach alone --avoid '^postgres' --log /var/log/fill.log
+  sudo filltop stop 2114 --reach alone --avoid '^postgres' --log /tmp/fill.log
   sudo filltop stop 2114 --dry-run --standalone  measure first, without service
   sudo filltop resume 2114")]
 pub struct StopArgs {
