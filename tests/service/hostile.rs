@@ -156,7 +156,7 @@ fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
 fn a_service_that_hangs_is_done_without() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
-    watch.signal(Signal::STOP)?;
+    watch.halt()?;
     // Its queue takes 128 at most on usual systems, then connect(2) itself would wait.
     let mut waiting = Vec::new();
     for _ in 0..200 {
@@ -178,7 +178,7 @@ fn a_service_that_hangs_is_done_without() -> Result {
         waiting.clear();
         watch.signal(Signal::CONT)?;
         thread::sleep(Duration::from_millis(500));
-        watch.signal(Signal::STOP)?;
+        watch.halt()?;
     }
     watch.signal(Signal::CONT)?;
     watch.snapshot("1s")?;

@@ -145,6 +145,25 @@ impl Watch {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// Stops it, and waits until all its threads stand still: the signal is sent sooner than it is heeded.
+    pub fn halt(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let start = Instant::now();
+        loop {
+            let mut all = true;
+            for task in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+                let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+                // proc(5): the state comes behind the name, which is in parentheses.
+                all &= stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'));
+            }
+            if all {
+                return Ok(());
+            }
+            ensure!(start.elapsed() < Duration::from_secs(10), "it does not stop");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Ends it as the OOM killer does; what it left stays where it is.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
