@@ -145,6 +145,10 @@ impl Pipeline {
         for (key, counters) in deltas.pairs {
             self.window.add(key, &counters);
         }
+        for file in self.window.take_nameless() {
+            self.names.forget(&file);
+            self.collector.forget_name(&file);
+        }
         for (key, waits) in deltas.waits {
             self.window.waits.entry(key).or_insert(Waits::ZERO).add(&waits);
         }

@@ -140,7 +140,7 @@ pub struct StopArgs {
 Examples:
   sudo filltop resume freeze-3f2a91
   sudo filltop resume 2114
-  sudo filltop resume --list                        what is frozen, slowed down or fenced
+  sudo filltop resume --list           what is frozen, slowed down or fenced
   sudo filltop resume --all")]
 pub struct ResumeArgs {
     /// The id that `stop` gave, or the target's name

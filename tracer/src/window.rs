@@ -1,6 +1,6 @@
 //! What is counted between two Snapshots, in bounded memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
@@ -13,6 +13,7 @@ pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 pub struct Window {
     pairs: HashMap<PairKey, Counters>,
     folded: u64,
+    nameless: Vec<FileKey>,
     /// Failed writes by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
     /// How long processes waited.
@@ -35,6 +36,11 @@ impl Window {
     #[must_use]
     pub const fn folded(&self) -> u64 {
         self.folded
+    }
+
+    /// Files that have no row any more since this was asked last: their names are of no use.
+    pub fn take_nameless(&mut self) -> Vec<FileKey> {
+        std::mem::take(&mut self.nameless)
     }
 
     /// Adds to a pair.
@@ -60,11 +66,17 @@ impl Window {
             goes
         });
         let mut sums: HashMap<PairKey, Counters> = HashMap::new();
+        let mut files = HashSet::new();
         for (key, counters) in small {
             *folded += 1;
+            files.insert(key.file());
             let nowhere = FileKey { dev: key.dev, ..NO_FILE };
             sums.entry(PairKey::new(key.process(), nowhere)).or_default().add(&counters);
         }
+        for key in self.pairs.keys() {
+            files.remove(&key.file());
+        }
+        self.nameless.extend(files);
         for (key, sum) in sums {
             self.pairs.entry(key).or_default().add(&sum);
         }
@@ -114,8 +126,23 @@ mod tests {
             let sum: u64 = mine.map(|(_, counters)| counters.written).sum();
             assert_eq!(sum, 5_000_000 + if tgid == 1 { 1 << 30 } else { 0 });
         }
+        let nameless = window.take_nameless();
+        assert_eq!(nameless.len() as u64, window.folded());
+        assert!(!nameless.iter().any(|file| file.ino == 7_777_777));
+        assert!(window.take_nameless().is_empty());
         let rows = window.pairs.keys().filter(|key| !is_folded(key)).count() as u64;
         assert_eq!(rows + window.folded(), 1_000_001);
+    }
+
+    #[test]
+    fn a_file_that_another_process_has_a_row_of_keeps_its_name() {
+        let mut window = Window::default();
+        window.add(pair(2, 1), &written(1 << 30));
+        for ino in 1..=MAX_PAIRS as u64 {
+            window.add(pair(1, ino), &written(ino));
+        }
+        assert!(window.folded() > 0 && !window.pairs.contains_key(&pair(1, 1)));
+        assert!(!window.take_nameless().contains(&pair(1, 1).file()));
     }
 
     #[test]

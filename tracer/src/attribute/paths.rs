@@ -87,6 +87,11 @@ impl Names {
         Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }
 
+    /// Drops the name of a file, which nobody asks for any more.
+    pub fn forget(&mut self, file: &FileKey) {
+        self.nodes.remove(file);
+    }
+
     /// Was the file without a name already when it was first seen?
     #[must_use]
     pub fn was_unlinked(&self, file: &FileKey) -> bool {
