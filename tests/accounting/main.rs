@@ -3,6 +3,7 @@
 mod held;
 mod names;
 mod refusals;
+mod sampled;
 
 use std::{
     io::Write as _,

@@ -11,6 +11,9 @@ pub enum Verdict {
     Approximate,
     /// Written to the byte; space is not traced here, and not claimed.
     Written,
+    /// Written to the byte, and growth (allocated − freed) to 64 KiB: space is asked from the filesystem
+    /// at intervals, and shown as approximate.
+    Sampled,
     /// Allocated and freed to the byte; what was written was not seen.
     Space,
     /// Nothing was seen of it.
@@ -26,6 +29,7 @@ impl Verdict {
             Self::Exact => "exact",
             Self::Approximate => "approximate",
             Self::Written => "written",
+            Self::Sampled => "sampled",
             Self::Space => "space",
             Self::Missed => "missed",
             Self::Wrong => "wrong",
@@ -53,8 +57,7 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
     let version = version(kernel);
     let reach = reach(version, fs, backend);
     let asynchronous = way.starts_with("io_uring") || way.starts_with("libaio");
-    let by_call =
-        !asynchronous && !["mmap", "reflink", "fallocate", "fallocate-keep-size"].contains(&way);
+    let by_call = !asynchronous && !["mmap", "reflink"].contains(&way);
     match reach {
         Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
@@ -66,11 +69,11 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         Reach::Bytes if matches!(way, "fallocate" | "fallocate-keep-size") => {
             (Verdict::Missed, "the layout of its inodes is not in this kernel's BTF")
         }
-        Reach::Bytes => (Verdict::Written, "the layout of its inodes is not in this kernel's BTF"),
-        Reach::Nothing if way == "ftruncate-up" => (Verdict::Written, "nothing is to be seen"),
+        Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
+        Reach::Nothing if way == "ftruncate-up" => (Verdict::Sampled, "nothing is to be seen"),
         Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),
         Reach::SystemCalls if !by_call => (Verdict::Missed, "it is no system call that writes"),
-        Reach::SystemCalls => (Verdict::Written, "space is not traced"),
+        Reach::SystemCalls => (Verdict::Sampled, "no hook tells of its space"),
     }
 }
 

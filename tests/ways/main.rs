@@ -14,7 +14,7 @@ use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, worklo
 
 use tracer_model::snapshot::HookState;
 
-use compare::{Place, WayTruth, compare};
+use compare::{Place, WayTruth, compare, is_sampled};
 
 type Result = anyhow::Result<()>;
 
@@ -95,6 +95,7 @@ fn explained(measured: &Measured, mount_point: &Path, least: f64) -> Result {
         return Ok(());
     };
     let explained = row.explained.context("the volume moved")?;
+    let least = if is_sampled(measured, Path::new(mount_point)) { 0.0 } else { least };
     println!(
         "EXPLAINED {} {explained:.4} used={} allocated={allocated} freed={freed}",
         row.fs_type, row.used_delta_bytes

@@ -25,6 +25,7 @@ mod quiet_dir;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;
+mod sampled;
 pub mod service;
 pub mod sinks;
 pub mod snapshot;

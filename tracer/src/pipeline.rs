@@ -29,6 +29,7 @@ use crate::{
     overhead::Overhead,
     probes::{Tracer, TracerOptions, hooks, preflight},
     residents, rollup,
+    sampled::{self, SampledSpace},
     snapshot::{self, Context, VolumeState},
     window::Window,
 };
@@ -56,6 +57,7 @@ pub struct Pipeline {
     /// By device, at the start of the window and at the last look.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
+    sampled: SampledSpace,
     forecasts: Forecasts,
     lost: Vec<Loss>,
     held: HeldFiles,
@@ -93,6 +95,7 @@ impl Pipeline {
             overhead,
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
+            sampled: SampledSpace::default(),
             forecasts: Forecasts::default(),
             lost: Vec::new(),
             held: HeldFiles::default(),
@@ -142,8 +145,17 @@ impl Pipeline {
         self.forecasts.push(now_s, &self.space_now);
         // After the counts: whoever is counted was named before.
         self.poll();
-        for (key, counters) in deltas.pairs {
-            self.window.add(key, &counters);
+        let Self { tracer, volumes, sampled, names, window, .. } = self;
+        let volumes: Vec<_> = volumes.iter().filter(|volume| is_sampled(tracer, volume)).collect();
+        for (key, counters) in sampled.look(&volumes, &deltas.pairs, names) {
+            window.add(key, &counters);
+        }
+        for (key, mut counters) in deltas.pairs {
+            if volumes.iter().any(|volume| volume.dev == key.dev) {
+                // What some hook saw of its space is in what was found there.
+                (counters.allocated, counters.freed) = (0, 0);
+            }
+            window.add(key, &counters);
         }
         for file in self.window.take_nameless() {
             self.names.forget(&file);
@@ -188,7 +200,8 @@ impl Pipeline {
                 Some(VolumeState {
                     before: self.space_at_start.get(&volume.dev).copied(),
                     now: *self.space_now.get(&volume.dev)?,
-                    space_traced: self.tracer.traces_space(&volume.fs_type),
+                    space_known: self.tracer.traces_space(&volume.fs_type)
+                        || is_sampled(&self.tracer, volume),
                     forecast: self.forecasts.of(volume.dev),
                     volume: volume.clone(),
                 })
@@ -200,6 +213,9 @@ impl Pipeline {
         blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
         if self.tracer.may_skip_calls() {
             blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
+        }
+        if self.volumes.iter().any(|volume| is_sampled(&self.tracer, volume)) {
+            blind_spots.push(self.sampled_types());
         }
         let mut snapshot = snapshot::build(
             &self.window,
@@ -255,6 +271,15 @@ impl Pipeline {
         self.groups.next_window();
     }
 
+    /// What is not seen of space that is not traced.
+    fn sampled_types(&self) -> String {
+        let sampled = self.volumes.iter().filter(|volume| is_sampled(&self.tracer, volume));
+        let mut types: Vec<&str> = sampled.map(|volume| volume.fs_type.as_str()).collect();
+        types.sort_unstable();
+        types.dedup();
+        format!("{} ({})", hooks::SAMPLED_SPACE, types.join(", "))
+    }
+
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {
         let volumes =
             mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
@@ -283,6 +308,11 @@ impl Pipeline {
             self.held_at = Some(clock::instant());
         }
     }
+}
+
+/// Is its space asked from the filesystem, because no hook tells of it?
+fn is_sampled(tracer: &Tracer, volume: &MountedVolume) -> bool {
+    sampled::can_sample(&volume.fs_type) && !tracer.traces_space(&volume.fs_type)
 }
 
 /// statvfs of all volumes that have blocks, by device.

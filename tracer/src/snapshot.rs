@@ -63,8 +63,8 @@ pub struct VolumeState {
     pub before: Option<Space>,
     /// Its space at the end of the window.
     pub now: Space,
-    /// Are allocated and freed bytes counted here, or only written ones?
-    pub space_traced: bool,
+    /// Are allocated and freed bytes known here, or only written ones?
+    pub space_known: bool,
     /// When it will be full.
     pub forecast: Forecast,
 }

@@ -1,6 +1,6 @@
 //! What several kinds of hook do with their unpacked arguments.
 
-use tracer_common::{Counters, PairKey, slot_flags};
+use tracer_common::{Counters, PairKey, offsets::gauge_kind, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_error, account_write},
@@ -278,8 +278,23 @@ pub fn remap_ends(result: i64) {
         let file = Kptr::from_addr(call.object);
         space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
         let dentry = Probed::follow(file, offset!(file_dentry));
-        let delta = Counters { written: result as u64, ..ZERO };
+        let flags = slot_flags::SHARED;
+        let delta = Counters { written: result as u64, flags, ..ZERO };
         account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
+    }
+}
+
+/// copy_file_range returned, of which nothing else tells whether it copied: on filesystems that can share
+/// space, it shares. Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+pub fn copied(file: u64) {
+    let file = Kptr::from_addr(file);
+    let inode = Probed::follow(file, offset!(file_inode));
+    let kind = kind_of(magic::<Probed>(inode));
+    if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
+        let dentry = Probed::follow(file, offset!(file_dentry));
+        let delta = Counters { flags: slot_flags::SHARED, ..ZERO };
+        account(current_proc(), file_key::<Probed>(inode), dentry, inode, delta);
     }
 }
 

@@ -169,7 +169,8 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
         1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
         // splice, copy_file_range: the third
-        275 | 326 => (Call::Write, load!(Direct, regs, regs_dx)),
+        275 => (Call::Write, load!(Direct, regs, regs_dx)),
+        326 => (Call::Copy, load!(Direct, regs, regs_dx)),
         // ftruncate, fallocate
         77 | 285 => (Call::Space, load!(Direct, regs, regs_di)),
         // open, creat, openat, openat2: the result
@@ -187,6 +188,12 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     }
     match call {
         Call::Write => write_returned(file.addr(), result),
+        Call::Copy => {
+            write_returned(file.addr(), result);
+            if result > 0 {
+                shared::copied(file.addr());
+            }
+        }
         Call::Space => {
             // Through an overlay, another inode than the file's.
             let mut inode = Kptr::from_addr(shared::settled());
@@ -203,6 +210,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
 /// What a system call does.
 enum Call {
     Write,
+    Copy,
     Space,
     Open,
 }

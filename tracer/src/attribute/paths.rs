@@ -126,14 +126,17 @@ impl Names {
 /// send: the ring was full, or the path is very deep.
 #[must_use]
 pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    let link = std::fs::read_link(descriptor(pid, file)?).ok()?;
+    Some(strip_deleted(&link).to_path_buf())
+}
+
+/// The descriptor of `pid` on the file, as a path: `/proc/PID/fd/N`.
+#[must_use]
+pub fn descriptor(pid: u32, file: &FileKey) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt as _;
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    entries.flatten().find_map(|entry| {
-        let meta = std::fs::metadata(entry.path()).ok()?;
-        (meta.ino() == file.ino).then_some(())?;
-        let link = std::fs::read_link(entry.path()).ok()?;
-        Some(strip_deleted(&link).to_path_buf())
-    })
+    let mut descriptors = entries.flatten().map(|entry| entry.path());
+    descriptors.find(|path| std::fs::metadata(path).is_ok_and(|meta| meta.ino() == file.ino))
 }
 
 /// `/proc/PID/fd` shows a file without a name as `path (deleted)`.

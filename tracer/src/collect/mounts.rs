@@ -234,14 +234,21 @@ impl MountedVolume {
         })
     }
 
-    /// statvfs of the first mount point that still shows this volume: another one may be mounted
-    /// over it.
+    /// The mounts whose points still show this volume: another one may be mounted over them.
+    fn all_shown(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.iter().filter(|mount| shows(mount))
+    }
+
+    /// The first mount whose point still shows this volume.
+    #[must_use]
+    pub fn shown(&self) -> Option<&Mount> {
+        self.all_shown().next()
+    }
+
+    /// statvfs of the first mount point that still shows this volume.
     #[must_use]
     pub fn space(&self) -> Option<Space> {
-        self.mounts.iter().find_map(|mount| {
-            if !shows(mount) {
-                return None;
-            }
+        self.all_shown().find_map(|mount| {
             let stat = rustix::fs::statvfs(host::path(&mount.mount_point)).ok()?;
             let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
             Some(Space {

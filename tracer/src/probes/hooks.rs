@@ -376,6 +376,10 @@ pub fn watch_blind_spots(follows_renames: bool, times_every_fsync: bool) -> Vec<
     spots
 }
 
+/// What is not seen where space is sampled.
+pub const SAMPLED_SPACE: &str = "space of written files is asked from the filesystem once a second: \
+     what comes and goes in between is not seen, nor what happens to files that nobody wrote to";
+
 /// What a backend cannot see, whatever the kernel.
 #[must_use]
 pub fn blind_spots(write: WriteBackend) -> Vec<String> {
@@ -388,8 +392,7 @@ pub fn blind_spots(write: WriteBackend) -> Vec<String> {
     if write == WriteBackend::Tracepoint {
         spots = vec![
             "stores through mmap are not counted as written; on ext4 the space they take is",
-            "on filesystems other than ext4, space is not traced (statvfs alone), removed files are \
-             not seen, and libaio, io_uring and 32-bit programs are not counted",
+            "on filesystems other than ext4, libaio, io_uring and 32-bit programs are not counted",
             "overlayfs is counted only on top of ext4",
             "errors of io_uring and libaio writes are not counted",
             "a descriptor that another thread closes during a write is not attributed",

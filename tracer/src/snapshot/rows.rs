@@ -30,13 +30,13 @@ pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) 
     let mut rows: Vec<Volume> = context
         .volumes
         .iter()
-        .map(|VolumeState { volume, before, now, space_traced, forecast }| {
+        .map(|VolumeState { volume, before, now, space_known, forecast }| {
             let mount_point = mount_name(volume);
             let delta =
                 before.map_or(0, |before| now.used.cast_signed() - before.used.cast_signed());
             let sum = sums.get(&volume.dev).copied().unwrap_or_default();
             let growth = signed_growth(&sum);
-            let explained = before.filter(|_| *space_traced).and_then(|_| explained(delta, growth));
+            let explained = before.filter(|_| *space_known).and_then(|_| explained(delta, growth));
             let interval = forecast.outcome.interval_s();
             Volume {
                 mount_points: volume
@@ -57,11 +57,11 @@ pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) 
                 ),
                 mount_point,
                 written_bytes: sum.written,
-                allocated_bytes: space_traced.then_some(sum.allocated),
-                freed_bytes: space_traced.then_some(sum.freed),
+                allocated_bytes: space_known.then_some(sum.allocated),
+                freed_bytes: space_known.then_some(sum.freed),
                 used_delta_bytes: delta,
                 growth_bytes_per_s: per_second(
-                    if *space_traced { growth as f64 } else { delta as f64 },
+                    if *space_known { growth as f64 } else { delta as f64 },
                     context.interval_s,
                 ),
                 explained,
@@ -120,7 +120,7 @@ pub(super) fn writer_rows(
         let volume_name = mount_name(volume);
         let rate = per_second(sum.counters.written as f64, context.interval_s);
         let total = by_volume.get(dev).copied().unwrap_or_default();
-        let traced = state.space_traced;
+        let traced = state.space_known;
         // Growth where it is traced, written bytes elsewhere.
         let (part, whole) = if traced {
             (signed_growth(&sum.counters) as f64, signed_growth(&total) as f64)
@@ -175,7 +175,7 @@ pub(super) fn path_rows(
         };
         let volume = &state.volume;
         let path = file_path(key, sum, volume, context.names);
-        let (volume, traced) = (mount_name(volume), state.space_traced);
+        let (volume, traced) = (mount_name(volume), state.space_known);
         let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
         writers.sort_unstable();
         writers.dedup();

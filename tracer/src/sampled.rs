@@ -1,0 +1,387 @@
+//! Space of written files where no hook tells of it: asked from the filesystem, once a second.
+//!
+//! Files are kept by their handle (name_to_handle_at(2)), so that they are found again under another
+//! name, and without one while somebody has them open; a stale handle is a file that is gone. What comes
+//! and goes between two looks is not seen, and who is charged is who wrote most to the file last: rows
+//! made of this are approximate.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    ffi::CString,
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::OpenOptionsExt as _},
+    },
+    path::Path,
+    time::SystemTime,
+};
+
+use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
+
+use crate::{
+    attribute::paths::{self, Names},
+    collect::mounts::MountedVolume,
+    host,
+};
+
+/// Files that are looked at: some 3 µs each a second. Of more, those that were not written for longest
+/// are forgotten.
+const MAX_FILES: usize = 2_048;
+/// Files that one look takes up, those written most first. What is written to others is taken for
+/// allocated.
+const MAX_NEW: usize = 512;
+/// Filesystems that answer at once, without a network, and know handles.
+const LOCAL: &[&str] = &[
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "tmpfs", "vfat", "xfs",
+    "zfs",
+];
+
+/// The files that are looked at, by file.
+pub struct SampledSpace {
+    files: HashMap<FileKey, Known>,
+    looks: u64,
+    /// When it looked last, by the clock that filesystems use.
+    looked_at: SystemTime,
+}
+
+impl Default for SampledSpace {
+    fn default() -> Self {
+        Self { files: HashMap::new(), looks: 0, looked_at: SystemTime::now() }
+    }
+}
+
+/// What is known of a file.
+struct Known {
+    handle: Handle,
+    /// Bytes that its filesystem charged to it at the last look.
+    gauge: u64,
+    /// Who wrote most to it in the last look that saw it written.
+    owner: ProcKey,
+    /// Number of that look.
+    written_at: u64,
+    /// Was it told that its last name is gone?
+    unlinked: bool,
+    /// Was it seen that it shares space? What was shared then is charged to nobody.
+    shared: bool,
+}
+
+/// What was done to a file since the last look.
+struct Written {
+    /// Who did most.
+    by: ProcKey,
+    most: u64,
+    /// Bytes that were written to it, or allocated.
+    all: u64,
+    /// Does it share space?
+    shared: bool,
+}
+
+/// Can the space of this type of filesystem be sampled?
+#[must_use]
+pub fn can_sample(fs_type: &str) -> bool {
+    LOCAL.contains(&fs_type)
+}
+
+impl SampledSpace {
+    /// Looks at the files of `volumes`, of which `pairs` were written since the last look. Returns what
+    /// each pair allocated and freed.
+    pub fn look(
+        &mut self,
+        volumes: &[&MountedVolume],
+        pairs: &HashMap<PairKey, Counters>,
+        names: &mut Names,
+    ) -> Vec<(PairKey, Counters)> {
+        self.looks += 1;
+        let looked_at = SystemTime::now();
+        self.files.retain(|file, _| volumes.iter().any(|volume| volume.dev == file.dev));
+        if volumes.is_empty() {
+            self.looked_at = looked_at;
+            return Vec::new();
+        }
+        let mut written = written(volumes, pairs);
+        let mut shared_now = HashSet::new();
+        for (file, written) in &written {
+            if let Some(known) = self.files.get_mut(file) {
+                known.owner = written.by;
+                known.written_at = self.looks;
+                shared_now.extend((written.shared && !known.shared).then_some(*file));
+            }
+        }
+        written.retain(|(file, _)| !self.files.contains_key(file));
+        written.sort_unstable_by_key(|(_, written)| Reverse(written.all));
+        let too_many = written.split_off(MAX_NEW.min(written.len()));
+        let mut changes: Vec<_> = too_many.iter().map(presumed).collect();
+        for volume in volumes {
+            // Only for the moment: a file that is kept open would keep the volume from being unmounted.
+            let Ok(root) = open_quietly(volume) else { continue };
+            for (file, written) in written.iter().filter(|(file, _)| file.dev == volume.dev) {
+                self.take_up(file, written, volume, names, &root);
+            }
+            let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
+            for (file, known) in of_volume {
+                let mut change = known.look(&root);
+                if shared_now.contains(file) {
+                    known.shared = true;
+                    change.allocated = 0;
+                }
+                if change != Counters::default() {
+                    changes.push((PairKey::new(known.owner, *file), change));
+                }
+            }
+        }
+        self.files.retain(|_, known| !(known.unlinked && known.gauge == 0));
+        self.forget_old();
+        self.looked_at = looked_at;
+        changes
+    }
+
+    /// Begins to look at a file. What it had before it was written is not this window's.
+    fn take_up(
+        &mut self,
+        file: &FileKey,
+        written: &Written,
+        volume: &MountedVolume,
+        names: &mut Names,
+        root: &File,
+    ) {
+        let named = names.within(file).filter(|within| within.complete);
+        let path = named.and_then(|within| volume.host_path(&within.path));
+        let handle = path.and_then(|path| Handle::of(&host::path(&path)).ok());
+        let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
+        if !found.as_ref().is_some_and(|(_, opened)| is_it(opened, file)) {
+            // Renamed meanwhile, or it never had a name.
+            let handle =
+                paths::descriptor(written.by.tgid, file).and_then(|path| Handle::of(&path).ok());
+            found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
+        }
+        let Some((handle, opened)) = found.filter(|(_, opened)| is_it(opened, file)) else {
+            return;
+        };
+        let Ok(meta) = opened.metadata() else { return };
+        let now = meta.blocks() * 512;
+        // Whoever goes on writing makes it grow meanwhile, so that what was written does not tell.
+        let is_new = meta.created().is_ok_and(|born| born >= self.looked_at);
+        let gauge = match (written.shared, is_new) {
+            (true, _) => now,
+            (false, true) => 0,
+            (false, false) => before(now, meta.len(), written.all),
+        };
+        let (owner, written_at, shared) = (written.by, self.looks, written.shared);
+        let known = Known { handle, gauge, owner, written_at, unlinked: false, shared };
+        self.files.insert(*file, known);
+    }
+
+    fn forget_old(&mut self) {
+        if self.files.len() <= MAX_FILES {
+            return;
+        }
+        let mut ages: Vec<u64> = self.files.values().map(|known| known.written_at).collect();
+        let excess = ages.len() - MAX_FILES;
+        let (_, last, _) = ages.select_nth_unstable(excess - 1);
+        let (last, mut rest) = (*last, excess);
+        self.files.retain(|_, known| {
+            let goes = rest > 0 && known.written_at <= last;
+            rest -= usize::from(goes);
+            !goes
+        });
+    }
+}
+
+impl Known {
+    /// What changed since the last look.
+    fn look(&mut self, root: &File) -> Counters {
+        let (now, names) = match self.handle.open(root).and_then(|opened| opened.metadata()) {
+            Ok(meta) => (meta.blocks() * 512, meta.nlink()),
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => (0, 0),
+            // Nothing is known.
+            Err(_) => return Counters::default(),
+        };
+        let mut change = Counters {
+            allocated: now.saturating_sub(self.gauge),
+            freed: self.gauge.saturating_sub(now),
+            ..Counters::default()
+        };
+        self.gauge = now;
+        if names == 0 && !self.unlinked {
+            self.unlinked = true;
+            change.unlinked = 1;
+        }
+        if change != Counters::default() {
+            change.flags = slot_flags::APPROXIMATE;
+        }
+        change
+    }
+}
+
+/// What was done to the files of `volumes`.
+fn written(
+    volumes: &[&MountedVolume],
+    pairs: &HashMap<PairKey, Counters>,
+) -> Vec<(FileKey, Written)> {
+    let mut files: HashMap<FileKey, Written> = HashMap::new();
+    for (pair, counters) in pairs {
+        let bytes = counters.written.max(counters.allocated);
+        if bytes == 0 || !volumes.iter().any(|volume| volume.dev == pair.dev) {
+            continue;
+        }
+        let by = pair.process();
+        let nothing = Written { by, most: 0, all: 0, shared: false };
+        let written = files.entry(pair.file()).or_insert(nothing);
+        written.all += bytes;
+        written.shared |= counters.flags & slot_flags::SHARED != 0;
+        if bytes > written.most {
+            written.most = bytes;
+            written.by = by;
+        }
+    }
+    files.into_iter().collect()
+}
+
+/// Of a file that is not looked at: what was written took space.
+fn presumed((file, written): &(FileKey, Written)) -> (PairKey, Counters) {
+    let flags = slot_flags::APPROXIMATE;
+    let counters = Counters { allocated: written.all, flags, ..Counters::default() };
+    (PairKey::new(written.by, *file), counters)
+}
+
+/// What a file had before so many bytes were written to it: nothing if they are all that it is long, else
+/// all but what they can have taken.
+const fn before(gauge: u64, len: u64, written: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    if len <= written { 0 } else { gauge.saturating_sub(written.next_multiple_of(BLOCK)) }
+}
+
+fn is_it(opened: &File, file: &FileKey) -> bool {
+    opened.metadata().is_ok_and(|meta| meta.is_file() && meta.ino() == file.ino)
+}
+
+/// A directory of the volume, without a trace of that in its time of access.
+fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
+    let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)
+        .open(host::path(&mount.mount_point))
+}
+
+/// A file's handle: `struct file_handle` of name_to_handle_at(2).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; MAX_HANDLE_SZ],
+}
+
+const MAX_HANDLE_SZ: usize = 128;
+
+impl Handle {
+    /// That of the file which a path leads to.
+    fn of(path: &Path) -> io::Result<Self> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let mut handle = Self { bytes: MAX_HANDLE_SZ as u32, kind: 0, handle: [0; MAX_HANDLE_SZ] };
+        let mut mount = 0_i32;
+        // SAFETY: a string with its end, and a handle that has the room which it says.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                &raw mut handle,
+                &raw mut mount,
+                libc::AT_SYMLINK_FOLLOW,
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(handle) }
+    }
+
+    /// The file, for its metadata alone, on the volume of `root`. Needs CAP_DAC_READ_SEARCH.
+    fn open(&self, root: &File) -> io::Result<File> {
+        let mut handle = *self;
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        // SAFETY: a handle as the kernel gave it.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), &raw mut handle, flags)
+        };
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that was opened just now.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_under_another_name_and_without_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let path = dir.path().join("a");
+        let mut open = File::create(&path).unwrap();
+        let Ok(handle) = Handle::of(&path) else {
+            println!("SKIP this filesystem has no handles");
+            return;
+        };
+        if handle.open(&root).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+            println!("SKIP no CAP_DAC_READ_SEARCH");
+            return;
+        }
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut known =
+            Known { handle, gauge: 0, owner, written_at: 0, unlinked: false, shared: false };
+        open.write_all(&vec![1; 1 << 20]).unwrap();
+        open.sync_all().unwrap();
+        fs::rename(&path, dir.path().join("b")).unwrap();
+        let change = known.look(&root);
+        assert!(
+            change.allocated >= 1 << 20 && change.freed == 0 && change.unlinked == 0,
+            "{change:?}"
+        );
+        assert_eq!(change.flags, slot_flags::APPROXIMATE);
+        assert_eq!(known.look(&root), Counters::default());
+        fs::remove_file(dir.path().join("b")).unwrap();
+        let unlinked = known.look(&root);
+        assert_eq!((unlinked.unlinked, unlinked.freed), (1, 0));
+        drop(open);
+        let freed = known.look(&root);
+        assert_eq!((freed.freed, freed.unlinked), (change.allocated, 0));
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_counted() {
+        assert_eq!(before(8192, 5000, 5000), 0);
+        assert_eq!(before(8192, 5000, 100), 4096);
+        assert_eq!(before(0, 1 << 30, 100), 0);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut space = SampledSpace::default();
+        for ino in 1..=MAX_FILES as u64 + 10 {
+            let known = Known {
+                handle,
+                gauge: 1,
+                owner,
+                written_at: ino / 4,
+                unlinked: false,
+                shared: false,
+            };
+            space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
+        }
+        space.forget_old();
+        assert_eq!(space.files.len(), MAX_FILES);
+        let newest = FileKey { ino: MAX_FILES as u64 + 10, generation: 0, dev: 8 };
+        assert!(space.files.contains_key(&newest));
+    }
+}
