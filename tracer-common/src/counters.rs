@@ -138,9 +138,6 @@ impl Counters {
 pub mod slot_flags {
     /// Some of the bytes are counted by page (mmap).
     pub const APPROXIMATE: u32 = 1;
-    /// Some of the file's space was made another file's, too (reflinks): its filesystem charges it to
-    /// both, and the volume lost nothing.
-    pub const SHARED: u32 = 2;
 }
 
 /// One cell of the direct-mapped table: index = cpu × slots per CPU + a hash of the pair.

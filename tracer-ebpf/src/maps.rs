@@ -68,6 +68,11 @@ pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
 #[map]
 pub static INODES: LruHashMap<FileKey, InodeSpace> = LruHashMap::with_max_entries(65_536, 0);
 
+/// Files that got space which another file has, too, until the daemon asks: what their filesystem charges
+/// to them, the volume has not lost.
+#[map]
+pub static SHARED: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(1_024, 0);
+
 /// Names, new processes, ends. No wake-ups: the daemon empties it ten times a second, and is woken
 /// when it is half full.
 #[map]

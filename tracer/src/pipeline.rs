@@ -147,7 +147,7 @@ impl Pipeline {
         self.poll();
         let Self { tracer, volumes, sampled, names, window, .. } = self;
         let volumes: Vec<_> = volumes.iter().filter(|volume| is_sampled(tracer, volume)).collect();
-        for (key, counters) in sampled.look(&volumes, &deltas.pairs, names) {
+        for (key, counters) in sampled.look(&volumes, &deltas.pairs, &deltas.shared, names) {
             window.add(key, &counters);
         }
         for (key, mut counters) in deltas.pairs {

@@ -64,8 +64,6 @@ struct Known {
     written_at: u64,
     /// Was it told that its last name is gone?
     unlinked: bool,
-    /// Was it seen that it shares space? What was shared then is charged to nobody.
-    shared: bool,
 }
 
 /// What was done to a file since the last look.
@@ -75,7 +73,7 @@ struct Written {
     most: u64,
     /// Bytes that were written to it, or allocated.
     all: u64,
-    /// Does it share space?
+    /// Did it get space which another file has, too? That is charged to nobody.
     shared: bool,
 }
 
@@ -86,12 +84,13 @@ pub fn can_sample(fs_type: &str) -> bool {
 }
 
 impl SampledSpace {
-    /// Looks at the files of `volumes`, of which `pairs` were written since the last look. Returns what
-    /// each pair allocated and freed.
+    /// Looks at the files of `volumes`, of which `pairs` were written since the last look, and `shared`
+    /// got space which another file has, too. Returns what each pair allocated and freed.
     pub fn look(
         &mut self,
         volumes: &[&MountedVolume],
         pairs: &HashMap<PairKey, Counters>,
+        shared: &HashSet<FileKey>,
         names: &mut Names,
     ) -> Vec<(PairKey, Counters)> {
         self.looks += 1;
@@ -101,13 +100,11 @@ impl SampledSpace {
             self.looked_at = looked_at;
             return Vec::new();
         }
-        let mut written = written(volumes, pairs);
-        let mut shared_now = HashSet::new();
+        let mut written = written(volumes, pairs, shared);
         for (file, written) in &written {
             if let Some(known) = self.files.get_mut(file) {
                 known.owner = written.by;
                 known.written_at = self.looks;
-                shared_now.extend((written.shared && !known.shared).then_some(*file));
             }
         }
         written.retain(|(file, _)| !self.files.contains_key(file));
@@ -123,8 +120,7 @@ impl SampledSpace {
             let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
             for (file, known) in of_volume {
                 let mut change = known.look(&root);
-                if shared_now.contains(file) {
-                    known.shared = true;
+                if shared.contains(file) {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
@@ -169,8 +165,8 @@ impl SampledSpace {
             (false, true) => 0,
             (false, false) => before(now, meta.len(), written.all),
         };
-        let (owner, written_at, shared) = (written.by, self.looks, written.shared);
-        let known = Known { handle, gauge, owner, written_at, unlinked: false, shared };
+        let (owner, written_at) = (written.by, self.looks);
+        let known = Known { handle, gauge, owner, written_at, unlinked: false };
         self.files.insert(*file, known);
     }
 
@@ -220,6 +216,7 @@ impl Known {
 fn written(
     volumes: &[&MountedVolume],
     pairs: &HashMap<PairKey, Counters>,
+    shared: &HashSet<FileKey>,
 ) -> Vec<(FileKey, Written)> {
     let mut files: HashMap<FileKey, Written> = HashMap::new();
     for (pair, counters) in pairs {
@@ -228,10 +225,10 @@ fn written(
             continue;
         }
         let by = pair.process();
-        let nothing = Written { by, most: 0, all: 0, shared: false };
+        let shared = shared.contains(&pair.file());
+        let nothing = Written { by, most: 0, all: 0, shared };
         let written = files.entry(pair.file()).or_insert(nothing);
         written.all += bytes;
-        written.shared |= counters.flags & slot_flags::SHARED != 0;
         if bytes > written.most {
             written.most = bytes;
             written.by = by;
@@ -336,8 +333,7 @@ mod tests {
             return;
         }
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
-        let mut known =
-            Known { handle, gauge: 0, owner, written_at: 0, unlinked: false, shared: false };
+        let mut known = Known { handle, gauge: 0, owner, written_at: 0, unlinked: false };
         open.write_all(&vec![1; 1 << 20]).unwrap();
         open.sync_all().unwrap();
         fs::rename(&path, dir.path().join("b")).unwrap();
@@ -369,14 +365,7 @@ mod tests {
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
         let mut space = SampledSpace::default();
         for ino in 1..=MAX_FILES as u64 + 10 {
-            let known = Known {
-                handle,
-                gauge: 1,
-                owner,
-                written_at: ino / 4,
-                unlinked: false,
-                shared: false,
-            };
+            let known = Known { handle, gauge: 1, owner, written_at: ino / 4, unlinked: false };
             space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
         }
         space.forget_old();

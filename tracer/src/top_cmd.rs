@@ -143,8 +143,9 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first numbers come soon, the next ones at the interval.
-        let mut due = Instant::now() + POLL_INTERVAL * 2;
+        // The volumes and what is held at once, the first rates soon, the next ones at the interval.
+        let mut early = [Duration::ZERO, POLL_INTERVAL * 2].into_iter();
+        let mut due = Instant::now() + early.next().unwrap_or_default();
         loop {
             poll.tick().await;
             pipeline.poll();
@@ -152,7 +153,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
             let every = Duration::from_secs_f64(*wanted.borrow());
             due = due.min(Instant::now() + every);
             if Instant::now() >= due {
-                due = Instant::now() + every;
+                due = Instant::now() + early.next().unwrap_or(every);
                 let mut snapshot = pipeline.snapshot(false)?;
                 if !only.is_empty() {
                     narrow(Arc::make_mut(&mut snapshot), &only);

@@ -11,7 +11,7 @@ use crate::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
         file_key, is_regular, load, magic, offset,
     },
-    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, hook},
+    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, hook},
     process, space,
 };
 
@@ -278,8 +278,8 @@ pub fn remap_ends(result: i64) {
         let file = Kptr::from_addr(call.object);
         space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
         let dentry = Probed::follow(file, offset!(file_dentry));
-        let flags = slot_flags::SHARED;
-        let delta = Counters { written: result as u64, flags, ..ZERO };
+        let _ = SHARED.insert(call.key.file(), 1, 0);
+        let delta = Counters { written: result as u64, ..ZERO };
         account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
     }
 }
@@ -292,9 +292,7 @@ pub fn copied(file: u64) {
     let inode = Probed::follow(file, offset!(file_inode));
     let kind = kind_of(magic::<Probed>(inode));
     if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
-        let dentry = Probed::follow(file, offset!(file_dentry));
-        let delta = Counters { flags: slot_flags::SHARED, ..ZERO };
-        account(current_proc(), file_key::<Probed>(inode), dentry, inode, delta);
+        let _ = SHARED.insert(file_key::<Probed>(inode), 1, 0);
     }
 }
 

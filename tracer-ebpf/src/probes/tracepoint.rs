@@ -169,8 +169,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
         1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
         // splice, copy_file_range: the third
-        275 => (Call::Write, load!(Direct, regs, regs_dx)),
-        326 => (Call::Copy, load!(Direct, regs, regs_dx)),
+        275 | COPY_FILE_RANGE => (Call::Write, load!(Direct, regs, regs_dx)),
         // ftruncate, fallocate
         77 | 285 => (Call::Space, load!(Direct, regs, regs_di)),
         // open, creat, openat, openat2: the result
@@ -187,12 +186,12 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     match call {
-        Call::Write => write_returned(file.addr(), result),
-        Call::Copy => {
-            write_returned(file.addr(), result);
-            if result > 0 {
+        Call::Write => {
+            // Before the rest, which the verifier would go through once more behind it.
+            if number == COPY_FILE_RANGE && result > 0 {
                 shared::copied(file.addr());
             }
+            write_returned(file.addr(), result);
         }
         Call::Space => {
             // Through an overlay, another inode than the file's.
@@ -207,10 +206,12 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Its number.
+const COPY_FILE_RANGE: u64 = 326;
+
 /// What a system call does.
 enum Call {
     Write,
-    Copy,
     Space,
     Open,
 }

@@ -5,7 +5,7 @@ pub mod mounts;
 mod table;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::Hash,
     os::fd::{AsFd as _, BorrowedFd},
 };
@@ -47,6 +47,8 @@ pub struct Deltas {
     pub waits: HashMap<WaitKey, Waits>,
     /// Files created, by process and directory.
     pub created: HashMap<PairKey, u64>,
+    /// Files that got space which another file has, too.
+    pub shared: HashSet<FileKey>,
     /// What found the kernel's maps full: exact totals without a breakdown.
     pub other: Counters,
     /// Events known to be lost, since the start.
@@ -67,6 +69,7 @@ pub struct Collector {
     waits: [Map; 2],
     created: [Map; 2],
     named: Map,
+    shared: Map,
     active: u32,
     errors_seen: HashMap<ErrorKey, Errors>,
     other_seen: Counters,
@@ -97,6 +100,7 @@ impl Collector {
             waits: [take(ebpf, "WAITS_A")?, take(ebpf, "WAITS_B")?],
             created: [take(ebpf, "CREATED_A")?, take(ebpf, "CREATED_B")?],
             named: take(ebpf, "NAMED")?,
+            shared: take(ebpf, "SHARED")?,
             active: 0,
             errors_seen: HashMap::new(),
             other_seen: Counters::default(),
@@ -130,12 +134,15 @@ impl Collector {
         .context("cannot empty the spill map")?;
         let waits = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
         let created = drained(&self.created[retired]).context("cannot empty the created files")?;
+        let shared: HashMap<FileKey, u32> =
+            drained(&self.shared).context("cannot empty the files that share space")?;
         let cells: Vec<_> = self.table.occupied().collect();
         let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
             pairs,
             waits,
             created,
+            shared: shared.into_keys().collect(),
             errors: self.new_errors()?,
             other: self.new_other()?,
             lost: self.lost(missed_by_kernel)?,

@@ -1,5 +1,6 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
+mod ahead;
 mod rungs;
 mod watch;
 
@@ -250,6 +251,7 @@ impl Ladder {
             }
         }
         if self.allows(WriteBackend::Tracepoint) && fs.fs_type == "ext4" {
+            self.load_tracepoints_ahead(ebpf);
             let mut all = true;
             for (name, program) in hooks::EXT4_TRACEPOINTS {
                 let result = self.tracepoint(ebpf, name, program);

@@ -37,17 +37,21 @@ impl Ladder {
         }
         self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
         let name = hooks::THROTTLE;
+        let result =
+            self.throttle_program().and_then(|program| self.tracepoint(ebpf, name, program));
+        self.note(name, "raw_tracepoint", result);
+    }
+
+    /// The program that fits this kernel's arguments of [`hooks::THROTTLE`].
+    pub(super) fn throttle_program(&self) -> Result<&'static str, String> {
+        let tracepoint = format!("btf_trace_{}", hooks::THROTTLE);
+        let arguments = self.types()?.kernel.arguments(&tracepoint);
         // The tracepoint's own argument comes first.
-        let arguments = self.types().map(|types| {
-            types.kernel.arguments(&format!("btf_trace_{name}")).map(|arguments| arguments.len())
-        });
-        let program = arguments.and_then(|count| match count {
+        match arguments.map(|arguments| arguments.len()) {
             Some(13) => Ok("tp_balance_dirty_pages_12"),
             Some(9) => Ok("tp_balance_dirty_pages_8"),
             other => Err(format!("its arguments are not known: {other:?}")),
-        });
-        let result = program.and_then(|program| self.tracepoint(ebpf, name, program));
-        self.note(name, "raw_tracepoint", result);
+        }
     }
 
     /// Loads the iterator over open files; without it, /proc is looked through.
