@@ -126,13 +126,21 @@ impl Names {
 /// send: the ring was full, or the path is very deep.
 #[must_use]
 pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    descriptors(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
+}
+
+/// Inode numbers and paths of what `pid` has open, of the numbers that are `wanted`. Nothing where the
+/// process is gone.
+pub(super) fn descriptors(
+    pid: u32,
+    wanted: impl Fn(u64) -> bool,
+) -> impl Iterator<Item = (u64, PathBuf)> {
     use std::os::unix::fs::MetadataExt as _;
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    entries.flatten().find_map(|entry| {
-        let meta = std::fs::metadata(entry.path()).ok()?;
-        (meta.ino() == file.ino).then_some(())?;
-        let link = std::fs::read_link(entry.path()).ok()?;
-        Some(strip_deleted(&link).to_path_buf())
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let ino = std::fs::metadata(entry.path()).ok()?.ino();
+        let link = wanted(ino).then(|| std::fs::read_link(entry.path()).ok())??;
+        Some((ino, strip_deleted(&link).to_path_buf()))
     })
 }
 
