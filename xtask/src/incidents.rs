@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::workspace::Workspace;
-use crate::{build, native, packages};
+use crate::{build, native, packages, vm};
 
 const SUITE: &str = "incidents";
 /// Their order in the document; also the names of the tests.
@@ -28,6 +28,9 @@ pub(crate) struct IncidentsArgs {
     /// Write the document from the last runs' records and run nothing
     #[arg(long, conflicts_with = "name")]
     document: bool,
+    /// Run them in a Debian 12 that is booted for them, by trampolines, and write no document
+    #[arg(long, conflicts_with = "document")]
+    vm: bool,
 }
 
 /// One run, as the test leaves it in `target/incidents/NAME.json`.
@@ -77,18 +80,25 @@ pub(crate) fn run(workspace: &Workspace, arguments: &IncidentsArgs) -> Result<()
     }
     if !arguments.document {
         let filltop = build::build(workspace)?;
-        packages::need_if_root("the tools beside filltop", PEERS)?;
         let names: Vec<&str> = if arguments.name.is_empty() {
             NAMES.to_vec()
         } else {
             arguments.name.iter().map(String::as_str).collect()
         };
-        let variables = [("FILLTOP_RECORDS", records.as_path())];
-        // A test is called INCIDENT or MODULE::INCIDENT.
+        // A test is called MODULE::INCIDENT.
         let filters: Vec<String> = names.iter().map(|name| format!("::{name}")).collect();
-        let tally = native::suite(workspace, &filltop, SUITE, &filters, &variables)?;
+        let tally = if arguments.vm {
+            vm::incidents(workspace, &filltop, SUITE, &filters)?
+        } else {
+            packages::need_if_root("the tools beside filltop", PEERS)?;
+            let variables = [("FILLTOP_RECORDS", records.as_path())];
+            native::suite(workspace, &filltop, SUITE, &filters, &variables)?
+        };
         tally.close();
         ensure!(tally.failed.is_empty(), "an incident went otherwise than it had to");
+        if arguments.vm {
+            return Ok(());
+        }
     }
     let path = workspace.root.join("docs/incidents.md");
     fs::write(&path, document(&records)?)?;
