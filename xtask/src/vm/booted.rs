@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -27,8 +26,6 @@ const STARTED: &[&str] = &[
     "systemd/system/multi-user.target.wants/postgresql.service",
     "postgresql",
 ];
-/// Says to maintainer scripts that no service is to be started: the tree is no machine of its own yet.
-const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
 
 /// A Debian 12 on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +82,6 @@ pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
         "{} is left from an attempt that was cut off: remove it",
         tree.display()
     );
-    let policy = tree.join("usr/sbin/policy-rc.d");
-    fs::create_dir_all(tree.join("usr/sbin"))?;
-    fs::write(&policy, NO_SERVICES)?;
-    fs::set_permissions(&policy, fs::Permissions::from_mode(0o755))?;
     let mut debootstrap = Command::new("unshare");
     debootstrap
         .args(["--mount", "--propagation", "private", "--", "debootstrap", "--variant=minbase"])
@@ -97,7 +90,6 @@ pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
         .arg(&tree)
         .arg(mirror()?);
     step(&format!("Debian 12 to boot ({}), once", debian.name()), &mut debootstrap)?;
-    fs::remove_file(&policy)?;
     for path in STARTED.iter().map(|path| tree.join("etc").join(path)) {
         let removed =
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
