@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
-use crate::{Result, need_program, stage::Stage};
+use crate::{
+    Result, need_program,
+    stage::{Stage, patience},
+};
 
 const GROUP: &str = "filltop-incident-jail";
 const PAGE_BYTES: usize = 900_000;
@@ -58,8 +61,8 @@ fn configuration(jail: &Path, dir: &Path, address: SocketAddr) -> String {
 
 /// One request, its answer read to the end.
 fn get(address: SocketAddr, n: u64) -> anyhow::Result<usize> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience(2))?;
+    stream.set_read_timeout(Some(patience(5)))?;
     write!(
         stream,
         "GET /page?{n} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\

@@ -372,6 +372,11 @@ pub fn slowness() -> f64 {
     given.and_then(|text| text.parse().ok()).map_or(1.0, |times: f64| times.max(1.0))
 }
 
+/// A time that is long enough for a machine of two real cores, made long enough for this one.
+pub fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).mul_f64(slowness())
+}
+
 /// A program of a Debian package: where xtask unpacked it, else as installed.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let unpacked = env::var_os("FILLTOP_INCIDENT_TOOLS").map(PathBuf::from);

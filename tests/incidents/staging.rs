@@ -15,7 +15,12 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Postgres, Server, listeners, need_tracing};
 use tracer_model::snapshot::{Directory, Snapshot};
 
-use crate::{Result, measure::used_below, need_program, stage::Stage};
+use crate::{
+    Result,
+    measure::used_below,
+    need_program,
+    stage::{Stage, patience},
+};
 
 const GROUP: &str = "filltop-incident-sink";
 const PART_BYTES: usize = 64 << 20;
@@ -52,8 +57,8 @@ impl Clients {
     fn put(&self, path: &str) -> Result {
         let mut stream = TcpStream::connect(self.address)?;
         // A sink that stands still.
-        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_write_timeout(Some(patience(2)))?;
+        stream.set_read_timeout(Some(patience(2)))?;
         write!(
             stream,
             "PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {PART_BYTES}\r\n\
@@ -91,7 +96,7 @@ fn sink(
     let server = Server::spawn_in(cgroup, &command)?;
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
-        ensure!(start.elapsed() < Duration::from_secs(20), "rclone does not answer");
+        ensure!(start.elapsed() < patience(20), "rclone does not answer");
         thread::sleep(Duration::from_millis(50));
     }
     Ok(server)
@@ -151,7 +156,9 @@ fn staging() -> Result {
 
 fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
     thread::scope(|scope| {
-        let bench = scope.spawn(|| postgres.bench(&["-n", "-T", "62", "-c", "2", "-R", "100"]));
+        let seconds = patience(62).as_secs().to_string();
+        let bench =
+            scope.spawn(move || postgres.bench(&["-n", "-T", &seconds, "-c", "2", "-R", "100"]));
         stage.begin("two clients");
         let staged = || used_below(&stage.mount().join("staging"));
         let before = staged()?;
@@ -183,7 +190,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         stage.look("ten clients");
         // To the point at which it is stopped: what was left, what was said, who had to wait.
         while !stage.has("frozen")? {
-            ensure!(start.elapsed() < Duration::from_secs(130), "the guard does nothing");
+            ensure!(start.elapsed() < patience(130), "the guard does nothing");
             let snapshot = stage.snapshot("1s")?;
             victims.extend(snapshot.victims.iter().map(|row| row.comm.clone()));
             if let Some(volume) = row(&snapshot, stage.mount()) {

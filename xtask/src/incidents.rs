@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -96,7 +96,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &IncidentsArgs) -> Result<()
         };
         tally.close();
         ensure!(tally.failed.is_empty(), "an incident went otherwise than it had to");
-        if arguments.vm {
+        // The document is of the filesystems that the scenario files name.
+        if arguments.vm || env::var_os("FILLTOP_TEST_FS").is_some() {
             return Ok(());
         }
     }
