@@ -58,6 +58,9 @@ impl Stage {
         if let Ok(fs) = env::var("FILLTOP_TEST_FS") {
             spec.fs = fs;
         }
+        if let Some(mib) = spec.slow_mib.filter(|_| slowness() > 1.0) {
+            spec.mib = mib;
+        }
         let volume = TestVolume::new(&spec.fs, spec.mib)?;
         let mount = volume.path().to_str().context("UTF-8")?;
         let beside = dir.path().to_str().context("UTF-8")?;
@@ -370,6 +373,11 @@ impl Stage {
 pub fn slowness() -> f64 {
     let given = env::var("FILLTOP_SLOWNESS").ok();
     given.and_then(|text| text.parse().ok()).map_or(1.0, |times: f64| times.max(1.0))
+}
+
+/// Bytes, or bytes a second, of which a slow machine does less: as many times as its volumes are smaller.
+pub fn fewer(bytes: u64) -> u64 {
+    (bytes as f64 / slowness()) as u64
 }
 
 /// A time that is long enough for a machine of two real cores, made long enough for this one.
