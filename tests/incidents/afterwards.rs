@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, fill_up_to, need_tracing, workload};
 
-use crate::{Result, need_program, stage::Stage};
+use crate::{
+    Result, need_program,
+    stage::{Stage, patience},
+};
 
 const NOBODY: u32 = 65_534;
 /// What is left when the writer begins.
@@ -75,7 +78,7 @@ fn sort() -> Result {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        ensure!(stage.now_s() < 120.0, "sort does not run out of space");
+        ensure!(stage.now_s() < patience(120).as_secs_f64(), "sort does not run out of space");
         stage.pump(Duration::from_millis(20));
     };
     stage.begin("died");

@@ -14,7 +14,12 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
-use crate::{Result, measure::used_below, need_program, stage::Stage};
+use crate::{
+    Result,
+    measure::used_below,
+    need_program,
+    stage::{Stage, patience},
+};
 
 const JOBS: &str = "filltop-incident-jobs";
 const STORE: &str = "filltop-incident-etcd";
@@ -48,15 +53,15 @@ fn etcd(program: &Path, data: &Path, cgroup: &Cgroup) -> anyhow::Result<(Server,
     let server = Server::spawn_in(cgroup, &command)?;
     let start = Instant::now();
     while put(address, 0).is_err() {
-        ensure!(start.elapsed() < Duration::from_secs(30), "etcd does not answer");
+        ensure!(start.elapsed() < patience(30), "etcd does not answer");
         thread::sleep(Duration::from_millis(100));
     }
     Ok((server, address))
 }
 
 fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience(2))?;
+    stream.set_read_timeout(Some(patience(20)))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -145,9 +150,9 @@ fn cache() -> Result {
             stage.truth(format!("the cache holds {size} B, {times:.2} of its cap, a moment later"));
             ensure!((1.0..1.3).contains(&times), "said at {times:.2} of the cap");
             let said_s = stage.now_s();
-            listeners::arrives(&bodies, "the webhook", &["cache-cap"], Duration::from_secs(10))?;
+            listeners::arrives(&bodies, "the webhook", &["cache-cap"], patience(10))?;
             stage.truth(format!("the webhook had it {:.1} s later", stage.now_s() - said_s));
-            ensure!(stage.now_s() < 60.0, "after {:.0} s", stage.now_s());
+            ensure!(stage.now_s() < patience(60).as_secs_f64(), "after {:.0} s", stage.now_s());
             let suggestion = event.suggestion.context("nothing to type")?;
             ensure!(suggestion.command.contains(JOBS), "{suggestion:?}");
             stage.must("fsync")?;

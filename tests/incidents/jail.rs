@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
-use crate::{Result, need_program, stage::Stage};
+use crate::{
+    Result, need_program,
+    stage::{Stage, fewer, patience},
+};
 
 const GROUP: &str = "filltop-incident-jail";
 const PAGE_BYTES: usize = 900_000;
@@ -58,8 +61,8 @@ fn configuration(jail: &Path, dir: &Path, address: SocketAddr) -> String {
 
 /// One request, its answer read to the end.
 fn get(address: SocketAddr, n: u64) -> anyhow::Result<usize> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut stream = TcpStream::connect_timeout(&address, patience(2))?;
+    stream.set_read_timeout(Some(patience(5)))?;
     write!(
         stream,
         "GET /page?{n} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\
@@ -110,7 +113,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
 fn delete_oldest(dir: &Path) -> anyhow::Result<u64> {
     let mut freed = 0;
     for (path, bytes) in files(dir)? {
-        if freed >= DELETED_BYTES {
+        if freed >= fewer(DELETED_BYTES) {
             break;
         }
         if fs::remove_file(path).is_ok() {
@@ -171,7 +174,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     let space = rustix::fs::statvfs(stage.mount())?;
     let reserve = (space.f_bfree - space.f_bavail) * space.f_frsize;
     let is_ext4 = stage.volume_now()?.fs_type == "ext4";
-    ensure!(!is_ext4 || reserve > 20 << 20, "root has no reserve: {reserve} B");
+    ensure!(!is_ext4 || reserve > fewer(20 << 20), "root has no reserve: {reserve} B");
     stage.truth(format!(
         "full for www-data after {:.1} s and {} answers, with {:.1} MiB free for root",
         stage.now_s(),

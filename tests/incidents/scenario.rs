@@ -30,6 +30,8 @@ pub struct VolumeSpec {
     pub fs: String,
     /// Size, MiB.
     pub mib: u64,
+    /// The same for a machine that is too slow to fill that in time; what the run writes is less by as much.
+    pub slow_mib: Option<u64>,
 }
 
 /// One thing that filltop must say.

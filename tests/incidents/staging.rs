@@ -15,14 +15,27 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Postgres, Server, listeners, need_tracing};
 use tracer_model::snapshot::{Directory, Snapshot};
 
-use crate::{Result, measure::used_below, need_program, stage::Stage};
+use crate::{
+    Result,
+    measure::used_below,
+    need_program,
+    stage::{Stage, fewer, patience},
+};
 
 const GROUP: &str = "filltop-incident-sink";
-const PART_BYTES: usize = 64 << 20;
-const CLIENT_BYTES_PER_S: f64 = 8e6;
+const PART_BYTES: u64 = 64 << 20;
+const CLIENT_BYTES_PER_S: u64 = 8_000_000;
+/// What the sink passes on.
+const DRAIN_BYTES_PER_S: u64 = 20 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 /// Three parts of each client.
 const QUIET_S: u64 = 24;
+
+/// A part's size here, in whole pieces.
+fn part_bytes() -> usize {
+    let pieces = fewer(PART_BYTES) as usize / PIECE_BYTES;
+    pieces * PIECE_BYTES
+}
 
 /// How many clients there are, and whether they go on.
 struct Clients {
@@ -52,19 +65,21 @@ impl Clients {
     fn put(&self, path: &str) -> Result {
         let mut stream = TcpStream::connect(self.address)?;
         // A sink that stands still.
-        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_write_timeout(Some(patience(2)))?;
+        stream.set_read_timeout(Some(patience(2)))?;
         write!(
             stream,
-            "PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {PART_BYTES}\r\n\
-             Connection: close\r\n\r\n"
+            "PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            part_bytes()
         )?;
         let piece = vec![7; PIECE_BYTES];
         let start = Instant::now();
-        for n in 1..=PART_BYTES / PIECE_BYTES {
+        for n in 1..=part_bytes() / PIECE_BYTES {
             ensure!(!self.is_over.load(Ordering::Relaxed));
             stream.write_all(&piece)?;
-            let due = Duration::from_secs_f64((n * PIECE_BYTES) as f64 / CLIENT_BYTES_PER_S);
+            let rate = fewer(CLIENT_BYTES_PER_S) as f64;
+            let due = Duration::from_secs_f64((n * PIECE_BYTES) as f64 / rate);
             thread::sleep(due.saturating_sub(start.elapsed()));
         }
         let mut answer = String::new();
@@ -87,11 +102,12 @@ fn sink(
     command.args(["serve", "webdav", "--config", "/dev/null", "--addr", &address.to_string()]);
     command.args(["--vfs-cache-mode", "writes", "--vfs-write-back", "1s"]);
     command.args(["--vfs-cache-max-age", "1s", "--vfs-cache-poll-interval", "1s"]);
-    command.args(["--transfers", "4", "--bwlimit", "20M", "--cache-dir"]).arg(staging).arg(remote);
+    let drain = format!("{}B", fewer(DRAIN_BYTES_PER_S));
+    command.args(["--transfers", "4", "--bwlimit", &drain, "--cache-dir"]).arg(staging).arg(remote);
     let server = Server::spawn_in(cgroup, &command)?;
     let start = Instant::now();
     while TcpStream::connect(address).is_err() {
-        ensure!(start.elapsed() < Duration::from_secs(20), "rclone does not answer");
+        ensure!(start.elapsed() < patience(20), "rclone does not answer");
         thread::sleep(Duration::from_millis(50));
     }
     Ok(server)
@@ -151,7 +167,9 @@ fn staging() -> Result {
 
 fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
     thread::scope(|scope| {
-        let bench = scope.spawn(|| postgres.bench(&["-n", "-T", "62", "-c", "2", "-R", "100"]));
+        let seconds = patience(62).as_secs().to_string();
+        let bench =
+            scope.spawn(move || postgres.bench(&["-n", "-T", &seconds, "-c", "2", "-R", "100"]));
         stage.begin("two clients");
         let staged = || used_below(&stage.mount().join("staging"));
         let before = staged()?;
@@ -172,7 +190,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         ));
         // The two windows need not begin in the same second, nor with a part half taken.
         let told = flow * (1.0 - dir.drain.unwrap_or_default());
-        ensure!((told - net).abs() < 1.5 * PART_BYTES as f64, "{told} B, in truth {net} B");
+        ensure!((told - net).abs() < 1.5 * part_bytes() as f64, "{told} B, in truth {net} B");
 
         stage.begin("ten clients");
         clients.wanted.store(10, Ordering::Relaxed);
@@ -183,7 +201,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         stage.look("ten clients");
         // To the point at which it is stopped: what was left, what was said, who had to wait.
         while !stage.has("frozen")? {
-            ensure!(start.elapsed() < Duration::from_secs(130), "the guard does nothing");
+            ensure!(start.elapsed() < patience(130), "the guard does nothing");
             let snapshot = stage.snapshot("1s")?;
             victims.extend(snapshot.victims.iter().map(|row| row.comm.clone()));
             if let Some(volume) = row(&snapshot, stage.mount()) {
@@ -202,8 +220,9 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         );
         estimates(stage, &series)?;
         stage.truth(format!(
-            "{} parts of 64 MiB were taken; the sink stood still with {free} B left",
-            clients.parts.load(Ordering::Relaxed)
+            "{} parts of {} MiB were taken; the sink stood still with {free} B left",
+            clients.parts.load(Ordering::Relaxed),
+            part_bytes() >> 20
         ));
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
         let failed = said.lines().find(|line| line.contains("failed")).context("no figures")?;

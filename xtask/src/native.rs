@@ -127,6 +127,7 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
 fn tools(workspace: &Workspace) -> Vec<OsString> {
     let complain = |error: &anyhow::Error| println!("the tests do without: {error:#}");
     let _ = packages::need_if_root("what the incidents run", INCIDENTS).inspect_err(complain);
+    let _ = packages::need_postgres_if_root().inspect_err(complain);
     let unpacked = [
         ("FILLTOP_FLEET_TOOLS", vm::fleet(workspace)),
         ("FILLTOP_INCIDENT_TOOLS", vm::servers(workspace)),

@@ -1,9 +1,10 @@
 //! Debian packages: installing what is missing where we may, saying how where we may not.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::step::{capture, timed};
 
@@ -68,6 +69,27 @@ pub(crate) fn need(purpose: &str, programs: &[(&str, &str)]) -> Result<()> {
 /// As [`need`], for what tests can do without by skipping: who may not install is not bothered.
 pub(crate) fn need_if_root(purpose: &str, programs: &[(&str, &str)]) -> Result<()> {
     if can_install() { need(purpose, programs) } else { Ok(()) }
+}
+
+/// Where Debian keeps PostgreSQL's programs, a directory for each version.
+const POSTGRES: &str = "/usr/lib/postgresql";
+/// Says whether the server's package makes a database of its own and starts it.
+const POSTGRES_SETTINGS: &str = "/etc/postgresql-common/createcluster.conf";
+
+/// Makes sure that PostgreSQL's programs are here, where we may install; no server is left running, and
+/// no database is made.
+pub(crate) fn need_postgres_if_root() -> Result<()> {
+    if !can_install() || fs::read_dir(POSTGRES).is_ok_and(|mut versions| versions.next().is_some())
+    {
+        return Ok(());
+    }
+    update()?;
+    install(&["postgresql-common".to_owned()])?;
+    let settings = fs::read_to_string(POSTGRES_SETTINGS).context(POSTGRES_SETTINGS)?;
+    fs::write(POSTGRES_SETTINGS, format!("{settings}\ncreate_main_cluster = false\n"))?;
+    let installed = install(&["postgresql".to_owned()]);
+    fs::write(POSTGRES_SETTINGS, settings)?;
+    installed
 }
 
 /// The commands with which people install packages themselves.

@@ -1,6 +1,7 @@
 //! Names of files that were renamed, where the kernel does not tell of it (tracepoints alone).
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fs,
     os::{
         fd::AsRawFd as _,
@@ -14,29 +15,84 @@ use tracer_common::FileKey;
 use super::paths;
 use crate::quiet_dir;
 
-/// Entries of a directory that are looked through.
-const MAX_ENTRIES: usize = 10_000;
+/// Entries of directories that are looked through for all files that are asked for together.
+const MAX_ENTRIES: usize = 20_000;
 
-/// The present path of a file that was at `path`: by a descriptor of one of `writers`, else in the
-/// same directory (`foo.tmp` → `foo`, `log` → `log.1`). `None` if it is still there or not found.
-#[must_use]
-pub fn follow(path: &Path, file: &FileKey, writers: &[u32]) -> Option<PathBuf> {
-    let is_it = |path: &Path| {
-        fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == file.ino && meta.is_file())
-            && generation(path).is_none_or(|found| found == file.generation)
-    };
-    match fs::symlink_metadata(path) {
-        Ok(_) if is_it(path) => return None,
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
-        _ => {}
+/// A file that may have been renamed.
+pub struct Sought<'a> {
+    /// Where it was.
+    pub path: &'a Path,
+    /// Which it is.
+    pub file: FileKey,
+    /// Who wrote to it.
+    pub writers: &'a [u32],
+}
+
+impl Sought<'_> {
+    fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == self.file.ino && meta.is_file())
+            && generation(path).is_none_or(|found| found == self.file.generation)
     }
-    writers.iter().find_map(|pid| paths::from_proc(*pid, file)).filter(|path| is_it(path)).or_else(
-        || {
-            let mut entries = quiet_dir::entries(path.parent()?).ok()?.take(MAX_ENTRIES);
-            let (same, _) = entries.find(|(_, ino)| *ino == file.ino)?;
-            Some(same).filter(|path| is_it(path))
-        },
-    )
+
+    /// Is its path free, or another file's? What cannot be looked at is as it was.
+    fn has_gone(&self) -> bool {
+        match fs::symlink_metadata(self.path) {
+            Ok(_) => !self.is_at(self.path),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+}
+
+/// The present paths of files, in their order: by a descriptor of one of their writers, else in the
+/// same directory (`foo.tmp` → `foo`, `log` → `log.1`). `None` for what is still there or not found.
+///
+/// Each process and each directory is read once, whatever the number of files.
+#[must_use]
+pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
+    let mut found = vec![None; files.len()];
+    let mut by_writer: BTreeMap<u32, Numbers> = BTreeMap::new();
+    let gone: Vec<usize> = (0..files.len()).filter(|n| files[*n].has_gone()).collect();
+    for n in &gone {
+        for pid in files[*n].writers {
+            by_writer.entry(*pid).or_default().entry(files[*n].file.ino).or_default().push(*n);
+        }
+    }
+    for (pid, numbers) in by_writer {
+        let open = paths::descriptors(pid, |ino| numbers.contains_key(&ino));
+        settle(files, &numbers, open, &mut found);
+    }
+    let mut by_directory: BTreeMap<&Path, Numbers> = BTreeMap::new();
+    for n in gone.into_iter().filter(|n| found[*n].is_none()) {
+        let Some(directory) = files[n].path.parent() else { continue };
+        by_directory.entry(directory).or_default().entry(files[n].file.ino).or_default().push(n);
+    }
+    let mut left = MAX_ENTRIES;
+    for (directory, numbers) in by_directory {
+        let Ok(entries) = quiet_dir::entries(directory) else { continue };
+        let entries = entries.take(left).inspect(|_| left -= 1);
+        settle(files, &numbers, entries.map(|(path, ino)| (ino, path)), &mut found);
+    }
+    found
+}
+
+/// Which of the files have an inode number: those of several generations may have the same.
+type Numbers = HashMap<u64, Vec<usize>>;
+
+/// Takes the first path at which each file really is.
+fn settle(
+    files: &[Sought<'_>],
+    numbers: &Numbers,
+    paths: impl Iterator<Item = (u64, PathBuf)>,
+    found: &mut [Option<PathBuf>],
+) {
+    for (ino, path) in paths {
+        let wanted = numbers.get(&ino).into_iter().flatten();
+        for n in wanted {
+            if found[*n].is_none() && files[*n].is_at(&path) {
+                found[*n] = Some(path.clone());
+            }
+        }
+    }
 }
 
 /// The generation of a file, for its number may be another file's by now (FS_IOC_GETVERSION). `None`
@@ -57,6 +113,10 @@ fn generation(path: &Path) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn follow_one(path: &Path, file: &FileKey, writers: &[u32]) -> Option<PathBuf> {
+        follow(&[Sought { path, file: *file, writers }]).remove(0)
+    }
+
     #[test]
     fn finds_a_file_in_its_directory_and_by_a_descriptor() {
         let dir = tempfile::tempdir().unwrap();
@@ -65,24 +125,47 @@ mod tests {
         let ino = open.metadata().unwrap().ino();
         let generation = generation(&old).unwrap_or(0);
         let file = FileKey { ino, generation, dev: 0 };
-        assert_eq!(follow(&old, &file, &[]), None);
+        assert_eq!(follow_one(&old, &file, &[]), None);
         fs::rename(&old, &new).unwrap();
-        assert_eq!(follow(&old, &file, &[]).as_ref(), Some(&new));
+        assert_eq!(follow_one(&old, &file, &[]).as_ref(), Some(&new));
         // An earlier file of the same number is not it.
         let earlier = FileKey { generation: generation.wrapping_add(1), ..file };
         if super::generation(&new).is_some() {
-            assert_eq!(follow(&old, &earlier, &[]), None);
+            assert_eq!(follow_one(&old, &earlier, &[]), None);
         }
         // Another file took its place.
         fs::write(&old, "x").unwrap();
-        assert_eq!(follow(&old, &file, &[]).as_ref(), Some(&new));
+        assert_eq!(follow_one(&old, &file, &[]).as_ref(), Some(&new));
         let elsewhere = dir.path().join("sub");
         fs::create_dir(&elsewhere).unwrap();
         fs::rename(&new, elsewhere.join("foo")).unwrap();
-        assert_eq!(follow(&old, &file, &[]), None);
-        let found = follow(&old, &file, &[std::process::id()]);
+        assert_eq!(follow_one(&old, &file, &[]), None);
+        let found = follow_one(&old, &file, &[std::process::id()]);
         assert_eq!(found, Some(elsewhere.join("foo")));
         fs::remove_file(elsewhere.join("foo")).unwrap();
-        assert_eq!(follow(&old, &file, &[std::process::id()]), None);
+        assert_eq!(follow_one(&old, &file, &[std::process::id()]), None);
+    }
+    #[test]
+    fn each_of_many_files_gets_its_own_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = (0..50).map(|n| dir.path().join(format!("{n}.tmp"))).collect();
+        let key = |path: &Path| {
+            fs::write(path, "x").unwrap();
+            let ino = fs::metadata(path).unwrap().ino();
+            FileKey { ino, generation: generation(path).unwrap_or(0), dev: 0 }
+        };
+        let keys: Vec<FileKey> = names.iter().map(|path| key(path)).collect();
+        let moved = |n: usize| names[n].with_extension("done");
+        for n in (0..50).step_by(2) {
+            fs::rename(&names[n], moved(n)).unwrap();
+        }
+        // Gone without a trace.
+        fs::remove_file(&names[1]).unwrap();
+        let files: Vec<Sought<'_>> = (0..50)
+            .map(|n| Sought { path: &names[n], file: keys[n], writers: &[1, u32::MAX] })
+            .collect();
+        let expected: Vec<Option<PathBuf>> =
+            (0..50).map(|n| (n % 2 == 0).then(|| moved(n))).collect();
+        assert_eq!(follow(&files), expected);
     }
 }

@@ -3,7 +3,7 @@
 //! JSON because it describes itself: a recording of an earlier filltop stays readable as its JSON does
 //! (`schema`), and the Snapshot's flattened and tagged parts do not go through a form like postcard's.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, IntoInnerError, Read as _};
 
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use tracer_model::snapshot::Snapshot;
@@ -13,6 +13,8 @@ use tracer_model::snapshot::Snapshot;
 pub(super) const MARK: [u8; 8] = *b"\xf1ll\xfftop\x01";
 /// Mark, length of what follows and its CRC-32, both little-endian.
 const HEAD: usize = MARK.len() + 8;
+/// JSON that is handed to the encoder at once, bytes.
+const PIECE: usize = 64 << 10;
 /// Longest JSON that is read, bytes: a damaged file must not take all memory.
 const MAX_JSON: u64 = 256 << 20;
 
@@ -22,9 +24,11 @@ const MAX_JSON: u64 = 256 << 20;
 /// None that a Snapshot can cause.
 pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     let mut record = vec![0; HEAD];
-    let mut deflate = DeflateEncoder::new(&mut record, Compression::fast());
-    serde_json::to_writer(&mut deflate, snapshot)?;
-    deflate.finish()?.flush()?;
+    let deflate = DeflateEncoder::new(&mut record, Compression::fast());
+    // JSON comes in words, and the encoder clears its whole output buffer for each write.
+    let mut whole = BufWriter::with_capacity(PIECE, deflate);
+    serde_json::to_writer(&mut whole, snapshot)?;
+    whole.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
     let body = &record[HEAD..];
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     let checksum = crc32fast::hash(body);

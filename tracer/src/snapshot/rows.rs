@@ -19,7 +19,7 @@ use super::{
 use crate::{
     attribute::{
         paths::{self, Names},
-        renames,
+        renames::{self, Sought},
     },
     clock,
     collect::mounts::MountedVolume,
@@ -198,9 +198,14 @@ pub(super) fn path_rows(
         b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
     });
     if !context.follows_renames {
-        let shown = rows.iter_mut().take(RENAMES_FOLLOWED);
-        for (key, path, row) in shown.filter(|(_, _, row)| !row.deleted) {
-            if let Some(new) = renames::follow(path, key, &row.writers) {
+        let shown = rows.iter().take(RENAMES_FOLLOWED).filter(|(_, _, row)| !row.deleted);
+        let sought: Vec<Sought<'_>> = shown
+            .map(|(key, path, row)| Sought { path, file: **key, writers: &row.writers })
+            .collect();
+        let found = renames::follow(&sought);
+        let shown = rows.iter_mut().take(RENAMES_FOLLOWED).filter(|(_, _, row)| !row.deleted);
+        for ((_, path, row), new) in shown.zip(found) {
+            if let Some(new) = new {
                 row.path = lossless(&new);
                 *path = new;
             }

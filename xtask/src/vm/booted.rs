@@ -1,6 +1,8 @@
-//! A whole Debian on a disk, for the tests of what systemd does with filltop.
+//! Whole Debians on disks, for the tests of what systemd does with filltop, and for the incidents'
+//! real software on kernels that this machine does not have.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -14,13 +16,54 @@ use crate::workspace::Workspace;
 const SUITE: &str = "bookworm";
 /// Beside what every Debian has: its init, and the bus that systemctl asks.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod";
-/// Three times what is in it.
-const SIZE: &str = "1G";
+/// What else the incidents run.
+const SOFTWARE: &str = "e2fsprogs,xfsprogs,btrfs-progs,mount,python3-minimal,lsof,apache2-bin,nginx,rclone,\
+    restic,etcd-server,rocksdb-tools,postgresql-15";
+/// What their packages would start at boot, below the tree's /etc; the tests start them as they want.
+const STARTED: &[&str] = &[
+    "systemd/system/multi-user.target.wants/nginx.service",
+    "systemd/system/multi-user.target.wants/etcd.service",
+    "systemd/system/multi-user.target.wants/postgresql.service",
+    "postgresql",
+];
+
+/// A Debian 12 on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Debian {
+    /// The least that systemd runs on.
+    Plain,
+    /// With what the incidents run.
+    Incidents,
+}
+
+impl Debian {
+    fn name(self) -> String {
+        match self {
+            Self::Plain => SUITE.to_owned(),
+            Self::Incidents => format!("{SUITE}-incidents"),
+        }
+    }
+
+    fn packages(self) -> String {
+        match self {
+            Self::Plain => PACKAGES.to_owned(),
+            Self::Incidents => format!("{PACKAGES},{SOFTWARE}"),
+        }
+    }
+
+    /// Three times what is in it. The file is sparse.
+    fn size(self) -> &'static str {
+        match self {
+            Self::Plain => "1G",
+            Self::Incidents => "4G",
+        }
+    }
+}
 
 /// The image of an ext4 with a fresh Debian 12; made once, and never written to by a machine.
-pub(super) fn image(workspace: &Workspace) -> Result<PathBuf> {
+pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
     let directory = workspace.target.join("vm/debian");
-    let image = directory.join(format!("{SUITE}.ext4"));
+    let image = directory.join(format!("{}.ext4", debian.name()));
     if image.exists() {
         return Ok(image);
     }
@@ -32,7 +75,7 @@ pub(super) fn image(workspace: &Workspace) -> Result<PathBuf> {
         &[("debootstrap", "debootstrap"), ("unshare", "util-linux")],
     )?;
     fs::create_dir_all(&directory)?;
-    let tree = directory.join("tree");
+    let tree = directory.join(format!("{}.tree", debian.name()));
     // What debootstrap mounts there goes with its mount namespace, however it ends.
     ensure!(
         !tree.exists(),
@@ -42,13 +85,24 @@ pub(super) fn image(workspace: &Workspace) -> Result<PathBuf> {
     let mut debootstrap = Command::new("unshare");
     debootstrap
         .args(["--mount", "--propagation", "private", "--", "debootstrap", "--variant=minbase"])
-        .args([format!("--include={PACKAGES}"), format!("--keyring={KEYRING}"), SUITE.to_owned()])
+        .arg(format!("--include={}", debian.packages()))
+        .args([format!("--keyring={KEYRING}"), SUITE.to_owned()])
         .arg(&tree)
         .arg(mirror()?);
-    step("Debian 12 to boot, once", &mut debootstrap)?;
-    let part = directory.join("part");
+    step(&format!("Debian 12 to boot ({}), once", debian.name()), &mut debootstrap)?;
+    for path in STARTED.iter().map(|path| tree.join("etc").join(path)) {
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
+    }
+    let part = directory.join(format!("{}.part", debian.name()));
     let mut mkfs = Command::new(packages::program("mkfs.ext4").context("mkfs.ext4 is not here")?);
-    mkfs.args(["-q", "-F", "-d"]).arg(&tree).arg(&part).arg(SIZE);
+    mkfs.args(["-q", "-F", "-d"]).arg(&tree).arg(&part).arg(debian.size());
     step("its disk", &mut mkfs)?;
     fs::remove_dir_all(&tree).with_context(|| tree.display().to_string())?;
     fs::rename(&part, &image)?;

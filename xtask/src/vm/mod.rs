@@ -19,6 +19,7 @@ use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
+use booted::Debian;
 pub(crate) use debian::{fleet, servers};
 use qemu::QEMU;
 use runner::Runner;
@@ -45,6 +46,9 @@ pub(crate) struct VmArgs {
     /// Boot a whole Debian 12 with its systemd, and run the tests that change the system
     #[arg(long)]
     debian: bool,
+    /// That Debian has what the incidents run, and large test disks.
+    #[arg(skip)]
+    incidents: bool,
     /// Number of CPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
@@ -60,9 +64,9 @@ pub(crate) struct VmArgs {
     /// Only the end-to-end tests of this name (the name of the test binary)
     #[arg(long)]
     test: Vec<String>,
-    /// Only tests whose names contain this
+    /// Only tests whose names contain this; may be given more than once
     #[arg(long)]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// Load this kernel module as well
     #[arg(long, value_name = "NAME")]
     module: Vec<String>,
@@ -85,12 +89,13 @@ impl VmArgs {
             all: false,
             backend: Vec::new(),
             debian: false,
+            incidents: false,
             smp: 2,
             memory: 1024,
             icount: false,
             fs: None,
             test: Vec::new(),
-            filter: None,
+            filter: Vec::new(),
             module: Vec::new(),
             append: String::new(),
             timeout: TIMEOUT_SECONDS,
@@ -153,7 +158,7 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     let by_kprobes = TESTED_BY_KPROBES.map(str::to_owned).to_vec();
     let (ways, filter) = TESTED_BY_TRACEPOINTS;
     let by_tracepoints = VmArgs {
-        filter: Some(filter.to_owned()),
+        filter: vec![filter.to_owned()],
         ..with(Backend::Tracepoint, vec![ways.to_owned()])
     };
     let mut tally = Tally::default();
@@ -173,7 +178,7 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
             )));
         }
     }
-    tally.add(match booted::image(workspace) {
+    tally.add(match booted::image(workspace, Debian::Plain) {
         Ok(_) => {
             let arguments = VmArgs { debian: true, ..VmArgs::plain() };
             Runner::new(workspace, filltop, &arguments)?.tests()?
@@ -198,6 +203,31 @@ pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &VmArgs) -> 
         status = status.max(runner.command(series)?);
     }
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+}
+
+/// What the incidents need there: the drained parts of an upload sink lie in memory.
+const INCIDENTS_MEMORY: u32 = 4096;
+/// An emulated machine takes some five times as long as a real one.
+const INCIDENTS_SECONDS: u64 = 3600;
+
+/// The tests of one suite in a Debian that has what the incidents run; those whose names hold one of
+/// `filters`.
+pub(crate) fn incidents(
+    workspace: &Workspace,
+    filltop: &Path,
+    suite: &str,
+    filters: &[String],
+) -> Result<Tally> {
+    need_programs()?;
+    let arguments = VmArgs {
+        debian: true,
+        incidents: true,
+        filter: filters.to_vec(),
+        memory: INCIDENTS_MEMORY,
+        timeout: INCIDENTS_SECONDS,
+        ..VmArgs::plain()
+    };
+    Runner::with_tests(workspace, filltop, &arguments, &[suite])?.tests()
 }
 
 /// A command to run in one machine, beside what every machine has.

@@ -20,10 +20,11 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a machine that broke may go on printing why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Each test disk's size in bytes. The file is sparse.
-const DISK_BYTES: u64 = 600 << 20;
-const DISKS: [&str; 2] = ["disk-a.raw", "disk-b.raw"];
-/// The names of [`DISKS`] inside the machine.
+/// The test disks and the size of each in bytes. The files are sparse.
+const DISKS: ([&str; 2], u64) = (["disk-a.raw", "disk-b.raw"], 600 << 20);
+/// The same for volumes that have to be large.
+const LARGE_DISKS: ([&str; 2], u64) = (["large-a.raw", "large-b.raw"], 3100 << 20);
+/// The names of [`DISKS`] or [`LARGE_DISKS`] inside the machine.
 pub(crate) const GUEST_DISKS: &str = "/dev/vda,/dev/vdb";
 
 /// The name of [`Machine::root`] inside the machine.
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
     pub(crate) console: PathBuf,
     /// Where the test disks are.
     pub(crate) disks: PathBuf,
+    /// Whether they are [`LARGE_DISKS`].
+    pub(crate) large_disks: bool,
     /// The disk with a whole system to hand over to.
     pub(crate) root: Option<PathBuf>,
     /// Number of CPUs.
@@ -112,7 +115,8 @@ impl Machine {
             command.args(["-serial", &console, "-serial", "stdio"]);
             command.stdin(Stdio::null()).stdout(Stdio::piped());
         }
-        let disks = DISKS.iter().map(|disk| self.disks.join(disk));
+        let (names, _) = self.kind_of_disks();
+        let disks = names.iter().map(|disk| self.disks.join(disk));
         for file in disks.chain(self.root.clone()) {
             let drive = format!("file={},format=raw,if=virtio,snapshot=on", file.display());
             command.args(["-drive", &drive]);
@@ -123,11 +127,16 @@ impl Machine {
     /// Empty disks; each machine writes into a snapshot of its own that QEMU throws away.
     fn make_disks(&self) -> Result<()> {
         fs::create_dir_all(&self.disks)?;
-        for disk in DISKS {
+        let (names, bytes) = self.kind_of_disks();
+        for disk in names {
             let path = self.disks.join(disk);
-            File::options().create(true).append(true).open(&path)?.set_len(DISK_BYTES)?;
+            File::options().create(true).append(true).open(&path)?.set_len(bytes)?;
         }
         Ok(())
+    }
+
+    const fn kind_of_disks(&self) -> ([&'static str; 2], u64) {
+        if self.large_disks { LARGE_DISKS } else { DISKS }
     }
 
     fn watch(

@@ -9,13 +9,17 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 
+use super::booted::{self, Debian};
 use super::debian::{self, Series};
 use super::initramfs::{self, Contents, Userland};
 use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
-use super::{Backend, DEFAULT_KERNEL, VmArgs, booted};
+use super::{Backend, DEFAULT_KERNEL, VmArgs};
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use crate::{build, native};
+
+/// How many times as long an incident may take in an emulated machine (FILLTOP_SLOWNESS).
+const SLOWNESS: &str = "5";
 
 /// What the arguments ask for, built.
 pub(super) struct Runner<'a> {
@@ -68,7 +72,8 @@ impl<'a> Runner<'a> {
         let tests = binaries.tests.iter().map(|(name, _)| name.clone()).collect();
         programs.extend(binaries.tests.into_iter().map(|(n, file)| (format!("/tests/{n}"), file)));
         let busybox = debian::busybox(workspace)?;
-        let root = arguments.debian.then(|| booted::image(workspace)).transpose()?;
+        let debian = if arguments.incidents { Debian::Incidents } else { Debian::Plain };
+        let root = arguments.debian.then(|| booted::image(workspace, debian)).transpose()?;
         Ok(Self {
             init: build::init(workspace)?,
             workspace,
@@ -195,6 +200,9 @@ impl<'a> Runner<'a> {
             ("FILLTOP_TEST_DISKS", GUEST_DISKS),
             ("FILLTOP_IN_VM", "1"),
         ];
+        if self.arguments.incidents {
+            env.push(("FILLTOP_SLOWNESS", SLOWNESS));
+        }
         if let Some(fs) = &self.arguments.fs {
             env.push(("FILLTOP_TEST_FS", fs));
         }
@@ -221,6 +229,7 @@ impl<'a> Runner<'a> {
             initrd,
             console: directory.join("console.log"),
             disks: self.workspace.target.join("vm/disks"),
+            large_disks: self.arguments.incidents,
             root: self.root.clone(),
             smp: self.arguments.smp,
             memory: self.arguments.memory,
