@@ -13,7 +13,8 @@ use tracer_common::{
 
 use crate::{
     kernel_read::{
-        Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load, offset,
+        Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load,
+        offset,
     },
     maps::{NAMED, PROC_ROOMS, PROCS, health_add},
     names, scratch,
