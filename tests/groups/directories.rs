@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing};
 
-use super::Result;
+use super::{Result, traces_space};
 
 #[test]
 fn the_hottest_useful_level_is_neither_root_nor_leaf() -> Result {
@@ -31,8 +31,12 @@ fn the_hottest_useful_level_is_neither_root_nor_leaf() -> Result {
     let row = rows[0];
     ensure!(row.hot && row.files_created == Some(300), "{row:?}");
     ensure!(row.files_removed == Some(100), "{row:?}");
-    // What is allocated: of 20,000 bytes, five blocks.
-    let rate = 300.0 * 20_480.0 / measured.snapshot.interval_s;
+    // What is allocated: of 20,000 bytes, five blocks. What is written, where space is not traced.
+    let own = measured.snapshot.volumes.iter().find(|row| row.mount_point == mount);
+    let traced = own.context("no row for the volume")?.allocated_bytes.is_some();
+    ensure!(traced == traces_space(&measured), "{own:?}");
+    let bytes = if traced { 20_480.0 } else { 20_000.0 };
+    let rate = 300.0 * bytes / measured.snapshot.interval_s;
     ensure!((row.inflow_bytes_per_s / rate - 1.0).abs() < 1e-6, "{row:?}, not {rate}");
     let root = rows.iter().find(|row| row.path == mount).context("no row for the root")?;
     ensure!(root.files_created == Some(301), "{root:?}");

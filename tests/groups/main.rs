@@ -7,7 +7,7 @@ mod victims;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Measured, Truth};
-use tracer_model::snapshot::{GroupRow, HookState};
+use tracer_model::snapshot::{GroupRow, HookState, WriteBackend};
 
 type Result = anyhow::Result<()>;
 
@@ -34,6 +34,16 @@ fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
     ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
     ensure!(row.written_bytes == truth.total(), "{} of {}", row.written_bytes, truth.total());
     Ok(())
+}
+
+/// Is ext4's space traced, and what is written through an overlay on top of it? By tracepoints, both
+/// need one that came with Linux 6.6; that it is not there must be said.
+fn traces_space(measured: &Measured) -> bool {
+    let backend = &measured.snapshot.backend;
+    let said = backend.blind_spots.iter().any(|spot| spot.contains("before Linux 6.6"));
+    let has = backend.write != WriteBackend::Tracepoint || hooked(measured, "iomap_dio_rw_begin");
+    assert_ne!(said, has, "{:?}", backend.blind_spots);
+    has
 }
 
 /// Is this hook attached?

@@ -96,6 +96,31 @@ impl Measured {
         self.snapshot.writers.iter().filter(move |writer| writer.pid == pid)
     }
 
+    /// All that may tell why a row is not there.
+    fn about(&self, wanted: &str) -> String {
+        let all = &self.snapshot.paths;
+        let volume = |path: &str| {
+            let of = |row: &&tracer_model::snapshot::Volume| path.starts_with(&row.mount_point);
+            let volumes = self.snapshot.volumes.iter().filter(of);
+            volumes.max_by_key(|row| row.mount_point.len()).map(|row| row.mount_point.clone())
+        };
+        let mount = volume(wanted).unwrap_or_default();
+        let (near, far): (Vec<_>, Vec<_>) = all.iter().partition(|row| row.volume == mount);
+        let backend = &self.snapshot.backend;
+        format!(
+            "\non its volume {mount}: {near:#?}\nelsewhere {} rows, of them {:?}\nlost {:?}, \
+             unattributed {}, folded {}, by {:?} on {}\nit said: {}",
+            far.len(),
+            far.iter().take(5).map(|row| &row.path).collect::<Vec<_>>(),
+            backend.lost,
+            backend.unattributed_bytes,
+            backend.folded_files,
+            backend.write,
+            backend.kernel,
+            self.said
+        )
+    }
+
     /// The row of a file, by its path on the host.
     ///
     /// # Errors
@@ -105,11 +130,7 @@ impl Measured {
         let rows: Vec<_> = self.snapshot.paths.iter().filter(|row| row.path == wanted).collect();
         match rows[..] {
             [row] => Ok(row),
-            _ => bail!(
-                "{} rows for {wanted}, among {:?}",
-                rows.len(),
-                self.snapshot.paths.iter().take(5).map(|row| &row.path).collect::<Vec<_>>()
-            ),
+            _ => bail!("{} rows for {wanted}{}", rows.len(), self.about(wanted)),
         }
     }
 }

@@ -47,6 +47,9 @@ enum Work {
         /// Change the root directory first
         #[arg(long)]
         chroot: Option<PathBuf>,
+        /// Before anything else, write four bytes to this file and a line to stdout
+        #[arg(long)]
+        log: Option<PathBuf>,
         /// Keep the file open until a line comes on stdin
         #[arg(long)]
         hold: bool,
@@ -120,7 +123,12 @@ fn main() -> anyhow::Result<()> {
         children: Vec::new(),
     };
     match Cli::parse().work {
-        Work::Write { path, bytes, block, wait, append, unlink, chroot, hold } => {
+        Work::Write { path, bytes, block, wait, append, unlink, chroot, log, hold } => {
+            if let Some(log) = log {
+                fs::write(&log, "log\n")?;
+                println!("begun");
+                io::stdout().flush()?;
+            }
             if wait {
                 wait_for_line()?;
             }

@@ -42,9 +42,10 @@ pub static ERRORS: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384,
 #[map]
 pub static NAMED: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(65_536, 0);
 
-/// Processes that were described, until they end. LRU for the same reason.
+/// Processes that were described, until they end, with what they saw files by then (as a number, see
+/// `process::describe_once`). LRU for the same reason.
 #[map]
-pub static PROCS: LruHashMap<ProcKey, u32> = LruHashMap::with_max_entries(32_768, 0);
+pub static PROCS: LruHashMap<ProcKey, u64> = LruHashMap::with_max_entries(32_768, 0);
 
 /// Calls between their entry and their return probe, direct-mapped by thread and hook: a cell is taken and
 /// left in a tenth of the time of a hash map's insertion and deletion. 1 MiB.

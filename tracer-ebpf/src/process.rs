@@ -12,20 +12,57 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, current_task, file_key, offset},
+    kernel_read::{
+        Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load,
+        offset,
+    },
     maps::{NAMED, PROC_ROOMS, PROCS, health_add},
     names, scratch,
 };
 
-/// Describes `proc`, which must be the current process, unless that was done.
+/// Describes `proc`, which must be the current process, unless that was done and it still sees files as
+/// it did then.
 #[inline(always)]
 pub fn describe_once(proc: ProcKey) {
-    if PROCS.get_ptr(proc).is_none() {
+    if !is_described(&proc) {
         let exe = describe(&proc);
         if exe != 0 {
             names::send_walk(exe);
         }
     }
+}
+
+/// A server writes its log before it goes into its chroot, a container's first process mounts its root
+/// before it makes it its own: each is described anew then.
+#[inline(never)]
+fn is_described(proc: &ProcKey) -> bool {
+    // SAFETY: the value is copied at once.
+    let Some(view) = (unsafe { PROCS.get(proc) }).copied() else { return false };
+    if config!(has_task_btf) != 0 {
+        let task = current_task_typed();
+        let tgid: u32 = load!(Direct, task, task_tgid);
+        tgid != proc.tgid || view == view_in::<Direct>(task)
+    } else {
+        let task = current_task();
+        let tgid: u32 = load!(Probed, task, task_tgid);
+        tgid != proc.tgid || view == view_in::<Probed>(task)
+    }
+}
+
+/// What a task's process sees files by, as a number: its root directory and its mount namespace.
+#[inline(always)]
+fn view_in<R: Read>(task: Kptr) -> u64 {
+    // The main thread's, for threads may have roots of their own: they would be told in turns.
+    let view = view_of::<R>(Kptr(load!(R, task, task_group_leader)));
+    // It may have ended before the others.
+    if view == 0 { view_of::<R>(task) } else { view }
+}
+
+#[inline(always)]
+fn view_of<R: Read>(task: Kptr) -> u64 {
+    let root = Kptr(load!(R, Kptr(load!(R, task, task_fs)), fs_root));
+    let mounts = Kptr(load!(R, Kptr(load!(R, task, task_nsproxy)), nsproxy_mnt));
+    u64::from(root.low()) << 32 | u64::from(mounts.low())
 }
 
 /// Returns the address of its executable's dentry, if that is to be named, or 0.
@@ -80,7 +117,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     }
     // SAFETY: a whole record.
     if unsafe { names::send_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
-        let _ = PROCS.insert(proc, 1, 0);
+        let _ = PROCS.insert(proc, view_in::<Probed>(task), 0);
     } else {
         health_add(Health::RingFull, 1);
     }
@@ -107,16 +144,15 @@ fn relatives(room: u32) {
     };
     record.grandparent_comm = Probed::read(grandparent, offset!(task_comm));
     record.session = session(task);
+    // As in `view_in`.
+    let leader = Probed::follow(task, offset!(task_group_leader));
+    let has_view = !Probed::follow(leader, offset!(task_fs)).is_null();
+    let task = if has_view { leader } else { task };
     let namespaces = Probed::follow(task, offset!(task_nsproxy));
     let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
     record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
-    record.root = file_key::<Probed>(Probed::follow(root_of(task), offset!(dentry_inode)));
-}
-
-/// `struct dentry *` of the task's root directory.
-#[inline(always)]
-fn root_of(task: Kptr) -> Kptr {
-    Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root))
+    let root = Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root));
+    record.root = file_key::<Probed>(Probed::follow(root, offset!(dentry_inode)));
 }
 
 /// Number of the session in the initial pid namespace.

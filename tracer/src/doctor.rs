@@ -69,7 +69,7 @@ pub fn examine(options: &TracerOptions) -> Report {
         write: Some(write),
         problem: None,
         hooks: tracer.hooks(),
-        blind_spots: hooks::blind_spots(write),
+        blind_spots: hooks::blind_spots(write, tracer.traces_space("ext4")),
         fence,
     }
 }

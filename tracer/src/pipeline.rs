@@ -209,7 +209,7 @@ impl Pipeline {
             .collect();
         let renames = self.tracer.follows_renames();
         let every_fsync = self.tracer.times_every_fsync();
-        let mut blind_spots = hooks::blind_spots(backend);
+        let mut blind_spots = hooks::blind_spots(backend, self.tracer.traces_space("ext4"));
         blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
         if self.tracer.may_skip_calls() {
             blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
@@ -244,7 +244,7 @@ impl Pipeline {
                 groups: &mut self.groups,
                 views: &self.views,
                 follows_renames: renames,
-                sees_created: every_fsync,
+                sees_files: every_fsync,
             },
         );
         rollup::groups(

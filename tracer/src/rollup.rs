@@ -71,6 +71,9 @@ pub fn directories(
     }
     let mut rows = Vec::new();
     for (volume, tree) in trees {
+        let is_ext4 =
+            |(mount, found): &(String, &MountedVolume)| mount == volume && found.fs_type == "ext4";
+        let sees_files = sees.files || mounts.iter().any(is_ext4);
         for row in tree.rows(MAX_DIRECTORIES) {
             let mut path = volume.trim_end_matches('/').to_owned();
             if !row.path.is_empty() || path.is_empty() {
@@ -84,8 +87,8 @@ pub fn directories(
                 inflow_bytes_per_s: per_second(inflow, interval_s),
                 outflow_bytes_per_s: per_second(outflow, interval_s),
                 drain: (inflow > 0 && sees.space).then(|| outflow as f64 / inflow as f64),
-                files_created: (sees.created || created > 0).then_some(created),
-                files_removed: Some(removed),
+                files_created: (sees_files || created > 0).then_some(created),
+                files_removed: (sees_files || removed > 0).then_some(removed),
                 hot: row.hot,
             });
         }
@@ -106,8 +109,8 @@ pub fn directories(
 pub struct Sees {
     /// Allocated and freed space.
     pub space: bool,
-    /// Files that are created, on every filesystem.
-    pub created: bool,
+    /// Files that are created and removed, on every filesystem and not on ext4 alone.
+    pub files: bool,
 }
 
 fn per_second(n: u64, interval_s: f64) -> f64 {

@@ -51,8 +51,8 @@ pub struct Context<'a> {
     pub views: &'a Views,
     /// Does the kernel tell of renames?
     pub follows_renames: bool,
-    /// Are created files seen on every filesystem?
-    pub sees_created: bool,
+    /// Are created and removed files seen on every filesystem, and not on ext4 alone?
+    pub sees_files: bool,
 }
 
 /// A volume over one window.
@@ -136,7 +136,7 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
         context.volumes.iter().map(|state| state.volume.clone()).collect();
     let sees = Sees {
         space: paths.iter().any(|(_, row)| row.freed_bytes.is_some()),
-        created: context.sees_created,
+        files: context.sees_files,
     };
     let dirs = rollup::directories(
         &paths,

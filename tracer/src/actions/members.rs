@@ -194,6 +194,7 @@ mod tests {
                     comm: "x".to_owned(),
                     state: 'S',
                     ended: false,
+                    exiting: false,
                     ppid: *ppid,
                     pgrp: *pid,
                     session: *session,

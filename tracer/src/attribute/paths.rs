@@ -13,6 +13,8 @@ use tracer_common::{FileKey, NameRecord, records::name_flags};
 pub const MAX_NAMES: usize = 131_072;
 /// Components of one path; a longer chain is a circle.
 const MAX_DEPTH: usize = 4_096;
+/// Names that are asked for once more after one window.
+const MAX_CUT_OFF: usize = 4_096;
 
 struct Node {
     parent: FileKey,
@@ -27,6 +29,8 @@ struct Node {
 pub struct Names {
     nodes: HashMap<FileKey, Node>,
     window: u64,
+    /// Those below a directory whose name did not come: the ring was full in the middle of a walk.
+    cut_off: HashSet<FileKey>,
 }
 
 /// A path from the root of its filesystem.
@@ -71,9 +75,6 @@ impl Names {
             parts.push(&node.name);
             key = node.parent;
         }
-        if parts.is_empty() && !complete {
-            return None;
-        }
         let mut bytes = Vec::new();
         for part in parts.iter().rev() {
             if complete || !bytes.is_empty() {
@@ -81,10 +82,25 @@ impl Names {
             }
             bytes.extend_from_slice(part);
         }
+        if !complete {
+            self.note_cut_off(file);
+        }
         if bytes.is_empty() {
+            if !complete {
+                return None;
+            }
             bytes.push(b'/');
         }
         Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
+    }
+
+    /// The kernel side takes them for sent, with all above them.
+    fn note_cut_off(&mut self, file: &FileKey) {
+        let mut key = *file;
+        while self.cut_off.len() < MAX_CUT_OFF && self.cut_off.insert(key) {
+            let Some(node) = self.nodes.get(&key) else { break };
+            key = node.parent;
+        }
     }
 
     /// Drops the name of a file, which nobody asks for any more.
@@ -99,11 +115,13 @@ impl Names {
     }
 
     /// A new window begins. Where there are too many names, those of files that were not used for
-    /// longest are dropped, and returned so that the kernel side can send them again.
+    /// longest are dropped. Returns them, and those whose path was asked for and is not known to its
+    /// start, so that the kernel side can send them again.
     pub fn next_window(&mut self) -> Vec<FileKey> {
         self.window += 1;
+        let mut again: Vec<FileKey> = self.cut_off.drain().collect();
         if self.nodes.len() <= MAX_NAMES {
-            return Vec::new();
+            return again;
         }
         let parents: HashSet<FileKey> = self.nodes.values().map(|node| node.parent).collect();
         let mut leaves: Vec<(u64, FileKey)> = self
@@ -118,7 +136,8 @@ impl Names {
         for (_, key) in &leaves {
             self.nodes.remove(key);
         }
-        leaves.into_iter().map(|(_, key)| key).collect()
+        again.extend(leaves.into_iter().map(|(_, key)| key));
+        again
     }
 }
 
@@ -206,6 +225,20 @@ mod tests {
         names.insert(&record(11, 10, b"a", name_flags::FILE));
         let within = names.within(&key(11)).unwrap();
         assert_eq!(within, Within { path: PathBuf::from("a"), complete: false });
+    }
+
+    #[test]
+    fn what_hangs_below_an_unknown_directory_is_asked_for_once_more() {
+        let mut names = Names::default();
+        names.insert(&record(2, 2, b"/", name_flags::ROOT));
+        names.insert(&record(12, 11, b"sub", 0));
+        names.insert(&record(13, 12, b"a", name_flags::FILE));
+        names.insert(&record(20, 2, b"b", name_flags::FILE));
+        assert!(!names.within(&key(13)).unwrap().complete);
+        assert!(names.within(&key(20)).unwrap().complete);
+        let again: HashSet<_> = names.next_window().into_iter().collect();
+        assert_eq!(again, HashSet::from([key(11), key(12), key(13)]));
+        assert!(names.next_window().is_empty());
     }
 
     #[test]

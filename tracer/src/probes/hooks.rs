@@ -380,16 +380,26 @@ pub fn watch_blind_spots(follows_renames: bool, times_every_fsync: bool) -> Vec<
 pub const SAMPLED_SPACE: &str = "space of written files is asked from the filesystem once a second: \
      what comes and goes in between is not seen, nor what happens to files that nobody wrote to";
 
-/// What a backend cannot see, whatever the kernel.
+/// What a backend cannot see. `ext4` says whether ext4's own functions or tracepoints are hooked: the
+/// latter are there since 6.6.
 #[must_use]
-pub fn blind_spots(write: WriteBackend) -> Vec<String> {
+pub fn blind_spots(write: WriteBackend, ext4: bool) -> Vec<String> {
     let mut spots = vec![
         "stores through mmap are counted by page, once until it is written back",
         "space of reflinked files is shared: it is counted for none of them",
         "what btrfs's compression saved in files written before the start is not known: freeing \
          them counts as freeing their whole length",
     ];
-    if write == WriteBackend::Tracepoint {
+    if write == WriteBackend::Tracepoint && !ext4 {
+        spots = vec![
+            "stores through mmap are not counted as written",
+            "before Linux 6.6, libaio, io_uring and 32-bit programs are not counted",
+            "before Linux 6.6, nothing is seen of what is written through overlayfs",
+            "removed files are seen on ext4 alone",
+            "errors of io_uring and libaio writes are not counted",
+            "a descriptor that another thread closes during a write is not attributed",
+        ];
+    } else if write == WriteBackend::Tracepoint {
         spots = vec![
             "stores through mmap are not counted as written; on ext4 the space they take is",
             "on filesystems other than ext4, libaio, io_uring and 32-bit programs are not counted",

@@ -284,6 +284,11 @@ impl Ladder {
                 let result = self.tracepoint(ebpf, name, program);
                 self.note(name, "raw_tracepoint", result);
             }
+        }
+        // Also where ext4's writes are counted at the system calls, before 6.6.
+        let higher =
+            matches!(self.counted.get("ext4"), Some(WriteBackend::Fentry | WriteBackend::Kprobe));
+        if self.allows(WriteBackend::Tracepoint) && !higher {
             let (name, program) = hooks::UNLINK_TRACEPOINT;
             let result = self.tracepoint(ebpf, name, program);
             self.note(name, "raw_tracepoint", result);

@@ -5,6 +5,7 @@ mod cpio;
 mod debian;
 mod initramfs;
 mod modules;
+mod pairs;
 mod qemu;
 mod runner;
 
@@ -131,6 +132,10 @@ const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 /// bytes are counted. `cargo xtask vm` runs the others, too.
 const TESTED_BY_KPROBES: [&str; 2] = ["accounting", "ways"];
 
+/// Machines that `cargo xtask test` runs at a time: their tests keep one core busy and wait, most of the
+/// time.
+const MACHINES: usize = 2;
+
 /// What `cargo xtask test` runs by tracepoints on a kernel that has others, too: all ways to write, of which
 /// it misses what is expected. On the machine itself it runs everything by what that has, which may be
 /// tracepoints alone.
@@ -149,25 +154,45 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         let what = format!("vm {DEFAULT_KERNEL}: {reason}");
         return Ok(if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) });
     }
-    let with = |backend, test| VmArgs {
+    let with = |backend, test: &[&str]| VmArgs {
         backend: vec![backend],
         fs: Some(TESTED_FILESYSTEMS.to_owned()),
-        test,
+        test: test.iter().map(|&name| name.to_owned()).collect(),
         ..VmArgs::plain()
     };
-    let by_kprobes = TESTED_BY_KPROBES.map(str::to_owned).to_vec();
+    let all = native::names(&workspace.end_to_end, &[Place::Anywhere]);
+    let (counting, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|name| TESTED_BY_KPROBES.contains(name));
     let (ways, filter) = TESTED_BY_TRACEPOINTS;
-    let by_tracepoints = VmArgs {
-        filter: vec![filter.to_owned()],
-        ..with(Backend::Tracepoint, vec![ways.to_owned()])
-    };
+    let by_tracepoints =
+        VmArgs { filter: vec![filter.to_owned()], ..with(Backend::Tracepoint, &[ways]) };
+    // The longest first: so both ends are near each other.
+    let mut machines = vec![
+        with(Backend::Fentry, &others),
+        with(Backend::Fentry, &counting),
+        with(Backend::Kprobe, &TESTED_BY_KPROBES),
+    ];
     let mut tally = Tally::default();
-    for arguments in
-        [with(Backend::Fentry, Vec::new()), with(Backend::Kprobe, by_kprobes), by_tracepoints]
-    {
-        tally.add(Runner::new(workspace, filltop, &arguments)?.tests()?);
+    match booted::image(workspace, Debian::Plain) {
+        Ok(_) => machines.push(VmArgs { debian: true, ..VmArgs::plain() }),
+        Err(error) => {
+            let what = format!("vm Debian: {}", first_line(&error));
+            tally.add(if packages::can_install() {
+                Tally::failure(what)
+            } else {
+                Tally::skip(what)
+            });
+        }
     }
-    for name in native::names(&workspace.end_to_end, &[Place::Anywhere]) {
+    machines.push(by_tracepoints);
+    // Built one after the other.
+    let runners = machines
+        .iter()
+        .map(|arguments| Runner::new(workspace, filltop, arguments))
+        .collect::<Result<Vec<_>>>()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tally.add(pairs::run(&runners, cores.min(MACHINES))?);
+    for name in all {
         let left = [
             ("kprobe", !TESTED_BY_KPROBES.contains(&name)),
             ("tracepoint", TESTED_BY_TRACEPOINTS.0 != name),
@@ -178,16 +203,6 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
             )));
         }
     }
-    tally.add(match booted::image(workspace, Debian::Plain) {
-        Ok(_) => {
-            let arguments = VmArgs { debian: true, ..VmArgs::plain() };
-            Runner::new(workspace, filltop, &arguments)?.tests()?
-        }
-        Err(error) => {
-            let what = format!("vm Debian: {}", first_line(&error));
-            if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) }
-        }
-    });
     Ok(tally)
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -89,6 +90,11 @@ impl<'a> Runner<'a> {
 
     /// Every test on every kernel with every backend; a machine that breaks is a failure.
     pub(super) fn tests(&self) -> Result<Tally> {
+        self.tests_into(&mut |line| println!("{line}"))
+    }
+
+    /// The same; each line of output goes to `print`.
+    pub(super) fn tests_into(&self, print: &mut dyn FnMut(&str)) -> Result<Tally> {
         let mut tally = Tally::default();
         let given = |backends: &[Backend]| backends.iter().copied().map(Some).collect();
         let backends: Vec<Option<Backend>> = match &self.arguments.backend[..] {
@@ -107,7 +113,8 @@ impl<'a> Runner<'a> {
                     for backend in &backends {
                         let by = backend.map_or("Debian", Backend::name);
                         let suite = format!("vm {} {by}", series.name);
-                        tally.add(self.tests_with(&suite, *backend, &kernel, &userland)?);
+                        let machine = (kernel.as_path(), &userland);
+                        tally.add(self.tests_with(&suite, *backend, machine, print)?);
                     }
                 }
                 Err(error) => {
@@ -124,8 +131,8 @@ impl<'a> Runner<'a> {
         &self,
         suite: &str,
         backend: Option<Backend>,
-        kernel: &Path,
-        userland: &Userland,
+        (kernel, userland): (&Path, &Userland),
+        print: &mut dyn FnMut(&str),
     ) -> Result<Tally> {
         let mut job = self.job(userland);
         job.env.extend(backend.map(|by| ("FILLTOP_BACKEND".into(), by.name().into())));
@@ -135,8 +142,8 @@ impl<'a> Runner<'a> {
             command.extend(self.arguments.filter.clone());
             job.commands.push(command);
         }
-        println!("== {suite}");
-        let outcome = self.boot(suite, kernel, userland, &job)?;
+        print(&format!("== {suite}"));
+        let outcome = self.boot_into(suite, (kernel, userland), &job, print)?;
         Ok(tally(suite, &self.tests, &outcome))
     }
 
@@ -168,6 +175,9 @@ impl<'a> Runner<'a> {
 
     /// The kernel's image, and what is packed for it.
     pub(super) fn userland(&self, series: &Series) -> Result<(PathBuf, Userland)> {
+        // A kernel is fetched once, whoever wants it first.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock();
         let kernel = debian::kernel(self.workspace, series)?;
         let contents = Contents {
             init: &self.init,
@@ -218,7 +228,20 @@ impl<'a> Runner<'a> {
         userland: &Userland,
         job: &Job,
     ) -> Result<Outcome> {
-        let directory = self.workspace.target.join("vm/run").join(name.replace(' ', "-"));
+        self.boot_into(name, (kernel, userland), job, &mut |line| println!("{line}"))
+    }
+
+    fn boot_into(
+        &self,
+        name: &str,
+        (kernel, userland): (&Path, &Userland),
+        job: &Job,
+        print: &mut dyn FnMut(&str),
+    ) -> Result<Outcome> {
+        // Two machines may have the same name but for their tests.
+        let tests = self.tests.first().map(|first| format!("-{first}")).unwrap_or_default();
+        let directory = name.replace(' ', "-") + &tests;
+        let directory = self.workspace.target.join("vm/run").join(directory);
         fs::create_dir_all(&directory)?;
         let mut archive = userland.archive.clone();
         archive.file(JOB_PATH, 0o644, job.encode().as_bytes());
@@ -249,7 +272,7 @@ impl<'a> Runner<'a> {
                 started.elapsed().as_secs_f64()
             ),
             Report::Warning(text) => eprintln!("{name}: {text}"),
-            Report::Output(text) => println!("{text}"),
+            Report::Output(text) => print(text),
             Report::Begin(_) | Report::End { .. } | Report::Done => {}
         })?;
         eprintln!("{name}: {:.1} s", started.elapsed().as_secs_f64());

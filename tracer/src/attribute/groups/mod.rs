@@ -326,9 +326,11 @@ fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> 
     (path != Path::new("/")).then(|| lossless(&path))
 }
 
-/// Does it still run? One that has ended is shown in the root cgroup of v1 until it is reaped.
+/// Does it still run? One that ends is shown in the root cgroup of v1, from before its state says so
+/// until it is reaped: asked after the cgroup was read, this tells whether it was the process's own.
 fn runs(proc: &ProcKey) -> bool {
-    session::stat(proc.tgid).is_some_and(|stat| !stat.ended && stat.start_ticks == ticks(proc))
+    session::stat(proc.tgid)
+        .is_some_and(|stat| !stat.ended && !stat.exiting && stat.start_ticks == ticks(proc))
 }
 
 fn ticks(proc: &ProcKey) -> u64 {

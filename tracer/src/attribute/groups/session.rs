@@ -10,6 +10,7 @@ const MAX_SESSIONS: usize = 16_384;
 
 /// Of the kernel's include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
+const PF_EXITING: u64 = 0x4;
 
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Stat {
     pub state: char,
     /// Has it ended, and only waits to be reaped?
     pub ended: bool,
+    /// Is it about to end (PF_EXITING)? It leaves its cgroups before its state tells of it.
+    pub exiting: bool,
     /// Parent.
     pub ppid: u32,
     /// Process group.
@@ -51,6 +54,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
         comm: sanitize::lossless(stat.get(open + 1..close)?),
         state: fields.first()?.chars().next()?,
         ended: matches!(*fields.first()?, "Z" | "X" | "x"),
+        exiting: flags & PF_EXITING != 0,
         ppid: fields.get(1)?.parse().ok()?,
         pgrp: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
@@ -145,6 +149,8 @@ mod tests {
             !stat.ended && parse(b"7 (a) Z 1 7 7 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 9").unwrap().ended
         );
         assert_eq!((stat.tty, stat.start_ticks), (34816, 4242));
+        let exiting = parse(b"7 (a) R 1 7 7 0 0 4194564 0 0 0 0 0 0 0 0 0 0 0 0 0 9").unwrap();
+        assert!(exiting.exiting && !exiting.ended && !stat.exiting);
         assert_eq!(parse(b"77 (cut"), None);
         assert_eq!(parse(b"77 (a) S 1"), None);
     }
