@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Filltop, TestVolume, Truth, need_tracing, run_workload, workload};
+use filltop_tests::{Filltop, Overlay, TestVolume, Truth, need_tracing, run_workload, workload};
 
 use super::{Result, exact, group_of, only_group, traces_space};
 
@@ -207,6 +207,37 @@ fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
     ensure!(group.root.as_deref() == jail.to_str(), "{group:?}");
     let row = measured.path(&log)?;
     ensure!(row.written_bytes == 4 && row.path_in_container.is_none(), "{row:?}");
+    Ok(())
+}
+
+/// A container as most runtimes make it, on an overlay that the host has mounted, gone before anybody
+/// could look.
+#[test]
+fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let overlay = Overlay::new(volume.path())?;
+    let filltop = Filltop::start(&[])?;
+    let mut command = workload();
+    command.args(["write", "/part", "--bytes", "1234567", "--chroot"]).arg(overlay.merged());
+    // SAFETY: no pointers.
+    let unshare = || match unsafe { libc::unshare(libc::CLONE_NEWNS) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: one system call, which may follow a fork.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, unshare) };
+    run_workload(&mut command)?;
+    let measured = filltop.stop()?;
+    if !traces_space(&measured) {
+        println!(
+            "SKIP who_was_in_a_container_for_a_moment_is_seen_from_there: by tracepoints, overlayfs \
+             is not seen before Linux 6.6"
+        );
+        return Ok(());
+    }
+    let row = measured.path(&overlay.upper().join("part"))?;
+    ensure!(row.path_in_container.as_deref() == Some("/part"), "{row:?}");
     Ok(())
 }
 

@@ -82,14 +82,11 @@ impl Names {
             }
             bytes.extend_from_slice(part);
         }
-        if !complete {
-            self.note_cut_off(file);
-        }
-        if bytes.is_empty() {
-            if !complete {
-                return None;
-            }
-            bytes.push(b'/');
+        match (complete, bytes.is_empty()) {
+            (false, true) => return None,
+            (false, false) => self.note_cut_off(file),
+            (true, true) => bytes.push(b'/'),
+            (true, false) => {}
         }
         Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }

@@ -9,7 +9,10 @@ use std::{
 use tracer_common::{FileKey, ProcKey};
 
 use super::process::is_same;
-use crate::collect::mounts::{self, Mount};
+use crate::{
+    collect::mounts::{self, Mount},
+    host,
+};
 
 /// Views that are remembered.
 const MAX_VIEWS: usize = 1_024;
@@ -18,6 +21,8 @@ const MAX_VIEWS: usize = 1_024;
 #[derive(Debug)]
 struct View {
     mounts: Vec<Mount>,
+    /// Only what the host's mounts tell of it.
+    guessed: bool,
 }
 
 /// All views that differ from the host's. Keyed by (mount namespace, root directory), so that a
@@ -28,19 +33,26 @@ pub struct Views {
 }
 
 impl Views {
-    /// Reads the mounts of a process, unless its view is known.
+    /// Reads the mounts of a process, unless its view is known. If it is gone, its root is looked for
+    /// among the overlays that the host has mounted: a container's is one of them, most of the time.
     pub fn learn(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
-        if self.known.contains_key(&(mnt_ns, root)) {
+        let known = self.known.get(&(mnt_ns, root));
+        if known.is_some_and(|view| !view.guessed) {
             return;
         }
-        let Ok(mountinfo) = fs::read(format!("/proc/{}/mountinfo", proc.tgid)) else { return };
-        if !is_same(proc) {
-            return;
+        let told = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok();
+        let told = told.map(|text| mounts::parse(&text)).filter(|all| !all.is_empty());
+        let view = match told.filter(|_| is_same(proc)) {
+            Some(mounts) => Some(View { mounts, guessed: false }),
+            None if known.is_some() => None,
+            None => fs::read(host::mountinfo()).ok().and_then(|all| View::guess(&all, root.dev)),
+        };
+        if let Some(view) = view {
+            if self.known.len() >= MAX_VIEWS {
+                self.known.clear();
+            }
+            self.known.insert((mnt_ns, root), view);
         }
-        if self.known.len() >= MAX_VIEWS {
-            self.known.clear();
-        }
-        self.known.insert((mnt_ns, root), View { mounts: mounts::parse(&mountinfo) });
     }
 
     /// The path of a file in such a view. `host` is its path on the host, `within` the one from the
@@ -64,6 +76,13 @@ impl Views {
 }
 
 impl View {
+    /// The view of a process whose root directory is on the overlay `dev`, taken to be the whole of it.
+    fn guess(mountinfo: &[u8], dev: u32) -> Option<Self> {
+        let is_it = |mount: &Mount| mount.dev == dev && mount.upper_dir.is_some();
+        let mount = mounts::parse(mountinfo).into_iter().find(is_it)?;
+        Some(Self { mounts: vec![Mount { mount_point: "/".into(), ..mount }], guessed: true })
+    }
+
     /// Below the mount that shows it and least else; the last one of several, which covers those
     /// before it.
     fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<PathBuf> {
@@ -100,7 +119,7 @@ mod tests {
 ";
 
     fn seen(host: &str) -> Option<String> {
-        let view = View { mounts: mounts::parse(CONTAINER.as_bytes()) };
+        let view = View { mounts: mounts::parse(CONTAINER.as_bytes()), guessed: false };
         // The volume is the host's root: both paths are the same.
         let path = view.path(Path::new(host), Path::new(host), 254 << 20 | 1)?;
         Some(path.to_str().unwrap().to_owned())
@@ -115,6 +134,21 @@ mod tests {
         let hosts = "/var/lib/docker/containers/b7/hosts";
         assert_eq!(seen(hosts).as_deref(), Some("/etc/hosts"));
         assert_eq!(seen("/var/log/syslog"), None);
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_seen_by_the_overlay_that_the_host_has_mounted() {
+        let mountinfo = "\
+500 1 254:1 / / rw - ext4 /dev/vda1 rw
+501 500 0:69 / /var/lib/docker/overlay2/a1/merged rw - overlay overlay rw,lowerdir=/l,upperdir=/var/lib/docker/overlay2/a1/diff,workdir=/w
+502 500 0:70 / /var/lib/docker/overlay2/b7/merged rw - overlay overlay rw,lowerdir=/l,upperdir=/var/lib/docker/overlay2/b7/diff,workdir=/w
+";
+        let view = View::guess(mountinfo.as_bytes(), 70).unwrap();
+        let path = |host: &str| view.path(Path::new(host), Path::new(host), 254 << 20 | 1);
+        assert_eq!(path("/var/lib/docker/overlay2/b7/diff/x"), Some(PathBuf::from("/x")));
+        assert_eq!(path("/var/lib/docker/overlay2/a1/diff/x"), None);
+        assert!(View::guess(mountinfo.as_bytes(), 254 << 20 | 1).is_none());
+        assert!(View::guess(mountinfo.as_bytes(), 71).is_none());
     }
 
     #[test]
