@@ -225,7 +225,7 @@ fn refilled(stage: &Stage, freed: u64, took: Duration) -> Result {
         Ok(last.is_some_and(|refill| {
             // A look a second: what comes in between two of them is not seen as freed.
             refill.freed_bytes.abs_diff(freed) < freed / 3
-                && (refill.gone_in_s - took.as_secs_f64()).abs() < 5.0
+                && (refill.gone_in_s - took.as_secs_f64()).abs() < patience(5).as_secs_f64()
         }))
     });
     told.map(drop).with_context(|| format!("{last:?}"))
