@@ -17,7 +17,7 @@ use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 use crate::{
     Result,
     measure::used_below,
-    need_program,
+    need_program, need_speed,
     stage::{Stage, patience},
 };
 
@@ -108,6 +108,7 @@ fn fsyncs(address: SocketAddr) -> anyhow::Result<Vec<(f64, u64)>> {
 #[test]
 fn cache() -> Result {
     need_tracing!();
+    need_speed!("restic has to encrypt 200 MB within a minute, beside an etcd under load");
     let restic_program = need_program!("restic");
     let etcd_program = need_program!("etcd");
     let (jobs, store) = (Cgroup::new(JOBS)?, Cgroup::new(STORE)?);

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, need_tracing};
 use tracer_model::alert::EventKind;
 
-use crate::{Result, measure::used_below, need_program, stage::Stage};
+use crate::{Result, measure::used_below, need_program, need_speed, stage::Stage};
 
 /// Root could take the reserve, too.
 const NOBODY: u32 = 65_534;
@@ -45,6 +45,7 @@ fn counter(report: &str, name: &str) -> anyhow::Result<u64> {
 #[test]
 fn engine() -> Result {
     need_tracing!();
+    need_speed!("db_bench has to write 30 MB/s and to compact meanwhile, 1.2 GB in 41 s");
     let program = need_program!("db_bench");
     let ldb = need_program!("ldb");
     let stage = Stage::new(include_str!("engine.toml"), &[], |mount, dir| {

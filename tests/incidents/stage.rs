@@ -411,3 +411,15 @@ macro_rules! need_program {
         }
     };
 }
+
+/// Ends the test as skipped on a machine that is said to be slow.
+#[macro_export]
+macro_rules! need_speed {
+    ($why:expr) => {
+        if $crate::stage::slowness() > 1.0 {
+            let test = std::thread::current().name().unwrap_or("?").to_owned();
+            println!("SKIP {test}: not for slow machines (FILLTOP_SLOWNESS): {}", $why);
+            return Ok(());
+        }
+    };
+}

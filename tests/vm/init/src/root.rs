@@ -18,7 +18,8 @@ const TESTS: &str = "/tests";
 
 /// Units that are there for this boot alone.
 const UNITS: &str = "run/systemd/system";
-const UNIT: &str = "filltop-job.service";
+/// Not one that filltop protects as its own (`filltop*`).
+const UNIT: &str = "job.service";
 
 /// Becomes the init of the system on `device`; returns only if that fails.
 pub(crate) fn hand_over(device: &str) -> Result<()> {
