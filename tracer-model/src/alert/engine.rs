@@ -245,7 +245,15 @@ impl Engine {
                 alert.since = at.wall;
             }
         }
-        alert.told = (kind != EventKind::Resolved).then_some(Told { severity, at_s: at.steady_s });
+        let at_s = match alert.told {
+            // By plan, else samples that come a little early would make every interval longer.
+            Some(told) if kind == EventKind::Repeat => {
+                let every = rule.repeat_s.unwrap_or(f64::INFINITY);
+                told.at_s + every * ((at.steady_s - told.at_s) / every).floor()
+            }
+            _ => at.steady_s,
+        };
+        alert.told = (kind != EventKind::Resolved).then_some(Told { severity, at_s });
         let volume = snapshot.volumes.iter().find(|row| row.mount_point == alert.volume);
         if let Some(memory) = self.volumes.get(&alert.volume) {
             let urgent = volume.is_some_and(|v| v.full || v.eta_s.is_some_and(|s| s < URGENT_S));

@@ -331,6 +331,17 @@ fn acknowledged_is_silent_until_it_gets_worse() {
 }
 
 #[test]
+fn repeats_keep_their_pace_whenever_samples_come() {
+    let rules =
+        Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(1.5), ..rule }).collect();
+    let mut host = Host::new(rules);
+    host.volume().eta_s = Some(600.0);
+    let begun = host.words(5);
+    assert_eq!(begun[0], "firing critical time-to-full");
+    assert_eq!(host.words(30).len(), 20);
+}
+
+#[test]
 fn for_waits_and_a_gap_in_it_starts_anew() {
     let rule =
         Rule { hold_s: 60.0, ..Rule::new("used", When::UsedBytes, Some(60.0 * GIB as f64), None) };
