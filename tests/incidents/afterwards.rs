@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, fill_up_to, need_tracing, workload};
 
-use crate::{
-    Result, need_program,
-    stage::{Stage, patience},
-};
+use crate::{Result, machine::patience, need_program, stage::Stage};
 
 const NOBODY: u32 = 65_534;
 /// What is left when the writer begins.

@@ -15,10 +15,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
 use crate::{
-    Result,
-    measure::used_below,
-    need_program, need_speed,
-    stage::{Stage, patience},
+    Result, machine::patience, measure::used_below, need_program, need_speed, stage::Stage,
 };
 
 const JOBS: &str = "filltop-incident-jobs";

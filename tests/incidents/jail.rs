@@ -16,8 +16,10 @@ use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 use tracer_model::forecast::Refill;
 
 use crate::{
-    Result, need_program,
-    stage::{Stage, fewer, patience},
+    Result,
+    machine::{fewer, patience},
+    need_program,
+    stage::Stage,
 };
 
 const GROUP: &str = "filltop-incident-jail";

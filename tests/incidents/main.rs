@@ -5,6 +5,7 @@ mod afterwards;
 mod cache;
 mod engine;
 mod jail;
+mod machine;
 mod measure;
 mod peers;
 mod record;

@@ -97,7 +97,7 @@ fn held_by(
 
 /// What lsof says that deleted files of this volume occupy, its sizes rounded up to blocks.
 fn lsof(mount: &Path) -> anyhow::Result<Option<u64>> {
-    let Some(program) = crate::stage::tool("lsof") else { return Ok(None) };
+    let Some(program) = crate::machine::tool("lsof") else { return Ok(None) };
     let output =
         Command::new(program).args(["-nP", "-F", "pfs", "-a", "+L1"]).arg(mount).output()?;
     let text = String::from_utf8(output.stdout)?;

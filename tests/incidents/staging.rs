@@ -17,9 +17,10 @@ use tracer_model::snapshot::{Directory, Snapshot};
 
 use crate::{
     Result,
+    machine::{fewer, patience},
     measure::used_below,
     need_program,
-    stage::{Stage, fewer, patience},
+    stage::Stage,
 };
 
 const GROUP: &str = "filltop-incident-sink";

@@ -8,7 +8,7 @@ use tracer_model::{
     snapshot::{Hook, HookState, WriteBackend},
 };
 
-use crate::probes::{Tracer, TracerOptions, fence, hooks};
+use crate::probes::{Tracer, TracerOptions, blind_spots, fence};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -69,7 +69,7 @@ pub fn examine(options: &TracerOptions) -> Report {
         write: Some(write),
         problem: None,
         hooks: tracer.hooks(),
-        blind_spots: hooks::blind_spots(write, tracer.traces_space("ext4")),
+        blind_spots: blind_spots::of_backend(write, tracer.traces_space("ext4")),
         fence,
     }
 }

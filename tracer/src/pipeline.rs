@@ -27,7 +27,7 @@ use crate::{
     held::{self, HeldFiles},
     host, open_files,
     overhead::Overhead,
-    probes::{Tracer, TracerOptions, hooks, preflight},
+    probes::{Tracer, TracerOptions, blind_spots, preflight},
     residents, rollup,
     sampled::{self, SampledSpace},
     snapshot::{self, Context, VolumeState},
@@ -209,10 +209,10 @@ impl Pipeline {
             .collect();
         let renames = self.tracer.follows_renames();
         let every_fsync = self.tracer.times_every_fsync();
-        let mut blind_spots = hooks::blind_spots(backend, self.tracer.traces_space("ext4"));
-        blind_spots.extend(hooks::watch_blind_spots(renames, every_fsync));
+        let mut blind_spots = blind_spots::of_backend(backend, self.tracer.traces_space("ext4"));
+        blind_spots.extend(blind_spots::of_missing(renames, every_fsync));
         if self.tracer.may_skip_calls() {
-            blind_spots.push(hooks::SKIPPED_CALLS.to_owned());
+            blind_spots.push(blind_spots::SKIPPED_CALLS.to_owned());
         }
         if self.volumes.iter().any(|volume| is_sampled(&self.tracer, volume)) {
             blind_spots.push(self.sampled_types());
@@ -277,7 +277,7 @@ impl Pipeline {
         let mut types: Vec<&str> = sampled.map(|volume| volume.fs_type.as_str()).collect();
         types.sort_unstable();
         types.dedup();
-        format!("{} ({})", hooks::SAMPLED_SPACE, types.join(", "))
+        format!("{} ({})", blind_spots::SAMPLED_SPACE, types.join(", "))
     }
 
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {

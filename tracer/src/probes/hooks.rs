@@ -1,7 +1,5 @@
 //! Which functions are hooked, and with which of the kernel side's programs: data, no code.
 
-use tracer_model::snapshot::WriteBackend;
-
 /// A way to count the writes of one kind of filesystem at its own write_iter.
 pub struct WriteIter {
     /// As /proc/self/mountinfo names it.
@@ -350,63 +348,4 @@ pub fn watched_functions() -> impl Iterator<Item = &'static str> {
         .chain(RENAMES.iter().map(|entry| entry.name))
         .chain(FSYNCS.iter().map(|fsync| fsync.name))
         .chain(CREATES.iter().map(|create| create.name))
-}
-
-/// The blind spot where programs may be put aside.
-pub const SKIPPED_CALLS: &str = "this kernel may put our programs aside in the middle, and skips other \
-    calls meanwhile, which are counted as lost; those of kprobes it does not";
-
-/// What the hooks that are missing would have told.
-#[must_use]
-pub fn watch_blind_spots(follows_renames: bool, times_every_fsync: bool) -> Vec<String> {
-    let mut spots = Vec::new();
-    if !follows_renames {
-        spots.push(
-            "renames are followed for shown files alone: while a writer has them open, or within \
-             one directory"
-                .to_owned(),
-        );
-    }
-    if !times_every_fsync {
-        spots.push(
-            "on filesystems other than ext4, fsync is not timed and created files are not counted"
-                .to_owned(),
-        );
-    }
-    spots
-}
-
-/// What is not seen where space is sampled.
-pub const SAMPLED_SPACE: &str = "space of written files is asked from the filesystem once a second: \
-     what comes and goes in between is not seen, nor what happens to files that nobody wrote to";
-
-/// What a backend cannot see. `ext4` says whether ext4's own functions or tracepoints are hooked: the
-/// latter are there since 6.6.
-#[must_use]
-pub fn blind_spots(write: WriteBackend, ext4: bool) -> Vec<String> {
-    let mut spots = vec![
-        "stores through mmap are counted by page, once until it is written back",
-        "space of reflinked files is shared: it is counted for none of them",
-        "what btrfs's compression saved in files written before the start is not known: freeing \
-         them counts as freeing their whole length",
-    ];
-    if write == WriteBackend::Tracepoint && !ext4 {
-        spots = vec![
-            "stores through mmap are not counted as written",
-            "before Linux 6.6, libaio, io_uring and 32-bit programs are not counted",
-            "before Linux 6.6, nothing is seen of what is written through overlayfs",
-            "removed files are seen on ext4 alone",
-            "errors of io_uring and libaio writes are not counted",
-            "a descriptor that another thread closes during a write is not attributed",
-        ];
-    } else if write == WriteBackend::Tracepoint {
-        spots = vec![
-            "stores through mmap are not counted as written; on ext4 the space they take is",
-            "on filesystems other than ext4, libaio, io_uring and 32-bit programs are not counted",
-            "overlayfs is counted only on top of ext4",
-            "errors of io_uring and libaio writes are not counted",
-            "a descriptor that another thread closes during a write is not attributed",
-        ];
-    }
-    spots.into_iter().map(str::to_owned).collect()
 }

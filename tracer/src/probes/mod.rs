@@ -1,5 +1,6 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
+pub mod blind_spots;
 pub mod btf;
 pub mod fence;
 mod fit;
