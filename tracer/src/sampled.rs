@@ -27,7 +27,7 @@ use crate::{
     host,
 };
 
-/// Files that are looked at: some 3 µs each a second. Of more, those that were not written for longest
+/// Files that are looked at: some 4 µs each time. Of more, those that were not written for longest
 /// are forgotten.
 const MAX_FILES: usize = 2_048;
 /// Files that one look takes up, those written most first. What is written to others is taken for
@@ -85,32 +85,31 @@ pub fn can_sample(fs_type: &str) -> bool {
 
 impl SampledSpace {
     /// Looks at the files of `volumes`, of which `pairs` were written since the last look, and `shared`
-    /// got space which another file has, too. Returns what each pair allocated and freed.
+    /// got space which another file has, too. Tells what each pair allocated and freed.
     pub fn look(
         &mut self,
         volumes: &[&MountedVolume],
         pairs: &HashMap<PairKey, Counters>,
         shared: &HashSet<FileKey>,
         names: &mut Names,
-    ) -> Vec<(PairKey, Counters)> {
+        mut tell: impl FnMut(PairKey, &Counters),
+    ) {
         self.looks += 1;
         let looked_at = SystemTime::now();
         self.files.retain(|file, _| volumes.iter().any(|volume| volume.dev == file.dev));
         if volumes.is_empty() {
             self.looked_at = looked_at;
-            return Vec::new();
+            return;
         }
-        let mut written = written(volumes, pairs, shared);
-        for (file, written) in &written {
-            if let Some(known) = self.files.get_mut(file) {
+        let mut written = self.written(volumes, pairs, shared, &mut tell);
+        written.retain(|file, written| match self.files.get_mut(file) {
+            Some(known) => {
                 known.owner = written.by;
                 known.written_at = self.looks;
+                false
             }
-        }
-        written.retain(|(file, _)| !self.files.contains_key(file));
-        written.sort_unstable_by_key(|(_, written)| Reverse(written.all));
-        let too_many = written.split_off(MAX_NEW.min(written.len()));
-        let mut changes: Vec<_> = too_many.iter().map(presumed).collect();
+            None => true,
+        });
         for volume in volumes {
             // Only for the moment: a file that is kept open would keep the volume from being unmounted.
             let Ok(root) = open_quietly(volume) else { continue };
@@ -119,19 +118,68 @@ impl SampledSpace {
             }
             let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
             for (file, known) in of_volume {
+                if !is_due(file, known, self.looks) {
+                    continue;
+                }
                 let mut change = known.look(&root);
                 if shared.contains(file) {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
-                    changes.push((PairKey::new(known.owner, *file), change));
+                    tell(PairKey::new(known.owner, *file), &change);
                 }
             }
         }
         self.files.retain(|_, known| !(known.unlinked && known.gauge == 0));
         self.forget_old();
         self.looked_at = looked_at;
-        changes
+    }
+
+    /// What was done to files that are looked at, or will be. Of the others, what was written took space.
+    fn written(
+        &self,
+        volumes: &[&MountedVolume],
+        pairs: &HashMap<PairKey, Counters>,
+        shared: &HashSet<FileKey>,
+        tell: &mut impl FnMut(PairKey, &Counters),
+    ) -> HashMap<FileKey, Written> {
+        let bytes = |counters: &Counters| counters.written.max(counters.allocated);
+        let sampled = || {
+            pairs.iter().filter(|(pair, counters)| {
+                bytes(counters) > 0 && volumes.iter().any(|volume| volume.dev == pair.dev)
+            })
+        };
+        let is_new = |pair: &PairKey| !self.files.contains_key(&pair.file());
+        let new = sampled().filter(|(pair, _)| is_new(pair));
+        let mut sizes: Vec<u64> = new.map(|(_, counters)| bytes(counters)).collect();
+        let least = if sizes.len() > MAX_NEW {
+            *sizes.select_nth_unstable_by_key(MAX_NEW - 1, |size| Reverse(*size)).1
+        } else {
+            0
+        };
+        let mut room = MAX_NEW;
+        let mut files: HashMap<FileKey, Written> = HashMap::new();
+        for (pair, counters) in sampled() {
+            let bytes = bytes(counters);
+            if is_new(pair) {
+                if bytes < least || room == 0 {
+                    let flags = slot_flags::APPROXIMATE;
+                    tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
+                    continue;
+                }
+                room -= 1;
+            }
+            let by = pair.process();
+            let shared = shared.contains(&pair.file());
+            let nothing = Written { by, most: 0, all: 0, shared };
+            let written = files.entry(pair.file()).or_insert(nothing);
+            written.all += bytes;
+            if bytes > written.most {
+                written.most = bytes;
+                written.by = by;
+            }
+        }
+        files
     }
 
     /// Begins to look at a file. What it had before it was written is not this window's.
@@ -212,36 +260,10 @@ impl Known {
     }
 }
 
-/// What was done to the files of `volumes`.
-fn written(
-    volumes: &[&MountedVolume],
-    pairs: &HashMap<PairKey, Counters>,
-    shared: &HashSet<FileKey>,
-) -> Vec<(FileKey, Written)> {
-    let mut files: HashMap<FileKey, Written> = HashMap::new();
-    for (pair, counters) in pairs {
-        let bytes = counters.written.max(counters.allocated);
-        if bytes == 0 || !volumes.iter().any(|volume| volume.dev == pair.dev) {
-            continue;
-        }
-        let by = pair.process();
-        let shared = shared.contains(&pair.file());
-        let nothing = Written { by, most: 0, all: 0, shared };
-        let written = files.entry(pair.file()).or_insert(nothing);
-        written.all += bytes;
-        if bytes > written.most {
-            written.most = bytes;
-            written.by = by;
-        }
-    }
-    files.into_iter().collect()
-}
-
-/// Of a file that is not looked at: what was written took space.
-fn presumed((file, written): &(FileKey, Written)) -> (PairKey, Counters) {
-    let flags = slot_flags::APPROXIMATE;
-    let counters = Counters { allocated: written.all, flags, ..Counters::default() };
-    (PairKey::new(written.by, *file), counters)
+/// Files that were written lately are looked at each time, others in turns.
+const fn is_due(file: &FileKey, known: &Known, looks: u64) -> bool {
+    const LATELY: u64 = 10;
+    looks - known.written_at <= LATELY || (file.ino + looks).is_multiple_of(LATELY)
 }
 
 /// What a file had before so many bytes were written to it: nothing if they are all that it is long, else

@@ -268,3 +268,13 @@ pub fn return_free_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// Lets threads share the allocator's memory: one of their own each (M_ARENA_MAX of mallopt(3)) keeps what a
+/// thread used for a moment.
+pub(super) fn share_memory_among_threads() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::Ladder;
-use crate::probes::hooks;
+use crate::probes::{hooks, sys};
 
 impl Ladder {
     /// Loads what stands in for trampolines and kprobes. What fails is loaded again, and told, when it is
@@ -44,6 +44,7 @@ fn load_all(ebpf: &mut Ebpf, wanted: &[(&str, &str)], types: &Btf) {
     // Taken from the end.
     programs.sort_by_key(|(place, _, _)| std::cmp::Reverse(*place));
     let programs = Mutex::new(programs);
+    sys::share_memory_among_threads();
     let workers = thread::available_parallelism().map_or(1, NonZero::get).min(8);
     thread::scope(|scope| {
         for _ in 0..workers {
