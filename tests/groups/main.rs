@@ -36,9 +36,9 @@ fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
     Ok(())
 }
 
-/// Is ext4's space traced, and what is written through an overlay on top of it? By tracepoints, both
-/// need one that came with Linux 6.6; that it is not there must be said.
-fn traces_space(measured: &Measured) -> bool {
+/// Is seen what is written through an overlay on top of ext4? By tracepoints, that needs one that came
+/// with Linux 6.6; that it is not there must be said.
+fn sees_overlays(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
     let said = backend.blind_spots.iter().any(|spot| spot.contains("before Linux 6.6"));
     let has = backend.write != WriteBackend::Tracepoint || hooked(measured, "iomap_dio_rw_begin");

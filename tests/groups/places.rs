@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Overlay, TestVolume, Truth, need_tracing, run_workload, workload};
 
-use super::{Result, exact, group_of, only_group, traces_space};
+use super::{Result, exact, group_of, only_group, sees_overlays};
 
 #[test]
 fn a_forking_server_is_one_group_with_one_exact_sum() -> Result {
@@ -229,7 +229,7 @@ fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
     unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, unshare) };
     run_workload(&mut command)?;
     let measured = filltop.stop()?;
-    if !traces_space(&measured) {
+    if !sees_overlays(&measured) {
         println!(
             "SKIP who_was_in_a_container_for_a_moment_is_seen_from_there: by tracepoints, overlayfs \
              is not seen before Linux 6.6"
@@ -261,7 +261,7 @@ fn container(name: &str, arguments: &[&str]) -> Result {
     child.stdin.take().context("piped")?.write_all(b"end\n")?;
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;
-    if !traces_space(&measured) {
+    if !sees_overlays(&measured) {
         println!("SKIP {name}: by tracepoints, overlayfs is not seen before Linux 6.6");
         return Ok(());
     }

@@ -95,7 +95,8 @@ fn explained(measured: &Measured, mount_point: &Path, least: f64) -> Result {
         return Ok(());
     };
     let explained = row.explained.context("the volume moved")?;
-    let least = if is_sampled(measured, Path::new(mount_point)) { 0.0 } else { least };
+    // Some ways are not seen by tracepoints at all: 0.69 there, 0.91 where all are.
+    let least = if is_sampled(measured, Path::new(mount_point)) { 0.6 } else { least };
     println!(
         "EXPLAINED {} {explained:.4} used={} allocated={allocated} freed={freed}",
         row.fs_type, row.used_delta_bytes

@@ -163,8 +163,10 @@ impl SampledSpace {
             let bytes = bytes(counters);
             if is_new(pair) {
                 if bytes < least || room == 0 {
-                    let flags = slot_flags::APPROXIMATE;
-                    tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
+                    if !shared.contains(&pair.file()) {
+                        let flags = slot_flags::APPROXIMATE;
+                        tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
+                    }
                     continue;
                 }
                 room -= 1;
