@@ -120,7 +120,7 @@ fn compressed_btrfs_is_explained() -> Result {
     let filltop = Filltop::start(&[])?;
     let truths = perform(volume.path())?;
     let measured = filltop.stop()?;
-    explained(&measured, volume.path(), 0.95)?;
+    explained(&measured, "btrfs", volume.path())?;
     credited_to_who_asked(&measured, &truths, volume.path())
 }
 

@@ -1,8 +1,11 @@
 //! Counting what test binaries say: Rust's own `test result:` lines, and our `SKIP` lines.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use anyhow::Result;
+
+/// Lines of a failed test that are told again at the end.
+const MAX_WORDS: usize = 12;
 
 /// How many tests passed, and which did not.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     /// `suite: test` of each that failed, or `suite: what went wrong`.
     pub(crate) failed: Vec<String>,
+    /// The last words of failed tests, by what they are called in `failed`.
+    pub(crate) words: HashMap<String, Vec<String>>,
     /// `suite: test: reason` of each that did not run.
     pub(crate) skipped: Vec<String>,
 }
@@ -31,7 +36,24 @@ impl Tally {
         let mut in_failures = false;
         let mut skips: Vec<&str> = Vec::new();
         let mut failures: Vec<&str> = Vec::new();
+        let mut section = None;
+        let mut words: HashMap<&str, Vec<String>> = HashMap::new();
         for line in lines {
+            if let Some(name) =
+                line.strip_prefix("---- ").and_then(|l| l.strip_suffix(" stdout ----"))
+            {
+                section = Some(name);
+            } else if line.is_empty() || line == "Stack backtrace:" || line == "stack backtrace:" {
+                section = section.filter(|name| !words.contains_key(name));
+            } else if let Some(name) = section {
+                let is_first = line.starts_with("Error: ") || line.contains(" panicked at ");
+                let said = words.get_mut(name);
+                match said {
+                    Some(said) if said.len() < MAX_WORDS => said.push(line.to_owned()),
+                    None if is_first => drop(words.insert(name, vec![line.to_owned()])),
+                    _ => {}
+                }
+            }
             if let Some(counts) = line.strip_prefix("test result: ") {
                 tally.passed += count(counts, "passed");
                 counted_failures += count(counts, "failed");
@@ -53,7 +75,13 @@ impl Tally {
                 failures.push(name);
             } else if line.starts_with("test result: ") {
                 in_failures = false;
-                tally.failed.extend(failures.drain(..).map(|name| format!("{suite}: {name}")));
+                for name in failures.drain(..) {
+                    let test = format!("{suite}: {name}");
+                    if let Some(said) = words.remove(name) {
+                        tally.words.insert(test.clone(), said);
+                    }
+                    tally.failed.push(test);
+                }
             }
         }
         let named = u64::try_from(tally.failed.len()).unwrap_or(u64::MAX);
@@ -89,10 +117,11 @@ impl Tally {
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
+        self.words.extend(other.words);
         self.skipped.extend(other.skipped);
     }
 
-    /// Prints the names of what was skipped and what failed, and the closing line.
+    /// Prints the names of what was skipped, what failed and with which words, and the closing line.
     pub(crate) fn close(&self) {
         println!();
         for skip in &self.skipped {
@@ -100,6 +129,9 @@ impl Tally {
         }
         for failure in &self.failed {
             println!("failed   {failure}");
+            for line in self.words.get(failure).into_iter().flatten() {
+                println!("         {line}");
+            }
         }
         println!("{self}");
     }
@@ -166,6 +198,20 @@ mod tests {
         let tally = read(text, false);
         assert_eq!(tally.failed, ["suite: a", "suite: deep::b"]);
         assert_eq!(tally.to_string(), "1 passed, 2 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_failure_keeps_its_last_words() {
+        let text = "test a ... FAILED\ntest b ... FAILED\n\nfailures:\n\n---- a stdout ----\nprinted\n\n\
+            thread 'a' panicked at x.rs:1:2:\nassertion failed\nstack backtrace:\n   0: f\n\n\
+            ---- b stdout ----\nError: lost\nCaused by: disk\n\nStack backtrace:\n   0: g\n\n\
+            failures:\n    a\n    b\n\ntest result: FAILED. 0 passed; 2 failed; 0 ignored\n";
+        let tally = read(text, false);
+        assert_eq!(
+            tally.words["suite: a"],
+            ["thread 'a' panicked at x.rs:1:2:", "assertion failed"]
+        );
+        assert_eq!(tally.words["suite: b"], ["Error: lost", "Caused by: disk"]);
     }
 
     #[test]
