@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
-use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still, unified};
+use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -57,11 +57,11 @@ fn kill_ends_a_tree_whose_children_flee() -> Result {
 #[test]
 fn kill_ends_a_cgroup_that_is_frozen() -> Result {
     need_root!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-kill-v2")?;
+    let cgroup = Cgroup::new("filltop-kill-v2")?;
     ends("kill", "daemon", Some(&cgroup), true)?;
     let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
     if freezer.join("cgroup.procs").exists() {
-        let cgroup = Cgroup::new(freezer, "filltop-kill-v1")?;
+        let cgroup = Cgroup::below(freezer, "filltop-kill-v1")?;
         ends("kill", "daemon", Some(&cgroup), true)?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, bpf_programs, workload};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Bench, Cgroup, Result, need_root, unified};
+use crate::{Bench, Cgroup, Result, need_root};
 
 /// What docs/actions.md states for the end of a fence whose keeper is killed.
 const STATED: Duration = Duration::from_secs(1);
@@ -152,7 +152,10 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
     let target = match cgroup {
         Some(cgroup) => {
             cgroup.take(&fenced.child)?;
-            format!("/{}", cgroup.0.file_name().and_then(|name| name.to_str()).context("name")?)
+            format!(
+                "/{}",
+                cgroup.path().file_name().and_then(|name| name.to_str()).context("name")?
+            )
         }
         None => fenced.pid(),
     };
@@ -173,7 +176,7 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
 #[test]
 fn a_cgroup_is_kept_off_a_volume() -> Result {
     need_fence!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-fence")?;
+    let cgroup = Cgroup::new("filltop-fence")?;
     keeps_off("ext4", Some(&cgroup))
 }
 
@@ -187,7 +190,7 @@ fn processes_are_kept_off_one_by_one() -> Result {
 fn on_other_filesystems_too() -> Result {
     need_fence!();
     for fs_type in ["xfs", "btrfs", "tmpfs"] {
-        let cgroup = Cgroup::new(&unified()?, "filltop-fence-fs")?;
+        let cgroup = Cgroup::new("filltop-fence-fs")?;
         keeps_off(fs_type, Some(&cgroup)).context(fs_type)?;
     }
     Ok(())
@@ -200,9 +203,9 @@ fn what_lives_below_is_kept_off_with_it() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let elsewhere = tempfile::tempdir()?;
     let bench = Bench::new()?;
-    let cgroup = Cgroup::new(&unified()?, "filltop-fence-top")?;
-    let below = Cgroup::new(&cgroup.0, "below")?;
-    let beside = Cgroup::new(&unified()?, "filltop-fence-beside")?;
+    let cgroup = Cgroup::new("filltop-fence-top")?;
+    let below = Cgroup::below(cgroup.path(), "below")?;
+    let beside = Cgroup::new("filltop-fence-beside")?;
     let mut inside = Fenced::start(volume.path(), elsewhere.path())?;
     below.take(&inside.child)?;
     bench.stop("/filltop-fence-top", &["--how", "fence", "--volume", text(volume.path())?])?;

@@ -13,7 +13,7 @@ use filltop_tests::{TestVolume, Truth, workload};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still, unified};
+use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
 /// From the command to the last byte. Emulated processors, which is what virtual machines with disks
@@ -118,7 +118,7 @@ fn by_the_pid_of_one_worker() -> Result {
 #[test]
 fn by_the_freezer_of_cgroup_v2() -> Result {
     need_root!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-freeze-v2")?;
+    let cgroup = Cgroup::new("filltop-freeze-v2")?;
     forking_writer(
         |server| cgroup.take(server),
         |_, _| Ok("/filltop-freeze-v2".to_owned()),
@@ -130,7 +130,7 @@ fn by_the_freezer_of_cgroup_v2() -> Result {
 #[test]
 fn by_the_freezer_around_a_tree() -> Result {
     need_root!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-freeze-tree")?;
+    let cgroup = Cgroup::new("filltop-freeze-tree")?;
     forking_writer(|server| cgroup.take(server), |pid, _| Ok(pid.to_string()), "cgroup v2 freezer")
 }
 
@@ -142,7 +142,7 @@ fn by_the_freezer_of_cgroup_v1() -> Result {
         println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted");
         return Ok(());
     }
-    let cgroup = Cgroup::new(hierarchy, "filltop-freeze-v1")?;
+    let cgroup = Cgroup::below(hierarchy, "filltop-freeze-v1")?;
     forking_writer(
         |server| cgroup.take(server),
         |_, _| Ok("/filltop-freeze-v1".to_owned()),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{filltop, workload};
+use filltop_tests::{Cgroup, filltop, unified, workload};
 use serde_json::Value;
 
 type Result<T = ()> = anyhow::Result<T>;
@@ -140,44 +140,6 @@ fn escaping(dir: &Path, kind: &str, cgroup: Option<&Cgroup>) -> Result<Writer> {
 fn small_writer(dir: &Path) -> Result<Writer> {
     let path = dir.join("f");
     Writer::start(&["pace", path.to_str().context("UTF-8")?, "--rate", "400000", "--block", "4000"])
-}
-
-/// A cgroup that is removed in the end, with whoever is left in it killed.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(hierarchy: &Path, name: &str) -> Result<Self> {
-        let path = hierarchy.join(name);
-        fs::create_dir(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-
-    fn take(&self, child: &Child) -> Result {
-        Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let start = Instant::now();
-        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(3) {
-            for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
-                if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// Where cgroup v2 is mounted, alone or beside v1.
-fn unified() -> Result<PathBuf> {
-    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|path| path.join("cgroup.procs").exists())
-        .context("cgroup v2 is not mounted")
 }
 
 /// Bytes of all files in a directory.

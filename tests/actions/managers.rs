@@ -27,7 +27,7 @@ fn a_container_by_its_runtime() -> Result {
     let id = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
     let parent = unified()?.join("docker");
     fs::create_dir_all(&parent)?;
-    let cgroup = Cgroup::new(&parent, id)?;
+    let cgroup = Cgroup::below(&parent, id)?;
     let mut child = Command::new("sleep").arg("60").spawn()?;
     cgroup.take(&child)?;
     let stop = |arguments: &[&str]| -> Result<serde_json::Value> {
@@ -64,8 +64,8 @@ fn a_unit_by_systemd_where_that_runs() -> Result {
     }
     let dir = tempfile::tempdir()?;
     scribe(dir.path(), "systemctl")?;
-    let slice = Cgroup::new(&unified()?, "filltop.slice")?;
-    let cgroup = Cgroup::new(&slice.0, "shop.service")?;
+    let slice = Cgroup::new("filltop.slice")?;
+    let cgroup = Cgroup::below(slice.path(), "shop.service")?;
     let mut child = Command::new("sleep").arg("60").spawn()?;
     cgroup.take(&child)?;
     let stop = |prepare: &str, name: &str| {

@@ -8,7 +8,7 @@ use filltop_tests::TestVolume;
 
 use crate::{
     Bench, Cgroup, Result, Writer, bytes_in, escaping, goes_on, need_root, small_writer,
-    stands_still, state, unified,
+    stands_still, state,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ fn children_in_sessions_of_their_own() -> Result {
 #[test]
 fn all_of_them_in_a_cgroup() -> Result {
     need_root!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-flee")?;
+    let cgroup = Cgroup::new("filltop-flee")?;
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
     let _writer = escaping(volume.path(), "daemon", Some(&cgroup))?;
@@ -94,7 +94,7 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
     bench.stop(&writer.pid(), &[])?;
-    let cgroup = Cgroup::new(&unified()?, "filltop-move")?;
+    let cgroup = Cgroup::new("filltop-move")?;
     cgroup.take(&writer.child)?;
     stands_still(volume.path())?;
     bench.resume(&writer.pid())?;
@@ -108,12 +108,12 @@ fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let cgroups = ["filltop-hop-a", "filltop-hop-b", "filltop-hop-c"];
-    let cgroups = cgroups.map(|name| Cgroup::new(&unified()?, name));
+    let cgroups = cgroups.map(Cgroup::new);
     let cgroups = cgroups.into_iter().collect::<Result<Vec<_>>>()?;
     let path = volume.path().join("f");
     let mut arguments = vec!["hop", path.to_str().context("UTF-8")?];
     for cgroup in &cgroups {
-        arguments.push(cgroup.0.to_str().context("UTF-8")?);
+        arguments.push(cgroup.path().to_str().context("UTF-8")?);
     }
     let mut writer = Writer::start(&arguments)?;
     writer.began()?;
@@ -223,6 +223,6 @@ fn what_cannot_be_killed_yet_is_named() -> Result {
 fn a_process_in_uninterruptible_sleep() -> Result {
     need_root!();
     asleep(None)?;
-    let cgroup = Cgroup::new(&unified()?, "filltop-asleep")?;
+    let cgroup = Cgroup::new("filltop-asleep")?;
     asleep(Some(&cgroup))
 }

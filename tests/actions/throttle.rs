@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
-use crate::{Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root, unified};
+use crate::{Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root};
 
 const SOON: Duration = Duration::from_secs(5);
 const RATE: f64 = 5e6;
@@ -73,7 +73,7 @@ fn by_signals() -> Result {
 #[test]
 fn by_the_freezer() -> Result {
     need_root!();
-    let cgroup = Cgroup::new(&unified()?, "filltop-throttle")?;
+    let cgroup = Cgroup::new("filltop-throttle")?;
     held_to_its_rate(PACE, Some(&cgroup))
 }
 

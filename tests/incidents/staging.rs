@@ -246,7 +246,9 @@ fn directory<'s>(snapshot: &'s Snapshot, path: &Path) -> anyhow::Result<&'s Dire
 /// From 30 s before it would have been full on, the estimates are right within a factor of 2.
 fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
     let (last, left, _) = *series.last().context("no look")?;
-    let from = last - Duration::from_secs(10);
+    // Over three parts of each client: parts go out whole, so that a shorter time tells of one of them more or
+    // less.
+    let from = last - Duration::from_secs(QUIET_S);
     let (first, had, _) = *series.iter().find(|(at, ..)| *at >= from).context("no look")?;
     let rate = had.saturating_sub(left) as f64 / last.duration_since(first).as_secs_f64();
     let rest_s = left as f64 / rate;

@@ -14,17 +14,43 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A cgroup, with whoever is left in it killed in the end.
 pub struct Cgroup(PathBuf);
 
+/// Where cgroup v2 is mounted.
+///
+/// # Errors
+/// If it is not.
+pub fn unified() -> anyhow::Result<PathBuf> {
+    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
+    mount.context("cgroup v2 is not mounted")
+}
+
 impl Cgroup {
     /// Makes it, in the hierarchy of cgroup v2.
     ///
     /// # Errors
-    /// If that is not mounted, or the name is taken.
+    /// If that is not mounted, or refuses.
     pub fn new(name: &str) -> anyhow::Result<Self> {
-        let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
-        let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
-        let path = mount.context("cgroup v2 is not mounted")?.join(name);
-        fs::create_dir(&path)?;
+        Self::below(&unified()?, name)
+    }
+
+    /// Makes it below another one, or in a hierarchy of cgroup v1. What is left of a test that was killed is
+    /// ended first.
+    ///
+    /// # Errors
+    /// What mkdir(2) says.
+    pub fn below(parent: &Path, name: &str) -> anyhow::Result<Self> {
+        let path = parent.join(name);
+        if path.exists() {
+            drop(Self(path.clone()));
+        }
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Moves a process into it.

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, unified};
 pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;
 pub use running::{Filltop, Measured, bpf_programs};

@@ -66,9 +66,6 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         Reach::Full => (Verdict::Exact, "nothing stands against it"),
         Reach::Ext4 if way == "mmap" => (Verdict::Space, "no tracepoint tells of the store"),
         Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
-        Reach::Bytes if matches!(way, "fallocate" | "fallocate-keep-size") => {
-            (Verdict::Missed, "the layout of its inodes is not in this kernel's BTF")
-        }
         Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
         Reach::Nothing if way == "ftruncate-up" => (Verdict::Sampled, "nothing is to be seen"),
         Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),

@@ -37,16 +37,20 @@ pub fn keep(hook: u64, call: InFlight) {
 #[inline(always)]
 pub fn end(hook: u64) -> Option<InFlight> {
     let thread = bpf_get_current_pid_tgid();
-    if let Some(cell) = cell(hook, thread)
-        && cell.thread == thread
-        && cell.hook == hook
-    {
-        let call = cell.call;
-        // SAFETY: a field of a map value; volatile, and so after the copy.
-        unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
-        return Some(call);
+    end_in_cell(hook, thread).or_else(|| end_by(hook, thread))
+}
+
+/// The same, if it has a cell: for what is looked for at every write, and hardly ever there.
+#[inline(always)]
+pub fn end_in_cell(hook: u64, thread: u64) -> Option<InFlight> {
+    let cell = cell(hook, thread)?;
+    if cell.thread != thread || cell.hook != hook {
+        return None;
     }
-    end_by(hook, thread)
+    let call = cell.call;
+    // SAFETY: a field of a map value; volatile, and so after the copy.
+    unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
+    Some(call)
 }
 
 /// Remembers what is not a thread's but goes by `id`: the address of a kiocb.

@@ -126,6 +126,9 @@ pub mod hook {
     pub const SETTLE: u64 = 9;
     /// vfs_fallocate.
     pub const FALLOCATE: u64 = 11;
+    /// A part of a write to ext4 whose source was not in memory; `object` is the inode, `extra` its place in
+    /// the file, and the key's `generation` how much was copied.
+    pub const SHORT_COPY: u64 = 12;
 }
 
 /// One cell of [`CALLS`].

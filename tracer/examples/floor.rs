@@ -1,8 +1,9 @@
 //! Attaches one empty program of the kernel side and keeps it there until it is killed: the floor
-//! that `cargo xtask bench` holds filltop's own programs against.
+//! that `cargo xtask bench` holds filltop's own programs against. `raw-tp-filter` does nothing but tell
+//! writes of one byte apart, `raw-tp-hash` counts them in a hash map.
 //!
-//! `floor fexit|kprobe|kretprobe FUNCTION` or `floor raw-tp TRACEPOINT`; says `ready` when it is
-//! attached.
+//! `floor fexit|kprobe|kretprobe FUNCTION` or `floor raw-tp|raw-tp-filter|raw-tp-hash TRACEPOINT`;
+//! says `ready` when it is attached.
 
 use std::process::ExitCode;
 
@@ -24,11 +25,14 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<std::convert::Infallible> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [how, target] = &arguments[..] else {
-        bail!("usage: floor fexit|kprobe|kretprobe FUNCTION, or floor raw-tp TRACEPOINT");
+        bail!(
+            "usage: floor fexit|kprobe|kretprobe FUNCTION, \
+             or floor raw-tp|raw-tp-filter|raw-tp-hash TRACEPOINT"
+        );
     };
     let btf = Btf::from_sys_fs()?;
     let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT)?;
-    attach(&mut ebpf, &btf, how, target).with_context(|| format!("an empty {how} on {target}"))?;
+    attach(&mut ebpf, &btf, how, target).with_context(|| format!("{how} on {target}"))?;
     println!("ready");
     loop {
         std::thread::park();
@@ -41,6 +45,8 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, how: &str, target: &str) -> anyhow::Result
         "kprobe" => "empty_kprobe",
         "kretprobe" => "empty_kretprobe",
         "raw-tp" => "empty_raw_tp",
+        "raw-tp-filter" => "filter_raw_tp",
+        "raw-tp-hash" => "hash_raw_tp",
         other => bail!("no kind of hook {other:?}"),
     };
     let program = ebpf.program_mut(name).context("the kernel side has no such program")?;
@@ -50,7 +56,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, how: &str, target: &str) -> anyhow::Result
             program.load(target, btf)?;
             program.attach()?;
         }
-        "raw-tp" => {
+        "raw-tp" | "raw-tp-filter" | "raw-tp-hash" => {
             let program: &mut RawTracePoint = program.try_into()?;
             program.load()?;
             program.attach(target)?;

@@ -84,8 +84,9 @@ pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
             let body = Body::Apart(Box::new(move || apart(|| uring(&path))));
             return Ok(Loop { name: name.to_owned(), operations: URING_OPERATIONS, body });
         }
-        "threads-own" => return threads(name, tmpfs.join("threads-own"), false),
-        "threads-shared" => return threads(name, tmpfs.join("threads-shared"), true),
+        "threads-one" => return threads(name, tmpfs.join("threads-one"), 1, false),
+        "threads-own" => return threads(name, tmpfs.join("threads-own"), cpus()?, false),
+        "threads-shared" => return threads(name, tmpfs.join("threads-shared"), cpus()?, true),
         other => bail!("no loop {other:?}"),
     };
     Ok(Loop { name: name.to_owned(), operations, body: Body::Here(body) })
@@ -124,6 +125,10 @@ fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batc
 
 /// One byte into each of many files, round-robin.
 fn many_files(dir: &Path) -> anyhow::Result<Batch> {
+    // The loops on both filesystems keep their files open.
+    let most = Some(4 * FILES as u64);
+    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
     let mut files = Vec::with_capacity(FILES);
     for n in 0..FILES {
         files.push(create(&dir.join(format!("file-{n:05}")), PAGE)?);
@@ -241,11 +246,14 @@ fn uring(path: &Path) -> io::Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// As many threads as there are processors, each bound to one; all begin together, and a byte goes
-/// into a file of the thread's own, or all go into one. An operation is one write of each thread.
-fn threads(name: &str, path: PathBuf, shared: bool) -> anyhow::Result<Loop> {
+fn cpus() -> io::Result<usize> {
+    Ok(std::thread::available_parallelism()?.get())
+}
+
+/// One thread on each of so many processors; all begin together, and a byte goes into a file of the
+/// thread's own, or all go into one. An operation is one write of each thread.
+fn threads(name: &str, path: PathBuf, cpus: usize, shared: bool) -> anyhow::Result<Loop> {
     const OPERATIONS: usize = 2000;
-    let cpus = std::thread::available_parallelism()?.get();
     let work = move || -> io::Result<Duration> {
         let barrier = Barrier::new(cpus);
         let one = |cpu: usize| -> io::Result<Duration> {

@@ -57,6 +57,8 @@ const PROGRAMS: &[Program] = &[
     floor("empty-kprobe", &["floor", "kprobe", "vfs_write"]),
     floor("empty-kretprobe", &["floor", "kretprobe", "vfs_write"]),
     floor("empty-raw-tp-sys_exit", &["floor", "raw-tp", "sys_exit"]),
+    floor("filter-raw-tp-sys_exit", &["floor", "raw-tp-filter", "sys_exit"]),
+    floor("hash-raw-tp-sys_exit", &["floor", "raw-tp-hash", "sys_exit"]),
     ours(
         "filltop-fexit",
         &["filltop", "snapshot", "--json", "--for", "60m", "-v", "--backend", "fentry"],

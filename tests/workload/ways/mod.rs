@@ -58,6 +58,7 @@ const WAYS: &[(&str, Way)] = &[
     ("pwritev2", plain::pwritev2),
     ("append", plain::append),
     ("overwrite", plain::overwrite),
+    ("cold-source", plain::cold_source),
     ("direct", plain::direct),
     ("sync", plain::sync),
     ("threads-dsync", plain::threads_dsync),

@@ -4,8 +4,11 @@ use std::{
     fs::OpenOptions,
     io::Write as _,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    ptr, slice,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{Aligned, Done, ODD, ROUND, Site, blocks, check, create, noise};
 
@@ -68,6 +71,30 @@ pub fn overwrite(site: &Site) -> anyhow::Result<Done> {
     let buffer = noise(ROUND);
     let mut written = file.write_at(&buffer, 0)? as u64;
     written += file.write_at(&buffer, 0)? as u64;
+    site.done(file, written)
+}
+
+/// From memory of which only the beginning is there: the kernel copies up to the page that is missing,
+/// fetches it and goes on, and may have to copy again what it had.
+pub fn cold_source(site: &Site) -> anyhow::Result<Done> {
+    const OFFSET: usize = 1_234;
+    let file = site.create(0)?;
+    let source = rustix::fs::memfd_create("filltop-source", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::io::write(&source, &noise(ODD + OFFSET))?;
+    let mut written = 0;
+    // Into new pages of the file, and into those that it has.
+    for _ in 0..2 {
+        // SAFETY: a new mapping of a file that is as long and does not change, read within its length
+        // until it is gone.
+        unsafe {
+            let (length, protection) = (ODD + OFFSET, ProtFlags::READ);
+            let start = mmap(ptr::null_mut(), length, protection, MapFlags::PRIVATE, &source, 0)?;
+            let bytes = slice::from_raw_parts(start.cast::<u8>().add(OFFSET), ODD);
+            std::hint::black_box(ptr::read_volatile(bytes.as_ptr()));
+            written += file.write_at(bytes, 0)? as u64;
+            munmap(start, length)?;
+        }
+    }
     site.done(file, written)
 }
 

@@ -1,9 +1,16 @@
-//! Hooks that do nothing: the floor that `cargo xtask bench` holds the real ones against. filltop
-//! never loads them; the example `floor` does.
+//! Hooks that do nothing, and one that counts as plainly as can be: what `cargo xtask bench` holds the
+//! real ones against. filltop never loads them; the example `floor` does.
 
 use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
     macros::{fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use tracer_common::PairKey;
+
+use crate::{
+    account::{ZERO, atomic_add},
+    maps::SPILL_A,
 };
 
 #[fexit]
@@ -23,5 +30,29 @@ fn empty_kretprobe(_: RetProbeContext) -> u32 {
 
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn empty_raw_tp(_: RawTracePointContext) -> i32 {
+    0
+}
+
+/// `sys_exit(struct pt_regs *regs, long ret)`: the loops of one byte, told apart and not counted.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn filter_raw_tp(ctx: RawTracePointContext) -> i32 {
+    i32::from(ctx.arg::<i64>(1) == 1)
+}
+
+/// They are counted by process, in a cell that all CPUs share.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn hash_raw_tp(ctx: RawTracePointContext) -> i32 {
+    let written: i64 = ctx.arg(1);
+    if written != 1 {
+        return 0;
+    }
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let key = PairKey { start_ns: 0, ino: 0, tgid, dev: 0, generation: 0, pad: 0 };
+    match SPILL_A.get_ptr_mut(&key) {
+        // SAFETY: a field of a valid map value.
+        Some(counters) => unsafe { atomic_add(&raw mut (*counters).written, written as u64) },
+        // Full: then the loop shows nothing, which the figures would.
+        None => drop(SPILL_A.insert(&key, &ZERO, 0)),
+    }
     0
 }

@@ -80,7 +80,8 @@ fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    shared::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), i64::from(ctx.arg::<i32>(4)));
+    let asked = shared::asked_for(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
+    shared::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), asked, i64::from(ctx.arg::<i32>(4)));
     0
 }
 

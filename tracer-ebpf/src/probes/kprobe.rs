@@ -89,7 +89,8 @@ fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[kprobe]
 fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
-    let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra: 0 };
+    let extra = shared::asked_for(pointer(&ctx, 1).addr(), pointer(&ctx, 3).addr());
+    let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra };
     calls::keep(hook::FALLOCATE, call);
     0
 }
@@ -98,7 +99,8 @@ fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
     if let Some(call) = calls::end(hook::FALLOCATE) {
-        shared::fallocated_file(Kptr::from_addr(call.object), i64::from(ctx.ret::<i32>()));
+        let file = Kptr::from_addr(call.object);
+        shared::fallocated_file(file, call.extra, i64::from(ctx.ret::<i32>()));
     }
     0
 }

@@ -5,6 +5,7 @@
 //! included. All other filesystems are counted at the return of the system call.
 
 use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -16,11 +17,13 @@ use tracer_common::{
 use super::shared;
 use crate::{
     account::{Who, Write, account_write},
+    calls,
     hot::{self, BY_CALL},
     kernel_read::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
         magic, offset,
     },
+    maps::{InFlight, hook},
     process, space,
 };
 
@@ -56,11 +59,17 @@ fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "ext4_da_write_end")]
 fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
-    let copied = ctx.arg::<u64>(3) as u32;
-    let end = ctx.arg::<u64>(1) + u64::from(copied);
-    let again = || hot::count::<Probed>(|| inode, || end, || u64::from(copied), gauge_kind::EXT4);
+    let (at, length, copied) =
+        (ctx.arg::<u64>(1), ctx.arg::<u64>(2) as u32, ctx.arg::<u64>(3) as u32);
+    let taken = if copied < length { 0 } else { copied };
+    let written = u64::from(taken) + taken_after_all(inode, at);
+    if copied < length && copied > 0 {
+        short_copy(inode, at, copied);
+    }
+    let end = at + u64::from(taken);
+    let again = || hot::count::<Probed>(|| inode, || end, || written, gauge_kind::EXT4);
     // A long symbolic link is written through the same functions.
-    if copied > 0 && !again() && is_regular::<Probed>(inode) {
+    if written > 0 && !again() && is_regular::<Probed>(inode) {
         account_write::<Probed>(&Write {
             who: Who {
                 proc: current_proc(),
@@ -69,11 +78,29 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
                 inode,
             },
             kind: gauge_kind::EXT4,
-            result: i64::from(copied),
+            result: written as i64,
             end,
         });
     }
     0
+}
+
+/// Less was copied than should have been, for the source has a page that is not in memory. Whether ext4 takes
+/// it depends on its folio (block_write_end: nothing if that is not up to date), of which the tracepoint
+/// does not tell; where the thread goes on does.
+#[inline(always)]
+fn short_copy(inode: Kptr, at: u64, copied: u32) {
+    let key = PairKey { generation: copied, ..calls::NOBODY };
+    calls::keep(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
+}
+
+/// How much was taken of the thread's last part, if that was copied in part and it goes on behind that.
+#[inline(always)]
+fn taken_after_all(inode: Kptr, at: u64) -> u64 {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(part) = calls::end_in_cell(hook::SHORT_COPY, thread) else { return 0 };
+    let copied = u64::from(part.key.generation);
+    if part.object == inode.addr() && at == part.extra + copied { copied } else { 0 }
 }
 
 /// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were set aside for a page

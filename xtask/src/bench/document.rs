@@ -42,6 +42,9 @@ pub(crate) fn tables(part: &Part) -> String {
         );
         let _ = write!(out, "\n{}", goals(part));
     }
+    if let Some(goals) = sharing(part) {
+        let _ = write!(out, "\n{goals}");
+    }
     if !part.skips.is_empty() {
         out += "\nNot measured:\n\n";
     }
@@ -85,6 +88,23 @@ fn goals(part: &Part) -> String {
         goals.add(&format!("{case}, by the baseline"), figure, limit);
     }
     goals.table()
+}
+
+/// What a second processor costs, for which CPUs have to share nothing: by what it costs a counter in a hash
+/// map that they share.
+fn sharing(part: &Part) -> Option<String> {
+    let added = |program, case| part.row(program, case).map(|row| row.added);
+    let more = |program| Some(added(program, "threads-own")? - added(program, "threads-one")?);
+    let hash = added("hash-raw-tp-sys_exit", "threads-own")?
+        - added("filter-raw-tp-sys_exit", "threads-own")?;
+    let mut goals = Goals::default();
+    let ratio = more("filltop-tracepoint")?.max(0.0) / hash;
+    goals.add(
+        "every CPU's thread beside one alone, by a hash map above its filter",
+        Some(ratio),
+        0.3,
+    );
+    Some(goals.table())
 }
 
 /// What is aimed at, line by line.
@@ -167,9 +187,12 @@ multiples of it. filltop counts one level below, at the filesystem's own write_i
 /dev/null, pipes and sockets pay nothing. `empty-raw-tp-sys_exit` runs at every system call.
 tests/workload/bench/ has the loops and the exact command of each program.
 
-The loops of `threads-` run one thread on each CPU; all write to files of their own, or to one. Where
-the machine has more simulated CPUs than the host has real ones, threads wait for their turn, and what
-counts is whether the share that is added grows with the number of CPUs.
+`filter-raw-tp-sys_exit` tells writes of one byte apart, and `hash-raw-tp-sys_exit` counts them, too, by
+process, in a hash map that all CPUs share.
+
+The loops of `threads-` run one thread on each CPU, or one thread alone; they write to files of their own,
+or all to one. Where the machine has more simulated CPUs than the host has real ones, threads wait for
+their turn, and what counts is whether the share that is added grows with the number of CPUs.
 ";
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ const CASES: &[&str] = &[
     "create-write-unlink-ext4",
     "io_uring",
     "mmap",
+    "threads-one",
     "threads-own",
     "threads-shared",
 ];
@@ -93,6 +94,8 @@ const PROGRAMS: &[&str] = &[
     "empty-kprobe",
     "empty-kretprobe",
     "empty-raw-tp-sys_exit",
+    "filter-raw-tp-sys_exit",
+    "hash-raw-tp-sys_exit",
     "filltop-fexit",
     "filltop-kprobe",
     "filltop-tracepoint",
