@@ -65,7 +65,7 @@ fn a_very_deep_and_long_path_is_told_whole() -> Result {
     drop((file, dir));
     let measured = filltop.stop()?;
     let row = measured.path(&path)?;
-    ensure!(row.written_bytes == 54_321, "{row:?}");
+    ensure!(row.written_bytes == 54_321, "{} bytes: {row:?}", row.written_bytes);
     Ok(())
 }
 

@@ -270,7 +270,11 @@ fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
         factors.len(),
     ));
     // A part that goes out at once takes the estimate back for a look or two.
-    ensure!(factors.len() >= 5 && right * 10 >= factors.len() * 9, "{series:?}");
+    ensure!(
+        factors.len() >= 5 && right * 10 >= factors.len() * 9,
+        "{right} of {} right: {series:?}",
+        factors.len()
+    );
     Ok(())
 }
 

@@ -6,6 +6,8 @@ use anyhow::Result;
 
 /// Lines of a failed test that are told again at the end.
 const MAX_WORDS: usize = 12;
+/// Characters of each; all of them stand where the test ran.
+const MAX_WORD: usize = 400;
 
 /// How many tests passed, and which did not.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -130,7 +132,7 @@ impl Tally {
         for failure in &self.failed {
             println!("failed   {failure}");
             for line in self.words.get(failure).into_iter().flatten() {
-                println!("         {line}");
+                println!("         {}", line.chars().take(MAX_WORD).collect::<String>());
             }
         }
         println!("{self}");
