@@ -1,8 +1,11 @@
 //! Names of cgroup v2 directories, sent like those of files when they are made: a container's may be
 //! gone before the daemon could look for it. Those that were there first, the daemon reads.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel_str, macros::raw_tracepoint,
+    helpers::generated::{bpf_loop, bpf_probe_read_kernel_str},
+    macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use tracer_common::{
@@ -12,7 +15,7 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel_read::{Kptr, Probed, Read, offset},
+    kernel_read::{Kptr, Probed, Read, config, offset},
     maps::{NAME_ROOMS, NAMED, health_add},
     names,
     scratch::{self, NameWork},
@@ -31,19 +34,35 @@ fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn send_walk(node: u64) {
-    let Some(room) = scratch::enter(&NAME_ROOMS) else {
+    let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
         health_add(Health::RingFull, 1);
         return;
     };
     if let Some(work) = scratch::inside(&NAME_ROOMS, room) {
         work.next = node;
-        for _ in 0..WALK_STEPS_UNROLLED {
-            if step(work) {
-                break;
+        if config!(has_loop) != 0 {
+            // As in names::send_walk.
+            // SAFETY: the callback gets the number of the room, which outlives the call.
+            unsafe {
+                let callback = walk_step as *const () as *mut c_void;
+                bpf_loop(WALK_STEPS_UNROLLED as u32, callback, (&raw mut room).cast(), 0);
+            }
+        } else {
+            for _ in 0..WALK_STEPS_UNROLLED {
+                if step(work) {
+                    break;
+                }
             }
         }
     }
     scratch::leave(&NAME_ROOMS, room);
+}
+
+/// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
+extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
+    // SAFETY: what send_walk gave.
+    let room = unsafe { *room };
+    scratch::inside(&NAME_ROOMS, room).map_or(1, |work| i64::from(step(work)))
 }
 
 /// One step up; true if it was the last.
