@@ -59,23 +59,28 @@ fn a_hundred_thousand_files_by_one_process() -> Result {
     Ok(())
 }
 
+/// A storm of small writers on a volume of its own: what was done, and the rows of whoever did it, whose sum
+/// is exact. `None` where the kernel skipped calls, and said so.
+fn storm(how: &[&str]) -> anyhow::Result<Option<(Truth, Vec<Writer>)>> {
+    let volume = TestVolume::new("ext4", 400)?;
+    let filltop = Filltop::start(&["--top", "1000000"])?;
+    let mut work = workload();
+    let truth = run_workload(work.args(how).args(["--bytes", "1000"]).arg(volume.path()))?;
+    let measured = filltop.stop()?;
+    let mount_point = volume.path().to_str().context("UTF-8")?;
+    let writers = measured.snapshot.writers.iter().filter(|row| row.volume == mount_point);
+    let writers: Vec<Writer> = writers.cloned().collect();
+    let written = writers.iter().map(|row| row.written_bytes).sum();
+    Ok(total_is_exact(&measured, written, &truth)?.then_some((truth, writers)))
+}
+
 /// No pid lives long enough to be looked up, and fathers end after their children.
 #[test]
 fn a_fork_bomb() -> Result {
     need_tracing!();
-    let volume = TestVolume::new("ext4", 400)?;
-    let filltop = Filltop::start(&["--top", "1000000"])?;
-    let truth = run_workload(workload().arg("bomb").arg(volume.path()).args([
-        "--generations",
-        &size(12, 8),
-        "--bytes",
-        "1000",
-    ]))?;
-    let measured = filltop.stop()?;
-    let writers = writers_on(&measured, &volume)?;
-    if !total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)? {
+    let Some((truth, writers)) = storm(&["bomb", "--generations", &size(12, 8)])? else {
         return Ok(());
-    }
+    };
     ensure!(writers.len() == truth.written.len(), "{} rows", writers.len());
     ensure!(writers.iter().all(|row| row.written_bytes == 1000));
     Ok(())
@@ -85,44 +90,17 @@ fn a_fork_bomb() -> Result {
 #[test]
 fn ten_thousand_writers_at_once() -> Result {
     need_tracing!();
-    let volume = TestVolume::new("ext4", 400)?;
-    let filltop = Filltop::start(&["--top", "1000000"])?;
-    let truth = run_workload(workload().arg("spawn").arg("--at-once").arg(volume.path()).args([
-        "--processes",
-        &size(10_000, 200),
-        "--bytes",
-        "1000",
-    ]))?;
-    let measured = filltop.stop()?;
-    let writers = writers_on(&measured, &volume)?;
-    if !total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)? {
-        return Ok(());
-    }
-    ensure!(writers.len() == truth.children.len(), "{} rows", writers.len());
-    Ok(())
-}
-
-fn writers_on<'a>(measured: &'a Measured, volume: &TestVolume) -> anyhow::Result<Vec<&'a Writer>> {
-    let mount_point = volume.path().to_str().context("UTF-8")?;
-    Ok(measured.snapshot.writers.iter().filter(|row| row.volume == mount_point).collect())
+    each_has_a_row(&["spawn", "--at-once", "--processes", &size(10_000, 200)])
 }
 
 #[test]
 fn ten_thousand_processes() -> Result {
     need_tracing!();
-    let volume = TestVolume::new("ext4", 400)?;
-    let filltop = Filltop::start(&["--top", "1000000"])?;
-    let truth = run_workload(workload().arg("spawn").arg(volume.path()).args([
-        "--processes",
-        &size(10_000, 500),
-        "--bytes",
-        "1000",
-    ]))?;
-    let measured = filltop.stop()?;
-    let writers = writers_on(&measured, &volume)?;
-    if !total_is_exact(&measured, writers.iter().map(|row| row.written_bytes).sum(), &truth)? {
-        return Ok(());
-    }
+    each_has_a_row(&["spawn", "--processes", &size(10_000, 500)])
+}
+
+fn each_has_a_row(how: &[&str]) -> Result {
+    let Some((truth, writers)) = storm(how)? else { return Ok(()) };
     ensure!(writers.len() == truth.children.len(), "{} rows", writers.len());
     Ok(())
 }

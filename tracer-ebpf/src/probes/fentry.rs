@@ -11,7 +11,7 @@ use aya_ebpf::{
 
 use tracer_common::offsets::gauge_kind;
 
-use super::shared;
+use super::{allocate, shared};
 use crate::{
     kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset},
     space,
@@ -80,8 +80,8 @@ fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    let asked = shared::asked_for(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
-    shared::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), asked, i64::from(ctx.arg::<i32>(4)));
+    let asked = allocate::asked_for(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
+    allocate::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), asked, i64::from(ctx.arg::<i32>(4)));
     0
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::{PairKey, offsets::gauge_kind};
 
-use super::shared;
+use super::{allocate, shared};
 use crate::{
     calls::{self, NOBODY},
     gauge::{GAUGES, kind_of},
@@ -89,7 +89,7 @@ fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[kprobe]
 fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
-    let extra = shared::asked_for(pointer(&ctx, 1).addr(), pointer(&ctx, 3).addr());
+    let extra = allocate::asked_for(pointer(&ctx, 1).addr(), pointer(&ctx, 3).addr());
     let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra };
     calls::keep(hook::FALLOCATE, call);
     0
@@ -100,7 +100,7 @@ fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
 fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
     if let Some(call) = calls::end(hook::FALLOCATE) {
         let file = Kptr::from_addr(call.object);
-        shared::fallocated_file(file, call.extra, i64::from(ctx.ret::<i32>()));
+        allocate::fallocated_file(file, call.extra, i64::from(ctx.ret::<i32>()));
     }
     0
 }

@@ -1,5 +1,6 @@
 //! One file per kind of hook. They unpack arguments and call the one counting body.
 
+mod allocate;
 mod changes;
 mod empty;
 mod fentry;

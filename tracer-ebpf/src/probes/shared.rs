@@ -3,9 +3,9 @@
 use tracer_common::{Counters, PairKey, offsets::gauge_kind, slot_flags};
 
 use crate::{
-    account::{Who, Write, ZERO, account, account_error, account_write},
+    account::{Who, Write, ZERO, account, account_write},
     calls,
-    gauge::{gauge, kind_of},
+    gauge::kind_of,
     hot,
     kernel_read::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
@@ -212,52 +212,6 @@ fn count_page(inode: u64, dentry: u64) {
     let delta = Counters { written: PAGE, flags, ..ZERO };
     let file = file_key::<Probed>(inode);
     account(current_proc(), file, Kptr::from_addr(dentry), inode, delta);
-}
-
-/// fallocate returned.
-#[inline(always)]
-pub fn fallocated(inode: Kptr, dentry: Kptr, result: i64) {
-    if result < 0 {
-        if is_regular::<Probed>(inode) && magic::<Probed>(inode) != OVERLAY_MAGIC {
-            account_error(current_proc(), file_key::<Probed>(inode), result);
-        }
-    }
-    // One that failed may have gone half the way.
-    space::changed(inode, dentry);
-}
-
-/// What vfs_fallocate's arguments ask for: bytes, if it is only to allocate them.
-#[inline(always)]
-pub fn asked_for(mode: u64, length: u64) -> u64 {
-    const KEEP_SIZE: u32 = 1;
-    if mode as u32 & !KEEP_SIZE == 0 { length } else { 0 }
-}
-
-/// The same, of a file, and of so many bytes.
-#[inline(always)]
-pub fn fallocated_file(file: Kptr, asked: u64, result: i64) {
-    let inode = Probed::follow(file, offset!(file_inode));
-    let dentry = Probed::follow(file, offset!(file_dentry));
-    if result == 0 && asked != 0 {
-        without_gauge(inode.addr(), dentry.addr(), asked);
-    }
-    fallocated(inode, dentry, result);
-}
-
-/// Where nothing tells what an inode has, what was asked for is what it got at most: the daemon looks
-/// closer.
-#[inline(never)]
-fn without_gauge(inode: u64, dentry: u64, allocated: u64) {
-    let inode = Kptr::from_addr(inode);
-    let magic = magic::<Probed>(inode);
-    if !is_regular::<Probed>(inode)
-        || magic == OVERLAY_MAGIC
-        || gauge::<Probed>(kind_of(magic), inode).is_some()
-    {
-        return;
-    }
-    let delta = Counters { allocated, flags: slot_flags::APPROXIMATE, ..ZERO };
-    account(current_proc(), file_key::<Probed>(inode), Kptr::from_addr(dentry), inode, delta);
 }
 
 /// Attributes are about to change; the length matters.

@@ -14,7 +14,7 @@ use tracer_common::{
     offsets::{counted, gauge_kind},
 };
 
-use super::shared;
+use super::{allocate, shared};
 use crate::{
     account::{Who, Write, account_write},
     calls,
@@ -198,7 +198,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         // splice, copy_file_range: the third
         275 | COPY_FILE_RANGE => (Call::Write, load!(Direct, regs, regs_dx)),
         // ftruncate, fallocate
-        77 | 285 => (Call::Space, load!(Direct, regs, regs_di)),
+        77 | FALLOCATE => (Call::Space, load!(Direct, regs, regs_di)),
         // open, creat, openat, openat2: the result
         2 | 85 | 257 | 437 if result >= 0 => (Call::Open, result as u64),
         _ => return 0,
@@ -226,15 +226,25 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             if inode.is_null() {
                 inode = Probed::follow(file, offset!(file_inode));
             }
-            shared::fallocated(inode, space::any_dentry(inode), result);
+            let dentry = space::any_dentry(inode);
+            // Modules have no types before 5.11; later this would only be more to verify.
+            if config!(has_task_btf) == 0 && number == FALLOCATE {
+                let mode: u64 = load!(Direct, regs, regs_si);
+                let asked = allocate::asked_for(mode, load!(Direct, regs, regs_r10));
+                if allocate::allocated_unseen(inode, dentry, asked, result) {
+                    return 0;
+                }
+            }
+            allocate::fallocated(inode, dentry, result);
         }
         Call::Open => shared::opened::<Probed>(file),
     }
     0
 }
 
-/// Its number.
+/// Their numbers.
 const COPY_FILE_RANGE: u64 = 326;
+const FALLOCATE: u64 = 285;
 
 /// What a system call does.
 enum Call {

@@ -43,7 +43,8 @@ pub fn of_backend(write: WriteBackend, ext4: bool) -> Vec<String> {
     if write == WriteBackend::Tracepoint && !ext4 {
         spots = vec![
             "stores through mmap are not counted as written",
-            "before Linux 6.6, libaio, io_uring and 32-bit programs are not counted",
+            "before Linux 6.6, libaio, io_uring, 32-bit programs and what the kernel itself writes (core \
+             dumps, loop devices) are not counted",
             "before Linux 6.6, nothing is seen of what is written through overlayfs",
             "removed files are seen on ext4 alone",
             "errors of io_uring and libaio writes are not counted",
