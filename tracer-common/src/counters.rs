@@ -290,10 +290,28 @@ pub enum Health {
     SpaceFull = 7,
     /// Waits and created files that found their map full.
     OtherWaits = 8,
+    /// How often something was put into the map SPILL_A; so for the others below. The daemon looks through
+    /// those that were used alone: while it does, the kernel skips the programs of kprobes on its CPU
+    /// (`bpf_disable_instrumentation`), which matters where it may be put aside meanwhile.
+    UsedSpillA = 9,
+    /// SPILL_B.
+    UsedSpillB = 10,
+    /// WAITS_A.
+    UsedWaitsA = 11,
+    /// WAITS_B.
+    UsedWaitsB = 12,
+    /// CREATED_A.
+    UsedCreatedA = 13,
+    /// CREATED_B.
+    UsedCreatedB = 14,
+    /// ERRORS. Counted after the map was changed, for it is read while it is used; so for the next.
+    UsedErrors = 15,
+    /// SHARED.
+    UsedShared = 16,
 }
 
 /// Number of [`Health`] cells.
-pub const HEALTH_CELLS: u32 = 16;
+pub const HEALTH_CELLS: u32 = 24;
 
 pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors, InodeSpace);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);

@@ -178,6 +178,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
         }
     };
     atomic_add(cell, 1);
+    health_add(Health::UsedErrors, 1);
 }
 
 #[inline(always)]
@@ -253,7 +254,9 @@ fn take_slot(index: u32, who: &Who, delta: &Counters) {
 #[inline(never)]
 fn spill(key: &PairKey, counts: &Counters) {
     let active = SPILL_ACTIVE.get(0).copied().unwrap_or(0);
-    let map = if active == 0 { &SPILL_A } else { &SPILL_B };
+    let (map, used) =
+        if active == 0 { (&SPILL_A, Health::UsedSpillA) } else { (&SPILL_B, Health::UsedSpillB) };
+    health_add(used, 1);
     if map.get_ptr(key).is_none() && map.insert(key, ZERO, 1).is_err() {
         // Full, or another CPU was first: then it is found below.
     }

@@ -1,6 +1,6 @@
 //! What several kinds of hook do with their unpacked arguments.
 
-use tracer_common::{Counters, PairKey, offsets::gauge_kind, slot_flags};
+use tracer_common::{Counters, FileKey, Health, PairKey, offsets::gauge_kind, slot_flags};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_write},
@@ -11,7 +11,7 @@ use crate::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
         file_key, is_regular, load, magic, offset,
     },
-    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, hook},
+    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook},
     process, space,
 };
 
@@ -259,10 +259,17 @@ pub fn remap_ends(result: i64) {
         let file = Kptr::from_addr(call.object);
         space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
         let dentry = Probed::follow(file, offset!(file_dentry));
-        let _ = SHARED.insert(call.key.file(), 1, 0);
+        share(&call.key.file());
         let delta = Counters { written: result as u64, ..ZERO };
         account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
     }
+}
+
+/// The file has space now that another one has, too.
+#[inline(always)]
+fn share(file: &FileKey) {
+    let _ = SHARED.insert(file, 1, 0);
+    health_add(Health::UsedShared, 1);
 }
 
 /// copy_file_range returned, of which nothing else tells whether it copied: on filesystems that can share
@@ -273,7 +280,7 @@ pub fn copied(file: u64) {
     let inode = Probed::follow(file, offset!(file_inode));
     let kind = kind_of(magic::<Probed>(inode));
     if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
-        let _ = SHARED.insert(file_key::<Probed>(inode), 1, 0);
+        share(&file_key::<Probed>(inode));
     }
 }
 

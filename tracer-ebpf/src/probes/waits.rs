@@ -122,9 +122,14 @@ fn throttled(wb: Kptr, pause: i64) {
 #[inline(always)]
 fn add(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     let key = WaitKey { start_ns: proc.start_ns, tgid: proc.tgid, dev, kind: kind as u32, pad: 0 };
-    let map = if first_is_active() { &WAITS_A } else { &WAITS_B };
+    let (map, used) = if first_is_active() {
+        (&WAITS_A, Health::UsedWaitsA)
+    } else {
+        (&WAITS_B, Health::UsedWaitsB)
+    };
     let is_new = map.get_ptr(key).is_none();
     if is_new {
+        health_add(used, 1);
         let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
         // SAFETY: a map value that nobody writes. BPF_NOEXIST: another CPU may have been first.
         let _ = map.insert(key, unsafe { &*zero }, 1);

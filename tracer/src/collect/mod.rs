@@ -7,6 +7,7 @@ mod table;
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
+    mem,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -19,6 +20,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::{
     Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord,
     RecordHeader, RecordKind, WaitKey, Waits,
+    counters::HEALTH_CELLS,
     records::{ExitRecord, NAME_ROOM},
 };
 use tracer_model::snapshot::Loss;
@@ -73,6 +75,8 @@ pub struct Collector {
     active: u32,
     errors_seen: HashMap<ErrorKey, Errors>,
     other_seen: Counters,
+    /// Of each cell of HEALTH that tells of a map's use, what it said last.
+    used: [u64; HEALTH_CELLS as usize],
     /// Records that were not understood: a daemon and a kernel side of different versions.
     damaged: u64,
 }
@@ -104,6 +108,7 @@ impl Collector {
             active: 0,
             errors_seen: HashMap::new(),
             other_seen: Counters::default(),
+            used: [0; HEALTH_CELLS as usize],
             damaged: 0,
         })
     }
@@ -127,21 +132,36 @@ impl Collector {
         self.active = 1 - self.active;
         self.spill_active.set(0, self.active, 0).context("cannot turn the spill maps")?;
         sys::wait_for_running_programs();
+        let [spill, waits, created] = [
+            [Health::UsedSpillA, Health::UsedSpillB],
+            [Health::UsedWaitsA, Health::UsedWaitsB],
+            [Health::UsedCreatedA, Health::UsedCreatedB],
+        ]
+        .map(|cells| cells[retired]);
         let mut spilled = Vec::new();
-        sys::drain_map(fd_of(&self.spills[retired])?, |key: PairKey, counters: Counters| {
-            spilled.push((key, counters));
-        })
-        .context("cannot empty the spill map")?;
-        let waits = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
-        let created = drained(&self.created[retired]).context("cannot empty the created files")?;
-        let shared: HashMap<FileKey, u32> =
-            drained(&self.shared).context("cannot empty the files that share space")?;
+        if self.is_used(spill)? {
+            sys::drain_map(fd_of(&self.spills[retired])?, |key: PairKey, counters: Counters| {
+                spilled.push((key, counters));
+            })
+            .context("cannot empty the spill map")?;
+        }
+        let (mut waited, mut made, mut shared) = (HashMap::new(), HashMap::new(), HashMap::new());
+        if self.is_used(waits)? {
+            waited = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
+        }
+        if self.is_used(created)? {
+            made = drained(&self.created[retired]).context("cannot empty the created files")?;
+        }
+        if self.is_used(Health::UsedShared)? {
+            shared = drained::<FileKey, u32>(&self.shared)
+                .context("cannot empty the files that share space")?;
+        }
         let cells: Vec<_> = self.table.occupied().collect();
         let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
             pairs,
-            waits,
-            created,
+            waits: waited,
+            created: made,
             shared: shared.into_keys().collect(),
             errors: self.new_errors()?,
             other: self.new_other()?,
@@ -175,6 +195,9 @@ impl Collector {
 
     fn new_errors(&mut self) -> anyhow::Result<HashMap<ErrorKey, Errors>> {
         let mut news = HashMap::new();
+        if !self.is_used(Health::UsedErrors)? {
+            return Ok(news);
+        }
         for (key, now) in sys::read_map::<ErrorKey, Errors>(fd_of(&self.errors_map)?)? {
             let seen = self.errors_seen.insert(key, now).unwrap_or_default();
             let fresh = Errors {
@@ -211,6 +234,12 @@ impl Collector {
         let fresh = now.since(&self.other_seen);
         self.other_seen = now;
         Ok(fresh)
+    }
+
+    /// Was something put into the map that this cell tells of, since this was asked last?
+    fn is_used(&mut self, cell: Health) -> anyhow::Result<bool> {
+        let now = self.health(cell)?;
+        Ok(mem::replace(&mut self.used[cell as usize], now) != now)
     }
 
     fn health(&self, cell: Health) -> anyhow::Result<u64> {
