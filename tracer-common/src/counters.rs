@@ -292,7 +292,7 @@ pub enum Health {
     OtherWaits = 8,
     /// How often something was put into the map SPILL_A; so for the others below. The daemon looks through
     /// those that were used alone: while it does, the kernel skips the programs of kprobes on its CPU
-    /// (`bpf_disable_instrumentation`), which matters where it may be put aside meanwhile.
+    /// (`bpf_disable_instrumentation`), which matters where the daemon may be put aside meanwhile.
     UsedSpillA = 9,
     /// SPILL_B.
     UsedSpillB = 10,

@@ -1,6 +1,7 @@
 //! Every map, its size, and why.
 
 use aya_ebpf::{
+    helpers::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -9,7 +10,10 @@ use tracer_common::{
     counters::HEALTH_CELLS,
 };
 
-use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
+use crate::{
+    account::atomic_add,
+    scratch::{NameWork, ProcRooms, ROOMS, Rooms},
+};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -82,9 +86,10 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 /// Size of [`RECORDS`].
 pub const RING_BYTES: u32 = 2 << 20;
 
-/// [`Health`] counters, per CPU.
+/// [`Health`] counters: index = cpu × [`HEALTH_CELLS`] + cell. Mapped, like [`SPILL_ACTIVE`]: while a system
+/// call looks into a map, the kernel skips the programs of kprobes on its CPU. The daemon sets its size.
 #[map]
-pub static HEALTH: PerCpuArray<u64> = PerCpuArray::with_max_entries(HEALTH_CELLS, 0);
+pub static HEALTH: Array<u64> = Array::with_max_entries(HEALTH_CELLS, BPF_F_MMAPABLE);
 
 /// Where names are built.
 #[map]
@@ -158,8 +163,9 @@ pub struct InFlight {
 /// Adds to a health counter.
 #[inline(always)]
 pub fn health_add(cell: Health, n: u64) {
-    if let Some(value) = HEALTH.get_ptr_mut(cell as u32) {
-        // SAFETY: the map hands out valid, aligned pointers to this CPU's own value.
-        unsafe { *value = (*value).wrapping_add(n) };
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(value) = HEALTH.get_ptr_mut(cpu * HEALTH_CELLS + cell as u32) {
+        atomic_add(value, n);
     }
 }

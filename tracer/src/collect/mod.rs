@@ -1,6 +1,7 @@
 //! Maps and statvfs → raw values. Nothing is named or rated here.
 
 mod ledger;
+mod mapped;
 pub mod mounts;
 mod table;
 
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, RingBuf},
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::{
@@ -25,7 +26,11 @@ use tracer_common::{
 };
 use tracer_model::snapshot::Loss;
 
-use self::{ledger::Ledger, table::Table};
+use self::{
+    ledger::Ledger,
+    mapped::{Access, Mapped},
+    table::Table,
+};
 use crate::probes::{Tracer, sys};
 
 /// What came through the ring.
@@ -60,12 +65,12 @@ pub struct Deltas {
 /// Reads the kernel side's maps.
 pub struct Collector {
     table: Table,
-    /// Kept open: programs that are loaded later name it by its descriptor.
-    _slots: Map,
+    /// Kept open: programs that are loaded later name the mapped ones by their descriptors.
+    _mapped: [Map; 3],
     ledger: Ledger,
     ring: RingBuf<MapData>,
-    spill_active: Array<MapData, u32>,
-    health: PerCpuArray<MapData, u64>,
+    spill_active: Mapped<u32>,
+    health: Mapped<u64>,
     spills: [Map; 2],
     errors_map: Map,
     waits: [Map; 2],
@@ -91,14 +96,21 @@ impl Collector {
         let cells = per_cpu as usize * cpus as usize;
         let ebpf = &mut tracer.ebpf;
         let slots = take(ebpf, "SLOTS")?;
+        let (active, health) = (take(ebpf, "SPILL_ACTIVE")?, take(ebpf, "HEALTH")?);
         let table = Table::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
         Ok(Self {
             table,
-            _slots: slots,
             ledger: Ledger::new(cells),
             ring: take(ebpf, "RECORDS")?.try_into()?,
-            spill_active: take(ebpf, "SPILL_ACTIVE")?.try_into()?,
-            health: take(ebpf, "HEALTH")?.try_into()?,
+            spill_active: Mapped::new(fd_of(&active)?, 1, Access::Write)
+                .context("cannot map what turns the maps")?,
+            health: Mapped::new(
+                fd_of(&health)?,
+                cpus as usize * HEALTH_CELLS as usize,
+                Access::Read,
+            )
+            .context("cannot map the kernel side's health")?,
+            _mapped: [slots, active, health],
             spills: [take(ebpf, "SPILL_A")?, take(ebpf, "SPILL_B")?],
             errors_map: take(ebpf, "ERRORS")?,
             waits: [take(ebpf, "WAITS_A")?, take(ebpf, "WAITS_B")?],
@@ -130,7 +142,8 @@ impl Collector {
     pub fn look(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
         let retired = self.active as usize;
         self.active = 1 - self.active;
-        self.spill_active.set(0, self.active, 0).context("cannot turn the spill maps")?;
+        // SAFETY: the mapping's one cell, which the kernel side only reads.
+        unsafe { std::ptr::write_volatile(self.spill_active.cell(0), self.active) };
         sys::wait_for_running_programs();
         let [spill, waits, created] = [
             [Health::UsedSpillA, Health::UsedSpillB],
@@ -139,20 +152,20 @@ impl Collector {
         ]
         .map(|cells| cells[retired]);
         let mut spilled = Vec::new();
-        if self.is_used(spill)? {
+        if self.is_used(spill) {
             sys::drain_map(fd_of(&self.spills[retired])?, |key: PairKey, counters: Counters| {
                 spilled.push((key, counters));
             })
             .context("cannot empty the spill map")?;
         }
         let (mut waited, mut made, mut shared) = (HashMap::new(), HashMap::new(), HashMap::new());
-        if self.is_used(waits)? {
+        if self.is_used(waits) {
             waited = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
         }
-        if self.is_used(created)? {
+        if self.is_used(created) {
             made = drained(&self.created[retired]).context("cannot empty the created files")?;
         }
-        if self.is_used(Health::UsedShared)? {
+        if self.is_used(Health::UsedShared) {
             shared = drained::<FileKey, u32>(&self.shared)
                 .context("cannot empty the files that share space")?;
         }
@@ -164,13 +177,13 @@ impl Collector {
             created: made,
             shared: shared.into_keys().collect(),
             errors: self.new_errors()?,
-            other: self.new_other()?,
-            lost: self.lost(missed_by_kernel)?,
+            other: self.new_other(),
+            lost: self.lost(missed_by_kernel),
         })
     }
 
     /// What is known to be lost since the start, with what the kernel missed.
-    fn lost(&self, mut lost: Vec<Loss>) -> anyhow::Result<Vec<Loss>> {
+    fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
         let counted = [
             (Health::RingFull, "the ring of names and processes was full"),
             (Health::InFlightFull, "the map of calls in flight was full"),
@@ -178,11 +191,11 @@ impl Collector {
             (Health::OtherWaits, "the map of waits or of created files was full"),
         ];
         for (cell, cause) in counted {
-            lost.push(Loss { cause: cause.to_owned(), events: self.health(cell)? });
+            lost.push(Loss { cause: cause.to_owned(), events: self.health(cell) });
         }
         lost.push(Loss { cause: "records were damaged".to_owned(), events: self.damaged });
         lost.retain(|loss| loss.events > 0);
-        Ok(lost)
+        lost
     }
 
     /// Lets the kernel side send a file's name again.
@@ -195,7 +208,7 @@ impl Collector {
 
     fn new_errors(&mut self) -> anyhow::Result<HashMap<ErrorKey, Errors>> {
         let mut news = HashMap::new();
-        if !self.is_used(Health::UsedErrors)? {
+        if !self.is_used(Health::UsedErrors) {
             return Ok(news);
         }
         for (key, now) in sys::read_map::<ErrorKey, Errors>(fd_of(&self.errors_map)?)? {
@@ -224,26 +237,28 @@ impl Collector {
         });
     }
 
-    fn new_other(&mut self) -> anyhow::Result<Counters> {
+    fn new_other(&mut self) -> Counters {
         let now = Counters {
-            written: self.health(Health::OtherWritten)?,
-            allocated: self.health(Health::OtherAllocated)?,
-            freed: self.health(Health::OtherFreed)?,
+            written: self.health(Health::OtherWritten),
+            allocated: self.health(Health::OtherAllocated),
+            freed: self.health(Health::OtherFreed),
             ..Counters::default()
         };
         let fresh = now.since(&self.other_seen);
         self.other_seen = now;
-        Ok(fresh)
+        fresh
     }
 
     /// Was something put into the map that this cell tells of, since this was asked last?
-    fn is_used(&mut self, cell: Health) -> anyhow::Result<bool> {
-        let now = self.health(cell)?;
-        Ok(mem::replace(&mut self.used[cell as usize], now) != now)
+    fn is_used(&mut self, cell: Health) -> bool {
+        let now = self.health(cell);
+        mem::replace(&mut self.used[cell as usize], now) != now
     }
 
-    fn health(&self, cell: Health) -> anyhow::Result<u64> {
-        Ok(self.health.get(&(cell as u32), 0)?.iter().sum())
+    /// The sum over all CPUs.
+    fn health(&self, cell: Health) -> u64 {
+        let cells = (cell as usize..self.health.len()).step_by(HEALTH_CELLS as usize);
+        cells.map(|index| self.health.get(index)).sum()
     }
 }
 

@@ -3,20 +3,15 @@
 use std::{
     io,
     os::fd::BorrowedFd,
-    ptr::NonNull,
     sync::atomic::{Ordering, fence},
 };
 
 use tracer_common::Slot;
 
-/// A read-only view of the map `SLOTS`; index = cpu × slots per CPU + slot.
-pub struct Table {
-    cells: NonNull<Slot>,
-    len: usize,
-}
+use super::mapped::{Access, Mapped};
 
-// SAFETY: the mapping is read-only, and reads are valid from any thread.
-unsafe impl Send for Table {}
+/// A read-only view of the map `SLOTS`; index = cpu × slots per CPU + slot.
+pub struct Table(Mapped<Slot>);
 
 impl Table {
     /// Maps the whole array.
@@ -24,24 +19,12 @@ impl Table {
     /// # Errors
     /// What mmap says.
     pub fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let address = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len * size_of::<Slot>(),
-                rustix::mm::ProtFlags::READ,
-                rustix::mm::MapFlags::SHARED,
-                map,
-                0,
-            )?
-        };
-        let cells = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { cells, len })
+        Ok(Self(Mapped::new(map, len, Access::Read)?))
     }
 
     /// Copies of all cells that ever had a tenant, with their index.
     pub fn occupied(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
-        (0..self.len).filter_map(|index| {
+        (0..self.0.len()).filter_map(|index| {
             let cell = self.cell(index);
             (cell.seq != 0).then_some((index, cell))
         })
@@ -52,9 +35,7 @@ impl Table {
     /// without counts, whose number is odd.
     fn cell(&self, index: usize) -> Slot {
         const TRIES: u32 = 1_000;
-        debug_assert!(index < self.len);
-        // SAFETY: within the mapping, which lives as long as `self`.
-        let cell = unsafe { self.cells.add(index) }.as_ptr();
+        let cell = self.0.cell(index);
         for _ in 0..TRIES {
             // SAFETY: aligned and mapped; volatile because the kernel writes it meanwhile. All bit
             // patterns are valid.
@@ -73,14 +54,5 @@ impl Table {
         // SAFETY: as above.
         let seq = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
         Slot { seq: seq | 1, ..Slot::default() }
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made.
-        let result =
-            unsafe { rustix::mm::munmap(self.cells.as_ptr().cast(), self.len * size_of::<Slot>()) };
-        debug_assert!(result.is_ok());
     }
 }

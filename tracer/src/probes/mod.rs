@@ -22,7 +22,7 @@ use aya::{
     programs::{Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
-use tracer_common::{Offsets, OpenFileRecord, offsets::Config};
+use tracer_common::{Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
 use self::btf::{KernelBtf, Types};
@@ -89,6 +89,7 @@ impl Tracer {
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
+            .map_max_entries("HEALTH", HEALTH_CELLS * cpus)
             .load(&object)
             .map_err(|error| preflight::Refusal::NoBpf(error_chain(&error)))?;
         let logger = if options.kernel_log {
