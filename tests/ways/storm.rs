@@ -18,10 +18,10 @@ fn size(native: u32, emulated: u32) -> String {
 fn total_is_exact(measured: &Measured, written: u64, truth: &Truth) -> anyhow::Result<bool> {
     let backend = &measured.snapshot.backend;
     println!(
-        "STORM files={} written={written} unattributed={} lost={}",
+        "STORM files={} written={written} unattributed={} lost={:?}",
         truth.written.len(),
         backend.unattributed_bytes,
-        backend.lost_events
+        backend.lost
     );
     let total = truth.total();
     if written <= total && calls_were_skipped(measured) {
