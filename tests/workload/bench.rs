@@ -7,7 +7,12 @@ mod loops;
 mod profile;
 mod programs;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -43,9 +48,11 @@ pub struct Bench {
 const NONE: &str = "none";
 /// Batches of a loop, at least: the first only warms up.
 const MIN_BATCHES: usize = 5;
-/// After a program is there: filltop has the kernel time its programs in its first second, and in one
-/// of sixty from then on, which makes each of them dearer.
+/// After a program is there: filltop has the kernel time its programs until it has seen some writes, which
+/// makes each of them dearer.
 const SETTLE: Duration = Duration::from_secs(3);
+/// So many are enough.
+const SOME_WRITES: usize = 1_000;
 /// How long a program's hooks may outlive it: the kernel frees them when nobody can run them.
 const DETACH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -100,6 +107,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
             let before = bpf_programs()?;
             match beside(program, &mut loops, &places)? {
                 Ok(started) => {
+                    some_writes(places.tmpfs)?;
                     std::thread::sleep(SETTLE);
                     if bench.profile {
                         profiled(&mut loops, program.name)?;
@@ -120,6 +128,12 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
         all(&mut loops, NONE, 1, budget)?;
     }
     Ok(())
+}
+
+/// One byte each, on the tmpfs.
+fn some_writes(dir: &Path) -> io::Result<()> {
+    let mut file = File::create(dir.join("some"))?;
+    (0..SOME_WRITES).try_for_each(|_| file.write_all(b"Z"))
 }
 
 /// Starts the program and waits until its hooks are there; `Err` inside says why it cannot.

@@ -125,12 +125,9 @@ fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batc
 
 /// One byte into each of many files, round-robin.
 fn many_files(dir: &Path) -> anyhow::Result<Batch> {
-    // The loops on both filesystems keep their files open.
-    let most = Some(4 * FILES as u64);
-    let limit = rustix::process::Rlimit { current: most, maximum: most };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
-    let mut files = Vec::with_capacity(FILES);
-    for n in 0..FILES {
+    let count = openable(FILES)?;
+    let mut files = Vec::with_capacity(count);
+    for n in 0..count {
         files.push(create(&dir.join(format!("file-{n:05}")), PAGE)?);
     }
     rustix::fs::syncfs(&files[0])?;
@@ -143,7 +140,17 @@ fn many_files(dir: &Path) -> anyhow::Result<Batch> {
         at += 1;
         files.iter_mut().try_for_each(|file| file.write_all(b"Z"))
     };
-    Ok((FILES, Box::new(body)))
+    Ok((count, Box::new(body)))
+}
+
+/// So many files, or as many as this process may keep open twice, for the loops on both filesystems do.
+fn openable(files: usize) -> io::Result<usize> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const OTHERS: u64 = 1_000;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    let each = maximum.map_or(u64::MAX, |maximum| maximum.saturating_sub(OTHERS) / 2);
+    Ok(files.min(usize::try_from(each).unwrap_or(usize::MAX)))
 }
 
 fn devnull() -> anyhow::Result<Batch> {
