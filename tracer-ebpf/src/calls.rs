@@ -37,7 +37,16 @@ pub fn keep(hook: u64, call: InFlight) {
 #[inline(always)]
 pub fn end(hook: u64) -> Option<InFlight> {
     let thread = bpf_get_current_pid_tgid();
-    end_in_cell(hook, thread).or_else(|| end_by(hook, thread))
+    if let Some(cell) = cell(hook, thread)
+        && cell.thread == thread
+        && cell.hook == hook
+    {
+        let call = cell.call;
+        // SAFETY: a field of a map value; volatile, and so after the copy.
+        unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
+        return Some(call);
+    }
+    end_by(hook, thread)
 }
 
 /// The same, if it has a cell: for what is looked for at every write, and hardly ever there.

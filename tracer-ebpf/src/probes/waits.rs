@@ -100,10 +100,10 @@ fn fsync_ends(result: i32) {
     // SAFETY: a helper without arguments.
     let took = unsafe { bpf_ktime_get_ns() }.wrapping_sub(call.extra);
     let (proc, file) = (call.key.process(), call.key.file());
+    add(proc, file.dev, WaitKind::Fsync, took);
     if result < 0 {
         account_error(proc, file, i64::from(result));
     }
-    add(proc, file.dev, WaitKind::Fsync, took);
 }
 
 #[inline(always)]
@@ -122,17 +122,14 @@ fn throttled(wb: Kptr, pause: i64) {
 #[inline(always)]
 fn add(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     let key = WaitKey { start_ns: proc.start_ns, tgid: proc.tgid, dev, kind: kind as u32, pad: 0 };
-    let (map, used) = if first_is_active() {
-        (&WAITS_A, Health::UsedWaitsA)
-    } else {
-        (&WAITS_B, Health::UsedWaitsB)
-    };
-    let is_new = map.get_ptr(key).is_none();
-    if is_new {
-        health_add(used, 1);
+    let first = first_is_active();
+    health_add(if first { Health::UsedWaitsA } else { Health::UsedWaitsB }, 1);
+    let map = if first { &WAITS_A } else { &WAITS_B };
+    if map.get_ptr(key).is_none() {
         let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
         // SAFETY: a map value that nobody writes. BPF_NOEXIST: another CPU may have been first.
         let _ = map.insert(key, unsafe { &*zero }, 1);
+        process::describe_once(proc);
     }
     let Some(waits) = map.get_ptr_mut(key) else {
         health_add(Health::OtherWaits, 1);
@@ -153,9 +150,5 @@ fn add(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
                 *cell = (*cell).wrapping_add(1);
             }
         }
-    }
-    // Last: the verifier goes through what follows it once for each way out of it.
-    if is_new {
-        process::describe_once(proc);
     }
 }
