@@ -59,16 +59,13 @@ pub fn first_is_active() -> bool {
 /// last look.
 #[inline(always)]
 pub fn count_created(key: &PairKey) -> bool {
-    let (map, used) = if first_is_active() {
-        (&CREATED_A, Health::UsedCreatedA)
-    } else {
-        (&CREATED_B, Health::UsedCreatedB)
-    };
+    let first = first_is_active();
+    health_add(if first { Health::UsedCreatedA } else { Health::UsedCreatedB }, 1);
+    let map = if first { &CREATED_A } else { &CREATED_B };
     if let Some(count) = map.get_ptr_mut(key) {
         atomic_add(count, 1);
         return false;
     }
-    health_add(used, 1);
     // BPF_NOEXIST: another CPU may have been first, which is as good.
     let _ = map.insert(key, 0, 1);
     match map.get_ptr_mut(key) {
