@@ -66,7 +66,7 @@ fn all_ways_on(fs: &str) -> Result {
 }
 
 /// Where the kernel puts programs aside and skips calls meanwhile, and filltop says so beforehand and
-/// afterwards, there is nothing to compare. By kprobes, which filltop prefers there, none is skipped.
+/// afterwards, there is nothing to compare. By kprobes, which filltop prefers there, that is no excuse.
 fn calls_were_skipped(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
     let may = backend.blind_spots.iter().any(|text| text.contains("skips other calls"));

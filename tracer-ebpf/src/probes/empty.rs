@@ -51,7 +51,7 @@ fn hash_raw_tp(ctx: RawTracePointContext) -> i32 {
     match SPILL_A.get_ptr_mut(&key) {
         // SAFETY: a field of a valid map value.
         Some(counters) => unsafe { atomic_add(&raw mut (*counters).written, written as u64) },
-        // Full: then the loop shows nothing, which the figures would.
+        // The first one.
         None => drop(SPILL_A.insert(&key, &ZERO, 0)),
     }
     0

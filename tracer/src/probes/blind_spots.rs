@@ -4,7 +4,7 @@ use tracer_model::snapshot::WriteBackend;
 
 /// The blind spot where programs may be put aside.
 pub const SKIPPED_CALLS: &str = "this kernel may put our programs aside in the middle, and skips other \
-    calls meanwhile, which are counted as lost; those of kprobes it does not";
+    calls meanwhile, which are counted as lost; those of kprobes more rarely";
 
 /// What the hooks that are missing would have told.
 #[must_use]
