@@ -1,6 +1,7 @@
 //! Written bytes by process and by file equal the truth to the byte, whatever the backend.
 
 mod held;
+mod looks;
 mod names;
 mod refusals;
 mod sampled;

@@ -291,8 +291,7 @@ pub enum Health {
     /// Waits and created files that found their map full.
     OtherWaits = 8,
     /// How often something was put into the map SPILL_A; so for the others below. The daemon looks through
-    /// those that were used alone: while it does, the kernel skips the programs of kprobes on its CPU
-    /// (`bpf_disable_instrumentation`), which matters where the daemon may be put aside meanwhile.
+    /// those that were used alone.
     UsedSpillA = 9,
     /// SPILL_B.
     UsedSpillB = 10,
@@ -304,10 +303,12 @@ pub enum Health {
     UsedCreatedA = 13,
     /// CREATED_B.
     UsedCreatedB = 14,
-    /// ERRORS. Counted after the map was changed, for it is read while it is used; so for the next.
-    UsedErrors = 15,
-    /// SHARED.
-    UsedShared = 16,
+    /// ERRORS_A.
+    UsedErrorsA = 15,
+    /// ERRORS_B.
+    UsedErrorsB = 16,
+    /// SHARED. Counted after the map was changed, for it is read while it is used.
+    UsedShared = 17,
 }
 
 /// Number of [`Health`] cells.

@@ -6,7 +6,8 @@ use crate::{
     gauge::gauge,
     hot::{self, Seen, learn},
     kernel_read::{Kptr, Probed, Read, current_leader, exchange, load},
-    maps::{ERRORS, SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
+    maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
+    maps_where::{ERRORS_A, ERRORS_B, first_is_active},
     names, process, space,
 };
 
@@ -160,11 +161,14 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
 #[inline(never)]
 fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev };
-    if ERRORS.get_ptr(key).is_none() {
+    let first = first_is_active();
+    health_add(if first { Health::UsedErrorsA } else { Health::UsedErrorsB }, 1);
+    let map = if first { &ERRORS_A } else { &ERRORS_B };
+    if map.get_ptr(key).is_none() {
         // BPF_NOEXIST: another CPU may have been first, which is as good.
-        let _ = ERRORS.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, 1);
+        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, 1);
     }
-    let Some(errors) = ERRORS.get_ptr_mut(key) else {
+    let Some(errors) = map.get_ptr_mut(key) else {
         health_add(Health::OtherErrors, 1);
         return;
     };
@@ -178,7 +182,6 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
         }
     };
     atomic_add(cell, 1);
-    health_add(Health::UsedErrors, 1);
 }
 
 #[inline(always)]

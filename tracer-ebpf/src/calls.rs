@@ -41,10 +41,7 @@ pub fn end(hook: u64) -> Option<InFlight> {
         && cell.thread == thread
         && cell.hook == hook
     {
-        let call = cell.call;
-        // SAFETY: a field of a map value; volatile, and so after the copy.
-        unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
-        return Some(call);
+        return Some(leave(cell));
     }
     end_by(hook, thread)
 }
@@ -56,10 +53,20 @@ pub fn end_in_cell(hook: u64, thread: u64) -> Option<InFlight> {
     if cell.thread != thread || cell.hook != hook {
         return None;
     }
+    Some(leave(cell))
+}
+
+/// What the cell holds, which is anybody's then.
+#[inline(always)]
+fn leave(cell: &mut CallCell) -> InFlight {
     let call = cell.call;
-    // SAFETY: a field of a map value; volatile, and so after the copy.
-    unsafe { core::ptr::write_volatile(&raw mut cell.thread, 0) };
-    Some(call)
+    // SAFETY: no instruction, but the compiler does not move reads of the cell behind it, when another thread
+    // may have taken it. x86-64 keeps that order, too.
+    unsafe {
+        core::arch::asm!("");
+        core::ptr::write_volatile(&raw mut cell.thread, 0);
+    }
+    call
 }
 
 /// Remembers what is not a thread's but goes by `id`: the address of a kiocb.

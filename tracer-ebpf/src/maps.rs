@@ -6,8 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
-    counters::HEALTH_CELLS,
+    Counters, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, counters::HEALTH_CELLS,
 };
 
 use crate::{
@@ -36,10 +35,6 @@ pub static SPILL_A: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_53
 /// See [`SPILL_A`].
 #[map]
 pub static SPILL_B: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_536, 0);
-
-/// Failed writes. Not per CPU: they are rare, and atomic adds keep them exact.
-#[map]
-pub static ERRORS: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384, 0);
 
 /// Files and directories whose name was sent. Only a memory of that: what LRU forgets is sent once
 /// more.
@@ -87,7 +82,8 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 pub const RING_BYTES: u32 = 2 << 20;
 
 /// [`Health`] counters: index = cpu × [`HEALTH_CELLS`] + cell. Mapped, like [`SPILL_ACTIVE`]: while a system
-/// call looks into a map, the kernel skips the programs of kprobes on its CPU. The daemon sets its size.
+/// call looks into a map, the kernel skips the programs of kprobes on its CPU ([`crate::probes::take_out`]).
+/// The daemon sets its size.
 #[map]
 pub static HEALTH: Array<u64> = Array::with_max_entries(HEALTH_CELLS, BPF_F_MMAPABLE);
 

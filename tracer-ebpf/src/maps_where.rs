@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray},
 };
-use tracer_common::{Health, PairKey, WaitKey, Waits};
+use tracer_common::{ErrorKey, Errors, Health, PairKey, WaitKey, Waits};
 
 use crate::{
     account::atomic_add,
@@ -29,6 +29,15 @@ pub static CREATED_A: HashMap<PairKey, u64> = HashMap::with_max_entries(16_384, 
 /// See [`CREATED_A`].
 #[map]
 pub static CREATED_B: HashMap<PairKey, u64> = HashMap::with_max_entries(16_384, 0);
+
+/// Failed writes since the last look, by process and device: one of two, as above. Not per CPU: they are
+/// rare, and atomic adds keep them exact.
+#[map]
+pub static ERRORS_A: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384, 0);
+
+/// See [`ERRORS_A`].
+#[map]
+pub static ERRORS_B: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384, 0);
 
 /// Room to make a histogram in; too large for the stack.
 #[map]

@@ -159,7 +159,7 @@ impl Pipeline {
         }
         for file in self.window.take_nameless() {
             self.names.forget(&file);
-            self.collector.forget_name(&file);
+            self.tracer.forget_name(&file);
         }
         for (key, waits) in deltas.waits {
             self.window.waits.entry(key).or_insert(Waits::ZERO).add(&waits);
@@ -176,8 +176,6 @@ impl Pipeline {
         }
         self.window.other.add(&deltas.other);
         self.lost = deltas.lost;
-        let processes = &self.processes;
-        self.collector.forget_errors(|proc| processes.has_ended(proc));
         Ok(())
     }
 
@@ -265,7 +263,7 @@ impl Pipeline {
         self.cpu_at_start = clock::own_cpu_s();
         self.space_at_start = self.space_now.clone();
         for dropped in self.names.next_window() {
-            self.collector.forget_name(&dropped);
+            self.tracer.forget_name(&dropped);
         }
         self.processes.next_window();
         self.groups.next_window();

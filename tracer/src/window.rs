@@ -13,7 +13,8 @@ pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 pub struct Window {
     pairs: HashMap<PairKey, Counters>,
     folded: u64,
-    nameless: Vec<FileKey>,
+    /// Files that were folded away, some of which may have a row again.
+    nameless: HashSet<FileKey>,
     /// Failed writes by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
     /// How long processes waited.
@@ -39,8 +40,15 @@ impl Window {
     }
 
     /// Files that have no row any more since this was asked last: their names are of no use.
-    pub fn take_nameless(&mut self) -> Vec<FileKey> {
-        std::mem::take(&mut self.nameless)
+    pub fn take_nameless(&mut self) -> HashSet<FileKey> {
+        let mut nameless = std::mem::take(&mut self.nameless);
+        if !nameless.is_empty() {
+            // Of another process, or since they were folded.
+            for key in self.pairs.keys() {
+                nameless.remove(&key.file());
+            }
+        }
+        nameless
     }
 
     /// Adds to a pair.
@@ -66,17 +74,12 @@ impl Window {
             goes
         });
         let mut sums: HashMap<PairKey, Counters> = HashMap::new();
-        let mut files = HashSet::new();
         for (key, counters) in small {
             *folded += 1;
-            files.insert(key.file());
+            self.nameless.insert(key.file());
             let nowhere = FileKey { dev: key.dev, ..NO_FILE };
             sums.entry(PairKey::new(key.process(), nowhere)).or_default().add(&counters);
         }
-        for key in self.pairs.keys() {
-            files.remove(&key.file());
-        }
-        self.nameless.extend(files);
         for (key, sum) in sums {
             self.pairs.entry(key).or_default().add(&sum);
         }
@@ -143,6 +146,18 @@ mod tests {
         }
         assert!(window.folded() > 0 && !window.pairs.contains_key(&pair(1, 1)));
         assert!(!window.take_nameless().contains(&pair(1, 1).file()));
+    }
+
+    #[test]
+    fn a_file_that_has_a_row_again_keeps_its_name() {
+        let mut window = Window::default();
+        for ino in 1..=MAX_PAIRS as u64 + 1 {
+            window.add(pair(1, ino), &written(ino));
+        }
+        assert!(!window.pairs.contains_key(&pair(1, 1)));
+        window.add(pair(1, 1), &written(1));
+        let nameless = window.take_nameless();
+        assert!(nameless.contains(&pair(1, 2).file()) && !nameless.contains(&pair(1, 1).file()));
     }
 
     #[test]

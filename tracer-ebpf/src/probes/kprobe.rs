@@ -13,15 +13,32 @@ use super::{allocate, shared};
 use crate::{
     calls::{self, NOBODY},
     gauge::{GAUGES, kind_of},
-    kernel_read::{Kptr, Probed, Read, is_regular, magic, offset},
+    kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset},
     maps::{InFlight, hook},
-    space,
+    process, space,
 };
 
 /// An argument, as a pointer.
 #[inline(always)]
 fn pointer(ctx: &ProbeContext, n: usize) -> Kptr {
     Kptr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
+}
+
+/// `void acct_process(void)`: do_exit() calls it for the last thread of a process alone, right before the
+/// tracepoint sched_process_exit.
+#[kprobe]
+fn kprobe_acct_process(ctx: ProbeContext) -> u32 {
+    let _ = ctx;
+    process::exited(current_proc());
+    0
+}
+
+/// `void proc_exec_connector(struct task_struct *task)`: called right after the tracepoint sched_process_exec.
+#[kprobe]
+fn kprobe_proc_exec_connector(ctx: ProbeContext) -> u32 {
+    let _ = ctx;
+    process::renamed(current_proc());
+    0
 }
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`

@@ -7,6 +7,7 @@ mod fentry;
 mod kprobe;
 mod open_files;
 mod shared;
+mod take_out;
 mod tracepoint;
 mod victims;
 mod waits;

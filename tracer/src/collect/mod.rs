@@ -1,5 +1,6 @@
 //! Maps and statvfs → raw values. Nothing is named or rated here.
 
+mod drain;
 mod ledger;
 mod mapped;
 pub mod mounts;
@@ -7,8 +8,7 @@ mod table;
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::Hash,
-    mem,
+    io,
     os::fd::{AsFd as _, BorrowedFd},
 };
 
@@ -27,6 +27,7 @@ use tracer_common::{
 use tracer_model::snapshot::Loss;
 
 use self::{
+    drain::Drain,
     ledger::Ledger,
     mapped::{Access, Mapped},
     table::Table,
@@ -70,18 +71,15 @@ pub struct Collector {
     ledger: Ledger,
     ring: RingBuf<MapData>,
     spill_active: Mapped<u32>,
-    health: Mapped<u64>,
-    spills: [Map; 2],
-    errors_map: Map,
-    waits: [Map; 2],
-    created: [Map; 2],
-    named: Map,
-    shared: Map,
+    health: Cells,
+    /// Of these pairs one takes new entries while the other is emptied.
+    spills: [Drain<PairKey, Counters>; 2],
+    errors: [Drain<ErrorKey, Errors>; 2],
+    waits: [Drain<WaitKey, Waits>; 2],
+    created: [Drain<PairKey, u64>; 2],
+    shared: Drain<FileKey, u32>,
     active: u32,
-    errors_seen: HashMap<ErrorKey, Errors>,
     other_seen: Counters,
-    /// Of each cell of HEALTH that tells of a map's use, what it said last.
-    used: [u64; HEALTH_CELLS as usize],
     /// Records that were not understood: a daemon and a kernel side of different versions.
     damaged: u64,
 }
@@ -92,6 +90,10 @@ impl Collector {
     /// # Errors
     /// If a map is missing or cannot be mapped.
     pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
+        use Health::{
+            UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedShared, UsedSpillA,
+            UsedSpillB, UsedWaitsA, UsedWaitsB,
+        };
         let (per_cpu, cpus) = tracer.table_shape();
         let cells = per_cpu as usize * cpus as usize;
         let ebpf = &mut tracer.ebpf;
@@ -104,23 +106,30 @@ impl Collector {
             ring: take(ebpf, "RECORDS")?.try_into()?,
             spill_active: Mapped::new(fd_of(&active)?, 1, Access::Write)
                 .context("cannot map what turns the maps")?,
-            health: Mapped::new(
-                fd_of(&health)?,
-                cpus as usize * HEALTH_CELLS as usize,
-                Access::Read,
-            )
-            .context("cannot map the kernel side's health")?,
+            health: Cells(
+                Mapped::new(fd_of(&health)?, cpus as usize * HEALTH_CELLS as usize, Access::Read)
+                    .context("cannot map the kernel side's health")?,
+            ),
             _mapped: [slots, active, health],
-            spills: [take(ebpf, "SPILL_A")?, take(ebpf, "SPILL_B")?],
-            errors_map: take(ebpf, "ERRORS")?,
-            waits: [take(ebpf, "WAITS_A")?, take(ebpf, "WAITS_B")?],
-            created: [take(ebpf, "CREATED_A")?, take(ebpf, "CREATED_B")?],
-            named: take(ebpf, "NAMED")?,
-            shared: take(ebpf, "SHARED")?,
+            spills: [
+                Drain::new(ebpf, "SPILL_A", "iter_spill", UsedSpillA)?,
+                Drain::new(ebpf, "SPILL_B", "iter_spill", UsedSpillB)?,
+            ],
+            errors: [
+                Drain::new(ebpf, "ERRORS_A", "iter_errors", UsedErrorsA)?,
+                Drain::new(ebpf, "ERRORS_B", "iter_errors", UsedErrorsB)?,
+            ],
+            waits: [
+                Drain::new(ebpf, "WAITS_A", "iter_waits", UsedWaitsA)?,
+                Drain::new(ebpf, "WAITS_B", "iter_waits", UsedWaitsB)?,
+            ],
+            created: [
+                Drain::new(ebpf, "CREATED_A", "iter_created", UsedCreatedA)?,
+                Drain::new(ebpf, "CREATED_B", "iter_created", UsedCreatedB)?,
+            ],
+            shared: Drain::new(ebpf, "SHARED", "iter_shared", UsedShared)?,
             active: 0,
-            errors_seen: HashMap::new(),
             other_seen: Counters::default(),
-            used: [0; HEALTH_CELLS as usize],
             damaged: 0,
         })
     }
@@ -145,38 +154,24 @@ impl Collector {
         // SAFETY: the mapping's one cell, which the kernel side only reads.
         unsafe { std::ptr::write_volatile(self.spill_active.cell(0), self.active) };
         sys::wait_for_running_programs();
-        let [spill, waits, created] = [
-            [Health::UsedSpillA, Health::UsedSpillB],
-            [Health::UsedWaitsA, Health::UsedWaitsB],
-            [Health::UsedCreatedA, Health::UsedCreatedB],
-        ]
-        .map(|cells| cells[retired]);
-        let mut spilled = Vec::new();
-        if self.is_used(spill) {
-            sys::drain_map(fd_of(&self.spills[retired])?, |key: PairKey, counters: Counters| {
-                spilled.push((key, counters));
-            })
-            .context("cannot empty the spill map")?;
-        }
-        let (mut waited, mut made, mut shared) = (HashMap::new(), HashMap::new(), HashMap::new());
-        if self.is_used(waits) {
-            waited = drained(&self.waits[retired]).context("cannot empty the map of waits")?;
-        }
-        if self.is_used(created) {
-            made = drained(&self.created[retired]).context("cannot empty the created files")?;
-        }
-        if self.is_used(Health::UsedShared) {
-            shared = drained::<FileKey, u32>(&self.shared)
-                .context("cannot empty the files that share space")?;
-        }
+        let (spilled, health) = (&mut self.spills[retired], &self.health);
+        let spilled = drained(spilled, health).context("cannot empty the spill map")?;
+        let errors = drained(&mut self.errors[retired], health)
+            .context("cannot empty the map of failed writes")?;
+        let waits =
+            drained(&mut self.waits[retired], health).context("cannot empty the map of waits")?;
+        let created = drained(&mut self.created[retired], health)
+            .context("cannot empty the created files")?;
+        let shared =
+            drained(&mut self.shared, health).context("cannot empty the files that share space")?;
         let cells: Vec<_> = self.table.occupied().collect();
         let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
             pairs,
-            waits: waited,
-            created: made,
-            shared: shared.into_keys().collect(),
-            errors: self.new_errors()?,
+            errors: errors.into_iter().collect(),
+            waits: waits.into_iter().collect(),
+            created: created.into_iter().collect(),
+            shared: shared.into_iter().map(|(file, _)| file).collect(),
             other: self.new_other(),
             lost: self.lost(missed_by_kernel),
         })
@@ -191,87 +186,45 @@ impl Collector {
             (Health::OtherWaits, "the map of waits or of created files was full"),
         ];
         for (cell, cause) in counted {
-            lost.push(Loss { cause: cause.to_owned(), events: self.health(cell) });
+            lost.push(Loss { cause: cause.to_owned(), events: self.health.sum(cell) });
         }
         lost.push(Loss { cause: "records were damaged".to_owned(), events: self.damaged });
         lost.retain(|loss| loss.events > 0);
         lost
     }
 
-    /// Lets the kernel side send a file's name again.
-    pub fn forget_name(&self, file: &FileKey) {
-        if let Ok(map) = fd_of(&self.named) {
-            // It is only a memory aid: at worst the name is not sent again.
-            let _ = sys::delete_key(map, file);
-        }
-    }
-
-    fn new_errors(&mut self) -> anyhow::Result<HashMap<ErrorKey, Errors>> {
-        let mut news = HashMap::new();
-        if !self.is_used(Health::UsedErrors) {
-            return Ok(news);
-        }
-        for (key, now) in sys::read_map::<ErrorKey, Errors>(fd_of(&self.errors_map)?)? {
-            let seen = self.errors_seen.insert(key, now).unwrap_or_default();
-            let fresh = Errors {
-                enospc: now.enospc.saturating_sub(seen.enospc),
-                edquot: now.edquot.saturating_sub(seen.edquot),
-                eio: now.eio.saturating_sub(seen.eio),
-                other: now.other.saturating_sub(seen.other),
-            };
-            if fresh != Errors::default() {
-                news.insert(key, fresh);
-            }
-        }
-        Ok(news)
-    }
-
-    /// Forgets the errors of processes that ended: nothing can be added to them any more.
-    pub fn forget_errors(&mut self, ended: impl Fn(&ProcKey) -> bool) {
-        let map = &self.errors_map;
-        self.errors_seen.retain(|key, _| {
-            let proc = ProcKey { start_ns: key.start_ns, tgid: key.tgid, pad: 0 };
-            let gone =
-                ended(&proc) && fd_of(map).is_ok_and(|map| sys::delete_key(map, key).is_ok());
-            !gone
-        });
-    }
-
     fn new_other(&mut self) -> Counters {
         let now = Counters {
-            written: self.health(Health::OtherWritten),
-            allocated: self.health(Health::OtherAllocated),
-            freed: self.health(Health::OtherFreed),
+            written: self.health.sum(Health::OtherWritten),
+            allocated: self.health.sum(Health::OtherAllocated),
+            freed: self.health.sum(Health::OtherFreed),
             ..Counters::default()
         };
         let fresh = now.since(&self.other_seen);
         self.other_seen = now;
         fresh
     }
+}
 
-    /// Was something put into the map that this cell tells of, since this was asked last?
-    fn is_used(&mut self, cell: Health) -> bool {
-        let now = self.health(cell);
-        mem::replace(&mut self.used[cell as usize], now) != now
-    }
+/// The kernel side's [`Health`] counters, of each CPU.
+struct Cells(Mapped<u64>);
 
+impl Cells {
     /// The sum over all CPUs.
-    fn health(&self, cell: Health) -> u64 {
-        let cells = (cell as usize..self.health.len()).step_by(HEALTH_CELLS as usize);
-        cells.map(|index| self.health.get(index)).sum()
+    fn sum(&self, cell: Health) -> u64 {
+        let cells = (cell as usize..self.0.len()).step_by(HEALTH_CELLS as usize);
+        cells.map(|index| self.0.get(index)).sum()
     }
 }
 
-/// Takes all entries out of a hash map that no program adds to any more.
-fn drained<K, V>(map: &Map) -> anyhow::Result<HashMap<K, V>>
+/// All entries of a map, taken out.
+fn drained<K, V>(drain: &mut Drain<K, V>, health: &Cells) -> io::Result<Vec<(K, V)>>
 where
-    K: AnyBitPattern + NoUninit + Eq + Hash,
+    K: AnyBitPattern + NoUninit,
     V: AnyBitPattern + NoUninit,
 {
-    let mut all = HashMap::new();
-    sys::drain_map(fd_of(map)?, |key: K, value: V| {
-        all.insert(key, value);
-    })?;
+    let mut all = Vec::new();
+    drain.empty(health.sum(drain.used), |key, value| all.push((key, value)))?;
     Ok(all)
 }
 

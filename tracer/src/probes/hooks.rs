@@ -192,10 +192,32 @@ pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
     ),
 ];
 
-/// The life of processes, on every backend: (tracepoint, program).
-pub const LIFECYCLE: &[(&str, &str)] = &[
-    ("sched_process_exit", "tp_sched_process_exit"),
-    ("sched_process_exec", "tp_sched_process_exec"),
+/// What tells of the life of processes, on every backend.
+pub struct Lifecycle {
+    /// A tracepoint.
+    pub tracepoint: &'static str,
+    /// Its program.
+    pub program: &'static str,
+    /// A function that the kernel calls next to it, for where it may put the tracepoint's programs aside.
+    pub function: &'static str,
+    /// The program for the function's kprobe.
+    pub kprobe: &'static str,
+}
+
+/// The end of a process, and its change into another program.
+pub const LIFECYCLE: &[Lifecycle] = &[
+    Lifecycle {
+        tracepoint: "sched_process_exit",
+        program: "tp_sched_process_exit",
+        function: "acct_process",
+        kprobe: "kprobe_acct_process",
+    },
+    Lifecycle {
+        tracepoint: "sched_process_exec",
+        program: "tp_sched_process_exec",
+        function: "proc_exec_connector",
+        kprobe: "kprobe_proc_exec_connector",
+    },
 ];
 
 /// The tracepoints that stand in for ext4's write_iter: (tracepoint, program).

@@ -17,7 +17,7 @@ use super::{
     TracerOptions,
     btf::Types,
     gauges, hook,
-    hooks::{self, Function, WriteIter},
+    hooks::{self, Function, Lifecycle, WriteIter},
     kernel_at_least, preemption, sys,
     tracefs::TraceFs,
 };
@@ -88,9 +88,8 @@ impl Ladder {
             let state = HookState::NotApplicable { reason };
             self.hooks.push(hook("trampolines", "fentry, fexit", state));
         }
-        for (name, program) in hooks::LIFECYCLE {
-            let result = self.tracepoint(ebpf, name, program);
-            self.note(name, "raw_tracepoint", result);
+        for hook in hooks::LIFECYCLE {
+            self.attach_lifecycle(ebpf, hook);
         }
         for fs in hooks::WRITE_ITERS {
             self.attach_write_iter(ebpf, fs);
@@ -218,6 +217,18 @@ impl Ladder {
     /// loader does not know the type information of modules.
     fn reaches_modules(&self) -> bool {
         self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
+    }
+
+    /// By a tracepoint, but by a kprobe where its programs may be put aside.
+    fn attach_lifecycle(&mut self, ebpf: &mut Ebpf, hook: &Lifecycle) {
+        if self.preemptible && self.allows(WriteBackend::Kprobe) && TraceFs::has_kprobes() {
+            let result = self.kprobe(ebpf, hook.function, hook.kprobe);
+            if self.note(hook.function, "kprobe", result) {
+                return;
+            }
+        }
+        let result = self.tracepoint(ebpf, hook.tracepoint, hook.program);
+        self.note(hook.tracepoint, "raw_tracepoint", result);
     }
 
     fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {

@@ -14,15 +14,16 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 
-use std::io::Read as _;
+use std::{io::Read as _, os::fd::AsFd as _};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
-    Ebpf, EbpfLoader,
-    programs::{Iter, ProgramError},
+    Ebpf, EbpfLoader, TestRun as _,
+    maps::Map,
+    programs::{Iter, ProgramError, RawTracePoint, RawTracePointRunOptions},
 };
 use aya_log::EbpfLogger;
-use tracer_common::{Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
+use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
 use self::btf::{KernelBtf, Types};
@@ -100,6 +101,7 @@ impl Tracer {
         let mut ladder = Ladder::new(options, types);
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
+        ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
         ladder.forget_types();
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
     }
@@ -157,6 +159,21 @@ impl Tracer {
         Some(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
+    /// Lets the kernel side send a file's name again. It is only a memory aid: at worst it is not sent again.
+    pub fn forget_name(&mut self, file: &FileKey) {
+        let program: Option<&mut RawTracePoint> =
+            self.ebpf.program_mut(FORGET_NAME).and_then(|program| program.try_into().ok());
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..3].copy_from_slice(&[file.ino, file.generation.into(), file.dev.into()]);
+        if program.is_some_and(|program| program.test_run(options).is_ok()) {
+            return;
+        }
+        // Before 5.10.
+        if let Some(Map::LruHashMap(map)) = self.ebpf.map("NAMED") {
+            let _ = sys::delete_key(map.fd().as_fd(), file);
+        }
+    }
+
     /// Cells per CPU and CPUs of the direct-mapped table.
     #[must_use]
     pub const fn table_shape(&self) -> (u32, u32) {
@@ -166,7 +183,6 @@ impl Tracer {
     /// Events that the kernel says it did not deliver to our programs, since the start.
     #[must_use]
     pub fn missed_by_kernel(&self) -> Vec<Loss> {
-        use std::os::fd::AsFd as _;
         let recursion = self.ebpf.programs().filter_map(|(name, program)| {
             let events = sys::recursion_misses(program.fd().ok()?.as_fd()).ok()?;
             Some(Loss { cause: format!("the kernel skipped {name}"), events })
@@ -179,7 +195,6 @@ impl Tracer {
     /// Run-time statistics of all loaded programs, by name.
     #[must_use]
     pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
-        use std::os::fd::AsFd as _;
         self.ebpf
             .programs()
             .filter_map(|(name, program)| {
@@ -199,6 +214,13 @@ impl Tracer {
 
 /// The iterator over open files.
 const OPEN_FILES: &str = "iter_open_files";
+
+/// Iterators that take entries out of maps.
+const TAKE_OUT: &[&str] =
+    &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_shared"];
+
+/// Takes a file out of the map NAMED.
+const FORGET_NAME: &str = "run_forget_name";
 
 /// The fields without which nothing can be counted.
 fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {

@@ -1,13 +1,14 @@
-//! System calls for which aya has no face: batches, perf events on tracefs probes, loss counters.
+//! System calls for which aya has no face: iterators over a map, batches, perf events on tracefs probes, loss counters.
 //! The only room of the daemon with `unsafe` in it, beside the map's mmap in `collect`.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use bytemuck::{AnyBitPattern, NoUninit};
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
@@ -18,13 +19,42 @@ fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }
 
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: a descriptor that the kernel just made for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 fn zeroed_attr() -> bpf_attr {
     // SAFETY: a union of plain integers.
     unsafe { std::mem::zeroed() }
 }
 
-/// Takes all entries out of a hash map, in batches where the kernel has them (5.6), else one by
-/// one. Nothing may add to the map meanwhile.
+/// Binds an iterator over the elements of a map (`bpf_map_elem`, 5.9) to its map.
+///
+/// # Errors
+/// What the kernel says.
+pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // union bpf_iter_link_info, whose first field is the map's descriptor.
+    let info = u64::from(map.as_raw_fd() as u32);
+    let mut attr = zeroed_attr();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info = &raw const info as u64;
+    attr.link_create.__bindgen_anon_3.__bindgen_anon_1.iter_info_len = size_of_val(&info) as u32;
+    Ok(owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?))
+}
+
+/// One pass of an iterator: a file that is read to its end.
+///
+/// # Errors
+/// What the kernel says.
+pub fn begin_pass(link: BorrowedFd<'_>) -> io::Result<File> {
+    let mut attr = zeroed_attr();
+    attr.iter_create.link_fd = link.as_raw_fd() as u32;
+    Ok(owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?).into())
+}
+
+/// Takes all entries out of a hash map in batches (5.6). Nothing may add to the map meanwhile.
 ///
 /// # Errors
 /// What the kernel says.
@@ -61,43 +91,6 @@ where
             return Ok(());
         }
         first = false;
-    }
-}
-
-/// Reads all entries of a hash map, one by one: for small maps that stay.
-///
-/// # Errors
-/// What the kernel says.
-pub fn read_map<K, V>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>>
-where
-    K: AnyBitPattern + NoUninit,
-    V: AnyBitPattern + NoUninit,
-{
-    let mut out = Vec::new();
-    let mut key = K::zeroed();
-    let mut value = V::zeroed();
-    let mut previous: Option<K> = None;
-    loop {
-        let mut attr = zeroed_attr();
-        attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
-        attr.__bindgen_anon_2.key = previous.as_ref().map_or(0, |key| &raw const *key as u64);
-        attr.__bindgen_anon_2.__bindgen_anon_1.next_key = &raw mut key as u64;
-        match bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attr) {
-            Ok(_) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(out),
-            Err(error) => return Err(error),
-        }
-        let mut attr = zeroed_attr();
-        attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
-        attr.__bindgen_anon_2.key = &raw const key as u64;
-        attr.__bindgen_anon_2.__bindgen_anon_1.value = &raw mut value as u64;
-        match bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr) {
-            Ok(_) => out.push((key, value)),
-            // Went away between the two calls.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) => return Err(error),
-        }
-        previous = Some(key);
     }
 }
 
@@ -175,8 +168,7 @@ pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Resu
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made for us.
-    let event = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let event = owned(fd as RawFd);
     // SAFETY: both ioctls take an integer.
     unsafe {
         if libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) < 0

@@ -1,7 +1,10 @@
 //! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
 //! needed to run; each one that is missing is a blind spot that is said.
 
-use aya::{Ebpf, programs::Iter};
+use aya::{
+    Ebpf,
+    programs::{Iter, RawTracePoint},
+};
 use tracer_model::snapshot::WriteBackend;
 
 use super::{Ladder, program_of};
@@ -60,6 +63,25 @@ impl Ladder {
             iter.load("task_file", &self.types()?.bpf).map_err(|error| kernel_words(&error))
         });
         self.note("task_file", "iterator", result);
+    }
+
+    /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls
+    /// do.
+    pub(in crate::probes) fn load_take_out(
+        &mut self,
+        ebpf: &mut Ebpf,
+        iterators: &[&str],
+        forget_name: &str,
+    ) {
+        let load = |ebpf: &mut Ebpf| -> Result<(), String> {
+            for name in iterators {
+                let iterator: &mut Iter = program_of(ebpf, name)?;
+                iterator.load("bpf_map_elem", &self.types()?.bpf).map_err(|e| kernel_words(&e))?;
+            }
+            program_of::<RawTracePoint>(ebpf, forget_name)?.load().map_err(|e| kernel_words(&e))
+        };
+        let result = load(ebpf);
+        self.note("bpf_map_elem", "iterator", result);
     }
 
     /// Is every rename told by the kernel?

@@ -1,0 +1,119 @@
+//! Takes entries out of maps for the daemon, by iterators over a map's elements (`bpf_iter_bpf_map_elem`,
+//! 5.9), and by a program that the daemon runs itself.
+//!
+//! Not by the system calls for that: while one of them looks into a hash map, the kernel skips the programs of
+//! kprobes on its CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c). Where tasks can be preempted in
+//! the kernel, the daemon may be put aside in there, and whoever writes on that CPU meanwhile is not seen.
+
+use aya_ebpf::{
+    helpers::generated::bpf_seq_write, macros::raw_tracepoint, maps::HashMap,
+    programs::RawTracePointContext,
+};
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+
+use crate::{
+    kernel_read::{Direct, Kptr, Read},
+    maps::{NAMED, SHARED, SPILL_A, SPILL_B},
+    maps_where::{CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, WAITS_A, WAITS_B, first_is_active},
+};
+
+/// `struct bpf_iter__bpf_map_elem`
+#[repr(C)]
+pub struct Element {
+    /// `struct bpf_iter_meta *`, whose first field is the `struct seq_file *`.
+    meta: *const u8,
+    /// `struct bpf_map *`
+    map: *const u8,
+    /// Null at the end.
+    key: *const u8,
+    /// Null at the end.
+    value: *const u8,
+}
+
+/// The kernel goes on to the next element.
+const NEXT: i32 = 0;
+/// The kernel drops what was written of this element, and comes again with it.
+const AGAIN: i32 = 1;
+
+/// Writes the element's key and value, and takes it out of its map by `remove`, or leaves it.
+#[inline(always)]
+fn take_out<K: Copy, V>(ctx: *const Element, remove: impl FnOnce(&K) -> bool) -> i32 {
+    // SAFETY: what the kernel gives the program.
+    let Element { meta, key, value, .. } = unsafe { core::ptr::read(ctx) };
+    if key.is_null() || value.is_null() {
+        return NEXT;
+    }
+    let seq = Direct::follow(Kptr(meta), 0).0.cast_mut();
+    // SAFETY: a key of the map that the iterator was made for. A helper takes a key from the stack alone.
+    let own: K = unsafe { core::ptr::read(key.cast()) };
+    // SAFETY: a typed pointer, and the map's own key and value. What does not fit sets the file to overflow,
+    // and the kernel comes again with the element.
+    let fits = unsafe {
+        bpf_seq_write(seq.cast(), key.cast_mut().cast(), size_of::<K>() as u32) == 0
+            && bpf_seq_write(seq.cast(), value.cast_mut().cast(), size_of::<V>() as u32) == 0
+    };
+    // Told and left would be told twice.
+    if fits && !remove(&own) { AGAIN } else { NEXT }
+}
+
+/// The same for the one of two maps to which no program adds any more.
+#[inline(always)]
+fn take_out_of_retired<K: Copy, V>(
+    ctx: *const Element,
+    first: &HashMap<K, V>,
+    second: &HashMap<K, V>,
+) -> i32 {
+    take_out::<K, V>(ctx, |key| {
+        if first_is_active() { second.remove(key).is_ok() } else { first.remove(key).is_ok() }
+    })
+}
+
+/// Takes out what was spilled.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_spill(ctx: *const Element) -> i32 {
+    take_out_of_retired::<PairKey, Counters>(ctx, &SPILL_A, &SPILL_B)
+}
+
+/// Takes out the waits.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_waits(ctx: *const Element) -> i32 {
+    take_out_of_retired::<WaitKey, Waits>(ctx, &WAITS_A, &WAITS_B)
+}
+
+/// Takes out the created files.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_created(ctx: *const Element) -> i32 {
+    take_out_of_retired::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
+}
+
+/// Takes out the failed writes.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_errors(ctx: *const Element) -> i32 {
+    take_out_of_retired::<ErrorKey, Errors>(ctx, &ERRORS_A, &ERRORS_B)
+}
+
+/// Takes out the files that share space.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_shared(ctx: *const Element) -> i32 {
+    // Whoever adds it again meanwhile has it told, at the latest now.
+    take_out::<FileKey, u32>(ctx, |key| {
+        let _ = SHARED.remove(key);
+        true
+    })
+}
+
+/// Lets a file's name be sent again. Not attached: the daemon runs it (BPF_PROG_TEST_RUN), with the fields of
+/// the file's [`FileKey`] as arguments.
+#[raw_tracepoint]
+fn run_forget_name(ctx: RawTracePointContext) -> i32 {
+    let key =
+        FileKey { ino: ctx.arg::<u64>(0), generation: ctx.arg::<u32>(1), dev: ctx.arg::<u32>(2) };
+    // It may have been forgotten already.
+    let _ = NAMED.remove(key);
+    0
+}
