@@ -292,8 +292,8 @@ fn kernel_words(error: &ProgramError) -> String {
         let log = verifier_log.to_string();
         tracing::debug!("verifier: {log}");
         // The verdict stands before the statistics.
-        const STATISTICS: [&str; 4] =
-            ["processed ", "verification time", "stack depth", "max_states"];
+        const STATISTICS: [&str; 5] =
+            ["processed ", "verification time", "stack depth", "max_states", "subprog "];
         let last =
             log.lines().rev().map(str::trim).find(|line| {
                 !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
