@@ -1,7 +1,8 @@
 //! What happens to names: files that are created, and files and directories that are renamed.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
+    EbpfContext as _,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_func_ret},
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
@@ -110,14 +111,37 @@ macro_rules! creates {
 }
 
 creates! {
-    fexit_ext4_create: 1 of 5, true;
+    fexit_ext4_create_v6_14: 1 of 5, true;
     fexit_ext4_create_v5_11: 0 of 4, true;
-    fexit_ext4_mkdir: 1 of 4, false;
+    fexit_ext4_mkdir_v6_14: 1 of 4, false;
     fexit_ext4_mkdir_v5_11: 0 of 3, false;
-    fexit_shmem_create: 1 of 5, true;
+    fexit_shmem_create_v6_14: 1 of 5, true;
     fexit_shmem_create_v5_11: 0 of 4, true;
-    fexit_shmem_mkdir: 1 of 4, false;
+    fexit_shmem_mkdir_v6_14: 1 of 4, false;
     fexit_shmem_mkdir_v5_11: 0 of 3, false;
+}
+
+/// The same since 6.15, when mkdir began to return a pointer, with which the verifier lets nothing be
+/// reckoned; create lost its last argument later. So the kernel is asked for the result (5.17).
+macro_rules! creates_by_result {
+    ($($name:ident: $is_file:literal;)+) => {$(
+        #[fexit]
+        fn $name(ctx: FExitContext) -> i32 {
+            let dir = Kptr(ctx.arg::<*const u8>(1));
+            let mut result = 0u64;
+            // SAFETY: the program's own context, and a valid place for the result.
+            unsafe { bpf_get_func_ret(ctx.as_ptr(), &raw mut result) };
+            created(current_key::<Direct>(dir), dir, result, $is_file);
+            0
+        }
+    )+};
+}
+
+creates_by_result! {
+    fexit_ext4_create: true;
+    fexit_ext4_mkdir: false;
+    fexit_shmem_create: true;
+    fexit_shmem_mkdir: false;
 }
 
 /// Entry of create or mkdir: keeps the directory.

@@ -302,8 +302,8 @@ pub struct Create {
     pub fs_type: &'static str,
     /// The kernel function.
     pub name: &'static str,
-    /// Programs for fexit, since 5.12 and before; `None` where it is in a module.
-    pub fexit: Option<[&'static str; 2]>,
+    /// Programs for fexit, since 6.15, since 5.12 and before; `None` where it is in a module.
+    pub fexit: Option<[&'static str; 3]>,
     /// Programs of its kprobe, since 5.12 and before.
     pub kprobe: [&'static str; 2],
     /// Program of its kretprobe.
@@ -316,7 +316,7 @@ const KPROBE_MKDIR: [&str; 2] = ["kprobe_mkdir", "kprobe_mkdir_v5_11"];
 const fn create(
     fs_type: &'static str,
     name: &'static str,
-    fexit: Option<[&'static str; 2]>,
+    fexit: Option<[&'static str; 3]>,
 ) -> Create {
     Create { fs_type, name, fexit, kprobe: KPROBE_CREATE, kretprobe: "kretprobe_create" }
 }
@@ -324,17 +324,33 @@ const fn create(
 const fn mkdir(
     fs_type: &'static str,
     name: &'static str,
-    fexit: Option<[&'static str; 2]>,
+    fexit: Option<[&'static str; 3]>,
 ) -> Create {
     Create { fs_type, name, fexit, kprobe: KPROBE_MKDIR, kretprobe: "kretprobe_mkdir" }
 }
 
 /// Where files and directories are made.
 pub const CREATES: &[Create] = &[
-    create("ext4", "ext4_create", Some(["fexit_ext4_create", "fexit_ext4_create_v5_11"])),
-    mkdir("ext4", "ext4_mkdir", Some(["fexit_ext4_mkdir", "fexit_ext4_mkdir_v5_11"])),
-    create("tmpfs", "shmem_create", Some(["fexit_shmem_create", "fexit_shmem_create_v5_11"])),
-    mkdir("tmpfs", "shmem_mkdir", Some(["fexit_shmem_mkdir", "fexit_shmem_mkdir_v5_11"])),
+    create(
+        "ext4",
+        "ext4_create",
+        Some(["fexit_ext4_create", "fexit_ext4_create_v6_14", "fexit_ext4_create_v5_11"]),
+    ),
+    mkdir(
+        "ext4",
+        "ext4_mkdir",
+        Some(["fexit_ext4_mkdir", "fexit_ext4_mkdir_v6_14", "fexit_ext4_mkdir_v5_11"]),
+    ),
+    create(
+        "tmpfs",
+        "shmem_create",
+        Some(["fexit_shmem_create", "fexit_shmem_create_v6_14", "fexit_shmem_create_v5_11"]),
+    ),
+    mkdir(
+        "tmpfs",
+        "shmem_mkdir",
+        Some(["fexit_shmem_mkdir", "fexit_shmem_mkdir_v6_14", "fexit_shmem_mkdir_v5_11"]),
+    ),
     create("xfs", "xfs_vn_create", None),
     mkdir("xfs", "xfs_vn_mkdir", None),
     create("btrfs", "btrfs_create", None),

@@ -143,7 +143,8 @@ impl Ladder {
     }
 
     fn attach_create(&mut self, ebpf: &mut Ebpf, create: &Create) -> bool {
-        let form = usize::from(!kernel_at_least(5, 12));
+        let older = !kernel_at_least(5, 12);
+        let form = usize::from(!kernel_at_least(6, 15)) + usize::from(older);
         if self.allows(WriteBackend::Fentry)
             && let Some(programs) = create.fexit
         {
@@ -156,7 +157,7 @@ impl Ladder {
         if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
-                .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[form]));
+                .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));
             return self.note(create.name, "kretprobe", result);
         }
         false
