@@ -17,6 +17,8 @@ use crate::probes::sys;
 
 /// Passes over a map to which programs add all the time.
 const MAX_PASSES: usize = 16;
+/// Times that the kernel may refuse to take an entry out, in one pass.
+const MAX_REFUSALS: usize = 1_000;
 /// The kernel gives eight pages at a time (`bpf_seq_read`).
 const BUFFER: usize = 32 << 10;
 
@@ -89,17 +91,15 @@ where
     V: AnyBitPattern,
 {
     let mut buffer = vec![0; BUFFER];
+    let mut refusals = 0;
     loop {
         let len = match file.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(len) => len,
-            // EAGAIN: an entry could not be taken out at once, and comes again.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // An entry could not be taken out at once, and comes again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && refusals < MAX_REFUSALS => {
+                refusals += 1;
                 continue;
             }
             Err(error) => return Err(error),
@@ -113,5 +113,51 @@ where
             let (key, value) = entry.split_at(size_of::<K>());
             each(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Answers of the kernel to read(2).
+    struct Answers(VecDeque<io::Result<Vec<u8>>>);
+
+    impl io::Read for Answers {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop_front().unwrap_or(Ok(Vec::new()))?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn read(answers: Vec<io::Result<Vec<u8>>>) -> io::Result<Vec<(u64, u32)>> {
+        let mut all = Vec::new();
+        pass(Answers(answers.into()), |key, value| all.push((key, value)))?;
+        Ok(all)
+    }
+
+    fn entries(range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
+        Ok(range.flat_map(|n| [&n.to_ne_bytes()[..], &[7; 4]].concat()).collect())
+    }
+
+    #[test]
+    fn entries_come_in_several_reads_and_after_refusals() {
+        let refusal = || Err(io::ErrorKind::WouldBlock.into());
+        let interrupt = Err(io::ErrorKind::Interrupted.into());
+        let answers =
+            vec![entries(0..3), refusal(), interrupt, entries(3..5), refusal(), entries(5..6)];
+        let expected: Vec<_> = (0..6).map(|n| (n, 0x0707_0707)).collect();
+        assert_eq!(read(answers).unwrap(), expected);
+    }
+
+    #[test]
+    fn half_an_entry_and_a_kernel_that_always_refuses_are_errors() {
+        let error = read(vec![Ok(vec![0; 20])]).unwrap_err();
+        assert_eq!(error.to_string(), "an iterator over a map gave 20 bytes");
+        let refusals = (0..=MAX_REFUSALS).map(|_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(read(refusals.collect()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

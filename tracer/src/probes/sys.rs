@@ -1,4 +1,5 @@
-//! System calls for which aya has no face: iterators over a map, batches, perf events on tracefs probes, loss counters.
+//! System calls for which aya has no face: iterators over a map, batches, perf events on tracefs probes,
+//! loss counters.
 //! The only room of the daemon with `unsafe` in it, beside the map's mmap in `collect`.
 
 use std::{
