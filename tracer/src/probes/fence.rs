@@ -2,7 +2,7 @@
 //! for a fence. It is in force while its descriptors are open: however that process ends, the kernel
 //! lifts it.
 
-use std::{fs, io};
+use std::{fs, io, os::fd::AsFd as _};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -33,7 +33,7 @@ const HOOKS: [&str; 8] = [
 /// others children are fenced before they run, and forgotten when they are gone.
 const LIVES: [(&str, &str); 3] = [
     ("fence_keeper_exit", "sched_process_exit"),
-    ("fence_fork", "sched_process_fork"),
+    (FORK, "sched_process_fork"),
     ("fence_free", "sched_process_free"),
 ];
 
@@ -60,12 +60,16 @@ pub struct Fence {
     whom: Whom,
 }
 
+/// Fences the children of who is fenced.
+const FORK: &str = "fence_fork";
+
 /// What a fence did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Calls that failed for it.
     pub refused: u64,
-    /// Processes that were forked by a fenced one when there was no room for them: they are free.
+    /// Processes that were forked by a fenced one when there was no room for them, or when the kernel skipped
+    /// the program that takes them in: they are free.
     pub escaped: u64,
 }
 
@@ -201,7 +205,12 @@ impl Fence {
             return Tally::default();
         };
         let sum = |cell| map.get(&cell, 0).map_or(0, |values| values.iter().sum());
-        Tally { refused: sum(0), escaped: sum(1) }
+        // Where the kernel puts programs aside, it may skip them: whose fork was not seen is not fenced.
+        let skipped = self
+            .ebpf
+            .program(FORK)
+            .and_then(|program| sys::recursion_misses(program.fd().ok()?.as_fd()).ok());
+        Tally { refused: sum(0), escaped: sum(1) + skipped.unwrap_or(0) }
     }
 }
 
