@@ -285,8 +285,7 @@ pub fn magic<R: Read>(inode: Kptr) -> u32 {
 }
 
 /// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
-/// before that always: two CPUs that allocate for one inode in the same instant may be charged
-/// alike.
+/// before that always.
 #[inline(always)]
 pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
     if config!(has_cmpxchg) != 0 {

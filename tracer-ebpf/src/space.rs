@@ -16,8 +16,8 @@ use crate::{
     account::{ZERO, account, atomic_add},
     gauge::{GAUGES, gauge, kind_of, within},
     kernel_read::{
-        Kptr, Probed, Read, current_proc, current_task, exchange, file_key, is_regular, load,
-        load_u32, magic, offset,
+        Kptr, Probed, Read, config, current_proc, current_task, exchange, file_key, is_regular,
+        load, load_u32, magic, offset,
     },
     maps::{INODES, health_add},
 };
@@ -89,6 +89,12 @@ pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey)
         // Read after what was accounted last: so it is never behind it, and threads that write to
         // one file do not free and take the same block in turns.
         let Some(now) = gauge::<R>(kind, inode) else { return 0 };
+        if config!(has_cmpxchg) == 0 {
+            // Two CPUs may both be charged for what they both find: who settles next gives back what is too
+            // much, for the sum of all charges is what stays.
+            atomic_add(&raw mut known.gauge, now.wrapping_sub(old));
+            return accounted(known, old, now, proc);
+        }
         if exchange(&raw mut known.gauge, old, now) {
             return accounted(known, old, now, proc);
         }
