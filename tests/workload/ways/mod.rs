@@ -19,6 +19,8 @@ use std::{
         unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -118,10 +120,28 @@ impl Site {
 
     /// The way wrote so much; its file is closed now.
     fn done(&self, file: File, written: u64) -> anyhow::Result<Done> {
-        let meta = file.metadata()?;
-        let allocated = meta.blocks() * 512;
+        self.closed(file, written, Duration::ZERO)
+    }
+
+    /// As [`Site::done`], where a thread of the kernel may be the last to let go of the file: what was
+    /// allocated ahead of its end is given back then.
+    fn done_by_a_worker(&self, file: File, written: u64) -> anyhow::Result<Done> {
+        self.closed(file, written, Duration::from_secs(1))
+    }
+
+    fn closed(&self, file: File, written: u64, patience: Duration) -> anyhow::Result<Done> {
+        const AHEAD: u64 = 1 << 16;
+        let (meta, allocated) = (file.metadata()?, blocks(&file)?);
         drop(file);
-        let freed = allocated.saturating_sub(fs::metadata(&self.path)?.blocks() * 512);
+        let start = Instant::now();
+        let left = loop {
+            let left = fs::metadata(&self.path)?.blocks() * 512;
+            if left <= meta.len() + AHEAD || start.elapsed() >= patience {
+                break left;
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let freed = allocated.saturating_sub(left);
         Ok(Done { allocated, freed, written, ..Done::of(&self.path, meta.ino()) })
     }
 }

@@ -32,7 +32,7 @@ pub fn write(site: &Site) -> anyhow::Result<Done> {
     let mut ring = IoUring::new(8)?;
     let file = site.create(0)?;
     let written = write_all(&mut ring, &file, &noise(ODD))?;
-    site.done(file, written)
+    site.done_by_a_worker(file, written)
 }
 
 pub fn writev(site: &Site) -> anyhow::Result<Done> {
@@ -43,7 +43,7 @@ pub fn writev(site: &Site) -> anyhow::Result<Done> {
     let fd = types::Fd(file.as_raw_fd());
     let written =
         submit(&mut ring, &opcode::Writev::new(fd, parts.as_ptr(), parts.len() as u32).build())?;
-    site.done(file, written)
+    site.done_by_a_worker(file, written)
 }
 
 pub fn fixed(site: &Site) -> anyhow::Result<Done> {
@@ -56,7 +56,7 @@ pub fn fixed(site: &Site) -> anyhow::Result<Done> {
     let fd = types::Fd(file.as_raw_fd());
     let entry = opcode::WriteFixed::new(fd, buffer.as_ptr(), buffer.len() as u32, 0).build();
     let written = submit(&mut ring, &entry)?;
-    site.done(file, written)
+    site.done_by_a_worker(file, written)
 }
 
 pub fn direct(site: &Site) -> anyhow::Result<Done> {
@@ -76,5 +76,5 @@ pub fn sqpoll(site: &Site) -> anyhow::Result<Done> {
     let entry = opcode::Write::new(types::Fixed(0), buffer.as_ptr(), buffer.len() as u32).build();
     let written = submit(&mut ring, &entry)?;
     drop(ring);
-    site.done(file, written)
+    site.done_by_a_worker(file, written)
 }
