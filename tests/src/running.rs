@@ -105,7 +105,8 @@ impl Measured {
             volumes.max_by_key(|row| row.mount_point.len()).map(|row| row.mount_point.clone())
         };
         let mount = volume(wanted).unwrap_or_default();
-        let (near, far): (Vec<_>, Vec<_>) = all.iter().partition(|row| row.volume == mount);
+        let (mut near, far): (Vec<_>, Vec<_>) = all.iter().partition(|row| row.volume == mount);
+        near.truncate(100);
         let backend = &self.snapshot.backend;
         format!(
             "\non its volume {mount}: {near:#?}\nelsewhere {} rows, of them {:?}\nlost {:?}, \

@@ -157,6 +157,7 @@ impl Pipeline {
             }
             window.add(key, &counters);
         }
+        self.names.drop_forgotten(self.window.files().chain(self.collector.tenants()));
         for file in self.window.take_nameless() {
             self.names.forget(&file);
             self.tracer.forget_name(&file);

@@ -32,6 +32,11 @@ impl Window {
         &self.pairs
     }
 
+    /// The files that have a row, once for each process.
+    pub fn files(&self) -> impl Iterator<Item = FileKey> {
+        self.pairs.keys().map(PairKey::file)
+    }
+
     /// How many pairs were folded: their bytes are their process's, but have no row of a file. One that
     /// is written to again later may be counted twice here.
     #[must_use]
@@ -44,8 +49,8 @@ impl Window {
         let mut nameless = std::mem::take(&mut self.nameless);
         if !nameless.is_empty() {
             // Of another process, or since they were folded.
-            for key in self.pairs.keys() {
-                nameless.remove(&key.file());
+            for file in self.files() {
+                nameless.remove(&file);
             }
         }
         nameless

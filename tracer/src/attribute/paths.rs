@@ -9,7 +9,8 @@ use std::{
 
 use tracer_common::{FileKey, NameRecord, records::name_flags};
 
-/// Names kept before old ones are dropped: some 150 bytes each, so about 20 MB.
+/// Names kept before old ones are dropped: some 150 bytes each, so about 20 MB. Besides, those of files that
+/// have a cell of the kernel side's table, which sends no name as long as it counts there.
 pub const MAX_NAMES: usize = 131_072;
 /// Components of one path; a longer chain is a circle.
 const MAX_DEPTH: usize = 4_096;
@@ -31,6 +32,10 @@ pub struct Names {
     window: u64,
     /// Those below a directory whose name did not come: the ring was full in the middle of a walk.
     cut_off: HashSet<FileKey>,
+    /// Those whose names go at the next look, because the kernel side was told to send them again.
+    leaving: HashSet<FileKey>,
+    /// How many names could not go the last time.
+    kept: usize,
 }
 
 /// A path from the root of its filesystem.
@@ -52,6 +57,7 @@ impl Names {
             flags: record.flags,
             used: self.window,
         };
+        self.leaving.remove(&record.file);
         self.nodes.insert(record.file, node);
     }
 
@@ -63,6 +69,7 @@ impl Names {
         let window = self.window;
         if let Some(node) = self.nodes.get_mut(&key) {
             node.used = window;
+            self.leaving.remove(file);
         }
         while let Some(node) = self.nodes.get(&key) {
             if node.flags & name_flags::ROOT != 0 {
@@ -100,9 +107,31 @@ impl Names {
         }
     }
 
-    /// Drops the name of a file, which nobody asks for any more.
+    /// Begins to drop the name of a file, of which nobody asks for it any more, and which the kernel side is
+    /// told to send again. [`Self::drop_forgotten`] ends it.
     pub fn forget(&mut self, file: &FileKey) {
-        self.nodes.remove(file);
+        self.leaving.insert(*file);
+    }
+
+    /// Drops the names that were to be forgotten at the last look, and were neither sent nor asked for since:
+    /// who wrote after that look, and before the kernel side was told, was counted without the name being sent.
+    /// Those of files that are `in_use` stay.
+    pub fn drop_forgotten(&mut self, in_use: impl Iterator<Item = FileKey>) {
+        if self.leaving.is_empty() {
+            return;
+        }
+        self.kept = 0;
+        for file in in_use {
+            if self.leaving.remove(&file)
+                && let Some(node) = self.nodes.get_mut(&file)
+            {
+                node.used = self.window;
+                self.kept += 1;
+            }
+        }
+        for file in self.leaving.drain() {
+            self.nodes.remove(&file);
+        }
     }
 
     /// Was the file without a name already when it was first seen?
@@ -112,12 +141,13 @@ impl Names {
     }
 
     /// A new window begins. Where there are too many names, those of files that were not used for
-    /// longest are dropped. Returns them, and those whose path was asked for and is not known to its
+    /// longest are forgotten. Returns them, and those whose path was asked for and is not known to its
     /// start, so that the kernel side can send them again.
     pub fn next_window(&mut self) -> Vec<FileKey> {
         self.window += 1;
         let mut again: Vec<FileKey> = self.cut_off.drain().collect();
-        if self.nodes.len() <= MAX_NAMES {
+        let free = self.nodes.len().saturating_sub(self.kept);
+        if free <= MAX_NAMES {
             return again;
         }
         let parents: HashSet<FileKey> = self.nodes.values().map(|node| node.parent).collect();
@@ -127,12 +157,10 @@ impl Names {
             .filter(|(key, _)| !parents.contains(key))
             .map(|(key, node)| (node.used, *key))
             .collect();
-        let excess = (self.nodes.len() - MAX_NAMES * 3 / 4).min(leaves.len());
+        let excess = (free - MAX_NAMES * 3 / 4).min(leaves.len());
         leaves.sort_unstable_by_key(|(used, _)| *used);
         leaves.truncate(excess);
-        for (_, key) in &leaves {
-            self.nodes.remove(key);
-        }
+        self.leaving.extend(leaves.iter().map(|(_, key)| *key));
         again.extend(leaves.into_iter().map(|(_, key)| key));
         again
     }
@@ -255,12 +283,47 @@ mod tests {
         for ino in 10..10 + MAX_NAMES as u64 + 10 {
             names.insert(&record(ino, 2, b"f", name_flags::FILE));
         }
-        names.next_window();
-        assert!(names.within(&key(15)).is_some() || names.nodes.len() < MAX_NAMES);
+        let again = names.next_window();
+        assert!(again.len() >= MAX_NAMES / 4, "{}", again.len());
+        names.drop_forgotten(std::iter::empty());
+        assert!(again.iter().all(|file| !names.nodes.contains_key(file)));
         assert!(names.nodes.contains_key(&key(2)));
-        assert!(names.nodes.len() <= MAX_NAMES);
+        assert!(names.nodes.len() <= MAX_NAMES * 3 / 4);
         let before = names.nodes.len();
         assert!(names.next_window().is_empty());
+        names.drop_forgotten(std::iter::empty());
         assert_eq!(names.nodes.len(), before);
+    }
+
+    #[test]
+    fn a_forgotten_name_goes_at_the_next_look_unless_it_is_needed() {
+        let mut names = Names::default();
+        names.insert(&record(2, 2, b"/", name_flags::ROOT));
+        for ino in 10..14 {
+            names.insert(&record(ino, 2, b"f", name_flags::FILE));
+            names.forget(&key(ino));
+        }
+        names.insert(&record(10, 2, b"f", name_flags::FILE));
+        assert!(names.within(&key(11)).is_some());
+        names.drop_forgotten([key(12), key(99)].into_iter());
+        assert_eq!(
+            [10, 11, 12, 13].map(|ino| names.within(&key(ino)).is_some()),
+            [true, true, true, false]
+        );
+        // Not forgotten any more.
+        names.drop_forgotten(std::iter::empty());
+        assert!(names.within(&key(12)).is_some());
+    }
+
+    #[test]
+    fn names_that_cannot_go_are_not_asked_for_in_each_window() {
+        let mut names = Names::default();
+        let files = (0..MAX_NAMES as u64 + 10).map(|n| n + 10);
+        for ino in files.clone() {
+            names.insert(&record(ino, 2, b"f", name_flags::FILE));
+        }
+        assert!(!names.next_window().is_empty());
+        names.drop_forgotten(files.map(key));
+        assert!(names.next_window().is_empty());
     }
 }

@@ -177,6 +177,11 @@ impl Collector {
         })
     }
 
+    /// The files that have a cell now, once for each: the kernel side counts there without sending a name.
+    pub fn tenants(&self) -> impl Iterator<Item = FileKey> {
+        self.table.occupied().map(|(_, slot)| slot.key().file())
+    }
+
     /// What is known to be lost since the start, with what the kernel missed.
     fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
         let counted = [
