@@ -241,6 +241,18 @@ pub struct InodeSpace {
     pub owner: ProcKey,
 }
 
+/// A file of a btrfs as that filesystem's own events tell it, which know nothing of a [`FileKey`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct BtrfsFile {
+    /// UUID of the filesystem, as it lies in memory.
+    pub fsid: [u64; 2],
+    /// Number of the subvolume's tree.
+    pub root: u64,
+    /// Number of the inode within it.
+    pub ino: u64,
+}
+
 /// Failed writes are counted by process and volume.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -309,14 +321,19 @@ pub enum Health {
     UsedErrorsB = 16,
     /// SHARED. Counted after the map was changed, for it is read while it is used.
     UsedShared = 17,
+    /// SAVED_A.
+    UsedSavedA = 18,
+    /// SAVED_B.
+    UsedSavedB = 19,
 }
 
 /// Number of [`Health`] cells.
 pub const HEALTH_CELLS: u32 = 24;
 
-pod!(ProcKey, FileKey, PairKey, Counters, Slot, ErrorKey, Errors, InodeSpace);
+pod!(ProcKey, FileKey, PairKey, Counters, Slot, BtrfsFile, ErrorKey, Errors, InodeSpace);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Counters>() == 32);
+const _: () = assert!(size_of::<BtrfsFile>() == 32);
 const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 32);
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ pub mod records;
 pub mod waits;
 
 pub use counters::{
-    Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, slot_flags,
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
+    slot_flags,
 };
 pub use fence::Fence;
 pub use offsets::Offsets;

@@ -248,6 +248,23 @@ pub struct GaugePart {
     pub pad: u32,
 }
 
+/// Where the fields are in a record of the event `btrfs:btrfs_ordered_extent_remove`, by its format in tracefs:
+/// it tells what compression saved also where nothing is known of the module's types.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OrderedEvent {
+    /// `fsid`, 16 bytes.
+    pub fsid: u32,
+    /// `root_objectid`, 8 bytes.
+    pub root: u32,
+    /// `ino`, 8 bytes.
+    pub ino: u32,
+    /// `len`, 8 bytes: the extent's length in the file.
+    pub len: u32,
+    /// `disk_len`, 8 bytes: less if it is compressed.
+    pub disk_len: u32,
+}
+
 /// Index into the map `GAUGES`.
 pub mod gauge_kind {
     /// ext4.
@@ -291,4 +308,4 @@ pub mod counted {
     pub const SUCCESSES: u32 = 2;
 }
 
-pod!(Offsets, Config, Gauge, GaugePart);
+pod!(Offsets, Config, Gauge, GaugePart, OrderedEvent);

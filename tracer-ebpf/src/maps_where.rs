@@ -2,9 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use tracer_common::{ErrorKey, Errors, Health, PairKey, WaitKey, Waits};
+use tracer_common::{
+    BtrfsFile, ErrorKey, Errors, Health, PairKey, WaitKey, Waits, offsets::OrderedEvent,
+};
 
 use crate::{
     account::atomic_add,
@@ -38,6 +40,19 @@ pub static ERRORS_A: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_38
 /// See [`ERRORS_A`].
 #[map]
 pub static ERRORS_B: HashMap<ErrorKey, Errors> = HashMap::with_max_entries(16_384, 0);
+
+/// What compression saved since the last look, in bytes: one of two, as above. 4,096 files that were written
+/// back between two looks.
+#[map]
+pub static SAVED_A: HashMap<BtrfsFile, u64> = HashMap::with_max_entries(4_096, 0);
+
+/// See [`SAVED_A`].
+#[map]
+pub static SAVED_B: HashMap<BtrfsFile, u64> = HashMap::with_max_entries(4_096, 0);
+
+/// The format of btrfs's event. A map and not frozen data, because the module may be loaded later.
+#[map]
+pub static ORDERED_EVENT: Array<OrderedEvent> = Array::with_max_entries(1, 0);
 
 /// Room to make a histogram in; too large for the stack.
 #[map]
@@ -82,4 +97,20 @@ pub fn count_created(key: &PairKey) -> bool {
         None => health_add(Health::OtherWaits, 1),
     }
     true
+}
+
+/// Counts what compression saved.
+#[inline(always)]
+pub fn count_saved(file: &BtrfsFile, bytes: u64) {
+    let first = first_is_active();
+    health_add(if first { Health::UsedSavedA } else { Health::UsedSavedB }, 1);
+    let map = if first { &SAVED_A } else { &SAVED_B };
+    if map.get_ptr_mut(file).is_none() {
+        // BPF_NOEXIST, as above.
+        let _ = map.insert(file, 0, 1);
+    }
+    match map.get_ptr_mut(file) {
+        Some(sum) => atomic_add(sum, bytes),
+        None => health_add(Health::SpaceFull, 1),
+    }
 }

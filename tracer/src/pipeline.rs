@@ -147,9 +147,7 @@ impl Pipeline {
         self.poll();
         let Self { tracer, volumes, sampled, names, window, .. } = self;
         let volumes: Vec<_> = volumes.iter().filter(|volume| is_sampled(tracer, volume)).collect();
-        sampled.look(&volumes, &deltas.pairs, &deltas.shared, names, |key, counters| {
-            window.add(key, counters);
-        });
+        sampled.look(&volumes, &deltas, names, |key, counters| window.add(key, counters));
         for (key, mut counters) in deltas.pairs {
             if volumes.iter().any(|volume| volume.dev == key.dev) {
                 // What some hook saw of its space is in what was found there.

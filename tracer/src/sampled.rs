@@ -5,25 +5,24 @@
 //! and goes between two looks is not seen, and who is charged is who wrote most to the file last: rows
 //! made of this are approximate.
 
+mod handle;
+mod saved;
+
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet},
-    ffi::CString,
+    collections::HashMap,
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::OpenOptionsExt as _},
-    },
-    path::Path,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     time::SystemTime,
 };
 
 use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
 
+use self::handle::Handle;
 use crate::{
     attribute::paths::{self, Names},
-    collect::mounts::MountedVolume,
+    collect::{Deltas, mounts::MountedVolume},
     host,
 };
 
@@ -58,6 +57,8 @@ struct Known {
     handle: Handle,
     /// Bytes that its filesystem charged to it at the last look.
     gauge: u64,
+    /// So many of them are not taken from the volume, for they were compressed.
+    saved: u64,
     /// Who wrote most to it in the last look that saw it written.
     owner: ProcKey,
     /// Number of that look.
@@ -84,13 +85,12 @@ pub fn can_sample(fs_type: &str) -> bool {
 }
 
 impl SampledSpace {
-    /// Looks at the files of `volumes`, of which `pairs` were written since the last look, and `shared`
-    /// got space which another file has, too. Tells what each pair allocated and freed.
+    /// Looks at the files of `volumes`, to which the kernel side told what happened since the last look. Tells
+    /// what each pair allocated and freed.
     pub fn look(
         &mut self,
         volumes: &[&MountedVolume],
-        pairs: &HashMap<PairKey, Counters>,
-        shared: &HashSet<FileKey>,
+        deltas: &Deltas,
         names: &mut Names,
         mut tell: impl FnMut(PairKey, &Counters),
     ) {
@@ -101,7 +101,7 @@ impl SampledSpace {
             self.looked_at = looked_at;
             return;
         }
-        let mut written = self.written(volumes, pairs, shared, &mut tell);
+        let mut written = self.written(volumes, deltas, &mut tell);
         written.retain(|file, written| match self.files.get_mut(file) {
             Some(known) => {
                 known.owner = written.by;
@@ -117,12 +117,14 @@ impl SampledSpace {
                 self.take_up(file, written, volume, names, &root);
             }
             let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
+            let saved = saved::Savings::of(&deltas.saved, &root);
             for (file, known) in of_volume {
-                if !is_due(file, known, self.looks) {
+                let saved = saved.of_file(&known.handle, file.ino);
+                if saved == 0 && !is_due(file, known, self.looks) {
                     continue;
                 }
-                let mut change = known.look(&root);
-                if shared.contains(file) {
+                let mut change = known.look(&root, saved);
+                if deltas.shared.contains(file) {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
@@ -139,10 +141,10 @@ impl SampledSpace {
     fn written(
         &self,
         volumes: &[&MountedVolume],
-        pairs: &HashMap<PairKey, Counters>,
-        shared: &HashSet<FileKey>,
+        deltas: &Deltas,
         tell: &mut impl FnMut(PairKey, &Counters),
     ) -> HashMap<FileKey, Written> {
+        let Deltas { pairs, shared, .. } = deltas;
         let bytes = |counters: &Counters| counters.written.max(counters.allocated);
         let sampled = || {
             pairs.iter().filter(|(pair, counters)| {
@@ -216,7 +218,7 @@ impl SampledSpace {
             (false, false) => before(now, meta.len(), written.all),
         };
         let (owner, written_at) = (written.by, self.looks);
-        let known = Known { handle, gauge, owner, written_at, unlinked: false };
+        let known = Known { handle, gauge, saved: 0, owner, written_at, unlinked: false };
         self.files.insert(*file, known);
     }
 
@@ -237,8 +239,8 @@ impl SampledSpace {
 }
 
 impl Known {
-    /// What changed since the last look.
-    fn look(&mut self, root: &File) -> Counters {
+    /// What changed since the last look, in which compression `saved` so many bytes of the file.
+    fn look(&mut self, root: &File, saved: u64) -> Counters {
         let (now, names) = match self.handle.open(root).and_then(|opened| opened.metadata()) {
             Ok(meta) => (meta.blocks() * 512, meta.nlink()),
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => (0, 0),
@@ -247,7 +249,7 @@ impl Known {
         };
         let mut change = Counters {
             allocated: now.saturating_sub(self.gauge),
-            freed: self.gauge.saturating_sub(now),
+            freed: self.settle(now, saved),
             ..Counters::default()
         };
         self.gauge = now;
@@ -259,6 +261,24 @@ impl Known {
             change.flags = slot_flags::APPROXIMATE;
         }
         change
+    }
+}
+
+impl Known {
+    /// What the volume got back when the gauge became `now` and compression `saved` so many bytes.
+    fn settle(&mut self, now: u64, saved: u64) -> u64 {
+        let shrunk = self.gauge.saturating_sub(now);
+        let kept = if shrunk == 0 {
+            self.saved
+        } else {
+            // In proportion, for nobody tells which extents went.
+            (u128::from(self.saved) * u128::from(now) / u128::from(self.gauge)) as u64
+        };
+        let released = self.saved - kept;
+        // Of files that are written over again, no more than the whole of them.
+        let saved = saved.min(now.saturating_sub(kept));
+        self.saved = kept + saved;
+        shrunk.saturating_sub(released) + saved
     }
 }
 
@@ -288,59 +308,11 @@ fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
         .open(host::path(&mount.mount_point))
 }
 
-/// A file's handle: `struct file_handle` of name_to_handle_at(2).
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Handle {
-    bytes: u32,
-    kind: i32,
-    handle: [u8; MAX_HANDLE_SZ],
-}
-
-const MAX_HANDLE_SZ: usize = 128;
-
-impl Handle {
-    /// That of the file which a path leads to.
-    fn of(path: &Path) -> io::Result<Self> {
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let mut handle = Self { bytes: MAX_HANDLE_SZ as u32, kind: 0, handle: [0; MAX_HANDLE_SZ] };
-        let mut mount = 0_i32;
-        // SAFETY: a string with its end, and a handle that has the room which it says.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_name_to_handle_at,
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                &raw mut handle,
-                &raw mut mount,
-                libc::AT_SYMLINK_FOLLOW,
-            )
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(handle) }
-    }
-
-    /// The file, for its metadata alone, on the volume of `root`. Needs CAP_DAC_READ_SEARCH.
-    fn open(&self, root: &File) -> io::Result<File> {
-        let mut handle = *self;
-        let flags = libc::O_PATH | libc::O_CLOEXEC;
-        // SAFETY: a handle as the kernel gave it.
-        let fd = unsafe {
-            libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), &raw mut handle, flags)
-        };
-        let fd = i32::try_from(fd).map_err(io::Error::other)?;
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a descriptor that was opened just now.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, io::Write as _};
 
-    use super::*;
+    use super::{handle::MAX_HANDLE_SZ, *};
 
     #[test]
     fn a_file_is_found_under_another_name_and_without_one() {
@@ -357,23 +329,44 @@ mod tests {
             return;
         }
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
-        let mut known = Known { handle, gauge: 0, owner, written_at: 0, unlinked: false };
+        let mut known = Known { handle, gauge: 0, saved: 0, owner, written_at: 0, unlinked: false };
         open.write_all(&vec![1; 1 << 20]).unwrap();
         open.sync_all().unwrap();
         fs::rename(&path, dir.path().join("b")).unwrap();
-        let change = known.look(&root);
+        let change = known.look(&root, 0);
         assert!(
             change.allocated >= 1 << 20 && change.freed == 0 && change.unlinked == 0,
             "{change:?}"
         );
         assert_eq!(change.flags, slot_flags::APPROXIMATE);
-        assert_eq!(known.look(&root), Counters::default());
+        assert_eq!(known.look(&root, 0), Counters::default());
         fs::remove_file(dir.path().join("b")).unwrap();
-        let unlinked = known.look(&root);
+        let unlinked = known.look(&root, 0);
         assert_eq!((unlinked.unlinked, unlinked.freed), (1, 0));
         drop(open);
-        let freed = known.look(&root);
+        let freed = known.look(&root, 0);
         assert_eq!((freed.freed, freed.unlinked), (change.allocated, 0));
+    }
+
+    #[test]
+    fn what_compression_saved_is_freed_once() {
+        let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut known =
+            Known { handle, gauge: 1000, saved: 0, owner, written_at: 0, unlinked: false };
+        let mut became = |now, saved| {
+            let freed = known.settle(now, saved);
+            known.gauge = now;
+            freed
+        };
+        assert_eq!(became(1000, 600), 600);
+        // More than there is: it was written over.
+        assert_eq!(became(1000, 600), 400);
+        assert_eq!(became(2000, 0), 0);
+        // Half of 2000 go, of which 500 were given back already.
+        assert_eq!(became(1000, 0), 500);
+        assert_eq!(became(0, 0), 500);
+        assert_eq!(became(0, 7), 0);
     }
 
     #[test]
@@ -389,7 +382,8 @@ mod tests {
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
         let mut space = SampledSpace::default();
         for ino in 1..=MAX_FILES as u64 + 10 {
-            let known = Known { handle, gauge: 1, owner, written_at: ino / 4, unlinked: false };
+            let written_at = ino / 4;
+            let known = Known { handle, gauge: 1, saved: 0, owner, written_at, unlinked: false };
             space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
         }
         space.forget_old();

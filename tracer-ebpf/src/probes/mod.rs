@@ -6,6 +6,7 @@ mod empty;
 mod fentry;
 mod kprobe;
 mod open_files;
+mod saved;
 mod shared;
 mod take_out;
 mod tracepoint;

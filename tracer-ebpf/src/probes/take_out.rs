@@ -9,12 +9,15 @@ use aya_ebpf::{
     helpers::generated::bpf_seq_write, macros::raw_tracepoint, maps::HashMap,
     programs::RawTracePointContext,
 };
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
 use crate::{
     kernel_read::{Direct, Kptr, Read},
     maps::{NAMED, SHARED, SPILL_A, SPILL_B},
-    maps_where::{CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, WAITS_A, WAITS_B, first_is_active},
+    maps_where::{
+        CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, SAVED_A, SAVED_B, WAITS_A, WAITS_B,
+        first_is_active,
+    },
 };
 
 /// `struct bpf_iter__bpf_map_elem`
@@ -87,6 +90,13 @@ extern "C" fn iter_waits(ctx: *const Element) -> i32 {
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_created(ctx: *const Element) -> i32 {
     take_out_of_retired::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
+}
+
+/// Takes out what compression saved.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/bpf_map_elem")]
+extern "C" fn iter_saved(ctx: *const Element) -> i32 {
+    take_out_of_retired::<BtrfsFile, u64>(ctx, &SAVED_A, &SAVED_B)
 }
 
 /// Takes out the failed writes.

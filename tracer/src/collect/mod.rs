@@ -19,8 +19,8 @@ use aya::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::{
-    Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey, ProcRecord,
-    RecordHeader, RecordKind, WaitKey, Waits,
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey,
+    ProcRecord, RecordHeader, RecordKind, WaitKey, Waits,
     counters::HEALTH_CELLS,
     records::{ExitRecord, NAME_ROOM},
 };
@@ -57,6 +57,8 @@ pub struct Deltas {
     pub created: HashMap<PairKey, u64>,
     /// Files that got space which another file has, too.
     pub shared: HashSet<FileKey>,
+    /// Bytes that compression saved, where no hook tells of its files' space.
+    pub saved: HashMap<BtrfsFile, u64>,
     /// What found the kernel's maps full: exact totals without a breakdown.
     pub other: Counters,
     /// Events known to be lost, since the start.
@@ -77,6 +79,7 @@ pub struct Collector {
     errors: [Drain<ErrorKey, Errors>; 2],
     waits: [Drain<WaitKey, Waits>; 2],
     created: [Drain<PairKey, u64>; 2],
+    saved: [Drain<BtrfsFile, u64>; 2],
     shared: Drain<FileKey, u32>,
     active: u32,
     other_seen: Counters,
@@ -91,8 +94,8 @@ impl Collector {
     /// If a map is missing or cannot be mapped.
     pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
         use Health::{
-            UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedShared, UsedSpillA,
-            UsedSpillB, UsedWaitsA, UsedWaitsB,
+            UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedSavedA, UsedSavedB,
+            UsedShared, UsedSpillA, UsedSpillB, UsedWaitsA, UsedWaitsB,
         };
         let (per_cpu, cpus) = tracer.table_shape();
         let cells = per_cpu as usize * cpus as usize;
@@ -126,6 +129,10 @@ impl Collector {
             created: [
                 Drain::new(ebpf, "CREATED_A", "iter_created", UsedCreatedA)?,
                 Drain::new(ebpf, "CREATED_B", "iter_created", UsedCreatedB)?,
+            ],
+            saved: [
+                Drain::new(ebpf, "SAVED_A", "iter_saved", UsedSavedA)?,
+                Drain::new(ebpf, "SAVED_B", "iter_saved", UsedSavedB)?,
             ],
             shared: Drain::new(ebpf, "SHARED", "iter_shared", UsedShared)?,
             active: 0,
@@ -162,6 +169,8 @@ impl Collector {
             drained(&mut self.waits[retired], health).context("cannot empty the map of waits")?;
         let created = drained(&mut self.created[retired], health)
             .context("cannot empty the created files")?;
+        let saved = drained(&mut self.saved[retired], health)
+            .context("cannot empty what compression saved")?;
         let shared =
             drained(&mut self.shared, health).context("cannot empty the files that share space")?;
         let cells: Vec<_> = self.table.occupied().collect();
@@ -171,6 +180,7 @@ impl Collector {
             errors: errors.into_iter().collect(),
             waits: waits.into_iter().collect(),
             created: created.into_iter().collect(),
+            saved: saved.into_iter().collect(),
             shared: shared.into_iter().map(|(file, _)| file).collect(),
             other: self.new_other(),
             lost: self.lost(missed_by_kernel),

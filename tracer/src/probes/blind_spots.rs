@@ -37,8 +37,6 @@ pub fn of_backend(write: WriteBackend, ext4: bool) -> Vec<String> {
     let mut spots = vec![
         "stores through mmap are counted by page, once until it is written back",
         "space of reflinked files is shared: it is counted for none of them",
-        "what btrfs's compression saved in files written before the start is not known: freeing \
-         them counts as freeing their whole length",
     ];
     if write == WriteBackend::Tracepoint && !ext4 {
         spots = vec![
@@ -59,5 +57,9 @@ pub fn of_backend(write: WriteBackend, ext4: bool) -> Vec<String> {
             "a descriptor that another thread closes during a write is not attributed",
         ];
     }
+    spots.push(
+        "what btrfs's compression saved in files written before the start is not known: freeing them \
+         counts as freeing their whole length",
+    );
     spots.into_iter().map(str::to_owned).collect()
 }

@@ -251,6 +251,23 @@ pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
 /// The one that stands in for vfs_unlink.
 pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
 
+/// An event of a filesystem, told in tracefs.
+pub struct Event {
+    /// As /proc/self/mountinfo names it, and as tracefs calls the event's system.
+    pub fs_type: &'static str,
+    /// The event.
+    pub name: &'static str,
+    /// Its program.
+    pub program: &'static str,
+}
+
+/// Tells what compression saved, where no hook tells of the space.
+pub const ORDERED_EVENT: Event = Event {
+    fs_type: "btrfs",
+    name: "btrfs_ordered_extent_remove",
+    program: "event_ordered_removed",
+};
+
 /// A function with a program at its entry alone.
 pub struct Entry {
     /// The kernel function.

@@ -4,7 +4,7 @@ mod ahead;
 mod rungs;
 mod watch;
 
-use std::{cell::OnceCell, collections::BTreeMap};
+use std::{cell::OnceCell, collections::BTreeMap, os::fd::OwnedFd};
 
 use anyhow::anyhow;
 use aya::{Ebpf, maps::HashMap as BpfHashMap};
@@ -42,6 +42,8 @@ pub struct Ladder {
     /// Types of filesystem for which a later attempt would end as the first did.
     tried: Vec<&'static str>,
     tracefs: Option<TraceFs>,
+    /// What tells the savings of btrfs's compression.
+    saved: Option<OwnedFd>,
     hooks: Vec<Hook>,
     /// How each filesystem that is known is counted, by its type.
     counted: BTreeMap<&'static str, WriteBackend>,
@@ -64,6 +66,7 @@ impl Ladder {
             types: OnceCell::from(types),
             tried: Vec::new(),
             tracefs: None,
+            saved: None,
             hooks: Vec::new(),
             counted: BTreeMap::new(),
             vfs_write: false,
@@ -102,6 +105,7 @@ impl Ladder {
         }
         self.attach_space(ebpf);
         self.install_gauges(ebpf);
+        self.attach_saved(ebpf);
         if self.want_vfs_write {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
@@ -128,6 +132,7 @@ impl Ladder {
                 self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
                 self.attach_write_iter(ebpf, fs);
                 self.install_gauges(ebpf);
+                self.attach_saved(ebpf);
                 self.watch_filesystem(ebpf, fs.fs_type);
             }
         }

@@ -217,7 +217,7 @@ const OPEN_FILES: &str = "iter_open_files";
 
 /// Iterators that take entries out of maps.
 const TAKE_OUT: &[&str] =
-    &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_shared"];
+    &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_saved", "iter_shared"];
 
 /// Takes a file out of the map NAMED.
 const FORGET_NAME: &str = "run_forget_name";

@@ -1,6 +1,6 @@
-//! kprobes and kretprobes made in tracefs.
+//! kprobes and kretprobes made in tracefs, and filesystems' own events.
 //!
-//! Not through perf's own kprobe PMU: there a kretprobe has room for a handful of calls at once and
+//! Probes not through perf's own kprobe PMU: there a kretprobe has room for a handful of calls at once and
 //! silently drops the rest (64 threads of O_DSYNC writes: 4 % of the bytes seen on 5.10, 19 % on
 //! 6.1). In tracefs `r1024` asks for room.
 
@@ -34,10 +34,7 @@ impl TraceFs {
     /// Without tracefs, or if it cannot be written to.
     pub fn open() -> io::Result<Self> {
         if perf_is_refused() {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN: set it to 2",
-            ));
+            return Err(refused());
         }
         let root = find_or_mount()?;
         if !root.join("kprobe_events").exists() {
@@ -122,6 +119,63 @@ impl Drop for TraceFs {
     }
 }
 
+/// An event that a filesystem has by itself.
+pub struct Event {
+    id: u64,
+    /// Text that tells where a record's fields are.
+    format: String,
+}
+
+impl Event {
+    /// `None` if the kernel does not know the filesystem now, or that has no such event.
+    ///
+    /// # Errors
+    /// Without tracefs, or if it cannot be read.
+    pub fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
+        if !Path::new("/sys/fs").join(fs_type).exists() {
+            return Ok(None);
+        }
+        let event = find_or_mount()?.join("events").join(fs_type).join(name);
+        if !event.exists() {
+            return Ok(None);
+        }
+        let id = fs::read_to_string(event.join("id"))?;
+        let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Some(Self { id, format: fs::read_to_string(event.join("format"))? }))
+    }
+
+    /// Where a field is in a record.
+    #[must_use]
+    pub fn offset(&self, field: &str) -> Option<u32> {
+        self.format.lines().find_map(|line| {
+            // `field:u8 fsid[16];	offset:8;	size:16;	signed:0;`
+            let (declared, rest) = line.trim().strip_prefix("field:")?.split_once(';')?;
+            let name = declared.split_whitespace().last()?.split('[').next()?;
+            let (offset, _) = rest.trim().strip_prefix("offset:")?.split_once(';')?;
+            if name == field { offset.parse().ok() } else { None }
+        })
+    }
+
+    /// Runs the program whenever the event happens, until what is returned is closed.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        if perf_is_refused() {
+            Err(refused())
+        } else {
+            sys::attach_to_trace_event(program, self.id)
+        }
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN: set it to 2",
+    )
+}
+
 /// Debian's kernels refuse perf_event_open, by which a program is attached to an event, to all without
 /// CAP_SYS_ADMIN where `kernel.perf_event_paranoid` is 3, which it is there by default.
 fn perf_is_refused() -> bool {
@@ -188,6 +242,19 @@ mod tests {
                       p:filltop_x/odd odd\n";
         let stale = stale_events(events, |pid| pid == 10);
         assert_eq!(stale, [("filltop_11".to_owned(), "vfs_write_ret".to_owned())]);
+    }
+
+    #[test]
+    fn a_format_tells_where_fields_are() {
+        let format = "name: btrfs_ordered_extent_remove\nID: 1307\nformat:\n\
+            \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
+            \tfield:u8 fsid[16];\toffset:8;\tsize:16;\tsigned:0;\n\
+            \tfield:u64 disk_len;\toffset:56;\tsize:8;\tsigned:0;\n\
+            \tfield:u64 len;\toffset:48;\tsize:8;\tsigned:0;\n\n\
+            print fmt: \"%pU: len=%llu\", REC->fsid, REC->len\n";
+        let event = Event { id: 1307, format: format.to_owned() };
+        assert_eq!(["fsid", "len", "disk_len"].map(|it| event.offset(it)), [8, 48, 56].map(Some));
+        assert_eq!(event.offset("ino"), None);
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
 //! needed to run; each one that is missing is a blind spot that is said.
 
+use std::os::fd::{AsFd as _, OwnedFd};
+
 use aya::{
     Ebpf,
-    programs::{Iter, RawTracePoint},
+    maps::Array,
+    programs::{Iter, RawTracePoint, TracePoint},
 };
+use tracer_common::offsets::OrderedEvent;
 use tracer_model::snapshot::WriteBackend;
 
 use super::{Ladder, program_of};
 use crate::probes::{
+    error_chain,
     hooks::{self, Create, Fsync},
-    kernel_at_least, kernel_words,
+    kernel_at_least, kernel_words, tracefs,
 };
 
 impl Ladder {
@@ -82,6 +87,26 @@ impl Ladder {
         };
         let result = load(ebpf);
         self.note("bpf_map_elem", "iterator", result);
+    }
+
+    /// What tells the savings of compression, where the kernel knows btrfs and no hook tells of its space.
+    pub(super) fn attach_saved(&mut self, ebpf: &mut Ebpf) {
+        let hooks::Event { fs_type, name, program } = hooks::ORDERED_EVENT;
+        if self.saved.is_some() || self.traces_space(fs_type) {
+            return;
+        }
+        let result = match tracefs::Event::find(fs_type, name) {
+            Ok(Some(event)) => attach_ordered(ebpf, program, &event),
+            Ok(None) => return,
+            Err(error) => Err(format!("tracefs: {error}")),
+        };
+        self.hooks.retain(|row| row.name != name);
+        let (link, result) = match result {
+            Ok(link) => (Some(link), Ok(())),
+            Err(reason) => (None, Err(reason)),
+        };
+        self.saved = link;
+        self.note(name, "tracepoint", result);
     }
 
     /// Is every rename told by the kernel?
@@ -162,4 +187,31 @@ impl Ladder {
         }
         false
     }
+}
+
+/// Tells the program where the event's fields are, and attaches it.
+fn attach_ordered(
+    ebpf: &mut Ebpf,
+    program: &str,
+    event: &tracefs::Event,
+) -> Result<OwnedFd, String> {
+    let offset = |field| event.offset(field).ok_or_else(|| format!("it has no field {field}"));
+    let format = OrderedEvent {
+        fsid: offset("fsid")?,
+        root: offset("root_objectid")?,
+        ino: offset("ino")?,
+        len: offset("len")?,
+        disk_len: offset("disk_len")?,
+    };
+    let map = ebpf.map_mut("ORDERED_EVENT").ok_or("there is no map for its format")?;
+    let mut map: Array<_, [u8; size_of::<OrderedEvent>()]> =
+        map.try_into().map_err(|error: aya::maps::MapError| error_chain(&error))?;
+    let format: [u8; size_of::<OrderedEvent>()] = bytemuck::cast(format);
+    map.set(0, format, 0).map_err(|error| error_chain(&error))?;
+    let program: &mut TracePoint = program_of(ebpf, program)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| kernel_words(&error))?;
+    }
+    let program = program.fd().map_err(|error| kernel_words(&error))?;
+    event.attach(program.as_fd()).map_err(|error| error.to_string())
 }
