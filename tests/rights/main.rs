@@ -135,14 +135,17 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     let mount = volume.path().to_string_lossy();
     ensure!(unit.volumes.iter().any(|row| row.mount_point == mount), "the volume is not there");
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
-    // Debian leaves perf events, and with them kprobes, to CAP_SYS_ADMIN there, and says so.
+    // Debian leaves perf events, and with them kprobes and filesystems' own events, to CAP_SYS_ADMIN there, and
+    // says so.
     let refused = paranoid() >= 3 && ours.iter().any(|row| row.contains("perf_event_paranoid"));
     if refused {
         println!("no kprobes without CAP_SYS_ADMIN: kernel.perf_event_paranoid is {}", paranoid());
     }
-    let by_kprobe = |row: &str| row.contains("kretprobe") || row.contains("\"kprobe\"");
+    let by_perf = |row: &str| {
+        ["kretprobe", "\"kprobe\"", "perf_event_paranoid"].iter().any(|it| row.contains(it))
+    };
     let missing: Vec<_> =
-        all.symmetric_difference(&ours).filter(|row| !refused || !by_kprobe(row)).collect();
+        all.symmetric_difference(&ours).filter(|row| !refused || !by_perf(row)).collect();
     ensure!(missing.is_empty(), "not the same: {missing:#?}");
     println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
     Ok(())

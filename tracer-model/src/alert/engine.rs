@@ -127,7 +127,7 @@ impl Engine {
         for watched in &mut self.watched {
             watched.look(at, dt, snapshot, &self.volumes, sizes);
         }
-        events.extend(self.say(at, snapshot));
+        events.extend(self.say(at, dt, snapshot));
         for watched in &mut self.watched {
             watched.alerts.retain(|_, alert| {
                 alert.told.is_some() || !alert.warning.is_idle() || !alert.critical.is_idle()
@@ -196,7 +196,8 @@ impl Engine {
         })
     }
 
-    fn say(&mut self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
+    /// What is to be said, `dt` seconds after the last look.
+    fn say(&mut self, at: &Moment, dt: f64, snapshot: &Snapshot) -> Vec<Event> {
         let mut due = Vec::new();
         for (index, watched) in self.watched.iter().enumerate() {
             for (key, alert) in &watched.alerts {
@@ -222,13 +223,13 @@ impl Engine {
             }
         }
         due.into_iter()
-            .filter_map(|(index, key, kind)| self.event(at, snapshot, index, &key, kind))
+            .filter_map(|(index, key, kind)| self.event((at, dt), snapshot, index, &key, kind))
             .collect()
     }
 
     fn event(
         &mut self,
-        at: &Moment,
+        (at, dt): (&Moment, f64),
         snapshot: &Snapshot,
         index: usize,
         key: &str,
@@ -246,10 +247,12 @@ impl Engine {
             }
         }
         let at_s = match alert.told {
-            // By plan, else samples that come a little early would make every interval longer.
+            // By plan, else samples that come a little early would make every interval longer; but not if it
+            // was due before and had to wait: then the next one would come too soon.
             Some(told) if kind == EventKind::Repeat => {
                 let every = rule.repeat_s.unwrap_or(f64::INFINITY);
-                told.at_s + every * ((at.steady_s - told.at_s) / every).floor()
+                let planned = told.at_s + every * ((at.steady_s - told.at_s) / every).floor();
+                if at.steady_s - planned < dt { planned } else { at.steady_s }
             }
             _ => at.steady_s,
         };

@@ -225,6 +225,14 @@ pub struct Forecast {
     pub refill: Option<Refill>,
 }
 
+/// Times are within so many seconds before and after zero, 30,000 years: what is added to them loses no
+/// milliseconds, and nothing overflows.
+pub const LAST_TIME_S: f64 = 1e12;
+
+fn is_time(time_s: f64) -> bool {
+    time_s.abs() <= LAST_TIME_S
+}
+
 /// The state of one volume's forecast. Memory is bounded, see [`Forecaster::bytes`]; it serialises, so
 /// that a restarted program goes on where it was (or feed it the recorded history again: same result).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -245,9 +253,9 @@ impl Forecaster {
     /// Take in the next look. A clock that goes backwards or stands still counts as one usual
     /// interval; so does a long gap in which less was written than usual (a suspended machine, a clock
     /// set forward). A volume whose size changes keeps its growth but not the jump of what is used.
-    /// A sample whose time is not a number is left out.
+    /// A sample whose time is not a number, or beyond all dates ([`LAST_TIME_S`]), is left out.
     pub fn push(&mut self, sample: &Sample) {
-        if !sample.time_s.is_finite() {
+        if !is_time(sample.time_s) {
             return;
         }
         let look = Look {

@@ -293,7 +293,7 @@ proptest! {
             if let Outcome::Fills { lo_s, eta_s, hi_s } = forecaster.forecast().outcome {
                 prop_assert!(0.0 <= lo_s && lo_s <= eta_s && eta_s <= hi_s && hi_s.is_finite());
             }
-            if row.avail == 0 && row.time_s.is_finite() {
+            if row.avail == 0 && is_time(row.time_s) {
                 prop_assert_eq!(forecaster.forecast().outcome.eta_s(), Some(0.0));
             }
         }

@@ -342,6 +342,25 @@ fn repeats_keep_their_pace_whenever_samples_come() {
 }
 
 #[test]
+fn a_repeat_that_had_to_wait_does_not_bring_the_next_one_closer() {
+    let quiet = vec![Quiet { from: 22 * 60, to: 7 * 60 }];
+    let rules = Rule::defaults().into_iter().map(|rule| Rule { quiet: quiet.clone(), ..rule });
+    let mut host = Host::new(rules.collect());
+    host.minute = 12 * 60;
+    host.volume().eta_s = Some(3.0 * 3600.0);
+    let told = host.run(600);
+    let [begun] = &told[..] else { panic!("{told:?}") };
+    let every = 1800;
+    assert!(begun.event == EventKind::Firing && begun.severity == Severity::Warning);
+    host.minute = 23 * 60;
+    assert!(host.words(every + 600).is_empty());
+    host.minute = 7 * 60;
+    assert_eq!(host.words(1), ["repeat warning time-to-full"]);
+    assert!(host.words(every - 1).is_empty());
+    assert_eq!(host.words(1), ["repeat warning time-to-full"]);
+}
+
+#[test]
 fn for_waits_and_a_gap_in_it_starts_anew() {
     let rule =
         Rule { hold_s: 60.0, ..Rule::new("used", When::UsedBytes, Some(60.0 * GIB as f64), None) };
