@@ -15,6 +15,7 @@ use super::keys::Key;
 use super::layout::Layout;
 use super::rows::RowKey;
 use super::state::{Effect, Effects, Overlay, Past, Trends, UiState, Window};
+use super::term::blank_halves;
 use super::window;
 
 /// Points that a sparkline can use.
@@ -146,6 +147,7 @@ impl App {
             Some(snapshot) => super::draw(snapshot, &self.state, frame),
             None => super::draw_waiting(&self.state, frame),
         }
+        blank_halves(frame.buffer_mut());
     }
 
     /// The frame that [`draw`](App::draw) paints, by itself: for pictures and tests.

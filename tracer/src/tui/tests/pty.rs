@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::fixtures;
 use crate::tui::run::{Options, Screen};
-use crate::tui::term::{Ansi, Pipe, Tty};
+use crate::tui::term::{Ansi, Pipe, Tty, blank_halves};
 
 /// A signal ends every screen of the process: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -341,6 +341,7 @@ proptest! {
                         };
                         screen.buffer_mut().set_string(*x, *y, text, style);
                     }
+                    blank_halves(screen.buffer_mut());
                     painted = screen.buffer_mut().clone();
                 })
                 .unwrap();

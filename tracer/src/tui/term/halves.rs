@@ -1,0 +1,41 @@
+//! Characters of two columns over half of which something else was drawn: a name below a menu.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Position;
+use tracer_model::sanitize;
+
+/// Puts a space for each of them. Half a character cannot be shown, and what compares one frame with the next
+/// assumes that there is none: it would leave out what was drawn over it.
+pub fn blank_halves(buffer: &mut Buffer) {
+    let area = buffer.area;
+    for y in area.top()..area.bottom() {
+        let mut x = area.left();
+        while x < area.right() {
+            let is_wide = sanitize::width(buffer[(x, y)].symbol()) == 2;
+            let covered = buffer
+                .cell(Position { x: x + 1, y })
+                .is_none_or(|second| !matches!(second.symbol(), "" | " "));
+            if is_wide && covered {
+                buffer[(x, y)].set_symbol(" ");
+            }
+            x += if is_wide && !covered { 2 } else { 1 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_covered_by_half_becomes_blank() {
+        let mut buffer = Buffer::with_lines(["日本語abc"]);
+        buffer[(3, 0)].set_symbol("│");
+        blank_halves(&mut buffer);
+        let symbols: Vec<&str> = buffer.content.iter().map(|cell| cell.symbol()).collect();
+        assert_eq!(symbols, ["日", " ", " ", "│", "語", " ", "a", "b", "c"]);
+        let before = buffer.clone();
+        blank_halves(&mut buffer);
+        assert_eq!(buffer, before);
+    }
+}
