@@ -25,6 +25,8 @@ pub fn blank_halves(buffer: &mut Buffer) {
 
 #[cfg(test)]
 mod tests {
+    use ratatui::buffer::Cell;
+
     use super::*;
 
     #[test]
@@ -32,7 +34,7 @@ mod tests {
         let mut buffer = Buffer::with_lines(["日本語abc"]);
         buffer[(3, 0)].set_symbol("│");
         blank_halves(&mut buffer);
-        let symbols: Vec<&str> = buffer.content.iter().map(|cell| cell.symbol()).collect();
+        let symbols: Vec<&str> = buffer.content.iter().map(Cell::symbol).collect();
         assert_eq!(symbols, ["日", " ", " ", "│", "語", " ", "a", "b", "c"]);
         let before = buffer.clone();
         blank_halves(&mut buffer);
