@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -134,6 +134,7 @@ impl Pipeline {
     /// # Errors
     /// What the kernel says about its maps.
     pub fn look(&mut self) -> anyhow::Result<()> {
+        let began = SystemTime::now();
         let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
         // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
@@ -147,7 +148,7 @@ impl Pipeline {
         self.poll();
         let Self { tracer, volumes, sampled, names, window, .. } = self;
         let volumes: Vec<_> = volumes.iter().filter(|volume| is_sampled(tracer, volume)).collect();
-        sampled.look(&volumes, &deltas, names, |key, counters| window.add(key, counters));
+        sampled.look(&volumes, (&deltas, began), names, |key, counters| window.add(key, counters));
         for (key, mut counters) in deltas.pairs {
             if volumes.iter().any(|volume| volume.dev == key.dev) {
                 // What some hook saw of its space is in what was found there.

@@ -14,7 +14,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
@@ -32,6 +32,8 @@ const MAX_FILES: usize = 2_048;
 /// Files that one look takes up, those written most first. What is written to others is taken for
 /// allocated.
 const MAX_NEW: usize = 512;
+/// Times of birth are those of the kernel's last tick (`ktime_get_coarse_real_ts64`), at most 10 ms ago.
+const TICK: Duration = Duration::from_millis(10);
 /// Filesystems that answer at once, without a network, and know handles.
 const LOCAL: &[&str] = &[
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "tmpfs", "vfat", "xfs",
@@ -42,13 +44,17 @@ const LOCAL: &[&str] = &[
 pub struct SampledSpace {
     files: HashMap<FileKey, Known>,
     looks: u64,
-    /// When it looked last, by the clock that filesystems use.
+    /// Before the counters were read for the last look, by the clock that filesystems use.
     looked_at: SystemTime,
+    /// Files born since then that are not in `files` have had nothing told of them: all that they have is
+    /// new. From the last look but one, for it may take a moment until one is written to that was made.
+    new_since: SystemTime,
 }
 
 impl Default for SampledSpace {
     fn default() -> Self {
-        Self { files: HashMap::new(), looks: 0, looked_at: SystemTime::now() }
+        let now = SystemTime::now();
+        Self { files: HashMap::new(), looks: 0, looked_at: now, new_since: now }
     }
 }
 
@@ -85,23 +91,23 @@ pub fn can_sample(fs_type: &str) -> bool {
 }
 
 impl SampledSpace {
-    /// Looks at the files of `volumes`, to which the kernel side told what happened since the last look. Tells
-    /// what each pair allocated and freed.
+    /// Looks at the files of `volumes`, of which the kernel side told what happened since the last look; its
+    /// counters were read from the given moment on. Tells what each pair allocated and freed.
     pub fn look(
         &mut self,
         volumes: &[&MountedVolume],
-        deltas: &Deltas,
+        (deltas, began): (&Deltas, SystemTime),
         names: &mut Names,
         mut tell: impl FnMut(PairKey, &Counters),
     ) {
         self.looks += 1;
-        let looked_at = SystemTime::now();
+        let looked_at = began.checked_sub(TICK).unwrap_or(began);
         self.files.retain(|file, _| volumes.iter().any(|volume| volume.dev == file.dev));
         if volumes.is_empty() {
-            self.looked_at = looked_at;
+            (self.looked_at, self.new_since) = (looked_at, looked_at);
             return;
         }
-        let mut written = self.written(volumes, deltas, &mut tell);
+        let (mut written, mut left_out) = self.written(volumes, deltas, &mut tell);
         written.retain(|file, written| match self.files.get_mut(file) {
             Some(known) => {
                 known.owner = written.by;
@@ -133,17 +139,19 @@ impl SampledSpace {
             }
         }
         self.files.retain(|_, known| !(known.unlinked && known.gauge == 0));
-        self.forget_old();
-        self.looked_at = looked_at;
+        left_out |= self.forget_old();
+        let before = std::mem::replace(&mut self.looked_at, looked_at);
+        self.new_since = if left_out { looked_at } else { before };
     }
 
-    /// What was done to files that are looked at, or will be. Of the others, what was written took space.
+    /// What was done to files that are looked at, or will be. Of the others, what was written took space; and
+    /// are there any?
     fn written(
         &self,
         volumes: &[&MountedVolume],
         deltas: &Deltas,
         tell: &mut impl FnMut(PairKey, &Counters),
-    ) -> HashMap<FileKey, Written> {
+    ) -> (HashMap<FileKey, Written>, bool) {
         let Deltas { pairs, shared, .. } = deltas;
         let bytes = |counters: &Counters| counters.written.max(counters.allocated);
         let sampled = || {
@@ -160,11 +168,13 @@ impl SampledSpace {
             0
         };
         let mut room = MAX_NEW;
+        let mut left_out = false;
         let mut files: HashMap<FileKey, Written> = HashMap::new();
         for (pair, counters) in sampled() {
             let bytes = bytes(counters);
             if is_new(pair) {
                 if bytes < least || room == 0 {
+                    left_out = true;
                     if !shared.contains(&pair.file()) {
                         let flags = slot_flags::APPROXIMATE;
                         tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
@@ -183,7 +193,7 @@ impl SampledSpace {
                 written.by = by;
             }
         }
-        files
+        (files, left_out)
     }
 
     /// Begins to look at a file. What it had before it was written is not this window's.
@@ -211,7 +221,7 @@ impl SampledSpace {
         let Ok(meta) = opened.metadata() else { return };
         let now = meta.blocks() * 512;
         // Whoever goes on writing makes it grow meanwhile, so that what was written does not tell.
-        let is_new = meta.created().is_ok_and(|born| born >= self.looked_at);
+        let is_new = meta.created().is_ok_and(|born| born >= self.new_since);
         let gauge = match (written.shared, is_new) {
             (true, _) => now,
             (false, true) => 0,
@@ -222,9 +232,10 @@ impl SampledSpace {
         self.files.insert(*file, known);
     }
 
-    fn forget_old(&mut self) {
+    /// True if one of them was written to in the last look or the one before.
+    fn forget_old(&mut self) -> bool {
         if self.files.len() <= MAX_FILES {
-            return;
+            return false;
         }
         let mut ages: Vec<u64> = self.files.values().map(|known| known.written_at).collect();
         let excess = ages.len() - MAX_FILES;
@@ -235,6 +246,7 @@ impl SampledSpace {
             rest -= usize::from(goes);
             !goes
         });
+        last + 1 >= self.looks
     }
 }
 
@@ -386,7 +398,8 @@ mod tests {
             let known = Known { handle, gauge: 1, saved: 0, owner, written_at, unlinked: false };
             space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
         }
-        space.forget_old();
+        assert!(space.forget_old());
+        assert!(!space.forget_old());
         assert_eq!(space.files.len(), MAX_FILES);
         let newest = FileKey { ino: MAX_FILES as u64 + 10, generation: 0, dev: 8 };
         assert!(space.files.contains_key(&newest));
