@@ -163,8 +163,7 @@ fn a_file_that_was_forgotten_is_named_again() -> Result {
     let measured = filltop.stop()?;
     let mut folded = [0; 2];
     for (cpu, path) in &paths {
-        let row = measured.snapshot.paths.iter().find(|row| row.path == path.to_string_lossy());
-        let row = row.with_context(|| format!("CPU {cpu}: no row of {}", path.display()))?;
+        let row = measured.path(path).with_context(|| format!("written on CPU {cpu}"))?;
         ensure!([10_000, 10_004].contains(&row.written_bytes), "{row:?}");
         folded[*cpu] += u32::from(row.written_bytes == 10_000);
     }

@@ -4,9 +4,9 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -67,4 +67,60 @@ fn a_file_is_followed_to_its_end_on_tmpfs() -> Result {
 #[test]
 fn a_file_is_followed_to_its_end_on_ext4() -> Result {
     follows_a_file_to_its_end("ext4")
+}
+
+/// Stores through a mapping, which no tracepoint tells of.
+fn store(file: &File, offset: usize, bytes: usize) -> Result {
+    // SAFETY: a fresh mapping of that length, of which the file has all; unmapped once.
+    unsafe {
+        let whole = offset + bytes;
+        let (rights, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
+        let start = libc::mmap(std::ptr::null_mut(), whole, rights, libc::MAP_SHARED, fd, 0);
+        ensure!(start != libc::MAP_FAILED, std::io::Error::last_os_error());
+        start.cast::<u8>().add(offset).write_bytes(b'm', bytes);
+        libc::munmap(start, whole);
+    }
+    Ok(file.sync_all()?)
+}
+
+/// Files that are made, written a moment later, and extended by what may not be seen: whenever a look falls in
+/// between, each has all of its space told.
+#[test]
+fn a_file_that_is_made_just_before_a_look_has_all_its_space() -> Result {
+    const HALF: usize = 64 << 10;
+    need_tracing!();
+    let volume = TestVolume::new("xfs", 400)?;
+    let filltop = Filltop::start(&["--top", "100000"])?;
+    let begun = Instant::now();
+    let mut paths = Vec::new();
+    while begun.elapsed() < Duration::from_secs(8) {
+        let several: Vec<_> = (0..8)
+            .map(|n| volume.path().join(format!("file-{}-{n}", paths.len())))
+            .map(|path| {
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .create_new(true)
+                    .open(&path)
+                    .map(|file| (path, file))
+            })
+            .collect::<std::io::Result<_>>()?;
+        thread::sleep(Duration::from_millis(50));
+        for (path, mut file) in several {
+            file.write_all(&[7; HALF])?;
+            file.set_len(2 * HALF as u64)?;
+            store(&file, HALF, HALF)?;
+            paths.push(path);
+        }
+    }
+    thread::sleep(LONGER_THAN_A_LOOK);
+    let measured = filltop.stop()?;
+    let mut short = 0;
+    for path in &paths {
+        let row = measured.path(path)?;
+        let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
+        short += usize::from(allocated - freed < 2 * HALF as u64);
+    }
+    ensure!(short == 0, "{short} of {} miss some", paths.len());
+    Ok(())
 }

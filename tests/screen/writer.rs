@@ -105,7 +105,9 @@ unsafe fn keep_workers(job: &Job<'_>) -> ! {
             while alive < job.workers {
                 if libc::fork() == 0 {
                     libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    let mut name = *b"wrk-XXXXXX\0";
+                    // mkstemp's template.
+                    let mut name = [b'X'; 7];
+                    name[6] = 0;
                     let file = libc::mkstemp(name.as_mut_ptr().cast());
                     libc::write(file, BLOCK.as_ptr().cast(), job.block);
                     libc::usleep(job.every_ms * 1000);

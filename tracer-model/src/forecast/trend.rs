@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
 
+/// A bit less than one: keeps what is even from being decided by rounding.
+const NEARLY: f64 = 1.0 - 1e-6;
+/// Part of a window's rise below which a gain is none: a window may be twenty equal steps.
+const LITTLE: f64 = 0.05 * NEARLY;
 /// Blocks a window is cut into for its slope.
 const BLOCKS: usize = 16;
 
@@ -165,7 +169,7 @@ fn slope(cells: &Blocks, window: f64, ends: Ends) -> Option<Slope> {
         top = top.max(max);
     }
     let peak = cells[BLOCKS - 3..].iter().flatten().map(|c| c.0).fold(f64::MIN, f64::max);
-    let little = 0.05 * rate * window;
+    let little = LITTLE * rate * window;
     let stopped = rested(line(Ends::Peaks), little) && rested(line(Ends::Lows), little);
     let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, window, peak, deepest };
     // What is between the peaks is extrapolated from where it is.
@@ -350,7 +354,7 @@ pub(crate) fn usual(
 
 /// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
 fn ended(history: &History, now: f64, u: f64, window: f64, rise: f64, typical: f64) -> bool {
-    let little = 0.05 * rise;
+    let little = LITTLE * rise;
     let mut edge = (now, u);
     let mut rest = None;
     let mut longest = 0.0f64;
@@ -371,5 +375,5 @@ fn ended(history: &History, now: f64, u: f64, window: f64, rise: f64, typical: f
             }
         }
     }
-    rest.is_none_or(|r| r > 4.0 * typical && r > 2.0 * longest && r > 0.15 * window)
+    rest.is_none_or(|r| r > 4.0 * typical && r > 2.0 * longest && r > 0.15 * NEARLY * window)
 }
