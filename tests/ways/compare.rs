@@ -50,7 +50,7 @@ struct Figures {
 /// Prints a `WAY` line for each way, and fails if any is not as expected.
 pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> anyhow::Result<()> {
     let backend = &measured.snapshot.backend;
-    let kernel = series(&backend.kernel);
+    let kernel = &series(&backend.kernel);
     let label =
         std::env::var("FILLTOP_BACKEND").unwrap_or_else(|_| backend.write.name().to_owned());
     let mut surprises = Vec::new();
@@ -90,10 +90,12 @@ pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> a
     Ok(())
 }
 
-/// `6.1` of `6.1.0-44-cloud-amd64`.
-fn series(release: &str) -> &str {
+/// `6.1` of `6.1.0-44-cloud-amd64`, `6.1-generic` of `6.1.0-44-amd64`, which has ext4 in a module.
+fn series(release: &str) -> String {
     let end = release.match_indices(['.', '-']).nth(1).map_or(release.len(), |(at, _)| at);
-    &release[..end]
+    let generic = release.ends_with("-amd64") && !release.contains("cloud");
+    let flavour = if generic { "-generic" } else { "" };
+    format!("{}{flavour}", &release[..end])
 }
 
 fn figures(measured: &Measured, truth: &WayTruth, place: &Place<'_>) -> Figures {

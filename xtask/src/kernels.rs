@@ -77,7 +77,7 @@ type Column<'a> = (Vec<u32>, &'a str, &'a str);
 
 /// A kernel's place in the order of versions.
 fn version(kernel: &str) -> Vec<u32> {
-    kernel.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    kernel.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {

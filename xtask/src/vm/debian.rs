@@ -21,15 +21,28 @@ pub(crate) struct Series {
     /// What people call it on the command line.
     pub(crate) name: &'static str,
     suites: &'static [&'static str],
+    /// The package that depends on the newest build.
+    newest: &'static str,
 }
+
+/// Small, and with ext4 built in.
+const CLOUD: &str = "linux-image-cloud-amd64";
+/// What Debian installs on a computer: ext4 is a module, too.
+const GENERIC: &str = "linux-image-amd64";
+
+/// The suites of Debian 12, whose tools the machines run.
+const BOOKWORM: &[&str] = &["bookworm", "bookworm-security"];
+const TRIXIE: &[&str] = &["trixie", "trixie-security"];
 
 /// Oldest first.
 pub(crate) const SERIES: &[Series] = &[
     // Bullseye itself is archived away from mirrors before its security suite is.
-    Series { name: "5.10", suites: &["bullseye-security"] },
-    Series { name: "6.1", suites: &["bookworm", "bookworm-security"] },
-    Series { name: "6.12", suites: &["trixie", "trixie-security"] },
-    Series { name: "7.x", suites: &["trixie-backports"] },
+    Series { name: "5.10", suites: &["bullseye-security"], newest: CLOUD },
+    Series { name: "6.1", suites: BOOKWORM, newest: CLOUD },
+    Series { name: "6.1-generic", suites: BOOKWORM, newest: GENERIC },
+    Series { name: "6.12", suites: TRIXIE, newest: CLOUD },
+    Series { name: "6.12-generic", suites: TRIXIE, newest: GENERIC },
+    Series { name: "7.x", suites: &["trixie-backports"], newest: CLOUD },
 ];
 
 /// The series that a person means: `7`, `7.x` and `7.3` all are the newest there is.
@@ -60,12 +73,11 @@ pub(crate) fn kernel(workspace: &Workspace, series: &Series) -> Result<Kernel> {
     let directory = workspace.target.join("vm/kernels").join(series.name);
     if !directory.exists() {
         let apt = Apt::open(workspace, series.suites)?;
-        let meta = "linux-image-cloud-amd64".to_owned();
-        let mut packages = vec![meta];
+        let mut packages = vec![series.newest.to_owned()];
         let mut next = 0;
         while let Some(package) = packages.get(next) {
             let needed = parts_of_kernel(&apt.show(package)?);
-            packages.extend(needed.into_iter().filter(|name| !name.ends_with("image-cloud-amd64")));
+            packages.extend(needed.into_iter().filter(|name| name != series.newest));
             packages.dedup();
             next += 1;
         }
@@ -80,8 +92,7 @@ pub(crate) fn kernel(workspace: &Workspace, series: &Series) -> Result<Kernel> {
 pub(crate) fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("vm/busybox");
     if !directory.exists() {
-        Apt::open(workspace, SERIES[1].suites)?
-            .unpack(&["busybox-static".to_owned()], &directory)?;
+        Apt::open(workspace, BOOKWORM)?.unpack(&["busybox-static".to_owned()], &directory)?;
     }
     let usual = ["bin/busybox", "usr/bin/busybox"].map(|path| directory.join(path));
     usual.into_iter().find(|path| path.exists()).context("busybox-static holds no busybox")
@@ -93,7 +104,7 @@ pub(crate) fn fleet(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("tools/fleet");
     if !directory.exists() {
         let packages = ["prometheus", "prometheus-alertmanager"].map(str::to_owned);
-        Apt::open(workspace, SERIES[1].suites)?.unpack(&packages, &directory)?;
+        Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
     }
     Ok(directory.join("usr/bin"))
 }
@@ -103,7 +114,18 @@ pub(crate) fn servers(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("tools/servers");
     if !directory.exists() {
         let packages = ["etcd-server", "nginx"].map(str::to_owned);
-        Apt::open(workspace, SERIES[1].suites)?.unpack(&packages, &directory)?;
+        Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory)
+}
+
+/// The root of QEMU and of all that it needs. Not installed: see [`super::emulator`].
+pub(super) fn qemu(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/qemu");
+    if !directory.exists() {
+        let apt = Apt::open(workspace, BOOKWORM)?;
+        let packages = apt.with_all_that_it_needs(super::emulator::PACKAGE)?;
+        apt.unpack(&packages, &directory)?;
     }
     Ok(directory)
 }
@@ -120,6 +142,12 @@ fn parts_of_kernel(control: &str) -> Vec<String> {
         .filter(|name| name.chars().any(|c| c.is_ascii_digit()) && !name.contains("-modules-cloud"))
         .map(str::to_owned)
         .collect()
+}
+
+/// The packages in what `apt-get --simulate` says: `Inst NAME (VERSION …)`.
+fn to_be_installed(said: &str) -> Vec<String> {
+    let lines = said.lines().filter_map(|line| line.strip_prefix("Inst "));
+    lines.filter_map(|rest| rest.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// A kernel in what its packages hold: older ones have the image in /boot, newer ones with the
@@ -192,6 +220,13 @@ impl Apt {
         capture(self.tool("apt-cache").args(["show", "--no-all-versions", package]))
     }
 
+    /// A package and what it depends on, as where nothing at all is installed.
+    fn with_all_that_it_needs(&self, package: &str) -> Result<Vec<String>> {
+        let mut simulate = self.tool("apt-get");
+        simulate.args(["install", "--simulate", "-q", "--no-install-recommends", package]);
+        Ok(to_be_installed(&capture(&mut simulate)?))
+    }
+
     /// Downloads packages and unpacks them together. The directory is there whole or not at all.
     fn unpack(&self, packages: &[String], directory: &Path) -> Result<()> {
         let scratch = directory.with_extension("part");
@@ -258,7 +293,7 @@ mod tests {
             assert_eq!(series(newest).unwrap().name, "7.x");
         }
         let error = series("4.19").unwrap_err().to_string();
-        assert!(error.contains("5.10, 6.1, 6.12, 7.x"), "{error}");
+        assert!(error.contains("5.10, 6.1, 6.1-generic, 6.12, "), "{error}");
     }
 
     #[test]
@@ -276,6 +311,13 @@ mod tests {
             ["linux-binary-7.3.4-cloud-amd64", "linux-modules-7.3.4-cloud-amd64"]
         );
         assert_eq!(parts_of_kernel("Package: kmod\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_apt_would_install_is_read() {
+        let said = "Reading package lists...\nInst libc6 (2.36-9 Debian:12.15/stable [amd64]) []\n\
+            Inst qemu-system-x86 (1:7.2 Debian:12.15/stable [amd64])\nConf libc6 (2.36-9)\n";
+        assert_eq!(to_be_installed(said), ["libc6", "qemu-system-x86"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod booted;
 mod cpio;
 mod debian;
+mod emulator;
 mod initramfs;
 mod modules;
 mod pairs;
@@ -22,7 +23,6 @@ use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use booted::Debian;
 pub(crate) use debian::{fleet, servers};
-use qemu::QEMU;
 use runner::Runner;
 
 /// Programs that make filesystems, and the Debian packages that have them.
@@ -35,7 +35,8 @@ const TIMEOUT_SECONDS: u64 = 900;
 /// What to boot, and what to do there.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct VmArgs {
-    /// Kernel series: 5.10, 6.1, 6.12 or 7.x; may be given more than once [default: 6.1]
+    /// Kernel series: 5.10, 6.1, 6.12 or 7.x, of cloud flavour; 6.1-generic or 6.12-generic, where ext4 is a
+    /// module, too; may be given more than once [default: 6.1]
     #[arg(long, conflicts_with = "all")]
     kernel: Vec<String>,
     /// All series of kernels, one after the other
@@ -306,13 +307,8 @@ pub(crate) fn lines_of(
 
 fn need_programs() -> Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), ONLY_X86);
-    let mut programs = vec![
-        (QEMU, "qemu-system-x86"),
-        ("xz", "xz-utils"),
-        ("dpkg-deb", "dpkg"),
-        ("apt-get", "apt"),
-        ("ldd", "libc-bin"),
-    ];
+    let mut programs =
+        vec![("xz", "xz-utils"), ("dpkg-deb", "dpkg"), ("apt-get", "apt"), ("ldd", "libc-bin")];
     programs.extend(MKFS);
     packages::need("a virtual machine", &programs)
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use filltop_init::Report;
 
-/// The program that emulates the machine.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
+use super::emulator::Emulator;
+
 /// What the kernel says on its console when it is no longer to be trusted.
 const PANICS: [&str; 3] = ["Kernel panic", "Oops:", "BUG: "];
 /// How often we look at the console and the clock while the machine is silent.
@@ -32,6 +32,8 @@ pub(crate) const GUEST_ROOT: &str = "/dev/vdc";
 
 /// The machine to boot.
 pub(crate) struct Machine {
+    /// What emulates it.
+    pub(crate) emulator: Emulator,
     /// The kernel's bzImage.
     pub(crate) kernel: PathBuf,
     /// The initramfs, job included.
@@ -73,7 +75,7 @@ impl Machine {
         self.make_disks()?;
         let _ = fs::remove_file(&self.console);
         let mut command = self.command();
-        let mut machine = Running(command.spawn().with_context(|| format!("running {QEMU}"))?);
+        let mut machine = Running(command.spawn().context("running QEMU")?);
         if self.interactive {
             machine.0.wait()?;
             let text = fs::read_to_string(&self.console).unwrap_or_default();
@@ -87,7 +89,7 @@ impl Machine {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(QEMU);
+        let mut command = self.emulator.command();
         let threads = if self.icount { "tcg,thread=single" } else { "tcg,thread=multi" };
         // Without -cx16, kernels of 6.12 panicked in one boot of three under emulation.
         // A string instruction counts as one, however much it copies.

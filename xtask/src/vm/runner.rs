@@ -12,6 +12,7 @@ use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 
 use super::booted::{self, Debian};
 use super::debian::{self, Series};
+use super::emulator::Emulator;
 use super::initramfs::{self, Contents, Userland};
 use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
 use super::{Backend, DEFAULT_KERNEL, VmArgs};
@@ -30,6 +31,7 @@ const BOOTS: usize = 3;
 pub(super) struct Runner<'a> {
     workspace: &'a Workspace,
     arguments: &'a VmArgs,
+    emulator: Emulator,
     pub(super) kernels: Vec<&'static Series>,
     init: PathBuf,
     busybox: PathBuf,
@@ -80,6 +82,7 @@ impl<'a> Runner<'a> {
         let debian = if arguments.incidents { Debian::Incidents } else { Debian::Plain };
         let root = arguments.debian.then(|| booted::image(workspace, debian)).transpose()?;
         Ok(Self {
+            emulator: Emulator::find(workspace)?,
             init: build::init(workspace)?,
             workspace,
             arguments,
@@ -252,6 +255,7 @@ impl<'a> Runner<'a> {
         let initrd = directory.join("initramfs.cpio");
         fs::write(&initrd, archive.finish())?;
         let machine = Machine {
+            emulator: self.emulator.clone(),
             kernel: kernel.to_owned(),
             initrd,
             console: directory.join("console.log"),
