@@ -97,7 +97,7 @@ fn send_moved(inode: u64, target: u64) {
 /// `int X_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, umode_t mode,
 /// bool excl)` and `X_mkdir(idmap, dir, dentry, mode)`; before 5.12 without the first. From 6.15 on,
 /// mkdir returns a dentry: an error pointer has the error in its lower half, too. One program for
-/// each function and form: chosen at run time, the compiler would load from a computed address,
+/// each form: chosen at run time, the compiler would load from a computed address,
 /// which the verifier refuses.
 macro_rules! creates {
     ($($name:ident: $dir:literal of $arguments:literal, $is_file:literal;)+) => {$(
@@ -111,14 +111,10 @@ macro_rules! creates {
 }
 
 creates! {
-    fexit_ext4_create_v6_14: 1 of 5, true;
-    fexit_ext4_create_v5_11: 0 of 4, true;
-    fexit_ext4_mkdir_v6_14: 1 of 4, false;
-    fexit_ext4_mkdir_v5_11: 0 of 3, false;
-    fexit_shmem_create_v6_14: 1 of 5, true;
-    fexit_shmem_create_v5_11: 0 of 4, true;
-    fexit_shmem_mkdir_v6_14: 1 of 4, false;
-    fexit_shmem_mkdir_v5_11: 0 of 3, false;
+    fexit_create_v6_14: 1 of 5, true;
+    fexit_create_v5_11: 0 of 4, true;
+    fexit_mkdir_v6_14: 1 of 4, false;
+    fexit_mkdir_v5_11: 0 of 3, false;
 }
 
 /// The same since 6.15, when mkdir began to return a pointer, with which the verifier lets nothing be
@@ -138,10 +134,8 @@ macro_rules! creates_by_result {
 }
 
 creates_by_result! {
-    fexit_ext4_create: true;
-    fexit_ext4_mkdir: false;
-    fexit_shmem_create: true;
-    fexit_shmem_mkdir: false;
+    fexit_create: true;
+    fexit_mkdir: false;
 }
 
 /// Entry of create or mkdir: keeps the directory.

@@ -40,6 +40,8 @@ macro_rules! write_iter {
 
 write_iter!(
     fexit_ext4_file_write_iter: gauge_kind::EXT4,
+    fexit_xfs_file_write_iter: gauge_kind::XFS,
+    fexit_btrfs_file_write_iter: gauge_kind::BTRFS,
     fexit_shmem_file_write_iter: gauge_kind::TMPFS,
 );
 
@@ -122,6 +124,44 @@ macro_rules! notify_change {
 // inode **delegated_inode)`; without the first argument before 5.12.
 notify_change!(fentry_notify_change, fexit_notify_change, 1);
 notify_change!(fentry_notify_change_v5_11, fexit_notify_change_v5_11, 0);
+
+/// `loff_t X_remap_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
+/// loff_t len, unsigned int remap_flags)`
+#[fentry]
+fn fentry_remap_file_range(ctx: FEntryContext) -> i32 {
+    shared::remap_begins(Kptr(ctx.arg::<*const u8>(2)), ctx.arg::<u32>(5));
+    0
+}
+
+/// See [`fentry_remap_file_range`].
+#[fexit]
+fn fexit_remap_file_range(ctx: FExitContext) -> i32 {
+    shared::remap_ends(ctx.arg::<i64>(6));
+    0
+}
+
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
+/// advance.
+#[fentry]
+fn fentry_file_release(ctx: FEntryContext) -> i32 {
+    shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
+    0
+}
+
+/// See [`fentry_file_release`] and [`fentry_finish_ordered`].
+#[fexit]
+fn fexit_settle(ctx: FExitContext) -> i32 {
+    let _ = ctx;
+    shared::settling_ends();
+    0
+}
+
+/// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`
+#[fentry]
+fn fentry_finish_ordered(ctx: FEntryContext) -> i32 {
+    shared::ordered_ends(Kptr(ctx.arg::<*const u8>(0)));
+    0
+}
 
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[fexit]

@@ -12,7 +12,7 @@ use tracer_common::{PairKey, offsets::gauge_kind};
 use super::{allocate, shared};
 use crate::{
     calls::{self, NOBODY},
-    gauge::{GAUGES, kind_of},
+    gauge::kind_of,
     kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset},
     maps::{InFlight, hook},
     process, space,
@@ -191,23 +191,10 @@ fn kprobe_file_release(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`: delayed allocation
-/// has become extents, perhaps compressed ones.
+/// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`
 #[kprobe]
 fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
-    let ordered = pointer(&ctx, 0);
-    if let Some(layout) = GAUGES.get(gauge_kind::BTRFS) {
-        let inode = Probed::follow(ordered, layout.ordered_inode);
-        // A struct btrfs_inode since 6.10: the struct inode is within it.
-        let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
-        let mut saves = 0;
-        if layout.ordered_num_bytes != 0 {
-            let in_file = Probed::read::<u64>(ordered, layout.ordered_num_bytes);
-            let on_disk = Probed::read::<u64>(ordered, layout.ordered_disk_num_bytes);
-            saves = in_file.saturating_sub(on_disk);
-        }
-        shared::settling_begins(Kptr::from_addr(inode.addr() + inner), saves);
-    }
+    shared::ordered_ends(pointer(&ctx, 0));
     0
 }
 

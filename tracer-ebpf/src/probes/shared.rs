@@ -5,7 +5,7 @@ use tracer_common::{Counters, FileKey, Health, PairKey, offsets::gauge_kind, slo
 use crate::{
     account::{Who, Write, ZERO, account, account_write},
     calls,
-    gauge::kind_of,
+    gauge::{GAUGES, kind_of},
     hot,
     kernel_read::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
@@ -290,6 +290,22 @@ pub fn copied(file: u64) {
 pub fn settling_begins(inode: Kptr, saves: u64) {
     let call = InFlight { key: calls::NOBODY, object: inode.addr(), extra: saves };
     calls::keep(hook::SETTLE, call);
+}
+
+/// Delayed allocation of btrfs (`struct btrfs_ordered_extent`) becomes extents, perhaps compressed ones.
+#[inline(always)]
+pub fn ordered_ends(ordered: Kptr) {
+    let Some(layout) = GAUGES.get(gauge_kind::BTRFS) else { return };
+    let inode = Probed::follow(ordered, layout.ordered_inode);
+    // A struct btrfs_inode since 6.10: the struct inode is within it.
+    let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
+    let mut saves = 0;
+    if layout.ordered_num_bytes != 0 {
+        let in_file = Probed::read::<u64>(ordered, layout.ordered_num_bytes);
+        let on_disk = Probed::read::<u64>(ordered, layout.ordered_disk_num_bytes);
+        saves = in_file.saturating_sub(on_disk);
+    }
+    settling_begins(Kptr::from_addr(inode.addr() + inner), saves);
 }
 
 /// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls

@@ -4,6 +4,7 @@
 //! because under emulation a full parse takes seconds.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
@@ -55,6 +56,8 @@ pub(super) struct Types {
     pub(super) kernel: Arc<KernelBtf>,
     /// For programs that the kernel checks against a function's types.
     pub(super) bpf: aya::Btf,
+    /// Those of modules that were asked for.
+    modules: RefCell<HashMap<String, Option<Arc<KernelBtf>>>>,
 }
 
 impl Types {
@@ -66,7 +69,35 @@ impl Types {
         let path = Path::new(preflight::VMLINUX_BTF);
         let kernel = KernelBtf::load(path, &ladder::function_names(), &gauges::structs())?;
         let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        Ok(Self { kernel: Arc::new(kernel), bpf })
+        Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
+    }
+
+    /// Those of a module; `None` if it is not loaded, or the kernel keeps none of modules (5.10).
+    pub(super) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
+        let read = || {
+            let btf = KernelBtf::load_module(
+                &self.kernel,
+                name,
+                &ladder::function_names(),
+                &gauges::structs(),
+            );
+            btf.inspect_err(|error| tracing::debug!("{name}: {error}")).ok().map(Arc::new)
+        };
+        self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()
+    }
+
+    /// A function's number, and the module that it is in; `None` for that: in the kernel itself.
+    /// `module` is where it may be.
+    pub(super) fn find<'m>(
+        &self,
+        function: &str,
+        module: Option<&'m str>,
+    ) -> Option<(u32, Option<&'m str>)> {
+        let built_in = self.kernel.function(function).map(|id| (id, None));
+        built_in.or_else(|| {
+            let module = module?;
+            Some((self.module(module)?.function(function)?, Some(module)))
+        })
     }
 }
 
@@ -100,14 +131,19 @@ impl KernelBtf {
         Self::parse(data, functions, &structs, None)
     }
 
-    /// Reads a module's BTF and finds the given structs.
+    /// Reads a module's BTF and finds the given functions and structs.
     ///
     /// # Errors
     /// [`BtfError`] if the module is not loaded, or the kernel keeps no BTF of modules (5.10).
-    pub fn load_module(base: &Arc<Self>, module: &str, structs: &[&str]) -> Result<Self, BtfError> {
+    fn load_module(
+        base: &Arc<Self>,
+        module: &str,
+        functions: &[&str],
+        structs: &[&str],
+    ) -> Result<Self, BtfError> {
         let path = format!("/sys/kernel/btf/{module}");
         let data = std::fs::read(&path).map_err(|source| BtfError::Unreadable { path, source })?;
-        Self::parse(data, &[], structs, Some(Arc::clone(base)))
+        Self::parse(data, functions, structs, Some(Arc::clone(base)))
     }
 
     fn parse(
@@ -167,10 +203,10 @@ impl KernelBtf {
         offsets
     }
 
-    /// Is there such a function in the kernel itself (modules have BTF of their own)?
+    /// The number of a function that is in the kernel itself, or in the module that this is of.
     #[must_use]
-    pub fn has_function(&self, name: &str) -> bool {
-        self.found.contains_key(&(true, name.to_owned()))
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.found.get(&(true, name.to_owned())).copied()
     }
 
     /// Names of the struct types of a function's arguments, `None` for other types; or `None` if

@@ -137,7 +137,7 @@ impl Fence {
             Whom::Processes => (0, 0),
         };
         let order = Order { cgroup, level, dev, keeper: std::process::id(), pad: 0 };
-        let config = kernel_config(&types.kernel, 1);
+        let config = kernel_config(&types, 1);
         let object = fit::fit(OBJECT, &offsets, &config)?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
@@ -145,7 +145,7 @@ impl Fence {
             .override_global("FENCE", bytemuck::bytes_of(&order), true)
             .load(&object)
             .map_err(|error| anyhow!("the kernel refuses bpf(2): {}", error_chain(&error)))?;
-        gauges::install(&mut ebpf, &types.kernel);
+        gauges::install(&mut ebpf, &types);
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut ebpf, &format!("fence_{hook}"))?;
             program.load(hook, &types.bpf).map_err(|error| {

@@ -1,12 +1,10 @@
 //! Where this kernel's filesystems keep the space that they charge to an inode. Some are modules,
 //! which may be loaded after the start.
 
-use std::sync::Arc;
-
 use aya::{Ebpf, maps::Array};
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
-use super::btf::KernelBtf;
+use super::btf::Types;
 
 /// How one filesystem's gauge is made up.
 struct Recipe {
@@ -54,7 +52,7 @@ const RECIPES: &[Recipe] = &[
 
 const ORDERED: &str = "btrfs_ordered_extent";
 
-/// Structs that are looked up in the kernel's own BTF, for filesystems that are built in.
+/// Structs that are looked up in BTF: the kernel's own, for filesystems that are built in, and modules'.
 pub(super) fn structs() -> Vec<&'static str> {
     let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
     own.chain([ORDERED]).collect()
@@ -62,14 +60,14 @@ pub(super) fn structs() -> Vec<&'static str> {
 
 /// Tells the kernel side all layouts that are known now, and returns the types of filesystem whose
 /// space is traced.
-pub(super) fn install(ebpf: &mut Ebpf, btf: &Arc<KernelBtf>) -> Vec<&'static str> {
+pub(super) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
     let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
     let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
         return Vec::new();
     };
     let mut known = Vec::new();
     for recipe in RECIPES {
-        let Some(gauge) = recipe.resolve(btf) else { continue };
+        let Some(gauge) = recipe.resolve(types) else { continue };
         let bytes: [u8; size_of::<Gauge>()] = bytemuck::cast(gauge);
         if map.set(recipe.kind, bytes, 0).is_ok() {
             known.push(recipe.fs_type);
@@ -79,14 +77,13 @@ pub(super) fn install(ebpf: &mut Ebpf, btf: &Arc<KernelBtf>) -> Vec<&'static str
 }
 
 impl Recipe {
-    fn resolve(&self, kernel: &Arc<KernelBtf>) -> Option<Gauge> {
+    fn resolve(&self, types: &Types) -> Option<Gauge> {
         let mut gauge =
             Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
         let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
-        let structs = [own, ORDERED];
-        let module = KernelBtf::load_module(kernel, self.fs_type, &structs);
         // Built in, or a module of its own.
-        let btf = module.as_ref().unwrap_or(kernel);
+        let module = types.module(self.fs_type);
+        let btf = module.as_ref().unwrap_or(&types.kernel);
         gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;
         for (part, (member, size, in_blocks)) in gauge.parts.iter_mut().zip(self.parts) {
             *part = GaugePart {

@@ -2,7 +2,7 @@
 
 /// A way to count the writes of one kind of filesystem at its own write_iter.
 pub struct WriteIter {
-    /// As /proc/self/mountinfo names it.
+    /// As /proc/self/mountinfo names it, and as its module is called, if it is in one.
     pub fs_type: &'static str,
     /// `super_block::s_magic`.
     pub magic: u32,
@@ -14,13 +14,13 @@ pub struct WriteIter {
 pub struct WriteIterFunction {
     /// The kernel function.
     pub name: &'static str,
-    /// The program for fexit; `None` where it is in a module, whose BTF aya 0.14 cannot use.
-    pub fexit: Option<&'static str>,
+    /// The program for fexit.
+    pub fexit: &'static str,
     /// The program for its kprobe; the return probe is always `kretprobe_write_iter`.
     pub kprobe: &'static str,
 }
 
-const fn plain(name: &'static str, fexit: Option<&'static str>) -> WriteIterFunction {
+const fn plain(name: &'static str, fexit: &'static str) -> WriteIterFunction {
     WriteIterFunction { name, fexit, kprobe: "kprobe_write_iter" }
 }
 
@@ -29,26 +29,26 @@ pub const WRITE_ITERS: &[WriteIter] = &[
     WriteIter {
         fs_type: "ext4",
         magic: 0xEF53,
-        functions: &[plain("ext4_file_write_iter", Some("fexit_ext4_file_write_iter"))],
+        functions: &[plain("ext4_file_write_iter", "fexit_ext4_file_write_iter")],
     },
     WriteIter {
         fs_type: "xfs",
         magic: 0x5846_5342,
-        functions: &[plain("xfs_file_write_iter", None)],
+        functions: &[plain("xfs_file_write_iter", "fexit_xfs_file_write_iter")],
     },
     WriteIter {
         fs_type: "btrfs",
         magic: 0x9123_683E,
-        functions: &[plain("btrfs_file_write_iter", None)],
+        functions: &[plain("btrfs_file_write_iter", "fexit_btrfs_file_write_iter")],
     },
     WriteIter {
         fs_type: "tmpfs",
         magic: 0x0102_1994,
         functions: &[
-            plain("shmem_file_write_iter", Some("fexit_shmem_file_write_iter")),
+            plain("shmem_file_write_iter", "fexit_shmem_file_write_iter"),
             WriteIterFunction {
                 name: "generic_file_write_iter",
-                fexit: Some("fexit_generic_file_write_iter"),
+                fexit: "fexit_generic_file_write_iter",
                 kprobe: "kprobe_generic_write_iter",
             },
         ],
@@ -126,29 +126,38 @@ pub const SPACE: &[Function] = &[
         .kprobe("kprobe_iomap_dio_complete"),
 ];
 
-/// The same for functions of modules: kprobes alone, with the filesystem that brings them.
-pub const MODULE_SPACE: &[(&str, Function)] = &[
+/// The same for functions of filesystems that may be modules, which may be loaded later: with the
+/// filesystem that brings them.
+pub const FS_SPACE: &[(&str, Function)] = &[
     (
         "xfs",
         Function::new("xfs_file_remap_range")
+            .fentry("fentry_remap_file_range")
+            .fexit("fexit_remap_file_range")
             .kprobe("kprobe_remap_file_range")
             .kretprobe("kretprobe_remap_file_range"),
     ),
     (
         "xfs",
         Function::new("xfs_file_release")
+            .fentry("fentry_file_release")
+            .fexit("fexit_settle")
             .kprobe("kprobe_file_release")
             .kretprobe("kretprobe_settle"),
     ),
     (
         "btrfs",
         Function::new("btrfs_remap_file_range")
+            .fentry("fentry_remap_file_range")
+            .fexit("fexit_remap_file_range")
             .kprobe("kprobe_remap_file_range")
             .kretprobe("kretprobe_remap_file_range"),
     ),
     (
         "btrfs",
         Function::new("btrfs_finish_one_ordered")
+            .fentry("fentry_finish_ordered")
+            .fexit("fexit_settle")
             .kprobe("kprobe_finish_ordered")
             .kretprobe("kretprobe_settle"),
     ),
@@ -156,6 +165,8 @@ pub const MODULE_SPACE: &[(&str, Function)] = &[
     (
         "btrfs",
         Function::new("btrfs_finish_ordered_io")
+            .fentry("fentry_finish_ordered")
+            .fexit("fexit_settle")
             .kprobe("kprobe_finish_ordered")
             .kretprobe("kretprobe_settle"),
     ),
@@ -290,15 +301,13 @@ pub struct Fsync {
     pub fs_type: &'static str,
     /// The kernel function.
     pub name: &'static str,
-    /// In the kernel itself, so that trampolines reach it?
-    pub built_in: bool,
 }
 
 /// Where fsync is timed.
 pub const FSYNCS: &[Fsync] = &[
-    Fsync { fs_type: "ext4", name: "ext4_sync_file", built_in: true },
-    Fsync { fs_type: "xfs", name: "xfs_file_fsync", built_in: false },
-    Fsync { fs_type: "btrfs", name: "btrfs_sync_file", built_in: false },
+    Fsync { fs_type: "ext4", name: "ext4_sync_file" },
+    Fsync { fs_type: "xfs", name: "xfs_file_fsync" },
+    Fsync { fs_type: "btrfs", name: "btrfs_sync_file" },
 ];
 
 impl Fsync {
@@ -319,59 +328,44 @@ pub struct Create {
     pub fs_type: &'static str,
     /// The kernel function.
     pub name: &'static str,
-    /// Programs for fexit, since 6.15, since 5.12 and before; `None` where it is in a module.
-    pub fexit: Option<[&'static str; 3]>,
+    /// Programs for fexit, since 6.15, since 5.12 and before.
+    pub fexit: [&'static str; 3],
     /// Programs of its kprobe, since 5.12 and before.
     pub kprobe: [&'static str; 2],
     /// Program of its kretprobe.
     pub kretprobe: &'static str,
 }
 
-const KPROBE_CREATE: [&str; 2] = ["kprobe_create", "kprobe_create_v5_11"];
-const KPROBE_MKDIR: [&str; 2] = ["kprobe_mkdir", "kprobe_mkdir_v5_11"];
-
-const fn create(
-    fs_type: &'static str,
-    name: &'static str,
-    fexit: Option<[&'static str; 3]>,
-) -> Create {
-    Create { fs_type, name, fexit, kprobe: KPROBE_CREATE, kretprobe: "kretprobe_create" }
+const fn create(fs_type: &'static str, name: &'static str) -> Create {
+    Create {
+        fs_type,
+        name,
+        fexit: ["fexit_create", "fexit_create_v6_14", "fexit_create_v5_11"],
+        kprobe: ["kprobe_create", "kprobe_create_v5_11"],
+        kretprobe: "kretprobe_create",
+    }
 }
 
-const fn mkdir(
-    fs_type: &'static str,
-    name: &'static str,
-    fexit: Option<[&'static str; 3]>,
-) -> Create {
-    Create { fs_type, name, fexit, kprobe: KPROBE_MKDIR, kretprobe: "kretprobe_mkdir" }
+const fn mkdir(fs_type: &'static str, name: &'static str) -> Create {
+    Create {
+        fs_type,
+        name,
+        fexit: ["fexit_mkdir", "fexit_mkdir_v6_14", "fexit_mkdir_v5_11"],
+        kprobe: ["kprobe_mkdir", "kprobe_mkdir_v5_11"],
+        kretprobe: "kretprobe_mkdir",
+    }
 }
 
 /// Where files and directories are made.
 pub const CREATES: &[Create] = &[
-    create(
-        "ext4",
-        "ext4_create",
-        Some(["fexit_ext4_create", "fexit_ext4_create_v6_14", "fexit_ext4_create_v5_11"]),
-    ),
-    mkdir(
-        "ext4",
-        "ext4_mkdir",
-        Some(["fexit_ext4_mkdir", "fexit_ext4_mkdir_v6_14", "fexit_ext4_mkdir_v5_11"]),
-    ),
-    create(
-        "tmpfs",
-        "shmem_create",
-        Some(["fexit_shmem_create", "fexit_shmem_create_v6_14", "fexit_shmem_create_v5_11"]),
-    ),
-    mkdir(
-        "tmpfs",
-        "shmem_mkdir",
-        Some(["fexit_shmem_mkdir", "fexit_shmem_mkdir_v6_14", "fexit_shmem_mkdir_v5_11"]),
-    ),
-    create("xfs", "xfs_vn_create", None),
-    mkdir("xfs", "xfs_vn_mkdir", None),
-    create("btrfs", "btrfs_create", None),
-    mkdir("btrfs", "btrfs_mkdir", None),
+    create("ext4", "ext4_create"),
+    mkdir("ext4", "ext4_mkdir"),
+    create("tmpfs", "shmem_create"),
+    mkdir("tmpfs", "shmem_mkdir"),
+    create("xfs", "xfs_vn_create"),
+    mkdir("xfs", "xfs_vn_mkdir"),
+    create("btrfs", "btrfs_create"),
+    mkdir("btrfs", "btrfs_mkdir"),
 ];
 
 /// Stand in for ext4's fsync: (tracepoint, program). The end first: a beginning without

@@ -4,7 +4,11 @@ mod ahead;
 mod rungs;
 mod watch;
 
-use std::{cell::OnceCell, collections::BTreeMap, os::fd::OwnedFd};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use anyhow::anyhow;
 use aya::{Ebpf, maps::HashMap as BpfHashMap};
@@ -16,6 +20,7 @@ use rungs::{is_absence, program_of};
 use super::{
     TracerOptions,
     btf::Types,
+    by_hand::ByHand,
     gauges, hook,
     hooks::{self, Function, Lifecycle, WriteIter},
     kernel_at_least, preemption, sys,
@@ -27,6 +32,7 @@ pub(super) fn function_names() -> Vec<&'static str> {
     let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
     names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
     names.extend(hooks::SPACE.iter().map(|function| function.name));
+    names.extend(hooks::FS_SPACE.iter().map(|(_, function)| function.name));
     names.extend(hooks::watched_functions());
     names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
     names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
@@ -41,6 +47,8 @@ pub struct Ladder {
     types: OnceCell<Types>,
     /// Types of filesystem for which a later attempt would end as the first did.
     tried: Vec<&'static str>,
+    /// Programs that aya cannot load.
+    by_hand: ByHand,
     tracefs: Option<TraceFs>,
     /// What tells the savings of btrfs's compression.
     saved: Option<OwnedFd>,
@@ -59,12 +67,13 @@ pub struct Ladder {
 type Attempt = Result<(), String>;
 
 impl Ladder {
-    pub(super) fn new(options: &TracerOptions, types: Types) -> Self {
+    pub(super) fn new(options: &TracerOptions, types: Types, by_hand: ByHand) -> Self {
         Self {
             forced: options.backend,
             want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
             types: OnceCell::from(types),
             tried: Vec::new(),
+            by_hand,
             tracefs: None,
             saved: None,
             hooks: Vec::new(),
@@ -97,8 +106,9 @@ impl Ladder {
         for fs in hooks::WRITE_ITERS {
             self.attach_write_iter(ebpf, fs);
             // What is not in a module has been there from the start.
-            let has =
-                |function| self.types().is_ok_and(|types| types.kernel.has_function(function));
+            let has = |function| {
+                self.types().is_ok_and(|types| types.kernel.function(function).is_some())
+            };
             if fs.functions.iter().any(|function| has(function.name)) {
                 self.tried.push(fs.fs_type);
             }
@@ -155,6 +165,7 @@ impl Ladder {
 
     /// Gives their memory back until a hook is to be attached again.
     pub(super) fn forget_types(&mut self) {
+        self.by_hand.forget_code();
         if self.types.take().is_some() {
             sys::return_free_memory();
         }
@@ -162,7 +173,7 @@ impl Ladder {
 
     fn install_gauges(&mut self, ebpf: &mut Ebpf) {
         match self.types() {
-            Ok(types) => self.space_traced = gauges::install(ebpf, &types.kernel),
+            Ok(types) => self.space_traced = gauges::install(ebpf, types),
             Err(error) => tracing::error!("space is not traced: {error}"),
         }
     }
@@ -192,6 +203,11 @@ impl Ladder {
         &self.hooks
     }
 
+    /// Loaded programs that are not among aya's, by name.
+    pub(super) fn programs_by_hand(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.by_hand.programs()
+    }
+
     pub(super) fn missed_returns(&self) -> u64 {
         self.tracefs.as_ref().map_or(0, TraceFs::missed)
     }
@@ -218,10 +234,17 @@ impl Ladder {
             }
     }
 
-    /// Functions of modules are reached by kprobes alone, also where trampolines are asked for: the
-    /// loader does not know the type information of modules.
-    fn reaches_modules(&self) -> bool {
+    /// Are kernel functions traced, and not tracepoints alone?
+    fn traces_functions(&self) -> bool {
         self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
+    }
+
+    /// May a kprobe take what trampolines do not? Also where these alone are asked for, if the function is in a
+    /// module whose types are not known: before 5.11.
+    fn may_take_kprobe(&self, module: &str) -> bool {
+        let unknown = || self.types().is_ok_and(|types| types.module(module).is_none());
+        self.allows(WriteBackend::Kprobe)
+            || self.allows(WriteBackend::Fentry) && !kernel_at_least(5, 11) && unknown()
     }
 
     /// By a tracepoint, but by a kprobe where its programs may be put aside.
@@ -239,29 +262,20 @@ impl Ladder {
     fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {
         if self.allows(WriteBackend::Fentry) {
             for function in fs.functions {
-                let Some(program) = function.fexit else {
-                    let reason = "it is in a module, whose type information is apart".to_owned();
-                    self.hooks.push(hook(
-                        function.name,
-                        "fexit",
-                        HookState::Unsupported { reason },
-                    ));
-                    continue;
-                };
-                let result = self.fexit(ebpf, function.name, program);
+                let result = self.fexit(ebpf, function.name, function.fexit, Some(fs.fs_type));
                 if self.note(function.name, "fexit", result) {
+                    self.attach_fs_space(ebpf, fs.fs_type);
                     return self.mark(ebpf, fs, WriteBackend::Fentry);
                 }
             }
         }
-        let in_module = fs.functions.iter().all(|function| function.fexit.is_none());
-        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
+        if self.may_take_kprobe(fs.fs_type) {
             for function in fs.functions {
                 let result = self
                     .kretprobe(ebpf, function.name, "kretprobe_write_iter")
                     .and_then(|()| self.kprobe(ebpf, function.name, function.kprobe));
                 if self.note(function.name, "kretprobe", result) {
-                    self.attach_module_space(ebpf, fs.fs_type);
+                    self.attach_fs_space(ebpf, fs.fs_type);
                     return self.mark(ebpf, fs, WriteBackend::Kprobe);
                 }
             }
@@ -290,10 +304,10 @@ impl Ladder {
                 let arguments = types.kernel.arguments(newer.name).unwrap_or_default();
                 arguments.get(*dentry).is_none_or(|found| *found == Some("dentry"))
             });
-            self.attach_function(ebpf, if is_newer { newer } else { older });
+            self.attach_function(ebpf, if is_newer { newer } else { older }, None);
         }
         for function in hooks::SPACE {
-            self.attach_function(ebpf, function);
+            self.attach_function(ebpf, function, None);
         }
         if self.counted.get("ext4") == Some(&WriteBackend::Tracepoint) {
             for (name, program) in hooks::EXT4_SPACE_TRACEPOINTS {
@@ -311,24 +325,32 @@ impl Ladder {
         }
     }
 
-    /// Functions of a module that is loaded: kprobes reach them.
-    fn attach_module_space(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
-        for (_, function) in hooks::MODULE_SPACE.iter().filter(|(fs, _)| *fs == fs_type) {
-            let result = self.kprobe_and_kretprobe(ebpf, function);
-            self.note(function.name, "kretprobe", result);
+    /// Functions of a filesystem beside its write_iter.
+    fn attach_fs_space(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
+        for (module, function) in hooks::FS_SPACE.iter().filter(|(fs, _)| *fs == fs_type) {
+            self.attach_function(ebpf, function, Some(module));
         }
     }
 
-    /// The first rung that holds; true if one does.
-    fn attach_function(&mut self, ebpf: &mut Ebpf, function: &Function) -> bool {
+    /// The first rung that holds; true if one does. `module` is where the function may be.
+    fn attach_function(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &Function,
+        module: Option<&str>,
+    ) -> bool {
         if self.allows(WriteBackend::Fentry) {
             let how = if function.fexit.is_some() { "fexit" } else { "fentry" };
-            let result = self.fentry_and_fexit(ebpf, function);
+            let result = self.fentry_and_fexit(ebpf, function, module);
             if self.note(function.name, how, result) {
                 return true;
             }
         }
-        if self.allows(WriteBackend::Kprobe) {
+        let by_kprobe = match module {
+            Some(module) => self.may_take_kprobe(module),
+            None => self.allows(WriteBackend::Kprobe),
+        };
+        if by_kprobe {
             let how = if function.kretprobe.is_some() { "kretprobe" } else { "kprobe" };
             let result = self.kprobe_and_kretprobe(ebpf, function);
             return self.note(function.name, how, result);
@@ -338,7 +360,7 @@ impl Ladder {
 
     fn attach_vfs_write(&mut self, ebpf: &mut Ebpf) {
         for function in hooks::VFS_WRITE {
-            self.vfs_write |= self.attach_function(ebpf, function);
+            self.vfs_write |= self.attach_function(ebpf, function, None);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
             self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);

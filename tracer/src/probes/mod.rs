@@ -2,6 +2,7 @@
 
 pub mod blind_spots;
 pub mod btf;
+mod by_hand;
 pub mod fence;
 mod fit;
 mod gauges;
@@ -14,7 +15,10 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 
-use std::{io::Read as _, os::fd::AsFd as _};
+use std::{
+    io::{self, Read as _},
+    os::fd::{AsFd as _, BorrowedFd},
+};
 
 use anyhow::{Context as _, anyhow};
 use aya::{
@@ -26,7 +30,8 @@ use aya_log::EbpfLogger;
 use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
-use self::btf::{KernelBtf, Types};
+use self::btf::Types;
+use self::by_hand::ByHand;
 pub use self::ladder::Ladder;
 
 /// The kernel side, as `cargo xtask build` compiled it.
@@ -82,7 +87,7 @@ impl Tracer {
         check_offsets(&offsets)?;
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
         let slots_per_cpu = slots_per_cpu(cpus);
-        let config = kernel_config(&types.kernel, slots_per_cpu);
+        let config = kernel_config(&types, slots_per_cpu);
         let object = fit::fit(OBJECT, &offsets, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
@@ -98,7 +103,7 @@ impl Tracer {
         } else {
             None
         };
-        let mut ladder = Ladder::new(options, types);
+        let mut ladder = Ladder::new(options, types, ByHand::new(offsets, config));
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
         ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
@@ -183,8 +188,8 @@ impl Tracer {
     /// Events that the kernel says it did not deliver to our programs, since the start.
     #[must_use]
     pub fn missed_by_kernel(&self) -> Vec<Loss> {
-        let recursion = self.ebpf.programs().filter_map(|(name, program)| {
-            let events = sys::recursion_misses(program.fd().ok()?.as_fd()).ok()?;
+        let recursion = self.programs().filter_map(|(name, program)| {
+            let events = sys::recursion_misses(program).ok()?;
             Some(Loss { cause: format!("the kernel skipped {name}"), events })
         });
         let cause = "more calls than return probes were under way".to_owned();
@@ -195,13 +200,18 @@ impl Tracer {
     /// Run-time statistics of all loaded programs, by name.
     #[must_use]
     pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| {
-                let time = sys::run_time(program.fd().ok()?.as_fd()).ok()?;
-                Some((name.to_owned(), time))
-            })
-            .collect()
+        let times = self.programs().filter_map(|(name, program)| {
+            let time = sys::run_time(program).ok()?;
+            Some((name.to_owned(), time))
+        });
+        times.collect()
+    }
+
+    /// All loaded programs, by name.
+    fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        let by_aya = self.ebpf.programs();
+        let by_aya = by_aya.filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
+        by_aya.chain(self.ladder.programs_by_hand())
     }
 
     /// Hands waiting kernel-side log lines to `tracing`.
@@ -245,10 +255,18 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
     }
 }
 
-fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
+fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
+    let arguments = |tracepoint, module: Option<&str>| {
+        let (_, module) = types.find(tracepoint, module)?;
+        let module = module.and_then(|module| types.module(module));
+        let btf = module.as_ref().unwrap_or(&types.kernel);
+        Some(btf.arguments(tracepoint)?.len())
+    };
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
-    let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
-    let reserve = btf.arguments("btf_trace_ext4_da_reserve_space").map_or(2, |args| args.len());
+    let exit = arguments("btf_trace_sched_process_exit", None).unwrap_or(2);
+    // ext4 may be a module that is loaded later; it has the argument since 6.9.
+    let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
+        .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
     Config {
         slot_mask: slots_per_cpu - 1,
         slots_per_cpu,
@@ -288,22 +306,29 @@ pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The kernel's own words about a program that it did not load or attach, in one line.
 fn kernel_words(error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        let log = verifier_log.to_string();
-        tracing::debug!("verifier: {log}");
-        // The verdict stands before the statistics.
-        const STATISTICS: [&str; 5] =
-            ["processed ", "verification time", "stack depth", "max_states", "subprog "];
-        let last =
-            log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word))
-            });
-        return match last {
-            Some(last) => format!("{io_error}: {last}"),
-            None => io_error.to_string(),
-        };
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            verdict(io_error, &verifier_log.to_string())
+        }
+        other => error_chain(other),
     }
-    error_chain(error)
+}
+
+/// Why a program was not loaded, with the verifier's last word on it.
+fn verdict(error: &io::Error, log: &str) -> String {
+    tracing::debug!("verifier: {log}");
+    // The verdict stands before the statistics.
+    const STATISTICS: [&str; 5] =
+        ["processed ", "verification time", "stack depth", "max_states", "subprog "];
+    let last = log
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word)));
+    match last {
+        Some(last) => format!("{error}: {last}"),
+        None => error.to_string(),
+    }
 }
 
 /// A row for [`Tracer::hooks`].

@@ -2,6 +2,8 @@
 //! loss counters.
 //! The only room of the daemon with `unsafe` in it, beside the map's mmap in `collect`.
 
+pub mod tracing;
+
 use std::{
     fs::File,
     io,

@@ -8,38 +8,62 @@ use aya::{
 };
 
 use super::{Attempt, Ladder};
-use crate::probes::{error_chain, hooks::Function, kernel_words, tracefs::TraceFs};
+use crate::probes::{
+    by_hand::Target, error_chain, hooks::Function, kernel_words, tracefs::TraceFs,
+};
 
 impl Ladder {
-    pub(super) fn fexit(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+    /// At a function's exit. `module` is where it may be, if not in the kernel itself.
+    pub(super) fn fexit(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        module: Option<&str>,
+    ) -> Attempt {
         let types = self.types()?;
-        if !types.kernel.has_function(function) {
-            return Err(absent(function));
-        }
+        let (id, module) = types.find(function, module).ok_or_else(|| absent(function))?;
         let fexit: &mut FExit = program_of(ebpf, program)?;
-        if fexit.fd().is_err() {
-            fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        if module.is_some() || fexit.fd().is_ok() {
+            let target = Target { function, id, module, at_exit: true };
+            return self.by_hand.attach(ebpf, program, &target);
         }
+        fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         fexit.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 
-    pub(super) fn fentry_and_fexit(&self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+    pub(super) fn fentry_and_fexit(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &Function,
+        module: Option<&str>,
+    ) -> Attempt {
         // The exit first: an entry without its exit would fill the map of calls in flight.
         if let Some(program) = function.fexit {
-            self.fexit(ebpf, function.name, program)?;
+            self.fexit(ebpf, function.name, program, module)?;
         }
-        function.fentry.map_or(Ok(()), |program| self.fentry(ebpf, function.name, program))
+        match function.fentry {
+            Some(program) => self.fentry(ebpf, function.name, program, module),
+            None => Ok(()),
+        }
     }
 
-    pub(super) fn fentry(&self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+    /// At a function's entry; see [`Ladder::fexit`].
+    pub(super) fn fentry(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        module: Option<&str>,
+    ) -> Attempt {
         let types = self.types()?;
-        if !types.kernel.has_function(function) {
-            return Err(absent(function));
-        }
+        let (id, module) = types.find(function, module).ok_or_else(|| absent(function))?;
         let fentry: &mut FEntry = program_of(ebpf, program)?;
-        if fentry.fd().is_err() {
-            fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        if module.is_some() || fentry.fd().is_ok() {
+            let target = Target { function, id, module, at_exit: false };
+            return self.by_hand.attach(ebpf, program, &target);
         }
+        fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         fentry.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 

@@ -26,8 +26,8 @@ impl Ladder {
         for fsync in hooks::FSYNCS {
             fsyncs |= self.attach_fsync(ebpf, fsync);
         }
-        // The other filesystems are in modules, where only kprobes reach.
-        self.waits = fsyncs && self.reaches_modules();
+        // Of other filesystems than ext4 no tracepoint tells.
+        self.waits = fsyncs && self.traces_functions();
         let mut creates = false;
         for create in hooks::CREATES {
             creates |= self.attach_create(ebpf, create);
@@ -132,15 +132,7 @@ impl Ladder {
     }
 
     fn attach_fsync(&mut self, ebpf: &mut Ebpf, fsync: &Fsync) -> bool {
-        let function = fsync.function();
-        if fsync.built_in {
-            return self.attach_function(ebpf, &function);
-        }
-        if self.reaches_modules() {
-            let result = self.kprobe_and_kretprobe(ebpf, &function);
-            return self.note(fsync.name, "kretprobe", result);
-        }
-        false
+        self.attach_function(ebpf, &fsync.function(), Some(fsync.fs_type))
     }
 
     fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) {
@@ -155,7 +147,7 @@ impl Ladder {
         for rename in hooks::RENAMES {
             let mut holds = false;
             if self.allows(WriteBackend::Fentry) {
-                let result = self.fentry(ebpf, rename.name, rename.fentry);
+                let result = self.fentry(ebpf, rename.name, rename.fentry, None);
                 holds = self.note(rename.name, "fentry", result);
             }
             if !holds && self.allows(WriteBackend::Kprobe) {
@@ -170,16 +162,14 @@ impl Ladder {
     fn attach_create(&mut self, ebpf: &mut Ebpf, create: &Create) -> bool {
         let older = !kernel_at_least(5, 12);
         let form = usize::from(!kernel_at_least(6, 15)) + usize::from(older);
-        if self.allows(WriteBackend::Fentry)
-            && let Some(programs) = create.fexit
-        {
-            let result = self.fexit(ebpf, create.name, programs[form]);
+        if self.allows(WriteBackend::Fentry) {
+            let program = create.fexit[form];
+            let result = self.fexit(ebpf, create.name, program, Some(create.fs_type));
             if self.note(create.name, "fexit", result) {
                 return true;
             }
         }
-        let in_module = create.fexit.is_none();
-        if self.allows(WriteBackend::Kprobe) || (in_module && self.reaches_modules()) {
+        if self.may_take_kprobe(create.fs_type) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
                 .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));

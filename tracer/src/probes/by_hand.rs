@@ -1,0 +1,140 @@
+//! Programs of trampolines that aya cannot load: for functions of modules, and of one program for a second
+//! function. Their code is read, and joined to the maps that aya made, only while one is to be attached.
+
+use std::{
+    cell::OnceCell,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+};
+
+use aya::{Ebpf, maps::Map};
+use aya_obj::Object;
+use tracer_common::{Offsets, offsets::Config};
+
+use super::{OBJECT, error_chain, fit, sys::tracing, verdict};
+
+/// See the module.
+pub(super) struct ByHand {
+    offsets: Offsets,
+    config: Config,
+    code: OnceCell<Code>,
+    attached: Vec<Attached>,
+}
+
+struct Code {
+    object: Object,
+    /// The object's own types, as aya gave them to the kernel.
+    types: Option<OwnedFd>,
+}
+
+struct Attached {
+    name: String,
+    program: OwnedFd,
+    _link: OwnedFd,
+}
+
+/// Where a program is to be attached.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// The kernel function.
+    pub function: &'a str,
+    /// Its number among the types of where it is.
+    pub id: u32,
+    /// The module that it is in; `None`: the kernel itself.
+    pub module: Option<&'a str>,
+    /// At its exit, or at its entry.
+    pub at_exit: bool,
+}
+
+impl ByHand {
+    /// For the object as it was fitted to this kernel.
+    pub(super) fn new(offsets: Offsets, config: Config) -> Self {
+        Self { offsets, config, code: OnceCell::new(), attached: Vec::new() }
+    }
+
+    /// Loads and attaches a program of the object.
+    ///
+    /// # Errors
+    /// In the kernel's words.
+    pub(super) fn attach(
+        &mut self,
+        ebpf: &Ebpf,
+        program: &str,
+        target: &Target<'_>,
+    ) -> Result<(), String> {
+        if self.code.get().is_none() {
+            let code = self.read(ebpf)?;
+            let _ = self.code.set(code);
+        }
+        let Some(Code { object, types }) = self.code.get() else { return Ok(()) };
+        let (found, code) = object
+            .programs
+            .get(program)
+            .and_then(|found| Some((found, object.functions.get(&found.function_key())?)))
+            .ok_or_else(|| format!("the kernel side has no program {program}"))?;
+        let module = target.module.map(|module| {
+            let of_module = tracing::types_of_module(module);
+            of_module.map_err(|error| format!("type information of module {module}: {error}"))
+        });
+        let module = module.transpose()?;
+        let name =
+            format!("{}_{}", ["fentry", "fexit"][usize::from(target.at_exit)], target.function);
+        let program = tracing::load(&tracing::Tracing {
+            name: &name,
+            code,
+            license: &found.license,
+            types: types.as_ref().map(OwnedFd::as_fd),
+            module: module.as_ref().map(OwnedFd::as_fd),
+            function: target.id,
+            at_exit: target.at_exit,
+        })
+        .map_err(|(error, log)| verdict(&error, &log))?;
+        let link = tracing::attach(program.as_fd()).map_err(|error| error.to_string())?;
+        self.attached.push(Attached { name, program, _link: link });
+        Ok(())
+    }
+
+    /// Gives the code's memory back until a program is to be attached again.
+    pub(super) fn forget_code(&mut self) {
+        self.code.take();
+    }
+
+    /// All that are attached, by kind and function.
+    pub(super) fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.attached.iter().map(|one| (one.name.as_str(), one.program.as_fd()))
+    }
+
+    /// The object's code, joined to the maps.
+    fn read(&self, ebpf: &Ebpf) -> Result<Code, String> {
+        let elf = fit::fit(OBJECT, &self.offsets, &self.config).map_err(|e| format!("{e:#}"))?;
+        let mut object = Object::parse(&elf).map_err(|error| error_chain(&error))?;
+        let maps = std::mem::take(&mut object.maps);
+        let joined =
+            maps.iter().map(|(name, map)| Some((&**name, descriptor(ebpf.map(name)?)?, map)));
+        let joined: Option<Vec<_>> = joined.collect();
+        let joined = joined.ok_or("a map of the kernel side is missing")?;
+        let code = object.functions.keys().map(|(section, _)| *section).collect();
+        object
+            .relocate_maps(joined.into_iter(), &code)
+            .and_then(|()| object.relocate_calls(&code))
+            .map_err(|error| error_chain(&error))?;
+        // All of them came with the same.
+        let loaded = ebpf.programs().find_map(|(_, program)| program.fd().ok());
+        let types = loaded.map(|program| tracing::types_of_program(program.as_fd()));
+        let types = types.transpose().map_err(|error| format!("own type information: {error}"))?;
+        Ok(Code { object, types: types.flatten() })
+    }
+}
+
+/// The descriptor of a map of any kind that the kernel side has.
+fn descriptor(map: &Map) -> Option<RawFd> {
+    let (Map::Array(map)
+    | Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::PerCpuArray(map)
+    | Map::PerfEventArray(map)
+    | Map::RingBuf(map)) = map
+    else {
+        return None;
+    };
+    Some(map.fd().as_fd().as_raw_fd())
+}

@@ -1,0 +1,154 @@
+//! Programs of trampolines, loaded and attached without aya: it knows functions of the kernel itself alone,
+//! and each program for one function.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya_obj::{
+    Function,
+    generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_prog_type},
+};
+
+use super::{bpf, owned, program_info, zeroed_attr};
+
+/// A program and the function that it is for.
+pub struct Tracing<'a> {
+    /// Its name in the kernel; what is longer than 15 bytes is cut off.
+    pub name: &'a str,
+    /// Relocated, with the functions that it calls.
+    pub code: &'a Function,
+    /// The object's licence.
+    pub license: &'a CStr,
+    /// The object's own types.
+    pub types: Option<BorrowedFd<'a>>,
+    /// The types of the module that the function is in; `None`: the kernel's own.
+    pub module: Option<BorrowedFd<'a>>,
+    /// The function's number in these.
+    pub function: u32,
+    /// At its exit, or at its entry.
+    pub at_exit: bool,
+}
+
+/// Loads it.
+///
+/// # Errors
+/// What the kernel says, and its verifier.
+pub fn load(program: &Tracing<'_>) -> Result<OwnedFd, (io::Error, String)> {
+    let quiet = program_fd(program, &mut []);
+    let Err(error) = quiet else { return quiet.map_err(|error| (error, String::new())) };
+    // Once more, for its words.
+    let mut log = vec![0; 1 << 20];
+    if let Ok(program) = program_fd(program, &mut log) {
+        return Ok(program);
+    }
+    let words = CStr::from_bytes_until_nul(&log).unwrap_or_default();
+    Err((error, words.to_string_lossy().into_owned()))
+}
+
+fn program_fd(program: &Tracing<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let functions = program.code.func_info.func_info_bytes();
+    let kind = if program.at_exit {
+        bpf_attach_type::BPF_TRACE_FEXIT
+    } else {
+        bpf_attach_type::BPF_TRACE_FENTRY
+    };
+    let mut attr = zeroed_attr();
+    // SAFETY: a part of a union of plain integers, all of which are initialised.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    let room = load.prog_name.len() - 1;
+    for (to, from) in load.prog_name.iter_mut().zip(program.name.bytes().take(room)) {
+        *to = from as std::ffi::c_char;
+    }
+    load.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    load.expected_attach_type = kind as u32;
+    load.insns = program.code.instructions.as_ptr() as u64;
+    load.insn_cnt = program.code.instructions.len() as u32;
+    load.license = program.license.as_ptr() as u64;
+    load.attach_btf_id = program.function;
+    if let Some(module) = program.module {
+        load.__bindgen_anon_1.attach_btf_obj_fd = module.as_raw_fd() as u32;
+    }
+    // Without it the verifier does not take functions that are handed to bpf_loop.
+    if let Some(types) = program.types {
+        load.prog_btf_fd = types.as_raw_fd() as u32;
+        load.func_info = functions.as_ptr() as u64;
+        load.func_info_cnt = program.code.func_info.len() as u32;
+        load.func_info_rec_size = program.code.func_info_rec_size as u32;
+    }
+    if !log.is_empty() {
+        load.log_level = 1;
+        load.log_buf = log.as_mut_ptr() as u64;
+        load.log_size = log.len() as u32;
+    }
+    Ok(owned(bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)?))
+}
+
+/// Attaches it, until the descriptor is closed, by whatever end of the process.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    Ok(owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?))
+}
+
+/// The types that a loaded program came with, if any. Takes CAP_SYS_ADMIN.
+///
+/// # Errors
+/// What the kernel says.
+pub fn types_of_program(program: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let id = program_info(program)?.btf_id;
+    if id == 0 { Ok(None) } else { types_by_id(id).map(Some) }
+}
+
+/// The types of a module that is loaded (5.11). Takes CAP_SYS_ADMIN.
+///
+/// # Errors
+/// What the kernel says; [`io::ErrorKind::NotFound`] if there are none.
+pub fn types_of_module(module: &str) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    loop {
+        match bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) {
+            // ENOENT at the end.
+            Err(error) => return Err(error),
+            Ok(_) => {
+                // SAFETY: plain integers; the kernel wrote the next number there.
+                let id = unsafe { attr.__bindgen_anon_6.next_id };
+                match types_by_id(id) {
+                    Ok(types) if is_of_module(&types, module)? => return Ok(types),
+                    // It went away meanwhile.
+                    Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+                    _ => {}
+                }
+                attr = zeroed_attr();
+                attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+            }
+        }
+    }
+}
+
+fn types_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attr: bpf_attr = zeroed_attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+    Ok(owned(bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)?))
+}
+
+/// Are these types the kernel's, of the module of this name?
+fn is_of_module(types: &OwnedFd, module: &str) -> io::Result<bool> {
+    let mut name = [0u8; 64];
+    // SAFETY: a struct of plain integers.
+    let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
+    info.name = name.as_mut_ptr() as u64;
+    info.name_len = name.len() as u32;
+    let mut attr = zeroed_attr();
+    attr.info.bpf_fd = types.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_btf_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    Ok(info.kernel_btf != 0 && name.to_bytes() == module.as_bytes())
+}
