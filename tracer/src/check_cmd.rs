@@ -4,7 +4,6 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::bail;
-use jiff::tz::TimeZone;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::{
     alert::{Engine, Event, EventKind, Rule, Severity, When},
@@ -19,6 +18,7 @@ use crate::{
     pipeline::{POLL_INTERVAL, Pipeline},
     service::attach::{self, AttachArgs},
     watch::{Sizes, leave_out, moment},
+    zone,
 };
 
 /// What to check, and how.
@@ -82,7 +82,7 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         .collect();
     let mut engine = Engine::new(rules);
     let mut sizes = Sizes::start(config.directories())?;
-    let zone = TimeZone::system();
+    let zone = zone::local();
     let mut last = Vec::new();
     let mut look_at = |seen: &mut Snapshot| {
         leave_out(seen, &config.ignore);

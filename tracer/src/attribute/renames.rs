@@ -13,7 +13,7 @@ use std::{
 use tracer_common::FileKey;
 
 use super::paths;
-use crate::quiet_dir;
+use crate::quietly;
 
 /// Entries of directories that are looked through for all files that are asked for together.
 const MAX_ENTRIES: usize = 20_000;
@@ -68,7 +68,7 @@ pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
     }
     let mut left = MAX_ENTRIES;
     for (directory, numbers) in by_directory {
-        let Ok(entries) = quiet_dir::entries(directory) else { continue };
+        let Ok(entries) = quietly::entries(directory) else { continue };
         let entries = entries.take(left).inspect(|_| left -= 1);
         settle(files, &numbers, entries.map(|(path, ino)| (ino, path)), &mut found);
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fs, path::Path, time::SystemTime};
 
-use crate::host;
+use crate::{host, quietly};
 
 /// uid → name, read again when the file changes.
 #[derive(Default)]
@@ -26,7 +26,7 @@ impl Users {
             return;
         }
         self.changed = changed;
-        self.names = parse(&fs::read(&passwd).unwrap_or_default());
+        self.names = parse(&quietly::read(&passwd).unwrap_or_default());
     }
 }
 

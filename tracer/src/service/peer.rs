@@ -1,14 +1,14 @@
 //! Who is at the other end of a socket, as the kernel says.
 
 use std::{
-    fs, io,
+    io,
     os::fd::{AsFd, AsRawFd as _},
     path::Path,
 };
 
 use rustix::process::geteuid;
 
-use crate::host;
+use crate::{host, quietly};
 
 /// The group whose members may look.
 pub const GROUP: &str = "filltop";
@@ -81,7 +81,7 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
 /// [`crate::attribute::users`].
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
-    find(&fs::read(host::path(Path::new("/etc/group"))).ok()?, name)
+    find(&quietly::read(&host::path(Path::new("/etc/group"))).ok()?, name)
 }
 
 /// group(5): name:password:gid:members.

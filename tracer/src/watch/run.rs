@@ -29,6 +29,7 @@ use crate::{
         notify::{self, Notify},
     },
     sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State},
+    zone,
 };
 
 /// What waits when the watch is stopped is tried for this long.
@@ -88,7 +89,7 @@ pub(super) async fn run(
         service,
         notify: Notify::new(),
         guard,
-        zone: TimeZone::system(),
+        zone: zone::local(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         broken: None,
         config_is_wrong: false,

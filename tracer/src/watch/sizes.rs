@@ -17,7 +17,7 @@ use tracer_model::{
     snapshot::Snapshot,
 };
 
-use crate::{clock, quiet_dir};
+use crate::{clock, quietly};
 
 /// Time between two counts, and after a loss or where frees are not seen.
 const RECOUNT: Duration = Duration::from_secs(3600);
@@ -160,9 +160,9 @@ fn count(directory: &Path) -> io::Result<u64> {
     let mut bytes = start.blocks() * 512;
     let mut linked: HashSet<u64> = HashSet::new();
     let mut pending = vec![directory.to_path_buf()];
-    drop(quiet_dir::entries(directory)?);
+    drop(quietly::entries(directory)?);
     while let Some(directory) = pending.pop() {
-        let Ok(entries) = quiet_dir::entries(&directory) else { continue };
+        let Ok(entries) = quietly::entries(&directory) else { continue };
         for (path, _) in entries {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.dev() != dev

@@ -1,10 +1,11 @@
-//! Reading directories without writing: the time of access is a write, too, to a volume that may be
-//! full.
+//! Reading directories and files without writing: the time of access is a write, too, to a volume that may
+//! be full.
 
 use std::{
     ffi::OsStr,
-    io,
-    os::unix::ffi::OsStrExt as _,
+    fs::File,
+    io::{self, Read as _},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,17 +23,31 @@ use rustix::{
 /// # Errors
 /// If the directory cannot be opened.
 pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = (PathBuf, u64)>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = match open(directory, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => open(directory, flags, Mode::empty()),
-        other => other,
-    };
+    let opened = open_quietly(directory, OFlags::DIRECTORY)?;
     let directory = directory.to_owned();
-    Ok(Dir::new(opened?)?.flatten().filter_map(move |entry| {
+    Ok(Dir::new(opened)?.flatten().filter_map(move |entry| {
         let name = entry.file_name().to_bytes();
         let is_child = name != b"." && name != b"..";
         is_child.then(|| (directory.join(OsStr::from_bytes(name)), entry.ino()))
     }))
+}
+
+/// What a file holds. Files of other users as [`entries`].
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::from(open_quietly(file, OFlags::empty())?).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn open_quietly(path: &Path, kind: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | kind;
+    match open(path, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => open(path, flags, Mode::empty()),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -49,7 +64,10 @@ mod tests {
         }
         // Older than the last change: what relatime renews.
         let times = fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
-        fs::File::open(dir.path()).unwrap().set_times(times).unwrap();
+        File::open(dir.path()).unwrap().set_times(times).unwrap();
+        File::open(dir.path().join("a")).unwrap().set_times(times).unwrap();
+        assert_eq!(read(&dir.path().join("a")).unwrap(), b"x");
+        assert_eq!(fs::metadata(dir.path().join("a")).unwrap().atime(), 0);
         let mut found: Vec<_> = entries(dir.path()).unwrap().collect();
         found.sort();
         let expected = ["..b", "a"].map(|name| {
