@@ -88,7 +88,8 @@ fn reach(version: (u32, u32), fs: &str, backend: &str) -> Reach {
     }
 }
 
-fn version(kernel: &str) -> (u32, u32) {
+/// The first two numbers of a kernel's release.
+pub fn version(kernel: &str) -> (u32, u32) {
     let mut numbers = kernel.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

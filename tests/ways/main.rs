@@ -5,6 +5,7 @@ mod compare;
 mod errors;
 mod expected;
 mod hard;
+mod later;
 mod storm;
 
 use std::{env, path::Path};
@@ -55,6 +56,7 @@ fn all_ways_on(fs: &str) -> Result {
             println!("HOOK {} {}: {reason}", hook.name, hook.how);
         }
     }
+    by_trampolines_alone(&measured)?;
     if calls_were_skipped(&measured) {
         return Ok(());
     }
@@ -75,6 +77,19 @@ fn calls_were_skipped(measured: &Measured) -> bool {
         println!("SKIP ways: this kernel skipped calls: {:?}", backend.lost);
     }
     may && did
+}
+
+/// Where trampolines are forced, nothing else is taken that has them, in modules neither; before 5.11 the types
+/// of modules are not known, so that kprobes are.
+fn by_trampolines_alone(measured: &Measured) -> Result {
+    let backend = &measured.snapshot.backend;
+    let forced = env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "fentry");
+    if forced && expected::version(&backend.kernel) >= (5, 11) {
+        let mut hooks = backend.hooks.iter().filter(|hook| hook.state == HookState::Ok);
+        let other = hooks.find(|hook| hook.how.contains("kprobe"));
+        ensure!(other.is_none(), "{other:?} instead of a trampoline");
+    }
+    Ok(())
 }
 
 fn nothing_lost(measured: &Measured) -> Result {

@@ -21,6 +21,7 @@ use crate::{
     clock,
     collect::{
         Collector, Record,
+        mount_events::MountEvents,
         mounts::{self, MountedVolume, Space},
     },
     forecasts::Forecasts,
@@ -50,6 +51,7 @@ pub struct Pipeline {
     views: Views,
     history: History,
     volumes: Vec<MountedVolume>,
+    mount_events: MountEvents,
     window: Window,
     window_start: Instant,
     cpu_at_start: f64,
@@ -89,6 +91,7 @@ impl Pipeline {
             views: Views::default(),
             history: History::default(),
             volumes: Vec::new(),
+            mount_events: MountEvents::begin(),
             window: Window::default(),
             window_start: clock::instant(),
             cpu_at_start: clock::own_cpu_s(),
@@ -112,8 +115,15 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Empties the ring and the kernel side's log. To be called every [`POLL_INTERVAL`].
+    /// Empties the ring and the kernel side's log, and takes up what was mounted. To be called every
+    /// [`POLL_INTERVAL`].
     pub fn poll(&mut self) {
+        // Soon: a filesystem whose module was loaded for the mount is not counted before.
+        if self.mount_events.came()
+            && let Err(error) = self.refresh_volumes()
+        {
+            tracing::warn!("{error:#}");
+        }
         let Self { collector, names, processes, groups, .. } = self;
         collector.records(|record| match record {
             Record::Name(name) if name.file.dev == CGROUP_DEV => groups.named(&name),

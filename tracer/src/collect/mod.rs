@@ -3,6 +3,7 @@
 mod drain;
 mod ledger;
 mod mapped;
+pub mod mount_events;
 pub mod mounts;
 mod table;
 

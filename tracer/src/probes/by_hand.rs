@@ -3,7 +3,9 @@
 
 use std::{
     cell::OnceCell,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{Ebpf, maps::Map};
@@ -14,6 +16,8 @@ use super::{OBJECT, error_chain, fit, sys::tracing, verdict};
 
 /// See the module.
 pub(super) struct ByHand {
+    /// All maps, for they are taken out of aya's hands after the start.
+    maps: HashMap<String, OwnedFd>,
     offsets: Offsets,
     config: Config,
     code: OnceCell<Code>,
@@ -46,9 +50,20 @@ pub(super) struct Target<'a> {
 }
 
 impl ByHand {
-    /// For the object as it was fitted to this kernel.
-    pub(super) fn new(offsets: Offsets, config: Config) -> Self {
-        Self { offsets, config, code: OnceCell::new(), attached: Vec::new() }
+    /// For the object as it was fitted to this kernel, when it was just loaded.
+    ///
+    /// # Errors
+    /// If there are no more descriptors.
+    pub(super) fn new(ebpf: &Ebpf, offsets: Offsets, config: Config) -> io::Result<Self> {
+        let maps = ebpf.maps().filter_map(|(name, map)| Some((name, descriptor(map)?)));
+        let maps = maps.map(|(name, map)| Ok((name.to_owned(), map.try_clone_to_owned()?)));
+        Ok(Self {
+            maps: maps.collect::<io::Result<_>>()?,
+            offsets,
+            config,
+            code: OnceCell::new(),
+            attached: Vec::new(),
+        })
     }
 
     /// Loads and attaches a program of the object.
@@ -108,8 +123,10 @@ impl ByHand {
         let elf = fit::fit(OBJECT, &self.offsets, &self.config).map_err(|e| format!("{e:#}"))?;
         let mut object = Object::parse(&elf).map_err(|error| error_chain(&error))?;
         let maps = std::mem::take(&mut object.maps);
-        let joined =
-            maps.iter().map(|(name, map)| Some((&**name, descriptor(ebpf.map(name)?)?, map)));
+        let joined = maps.iter().map(|(name, map)| {
+            let ours = self.maps.get(name)?;
+            Some((name.as_str(), ours.as_raw_fd(), map))
+        });
         let joined: Option<Vec<_>> = joined.collect();
         let joined = joined.ok_or("a map of the kernel side is missing")?;
         let code = object.functions.keys().map(|(section, _)| *section).collect();
@@ -126,7 +143,7 @@ impl ByHand {
 }
 
 /// The descriptor of a map of any kind that the kernel side has.
-fn descriptor(map: &Map) -> Option<RawFd> {
+fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     let (Map::Array(map)
     | Map::HashMap(map)
     | Map::LruHashMap(map)
@@ -136,5 +153,5 @@ fn descriptor(map: &Map) -> Option<RawFd> {
     else {
         return None;
     };
-    Some(map.fd().as_fd().as_raw_fd())
+    Some(map.fd().as_fd())
 }

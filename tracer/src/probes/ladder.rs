@@ -15,7 +15,7 @@ use aya::{Ebpf, maps::HashMap as BpfHashMap};
 use tracer_common::offsets::counted;
 use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
-use rungs::{is_absence, program_of};
+use rungs::{is_absence, is_refusal, program_of};
 
 use super::{
     TracerOptions,
@@ -62,6 +62,8 @@ pub struct Ladder {
     renames: bool,
     waits: bool,
     preemptible: bool,
+    /// Has the start ended, and with it CAP_SYS_ADMIN?
+    started: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -84,6 +86,7 @@ impl Ladder {
             renames: false,
             waits: false,
             preemptible: preemption::is_possible(),
+            started: false,
         }
     }
 
@@ -127,6 +130,7 @@ impl Ladder {
         }
         self.mark_overlay(ebpf);
         self.attach_watches(ebpf);
+        self.started = true;
         if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
             return Err(self.nothing_holds());
         }
@@ -239,12 +243,10 @@ impl Ladder {
         self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
     }
 
-    /// May a kprobe take what trampolines do not? Also where these alone are asked for, if the function is in a
-    /// module whose types are not known: before 5.11.
-    fn may_take_kprobe(&self, module: &str) -> bool {
-        let unknown = || self.types().is_ok_and(|types| types.module(module).is_none());
-        self.allows(WriteBackend::Kprobe)
-            || self.allows(WriteBackend::Fentry) && !kernel_at_least(5, 11) && unknown()
+    /// May a kprobe take what trampolines do not? Also where these alone are asked for, if the function may be
+    /// in a module: types of modules are not to be had before 5.11, nor with CAP_SYS_ADMIN given up.
+    fn may_take_kprobe(&self, module: Option<&str>) -> bool {
+        self.allows(WriteBackend::Kprobe) || (module.is_some() && self.traces_functions())
     }
 
     /// By a tracepoint, but by a kprobe where its programs may be put aside.
@@ -269,7 +271,7 @@ impl Ladder {
                 }
             }
         }
-        if self.may_take_kprobe(fs.fs_type) {
+        if self.may_take_kprobe(Some(fs.fs_type)) {
             for function in fs.functions {
                 let result = self
                     .kretprobe(ebpf, function.name, "kretprobe_write_iter")
@@ -346,14 +348,17 @@ impl Ladder {
                 return true;
             }
         }
-        let by_kprobe = match module {
-            Some(module) => self.may_take_kprobe(module),
-            None => self.allows(WriteBackend::Kprobe),
-        };
-        if by_kprobe {
+        if self.may_take_kprobe(module) {
             let how = if function.kretprobe.is_some() { "kretprobe" } else { "kprobe" };
             let result = self.kprobe_and_kretprobe(ebpf, function);
-            return self.note(function.name, how, result);
+            if self.note(function.name, how, result) {
+                return true;
+            }
+        }
+        // Kprobes are preferred on this kernel, but refused now: some calls skipped are better than all.
+        if self.started && self.prefers_kprobes() {
+            let result = self.fentry_and_fexit(ebpf, function, module);
+            return self.note(function.name, "fexit", result);
         }
         false
     }
@@ -409,6 +414,11 @@ impl Ladder {
         let holds = result.is_ok();
         let state = match result {
             Ok(()) => HookState::Ok,
+            Err(reason) if self.started && is_refusal(&reason) => HookState::Broken {
+                reason: format!(
+                    "{reason}: what it takes was given up after the start: restart filltop"
+                ),
+            },
             Err(reason) if self.forced.is_some() && !is_absence(&reason) => {
                 HookState::Broken { reason }
             }

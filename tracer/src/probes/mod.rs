@@ -103,7 +103,8 @@ impl Tracer {
         } else {
             None
         };
-        let mut ladder = Ladder::new(options, types, ByHand::new(offsets, config));
+        let by_hand = ByHand::new(&ebpf, offsets, config).context("cannot keep the maps")?;
+        let mut ladder = Ladder::new(options, types, by_hand);
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
         ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);

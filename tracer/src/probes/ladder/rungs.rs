@@ -137,6 +137,11 @@ pub(super) fn is_absence(reason: &str) -> bool {
     reason.starts_with("the kernel has no function")
 }
 
+/// EPERM or EACCES, as the standard library ends them.
+pub(super) fn is_refusal(reason: &str) -> bool {
+    [1, 13].iter().any(|errno| reason.ends_with(&format!("(os error {errno})")))
+}
+
 pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,

@@ -169,7 +169,7 @@ impl Ladder {
                 return true;
             }
         }
-        if self.may_take_kprobe(create.fs_type) {
+        if self.may_take_kprobe(Some(create.fs_type)) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
                 .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));
