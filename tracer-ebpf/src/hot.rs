@@ -16,7 +16,7 @@ use crate::{
 
 /// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,
 /// `end` and `written` fetch what was written, up to where and how much: anew each time, for that is cheaper
-/// than to save it from the calls in between. `kind` is that of [`learn`], or ext4's where it may be tmpfs.
+/// than to save it from the calls in between. `kind` is that of [`learn`], or ext4's where it may be another.
 #[inline(always)]
 pub fn count<R: Read>(
     inode: impl Fn() -> Kptr,
@@ -49,8 +49,10 @@ pub fn count<R: Read>(
     same
 }
 
-/// Did the write go where there is space? On ext4 `i_blocks` alone does not tell, and the blocks that are
-/// only reserved lie beyond the inode, where a probe read would have to fetch them.
+/// Did the write go where there is space? But on tmpfs, `i_blocks` alone does not tell, and the blocks that are
+/// only reserved lie beyond the inode, where a probe read would have to fetch them. xfs keeps none of its
+/// figures in the inode. What was written there keeps its space, but for what a change of the inode's epoch
+/// tells: to overwrite what is shared with another file takes space that is given back in the end.
 #[inline(always)]
 fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
     end <= slot.to && end.wrapping_sub(written) >= slot.from
@@ -94,15 +96,15 @@ pub fn learn<R: Read>(slot: &mut Slot, write: &Write, seen: &Seen) {
     slot.parts = seen.parts;
     slot.epoch = seen.epoch;
     let inode = write.who.inode;
-    // Of these alone the short way knows what their space is made of, and where it was written.
+    // Otherwise the short way does not know what their space is made of, and where it was written.
     let by_call = write.end == BY_CALL;
-    let known = write.kind == gauge_kind::TMPFS || write.kind == gauge_kind::EXT4;
+    let known = write.kind != gauge_kind::NONE;
     if write.end == 0 || !(known || by_call) {
         return;
     }
     // tmpfs tells of all its space by `i_blocks`.
     let (mut from, mut to) = (0, if by_call { BY_CALL } else { u64::MAX });
-    if write.kind == gauge_kind::EXT4 {
+    if known && write.kind != gauge_kind::TMPFS {
         let bits: u8 = load!(R, inode, inode_blkbits);
         (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
         if goes_on && from <= slot.to && slot.from <= to {

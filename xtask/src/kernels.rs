@@ -134,8 +134,9 @@ on this machine's kernel and on those of the virtual machines, and compares fill
 the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
 exception, and the tests fail when a cell here is not as it says.
 
-A column is a kernel and the one backend that was forced there; functions of modules (xfs, btrfs) are
-reached by kprobes under fentry, too. Without force, each hook takes the best that it can get.
+A column is a kernel and the one backend that was forced there; on 5.10, functions of modules (xfs, btrfs)
+are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
+module as well. Without force, each hook takes the best that it can get.
 
 | word | meaning |
 |---|---|

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use filltop_tests::TestVolume;
 use io_uring::{IoUring, opcode, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -69,6 +70,8 @@ pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
         "write1-ext4" => overwrite(ext4, 1, 1000)?,
         "write4k-tmpfs" => overwrite(tmpfs, PAGE, 500)?,
         "write4k-ext4" => overwrite(ext4, PAGE, 500)?,
+        "write1-xfs" => on_its_own("xfs")?,
+        "write1-btrfs" => on_its_own("btrfs")?,
         "write64k-tmpfs" => overwrite(tmpfs, 16 * PAGE, 50)?,
         "write64k-ext4" => overwrite(ext4, 16 * PAGE, 50)?,
         "write1-10kfiles" => many_files(tmpfs)?,
@@ -121,6 +124,17 @@ fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batc
         Ok(())
     };
     Ok((operations, Box::new(body)))
+}
+
+/// One byte a write, on a volume of this kind that only this loop has.
+fn on_its_own(fs_type: &str) -> anyhow::Result<Batch> {
+    let volume = TestVolume::new(fs_type, 320)?;
+    let (operations, mut body) = overwrite(volume.path(), 1, 1000)?;
+    let mounted = move || {
+        let _ = &volume;
+        body()
+    };
+    Ok((operations, Box::new(mounted)))
 }
 
 /// One byte into each of many files, round-robin.

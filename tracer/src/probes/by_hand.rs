@@ -26,7 +26,7 @@ pub(super) struct ByHand {
 
 struct Code {
     object: Object,
-    /// The object's own types, as aya gave them to the kernel.
+    /// The object's own types, as the kernel has them.
     types: Option<OwnedFd>,
 }
 
@@ -70,14 +70,9 @@ impl ByHand {
     ///
     /// # Errors
     /// In the kernel's words.
-    pub(super) fn attach(
-        &mut self,
-        ebpf: &Ebpf,
-        program: &str,
-        target: &Target<'_>,
-    ) -> Result<(), String> {
+    pub(super) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), String> {
         if self.code.get().is_none() {
-            let code = self.read(ebpf)?;
+            let code = self.read()?;
             let _ = self.code.set(code);
         }
         let Some(Code { object, types }) = self.code.get() else { return Ok(()) };
@@ -88,7 +83,12 @@ impl ByHand {
             .ok_or_else(|| format!("the kernel side has no program {program}"))?;
         let module = target.module.map(|module| {
             let of_module = tracing::types_of_module(module);
-            of_module.map_err(|error| format!("type information of module {module}: {error}"))
+            of_module.map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("type information of modules takes CAP_SYS_ADMIN: {error}")
+                }
+                _ => format!("type information of module {module}: {error}"),
+            })
         });
         let module = module.transpose()?;
         let name =
@@ -119,9 +119,17 @@ impl ByHand {
     }
 
     /// The object's code, joined to the maps.
-    fn read(&self, ebpf: &Ebpf) -> Result<Code, String> {
+    fn read(&self) -> Result<Code, String> {
         let elf = fit::fit(OBJECT, &self.offsets, &self.config).map_err(|e| format!("{e:#}"))?;
         let mut object = Object::parse(&elf).map_err(|error| error_chain(&error))?;
+        let types = match aya::features().btf() {
+            Some(features) => {
+                let types = object.fixup_and_sanitize_btf(features).map_err(|e| error_chain(&e))?;
+                let loaded = types.map(|types| tracing::load_types(&types.to_bytes()));
+                loaded.transpose().map_err(|error| format!("own type information: {error}"))?
+            }
+            None => None,
+        };
         let maps = std::mem::take(&mut object.maps);
         let joined = maps.iter().map(|(name, map)| {
             let ours = self.maps.get(name)?;
@@ -134,11 +142,7 @@ impl ByHand {
             .relocate_maps(joined.into_iter(), &code)
             .and_then(|()| object.relocate_calls(&code))
             .map_err(|error| error_chain(&error))?;
-        // All of them came with the same.
-        let loaded = ebpf.programs().find_map(|(_, program)| program.fd().ok());
-        let types = loaded.map(|program| tracing::types_of_program(program.as_fd()));
-        let types = types.transpose().map_err(|error| format!("own type information: {error}"))?;
-        Ok(Code { object, types: types.flatten() })
+        Ok(Code { object, types })
     }
 }
 

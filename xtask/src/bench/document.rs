@@ -68,7 +68,14 @@ fn cell(row: &Row, unit: &str) -> String {
 /// What is aimed at, and what came of it.
 fn goals(part: &Part) -> String {
     let mut goals = Goals::default();
-    for case in ["write1-tmpfs", "write1-ext4", "write1-10kfiles", "write1-10kfiles-ext4"] {
+    for case in [
+        "write1-tmpfs",
+        "write1-ext4",
+        "write1-xfs",
+        "write1-btrfs",
+        "write1-10kfiles",
+        "write1-10kfiles-ext4",
+    ] {
         let figure = part.row(OURS, case).and_then(|row| row.times_floor);
         goals.add(&format!("{case}, by the empty fexit"), figure, 1.75);
     }

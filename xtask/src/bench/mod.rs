@@ -70,6 +70,8 @@ const QUICK_PROGRAMS: &[&str] = &["empty-fexit", "filltop-fexit", "bpftrace-inod
 const CASES: &[&str] = &[
     "write1-tmpfs",
     "write1-ext4",
+    "write1-xfs",
+    "write1-btrfs",
     "write4k-tmpfs",
     "write4k-ext4",
     "write64k-tmpfs",

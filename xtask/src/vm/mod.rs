@@ -133,6 +133,10 @@ const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 /// bytes are counted. `cargo xtask vm` runs the others, too.
 const TESTED_BY_KPROBES: [&str; 2] = ["accounting", "ways"];
 
+/// The kernel whose filesystems are modules, and those of which `cargo xtask test` performs all ways there, by
+/// trampolines.
+const TESTED_MODULES: (&str, &str) = ("6.1-generic", "ext4,xfs,btrfs");
+
 /// Machines that `cargo xtask test` runs at a time: their tests keep one core busy and wait, most of the
 /// time.
 const MACHINES: usize = 2;
@@ -185,6 +189,13 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
             });
         }
     }
+    let (kernel, modules) = TESTED_MODULES;
+    machines.push(VmArgs {
+        kernel: vec![kernel.to_owned()],
+        fs: Some(modules.to_owned()),
+        filter: vec![filter.to_owned()],
+        ..with(Backend::Fentry, &[ways])
+    });
     machines.push(by_tracepoints);
     // Built one after the other.
     let runners = machines

@@ -26,7 +26,7 @@ impl Ladder {
         let fexit: &mut FExit = program_of(ebpf, program)?;
         if module.is_some() || fexit.fd().is_ok() {
             let target = Target { function, id, module, at_exit: true };
-            return self.by_hand.attach(ebpf, program, &target);
+            return self.by_hand.attach(program, &target);
         }
         fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         fexit.attach().map(drop).map_err(|e| kernel_words(&e))
@@ -61,7 +61,7 @@ impl Ladder {
         let fentry: &mut FEntry = program_of(ebpf, program)?;
         if module.is_some() || fentry.fd().is_ok() {
             let target = Target { function, id, module, at_exit: false };
-            return self.by_hand.attach(ebpf, program, &target);
+            return self.by_hand.attach(program, &target);
         }
         fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
         fentry.attach().map(drop).map_err(|e| kernel_words(&e))

@@ -12,7 +12,7 @@ use aya_obj::{
     generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_prog_type},
 };
 
-use super::{bpf, owned, program_info, zeroed_attr};
+use super::{bpf, owned, zeroed_attr};
 
 /// A program and the function that it is for.
 pub struct Tracing<'a> {
@@ -96,13 +96,15 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?))
 }
 
-/// The types that a loaded program came with, if any. Takes CAP_SYS_ADMIN.
+/// Gives types to the kernel.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn types_of_program(program: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let id = program_info(program)?.btf_id;
-    if id == 0 { Ok(None) } else { types_by_id(id).map(Some) }
+pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_7.btf = types.as_ptr() as u64;
+    attr.__bindgen_anon_7.btf_size = types.len() as u32;
+    Ok(owned(bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)?))
 }
 
 /// The types of a module that is loaded (5.11). Takes CAP_SYS_ADMIN.
