@@ -212,14 +212,28 @@ impl KernelBtf {
     /// Byte offset of a member, given as a dotted path, anonymous parts left out.
     #[must_use]
     pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
+        self.member_place(name, path).map(|bits| bits / 8)
+    }
+
+    /// Where the word of 32 bits is that holds those of the given bits which there are, and which they are.
+    #[must_use]
+    pub fn bits(&self, name: &str, members: &[&str]) -> (u32, u32) {
+        let places = || members.iter().filter_map(|member| self.member_place(name, member));
+        let at = places().min().unwrap_or(0) / 8;
+        let within = places().filter_map(|place| place.checked_sub(at * 8));
+        (at, within.fold(0, |bits, place| bits | 1_u32.checked_shl(place).unwrap_or(0)))
+    }
+
+    /// In bits from the structure's start.
+    fn member_place(&self, name: &str, path: &str) -> Option<u32> {
         let mut id = *self.found.get(&(false, name.to_owned()))?;
-        let mut offset = 0;
+        let mut place = 0;
         for part in path.split('.') {
             let (bits, member) = self.find_member(self.strip(id), part, 0)?;
-            offset += bits / 8;
+            place += bits;
             id = member;
         }
-        Some(offset)
+        Some(place)
     }
 
     /// (offset in bits, type) of a member of a struct or union, also within anonymous members.
@@ -375,6 +389,8 @@ mod tests {
         assert_eq!(btf.member_offset("inode", "i_ino"), Some(8));
         assert_eq!(btf.member_offset("inode", "i_nlink"), Some(0));
         assert_eq!(btf.member_offset("inode", "i_gone"), None);
+        assert_eq!(btf.bits("inode", &["i_ino", "i_gone"]), (8, 1));
+        assert_eq!(btf.bits("inode", &["i_gone"]), (0, 0));
         assert_eq!(btf.arguments("f"), Some(vec![Some("inode")]));
         assert_eq!(btf.arguments("absent"), None);
         assert_eq!(btf.offsets().inode_ino, 8);

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod rungs;
+mod unreturned;
 mod watch;
 
 use std::{cell::OnceCell, collections::BTreeMap, os::fd::OwnedFd};
@@ -24,7 +25,11 @@ use super::{
 
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {
-    let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
+    let mut names = vec![
+        "btf_trace_sched_process_exit",
+        "btf_trace_ext4_da_reserve_space",
+        "btf_trace_writeback_dirty_folio",
+    ];
     names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
     names.extend(hooks::SPACE.iter().map(|function| function.name));
     names.extend(hooks::watched_functions());
@@ -49,6 +54,8 @@ pub struct Ladder {
     counted: BTreeMap<&'static str, WriteBackend>,
     vfs_write: bool,
     syscalls: bool,
+    uring: bool,
+    stores: bool,
     /// Types of filesystem whose gauge is known.
     space_traced: Vec<&'static str>,
     renames: bool,
@@ -71,6 +78,8 @@ impl Ladder {
             counted: BTreeMap::new(),
             vfs_write: false,
             syscalls: false,
+            uring: false,
+            stores: false,
             space_traced: Vec::new(),
             renames: false,
             waits: false,
@@ -110,7 +119,7 @@ impl Ladder {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
             // Trampolines and kprobes are both refused here: system calls are all there is.
-            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
+            self.attach_returns(ebpf);
         } else {
             let reason = "no filesystem is mounted that needs it".to_owned();
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
@@ -293,7 +302,10 @@ impl Ladder {
             self.attach_function(ebpf, if is_newer { newer } else { older });
         }
         for function in hooks::SPACE {
-            self.attach_function(ebpf, function);
+            let holds = self.attach_function(ebpf, function);
+            if function.name == "fault_dirty_shared_page" && !holds {
+                self.attach_stores(ebpf);
+            }
         }
         if self.counted.get("ext4") == Some(&WriteBackend::Tracepoint) {
             for (name, program) in hooks::EXT4_SPACE_TRACEPOINTS {
@@ -341,7 +353,7 @@ impl Ladder {
             self.vfs_write |= self.attach_function(ebpf, function);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
-            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
+            self.attach_returns(ebpf);
         }
     }
 

@@ -26,8 +26,11 @@ use aya_log::EbpfLogger;
 use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
-use self::btf::{KernelBtf, Types};
 pub use self::ladder::Ladder;
+use self::{
+    blind_spots::Seen,
+    btf::{KernelBtf, Types},
+};
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
@@ -121,6 +124,12 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// What is seen beside what functions tell that are hooked.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.ladder.seen()
     }
 
     /// May calls be skipped because this kernel puts our programs aside?
@@ -249,6 +258,7 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
     let exit = btf.arguments("btf_trace_sched_process_exit").map_or(2, |args| args.len());
     let reserve = btf.arguments("btf_trace_ext4_da_reserve_space").map_or(2, |args| args.len());
+    let (fault_bits_at, fault_bits) = btf.bits("task_struct", hooks::FAULT_BITS);
     Config {
         slot_mask: slots_per_cpu - 1,
         slots_per_cpu,
@@ -257,6 +267,8 @@ fn kernel_config(btf: &KernelBtf, slots_per_cpu: u32) -> Config {
         has_cmpxchg: u32::from(kernel_at_least(5, 12)),
         reserve_has_count: u32::from(reserve >= 3),
         has_loop: u32::from(kernel_at_least(5, 17)),
+        fault_bits_at,
+        fault_bits,
     }
 }
 

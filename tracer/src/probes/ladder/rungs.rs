@@ -110,7 +110,7 @@ fn absent(function: &str) -> String {
 }
 
 pub(super) fn is_absence(reason: &str) -> bool {
-    reason.starts_with("the kernel has no function")
+    reason.starts_with("the kernel has no ")
 }
 
 pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
