@@ -62,7 +62,11 @@ pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> a
             continue;
         }
         let found = figures(measured, truth, place);
-        let verdict = judge(truth, &found, is_sampled(measured, place.volume));
+        let verdict = if way == "mmap" && counts_folios(measured) {
+            judge_folios(truth, &found)
+        } else {
+            judge(truth, &found, is_sampled(measured, place.volume))
+        };
         let shown = |bytes: Option<u64>| bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
         println!(
             "{start} {} written={}/{} allocated={}/{} freed={}/{}",
@@ -144,16 +148,38 @@ pub fn is_sampled(measured: &Measured, volume: &Path) -> bool {
     })
 }
 
+/// Are stores through mappings counted by folio, as filltop says?
+fn counts_folios(measured: &Measured) -> bool {
+    measured.snapshot.backend.blind_spots.iter().any(|text| text.contains("by folio"))
+}
+
+const FEW_BLOCKS: u64 = 64 << 10;
+
+fn net((allocated, freed): (Option<u64>, Option<u64>)) -> i64 {
+    allocated.unwrap_or(0).cast_signed() - freed.unwrap_or(0).cast_signed()
+}
+
+fn judge_folios(truth: &WayTruth, found: &Figures) -> Verdict {
+    if found.rows == 0 {
+        return Verdict::Missed;
+    }
+    let written = truth.written..=truth.written.max(truth.allocated);
+    let space = net((found.allocated, found.freed))
+        .abs_diff(net((Some(truth.allocated), Some(truth.freed))));
+    let told = found.rows == 1 && found.approximate && found.writers == [truth.pid];
+    if told && written.contains(&found.written) && space <= FEW_BLOCKS {
+        Verdict::Folios
+    } else {
+        Verdict::Wrong
+    }
+}
+
 fn judge(truth: &WayTruth, found: &Figures, sampled: bool) -> Verdict {
     let nothing =
         found.written == 0 && found.allocated.unwrap_or(0) == 0 && found.freed.unwrap_or(0) == 0;
     if nothing && truth.written + truth.allocated + truth.freed > 0 {
         return Verdict::Missed;
     }
-    const FEW_BLOCKS: u64 = 64 << 10;
-    let net = |(allocated, freed): (Option<u64>, Option<u64>)| {
-        allocated.unwrap_or(0).cast_signed() - freed.unwrap_or(0).cast_signed()
-    };
     let net_truth = net((Some(truth.allocated), Some(truth.freed)));
     let found_space = (found.allocated, found.freed);
     let space = match found_space {

@@ -14,6 +14,9 @@ pub enum Verdict {
     /// Written to the byte, and growth (allocated − freed) to 64 KiB: space is asked from the filesystem
     /// at intervals, and shown as approximate.
     Sampled,
+    /// Stores through a mapping, written by folio: no less than was stored, and no more than was taken. Space
+    /// to 64 KiB.
+    Folios,
     /// Allocated and freed to the byte; what was written was not seen.
     Space,
     /// Nothing was seen of it.
@@ -30,6 +33,7 @@ impl Verdict {
             Self::Approximate => "approximate",
             Self::Written => "written",
             Self::Sampled => "sampled",
+            Self::Folios => "folios",
             Self::Space => "space",
             Self::Missed => "missed",
             Self::Wrong => "wrong",
@@ -56,21 +60,34 @@ enum Reach {
 pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &'static str) {
     let version = version(kernel);
     let reach = reach(version, fs, backend);
-    let asynchronous = way.starts_with("io_uring") || way.starts_with("libaio");
-    let by_call = !asynchronous && !["mmap", "reflink"].contains(&way);
     match reach {
         Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
+        Reach::Ext4 | Reach::Nothing if way == "mmap" => (Verdict::Folios, FOLIO),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
             (Verdict::Approximate, "blocks of the tree of extents come and go in writeback")
         }
-        Reach::Full => (Verdict::Exact, "nothing stands against it"),
-        Reach::Ext4 if way == "mmap" => (Verdict::Space, "no tracepoint tells of the store"),
-        Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
+        Reach::Full | Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
         Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
         Reach::Nothing if way == "ftruncate-up" => (Verdict::Sampled, "nothing is to be seen"),
         Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),
-        Reach::SystemCalls if !by_call => (Verdict::Missed, "it is no system call that writes"),
-        Reach::SystemCalls => (Verdict::Sampled, "no hook tells of its space"),
+        Reach::SystemCalls => by_call(version, fs, way),
+    }
+}
+
+const FOLIO: &str = "the kernel tells of a folio when it becomes dirty, on whatever file is mapped";
+
+/// What is seen where the return of system calls is all there is, and what stands in for others.
+fn by_call(version: (u32, u32), fs: &str, way: &str) -> (Verdict, &'static str) {
+    if way == "mmap" && fs == "tmpfs" {
+        (Verdict::Missed, "nobody is told when a page of tmpfs becomes dirty")
+    } else if way == "mmap" {
+        (Verdict::Folios, FOLIO)
+    } else if way.starts_with("io_uring") && version < (5, 19) {
+        (Verdict::Missed, "the end of a request does not tell of its file")
+    } else if way.starts_with("libaio") {
+        (Verdict::Missed, "it is no system call that writes")
+    } else {
+        (Verdict::Sampled, "no hook tells of its space")
     }
 }
 

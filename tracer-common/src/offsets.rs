@@ -177,6 +177,26 @@ offsets! {
     regs_dx = "pt_regs"."dx",
     /// Fourth argument of a system call (x86-64).
     regs_r10 = "pt_regs"."r10",
+    /// Which IORING_OP_*, u8.
+    request_opcode = "io_kiocb"."opcode",
+    /// `struct file *` that it is for; since 5.19.
+    request_file = "io_kiocb"."file",
+    /// Its result, i32; since 5.19.
+    request_result = "io_kiocb"."cqe.res",
+    /// `struct task_struct *` that submitted it; until 6.12.
+    request_task = "io_kiocb"."task",
+    /// `struct io_uring_task *` of who submitted it; since 6.13.
+    request_tctx = "io_kiocb"."tctx",
+    /// `struct task_struct *`.
+    tctx_task = "io_uring_task"."task",
+    /// `struct inode *`.
+    mapping_host = "address_space"."host",
+    /// Flags of a folio's second page.
+    folio_second_flags = "folio"."_flags_1",
+    /// Number of its pages, u32; since 6.14.
+    folio_nr_pages = "folio"."_nr_pages",
+    /// The same until 6.13.
+    folio_nr_pages_v6_13 = "folio"."_folio_nr_pages",
     /// Code segment: tells 64-bit calls from 32-bit ones (x86-64).
     regs_cs = "pt_regs"."cs",
 }
@@ -297,6 +317,10 @@ pub struct Config {
     pub reserve_has_count: u32,
     /// Has the kernel bpf_loop (5.17)?
     pub has_loop: u32,
+    /// Where in `task_struct` the word is with the bits that say that a fault is handled.
+    pub fault_bits_at: u32,
+    /// Which bits; 0 if this kernel has none.
+    pub fault_bits: u32,
 }
 
 /// Values of the map `COUNTED`, keyed by `super_block::s_magic`: how a filesystem's writes are

@@ -22,6 +22,7 @@ mod probes;
 mod process;
 mod scratch;
 mod space;
+mod user_read;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -69,7 +69,7 @@ pub fn examine(options: &TracerOptions) -> Report {
         write: Some(write),
         problem: None,
         hooks: tracer.hooks(),
-        blind_spots: blind_spots::of_backend(write, tracer.traces_space("ext4")),
+        blind_spots: blind_spots::of_backend(write, tracer.seen()),
         fence,
     }
 }

@@ -217,7 +217,7 @@ impl Pipeline {
             .collect();
         let renames = self.tracer.follows_renames();
         let every_fsync = self.tracer.times_every_fsync();
-        let mut blind_spots = blind_spots::of_backend(backend, self.tracer.traces_space("ext4"));
+        let mut blind_spots = blind_spots::of_backend(backend, self.tracer.seen());
         blind_spots.extend(blind_spots::of_missing(renames, every_fsync));
         if self.tracer.may_skip_calls() {
             blind_spots.push(blind_spots::SKIPPED_CALLS.to_owned());

@@ -144,6 +144,7 @@ module as well. Without force, each hook takes the best that it can get.
 | approximate | so they do, but stores through a mapping are counted by page, and 64 synchronous threads to within 64 KiB of space, for blocks of the filesystem's own tree of extents come and go |
 | sampled | written bytes are exact, and growth to 64 KiB: space is asked from the filesystem by statx(2), once a second, and shown as approximate |
 | bytes | written bytes are exact; space is not known |
+| folios | stores through a mapping are written by folio, a page or more, as the kernel writes them back; space is as exact as elsewhere on this filesystem, to 64 KiB |
 | space | allocated and freed bytes are exact; what was written is not seen |
 | **missed** | nothing of it is seen |
 | **wrong** | something else is shown |

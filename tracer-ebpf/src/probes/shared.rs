@@ -196,20 +196,25 @@ pub fn page_dirtied(file: Kptr) {
         return;
     }
     let inode = Probed::follow(file, offset!(file_inode));
+    pages_stored(inode, Probed::follow(file, offset!(file_dentry)), 1);
+}
+
+/// The same of so many pages, by their inode.
+#[inline(always)]
+pub fn pages_stored(inode: Kptr, dentry: Kptr, pages: u32) {
     if is_regular::<Probed>(inode) {
-        let dentry = Probed::follow(file, offset!(file_dentry));
-        count_page(inode.addr(), dentry.addr());
-        space::taken(inode, dentry, 1);
+        count_pages(inode.addr(), dentry.addr(), pages);
+        space::taken(inode, dentry, pages);
     }
 }
 
 /// Apart, for the frames of a chain of calls share 512 bytes.
 #[inline(never)]
-fn count_page(inode: u64, dentry: u64) {
+fn count_pages(inode: u64, dentry: u64, pages: u32) {
     const PAGE: u64 = 4096;
     let inode = Kptr::from_addr(inode);
     let flags = slot_flags::APPROXIMATE;
-    let delta = Counters { written: PAGE, flags, ..ZERO };
+    let delta = Counters { written: u64::from(pages) * PAGE, flags, ..ZERO };
     let file = file_key::<Probed>(inode);
     account(current_proc(), file, Kptr::from_addr(dentry), inode, delta);
 }
@@ -267,7 +272,7 @@ pub fn remap_ends(result: i64) {
 
 /// The file has space now that another one has, too.
 #[inline(always)]
-fn share(file: &FileKey) {
+pub fn share(file: &FileKey) {
     let _ = SHARED.insert(file, 1, 0);
     health_add(Health::UsedShared, 1);
 }

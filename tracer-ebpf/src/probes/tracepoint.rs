@@ -2,23 +2,20 @@
 //! every backend, and, where neither trampolines nor kprobes are to be had, the counts.
 //!
 //! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
-//! included. All other filesystems are counted at the return of the system call.
+//! included. All other filesystems are counted at the return of the system call, or when the request ends
+//! ([`super::asynchronous`]).
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use tracer_common::{
-    PairKey,
-    offsets::{counted, gauge_kind},
-};
+use tracer_common::{PairKey, offsets::gauge_kind};
 
-use super::{allocate, shared};
+use super::{allocate, returned, shared};
 use crate::{
     account::{Who, Write, account_write},
-    calls,
-    hot::{self, BY_CALL},
+    calls, hot,
     kernel_read::{
         Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
         magic, offset,
@@ -197,6 +194,13 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
         // splice, copy_file_range: the third
         275 | COPY_FILE_RANGE => (Call::Write, load!(Direct, regs, regs_dx)),
+        IOCTL if result == 0 => {
+            let command: u64 = load!(Direct, regs, regs_si);
+            if !returned::is_clone(command as u32) {
+                return 0;
+            }
+            (Call::Clone, load!(Direct, regs, regs_di))
+        }
         // ftruncate, fallocate
         77 | FALLOCATE => (Call::Space, load!(Direct, regs, regs_di)),
         // open, creat, openat, openat2: the result
@@ -218,7 +222,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             if number == COPY_FILE_RANGE && result > 0 {
                 shared::copied(file.addr());
             }
-            write_returned(file.addr(), result);
+            returned::write_returned(file.addr(), result);
         }
         Call::Space => {
             // Through an overlay, another inode than the file's.
@@ -237,51 +241,24 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             }
             allocate::fallocated(inode, dentry, result);
         }
+        Call::Clone => {
+            let command: u64 = load!(Direct, regs, regs_si);
+            returned::cloned(file.addr(), command as u32, load!(Direct, regs, regs_dx));
+        }
         Call::Open => shared::opened::<Probed>(file),
     }
     0
 }
 
 /// Their numbers.
+const IOCTL: u64 = 16;
 const COPY_FILE_RANGE: u64 = 326;
 const FALLOCATE: u64 = 285;
 
 /// What a system call does.
 enum Call {
     Write,
+    Clone,
     Space,
     Open,
-}
-
-/// Apart, for the frames of a chain of calls share 512 bytes.
-#[inline(never)]
-fn write_returned(file: u64, result: i64) {
-    let file = Kptr::from_addr(file);
-    let inode = Probed::follow(file, offset!(file_inode));
-    if result > 0 && hot::count::<Probed>(|| inode, || BY_CALL, || result as u64, gauge_kind::NONE)
-    {
-        return;
-    }
-    if !is_regular::<Probed>(inode) {
-        return;
-    }
-    let skip = match shared::counted_below::<Probed>(inode) {
-        0 => false,
-        counted::SUCCESSES => result > 0,
-        _ => true,
-    };
-    if skip {
-        return;
-    }
-    account_write::<Probed>(&Write {
-        who: Who {
-            proc: current_proc(),
-            file: file_key::<Probed>(inode),
-            dentry: Probed::follow(file, offset!(file_dentry)),
-            inode,
-        },
-        kind: gauge_kind::NONE,
-        result,
-        end: BY_CALL,
-    });
 }

@@ -4,17 +4,13 @@
 //! because under emulation a full parse takes seconds.
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use thiserror::Error;
 use tracer_common::Offsets;
-
-use super::{gauges, ladder, preflight};
 
 const MAGIC: u16 = 0xEB9F;
 const KIND_INT: u32 = 1;
@@ -48,57 +44,6 @@ pub enum BtfError {
     /// Not BTF, or cut short.
     #[error("damaged BTF: {0}")]
     Damaged(&'static str),
-}
-
-/// The kernel's types, twice: as we look them up, and as aya does.
-pub(super) struct Types {
-    /// For offsets and arguments.
-    pub(super) kernel: Arc<KernelBtf>,
-    /// For programs that the kernel checks against a function's types.
-    pub(super) bpf: aya::Btf,
-    /// Those of modules that were asked for.
-    modules: RefCell<HashMap<String, Option<Arc<KernelBtf>>>>,
-}
-
-impl Types {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// If the kernel has none, or what it has is damaged.
-    pub(super) fn read() -> anyhow::Result<Self> {
-        let path = Path::new(preflight::VMLINUX_BTF);
-        let kernel = KernelBtf::load(path, &ladder::function_names(), &gauges::structs())?;
-        let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
-    }
-
-    /// Those of a module; `None` if it is not loaded, or the kernel keeps none of modules (5.10).
-    pub(super) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
-        let read = || {
-            let btf = KernelBtf::load_module(
-                &self.kernel,
-                name,
-                &ladder::function_names(),
-                &gauges::structs(),
-            );
-            btf.inspect_err(|error| tracing::debug!("{name}: {error}")).ok().map(Arc::new)
-        };
-        self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()
-    }
-
-    /// A function's number, and the module that it is in; `None` for that: in the kernel itself.
-    /// `module` is where it may be.
-    pub(super) fn find<'m>(
-        &self,
-        function: &str,
-        module: Option<&'m str>,
-    ) -> Option<(u32, Option<&'m str>)> {
-        let built_in = self.kernel.function(function).map(|id| (id, None));
-        built_in.or_else(|| {
-            let module = module?;
-            Some((self.module(module)?.function(function)?, Some(module)))
-        })
-    }
 }
 
 /// The types of one BTF blob that were asked for.
@@ -135,7 +80,7 @@ impl KernelBtf {
     ///
     /// # Errors
     /// [`BtfError`] if the module is not loaded, or the kernel keeps no BTF of modules (5.10).
-    fn load_module(
+    pub(super) fn load_module(
         base: &Arc<Self>,
         module: &str,
         functions: &[&str],
@@ -248,14 +193,28 @@ impl KernelBtf {
     /// Byte offset of a member, given as a dotted path, anonymous parts left out.
     #[must_use]
     pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
+        self.member_place(name, path).map(|bits| bits / 8)
+    }
+
+    /// Where the word of 32 bits is that holds those of the given bits which there are, and which they are.
+    #[must_use]
+    pub fn bits(&self, name: &str, members: &[&str]) -> (u32, u32) {
+        let places = || members.iter().filter_map(|member| self.member_place(name, member));
+        let at = places().min().unwrap_or(0) / 8;
+        let within = places().filter_map(|place| place.checked_sub(at * 8));
+        (at, within.fold(0, |bits, place| bits | 1_u32.checked_shl(place).unwrap_or(0)))
+    }
+
+    /// In bits from the structure's start.
+    fn member_place(&self, name: &str, path: &str) -> Option<u32> {
         let mut id = *self.found.get(&(false, name.to_owned()))?;
-        let mut offset = 0;
+        let mut place = 0;
         for part in path.split('.') {
             let (bits, member) = self.find_member(self.strip(id), part, 0)?;
-            offset += bits / 8;
+            place += bits;
             id = member;
         }
-        Some(offset)
+        Some(place)
     }
 
     /// (offset in bits, type) of a member of a struct or union, also within anonymous members.
@@ -411,6 +370,8 @@ mod tests {
         assert_eq!(btf.member_offset("inode", "i_ino"), Some(8));
         assert_eq!(btf.member_offset("inode", "i_nlink"), Some(0));
         assert_eq!(btf.member_offset("inode", "i_gone"), None);
+        assert_eq!(btf.bits("inode", &["i_ino", "i_gone"]), (8, 1));
+        assert_eq!(btf.bits("inode", &["i_gone"]), (0, 0));
         assert_eq!(btf.arguments("f"), Some(vec![Some("inode")]));
         assert_eq!(btf.arguments("absent"), None);
         assert_eq!(btf.offsets().inode_ino, 8);

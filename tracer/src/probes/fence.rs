@@ -12,7 +12,7 @@ use aya::{
 };
 use tracer_common::{Fence as Order, offsets::Offsets};
 
-use super::{btf::Types, error_chain, fit, gauges, kernel_config, kernel_words, preflight, sys};
+use super::{error_chain, fit, gauges, kernel_config, kernel_words, preflight, sys, types::Types};
 
 /// As `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_FENCE_OBJECT_PATH"));

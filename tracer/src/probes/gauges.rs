@@ -4,7 +4,7 @@
 use aya::{Ebpf, maps::Array};
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
-use super::btf::Types;
+use super::types::Types;
 
 /// How one filesystem's gauge is made up.
 struct Recipe {

@@ -2,6 +2,8 @@
 
 mod ahead;
 mod rungs;
+mod space;
+mod unreturned;
 mod watch;
 
 use std::{
@@ -19,17 +21,21 @@ use rungs::{is_absence, is_refusal, program_of};
 
 use super::{
     TracerOptions,
-    btf::Types,
     by_hand::ByHand,
     gauges, hook,
     hooks::{self, Function, Lifecycle, WriteIter},
     kernel_at_least, preemption, sys,
     tracefs::TraceFs,
+    types::Types,
 };
 
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {
-    let mut names = vec!["btf_trace_sched_process_exit", "btf_trace_ext4_da_reserve_space"];
+    let mut names = vec![
+        "btf_trace_sched_process_exit",
+        "btf_trace_ext4_da_reserve_space",
+        "btf_trace_writeback_dirty_folio",
+    ];
     names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
     names.extend(hooks::SPACE.iter().map(|function| function.name));
     names.extend(hooks::FS_SPACE.iter().map(|(_, function)| function.name));
@@ -57,6 +63,8 @@ pub struct Ladder {
     counted: BTreeMap<&'static str, WriteBackend>,
     vfs_write: bool,
     syscalls: bool,
+    uring: bool,
+    stores: bool,
     /// Types of filesystem whose gauge is known.
     space_traced: Vec<&'static str>,
     renames: bool,
@@ -82,6 +90,8 @@ impl Ladder {
             counted: BTreeMap::new(),
             vfs_write: false,
             syscalls: false,
+            uring: false,
+            stores: false,
             space_traced: Vec::new(),
             renames: false,
             waits: false,
@@ -123,7 +133,7 @@ impl Ladder {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
             // Trampolines and kprobes are both refused here: system calls are all there is.
-            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
+            self.attach_returns(ebpf);
         } else {
             let reason = "no filesystem is mounted that needs it".to_owned();
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
@@ -299,41 +309,6 @@ impl Ladder {
         }
     }
 
-    /// What counts space, removals, and bytes that no write_iter returns.
-    fn attach_space(&mut self, ebpf: &mut Ebpf) {
-        for (newer, dentry, older) in hooks::DENTRY_FUNCTIONS {
-            let is_newer = self.types().is_ok_and(|types| {
-                let arguments = types.kernel.arguments(newer.name).unwrap_or_default();
-                arguments.get(*dentry).is_none_or(|found| *found == Some("dentry"))
-            });
-            self.attach_function(ebpf, if is_newer { newer } else { older }, None);
-        }
-        for function in hooks::SPACE {
-            self.attach_function(ebpf, function, None);
-        }
-        if self.counted.get("ext4") == Some(&WriteBackend::Tracepoint) {
-            for (name, program) in hooks::EXT4_SPACE_TRACEPOINTS {
-                let result = self.tracepoint(ebpf, name, program);
-                self.note(name, "raw_tracepoint", result);
-            }
-        }
-        // Also where ext4's writes are counted at the system calls, before 6.6.
-        let higher =
-            matches!(self.counted.get("ext4"), Some(WriteBackend::Fentry | WriteBackend::Kprobe));
-        if self.allows(WriteBackend::Tracepoint) && !higher {
-            let (name, program) = hooks::UNLINK_TRACEPOINT;
-            let result = self.tracepoint(ebpf, name, program);
-            self.note(name, "raw_tracepoint", result);
-        }
-    }
-
-    /// Functions of a filesystem beside its write_iter.
-    fn attach_fs_space(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
-        for (module, function) in hooks::FS_SPACE.iter().filter(|(fs, _)| *fs == fs_type) {
-            self.attach_function(ebpf, function, Some(module));
-        }
-    }
-
     /// The first rung that holds; true if one does. `module` is where the function may be.
     fn attach_function(
         &mut self,
@@ -368,7 +343,7 @@ impl Ladder {
             self.vfs_write |= self.attach_function(ebpf, function, None);
         }
         if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
-            self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
+            self.attach_returns(ebpf);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod preflight;
 mod stack_tests;
 pub mod sys;
 mod tracefs;
+mod types;
 
 use std::{
     io::{self, Read as _},
@@ -30,9 +31,8 @@ use aya_log::EbpfLogger;
 use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
 use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
 
-use self::btf::Types;
-use self::by_hand::ByHand;
 pub use self::ladder::Ladder;
+use self::{blind_spots::Seen, by_hand::ByHand, types::Types};
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
@@ -127,6 +127,12 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// What is seen beside what functions tell that are hooked.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.ladder.seen()
     }
 
     /// May calls be skipped because this kernel puts our programs aside?
@@ -268,6 +274,7 @@ fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
     // ext4 may be a module that is loaded later; it has the argument since 6.9.
     let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
         .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
+    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", hooks::FAULT_BITS);
     Config {
         slot_mask: slots_per_cpu - 1,
         slots_per_cpu,
@@ -276,6 +283,8 @@ fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
         has_cmpxchg: u32::from(kernel_at_least(5, 12)),
         reserve_has_count: u32::from(reserve >= 3),
         has_loop: u32::from(kernel_at_least(5, 17)),
+        fault_bits_at,
+        fault_bits,
     }
 }
 

@@ -23,7 +23,8 @@ impl Ladder {
         let mut wanted = vec![hooks::SYSCALL_TRACEPOINT, hooks::FAILED_TRACEPOINT];
         wanted.extend(hooks::EXT4_SPACE_TRACEPOINTS);
         wanted.extend(hooks::EXT4_TRACEPOINTS);
-        wanted.extend([hooks::UNLINK_TRACEPOINT, hooks::CGROUPS]);
+        wanted.extend([hooks::URING_TRACEPOINT, hooks::UNLINK_TRACEPOINT, hooks::CGROUPS]);
+        wanted.push((self.dirty_tracepoint(), hooks::DIRTY_PROGRAM));
         wanted.extend(hooks::FSYNC_TRACEPOINTS);
         wanted.extend(hooks::CREATE_TRACEPOINTS);
         wanted.extend(self.throttle_program().map(|program| (hooks::THROTTLE, program)));

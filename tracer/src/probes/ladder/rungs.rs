@@ -134,7 +134,7 @@ fn absent(function: &str) -> String {
 }
 
 pub(super) fn is_absence(reason: &str) -> bool {
-    reason.starts_with("the kernel has no function")
+    reason.starts_with("the kernel has no ")
 }
 
 /// EPERM or EACCES, as the standard library ends them.

@@ -1,0 +1,58 @@
+//! All types of the running kernel that are asked for, its modules' included.
+
+use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+
+use super::{btf::KernelBtf, gauges, ladder, preflight};
+
+/// The kernel's types, twice: as we look them up, and as aya does.
+pub(super) struct Types {
+    /// For offsets and arguments.
+    pub(super) kernel: Arc<KernelBtf>,
+    /// For programs that the kernel checks against a function's types.
+    pub(super) bpf: aya::Btf,
+    /// Those of modules that were asked for.
+    modules: RefCell<HashMap<String, Option<Arc<KernelBtf>>>>,
+}
+
+impl Types {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If the kernel has none, or what it has is damaged.
+    pub(super) fn read() -> anyhow::Result<Self> {
+        let path = Path::new(preflight::VMLINUX_BTF);
+        let kernel = KernelBtf::load(path, &ladder::function_names(), &gauges::structs())?;
+        let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
+    }
+
+    /// Those of a module; `None` if it is not loaded, or the kernel keeps none of modules (5.10).
+    pub(super) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
+        let read = || {
+            let btf = KernelBtf::load_module(
+                &self.kernel,
+                name,
+                &ladder::function_names(),
+                &gauges::structs(),
+            );
+            btf.inspect_err(|error| tracing::debug!("{name}: {error}")).ok().map(Arc::new)
+        };
+        self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()
+    }
+
+    /// A function's number, and the module that it is in; `None` for that: in the kernel itself.
+    /// `module` is where it may be.
+    pub(super) fn find<'m>(
+        &self,
+        function: &str,
+        module: Option<&'m str>,
+    ) -> Option<(u32, Option<&'m str>)> {
+        let built_in = self.kernel.function(function).map(|id| (id, None));
+        built_in.or_else(|| {
+            let module = module?;
+            Some((self.module(module)?.function(function)?, Some(module)))
+        })
+    }
+}
