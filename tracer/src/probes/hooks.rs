@@ -412,3 +412,6 @@ pub fn watched_functions() -> impl Iterator<Item = &'static str> {
         .chain(FSYNCS.iter().map(|fsync| fsync.name))
         .chain(CREATES.iter().map(|create| create.name))
 }
+
+#[cfg(test)]
+mod tests;

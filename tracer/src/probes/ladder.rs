@@ -326,14 +326,7 @@ impl Ladder {
         if self.may_take_kprobe(module) {
             let how = if function.kretprobe.is_some() { "kretprobe" } else { "kprobe" };
             let result = self.kprobe_and_kretprobe(ebpf, function);
-            if self.note(function.name, how, result) {
-                return true;
-            }
-        }
-        // Kprobes are preferred on this kernel, but refused now: some calls skipped are better than all.
-        if self.started && self.prefers_kprobes() {
-            let result = self.fentry_and_fexit(ebpf, function, module);
-            return self.note(function.name, "fexit", result);
+            return self.note(function.name, how, result);
         }
         false
     }
