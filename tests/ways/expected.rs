@@ -85,7 +85,7 @@ fn by_call(version: (u32, u32), fs: &str, way: &str) -> (Verdict, &'static str) 
     } else if way.starts_with("io_uring") && version < (5, 19) {
         (Verdict::Missed, "the end of a request does not tell of its file")
     } else if way.starts_with("libaio") {
-        (Verdict::Missed, "it is no system call that writes")
+        (Verdict::Missed, "its results are in a ring of the process's own, told by no tracepoint")
     } else {
         (Verdict::Sampled, "no hook tells of its space")
     }
