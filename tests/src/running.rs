@@ -3,10 +3,11 @@
 use std::{
     env,
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 
 use crate::filltop;
@@ -14,7 +15,8 @@ use crate::filltop;
 /// A filltop that measures until it is told to stop.
 pub struct Filltop {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    /// Its log, once it has ended.
+    said: thread::JoinHandle<std::io::Result<String>>,
 }
 
 impl Filltop {
@@ -42,7 +44,12 @@ impl Filltop {
                 bail!("filltop ended: {said}");
             }
             if said[start..].contains("tracing by") {
-                return Ok(Self { child, stderr });
+                // By a thread of its own, else who says much while its JSON is awaited would wait, too.
+                let said = thread::spawn(move || {
+                    let mut said = String::new();
+                    stderr.read_to_string(&mut said).map(|_| said)
+                });
+                return Ok(Self { child, said });
             }
         }
     }
@@ -72,8 +79,7 @@ impl Filltop {
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let mut json = String::new();
         self.child.stdout.take().context("stdout is piped")?.read_to_string(&mut json)?;
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said)?;
+        let said = self.said.join().map_err(|_| anyhow!("the thread of its log"))??;
         let status = self.child.wait()?;
         if !status.success() {
             bail!("filltop: {status}: {said}");

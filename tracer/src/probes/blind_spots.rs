@@ -39,6 +39,8 @@ pub struct Seen {
     pub uring: bool,
     /// Folios that become dirty in a fault.
     pub stores: bool,
+    /// But not in mappings with MADV_RANDOM or MADV_SEQUENTIAL.
+    pub without_advised: bool,
 }
 
 /// What a backend cannot see.
@@ -68,6 +70,9 @@ fn of_tracepoints(seen: Seen) -> Vec<&'static str> {
         }
         (false, false) => "stores through mmap are not counted as written",
     }];
+    if seen.stores && seen.without_advised {
+        spots.push("stores into mappings with MADV_RANDOM or MADV_SEQUENTIAL are not counted");
+    }
     spots.push(match (seen.uring, seen.ext4) {
         (true, _) => {
             "on filesystems other than ext4, requests to io_uring whose completion is skipped \

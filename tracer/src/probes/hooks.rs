@@ -271,7 +271,7 @@ pub const DIRTY_PROGRAM: &str = "tp_writeback_dirty_folio";
 /// Bits of `task_struct` that are set while a fault is handled: the first in one of the program itself, for the
 /// limits of cgroups v1 (CONFIG_MEMCG, since 6.11 CONFIG_MEMCG_V1); the second in the kernel's, too, but not where
 /// madvise(2) said how the mapping will be read (6.1, CONFIG_LRU_GEN).
-pub const FAULT_BITS: &[&str] = &["in_user_fault", "in_lru_fault"];
+pub const FAULT_BITS: [&str; 2] = ["in_user_fault", "in_lru_fault"];
 
 /// The one that stands in for vfs_unlink.
 pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");

@@ -65,6 +65,7 @@ pub struct Ladder {
     syscalls: bool,
     uring: bool,
     stores: bool,
+    without_advised: bool,
     /// Types of filesystem whose gauge is known.
     space_traced: Vec<&'static str>,
     renames: bool,
@@ -92,6 +93,7 @@ impl Ladder {
             syscalls: false,
             uring: false,
             stores: false,
+            without_advised: false,
             space_traced: Vec::new(),
             renames: false,
             waits: false,

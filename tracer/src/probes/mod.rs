@@ -274,7 +274,7 @@ fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
     // ext4 may be a module that is loaded later; it has the argument since 6.9.
     let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
         .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
-    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", hooks::FAULT_BITS);
+    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", &hooks::FAULT_BITS);
     Config {
         slot_mask: slots_per_cpu - 1,
         slots_per_cpu,

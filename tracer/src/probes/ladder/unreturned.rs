@@ -34,6 +34,10 @@ impl Ladder {
                 .faults_are_told()
                 .and_then(|()| self.tracepoint(ebpf, name, hooks::DIRTY_PROGRAM));
             self.stores = self.note(name, "raw_tracepoint", result);
+            let [tells_all, _] = hooks::FAULT_BITS;
+            let has =
+                |types: &Types| types.kernel.member_offset("task_struct", tells_all).is_some();
+            self.without_advised = !self.types().is_ok_and(has);
         }
     }
 
@@ -45,13 +49,18 @@ impl Ladder {
     }
 
     fn faults_are_told(&self) -> Attempt {
-        match self.types()?.kernel.bits("task_struct", hooks::FAULT_BITS) {
+        match self.types()?.kernel.bits("task_struct", &hooks::FAULT_BITS) {
             (_, 0) => Err("the kernel has no bit that tells a fault from a write".to_owned()),
             _ => Ok(()),
         }
     }
 
     pub(in crate::probes) fn seen(&self) -> Seen {
-        Seen { ext4: self.traces_space("ext4"), uring: self.uring, stores: self.stores }
+        Seen {
+            ext4: self.traces_space("ext4"),
+            uring: self.uring,
+            stores: self.stores,
+            without_advised: self.without_advised,
+        }
     }
 }
