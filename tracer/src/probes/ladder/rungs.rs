@@ -9,7 +9,7 @@ use aya::{
 
 use super::{Attempt, Ladder};
 use crate::probes::{
-    by_hand::Target, error_chain, hooks::Function, kernel_words, tracefs::TraceFs,
+    by_hand::Target, error_chain, hooks::Function, kernel_at_least, kernel_words, tracefs::TraceFs,
 };
 
 impl Ladder {
@@ -22,7 +22,7 @@ impl Ladder {
         module: Option<&str>,
     ) -> Attempt {
         let types = self.types()?;
-        let (id, module) = types.find(function, module).ok_or_else(|| absent(function))?;
+        let (id, module) = types.find(function, module).ok_or_else(|| untyped(function, module))?;
         let fexit: &mut FExit = program_of(ebpf, program)?;
         if module.is_some() || fexit.fd().is_ok() {
             let target = Target { function, id, module, at_exit: true };
@@ -57,7 +57,7 @@ impl Ladder {
         module: Option<&str>,
     ) -> Attempt {
         let types = self.types()?;
-        let (id, module) = types.find(function, module).ok_or_else(|| absent(function))?;
+        let (id, module) = types.find(function, module).ok_or_else(|| untyped(function, module))?;
         let fentry: &mut FEntry = program_of(ebpf, program)?;
         if module.is_some() || fentry.fd().is_ok() {
             let target = Target { function, id, module, at_exit: false };
@@ -131,6 +131,15 @@ impl Ladder {
 
 fn absent(function: &str) -> String {
     format!("the kernel has no function {function}")
+}
+
+/// Not among the types, in which functions of modules are since 5.11.
+fn untyped(function: &str, module: Option<&str>) -> String {
+    if module.is_some() && !kernel_at_least(5, 11) {
+        format!("{} of its own, and knows no types of modules before Linux 5.11", absent(function))
+    } else {
+        absent(function)
+    }
 }
 
 pub(super) fn is_absence(reason: &str) -> bool {
