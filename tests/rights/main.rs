@@ -159,8 +159,11 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
         .map(|hook| hook.name.as_str())
         .collect();
     println!("not without CAP_SYS_ADMIN: {in_modules:?}");
+    // What a filesystem has beside its write_iter is asked for only where that is hooked.
+    let filesystems = in_modules.iter().filter_map(|name| name.strip_suffix("file_write_iter"));
+    let filesystems: Vec<&str> = filesystems.collect();
     let of_module =
-        |row: &str| in_modules.iter().any(|name| row.contains(&format!("\"name\":\"{name}\"")));
+        |row: &str| filesystems.iter().any(|fs| row.contains(&format!("\"name\":\"{fs}")));
     let differ = all.symmetric_difference(&ours).filter(|row| !of_module(row));
     let missing: Vec<_> = differ.filter(|row| !refused || !by_perf(row)).collect();
     ensure!(missing.is_empty(), "not the same: {missing:#?}");

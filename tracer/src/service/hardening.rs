@@ -13,11 +13,12 @@ const OOM_SCORE_ADJ: &str = "-900";
 
 /// As far as we may: each is worth having alone.
 pub fn harden() {
-    if let Err(error) = lock_memory() {
-        tracing::info!("memory is not locked: {error}");
-    }
+    // First what takes no time: to lock what is in memory may take long where it is short.
     if let Err(error) = spare_from_oom() {
         tracing::info!("the OOM killer was not told to take others first: {error}");
+    }
+    if let Err(error) = lock_memory() {
+        tracing::info!("memory is not locked: {error}");
     }
 }
 
