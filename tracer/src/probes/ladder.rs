@@ -55,6 +55,8 @@ pub struct Ladder {
     tried: Vec<&'static str>,
     /// Programs that aya cannot load.
     by_hand: ByHand,
+    /// Why trampolines are refused altogether.
+    no_trampolines: OnceCell<String>,
     tracefs: Option<TraceFs>,
     /// What tells the savings of btrfs's compression.
     saved: Option<OwnedFd>,
@@ -85,6 +87,7 @@ impl Ladder {
             types: OnceCell::from(types),
             tried: Vec::new(),
             by_hand,
+            no_trampolines: OnceCell::new(),
             tracefs: None,
             saved: None,
             hooks: Vec::new(),

@@ -1,10 +1,10 @@
 //! One rung each: loads a program and attaches it.
 
-use std::os::fd::AsFd as _;
+use std::{io, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, KProbe, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint},
 };
 
 use super::{Attempt, Ladder};
@@ -28,7 +28,10 @@ impl Ladder {
             let target = Target { function, id, module, at_exit: true };
             return self.by_hand.attach(program, &target);
         }
-        fexit.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        if let Some(reason) = self.no_trampolines.get() {
+            return Err(reason.clone());
+        }
+        fexit.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
         fexit.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 
@@ -63,8 +66,23 @@ impl Ladder {
             let target = Target { function, id, module, at_exit: false };
             return self.by_hand.attach(program, &target);
         }
-        fentry.load(function, &types.bpf).map_err(|e| kernel_words(&e))?;
+        if let Some(reason) = self.no_trampolines.get() {
+            return Err(reason.clone());
+        }
+        fentry.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
         fentry.attach().map(drop).map_err(|e| kernel_words(&e))
+    }
+
+    /// The kernel's words. EPERM is no matter of the function: nothing is asked a second time then, for to look a
+    /// function up takes milliseconds.
+    fn refused(&self, error: &ProgramError) -> String {
+        let reason = kernel_words(error);
+        if let ProgramError::LoadError { io_error, .. } = error
+            && io_error.kind() == io::ErrorKind::PermissionDenied
+        {
+            let _ = self.no_trampolines.set(reason.clone());
+        }
+        reason
     }
 
     pub(super) fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
@@ -102,7 +120,7 @@ impl Ladder {
         let fd = kprobe.fd().map_err(|e| kernel_words(&e))?;
         let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".to_owned()) };
         tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::NotFound {
+            if error.kind() == io::ErrorKind::NotFound {
                 absent(function)
             } else {
                 error_chain(&error)
@@ -153,7 +171,7 @@ pub(super) fn is_refusal(reason: &str) -> bool {
 
 pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     ebpf.program_mut(name)
         .ok_or_else(|| format!("the kernel side has no program {name}"))?
