@@ -73,12 +73,12 @@ impl Ladder {
         fentry.attach().map(drop).map_err(|e| kernel_words(&e))
     }
 
-    /// The kernel's words. EPERM is no matter of the function: nothing is asked a second time then, for to look a
-    /// function up takes milliseconds.
+    /// The kernel's words. EPERM is no matter of the function, as EACCES, the verifier's, is: nothing is asked a
+    /// second time then, for to look a function up takes milliseconds.
     fn refused(&self, error: &ProgramError) -> String {
         let reason = kernel_words(error);
         if let ProgramError::LoadError { io_error, .. } = error
-            && io_error.kind() == io::ErrorKind::PermissionDenied
+            && io_error.raw_os_error() == Some(libc::EPERM)
         {
             let _ = self.no_trampolines.set(reason.clone());
         }
