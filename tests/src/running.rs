@@ -84,7 +84,10 @@ impl Filltop {
         if !status.success() {
             bail!("filltop: {status}: {said}");
         }
-        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+        match serde_json::from_str(&json) {
+            Ok(snapshot) => Ok(Measured { snapshot, text: json, said }),
+            Err(error) => Err(error).context(json),
+        }
     }
 }
 
@@ -92,6 +95,8 @@ impl Filltop {
 pub struct Measured {
     /// Its JSON.
     pub snapshot: Snapshot,
+    /// The same as it was printed.
+    pub text: String,
     /// Its log.
     pub said: String,
 }

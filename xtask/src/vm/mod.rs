@@ -22,7 +22,7 @@ use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use booted::Debian;
-pub(crate) use debian::{fleet, servers};
+pub(crate) use debian::{fleet, runtimes, servers};
 use runner::Runner;
 
 /// Programs that make filesystems, and the Debian packages that have them.
