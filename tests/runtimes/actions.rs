@@ -59,7 +59,7 @@ impl Drop for Bench<'_> {
 
 /// The running container that appends, and the file that grows.
 fn filler(world: &mut World) -> Result<(String, std::path::PathBuf)> {
-    let measured = world.measured()?;
+    let measured = world.seen()?.measured;
     Ok((measured.names.filler.clone(), measured.filled.clone()))
 }
 
@@ -76,7 +76,8 @@ fn growth(path: &Path) -> Result<u64> {
 
 pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
     let (filler, file) = filler(world)?;
-    let web = world.runtime.pid(&world.measured()?.names.web.clone())?;
+    let seen = world.seen()?;
+    let web = seen.runtime.pid(&seen.measured.names.web)?;
     let name = world.runtime.called(&filler);
     let bench = Bench::new(world)?;
     let grew = growth(&file)?;
@@ -116,10 +117,9 @@ pub fn other_names_are_understood(world: &mut World) -> Result {
 }
 
 pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
-    let web = world.measured()?.names.web.clone();
-    let held = world.measured()?.held_blocks;
-    let name = world.runtime.called(&web);
-    let mount = world.volume.path().to_str().context("UTF-8")?.to_owned();
+    let seen = world.seen()?;
+    let (held, mount) = (seen.measured.held_blocks, seen.mount);
+    let name = seen.runtime.called(&seen.measured.names.web);
     let bench = Bench::new(world)?;
     let lines = bench.stop(&name, &["--how", "kill", "--dry-run"])?;
     let plan = lines.first().context("no plan")?;

@@ -57,13 +57,11 @@ pub struct Measured {
     pub root: PathBuf,
     /// Its named volume.
     pub named: Option<PathBuf>,
-    /// The number of its first process.
-    pub web: u32,
     /// Bytes that it printed into a file of its own.
     pub said: u64,
-    /// Blocks of all that it wrote on the volume, by stat.
+    /// Blocks of the files that it wrote in its root, its bind mount and its named volume, by stat, in bytes.
     pub blocks: u64,
-    /// Blocks of the deleted file among them.
+    /// And those of the deleted file.
     pub held_blocks: u64,
     /// The file that `filler` writes: at the window's beginning it was not there.
     pub filled: PathBuf,
@@ -97,27 +95,26 @@ impl Measured {
         let filled = runtime.root(&names.filler)?.join("fill");
         let log = runtime.log(&names.chatty)?;
         let held_blocks = held_blocks(web)?;
-        let mut files = vec![root.join("root"), bind.join("bind"), bind.join("said")];
+        let mut files = vec![root.join("root"), bind.join("bind")];
         files.extend(named.iter().map(|named| named.join("named")));
         let blocks = files.iter().map(|file| Ok(fs::metadata(file)?.blocks() * 512));
-        let blocks = blocks.sum::<Result<u64>>()? + held_blocks;
+        let blocks = blocks.sum::<Result<u64>>()?;
         let sizes = || -> Result<_> {
             let log = log.as_ref().map(|log| size(log)).transpose()?;
             Ok((size(&filled)?, log))
         };
         let before = sizes()?;
         let filled_for = started.elapsed();
-        let measured = filltop.stop()?;
+        let (json, _) = filltop.stop_as_printed()?;
         let after = sizes()?;
         let said = size(&bind.join("said"))?;
         world.remove(&names.chatty)?;
         Ok(Self {
-            json: serde_json::from_str(&measured.text)?,
-            snapshot: measured.snapshot,
+            json: serde_json::from_str(&json)?,
+            snapshot: serde_json::from_str(&json)?,
             names,
             root,
             named,
-            web,
             said,
             blocks,
             held_blocks,

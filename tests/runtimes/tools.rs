@@ -28,9 +28,9 @@ impl Tools {
 
     /// A program of a package.
     pub fn program(&self, name: &str) -> Result<PathBuf, Unavailable> {
-        let found = env::split_paths(&self.path()).map(|folder| folder.join(name));
-        let mut found = found.filter(|file| file.is_file());
-        found.next().ok_or_else(|| Unavailable(format!("{name} is not here")))
+        let path = self.path();
+        let mut found = env::split_paths(&path).map(|folder| folder.join(name));
+        found.find(|file| file.is_file()).ok_or_else(|| Unavailable(format!("{name} is not here")))
     }
 
     /// A command of a package that finds the other programs and its libraries.

@@ -5,6 +5,7 @@ use std::{
     thread,
 };
 
+use anyhow::Context as _;
 use filltop_tests::{TestVolume, need_tracing};
 
 use crate::{
@@ -94,17 +95,27 @@ impl World {
     }
 
     /// What filltop measured of the containers, once for all checks.
-    pub fn measured(&mut self) -> Result<&Measured> {
+    pub fn seen(&mut self) -> Result<Seen<'_>> {
         if self.measured.is_none() {
             let measured = Measured::take(self).map_err(|error| format!("{error:#}"));
             self.measured = Some(measured);
         }
-        match &self.measured {
-            Some(Ok(measured)) => Ok(measured),
+        let measured = match &self.measured {
+            Some(Ok(measured)) => measured,
             Some(Err(error)) => anyhow::bail!("nothing was measured: {error}"),
             None => anyhow::bail!("nothing was measured"),
-        }
+        };
+        let mount = self.volume.path().to_str().context("a test's path is UTF-8")?.to_owned();
+        Ok(Seen { runtime: self.runtime.as_ref(), measured, mount })
     }
+}
+
+/// A runtime and what was measured of it.
+pub struct Seen<'w> {
+    pub runtime: &'w dyn Runtime,
+    pub measured: &'w Measured,
+    /// Where its volume is mounted.
+    pub mount: String,
 }
 
 impl Drop for World {

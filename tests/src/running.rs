@@ -74,7 +74,16 @@ impl Filltop {
     ///
     /// # Errors
     /// If it fails or prints something else.
-    pub fn stop(mut self) -> anyhow::Result<Measured> {
+    pub fn stop(self) -> anyhow::Result<Measured> {
+        let (json, said) = self.stop_as_printed()?;
+        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+    }
+
+    /// Interrupts it; its JSON, which may hold more than the model knows, and its log.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn stop_as_printed(mut self) -> anyhow::Result<(String, String)> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let mut json = String::new();
@@ -84,10 +93,7 @@ impl Filltop {
         if !status.success() {
             bail!("filltop: {status}: {said}");
         }
-        match serde_json::from_str(&json) {
-            Ok(snapshot) => Ok(Measured { snapshot, text: json, said }),
-            Err(error) => Err(error).context(json),
-        }
+        Ok((json, said))
     }
 }
 
@@ -95,8 +101,6 @@ impl Filltop {
 pub struct Measured {
     /// Its JSON.
     pub snapshot: Snapshot,
-    /// The same as it was printed.
-    pub text: String,
     /// Its log.
     pub said: String,
 }

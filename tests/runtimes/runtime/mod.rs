@@ -32,7 +32,7 @@ pub struct Spec<'a> {
 ///
 /// Each container has at `/bind` the host's [`Home::bind`], at `/volume` a named volume (where the runtime has
 /// such), and a tmpfs at `/dev/shm`.
-pub trait Runtime {
+pub trait Runtime: Send {
     /// `kind` of its groups in the JSON.
     fn kind(&self) -> &'static str;
     /// `name` of its groups in the JSON.
