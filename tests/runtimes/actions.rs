@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Result,
@@ -133,12 +133,14 @@ pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
 pub fn a_restart_policy_is_told(world: &mut World) -> Result {
     ensure!(world.runtime.restarts());
     let name = world.name("always");
-    world.run(&name, &format!("exec w pace /again --rate {PACE} --block 40000"), true)?;
+    world.run(&name, &format!("exec workload pace /again --rate {PACE} --block 40000"), true)?;
     let first = world.runtime.pid(&name)?;
     let bench = Bench::new(world)?;
     let dry = bench.stop(&name, &["--how", "kill", "--dry-run"])?;
-    let plan = dry.first().context("no plan")?;
-    ensure!(plan.to_string().contains("always"), "the plan does not tell of the policy: {plan}");
+    let steps = dry[0]["steps"].as_array().context("no steps")?;
+    let kill = steps.iter().find(|step| step["how"] == "kill").context("no kill")?;
+    let wanted = json!({"by": world.runtime.kind(), "policy": "always", "returns": true});
+    ensure!(kill["restart"] == wanted, "the plan does not tell of the policy: {kill}");
     let output = bench.run(&["stop", &name, "--how", "kill", "--yes", "--json"])?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let start = Instant::now();
@@ -146,8 +148,11 @@ pub fn a_restart_policy_is_told(world: &mut World) -> Result {
         ensure!(start.elapsed() < PATIENCE, "it was not started again");
         thread::sleep(Duration::from_millis(50));
     }
-    let done = said.lines().last().unwrap_or_default();
-    ensure!(done.contains("restarted") || done.contains("again"), "not told: {said}");
+    let done: Value = serde_json::from_str(said.lines().last().context("nothing was printed")?)?;
+    let again = world.runtime.pid(&name)?;
+    let back = done["ended"]["back"].as_array().with_context(|| format!("not told: {done}"))?;
+    ensure!(back.iter().any(|pid| *pid == again), "{again} is not among {back:?}");
+    ensure!(output.status.code() == Some(1), "{:?}: it did not stop", output.status);
     drop(bench);
     world.remove(&name)
 }

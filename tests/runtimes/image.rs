@@ -1,4 +1,4 @@
-//! The image of all containers: busybox, and the workload as `/bin/w`.
+//! The image of all containers: busybox, and the workload as `/bin/workload`.
 
 use std::{
     fs,
@@ -17,8 +17,7 @@ use crate::{Result, succeed, tools::Tools};
 pub const NAME: &str = "docker.io/library/filltop-test:1";
 
 const APPLETS: [&str; 5] = ["sh", "sleep", "mkdir", "ls", "cat"];
-const FOLDERS: [&str; 10] =
-    ["bin", "bind", "volume", "proc", "sys", "dev", "etc", "tmp", "usr", "var"];
+const FOLDERS: [&str; 9] = ["bin", "bind", "proc", "sys", "dev", "etc", "tmp", "usr", "var"];
 
 /// The image, made in a directory of the test's own.
 pub struct Image {
@@ -38,15 +37,15 @@ impl Image {
         for applet in APPLETS {
             symlink("busybox", tree.join("bin").join(applet))?;
         }
-        fs::copy(workload().get_program(), tree.join("bin/w"))?;
-        let check = Command::new("chroot").arg(&tree).args(["/bin/w", "--help"]).output()?;
+        fs::copy(workload().get_program(), tree.join("bin/workload"))?;
+        let check = Command::new("chroot").arg(&tree).args(["/bin/workload", "--help"]).output()?;
         ensure!(check.status.success(), "the workload has to be static, to run in an image");
         let layer = dir.join("layer.tar");
         succeed(tar(&layer, &tree).arg("."))?;
         let sum = succeed(Command::new("sha256sum").arg(&layer))?;
         let sum = sum.split_whitespace().next().context("sha256sum printed nothing")?;
         let config = json!({
-            "architecture": "amd64", "os": "linux", "config": {},
+            "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sleep", "100000"]},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{sum}")]},
         });
         let manifest =

@@ -80,10 +80,10 @@ impl Measured {
         let started = Instant::now();
         world.run(
             &names.filler,
-            &format!("exec w pace /fill --rate {PACE} --block 40000"),
+            &format!("exec workload pace /fill --rate {PACE} --block 40000"),
             false,
         )?;
-        world.run(&names.chatty, &format!("exec w print --rate {PRINTED}"), false)?;
+        world.run(&names.chatty, &format!("exec workload print --rate {PRINTED}"), false)?;
         let bind = world.runtime.home().bind(&names.web);
         wait_for(&bind.join("done")).with_context(|| format!("{} does not write", names.web))?;
         thread::sleep(WINDOW.saturating_sub(started.elapsed()));
@@ -95,7 +95,7 @@ impl Measured {
         let filled = runtime.root(&names.filler)?.join("fill");
         let log = runtime.log(&names.chatty)?;
         let held_blocks = held_blocks(web)?;
-        let mut files = vec![root.join("root"), bind.join("bind")];
+        let mut files = vec![root.join("data"), bind.join("bind")];
         files.extend(named.iter().map(|named| named.join("named")));
         let blocks = files.iter().map(|file| Ok(fs::metadata(file)?.blocks() * 512));
         let blocks = blocks.sum::<Result<u64>>()?;
@@ -136,12 +136,11 @@ impl Measured {
 /// writes nothing.
 fn web() -> String {
     format!(
-        "w write /root --bytes {ROOT} > /dev/null\n\
-         w write /bind/bind --bytes {BIND} > /dev/null\n\
-         if [ -d /volume/lost+found ] || grep -q ' /volume ' /proc/self/mountinfo; then \
-         w write /volume/named --bytes {NAMED} > /dev/null; fi\n\
-         w write /dev/shm/shm --bytes {SHM} > /dev/null\n\
-         sleep 1000 | w write /held --bytes {HELD} --unlink --hold > /bind/said &\n\
+        "workload write /data --bytes {ROOT} > /dev/null\n\
+         workload write /bind/bind --bytes {BIND} > /dev/null\n\
+         if [ -d /volume ]; then workload write /volume/named --bytes {NAMED} > /dev/null; fi\n\
+         workload write /dev/shm/shm --bytes {SHM} > /dev/null\n\
+         sleep 1000 | workload write /held --bytes {HELD} --unlink --hold > /bind/said &\n\
          until [ -s /bind/said ]; do sleep 0.05; done\n\
          mkdir /bind/done\n\
          exec sleep 1000"

@@ -27,7 +27,7 @@ fn volume<'w>(seen: &Seen<'w>) -> Result<&'w Volume> {
     row.with_context(|| format!("no row for {}", seen.mount))
 }
 
-/// The only row of a container on its volume.
+/// The row of a container on its volume. There is but one: who looks after it is another group.
 fn group<'w>(seen: &Seen<'w>, container: &str) -> Result<&'w GroupRow> {
     let (kind, name) = (seen.runtime.kind(), seen.runtime.called(container));
     let all = seen.measured.snapshot.groups.iter().filter(|row| row.volume == seen.mount);
@@ -57,7 +57,7 @@ fn text(path: &Path) -> Result<String> {
 fn files(seen: &Seen<'_>) -> Vec<(PathBuf, &'static str, u64)> {
     let bind = seen.runtime.home().bind(&seen.measured.names.web);
     let mut files = vec![
-        (seen.measured.root.join("root"), "/root", ROOT),
+        (seen.measured.root.join("data"), "/data", ROOT),
         (bind.join("bind"), "/bind/bind", BIND),
     ];
     let named = seen.measured.named.as_ref();

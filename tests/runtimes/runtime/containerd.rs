@@ -102,9 +102,9 @@ impl Runtime for Ctr {
         let bind = self.0.home.make_bind(spec.name)?;
         let mount = format!("type=bind,src={bind},dst=/bind,options=rbind:rw");
         let mut ctr = self.0.client()?;
-        ctr.args(["run", "--detach", "--mount", &mount, image::NAME, spec.name]);
-        // A log that nobody reads would hold up who prints.
-        succeed(ctr.args(["--null-io"]).args(["/bin/sh", "-c", spec.script]))?;
+        // Output that nobody reads would hold up who prints.
+        ctr.args(["run", "--detach", "--null-io", "--mount", &mount, image::NAME, spec.name]);
+        succeed(ctr.args(["/bin/sh", "-c", spec.script]))?;
         Ok(())
     }
 

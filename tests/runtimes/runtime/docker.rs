@@ -1,6 +1,8 @@
 //! dockerd, with its containerd and runc.
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{path::PathBuf, process::Command};
+
+use serde_json::json;
 
 use super::{Home, Runtime, Spec, home::Daemon, pid_in};
 use crate::{Result, image, succeed};
@@ -15,21 +17,19 @@ impl Docker {
         for needed in ["docker", "containerd", "containerd-shim-runc-v2", "runc"] {
             home.tools.program(needed)?;
         }
-        // Else /etc/docker/daemon.json is read, and the key lies beside it.
+        // Else it reads /etc/docker/daemon.json, and leaves a key beside it.
         let config = home.state("daemon.json");
-        std::fs::write(&config, "{}")?;
+        let key = json!({"deprecated-key-path": home.state("key.json")});
+        std::fs::write(&config, key.to_string())?;
         let mut dockerd = home.command("dockerd")?;
         dockerd
             .args(["--iptables=false", "--bridge=none", "--config-file", &config])
-            .args(["--deprecated-key-path", &home.state("key.json")])
             .args(["--data-root", &home.store("docker"), "--exec-root", &home.state("exec")])
             .args(["--pidfile", &home.state("docker.pid"), "--host", &host(&home)]);
         let daemon = home.daemon(&mut dockerd, || {
             Ok(client(&home)?.arg("version").output()?.status.success())
         })?;
-        let started = Instant::now();
         succeed(client(&home)?.args(["load", "--quiet", "--input"]).arg(&home.image.archive))?;
-        println!("docker loaded the image in {:?}", started.elapsed());
         Ok(Self { _daemon: daemon, home })
     }
 

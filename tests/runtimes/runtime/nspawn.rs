@@ -36,6 +36,14 @@ impl Nspawn {
     }
 }
 
+impl Drop for Nspawn {
+    fn drop(&mut self) {
+        for name in self.machines.keys().cloned().collect::<Vec<_>>() {
+            let _ = self.remove(&name);
+        }
+    }
+}
+
 /// Where systemd puts a machine of this name.
 fn cgroup(name: &str) -> String {
     format!("machine.slice/systemd-nspawn@{name}.service")
@@ -73,9 +81,11 @@ impl Runtime for Nspawn {
     }
 
     fn remove(&mut self, name: &str) -> Result {
+        // Its supervisor ends with it, and cleans up; killed itself, it would leave it behind.
+        let pid = self.pid(name);
         let mut machine = self.machines.remove(name).context("no such machine")?;
-        // Its supervisor takes what is in it along.
-        kill_process(Pid::from_child(&machine.0), Signal::KILL)?;
+        let pid = Pid::from_raw(pid?.cast_signed()).context("no process")?;
+        kill_process(pid, Signal::KILL)?;
         machine.0.wait()?;
         Ok(())
     }
