@@ -10,6 +10,7 @@ mod measured;
 mod runtime;
 mod seen;
 mod tools;
+mod walked;
 mod world;
 
 use std::{fmt, process::Command};
@@ -108,6 +109,7 @@ suite!(docker: Docker:
         the_plan_tells_what_it_holds,
         a_restart_policy_is_told,
     },
+    walked::{the_documented_commands_work},
 );
 
 suite!(lxc: Lxc:
@@ -163,7 +165,9 @@ suite!(podman: Podman:
         other_names_are_understood,
         the_plan_tells_what_it_holds,
         a_restart_policy_is_told,
+        an_id_that_sorts_behind_its_monitor_is_frozen,
     },
+    walked::{the_documented_commands_work},
 );
 
 suite!(podman_vfs: PodmanVfs:

@@ -87,7 +87,7 @@ impl Measured {
         let bind = world.runtime.home().bind(&names.web);
         wait_for(&bind.join("done")).with_context(|| format!("{} does not write", names.web))?;
         thread::sleep(WINDOW.saturating_sub(started.elapsed()));
-        rustix::fs::syncfs(File::open(world.volume.path())?)?;
+        rustix::fs::syncfs(File::open(&world.mount)?)?;
 
         let runtime = &world.runtime;
         let web = runtime.pid(&names.web)?;

@@ -1,6 +1,8 @@
 //! One runtime at a time, for all of its tests.
 
 use std::{
+    env,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -17,11 +19,22 @@ use crate::{
 /// What a volume holds: image layers, and what the containers write meanwhile.
 const VOLUME_MIB: u64 = 3_000;
 
+/// Where bind mounts lie on a machine of ours.
+const BINDS: &str = "/var/lib/filltop-test";
+
+/// Is this a Debian that was booted for the tests, with its own docker and podman?
+pub fn is_ours() -> bool {
+    env::var_os("FILLTOP_IN_VM").is_some() && Path::new("/run/systemd/system").exists()
+}
+
 /// A runtime with containers.
 pub struct World {
     /// Dropped before the volume that it lives on.
     pub runtime: Box<dyn Runtime>,
-    pub volume: TestVolume,
+    /// Where its volume is mounted.
+    pub mount: PathBuf,
+    /// The test's own; `None` where the runtimes are those of the machine.
+    _volume: Option<TestVolume>,
     containers: Vec<String>,
     measured: Option<std::result::Result<Measured, String>>,
 }
@@ -72,9 +85,15 @@ pub fn with(kind: Kind, check: fn(&mut World) -> Result) -> Result {
 
 impl World {
     fn new(kind: Kind) -> Result<Self> {
+        let (containers, measured) = (Vec::new(), None);
+        if is_ours() {
+            let (runtime, mount) = (kind.installed(Path::new(BINDS))?, PathBuf::from("/"));
+            return Ok(Self { runtime, mount, _volume: None, containers, measured });
+        }
         let volume = TestVolume::new("ext4", VOLUME_MIB)?;
         let runtime = kind.start(volume.path())?;
-        Ok(Self { runtime, volume, containers: Vec::new(), measured: None })
+        let mount = volume.path().to_owned();
+        Ok(Self { runtime, mount, _volume: Some(volume), containers, measured })
     }
 
     /// A container's name, which nobody else on this machine has.
@@ -105,7 +124,7 @@ impl World {
             Some(Err(error)) => anyhow::bail!("nothing was measured: {error}"),
             None => anyhow::bail!("nothing was measured"),
         };
-        let mount = self.volume.path().to_str().context("a test's path is UTF-8")?.to_owned();
+        let mount = self.mount.to_str().context("a test's path is UTF-8")?.to_owned();
         Ok(Seen { runtime: self.runtime.as_ref(), measured, mount })
     }
 }

@@ -1,6 +1,13 @@
 //! dockerd, with its containerd and runc.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
 
 use serde_json::json;
 
@@ -8,9 +15,13 @@ use super::{Home, Runtime, Spec, home::Daemon, pid_in};
 use crate::{Result, image, succeed};
 
 pub struct Docker {
-    _daemon: Daemon,
+    /// The test's own; `None` for the machine's.
+    _daemon: Option<Daemon>,
     home: Home,
 }
+
+/// How long the machine's own dockerd may take to answer, which starts as it is asked.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Docker {
     pub fn start(home: Home) -> Result<Self> {
@@ -29,8 +40,24 @@ impl Docker {
         let daemon = home.daemon(&mut dockerd, || {
             Ok(client(&home)?.arg("version").output()?.status.success())
         })?;
-        succeed(client(&home)?.args(["load", "--quiet", "--input"]).arg(&home.image.archive))?;
-        Ok(Self { _daemon: daemon, home })
+        Self { _daemon: Some(daemon), home }.loaded()
+    }
+
+    /// The one that the machine has.
+    pub fn installed(home: Home) -> Result<Self> {
+        home.tools.program("docker")?;
+        let start = Instant::now();
+        while !client(&home)?.arg("version").output()?.status.success() {
+            ensure!(start.elapsed() < PATIENCE, "dockerd does not answer");
+            thread::sleep(Duration::from_millis(500));
+        }
+        Self { _daemon: None, home }.loaded()
+    }
+
+    fn loaded(self) -> Result<Self> {
+        let archive = &self.home.image.archive;
+        succeed(client(&self.home)?.args(["load", "--quiet", "--input"]).arg(archive))?;
+        Ok(self)
     }
 
     fn inspect(&self, name: &str, format: &str) -> Result<String> {
@@ -45,7 +72,10 @@ fn host(home: &Home) -> String {
 
 fn client(home: &Home) -> Result<Command> {
     let mut docker = home.command("docker")?;
-    docker.env("DOCKER_HOST", host(home)).env("DOCKER_CONFIG", home.state("client"));
+    docker.env("DOCKER_CONFIG", home.state("client"));
+    if !home.is_installed() {
+        docker.env("DOCKER_HOST", host(home));
+    }
     Ok(docker)
 }
 
@@ -97,8 +127,10 @@ impl Runtime for Docker {
     }
 
     fn environment(&self, command: &mut Command) {
-        self.home.tools.environment(command);
-        command.env("DOCKER_HOST", host(&self.home));
+        if !self.home.is_installed() {
+            self.home.tools.environment(command);
+            command.env("DOCKER_HOST", host(&self.home));
+        }
     }
 
     fn home(&self) -> &Home {

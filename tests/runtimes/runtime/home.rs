@@ -50,19 +50,26 @@ pub struct Home {
     dir: tempfile::TempDir,
     volume: PathBuf,
     mark: String,
-    strays: Vec<&'static str>,
+    /// What to remove in the end; `None` if the runtimes are the machine's own.
+    strays: Option<Vec<&'static str>>,
 }
 
 impl Home {
-    /// With stores on a volume.
-    pub fn new(volume: &Path) -> Result<Self> {
+    /// With stores on a volume, or for the runtimes that are installed here: with nothing but bind mounts there.
+    pub fn new(volume: &Path, installed: bool) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let tools = Tools::find();
         let dir = tempfile::Builder::new().prefix("filltop-").tempdir()?;
         let image = Image::new(&tools, dir.path())?;
         let mark = format!("{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let strays = STRAYS.into_iter().filter(|path| !Path::new(path).exists()).collect();
+        let strays = || STRAYS.into_iter().filter(|path| !Path::new(path).exists()).collect();
+        let strays = (!installed).then(strays);
         Ok(Self { tools, image, dir, volume: volume.to_owned(), mark, strays })
+    }
+
+    /// Are the runtimes those that the machine has?
+    pub fn is_installed(&self) -> bool {
+        self.strays.is_none()
     }
 
     /// A path of its state, as text: sockets, pid files, configurations.
@@ -158,11 +165,12 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        let Some(strays) = self.strays.take() else { return };
         self.end_processes();
         self.unmount_all();
         let locks = self.volume.strip_prefix("/").map(|below| Path::new(LXC_LOCKS).join(below));
         let _ = locks.map(fs::remove_dir_all);
-        for path in self.strays.iter().map(Path::new) {
+        for path in strays.iter().map(Path::new) {
             if Path::new(LAYER_CACHE).starts_with(path) {
                 let _ = fs::remove_file(LAYER_CACHE);
             }

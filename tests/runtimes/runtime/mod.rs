@@ -88,7 +88,7 @@ impl Kind {
     /// # Errors
     /// [`crate::Unavailable`] where it cannot run here.
     pub fn start(self, volume: &Path) -> Result<Box<dyn Runtime>> {
-        let home = Home::new(volume)?;
+        let home = Home::new(volume, false)?;
         Ok(match self {
             Self::Containerd => Box::new(containerd::Ctr::start(home)?),
             Self::Cri => Box::new(cri::Cri::start(home)?),
@@ -97,6 +97,19 @@ impl Kind {
             Self::Nspawn => Box::new(nspawn::Nspawn::start(home)?),
             Self::Podman => Box::new(podman::Podman::start(home, "overlay")?),
             Self::PodmanVfs => Box::new(podman::Podman::start(home, "vfs")?),
+        })
+    }
+
+    /// The one that the machine has, as it is installed; `binds` is where bind mounts may lie.
+    ///
+    /// # Errors
+    /// [`crate::Unavailable`] where it is none of those that are tested so.
+    pub fn installed(self, binds: &Path) -> Result<Box<dyn Runtime>> {
+        let home = Home::new(binds, true)?;
+        Ok(match self {
+            Self::Docker => Box::new(docker::Docker::installed(home)?),
+            Self::Podman => Box::new(podman::Podman::installed(home)?),
+            _ => return Err(crate::Unavailable(format!("{self:?} is tested natively")).into()),
         })
     }
 }

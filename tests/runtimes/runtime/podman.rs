@@ -23,7 +23,6 @@ impl Podman {
         let engine = format!(
             "[containers]\n\
              default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
-             log_driver = \"k8s-file\"\n\
              [engine]\n\
              cgroup_manager = \"cgroupfs\"\n\
              runtime = \"runc\"\n\
@@ -57,15 +56,29 @@ impl Podman {
             policies.join("policy.json"),
             r#"{"default": [{"type": "insecureAcceptAnything"}]}"#,
         )?;
-        let podman = Self { home, driver };
+        Self { home, driver }.loaded()
+    }
+
+    /// The one that the machine has.
+    pub fn installed(home: Home) -> Result<Self> {
+        home.tools.program("podman")?;
+        Self { home, driver: "overlay" }.loaded()
+    }
+
+    fn loaded(self) -> Result<Self> {
+        let podman = self;
         succeed(
             podman.client()?.args(["load", "--quiet", "--input"]).arg(&podman.home.image.archive),
         )?;
         Ok(podman)
     }
 
-    fn settings(&self) -> [(&'static str, String); 4] {
-        [
+    /// The machine's own goes by the machine's configuration.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        if self.home.is_installed() {
+            return Vec::new();
+        }
+        vec![
             ("CONTAINERS_CONF", self.home.state("containers.conf")),
             ("CONTAINERS_STORAGE_CONF", self.home.state("storage.conf")),
             ("CONTAINERS_REGISTRIES_CONF", self.home.state("registries.conf")),
@@ -100,7 +113,8 @@ impl Runtime for Podman {
         let restart = if spec.restart { "always" } else { "no" };
         let mut podman = self.client()?;
         podman.args(["run", "--detach", "--network=none", "--name", spec.name]);
-        podman.args(["--restart", restart]);
+        // Debian's own choice, the journal, is no file.
+        podman.args(["--restart", restart, "--log-driver=k8s-file"]);
         podman.arg(format!("--volume={}:/bind", self.home.make_bind(spec.name)?));
         podman.arg(format!("--volume={}-data:/volume", spec.name));
         succeed(podman.args([image::NAME, "/bin/sh", "-c", spec.script]))?;
@@ -141,7 +155,9 @@ impl Runtime for Podman {
     }
 
     fn environment(&self, command: &mut Command) {
-        self.home.tools.environment(command);
+        if !self.home.is_installed() {
+            self.home.tools.environment(command);
+        }
         command.envs(self.settings());
     }
 
