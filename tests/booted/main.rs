@@ -2,6 +2,12 @@
 //!
 //! Changes the system: runs in `cargo xtask vm --debian` alone.
 
+#[path = "../ways/compare.rs"]
+mod compare;
+mod container;
+mod exact;
+#[path = "../ways/expected.rs"]
+mod expected;
 mod runaway;
 mod service;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, filltop, need_tracing, workload};
+use filltop_tests::{Public, TestVolume, filltop, need_tracing, public_workload};
 use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
@@ -64,8 +64,14 @@ fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
     Ok(command.output()?)
 }
 
-/// Somebody else, with a deleted file. Any child that is ended, by its pid, on drop.
-struct Holder(Child);
+/// Any child that is ended, by its pid, on drop.
+struct Running(Child);
+
+/// Somebody else, with a deleted file.
+struct Holder {
+    child: Running,
+    _program: Public,
+}
 
 impl Holder {
     fn start(volume: &TestVolume) -> anyhow::Result<Self> {
@@ -73,7 +79,8 @@ impl Holder {
         for folder in volume.path().ancestors().skip(1).take(1) {
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
         }
-        let child = workload()
+        let program = public_workload()?;
+        let child = Command::new(program.path())
             .args(["write", "--unlink", "--hold", "--bytes", "3000000"])
             .arg(volume.path().join("ghost"))
             .uid(65534)
@@ -82,11 +89,15 @@ impl Holder {
             .stdout(Stdio::null())
             .spawn()?;
         thread::sleep(Duration::from_millis(500));
-        Ok(Self(child))
+        Ok(Self { child: Running(child), _program: program })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.0.id()
     }
 }
 
-impl Drop for Holder {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -125,7 +136,7 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     }
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
-    let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.0.id());
+    let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.pid());
     let everything: Vec<u32> = (0..=LAST).collect();
     let kept: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
     let root = read(&snapshot_with(&everything)?)?;
@@ -187,7 +198,7 @@ fn it_is_hard_to_kill() -> Result {
     if let Ok(backend) = env::var("FILLTOP_BACKEND") {
         command.args(["--backend", &backend]);
     }
-    let watch = Holder(command.spawn()?);
+    let watch = Running(command.spawn()?);
     let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.0.id()));
     let start = Instant::now();
     let locked = loop {
@@ -216,7 +227,7 @@ fn without_any_of_them_something_is_missing() -> Result {
         let output = snapshot_with(&kept)?;
         if output.status.success() {
             let snapshot = read(&output)?;
-            let holds = snapshot.held.iter().any(|row| row.pid == holder.0.id());
+            let holds = snapshot.held.iter().any(|row| row.pid == holder.pid());
             ensure!(!holds, "{name} is not needed");
         } else {
             let said = String::from_utf8_lossy(&output.stderr);

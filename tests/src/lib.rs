@@ -8,6 +8,7 @@ mod cgroup;
 mod filling;
 pub mod listeners;
 mod postgres;
+mod public;
 mod running;
 mod server;
 mod volume;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 pub use cgroup::{Cgroup, unified};
 pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;
+pub use public::Public;
 pub use running::{Filltop, Measured, bpf_programs};
 pub use server::Server;
 pub use volume::{Overlay, TestVolume};
@@ -56,7 +58,19 @@ pub fn filltop() -> PathBuf {
 /// The workload program.
 #[must_use]
 pub fn workload() -> Command {
-    Command::new(program("FILLTOP_WORKLOAD", "filltop-workload"))
+    Command::new(workload_program())
+}
+
+/// The workload program where every user can run it.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn public_workload() -> anyhow::Result<Public> {
+    Public::new(&workload_program())
+}
+
+fn workload_program() -> PathBuf {
+    program("FILLTOP_WORKLOAD", "filltop-workload")
 }
 
 /// Runs the workload to its end.

@@ -50,6 +50,7 @@ fn all_ways_on(fs: &str) -> Result {
         volume: volume.path(),
         seen: &dir,
         host: overlay.as_ref().map_or(volume.path().to_path_buf(), Overlay::upper),
+        by: "",
     };
     for hook in &measured.snapshot.backend.hooks {
         if let HookState::Unsupported { reason } | HookState::Broken { reason } = &hook.state {

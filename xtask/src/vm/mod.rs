@@ -21,7 +21,7 @@ use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
-use booted::Debian;
+use booted::Software;
 pub(crate) use debian::{fleet, servers};
 use runner::Runner;
 
@@ -45,7 +45,8 @@ pub(crate) struct VmArgs {
     /// Backends that the tests force, one boot for each [default: all of them]
     #[arg(long, value_delimiter = ',')]
     backend: Vec<Backend>,
-    /// Boot a whole Debian 12 with its systemd, and run the tests that change the system
+    /// Boot a whole Debian with its systemd, and run the tests that change the system: Debian 12 with 6.1-generic,
+    /// its own kernel, unless --kernel says another, or with --all Debian 13 with 6.12-generic, too
     #[arg(long)]
     debian: bool,
     /// That Debian has what the incidents run, and large test disks.
@@ -178,7 +179,7 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         with(Backend::Kprobe, &TESTED_BY_KPROBES),
     ];
     let mut tally = Tally::default();
-    match booted::image(workspace, Debian::Plain) {
+    match debian_to_boot(workspace) {
         Ok(_) => machines.push(VmArgs { debian: true, ..VmArgs::plain() }),
         Err(error) => {
             let what = format!("vm Debian: {}", first_line(&error));
@@ -216,6 +217,12 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// Makes the disk of the Debian that `cargo xtask test` boots.
+fn debian_to_boot(workspace: &Workspace) -> Result<PathBuf> {
+    let series = debian::series(booted::KERNELS[0])?;
+    booted::image(workspace, series, &debian::kernel(workspace, series)?, Software::Plain)
 }
 
 /// Boots what the arguments ask for.
@@ -295,10 +302,10 @@ pub(crate) fn lines_of(
     let mut runner = Runner::with_tests(workspace, filltop, &arguments, &[])?;
     runner.programs.extend_from_slice(guest.programs);
     runner.installed = guest.installed.to_vec();
-    let (kernel, userland) = runner.userland(runner.kernels[0])?;
-    let mut job = runner.job(&userland);
+    let parts = runner.parts(runner.kernels[0])?;
+    let mut job = runner.job(&parts.userland);
     job.commands.push(guest.command.clone());
-    let outcome = runner.boot(&format!("bench {}", guest.kernel), &kernel, &userland, &job)?;
+    let outcome = runner.boot(&format!("bench {}", guest.kernel), &parts, &job)?;
     if let Some(broken) = outcome.broken {
         anyhow::bail!("bench {}: {broken}", guest.kernel);
     }
