@@ -20,12 +20,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use filltop_tests::filltop;
+use filltop_tests::{UNIT as UNIT_FILE, filltop};
 
 type Result<T = ()> = anyhow::Result<T>;
 
 const UNIT: &str = "filltop.service";
-const UNIT_FILE: &str = include_str!("../../contrib/systemd/filltop.service");
 const SYSUSERS: &str = include_str!("../../contrib/systemd/filltop.sysusers");
 const DOCS: &str = include_str!("../../docs/service.md");
 const PROGRAM: &str = "/usr/bin/filltop";

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, io,
+    env,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -10,34 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Public, TestVolume, filltop, need_tracing, public_workload};
+use filltop_tests::{
+    LAST_CAPABILITY, Public, TestVolume, bound, filltop, need_tracing, public_workload,
+    unit_capabilities,
+};
 use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
-
-const UNIT: &str = include_str!("../../contrib/systemd/filltop.service");
-
-/// Numbers of linux/capability.h of those that the unit may have.
-const NUMBERS: &[(&str, u32)] = &[
-    ("CAP_DAC_READ_SEARCH", 2),
-    ("CAP_SYS_PTRACE", 19),
-    ("CAP_SYS_ADMIN", 21),
-    ("CAP_PERFMON", 38),
-    ("CAP_BPF", 39),
-];
-/// CAP_CHECKPOINT_RESTORE.
-const LAST: u32 = 40;
-
-fn of_the_unit() -> anyhow::Result<Vec<(&'static str, u32)>> {
-    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    line.context("the unit bounds its capabilities")?
-        .split(' ')
-        .map(|name| {
-            let known = NUMBERS.iter().find(|(known, _)| *known == name);
-            known.copied().with_context(|| format!("no number for {name}"))
-        })
-        .collect()
-}
 
 /// `filltop snapshot` as root with these capabilities alone, as systemd would start it.
 fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
@@ -46,21 +25,7 @@ fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
     if let Ok(backend) = env::var("FILLTOP_BACKEND") {
         command.args(["--backend", &backend]);
     }
-    let dropped: Vec<u32> = (0..=LAST).filter(|number| !kept.contains(number)).collect();
-    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
-    unsafe {
-        command.pre_exec(move || {
-            for number in &dropped {
-                if libc::prctl(libc::PR_CAPBSET_DROP, *number, 0, 0, 0) != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-            }
-            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    bound(&mut command, kept);
     Ok(command.output()?)
 }
 
@@ -137,8 +102,8 @@ fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
     let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.pid());
-    let everything: Vec<u32> = (0..=LAST).collect();
-    let kept: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
+    let everything: Vec<u32> = (0..=LAST_CAPABILITY).collect();
+    let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let root = read(&snapshot_with(&everything)?)?;
     let unit = read(&snapshot_with(&kept)?)?;
     ensure!(holds(&root), "the holder is not there: {:?}", root.held);
@@ -221,7 +186,7 @@ fn without_any_of_them_something_is_missing() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
-    let caps = of_the_unit()?;
+    let caps = unit_capabilities()?;
     for (name, number) in &caps {
         let kept: Vec<u32> = caps.iter().map(|cap| cap.1).filter(|one| one != number).collect();
         let output = snapshot_with(&kept)?;

@@ -1,7 +1,8 @@
 //! What the end-to-end tests share: filltop under test, volumes of its own, the workload's truth.
 //!
 //! The same binaries run natively and in virtual machines; the environment says where they are:
-//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides),
+//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides), `FILLTOP_RIGHTS`
+//! (`unit`: filltop measures with the unit's capabilities alone),
 //! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
 
 mod cgroup;
@@ -11,6 +12,7 @@ mod postgres;
 mod public;
 mod running;
 mod server;
+mod unit;
 mod volume;
 mod watch;
 
@@ -23,8 +25,9 @@ pub use cgroup::{Cgroup, unified};
 pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;
 pub use public::Public;
-pub use running::{Filltop, Measured, bpf_programs};
+pub use running::{Filltop, Measured, bpf_programs, has_rights_of_the_unit};
 pub use server::Server;
+pub use unit::{LAST_CAPABILITY, UNIT, bound, unit_capabilities};
 pub use volume::{Overlay, TestVolume};
 pub use watch::{Watch, command, is};
 

@@ -10,7 +10,13 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 
-use crate::filltop;
+use crate::{bound, filltop, unit_capabilities};
+
+/// Has filltop the unit's capabilities alone (`FILLTOP_RIGHTS=unit`)?
+#[must_use]
+pub fn has_rights_of_the_unit() -> bool {
+    env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "unit")
+}
 
 /// A filltop that measures until it is told to stop.
 pub struct Filltop {
@@ -29,6 +35,10 @@ impl Filltop {
         command.args(["snapshot", "--json", "--for", "10m", "-v"]).args(arguments);
         if let Ok(backend) = env::var("FILLTOP_BACKEND") {
             command.args(["--backend", &backend]);
+        }
+        if has_rights_of_the_unit() {
+            let kept: Vec<u32> = unit_capabilities()?.iter().map(|(_, number)| *number).collect();
+            bound(&mut command, &kept);
         }
         let mut child = command
             .stdin(Stdio::null())

@@ -23,6 +23,7 @@ use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use booted::Software;
 pub(crate) use debian::{fleet, servers};
+pub(crate) use runner::RIGHTS_OF_THE_UNIT;
 use runner::Runner;
 
 /// Programs that make filesystems, and the Debian packages that have them.
@@ -45,6 +46,10 @@ pub(crate) struct VmArgs {
     /// Backends that the tests force, one boot for each [default: all of them]
     #[arg(long, value_delimiter = ',')]
     backend: Vec<Backend>,
+    /// filltop gets the capabilities of the systemd unit alone in the tests that measure with it, and chooses its
+    /// backend
+    #[arg(long, conflicts_with_all = ["backend", "debian"])]
+    as_service: bool,
     /// Boot a whole Debian with its systemd, and run the tests that change the system: Debian 12 with 6.1-generic,
     /// its own kernel, unless --kernel says another, or with --all Debian 13 with 6.12-generic, too
     #[arg(long)]
@@ -91,6 +96,7 @@ impl VmArgs {
             kernel: Vec::new(),
             all: false,
             backend: Vec::new(),
+            as_service: false,
             debian: false,
             incidents: false,
             smp: 2,

@@ -23,6 +23,9 @@ use crate::{build, native};
 /// How many times as long an incident may take in an emulated machine (FILLTOP_SLOWNESS).
 const SLOWNESS: &str = "5";
 
+/// The variable by which tests start filltop with the unit's capabilities.
+pub(crate) const RIGHTS_OF_THE_UNIT: (&str, &str) = ("FILLTOP_RIGHTS", "unit");
+
 /// Boots of a machine whose kernel dies before it gets to us: emulated CPUs at times run into an instruction
 /// that another one is just changing (int3, about one boot in a hundred).
 const BOOTS: usize = 3;
@@ -112,7 +115,7 @@ impl<'a> Runner<'a> {
         let given = |backends: &[Backend]| backends.iter().copied().map(Some).collect();
         let backends: Vec<Option<Backend>> = match &self.arguments.backend[..] {
             // The unit chooses there, as on people's machines.
-            [] if self.arguments.debian => vec![None],
+            [] if self.arguments.debian || self.arguments.as_service => vec![None],
             [] => given(Backend::value_variants()),
             some => given(some),
         };
@@ -124,7 +127,8 @@ impl<'a> Runner<'a> {
             match self.parts(series) {
                 Ok(parts) => {
                     for backend in &backends {
-                        let by = backend.map_or("Debian", Backend::name);
+                        let chosen = if self.arguments.debian { "Debian" } else { "service" };
+                        let by = backend.map_or(chosen, Backend::name);
                         let suite = format!("vm {} {by}", series.name);
                         tally.add(self.tests_with(&suite, *backend, &parts, print)?);
                     }
@@ -228,6 +232,9 @@ impl<'a> Runner<'a> {
         ];
         if self.arguments.incidents {
             env.push(("FILLTOP_SLOWNESS", SLOWNESS));
+        }
+        if self.arguments.as_service {
+            env.push(RIGHTS_OF_THE_UNIT);
         }
         if let Some(fs) = &self.arguments.fs {
             env.push(("FILLTOP_TEST_FS", fs));
