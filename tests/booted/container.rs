@@ -9,14 +9,17 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::workload;
+use filltop_tests::{rights::capabilities, workload};
 use rustix::{
     fs::statvfs,
     process::{Pid, Signal, kill_process_group},
 };
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{HookState, Snapshot};
 
-use crate::{PROGRAM, Result, installed, need_debian, said, succeed};
+use crate::{
+    FOUR, PROGRAM, Result, UNIT, drop_in_of_the_docs, installed, need_debian, number, said,
+    wait_for,
+};
 
 /// Bytes a second.
 const RATE: u64 = 3 << 20;
@@ -68,49 +71,116 @@ fn performance(text: &str, label: &str) -> Result<f64> {
     Ok(rest[..end.unwrap_or(rest.len())].parse()?)
 }
 
+/// What is said while a container writes into the root.
+struct Seen {
+    snapshot: Snapshot,
+    /// `snapshot` as people read it.
+    text: String,
+    /// What `check` prints.
+    check: String,
+    /// The container's file on the host.
+    file: PathBuf,
+    /// Growth of the root by statvfs, bytes a second.
+    grown: f64,
+}
+
+impl Seen {
+    fn of(dir: &str) -> Result<Self> {
+        let container = Container::start(Path::new(dir))?;
+        let file = container.file();
+        wait_for("it writes", || Ok(fs::metadata(&file).is_ok_and(|file| file.len() > RATE)))?;
+        let used = || -> Result<u64> {
+            let space = statvfs("/")?;
+            Ok((space.f_blocks - space.f_bfree) * space.f_frsize)
+        };
+        let (started, before) = (Instant::now(), used()?);
+        // The windows that are asked for hold nothing else.
+        thread::sleep(Duration::from_secs(8));
+        let ask = |arguments: &[&str]| {
+            Command::new(PROGRAM).args(arguments).args(["--for", "5s"]).output()
+        };
+        let (json, text) = (ask(&["snapshot", "--json"])?, ask(&["snapshot"])?);
+        let check = ask(&["check"])?;
+        let grown = used()?.saturating_sub(before) as f64 / started.elapsed().as_secs_f64();
+        drop(container);
+        println!("{}{}", said(&text), said(&check));
+        ensure!(json.status.success() && text.status.success(), "{}", said(&json));
+        Ok(Self {
+            snapshot: serde_json::from_slice(&json.stdout)?,
+            text: said(&text),
+            check: String::from_utf8(check.stdout)?,
+            file,
+            grown,
+        })
+    }
+
+    fn is_near(&self, bytes_per_s: f64) -> bool {
+        (bytes_per_s - self.grown).abs() < self.grown * 0.3
+    }
+
+    /// The container's file is named, and what it takes is the growth of the root.
+    fn is_right(&self) -> Result {
+        let Self { snapshot, text, check, file, grown } = self;
+        let row = snapshot.paths.iter().find(|row| Path::new(&row.path) == file);
+        let others = || snapshot.paths.iter().map(|row| &row.path).collect::<Vec<_>>();
+        let row = row.with_context(|| format!("no row of {}: {:?}", file.display(), others()))?;
+        ensure!(row.path_in_container.as_deref() == Some("/data/a.log"), "{row:?}");
+        let rate = row.written_bytes as f64 / snapshot.interval_s;
+        println!("{rate:.0} bytes/s written by the container; statvfs: {grown:.0}");
+        ensure!(self.is_near(rate), "{row:?}: {rate}/s, and statvfs says {grown}/s");
+        ensure!(row.allocated_bytes.is_some_and(|bytes| bytes > 0), "{row:?}");
+        let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
+        let volume = volume.context("no row of /")?;
+        ensure!(volume.fs_type == "ext4", "{volume:?}");
+        let growth = volume.growth_bytes_per_s;
+        ensure!(self.is_near(growth), "{volume:?}, and statvfs says {grown}/s");
+        ensure!(text.contains("a.log") && !text.contains("Nobody wrote anything"), "{text}");
+        let growth = performance(check, "/ growth_bytes_per_s")?;
+        ensure!(self.is_near(growth), "{check}, and statvfs says {grown}/s");
+        Ok(())
+    }
+
+    /// The share of the root's growth that is explained.
+    fn explained(&self) -> f64 {
+        let root = self.snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
+        root.and_then(|volume| volume.explained).unwrap_or_default()
+    }
+}
+
+fn hook<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s HookState> {
+    let hook = snapshot.backend.hooks.iter().find(|hook| hook.name == name);
+    hook.map(|hook| &hook.state)
+}
+
 #[test]
 fn a_container_that_fills_the_root_is_named_and_counted() -> Result {
     need_debian!();
     let modules = fs::read_to_string("/proc/modules")?;
     ensure!(modules.lines().any(|line| line.starts_with("ext4 ")), "ext4 is no module here");
     installed(None)?;
-    let container = Container::start(Path::new("/var/lib/container-a"))?;
-    crate::wait_for("it writes", || {
-        Ok(fs::metadata(container.file()).is_ok_and(|file| file.len() > RATE))
-    })?;
-    let used = || -> Result<u64> {
-        let space = statvfs("/")?;
-        Ok((space.f_blocks - space.f_bfree) * space.f_frsize)
-    };
-    // A window that holds nothing but this.
-    let (started, before) = (Instant::now(), used()?);
-    thread::sleep(Duration::from_secs(8));
-    let length = "5s";
-    let json = succeed(Command::new(PROGRAM).args(["snapshot", "--json", "--for", length]))?;
-    let text = succeed(Command::new(PROGRAM).args(["snapshot", "--for", length]))?;
-    let check = Command::new(PROGRAM).args(["check", "--for", length]).output()?;
-    let grown = (used()? - before) as f64 / started.elapsed().as_secs_f64();
-    println!("{text}{}", said(&check));
+    let seen = Seen::of("/var/lib/container-a")?;
+    seen.is_right()?;
+    ensure!(seen.explained() > 0.9, "explained is {}", seen.explained());
+    let state = hook(&seen.snapshot, "ext4_file_write_iter");
+    ensure!(state == Some(&HookState::Ok), "{state:?}");
+    Ok(())
+}
 
-    let snapshot: Snapshot = serde_json::from_str(&json)?;
-    let file = container.file();
-    let row = snapshot.paths.iter().find(|row| Path::new(&row.path) == file);
-    let row = row.with_context(|| format!("no row of {}: {json}", file.display()))?;
-    ensure!(row.path_in_container.as_deref() == Some("/data/a.log"), "{row:?}");
-    let rate = row.written_bytes as f64 / snapshot.interval_s;
-    println!("{rate:.0} bytes/s written by the container; statvfs: {grown:.0}");
-    let near = |value: f64, of: f64| (value - of).abs() < of * 0.3;
-    ensure!(near(rate, grown), "{row:?} in {} s, and the volume {grown}/s", snapshot.interval_s);
-    ensure!(row.allocated_bytes.is_some_and(|n| n > 0), "{row:?}");
-    let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
-    let volume = volume.context("no row of /")?;
-    ensure!(volume.fs_type == "ext4", "{volume:?}");
-    ensure!(near(volume.growth_bytes_per_s, grown), "{volume:?}, and statvfs says {grown}/s");
-    ensure!(volume.explained.is_some_and(|share| share > 0.9), "{volume:?}");
-    ensure!(text.contains("a.log") && !text.contains("Nobody wrote anything"), "{text}");
-    // What is asked next counts the same.
-    let check = String::from_utf8(check.stdout)?;
-    let growth = performance(&check, "/ growth_bytes_per_s")?;
-    ensure!(near(growth, grown), "{check}, and statvfs says {grown}/s");
+#[test]
+fn in_the_strict_mode_of_the_docs_a_container_is_still_named() -> Result {
+    need_debian!();
+    let drop_in = drop_in_of_the_docs("strict mode")?;
+    installed(Some(&drop_in))?;
+    let pid = number(UNIT, "MainPID")?;
+    for set in ["CapBnd", "CapPrm", "CapEff"] {
+        let has = capabilities(&pid.to_string(), set)?;
+        ensure!(has == FOUR, "{set} is {has:016x}");
+    }
+    let seen = Seen::of("/var/lib/container-b")?;
+    let state = hook(&seen.snapshot, "ext4_file_write_iter");
+    println!("ext4_file_write_iter: {state:?}");
+    ensure!(state.is_some_and(|state| *state != HookState::Ok), "{state:?}");
+    seen.is_right()?;
+    println!("explained {:.2}", seen.explained());
     Ok(())
 }

@@ -10,9 +10,9 @@ mod filling;
 pub mod listeners;
 mod postgres;
 mod public;
+pub mod rights;
 mod running;
 mod server;
-mod unit;
 mod volume;
 mod watch;
 
@@ -27,7 +27,6 @@ pub use postgres::Postgres;
 pub use public::Public;
 pub use running::{Filltop, Measured, bpf_programs, has_rights_of_the_unit};
 pub use server::Server;
-pub use unit::{LAST_CAPABILITY, UNIT, bound, unit_capabilities};
 pub use volume::{Overlay, TestVolume};
 pub use watch::{Watch, command, is};
 
