@@ -417,7 +417,7 @@ impl Ladder {
         let state = match result {
             Ok(()) => HookState::Ok,
             Err(failure) => {
-                let had_admin = ModuleTypes::of_process().were_allowed();
+                let had_admin = ModuleTypes::of_process().had_admin();
                 failure.state(self.forced.is_some(), self.started, had_admin)
             }
         };

@@ -17,12 +17,14 @@ use super::{failure::NoTypes, hooks, kernel_at_least, sys::tracing, types_helper
 pub(super) struct ModuleTypes {
     /// By the module's name.
     kept: HashMap<String, Arc<OwnedFd>>,
+    /// Was CAP_SYS_ADMIN there at the start?
+    had_admin: bool,
     /// Where others come from.
     source: Source,
 }
 
 enum Source {
-    /// filltop was started without CAP_SYS_ADMIN.
+    /// filltop was started without CAP_SYS_ADMIN, or the kernel keeps no types of modules (before 5.11).
     Nowhere,
     Helper(Helper),
     /// Why there is none.
@@ -40,12 +42,10 @@ impl ModuleTypes {
     }
 
     fn begin() -> Self {
-        let mut types = Self { kept: HashMap::new(), source: Source::Nowhere };
-        let sets = capabilities(None);
-        // Before 5.11 the kernel keeps no types of modules.
-        if sets.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
-            && kernel_at_least(5, 11)
-        {
+        let had_admin = capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+        let mut types = Self { kept: HashMap::new(), had_admin, source: Source::Nowhere };
+        if had_admin && kernel_at_least(5, 11) {
             types.source = match Helper::start(&modules()) {
                 Ok(helper) => Source::Helper(helper),
                 Err(error) => Source::NoHelper(error.to_string()),
@@ -65,8 +65,8 @@ impl ModuleTypes {
     }
 
     /// Was CAP_SYS_ADMIN there at the start?
-    pub(super) const fn were_allowed(&self) -> bool {
-        !matches!(self.source, Source::Nowhere)
+    pub(super) const fn had_admin(&self) -> bool {
+        self.had_admin
     }
 
     /// Gets those of modules that were loaded since, or loaded anew.
