@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{
     Public, TestVolume, filltop, need_tracing, public_workload,
-    rights::{STRICT, capability, keep_only, unit_capabilities},
+    rights::{STRICT, UNIT, capability, keep_only, unit_capabilities},
 };
 use tracer_model::snapshot::{HookState, Snapshot};
 
