@@ -12,6 +12,7 @@ mod runner;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
@@ -32,6 +33,8 @@ pub(crate) const MKFS: &[(&str, &str)] =
 const DEFAULT_KERNEL: &str = "6.1";
 const ONLY_X86: &str = "the virtual machines are x86-64, and so have to be the binaries in them";
 const TIMEOUT_SECONDS: u64 = 900;
+/// Every way to write on every filesystem, by two filltops at a time.
+const DEBIAN_SECONDS: u64 = 2400;
 
 /// What to boot, and what to do there.
 #[derive(Args, Debug, Clone)]
@@ -81,15 +84,21 @@ pub(crate) struct VmArgs {
     /// More words for the kernel's command line
     #[arg(long, default_value = "")]
     append: String,
-    /// Kill a machine that takes longer, in seconds
-    #[arg(long, default_value_t = TIMEOUT_SECONDS)]
-    timeout: u64,
+    /// Kill a machine that takes longer, in seconds [default: 900, with --debian 2400]
+    #[arg(long)]
+    timeout: Option<u64>,
     /// Run this instead of the tests (`-- sh` for a shell); on the terminal if there is one
     #[arg(last = true)]
     command: Vec<String>,
 }
 
 impl VmArgs {
+    /// How long a machine may take.
+    fn patience(&self) -> Duration {
+        let usual = if self.debian { DEBIAN_SECONDS } else { TIMEOUT_SECONDS };
+        Duration::from_secs(self.timeout.unwrap_or(usual))
+    }
+
     /// What `cargo xtask vm` without arguments means.
     fn plain() -> Self {
         Self {
@@ -107,7 +116,7 @@ impl VmArgs {
             filter: Vec::new(),
             module: Vec::new(),
             append: String::new(),
-            timeout: TIMEOUT_SECONDS,
+            timeout: None,
             command: Vec::new(),
         }
     }
@@ -266,7 +275,7 @@ pub(crate) fn incidents(
         incidents: true,
         filter,
         memory: INCIDENTS_MEMORY,
-        timeout: INCIDENTS_SECONDS,
+        timeout: Some(INCIDENTS_SECONDS),
         ..VmArgs::plain()
     };
     Runner::with_tests(workspace, filltop, &arguments, &[suite])?.tests()
@@ -302,7 +311,7 @@ pub(crate) fn lines_of(
         smp: guest.cpus.unwrap_or(1),
         memory: guest.memory,
         icount: guest.cpus.is_none(),
-        timeout: guest.timeout,
+        timeout: Some(guest.timeout),
         ..VmArgs::plain()
     };
     let mut runner = Runner::with_tests(workspace, filltop, &arguments, &[])?;

@@ -276,7 +276,7 @@ impl<'a> Runner<'a> {
             memory: self.arguments.memory,
             icount: self.arguments.icount,
             append: self.arguments.append.clone(),
-            timeout: Duration::from_secs(self.arguments.timeout),
+            timeout: self.arguments.patience(),
             interactive: job.console.is_some(),
         };
         if machine.interactive {
