@@ -298,9 +298,10 @@ impl Pipeline {
             for (dev, space) in space {
                 self.space_now.entry(dev).or_insert(space);
             }
-            let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
-            self.tracer.mounts_changed(&types);
         }
+        // Also where these are the same: an overlay is none, and its module may have been loaded.
+        let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
+        self.tracer.mounts_changed(&types);
         Ok(())
     }
 
