@@ -23,7 +23,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Snapshot {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Name of the host, as `uname -n` prints it.
+    /// Name of the host, as `uname -n` prints it there; in a container that of the node.
     pub host: String,
     /// End of the window.
     pub taken_at: Timestamp,

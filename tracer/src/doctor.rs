@@ -8,7 +8,10 @@ use tracer_model::{
     snapshot::{Hook, HookState, WriteBackend},
 };
 
-use crate::probes::{Tracer, TracerOptions, blind_spots, fence};
+use crate::{
+    host,
+    probes::{Tracer, TracerOptions, blind_spots, fence},
+};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -44,7 +47,9 @@ pub fn examine(options: &TracerOptions) -> Report {
     let fence = fence::try_here(true).err();
     let fence = FenceReport { possible: fence.is_none(), reason: fence };
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut tracer = match Tracer::start(options) {
+    // As `snapshot` does: what cannot see the host must not say that it runs here.
+    let started = host::check().map_err(anyhow::Error::from).and_then(|()| Tracer::start(options));
+    let mut tracer = match started {
         Ok(tracer) => tracer,
         Err(error) => {
             return Report {

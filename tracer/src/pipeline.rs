@@ -104,7 +104,7 @@ impl Pipeline {
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
-            host: name.nodename().to_string_lossy().into_owned(),
+            host: host::name(),
             kernel: name.release().to_string_lossy().into_owned(),
         };
         pipeline.refresh_volumes()?;

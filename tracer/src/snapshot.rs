@@ -27,7 +27,7 @@ use rows::{path_rows, volume_rows, writer_rows};
 
 /// What is known beside the counts.
 pub struct Context<'a> {
-    /// `uname -n`.
+    /// [`crate::host::name`].
     pub host: &'a str,
     /// End of the window.
     pub taken_at: Timestamp,

@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use thiserror::Error;
 
+use crate::host;
+
 /// Where the kernel describes its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -11,13 +13,12 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
     /// Neither root nor the capabilities.
-    #[error(
-        "needs root, or the capabilities {missing}: run `sudo filltop`, or give them with \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
-    )]
+    #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
         /// The capabilities that are not there.
         missing: String,
+        /// Are they to be given to a container?
+        in_container: bool,
     },
     /// The kernel keeps its types to itself.
     #[error(
@@ -34,9 +35,22 @@ pub enum Refusal {
     /// The bpf system call is not to be had.
     #[error(
         "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-             seccomp profile that lets bpf through"
+         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
+         seccompProfile: Unconfined)"
     )]
     NoBpf(String),
+}
+
+/// How capabilities are given to the program where it runs.
+fn how_to_give(in_container: bool) -> &'static str {
+    if in_container {
+        "start the container with --cap-add=SYS_ADMIN --cap-add=BPF --cap-add=PERFMON \
+         --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH (a Docker that does not know CAP_BPF: without \
+         BPF and PERFMON; a pod: securityContext.capabilities.add)"
+    } else {
+        "run `sudo filltop`, or give them with \
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
+    }
 }
 
 const CAP_SYS_ADMIN: u32 = 21;
@@ -49,7 +63,7 @@ const CAP_BPF: u32 = 39;
 /// The first [`Refusal`].
 pub fn check() -> Result<(), Refusal> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    check_capabilities(&status)?;
+    check_capabilities(&status, host::in_container())?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
@@ -58,7 +72,7 @@ pub fn check() -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_capabilities(status: &str) -> Result<(), Refusal> {
+fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
@@ -76,7 +90,7 @@ fn check_capabilities(status: &str) -> Result<(), Refusal> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::Privileges { missing: missing.join(" and ") })
+        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
     }
 }
 
@@ -113,15 +127,19 @@ mod tests {
 
     #[test]
     fn names_the_missing_capabilities() {
-        assert_eq!(check_capabilities("CapEff:\t000001ffffffffff\n"), Ok(()));
-        assert_eq!(check_capabilities("CapEff:\t000000c000000000\n"), Ok(()));
-        let perfmon_alone = check_capabilities("CapEff:\t0000004000000000\n");
-        assert_eq!(perfmon_alone, Err(Refusal::Privileges { missing: "CAP_BPF".to_owned() }));
-        let none = check_capabilities("CapEff:\t0000000000000000\n").unwrap_err();
-        assert_eq!(
-            none.to_string().split(':').next().unwrap(),
-            "needs root, or the capabilities CAP_BPF and CAP_PERFMON"
-        );
+        let refused = |effective: &str, in_container| {
+            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
+            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("000001ffffffffff", false), "");
+        assert_eq!(refused("000000c000000000", false), "");
+        let perfmon_alone = refused("0000004000000000", false);
+        assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
+        let none = refused("0000000000000000", false);
+        assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
+        // Nobody in a container can follow advice for a host.
+        let none = refused("0000000000000000", true);
+        assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }
 
     #[test]

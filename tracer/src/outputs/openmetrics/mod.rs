@@ -280,6 +280,11 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         ["version", "kernel", "backend"],
         [([env!("CARGO_PKG_VERSION"), &*backend.kernel, backend.write.name()], 1.0)],
     );
+    text.family(
+        gauge("filltop_host_info", "Name of the machine; in a pod that of the node."),
+        ["host"],
+        [([&*snapshot.host], 1.0)],
+    );
     let hooks = |wanted: fn(&HookState) -> bool| {
         backend.hooks.iter().filter(|hook| wanted(&hook.state)).count() as f64
     };
