@@ -15,7 +15,6 @@ pub mod socket;
 pub mod store;
 
 use std::{
-    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
