@@ -3,6 +3,7 @@
 mod fleet;
 mod hostile;
 mod install;
+mod kubernetes;
 mod manifest;
 #[path = "../screen/pty.rs"]
 #[expect(dead_code, reason = "shared with the suite `screen`, which uses all of it")]

@@ -41,10 +41,9 @@ pub enum Hidden {
     HostPid,
     /// Its root directory is out of reach.
     #[error(
-        "cannot look into {} ({VARIABLE}): it takes CAP_SYS_PTRACE, and in a container the host's \
-         processes (--pid=host, hostPID) and no AppArmor profile (--security-opt apparmor=unconfined; \
-         in a pod appArmorProfile: Unconfined)",
-        .root.display()
+        "cannot look into {} ({VARIABLE}), which takes CAP_SYS_PTRACE and no AppArmor profile: {}",
+        .root.display(),
+        how_to_reach(in_container())
     )]
     OutOfReach {
         /// What [`VARIABLE`] says.
@@ -52,6 +51,16 @@ pub enum Hidden {
         /// What the kernel says.
         source: io::Error,
     },
+}
+
+/// How a container is started so that it sees all, and may do what it has to.
+pub const CONTAINER_FLAGS: &str = "start the container with --pid=host --cap-add=SYS_ADMIN \
+    --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH \
+    --security-opt=apparmor=unconfined --security-opt=seccomp=unconfined (a Docker that does not know \
+    BPF and PERFMON: without these two; a pod: as contrib/kubernetes has it)";
+
+fn how_to_reach(in_container: bool) -> &'static str {
+    if in_container { CONTAINER_FLAGS } else { "a unit needs it in its CapabilityBoundingSet=" }
 }
 
 /// Whether it can be reached, so that nobody takes a host without volumes for a quiet one.

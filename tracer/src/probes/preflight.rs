@@ -44,9 +44,7 @@ pub enum Refusal {
 /// How capabilities are given to the program where it runs.
 fn how_to_give(in_container: bool) -> &'static str {
     if in_container {
-        "start the container with --cap-add=SYS_ADMIN --cap-add=BPF --cap-add=PERFMON \
-         --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH (a Docker that does not know CAP_BPF: without \
-         BPF and PERFMON; a pod: securityContext.capabilities.add)"
+        host::CONTAINER_FLAGS
     } else {
         "run `sudo filltop`, or give them with \
          `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
