@@ -2,16 +2,11 @@
 
 mod fields;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::filltop;
 use fields::{ConfigMap, Container, Metadata, Object, Pod, PrometheusRule, Selector};
+use filltop_tests::filltop;
 
 use crate::{Result, install::contrib, watch::succeeded};
 
@@ -68,7 +63,8 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     ensure!(root == Some("/proc/1/root"));
     let node = value("NODE_NAME").and_then(|variable| variable.value_from.as_ref());
     ensure!(node.is_some_and(|from| from.field_ref.field_path == "spec.nodeName"));
-    ensure!(container.security_context.capabilities.drop == ["ALL"]);
+    let capabilities = &container.security_context.capabilities;
+    ensure!(capabilities.drop == ["ALL"] && !capabilities.add.is_empty());
     Ok(())
 }
 
@@ -93,7 +89,8 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
             (Some(map), None) => {
                 ensure!(Some(&map.name) == config.metadata.name.as_ref() && mount.read_only);
                 let given = container.args.iter().skip_while(|arg| *arg != "--config").nth(1);
-                let file = given.and_then(|path| Path::new(path).strip_prefix(&mount.mount_path).ok());
+                let file =
+                    given.and_then(|path| Path::new(path).strip_prefix(&mount.mount_path).ok());
                 let file = file.and_then(Path::to_str).context("--config leads nowhere")?;
                 ensure!(config.data.contains_key(file), "no {file} in the ConfigMap");
             }

@@ -54,8 +54,8 @@ pub enum Hidden {
 }
 
 /// How a container is started so that it sees all, and may do what it has to.
-pub const CONTAINER_FLAGS: &str = "start the container with --pid=host --cap-add=SYS_ADMIN \
-    --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH \
+pub const CONTAINER_FLAGS: &str = "start the container with --pid=host --cap-add=BPF --cap-add=PERFMON \
+    --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH --cap-add=SYS_ADMIN --cap-add=SETPCAP \
     --security-opt=apparmor=unconfined --security-opt=seccomp=unconfined (a Docker that does not know \
     BPF and PERFMON: without these two; a pod: as contrib/kubernetes has it)";
 
@@ -102,7 +102,8 @@ pub fn name() -> String {
     let shares_name = is_namespace("/proc/self/ns/uts", FIRST_UTS_NAMESPACE);
     let given = std::env::var(NODE).ok();
     let told = in_container().then(|| {
-        let file = || (!shares_name).then(|| fs::read_to_string(path(Path::new("/etc/hostname"))).ok());
+        let file =
+            || (!shares_name).then(|| fs::read_to_string(path(Path::new("/etc/hostname"))).ok());
         given.as_deref().and_then(first_word).or_else(|| first_word(&file()??))
     });
     told.flatten()

@@ -10,8 +10,13 @@ use crate::workspace::Workspace;
 
 const BASE: &str = "kubernetes/base";
 /// The parts of the base, in the order of its kustomization.yaml: the namespace comes first.
-const PARTS: [&str; 5] =
-    ["namespace.yaml", "serviceaccount.yaml", "config.yaml", "daemonset.yaml", "networkpolicy.yaml"];
+const PARTS: [&str; 5] = [
+    "namespace.yaml",
+    "serviceaccount.yaml",
+    "config.yaml",
+    "daemonset.yaml",
+    "networkpolicy.yaml",
+];
 const RULES: &str = "prometheus/filltop.rules.yml";
 
 /// Writes them.
@@ -59,7 +64,9 @@ spec:
 /// Below a key of a YAML mapping.
 fn indented(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect()
+    lines
+        .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
+        .collect()
 }
 
 #[cfg(test)]
@@ -79,8 +86,7 @@ mod tests {
     fn all_parts_of_the_base_are_in_the_one_file() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib").join(BASE);
         let text = fs::read_to_string(base.join("kustomization.yaml")).unwrap();
-        let listed: Vec<&str> =
-            text.lines().filter_map(|line| line.strip_prefix("  - ")).collect();
+        let listed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  - ")).collect();
         assert_eq!(listed, PARTS);
     }
 }
