@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{TestVolume, cgroup::Cgroup, filltop, need_tracing, run_workload, workload};
 use serde_json::Value;
 
 use crate::{
@@ -171,6 +171,36 @@ fn without_a_place_for_its_socket_it_watches_all_the_same() -> Result {
     let mount = utf8(volume.path())?;
     let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
     ensure!(value(&text, &series) == Some(truth.total() as f64), "{text}");
+    Ok(())
+}
+
+/// A container has a cgroup namespace of its own where cgroups are of version 2, in which no path means what
+/// it means on the host.
+#[test]
+fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
+    need_tracing!();
+    let Ok(target) = Cgroup::new("filltop-seen") else {
+        println!("SKIP cgroups_are_the_hosts_from_a_cgroup_namespace: no cgroup v2 here");
+        return Ok(());
+    };
+    let container = Cgroup::new("filltop-container")?;
+    let sleeper = Command::new("sleep").arg("60").spawn()?;
+    target.take(&sleeper)?;
+    let plan = |wrapper: &[&str]| -> anyhow::Result<String> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(container.path().join("cgroup.procs"));
+        command.args(["unshare", "--cgroup"]).args(wrapper).arg(filltop());
+        command.args(["stop", "/filltop-seen", "--dry-run"]).env_remove("INVOCATION_ID");
+        let output = command.env("FILLTOP_HOST_ROOT", host_root()).output()?;
+        Ok(String::from_utf8([output.stdout, output.stderr].concat())?)
+    };
+    let said = plan(&[])?;
+    ensure!(said.contains("freezer") && said.contains(&sleeper.id().to_string()), "{said}");
+    // It is the right to leave it that is used: strict mode stays where it is.
+    let said = plan(&["setpriv", "--bounding-set=-sys_admin"])?;
+    ensure!(said.contains("no cgroup"), "{said}");
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use crate::{
     actions::{hands, keeper},
     check_cmd::{self, CheckArgs},
     collect::mounts,
-    doctor, forecast_cmd, held, open_files,
+    doctor, forecast_cmd, held, host, open_files,
     outputs::{terminal, text},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
@@ -151,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
+    host::join_cgroup_namespace();
     let result = match command {
         Command::Top(args) => block_on(top(args)),
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),

@@ -3,10 +3,12 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// `/proc/1/root` there; not set, the files that the program sees are the host's.
 pub const VARIABLE: &str = "FILLTOP_HOST_ROOT";
@@ -14,10 +16,11 @@ pub const VARIABLE: &str = "FILLTOP_HOST_ROOT";
 pub const NODE: &str = "NODE_NAME";
 /// What the image and the unit set [`VARIABLE`] to.
 const FIRST_ROOT: &str = "/proc/1/root";
-/// Inode numbers of the first namespaces, PROC_PID_INIT_INO and PROC_UTS_INIT_INO in the kernel's
-/// include/linux/proc_ns.h, since 3.8.
+/// Inode numbers of the first namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and PROC_CGROUP_INIT_INO
+/// in the kernel's include/linux/proc_ns.h.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_UTS_NAMESPACE: u64 = 0xEFFF_FFFE;
+const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 
 /// The host's root directory.
 #[must_use]
@@ -93,6 +96,28 @@ fn is_namespace(link: &str, ino: u64) -> bool {
 pub fn in_container() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|given| !given.is_empty())
         && std::env::var_os("INVOCATION_ID").is_none()
+}
+
+/// Leaves a container's cgroup namespace for the host's. In its own one the paths in /proc/PID/cgroup and
+/// /proc/PID/mountinfo are relative to the container's cgroup (cgroup_namespaces(7)): groups of others
+/// would have no names, and nothing could be done to them. Kubernetes and Docker make one for each
+/// container where cgroups are of version 2. For this thread and those that it starts; to be called
+/// before there are others. It takes CAP_SYS_ADMIN: without that paths stay as they are.
+pub fn join_cgroup_namespace() {
+    if !in_container() || is_namespace("/proc/self/ns/cgroup", FIRST_CGROUP_NAMESPACE) {
+        return;
+    }
+    let link = mountinfo_of(root()).with_file_name("ns/cgroup");
+    let joined = fs::File::open(&link).and_then(|namespace| {
+        let kind = LinkNameSpaceType::ControlGroup;
+        Ok(move_into_link_name_space(namespace.as_fd(), Some(kind))?)
+    });
+    if let Err(error) = joined {
+        tracing::debug!(
+            "cgroups are named as this container sees them: {}: {error}",
+            link.display()
+        );
+    }
 }
 
 /// The name of the machine, for people and alerts: in a container what [`NODE`] says, else the host's
