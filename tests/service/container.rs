@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, cgroup::Cgroup, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{Cgroup, TestVolume, filltop, need_tracing, run_workload, workload};
 use serde_json::Value;
 
 use crate::{
