@@ -69,6 +69,6 @@ fn what_is_not_seen_is_said_first_and_nobody_wrote_is_not_said() {
     volume.gap = Some(Gap::NeedsSysAdmin);
     volume.counted_by = Some(CountedBy::VfsWrite);
     volume.blind = Moved::of(volume, 5.0).blind(volume.gap);
-    volume.growth_bytes_per_s = (1 << 30) as f64;
+    volume.growth_bytes_per_s = f64::from(1 << 30);
     insta::assert_snapshot!(snapshot(&hidden, &at(80)));
 }
