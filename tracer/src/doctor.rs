@@ -108,7 +108,7 @@ fn try_fence() -> FenceReport {
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
-    let capabilities = preflight::capabilities();
+    let capabilities = preflight::held_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     // As `snapshot` does: what cannot see the host must not say that it runs here.
     let started = host::check().map_err(anyhow::Error::from).and_then(|()| Tracer::start(options));
