@@ -23,6 +23,7 @@ use crate::{
     cli::StopSignals,
     clock,
     config::Config,
+    host,
     pipeline::{POLL_INTERVAL, Pipeline},
     service::{
         Bound, Service, hardening,
@@ -90,7 +91,7 @@ pub(super) async fn run(
         notify: Notify::new(),
         guard,
         zone: zone::local(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: host::name(),
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),

@@ -22,14 +22,9 @@ use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
-<<<<<<< HEAD
-use booted::Debian;
-pub(crate) use debian::{fleet, runtimes, servers};
-=======
 use booted::Software;
-pub(crate) use debian::{fleet, servers};
+pub(crate) use debian::{fleet, runtimes, servers};
 pub(crate) use runner::RIGHTS_OF_THE_UNIT;
->>>>>>> debian
 use runner::Runner;
 
 /// Programs that make filesystems, and the Debian packages that have them.
