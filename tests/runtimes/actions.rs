@@ -20,8 +20,8 @@ use crate::{
 
 /// Long enough for a writer of [`PACE`] to be seen.
 const MOMENT: Duration = Duration::from_millis(1_200);
-/// How long a container may take to go on, or to be started again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a container may take to go on, or to be started again, where all is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `filltop` with its records in a directory of the test's own; what was halted is let go on drop.
 struct Bench<'w> {

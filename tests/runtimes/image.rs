@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use filltop_tests::workload;
 use serde_json::json;
 
-use crate::{Result, succeed, tools::Tools};
+use crate::{Result, Unavailable, succeed, tools::Tools};
 
 /// Its name in every runtime.
 pub const NAME: &str = "docker.io/library/filltop-test:1";
@@ -38,8 +38,12 @@ impl Image {
             symlink("busybox", tree.join("bin").join(applet))?;
         }
         fs::copy(workload().get_program(), tree.join("bin/workload"))?;
-        let check = Command::new("chroot").arg(&tree).args(["/bin/workload", "--help"]).output()?;
-        ensure!(check.status.success(), "the workload has to be static, to run in an image");
+        let mut check = Command::new("chroot");
+        check.arg(&tree).args(["/bin/sh", "-c", "exec /bin/workload --help"]);
+        if !check.output()?.status.success() {
+            let reason = "busybox and the workload have to be static, to run in an image";
+            return Err(Unavailable(reason.to_owned()).into());
+        }
         let layer = dir.join("layer.tar");
         succeed(tar(&layer, &tree).arg("."))?;
         let sum = succeed(Command::new("sha256sum").arg(&layer))?;

@@ -25,8 +25,8 @@ pub const HELD: u64 = 12_000_000;
 pub const PACE: u64 = 4_000_000;
 pub const PRINTED: u64 = 12 << 20;
 
-/// How long a container may take for what it writes.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a container may take for what it writes, where all is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the paced writers run.
 const WINDOW: Duration = Duration::from_secs(4);
 
