@@ -62,7 +62,7 @@ pub fn the_documented_commands_work(world: &mut World) -> Result {
     world.run(&name, &format!("exec workload pace /fill --rate {PACE} --block 40000"), false)?;
     let mut printed = String::new();
     let mut walk = || -> Result {
-        for block in blocks {
+        for block in &blocks {
             let mut shell = Command::new("sh");
             printed += &succeed(shell.args(["-exc", block]).current_dir(checkout.path()))?;
             if block.contains(" run -d ") {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::ensure;
-
 use serde_json::json;
 
 use super::{Home, Runtime, Spec, home::Daemon, pid_in};
