@@ -17,9 +17,11 @@ use tracer_model::{
 
 use crate::{
     actions::{hands, keeper},
+    attribute::groups::Groups,
     check_cmd::{self, CheckArgs},
     collect::mounts,
-    doctor, forecast_cmd, held, open_files,
+    doctor, forecast_cmd, held,
+    open_files::{self, places::Places},
     outputs::{terminal, text},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
@@ -242,7 +244,9 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
         Err(none) => none.or_else(|| {
             let volumes =
                 mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-            Ok(held::of(&open_files::walk(&volumes), &volumes, None))
+            let places = Places::new(&volumes);
+            let open = open_files::walk(&places);
+            Ok(held::of(&open, &volumes, &places, &mut Groups::default(), None))
         })?,
     };
     let mut stdout = io::stdout().lock();

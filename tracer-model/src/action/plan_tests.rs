@@ -29,6 +29,8 @@ fn wish(how: How) -> Wish {
 fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
     File {
         path: path.to_owned(),
+        path_in_container: None,
+        link: None,
         volume: "/".to_owned(),
         bytes,
         deleted,
