@@ -285,7 +285,7 @@ pub struct OrderedEvent {
     pub disk_len: u32,
 }
 
-/// Where overlayfs keeps the files behind one of its own, from the `struct inode` on. In the map `OVERLAY`,
+/// Where overlayfs keeps the files behind one of its own, from the `struct inode` on. In the map `BEHIND`,
 /// because overlayfs may be a module that is loaded later.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

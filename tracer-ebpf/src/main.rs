@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod behind;
 mod calls;
 mod cgroups;
 mod gauge;
@@ -18,7 +19,6 @@ mod kernel_read;
 mod maps;
 mod maps_where;
 mod names;
-mod overlay;
 mod probes;
 mod process;
 mod scratch;

@@ -5,9 +5,9 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
 
 use crate::{
+    behind,
     gauge::{gauge, kind_of},
     kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset},
-    overlay,
 };
 
 /// `struct bpf_iter__task_file`
@@ -38,11 +38,11 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let mut overlay = false;
-    if magic::<Probed>(inode) == overlay::MAGIC {
-        let behind = overlay::behind(inode);
-        overlay = behind.is_null();
+    if magic::<Probed>(inode) == behind::OVERLAY_MAGIC {
+        let file = behind::inode(inode);
+        overlay = file.is_null();
         if !overlay {
-            inode = behind;
+            inode = file;
         }
     }
     let writable = Direct::read::<u32>(Kptr(file), offset!(file_mode)) & FMODE_WRITE != 0;

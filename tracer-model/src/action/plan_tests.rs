@@ -88,6 +88,26 @@ fn truncating_wants_a_deleted_file_by_name() {
 }
 
 #[test]
+fn a_file_of_a_container_is_meant_by_each_of_its_names() {
+    let file = File {
+        path_in_container: Some("/data/e.log".to_owned()),
+        link: Some("/merged/data/e.log".to_owned()),
+        ..file("/srv/diff/data/e.log", 500, true, &[])
+    };
+    let group =
+        Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let fd = file.fd.to_string();
+    let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
+    let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
+    for wanted in names.into_iter().chain([fd.as_str()]) {
+        assert!(named_file(&facts, wanted).is_ok(), "{wanted}");
+    }
+    for wanted in ["data/e.log", "web:/data/e.log", "web:e:/srv/diff/data/e.log", "/data"] {
+        assert!(named_file(&facts, wanted).is_err(), "{wanted}");
+    }
+}
+
+#[test]
 fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
     let facts = facts(vec![], vec![]);
     assert!(plan(&facts, &wish(How::Unit)).allowed());

@@ -1,5 +1,6 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
+mod behind;
 pub mod blind_spots;
 pub mod btf;
 mod by_hand;
@@ -8,7 +9,6 @@ mod fit;
 mod gauges;
 pub mod hooks;
 mod ladder;
-mod overlay;
 mod preemption;
 pub mod preflight;
 #[cfg(test)]
@@ -58,7 +58,7 @@ pub struct Tracer {
     slots_per_cpu: u32,
     cpus: u32,
     /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
-    overlay_asked: bool,
+    behind_asked: bool,
 }
 
 /// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
@@ -112,7 +112,7 @@ impl Tracer {
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
         ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
         ladder.forget_types();
-        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, overlay_asked: false })
+        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
     }
 
     /// Hooks that became possible or necessary since: a filesystem was mounted.
@@ -168,11 +168,11 @@ impl Tracer {
         let records = self.iterate_open_files()?;
         let unknown = |record: &OpenFileRecord| record.overlay != 0;
         // The module may have been loaded since; once it is there, nothing changes any more.
-        if self.overlay_asked || !overlay::is_module() || !records.iter().any(unknown) {
+        if self.behind_asked || !behind::is_module() || !records.iter().any(unknown) {
             return Some(records);
         }
-        self.overlay_asked = true;
-        let known = self.ladder.install_overlay(&mut self.ebpf);
+        self.behind_asked = true;
+        let known = self.ladder.install_behind(&mut self.ebpf);
         self.ladder.forget_types();
         if known { self.iterate_open_files() } else { Some(records) }
     }

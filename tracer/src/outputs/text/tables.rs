@@ -1,6 +1,6 @@
 //! The tables: which columns each has, and what stands in them.
 
-use tracer_model::snapshot::{Held, Snapshot, Volume};
+use tracer_model::snapshot::{Group, Held, Snapshot, Volume};
 use tracer_model::units;
 
 use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
@@ -211,10 +211,11 @@ impl Page<'_> {
     }
 
     pub(super) fn held(&mut self, held: &[Held], top: usize) {
-        const COLUMNS: [Column; 5] = [
+        const COLUMNS: [Column; 6] = [
             Column::new("HELD", Align::Right, 4, 0),
             Column::new("PID", Align::Right, 3, 0),
-            Column::new("FD", Align::Right, 2, 2),
+            Column::new("FD", Align::Right, 2, 3),
+            Column::new("GROUP", Align::Left, 6, 2),
             Column::new("HOLDER", Align::Left, 6, 1),
             Column::new("DELETED FILE", Align::Path, 12, 0),
         ];
@@ -240,16 +241,55 @@ impl Page<'_> {
                         self.bytes(file.bytes),
                         format!("{}{more}", file.pid),
                         file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                        self.group(file.group.as_ref()),
                         self.safe(&file.comm),
-                        format!("{}{grows}", self.safe(&file.path)),
+                        format!("{}{grows}", self.held_path(file)),
                     ],
                     tone: if file.growing { Tone::Warning } else { Tone::Plain },
                 }
             })
             .collect();
-        self.table(&COLUMNS, &rows);
+        if held.iter().any(|file| file.group.as_ref().is_some_and(stands_apart)) {
+            self.table(&COLUMNS, &rows);
+        } else {
+            let keep = |i: usize| COLUMNS[i].title != "GROUP";
+            let columns: Vec<Column> = (0..6).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
+            let without = |mut row: Row| {
+                row.cells.remove(3);
+                row
+            };
+            let rows: Vec<Row> = rows.into_iter().map(without).collect();
+            self.table(&columns, &rows);
+        }
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
         self.rest("held files", rest.len(), &sum);
     }
+
+    fn group(&self, group: Option<&Group>) -> String {
+        group.map_or_else(
+            || units::UNKNOWN.to_owned(),
+            |group| format!("{} {}", group.kind, self.safe(&group.name)),
+        )
+    }
+
+    /// The host's path; of a container `NAME:PATH` with its own path, as `docker cp` takes it: of the
+    /// host's, most is the number of a layer.
+    fn held_path(&self, file: &Held) -> String {
+        let container = file.group.as_ref().filter(|group| is_container(group));
+        match container.zip(file.path_in_container.as_deref()) {
+            Some((group, path)) => format!("{}:{}", self.safe(&group.name), self.safe(path)),
+            None => self.safe(&file.path),
+        }
+    }
+}
+
+/// Does it see files otherwise than the host?
+fn stands_apart(group: &Group) -> bool {
+    is_container(group) || group.root.is_some() || group.mount_namespace.is_some()
+}
+
+fn is_container(group: &Group) -> bool {
+    let kinds = ["docker", "podman", "containerd", "crio", "pod", "lxc", "machine"];
+    kinds.contains(&group.kind.as_str())
 }

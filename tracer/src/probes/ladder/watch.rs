@@ -13,9 +13,9 @@ use tracer_model::snapshot::WriteBackend;
 
 use super::{Ladder, program_of};
 use crate::probes::{
-    error_chain,
+    behind, error_chain,
     hooks::{self, Create, Fsync},
-    kernel_at_least, kernel_words, overlay, tracefs,
+    kernel_at_least, kernel_words, tracefs,
 };
 
 impl Ladder {
@@ -68,13 +68,13 @@ impl Ladder {
             iter.load("task_file", &self.types()?.bpf).map_err(|error| kernel_words(&error))
         });
         self.note("task_file", "iterator", result);
-        self.install_overlay(ebpf);
+        self.install_behind(ebpf);
     }
 
     /// Tells the kernel side where overlayfs, if it is there, keeps the files behind its own. Returns
     /// whether that is known now.
-    pub(in crate::probes) fn install_overlay(&mut self, ebpf: &mut Ebpf) -> bool {
-        self.types().is_ok_and(|types| overlay::install(ebpf, types))
+    pub(in crate::probes) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
+        self.types().is_ok_and(|types| behind::install(ebpf, types))
     }
 
     /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls

@@ -27,7 +27,7 @@ pub(super) fn is_module() -> bool {
 pub(super) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
     let module = types.module(MODULE);
     let Some(layout) = layout(module.as_ref().unwrap_or(&types.kernel)) else { return false };
-    let Some(map) = ebpf.map_mut("OVERLAY") else { return false };
+    let Some(map) = ebpf.map_mut("BEHIND") else { return false };
     let Ok(mut map) = Array::<_, [u8; size_of::<OverlayInode>()]>::try_from(map) else {
         return false;
     };

@@ -10,19 +10,19 @@ use crate::{
 
 /// One entry: how overlayfs keeps it on this kernel.
 #[map]
-pub static OVERLAY: Array<OverlayInode> = Array::with_max_entries(1, 0);
+pub static BEHIND: Array<OverlayInode> = Array::with_max_entries(1, 0);
 
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
-pub const MAGIC: u32 = 0x794c_7630;
+pub const OVERLAY_MAGIC: u32 = 0x794c_7630;
 
 /// The inode that an overlay's inode of a regular file stands for: on the upper layer if it is there,
 /// else on the topmost lower one. A deleted file keeps its dentry on the upper layer as long as the
 /// overlay's inode lives (`ovl_destroy_inode`). Null where this kernel's layout is not known.
 #[inline(always)]
-pub fn behind(inode: Kptr) -> Kptr {
+pub fn inode(inode: Kptr) -> Kptr {
     let nothing = Kptr::from_addr(0);
     // SAFETY: the map's values are plain integers that the daemon alone writes.
-    let Some(layout): Option<&OverlayInode> = OVERLAY.get(0) else { return nothing };
+    let Some(layout): Option<&OverlayInode> = BEHIND.get(0) else { return nothing };
     if layout.known == 0 {
         return nothing;
     }
