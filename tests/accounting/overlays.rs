@@ -141,7 +141,8 @@ fn snapshot() -> Result<Option<Snapshot>> {
 }
 
 fn held_bytes(snapshot: &Snapshot, volume: &TestVolume) -> Option<u64> {
-    let is_it = |row: &&tracer_model::snapshot::Volume| Path::new(&row.mount_point) == volume.path();
+    let is_it =
+        |row: &&tracer_model::snapshot::Volume| Path::new(&row.mount_point) == volume.path();
     snapshot.volumes.iter().find(is_it)?.held_bytes
 }
 
@@ -335,7 +336,8 @@ fn what_is_written_in_the_window_grows() -> Result {
     file.write_all(&vec![1; 1 << 20])?;
     let snapshot = filltop.stop()?.snapshot;
     let growing = |name: &str| {
-        let rows: Vec<&Held> = snapshot.held.iter().filter(|row| row.path.ends_with(name)).collect();
+        let rows: Vec<&Held> =
+            snapshot.held.iter().filter(|row| row.path.ends_with(name)).collect();
         ensure!(rows.len() == 1, "{:?}", snapshot.held);
         Ok(rows[0].growing)
     };

@@ -11,7 +11,10 @@ pub mod places;
 use std::{
     ffi::{CStr, CString, OsString},
     fs,
-    os::{fd::{AsFd as _, BorrowedFd}, unix::ffi::OsStringExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::ffi::OsStringExt as _,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -80,9 +83,11 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
         last = Some(record.pid);
         if record.overlay != 0 {
             let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
-            found.files.extend(name.ok().and_then(|name| {
-                look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
-            }));
+            found.files.extend(
+                name.ok().and_then(|name| {
+                    look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
+                }),
+            );
             continue;
         }
         let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())

@@ -295,8 +295,9 @@ const ENDED: &str = "it has ended already: there is no process of it";
 pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
     let fd = wanted.parse::<i32>().ok();
     let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
-    let is_meant =
-        |file: &&File| fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd);
+    let is_meant = |file: &&File| {
+        fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
+    };
     let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
     match found[..] {
         [] => Err(format!("the target holds no file {wanted} open for writing")),

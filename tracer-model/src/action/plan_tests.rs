@@ -94,8 +94,7 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
         link: Some("/merged/data/e.log".to_owned()),
         ..file("/srv/diff/data/e.log", 500, true, &[])
     };
-    let group =
-        Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let group = Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
     let fd = file.fd.to_string();
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];

@@ -190,9 +190,8 @@ pub fn size(snapshot: &Snapshot) -> usize {
             + volume.mount_points.iter().map(|mount| text(mount) + 24).sum::<usize>()
     });
     let group = |group: Option<&Group>| {
-        let size = |group: &Group| {
-            text(&group.kind) + text(&group.name) + maybe(group.cgroup.as_ref())
-        };
+        let size =
+            |group: &Group| text(&group.kind) + text(&group.name) + maybe(group.cgroup.as_ref());
         group.map_or(0, size)
     };
     let writers = snapshot.writers.iter().map(|writer| {

@@ -39,7 +39,8 @@ fn held_files() {
 #[test]
 fn files_that_containers_hold() {
     let mut files = fixtures::busy().held;
-    let overlay = "/var/lib/docker/overlay2/4db378e0c11a40b1b5b5c5be1c0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d";
+    let overlay =
+        "/var/lib/docker/overlay2/4db378e0c11a40b1b5b5c5be1c0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d";
     files[0].path = format!("{overlay}/diff/data/e.log");
     files[0].path_in_container = Some("/data/e.log".to_owned());
     files[0].group =

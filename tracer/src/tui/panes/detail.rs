@@ -1,7 +1,9 @@
 //! All that is known about the selected row.
 
 use tracer_model::sanitize::{Charset, display_for};
-use tracer_model::snapshot::{Directory, Group, Held, PathRow, Snapshot, Victim, WriteErrors, Writer};
+use tracer_model::snapshot::{
+    Directory, Group, Held, PathRow, Snapshot, Victim, WriteErrors, Writer,
+};
 use tracer_model::units;
 
 use super::{Line, fact, spark};
