@@ -188,10 +188,10 @@ fn layers(volume: &TestVolume) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn in_a_container(fs_type: &str, mib: u64, name: &str) -> Result {
+fn in_a_container(fs_type: &str, mib: u64, name: &str, ways: &[&[&str]]) -> Result {
     let volume = TestVolume::new(fs_type, mib)?;
     let dir = layers(&volume)?;
-    for arguments in [&[][..], &["--copied"]] {
+    for arguments in ways {
         let holder = Holder::contained(&dir, arguments, name)?;
         let path = dir.join("upper/srv/data/part");
         shown_everywhere(&holder, &volume, &path, "/srv/data/part")
@@ -203,19 +203,56 @@ fn in_a_container(fs_type: &str, mib: u64, name: &str) -> Result {
 #[test]
 fn held_in_a_container_on_ext4() -> Result {
     need_tracing!();
-    in_a_container("ext4", 96, "filltop-held-ext4")
+    in_a_container("ext4", 96, "filltop-held-ext4", &[&[], &["--copied"]])
 }
 
 #[test]
 fn held_in_a_container_on_xfs() -> Result {
     need_tracing!();
-    in_a_container("xfs", 320, "filltop-held-xfs")
+    in_a_container("xfs", 320, "filltop-held-xfs", &[&[], &["--copied"]])
 }
 
 #[test]
 fn held_in_a_container_on_btrfs() -> Result {
     need_tracing!();
-    in_a_container("btrfs", 320, "filltop-held-btrfs")
+    in_a_container("btrfs", 320, "filltop-held-btrfs", &[&[], &["--copied"]])
+}
+
+#[test]
+fn held_in_a_container_of_a_user() -> Result {
+    need_tracing!();
+    in_a_container("ext4", 96, "filltop-held-user", &[&["--user"]])
+}
+
+/// The overlay's upper directory is called as the outer container sees it, which is no path of the host's.
+#[test]
+fn held_in_a_container_within_a_container() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 96)?;
+    let dir = layers(&volume)?;
+    let inner = tempfile::tempdir()?;
+    let script = "mount --bind \"$1\" \"$2\" && \"$3\" container \"$2\" /srv/data/part \
+                  --bytes \"$4\" --unlink; exit";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(&dir).arg(inner.path());
+    command.arg(workload().get_program()).arg(BYTES.to_string());
+    // SAFETY: two system calls, in a child that has one thread.
+    unsafe { command.pre_exec(own_mounts) };
+    let child = |truth: &Truth| truth.children.first().copied();
+    let holder = Holder::start(command, "filltop-held-inner", child)?;
+    shown_everywhere(&holder, &volume, &dir.join("upper/srv/data/part"), "/srv/data/part")
+}
+
+/// A mount namespace whose mounts nobody else sees.
+fn own_mounts() -> std::io::Result<()> {
+    let none = std::ptr::null();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: NUL-terminated strings, and null where nothing is read.
+    let done = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
+    };
+    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// Then stat shows a device for each filesystem, and of a file that was copied up the number of the lower
@@ -308,7 +345,9 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     drop(reader);
     if held_bytes(&snapshot, &volume) == Some(0) && held_bytes(&snapshot, &image) == Some(0) {
         // Then the walk has looked at it, which cannot tell the layers apart.
-        ensure!(!Path::new("/sys/kernel/btf/overlay").exists(), "{:?}", snapshot.held);
+        let is_module = Path::new("/sys/module/overlay/initstate").exists();
+        let has_types = Path::new("/sys/kernel/btf/overlay").exists();
+        ensure!(is_module && !has_types, "{:?}", snapshot.held);
         println!(
             "SKIP a_removed_file_of_a_lower_layer_is_held_there: no types of overlayfs on this kernel"
         );

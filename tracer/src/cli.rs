@@ -108,7 +108,9 @@ enum BackendArg {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Shows what `lsof +L1` shows, by size. Needs no tracing.")]
+#[command(after_help = "\
+Shows what `lsof +L1` shows, by size, on the volume whose space it takes: of a
+container on an overlay, that of its upper directory. Needs no tracing.")]
 struct HeldArgs {
     /// One JSON array
     #[arg(long)]

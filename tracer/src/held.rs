@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, os::unix::ffi::OsStrExt as _, path::Path};
 
-use tracer_model::{sanitize, snapshot::Held};
+use tracer_model::{
+    sanitize,
+    snapshot::{Group, Held},
+};
 
 use crate::{
     attribute::groups::Groups,
@@ -29,9 +32,14 @@ pub fn of(
     before: Option<&HeldFiles>,
 ) -> HeldFiles {
     let mut found: BTreeMap<_, Held> = BTreeMap::new();
+    let mut last: Option<(u32, Option<Group>)> = None;
     for file in open.files.iter().filter(|file| file.links == 0) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
-        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, places, groups));
+        if last.as_ref().is_none_or(|(pid, _)| *pid != file.pid) {
+            last = Some((file.pid, groups.of_pid(file.pid)));
+        }
+        let group = || last.as_ref().and_then(|(_, group)| group.clone());
+        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, places, group()));
         if known.holders.last() != Some(&file.pid) {
             known.holders.push(file.pid);
         }
@@ -58,7 +66,7 @@ fn grew(before: &HeldFiles, now: &Held) -> bool {
     before.files.iter().find(same).is_some_and(|earlier| earlier.bytes < now.bytes)
 }
 
-fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, groups: &mut Groups) -> Held {
+fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<Group>) -> Held {
     let paths = places.paths(file);
     let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
     // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
@@ -75,7 +83,7 @@ fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, groups: &mut Gr
         fd: Some(file.fd),
         path: text(&paths.host),
         path_in_container: paths.in_container.as_deref().map(text),
-        group: groups.of_pid(file.pid),
+        group,
         volume: text(&volume.primary().mount_point),
         bytes: file.bytes,
         growing: false,
