@@ -51,6 +51,9 @@ struct Place {
     host: Option<PathBuf>,
 }
 
+/// Blocks of a filesystem, and bytes of each.
+type Size = (u64, u64);
+
 /// What stat says of a descriptor.
 pub(super) struct Told<'a> {
     pub(super) st_dev: u64,
@@ -131,14 +134,15 @@ impl Places {
         if let Some(known) = met().get(&id) {
             return known.clone();
         }
+        let through = (pid, fd);
         let place = match self.host.get(&id) {
-            Some(mount) => self.host_place(mount, pid),
+            Some(mount) => self.host_place(mount, through),
             None => {
                 let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
                 let mount = mounts::parse(&mountinfo).into_iter().find(|mount| mount.id == id)?;
                 // Mount points are told from the process's root, links from that of its mounts.
                 let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
-                self.foreign_place(&mount, &root, pid)
+                self.foreign_place(&mount, &root, through)
             }
         };
         let place = place.map(Arc::new);
@@ -146,18 +150,18 @@ impl Places {
         place
     }
 
-    fn host_place(&self, mount: &Mount, pid: u32) -> Option<Place> {
+    fn host_place(&self, mount: &Mount, through: (u32, i32)) -> Option<Place> {
         let shown = mount.mount_point.clone();
         match mount.upper_dir {
-            Some(_) => self.overlay(mount, shown, pid),
+            Some(_) => self.overlay(mount, shown, through),
             None => Some(Place { dev: mount.dev, overlay: None, shown, host: None }),
         }
     }
 
-    fn foreign_place(&self, mount: &Mount, root: &Path, pid: u32) -> Option<Place> {
+    fn foreign_place(&self, mount: &Mount, root: &Path, through: (u32, i32)) -> Option<Place> {
         let shown = below(root, &mount.mount_point);
         match mount.upper_dir {
-            Some(_) => self.overlay(mount, shown, pid),
+            Some(_) => self.overlay(mount, shown, through),
             None => {
                 let host = self.volume(mount.dev).and_then(|volume| volume.host_path(&mount.root));
                 Some(Place { dev: mount.dev, overlay: None, shown, host })
@@ -165,41 +169,44 @@ impl Places {
         }
     }
 
-    fn overlay(&self, mount: &Mount, shown: PathBuf, pid: u32) -> Option<Place> {
-        let (dev, upper) = self.upper(mount, pid)?;
+    fn overlay(&self, mount: &Mount, shown: PathBuf, (pid, fd): (u32, i32)) -> Option<Place> {
+        let size = size(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
+        let (dev, upper) = self.upper(mount, pid, size)?;
         let host = Some(below(&upper, &mount.root));
         Some(Place { dev, overlay: Some(mount.dev), shown, host })
     }
 
     /// The volume of an overlay's upper directory, and the host's path of it. mountinfo has its name as
     /// who mounted it gave it: mostly the host's; in a container within a container that of the outer
-    /// one; relative where the names of many layers would not have fitted into the mount's options.
-    fn upper(&self, mount: &Mount, pid: u32) -> Option<(u32, PathBuf)> {
+    /// one; relative where the names of many layers would not have fitted into the mount's options. So what
+    /// is found by that name must be of the size that the overlay itself shows.
+    fn upper(&self, mount: &Mount, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
         let upper = mount.upper_dir.as_deref()?;
         if upper.is_absolute() {
-            return self.on_host(upper).or_else(|| self.of_an_ancestor(upper, pid));
+            let on_host = self.on_host(upper, size);
+            return on_host.or_else(|| self.of_an_ancestor(upper, pid, size));
         }
         // docker and podman give it from a directory that the overlay is mounted below, too.
         let mounted = self.host.values().filter(|other| other.dev == mount.dev);
         let mut dirs = mounted.flat_map(|other| other.mount_point.ancestors().skip(1));
-        dirs.find_map(|dir| self.on_host(&dir.join(upper)))
+        dirs.find_map(|dir| self.on_host(&dir.join(upper), size))
     }
 
-    fn on_host(&self, dir: &Path) -> Option<(u32, PathBuf)> {
-        let id = mount_of(&host::path(dir), dir, self.host.values())?;
+    fn on_host(&self, dir: &Path, size: Size) -> Option<(u32, PathBuf)> {
+        let id = mount_of(&host::path(dir), dir, self.host.values(), size)?;
         let volume = self.volume(self.host.get(&id)?.dev)?;
         Some((volume.dev, dir.to_path_buf()))
     }
 
     /// As a process above sees it, whose mounts are neither the host's nor the container's own.
-    fn of_an_ancestor(&self, dir: &Path, pid: u32) -> Option<(u32, PathBuf)> {
+    fn of_an_ancestor(&self, dir: &Path, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
         let mut pid = pid;
         for _ in 0..MAX_ANCESTORS {
             pid = session::stat(pid).map(|stat| stat.ppid).filter(|ppid| *ppid > 1)?;
             let Ok(text) = fs::read(format!("/proc/{pid}/mountinfo")) else { continue };
             let all = mounts::parse(&text);
             let path = below(&PathBuf::from(format!("/proc/{pid}/root")), dir);
-            let Some(id) = mount_of(&path, dir, all.iter()) else { continue };
+            let Some(id) = mount_of(&path, dir, all.iter(), size) else { continue };
             let Some(mount) = all.iter().find(|mount| mount.id == id) else { continue };
             let Some(volume) = self.volume(mount.dev) else { continue };
             let rest = dir.strip_prefix(&mount.mount_point).unwrap_or(dir);
@@ -214,12 +221,13 @@ impl Places {
     }
 }
 
-/// The number of the mount that a directory is on. `path` is how it is reached here, `name` how those have it
-/// whose `mounts` they are. None if it lies behind a filesystem that may not answer.
+/// The number of the mount that a directory is on. `path` is how it is reached here, `name` how those have
+/// it whose `mounts` they are. `None` if its filesystem is of another size than `wanted`, or may not answer.
 fn mount_of<'m>(
     path: &Path,
     name: &Path,
     mut mounts: impl Iterator<Item = &'m Mount>,
+    wanted: Size,
 ) -> Option<u32> {
     // Without its root, a host does not run at all.
     let hangs = |mount: &Mount| {
@@ -230,11 +238,20 @@ fn mount_of<'m>(
     if mounts.any(hangs) {
         return None;
     }
-    let wanted = StatxFlags::TYPE | StatxFlags::MNT_ID;
-    let stat = statx(CWD, path, AtFlags::NO_AUTOMOUNT, wanted).ok()?;
+    let fields = StatxFlags::TYPE | StatxFlags::MNT_ID;
+    let stat = statx(CWD, path, AtFlags::NO_AUTOMOUNT, fields).ok()?;
     let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
     let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    (is_dir && known).then(|| u32::try_from(stat.stx_mnt_id).ok())?
+    let is_it = is_dir && known && size(path) == Some(wanted);
+    is_it.then(|| u32::try_from(stat.stx_mnt_id).ok())?
+}
+
+/// statfs(2): what an overlay shows is its upper layer's (`ovl_statfs`).
+fn size(path: &Path) -> Option<Size> {
+    let stat = rustix::fs::statfs(path).ok()?;
+    // Of another width on other machines.
+    #[allow(clippy::unnecessary_cast, reason = "i64, u64 or u32")]
+    Some((stat.f_blocks as u64, stat.f_bsize as u64))
 }
 
 /// Is it a server, or a process, that answers for this filesystem?
