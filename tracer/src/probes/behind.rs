@@ -1,33 +1,23 @@
-//! Where this kernel's overlayfs keeps the files behind its own: it may be a module that is loaded
-//! after the start.
-
-use std::path::Path;
+//! Where this kernel's overlayfs, which may be a module that is loaded later, keeps the files behind its
+//! own: on the upper layer, or on a lower one.
 
 use aya::{Ebpf, maps::Array};
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use super::{btf::KernelBtf, types::Types};
+use super::{kernel_at_least, overlay, types::Types};
 
-/// The module, where it is one.
-const MODULE: &str = "overlay";
-
-const INODE: &str = "ovl_inode";
 const ENTRY: &str = "ovl_entry";
 const PATH: &str = "ovl_path";
 
-/// Structs that are looked up in BTF, the kernel's own or the module's.
-pub(super) const STRUCTS: [&str; 3] = [INODE, ENTRY, PATH];
-
-/// Is it loaded as a module whose types the kernel tells?
-pub(super) fn is_module() -> bool {
-    Path::new("/sys/kernel/btf").join(MODULE).exists()
-}
+/// Structs that are looked up in BTF, the kernel's own or the module's, beside [`overlay::STRUCT`].
+pub(super) const STRUCTS: [&str; 2] = [ENTRY, PATH];
 
 /// Tells the kernel side, if it is known now. Returns whether it is.
 pub(super) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
-    let module = types.module(MODULE);
-    let Some(layout) = layout(module.as_ref().unwrap_or(&types.kernel)) else { return false };
-    let Some(map) = ebpf.map_mut("BEHIND") else { return false };
+    if !overlay::is_known() {
+        return false;
+    }
+    let Some((layout, map)) = layout(types).zip(ebpf.map_mut("BEHIND")) else { return false };
     let Ok(mut map) = Array::<_, [u8; size_of::<OverlayInode>()]>::try_from(map) else {
         return false;
     };
@@ -35,9 +25,14 @@ pub(super) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
     map.set(0, bytes, 0).is_ok()
 }
 
-fn layout(btf: &KernelBtf) -> Option<OverlayInode> {
-    let start = btf.member_offset(INODE, "vfs_inode")?;
-    let from_inode = |member| btf.member_offset(INODE, member)?.checked_sub(start);
+fn layout(types: &Types) -> Option<OverlayInode> {
+    let upper = overlay::upper_at(types)?;
+    let module = types.module(overlay::MODULE);
+    let btf = module.as_ref().unwrap_or(&types.kernel);
+    let from_inode = |member| {
+        let start = btf.member_offset(overlay::STRUCT, "vfs_inode")?;
+        btf.member_offset(overlay::STRUCT, member)?.checked_sub(start)
+    };
     let stack = || {
         let in_path = btf.member_offset(PATH, "dentry")?;
         let first = btf.member_offset(ENTRY, "__lowerstack")? + in_path;
@@ -45,8 +40,9 @@ fn layout(btf: &KernelBtf) -> Option<OverlayInode> {
     };
     let dentry = || Some((lower_kind::DENTRY, from_inode("lowerpath.dentry")?, 0));
     let inode = || Some((lower_kind::INODE, from_inode("lower")?, 0));
-    let lower = stack().or_else(dentry).or_else(inode);
+    // Where the kernel keeps no types of modules: in these versions it comes right after the upper one.
+    let next = || (!kernel_at_least(5, 11)).then_some((lower_kind::INODE, upper + 8, 0));
+    let lower = stack().or_else(dentry).or_else(inode).or_else(next);
     let (lower_kind, lower, first) = lower.unwrap_or((lower_kind::NONE, 0, 0));
-    let upper = from_inode("__upperdentry")?;
     Some(OverlayInode { known: 1, upper, lower_kind, lower, first })
 }

@@ -4,7 +4,7 @@
 use aya::{Ebpf, maps::Array};
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
-use super::{behind, types::Types};
+use super::types::Types;
 
 /// How one filesystem's gauge is made up.
 struct Recipe {
@@ -55,7 +55,7 @@ const ORDERED: &str = "btrfs_ordered_extent";
 /// Structs that are looked up in BTF: the kernel's own, for filesystems that are built in, and modules'.
 pub(super) fn structs() -> Vec<&'static str> {
     let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
-    own.chain([ORDERED]).chain(behind::STRUCTS).collect()
+    own.chain([ORDERED]).collect()
 }
 
 /// Tells the kernel side all layouts that are known now, and returns the types of filesystem whose

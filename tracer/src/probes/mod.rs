@@ -4,11 +4,14 @@ mod behind;
 pub mod blind_spots;
 pub mod btf;
 mod by_hand;
+mod failure;
 pub mod fence;
 mod fit;
 mod gauges;
 pub mod hooks;
 mod ladder;
+mod module_types;
+mod overlay;
 mod preemption;
 pub mod preflight;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 mod types;
+mod types_helper;
 
 use std::{
     io::{self, Read as _},
@@ -33,7 +37,7 @@ use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, of
 use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
 
 pub use self::ladder::Ladder;
-use self::{blind_spots::Seen, by_hand::ByHand, types::Types};
+use self::{blind_spots::Seen, by_hand::ByHand, module_types::ModuleTypes, types::Types};
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
@@ -85,6 +89,8 @@ impl Tracer {
             ));
         }
         sys::lift_memlock_limit();
+        // While this process is small, and may.
+        drop(ModuleTypes::of_process());
         let types = Types::read()?;
         let offsets = types.kernel.offsets();
         check_offsets(&offsets)?;
@@ -180,7 +186,7 @@ impl Tracer {
         let records = self.iterate_open_files()?;
         let unknown = |record: &OpenFileRecord| record.overlay != 0;
         // The module may have been loaded since; once it is there, nothing changes any more.
-        if self.behind_asked || !behind::is_module() || !records.iter().any(unknown) {
+        if self.behind_asked || !overlay::is_known() || !records.iter().any(unknown) {
             return Some(records);
         }
         self.behind_asked = true;
