@@ -6,7 +6,9 @@ use tracer_model::units;
 
 use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
-use crate::outputs::words::{command, eta_fitting, resident, used_ratio, user};
+use crate::outputs::words::{
+    command, eta_fitting, held_path, is_container, resident, used_ratio, user,
+};
 
 /// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
 const ETA_WIDTH: usize = 40;
@@ -266,7 +268,7 @@ impl Page<'_> {
                         file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
                         self.group(file.group.as_ref()),
                         self.safe(&file.comm),
-                        format!("{}{grows}", self.held_path(file)),
+                        format!("{}{grows}", held_path(file, self.options.charset)),
                     ],
                     tone: if file.growing { Tone::Warning } else { Tone::Plain },
                 }
@@ -295,24 +297,9 @@ impl Page<'_> {
             |group| format!("{} {}", group.kind, self.safe(&group.name)),
         )
     }
-
-    /// The host's path; of a container `NAME:PATH` with its own path, as `docker cp` takes it: of the
-    /// host's, most is the number of a layer.
-    fn held_path(&self, file: &Held) -> String {
-        let container = file.group.as_ref().filter(|group| is_container(group));
-        match container.zip(file.path_in_container.as_deref()) {
-            Some((group, path)) => format!("{}:{}", self.safe(&group.name), self.safe(path)),
-            None => self.safe(&file.path),
-        }
-    }
 }
 
 /// Does it see files otherwise than the host?
 fn stands_apart(group: &Group) -> bool {
     is_container(group) || group.root.is_some() || group.mount_namespace.is_some()
-}
-
-fn is_container(group: &Group) -> bool {
-    let kinds = ["docker", "podman", "containerd", "crio", "pod", "lxc", "machine"];
-    kinds.contains(&group.kind.as_str())
 }

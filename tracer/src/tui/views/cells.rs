@@ -1,7 +1,7 @@
 //! What the cells of the tables say.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{Group, Snapshot, Writer};
+use tracer_model::snapshot::{Snapshot, Writer};
 use tracer_model::units::{self, Units};
 
 use super::{Col, file_growth};
@@ -142,14 +142,13 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Pid => plain(pids(Some(held.pid), held.holders.len())),
             Col::Fd => plain(held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string())),
             Col::Comm => plain(manner.safe(&held.comm)),
-            Col::Group => plain(group_name(held.group.as_ref(), manner)),
             Col::Kind => plain(manner.safe(&held.kind)),
             Col::Marks => Cell {
                 text: if held.growing { "grows" } else { "" }.to_owned(),
                 tone: Tone::Warning,
             },
             Col::Volume => plain(manner.safe(&held.volume)),
-            Col::Path => plain(manner.safe(&held.path)),
+            Col::Path => plain(words::held_path(held, manner.charset)),
             _ => nothing(),
         }),
         Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {
@@ -190,16 +189,15 @@ fn writer_cell(writer: &Writer, col: Col, manner: &Manner) -> Cell {
             let fsync = writer.fsync.filter(|fsync| fsync.count > 0);
             fsync.map_or_else(|| "-".to_owned(), |fsync| milliseconds(fsync.p99_ms))
         }
-        Col::Group => group_name(writer.group.as_ref(), manner),
+        Col::Group => {
+            let group = writer.group.as_ref();
+            group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
+        }
         Col::Volume => manner.safe(&writer.volume),
         Col::Command => words::command(writer, manner.charset),
         _ => String::new(),
     };
     Cell { text, tone }
-}
-
-fn group_name(group: Option<&Group>, manner: &Manner) -> String {
-    group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
 }
 
 /// `12 ms`, `1.8 s`: what a wait for the disk looks like.

@@ -79,7 +79,7 @@ pub const fn columns(view: View) -> &'static [Col] {
         }
         View::Dirs => &[Tree, Inflow, Outflow, Drain, Created, Removed, Volume],
         View::Files => &[WrittenRate, Written, Growth, Pid, Marks, Volume, Path],
-        View::Held => &[HeldBytes, Pid, Fd, Comm, Group, Kind, Marks, Volume, Path],
+        View::Held => &[HeldBytes, Pid, Fd, Comm, Kind, Marks, Volume, Path],
         View::Victims => &[Pid, Comm, Enospc, Edquot, Eio, Other, Waited, Volume],
     }
 }
@@ -285,7 +285,6 @@ pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -
             Col::Path => Value::Text(&held.path),
             Col::Volume => Value::Text(&held.volume),
             Col::Comm => Value::Text(&held.comm),
-            Col::Group => Value::Text(held.group.as_ref().map_or("", |group| &group.name)),
             Col::Kind => Value::Text(&held.kind),
             Col::Pid => Value::Number(f64::from(held.pid)),
             Col::Fd => Value::Number(held.fd.map_or(-1.0, f64::from)),
