@@ -231,16 +231,36 @@ fn held_in_a_container_within_a_container() -> Result {
     let volume = TestVolume::new("ext4", 96)?;
     let dir = layers(&volume)?;
     let inner = tempfile::tempdir()?;
-    let script = "mount --bind \"$1\" \"$2\" && \"$3\" container \"$2\" /srv/data/part \
-                  --bytes \"$4\" --unlink; exit";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, "sh"]).arg(&dir).arg(inner.path());
-    command.arg(workload().get_program()).arg(BYTES.to_string());
-    // SAFETY: two system calls, in a child that has one thread.
-    unsafe { command.pre_exec(own_mounts) };
+    let command = bound(&dir, inner.path(), "container \"$at\" /srv/data/part");
     let child = |truth: &Truth| truth.children.first().copied();
     let holder = Holder::start(command, "filltop-held-inner", child)?;
     shown_everywhere(&holder, &volume, &dir.join("upper/srv/data/part"), "/srv/data/part")
+}
+
+/// As LXC and systemd-nspawn run it: no overlay, and a directory of the host for its root.
+#[test]
+fn held_in_a_container_on_a_plain_directory() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 96)?;
+    let jail = volume.path().join("jails/web3");
+    fs::create_dir_all(&jail)?;
+    let inner = tempfile::tempdir()?;
+    let command = bound(&jail, inner.path(), "write /part --hold --chroot \"$at\"");
+    let holder = Holder::start(command, "filltop-held-plain", |truth| Some(truth.pid))?;
+    shown_everywhere(&holder, &volume, &jail.join("part"), "/part")
+}
+
+/// The workload `work` in a mount namespace of its own, where `dir` is mounted on `at`, too; below a shell,
+/// which stays there.
+fn bound(dir: &Path, at: &Path, work: &str) -> Command {
+    let script = format!(
+        "at=\"$2\"; mount --bind \"$1\" \"$at\" && \"$3\" {work} --bytes {BYTES} --unlink; exit"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]).args([dir, at]).arg(workload().get_program());
+    // SAFETY: two system calls, in a child that has one thread.
+    unsafe { command.pre_exec(own_mounts) };
+    command
 }
 
 /// A mount namespace whose mounts nobody else sees.
