@@ -178,8 +178,15 @@ pub struct Held {
     pub comm: String,
     /// Its file descriptor; `None` where only a mapping holds it.
     pub fd: Option<i32>,
-    /// Last known path, without ` (deleted)`.
+    /// Last known path from the host's root, without ` (deleted)`: of a file of an overlay, that in its upper
+    /// directory.
     pub path: String,
+    /// The same as the holder sees it, where that is another path: in a container or a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_in_container: Option<String>,
+    /// What the holder is rolled up to; `None` if unknown.
+    #[serde(default)]
+    pub group: Option<Group>,
     /// Mount point of the volume.
     pub volume: String,
     /// Space it occupies: st_blocks × 512.
@@ -195,7 +202,7 @@ pub struct Held {
     /// Its device as the kernel has it, major << 20 | minor.
     #[serde(default)]
     pub dev: Option<u32>,
-    /// Its inode number.
+    /// Its inode number; `None` where only an overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
 }

@@ -26,7 +26,8 @@ use crate::{
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
-    host, open_files,
+    host,
+    open_files::{self, places::Places},
     overhead::Overhead,
     probes::{Tracer, TracerOptions, blind_spots, preflight},
     recent::Recent,
@@ -118,6 +119,8 @@ impl Pipeline {
         pipeline.refresh_volumes()?;
         // What was counted while the hooks were attached one by one is not a whole window.
         pipeline.look()?;
+        // So that the first window, too, tells which held files grow.
+        pipeline.look_for_held(true);
         pipeline.begin_window();
         tracing::info!("tracing by {}", pipeline.tracer.write_backend().name());
         Ok(pipeline)
@@ -320,12 +323,15 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
+            let places = Places::new(&self.volumes);
             let open = match self.tracer.open_files() {
-                Some(records) => open_files::told(&records),
-                None => open_files::walk(&self.volumes),
+                Some(records) => open_files::told(&records, &places),
+                None => open_files::walk(&places),
             };
-            self.held = held::of(&open, &self.volumes, before);
-            self.residents = residents::of(&open, &self.volumes, &mut self.groups);
+            let Self { volumes, groups, .. } = self;
+            let held = held::of(&open, volumes, &places, groups, before);
+            self.residents = residents::of(&open, volumes, &places, groups);
+            self.held = held;
             self.held_at = Some(clock::instant());
         }
     }

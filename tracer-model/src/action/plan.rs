@@ -10,6 +10,7 @@ use super::{
     measured::Measured,
     protect::{Protection, unit_rule},
 };
+use crate::snapshot::Group;
 
 /// What was asked for, and what it was found to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +28,14 @@ pub struct Subject {
 /// A file that a process of the target holds open for writing, or that has no name left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
-    /// Last known path.
+    /// Last known path from the host's root.
     pub path: String,
+    /// The same as its holder sees it, where that is another path: in a container or a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_in_container: Option<String>,
+    /// What the link /proc/PID/fd/FD says, without ` (deleted)`, where that is no path of the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Mount point of its volume.
     pub volume: String,
     /// Space that it occupies: st_blocks × 512.
@@ -67,6 +74,18 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
+impl File {
+    /// Is it called so: on the host, or by its holder, as `PATH` or as `NAME:PATH`, where that is the name
+    /// of the holder's group?
+    fn is_called(&self, wanted: &str, group: Option<&Group>) -> bool {
+        let inside = self.path_in_container.as_deref();
+        let named = |group: &Group| wanted.strip_prefix(&group.name)?.strip_prefix(':');
+        self.path == wanted
+            || self.link.as_deref() == Some(wanted)
+            || inside.is_some_and(|path| path == wanted || group.and_then(named) == Some(path))
+    }
+}
+
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
@@ -74,7 +93,8 @@ pub struct Wish {
     pub how: How,
     /// Who decided.
     pub intent: Intent,
-    /// The file to truncate: its path before it was deleted, or its descriptor's number.
+    /// The file to truncate: its path before it was deleted, on the host or in its container, or its
+    /// descriptor's number.
     pub file: Option<String>,
 }
 
@@ -274,11 +294,11 @@ const ENDED: &str = "it has ended already: there is no process of it";
 /// If there is none, if it still has a name, or if several have been there.
 pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
     let fd = wanted.parse::<i32>().ok();
-    let found: Vec<&File> = facts
-        .files
-        .iter()
-        .filter(|file| fd.map_or(file.path == wanted, |fd| file.fd == fd))
-        .collect();
+    let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
+    let is_meant = |file: &&File| {
+        fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
+    };
+    let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
     match found[..] {
         [] => Err(format!("the target holds no file {wanted} open for writing")),
         [file] if !file.deleted => {

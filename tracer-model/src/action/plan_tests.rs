@@ -29,6 +29,8 @@ fn wish(how: How) -> Wish {
 fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
     File {
         path: path.to_owned(),
+        path_in_container: None,
+        link: None,
         volume: "/".to_owned(),
         bytes,
         deleted,
@@ -83,6 +85,25 @@ fn truncating_wants_a_deleted_file_by_name() {
     let plan = asked(Some("/held"));
     assert_eq!((plan.frees_bytes, plan.allowed()), (500, true));
     assert!(plan.warnings.iter().any(|warning| warning.contains("destroys")));
+}
+
+#[test]
+fn a_file_of_a_container_is_meant_by_each_of_its_names() {
+    let file = File {
+        path_in_container: Some("/data/e.log".to_owned()),
+        link: Some("/merged/data/e.log".to_owned()),
+        ..file("/srv/diff/data/e.log", 500, true, &[])
+    };
+    let group = Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let fd = file.fd.to_string();
+    let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
+    let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
+    for wanted in names.into_iter().chain([fd.as_str()]) {
+        assert!(named_file(&facts, wanted).is_ok(), "{wanted}");
+    }
+    for wanted in ["data/e.log", "web:/data/e.log", "web:e:/srv/diff/data/e.log", "/data"] {
+        assert!(named_file(&facts, wanted).is_err(), "{wanted}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     attribute::{groups::Groups, groups::session, paths::strip_deleted, process, users::Users},
     collect::mounts,
-    open_files,
+    open_files::{self, places::Places},
     probes::fence,
     residents,
 };
@@ -139,23 +139,29 @@ impl About<'_> {
 /// What the processes hold open for writing, and what they hold that has no name; one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let open = open_files::walk(&volumes);
-    let mut files: BTreeMap<(u32, u64), File> = BTreeMap::new();
+    let places = Places::new(&volumes);
+    let open = open_files::walk(&places);
+    let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
-        files.entry((file.dev, file.ino)).or_insert_with(|| File {
-            path: text(strip_deleted(&file.link)),
-            volume: text(&volume.primary().mount_point),
-            bytes: file.bytes,
-            deleted: file.links == 0,
-            pid: file.pid,
-            fd: file.fd,
-            others: Vec::new(),
+        files.entry(file.key()).or_insert_with(|| {
+            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            File {
+                link: (link != paths.host).then(|| text(link)),
+                path: text(&paths.host),
+                path_in_container: paths.in_container.as_deref().map(text),
+                volume: text(&volume.primary().mount_point),
+                bytes: file.bytes,
+                deleted: file.links == 0,
+                pid: file.pid,
+                fd: file.fd,
+                others: Vec::new(),
+            }
         });
     }
     for file in open.files.iter().filter(|file| !pids.contains(&file.pid)) {
-        if let Some(ours) = files.get_mut(&(file.dev, file.ino)) {
+        if let Some(ours) = files.get_mut(&file.key()) {
             ours.others.push(file.pid);
         }
     }

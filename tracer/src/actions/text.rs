@@ -58,7 +58,10 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
             (true, false) => format!("deleted, but held by {} others, too", file.others.len()),
         };
         let bytes = units.bytes(file.bytes);
-        let _ = writeln!(out, "  file   {} {bytes}, {frees}", safe(&file.path));
+        let inside =
+            file.path_in_container.as_deref().map(|path| format!(" ({} in there)", safe(path)));
+        let (path, inside) = (safe(&file.path), inside.unwrap_or_default());
+        let _ = writeln!(out, "  file   {path}{inside} {bytes}, {frees}");
     }
     let blast = &plan.blast;
     if let Some(measured) = &plan.measured {

@@ -1,7 +1,7 @@
 //! What text output and the screen say in the same words.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{BlindCause, Resident, Snapshot, Volume, Writer};
+use tracer_model::snapshot::{BlindCause, Group, Held, Resident, Snapshot, Volume, Writer};
 use tracer_model::units::{self, Units};
 
 /// used / total, 0 for a volume without a size.
@@ -78,6 +78,26 @@ pub fn user(writer: &Writer, charset: Charset) -> String {
         .user
         .as_deref()
         .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
+}
+
+/// The host's path of a held file; of a container `NAME:PATH` with the path that it has there, as
+/// `docker cp` takes it: of the host's, most is the number of a layer.
+#[must_use]
+pub fn held_path(file: &Held, charset: Charset) -> String {
+    let container = file.group.as_ref().filter(|group| is_container(group));
+    match container.zip(file.path_in_container.as_deref()) {
+        Some((group, path)) => {
+            format!("{}:{}", display_for(&group.name, charset), display_for(path, charset))
+        }
+        None => display_for(&file.path, charset).into_owned(),
+    }
+}
+
+/// Is it a container, a pod or a machine, with a root directory of its own?
+#[must_use]
+pub fn is_container(group: &Group) -> bool {
+    let kinds = ["docker", "podman", "containerd", "crio", "pod", "lxc", "machine"];
+    kinds.contains(&group.kind.as_str())
 }
 
 /// The command line without the program's directory, else the kernel's short name in brackets as

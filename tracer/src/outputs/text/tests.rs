@@ -1,6 +1,8 @@
 use rstest::rstest;
 use tracer_model::snapshot::{CountedBy, Gap, Moved};
 
+use tracer_model::snapshot::Group;
+
 use super::*;
 use crate::fixtures;
 
@@ -31,6 +33,28 @@ fn colour_marks_the_danger() {
 fn held_files() {
     insta::assert_snapshot!(held(&fixtures::busy().held, &at(80)));
     assert_eq!(held(&[], &at(80)), "No deleted file is held open.\n");
+}
+
+/// As docker and as a service in a mount namespace of its own; beside them one of the host.
+#[test]
+fn files_that_containers_hold() {
+    let mut files = fixtures::busy().held;
+    let overlay =
+        "/var/lib/docker/overlay2/4db378e0c11a40b1b5b5c5be1c0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d";
+    files[0].path = format!("{overlay}/diff/data/e.log");
+    files[0].path_in_container = Some("/data/e.log".to_owned());
+    files[0].group =
+        Some(Group { kind: "docker".to_owned(), name: "web-e".to_owned(), ..Group::default() });
+    let of_the_host = Held { group: None, ..files[1].clone() };
+    files[1].group = Some(Group {
+        kind: "cgroup".to_owned(),
+        name: "/jobs".to_owned(),
+        mount_namespace: Some(7),
+        ..Group::default()
+    });
+    files.push(of_the_host);
+    insta::assert_snapshot!("held_by_containers_120", held(&files, &at(120)));
+    insta::assert_snapshot!("held_by_containers_60", held(&files, &at(60)));
 }
 
 #[test]
