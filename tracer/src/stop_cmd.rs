@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
+    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 
 use anyhow::bail;
 use clap::ValueEnum;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_model::{
     action::{How, Intent, measured::Measured, pattern::Pattern, plan::Plan, protect::Protection},
     units::Units,
@@ -19,7 +21,9 @@ use crate::{
         audit,
         configured::ConfigArgs,
         engine::{self, Request, Spec},
-        record, resume,
+        keeper::{self, Kept},
+        record,
+        resume::{self, Standing},
         target::Reach,
         text,
     },
@@ -72,10 +76,11 @@ impl From<HowArg> for How {
 /// What to stop, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-TARGET is a pid, a unit, a container (name or id), a session as the tables name
-it, or the path of a cgroup as /proc/PID/cgroup prints it. Says the plan first:
-whom it hits, what it frees now, what is refused and why. Acts after a
-confirmation, or with --yes.
+TARGET is a pid, a unit, a container (name, or 3 or more digits of its id), a pod
+(POD, NAMESPACE/POD or NAMESPACE/POD/CONTAINER), a session as the tables name it,
+or the path of a cgroup as /proc/PID/cgroup prints it. A kind may stand before a
+name: docker/web, lxc/jail1. Says the plan first: whom it hits, what it frees now,
+what is refused and why. Acts after a confirmation, or with --yes.
 
 Examples:
   sudo filltop stop 2114                         freeze a process tree
@@ -87,7 +92,7 @@ Examples:
   sudo filltop stop 2114 --dry-run --standalone  measure first, without service
   sudo filltop resume 2114")]
 pub struct StopArgs {
-    /// A pid, unit, container, session or cgroup
+    /// A pid, unit, container, pod, session or cgroup
     target: String,
     /// What to do
     #[arg(long, value_enum, default_value = "freeze")]
@@ -205,6 +210,8 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     }
     // What is not yet out when the action hangs or kills the terminal would be lost.
     stdout.flush()?;
+    // Blocked before anything is halted: a signal that comes meanwhile lets go, and does not just end us.
+    let stay = (prepared.needs_us() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?;
@@ -212,8 +219,49 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         write!(stdout, "{}", text::outcome(&outcome, units, charset))?;
     }
     stdout.flush()?;
-    let left = outcome.ended.is_some_and(|ended| !ended.left.is_empty());
+    if let (Some(stay), Some(kept)) = (stay, outcome.kept) {
+        if !args.json {
+            writeln!(
+                stdout,
+                "it ends with this command, because filltop runs in a container: Ctrl-C, SIGTERM or \
+                 SIGHUP let it go on"
+            )?;
+            stdout.flush()?;
+        }
+        stay.until_over(kept)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let left = outcome.ended.is_some_and(|ended| !ended.for_good());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A command that stays for as long as what it has halted.
+struct Foreground {
+    signals: OwnedFd,
+}
+
+impl Foreground {
+    /// From now on what would end this command is waited for instead.
+    fn start() -> io::Result<Self> {
+        Ok(Self { signals: keeper::block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
+    }
+
+    /// Waits until the keeper has let go, or makes it do so when a signal comes.
+    fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
+        loop {
+            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+            let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
+            if signalled {
+                for (record, path) in resume::meant(&kept.id) {
+                    resume::release(&record, &path)?;
+                }
+            }
+            if signalled || kept.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// What is known of the target's growth: from the service, where one runs; with --standalone measured
@@ -244,8 +292,10 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     sweep();
     let mut stdout = io::stdout().lock();
+    if args.list {
+        return list(args.json);
+    }
     let records = match &args.target {
-        _ if args.list => record::all().into_iter().map(|(record, _)| record).collect(),
         Some(target) => resume::resume(target)?,
         None => {
             let all = record::all();
@@ -259,10 +309,40 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
         } else {
-            let what = if args.list { "" } else { " goes on" };
             let name = tracer_model::sanitize::display(&record.name);
-            writeln!(stdout, "{} {name}{what}", record.id)?;
+            writeln!(stdout, "{} {name} goes on", record.id)?;
         }
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is halted, and what only its record still says to be.
+fn list(json: bool) -> anyhow::Result<ExitCode> {
+    #[derive(serde::Serialize)]
+    struct Listed<'a> {
+        #[serde(flatten)]
+        record: &'a record::Record,
+        #[serde(flatten)]
+        standing: Standing,
+    }
+    let mut stdout = io::stdout().lock();
+    for (record, path) in &record::all() {
+        let standing = resume::standing(record, path);
+        if json {
+            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, standing })?)?;
+            continue;
+        }
+        let over = match standing {
+            Standing::InForce => String::new(),
+            Standing::StartedAgain { at } => {
+                format!(" ended: it was started again at {}", at.strftime("%F %T UTC"))
+            }
+            Standing::Ended => " ended: nothing of it is left".to_owned(),
+            Standing::LetGo => " ended: somebody else let it go on".to_owned(),
+        };
+        let name = tracer_model::sanitize::display(&record.name);
+        writeln!(stdout, "{} {name}{over}", record.id)?;
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -4,10 +4,12 @@
 //! that carry it out belong to the daemon.
 
 pub mod duty;
+pub mod effects;
 pub mod measured;
 pub mod pattern;
 pub mod plan;
 pub mod protect;
+pub mod restart;
 
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +134,9 @@ pub struct Process {
     pub kernel_thread: bool,
     /// Is it PID 1 of a pid namespace of its own?
     pub namespace_init: bool,
+    /// Would it go on after SIGTERM? It ignores it, or is the first process of its pid namespace and has
+    /// no handler (pid_namespaces(7)).
+    pub ignores_term: bool,
     /// Its relation to us.
     pub kin: Kin,
     /// Databases recognised by the files that it holds open for writing.

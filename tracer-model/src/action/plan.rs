@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     How, Intent, Process, Role,
+    effects::{self, Effect},
     measured::Measured,
     protect::{Protection, unit_rule},
+    restart::{Policy, Restart},
 };
 
 /// What was asked for, and what it was found to be.
@@ -63,6 +65,8 @@ pub struct Facts {
     pub files: Vec<File>,
     /// For every step, how it would be done.
     pub means: Vec<Means>,
+    /// Who starts it again once it has ended; `None` if nobody is known to.
+    pub restart: Option<Policy>,
     /// What is worth knowing beforehand, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -89,6 +93,12 @@ pub struct Step {
     pub by: Option<String>,
     /// Why it would not be done.
     pub refused: Option<String>,
+    /// Who would start it again afterwards; `None` if nobody is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Of `term`: processes that would go on after SIGTERM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_by: Vec<u32>,
 }
 
 /// A process in the plan.
@@ -113,7 +123,8 @@ pub struct Hit {
 /// Who else is touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blast {
-    /// Processes beyond those that were named.
+    /// Processes beyond those that were named: parents and children of a named process. Those of a named
+    /// cgroup, unit or container were named with it.
     pub processes: usize,
     /// Users whose processes are hit.
     pub users: Vec<String>,
@@ -152,6 +163,9 @@ pub struct Plan {
     pub more_files: usize,
     /// All steps for this target.
     pub steps: Vec<Step>,
+    /// What else the step does to a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
     /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
     /// The command that undoes it; `None` where nothing can.
@@ -201,6 +215,11 @@ impl Plan {
                     },
                     by: by.ok(),
                     refused,
+                    restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
+                    ignored_by: match how {
+                        How::Term => deaf(&facts.processes),
+                        _ => Vec::new(),
+                    },
                 }
             })
             .collect();
@@ -229,10 +248,17 @@ impl Plan {
             files,
             more_files,
             steps,
+            effects: effects::of(container_kind(facts), wish.how),
             warnings: warnings(facts, wish, protection),
             undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
             measured: None,
         }
+    }
+
+    /// The step that was asked for.
+    #[must_use]
+    pub fn step(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.how == self.how)
     }
 
     /// Adds a reason against the step that was asked for.
@@ -332,6 +358,24 @@ fn means(facts: &Facts, how: How) -> Result<String, String> {
         .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
 }
 
+/// The kind of what a target is a part of, if that is all one group.
+fn container_kind(facts: &Facts) -> &str {
+    let kinds: BTreeSet<&str> = facts
+        .processes
+        .iter()
+        .map(|process| process.group.as_ref().map_or("", |group| group.kind.as_str()))
+        .collect();
+    match kinds.into_iter().collect::<Vec<_>>()[..] {
+        [kind] => kind,
+        _ => "",
+    }
+}
+
+/// Those that would go on after SIGTERM.
+fn deaf(processes: &[Process]) -> Vec<u32> {
+    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
+}
+
 /// Is its space given back when the target ends?
 fn ends_with(file: &File) -> bool {
     file.deleted && file.others.is_empty()
@@ -341,7 +385,10 @@ fn blast(facts: &Facts) -> Blast {
     let sorted = |items: BTreeSet<String>| items.into_iter().collect();
     let processes = &facts.processes;
     Blast {
-        processes: processes.iter().filter(|process| process.role != Role::Target).count(),
+        processes: processes
+            .iter()
+            .filter(|process| matches!(process.role, Role::Parent | Role::Child))
+            .count(),
         users: sorted(processes.iter().map(|process| process.user.clone()).collect()),
         groups: sorted(
             processes

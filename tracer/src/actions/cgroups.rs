@@ -141,8 +141,7 @@ impl Freezer {
     pub fn set(&self, freeze: bool) -> io::Result<()> {
         let (file, word) = self.order(freeze);
         match fs::write(&file, word) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !freeze => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) && !freeze => Ok(()),
+            Err(error) if is_removed(&error) && !freeze => Ok(()),
             result => result,
         }
     }
@@ -166,6 +165,12 @@ impl Freezer {
             Self::V1(_) => read("freezer.state").trim() == "FROZEN",
         }
     }
+}
+
+/// Was the cgroup removed meanwhile? Then nobody is in it.
+#[must_use]
+pub fn is_removed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Processes of a cgroup and of all below it.

@@ -176,6 +176,21 @@ fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, 
     }
 }
 
+/// The cgroup of the container, machine or unit itself: a process may live in one below it.
+#[must_use]
+pub fn directory(path: &str) -> &str {
+    let place = classify(path);
+    let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
+    // Beside `payload` systemd-nspawn itself may live, in `supervisor`.
+    let is_beside = |part: &str| {
+        matches!(place, Place::Machine(_))
+            && path[part.len()..].split('/').nth(1) == Some("payload")
+    };
+    ends.map(|end| &path[..end])
+        .find(|part| classify(part) == place && !is_beside(part))
+        .unwrap_or(path)
+}
+
 fn is_id(text: &str) -> bool {
     matches!(text.len(), 12 | 32 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -425,6 +440,17 @@ mod tests {
         let path = path.replace("{ID}", ID).replace("{U_ID}", &UID.replace('-', "_"));
         let of = of.map(|of| of.replace("{ID}", ID));
         assert_eq!(classify(&path), Place::Monitor { program, runtime, of });
+    }
+
+    #[test]
+    fn the_payload_is_the_machine() {
+        // systemd-nspawn lives beside it.
+        let payload = "/machine.slice/systemd-nspawn@db.service/payload";
+        assert_eq!(directory(&format!("{payload}/init.scope")), payload);
+        assert_eq!(directory(payload), payload);
+        let scope = "/machine.slice/machine-db.scope";
+        assert_eq!(directory(&format!("{scope}/system.slice/x.service")), scope);
+        assert_eq!(directory("/lxc.payload.jail/init.scope"), "/lxc.payload.jail");
     }
 
     #[test]
