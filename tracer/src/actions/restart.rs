@@ -1,8 +1,8 @@
 //! Who would start a target again once it has ended, and whether somebody did.
 //!
 //! Docker's policy is in `hostconfig.json` beside the container's configuration, which the container's
-//! own mounts lead to; systemd is asked by `systemctl show`; Podman keeps it in a database that is not
-//! read here; kubelet knows a pod's from the API server alone.
+//! own mounts lead to; Podman's in its database, of which BoltDB (Podman 4) is read and SQLite (Podman 5)
+//! is not; systemd is asked by `systemctl show`; kubelet knows a pod's from the API server alone.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,10 @@ pub fn policy(target: &Target) -> Option<Policy> {
             let id = target.container()?;
             of(Manager::Docker, members.iter().find_map(|member| docker(member.pid, &id)))
         }
-        "podman" => of(Manager::Podman, None),
+        "podman" => {
+            let id = target.container()?;
+            of(Manager::Podman, members.iter().find_map(|member| podman(member.pid, &id)))
+        }
         "pod" => of(Manager::Kubelet, None),
         "unit" => {
             let shown = units::show(name, &["Restart", "MainPID"], ASK)?;
@@ -107,14 +110,47 @@ fn host_config(file: &Path) -> Option<String> {
     })
 }
 
-/// The command that shows a policy that is not read here.
-#[must_use]
-pub fn question(policy: &Policy, target: &Target) -> Option<String> {
-    (policy.by == Manager::Podman && policy.policy.is_none()).then(|| {
-        let whom = target.container().unwrap_or_else(|| target.subject.name.clone());
-        let whom = whom.get(..12).unwrap_or(&whom).to_owned();
-        format!("podman inspect --format '{{{{.HostConfig.RestartPolicy.Name}}}}' {whom}")
-    })
+/// Podman's policy for the container that a process is in; `None` if it cannot be read.
+fn podman(pid: u32, id: &str) -> Option<String> {
+    let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+    let root =
+        mounts::parse(&mountinfo).into_iter().find(|mount| mount.mount_point == Path::new("/"))?;
+    // STORE/overlay/LAYER/diff.
+    let store = root.upper_dir.as_deref().and_then(|upper| upper.ancestors().nth(3));
+    let store = store.unwrap_or(Path::new("/var/lib/containers/storage"));
+    let file = host::path(&store.join("libpod/bolt_state.db"));
+    let size = fs::metadata(&file).ok()?.len();
+    let bytes = (size <= MAX_DATABASE).then(|| fs::read(&file).ok()).flatten()?;
+    in_bolt(&bytes, id)
+}
+
+/// BoltDB keeps each value in one piece: a container's configuration is a JSON object that begins with its
+/// `spec`. An earlier version may still be there; where they differ nothing is known.
+fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for (at, _) in bytes.windows(START.len()).enumerate().filter(|(_, part)| *part == START) {
+        let mut values = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Config>();
+        if let Some(Ok(config)) = values.next()
+            && config.id == id
+        {
+            found.insert(config.restart_policy);
+        }
+    }
+    let policy = found.pop_first().filter(|_| found.is_empty())?;
+    Some(if policy.is_empty() { "no".to_owned() } else { policy })
+}
+
+/// How a container's configuration begins.
+const START: &[u8] = br#"{"spec":"#;
+/// Largest database that is read, bytes.
+const MAX_DATABASE: u64 = 64 << 20;
+
+/// libpod's `ContainerConfig`, as far as it is needed.
+#[derive(serde::Deserialize)]
+struct Config {
+    id: String,
+    #[serde(default)]
+    restart_policy: String,
 }
 
 /// Waits a while for a group that has ended to have processes again; which. `None` if nobody is known to
@@ -175,6 +211,32 @@ mod tests {
         let expected = PathBuf::from(format!("/srv/docker/data/containers/{ID}"));
         assert_eq!(container_dirs(own.as_bytes(), ID, &host), [expected]);
         assert!(container_dirs(own.as_bytes(), ID, &[]).is_empty());
+    }
+
+    #[test]
+    fn podmans_policies_are_read() {
+        let entry =
+            |id: &str, rest: &str| format!(r#"{{"spec":{{"root":"{{"}},"id":"{id}"{rest}}}"#);
+        let always = r#","restart_policy":"always""#;
+        let database = |entries: &[String]| {
+            let mut bytes = vec![0xed, 0xda, 0x0c, 0xed, b'"', b'{'];
+            for entry in entries {
+                bytes.extend(entry.as_bytes());
+                bytes.extend([0, 255, 3]);
+            }
+            bytes
+        };
+        let other = entry("other", r#","restart_policy":"on-failure""#);
+        let found = |entries: &[String]| in_bolt(&database(entries), ID);
+        assert_eq!(found(&[other.clone(), entry(ID, always)]).as_deref(), Some("always"));
+        assert_eq!(found(&[entry(ID, ""), other.clone()]).as_deref(), Some("no"));
+        assert_eq!(found(&[entry(ID, always), entry(ID, always)]).as_deref(), Some("always"));
+        assert_eq!(
+            found(&[entry(ID, always), entry(ID, "")]),
+            None,
+            "which one holds is not known"
+        );
+        assert_eq!(found(&[other]), None);
     }
 
     #[test]
