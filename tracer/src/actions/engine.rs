@@ -1,7 +1,7 @@
 //! One way for everybody who acts, the command line, the screen and the guard: prepare (find, look,
 //! plan), audit, carry out.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -22,7 +22,7 @@ use super::{
     cgroups::Hierarchies,
     fence::Wall,
     footing::{self, Footing},
-    handle::{Handle, Identity, Root},
+    handle::{Handle, Root},
     keeper::{self, Kept, Order},
     last_step::{Dry, Hands, Real},
     perform::{self, Ended},
@@ -269,7 +269,8 @@ impl Prepared {
         let (mut dry, mut real) = (Dry::default(), Real);
         let hands: &mut dyn Hands = if dry_run { &mut dry } else { &mut real };
         let (scope, policy) = (&self.target.scope, self.facts.restart.as_ref());
-        let before: BTreeSet<Identity> = scope.members().into_iter().collect();
+        let policy = policy.filter(|_| how.ends() && !dry_run);
+        let before = policy.map(|policy| (policy, restart::present(&self.target)));
         // What the plan was about, and not what has its cgroups' paths by now.
         let pins = Pins::open(&self.target.cgroups)?;
         let held = pins.scope(scope);
@@ -317,10 +318,8 @@ impl Prepared {
                 }
             }
         }
-        if let Some(ended) = &mut outcome.ended
-            && !dry_run
-        {
-            ended.back = restart::came_back(&self.target, &before, policy);
+        if let (Some(ended), Some((policy, before))) = (&mut outcome.ended, before) {
+            ended.back = Some(restart::came_back(&self.target, how, &before, policy));
         }
         outcome.would.extend(dry.would);
         Ok(outcome)

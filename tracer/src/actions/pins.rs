@@ -24,52 +24,68 @@ use super::{
 /// A cgroup's directory and its inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupId {
-    /// The directory.
+    /// The directory, as whoever found it saw it.
     pub dir: PathBuf,
     /// Its inode number.
     pub inode: u64,
+    /// Inode number of the cgroup namespace in which it was seen.
+    pub namespace: u64,
+}
+
+/// Where a cgroup is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It has this directory here.
+    At(PathBuf),
+    /// It was removed.
+    Gone,
+    /// It cannot be seen from this process's namespaces.
+    Hidden,
 }
 
 impl CgroupId {
     /// The cgroups that have these directories now. One that is gone is left out.
     #[must_use]
     pub fn of(dirs: &[PathBuf]) -> Vec<Self> {
-        let id =
-            |dir: &PathBuf| Some(Self { inode: fs::metadata(dir).ok()?.ino(), dir: dir.clone() });
+        let namespace = namespace();
+        let id = |dir: &PathBuf| {
+            let inode = fs::metadata(dir).ok()?.ino();
+            Some(Self { dir: dir.clone(), inode, namespace })
+        };
         dirs.iter().filter_map(id).collect()
     }
 
-    /// Does this very cgroup still exist?
+    /// Looks for it, also where cgroups are mounted elsewhere than who found it saw them.
     #[must_use]
-    pub fn exists(&self) -> bool {
-        self.locate().is_some()
-    }
-
-    /// Its directory as this process sees it, which may see cgroups mounted elsewhere than who wrote
-    /// the path down; `None` if it is gone.
-    #[must_use]
-    pub fn locate(&self) -> Option<PathBuf> {
+    pub fn presence(&self) -> Presence {
         let is_it = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.ino() == self.inode);
         if is_it(&self.dir) {
-            return Some(self.dir.clone());
+            return Presence::At(self.dir.clone());
         }
-        if self.dir.is_dir() {
-            return None;
-        }
-        let name = self.dir.file_name()?;
         let mounts = Hierarchies::read();
-        let mut waiting: Vec<PathBuf> = mounts.v2.into_iter().chain(mounts.freezer).collect();
+        let mounts: Vec<PathBuf> =
+            mounts.v2.into_iter().chain(mounts.v1.into_iter().map(|(_, at)| at)).collect();
+        if self.namespace == namespace() && mounts.iter().any(|at| self.dir.starts_with(at)) {
+            return Presence::Gone;
+        }
+        let Some(name) = self.dir.file_name() else { return Presence::Hidden };
+        let mut waiting = mounts;
         while let Some(dir) = waiting.pop() {
             let below = fs::read_dir(&dir).into_iter().flatten().flatten();
             for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
                 if entry.file_name() == name && is_it(&entry.path()) {
-                    return Some(entry.path());
+                    return Presence::At(entry.path());
                 }
                 waiting.push(entry.path());
             }
         }
-        None
+        Presence::Hidden
     }
+}
+
+/// Inode number of this process's cgroup namespace; 0 if /proc does not tell.
+fn namespace() -> u64 {
+    fs::metadata("/proc/self/ns/cgroup").map_or(0, |meta| meta.ino())
 }
 
 /// A cgroup of the target is gone, or another one has its path.
@@ -147,12 +163,14 @@ mod tests {
         assert_eq!(ids.len(), 1);
         let pins = Pins::open(&ids).unwrap();
         let by_fd = pins.path(&dir);
-        assert!(ids[0].exists() && by_fd.starts_with("/proc/self/fd") && by_fd.is_dir());
+        assert_eq!(ids[0].presence(), Presence::At(dir.clone()));
+        assert!(by_fd.starts_with("/proc/self/fd") && by_fd.is_dir());
         // Kept busy by the descriptor, the number is not given again meanwhile.
         fs::remove_dir(&dir).unwrap();
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("cgroup.freeze"), "0").unwrap();
-        assert!(!ids[0].exists());
+        // It is below no hierarchy that is mounted here, so that nothing is said of it.
+        assert_eq!(ids[0].presence(), Presence::Hidden);
         let error = Pins::open(&ids).unwrap_err();
         assert!(error.get_ref().is_some_and(|error| error.is::<Replaced>()), "{error}");
         assert!(fs::read(by_fd.join("cgroup.freeze")).is_err(), "it is the new one's");

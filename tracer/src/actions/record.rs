@@ -21,7 +21,7 @@ use super::{
     cgroups::Freezer,
     handle::{Handle, Identity, is_gone},
     members::Scope,
-    pins::{CgroupId, Pins},
+    pins::{CgroupId, Pins, Presence},
 };
 
 /// Where records are kept; `FILLTOP_RUN_DIR` for tests that must not see each other's.
@@ -164,8 +164,12 @@ fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
     let Some(id) = record.cgroups.iter().find(|id| id.dir == freezer.dir()) else {
         return freezer.set(false);
     };
-    let Some(dir) = id.locate() else { return Ok(()) };
-    let here = CgroupId { dir, inode: id.inode };
+    let dir = match id.presence() {
+        Presence::At(dir) => dir,
+        Presence::Gone => return Ok(()),
+        Presence::Hidden => return Err(io::Error::other("its cgroup cannot be seen from here")),
+    };
+    let here = CgroupId { dir, ..id.clone() };
     let Ok(pins) = Pins::open(std::slice::from_ref(&here)) else { return Ok(()) };
     match freezer {
         Freezer::V2(_) => Freezer::V2(pins.path(&here.dir)),

@@ -11,7 +11,13 @@ use std::{
     time::Duration,
 };
 
-use tracer_model::action::restart::{Manager, Policy};
+use tracer_model::{
+    action::{
+        How,
+        restart::{Manager, Policy},
+    },
+    snapshot::Group,
+};
 
 use super::{
     handle::Identity,
@@ -115,9 +121,16 @@ fn podman(pid: u32, id: &str) -> Option<String> {
     let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
     let root =
         mounts::parse(&mountinfo).into_iter().find(|mount| mount.mount_point == Path::new("/"))?;
-    // STORE/overlay/LAYER/diff.
-    let store = root.upper_dir.as_deref().and_then(|upper| upper.ancestors().nth(3));
-    let store = store.unwrap_or(Path::new("/var/lib/containers/storage"));
+    // STORE/overlay/LAYER/diff, or STORE/vfs/dir/LAYER.
+    let above = |path: &Path| path.ancestors().nth(3).map(Path::to_owned);
+    let store = match &root.upper_dir {
+        Some(upper) => above(upper),
+        None => {
+            let volumes = mounts::read().ok()?;
+            let volume = volumes.iter().find(|volume| volume.dev == root.dev)?;
+            volume.host_path(&above(&root.root)?)
+        }
+    }?;
     let file = host::path(&store.join("libpod/bolt_state.db"));
     let size = fs::metadata(&file).ok()?.len();
     let bytes = (size <= MAX_DATABASE).then(|| fs::read(&file).ok()).flatten()?;
@@ -153,44 +166,44 @@ struct Config {
     restart_policy: String,
 }
 
-/// Waits a while for a group that has ended to have processes again; which. `None` if nobody is known to
-/// start what it is again, so that it was not looked for.
+/// All processes of the unit, container or pod that a target is or is a part of. A pod as a whole has its
+/// containers' processes.
+#[must_use]
+pub fn present(target: &Target) -> BTreeSet<Identity> {
+    let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
+    let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
+    let below = format!("{name}/");
+    let is_it = |group: &Group| {
+        group.kind == *kind
+            && (group.name == *name || kind == "pod" && group.name.starts_with(&below))
+    };
+    target::candidates(&mut Groups::default())
+        .into_iter()
+        .filter(|candidate| is_it(&candidate.group))
+        .flat_map(|candidate| candidate.roots)
+        .map(|root| root.identity)
+        .collect()
+}
+
+/// Waits a while for a target that has ended to have processes that were not there `before`; their
+/// numbers. After a step that nobody answers with a restart it is looked for once.
 #[must_use]
 pub fn came_back(
     target: &Target,
+    how: How,
     before: &BTreeSet<Identity>,
-    policy: Option<&Policy>,
-) -> Option<Vec<u32>> {
-    policy?;
-    let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
-    let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
+    policy: &Policy,
+) -> Vec<u32> {
+    let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));
+    let patience = if awaited { PATIENCE } else { Duration::ZERO };
     let start = clock::instant();
     loop {
-        let back = members_of(kind, name, before);
-        if !back.is_empty() || start.elapsed() > PATIENCE {
-            return Some(back);
+        let new: Vec<u32> = present(target).difference(before).map(|who| who.pid).collect();
+        if !new.is_empty() || start.elapsed() >= patience {
+            return new;
         }
         std::thread::sleep(LOOK);
     }
-}
-
-/// Processes of a group that were not there before. A pod as a whole has its containers' processes.
-fn members_of(kind: &str, name: &str, before: &BTreeSet<Identity>) -> Vec<u32> {
-    let below = format!("{name}/");
-    let mut pids: Vec<u32> = target::candidates(&mut Groups::default())
-        .into_iter()
-        .filter(|candidate| candidate.group.kind == kind)
-        .filter(|candidate| {
-            candidate.group.name == name
-                || (kind == "pod" && candidate.group.name.starts_with(&below))
-        })
-        .flat_map(|candidate| candidate.roots)
-        .map(|root| root.identity)
-        .filter(|identity| !before.contains(identity))
-        .map(|identity| identity.pid)
-        .collect();
-    pids.sort_unstable();
-    pids
 }
 
 #[cfg(test)]

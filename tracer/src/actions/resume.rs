@@ -15,7 +15,7 @@ use super::{
     handle::Handle,
     members::Scope,
     names,
-    pins::CgroupId,
+    pins::Presence,
     record::{self, Record},
 };
 use crate::{
@@ -79,7 +79,7 @@ pub enum Standing {
 pub fn standing(record: &Record, path: &Path) -> Standing {
     let mine = record.pid_namespace == record::pid_namespace() || record.pid_namespace == 0;
     if let Scope::Cgroup(dirs) = &record.scope {
-        let there = record.cgroups.iter().any(CgroupId::exists);
+        let there = record.cgroups.iter().any(|id| id.presence() != Presence::Gone);
         if !record.cgroups.is_empty() && !there {
             let later = dirs.iter().flat_map(|dir| cgroups::processes(dir));
             let started = later.filter_map(|pid| session::stat(pid)).map(|stat| stat.start_ticks);
