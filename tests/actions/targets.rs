@@ -161,10 +161,10 @@ fn a_name_of_two_kinds_is_refused() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["filltop.slice"])?;
-    let mut unit = Inhabitant::new(&["filltop.slice"], "filltop-both.service")?;
-    let mut lxc = Inhabitant::new(&[], "lxc.payload.filltop-both")?;
-    let refused = bench.refused("filltop-both", &["--how", "kill"])?;
-    let named = ["unit/filltop-both.service", "lxc/filltop-both"];
+    let mut unit = Inhabitant::new(&["filltop.slice"], "ft-both.service")?;
+    let mut lxc = Inhabitant::new(&[], "lxc.payload.ft-both")?;
+    let refused = bench.refused("ft-both", &["--how", "kill"])?;
+    let named = ["unit/ft-both.service", "lxc/ft-both"];
     ensure!(named.iter().all(|word| refused.contains(word)), "{refused}");
     ensure!(unit.runs()? && lxc.runs()?, "{refused}");
     bench.stop(named[1], &["--how", "kill"])?;
