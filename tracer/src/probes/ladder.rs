@@ -1,6 +1,7 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
 mod ahead;
+mod coverage;
 mod rungs;
 mod space;
 mod unreturned;
@@ -24,7 +25,7 @@ use super::{
     by_hand::ByHand,
     gauges, hook,
     hooks::{self, Function, Lifecycle, WriteIter},
-    kernel_at_least, preemption, sys,
+    kernel_at_least, preemption, preflight, sys,
     tracefs::TraceFs,
     types::Types,
 };
@@ -75,6 +76,8 @@ pub struct Ladder {
     preemptible: bool,
     /// Has the start ended, and with it CAP_SYS_ADMIN?
     started: bool,
+    /// Was CAP_SYS_ADMIN there at the start?
+    had_sys_admin: bool,
 }
 
 type Attempt = Result<(), String>;
@@ -102,6 +105,7 @@ impl Ladder {
             waits: false,
             preemptible: preemption::is_possible(),
             started: false,
+            had_sys_admin: preflight::has_sys_admin(),
         }
     }
 

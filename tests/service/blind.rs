@@ -1,0 +1,74 @@
+//! A service that lacks the capability to see all writes hides nothing: it says so, and root's commands
+//! measure by themselves.
+
+use std::{process::Command, thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{
+    TestVolume, WITHOUT_SYS_ADMIN, filltop, need_tracing, with_capabilities, write_at,
+};
+use serde_json::Value;
+use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
+
+use super::{
+    Result,
+    watch::{Watch, utf8, value},
+};
+
+#[test]
+fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
+    need_tracing!();
+    let name = "a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself";
+    let volume = TestVolume::new("xfs", 400)?;
+    let mount = utf8(volume.path())?;
+    let mut strict = Command::new(filltop());
+    with_capabilities(&mut strict, WITHOUT_SYS_ADMIN);
+    let watch = Watch::start_by(strict, &[])?;
+    // As somebody without that capability asks it.
+    let ask = |arguments: &[&str]| {
+        let mut command = watch.ask(arguments);
+        with_capabilities(&mut command, WITHOUT_SYS_ADMIN);
+        command
+    };
+    let writer = write_at(&volume.path().join("log"), 10e6, Duration::from_secs(12))?;
+    thread::sleep(Duration::from_secs(3));
+    let output = ask(&["snapshot", "--for", "2s", "--json"]).output()?;
+    let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
+    let row = seen.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
+    if row.gap.is_none() {
+        println!("SKIP {name}: xfs is no module here that CAP_SYS_ADMIN is needed for");
+        return Ok(());
+    }
+    ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
+    let blind = row.blind.context("it takes writes")?;
+    ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
+    ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
+    let growth = row.used_delta_bytes as f64 / seen.interval_s;
+    ensure!((row.growth_bytes_per_s - growth).abs() <= 1.0 + growth.abs() * 0.01, "{row:?}");
+    // In words.
+    let text = String::from_utf8(ask(&["snapshot", "--for", "2s"]).output()?.stdout)?;
+    ensure!(text.contains("not all writes are seen") && text.contains("CAP_SYS_ADMIN"), "{text}");
+    let check = ask(&["check", "--for", "2s", "--volume", mount]).output()?;
+    ensure!(check.status.code() != Some(0), "{}", String::from_utf8_lossy(&check.stdout));
+    let metrics = watch.metrics("")?;
+    let series = format!("filltop_volume_blind{{volume=\"{mount}\",cause=\"needs_sys_admin\"}}");
+    ensure!(value(&metrics, &series) == Some(1.0), "{metrics}");
+    // The doctor tells of the service, also where the caller has more rights.
+    let doctor = watch.ask(&["doctor", "--json"]).output()?;
+    ensure!(doctor.status.code() == Some(1), "{:?}", doctor.status);
+    let report: Value = serde_json::from_slice(&doctor.stdout)?;
+    ensure!(report["service"] == true, "{report}");
+    let rows = report["volumes"].as_array().context("volumes")?;
+    let told = rows.iter().find(|row| row["mount_point"] == mount).context("not told")?;
+    ensure!(told["gap"] == "needs_sys_admin", "{told}");
+    // Root sees all of it, beside the service.
+    let output = watch.ask(&["snapshot", "--for", "2s", "--json"]).output()?;
+    let own: Snapshot = serde_json::from_slice(&output.stdout)?;
+    let row = own.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
+    ensure!(row.gap.is_none() && row.blind.is_none(), "{row:?}");
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.contains("CAP_SYS_ADMIN") && said.contains("measuring here instead"), "{said}");
+    ensure!(own.writers.iter().any(|row| row.pid == std::process::id()), "{:?}", own.writers);
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+    Ok(())
+}
