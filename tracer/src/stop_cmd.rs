@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -10,7 +9,6 @@ use std::{
 
 use anyhow::bail;
 use clap::ValueEnum;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_model::{
     action::{How, Intent, measured::Measured, pattern::Pattern, plan::Plan, protect::Protection},
     units::Units,
@@ -21,7 +19,7 @@ use crate::{
         audit,
         configured::ConfigArgs,
         engine::{self, Request, Spec},
-        keeper::{self, Kept},
+        foreground::Foreground,
         record,
         resume::{self, Standing},
         target::Reach,
@@ -233,35 +231,6 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     }
     let left = outcome.ended.is_some_and(|ended| !ended.for_good());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// A command that stays for as long as what it has halted.
-struct Foreground {
-    signals: OwnedFd,
-}
-
-impl Foreground {
-    /// From now on what would end this command is waited for instead.
-    fn start() -> io::Result<Self> {
-        Ok(Self { signals: keeper::block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
-    }
-
-    /// Waits until the keeper has let go, or makes it do so when a signal comes.
-    fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
-        loop {
-            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
-            let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
-            if signalled {
-                for (record, path) in resume::meant(&kept.id) {
-                    resume::release(&record, &path)?;
-                }
-            }
-            if signalled || kept.child.try_wait()?.is_some() {
-                return Ok(());
-            }
-        }
-    }
 }
 
 /// What is known of the target's growth: from the service, where one runs; with --standalone measured

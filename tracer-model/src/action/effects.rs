@@ -1,8 +1,10 @@
 //! What else a freeze does to a container, beyond its processes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::How;
+use super::{How, Process};
 
 /// One effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -20,13 +22,16 @@ pub enum Effect {
     SlowStop,
 }
 
-/// Of a step on a group of this kind.
+/// Of a step on these processes: of a freeze, if all of them are of one kind of container.
 #[must_use]
-pub fn of(kind: &str, how: How) -> Vec<Effect> {
-    if how != How::Freeze {
+pub fn of(processes: &[Process], how: How) -> Vec<Effect> {
+    let kind = |process: &Process| process.group.as_ref().map(|group| group.kind.clone());
+    let kinds: BTreeSet<Option<String>> = processes.iter().map(kind).collect();
+    let mut kinds = kinds.into_iter();
+    let (Some(Some(kind)), None, How::Freeze) = (kinds.next(), kinds.next(), how) else {
         return Vec::new();
-    }
-    match kind {
+    };
+    match kind.as_str() {
         "docker" | "podman" => {
             vec![Effect::Exec, Effect::HealthChecks, Effect::ShownAsRunning, Effect::SlowStop]
         }

@@ -3,6 +3,7 @@
 //! Pure: facts about processes go in, a [`Plan`](plan::Plan) with its refusals comes out. The hands
 //! that carry it out belong to the daemon.
 
+pub mod blast;
 pub mod duty;
 pub mod effects;
 pub mod measured;
@@ -143,4 +144,9 @@ pub struct Process {
     pub databases: Vec<String>,
     /// Why it is a part of the target.
     pub role: Role,
+}
+
+/// Those that would go on after SIGTERM.
+fn deaf(processes: &[Process]) -> Vec<u32> {
+    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }

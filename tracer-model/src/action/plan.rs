@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     How, Intent, Process, Role,
+    blast::Blast,
     effects::{self, Effect},
     measured::Measured,
     protect::{Protection, unit_rule},
@@ -120,22 +121,6 @@ pub struct Hit {
     pub refused: Option<String>,
 }
 
-/// Who else is touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blast {
-    /// Processes beyond those that were named: parents and children of a named process. Those of a named
-    /// cgroup, unit or container were named with it.
-    pub processes: usize,
-    /// Users whose processes are hit.
-    pub users: Vec<String>,
-    /// Groups whose processes are hit, as `kind name`.
-    pub groups: Vec<String>,
-    /// Mount points of volumes that the target has files open for writing on.
-    pub volumes: Vec<String>,
-    /// Databases that the target runs.
-    pub databases: Vec<String>,
-}
-
 /// What would be done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -217,7 +202,7 @@ impl Plan {
                     refused,
                     restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
                     ignored_by: match how {
-                        How::Term => deaf(&facts.processes),
+                        How::Term => super::deaf(&facts.processes),
                         _ => Vec::new(),
                     },
                 }
@@ -243,12 +228,12 @@ impl Plan {
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
             refused,
-            blast: blast(facts),
+            blast: Blast::of(facts),
             processes,
             files,
             more_files,
             steps,
-            effects: effects::of(container_kind(facts), wish.how),
+            effects: effects::of(&facts.processes, wish.how),
             warnings: warnings(facts, wish, protection),
             undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
             measured: None,
@@ -358,48 +343,9 @@ fn means(facts: &Facts, how: How) -> Result<String, String> {
         .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
 }
 
-/// The kind of what a target is a part of, if that is all one group.
-fn container_kind(facts: &Facts) -> &str {
-    let kinds: BTreeSet<&str> = facts
-        .processes
-        .iter()
-        .map(|process| process.group.as_ref().map_or("", |group| group.kind.as_str()))
-        .collect();
-    match kinds.into_iter().collect::<Vec<_>>()[..] {
-        [kind] => kind,
-        _ => "",
-    }
-}
-
-/// Those that would go on after SIGTERM.
-fn deaf(processes: &[Process]) -> Vec<u32> {
-    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
-}
-
 /// Is its space given back when the target ends?
 fn ends_with(file: &File) -> bool {
     file.deleted && file.others.is_empty()
-}
-
-fn blast(facts: &Facts) -> Blast {
-    let sorted = |items: BTreeSet<String>| items.into_iter().collect();
-    let processes = &facts.processes;
-    Blast {
-        processes: processes
-            .iter()
-            .filter(|process| matches!(process.role, Role::Parent | Role::Child))
-            .count(),
-        users: sorted(processes.iter().map(|process| process.user.clone()).collect()),
-        groups: sorted(
-            processes
-                .iter()
-                .filter_map(|process| process.group.as_ref())
-                .map(|group| format!("{} {}", group.kind, group.name))
-                .collect(),
-        ),
-        volumes: sorted(facts.files.iter().map(|file| file.volume.clone()).collect()),
-        databases: sorted(processes.iter().flat_map(|process| process.databases.clone()).collect()),
-    }
 }
 
 fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{Access, access},
-    process::Signal,
-};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -89,10 +86,10 @@ fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
     };
     let v2 = only(places.iter().map(|(v2, _)| v2.clone()).collect())
         .and_then(|path| Some(hierarchies.v2.as_ref()?.join(path)))
-        .filter(|dir| is_writable(&dir.join("cgroup.freeze")) && holds_just_them(dir));
+        .filter(|dir| cgroups::is_writable(&dir.join("cgroup.freeze")) && holds_just_them(dir));
     let v1 = only(places.iter().map(|(_, v1)| v1.clone()).collect())
         .and_then(|path| Some(hierarchies.freezer.as_ref()?.join(path)))
-        .filter(|dir| is_writable(&dir.join("freezer.state")) && holds_just_them(dir));
+        .filter(|dir| cgroups::is_writable(&dir.join("freezer.state")) && holds_just_them(dir));
     v2.map(Freezer::V2).or(v1.map(Freezer::V1))
 }
 
@@ -103,22 +100,17 @@ fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<
     let fits = |dir: &&std::path::PathBuf| !all.is_empty() && cgroups::processes(dir) == all;
     let v2 = dirs.iter().find(|dir| {
         hierarchies.v2.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-            && is_writable(&dir.join("cgroup.freeze"))
+            && cgroups::is_writable(&dir.join("cgroup.freeze"))
             && fits(dir)
     });
     let v1 = || {
         dirs.iter().find(|dir| {
             hierarchies.freezer.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-                && is_writable(&dir.join("freezer.state"))
+                && cgroups::is_writable(&dir.join("freezer.state"))
                 && fits(dir)
         })
     };
     v2.cloned().map(Freezer::V2).or_else(|| v1().cloned().map(Freezer::V1))
-}
-
-/// In a container the hierarchy is there, but often not to be written to.
-fn is_writable(file: &Path) -> bool {
-    access(file, Access::WRITE_OK).is_ok()
 }
 
 /// A freezer holds a cgroup, and a process of the target was in another by then.

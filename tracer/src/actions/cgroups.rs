@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 use crate::collect::mounts::unescape;
 
 /// Where cgroups are mounted.
@@ -165,6 +167,12 @@ impl Freezer {
             Self::V1(_) => read("freezer.state").trim() == "FROZEN",
         }
     }
+}
+
+/// Can it be written to? In a container the hierarchy is there, but often read-only.
+#[must_use]
+pub fn is_writable(file: &Path) -> bool {
+    access(file, Access::WRITE_OK).is_ok()
 }
 
 /// Was the cgroup removed meanwhile? Then nobody is in it.

@@ -28,7 +28,7 @@ use tracer_model::action::How;
 use super::{
     audit::Audit,
     brake::{Brake, Escaped, Halted, Halter},
-    footing,
+    footing, foreground,
     handle::{Handle, Identity},
     last_step::Real,
     members::Scope,
@@ -155,7 +155,7 @@ pub fn keep() -> anyhow::Result<()> {
             libc::signal(ignored, libc::SIG_IGN);
         }
     }
-    let signals = block_signals(&[libc::SIGTERM])?;
+    let signals = foreground::block_signals(&[libc::SIGTERM])?;
     let mut keeper = match Keeper::new(order, socket, signals) {
         Ok(keeper) => keeper,
         Err((socket, error)) => {
@@ -391,27 +391,4 @@ pub(super) fn become_small(name: &CStr) {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = setrlimit(Resource::Nofile, most);
-}
-
-/// These signals become readable instead of ending this process.
-///
-/// # Errors
-/// What sigprocmask(2) and signalfd(2) say.
-pub fn block_signals(signals: &[i32]) -> io::Result<OwnedFd> {
-    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in signals {
-            libc::sigaddset(&raw mut set, *signal);
-        }
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
 }

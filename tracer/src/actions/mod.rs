@@ -11,6 +11,7 @@ pub mod configured;
 pub mod engine;
 pub mod fence;
 pub mod footing;
+pub mod foreground;
 pub mod forks;
 pub mod guard;
 pub mod handle;
