@@ -1,6 +1,5 @@
 //! One tracer, many eyes: the service, those that attach to it, and those that scrape it.
 
-mod blind;
 mod fleet;
 mod hostile;
 mod install;

@@ -4,11 +4,11 @@
 //! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides),
 //! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
 
-mod capabilities;
 mod cgroup;
 mod filling;
 pub mod listeners;
 mod postgres;
+pub mod rights;
 mod running;
 mod server;
 mod volume;
@@ -19,7 +19,6 @@ use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
 use anyhow::Context as _;
 use serde::Deserialize;
 
-pub use capabilities::{CAPABILITIES, LAST_CAPABILITY, WITHOUT_SYS_ADMIN, with_capabilities};
 pub use cgroup::{Cgroup, unified};
 pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;

@@ -330,6 +330,8 @@ pub mod counted {
     pub const RESULTS: u32 = 1;
     /// At its tracepoints: they tell of successes alone.
     pub const SUCCESSES: u32 = 2;
+    /// An overlay's: at the same place, for the upper file, as that one's filesystem is counted.
+    pub const UPPER: u32 = 3;
 }
 
 pod!(Offsets, Config, Gauge, GaugePart, OrderedEvent);

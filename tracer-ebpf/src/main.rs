@@ -18,6 +18,7 @@ mod kernel_read;
 mod maps;
 mod maps_where;
 mod names;
+mod overlay;
 mod probes;
 mod process;
 mod scratch;

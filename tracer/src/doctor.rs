@@ -107,7 +107,7 @@ fn try_fence() -> FenceReport {
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
-    let capabilities = preflight::capabilities();
+    let capabilities = preflight::held_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut tracer = match Tracer::start(options) {
         Ok(tracer) => tracer,

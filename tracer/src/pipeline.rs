@@ -81,7 +81,7 @@ impl Pipeline {
     /// One line that says what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host::check()?;
-        let capabilities = preflight::capabilities();
+        let capabilities = preflight::held_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
         let overhead = Overhead::start(clock::instant(), &tracer);
@@ -310,9 +310,10 @@ impl Pipeline {
             for (dev, space) in space {
                 self.space_now.entry(dev).or_insert(space);
             }
-            let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
-            self.tracer.mounts_changed(&types);
         }
+        // Also where these are the same: an overlay is none, and its module may have been loaded.
+        let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
+        self.tracer.mounts_changed(&types);
         Ok(())
     }
 

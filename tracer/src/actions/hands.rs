@@ -30,6 +30,7 @@ use super::{
     keeper::Kept,
     perform, resume, text,
 };
+use crate::probes::preflight;
 
 /// Name of the process.
 const NAME: &str = "fill-hands";
@@ -112,6 +113,10 @@ impl Hands {
         let (sender, receiver) = channel::unbounded_channel();
         let reader = BufReader::new(ours.try_clone()?);
         std::thread::Builder::new().name("hands".to_owned()).spawn(move || {
+            // It was started before the tracer gives them up, and would keep them.
+            if let Err(error) = preflight::drop_capabilities() {
+                tracing::warn!("the thread that reads answers keeps its capabilities: {error}");
+            }
             for line in reader.lines().map_while(Result::ok) {
                 let Ok(answer) = serde_json::from_str(&line) else { continue };
                 if sender.send(answer).is_err() {
@@ -146,6 +151,7 @@ pub fn run() -> anyhow::Result<()> {
     socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
     // SAFETY: the name is a C string of less than 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-hands".as_ptr()) };
+    preflight::drop_rights_of_the_start().context("cannot give up capabilities")?;
     let (sender, asked) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {

@@ -3,11 +3,14 @@
 pub mod blind_spots;
 pub mod btf;
 mod by_hand;
+mod failure;
 pub mod fence;
 mod fit;
 mod gauges;
 pub mod hooks;
 mod ladder;
+mod module_types;
+mod overlay;
 mod preemption;
 pub mod preflight;
 #[cfg(test)]
@@ -15,6 +18,7 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 mod types;
+mod types_helper;
 
 use std::{
     io::{self, Read as _},
@@ -32,7 +36,7 @@ use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, of
 use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
 
 pub use self::ladder::Ladder;
-use self::{blind_spots::Seen, by_hand::ByHand, types::Types};
+use self::{blind_spots::Seen, by_hand::ByHand, module_types::ModuleTypes, types::Types};
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
@@ -82,6 +86,8 @@ impl Tracer {
             ));
         }
         sys::lift_memlock_limit();
+        // While this process is small, and may.
+        drop(ModuleTypes::of_process());
         let types = Types::read()?;
         let offsets = types.kernel.offsets();
         check_offsets(&offsets)?;

@@ -2,6 +2,13 @@
 
 use std::{fs, path::Path};
 
+use rustix::{
+    io::Errno,
+    thread::{
+        CapabilitySet, capabilities, capability_is_in_bounding_set,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    },
+};
 use thiserror::Error;
 
 /// Where the kernel describes its types.
@@ -13,7 +20,8 @@ pub enum Refusal {
     /// Neither root nor the capabilities.
     #[error(
         "needs root, or the capabilities {missing}: run `sudo filltop`, or give them with \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
+         (the last one is given up once it traces)"
     )]
     Privileges {
         /// The capabilities that are not there.
@@ -77,7 +85,7 @@ pub fn has_sys_admin() -> bool {
 
 /// Those of this thread's effective capabilities that filltop has a use for, by name.
 #[must_use]
-pub fn capabilities() -> Vec<String> {
+pub fn held_capabilities() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let effective = effective(&status);
     let had = USEFUL.iter().filter(|(cap, _)| effective >> cap & 1 == 1);
@@ -113,25 +121,86 @@ fn check_lockdown(text: &str) -> Result<(), Refusal> {
 }
 
 /// Gives up every capability that is not needed once everything is attached, for this thread and
-/// those that it starts. Kept: BPF and PERFMON to read maps and to attach to filesystems that are
-/// mounted later; SYS_PTRACE and DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel
-/// has no CAP_BPF (before 5.8), SYS_ADMIN stands for it and stays.
+/// those that it starts, its bounding set included. Kept: BPF and PERFMON to read maps and to attach to
+/// filesystems that are mounted later (`types_helper` has what that takes besides); SYS_PTRACE and
+/// DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel has no CAP_BPF (before 5.8),
+/// SYS_ADMIN stands for it and stays.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn drop_capabilities() -> std::io::Result<()> {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
     let mut sets = capabilities(None)?;
     let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
     let mut keep = bpf | CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
     if !sets.permitted.contains(bpf) {
         keep |= CapabilitySet::SYS_ADMIN;
     }
+    // First: it takes CAP_SETPCAP.
+    narrow_bounding_set(keep)?;
     sets.effective &= keep;
     sets.permitted &= keep;
     sets.inheritable = CapabilitySet::empty();
     set_capabilities(None, sets)?;
     set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Gives up, for this thread and those that it starts, what a start alone takes: CAP_SYS_ADMIN and CAP_SETPCAP.
+/// For what acts and runs programs beside the tracer, where whoever started filltop has bounded its capabilities,
+/// as the unit does. Where nobody has, root's programs run with all that root may.
+///
+/// # Errors
+/// What the kernel says.
+pub fn drop_rights_of_the_start() -> std::io::Result<()> {
+    let mut sets = capabilities(None)?;
+    let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let bounded = bounding_set()?;
+    // Before 5.8 there is no CAP_BPF, which SYS_ADMIN stands for.
+    let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
+    if bounded.is_all || replaces_bpf {
+        return Ok(());
+    }
+    narrow_bounding_set(bounded.set - for_the_start)?;
+    sets.effective -= for_the_start;
+    sets.permitted -= for_the_start;
+    sets.inheritable -= for_the_start;
+    Ok(set_capabilities(None, sets)?)
+}
+
+/// This thread's bounding set.
+struct BoundingSet {
+    set: CapabilitySet,
+    /// Are these all that the kernel knows?
+    is_all: bool,
+}
+
+fn bounding_set() -> std::io::Result<BoundingSet> {
+    let mut bounding = BoundingSet { set: CapabilitySet::empty(), is_all: true };
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(one) {
+            Ok(true) => bounding.set |= one,
+            Ok(false) => bounding.is_all = false,
+            // The kernel has no more of them.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bounding)
+}
+
+/// Takes all but these out of this thread's bounding set, so that no program that it starts can have them. Where
+/// CAP_SETPCAP is missing it stays as it is, and no_new_privs alone does that. Allocates nothing.
+///
+/// # Errors
+/// What the kernel says.
+pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
+    for one in (bounding_set()?.set - keep).iter() {
+        match remove_capability_from_bounding_set(one) {
+            Err(Errno::PERM) => break,
+            result => result?,
+        }
+    }
     Ok(())
 }
 

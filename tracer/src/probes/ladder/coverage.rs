@@ -3,7 +3,7 @@
 use tracer_model::snapshot::{CountedBy, Gap, WriteBackend};
 
 use super::Ladder;
-use crate::probes::hooks;
+use crate::probes::{hooks, module_types::ModuleTypes};
 
 impl Ladder {
     /// Where writes to filesystems of this type are counted.
@@ -25,7 +25,7 @@ impl Ladder {
         let others = self.counted.values().any(|by| *by != WriteBackend::Tracepoint);
         if !known || self.counted.contains_key(fs_type) || !others {
             None
-        } else if self.had_sys_admin {
+        } else if ModuleTypes::of_process().had_admin() {
             Some(Gap::HooksFailed)
         } else {
             Some(Gap::NeedsSysAdmin)
