@@ -6,6 +6,7 @@
 pub mod blast;
 pub mod duty;
 pub mod effects;
+pub mod instead;
 pub mod measured;
 pub mod pattern;
 pub mod plan;

@@ -9,6 +9,7 @@ use super::{
     How, Intent, Process, Role,
     blast::Blast,
     effects::{self, Effect},
+    instead::{self, Instead},
     measured::Measured,
     protect::{Protection, unit_rule},
     restart::{Policy, Restart},
@@ -151,6 +152,9 @@ pub struct Plan {
     /// What else the step does to a container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
+    /// Where it is refused because a container runtime is hit: containers whose logs that writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<Instead>,
     /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
     /// The command that undoes it; `None` where nothing can.
@@ -227,6 +231,7 @@ impl Plan {
             how: wish.how,
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
+            instead: if refused.is_empty() { Vec::new() } else { instead::of(&facts.files) },
             refused,
             blast: Blast::of(facts),
             processes,

@@ -145,6 +145,22 @@ fn a_named_group_has_nobody_that_was_not_named() {
 }
 
 #[test]
+fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
+    let id = |digit: &str| digit.repeat(64);
+    let log = |digit: &str, bytes| {
+        file(&format!("/d/containers/{0}/{0}-json.log", id(digit)), bytes, false, &[])
+    };
+    let files = vec![log("a", 100), log("b", 900), file("/var/log/syslog", 9_000, false, &[])];
+    let instead = |comm: &str| {
+        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &wish(How::Freeze));
+        let targets: Vec<String> = plan.instead.into_iter().map(|log| log.target).collect();
+        targets
+    };
+    assert_eq!(instead("dockerd"), ["b".repeat(12), "a".repeat(12)]);
+    assert!(instead("cp").is_empty(), "who may be stopped is what is stopped");
+}
+
+#[test]
 fn a_frozen_container_has_effects() {
     let in_group = |pid, kind: &str| {
         let group = Group { kind: kind.to_owned(), name: "web".to_owned(), ..Group::default() };

@@ -10,7 +10,7 @@ use tracer_model::{
         plan::{Hit, Plan, Step},
         restart::Manager,
     },
-    sanitize::{Charset, display_for},
+    sanitize::{Charset, display_for, shell_word},
     units::Units,
 };
 
@@ -102,6 +102,14 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     }
     for reason in &plan.refused {
         let _ = writeln!(out, "refused: {}", safe(reason));
+    }
+    for log in &plan.instead {
+        let _ = writeln!(
+            out,
+            "it writes the log of a container ({}): stop that: filltop stop {}",
+            units.bytes(log.bytes),
+            safe(&shell_word(&log.target))
+        );
     }
     out
 }
