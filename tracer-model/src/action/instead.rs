@@ -10,7 +10,8 @@ use super::plan::File;
 /// A container whose log a process of the target writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instead {
-    /// The word for `filltop stop`: the beginning of its id, or NAMESPACE/POD/CONTAINER.
+    /// The word for `filltop stop`: `docker/` or `podman/` and the beginning of its id, or
+    /// NAMESPACE/POD/CONTAINER.
     pub target: String,
     /// Path of the log.
     pub log: String,
@@ -53,13 +54,16 @@ fn container(path: &str) -> Option<String> {
         parts.iter().position(|part| *part == "containers" || part.ends_with("-containers"))?;
     let (id, rest) = (parts.get(at + 1)?, parts.get(at + 2..)?);
     let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_log = match rest {
-        [file] => file.strip_prefix(id).is_some_and(|rest| rest.starts_with("-json.log")),
-        ["local-logs", _] => true,
-        ["userdata", file] => *file == "ctr.log",
-        _ => false,
+    // With its kind: an id may begin with digits alone, which would be a pid.
+    let kind = match rest {
+        [file] if file.strip_prefix(id).is_some_and(|rest| rest.starts_with("-json.log")) => {
+            "docker"
+        }
+        ["local-logs", _] => "docker",
+        ["userdata", "ctr.log"] => "podman",
+        _ => return None,
     };
-    (is_id && is_log).then(|| id[..12].to_owned())
+    is_id.then(|| format!("{kind}/{}", &id[..12]))
 }
 
 #[cfg(test)]
@@ -71,12 +75,12 @@ mod tests {
     const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
 
     #[rstest]
-    #[case("/var/lib/docker/containers/{ID}/{ID}-json.log", Some("3f1c2a9be0d8"))]
-    #[case("/srv/docker/containers/{ID}/{ID}-json.log.1", Some("3f1c2a9be0d8"))]
-    #[case("/var/lib/docker/containers/{ID}/local-logs/container.log", Some("3f1c2a9be0d8"))]
+    #[case("/var/lib/docker/containers/{ID}/{ID}-json.log", Some("docker/3f1c2a9be0d8"))]
+    #[case("/srv/docker/containers/{ID}/{ID}-json.log.1", Some("docker/3f1c2a9be0d8"))]
+    #[case("/var/lib/docker/containers/{ID}/local-logs/container.log", Some("docker/3f1c2a9be0d8"))]
     #[case(
         "/var/lib/containers/storage/overlay-containers/{ID}/userdata/ctr.log",
-        Some("3f1c2a9be0d8")
+        Some("docker/3f1c2a9be0d8")
     )]
     #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/0.log", Some("shop/web-7d9/nginx"))]
     #[case("/var/lib/docker/containers/{ID}/config.v2.json", None)]
