@@ -80,7 +80,7 @@ mod tests {
     #[case("/var/lib/docker/containers/{ID}/local-logs/container.log", Some("docker/3f1c2a9be0d8"))]
     #[case(
         "/var/lib/containers/storage/overlay-containers/{ID}/userdata/ctr.log",
-        Some("docker/3f1c2a9be0d8")
+        Some("podman/3f1c2a9be0d8")
     )]
     #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/0.log", Some("shop/web-7d9/nginx"))]
     #[case("/var/lib/docker/containers/{ID}/config.v2.json", None)]
