@@ -1,8 +1,6 @@
 //! The plan: what a step would hit, what it would free now, what else it would touch, and why it is
 //! refused. A pure, deterministic function of facts.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -1,5 +1,7 @@
 //! The plan never selects who is protected, says what is freed, and repeats itself.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
