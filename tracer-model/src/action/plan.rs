@@ -1,14 +1,16 @@
 //! The plan: what a step would hit, what it would free now, what else it would touch, and why it is
 //! refused. A pure, deterministic function of facts.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
     How, Intent, Process, Role,
+    blast::Blast,
+    effects::{self, Effect},
+    instead::{self, Instead},
     measured::Measured,
     protect::{Protection, unit_rule},
+    restart::{Policy, Restart},
 };
 use crate::snapshot::Group;
 
@@ -70,6 +72,8 @@ pub struct Facts {
     pub files: Vec<File>,
     /// For every step, how it would be done.
     pub means: Vec<Means>,
+    /// Who starts it again once it has ended; `None` if nobody is known to.
+    pub restart: Option<Policy>,
     /// What is worth knowing beforehand, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -109,6 +113,12 @@ pub struct Step {
     pub by: Option<String>,
     /// Why it would not be done.
     pub refused: Option<String>,
+    /// Who would start it again afterwards; `None` if nobody is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Of `term`: processes that would go on after SIGTERM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_by: Vec<u32>,
 }
 
 /// A process in the plan.
@@ -128,21 +138,6 @@ pub struct Hit {
     pub role: Role,
     /// Why it must not be hit.
     pub refused: Option<String>,
-}
-
-/// Who else is touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blast {
-    /// Processes beyond those that were named.
-    pub processes: usize,
-    /// Users whose processes are hit.
-    pub users: Vec<String>,
-    /// Groups whose processes are hit, as `kind name`.
-    pub groups: Vec<String>,
-    /// Mount points of volumes that the target has files open for writing on.
-    pub volumes: Vec<String>,
-    /// Databases that the target runs.
-    pub databases: Vec<String>,
 }
 
 /// What would be done.
@@ -172,6 +167,12 @@ pub struct Plan {
     pub more_files: usize,
     /// All steps for this target.
     pub steps: Vec<Step>,
+    /// What else the step does to a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
+    /// Where it is refused because a container runtime is hit: containers whose logs that writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<Instead>,
     /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
     /// The command that undoes it; `None` where nothing can.
@@ -221,6 +222,11 @@ impl Plan {
                     },
                     by: by.ok(),
                     refused,
+                    restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
+                    ignored_by: match how {
+                        How::Term => super::deaf(&facts.processes),
+                        _ => Vec::new(),
+                    },
                 }
             })
             .collect();
@@ -243,16 +249,24 @@ impl Plan {
             how: wish.how,
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
+            instead: if refused.is_empty() { Vec::new() } else { instead::of(&facts.files) },
             refused,
-            blast: blast(facts),
+            blast: Blast::of(facts),
             processes,
             files,
             more_files,
             steps,
+            effects: effects::of(&facts.processes, wish.how),
             warnings: warnings(facts, wish, protection),
             undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
             measured: None,
         }
+    }
+
+    /// The step that was asked for.
+    #[must_use]
+    pub fn step(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.how == self.how)
     }
 
     /// Adds a reason against the step that was asked for.
@@ -355,24 +369,6 @@ fn means(facts: &Facts, how: How) -> Result<String, String> {
 /// Is its space given back when the target ends?
 fn ends_with(file: &File) -> bool {
     file.deleted && file.others.is_empty()
-}
-
-fn blast(facts: &Facts) -> Blast {
-    let sorted = |items: BTreeSet<String>| items.into_iter().collect();
-    let processes = &facts.processes;
-    Blast {
-        processes: processes.iter().filter(|process| process.role != Role::Target).count(),
-        users: sorted(processes.iter().map(|process| process.user.clone()).collect()),
-        groups: sorted(
-            processes
-                .iter()
-                .filter_map(|process| process.group.as_ref())
-                .map(|group| format!("{} {}", group.kind, group.name))
-                .collect(),
-        ),
-        volumes: sorted(facts.files.iter().map(|file| file.volume.clone()).collect()),
-        databases: sorted(processes.iter().flat_map(|process| process.databases.clone()).collect()),
-    }
 }
 
 fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {

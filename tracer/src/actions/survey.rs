@@ -22,7 +22,7 @@ use super::{
     cgroups::Hierarchies,
     handle::Identity,
     members::{Scope, Table, executable, table},
-    perform,
+    perform, restart,
     target::Target,
     units,
 };
@@ -62,6 +62,7 @@ pub fn survey(
         subject: target.subject.clone(),
         processes,
         means: means(target, hierarchies),
+        restart: restart::policy(target),
         warnings: warnings(target, hierarchies, &pids),
         files,
     })
@@ -95,6 +96,8 @@ impl About<'_> {
         let uid: Option<u32> =
             field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
         let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
+        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
+        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
         let kin = if is_us {
@@ -128,12 +131,21 @@ impl About<'_> {
             ),
             group: groups.of_pid(pid),
             kernel_thread: stat.kernel_thread,
-            namespace_init: numbers.len() > 1 && numbers.last() == Some(&"1"),
+            namespace_init: first,
+            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
             kin,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
         })
     }
+}
+
+/// Would SIGTERM do nothing? `first` is whether it is the first process of its pid namespace, which gets
+/// no signal that it has no handler for, but KILL and STOP of its parents (pid_namespaces(7)). The masks
+/// are of proc_pid_status(5).
+fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
+    let has = |mask: Option<u64>| mask.map(|mask| mask >> (libc::SIGTERM - 1) & 1 == 1);
+    has(ignored) == Some(true) || first && has(caught) == Some(false)
 }
 
 /// What the processes hold open for writing, and what they hold that has no name; one row per file.
@@ -215,4 +227,19 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
         );
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ignores_sigterm() {
+        let term = Some(1u64 << (libc::SIGTERM - 1));
+        assert!(ignores(false, term, Some(0)), "it ignores it");
+        assert!(!ignores(false, Some(0), Some(0)), "its default ends it");
+        assert!(ignores(true, Some(0), Some(0)), "the first one has no default");
+        assert!(!ignores(true, Some(0), term), "it has a handler");
+        assert!(!ignores(true, None, None), "nothing is known");
+    }
 }

@@ -250,6 +250,14 @@ impl Groups {
             }
             Place::Lxc(name) => ("lxc", name),
             Place::Machine(name) => ("machine", name),
+            Place::Monitor { program, runtime, of } => {
+                let of = of.map(|of| match runtime {
+                    "lxc" | "machine" => of,
+                    _ => self.container(Some(runtime), &of, None).1,
+                });
+                let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
+                ("monitor", name)
+            }
             Place::Unit(name) => ("unit", name),
             Place::Plain(path) => ("cgroup", path),
             Place::Root => {
