@@ -42,8 +42,8 @@ impl ModuleTypes {
     }
 
     fn begin() -> Self {
-        let had_admin = capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+        let had_admin =
+            capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
         let mut types = Self { kept: HashMap::new(), had_admin, source: Source::Nowhere };
         if had_admin && kernel_at_least(5, 11) {
             types.source = match Helper::start(&modules()) {
@@ -53,6 +53,7 @@ impl ModuleTypes {
             // Also where the helper failed.
             let result = tracing::kernel_types(|name, descriptor| {
                 if let Some(name) = name.to_str().ok().filter(|name| modules().contains(name)) {
+                    let descriptor = descriptor.try_clone_to_owned()?;
                     types.kept.insert(name.to_owned(), Arc::new(descriptor));
                 }
                 Ok(())
