@@ -165,9 +165,10 @@ on this machine's kernel and on those of the virtual machines, and compares fill
 the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
 exception, and the tests fail when a cell here is not as it says.
 
-A column is a kernel and the one backend that was forced there, or `service`: with the capabilities of the systemd
-unit alone, nothing forced, and what takes CAP_SYS_ADMIN given up after the start. (That the rest of the unit's lines
-changes nothing is tested in a booted Debian: `cargo xtask vm --debian`.) On 5.10, functions of modules (xfs, btrfs)
+A column is a kernel and the one backend that was forced there, or `service`: nothing is forced, and filltop has the
+rights of the systemd unit, with what takes CAP_SYS_ADMIN given up after the start. On generic kernels that is the
+service itself in a Debian that was booted for it (`cargo xtask vm --debian --all`), on others a filltop that is started
+with the unit's capabilities (`--as-service`). On 5.10, functions of modules (xfs, btrfs)
 are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
 module as well. Without force, each hook takes the best that it can get.
 
