@@ -1,5 +1,6 @@
 //! The rights that the unit, the manifest and the image give: enough for everything, and none too many.
 
+mod blind;
 mod helper;
 
 use std::{

@@ -5,6 +5,7 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod coverage;
 mod health;
 mod writers;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
+pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{Fsync, Group, GroupRow, Parent, Resident, Spawner, WriteErrors, Writer};
 
@@ -85,7 +87,8 @@ pub struct Volume {
     pub freed_bytes: Option<u64>,
     /// Change of `used_bytes` over the window.
     pub used_delta_bytes: i64,
-    /// Growth: `allocated − freed` per second where it is traced, else `used_delta` per second.
+    /// Growth: `allocated − freed` per second where it is traced and accounts for most of what the volume
+    /// lost, else `used_delta` per second.
     pub growth_bytes_per_s: f64,
     /// Share of `used_delta_bytes` that the traced growth accounts for; `None` when it hardly moved.
     pub explained: Option<f64>,
@@ -105,6 +108,15 @@ pub struct Volume {
     /// Are all its mounts read-only? It cannot fill, then.
     #[serde(default)]
     pub read_only: bool,
+    /// Where its writes are counted; `None` in what older versions recorded.
+    #[serde(default)]
+    pub counted_by: Option<CountedBy>,
+    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    #[serde(default)]
+    pub gap: Option<Gap>,
+    /// Too little is seen of what it takes, over the last seconds; `None` when enough is.
+    #[serde(default)]
+    pub blind: Option<Blind>,
 }
 
 /// A directory with all below it.

@@ -120,10 +120,17 @@ struct HeldArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit status 0 if filltop can run here, else 1.")]
+#[command(after_help = "\
+Where `filltop watch` runs, it tells how that is traced, with that one's rights;
+--standalone tells what this command could do.
+
+Exit status: 0 when every volume is traced as well as this kernel can, else 1.")]
 struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
     #[command(flatten)]
     trace: TraceArgs,
 }
@@ -262,14 +269,18 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = doctor::examine(&args.trace.options());
+    let report = match attach::described(&args.attach, &args.trace) {
+        Ok(snapshot) => doctor::of_service(snapshot),
+        Err(alone) => alone.or_else(|| Ok(doctor::examine(&args.trace.options())))?,
+    };
     let mut stdout = io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
     } else {
         write!(stdout, "{}", doctor::text(&report))?;
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let well = report.ok && report.is_complete();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(crate) fn environment(name: &str) -> Option<String> {

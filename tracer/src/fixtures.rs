@@ -36,6 +36,9 @@ pub(crate) fn volume(mount_point: &str) -> Volume {
         eta_hi_s: None,
         refill: None,
         read_only: false,
+        counted_by: Some(CountedBy::Filesystem),
+        gap: None,
+        blind: None,
     }
 }
 
@@ -131,6 +134,7 @@ pub(crate) fn idle() -> Snapshot {
             folded_files: 0,
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),
+            capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
         },
         volumes: vec![volume("/")],
         writers: vec![],

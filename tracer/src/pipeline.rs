@@ -29,6 +29,7 @@ use crate::{
     host, open_files,
     overhead::Overhead,
     probes::{Tracer, TracerOptions, blind_spots, preflight},
+    recent::Recent,
     residents, rollup,
     sampled::{self, SampledSpace},
     snapshot::{self, Context, VolumeState},
@@ -67,6 +68,10 @@ pub struct Pipeline {
     held_at: Option<Instant>,
     host: String,
     kernel: String,
+    /// What we had when we attached.
+    capabilities: Vec<String>,
+    /// What moved on each device lately.
+    recent: Recent,
 }
 
 impl Pipeline {
@@ -76,6 +81,7 @@ impl Pipeline {
     /// One line that says what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host::check()?;
+        let capabilities = preflight::held_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
         let overhead = Overhead::start(clock::instant(), &tracer);
@@ -106,6 +112,8 @@ impl Pipeline {
             held_at: None,
             host: name.nodename().to_string_lossy().into_owned(),
             kernel: name.release().to_string_lossy().into_owned(),
+            capabilities,
+            recent: Recent::default(),
         };
         pipeline.refresh_volumes()?;
         // What was counted while the hooks were attached one by one is not a whole window.
@@ -211,6 +219,8 @@ impl Pipeline {
                     space_known: self.tracer.traces_space(&volume.fs_type)
                         || is_sampled(&self.tracer, volume),
                     forecast: self.forecasts.of(volume.dev),
+                    counted_by: self.tracer.counted_by(&volume.fs_type),
+                    gap: self.tracer.gap(&volume.fs_type),
                     volume: volume.clone(),
                 })
             })
@@ -243,6 +253,7 @@ impl Pipeline {
                     overhead_ns_per_write: self.overhead.ns_per_write(&self.tracer),
                     own_cpu: (interval_s > 0.0)
                         .then(|| (clock::own_cpu_s() - self.cpu_at_start) / interval_s),
+                    capabilities: self.capabilities.clone(),
                 },
                 volumes,
                 held: self.held.files.clone(),
@@ -251,6 +262,7 @@ impl Pipeline {
                 users: &self.users,
                 groups: &mut self.groups,
                 views: &self.views,
+                recent: &mut self.recent,
                 follows_renames: renames,
                 sees_files: every_fsync,
             },

@@ -67,6 +67,9 @@ impl Replay {
             eta_hi_s: interval.map(|(_, latest)| latest),
             refill: forecast.refill,
             read_only: false,
+            counted_by: None,
+            gap: None,
+            blind: None,
         };
         let snapshot = Snapshot {
             schema: SCHEMA,
@@ -84,6 +87,7 @@ impl Replay {
                 folded_files: 0,
                 overhead_ns_per_write: None,
                 own_cpu: None,
+                capabilities: Vec::new(),
             },
             volumes: vec![volume],
             writers: Vec::new(),

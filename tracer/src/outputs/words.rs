@@ -1,7 +1,7 @@
 //! What text output and the screen say in the same words.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{Resident, Snapshot, Volume, Writer};
+use tracer_model::snapshot::{BlindCause, Resident, Snapshot, Volume, Writer};
 use tracer_model::units::{self, Units};
 
 /// used / total, 0 for a volume without a size.
@@ -17,6 +17,17 @@ pub fn used_ratio(volume: &Volume) -> f64 {
 #[must_use]
 pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
     snapshot.volumes.iter().filter_map(|volume| volume.explained).reduce(f64::min)
+}
+
+/// Why too little is seen of a volume, in a few words; empty where enough is.
+#[must_use]
+pub fn blind_short(volume: &Volume) -> &'static str {
+    match volume.blind.map(|blind| blind.cause) {
+        None => "",
+        Some(BlindCause::NeedsSysAdmin) => "NOT ALL SEEN (no CAP_SYS_ADMIN)",
+        Some(BlindCause::HooksFailed) => "NOT ALL SEEN (hooks failed)",
+        Some(BlindCause::Unexplained) => "GROWTH NOT EXPLAINED",
+    }
 }
 
 /// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.

@@ -1,6 +1,7 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
 mod ahead;
+mod coverage;
 mod rungs;
 mod space;
 mod unreturned;

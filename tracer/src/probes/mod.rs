@@ -33,7 +33,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
-use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
+use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
 
 pub use self::ladder::Ladder;
 use self::{blind_spots::Seen, by_hand::ByHand, module_types::ModuleTypes, types::Types};
@@ -133,6 +133,18 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// Where writes to filesystems of this type are counted; `None`: nowhere.
+    #[must_use]
+    pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
+        self.ladder.counted_by(fs_type)
+    }
+
+    /// Why a filesystem of this type is not counted at its own functions, where that can be changed.
+    #[must_use]
+    pub fn gap(&self, fs_type: &str) -> Option<Gap> {
+        self.ladder.gap(fs_type)
     }
 
     /// What is seen beside what functions tell that are hooked.

@@ -51,6 +51,16 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
+/// Capabilities that filltop has a use for (include/uapi/linux/capability.h).
+const USEFUL: &[(u32, &str)] = &[
+    (2, "CAP_DAC_READ_SEARCH"),
+    (5, "CAP_KILL"),
+    (19, "CAP_SYS_PTRACE"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CAP_PERFMON, "CAP_PERFMON"),
+    (CAP_BPF, "CAP_BPF"),
+];
+
 /// Looks for what every backend needs.
 ///
 /// # Errors
@@ -66,12 +76,30 @@ pub fn check() -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Is CAP_SYS_ADMIN among this thread's effective capabilities?
+#[must_use]
+pub fn has_sys_admin() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    effective(&status) >> CAP_SYS_ADMIN & 1 == 1
+}
+
+/// Those of this thread's effective capabilities that filltop has a use for, by name.
+#[must_use]
+pub fn held_capabilities() -> Vec<String> {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = effective(&status);
+    let had = USEFUL.iter().filter(|(cap, _)| effective >> cap & 1 == 1);
+    had.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// The bits of `CapEff:` in /proc/PID/status.
+fn effective(status: &str) -> u64 {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
 fn check_capabilities(status: &str) -> Result<(), Refusal> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective(status);
     let has = |cap: u32| effective >> cap & 1 == 1;
     if has(CAP_SYS_ADMIN) {
         return Ok(());

@@ -1,6 +1,7 @@
 //! The tables: which columns each has, and what stands in them.
 
-use tracer_model::snapshot::{Held, Snapshot, Volume};
+use tracer_model::alert::unexplained;
+use tracer_model::snapshot::{Blind, Held, Snapshot, Volume};
 use tracer_model::units;
 
 use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
@@ -73,7 +74,7 @@ impl Page<'_> {
         self.out.push('\n');
         let writers = &snapshot.writers;
         let Some(first) = writers.first() else {
-            self.line("Nobody wrote anything.", Tone::Plain);
+            self.nobody(snapshot);
             return;
         };
         let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
@@ -111,6 +112,28 @@ impl Page<'_> {
         let rest = writers.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
         self.rest("writers", rest.len(), &sum);
+    }
+
+    /// What stands instead of the writers where there is none.
+    fn nobody(&mut self, snapshot: &Snapshot) {
+        let hidden: Vec<String> = snapshot
+            .volumes
+            .iter()
+            .filter_map(|volume| {
+                let blind = volume.blind.filter(Blind::hides_most)?;
+                let part = unexplained(&blind, self.options.units)?;
+                Some(format!(
+                    "{part} written to {} are not explained.",
+                    self.safe(&volume.mount_point)
+                ))
+            })
+            .collect();
+        if hidden.is_empty() {
+            self.line("Nobody wrote anything.", Tone::Plain);
+        }
+        for line in hidden {
+            self.paragraph(&line, Tone::Warning);
+        }
     }
 
     pub(super) fn paths(&mut self, snapshot: &Snapshot) {

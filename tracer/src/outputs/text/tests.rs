@@ -1,4 +1,5 @@
 use rstest::rstest;
+use tracer_model::snapshot::{CountedBy, Gap, Moved};
 
 use super::*;
 use crate::fixtures;
@@ -58,4 +59,16 @@ fn what_is_left_out_is_summed_up() {
     assert!(text.contains("… and 3 more writers: 12.6 MiB/s"), "{text}");
     assert!(text.contains("… and 3 more files: 48.6 MiB/s"), "{text}");
     assert!(text.contains("… and 1 more held files: 88.0 MiB"), "{text}");
+}
+
+#[test]
+fn what_is_not_seen_is_said_first_and_nobody_wrote_is_not_said() {
+    let mut hidden = fixtures::idle();
+    let volume = &mut hidden.volumes[0];
+    volume.used_delta_bytes = 5 << 30;
+    volume.gap = Some(Gap::NeedsSysAdmin);
+    volume.counted_by = Some(CountedBy::VfsWrite);
+    volume.blind = Moved::of(volume, 5.0).blind(volume.gap);
+    volume.growth_bytes_per_s = f64::from(1 << 30);
+    insta::assert_snapshot!(snapshot(&hidden, &at(80)));
 }
