@@ -130,7 +130,7 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
     // While it does not hang it is left alone.
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    std::thread::sleep(Duration::from_secs(12));
     ensure!(number(UNIT, "MainPID")? == pid && number(UNIT, "NRestarts")? == restarts);
     signal(pid, Signal::STOP)?;
     started_again(pid, restarts)?;
