@@ -184,5 +184,7 @@ fn in_the_strict_mode_of_the_docs_a_container_is_still_named() -> Result {
     ensure!(state.is_some_and(|state| *state != HookState::Ok), "{state:?}");
     seen.is_right()?;
     println!("explained {:.2}", seen.explained());
+    // What it costs is said where people look.
+    ensure!(seen.text.contains("CAP_SYS_ADMIN"), "{}", seen.text);
     Ok(())
 }

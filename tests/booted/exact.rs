@@ -15,8 +15,8 @@ use filltop_tests::{Filltop, Measured, Overlay, TestVolume, workload};
 use tracer_model::snapshot::{Hook, HookState, Snapshot, Volume};
 
 use crate::{
-    PROGRAM, Result, UNIT, compare::Place, compare::WayTruth, compare::compare, installed, journal,
-    need_debian, succeed, systemctl, wait_for,
+    MEMBER, Result, UNIT, as_user, compare::Place, compare::WayTruth, compare::compare, installed,
+    journal, need_debian, succeed, systemctl, user, wait_for,
 };
 
 /// Filesystems whose modules can be unloaded here: the root is an ext4.
@@ -78,15 +78,19 @@ fn restart() -> Result<()> {
     Ok(())
 }
 
+/// What the service says of its last so many seconds. Root would measure by himself beside one that lacks a right.
+fn ask(length: &str) -> Result<Snapshot> {
+    user(MEMBER, &["-G", "filltop"])?;
+    let json = succeed(as_user(MEMBER).args(["snapshot", "--json", "--for", length]))?;
+    Ok(serde_json::from_str(&json)?)
+}
+
 /// What the service says of the time since then.
 fn of_the_service(since: Instant) -> Result<Measured> {
     // Its next Snapshot holds the last of it.
     thread::sleep(Duration::from_secs(3));
     let length = format!("{}s", since.elapsed().as_secs() + 1);
-    let mut ask = Command::new(PROGRAM);
-    let json = succeed(ask.args(["snapshot", "--json", "--for", &length]))?;
-    let said = journal(UNIT)?;
-    Ok(Measured { snapshot: serde_json::from_str(&json)?, said })
+    Ok(Measured { snapshot: ask(&length)?, said: journal(UNIT)? })
 }
 
 /// Waits until the service counts at the filesystems' own functions.
@@ -95,9 +99,7 @@ fn attached(filesystems: &[&str]) -> Result {
     let wanted = COUNTS.iter().filter(|(fs, _)| filesystems.contains(fs));
     let wanted: Vec<&str> = wanted.map(|(_, hook)| *hook).collect();
     let looked = wait_for("the service has attached to all filesystems", || {
-        let mut ask = Command::new(PROGRAM);
-        let json = succeed(ask.args(["snapshot", "--json", "--for", "1s"]))?;
-        let snapshot: Snapshot = serde_json::from_str(&json)?;
+        let snapshot = ask("1s")?;
         let rows = |name: &str| -> Vec<&Hook> {
             snapshot.backend.hooks.iter().filter(|hook| hook.name == name).collect()
         };
