@@ -10,7 +10,16 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 
-use crate::filltop;
+use crate::{
+    filltop,
+    rights::{keep_only, unit_capabilities},
+};
+
+/// Has filltop the unit's capabilities alone (`FILLTOP_RIGHTS=unit`)?
+#[must_use]
+pub fn has_rights_of_the_unit() -> bool {
+    env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "unit")
+}
 
 /// A filltop that measures until it is told to stop.
 pub struct Filltop {
@@ -40,6 +49,10 @@ impl Filltop {
         command.args(["snapshot", "--json", "--for", "10m", "-v"]).args(arguments);
         if let Ok(backend) = env::var("FILLTOP_BACKEND") {
             command.args(["--backend", &backend]);
+        }
+        if has_rights_of_the_unit() {
+            let kept: Vec<u32> = unit_capabilities()?.iter().map(|(_, number)| *number).collect();
+            keep_only(&mut command, &kept);
         }
         change(&mut command);
         let mut child = command

@@ -161,18 +161,20 @@ pub(crate) fn suite(
     Ok(tally)
 }
 
-/// What tests of one binary print whose names contain `filter`.
+/// What tests of one binary print whose names contain `filter`, with a further variable if one is given.
 pub(crate) fn lines_of(
     workspace: &Workspace,
     filltop: &Path,
     test: &str,
     filter: &str,
+    further: Option<(&str, &str)>,
 ) -> Result<Vec<String>> {
     let binaries = build::end_to_end(workspace, &[test])?;
     packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
     let mut lines = Vec::new();
     for (_, binary) in &binaries.tests {
         let mut command = as_root(Path::new("/usr/bin/env"))?;
+        command.args(further.map(|(key, value)| variable(key, Path::new(value))));
         test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         lines.extend(follow(command.arg(filter))?.1);
     }

@@ -34,6 +34,14 @@ const GENERIC: &str = "linux-image-amd64";
 const BOOKWORM: &[&str] = &["bookworm", "bookworm-security"];
 const TRIXIE: &[&str] = &["trixie", "trixie-security"];
 
+impl Series {
+    /// The name of the Debian that it comes from, of whose backports it may be.
+    pub(super) fn debian(&self) -> &'static str {
+        let suite = self.suites.first().copied().unwrap_or_default();
+        suite.split_once('-').map_or(suite, |(name, _)| name)
+    }
+}
+
 /// Oldest first.
 pub(crate) const SERIES: &[Series] = &[
     // Bullseye itself is archived away from mirrors before its security suite is.
@@ -294,6 +302,13 @@ mod tests {
         }
         let error = series("4.19").unwrap_err().to_string();
         assert!(error.contains("5.10, 6.1, 6.1-generic, 6.12, "), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_belongs_to_a_debian() {
+        for (name, debian) in [("6.1-generic", "bookworm"), ("6.12", "trixie"), ("7", "trixie")] {
+            assert_eq!(series(name).unwrap().debian(), debian);
+        }
     }
 
     #[test]
