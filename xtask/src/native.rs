@@ -131,6 +131,7 @@ fn tools(workspace: &Workspace) -> Vec<OsString> {
     let unpacked = [
         ("FILLTOP_FLEET_TOOLS", vm::fleet(workspace)),
         ("FILLTOP_INCIDENT_TOOLS", vm::servers(workspace)),
+        ("FILLTOP_RUNTIME_TOOLS", vm::runtimes(workspace)),
         ("FILLTOP_KUBERNETES_TOOLS", kubernetes::tools(workspace)),
     ];
     let found = unpacked
