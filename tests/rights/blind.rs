@@ -60,7 +60,8 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
         return Ok(());
     }
     ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
-    let blind = row.blind.context("it takes writes")?;
+    let blind =
+        row.blind.with_context(|| format!("it takes writes: {row:?}, {:?}", seen.backend.hooks))?;
     ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
     ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
     let growth = row.used_delta_bytes as f64 / seen.interval_s;
