@@ -36,6 +36,9 @@ pub(crate) fn volume(mount_point: &str) -> Volume {
         eta_hi_s: None,
         refill: None,
         read_only: false,
+        container: None,
+        persistent_volume: None,
+        label: None,
     }
 }
 
@@ -68,6 +71,7 @@ pub(crate) fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer
         errors: WriteErrors::default(),
         fsync: Some(Fsync { count: 3, max_ms: 12.5, p99_ms: 12.0 }),
         parents: vec![],
+        on_behalf_of: vec![],
     }
 }
 
@@ -76,6 +80,8 @@ pub(crate) fn path(path: &str, volume: &str, ino: u64, written: u64, pid: u32) -
     PathRow {
         path: path.to_owned(),
         path_in_container: None,
+        container: None,
+        log_of: None,
         volume: volume.to_owned(),
         dev: "254:17".to_owned(),
         ino,

@@ -13,11 +13,17 @@ use tracer_common::{Counters, FileKey, ProcKey};
 use tracer_model::{
     forecast::Forecast,
     sanitize,
-    snapshot::{Backend, Held, SCHEMA, Snapshot, WriteErrors, Writer},
+    snapshot::{Backend, Group, Held, SCHEMA, Snapshot, WriteErrors, Writer},
 };
 
 use crate::{
-    attribute::{groups::Groups, paths::Names, process::Processes, users::Users, views::Views},
+    attribute::{
+        groups::{Groups, volumes::Owner},
+        paths::Names,
+        process::Processes,
+        users::Users,
+        views::Views,
+    },
     clock,
     collect::mounts::{MountedVolume, Space},
     rollup::{self, Sees, Waited},
@@ -67,6 +73,8 @@ pub struct VolumeState {
     pub space_known: bool,
     /// When it will be full.
     pub forecast: Forecast,
+    /// Whose it is.
+    pub owner: Owner,
 }
 
 /// Sums of one writer on one volume.
@@ -75,6 +83,8 @@ struct WriterSum {
     counters: Counters,
     files: HashSet<FileKey>,
     errors: WriteErrors,
+    /// Of what it wrote, the logs of containers.
+    logs: HashMap<Group, Counters>,
 }
 
 /// Sums of one file.
@@ -131,7 +141,14 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     }
     context.backend.unattributed_bytes = window.other.written;
     context.backend.folded_files = window.folded();
-    let paths = path_rows(&files, &mut context);
+    let (paths, logs) = path_rows(&files, &mut context);
+    for (pair, counters) in window.pairs() {
+        if let Some(container) = logs.get(&pair.file())
+            && let Some(writer) = writers.get_mut(&(pair.process(), pair.dev))
+        {
+            writer.logs.entry(container.clone()).or_default().add(counters);
+        }
+    }
     let volumes: Vec<MountedVolume> =
         context.volumes.iter().map(|state| state.volume.clone()).collect();
     let sees = Sees {

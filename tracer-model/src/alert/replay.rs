@@ -67,6 +67,9 @@ impl Replay {
             eta_hi_s: interval.map(|(_, latest)| latest),
             refill: forecast.refill,
             read_only: false,
+            container: None,
+            persistent_volume: None,
+            label: None,
         };
         let snapshot = Snapshot {
             schema: SCHEMA,

@@ -33,6 +33,9 @@ fn row(name: &str, growth: f64) -> GroupRow {
         last_seen: Timestamp::UNIX_EPOCH,
         spawner: None,
         directory: None,
+        log_bytes_per_s: 0.0,
+        log_growth_bytes_per_s: 0.0,
+        on_behalf_growth_bytes_per_s: 0.0,
     }
 }
 
@@ -59,6 +62,7 @@ fn writer(pid: u32, comm: &str, of: &str) -> Writer {
         errors: WriteErrors::default(),
         fsync: None,
         parents: Vec::new(),
+        on_behalf_of: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::attribute::groups::{
     Groups,
-    cgroup_path::{Place, classify},
+    cgroup_path::{Place, classify, directory},
 };
 
 /// How far a process stands for others.
@@ -252,10 +252,7 @@ fn is_called(group: &Group, asked: &str) -> bool {
 /// The group with the path of its own directory: a process may live in one below it.
 fn directory_of(mut group: Group) -> Group {
     if let Some(path) = &group.cgroup {
-        let place = classify(path);
-        let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
-        let shortest = ends.map(|end| &path[..end]).find(|part| classify(part) == place);
-        group.cgroup = Some(shortest.unwrap_or(path).to_owned());
+        group.cgroup = Some(directory(path).to_owned());
     }
     // One group, whatever the view of files of its processes.
     group.root = None;

@@ -95,6 +95,7 @@ fn writer(pid: u32, comm: &str, growth: f64) -> Writer {
         errors: WriteErrors::default(),
         fsync: None,
         parents: vec![],
+        on_behalf_of: vec![],
     }
 }
 
@@ -102,6 +103,8 @@ fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
     PathRow {
         path: path.to_owned(),
         path_in_container: None,
+        container: None,
+        log_of: None,
         volume: "/srv".to_owned(),
         dev: "254:17".to_owned(),
         ino: 1,
@@ -254,6 +257,9 @@ fn workers_that_live_for_a_moment_are_one_group() {
             last_seen: now,
             spawner: None,
             directory: Some("/srv/tmp".to_owned()),
+            log_bytes_per_s: 0.0,
+            log_growth_bytes_per_s: 0.0,
+            on_behalf_growth_bytes_per_s: 0.0,
         }];
         let said = host.run(1);
         if second == 9 {

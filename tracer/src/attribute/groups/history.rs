@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use tracer_common::ProcKey;
-use tracer_model::snapshot::{Group, GroupRow, Snapshot, Spawner, Writer};
+use tracer_model::snapshot::{Group, GroupRow, OnBehalf, Snapshot, Spawner, Writer};
 
 use super::Placed;
 
@@ -31,6 +31,8 @@ struct Ancestor {
 
 struct Entry {
     row: GroupRow,
+    /// Highest growth of all windows, its logs included, bytes per second.
+    peak: f64,
     members: HashSet<ProcKey>,
     /// By generation: parents, and their parents.
     ancestors: [HashMap<ProcKey, Ancestor>; 2],
@@ -63,6 +65,8 @@ impl History {
             let row = &mut entry.row;
             (row.written_bytes, row.files_created, row.alive) = (0, 0, 0);
             (row.written_bytes_per_s, row.growth_bytes_per_s, row.share) = (0.0, 0.0, 0.0);
+            (row.log_bytes_per_s, row.log_growth_bytes_per_s) = (0.0, 0.0);
+            row.on_behalf_growth_bytes_per_s = 0.0;
         }
         for one in seen {
             let entry = self.entry(&one.placed.group, &one.volume, now);
@@ -72,6 +76,11 @@ impl History {
         for writer in &snapshot.writers {
             let Some(group) = &writer.group else { continue };
             self.entry(group, &writer.volume, now).add(writer);
+        }
+        for writer in &snapshot.writers {
+            for log in &writer.on_behalf_of {
+                self.log(log, &writer.volume, now);
+            }
         }
         for entry in self.entries.values_mut().filter(|entry| entry.row.last_seen == now) {
             entry.end_window(now);
@@ -96,6 +105,20 @@ impl History {
         entry
     }
 
+    /// Adds what was written to the log of a container: to its own row, which may be of one with
+    /// another view of files.
+    fn log(&mut self, log: &OnBehalf, volume: &str, now: Timestamp) {
+        let own = self.entries.iter().filter(|((group, at), entry)| {
+            at == volume
+                && entry.row.last_seen == now
+                && (&group.kind, &group.name) == (&log.group.kind, &log.group.name)
+        });
+        let own = own.map(|((group, _), _)| group.clone()).next();
+        let row = &mut self.entry(own.as_ref().unwrap_or(&log.group), volume, now).row;
+        row.log_bytes_per_s += log.written_bytes_per_s;
+        row.log_growth_bytes_per_s += log.growth_bytes_per_s;
+    }
+
     fn forget(&mut self, now: Timestamp) {
         self.entries
             .retain(|_, entry| now.duration_since(entry.row.last_seen).unsigned_abs() <= KEPT);
@@ -103,7 +126,7 @@ impl History {
             let mut peaks: Vec<(f64, Key)> = self
                 .entries
                 .iter()
-                .map(|(key, entry)| (entry.row.peak_bytes_per_s, key.clone()))
+                .map(|(key, entry)| (entry.peak, key.clone()))
                 .collect();
             peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
             for (_, key) in &peaks[..peaks.len() - MAX_ROWS] {
@@ -112,14 +135,14 @@ impl History {
         }
     }
 
-    /// Active ones by growth, then the quiet ones by their peak.
+    /// Active ones by the growth that they are to blame for, then the quiet ones by their peak.
     fn rows(&self, now: Timestamp) -> Vec<GroupRow> {
         let mut rows: Vec<GroupRow> =
             self.entries.values().map(|entry| entry.row.clone()).collect();
         rows.sort_by(|a, b| {
             (b.last_seen == now)
                 .cmp(&(a.last_seen == now))
-                .then(b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+                .then(b.charged_growth().total_cmp(&a.charged_growth()))
                 .then(b.written_bytes.cmp(&a.written_bytes))
                 .then(b.peak_bytes_per_s.total_cmp(&a.peak_bytes_per_s))
                 .then_with(|| a.group.cmp(&b.group))
@@ -148,7 +171,11 @@ impl Entry {
                 last_seen: now,
                 spawner: None,
                 directory: None,
+                log_bytes_per_s: 0.0,
+                log_growth_bytes_per_s: 0.0,
+                on_behalf_growth_bytes_per_s: 0.0,
             },
+            peak: 0.0,
             members: HashSet::new(),
             ancestors: Default::default(),
         }
@@ -181,10 +208,13 @@ impl Entry {
         row.written_bytes_per_s += writer.written_bytes_per_s;
         row.growth_bytes_per_s += writer.growth_bytes_per_s;
         row.share += writer.share;
+        row.on_behalf_growth_bytes_per_s +=
+            writer.on_behalf_of.iter().map(|log| log.growth_bytes_per_s).sum::<f64>();
     }
 
     fn end_window(&mut self, now: Timestamp) {
         let row = &mut self.row;
+        self.peak = self.peak.max(row.charged_growth());
         row.written_total_bytes += row.written_bytes;
         row.share = row.share.min(1.0);
         if row.growth_bytes_per_s > row.peak_bytes_per_s {
