@@ -44,7 +44,8 @@ impl Insides {
             if known || self.volumes.len() >= MAX_VOLUMES {
                 continue;
             }
-            let volume = groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
+            let volume =
+                groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
             match volume {
                 Some(volume) => self.volumes.push(volume),
                 // It may be mounted, and its writer gone, before anybody looked: the next one tells.
@@ -76,7 +77,9 @@ impl Insides {
             }
             let Some(inside) = volume.inside.as_mut() else { return false };
             let others = groups.in_namespace(inside.mnt_ns);
-            let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else { return false };
+            let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
+                return false;
+            };
             inside.pid = other;
             volume.space().is_some()
         });

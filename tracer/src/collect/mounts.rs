@@ -265,8 +265,7 @@ fn hidden(mounts: &[Mount]) -> HashSet<u32> {
             };
             // On the way from the parent's root to the child, something else is mounted on the parent.
             let covers = |point: &Path| {
-                on.get(&(parent.id, point))
-                    .is_some_and(|ids| ids.iter().any(|id| *id != child.id))
+                on.get(&(parent.id, point)).is_some_and(|ids| ids.iter().any(|id| *id != child.id))
             };
             let way = child.mount_point.ancestors();
             if way.take_while(|at| at.starts_with(&parent.mount_point)).any(covers) {

@@ -34,9 +34,7 @@ impl Groups {
     pub(super) fn containerd_task(&mut self, cgroup: &str) -> Option<String> {
         let mut parts = cgroup.split('/').skip(1);
         let (namespace, name) = (parts.next()?, parts.next()?);
-        self.state
-            .is_containerd_task(namespace, name, host_mounts)
-            .then(|| name.to_owned())
+        self.state.is_containerd_task(namespace, name, host_mounts).then(|| name.to_owned())
     }
 
     /// Kind, name and pod of a container in which the process `pid` runs.

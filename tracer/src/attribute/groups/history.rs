@@ -123,11 +123,8 @@ impl History {
         self.entries
             .retain(|_, entry| now.duration_since(entry.row.last_seen).unsigned_abs() <= KEPT);
         if self.entries.len() > MAX_ROWS {
-            let mut peaks: Vec<(f64, Key)> = self
-                .entries
-                .iter()
-                .map(|(key, entry)| (entry.peak, key.clone()))
-                .collect();
+            let mut peaks: Vec<(f64, Key)> =
+                self.entries.iter().map(|(key, entry)| (entry.peak, key.clone())).collect();
             peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
             for (_, key) in &peaks[..peaks.len() - MAX_ROWS] {
                 self.entries.remove(key);

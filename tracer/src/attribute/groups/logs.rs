@@ -171,7 +171,8 @@ mod tests {
         assert!(!is_log_driver("rsyslogd", 0, Some(&unit), &web), "not a runtime");
         assert!(!is_log_driver("dockerd", 0, Some(&web), &web), "in a container");
         assert!(!is_log_driver("conmon", 1000, None, &web), "somebody else's container");
-        let own = format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
+        let own =
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
         let own = group("podman", &own);
         assert!(is_log_driver("conmon", 1000, Some(&unit), &own));
         assert!(!is_log_driver("conmon", 1001, Some(&unit), &own));

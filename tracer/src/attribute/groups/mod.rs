@@ -29,8 +29,8 @@ use tracer_model::{
 use self::{
     cgroup_path::{Place, best, classify},
     cgroups::Cgroups,
-    logs::LogOf,
     containers::{full_name, is_image_import},
+    logs::LogOf,
     runtime_state::RuntimeState,
     session::{Member, Sessions},
 };

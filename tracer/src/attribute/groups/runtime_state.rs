@@ -152,12 +152,17 @@ impl RuntimeState {
     }
 
     /// By the container's own mounts.
-    fn by_mounts(&self, sought: Sought<'_>, host: &[Mount], own: &[Mount]) -> Option<ContainerName> {
+    fn by_mounts(
+        &self,
+        sought: Sought<'_>,
+        host: &[Mount],
+        own: &[Mount],
+    ) -> Option<ContainerName> {
         let id = sought.id;
         let read = |located: &Located, file: &str| {
-            places::on_host(located, host).into_iter().find_map(|(point, rest)| {
-                self.trusted(sought, &point, &rest.join(file))
-            })
+            places::on_host(located, host)
+                .into_iter()
+                .find_map(|(point, rest)| self.trusted(sought, &point, &rest.join(file)))
         };
         places::of(own, id)
             .into_iter()
@@ -428,7 +433,8 @@ mod tests {
     #[test]
     fn podman_is_found_by_the_root_of_its_container() {
         let vfs = "9 1 7:3 /st/vfs/dir/b7 / rw - ext4 /dev/loop3 rw\n";
-        let overlay = "9 1 0:70 / / rw - overlay overlay rw,upperdir=/srv/data/st/overlay/b7/diff\n";
+        let overlay =
+            "9 1 0:70 / / rw - overlay overlay rw,upperdir=/srv/data/st/overlay/b7/diff\n";
         let list = r#"[{"id":"{ID}","names":["web"]}]"#;
         let path = "srv/data/st/vfs-containers/containers.json";
         assert_eq!(mounted(HOST, vfs, path, list), named("podman", "web"));
@@ -446,7 +452,10 @@ mod tests {
         assert_eq!(mounted(&host, "", &path, content), named("containerd", "web"));
         let mut state = RuntimeState::new("/nonexistent");
         let host = |name: &str| {
-            mounts::parse(format!("3 1 0:70 / /s/{TASKS}/default/{name}/rootfs rw - overlay o rw\n").as_bytes())
+            mounts::parse(
+                format!("3 1 0:70 / /s/{TASKS}/default/{name}/rootfs rw - overlay o rw\n")
+                    .as_bytes(),
+            )
         };
         assert!(!state.is_containerd_task("default", "ctrweb", || host("other")));
         state.next_window();
@@ -462,13 +471,13 @@ mod tests {
         let list = lists.join("containers.json");
         fs::write(&list, format!(r#"[{{"id":"{ID}","names":["postgres"]}}]"#)).unwrap();
         if std::os::unix::fs::chown(&list, Some(4242), None).is_err() {
-            println!("SKIP a_users_store_names_that_users_containers_alone: cannot give a file away");
+            println!(
+                "SKIP a_users_store_names_that_users_containers_alone: cannot give a file away"
+            );
             return;
         }
         let none = || (Vec::new(), Vec::new());
-        let name = |user| {
-            RuntimeState::new(root.path()).container(Sought { id: ID, user }, none)
-        };
+        let name = |user| RuntimeState::new(root.path()).container(Sought { id: ID, user }, none);
         assert_eq!(name(None), None);
         assert_eq!(name(Some(4243)), None);
         assert_eq!(name(Some(4242)), named("podman", "postgres"));

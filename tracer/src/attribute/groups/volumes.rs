@@ -61,7 +61,9 @@ impl Groups {
                 });
                 Owner {
                     container,
-                    label: Some(whose.map_or_else(|| name.to_owned(), |pod| format!("{pod}:{name}"))),
+                    label: Some(
+                        whose.map_or_else(|| name.to_owned(), |pod| format!("{pod}:{name}")),
+                    ),
                     persistent_volume: is_persistent(plugin).then(|| name.to_owned()),
                 }
             }

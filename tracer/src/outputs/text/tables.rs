@@ -1,14 +1,19 @@
 //! The tables: which columns each has, and what stands in them.
 
-use tracer_model::snapshot::{Held, Snapshot, Volume};
+use tracer_model::snapshot::{Group, Held, Snapshot, Volume};
 use tracer_model::units;
 
-use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
+use super::{CRITICAL_S, GROUPS_FROM, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
-use crate::outputs::words::{command, eta_fitting, resident, used_ratio, user};
+use crate::outputs::words::{command, eta_fitting, file, resident, used_ratio, user, volume};
 
 /// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
 const ETA_WIDTH: usize = 40;
+
+/// Of one thing for each column, those of the columns that are shown.
+pub(super) fn kept<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]) -> Vec<T> {
+    all.into_iter().zip(columns).filter(|(_, (shown, _))| *shown).map(|(one, _)| one).collect()
+}
 
 impl Page<'_> {
     pub(super) fn volumes(&mut self, volumes: &[Volume]) {
@@ -30,7 +35,7 @@ impl Page<'_> {
             .take(self.options.top)
             .map(|volume| Row {
                 cells: vec![
-                    self.safe(&volume.mount_point),
+                    self.safe(volume.shown_as()),
                     self.bytes(volume.total_bytes),
                     units::percent(used_ratio(volume)),
                     self.bytes(volume.avail_bytes),
@@ -60,16 +65,6 @@ impl Page<'_> {
     }
 
     pub(super) fn writers(&mut self, snapshot: &Snapshot) {
-        const COLUMNS: [Column; 8] = [
-            Column::new("PID", Align::Right, 3, 0),
-            Column::new("USER", Align::Left, 4, 4),
-            Column::new("WRITTEN/s", Align::Right, 4, 0),
-            Column::new("GROWTH/s", Align::Right, 4, 1),
-            Column::new("SHARE", Align::Right, 4, 2),
-            Column::new("FILES", Align::Right, 4, 5),
-            Column::new("VOLUME", Align::Path, 8, 3),
-            Column::new("COMMAND", Align::Left, 16, 0),
-        ];
         self.out.push('\n');
         let writers = &snapshot.writers;
         let Some(first) = writers.first() else {
@@ -77,40 +72,53 @@ impl Page<'_> {
             return;
         };
         let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
-        let rows: Vec<Row> = writers
+        let shown = &writers[..writers.len().min(self.options.top)];
+        let is_wide = self.options.width >= GROUPS_FROM;
+        let has_container = shown.iter().filter_map(|writer| writer.group.as_ref());
+        let has_container = has_container.into_iter().any(Group::is_container);
+        let columns = [
+            (true, Column::new("PID", Align::Right, 3, 0)),
+            (true, Column::new("USER", Align::Left, 4, 5)),
+            (true, Column::new("WRITTEN/s", Align::Right, 4, 0)),
+            (true, Column::new("GROWTH/s", Align::Right, 4, 1)),
+            (true, Column::new("SHARE", Align::Right, 4, 3)),
+            (true, Column::new("FILES", Align::Right, 4, 6)),
+            (!one_volume, Column::new("VOLUME", Align::Path, 8, 4)),
+            (is_wide || has_container, Column::new("GROUP", Align::Left, 8, 2)),
+            (true, Column::new("COMMAND", Align::Left, 16, 0)),
+        ];
+        let rows: Vec<Row> = shown
             .iter()
-            .take(self.options.top)
-            .map(|writer| Row {
-                cells: vec![
+            .map(|writer| {
+                let cells = [
                     writer.pid.to_string(),
                     user(writer, self.options.charset),
                     self.rate(writer.written_bytes_per_s).trim_end_matches("/s").to_owned(),
                     self.growth(writer.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
                     units::percent(writer.share),
                     writer.files.to_string(),
-                    if one_volume { String::new() } else { self.safe(&writer.volume) },
+                    volume(snapshot, &writer.volume, self.options.charset),
+                    self.group(writer.group.as_ref()),
                     command(writer, self.options.charset),
-                ],
-                tone: if writer.alive { Tone::Plain } else { Tone::Faint },
+                ];
+                Row {
+                    cells: kept(&columns, cells),
+                    tone: if writer.alive { Tone::Plain } else { Tone::Faint },
+                }
             })
             .collect();
-        if one_volume {
-            let keep = |i: usize| COLUMNS[i].title != "VOLUME";
-            let columns: Vec<Column> = (0..8).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
-            let rows: Vec<Row> = rows
-                .into_iter()
-                .map(|mut row| {
-                    row.cells.remove(6);
-                    row
-                })
-                .collect();
-            self.table(&columns, &rows);
-        } else {
-            self.table(&COLUMNS, &rows);
-        }
+        self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = writers.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
         self.rest("writers", rest.len(), &sum);
+    }
+
+    /// In a narrow terminal plain cgroups and sessions are left out: they say little.
+    fn group(&self, group: Option<&Group>) -> String {
+        let is_wide = self.options.width >= GROUPS_FROM;
+        let says_much =
+            |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
+        group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 
     pub(super) fn paths(&mut self, snapshot: &Snapshot) {
@@ -139,7 +147,7 @@ impl Page<'_> {
                         format!("{about}{}", rate.trim_end_matches("/s")),
                         format!("{about}{}", self.bytes(path.written_bytes)),
                         format!("{pid}{more}"),
-                        format!("{}{gone}", self.safe(&path.path)),
+                        format!("{}{gone}", file(path, self.options.charset)),
                     ],
                     tone: Tone::Plain,
                 }
@@ -179,7 +187,7 @@ impl Page<'_> {
                     victim
                         .waiting_ms
                         .map_or(units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
-                    self.safe(&victim.volume),
+                    volume(snapshot, &victim.volume, self.options.charset),
                 ],
                 tone: if victim.errors.no_space() > 0 { Tone::Critical } else { Tone::Warning },
             })
@@ -204,7 +212,7 @@ impl Page<'_> {
         }
         self.out.push('\n');
         for row in rows.iter().take(self.options.top) {
-            let volume = self.safe(&row.volume);
+            let volume = volume(snapshot, &row.volume, self.options.charset);
             let words = resident(row, self.options.units, self.options.charset);
             self.line(&format!("{volume}: {words}"), Tone::Warning);
         }

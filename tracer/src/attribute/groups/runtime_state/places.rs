@@ -27,11 +27,8 @@ pub enum Located {
 }
 
 /// What Docker mounts from its directory of a container.
-const DOCKER_FILES: [(&str, &str); 3] = [
-    ("/etc/hostname", "hostname"),
-    ("/etc/hosts", "hosts"),
-    ("/etc/resolv.conf", "resolv.conf"),
-];
+const DOCKER_FILES: [(&str, &str); 3] =
+    [("/etc/hostname", "hostname"), ("/etc/hosts", "hosts"), ("/etc/resolv.conf", "resolv.conf")];
 
 /// Where a driver of containers/storage puts the root of a container: (below ROOT, its list).
 const DRIVERS: [(&str, &str); 3] = [
@@ -131,7 +128,9 @@ mod tests {
 
     #[rstest]
     #[case::another_id("9 1 7:3 /d/containers/ab/hostname /etc/hostname rw - ext4 /dev/loop3 rw\n")]
-    #[case::elsewhere("9 1 7:3 /d/containers/{ID}/hostname /tmp/hostname rw - ext4 /dev/loop3 rw\n")]
+    #[case::elsewhere(
+        "9 1 7:3 /d/containers/{ID}/hostname /tmp/hostname rw - ext4 /dev/loop3 rw\n"
+    )]
     #[case::another_file("9 1 7:3 /d/containers/{ID}/x /etc/hostname rw - ext4 /dev/loop3 rw\n")]
     #[case::not_a_layer("9 1 7:3 /srv/jail / rw - ext4 /dev/loop3 rw\n")]
     #[case::the_hosts_root("9 1 7:3 / / rw - ext4 /dev/loop3 rw\n")]
