@@ -177,6 +177,22 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
     assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
 }
 
+/// dockerd writes what a container prints: to be halted is the container.
+#[test]
+fn a_log_is_put_down_to_its_container() {
+    let mut incident = snapshot(Some(120.0), &[("docker.service", 90.0 * MB)]);
+    let daemon = &mut incident.groups[0];
+    daemon.on_behalf_growth_bytes_per_s = 89.0 * MB;
+    let mut web = row("/docker/9f", 0.0);
+    web.log_growth_bytes_per_s = 89.0 * MB;
+    incident.groups.push(web);
+    let mut world = World::new(armed());
+    let decisions = world.see(10, &incident);
+    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(decisions[0].group.name, "/docker/9f");
+    assert!(decisions[0].share > 0.9, "{:?}", decisions[0]);
+}
+
 #[test]
 fn off_it_says_nothing() {
     let mut world = World::new(GuardConfig { enabled: false, ..armed() });

@@ -298,6 +298,48 @@ mod tests {
     }
 
     #[test]
+    fn a_containers_log_is_the_containers() {
+        let group = |kind: &str, name: &str| Group {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            ..Group::default()
+        };
+        let web = group("docker", "web-d");
+        let log = OnBehalf {
+            group: web.clone(),
+            written_bytes: 4_000,
+            written_bytes_per_s: 800.0,
+            growth_bytes_per_s: 700.0,
+        };
+        let mut snapshot = fixtures::idle();
+        let daemon = group("unit", "docker.service");
+        snapshot.writers = vec![
+            Writer {
+                group: Some(daemon.clone()),
+                on_behalf_of: vec![log],
+                ..fixtures::writer(7, "dockerd", "/", 5_000)
+            },
+            // Its own processes see another root than the log's group tells.
+            Writer {
+                group: Some(Group { root: Some("/srv/vfs/b7".to_owned()), ..web.clone() }),
+                ..fixtures::writer(8, "w", "/", 500)
+            },
+        ];
+        let mut history = History::default();
+        history.update(&mut snapshot, &[]);
+        let names: Vec<&str> = snapshot.groups.iter().map(|row| &*row.group.name).collect();
+        assert_eq!(names, ["web-d", "docker.service"], "one row each, the container first");
+        let [web, daemon] = &*snapshot.groups else { panic!() };
+        assert_eq!((web.log_bytes_per_s, web.log_growth_bytes_per_s), (800.0, 700.0));
+        assert_eq!((web.growth_bytes_per_s, web.charged_growth()), (100.0, 800.0));
+        assert_eq!((daemon.growth_bytes_per_s, daemon.charged_growth()), (1_000.0, 300.0));
+        // A window later nothing of it is left.
+        let mut quiet = fixtures::idle();
+        history.update(&mut quiet, &[]);
+        assert!(quiet.groups.iter().all(|row| row.charged_growth() == 0.0));
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut history = History::default();
         for n in 0..MAX_ROWS + 100 {
