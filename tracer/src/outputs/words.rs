@@ -82,8 +82,9 @@ pub fn command(writer: &Writer, charset: Charset) -> String {
         };
         return format!("{ended}{whose}{more}, by {comm}");
     }
-    if writer.imports_image() {
-        return format!("{ended}image import ({})", display_for(&writer.comm, charset));
+    if let Some(line) = writer.cmdline.as_deref().filter(|_| writer.imports_image()) {
+        let program = line.split(' ').next().unwrap_or(line);
+        return format!("{ended}image import ({})", display_for(program, charset));
     }
     match writer.cmdline.as_deref().filter(|line| !line.is_empty()) {
         Some(line) => format!("{ended}{}", display_for(without_directory(line), charset)),

@@ -70,7 +70,7 @@ impl Page<'_> {
         let has_logs = sums.iter().any(|sum| sum.logs > 0.0);
         let columns = [
             (true, Column::new("GROUP", Align::Left, 14, 0)),
-            (true, Column::new("KIND", Align::Left, 4, 3)),
+            (true, Column::new("KIND", Align::Left, 10, 3)),
             (true, Column::new("PROCS", Align::Right, 4, 6)),
             (true, Column::new("WRITTEN/s", Align::Right, 4, 0)),
             (true, Column::new("GROWTH/s", Align::Right, 4, 1)),

@@ -3,7 +3,7 @@
 use tracer_model::snapshot::{Group, Held, Snapshot, Volume};
 use tracer_model::units;
 
-use super::{CRITICAL_S, GROUPS_FROM, Page, Row, Tone, WARNING_S};
+use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
 use crate::outputs::words::{command, eta_fitting, file, resident, used_ratio, user, volume};
 
@@ -17,8 +17,10 @@ pub(super) fn kept<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]
 
 impl Page<'_> {
     pub(super) fn volumes(&mut self, volumes: &[Volume]) {
-        const COLUMNS: [Column; 9] = [
-            Column::new("VOLUME", Align::Path, 8, 0),
+        // A container's volume has the container's name in front.
+        let is_narrow = self.options.width < LONG_FORM_FROM;
+        let columns = [
+            Column::new("VOLUME", Align::Path, if is_narrow { 8 } else { 16 }, 0),
             Column::new("SIZE", Align::Right, 4, 3),
             Column::new("USED", Align::Right, 4, 0),
             Column::new("AVAIL", Align::Right, 4, 0),
@@ -57,7 +59,7 @@ impl Page<'_> {
         if rows.is_empty() {
             self.line("No volume is mounted writable.", Tone::Plain);
         } else {
-            self.table(&COLUMNS, &rows);
+            self.table(&columns, &rows);
         }
         let rest = volumes.get(self.options.top..).unwrap_or_default();
         // The Snapshot has the most endangered first.
@@ -84,7 +86,7 @@ impl Page<'_> {
             (true, Column::new("SHARE", Align::Right, 4, 3)),
             (true, Column::new("FILES", Align::Right, 4, 6)),
             (!one_volume, Column::new("VOLUME", Align::Path, 8, 4)),
-            (is_wide || has_container, Column::new("GROUP", Align::Left, 8, 2)),
+            (is_wide || has_container, Column::new("GROUP", Align::Left, 16, 2)),
             (true, Column::new("COMMAND", Align::Left, 16, 0)),
         ];
         let rows: Vec<Row> = shown
