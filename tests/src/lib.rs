@@ -8,6 +8,7 @@ mod cgroup;
 mod filling;
 pub mod listeners;
 mod postgres;
+pub mod rights;
 mod running;
 mod server;
 mod volume;

@@ -25,11 +25,23 @@ impl Filltop {
     /// # Errors
     /// If it ends instead, with what it said.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(arguments, |_| {})
+    }
+
+    /// The same, with changes to the command.
+    ///
+    /// # Errors
+    /// As [`Filltop::start`].
+    pub fn start_with(
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(filltop());
         command.args(["snapshot", "--json", "--for", "10m", "-v"]).args(arguments);
         if let Ok(backend) = env::var("FILLTOP_BACKEND") {
             command.args(["--backend", &backend]);
         }
+        change(&mut command);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! `filltop watch` and `filltop check` as their users meet them: real volumes that fill, real sinks
 //! that fail.
 
+mod blind;
 mod check;
 mod guard;
 mod sinks;

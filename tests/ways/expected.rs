@@ -52,8 +52,6 @@ enum Reach {
     Ext4,
     /// The system calls that write, at their return.
     SystemCalls,
-    /// Nothing.
-    Nothing,
 }
 
 /// The verdict that is expected, and why.
@@ -62,14 +60,12 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
     let reach = reach(version, fs, backend);
     match reach {
         Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
-        Reach::Ext4 | Reach::Nothing if way == "mmap" => (Verdict::Folios, FOLIO),
+        Reach::Ext4 if way == "mmap" => (Verdict::Folios, FOLIO),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
             (Verdict::Approximate, "blocks of the tree of extents come and go in writeback")
         }
         Reach::Full | Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
         Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
-        Reach::Nothing if way == "ftruncate-up" => (Verdict::Sampled, "nothing is to be seen"),
-        Reach::Nothing => (Verdict::Missed, "what overlayfs writes is no system call below it"),
         Reach::SystemCalls => by_call(version, fs, way),
     }
 }
@@ -100,7 +96,6 @@ fn reach(version: (u32, u32), fs: &str, backend: &str) -> Reach {
         "fentry" | "kprobe" => Reach::Full,
         // iomap_dio_rw_begin came with 6.6; without it direct writes to ext4 would be lost.
         "tracepoint" if on_ext4 && version >= (6, 6) => Reach::Ext4,
-        _ if fs == "overlay" => Reach::Nothing,
         _ => Reach::SystemCalls,
     }
 }

@@ -13,7 +13,7 @@ use std::{env, path::Path};
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, workload};
 
-use tracer_model::snapshot::{Hook, HookState, PathRow, WriteBackend};
+use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
 use compare::{Place, WayTruth, compare, is_sampled};
 
@@ -115,17 +115,6 @@ fn explained(measured: &Measured, fs: &str, volume: &Path) -> Result {
     );
     let backend = &measured.snapshot.backend;
     let least = match (fs, is_sampled(measured, volume)) {
-        // What goes through an overlay is not seen there, which `compare` asked of each way, but for
-        // stores into a file of the volume's own: then nothing else may be explained, either.
-        ("overlay", true) => {
-            let stored =
-                measured.snapshot.paths.iter().filter(|row| row.path.ends_with("/way-mmap"));
-            let bytes =
-                |row: &PathRow| row.allocated_bytes.unwrap_or(0) + row.freed_bytes.unwrap_or(0);
-            let stored: u64 = stored.map(bytes).sum();
-            ensure!(allocated + freed == stored, "explained by what was not seen: {row:?}");
-            return Ok(());
-        }
         // Of tracepoints none tells of libaio: 0.87 to 0.92. Before 5.19 none tells of io_uring, either: 0.72
         // to 0.74.
         (_, true) if backend.write == WriteBackend::Tracepoint => {

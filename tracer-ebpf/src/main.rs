@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod behind;
 mod calls;
 mod cgroups;
 mod gauge;
@@ -18,6 +19,7 @@ mod kernel_read;
 mod maps;
 mod maps_where;
 mod names;
+mod overlay;
 mod probes;
 mod process;
 mod scratch;

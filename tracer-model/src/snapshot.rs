@@ -5,6 +5,7 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod coverage;
 mod health;
 mod writers;
 
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
+pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
@@ -26,7 +28,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Snapshot {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Name of the host, as `uname -n` prints it.
+    /// Name of the host, as `uname -n` prints it there; in a container that of the node.
     pub host: String,
     /// End of the window.
     pub taken_at: Timestamp,
@@ -89,7 +91,8 @@ pub struct Volume {
     pub freed_bytes: Option<u64>,
     /// Change of `used_bytes` over the window.
     pub used_delta_bytes: i64,
-    /// Growth: `allocated − freed` per second where it is traced, else `used_delta` per second.
+    /// Growth: `allocated − freed` per second where it is traced and accounts for most of what the volume
+    /// lost, else `used_delta` per second.
     pub growth_bytes_per_s: f64,
     /// Share of `used_delta_bytes` that the traced growth accounts for; `None` when it hardly moved.
     pub explained: Option<f64>,
@@ -109,6 +112,15 @@ pub struct Volume {
     /// Are all its mounts read-only? It cannot fill, then.
     #[serde(default)]
     pub read_only: bool,
+    /// Where its writes are counted; `None` in what older versions recorded.
+    #[serde(default)]
+    pub counted_by: Option<CountedBy>,
+    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    #[serde(default)]
+    pub gap: Option<Gap>,
+    /// Too little is seen of what it takes, over the last seconds; `None` when enough is.
+    #[serde(default)]
+    pub blind: Option<Blind>,
     /// The container whose memory file system it is (`/dev/shm`, another tmpfs), or the pod that has
     /// claimed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,8 +208,15 @@ pub struct Held {
     pub comm: String,
     /// Its file descriptor; `None` where only a mapping holds it.
     pub fd: Option<i32>,
-    /// Last known path, without ` (deleted)`.
+    /// Last known path from the host's root, without ` (deleted)`: of a file of an overlay, that in its upper
+    /// directory.
     pub path: String,
+    /// The same as the holder sees it, where that is another path: in a container or a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_in_container: Option<String>,
+    /// What the holder is rolled up to; `None` if unknown.
+    #[serde(default)]
+    pub group: Option<Group>,
     /// Mount point of the volume.
     pub volume: String,
     /// Space it occupies: st_blocks × 512.
@@ -213,7 +232,7 @@ pub struct Held {
     /// Its device as the kernel has it, major << 20 | minor.
     #[serde(default)]
     pub dev: Option<u32>,
-    /// Its inode number.
+    /// Its inode number; `None` where only an overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
 }

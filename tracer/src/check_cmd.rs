@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::bail;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::{
-    alert::{Engine, Event, EventKind, Rule, Severity, When},
+    alert::{self, Engine, Event, EventKind, Rule, Severity, When},
     sanitize::display,
     snapshot::{Snapshot, Volume},
     units::{self, Units},
@@ -32,7 +32,7 @@ Examples:
 Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage).
 Times that rules wait for (`for`) are not waited for: who calls it checks again.
 Where `filltop watch` runs, it answers at once from the last --for of what that
-knows.")]
+knows. A volume of whose growth most is not explained is UNKNOWN.")]
 pub struct CheckArgs {
     /// Rules (TOML), as for `filltop watch`; sinks are left alone
     #[arg(long, value_name = "FILE")]
@@ -43,6 +43,9 @@ pub struct CheckArgs {
     /// Only the volume that holds this path
     #[arg(long, value_name = "PATH")]
     volume: Vec<PathBuf>,
+    /// Do not warn that a filesystem is not traced by its own functions
+    #[arg(long)]
+    allow_fallback: bool,
     #[command(flatten)]
     attach: AttachArgs,
     #[command(flatten)]
@@ -103,7 +106,7 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         (Ok(()), None) => bail!("the service knows nothing yet"),
         (Err(alone), _) => alone.or_else_async(trace(args, look_at)).await?,
     };
-    Ok(answer(&engine, &last, &snapshot))
+    Ok(answer(&engine, &last, &snapshot, args.allow_fallback))
 }
 
 /// Measures here, with some looks on the way; the last Snapshot.
@@ -140,12 +143,27 @@ async fn trace(
 }
 
 /// State, and the line with its perfdata.
-fn answer(engine: &Engine, events: &[Event], snapshot: &Snapshot) -> (u8, String) {
+fn answer(
+    engine: &Engine,
+    events: &[Event],
+    snapshot: &Snapshot,
+    allow_fallback: bool,
+) -> (u8, String) {
     let worst = engine.standing().filter(|s| !s.muted).map(|s| s.severity).max();
+    let blind: Vec<&Volume> = snapshot
+        .volumes
+        .iter()
+        .filter(|row| row.blind.is_some_and(|blind| blind.hides_most() || !allow_fallback))
+        .collect();
     let (state, word) = match worst {
-        None => (0, "OK"),
-        Some(Severity::Warning) => (1, "WARNING"),
         Some(Severity::Critical) => (2, "CRITICAL"),
+        Some(Severity::Warning) => (1, "WARNING"),
+        // It cannot be known that all is well.
+        None if blind.iter().any(|row| row.blind.is_some_and(|blind| blind.hides_most())) => {
+            (UNKNOWN, "UNKNOWN")
+        }
+        None if !blind.is_empty() => (1, "WARNING"),
+        None => (0, "OK"),
     };
     // The last words on each alert that is on, worst first.
     let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
@@ -162,6 +180,7 @@ fn answer(engine: &Engine, events: &[Event], snapshot: &Snapshot) -> (u8, String
         })
         .collect();
     said.dedup();
+    said.extend(blind.iter().filter_map(|volume| alert::blind(volume, Units::Iec)));
     let text = if said.is_empty() { all_well(snapshot) } else { said.join("; ") };
     let numbers: Vec<String> =
         snapshot.volumes.iter().filter(|v| !v.read_only).map(|v| perfdata(engine, v)).collect();
@@ -226,4 +245,37 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
         numbers.push(format!("{}={held}B;;;0;", label("held")));
     }
     numbers.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_model::snapshot::{Gap, Moved};
+
+    use super::*;
+    use crate::fixtures;
+
+    fn answered(used_delta: i64, written: u64, gap: Option<Gap>, allow_fallback: bool) -> u8 {
+        let mut snapshot = fixtures::idle();
+        let volume = &mut snapshot.volumes[0];
+        volume.used_delta_bytes = used_delta;
+        volume.written_bytes = written;
+        volume.gap = gap;
+        volume.blind = Moved::of(volume, 5.0).blind(gap);
+        let (state, line) = answer(&Engine::new(Vec::new()), &[], &snapshot, allow_fallback);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        state
+    }
+
+    #[test]
+    fn a_volume_of_which_too_little_is_seen_is_not_ok() {
+        let gap = Some(Gap::NeedsSysAdmin);
+        assert_eq!(answered(0, 0, None, false), 0);
+        assert_eq!(answered(0, 0, gap, false), 0, "nothing happened there");
+        assert_eq!(answered(0, 4096, gap, false), 1);
+        assert_eq!(answered(0, 4096, gap, true), 0);
+        for allow_fallback in [false, true] {
+            assert_eq!(answered(5 << 30, 0, None, allow_fallback), UNKNOWN);
+            assert_eq!(answered(5 << 30, 0, gap, allow_fallback), UNKNOWN);
+        }
+    }
 }

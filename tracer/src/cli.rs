@@ -17,9 +17,11 @@ use tracer_model::{
 
 use crate::{
     actions::{hands, keeper},
+    attribute::groups::Groups,
     check_cmd::{self, CheckArgs},
     collect::mounts,
-    doctor, forecast_cmd, held, open_files,
+    doctor, forecast_cmd, held, host,
+    open_files::{self, places::Places},
     outputs::{terminal, text},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
@@ -106,7 +108,9 @@ enum BackendArg {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Shows what `lsof +L1` shows, by size. Needs no tracing.")]
+#[command(after_help = "\
+Shows what `lsof +L1` shows, by size, on the volume whose space it takes: of a
+container on an overlay, that of its upper directory. Needs no tracing.")]
 struct HeldArgs {
     /// One JSON array
     #[arg(long)]
@@ -120,10 +124,17 @@ struct HeldArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit status 0 if filltop can run here, else 1.")]
+#[command(after_help = "\
+Where `filltop watch` runs, it tells how that is traced, with that one's rights;
+--standalone tells what this command could do.
+
+Exit status: 0 when every volume is traced as well as this kernel can, else 1.")]
 struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
     #[command(flatten)]
     trace: TraceArgs,
 }
@@ -151,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
+    host::join_cgroup_namespace();
     let result = match command {
         Command::Top(args) => block_on(top(args)),
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
@@ -242,7 +254,9 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
         Err(none) => none.or_else(|| {
             let volumes =
                 mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-            Ok(held::of(&open_files::walk(&volumes), &volumes, None))
+            let places = Places::new(&volumes);
+            let open = open_files::walk(&places);
+            Ok(held::of(&open, &volumes, &places, &mut Groups::default(), None))
         })?,
     };
     let mut stdout = io::stdout().lock();
@@ -262,14 +276,18 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = doctor::examine(&args.trace.options());
+    let report = match attach::described(&args.attach, &args.trace) {
+        Ok(snapshot) => doctor::of_service(snapshot),
+        Err(alone) => alone.or_else(|| Ok(doctor::examine(&args.trace.options())))?,
+    };
     let mut stdout = io::stdout().lock();
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
     } else {
         write!(stdout, "{}", doctor::text(&report))?;
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let well = report.ok && report.is_complete();
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(crate) fn environment(name: &str) -> Option<String> {

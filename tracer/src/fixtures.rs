@@ -39,6 +39,9 @@ pub(crate) fn volume(mount_point: &str) -> Volume {
         container: None,
         persistent_volume: None,
         label: None,
+        counted_by: Some(CountedBy::Filesystem),
+        gap: None,
+        blind: None,
     }
 }
 
@@ -137,6 +140,7 @@ pub(crate) fn idle() -> Snapshot {
             folded_files: 0,
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),
+            capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
         },
         volumes: vec![volume("/")],
         writers: vec![],
@@ -242,6 +246,8 @@ pub(crate) fn busy() -> Snapshot {
             comm: "minio".to_owned(),
             fd: Some(17),
             path: "/srv/store/.minio.sys/tmp/日本\u{202e}gpj.exe\n".to_owned(),
+            path_in_container: None,
+            group: None,
             volume: store.to_owned(),
             bytes: 1200 * MIB,
             growing: true,
@@ -255,6 +261,8 @@ pub(crate) fn busy() -> Snapshot {
             comm: "postgres".to_owned(),
             fd: None,
             path: "/srv/store/pg/pgsql_tmp/t.0".to_owned(),
+            path_in_container: None,
+            group: None,
             volume: store.to_owned(),
             bytes: 88 * MIB,
             growing: false,

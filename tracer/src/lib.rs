@@ -22,6 +22,7 @@ pub mod overhead;
 pub mod pipeline;
 pub mod probes;
 mod quietly;
+pub mod recent;
 pub mod record_cmd;
 pub mod residents;
 pub mod rollup;

@@ -27,9 +27,11 @@ use crate::{
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
-    host, open_files,
+    host,
+    open_files::{self, places::Places},
     overhead::Overhead,
     probes::{Tracer, TracerOptions, blind_spots, preflight},
+    recent::Recent,
     residents, rollup,
     sampled::{self, SampledSpace},
     snapshot::{self, Context, VolumeState},
@@ -69,6 +71,10 @@ pub struct Pipeline {
     held_at: Option<Instant>,
     host: String,
     kernel: String,
+    /// What we had when we attached.
+    capabilities: Vec<String>,
+    /// What moved on each device lately.
+    recent: Recent,
 }
 
 impl Pipeline {
@@ -78,6 +84,7 @@ impl Pipeline {
     /// One line that says what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host::check()?;
+        let capabilities = preflight::held_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
         let overhead = Overhead::start(clock::instant(), &tracer);
@@ -107,12 +114,16 @@ impl Pipeline {
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
-            host: name.nodename().to_string_lossy().into_owned(),
+            host: host::name(),
             kernel: name.release().to_string_lossy().into_owned(),
+            capabilities,
+            recent: Recent::default(),
         };
         pipeline.refresh_volumes()?;
         // What was counted while the hooks were attached one by one is not a whole window.
         pipeline.look()?;
+        // So that the first window, too, tells which held files grow.
+        pipeline.look_for_held(true);
         pipeline.begin_window();
         tracing::info!("tracing by {}", pipeline.tracer.write_backend().name());
         Ok(pipeline)
@@ -216,6 +227,8 @@ impl Pipeline {
                         || is_sampled(&self.tracer, volume),
                     forecast: self.forecasts.of(volume.dev),
                     owner: self.groups.owner(volume),
+                    counted_by: self.tracer.counted_by(&volume.fs_type),
+                    gap: self.tracer.gap(&volume.fs_type),
                     volume: volume.clone(),
                 })
             })
@@ -248,6 +261,7 @@ impl Pipeline {
                     overhead_ns_per_write: self.overhead.ns_per_write(&self.tracer),
                     own_cpu: (interval_s > 0.0)
                         .then(|| (clock::own_cpu_s() - self.cpu_at_start) / interval_s),
+                    capabilities: self.capabilities.clone(),
                 },
                 volumes,
                 held: self.held.files.clone(),
@@ -256,6 +270,7 @@ impl Pipeline {
                 users: &self.users,
                 groups: &mut self.groups,
                 views: &self.views,
+                recent: &mut self.recent,
                 follows_renames: renames,
                 sees_files: every_fsync,
             },
@@ -306,16 +321,17 @@ impl Pipeline {
             for (dev, space) in space {
                 self.space_now.entry(dev).or_insert(space);
             }
-            let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
-            self.tracer.mounts_changed(&types);
         }
+        // Also where these are the same: an overlay is none, and its module may have been loaded.
+        let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
+        self.tracer.mounts_changed(&types);
         Ok(())
     }
 
     /// Looks for the memory file systems of containers among what was written to.
     fn learn_of_insides(&mut self, deltas: &Deltas) -> anyhow::Result<()> {
         let devices: HashSet<u32> = self.volumes.iter().map(|volume| volume.dev).collect();
-        let unknown = deltas.pairs.iter().map(|(pair, _)| pair);
+        let unknown = deltas.pairs.keys();
         let unknown = unknown.filter(|pair| !devices.contains(&pair.dev));
         let written = unknown.map(|pair| (pair.dev, pair.process()));
         if self.insides.learn(written, &mut self.groups, &self.views) {
@@ -327,12 +343,15 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
+            let places = Places::new(&self.volumes);
             let open = match self.tracer.open_files() {
-                Some(records) => open_files::told(&records),
-                None => open_files::walk(&self.volumes),
+                Some(records) => open_files::told(&records, &places),
+                None => open_files::walk(&places),
             };
-            self.held = held::of(&open, &self.volumes, before);
-            self.residents = residents::of(&open, &self.volumes, &mut self.groups);
+            let Self { volumes, groups, .. } = self;
+            let held = held::of(&open, volumes, &places, groups, before);
+            self.residents = residents::of(&open, volumes, &places, groups);
+            self.held = held;
             self.held_at = Some(clock::instant());
         }
     }

@@ -13,7 +13,9 @@ use tracer_common::{Counters, FileKey, ProcKey};
 use tracer_model::{
     forecast::Forecast,
     sanitize,
-    snapshot::{Backend, Group, Held, SCHEMA, Snapshot, WriteErrors, Writer},
+    snapshot::{
+        Backend, Blind, CountedBy, Gap, Group, Held, Moved, SCHEMA, Snapshot, WriteErrors, Writer,
+    },
 };
 
 use crate::{
@@ -26,6 +28,7 @@ use crate::{
     },
     clock,
     collect::mounts::{MountedVolume, Space},
+    recent::Recent,
     rollup::{self, Sees, Waited},
     window::{Window, is_folded},
 };
@@ -33,7 +36,7 @@ use rows::{path_rows, volume_rows, writer_rows};
 
 /// What is known beside the counts.
 pub struct Context<'a> {
-    /// `uname -n`.
+    /// [`crate::host::name`].
     pub host: &'a str,
     /// End of the window.
     pub taken_at: Timestamp,
@@ -55,6 +58,8 @@ pub struct Context<'a> {
     pub groups: &'a mut Groups,
     /// How containers see files.
     pub views: &'a Views,
+    /// What moved on each volume lately.
+    pub recent: &'a mut Recent,
     /// Does the kernel tell of renames?
     pub follows_renames: bool,
     /// Are created and removed files seen on every filesystem, and not on ext4 alone?
@@ -75,6 +80,17 @@ pub struct VolumeState {
     pub forecast: Forecast,
     /// Whose it is.
     pub owner: Owner,
+    /// Where its writes are counted.
+    pub counted_by: Option<CountedBy>,
+    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    pub gap: Option<Gap>,
+}
+
+impl VolumeState {
+    /// Change of the used space over the window; 0 if the volume was not there before.
+    fn used_delta(&self) -> i64 {
+        self.before.map_or(0, |before| self.now.used.cast_signed() - before.used.cast_signed())
+    }
 }
 
 /// Sums of one writer on one volume.
@@ -141,6 +157,7 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     }
     context.backend.unattributed_bytes = window.other.written;
     context.backend.folded_files = window.folded();
+    let blind = blind(&by_volume, &mut context);
     let (paths, logs) = path_rows(&files, &mut context);
     for (pair, counters) in window.pairs() {
         if let Some(container) = logs.get(&pair.file())
@@ -164,14 +181,14 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
         sees,
     );
     let (writer_rows, waiting): (Vec<Writer>, Vec<f64>) =
-        writer_rows(&writers, &by_volume, &waited, &mut context).into_iter().unzip();
+        writer_rows(&writers, &by_volume, &blind, &waited, &mut context).into_iter().unzip();
     Snapshot {
         schema: SCHEMA,
         host: context.host.to_owned(),
         taken_at: context.taken_at,
         interval_s: context.interval_s,
         victims: rollup::victims(&writer_rows, &waiting, context.interval_s),
-        volumes: volume_rows(&by_volume, &context),
+        volumes: volume_rows(&by_volume, &blind, &context),
         writers: writer_rows,
         dirs,
         paths: paths.into_iter().map(|(_, row)| row).collect(),
@@ -180,6 +197,24 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
         residents: Vec::new(),
         backend: context.backend,
     }
+}
+
+/// Volumes of whose growth too little is seen, by device.
+fn blind(sums: &HashMap<u32, Counters>, context: &mut Context<'_>) -> HashMap<u32, Blind> {
+    let Context { volumes, recent, interval_s, .. } = context;
+    recent.keep(&volumes.iter().map(|state| state.volume.dev).collect());
+    let found = volumes.iter().filter_map(|state| {
+        let dev = state.volume.dev;
+        let sum = sums.get(&dev).copied().unwrap_or_default();
+        let window = Moved {
+            used_delta: state.used_delta(),
+            growth: state.space_known.then(|| signed_growth(&sum)),
+            written: sum.written,
+            over_s: *interval_s,
+        };
+        Some((dev, recent.add(dev, window).blind(state.gap)?))
+    });
+    found.collect()
 }
 
 /// Allocated − freed.

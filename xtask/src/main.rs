@@ -7,6 +7,8 @@ mod compiler;
 mod dist;
 mod incidents;
 mod kernels;
+mod kubernetes;
+mod manifests;
 mod native;
 mod packages;
 mod step;
@@ -45,6 +47,9 @@ enum Task {
     Test(TestArgs),
     /// Write target/dist: the program, manual pages, shell completions and the systemd unit
     Dist,
+    /// Make those files of contrib/ anew that are made from others: the manifest in one file, the rules
+    /// in Kubernetes' form
+    Manifests,
     /// Take the pictures in docs/pictures from the real screen under a real load (root)
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
@@ -99,6 +104,7 @@ fn run() -> Result<ExitCode> {
             let filltop = build::build(&workspace)?;
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
+        Task::Manifests => manifests::write(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Incidents(arguments) => {
             incidents::run(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
         }

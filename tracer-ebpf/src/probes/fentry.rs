@@ -175,7 +175,7 @@ fn fexit_vfs_write(ctx: FExitContext) -> i32 {
 #[fexit]
 fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) == 1 {
-        shared::vfs_write::<Direct>(Kptr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5));
+        shared::vfs_writev::<Direct>(Kptr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5));
     }
     0
 }

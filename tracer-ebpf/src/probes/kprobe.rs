@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use tracer_common::{PairKey, offsets::gauge_kind};
+use tracer_common::{
+    PairKey,
+    offsets::{counted, gauge_kind},
+};
 
 use super::{allocate, shared};
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     gauge::kind_of,
     kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset},
     maps::{InFlight, hook},
-    process, space,
+    overlay, process, space,
 };
 
 /// An argument, as a pointer.
@@ -227,7 +230,10 @@ fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
 fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
     if ctx.arg::<i32>(3).unwrap_or(0) == 1 {
         let file = pointer(&ctx, 0);
-        vfs_write_begins(hook::VFS_WRITEV, file);
+        // Else the end of the overlay's own would not be known.
+        if !(overlay::are_followed() && overlay::is_behind::<Probed>(file)) {
+            vfs_write_begins(hook::VFS_WRITEV, file);
+        }
     }
     0
 }
@@ -264,7 +270,8 @@ fn kretprobe_vfs_unlink(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn vfs_write_begins(hook: u64, file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
-    if is_regular::<Probed>(inode) && shared::counted_below::<Probed>(inode) == 0 {
+    let is_counted = || matches!(shared::counted_below::<Probed>(inode), 0 | counted::UPPER);
+    if is_regular::<Probed>(inode) && is_counted() {
         let call = InFlight { key: NOBODY, object: file.addr(), extra: 0 };
         calls::keep(hook, call);
     }

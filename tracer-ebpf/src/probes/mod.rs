@@ -10,7 +10,7 @@ mod mapped;
 mod open_files;
 mod returned;
 mod saved;
-mod shared;
+pub mod shared;
 mod take_out;
 mod tracepoint;
 mod victims;

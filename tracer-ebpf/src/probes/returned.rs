@@ -10,6 +10,7 @@ use crate::{
     account::{Who, Write, ZERO, account, account_write},
     hot::{self, BY_CALL},
     kernel_read::{Kptr, Probed, Read as _, current_proc, file_key, is_regular, load, offset},
+    overlay,
     user_read::read_user,
 };
 
@@ -37,7 +38,18 @@ fn count(file: Kptr, inode: Kptr, result: i64, proc: ProcKey) {
     if !is_regular::<Probed>(inode) {
         return;
     }
-    let skip = match shared::counted_below::<Probed>(inode) {
+    let mut inode = inode;
+    let mut dentry = Probed::follow(file, offset!(file_dentry));
+    let mut below = shared::counted_below::<Probed>(inode);
+    if below == counted::UPPER {
+        dentry = overlay::upper_dentry(inode);
+        if dentry.is_null() {
+            return;
+        }
+        inode = Probed::follow(dentry, offset!(dentry_inode));
+        below = shared::counted_below::<Probed>(inode);
+    }
+    let skip = match below {
         0 => false,
         counted::SUCCESSES => result > 0,
         _ => true,
@@ -46,12 +58,7 @@ fn count(file: Kptr, inode: Kptr, result: i64, proc: ProcKey) {
         return;
     }
     account_write::<Probed>(&Write {
-        who: Who {
-            proc,
-            file: file_key::<Probed>(inode),
-            dentry: Probed::follow(file, offset!(file_dentry)),
-            inode,
-        },
+        who: Who { proc, file: file_key::<Probed>(inode), dentry, inode },
         kind: gauge_kind::NONE,
         result,
         end: BY_CALL,
@@ -80,8 +87,7 @@ struct CloneRange {
 /// of a chain of calls share 512 bytes.
 #[inline(never)]
 pub fn cloned(file: u64, command: u32, argument: u64) {
-    let file = Kptr::from_addr(file);
-    let inode = Probed::follow(file, offset!(file_inode));
+    let (inode, dentry) = overlay::target(Kptr::from_addr(file));
     if !is_regular::<Probed>(inode) || shared::counted_below::<Probed>(inode) != 0 {
         return;
     }
@@ -99,5 +105,5 @@ pub fn cloned(file: u64, command: u32, argument: u64) {
     let key = file_key::<Probed>(inode);
     shared::share(&key);
     let delta = Counters { written: range.length, ..ZERO };
-    account(current_proc(), key, Probed::follow(file, offset!(file_dentry)), inode, delta);
+    account(current_proc(), key, dentry, inode, delta);
 }

@@ -1,6 +1,10 @@
 //! What several kinds of hook do with their unpacked arguments.
 
-use tracer_common::{Counters, FileKey, Health, PairKey, offsets::gauge_kind, slot_flags};
+use tracer_common::{
+    Counters, FileKey, Health, PairKey,
+    offsets::{counted, gauge_kind},
+    slot_flags,
+};
 
 use crate::{
     account::{Who, Write, ZERO, account, account_write},
@@ -12,7 +16,7 @@ use crate::{
         file_key, is_regular, load, magic, offset,
     },
     maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook},
-    process, space,
+    overlay, process, space,
 };
 
 /// `s_magic` of tmpfs.
@@ -173,8 +177,13 @@ fn dio_count(iocb: u64, result: i64) -> bool {
 #[inline(always)]
 pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
     let inode = Kptr(load!(R, file, file_inode));
-    if !is_regular::<R>(inode) || counted_below::<R>(inode) != 0 {
+    if !is_regular::<R>(inode) {
         return;
+    }
+    match counted_below::<R>(inode) {
+        0 => {}
+        counted::UPPER => return written_above(inode.addr(), result),
+        _ => return,
     }
     account_write::<R>(&Write {
         who: Who {
@@ -184,6 +193,31 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
             inode,
         },
         kind: kind_of(magic::<R>(inode)),
+        result,
+        end: 0,
+    });
+}
+
+/// do_iter_readv_writev returned. Where overlays are followed, the file below was counted with the overlay's.
+#[inline(always)]
+pub fn vfs_writev<R: Read>(file: Kptr, result: i64) {
+    if !(overlay::are_followed() && overlay::is_behind::<R>(file)) {
+        vfs_write::<R>(file, result);
+    }
+}
+
+/// A write to a file of an overlay returned, of which nothing tells below. Apart, for the frames of a chain of
+/// calls share 512 bytes.
+#[inline(never)]
+fn written_above(inode: u64, result: i64) {
+    let dentry = overlay::upper_dentry(Kptr::from_addr(inode));
+    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    if dentry.is_null() || counted_below::<Probed>(inode) != 0 {
+        return;
+    }
+    account_write::<Probed>(&Write {
+        who: Who { proc: current_proc(), file: file_key::<Probed>(inode), dentry, inode },
+        kind: kind_of(magic::<Probed>(inode)),
         result,
         end: 0,
     });
@@ -237,10 +271,16 @@ pub fn attributes_end(dentry: Kptr) {
 /// A file is opened: its space is remembered before anything can change it.
 #[inline(always)]
 pub fn opened<R: Read>(file: Kptr) {
+    opened_as::<R>(file, || Kptr(load!(R, file, file_inode)));
+}
+
+/// The same, where another inode may be the one that is written to.
+#[inline(always)]
+pub fn opened_as<R: Read>(file: Kptr, inode: impl Fn() -> Kptr) {
     const FMODE_WRITE: u32 = 2;
     let mode: u32 = load!(R, file, file_mode);
     if mode & FMODE_WRITE != 0 {
-        space::remember::<R>(Kptr(load!(R, file, file_inode)));
+        space::remember::<R>(inode());
     }
 }
 
@@ -281,8 +321,7 @@ pub fn share(file: &FileKey) {
 /// space, it shares. Apart, for the frames of a chain of calls share 512 bytes.
 #[inline(never)]
 pub fn copied(file: u64) {
-    let file = Kptr::from_addr(file);
-    let inode = Probed::follow(file, offset!(file_inode));
+    let (inode, _) = overlay::target(Kptr::from_addr(file));
     let kind = kind_of(magic::<Probed>(inode));
     if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
         share(&file_key::<Probed>(inode));

@@ -21,7 +21,7 @@ use crate::{
         magic, offset,
     },
     maps::{InFlight, hook},
-    process, space,
+    overlay, process, space,
 };
 
 const EXT4_SUPER_MAGIC: u32 = 0xEF53;
@@ -228,7 +228,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             // Through an overlay, another inode than the file's.
             let mut inode = Kptr::from_addr(shared::settled());
             if inode.is_null() {
-                inode = Probed::follow(file, offset!(file_inode));
+                (inode, _) = overlay::target(file);
             }
             let dentry = space::any_dentry(inode);
             // Modules have no types before 5.11; later this would only be more to verify.
@@ -245,7 +245,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             let command: u64 = load!(Direct, regs, regs_si);
             returned::cloned(file.addr(), command as u32, load!(Direct, regs, regs_dx));
         }
-        Call::Open => shared::opened::<Probed>(file),
+        Call::Open => shared::opened_as::<Probed>(file, || overlay::target(file).0),
     }
     0
 }

@@ -290,6 +290,8 @@ impl Engine {
             victims: &victims,
         };
         let summary = told.summary();
+        // Who is seen is not who fills it.
+        let culprits = if told.hides_most() { Vec::new() } else { alert.culprits.clone() };
         let suggestion = if kind == EventKind::Resolved { None } else { told.suggestion(snapshot) };
         let key = format!("{}/{}/{key}", snapshot.host, rule.name);
         Some(Event {
@@ -303,7 +305,7 @@ impl Engine {
             summary,
             avail_bytes: volume.map(|volume| volume.avail_bytes),
             eta_s: volume.and_then(|volume| volume.eta_s),
-            culprits: alert.culprits.clone(),
+            culprits,
             victims,
             held_bytes: volume.and_then(|volume| volume.held_bytes),
             suggestion,

@@ -1,12 +1,13 @@
 //! What filltop says about itself: hooks that stopped counting, losses, clocks, gaps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::blind::blind as words_of;
 use super::event::{Event, Severity};
 use super::{Moment, words};
-use crate::snapshot::{HookState, Snapshot};
+use crate::snapshot::{BlindCause, HookState, Snapshot};
 use crate::units;
 
 /// The wall clock may run this far ahead of the steady one between two looks, seconds.
@@ -24,6 +25,8 @@ pub(super) struct Health {
     broken: BTreeMap<String, String>,
     lost_events: u64,
     unattributed: u64,
+    /// Volumes of which too little is seen, by mount point, and why.
+    blind: BTreeSet<(String, BlindCause)>,
     /// When it was last said, by what it is about.
     said: BTreeMap<&'static str, f64>,
 }
@@ -74,6 +77,7 @@ impl Health {
             events.push(health("backend", words).of(name).ending());
         }
         self.broken = broken;
+        self.see_blind(snapshot, |name, summary| health("blind", summary).of(name), &mut events);
         let due = |about, said: &mut BTreeMap<&'static str, f64>| {
             let due = said.get(about).is_none_or(|last| at.steady_s - last >= AGAIN_S);
             if due {
@@ -102,5 +106,24 @@ impl Health {
             self.unattributed = 0;
         }
         events
+    }
+
+    /// Says once for each volume and cause that too little is seen. A volume that takes no writes for a while is
+    /// not blind then; it is not told again when it takes some.
+    fn see_blind(
+        &mut self,
+        snapshot: &Snapshot,
+        event: impl Fn(&str, String) -> Event,
+        events: &mut Vec<Event>,
+    ) {
+        let mounted = |name: &String| snapshot.volumes.iter().any(|row| row.mount_point == *name);
+        self.blind.retain(|(name, _)| mounted(name));
+        for volume in &snapshot.volumes {
+            let Some(blind) = &volume.blind else { continue };
+            if self.blind.insert((volume.mount_point.clone(), blind.cause)) {
+                let words = words_of(volume, units::Units::Iec).unwrap_or_default();
+                events.push(event(&volume.mount_point, words));
+            }
+        }
     }
 }

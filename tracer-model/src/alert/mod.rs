@@ -6,6 +6,7 @@
 //! why they behave as they do.
 
 mod blame;
+mod blind;
 mod engine;
 mod event;
 mod health;
@@ -22,6 +23,7 @@ mod words;
 
 use jiff::Timestamp;
 
+pub use blind::{blind, unexplained};
 pub use engine::{Engine, Standing};
 pub use event::{Event, EventKind, Severity, Suggestion};
 pub use rule::{Glob, Quiet, Rule, When};

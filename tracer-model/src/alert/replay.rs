@@ -70,6 +70,9 @@ impl Replay {
             container: None,
             persistent_volume: None,
             label: None,
+            counted_by: None,
+            gap: None,
+            blind: None,
         };
         let snapshot = Snapshot {
             schema: SCHEMA,
@@ -87,6 +90,7 @@ impl Replay {
                 folded_files: 0,
                 overhead_ns_per_write: None,
                 own_cpu: None,
+                capabilities: Vec::new(),
             },
             volumes: vec![volume],
             writers: Vec::new(),

@@ -1,10 +1,11 @@
 //! The sentence for a tired person, and what could be done.
 
 use super::blame::GroupBlame;
+use super::blind::unexplained;
 use super::event::{EventKind, Severity, Suggestion};
 use super::rule::{Rule, When};
 use crate::sanitize::{self, display};
-use crate::snapshot::{Group, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
 use crate::units::{self, Units};
 
 /// From this share of a volume's growth on, a group of several processes is the culprit, not one of
@@ -66,8 +67,16 @@ impl Told<'_> {
         }
         let start = if self.eased { "less urgent now: " } else { "" };
         let mut text = format!("{start}{}", self.what(&mount, volume));
-        if let Some(who) = self.blamed() {
-            text.push_str(&format!(": {who}"));
+        match volume.blind.filter(Blind::hides_most) {
+            Some(blind) => {
+                let part = unexplained(&blind, IEC).unwrap_or_default();
+                text.push_str(&format!(": who fills it is not seen, {part} are not explained"));
+            }
+            None => {
+                if let Some(who) = self.blamed() {
+                    text.push_str(&format!(": {who}"));
+                }
+            }
         }
         if let (Some(names), true) = (self.sufferers(), self.names_sufferers()) {
             text.push_str(&format!("; {names}"));
@@ -78,6 +87,11 @@ impl Told<'_> {
         }
         text.push_str(&format!("; {}", left(volume)));
         text
+    }
+
+    /// Is most of the volume's growth nobody's that is seen?
+    pub(super) fn hides_most(&self) -> bool {
+        self.volume.and_then(|volume| volume.blind).is_some_and(|blind| blind.hides_most())
     }
 
     fn threshold(&self) -> f64 {
@@ -267,6 +281,9 @@ impl Told<'_> {
             let command = format!("filltop stop {} --how {how}", sanitize::shell_word(&target));
             Suggestion { target, how: how.to_owned(), frees_bytes, command }
         };
+        if self.hides_most() && self.rule.when != When::Held {
+            return None;
+        }
         if self.rule.when == When::Held {
             let mine = snapshot.held.iter().filter(|row| row.volume == self.mount_point);
             let largest = mine.max_by_key(|row| row.bytes)?;

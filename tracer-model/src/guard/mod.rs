@@ -209,7 +209,7 @@ impl Policy {
         guarded: &mut Guarded,
         key: &(String, String),
     ) -> Option<Decision> {
-        if let Some(reason) = self.limit(now_s) {
+        if let Some(reason) = self.limit(now_s, volume) {
             return self.say(now_s, snapshot, volume, guarded, key, &reason);
         }
         let climb = guarded.climbs.get(key)?.clone();
@@ -249,7 +249,7 @@ impl Policy {
             let reason = format!("{} is not touched: {reason}", words::group(&culprit.group));
             return self.say(now_s, snapshot, volume, guarded, &key, &reason);
         }
-        if let Some(reason) = self.limit(now_s) {
+        if let Some(reason) = self.limit(now_s, volume) {
             return self.say(now_s, snapshot, volume, guarded, &key, &reason);
         }
         let because = words::chosen(&culprit, volume, &self.config);
@@ -266,7 +266,10 @@ impl Policy {
     }
 
     /// Why nothing may be done now.
-    fn limit(&self, now_s: f64) -> Option<String> {
+    fn limit(&self, now_s: f64, volume: &Volume) -> Option<String> {
+        if volume.blind.is_some_and(|blind| blind.hides_most()) {
+            return Some("nothing is done: most of the growth is not explained".to_owned());
+        }
         if self.actions.len() >= self.config.max_per_hour as usize {
             return Some(format!(
                 "nothing is done: {} actions in the last hour are the most that is allowed",

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{
-    Backend, GroupRow, Resident, SCHEMA, Victim, WriteBackend, WriteErrors, Writer,
+    Backend, Blind, BlindCause, GroupRow, Resident, SCHEMA, Victim, WriteBackend, WriteErrors,
+    Writer,
 };
 
 const VOLUME: &str = "/data";
@@ -103,6 +104,7 @@ pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
             folded_files: 0,
             overhead_ns_per_write: None,
             own_cpu: None,
+            capabilities: Vec::new(),
         },
         volumes: vec![volume],
         writers: vec![writer(70, "postgres", "postgresql.service"), writer(80, "httpd", "/jail")],
@@ -399,4 +401,22 @@ proptest! {
             prop_assert!(hour <= config.max_per_hour as usize);
         }
     }
+}
+
+#[test]
+fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
+    let mut world = World::new(armed());
+    let mut hidden = snapshot(Some(120.0), INCIDENT);
+    let blind = Blind {
+        cause: BlindCause::Unexplained,
+        unexplained_bytes: 90 << 20,
+        grown_bytes: 100 << 20,
+        over_s: 10.0,
+    };
+    hidden.volumes[0].blind = Some(blind);
+    let decisions = world.see(100, &hidden);
+    assert_eq!(steps(&decisions), [None], "said once");
+    // Enough is seen: it goes on as ever.
+    hidden.volumes[0].blind = Some(Blind { unexplained_bytes: 10 << 20, ..blind });
+    assert_eq!(steps(&world.see(1, &hidden)), [Some(How::Freeze)]);
 }

@@ -55,6 +55,10 @@ pub struct Backend {
     /// if not measured.
     #[serde(default)]
     pub own_cpu: Option<f64>,
+    /// Capabilities that the measuring process had when it attached, such as `CAP_SYS_ADMIN`; empty in
+    /// what older versions recorded.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 /// Events that are known to be lost for one reason.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
     /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (of Kubernetes; its name is
-    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `cgroup` or
-    /// `session`.
+    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `monitor` (what
+    /// watches over containers from outside: `conmon web`, `lxc-start jail1`), `cgroup` or `session`.
     pub kind: String,
     /// The name that people use for it.
     pub name: String,

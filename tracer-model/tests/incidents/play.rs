@@ -256,6 +256,8 @@ impl Play {
                 comm: "holder".to_owned(),
                 fd: Some(3),
                 path: format!("{MOUNT}/#{pid}"),
+                path_in_container: None,
+                group: None,
                 volume: MOUNT.to_owned(),
                 bytes: *bytes,
                 growing: false,

@@ -26,11 +26,11 @@ use tracer_model::{
 };
 
 use super::{
-    audit::Audit,
     engine::{self, Request},
     keeper::Kept,
-    resume, text,
+    perform, resume, text,
 };
+use crate::probes::preflight;
 
 /// Name of the process.
 const NAME: &str = "fill-hands";
@@ -113,6 +113,10 @@ impl Hands {
         let (sender, receiver) = channel::unbounded_channel();
         let reader = BufReader::new(ours.try_clone()?);
         std::thread::Builder::new().name("hands".to_owned()).spawn(move || {
+            // It was started before the tracer gives them up, and would keep them.
+            if let Err(error) = preflight::drop_capabilities() {
+                tracing::warn!("the thread that reads answers keeps its capabilities: {error}");
+            }
             for line in reader.lines().map_while(Result::ok) {
                 let Ok(answer) = serde_json::from_str(&line) else { continue };
                 if sender.send(answer).is_err() {
@@ -147,6 +151,7 @@ pub fn run() -> anyhow::Result<()> {
     socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
     // SAFETY: the name is a C string of less than 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-hands".as_ptr()) };
+    preflight::drop_rights_of_the_start().context("cannot give up capabilities")?;
     let (sender, asked) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {
@@ -169,16 +174,7 @@ pub fn run() -> anyhow::Result<()> {
             }
             // Also what others halted, whose keeper and second were killed in the same instant.
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                for record in resume::sweep() {
-                    let name = record.name.clone();
-                    let reason = "it was left without its keeper and its second";
-                    let who = "filltop's hands".to_owned();
-                    let mut audit = Audit::new(record.how, &name, who, reason);
-                    audit.what = format!("end of {}", record.how.name());
-                    audit.id = Some(record.id);
-                    // It is undone whether or not anybody can be told.
-                    let _ = audit.write(None);
-                }
+                resume::sweep_as("filltop's hands");
             }
             // Whoever asked is gone: the lifelines end with this process.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
@@ -231,7 +227,7 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
             match prepared.carry_out() {
                 Ok(mut outcome) => {
                     let said = text::outcome(&outcome, Units::default(), Charset::Unicode);
-                    let ended = outcome.ended.as_ref().is_some_and(|ended| ended.left.is_empty());
+                    let ended = outcome.ended.as_ref().is_some_and(perform::Ended::for_good);
                     let came = if ended && !outcome.dry_run { Came::Ended } else { Came::Done };
                     let said = said.trim_end().replace('\n', "; ");
                     (answer(came, said), outcome.kept.take())

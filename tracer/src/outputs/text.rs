@@ -8,6 +8,7 @@ mod tables;
 
 use std::fmt::Write as _;
 
+use tracer_model::alert::blind;
 use tracer_model::sanitize::{self, Charset, display_for};
 use tracer_model::snapshot::{Held, Snapshot};
 use tracer_model::units::{self, Units};
@@ -238,6 +239,25 @@ impl Page<'_> {
             facts.push(format!("{} more files", backend.folded_files));
         }
         self.facts(&facts);
+        for sentence in snapshot.volumes.iter().filter_map(|row| blind(row, self.options.units)) {
+            self.paragraph(&sentence, Tone::Critical);
+        }
+    }
+
+    /// A sentence on as many lines as it needs.
+    fn paragraph(&mut self, text: &str, tone: Tone) {
+        let mut line = String::new();
+        for word in text.split(' ') {
+            let joined = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+            if !line.is_empty() && sanitize::width(&joined) > self.options.width {
+                self.line(&line, tone);
+                // Continued lines are indented.
+                line = format!("  {word}");
+            } else {
+                line = joined;
+            }
+        }
+        self.line(&line, tone);
     }
 }
 

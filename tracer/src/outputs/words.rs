@@ -1,7 +1,9 @@
 //! What text output and the screen say in the same words.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{Group, PathRow, Resident, Snapshot, Volume, Writer};
+use tracer_model::snapshot::{
+    BlindCause, Group, Held, PathRow, Resident, Snapshot, Volume, Writer,
+};
 use tracer_model::units::{self, Units};
 
 /// used / total, 0 for a volume without a size.
@@ -17,6 +19,17 @@ pub fn used_ratio(volume: &Volume) -> f64 {
 #[must_use]
 pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
     snapshot.volumes.iter().filter_map(|volume| volume.explained).reduce(f64::min)
+}
+
+/// Why too little is seen of a volume, in a few words; empty where enough is.
+#[must_use]
+pub fn blind_short(volume: &Volume) -> &'static str {
+    match volume.blind.map(|blind| blind.cause) {
+        None => "",
+        Some(BlindCause::NeedsSysAdmin) => "NOT ALL SEEN (no CAP_SYS_ADMIN)",
+        Some(BlindCause::HooksFailed) => "NOT ALL SEEN (hooks failed)",
+        Some(BlindCause::Unexplained) => "GROWTH NOT EXPLAINED",
+    }
 }
 
 /// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.
@@ -67,6 +80,19 @@ pub fn user(writer: &Writer, charset: Charset) -> String {
         .user
         .as_deref()
         .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
+}
+
+/// The host's path of a held file; of a container `NAME:PATH` with the path that it has there, as
+/// `docker cp` takes it: of the host's, most is the number of a layer.
+#[must_use]
+pub fn held_path(file: &Held, charset: Charset) -> String {
+    let container = file.group.as_ref().filter(|group| group.is_container());
+    match container.zip(file.path_in_container.as_deref()) {
+        Some((group, path)) => {
+            format!("{}:{}", display_for(&group.name, charset), display_for(path, charset))
+        }
+        None => display_for(&file.path, charset).into_owned(),
+    }
 }
 
 /// The command line without the program's directory, else the kernel's short name in brackets as

@@ -41,6 +41,8 @@ pub struct Seen {
     pub stores: bool,
     /// But not in mappings with MADV_RANDOM or MADV_SEQUENTIAL.
     pub without_advised: bool,
+    /// The upper files of overlays, where writes are counted above the filesystem.
+    pub overlays: bool,
 }
 
 /// What a backend cannot see.
@@ -51,6 +53,12 @@ pub fn of_backend(write: WriteBackend, seen: Seen) -> Vec<String> {
     } else {
         vec!["stores through mmap are counted by page, once until it is written back"]
     };
+    if !seen.overlays {
+        spots.push(
+            "what is written through overlayfs is not seen, but on filesystems that are counted at their own \
+             functions or tracepoints",
+        );
+    }
     spots.extend([
         "space of reflinked files is shared: it is counted for none of them",
         "what btrfs's compression saved in files written before the start is not known: freeing them \
@@ -82,15 +90,12 @@ fn of_tracepoints(seen: Seen) -> Vec<&'static str> {
         (false, false) => "before Linux 5.19, io_uring is not counted",
     });
     if seen.ext4 {
-        spots.extend([
-            "on filesystems other than ext4, libaio and 32-bit programs are not counted",
-            "overlayfs is counted only on top of ext4",
-        ]);
+        spots
+            .extend(["on filesystems other than ext4, libaio and 32-bit programs are not counted"]);
     } else {
         spots.extend([
             "before Linux 6.6, libaio, 32-bit programs and what the kernel itself writes (core dumps, loop \
              devices) are not counted",
-            "before Linux 6.6, nothing is seen of what is written through overlayfs",
             "removed files are seen on ext4 alone",
         ]);
     }

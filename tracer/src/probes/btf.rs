@@ -190,6 +190,12 @@ impl KernelBtf {
         self.kind(pointer) == KIND_PTR && self.name(pointee) == target
     }
 
+    /// Size of a structure, bytes.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<u32> {
+        self.found.get(&(false, name.to_owned())).map(|id| self.size_or_type(*id))
+    }
+
     /// Byte offset of a member, given as a dotted path, anonymous parts left out.
     #[must_use]
     pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {

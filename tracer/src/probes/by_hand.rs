@@ -12,7 +12,9 @@ use aya::{Ebpf, maps::Map};
 use aya_obj::Object;
 use tracer_common::{Offsets, offsets::Config};
 
-use super::{OBJECT, error_chain, fit, sys::tracing, verdict};
+use super::{
+    OBJECT, error_chain, failure::HookFailure, fit, module_types::ModuleTypes, sys::tracing,
+};
 
 /// See the module.
 pub(super) struct ByHand {
@@ -70,7 +72,7 @@ impl ByHand {
     ///
     /// # Errors
     /// In the kernel's words.
-    pub(super) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), String> {
+    pub(super) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), HookFailure> {
         if self.code.get().is_none() {
             let code = self.read()?;
             let _ = self.code.set(code);
@@ -81,16 +83,8 @@ impl ByHand {
             .get(program)
             .and_then(|found| Some((found, object.functions.get(&found.function_key())?)))
             .ok_or_else(|| format!("the kernel side has no program {program}"))?;
-        let module = target.module.map(|module| {
-            let of_module = tracing::types_of_module(module);
-            of_module.map_err(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    format!("type information of modules takes CAP_SYS_ADMIN: {error}")
-                }
-                _ => format!("type information of module {module}: {error}"),
-            })
-        });
-        let module = module.transpose()?;
+        let module = target.module.map(|module| ModuleTypes::of_process().of(module));
+        let module = module.transpose().map_err(HookFailure::NoTypes)?;
         let name =
             format!("{}_{}", ["fentry", "fexit"][usize::from(target.at_exit)], target.function);
         let program = tracing::load(&tracing::Tracing {
@@ -98,12 +92,13 @@ impl ByHand {
             code,
             license: &found.license,
             types: types.as_ref().map(OwnedFd::as_fd),
-            module: module.as_ref().map(OwnedFd::as_fd),
+            module: module.as_ref().map(|types| types.as_fd()),
             function: target.id,
             at_exit: target.at_exit,
         })
-        .map_err(|(error, log)| verdict(&error, &log))?;
-        let link = tracing::attach(program.as_fd()).map_err(|error| error.to_string())?;
+        .map_err(|(error, log)| HookFailure::of_load(&error, &log))?;
+        let link =
+            tracing::attach(program.as_fd()).map_err(|error| HookFailure::of_call(&error))?;
         self.attached.push(Attached { name, program, _link: link });
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
 
 mod ahead;
+mod coverage;
 mod rungs;
 mod space;
 mod unreturned;
@@ -17,14 +18,17 @@ use aya::{Ebpf, maps::HashMap as BpfHashMap};
 use tracer_common::offsets::counted;
 use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
-use rungs::{is_absence, is_refusal, program_of};
+use rungs::program_of;
 
 use super::{
     TracerOptions,
     by_hand::ByHand,
+    failure::HookFailure,
     gauges, hook,
     hooks::{self, Function, Lifecycle, WriteIter},
-    kernel_at_least, preemption, sys,
+    kernel_at_least,
+    module_types::ModuleTypes,
+    overlay, preemption, sys,
     tracefs::TraceFs,
     types::Types,
 };
@@ -56,7 +60,7 @@ pub struct Ladder {
     /// Programs that aya cannot load.
     by_hand: ByHand,
     /// Why trampolines are refused altogether.
-    no_trampolines: OnceCell<String>,
+    no_trampolines: OnceCell<HookFailure>,
     tracefs: Option<TraceFs>,
     /// What tells the savings of btrfs's compression.
     saved: Option<OwnedFd>,
@@ -68,6 +72,8 @@ pub struct Ladder {
     uring: bool,
     stores: bool,
     without_advised: bool,
+    /// Are overlays followed to their upper files? `None`: that was not needed yet.
+    overlays: Option<bool>,
     /// Types of filesystem whose gauge is known.
     space_traced: Vec<&'static str>,
     renames: bool,
@@ -77,7 +83,7 @@ pub struct Ladder {
     started: bool,
 }
 
-type Attempt = Result<(), String>;
+type Attempt = Result<(), HookFailure>;
 
 impl Ladder {
     pub(super) fn new(options: &TracerOptions, types: Types, by_hand: ByHand) -> Self {
@@ -97,6 +103,7 @@ impl Ladder {
             uring: false,
             stores: false,
             without_advised: false,
+            overlays: None,
             space_traced: Vec::new(),
             renames: false,
             waits: false,
@@ -144,6 +151,7 @@ impl Ladder {
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
         }
         self.mark_overlay(ebpf);
+        self.follow_overlays(ebpf);
         self.attach_watches(ebpf);
         self.started = true;
         if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
@@ -154,22 +162,28 @@ impl Ladder {
 
     /// A filesystem was mounted: its module may be loaded now, or it needs vfs_write.
     pub(super) fn mounts_changed(&mut self, ebpf: &mut Ebpf, fs_types: &[&str]) {
-        for fs in hooks::WRITE_ITERS {
+        let is_new = |fs: &WriteIter| {
             let done = self.counted.contains_key(fs.fs_type) || self.tried.contains(&fs.fs_type);
-            if fs_types.contains(&fs.fs_type) && !done {
-                self.tried.push(fs.fs_type);
-                self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
-                self.attach_write_iter(ebpf, fs);
-                self.install_gauges(ebpf);
-                self.attach_saved(ebpf);
-                self.watch_filesystem(ebpf, fs.fs_type);
-            }
+            fs_types.contains(&fs.fs_type) && !done
+        };
+        let new: Vec<_> = hooks::WRITE_ITERS.iter().filter(|fs| is_new(fs)).collect();
+        if !new.is_empty() && self.started {
+            ModuleTypes::of_process().look_again();
+        }
+        for fs in new {
+            self.tried.push(fs.fs_type);
+            self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
+            self.attach_write_iter(ebpf, fs);
+            self.install_gauges(ebpf);
+            self.attach_saved(ebpf);
+            self.watch_filesystem(ebpf, fs.fs_type);
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
         if uncounted && !self.vfs_write && !self.syscalls {
             self.hooks.retain(|row| row.name != "vfs_write");
             self.attach_vfs_write(ebpf);
         }
+        self.follow_overlays(ebpf);
         self.forget_types();
     }
 
@@ -350,7 +364,7 @@ impl Ladder {
         let result = if cfg!(target_arch = "x86_64") {
             self.typed_tracepoint(ebpf, name, program)
         } else {
-            Err("the registers of system calls are known on x86-64 alone".to_owned())
+            Err("the registers of system calls are known on x86-64 alone".into())
         };
         self.note(name, "tp_btf", result)
     }
@@ -371,6 +385,22 @@ impl Ladder {
         self.set_counted(ebpf, hooks::OVERLAY_MAGIC, how);
     }
 
+    /// Where writes are counted above the filesystem, those to an overlay are followed to the upper file. Once,
+    /// as soon as the kernel knows overlays: that is a module, often loaded by the first container.
+    fn follow_overlays(&mut self, ebpf: &mut Ebpf) {
+        let is_above = self.vfs_write || self.syscalls;
+        if !is_above || self.overlays.is_some() || !overlay::is_known() {
+            return;
+        }
+        let types = self.types().map_err(HookFailure::from);
+        let result = types.and_then(|types| overlay::install(ebpf, types));
+        let holds = self.note("overlay", "upper file", result);
+        self.overlays = Some(holds);
+        if holds {
+            self.set_counted(ebpf, hooks::OVERLAY_MAGIC, counted::UPPER);
+        }
+    }
+
     fn set_counted(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
         let result = ebpf
             .map_mut("COUNTED")
@@ -387,15 +417,10 @@ impl Ladder {
         let holds = result.is_ok();
         let state = match result {
             Ok(()) => HookState::Ok,
-            Err(reason) if self.started && is_refusal(&reason) => HookState::Broken {
-                reason: format!(
-                    "{reason}: what it takes was given up after the start: restart filltop"
-                ),
-            },
-            Err(reason) if self.forced.is_some() && !is_absence(&reason) => {
-                HookState::Broken { reason }
+            Err(failure) => {
+                let had_admin = ModuleTypes::of_process().had_admin();
+                failure.state(self.forced.is_some(), self.started, had_admin)
             }
-            Err(reason) => HookState::Unsupported { reason },
         };
         self.hooks.push(hook(name, how, state));
         holds

@@ -1,13 +1,17 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
+mod behind;
 pub mod blind_spots;
 pub mod btf;
 mod by_hand;
+mod failure;
 pub mod fence;
 mod fit;
 mod gauges;
 pub mod hooks;
 mod ladder;
+mod module_types;
+mod overlay;
 mod preemption;
 pub mod preflight;
 #[cfg(test)]
@@ -15,6 +19,7 @@ mod stack_tests;
 pub mod sys;
 mod tracefs;
 mod types;
+mod types_helper;
 
 use std::{
     io::{self, Read as _},
@@ -29,10 +34,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
-use tracer_model::snapshot::{Hook, HookState, Loss, WriteBackend};
+use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
 
 pub use self::ladder::Ladder;
-use self::{blind_spots::Seen, by_hand::ByHand, types::Types};
+use self::{blind_spots::Seen, by_hand::ByHand, module_types::ModuleTypes, types::Types};
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
@@ -56,6 +61,8 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
     cpus: u32,
+    /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
+    behind_asked: bool,
 }
 
 /// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
@@ -82,6 +89,8 @@ impl Tracer {
             ));
         }
         sys::lift_memlock_limit();
+        // While this process is small, and may.
+        drop(ModuleTypes::of_process());
         let types = Types::read()?;
         let offsets = types.kernel.offsets();
         check_offsets(&offsets)?;
@@ -109,7 +118,7 @@ impl Tracer {
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
         ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
         ladder.forget_types();
-        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
+        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
     }
 
     /// Hooks that became possible or necessary since: a filesystem was mounted.
@@ -127,6 +136,18 @@ impl Tracer {
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
+    }
+
+    /// Where writes to filesystems of this type are counted; `None`: nowhere.
+    #[must_use]
+    pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
+        self.ladder.counted_by(fs_type)
+    }
+
+    /// Why a filesystem of this type is not counted at its own functions, where that can be changed.
+    #[must_use]
+    pub fn gap(&self, fs_type: &str) -> Option<Gap> {
+        self.ladder.gap(fs_type)
     }
 
     /// What is seen beside what functions tell that are hooked.
@@ -162,6 +183,19 @@ impl Tracer {
     /// All regular files that are open for writing or without a name, by task and descriptor; `None`
     /// where the kernel cannot tell, and /proc has to be asked.
     pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let records = self.iterate_open_files()?;
+        let unknown = |record: &OpenFileRecord| record.overlay != 0;
+        // The module may have been loaded since; once it is there, nothing changes any more.
+        if self.behind_asked || !overlay::is_known() || !records.iter().any(unknown) {
+            return Some(records);
+        }
+        self.behind_asked = true;
+        let known = self.ladder.install_behind(&mut self.ebpf);
+        self.ladder.forget_types();
+        if known { self.iterate_open_files() } else { Some(records) }
+    }
+
+    fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
         // A link is good for one pass: it becomes the file that is read.
         let link = program.attach().and_then(|id| program.take_link(id)).ok()?;

@@ -2,7 +2,16 @@
 
 use std::{fs, path::Path};
 
+use rustix::{
+    io::Errno,
+    thread::{
+        CapabilitySet, capabilities, capability_is_in_bounding_set,
+        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    },
+};
 use thiserror::Error;
+
+use crate::host;
 
 /// Where the kernel describes its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -11,13 +20,12 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
     /// Neither root nor the capabilities.
-    #[error(
-        "needs root, or the capabilities {missing}: run `sudo filltop`, or give them with \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep filltop`"
-    )]
+    #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
         /// The capabilities that are not there.
         missing: String,
+        /// Are they to be given to a container?
+        in_container: bool,
     },
     /// The kernel keeps its types to itself.
     #[error(
@@ -34,14 +42,36 @@ pub enum Refusal {
     /// The bpf system call is not to be had.
     #[error(
         "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-             seccomp profile that lets bpf through"
+         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
+         seccompProfile: Unconfined)"
     )]
     NoBpf(String),
+}
+
+/// How capabilities are given to the program where it runs.
+fn how_to_give(in_container: bool) -> &'static str {
+    if in_container {
+        host::CONTAINER_FLAGS
+    } else {
+        "run `sudo filltop`, or give them with \
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
+         (the last one is given up once it traces)"
+    }
 }
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
+
+/// Capabilities that filltop has a use for (include/uapi/linux/capability.h).
+const USEFUL: &[(u32, &str)] = &[
+    (2, "CAP_DAC_READ_SEARCH"),
+    (5, "CAP_KILL"),
+    (19, "CAP_SYS_PTRACE"),
+    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CAP_PERFMON, "CAP_PERFMON"),
+    (CAP_BPF, "CAP_BPF"),
+];
 
 /// Looks for what every backend needs.
 ///
@@ -49,7 +79,7 @@ const CAP_BPF: u32 = 39;
 /// The first [`Refusal`].
 pub fn check() -> Result<(), Refusal> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    check_capabilities(&status)?;
+    check_capabilities(&status, host::in_container())?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
@@ -58,12 +88,30 @@ pub fn check() -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_capabilities(status: &str) -> Result<(), Refusal> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+/// Is CAP_SYS_ADMIN among this thread's effective capabilities?
+#[must_use]
+pub fn has_sys_admin() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    effective(&status) >> CAP_SYS_ADMIN & 1 == 1
+}
+
+/// Those of this thread's effective capabilities that filltop has a use for, by name.
+#[must_use]
+pub fn held_capabilities() -> Vec<String> {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = effective(&status);
+    let had = USEFUL.iter().filter(|(cap, _)| effective >> cap & 1 == 1);
+    had.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// The bits of `CapEff:` in /proc/PID/status.
+fn effective(status: &str) -> u64 {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
+    let effective = effective(status);
     let has = |cap: u32| effective >> cap & 1 == 1;
     if has(CAP_SYS_ADMIN) {
         return Ok(());
@@ -76,7 +124,7 @@ fn check_capabilities(status: &str) -> Result<(), Refusal> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::Privileges { missing: missing.join(" and ") })
+        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
     }
 }
 
@@ -85,25 +133,86 @@ fn check_lockdown(text: &str) -> Result<(), Refusal> {
 }
 
 /// Gives up every capability that is not needed once everything is attached, for this thread and
-/// those that it starts. Kept: BPF and PERFMON to read maps and to attach to filesystems that are
-/// mounted later; SYS_PTRACE and DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel
-/// has no CAP_BPF (before 5.8), SYS_ADMIN stands for it and stays.
+/// those that it starts, its bounding set included. Kept: BPF and PERFMON to read maps and to attach to
+/// filesystems that are mounted later (`types_helper` has what that takes besides); SYS_PTRACE and
+/// DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel has no CAP_BPF (before 5.8),
+/// SYS_ADMIN stands for it and stays.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn drop_capabilities() -> std::io::Result<()> {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_no_new_privs};
     let mut sets = capabilities(None)?;
     let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
     let mut keep = bpf | CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH;
     if !sets.permitted.contains(bpf) {
         keep |= CapabilitySet::SYS_ADMIN;
     }
+    // First: it takes CAP_SETPCAP.
+    narrow_bounding_set(keep)?;
     sets.effective &= keep;
     sets.permitted &= keep;
     sets.inheritable = CapabilitySet::empty();
     set_capabilities(None, sets)?;
     set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Gives up, for this thread and those that it starts, what a start alone takes: CAP_SYS_ADMIN and CAP_SETPCAP.
+/// For what acts and runs programs beside the tracer, where whoever started filltop has bounded its capabilities,
+/// as the unit does. Where nobody has, root's programs run with all that root may.
+///
+/// # Errors
+/// What the kernel says.
+pub fn drop_rights_of_the_start() -> std::io::Result<()> {
+    let mut sets = capabilities(None)?;
+    let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let bounded = bounding_set()?;
+    // Before 5.8 there is no CAP_BPF, which SYS_ADMIN stands for.
+    let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
+    if bounded.is_all || replaces_bpf {
+        return Ok(());
+    }
+    narrow_bounding_set(bounded.set - for_the_start)?;
+    sets.effective -= for_the_start;
+    sets.permitted -= for_the_start;
+    sets.inheritable -= for_the_start;
+    Ok(set_capabilities(None, sets)?)
+}
+
+/// This thread's bounding set.
+struct BoundingSet {
+    set: CapabilitySet,
+    /// Are these all that the kernel knows?
+    is_all: bool,
+}
+
+fn bounding_set() -> std::io::Result<BoundingSet> {
+    let mut bounding = BoundingSet { set: CapabilitySet::empty(), is_all: true };
+    for number in 0..u64::BITS {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(one) {
+            Ok(true) => bounding.set |= one,
+            Ok(false) => bounding.is_all = false,
+            // The kernel has no more of them.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bounding)
+}
+
+/// Takes all but these out of this thread's bounding set, so that no program that it starts can have them. Where
+/// CAP_SETPCAP is missing it stays as it is, and no_new_privs alone does that. Allocates nothing.
+///
+/// # Errors
+/// What the kernel says.
+pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
+    for one in (bounding_set()?.set - keep).iter() {
+        match remove_capability_from_bounding_set(one) {
+            Err(Errno::PERM) => break,
+            result => result?,
+        }
+    }
     Ok(())
 }
 
@@ -113,15 +222,19 @@ mod tests {
 
     #[test]
     fn names_the_missing_capabilities() {
-        assert_eq!(check_capabilities("CapEff:\t000001ffffffffff\n"), Ok(()));
-        assert_eq!(check_capabilities("CapEff:\t000000c000000000\n"), Ok(()));
-        let perfmon_alone = check_capabilities("CapEff:\t0000004000000000\n");
-        assert_eq!(perfmon_alone, Err(Refusal::Privileges { missing: "CAP_BPF".to_owned() }));
-        let none = check_capabilities("CapEff:\t0000000000000000\n").unwrap_err();
-        assert_eq!(
-            none.to_string().split(':').next().unwrap(),
-            "needs root, or the capabilities CAP_BPF and CAP_PERFMON"
-        );
+        let refused = |effective: &str, in_container| {
+            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
+            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("000001ffffffffff", false), "");
+        assert_eq!(refused("000000c000000000", false), "");
+        let perfmon_alone = refused("0000004000000000", false);
+        assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
+        let none = refused("0000000000000000", false);
+        assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
+        // Nobody in a container can follow advice for a host.
+        let none = refused("0000000000000000", true);
+        assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! loss counters.
 //! The only room of the daemon with `unsafe` in it, beside the map's mmap in `collect`.
 
+pub mod apart;
 pub mod tracing;
 
 use std::{

@@ -172,7 +172,7 @@ impl Event {
 fn refused() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN: set it to 2",
+        "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN",
     )
 }
 

@@ -4,7 +4,15 @@ use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 
-use super::{btf::KernelBtf, gauges, ladder, preflight};
+use super::{behind, btf::KernelBtf, gauges, ladder, overlay, preflight};
+
+/// Structs that may be in modules.
+fn structs() -> Vec<&'static str> {
+    let mut structs = gauges::structs();
+    structs.push(overlay::STRUCT);
+    structs.extend(behind::STRUCTS);
+    structs
+}
 
 /// The kernel's types, twice: as we look them up, and as aya does.
 pub(super) struct Types {
@@ -23,7 +31,7 @@ impl Types {
     /// If the kernel has none, or what it has is damaged.
     pub(super) fn read() -> anyhow::Result<Self> {
         let path = Path::new(preflight::VMLINUX_BTF);
-        let kernel = KernelBtf::load(path, &ladder::function_names(), &gauges::structs())?;
+        let kernel = KernelBtf::load(path, &ladder::function_names(), &structs())?;
         let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
     }
@@ -31,12 +39,8 @@ impl Types {
     /// Those of a module; `None` if it is not loaded, or the kernel keeps none of modules (5.10).
     pub(super) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
         let read = || {
-            let btf = KernelBtf::load_module(
-                &self.kernel,
-                name,
-                &ladder::function_names(),
-                &gauges::structs(),
-            );
+            let btf =
+                KernelBtf::load_module(&self.kernel, name, &ladder::function_names(), &structs());
             btf.inspect_err(|error| tracing::debug!("{name}: {error}")).ok().map(Arc::new)
         };
         self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::sync::{oneshot, watch};
-use tracer_model::snapshot::Snapshot;
+use tracer_model::{
+    sanitize,
+    snapshot::{Gap, Snapshot},
+};
 
 use super::{
     SOCKET,
@@ -18,6 +21,7 @@ use super::{
 };
 use crate::{
     cli::{TraceArgs, narrow},
+    probes::preflight,
     tui::{
         history::{History, Limits},
         window,
@@ -70,7 +74,11 @@ impl Alone {
     pub(crate) fn say(&self, instead: &str) {
         match &self.0 {
             // A service that is there and not well is worth a word, none at all is not.
-            Some(error @ (NoService::Refused(_) | NoService::Broken { .. })) => {
+            Some(
+                error @ (NoService::Refused(_)
+                | NoService::Broken { .. }
+                | NoService::SeesLess { .. }),
+            ) => {
                 eprintln!("filltop: {error}; {instead}");
             }
             Some(error @ NoService::Absent(path)) if path != Path::new(SOCKET) => {
@@ -98,7 +106,26 @@ impl AttachArgs {
         if self.standalone || trace.is_some_and(TraceArgs::is_special) {
             return Err(Alone(None));
         }
-        work(&self.socket).map_err(|error| Alone(Some(error)))
+        let result = match trace {
+            Some(_) => self.sees_enough().and_then(|()| work(&self.socket)),
+            None => work(&self.socket),
+        };
+        result.map_err(|error| Alone(Some(error)))
+    }
+
+    /// A service that was started with fewer rights than this command has must not hide what this would see.
+    fn sees_enough(&self) -> Result<(), NoService> {
+        if !preflight::has_sys_admin() {
+            return Ok(());
+        }
+        let newest = client::recent(&self.socket, "rights", 0.0)?;
+        let lacking = newest.volumes.iter().find(|row| row.gap == Some(Gap::NeedsSysAdmin));
+        lacking.map_or(Ok(()), |volume| {
+            Err(NoService::SeesLess {
+                mount_point: sanitize::display(&volume.mount_point).into_owned(),
+                fs_type: sanitize::display(&volume.fs_type).into_owned(),
+            })
+        })
     }
 }
 
@@ -148,6 +175,17 @@ pub(crate) fn each(
 /// [`Alone`].
 pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
     past(args, command, 0.0)
+}
+
+/// The newest that the service knows, whatever it lacks, unless the command is to trace in a special way.
+///
+/// # Errors
+/// [`Alone`].
+pub(crate) fn described(args: &AttachArgs, trace: &TraceArgs) -> Result<Snapshot, Alone> {
+    if trace.is_special() {
+        return Err(Alone(None));
+    }
+    newest(args, "doctor")
 }
 
 /// What the service knows of the last `seconds`, or less.

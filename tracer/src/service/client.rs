@@ -32,6 +32,17 @@ pub enum NoService {
         .0.display()
     )]
     Denied(PathBuf),
+    /// It sees less than we would.
+    #[error(
+        "the service was started without CAP_SYS_ADMIN and does not see all writes to {mount_point} \
+         ({fs_type}; docs/service.md says how to give it)"
+    )]
+    SeesLess {
+        /// A volume of which it misses something.
+        mount_point: String,
+        /// Its filesystem.
+        fs_type: String,
+    },
     /// It said why not.
     #[error("the service refuses: {0}")]
     Refused(String),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tracer_model::{sanitize, snapshot::Snapshot};
 
-use crate::outputs::words::eta_cell;
+use crate::outputs::words::{blind_short, eta_cell};
 
 /// The line to a service manager (sd_notify(3)).
 pub struct Notify {
@@ -61,7 +61,17 @@ pub fn line(snapshot: &Snapshot) -> String {
     let Some(volume) = snapshot.volumes.first() else { return "no volume".to_owned() };
     let volumes = snapshot.volumes.len();
     let mount = sanitize::display(&volume.mount_point);
-    format!("{volumes} volumes; {mount}: {}", eta_cell(volume))
+    match snapshot.volumes.iter().find(|volume| volume.blind.is_some()) {
+        Some(blind) => {
+            let name = sanitize::display(&blind.mount_point);
+            format!(
+                "{volumes} volumes; {name}: {}; {mount}: {}",
+                blind_short(blind),
+                eta_cell(volume)
+            )
+        }
+        None => format!("{volumes} volumes; {mount}: {}", eta_cell(volume)),
+    }
 }
 
 fn tell(what: &[NotifyState<'_>]) {

@@ -21,7 +21,8 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts it. Unless `privileged`, it gives up what the tracer gives up.
+    /// Starts it. Unless `privileged`, it gives up what the tracer gives up; else what a unit gave for the start
+    /// alone.
     ///
     /// # Errors
     /// If there can be no more threads, or privileges cannot be given up.
@@ -29,7 +30,11 @@ impl Spawner {
         let (jobs, taken) = channel::<Job>();
         let (ready, is_ready) = channel();
         thread::Builder::new().name("sinks".to_owned()).spawn(move || {
-            let dropped = if privileged { Ok(()) } else { preflight::drop_capabilities() };
+            let dropped = if privileged {
+                preflight::drop_rights_of_the_start()
+            } else {
+                preflight::drop_capabilities()
+            };
             let failed = dropped.is_err();
             let _ = ready.send(dropped);
             if failed {

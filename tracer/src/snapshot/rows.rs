@@ -9,7 +9,7 @@ use tracer_common::{Counters, FileKey, ProcKey, slot_flags};
 use tracer_model::{
     forecast::Outcome,
     sanitize,
-    snapshot::{Group, OnBehalf, PathRow, Volume, Writer},
+    snapshot::{Blind, Group, OnBehalf, PathRow, Volume, Writer},
 };
 
 use super::{
@@ -27,14 +27,19 @@ use crate::{
     rollup::Waited,
 };
 
-pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) -> Vec<Volume> {
+pub(super) fn volume_rows(
+    sums: &HashMap<u32, Counters>,
+    blind: &HashMap<u32, Blind>,
+    context: &Context<'_>,
+) -> Vec<Volume> {
     let mut rows: Vec<Volume> = context
         .volumes
         .iter()
-        .map(|VolumeState { volume, before, now, space_known, forecast, owner }| {
+        .map(|state| {
+            let VolumeState { volume, before, now, space_known, forecast, owner, .. } = state;
             let mount_point = mount_name(volume);
-            let delta =
-                before.map_or(0, |before| now.used.cast_signed() - before.used.cast_signed());
+            let delta = state.used_delta();
+            let blind = blind.get(&volume.dev).copied();
             let sum = sums.get(&volume.dev).copied().unwrap_or_default();
             let growth = signed_growth(&sum);
             let explained = before.filter(|_| *space_known).and_then(|_| explained(delta, growth));
@@ -62,7 +67,7 @@ pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) 
                 freed_bytes: space_known.then_some(sum.freed),
                 used_delta_bytes: delta,
                 growth_bytes_per_s: per_second(
-                    if *space_known { growth as f64 } else { delta as f64 },
+                    if *space_known && blind.is_none() { growth as f64 } else { delta as f64 },
                     context.interval_s,
                 ),
                 explained,
@@ -76,6 +81,9 @@ pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) 
                 container: owner.container.clone(),
                 persistent_volume: owner.persistent_volume.clone(),
                 label: owner.label.clone(),
+                counted_by: state.counted_by,
+                gap: state.gap,
+                blind,
             }
         })
         .collect();
@@ -98,6 +106,7 @@ pub(super) fn volume_rows(sums: &HashMap<u32, Counters>, context: &Context<'_>) 
 pub(super) fn writer_rows(
     sums: &HashMap<(ProcKey, u32), WriterSum>,
     by_volume: &HashMap<u32, Counters>,
+    blind: &HashMap<u32, Blind>,
     waited: &HashMap<(ProcKey, u32), Waited>,
     context: &mut Context<'_>,
 ) -> Vec<(Writer, f64)> {
@@ -126,10 +135,15 @@ pub(super) fn writer_rows(
         let total = by_volume.get(dev).copied().unwrap_or_default();
         let traced = state.space_known;
         // Growth where it is traced, written bytes elsewhere.
-        let (part, whole) = if traced {
+        let (part, seen) = if traced {
             (signed_growth(&sum.counters) as f64, signed_growth(&total) as f64)
         } else {
             (sum.counters.written as f64, total.written as f64)
+        };
+        // Who is seen has no share in what is not.
+        let whole = match blind.get(dev) {
+            Some(_) => seen.max(state.used_delta() as f64),
+            None => seen,
         };
         let waited = waited.get(&(*proc, *dev)).copied().unwrap_or_default();
         let row = Writer {

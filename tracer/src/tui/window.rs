@@ -6,7 +6,7 @@ use std::hash::Hash;
 use jiff::Timestamp;
 use tracer_model::snapshot::WriteErrors;
 use tracer_model::snapshot::{
-    Directory, Fsync, GroupRow, OnBehalf, PathRow, Snapshot, Victim, Volume, Writer,
+    Directory, Fsync, GroupRow, Moved, OnBehalf, PathRow, Snapshot, Victim, Volume, Writer,
 };
 
 /// Used space that moved less than this says nothing about how much of it was explained.
@@ -321,7 +321,7 @@ fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         }
         _ => None,
     };
-    Volume {
+    let merged = Volume {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         allocated_bytes,
         freed_bytes,
@@ -329,7 +329,14 @@ fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         explained,
         ..later.clone()
-    }
+    };
+    let blind = Moved::of(&merged, times.both()).blind(later.gap);
+    let growth_bytes_per_s = match blind {
+        Some(_) if times.both() > 0.0 => used_delta_bytes as f64 / times.both(),
+        _ => merged.growth_bytes_per_s,
+    };
+    // What is too little to tell over this window may be enough over the time that the later one looked at.
+    Volume { blind: blind.or(later.blind), growth_bytes_per_s, ..merged }
 }
 
 fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
@@ -415,6 +422,12 @@ fn shares(snapshot: &mut Snapshot) {
     let mut growing: HashMap<String, f64> = HashMap::new();
     for writer in &snapshot.writers {
         *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
+    }
+    // Who is seen has no share in what is not.
+    for volume in snapshot.volumes.iter().filter(|volume| volume.blind.is_some()) {
+        if let Some(all) = growing.get_mut(&volume.mount_point) {
+            *all = all.max(volume.growth_bytes_per_s);
+        }
     }
     for writer in &mut snapshot.writers {
         let all = growing.get(&writer.volume).copied().unwrap_or(0.0);

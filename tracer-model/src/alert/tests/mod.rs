@@ -1,5 +1,6 @@
 //! How alerts behave, over hand-made and random histories.
 
+mod blind;
 mod kinds;
 mod properties;
 mod repeats;

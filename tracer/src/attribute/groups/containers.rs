@@ -62,6 +62,16 @@ impl Groups {
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
     }
 
+    /// The name of a container by its id alone: its monitor lives elsewhere, and has other mounts.
+    pub(super) fn watched_over(&self, id: String) -> String {
+        let short = id[..id.len().min(12)].to_owned();
+        let met = self.containers.get(&LogOf::Container(id.clone()));
+        met.map(|group| group.name.clone()).unwrap_or_else(|| {
+            let found = self.state.in_usual_places(&id).and_then(|found| found.name);
+            found.map_or(short, |name| sanitize::lossless(name.as_bytes()))
+        })
+    }
+
     /// Keeps a container, to be found by its log.
     pub(super) fn meet(&mut self, group: &Group) {
         let Some(cgroup) = group.cgroup.as_deref().filter(|_| group.is_container()) else { return };

@@ -154,8 +154,7 @@ impl Groups {
     #[must_use]
     pub fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
         let members = self.known.iter().filter(|(_, placed)| placed.mnt_ns == mnt_ns);
-        let mut members: Vec<ProcKey> =
-            members.map(|(proc, _)| *proc).filter(|proc| is_same(proc)).collect();
+        let mut members: Vec<ProcKey> = members.map(|(proc, _)| *proc).filter(is_same).collect();
         members.sort_unstable_by_key(|proc| (proc.start_ns, proc.tgid));
         members.into_iter().map(|proc| proc.tgid).collect()
     }
@@ -283,6 +282,14 @@ impl Groups {
             Place::Build { id } => ("build", format!("docker build {}", &id[..12])),
             Place::Lxc(name) => ("lxc", name),
             Place::Machine(name) => ("machine", name),
+            Place::Monitor { program, runtime, of } => {
+                let of = of.map(|of| match runtime {
+                    "lxc" | "machine" => of,
+                    _ => self.watched_over(of),
+                });
+                let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
+                ("monitor", name)
+            }
             Place::Unit(name) => ("unit", name),
             Place::Plain(path) => match self.containerd_task(&path) {
                 Some(name) => ("containerd", name),

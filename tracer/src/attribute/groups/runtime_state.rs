@@ -93,6 +93,13 @@ impl RuntimeState {
         found
     }
 
+    /// The name of a container, where the usual places have it. What they do not have is not remembered
+    /// as unknown: the container's mounts may tell.
+    #[must_use]
+    pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
+        self.known.get(id).cloned().flatten().or_else(|| self.look_up(id))
+    }
+
     /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
     /// `/NAMESPACE/NAME`.
     pub fn is_containerd_task(

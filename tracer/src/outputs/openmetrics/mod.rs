@@ -167,6 +167,23 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
             ([&**name, &**device, &**fs_type, &**limit], 1.0)
         }),
     );
+    text.family(
+        gauge(
+            "filltop_volume_blind",
+            "1 while too little is seen of what the volume takes, by cause; absent while enough is.",
+        ),
+        ["volume", "cause"],
+        rows.iter().filter_map(|(name, volume)| Some(([&**name, volume.blind?.cause.name()], 1.0))),
+    );
+    text.family(
+        gauge(
+            "filltop_volume_unexplained_bytes",
+            "Growth of the last seconds that nobody's writes account for; absent while enough is seen.",
+        ),
+        ["volume"],
+        rows.iter()
+            .filter_map(|(name, volume)| Some(([&**name], volume.blind?.unexplained_bytes as f64))),
+    );
     let victims =
         |name: &str| snapshot.victims.iter().filter(|victim| victim.volume == name).count() as f64;
     text.family(
@@ -279,6 +296,16 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         gauge("filltop_build_info", "Version of the program, kernel, and kind of probe."),
         ["version", "kernel", "backend"],
         [([env!("CARGO_PKG_VERSION"), &*backend.kernel, backend.write.name()], 1.0)],
+    );
+    text.family(
+        gauge("filltop_host_info", "Name of the machine; in a pod that of the node."),
+        ["host"],
+        [([&*snapshot.host], 1.0)],
+    );
+    text.family(
+        gauge("filltop_capability", "1 for each capability that filltop had when it attached."),
+        ["capability"],
+        backend.capabilities.iter().map(|name| ([&**name], 1.0)),
     );
     let hooks = |wanted: fn(&HookState) -> bool| {
         backend.hooks.iter().filter(|hook| wanted(&hook.state)).count() as f64

@@ -1,11 +1,14 @@
 //! The tables: which columns each has, and what stands in them.
 
-use tracer_model::snapshot::{Group, Held, Snapshot, Volume};
+use tracer_model::alert::unexplained;
+use tracer_model::snapshot::{Blind, Group, Held, Snapshot, Volume};
 use tracer_model::units;
 
 use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
-use crate::outputs::words::{command, eta_fitting, file, resident, used_ratio, user, volume};
+use crate::outputs::words::{
+    command, eta_fitting, file, held_path, resident, used_ratio, user, volume,
+};
 
 /// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
 const ETA_WIDTH: usize = 40;
@@ -70,7 +73,7 @@ impl Page<'_> {
         self.out.push('\n');
         let writers = &snapshot.writers;
         let Some(first) = writers.first() else {
-            self.line("Nobody wrote anything.", Tone::Plain);
+            self.nobody(snapshot);
             return;
         };
         let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
@@ -100,7 +103,7 @@ impl Page<'_> {
                     units::percent(writer.share),
                     writer.files.to_string(),
                     volume(snapshot, &writer.volume, self.options.charset),
-                    self.group(writer.group.as_ref()),
+                    self.writers_group(writer.group.as_ref()),
                     command(writer, self.options.charset),
                 ];
                 Row {
@@ -116,11 +119,33 @@ impl Page<'_> {
     }
 
     /// In a narrow terminal plain cgroups and sessions are left out: they say little.
-    fn group(&self, group: Option<&Group>) -> String {
+    fn writers_group(&self, group: Option<&Group>) -> String {
         let is_wide = self.options.width >= GROUPS_FROM;
         let says_much =
             |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
         group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
+    }
+
+    /// What stands instead of the writers where there is none.
+    fn nobody(&mut self, snapshot: &Snapshot) {
+        let hidden: Vec<String> = snapshot
+            .volumes
+            .iter()
+            .filter_map(|volume| {
+                let blind = volume.blind.filter(Blind::hides_most)?;
+                let part = unexplained(&blind, self.options.units)?;
+                Some(format!(
+                    "{part} written to {} are not explained.",
+                    self.safe(&volume.mount_point)
+                ))
+            })
+            .collect();
+        if hidden.is_empty() {
+            self.line("Nobody wrote anything.", Tone::Plain);
+        }
+        for line in hidden {
+            self.paragraph(&line, Tone::Warning);
+        }
     }
 
     pub(super) fn paths(&mut self, snapshot: &Snapshot) {
@@ -221,10 +246,11 @@ impl Page<'_> {
     }
 
     pub(super) fn held(&mut self, held: &[Held], top: usize) {
-        const COLUMNS: [Column; 5] = [
+        const COLUMNS: [Column; 6] = [
             Column::new("HELD", Align::Right, 4, 0),
             Column::new("PID", Align::Right, 3, 0),
-            Column::new("FD", Align::Right, 2, 2),
+            Column::new("FD", Align::Right, 2, 3),
+            Column::new("GROUP", Align::Left, 6, 2),
             Column::new("HOLDER", Align::Left, 6, 1),
             Column::new("DELETED FILE", Align::Path, 12, 0),
         ];
@@ -250,16 +276,40 @@ impl Page<'_> {
                         self.bytes(file.bytes),
                         format!("{}{more}", file.pid),
                         file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                        self.group(file.group.as_ref()),
                         self.safe(&file.comm),
-                        format!("{}{grows}", self.safe(&file.path)),
+                        format!("{}{grows}", held_path(file, self.options.charset)),
                     ],
                     tone: if file.growing { Tone::Warning } else { Tone::Plain },
                 }
             })
             .collect();
-        self.table(&COLUMNS, &rows);
+        if held.iter().any(|file| file.group.as_ref().is_some_and(stands_apart)) {
+            self.table(&COLUMNS, &rows);
+        } else {
+            let keep = |i: usize| COLUMNS[i].title != "GROUP";
+            let columns: Vec<Column> = (0..6).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
+            let without = |mut row: Row| {
+                row.cells.remove(3);
+                row
+            };
+            let rows: Vec<Row> = rows.into_iter().map(without).collect();
+            self.table(&columns, &rows);
+        }
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
         self.rest("held files", rest.len(), &sum);
     }
+
+    fn group(&self, group: Option<&Group>) -> String {
+        group.map_or_else(
+            || units::UNKNOWN.to_owned(),
+            |group| format!("{} {}", group.kind, self.safe(&group.name)),
+        )
+    }
+}
+
+/// Does it see files otherwise than the host?
+fn stands_apart(group: &Group) -> bool {
+    group.is_container() || group.root.is_some() || group.mount_namespace.is_some()
 }

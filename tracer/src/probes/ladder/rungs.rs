@@ -9,7 +9,8 @@ use aya::{
 
 use super::{Attempt, Ladder};
 use crate::probes::{
-    by_hand::Target, error_chain, hooks::Function, kernel_at_least, kernel_words, tracefs::TraceFs,
+    by_hand::Target, error_chain, failure::HookFailure, hooks::Function, kernel_at_least,
+    tracefs::TraceFs,
 };
 
 impl Ladder {
@@ -32,7 +33,7 @@ impl Ladder {
             return Err(reason.clone());
         }
         fexit.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
-        fexit.attach().map(drop).map_err(|e| kernel_words(&e))
+        fexit.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 
     pub(super) fn fentry_and_fexit(
@@ -70,19 +71,17 @@ impl Ladder {
             return Err(reason.clone());
         }
         fentry.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
-        fentry.attach().map(drop).map_err(|e| kernel_words(&e))
+        fentry.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 
     /// The kernel's words. EPERM is no matter of the function, as EACCES, the verifier's, is: nothing is asked a
     /// second time then, for to look a function up takes milliseconds.
-    fn refused(&self, error: &ProgramError) -> String {
-        let reason = kernel_words(error);
-        if let ProgramError::LoadError { io_error, .. } = error
-            && io_error.raw_os_error() == Some(libc::EPERM)
-        {
-            let _ = self.no_trampolines.set(reason.clone());
+    fn refused(&self, error: &ProgramError) -> HookFailure {
+        let failure = HookFailure::of_program(error);
+        if matches!(failure, HookFailure::Refused(_)) {
+            let _ = self.no_trampolines.set(failure.clone());
         }
-        reason
+        failure
     }
 
     pub(super) fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
@@ -111,19 +110,20 @@ impl Ladder {
         on_return: bool,
     ) -> Attempt {
         if self.tracefs.is_none() {
-            self.tracefs = Some(TraceFs::open().map_err(|e| format!("tracefs: {e}"))?);
+            self.tracefs =
+                Some(TraceFs::open().map_err(|e| HookFailure::of_call(&e).about("tracefs"))?);
         }
         let kprobe: &mut KProbe = program_of(ebpf, program)?;
         if kprobe.fd().is_err() {
-            kprobe.load().map_err(|e| kernel_words(&e))?;
+            kprobe.load().map_err(|e| HookFailure::of_program(&e))?;
         }
-        let fd = kprobe.fd().map_err(|e| kernel_words(&e))?;
-        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".to_owned()) };
+        let fd = kprobe.fd().map_err(|e| HookFailure::of_program(&e))?;
+        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".into()) };
         tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 absent(function)
             } else {
-                error_chain(&error)
+                HookFailure::of_call(&error)
             }
         })
     }
@@ -131,9 +131,9 @@ impl Ladder {
     pub(super) fn tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
         let tracepoint: &mut RawTracePoint = program_of(ebpf, program)?;
         if tracepoint.fd().is_err() {
-            tracepoint.load().map_err(|e| kernel_words(&e))?;
+            tracepoint.load().map_err(|e| HookFailure::of_program(&e))?;
         }
-        tracepoint.attach(name).map(drop).map_err(|e| kernel_words(&e))
+        tracepoint.attach(name).map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 
     /// One whose arguments the verifier knows the types of.
@@ -141,40 +141,38 @@ impl Ladder {
         let types = self.types()?;
         let tracepoint: &mut BtfTracePoint = program_of(ebpf, program)?;
         if tracepoint.fd().is_err() {
-            tracepoint.load(name, &types.bpf).map_err(|e| kernel_words(&e))?;
+            tracepoint.load(name, &types.bpf).map_err(|e| HookFailure::of_program(&e))?;
         }
-        tracepoint.attach().map(drop).map_err(|e| kernel_words(&e))
+        tracepoint.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 }
 
-fn absent(function: &str) -> String {
+fn absent(function: &str) -> HookFailure {
+    HookFailure::Absent(no_function(function))
+}
+
+fn no_function(function: &str) -> String {
     format!("the kernel has no function {function}")
 }
 
 /// Not among the types, in which functions of modules are since 5.11.
-fn untyped(function: &str, module: Option<&str>) -> String {
+fn untyped(function: &str, module: Option<&str>) -> HookFailure {
     if module.is_some() && !kernel_at_least(5, 11) {
-        format!("{} of its own, and knows no types of modules before Linux 5.11", absent(function))
+        HookFailure::Absent(format!(
+            "{} of its own, and knows no types of modules before Linux 5.11",
+            no_function(function)
+        ))
     } else {
         absent(function)
     }
 }
 
-pub(super) fn is_absence(reason: &str) -> bool {
-    reason.starts_with("the kernel has no ")
-}
-
-/// EPERM or EACCES, as the standard library ends them.
-pub(super) fn is_refusal(reason: &str) -> bool {
-    [1, 13].iter().any(|errno| reason.ends_with(&format!("(os error {errno})")))
-}
-
-pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+pub(super) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, HookFailure>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     ebpf.program_mut(name)
         .ok_or_else(|| format!("the kernel side has no program {name}"))?
         .try_into()
-        .map_err(|error| error_chain(&error))
+        .map_err(|error: ProgramError| HookFailure::Other(error_chain(&error)))
 }

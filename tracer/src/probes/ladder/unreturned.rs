@@ -4,7 +4,7 @@ use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
 
 use super::{Attempt, Ladder, Types};
-use crate::probes::{blind_spots::Seen, hooks};
+use crate::probes::{blind_spots::Seen, failure::HookFailure, hooks};
 
 impl Ladder {
     /// The return of system calls, and the end of requests to io_uring.
@@ -22,7 +22,9 @@ impl Ladder {
     fn requests_are_told(&self) -> Attempt {
         match self.types()?.kernel.member_offset("io_kiocb", "cqe.res") {
             Some(_) => Ok(()),
-            None => Err("the kernel has no requests in it before Linux 5.19".to_owned()),
+            None => Err(HookFailure::Absent(
+                "the kernel has no requests in it before Linux 5.19".to_owned(),
+            )),
         }
     }
 
@@ -50,7 +52,9 @@ impl Ladder {
 
     fn faults_are_told(&self) -> Attempt {
         match self.types()?.kernel.bits("task_struct", &hooks::FAULT_BITS) {
-            (_, 0) => Err("the kernel has no bit that tells a fault from a write".to_owned()),
+            (_, 0) => Err(HookFailure::Absent(
+                "the kernel has no bit that tells a fault from a write".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
@@ -61,6 +65,7 @@ impl Ladder {
             uring: self.uring,
             stores: self.stores,
             without_advised: self.without_advised,
+            overlays: self.overlays != Some(false),
         }
     }
 }

@@ -11,11 +11,12 @@ use aya::{
 use tracer_common::offsets::OrderedEvent;
 use tracer_model::snapshot::WriteBackend;
 
-use super::{Ladder, program_of};
+use super::{Attempt, Ladder, program_of};
 use crate::probes::{
-    error_chain,
+    behind, error_chain,
+    failure::HookFailure,
     hooks::{self, Create, Fsync},
-    kernel_at_least, kernel_words, tracefs,
+    kernel_at_least, tracefs,
 };
 
 impl Ladder {
@@ -51,23 +52,31 @@ impl Ladder {
     }
 
     /// The program that fits this kernel's arguments of [`hooks::THROTTLE`].
-    pub(super) fn throttle_program(&self) -> Result<&'static str, String> {
+    pub(super) fn throttle_program(&self) -> Result<&'static str, HookFailure> {
         let tracepoint = format!("btf_trace_{}", hooks::THROTTLE);
         let arguments = self.types()?.kernel.arguments(&tracepoint);
         // The tracepoint's own argument comes first.
         match arguments.map(|arguments| arguments.len()) {
             Some(13) => Ok("tp_balance_dirty_pages_12"),
             Some(9) => Ok("tp_balance_dirty_pages_8"),
-            other => Err(format!("its arguments are not known: {other:?}")),
+            other => Err(format!("its arguments are not known: {other:?}").into()),
         }
     }
 
     /// Loads the iterator over open files; without it, /proc is looked through.
     pub(in crate::probes) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
         let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
-            iter.load("task_file", &self.types()?.bpf).map_err(|error| kernel_words(&error))
+            iter.load("task_file", &self.types()?.bpf)
+                .map_err(|error| HookFailure::of_program(&error))
         });
         self.note("task_file", "iterator", result);
+        self.install_behind(ebpf);
+    }
+
+    /// Tells the kernel side where overlayfs, if it is there, keeps the files behind its own. Returns
+    /// whether that is known now.
+    pub(in crate::probes) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
+        self.types().is_ok_and(|types| behind::install(ebpf, types))
     }
 
     /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls
@@ -78,12 +87,16 @@ impl Ladder {
         iterators: &[&str],
         forget_name: &str,
     ) {
-        let load = |ebpf: &mut Ebpf| -> Result<(), String> {
+        let load = |ebpf: &mut Ebpf| -> Attempt {
             for name in iterators {
                 let iterator: &mut Iter = program_of(ebpf, name)?;
-                iterator.load("bpf_map_elem", &self.types()?.bpf).map_err(|e| kernel_words(&e))?;
+                iterator
+                    .load("bpf_map_elem", &self.types()?.bpf)
+                    .map_err(|e| HookFailure::of_program(&e))?;
             }
-            program_of::<RawTracePoint>(ebpf, forget_name)?.load().map_err(|e| kernel_words(&e))
+            program_of::<RawTracePoint>(ebpf, forget_name)?
+                .load()
+                .map_err(|e| HookFailure::of_program(&e))
         };
         let result = load(ebpf);
         self.note("bpf_map_elem", "iterator", result);
@@ -98,12 +111,12 @@ impl Ladder {
         let result = match tracefs::Event::find(fs_type, name) {
             Ok(Some(event)) => attach_ordered(ebpf, program, &event),
             Ok(None) => return,
-            Err(error) => Err(format!("tracefs: {error}")),
+            Err(error) => Err(HookFailure::of_call(&error).about("tracefs")),
         };
         self.hooks.retain(|row| row.name != name);
         let (link, result) = match result {
             Ok(link) => (Some(link), Ok(())),
-            Err(reason) => (None, Err(reason)),
+            Err(failure) => (None, Err(failure)),
         };
         self.saved = link;
         self.note(name, "tracepoint", result);
@@ -184,7 +197,7 @@ fn attach_ordered(
     ebpf: &mut Ebpf,
     program: &str,
     event: &tracefs::Event,
-) -> Result<OwnedFd, String> {
+) -> Result<OwnedFd, HookFailure> {
     let offset = |field| event.offset(field).ok_or_else(|| format!("it has no field {field}"));
     let format = OrderedEvent {
         fsid: offset("fsid")?,
@@ -200,8 +213,8 @@ fn attach_ordered(
     map.set(0, format, 0).map_err(|error| error_chain(&error))?;
     let program: &mut TracePoint = program_of(ebpf, program)?;
     if program.fd().is_err() {
-        program.load().map_err(|error| kernel_words(&error))?;
+        program.load().map_err(|error| HookFailure::of_program(&error))?;
     }
-    let program = program.fd().map_err(|error| kernel_words(&error))?;
-    event.attach(program.as_fd()).map_err(|error| error.to_string())
+    let program = program.fd().map_err(|error| HookFailure::of_program(&error))?;
+    event.attach(program.as_fd()).map_err(|error| HookFailure::of_call(&error))
 }

@@ -107,24 +107,30 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     Ok(owned(bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)?))
 }
 
-/// The types of a module that is loaded (5.11). Takes CAP_SYS_ADMIN.
+/// Goes through all types that are the kernel's own: its modules' since 5.11, each under the module's name, and
+/// its own as `vmlinux`. Takes CAP_SYS_ADMIN. Allocates nothing.
 ///
 /// # Errors
-/// What the kernel says; [`io::ErrorKind::NotFound`] if there are none.
-pub fn types_of_module(module: &str) -> io::Result<OwnedFd> {
+/// What the kernel says, or `each`.
+pub fn kernel_types(mut each: impl FnMut(&CStr, OwnedFd) -> io::Result<()>) -> io::Result<()> {
     let mut attr = zeroed_attr();
     loop {
         match bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) {
-            // ENOENT at the end.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(error) => return Err(error),
             Ok(_) => {
                 // SAFETY: plain integers; the kernel wrote the next number there.
                 let id = unsafe { attr.__bindgen_anon_6.next_id };
                 match types_by_id(id) {
-                    Ok(types) if is_of_module(&types, module)? => return Ok(types),
+                    Ok(types) => {
+                        let mut room = [0; TYPES_NAME];
+                        if let Some(name) = name_of_kernel(&types, &mut room)? {
+                            each(name, types)?;
+                        }
+                    }
                     // It went away meanwhile.
-                    Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-                    _ => {}
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    Err(error) => return Err(error),
                 }
                 attr = zeroed_attr();
                 attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
@@ -139,9 +145,14 @@ fn types_by_id(id: u32) -> io::Result<OwnedFd> {
     Ok(owned(bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)?))
 }
 
-/// Are these types the kernel's, of the module of this name?
-fn is_of_module(types: &OwnedFd, module: &str) -> io::Result<bool> {
-    let mut name = [0u8; 64];
+/// Room for the name of types: modules have at most 55 bytes (MODULE_NAME_LEN).
+pub const TYPES_NAME: usize = 64;
+
+/// Whose these types are, if they are the kernel's.
+fn name_of_kernel<'a>(
+    types: &OwnedFd,
+    name: &'a mut [u8; TYPES_NAME],
+) -> io::Result<Option<&'a CStr>> {
     // SAFETY: a struct of plain integers.
     let mut info: bpf_btf_info = unsafe { std::mem::zeroed() };
     info.name = name.as_mut_ptr() as u64;
@@ -150,7 +161,11 @@ fn is_of_module(types: &OwnedFd, module: &str) -> io::Result<bool> {
     attr.info.bpf_fd = types.as_raw_fd() as u32;
     attr.info.info_len = size_of::<bpf_btf_info>() as u32;
     attr.info.info = &raw mut info as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-    Ok(info.kernel_btf != 0 && name.to_bytes() == module.as_bytes())
+    match bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) {
+        // Types that programs brought may have longer names.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(None),
+        result => result?,
+    };
+    let name = CStr::from_bytes_until_nul(name).unwrap_or_default();
+    Ok((info.kernel_btf != 0).then_some(name))
 }

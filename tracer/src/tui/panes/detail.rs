@@ -1,7 +1,9 @@
 //! All that is known about the selected row.
 
 use tracer_model::sanitize::{Charset, display_for};
-use tracer_model::snapshot::{Directory, Held, PathRow, Snapshot, Victim, WriteErrors, Writer};
+use tracer_model::snapshot::{
+    Directory, Group, Held, PathRow, Snapshot, Victim, WriteErrors, Writer,
+};
 use tracer_model::units;
 
 use super::{Line, fact, spark};
@@ -120,10 +122,7 @@ impl Page<'_> {
         let state = if writer.alive { "running" } else { "ended in this window" };
         let unknown = || units::UNKNOWN.to_owned();
         let maybe = |text: Option<&String>| text.map_or_else(unknown, |text| self.safe(text));
-        let group = writer.group.as_ref().map_or_else(
-            || "none known".to_owned(),
-            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
-        );
+        let group = self.group_name(writer.group.as_ref());
         let cgroup = writer.group.as_ref().and_then(|group| group.cgroup.as_ref());
         let user = words::user(writer, Charset::Unicode);
         let share = units::percent(writer.share);
@@ -308,6 +307,13 @@ impl Page<'_> {
         Self::list(lines, heading, known.collect());
     }
 
+    fn group_name(&self, group: Option<&Group>) -> String {
+        group.map_or_else(
+            || "none known".to_owned(),
+            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
+        )
+    }
+
     fn held(&self, held: &Held) -> (String, Vec<Line>) {
         let by = format!("{} ({})", self.safe(&held.comm), held.pid);
         let fd = held.fd.map_or_else(|| "a mapping".to_owned(), |fd| format!("descriptor {fd}"));
@@ -315,9 +321,13 @@ impl Page<'_> {
             Line::plain(fact("size", &self.bytes(Some(held.bytes)))),
             Line::plain(fact("volume", &self.safe(&held.volume))),
             Line::plain(fact("held by", &format!("{by} through {fd}"))),
+            Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
             Line::plain(fact("kind", &self.safe(&held.kind))),
             self.trend("size"),
         ];
+        if let Some(path) = &held.path_in_container {
+            lines.push(Line::plain(fact("seen there as", &self.safe(path))));
+        }
         if held.growing {
             lines.push(Line::new(fact("growing", "it is still written to"), Tone::Warning));
         }

@@ -6,7 +6,7 @@ use tracer_model::snapshot::Snapshot;
 use tracer_model::units;
 
 use super::Ink;
-use crate::outputs::words::least_explained;
+use crate::outputs::words::{blind_short, least_explained};
 use crate::tui::state::{UiState, Window};
 use crate::tui::theme::Tone;
 
@@ -39,6 +39,10 @@ fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Tone)> {
         }
         None if state.past.replay => facts.push((format!("REPLAY {time}"), Tone::Warning)),
         None => facts.push((time.to_string(), Tone::Plain)),
+    }
+    if let Some(volume) = snapshot.volumes.iter().find(|volume| volume.blind.is_some()) {
+        let name = display_for(&volume.mount_point, state.charset);
+        facts.push((format!("{name}: {}", blind_short(volume)), Tone::Critical));
     }
     let over = match state.window {
         Window::Last => format!("{:.1} s", snapshot.interval_s),

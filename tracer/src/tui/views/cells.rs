@@ -148,7 +148,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                 tone: Tone::Warning,
             },
             Col::Volume => plain(manner.safe(&held.volume)),
-            Col::Path => plain(manner.safe(&held.path)),
+            Col::Path => plain(words::held_path(held, manner.charset)),
             _ => nothing(),
         }),
         Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {

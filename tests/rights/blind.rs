@@ -1,0 +1,91 @@
+//! A service that lacks the capability to see all writes hides nothing: it says so, and root's commands
+//! measure by themselves.
+
+use std::{
+    env,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{
+    TestVolume, filltop, need_tracing,
+    rights::{STRICT, keep_only},
+    write_at,
+};
+use serde_json::Value;
+use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
+
+use crate::{Holder, Result};
+
+#[test]
+fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
+    need_tracing!();
+    let name = "a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself";
+    let volume = TestVolume::new("xfs", 400)?;
+    let mount = volume.path().to_str().context("UTF-8")?;
+    let dir = tempfile::tempdir()?;
+    let socket = dir.path().join("filltop.sock");
+    let mut strict = Command::new(filltop());
+    strict.args(["watch", "--interval", "500ms", "--socket"]).arg(&socket).stdout(Stdio::null());
+    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
+        strict.args(["--backend", &backend]);
+    }
+    keep_only(&mut strict, STRICT);
+    let _watch = Holder(strict.spawn()?);
+    let root_asks = |arguments: &[&str]| {
+        let mut command = Command::new(filltop());
+        command.args(arguments).arg("--socket").arg(&socket);
+        command
+    };
+    // As somebody without that capability asks it.
+    let ask = |arguments: &[&str]| {
+        let mut command = root_asks(arguments);
+        keep_only(&mut command, STRICT);
+        command
+    };
+    let began = Instant::now();
+    while !socket.exists() {
+        ensure!(began.elapsed() < Duration::from_secs(60), "it does not serve");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let writer = write_at(&volume.path().join("log"), 10e6, Duration::from_secs(25))?;
+    thread::sleep(Duration::from_secs(3));
+    let output = ask(&["snapshot", "--for", "2s", "--json"]).output()?;
+    let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
+    let row = seen.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
+    if row.gap.is_none() {
+        println!("SKIP {name}: xfs is no module here that CAP_SYS_ADMIN is needed for");
+        return Ok(());
+    }
+    ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
+    let blind = row.blind.context("it takes writes")?;
+    ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
+    ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
+    let growth = row.used_delta_bytes as f64 / seen.interval_s;
+    ensure!((row.growth_bytes_per_s - growth).abs() <= 1.0 + growth.abs() * 0.01, "{row:?}");
+    // In words.
+    let text = String::from_utf8(ask(&["snapshot", "--for", "2s"]).output()?.stdout)?;
+    ensure!(text.contains("not all writes are seen") && text.contains("CAP_SYS_ADMIN"), "{text}");
+    let check = ask(&["check", "--for", "2s", "--volume", mount]).output()?;
+    ensure!(check.status.code() != Some(0), "{}", String::from_utf8_lossy(&check.stdout));
+    // The doctor tells of the service, also where the caller has more rights.
+    let doctor = root_asks(&["doctor", "--json"]).output()?;
+    ensure!(doctor.status.code() == Some(1), "{:?}", doctor.status);
+    let report: Value = serde_json::from_slice(&doctor.stdout)?;
+    ensure!(report["service"] == true, "{report}");
+    let rows = report["volumes"].as_array().context("volumes")?;
+    let told = rows.iter().find(|row| row["mount_point"] == mount).context("not told")?;
+    ensure!(told["gap"] == "needs_sys_admin", "{told}");
+    // Root sees all of it, beside the service.
+    let output = root_asks(&["snapshot", "--for", "2s", "--json"]).output()?;
+    let own: Snapshot = serde_json::from_slice(&output.stdout)?;
+    let row = own.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
+    ensure!(row.gap.is_none() && row.blind.is_none(), "{row:?}");
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.contains("CAP_SYS_ADMIN") && said.contains("measuring here instead"), "{said}");
+    ensure!(own.writers.iter().any(|row| row.pid == std::process::id()), "{:?}", own.writers);
+    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+    Ok(())
+}

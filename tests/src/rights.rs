@@ -1,0 +1,76 @@
+//! Programs with some of root's rights, as systemd or a container's runtime starts them; and filltop's helper
+//! process.
+
+use std::{fs, io, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
+
+use anyhow::Context as _;
+
+/// Numbers of linux/capability.h.
+pub mod capability {
+    /// `CAP_DAC_READ_SEARCH`
+    pub const DAC_READ_SEARCH: u32 = 2;
+    /// `CAP_SETPCAP`
+    pub const SETPCAP: u32 = 8;
+    /// `CAP_SYS_PTRACE`
+    pub const SYS_PTRACE: u32 = 19;
+    /// `CAP_SYS_ADMIN`
+    pub const SYS_ADMIN: u32 = 21;
+    /// `CAP_PERFMON`
+    pub const PERFMON: u32 = 38;
+    /// `CAP_BPF`
+    pub const BPF: u32 = 39;
+    /// `CAP_CHECKPOINT_RESTORE`, the last that is known here.
+    pub const LAST: u32 = 40;
+}
+
+/// What the strict unit of docs/service.md leaves: no types of modules.
+pub const STRICT: &[u32] =
+    &[capability::BPF, capability::PERFMON, capability::SYS_PTRACE, capability::DAC_READ_SEARCH];
+
+/// Bounds the command's capabilities to these, and sets no_new_privs, as the unit does.
+pub fn keep_only(command: &mut Command, kept: &[u32]) {
+    let dropped: Vec<u32> =
+        (0..=capability::LAST).filter(|number| !kept.contains(number)).collect();
+    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
+    unsafe {
+        command.pre_exec(move || {
+            for number in &dropped {
+                if libc::prctl(libc::PR_CAPBSET_DROP, *number, 0, 0, 0) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// A field of /proc/PID/status or of a thread's.
+///
+/// # Errors
+/// If the process is gone, or has no such field.
+pub fn status(folder: &str, field: &str) -> anyhow::Result<String> {
+    let text = fs::read_to_string(PathBuf::from("/proc").join(folder).join("status"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    Ok(value.with_context(|| format!("{field} of {folder}"))?.trim().to_owned())
+}
+
+/// A set of capabilities of /proc/PID/status, as bits.
+///
+/// # Errors
+/// As [`status`].
+pub fn capabilities(folder: &str, field: &str) -> anyhow::Result<u64> {
+    Ok(u64::from_str_radix(&status(folder, field)?, 16)?)
+}
+
+/// All processes of filltop that hand out types of modules (`filltop-types`), by pid.
+#[must_use]
+pub fn types_helpers() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_helper =
+        |pid: &u32| status(&pid.to_string(), "Name").is_ok_and(|name| name == "filltop-types");
+    pids.filter(is_helper).collect()
+}

@@ -1,0 +1,71 @@
+//! What is said of a volume of which too little is seen.
+
+use super::words::safe;
+use crate::snapshot::{Blind, BlindCause, Volume};
+use crate::units::Units;
+
+/// What is missing on a volume, why, and what helps; `None` where enough is seen. One sentence that starts with
+/// the volume's name.
+#[must_use]
+pub fn blind(volume: &Volume, units: Units) -> Option<String> {
+    let blind = volume.blind.as_ref()?;
+    let name = format!("{} ({})", safe(&volume.mount_point), safe(&volume.fs_type));
+    let unexplained = unexplained(blind, units);
+    Some(match blind.cause {
+        BlindCause::NeedsSysAdmin => format!(
+            "{name}: not all writes are seen, because filltop was started without CAP_SYS_ADMIN{}; give it \
+             that capability (docs/service.md), it is dropped after the start",
+            part(unexplained)
+        ),
+        BlindCause::HooksFailed => format!(
+            "{name}: not all writes are seen, because hooks of {} could not be attached{}; `filltop doctor` \
+             says why",
+            safe(&volume.fs_type),
+            part(unexplained)
+        ),
+        BlindCause::Unexplained => format!(
+            "{name}: {} are not explained: whoever takes them may not be listed; `filltop doctor` lists what \
+             cannot be seen here",
+            unexplained.unwrap_or_default()
+        ),
+    })
+}
+
+fn part(unexplained: Option<String>) -> String {
+    unexplained
+        .map_or_else(String::new, |unexplained| format!(" ({unexplained} are not explained)"))
+}
+
+/// `4.9 of 5.0 GiB`; `None` where nearly all is explained.
+#[must_use]
+pub fn unexplained(blind: &Blind, units: Units) -> Option<String> {
+    let missing = blind.unexplained_bytes;
+    // Less than a tenth is what sampled space is off by anyway.
+    (missing > 0 && missing >= blind.grown_bytes / 10).then(|| {
+        let (part, whole) = (units.bytes(missing), units.bytes(blind.grown_bytes));
+        match (part.split_once(' '), whole.split_once(' ')) {
+            (Some((number, unit)), Some((_, same))) if unit == same => {
+                format!("{number} of {whole}")
+            }
+            _ => format!("{part} of {whole}"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(cause: BlindCause, unexplained_bytes: u64) -> Blind {
+        Blind { cause, unexplained_bytes, grown_bytes: 5 << 30, over_s: 5.0 }
+    }
+
+    #[test]
+    fn parts_are_told_in_one_unit_where_they_have_one() {
+        let told = |bytes| unexplained(&of(BlindCause::Unexplained, bytes), Units::Iec);
+        assert_eq!(told(4900 << 20).as_deref(), Some("4.8 of 5.0 GiB"));
+        assert_eq!(told(600 << 20).as_deref(), Some("600.0 MiB of 5.0 GiB"));
+        assert_eq!(told(100 << 20), None);
+        assert_eq!(told(0), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! How completely a volume is traced, and whether so much of its change is unseen that its rows may not be
+//! relied upon.
+
+use serde::{Deserialize, Serialize};
+
+use super::Volume;
+
+/// Where the writes to a volume's files are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CountedBy {
+    /// At the filesystem's own functions (fexit or kprobes): every way to write, and the space it takes.
+    Filesystem,
+    /// At the filesystem's own tracepoints.
+    Tracepoints,
+    /// At `vfs_write`: io_uring, libaio and stores through mappings are missed, space is sampled.
+    VfsWrite,
+    /// At the return of system calls.
+    SystemCalls,
+}
+
+/// Why a filesystem with functions of its own is not counted at them, where that can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gap {
+    /// It is a module, and the kernel hands over the types of modules only to CAP_SYS_ADMIN
+    /// (`BPF_BTF_GET_FD_BY_ID`).
+    NeedsSysAdmin,
+    /// The kernel did not attach to them for another reason, which the rows of the hooks have.
+    HooksFailed,
+}
+
+/// Why the rows of a volume do not tell who fills it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlindCause {
+    /// [`Gap::NeedsSysAdmin`].
+    NeedsSysAdmin,
+    /// [`Gap::HooksFailed`].
+    HooksFailed,
+    /// Everything is attached, and yet less than half of the growth is accounted for.
+    Unexplained,
+}
+
+impl BlindCause {
+    /// The word that JSON and metrics use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NeedsSysAdmin => "needs_sys_admin",
+            Self::HooksFailed => "hooks_failed",
+            Self::Unexplained => "unexplained",
+        }
+    }
+}
+
+impl From<Gap> for BlindCause {
+    fn from(gap: Gap) -> Self {
+        match gap {
+            Gap::NeedsSysAdmin => Self::NeedsSysAdmin,
+            Gap::HooksFailed => Self::HooksFailed,
+        }
+    }
+}
+
+/// A volume that takes writes of which too little is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Blind {
+    /// Why.
+    pub cause: BlindCause,
+    /// Growth of used space that no row accounts for, bytes; 0 where all of it is accounted for.
+    pub unexplained_bytes: u64,
+    /// Growth of used space, bytes.
+    pub grown_bytes: u64,
+    /// Over how long, seconds.
+    pub over_s: f64,
+}
+
+impl Blind {
+    /// Is less than half of the growth accounted for, so that nobody may be blamed by the rows?
+    #[must_use]
+    pub const fn hides_most(&self) -> bool {
+        self.grown_bytes >= ENOUGH && self.unexplained_bytes > self.grown_bytes / 2
+    }
+}
+
+/// Growth that is too much to be a filesystem's own housekeeping: journals, chunks, preallocation.
+const ENOUGH: u64 = 8 << 20;
+/// Change of used space from which on a volume counts as taking writes, though none were seen.
+const MOVED: u64 = 1 << 20;
+
+/// What moved on a volume over a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Moved {
+    /// Change of used space, bytes.
+    pub used_delta: i64,
+    /// Allocated − freed, bytes; `None` where space is neither traced nor sampled.
+    pub growth: Option<i64>,
+    /// Bytes that were seen being written.
+    pub written: u64,
+    /// Seconds.
+    pub over_s: f64,
+}
+
+impl Moved {
+    /// Over the window of a row.
+    #[must_use]
+    pub fn of(volume: &Volume, over_s: f64) -> Self {
+        let growth = volume.allocated_bytes.zip(volume.freed_bytes);
+        Self {
+            used_delta: volume.used_delta_bytes,
+            growth: growth
+                .map(|(taken, freed)| taken.cast_signed().wrapping_sub(freed.cast_signed())),
+            written: volume.written_bytes,
+            over_s,
+        }
+    }
+
+    /// Two times that follow each other.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            used_delta: self.used_delta.saturating_add(next.used_delta),
+            growth: self.growth.zip(next.growth).map(|(a, b)| a.saturating_add(b)),
+            written: self.written.saturating_add(next.written),
+            over_s: self.over_s + next.over_s,
+        }
+    }
+
+    /// Is too little seen of it? `None`: no.
+    ///
+    /// What is freed unseen hides nobody who fills the volume: only growth counts.
+    #[must_use]
+    pub fn blind(self, gap: Option<Gap>) -> Option<Blind> {
+        let grown = u64::try_from(self.used_delta).unwrap_or(0);
+        // Where space is not known at all, bytes written are the most that can account for it.
+        let seen = self.growth.unwrap_or(i64::try_from(self.written).unwrap_or(i64::MAX));
+        let unexplained = grown.saturating_sub(u64::try_from(seen).unwrap_or(0));
+        let blind = |cause| Blind {
+            cause,
+            unexplained_bytes: unexplained,
+            grown_bytes: grown,
+            over_s: self.over_s,
+        };
+        let takes_writes = self.written > 0 || self.used_delta.unsigned_abs() >= MOVED;
+        match gap {
+            Some(gap) if takes_writes => Some(blind(gap.into())),
+            _ => self.growth.map(|_| blind(BlindCause::Unexplained)).filter(Blind::hides_most),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    fn moved(used_delta: i64, growth: Option<i64>, written: i64) -> Moved {
+        Moved { used_delta, growth, written: written.unsigned_abs(), over_s: 5.0 }
+    }
+
+    #[test]
+    fn growth_that_nobody_accounts_for_is_told() {
+        let none_seen = moved(100 * MIB, Some(0), 0).blind(None).unwrap();
+        assert_eq!(none_seen.cause, BlindCause::Unexplained);
+        assert_eq!((none_seen.unexplained_bytes, none_seen.grown_bytes), (100 << 20, 100 << 20));
+        assert!(none_seen.hides_most());
+        assert!(moved(100 * MIB, Some(49 * MIB), 0).blind(None).is_some());
+        assert_eq!(moved(100 * MIB, Some(51 * MIB), 0).blind(None), None);
+        // More than was taken: compression, say.
+        assert_eq!(moved(100 * MIB, Some(300 * MIB), 0).blind(None), None);
+    }
+
+    #[test]
+    fn housekeeping_and_space_that_is_given_back_are_not() {
+        assert_eq!(moved(7 * MIB, Some(0), 0).blind(None), None);
+        assert_eq!(moved(-100 * MIB, Some(0), 0).blind(None), None);
+        // Files of other hosts, on a network filesystem: its space is not known here.
+        assert_eq!(moved(100 * MIB, None, 0).blind(None), None);
+    }
+
+    #[test]
+    fn a_fallback_is_told_once_the_volume_takes_writes() {
+        let gap = Some(Gap::NeedsSysAdmin);
+        assert_eq!(moved(0, Some(0), 0).blind(gap), None);
+        let blind = moved(0, Some(0), 1).blind(gap).unwrap();
+        assert_eq!((blind.cause, blind.hides_most()), (BlindCause::NeedsSysAdmin, false));
+        let all = moved(5000 * MIB, Some(100 * MIB), 100 * MIB).blind(gap).unwrap();
+        assert!(all.hides_most());
+        assert_eq!(all.unexplained_bytes, 4900 << 20);
+        assert!(moved(20 * MIB, None, 0).blind(gap).unwrap().hides_most());
+    }
+
+    #[test]
+    fn times_add_up() {
+        let both = moved(5 * MIB, Some(0), 0).and(moved(5 * MIB, Some(MIB), 7));
+        assert_eq!(both, Moved { over_s: 10.0, ..moved(10 * MIB, Some(MIB), 7) });
+        assert!(both.blind(None).is_some());
+    }
+}

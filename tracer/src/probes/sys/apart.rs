@@ -1,0 +1,93 @@
+//! A process of its own for one purpose: forked from this one, without exec.
+
+use std::{io, os::fd::AsRawFd as _, os::fd::BorrowedFd};
+
+/// Runs `body` in a process that is nobody's child: its parent ends at once, so that init reaps it, and it is in
+/// a session of its own, out of reach of a terminal's signals. All signals that can be blocked are, for the
+/// handlers of this process would write into its pipes. It ends when `body` returns.
+///
+/// Other threads may hold locks at that moment, which the new process never gets: `body` must make system calls
+/// alone, and allocate nothing.
+///
+/// # Errors
+/// If there can be no more processes.
+pub fn run_apart(body: impl FnOnce()) -> io::Result<()> {
+    let before = block_signals()?;
+    // SAFETY: the child makes system calls alone until it ends, as fork(2) asks of a program with threads.
+    let forked = match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: as above; none of these takes pointers.
+            unsafe {
+                libc::setsid();
+                match libc::fork() {
+                    -1 => end(*libc::__errno_location()),
+                    0 => {
+                        body();
+                        end(0)
+                    }
+                    _ => end(0),
+                }
+            }
+        }
+        child => wait(child),
+    };
+    // SAFETY: what the kernel gave.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    forked
+}
+
+fn block_signals() -> io::Result<libc::sigset_t> {
+    // SAFETY: plain integers, which sigfillset and pthread_sigmask write.
+    unsafe {
+        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, &raw mut before) {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Ends the process without what a usual end does, which is the other process's to do.
+fn end(status: i32) -> ! {
+    // SAFETY: it takes a number.
+    unsafe { libc::_exit(status) }
+}
+
+/// Waits for the first child, whose status is the error of the second fork.
+fn wait(child: libc::pid_t) -> io::Result<()> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes a status there.
+        if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
+            return match libc::WEXITSTATUS(status) {
+                0 => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            };
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            // Somebody who ignores SIGCHLD started us: whether it worked is seen by what the other one says.
+            _ if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Closes all descriptors of this process but one (close_range(2), 5.9).
+///
+/// # Errors
+/// What the kernel says.
+pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = kept.as_raw_fd() as libc::c_uint;
+    let ranges = [(0, kept.checked_sub(1)), (kept + 1, Some(libc::c_uint::MAX))];
+    for (first, last) in ranges.into_iter().filter_map(|(first, last)| Some((first, last?))) {
+        // SAFETY: numbers alone. Whoever owns these descriptors does not run in this process.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
