@@ -70,7 +70,11 @@ fn is_outside(own: &str, theirs: &str) -> bool {
 
 fn is_container(place: &Place) -> bool {
     match place {
-        Place::Container { .. } | Place::Pod { .. } | Place::Lxc(_) | Place::Machine(_) => true,
+        Place::Container { .. }
+        | Place::Build { .. }
+        | Place::Pod { .. }
+        | Place::Lxc(_)
+        | Place::Machine(_) => true,
         Place::Monitor { .. } | Place::Unit(_) | Place::Plain(_) | Place::Root => false,
     }
 }

@@ -82,7 +82,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
         let there = record.cgroups.iter().any(|id| id.presence() != Presence::Gone);
         if !record.cgroups.is_empty() && !there {
             let later = dirs.iter().flat_map(|dir| cgroups::processes(dir));
-            let started = later.filter_map(|pid| session::stat(pid)).map(|stat| stat.start_ticks);
+            let started = later.filter_map(session::stat).map(|stat| stat.start_ticks);
             return started.min().map_or(Standing::Ended, |ticks| Standing::StartedAgain {
                 at: clock::at_boottime(ticks * NS_PER_TICK),
             });

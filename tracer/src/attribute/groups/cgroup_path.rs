@@ -21,6 +21,11 @@ pub enum Place {
         /// Its UID, with dashes.
         uid: String,
     },
+    /// A step of `docker build` (BuildKit), by its id of 25 letters and digits.
+    Build {
+        /// Its id.
+        id: String,
+    },
     /// A container of LXC or LXD.
     Lxc(String),
     /// A machine of systemd-nspawn or of libvirt.
@@ -47,7 +52,7 @@ impl Place {
     /// How much it says: of several hierarchies the one that says most is believed.
     const fn rank(&self) -> u8 {
         match self {
-            Self::Container { .. } | Self::Monitor { .. } => 5,
+            Self::Container { .. } | Self::Build { .. } | Self::Monitor { .. } => 5,
             Self::Pod { .. } | Self::Lxc(_) | Self::Machine(_) => 4,
             Self::Unit(_) => 3,
             Self::Plain(_) => 2,
@@ -109,6 +114,9 @@ pub fn classify(path: &str) -> Place {
         // The outermost container: what it runs within itself is its own affair.
         if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
             return Place::Container { runtime, id, pod };
+        }
+        if let Some(id) = build(part, index.checked_sub(1).map(|i| parts[i])) {
+            return Place::Build { id: id.to_owned() };
         }
         if let Some(place) = guest(&parts, index) {
             return place;
@@ -176,6 +184,14 @@ fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, 
     }
 }
 
+/// `buildkit/ID` (cgroupfs), `docker-ID.scope` (systemd): moby/buildkit/executor/oci.
+fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
+    let scope = || part.strip_prefix("docker-")?.strip_suffix(".scope");
+    let id = if parent == Some("buildkit") { part } else { scope()? };
+    let is_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (id.len() == 25 && id.bytes().all(is_one)).then_some(id)
+}
+
 /// The cgroup of the container, machine or unit itself: a process may live in one below it.
 #[must_use]
 pub fn directory(path: &str) -> &str {
@@ -189,6 +205,14 @@ pub fn directory(path: &str) -> &str {
     ends.map(|end| &path[..end])
         .find(|part| classify(part) == place && !is_beside(part))
         .unwrap_or(path)
+}
+
+/// The user in whose slice of systemd's a cgroup lies: a rootless runtime's are there.
+#[must_use]
+pub fn user(path: &str) -> Option<u32> {
+    let mut parts = path.split('/').skip(1);
+    (parts.next() == Some("user.slice")).then_some(())?;
+    parts.next()?.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok()
 }
 
 fn is_id(text: &str) -> bool {
@@ -328,6 +352,11 @@ mod tests {
     #[case("/machine.slice/systemd-nspawn@db.service/payload/system.slice/x.service", Place::Machine("db".into()))]
     #[case(r"/machine.slice/machine-build\x2dhost.scope", Place::Machine("build-host".into()))]
     #[case(r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/vcpu0", Place::Machine("qemu-1-vm".into()))]
+    // BuildKit
+    #[case("/docker/buildkit/pr6r0a1b2c3d4e5f6g7h8i9j0", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+    #[case("/system.slice/docker-pr6r0a1b2c3d4e5f6g7h8i9j0.scope", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+    #[case("/docker/buildkit", Place::Plain("/docker/buildkit".into()))]
+    #[case("/docker/buildkit/other", Place::Plain("/docker/buildkit/other".into()))]
     // plain
     #[case("/jobs/nightly", Place::Plain("/jobs/nightly".into()))]
     #[case("/docker", Place::Plain("/docker".into()))]
@@ -459,6 +488,25 @@ mod tests {
         assert_eq!(classify("/jobs/conmon"), own);
         let unit = Place::Unit("x.service".to_owned());
         assert_eq!(classify("/system.slice/x.service/supervisor"), unit);
+    }
+
+    #[test]
+    fn a_containers_own_directory_is_the_topmost_one() {
+        let path = format!("/machine.slice/libpod-{ID}.scope");
+        assert_eq!(directory(&format!("{path}/container/x")), path);
+        assert_eq!(directory(&path), path);
+        assert_eq!(directory("/jobs/nightly"), "/jobs/nightly");
+    }
+
+    #[rstest]
+    #[case("/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope", Some(1000))]
+    #[case("/user.slice/user-0.slice/session-3.scope", Some(0))]
+    #[case("/user.slice", None)]
+    #[case("/user.slice/user-.slice", None)]
+    #[case("/x/user.slice/user-1000.slice", None)]
+    #[case("/system.slice/docker.service", None)]
+    fn the_slice_tells_the_user(#[case] path: &str, #[case] expected: Option<u32>) {
+        assert_eq!(user(path), expected);
     }
 
     #[test]

@@ -161,6 +161,14 @@ impl Page<'_> {
             let text = format!("{} calls, 99% within {p99}, longest {max}", fsync.count);
             lines.push(Line::plain(fact("fsync", &text)));
         }
+        if let Some(container) = writer.mostly_for() {
+            lines.push(Line::plain(fact("for good", words::log_cure(container))));
+        }
+        let logs = writer.on_behalf_of.iter().map(|log| {
+            let growth = self.state.units.growth(log.growth_bytes_per_s);
+            format!("{growth:>13}  {}", words::log_of(&log.group, self.state.charset))
+        });
+        Self::list(&mut lines, "Logs of containers that it writes", logs.collect());
         let files = self.snapshot.paths.iter().filter(|path| path.writers.contains(&writer.pid));
         Self::list(&mut lines, "Files it wrote", files.map(|path| self.file_line(path)).collect());
         let held = self
@@ -181,7 +189,11 @@ impl Page<'_> {
 
     fn file_line(&self, path: &PathRow) -> String {
         let gone = if path.deleted { " (deleted)" } else { "" };
-        format!("{:>12}  {}{gone}", self.per_s(path.written_bytes), self.safe(&path.path))
+        format!(
+            "{:>12}  {}{gone}",
+            self.per_s(path.written_bytes),
+            words::file(path, self.state.charset)
+        )
     }
 
     fn writer_line(&self, writer: &Writer) -> String {
@@ -264,6 +276,14 @@ impl Page<'_> {
         ];
         if let Some(inside) = &path.path_in_container {
             lines.insert(0, Line::plain(fact("in container", &self.safe(inside))));
+        }
+        if let Some(container) = &path.container {
+            lines.insert(0, Line::plain(fact("container", &self.safe(container))));
+        }
+        if let Some(container) = &path.log_of {
+            let whose = words::log_of(container, self.state.charset);
+            lines.insert(0, Line::plain(fact("is the", &whose)));
+            lines.push(Line::plain(fact("for good", words::log_cure(container))));
         }
         if path.deleted {
             let text = fact("deleted", "its last name is gone; space is free once it is closed");
