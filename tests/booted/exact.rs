@@ -2,7 +2,7 @@
 //! bytes, on every filesystem, whenever its module is loaded and it is mounted.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -15,8 +15,8 @@ use filltop_tests::{Filltop, Measured, Overlay, TestVolume, workload};
 use tracer_model::snapshot::{Hook, HookState, Snapshot, Volume};
 
 use crate::{
-    PROGRAM, Result, UNIT, compare::Place, compare::WayTruth, compare::compare, installed, journal,
-    need_debian, succeed, systemctl, wait_for,
+    MEMBER, Result, UNIT, as_user, compare::Place, compare::WayTruth, compare::compare, installed,
+    journal, need_debian, succeed, systemctl, user, wait_for,
 };
 
 /// Filesystems whose modules can be unloaded here: the root is an ext4.
@@ -78,15 +78,19 @@ fn restart() -> Result<()> {
     Ok(())
 }
 
+/// What the service says of its last so many seconds. Root would measure by himself beside one that lacks a right.
+fn ask(length: &str) -> Result<Snapshot> {
+    user(MEMBER, &["-G", "filltop"])?;
+    let json = succeed(as_user(MEMBER).args(["snapshot", "--json", "--for", length]))?;
+    Ok(serde_json::from_str(&json)?)
+}
+
 /// What the service says of the time since then.
 fn of_the_service(since: Instant) -> Result<Measured> {
     // Its next Snapshot holds the last of it.
     thread::sleep(Duration::from_secs(3));
     let length = format!("{}s", since.elapsed().as_secs() + 1);
-    let mut ask = Command::new(PROGRAM);
-    let json = succeed(ask.args(["snapshot", "--json", "--for", &length]))?;
-    let said = journal(UNIT)?;
-    Ok(Measured { snapshot: serde_json::from_str(&json)?, said })
+    Ok(Measured { snapshot: ask(&length)?, said: journal(UNIT)? })
 }
 
 /// Waits until the service counts at the filesystems' own functions.
@@ -95,24 +99,27 @@ fn attached(filesystems: &[&str]) -> Result {
     let wanted = COUNTS.iter().filter(|(fs, _)| filesystems.contains(fs));
     let wanted: Vec<&str> = wanted.map(|(_, hook)| *hook).collect();
     let looked = wait_for("the service has attached to all filesystems", || {
-        let mut ask = Command::new(PROGRAM);
-        let json = succeed(ask.args(["snapshot", "--json", "--for", "1s"]))?;
-        let snapshot: Snapshot = serde_json::from_str(&json)?;
-        let hook = |name: &str| snapshot.backend.hooks.iter().find(|hook| hook.name == name);
-        let ok = |name: &&&str| hook(name).is_some_and(|hook| hook.state == HookState::Ok);
-        let missing: Vec<_> = wanted.iter().filter(|name| !ok(name)).collect();
-        last = missing.iter().map(|name| format!("{name}: {:?}\n", hook(name))).collect();
+        let snapshot = ask("1s")?;
+        let rows = |name: &str| -> Vec<&Hook> {
+            snapshot.backend.hooks.iter().filter(|hook| hook.name == name).collect()
+        };
+        let missing = wanted
+            .iter()
+            .map(|name| (name, rows(name)))
+            .filter(|(_, rows)| !rows.iter().any(|hook| hook.state == HookState::Ok));
+        let missing: Vec<_> = missing.collect();
+        last = format!("{missing:?}");
         Ok(missing.is_empty())
     });
     println!("attached after {:.1} s", looked.with_context(|| last)?.as_secs_f64());
     Ok(())
 }
 
-/// All hooks, by name and way to attach, with their states.
-fn hooks(measured: &Measured) -> BTreeMap<(&str, &str), String> {
-    let state = |hook: &Hook| format!("{:?}", hook.state);
+/// What is attached, by name and way to attach.
+fn attachments(measured: &Measured) -> BTreeSet<(&str, &str)> {
     let all = measured.snapshot.backend.hooks.iter();
-    all.map(|hook| ((hook.name.as_str(), hook.how.as_str()), state(hook))).collect()
+    let attached = all.filter(|hook| hook.state == HookState::Ok);
+    attached.map(|hook| (hook.name.as_str(), hook.how.as_str())).collect()
 }
 
 fn volume<'m>(measured: &'m Measured, mount: &Path) -> Result<&'m Volume> {
@@ -131,19 +138,24 @@ fn same_view(service: &Measured, root: &Measured) -> Result {
     };
     let (ours, roots) = (mounts(service), mounts(root));
     ensure!(ours == roots, "volumes of the service {ours:#?} and of root {roots:#?}");
-    let (ours, roots) = (hooks(service), hooks(root));
-    let differ: Vec<_> = roots
-        .iter()
-        .filter(|(key, state)| ours.get(*key) != Some(*state))
-        .map(|(key, state)| format!("{key:?}: root {state}, the service {:?}", ours.get(key)))
-        .chain(ours.keys().filter(|key| !roots.contains_key(*key)).map(|key| format!("{key:?}")))
-        .collect();
-    ensure!(differ.is_empty(), "hooks are not the same: {differ:#?}");
-    let broken = ours.iter().filter(|(_, state)| state.contains("Broken"));
-    let broken: Vec<_> = broken.collect();
+    let (ours, roots) = (attachments(service), attachments(root));
+    let rows = |name: &str| -> Vec<&Hook> {
+        service.snapshot.backend.hooks.iter().filter(|hook| hook.name == name).collect()
+    };
+    let missing: Vec<_> = roots.difference(&ours).map(|key| (key, rows(key.0))).collect();
+    ensure!(missing.is_empty(), "root has these, and not the service: {missing:#?}");
+    let further: Vec<_> = ours.difference(&roots).collect();
+    ensure!(further.is_empty(), "the service has these, and not root: {further:#?}");
+    let hooks = service.snapshot.backend.hooks.iter();
+    let broken: Vec<_> =
+        hooks.filter(|hook| matches!(hook.state, HookState::Broken { .. })).collect();
     ensure!(broken.is_empty(), "{broken:#?}");
     ensure!(service.snapshot.backend.write == root.snapshot.backend.write, "another backend");
-    println!("{} hooks, all as root's, by {}", ours.len(), service.snapshot.backend.write.name());
+    println!(
+        "{} hooks attached, all as root's, by {}",
+        ours.len(),
+        service.snapshot.backend.write.name()
+    );
     Ok(())
 }
 
@@ -181,10 +193,11 @@ fn all_ways(pairs: &[Pair]) -> Result {
         let root = root.stop()?;
         same_view(&service, &root)?;
         let mut surprises = Vec::new();
-        for (who, measured) in [("root", &root), ("service", &service)] {
+        // Root's lines are those of its backend, as without a service.
+        for (who, by, measured) in [("root", "", &root), ("service", "service", &service)] {
             let lost = &measured.snapshot.backend.lost;
             for ((fs, dir, host), truths) in pair.places().into_iter().zip(&truths) {
-                let place = Place { fs, volume: pair.volume.path(), seen: &dir, host, by: who };
+                let place = Place { fs, volume: pair.volume.path(), seen: &dir, host, by };
                 if let Err(error) = compare(measured, truths, &place) {
                     surprises.push(format!("{who}, {fs} of {}: {error} ({lost:?})", pair.fs));
                 }

@@ -89,6 +89,24 @@ fn journal(unit: &str) -> Result<String> {
     succeed(Command::new("journalctl").args(["--no-pager", "-o", "cat", "-u", unit]))
 }
 
+/// A member of the group that may ask the service.
+const MEMBER: &str = "member";
+
+/// Makes a user, unless there is one of this name.
+fn user(name: &str, arguments: &[&str]) -> Result {
+    if !fs::read_to_string("/etc/passwd")?.contains(&format!("{name}:")) {
+        succeed(Command::new("useradd").args(arguments).arg(name))?;
+    }
+    Ok(())
+}
+
+/// filltop as this user runs it.
+fn as_user(name: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", name, "--regid", name, "--init-groups", PROGRAM]);
+    command
+}
+
 /// Looks until it is so; how long that took.
 fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let started = Instant::now();

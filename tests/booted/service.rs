@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracer_model::snapshot::Snapshot;
 
 use crate::{
-    FOUR, PROGRAM, Result, UNIT, UNIT_FILE, installed, journal, need_debian, number, said, section,
-    show, succeed, systemctl, wait_for,
+    FOUR, MEMBER, PROGRAM, Result, UNIT, UNIT_FILE, as_user, installed, journal, need_debian,
+    number, said, section, show, succeed, systemctl, user, wait_for,
 };
 
 /// What the helper keeps.
@@ -130,7 +130,7 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
     // While it does not hang it is left alone.
-    std::thread::sleep(std::time::Duration::from_secs(12));
+    std::thread::sleep(Duration::from_secs(12));
     ensure!(number(UNIT, "MainPID")? == pid && number(UNIT, "NRestarts")? == restarts);
     signal(pid, Signal::STOP)?;
     started_again(pid, restarts)?;
@@ -143,17 +143,10 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
 fn members_of_the_group_may_look_and_nobody_else() -> Result {
     need_debian!();
     installed(None)?;
-    for (name, groups) in [("member", &["-G", "filltop"][..]), ("stranger", &[])] {
-        if !fs::read_to_string("/etc/passwd")?.contains(&format!("{name}:")) {
-            succeed(Command::new("useradd").args(groups).arg(name))?;
-        }
-    }
-    let ask = |name: &str| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", name, "--regid", name, "--init-groups", PROGRAM]);
-        command.args(["snapshot", "--json", "--for", "1s"]).output()
-    };
-    let member = ask("member")?;
+    user(MEMBER, &["-G", "filltop"])?;
+    user("stranger", &[])?;
+    let ask = |name: &str| as_user(name).args(["snapshot", "--json", "--for", "1s"]).output();
+    let member = ask(MEMBER)?;
     ensure!(member.status.success(), "{}", said(&member));
     let snapshot: Snapshot = serde_json::from_slice(&member.stdout)?;
     ensure!(snapshot.volumes.iter().any(|volume| volume.mount_point == "/"));

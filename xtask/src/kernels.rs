@@ -17,6 +17,8 @@ const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs", "overlay"];
 const TEST: &str = "ways";
 /// What the names of the tests that print `WAY` lines have in common.
 const FILTER: &str = "all_ways";
+/// The same of those in a booted Debian that perform all ways.
+const SERVICE_FILTER: &str = "as_exact_as_for_root";
 
 /// Where the lines come from.
 #[derive(Args)]
@@ -63,13 +65,17 @@ pub(crate) fn write(workspace: &Workspace, filltop: &Path, arguments: &KernelsAr
         lines.extend(text.lines().map(str::to_owned));
     }
     if arguments.from.is_empty() {
+        let machines = |arguments: &[&str]| -> Result<Vec<String>> {
+            let mut machines = Command::new(std::env::current_exe()?);
+            Ok(follow(machines.args(["vm", "--all"]).args(arguments))?.1)
+        };
         for rights in [None, Some(vm::RIGHTS_OF_THE_UNIT)] {
             lines.extend(native::lines_of(workspace, filltop, TEST, FILTER, rights)?);
-            let mut machines = Command::new(std::env::current_exe()?);
-            machines.args(["vm", "--all", "--test", TEST, "--filter", FILTER]);
-            machines.args(rights.map(|_| "--as-service"));
-            lines.extend(follow(&mut machines)?.1);
+            let as_service: &[&str] = if rights.is_some() { &["--as-service"] } else { &[] };
+            lines.extend(machines(&[&["--test", TEST, "--filter", FILTER], as_service].concat())?);
         }
+        // The service itself: its lines replace those of the same kernels.
+        lines.extend(machines(&["--debian", "--filter", SERVICE_FILTER])?);
     }
     let path = workspace.root.join("docs/kernels.md");
     let present = if arguments.keep { fs::read_to_string(&path)? } else { String::new() };
@@ -165,9 +171,10 @@ on this machine's kernel and on those of the virtual machines, and compares fill
 the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
 exception, and the tests fail when a cell here is not as it says.
 
-A column is a kernel and the one backend that was forced there, or `service`: with the capabilities of the systemd
-unit alone, nothing forced, and what takes CAP_SYS_ADMIN given up after the start. (That the rest of the unit's lines
-changes nothing is tested in a booted Debian: `cargo xtask vm --debian`.) On 5.10, functions of modules (xfs, btrfs)
+A column is a kernel and the one backend that was forced there, or `service`: nothing is forced, and filltop has the
+rights of the systemd unit, with what takes CAP_SYS_ADMIN given up after the start. On generic kernels that is the
+service itself in a Debian that was booted for it (`cargo xtask vm --debian --all`), on others a filltop that is started
+with the unit's capabilities (`--as-service`). On 5.10, functions of modules (xfs, btrfs)
 are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
 module as well. Without force, each hook takes the best that it can get.
 
