@@ -27,12 +27,14 @@ fn volume<'w>(seen: &Seen<'w>) -> Result<&'w Volume> {
     row.with_context(|| format!("no row for {}", seen.mount))
 }
 
-/// The row of a container on its volume. There is but one: who looks after it is another group.
+/// The row of a container on its volume. There is but one that has bytes: who looks after it is another group, and
+/// what the runtime makes in the new root, before it enters it, is made and not written.
 fn group<'w>(seen: &Seen<'w>, container: &str) -> Result<&'w GroupRow> {
     let (kind, name) = (seen.runtime.kind(), seen.runtime.called(container));
     let all = seen.measured.snapshot.groups.iter().filter(|row| row.volume == seen.mount);
+    let wrote = all.filter(|row| row.written_bytes > 0);
     let (rows, others): (Vec<_>, Vec<_>) =
-        all.partition(|row| row.group.kind == kind && row.group.name == name);
+        wrote.partition(|row| row.group.kind == kind && row.group.name == name);
     let others: Vec<_> = others.iter().map(|row| (&row.group.kind, &row.group.name)).collect();
     ensure!(rows.len() == 1, "{} rows of {kind} {name}: {rows:#?}, beside {others:?}", rows.len());
     Ok(rows[0])
