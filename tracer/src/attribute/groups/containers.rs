@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tracer_common::ProcRecord;
+use tracer_common::{ProcKey, ProcRecord};
 use tracer_model::{
     sanitize,
     snapshot::{Group, Pod, imports_image},
@@ -60,6 +60,22 @@ impl Groups {
         let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
         let name = found.and_then(|found| found.name);
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
+    }
+
+    /// The group of a process whose container had no name yet when it was placed, and has one now.
+    pub(super) fn named_since(&mut self, proc: &ProcKey, placed: &Group) -> Option<Group> {
+        let cgroup = placed.cgroup.as_deref().filter(|_| placed.is_container())?;
+        let Place::Container { runtime, id, pod } = classify(cgroup) else { return None };
+        if !placed.name.ends_with(&id[..id.len().min(12)]) {
+            return None;
+        }
+        let (kind, name, pod) = self.container(runtime, &id, pod, cgroup, proc.tgid);
+        if name == placed.name {
+            return None;
+        }
+        let group = Group { kind: kind.to_owned(), name, pod, ..placed.clone() };
+        self.meet(&group);
+        Some(group)
     }
 
     /// The name of a container by its id alone: its monitor lives elsewhere, and has other mounts.

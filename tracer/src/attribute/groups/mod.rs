@@ -128,7 +128,14 @@ impl Groups {
     /// The place of a process; asks /proc about one that the kernel side could not describe.
     pub fn member(&mut self, proc: &ProcKey) -> Option<&Placed> {
         let window = self.window;
-        if !self.known.contains_key(proc) {
+        if let Some(placed) = self.known.get(proc) {
+            let container = placed.group.is_container().then(|| placed.group.clone());
+            if let Some(group) = container.and_then(|group| self.named_since(proc, &group))
+                && let Some(placed) = self.known.get_mut(proc)
+            {
+                placed.group = group;
+            }
+        } else {
             let member = self.ask_proc(proc)?;
             self.known.insert(*proc, member);
         }

@@ -12,6 +12,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -24,6 +25,9 @@ use crate::collect::mounts::Mount;
 
 /// Containers whose names are remembered, found or not.
 const MAX_KNOWN: usize = 4_096;
+
+/// After how long a name is looked for again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Where containerd's shims keep the bundles of what runs, below the state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
@@ -53,7 +57,9 @@ pub struct RuntimeState {
     root: PathBuf,
     /// Who owns the root directory: root, but in tests.
     owner: u32,
-    known: HashMap<String, Option<ContainerName>>,
+    known: HashMap<String, ContainerName>,
+    /// When a container's name was not found, by its id.
+    missed: HashMap<String, Instant>,
     /// Namespace and name of pods, by UID.
     pods: HashMap<String, Option<(String, String)>>,
     /// Is this (namespace, name) one of containerd's?
@@ -66,10 +72,18 @@ impl RuntimeState {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let owner = fs::metadata(&root).map_or(0, |meta| meta.uid());
-        Self { root, owner, known: HashMap::new(), pods: HashMap::new(), tasks: HashMap::new() }
+        Self {
+            root,
+            owner,
+            known: HashMap::new(),
+            missed: HashMap::new(),
+            pods: HashMap::new(),
+            tasks: HashMap::new(),
+        }
     }
 
-    /// The name of a container. What was not found is looked up again in the next window.
+    /// The name of a container. What was not found is looked up again after [`AGAIN`]: a container that is just
+    /// being made has not the mounts yet that name it.
     ///
     /// `mounts` gives the mounts of the host and those that a process of the container sees; it is
     /// asked only if the usual places have no name.
@@ -80,16 +94,25 @@ impl RuntimeState {
     ) -> Option<ContainerName> {
         let id = sought.id;
         if let Some(known) = self.known.get(id) {
-            return known.clone();
+            return Some(known.clone());
+        }
+        if self.missed.get(id).is_some_and(|at| at.elapsed() < AGAIN) {
+            return None;
         }
         let found = self.look_up(id).or_else(|| {
             let (host, own) = mounts();
             self.by_mounts(sought, &host, &own).or_else(|| self.homes(sought))
         });
-        if self.known.len() >= MAX_KNOWN {
+        if self.known.len() + self.missed.len() >= MAX_KNOWN {
             self.known.clear();
+            self.missed.clear();
         }
-        self.known.insert(id.to_owned(), found.clone());
+        if let Some(found) = &found {
+            self.missed.remove(id);
+            self.known.insert(id.to_owned(), found.clone());
+        } else {
+            self.missed.insert(id.to_owned(), Instant::now());
+        }
         found
     }
 
@@ -97,7 +120,7 @@ impl RuntimeState {
     /// as unknown: the container's mounts may tell.
     #[must_use]
     pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
-        self.known.get(id).cloned().flatten().or_else(|| self.look_up(id))
+        self.known.get(id).cloned().or_else(|| self.look_up(id))
     }
 
     /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
@@ -144,7 +167,7 @@ impl RuntimeState {
     pub fn next_window(&mut self) {
         self.pods.retain(|_, found| found.is_some());
         self.tasks.retain(|_, is| *is);
-        self.known.retain(|_, found| found.is_some());
+        self.missed.clear();
     }
 
     fn look_up(&self, id: &str) -> Option<ContainerName> {
