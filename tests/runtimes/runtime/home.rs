@@ -87,9 +87,12 @@ impl Home {
         self.volume.join("binds").join(name)
     }
 
-    /// The same, made.
+    /// The same, made, without what another runtime's container of this name left there.
     pub fn make_bind(&self, name: &str) -> Result<String> {
         let dir = self.bind(name);
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
         fs::create_dir_all(&dir)?;
         Ok(dir.display().to_string())
     }
