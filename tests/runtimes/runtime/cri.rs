@@ -44,7 +44,7 @@ impl Cri {
         grpc::call(Path::new(&socket), &format!("runtime.v1.RuntimeService/{method}"), request)
     }
 
-    fn pod(&self, name: &str) -> Result<&Pod> {
+    fn running(&self, name: &str) -> Result<&Pod> {
         self.pods.get(name).context("no such pod")
     }
 }
@@ -102,8 +102,12 @@ impl Runtime for Cri {
         format!("{NAMESPACE}/{name}/{CONTAINER}")
     }
 
+    fn pod(&self, name: &str) -> Option<String> {
+        Some(format!("{NAMESPACE}/{name}"))
+    }
+
     fn also_called(&self, name: &str) -> Result<Vec<String>> {
-        let id = &self.pod(name)?.container;
+        let id = &self.running(name)?.container;
         let pod = format!("{NAMESPACE}/{name}");
         Ok(vec![name.to_owned(), pod.clone(), format!("pod/{pod}"), id[..8].to_owned(), id.clone()])
     }
@@ -136,15 +140,15 @@ impl Runtime for Cri {
     }
 
     fn pid(&self, name: &str) -> Result<u32> {
-        self.containerd.pid(&self.pod(name)?.container)
+        self.containerd.pid(&self.running(name)?.container)
     }
 
     fn root(&self, name: &str) -> Result<PathBuf> {
-        self.containerd.root(&self.pod(name)?.container)
+        self.containerd.root(&self.running(name)?.container)
     }
 
     fn log(&self, name: &str) -> Result<Option<PathBuf>> {
-        Ok(Some(self.pod(name)?.logs.join(CONTAINER).join("0.log")))
+        Ok(Some(self.running(name)?.logs.join(CONTAINER).join("0.log")))
     }
 
     fn home(&self) -> &Home {

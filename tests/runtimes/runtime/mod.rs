@@ -39,6 +39,10 @@ pub trait Runtime: Send {
     fn called(&self, name: &str) -> String {
         name.to_owned()
     }
+    /// The pod that it is the container of, as filltop calls it.
+    fn pod(&self, _name: &str) -> Option<String> {
+        None
+    }
     /// What else `stop` is to understand.
     fn also_called(&self, name: &str) -> Result<Vec<String>>;
     /// Starts a container.
