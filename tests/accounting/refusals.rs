@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use filltop_tests::{Filltop, bpf_programs, filltop, need_tracing};
+use filltop_tests::{Filltop, Public, bpf_programs, filltop, need_tracing};
 
 use super::Result;
 
@@ -26,7 +26,8 @@ fn refused(command: &mut Command, with: &[&str]) -> Result {
 #[test]
 fn without_privileges_it_names_the_fix() -> Result {
     need_tracing!();
-    let mut command = Command::new(filltop());
+    let program = Public::new(&filltop())?;
+    let mut command = Command::new(program.path());
     command.args(["snapshot", "--for", "100ms"]).uid(65_534).gid(65_534);
     refused(&mut command, &["CAP_BPF", "sudo filltop"])
 }

@@ -2,6 +2,12 @@
 //!
 //! Changes the system: runs in `cargo xtask vm --debian` alone.
 
+#[path = "../ways/compare.rs"]
+mod compare;
+mod container;
+mod exact;
+#[path = "../ways/expected.rs"]
+mod expected;
 mod runaway;
 mod service;
 
@@ -14,16 +20,24 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use filltop_tests::filltop;
+use filltop_tests::{
+    filltop,
+    rights::{UNIT as UNIT_FILE, capability},
+};
 
 type Result<T = ()> = anyhow::Result<T>;
 
 const UNIT: &str = "filltop.service";
-const UNIT_FILE: &str = include_str!("../../contrib/systemd/filltop.service");
 const SYSUSERS: &str = include_str!("../../contrib/systemd/filltop.sysusers");
 const DOCS: &str = include_str!("../../docs/service.md");
 const PROGRAM: &str = "/usr/bin/filltop";
 const DROP_INS: &str = "/etc/systemd/system/filltop.service.d";
+
+/// What the service keeps once it measures: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+const FOUR: u64 = 1 << capability::BPF
+    | 1 << capability::PERFMON
+    | 1 << capability::SYS_PTRACE
+    | 1 << capability::DAC_READ_SEARCH;
 
 /// Everything is slow here: what takes longer than this never comes.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -75,6 +89,24 @@ fn journal(unit: &str) -> Result<String> {
     succeed(Command::new("journalctl").args(["--no-pager", "-o", "cat", "-u", unit]))
 }
 
+/// A member of the group that may ask the service.
+const MEMBER: &str = "member";
+
+/// Makes a user, unless there is one of this name.
+fn user(name: &str, arguments: &[&str]) -> Result {
+    if !fs::read_to_string("/etc/passwd")?.contains(&format!("{name}:")) {
+        succeed(Command::new("useradd").args(arguments).arg(name))?;
+    }
+    Ok(())
+}
+
+/// filltop as this user runs it.
+fn as_user(name: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", name, "--regid", name, "--init-groups", PROGRAM]);
+    command
+}
+
 /// Looks until it is so; how long that took.
 fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let started = Instant::now();
@@ -89,10 +121,25 @@ fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Durati
     }
 }
 
+/// The section of docs/service.md that the tests walk.
+fn section() -> Result<&'static str> {
+    let text =
+        DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("\n## ").next());
+    text.context("docs/service.md tells of the unit")
+}
+
+/// The first drop-in that docs/service.md gives after these words.
+fn drop_in_of_the_docs(words: &str) -> Result<String> {
+    const EDIT: &str = "# systemctl edit filltop\n";
+    let after = section()?.split_once(words).with_context(|| format!("nothing about {words}"))?.1;
+    let block = after.split_once(EDIT).and_then(|(_, block)| block.split_once("```"));
+    let (drop_in, _) = block.with_context(|| format!("no drop-in after {words}"))?;
+    Ok(drop_in.to_owned())
+}
+
 /// Installs with the very commands of docs/service.md, in a directory that looks like a checkout.
 fn install() -> Result {
-    let commands =
-        DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("```").nth(1));
+    let commands = section()?.split("```").nth(1);
     let checkout = tempfile::tempdir()?;
     for (path, text) in [("filltop.service", UNIT_FILE), ("filltop.sysusers", SYSUSERS)] {
         let path = checkout.path().join("contrib/systemd").join(path);

@@ -4,11 +4,13 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Filltop, Overlay, TestVolume, Truth, need_tracing, run_workload, workload};
+use filltop_tests::{
+    Filltop, Overlay, TestVolume, Truth, need_tracing, public_workload, run_workload, workload,
+};
 
 use super::{Result, exact, group_of, only_group, sees_overlays};
 
@@ -245,8 +247,10 @@ fn container(name: &str, arguments: &[&str]) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let dir = volume.path().join("overlay2/b7");
     fs::create_dir_all(&dir)?;
+    // Root of a user namespace may go nowhere but where everybody may.
+    let program = public_workload()?;
     let filltop = Filltop::start(&[])?;
-    let mut child = workload()
+    let mut child = Command::new(program.path())
         .arg("container")
         .args([&dir, Path::new("/srv/data/part")])
         .args(["--bytes", "2000000"])

@@ -10,10 +10,12 @@ use std::{
 use anyhow::ensure;
 use filltop_tests::{
     filltop, need_tracing,
-    rights::{STRICT, capabilities, capability, keep_only, status, types_helpers},
+    rights::{
+        STRICT, capabilities, capability, keep_only, status, types_helpers, unit_capabilities,
+    },
 };
 
-use crate::{Holder, Result, of_the_unit};
+use crate::{Result, Running};
 
 const ADMIN: u64 = 1 << capability::SYS_ADMIN;
 /// An emulated machine takes its time.
@@ -29,14 +31,14 @@ fn until(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> Result 
 }
 
 /// A watch with these capabilities that has given up what it does not keep.
-fn watch(kept: &[u32]) -> anyhow::Result<Holder> {
+fn watch(kept: &[u32]) -> anyhow::Result<Running> {
     let mut command = Command::new(filltop());
     command.args(["watch", "--no-socket", "--interval", "500ms"]).stdout(Stdio::null());
     if let Ok(backend) = env::var("FILLTOP_BACKEND") {
         command.args(["--backend", &backend]);
     }
     keep_only(&mut command, kept);
-    let watch = Holder(command.spawn()?);
+    let watch = Running(command.spawn()?);
     let pid = watch.0.id().to_string();
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
     until("it gives up its rights", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
@@ -60,7 +62,7 @@ fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
         return Ok(());
     }
     let before = types_helpers();
-    let unit: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
+    let unit: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let watch = watch(&unit)?;
     let helpers: Vec<u32> =
         types_helpers().into_iter().filter(|pid| !before.contains(pid)).collect();
@@ -119,7 +121,7 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
         return Ok(());
     }
     let before = types_helpers();
-    let unit: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
+    let unit: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let mut watch = watch(&unit)?;
     for pid in types_helpers().into_iter().filter(|pid| !before.contains(pid)) {
         let pid = rustix::process::Pid::from_raw(pid.cast_signed());

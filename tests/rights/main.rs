@@ -14,36 +14,12 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{
-    TestVolume, filltop, need_tracing,
-    rights::{STRICT, capability, keep_only},
-    workload,
+    Public, TestVolume, filltop, need_tracing, public_workload,
+    rights::{STRICT, UNIT, capability, keep_only, unit_capabilities},
 };
 use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
-
-const UNIT: &str = include_str!("../../contrib/systemd/filltop.service");
-
-const NUMBERS: &[(&str, u32)] = &[
-    ("CAP_DAC_READ_SEARCH", capability::DAC_READ_SEARCH),
-    ("CAP_SETPCAP", capability::SETPCAP),
-    ("CAP_SYS_PTRACE", capability::SYS_PTRACE),
-    ("CAP_SYS_ADMIN", capability::SYS_ADMIN),
-    ("CAP_PERFMON", capability::PERFMON),
-    ("CAP_BPF", capability::BPF),
-];
-
-/// Those that the unit may have, by name.
-fn of_the_unit() -> anyhow::Result<Vec<(&'static str, u32)>> {
-    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    line.context("the unit bounds its capabilities")?
-        .split(' ')
-        .map(|name| {
-            let known = NUMBERS.iter().find(|(known, _)| *known == name);
-            known.copied().with_context(|| format!("no number for {name}"))
-        })
-        .collect()
-}
 
 /// `filltop snapshot` as root with these capabilities alone, as systemd would start it.
 fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
@@ -56,8 +32,14 @@ fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
     Ok(command.output()?)
 }
 
-/// Somebody else, with a deleted file. Any child that is ended, by its pid, on drop.
-struct Holder(Child);
+/// Any child that is ended, by its pid, on drop.
+struct Running(Child);
+
+/// Somebody else, with a deleted file.
+struct Holder {
+    child: Running,
+    _program: Public,
+}
 
 impl Holder {
     fn start(volume: &TestVolume) -> anyhow::Result<Self> {
@@ -65,7 +47,8 @@ impl Holder {
         for folder in volume.path().ancestors().skip(1).take(1) {
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
         }
-        let child = workload()
+        let program = public_workload()?;
+        let child = Command::new(program.path())
             .args(["write", "--unlink", "--hold", "--bytes", "3000000"])
             .arg(volume.path().join("ghost"))
             .uid(65534)
@@ -74,11 +57,15 @@ impl Holder {
             .stdout(Stdio::null())
             .spawn()?;
         thread::sleep(Duration::from_millis(500));
-        Ok(Self(child))
+        Ok(Self { child: Running(child), _program: program })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.0.id()
     }
 }
 
-impl Drop for Holder {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -109,7 +96,7 @@ fn paranoid() -> i32 {
 fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
-    let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.0.id());
+    let holds = |snapshot: &Snapshot| snapshot.held.iter().any(|row| row.pid == holder.pid());
     let everything: Vec<u32> = (0..=capability::LAST).collect();
     let root = read(&snapshot_with(&everything)?)?;
     let with_these = read(&snapshot_with(kept)?)?;
@@ -124,7 +111,7 @@ fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
 #[test]
 fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
     need_tracing!();
-    let kept: Vec<u32> = of_the_unit()?.into_iter().map(|(_, number)| number).collect();
+    let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let (root, unit) = root_and(&kept)?;
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
     let missing: Vec<_> = all.symmetric_difference(&ours).collect();
@@ -225,7 +212,7 @@ fn it_is_hard_to_kill() -> Result {
     if let Ok(backend) = env::var("FILLTOP_BACKEND") {
         command.args(["--backend", &backend]);
     }
-    let watch = Holder(command.spawn()?);
+    let watch = Running(command.spawn()?);
     let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.0.id()));
     let start = Instant::now();
     let locked = loop {
@@ -251,14 +238,14 @@ fn without_any_of_them_something_is_missing() -> Result {
     // With CAP_SYS_ADMIN the kernel asks for neither CAP_BPF nor CAP_PERFMON: what that and CAP_SETPCAP are for,
     // the helper's test and the other ones show.
     let caps: Vec<_> =
-        of_the_unit()?.into_iter().filter(|(_, number)| STRICT.contains(number)).collect();
+        unit_capabilities()?.into_iter().filter(|(_, number)| STRICT.contains(number)).collect();
     ensure!(caps.len() == STRICT.len(), "{caps:?}");
     for (name, number) in &caps {
         let kept: Vec<u32> = caps.iter().map(|cap| cap.1).filter(|one| one != number).collect();
         let output = snapshot_with(&kept)?;
         if output.status.success() {
             let snapshot = read(&output)?;
-            let holds = snapshot.held.iter().any(|row| row.pid == holder.0.id());
+            let holds = snapshot.held.iter().any(|row| row.pid == holder.pid());
             ensure!(!holds, "{name} is not needed");
         } else {
             let said = String::from_utf8_lossy(&output.stderr);

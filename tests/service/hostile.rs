@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{Public, TestVolume, filltop, need_tracing, run_workload, workload};
 use rustix::{
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
@@ -216,7 +216,8 @@ fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
         Some(group) => command.arg("--groups").arg(group.to_string()),
         None => command.arg("--clear-groups"),
     };
-    command.arg(filltop()).args(["snapshot", "--json", "--for", "500ms"]);
+    let program = Public::new(&filltop())?;
+    command.arg(program.path()).args(["snapshot", "--json", "--for", "500ms"]);
     command.arg("--socket").arg(watch.socket());
     Ok(command.stderr(Stdio::piped()).output()?)
 }
@@ -227,7 +228,6 @@ fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
 fn root_and_the_group_may_look_and_nobody_else() -> Result {
     const GROUP: u32 = 54_321;
     need_tracing!();
-    // A program that nobody can run, whatever the folders above it allow.
     let dir = tempfile::tempdir()?;
     let groups = dir.path().join("group");
     fs::write(&groups, format!("root:x:0:\nfilltop:x:{GROUP}:\n"))?;

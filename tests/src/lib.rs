@@ -1,13 +1,15 @@
 //! What the end-to-end tests share: filltop under test, volumes of its own, the workload's truth.
 //!
 //! The same binaries run natively and in virtual machines; the environment says where they are:
-//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides),
+//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides), `FILLTOP_RIGHTS`
+//! (`unit`: filltop measures with the unit's capabilities alone),
 //! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
 
 mod cgroup;
 mod filling;
 pub mod listeners;
 mod postgres;
+mod public;
 pub mod rights;
 mod running;
 mod server;
@@ -22,7 +24,8 @@ use serde::Deserialize;
 pub use cgroup::{Cgroup, unified};
 pub use filling::{fill, fill_up_to, write_at};
 pub use postgres::Postgres;
-pub use running::{Filltop, Measured, bpf_programs};
+pub use public::Public;
+pub use running::{Filltop, Measured, bpf_programs, has_rights_of_the_unit};
 pub use server::Server;
 pub use volume::{Overlay, TestVolume};
 pub use watch::{Watch, command, is};
@@ -57,7 +60,19 @@ pub fn filltop() -> PathBuf {
 /// The workload program.
 #[must_use]
 pub fn workload() -> Command {
-    Command::new(program("FILLTOP_WORKLOAD", "filltop-workload"))
+    Command::new(workload_program())
+}
+
+/// The workload program where every user can run it.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn public_workload() -> anyhow::Result<Public> {
+    Public::new(&workload_program())
+}
+
+fn workload_program() -> PathBuf {
+    program("FILLTOP_WORKLOAD", "filltop-workload")
 }
 
 /// Runs the workload to its end.

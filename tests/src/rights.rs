@@ -23,6 +23,33 @@ pub mod capability {
     pub const LAST: u32 = 40;
 }
 
+/// The unit that is given to those who install.
+pub const UNIT: &str = include_str!("../../contrib/systemd/filltop.service");
+
+const NUMBERS: &[(&str, u32)] = &[
+    ("CAP_DAC_READ_SEARCH", capability::DAC_READ_SEARCH),
+    ("CAP_SETPCAP", capability::SETPCAP),
+    ("CAP_SYS_PTRACE", capability::SYS_PTRACE),
+    ("CAP_SYS_ADMIN", capability::SYS_ADMIN),
+    ("CAP_PERFMON", capability::PERFMON),
+    ("CAP_BPF", capability::BPF),
+];
+
+/// The capabilities that the unit may have, names and numbers.
+///
+/// # Errors
+/// If it bounds none, or has one that no number is known of.
+pub fn unit_capabilities() -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    line.context("the unit bounds its capabilities")?
+        .split_whitespace()
+        .map(|name| {
+            let known = NUMBERS.iter().find(|(known, _)| *known == name);
+            known.copied().with_context(|| format!("no number for {name}"))
+        })
+        .collect()
+}
+
 /// What the strict unit of docs/service.md leaves: no types of modules.
 pub const STRICT: &[u32] =
     &[capability::BPF, capability::PERFMON, capability::SYS_PTRACE, capability::DAC_READ_SEARCH];

@@ -10,7 +10,16 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 
-use crate::filltop;
+use crate::{
+    filltop,
+    rights::{keep_only, unit_capabilities},
+};
+
+/// Has filltop the unit's capabilities alone (`FILLTOP_RIGHTS=unit`)?
+#[must_use]
+pub fn has_rights_of_the_unit() -> bool {
+    env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "unit")
+}
 
 /// A filltop that measures until it is told to stop.
 pub struct Filltop {
@@ -40,6 +49,10 @@ impl Filltop {
         command.args(["snapshot", "--json", "--for", "10m", "-v"]).args(arguments);
         if let Ok(backend) = env::var("FILLTOP_BACKEND") {
             command.args(["--backend", &backend]);
+        }
+        if has_rights_of_the_unit() {
+            let kept: Vec<u32> = unit_capabilities()?.iter().map(|(_, number)| *number).collect();
+            keep_only(&mut command, &kept);
         }
         change(&mut command);
         let mut child = command
@@ -86,7 +99,16 @@ impl Filltop {
     ///
     /// # Errors
     /// If it fails or prints something else.
-    pub fn stop(mut self) -> anyhow::Result<Measured> {
+    pub fn stop(self) -> anyhow::Result<Measured> {
+        let (json, said) = self.stop_as_printed()?;
+        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+    }
+
+    /// Interrupts it; its JSON, which may hold more than the model knows, and its log.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn stop_as_printed(mut self) -> anyhow::Result<(String, String)> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let mut json = String::new();
@@ -96,7 +118,7 @@ impl Filltop {
         if !status.success() {
             bail!("filltop: {status}: {said}");
         }
-        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+        Ok((json, said))
     }
 }
 

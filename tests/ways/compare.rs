@@ -34,6 +34,8 @@ pub struct Place<'a> {
     pub seen: &'a Path,
     /// The same as the host sees it: another one behind an overlay.
     pub host: PathBuf,
+    /// Whose view it is, as the `WAY` lines name it; empty: that of the backend.
+    pub by: &'a str,
 }
 
 /// What filltop says of a file.
@@ -53,10 +55,11 @@ pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> a
     let kernel = &series(&backend.kernel);
     let label =
         std::env::var("FILLTOP_BACKEND").unwrap_or_else(|_| backend.write.name().to_owned());
+    let shown = if place.by.is_empty() { &label } else { place.by };
     let mut surprises = Vec::new();
     for truth in truths {
         let way = &truth.name;
-        let start = format!("WAY {kernel} {} {way} {label}", place.fs);
+        let start = format!("WAY {kernel} {} {way} {shown}", place.fs);
         if !truth.supported {
             println!("{start} unsupported ({})", truth.why_not.as_deref().unwrap_or_default());
             continue;

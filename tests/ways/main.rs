@@ -11,7 +11,9 @@ mod storm;
 use std::{env, path::Path};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Filltop, Measured, Overlay, TestVolume, need_tracing, workload};
+use filltop_tests::{
+    Filltop, Measured, Overlay, TestVolume, has_rights_of_the_unit, need_tracing, workload,
+};
 
 use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
@@ -50,6 +52,7 @@ fn all_ways_on(fs: &str) -> Result {
         volume: volume.path(),
         seen: &dir,
         host: overlay.as_ref().map_or(volume.path().to_path_buf(), Overlay::upper),
+        by: if has_rights_of_the_unit() { "service" } else { "" },
     };
     for hook in &measured.snapshot.backend.hooks {
         if let HookState::Unsupported { reason } | HookState::Broken { reason } = &hook.state {

@@ -9,14 +9,16 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::native;
 use crate::step::follow;
 use crate::workspace::Workspace;
+use crate::{native, vm};
 
 const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs", "overlay"];
 const TEST: &str = "ways";
 /// What the names of the tests that print `WAY` lines have in common.
 const FILTER: &str = "all_ways";
+/// The same of those in a booted Debian that perform all ways.
+const SERVICE_FILTER: &str = "as_exact_as_for_root";
 
 /// Where the lines come from.
 #[derive(Args)]
@@ -24,6 +26,9 @@ pub(crate) struct KernelsArgs {
     /// Take the lines from saved output of `cargo xtask vm` and `cargo xtask test` and run nothing
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
+    /// Keep the cells of the present table for which there is no line
+    #[arg(long)]
+    keep: bool,
 }
 
 /// One `WAY` line.
@@ -60,13 +65,22 @@ pub(crate) fn write(workspace: &Workspace, filltop: &Path, arguments: &KernelsAr
         lines.extend(text.lines().map(str::to_owned));
     }
     if arguments.from.is_empty() {
-        lines.extend(native::lines_of(workspace, filltop, TEST, FILTER)?);
-        let mut machines = Command::new(std::env::current_exe()?);
-        machines.args(["vm", "--all", "--test", TEST, "--filter", FILTER]);
-        lines.extend(follow(&mut machines)?.1);
+        let machines = |arguments: &[&str]| -> Result<Vec<String>> {
+            let mut machines = Command::new(std::env::current_exe()?);
+            Ok(follow(machines.args(["vm", "--all"]).args(arguments))?.1)
+        };
+        for rights in [None, Some(vm::RIGHTS_OF_THE_UNIT)] {
+            lines.extend(native::lines_of(workspace, filltop, TEST, FILTER, rights)?);
+            let as_service: &[&str] = if rights.is_some() { &["--as-service"] } else { &[] };
+            lines.extend(machines(&[&["--test", TEST, "--filter", FILTER], as_service].concat())?);
+        }
+        // The service itself: its lines replace those of the same kernels.
+        lines.extend(machines(&["--debian", "--filter", SERVICE_FILTER])?);
     }
-    let table = table(lines.iter().filter_map(|line| Line::read(line)))?;
     let path = workspace.root.join("docs/kernels.md");
+    let present = if arguments.keep { fs::read_to_string(&path)? } else { String::new() };
+    let lines = lines.iter().filter_map(|line| Line::read(line));
+    let table = table(cells_of(&present).into_iter().chain(lines))?;
     fs::write(&path, table)?;
     println!("{}", workspace.shown(&path));
     Ok(())
@@ -116,14 +130,37 @@ fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
     Ok(out)
 }
 
+/// Verdicts that the table has in other words.
+const SHOWN: [(&str, &str); 4] = [
+    ("written", "bytes"),
+    ("missed", "**missed**"),
+    ("wrong", "**wrong**"),
+    ("unsupported", "n/a"),
+];
+
 fn shown(verdict: &str) -> &str {
-    match verdict {
-        "written" => "bytes",
-        "missed" => "**missed**",
-        "wrong" => "**wrong**",
-        "unsupported" => "n/a",
-        other => other,
+    SHOWN.iter().find(|(one, _)| *one == verdict).map_or(verdict, |(_, text)| text)
+}
+
+/// The cells of a table that was written before, as the lines that they were made of.
+fn cells_of(document: &str) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    for section in document.split("\n## ").skip(1) {
+        let (fs, rows) = section.split_once('\n').unwrap_or((section, ""));
+        let mut rows = rows.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+        let columns: Vec<_> = rows.next().into_iter().flat_map(|row| row.split(" | ")).collect();
+        for row in rows {
+            let mut cells = row.split(" | ").zip(&columns);
+            let Some((way, _)) = cells.next() else { continue };
+            lines.extend(cells.filter_map(|(cell, column)| {
+                let (kernel, backend) = column.split_once(' ')?;
+                let known = SHOWN.iter().find(|(_, text)| *text == cell);
+                let verdict = known.map_or(cell.trim(), |(verdict, _)| verdict);
+                (!verdict.is_empty()).then_some(Line { kernel, fs, way, backend, verdict })
+            }));
+        }
     }
+    lines
 }
 
 const HEAD: &str = "\
@@ -134,7 +171,10 @@ on this machine's kernel and on those of the virtual machines, and compares fill
 the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
 exception, and the tests fail when a cell here is not as it says.
 
-A column is a kernel and the one backend that was forced there; on 5.10, functions of modules (xfs, btrfs)
+A column is a kernel and the one backend that was forced there, or `service`: nothing is forced, and filltop has the
+rights of the systemd unit, with what takes CAP_SYS_ADMIN given up after the start. On generic kernels that is the
+service itself in a Debian that was booted for it (`cargo xtask vm --debian --all`), on others a filltop that is started
+with the unit's capabilities (`--as-service`). On 5.10, functions of modules (xfs, btrfs)
 are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
 module as well. Without force, each hook takes the best that it can get.
 
@@ -167,6 +207,17 @@ mod tests {
         assert!(table.contains("| write | exact | **missed** |\n"), "{table}");
         assert!(table.contains("| mmap | approximate |  |\n"), "{table}");
         assert!(table.contains("## xfs\n\n| way | 6.1 kprobe |\n|---|---|\n| reflink | n/a |\n"));
+    }
+
+    #[test]
+    fn a_table_that_is_read_again_is_the_same() {
+        let text = "WAY 6.1 ext4 write fentry exact\nWAY 6.1 ext4 write service missed\n\
+                    WAY 6.12 ext4 mmap fentry written\nWAY 6.1 xfs reflink kprobe unsupported\n";
+        let first = table(text.lines().filter_map(Line::read)).unwrap();
+        assert_eq!(table(cells_of(&first).into_iter()).unwrap(), first);
+        let newer = Line::read("WAY 6.1 ext4 write service exact");
+        let second = table(cells_of(&first).into_iter().chain(newer)).unwrap();
+        assert!(second.contains("| write | exact | exact |  |\n"), "{second}");
     }
 
     #[test]

@@ -70,6 +70,12 @@ struct TestArgs {
     /// Only the virtual machines
     #[arg(long)]
     vm_only: bool,
+    /// Only this suite of end-to-end tests (a name in tests/Cargo.toml), on this kernel
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["native_only", "vm_only"])]
+    suite: Option<String>,
+    /// Only tests of the suite whose names contain one of these
+    #[arg(requires = "suite")]
+    filter: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -125,6 +131,10 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
         Ok(filltop) => filltop,
         Err(error) => return Tally::of("build", Err(error)),
     };
+    if let Some(suite) = &arguments.suite {
+        let run = native::suite(workspace, &filltop, suite, &arguments.filter, &[]);
+        return Tally::of(suite, run);
+    }
     let mut tally = Tally::default();
     if !arguments.vm_only {
         tally.add(Tally::of("unit", native::unit_tests(workspace)));

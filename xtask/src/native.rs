@@ -131,6 +131,7 @@ fn tools(workspace: &Workspace) -> Vec<OsString> {
     let unpacked = [
         ("FILLTOP_FLEET_TOOLS", vm::fleet(workspace)),
         ("FILLTOP_INCIDENT_TOOLS", vm::servers(workspace)),
+        ("FILLTOP_RUNTIME_TOOLS", vm::runtimes(workspace)),
         ("FILLTOP_KUBERNETES_TOOLS", kubernetes::tools(workspace)),
     ];
     let found = unpacked
@@ -161,18 +162,20 @@ pub(crate) fn suite(
     Ok(tally)
 }
 
-/// What tests of one binary print whose names contain `filter`.
+/// What tests of one binary print whose names contain `filter`, with a further variable if one is given.
 pub(crate) fn lines_of(
     workspace: &Workspace,
     filltop: &Path,
     test: &str,
     filter: &str,
+    further: Option<(&str, &str)>,
 ) -> Result<Vec<String>> {
     let binaries = build::end_to_end(workspace, &[test])?;
     packages::need_if_root("the end-to-end tests' filesystems", vm::MKFS)?;
     let mut lines = Vec::new();
     for (_, binary) in &binaries.tests {
         let mut command = as_root(Path::new("/usr/bin/env"))?;
+        command.args(further.map(|(key, value)| variable(key, Path::new(value))));
         test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         lines.extend(follow(command.arg(filter))?.1);
     }

@@ -3,23 +3,32 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
-use super::debian::{KEYRING, mirror};
+use super::debian::{KEYRING, Kernel, Series, mirror};
 use crate::packages;
 use crate::step::step;
 use crate::workspace::Workspace;
 
-const SUITE: &str = "bookworm";
-/// Beside what every Debian has: its init, and the bus that systemctl asks.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,kmod";
+/// The kernels that Debian installs on a computer, on each of the Debians that are booted: filesystems are modules.
+pub(super) const KERNELS: [&str; 2] = ["6.1-generic", "6.12-generic"];
+/// The Debians that the mirrors still have whole, which debootstrap needs.
+const DEBIANS: [&str; 2] = ["bookworm", "trixie"];
+
+/// Beside what every Debian has: its init, the bus that systemctl asks, what finds and loads modules, AppArmor's
+/// profiles, and what makes and mounts filesystems.
+const PACKAGES: &str =
+    "systemd,systemd-sysv,dbus,udev,kmod,apparmor,passwd,mount,e2fsprogs,xfsprogs,btrfs-progs";
 /// What else the incidents run.
-const SOFTWARE: &str = "e2fsprogs,xfsprogs,btrfs-progs,mount,python3-minimal,lsof,apache2-bin,nginx,rclone,\
-    restic,etcd-server,rocksdb-tools,postgresql-15";
-/// What their packages would start at boot, below the tree's /etc; the tests start them as they want.
+const SOFTWARE: &str =
+    "python3-minimal,lsof,apache2-bin,nginx,rclone,restic,etcd-server,rocksdb-tools,postgresql";
+/// What the suite `runtimes` runs there. Their daemons start at boot, as on people's machines.
+const RUNTIMES: &str = "docker.io,podman,crun,netavark,busybox-static";
+/// What packages of the incidents would start at boot, below the tree's /etc; the tests start them as they want.
 const STARTED: &[&str] = &[
     "systemd/system/multi-user.target.wants/nginx.service",
     "systemd/system/multi-user.target.wants/etcd.service",
@@ -27,20 +36,24 @@ const STARTED: &[&str] = &[
     "postgresql",
 ];
 
-/// A Debian 12 on a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Debian {
-    /// The least that systemd runs on.
+/// What a Debian has beside what systemd and filesystems need.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Software {
+    /// Nothing.
     Plain,
-    /// With what the incidents run.
+    /// What the incidents run, which have large test disks.
+    #[value(skip)]
     Incidents,
+    /// docker and podman as Debian has them
+    Runtimes,
 }
 
-impl Debian {
-    fn name(self) -> String {
+impl Software {
+    const fn suffix(self) -> &'static str {
         match self {
-            Self::Plain => SUITE.to_owned(),
-            Self::Incidents => format!("{SUITE}-incidents"),
+            Self::Plain => "",
+            Self::Incidents => "-incidents",
+            Self::Runtimes => "-runtimes",
         }
     }
 
@@ -48,22 +61,39 @@ impl Debian {
         match self {
             Self::Plain => PACKAGES.to_owned(),
             Self::Incidents => format!("{PACKAGES},{SOFTWARE}"),
+            Self::Runtimes => format!("{PACKAGES},{RUNTIMES}"),
         }
     }
 
-    /// Three times what is in it. The file is sparse.
-    fn size(self) -> &'static str {
+    /// Some times what is in it. The file is sparse.
+    const fn size(self) -> &'static str {
         match self {
-            Self::Plain => "1G",
-            Self::Incidents => "4G",
+            Self::Plain => "3G",
+            Self::Incidents => "6G",
+            Self::Runtimes => "8G",
         }
     }
 }
 
-/// The image of an ext4 with a fresh Debian 12; made once, and never written to by a machine.
-pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
+/// The image of an ext4 with a fresh Debian and all modules of this kernel, which is of the series; made once,
+/// and never written to by a machine.
+pub(super) fn image(
+    workspace: &Workspace,
+    series: &Series,
+    kernel: &Kernel,
+    software: Software,
+) -> Result<PathBuf> {
+    let debian = series.debian();
+    ensure!(
+        DEBIANS.contains(&debian),
+        "there is no Debian to boot with kernel {}: of {} the mirrors keep updates alone",
+        series.name,
+        debian
+    );
     let directory = workspace.target.join("vm/debian");
-    let image = directory.join(format!("{}.ext4", debian.name()));
+    // A newer build of the kernel has other modules.
+    let name = format!("{debian}{}-{}", software.suffix(), kernel.release);
+    let image = directory.join(format!("{name}.ext4"));
     if image.exists() {
         return Ok(image);
     }
@@ -75,7 +105,7 @@ pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
         &[("debootstrap", "debootstrap"), ("unshare", "util-linux")],
     )?;
     fs::create_dir_all(&directory)?;
-    let tree = directory.join(format!("{}.tree", debian.name()));
+    let tree = directory.join(format!("{name}.tree"));
     // What debootstrap mounts there goes with its mount namespace, however it ends.
     ensure!(
         !tree.exists(),
@@ -85,11 +115,11 @@ pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
     let mut debootstrap = Command::new("unshare");
     debootstrap
         .args(["--mount", "--propagation", "private", "--", "debootstrap", "--variant=minbase"])
-        .arg(format!("--include={}", debian.packages()))
-        .args([format!("--keyring={KEYRING}"), SUITE.to_owned()])
+        .arg(format!("--include={}", software.packages()))
+        .args([format!("--keyring={KEYRING}"), debian.to_owned()])
         .arg(&tree)
         .arg(mirror()?);
-    step(&format!("Debian 12 to boot ({}), once", debian.name()), &mut debootstrap)?;
+    step(&format!("Debian {debian} to boot ({name}), once"), &mut debootstrap)?;
     for path in STARTED.iter().map(|path| tree.join("etc").join(path)) {
         let removed =
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
@@ -100,11 +130,27 @@ pub(super) fn image(workspace: &Workspace, debian: Debian) -> Result<PathBuf> {
             _ => {}
         }
     }
-    let part = directory.join(format!("{}.part", debian.name()));
+    add_modules(kernel, &tree)?;
+    let part = directory.join(format!("{name}.part"));
     let mut mkfs = Command::new(packages::program("mkfs.ext4").context("mkfs.ext4 is not here")?);
-    mkfs.args(["-q", "-F", "-d"]).arg(&tree).arg(&part).arg(debian.size());
+    mkfs.args(["-q", "-F", "-d"]).arg(&tree).arg(&part).arg(software.size());
     step("its disk", &mut mkfs)?;
     fs::remove_dir_all(&tree).with_context(|| tree.display().to_string())?;
     fs::rename(&part, &image)?;
     Ok(image)
+}
+
+/// What installing the kernel's package leaves there, but for the kernel itself.
+fn add_modules(kernel: &Kernel, tree: &Path) -> Result<()> {
+    let all = tree.join("usr/lib/modules");
+    fs::create_dir_all(&all)?;
+    let mut copy = Command::new("cp");
+    copy.arg("--archive").arg(&kernel.modules).arg(all.join(&kernel.release));
+    step("modules of its kernel", &mut copy)?;
+    if kernel.config.exists() {
+        let config = tree.join("boot").join(format!("config-{}", kernel.release));
+        fs::copy(&kernel.config, &config).with_context(|| config.display().to_string())?;
+    }
+    step("depmod", Command::new("chroot").arg(tree).args(["depmod", &kernel.release]))?;
+    Ok(())
 }

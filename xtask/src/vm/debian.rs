@@ -34,6 +34,14 @@ const GENERIC: &str = "linux-image-amd64";
 const BOOKWORM: &[&str] = &["bookworm", "bookworm-security"];
 const TRIXIE: &[&str] = &["trixie", "trixie-security"];
 
+impl Series {
+    /// The name of the Debian that it comes from, of whose backports it may be.
+    pub(super) fn debian(&self) -> &'static str {
+        let suite = self.suites.first().copied().unwrap_or_default();
+        suite.split_once('-').map_or(suite, |(name, _)| name)
+    }
+}
+
 /// Oldest first.
 pub(crate) const SERIES: &[Series] = &[
     // Bullseye itself is archived away from mirrors before its security suite is.
@@ -114,6 +122,44 @@ pub(crate) fn servers(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("tools/servers");
     if !directory.exists() {
         let packages = ["etcd-server", "nginx"].map(str::to_owned);
+        Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory)
+}
+
+/// What the suite `runtimes` runs, and the libraries of it that a machine may lack. Their own dependencies beside
+/// these are in every Debian, or are services that the tests do without.
+const RUNTIMES: &[&str] = &[
+    "busybox-static",
+    "conmon",
+    "containerd",
+    "docker.io",
+    "golang-github-containers-common",
+    "libapparmor1",
+    "libassuan0",
+    "libcap2",
+    "libdevmapper1.02.1",
+    "libglib2.0-0",
+    "libgpg-error0",
+    "libgpgme11",
+    "liblxc-common",
+    "liblxc1",
+    "libseccomp2",
+    "libselinux1",
+    "libsubid4",
+    "libsystemd-shared",
+    "libsystemd0",
+    "lxc",
+    "podman",
+    "runc",
+    "systemd-container",
+];
+
+/// The root of the container runtimes. Not installed: their packages start them.
+pub(crate) fn runtimes(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/runtimes");
+    if !directory.exists() {
+        let packages: Vec<_> = RUNTIMES.iter().map(|&name| name.to_owned()).collect();
         Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
     }
     Ok(directory)
@@ -294,6 +340,13 @@ mod tests {
         }
         let error = series("4.19").unwrap_err().to_string();
         assert!(error.contains("5.10, 6.1, 6.1-generic, 6.12, "), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_belongs_to_a_debian() {
+        for (name, debian) in [("6.1-generic", "bookworm"), ("6.12", "trixie"), ("7", "trixie")] {
+            assert_eq!(series(name).unwrap().debian(), debian);
+        }
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub(crate) struct Contents<'a> {
     pub(crate) programs: Vec<(String, PathBuf)>,
     /// Names of programs of this machine that come along with their libraries.
     pub(crate) installed: &'a [String],
-    /// Modules to load beside the usual ones.
+    /// Modules to load, where the kernel has them as such.
+    pub(crate) modules: &'static [&'static str],
+    /// Modules to load beside these.
     pub(crate) extra_modules: &'a [String],
 }
 
@@ -76,7 +78,7 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
         archive.symlink(&format!("/bin/{applet}"), "busybox");
     }
 
-    let mut wanted: Vec<&str> = modules::WANTED.to_vec();
+    let mut wanted: Vec<&str> = contents.modules.to_vec();
     wanted.extend(contents.extra_modules.iter().map(String::as_str));
     let mut paths = Vec::new();
     for (index, module) in modules::read(&kernel.modules, &wanted)?.into_iter().enumerate() {

@@ -12,6 +12,7 @@ mod runner;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
@@ -21,8 +22,9 @@ use crate::native;
 use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
-use booted::Debian;
-pub(crate) use debian::{fleet, servers};
+use booted::Software;
+pub(crate) use debian::{fleet, runtimes, servers};
+pub(crate) use runner::RIGHTS_OF_THE_UNIT;
 use runner::Runner;
 
 /// Programs that make filesystems, and the Debian packages that have them.
@@ -31,6 +33,8 @@ pub(crate) const MKFS: &[(&str, &str)] =
 const DEFAULT_KERNEL: &str = "6.1";
 const ONLY_X86: &str = "the virtual machines are x86-64, and so have to be the binaries in them";
 const TIMEOUT_SECONDS: u64 = 900;
+/// Every way to write on every filesystem, by two filltops at a time.
+const DEBIAN_SECONDS: u64 = 2400;
 
 /// What to boot, and what to do there.
 #[derive(Args, Debug, Clone)]
@@ -45,12 +49,17 @@ pub(crate) struct VmArgs {
     /// Backends that the tests force, one boot for each [default: all of them]
     #[arg(long, value_delimiter = ',')]
     backend: Vec<Backend>,
-    /// Boot a whole Debian 12 with its systemd, and run the tests that change the system
+    /// filltop gets the capabilities of the systemd unit alone in the tests that measure with it, and chooses its
+    /// backend
+    #[arg(long, conflicts_with_all = ["backend", "debian"])]
+    as_service: bool,
+    /// Boot a whole Debian with its systemd, and run the tests that change the system: Debian 12 with 6.1-generic,
+    /// its own kernel, unless --kernel says another, or with --all Debian 13 with 6.12-generic, too
     #[arg(long)]
     debian: bool,
-    /// That Debian has what the incidents run, and large test disks.
-    #[arg(skip)]
-    incidents: bool,
+    /// What that Debian has; with `runtimes` the suite of that name runs there
+    #[arg(long, value_enum, requires = "debian", default_value_t = Software::Plain)]
+    software: Software,
     /// Number of CPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
@@ -75,23 +84,30 @@ pub(crate) struct VmArgs {
     /// More words for the kernel's command line
     #[arg(long, default_value = "")]
     append: String,
-    /// Kill a machine that takes longer, in seconds
-    #[arg(long, default_value_t = TIMEOUT_SECONDS)]
-    timeout: u64,
+    /// Kill a machine that takes longer, in seconds [default: 900, with --debian 2400]
+    #[arg(long)]
+    timeout: Option<u64>,
     /// Run this instead of the tests (`-- sh` for a shell); on the terminal if there is one
     #[arg(last = true)]
     command: Vec<String>,
 }
 
 impl VmArgs {
+    /// How long a machine may take.
+    fn patience(&self) -> Duration {
+        let usual = if self.debian { DEBIAN_SECONDS } else { TIMEOUT_SECONDS };
+        Duration::from_secs(self.timeout.unwrap_or(usual))
+    }
+
     /// What `cargo xtask vm` without arguments means.
     fn plain() -> Self {
         Self {
             kernel: Vec::new(),
             all: false,
             backend: Vec::new(),
+            as_service: false,
             debian: false,
-            incidents: false,
+            software: Software::Plain,
             smp: 2,
             memory: 1024,
             icount: false,
@@ -100,7 +116,7 @@ impl VmArgs {
             filter: Vec::new(),
             module: Vec::new(),
             append: String::new(),
-            timeout: TIMEOUT_SECONDS,
+            timeout: None,
             command: Vec::new(),
         }
     }
@@ -178,15 +194,17 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         with(Backend::Kprobe, &TESTED_BY_KPROBES),
     ];
     let mut tally = Tally::default();
-    match booted::image(workspace, Debian::Plain) {
-        Ok(_) => machines.push(VmArgs { debian: true, ..VmArgs::plain() }),
-        Err(error) => {
-            let what = format!("vm Debian: {}", first_line(&error));
-            tally.add(if packages::can_install() {
-                Tally::failure(what)
-            } else {
-                Tally::skip(what)
-            });
+    for (name, software) in [("Debian", Software::Plain), ("Debian runtimes", Software::Runtimes)] {
+        match debian_to_boot(workspace, software) {
+            Ok(_) => machines.push(VmArgs { debian: true, software, ..VmArgs::plain() }),
+            Err(error) => {
+                let what = format!("vm {name}: {}", first_line(&error));
+                tally.add(if packages::can_install() {
+                    Tally::failure(what)
+                } else {
+                    Tally::skip(what)
+                });
+            }
         }
     }
     let (kernel, modules) = TESTED_MODULES;
@@ -216,6 +234,12 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// Makes the disk of a Debian that `cargo xtask test` boots.
+fn debian_to_boot(workspace: &Workspace, software: Software) -> Result<PathBuf> {
+    let series = debian::series(booted::KERNELS[0])?;
+    booted::image(workspace, series, &debian::kernel(workspace, series)?, software)
 }
 
 /// Boots what the arguments ask for.
@@ -250,10 +274,10 @@ pub(crate) fn incidents(
     let filter = filters.iter().cloned().chain(["--nocapture".to_owned()]).collect();
     let arguments = VmArgs {
         debian: true,
-        incidents: true,
+        software: Software::Incidents,
         filter,
         memory: INCIDENTS_MEMORY,
-        timeout: INCIDENTS_SECONDS,
+        timeout: Some(INCIDENTS_SECONDS),
         ..VmArgs::plain()
     };
     Runner::with_tests(workspace, filltop, &arguments, &[suite])?.tests()
@@ -289,16 +313,16 @@ pub(crate) fn lines_of(
         smp: guest.cpus.unwrap_or(1),
         memory: guest.memory,
         icount: guest.cpus.is_none(),
-        timeout: guest.timeout,
+        timeout: Some(guest.timeout),
         ..VmArgs::plain()
     };
     let mut runner = Runner::with_tests(workspace, filltop, &arguments, &[])?;
     runner.programs.extend_from_slice(guest.programs);
     runner.installed = guest.installed.to_vec();
-    let (kernel, userland) = runner.userland(runner.kernels[0])?;
-    let mut job = runner.job(&userland);
+    let parts = runner.parts(runner.kernels[0])?;
+    let mut job = runner.job(&parts.userland);
     job.commands.push(guest.command.clone());
-    let outcome = runner.boot(&format!("bench {}", guest.kernel), &kernel, &userland, &job)?;
+    let outcome = runner.boot(&format!("bench {}", guest.kernel), &parts, &job)?;
     if let Some(broken) = outcome.broken {
         anyhow::bail!("bench {}: {broken}", guest.kernel);
     }

@@ -27,6 +27,11 @@ pub(crate) const WANTED: &[&str] = &[
     "fuse",
 ];
 
+/// What a Debian's own initramfs loads before its root can be mounted. Its systemd and its kernel load all
+/// others when they are asked for.
+pub(crate) const FOR_ROOT: &[&str] =
+    &["virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_cryptoapi", "ext4"];
+
 /// A module's file contents, by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Module {

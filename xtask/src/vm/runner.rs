@@ -10,18 +10,25 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 
-use super::booted::{self, Debian};
+use super::booted::{self, Software};
 use super::debian::{self, Series};
 use super::emulator::Emulator;
 use super::initramfs::{self, Contents, Userland};
 use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
-use super::{Backend, DEFAULT_KERNEL, VmArgs};
+use super::{Backend, DEFAULT_KERNEL, VmArgs, modules};
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use crate::{build, native};
 
 /// How many times as long an incident may take in an emulated machine (FILLTOP_SLOWNESS).
 const SLOWNESS: &str = "5";
+
+/// The variable by which tests start filltop with the unit's capabilities.
+pub(crate) const RIGHTS_OF_THE_UNIT: (&str, &str) = ("FILLTOP_RIGHTS", "unit");
+
+/// The suite of container runtimes, and those of its tests whose runtimes a Debian can have installed.
+const RUNTIMES: &str = "runtimes";
+const INSTALLED_RUNTIMES: [&str; 2] = ["docker::", "podman::"];
 
 /// Boots of a machine whose kernel dies before it gets to us: emulated CPUs at times run into an instruction
 /// that another one is just changing (int3, about one boot in a hundred).
@@ -38,6 +45,13 @@ pub(super) struct Runner<'a> {
     pub(super) programs: Vec<(String, PathBuf)>,
     pub(super) installed: Vec<String>,
     tests: Vec<String>,
+}
+
+/// What a machine of one kernel is booted from.
+pub(super) struct Parts {
+    /// The kernel's bzImage.
+    kernel: PathBuf,
+    pub(super) userland: Userland,
     /// The disk of the Debian to boot, if one is wanted.
     root: Option<PathBuf>,
 }
@@ -51,6 +65,9 @@ impl<'a> Runner<'a> {
     ) -> Result<Self> {
         let place = if arguments.debian { Place::BootedOnly } else { Place::Anywhere };
         let mut names = native::names(&workspace.end_to_end, &[place]);
+        if arguments.software == Software::Runtimes {
+            names = vec![RUNTIMES];
+        }
         for wanted in &arguments.test {
             ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
         }
@@ -64,13 +81,15 @@ impl<'a> Runner<'a> {
         arguments: &'a VmArgs,
         tests: &[&str],
     ) -> Result<Self> {
-        let kernels = if arguments.all {
-            debian::SERIES.iter().collect()
-        } else if arguments.kernel.is_empty() {
-            vec![debian::series(DEFAULT_KERNEL)?]
-        } else {
-            arguments.kernel.iter().map(|name| debian::series(name)).collect::<Result<_>>()?
+        let given: Vec<&str> = arguments.kernel.iter().map(String::as_str).collect();
+        let names: Vec<&str> = match (&given[..], arguments.debian) {
+            (_, true) if arguments.all => booted::KERNELS.to_vec(),
+            (_, false) if arguments.all => debian::SERIES.iter().map(|one| one.name).collect(),
+            ([], true) => booted::KERNELS[..1].to_vec(),
+            ([], false) => vec![DEFAULT_KERNEL],
+            (some, _) => some.to_vec(),
         };
+        let kernels = names.into_iter().map(debian::series).collect::<Result<_>>()?;
         let binaries = build::end_to_end(workspace, tests)?;
         let mut programs = vec![
             ("/bin/filltop".to_owned(), filltop.to_owned()),
@@ -79,8 +98,6 @@ impl<'a> Runner<'a> {
         let tests = binaries.tests.iter().map(|(name, _)| name.clone()).collect();
         programs.extend(binaries.tests.into_iter().map(|(n, file)| (format!("/tests/{n}"), file)));
         let busybox = debian::busybox(workspace)?;
-        let debian = if arguments.incidents { Debian::Incidents } else { Debian::Plain };
-        let root = arguments.debian.then(|| booted::image(workspace, debian)).transpose()?;
         Ok(Self {
             emulator: Emulator::find(workspace)?,
             init: build::init(workspace)?,
@@ -91,7 +108,6 @@ impl<'a> Runner<'a> {
             programs,
             installed: Vec::new(),
             tests,
-            root,
         })
     }
 
@@ -106,7 +122,7 @@ impl<'a> Runner<'a> {
         let given = |backends: &[Backend]| backends.iter().copied().map(Some).collect();
         let backends: Vec<Option<Backend>> = match &self.arguments.backend[..] {
             // The unit chooses there, as on people's machines.
-            [] if self.arguments.debian => vec![None],
+            [] if self.arguments.debian || self.arguments.as_service => vec![None],
             [] => given(Backend::value_variants()),
             some => given(some),
         };
@@ -115,13 +131,13 @@ impl<'a> Runner<'a> {
                 tally.add(Tally::skip(format!("vm {}: there is no end-to-end test", series.name)));
                 continue;
             }
-            match self.userland(series) {
-                Ok((kernel, userland)) => {
+            match self.parts(series) {
+                Ok(parts) => {
                     for backend in &backends {
-                        let by = backend.map_or("Debian", Backend::name);
+                        let chosen = if self.arguments.debian { "Debian" } else { "service" };
+                        let by = backend.map_or(chosen, Backend::name);
                         let suite = format!("vm {} {by}", series.name);
-                        let machine = (kernel.as_path(), &userland);
-                        tally.add(self.tests_with(&suite, *backend, machine, print)?);
+                        tally.add(self.tests_with(&suite, *backend, &parts, print)?);
                     }
                 }
                 Err(error) => {
@@ -138,26 +154,29 @@ impl<'a> Runner<'a> {
         &self,
         suite: &str,
         backend: Option<Backend>,
-        (kernel, userland): (&Path, &Userland),
+        parts: &Parts,
         print: &mut dyn FnMut(&str),
     ) -> Result<Tally> {
-        let mut job = self.job(userland);
+        let mut job = self.job(&parts.userland);
         job.env.extend(backend.map(|by| ("FILLTOP_BACKEND".into(), by.name().into())));
         for test in &self.tests {
             let mut command = vec![format!("{}/tests/{test}", self.prefix())];
             command.extend(["--test-threads=1", "--show-output"].map(str::to_owned));
             command.extend(self.arguments.filter.clone());
+            if self.arguments.software == Software::Runtimes && self.arguments.filter.is_empty() {
+                command.extend(INSTALLED_RUNTIMES.map(str::to_owned));
+            }
             job.commands.push(command);
         }
         print(&format!("== {suite}"));
-        let outcome = self.boot_into(suite, (kernel, userland), &job, print)?;
+        let outcome = self.boot_into(suite, parts, &job, print)?;
         Ok(tally(suite, &self.tests, &outcome))
     }
 
     /// Runs the command that was given, on the terminal if we have one.
     pub(super) fn command(&self, series: &Series) -> Result<i32> {
-        let (kernel, userland) = self.userland(series)?;
-        let mut job = self.job(&userland);
+        let parts = self.parts(series)?;
+        let mut job = self.job(&parts.userland);
         if let Some(backend) = self.arguments.backend.first() {
             job.env.push(("FILLTOP_BACKEND".into(), backend.name().into()));
         }
@@ -169,7 +188,7 @@ impl<'a> Runner<'a> {
             job.console = Some(size.map_or((24, 80), |size| (size.ws_row, size.ws_col)));
             job.env.push(("TERM".into(), crate::workspace::env_or("TERM", "vt220")));
         }
-        let outcome = self.boot(&format!("vm {}", series.name), &kernel, &userland, &job)?;
+        let outcome = self.boot(&format!("vm {}", series.name), &parts, &job)?;
         if let Some(broken) = outcome.broken {
             anyhow::bail!("vm {}: {broken}", series.name);
         }
@@ -180,8 +199,8 @@ impl<'a> Runner<'a> {
         Ok(ends.max().unwrap_or(1))
     }
 
-    /// The kernel's image, and what is packed for it.
-    pub(super) fn userland(&self, series: &Series) -> Result<(PathBuf, Userland)> {
+    /// The kernel's image, what is packed for it, and its Debian's disk.
+    pub(super) fn parts(&self, series: &Series) -> Result<Parts> {
         // A kernel is fetched once, whoever wants it first.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock();
@@ -191,15 +210,19 @@ impl<'a> Runner<'a> {
             busybox: &self.busybox,
             programs: self.programs.clone(),
             installed: &self.installed,
+            modules: if self.arguments.debian { modules::FOR_ROOT } else { modules::WANTED },
             extra_modules: &self.arguments.module,
         };
         let userland = initramfs::pack(&kernel, &contents)?;
-        Ok((kernel.image, userland))
+        let software = self.arguments.software;
+        let image = || booted::image(self.workspace, series, &kernel, software);
+        let root = self.arguments.debian.then(image).transpose()?;
+        Ok(Parts { kernel: kernel.image, userland, root })
     }
 
     /// What stands before the paths of what came with the initramfs.
     fn prefix(&self) -> &'static str {
-        if self.root.is_some() { BOOTED_DIR } else { "" }
+        if self.arguments.debian { BOOTED_DIR } else { "" }
     }
 
     pub(super) fn job(&self, userland: &Userland) -> Job {
@@ -217,31 +240,28 @@ impl<'a> Runner<'a> {
             ("FILLTOP_TEST_DISKS", GUEST_DISKS),
             ("FILLTOP_IN_VM", "1"),
         ];
-        if self.arguments.incidents {
+        if self.arguments.software == Software::Incidents {
             env.push(("FILLTOP_SLOWNESS", SLOWNESS));
+        }
+        if self.arguments.as_service {
+            env.push(RIGHTS_OF_THE_UNIT);
         }
         if let Some(fs) = &self.arguments.fs {
             env.push(("FILLTOP_TEST_FS", fs));
         }
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let root = self.root.as_ref().map(|_| GUEST_ROOT.to_owned());
+        let root = self.arguments.debian.then(|| GUEST_ROOT.to_owned());
         Job { modules: userland.modules.clone(), env, root, ..Job::default() }
     }
 
-    pub(super) fn boot(
-        &self,
-        name: &str,
-        kernel: &Path,
-        userland: &Userland,
-        job: &Job,
-    ) -> Result<Outcome> {
-        self.boot_into(name, (kernel, userland), job, &mut |line| println!("{line}"))
+    pub(super) fn boot(&self, name: &str, parts: &Parts, job: &Job) -> Result<Outcome> {
+        self.boot_into(name, parts, job, &mut |line| println!("{line}"))
     }
 
     fn boot_into(
         &self,
         name: &str,
-        (kernel, userland): (&Path, &Userland),
+        parts: &Parts,
         job: &Job,
         print: &mut dyn FnMut(&str),
     ) -> Result<Outcome> {
@@ -250,23 +270,23 @@ impl<'a> Runner<'a> {
         let directory = name.replace(' ', "-") + &tests;
         let directory = self.workspace.target.join("vm/run").join(directory);
         fs::create_dir_all(&directory)?;
-        let mut archive = userland.archive.clone();
+        let mut archive = parts.userland.archive.clone();
         archive.file(JOB_PATH, 0o644, job.encode().as_bytes());
         let initrd = directory.join("initramfs.cpio");
         fs::write(&initrd, archive.finish())?;
         let machine = Machine {
             emulator: self.emulator.clone(),
-            kernel: kernel.to_owned(),
+            kernel: parts.kernel.clone(),
             initrd,
             console: directory.join("console.log"),
             disks: self.workspace.target.join("vm/disks"),
-            large_disks: self.arguments.incidents,
-            root: self.root.clone(),
+            large_disks: self.arguments.software == Software::Incidents,
+            root: parts.root.clone(),
             smp: self.arguments.smp,
             memory: self.arguments.memory,
             icount: self.arguments.icount,
             append: self.arguments.append.clone(),
-            timeout: Duration::from_secs(self.arguments.timeout),
+            timeout: self.arguments.patience(),
             interactive: job.console.is_some(),
         };
         if machine.interactive {
