@@ -1,10 +1,7 @@
-use rstest::rstest;
-use tracer_model::snapshot::{CountedBy, Gap, Moved};
-
-use tracer_model::snapshot::{Group, Pod};
-
 use super::*;
 use crate::fixtures;
+use rstest::rstest;
+use tracer_model::snapshot::{CountedBy, Gap, Group, Moved, Pod};
 
 fn at(width: usize) -> TextOptions {
     TextOptions { width, ..TextOptions::default() }
