@@ -15,8 +15,8 @@ use tracer_model::snapshot::Held;
 
 use super::Result;
 
-fn held() -> anyhow::Result<Vec<Held>> {
-    let output = Command::new(filltop()).args(["held", "--json"]).output()?;
+pub fn held() -> anyhow::Result<Vec<Held>> {
+    let output = Command::new(filltop()).args(["held", "--json", "--standalone"]).output()?;
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

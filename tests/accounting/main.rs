@@ -3,6 +3,7 @@
 mod held;
 mod looks;
 mod names;
+mod overlays;
 mod refusals;
 mod sampled;
 
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_workload, workload};
 
-type Result = anyhow::Result<()>;
+type Result<T = ()> = anyhow::Result<T>;
 
 /// One process: its row and the rows of all its files say exactly what it did, nothing was lost.
 fn check(measured: &Measured, truth: &Truth) -> Result {

@@ -3,9 +3,12 @@
 mod ends;
 mod fence;
 mod freeze;
+mod inside;
 mod keeper;
 mod managers;
 mod races;
+mod restarts;
+mod targets;
 mod throttle;
 
 use std::{

@@ -5,17 +5,22 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;
 
-use crate::{Bench, Cgroup, Result, lines, need_root, unified};
+use crate::{Bench, Cgroup, Result, need_root, unified};
 
-/// A manager that only writes down what it was asked.
-fn scribe(dir: &Path, name: &str) -> Result {
+/// A manager that writes down what it was asked, and does what a line of shell says.
+fn scribe(dir: &Path, name: &str, then: &str) -> Result {
     let script = dir.join(name);
-    fs::write(&script, "#!/bin/sh\necho \"$0 $*\" >> \"${0%/*}/asked\"\n")?;
+    fs::write(&script, format!("#!/bin/sh\necho \"$0 $*\" >> \"${{0%/*}}/asked\"\n{then}\n"))?;
     Ok(fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?)
 }
 
+/// What it was asked to stop.
 fn asked(dir: &Path) -> Result<String> {
-    Ok(fs::read_to_string(dir.join("asked")).unwrap_or_default())
+    let all = fs::read_to_string(dir.join("asked")).unwrap_or_default();
+    Ok(all
+        .lines()
+        .filter(|line| line.contains(" stop "))
+        .fold(String::new(), |all, line| all + line + "\n"))
 }
 
 #[test]
@@ -23,30 +28,40 @@ fn a_container_by_its_runtime() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let dir = tempfile::tempdir()?;
-    scribe(dir.path(), "docker")?;
+    scribe(dir.path(), "docker", "")?;
     let id = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
     let parent = unified()?.join("docker");
     fs::create_dir_all(&parent)?;
     let cgroup = Cgroup::below(&parent, id)?;
     let mut child = Command::new("sleep").arg("60").spawn()?;
     cgroup.take(&child)?;
-    let stop = |arguments: &[&str]| -> Result<serde_json::Value> {
+    let stop = |arguments: &[&str]| -> Result<(Option<i32>, serde_json::Value)> {
         let output = bench
             .command(&["stop", &id[..12], "--how", "unit", "--yes", "--json"])
             .args(arguments)
             .env("PATH", dir.path())
             .output()?;
-        lines(&output)?.pop().context("nothing was printed")
+        let text = String::from_utf8(output.stdout)?;
+        let last = text.lines().last().context("nothing was printed")?;
+        Ok((output.status.code(), serde_json::from_str(last)?))
     };
     let dry = stop(&["--dry-run"]);
     let before = asked(dir.path())?;
-    let done = stop(&[]);
+    // One that says that it is done, and is not: filltop looks again.
+    let idle = stop(&[]);
     let alive = child.try_wait()?.is_none();
+    scribe(dir.path(), "docker", &format!("kill -9 {}", child.id()))?;
+    let done = stop(&[]);
     child.kill()?;
     child.wait()?;
     let command = format!("run docker stop {}", &id[..12]);
-    ensure!(dry?["would"][0] == command.as_str() && before.is_empty(), "{before}");
-    done?;
+    ensure!(dry?.1["would"][0] == command.as_str() && before.is_empty(), "{before}");
+    let (status, idle) = idle?;
+    let left = idle["ended"]["left"].as_array().map(Vec::len);
+    ensure!(status == Some(1) && left == Some(1), "{status:?} {idle}");
+    let (status, done) = done?;
+    let left = done["ended"]["left"].as_array().map(Vec::len);
+    ensure!(status == Some(0) && left == Some(0), "{status:?} {done}");
     ensure!(asked(dir.path())?.trim_end().ends_with(&format!("docker stop {}", &id[..12])));
     ensure!(alive, "nobody but the runtime ends it");
     drop(cgroup);
@@ -63,11 +78,11 @@ fn a_unit_by_systemd_where_that_runs() -> Result {
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
-    scribe(dir.path(), "systemctl")?;
     let slice = Cgroup::new("filltop.slice")?;
     let cgroup = Cgroup::below(slice.path(), "shop.service")?;
     let mut child = Command::new("sleep").arg("60").spawn()?;
     cgroup.take(&child)?;
+    scribe(dir.path(), "systemctl", &format!("[ $1 = show ] || kill -9 {}", child.id()))?;
     let stop = |prepare: &str, name: &str| {
         let filltop = filltop();
         let script = format!(

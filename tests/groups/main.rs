@@ -1,5 +1,6 @@
 //! Who and where: groups, directories, names, victims, residents.
 
+mod containers;
 mod directories;
 mod names;
 mod places;

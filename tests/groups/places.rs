@@ -41,13 +41,13 @@ fn a_forking_server_is_one_group_with_one_exact_sum() -> Result {
 }
 
 /// A cgroup of the test's own; removed on drop, with those above it that it made.
-struct Cgroup {
+pub(super) struct Cgroup {
     path: PathBuf,
     made: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    fn new(hierarchy: &Path, path: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(hierarchy: &Path, path: &str) -> anyhow::Result<Self> {
         let mut made = Vec::new();
         let mut at = hierarchy.to_path_buf();
         for part in path.split('/') {
@@ -60,7 +60,7 @@ impl Cgroup {
         Ok(Self { path: at, made })
     }
 
-    fn take(&self, child: &Child) -> Result {
+    pub(super) fn take(&self, child: &Child) -> Result {
         Ok(fs::write(self.path.join("cgroup.procs"), child.id().to_string())?)
     }
 }
@@ -74,7 +74,7 @@ impl Drop for Cgroup {
 }
 
 /// Where cgroup v2 is mounted, alone or beside v1.
-fn unified() -> anyhow::Result<PathBuf> {
+pub(super) fn unified() -> anyhow::Result<PathBuf> {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .map(PathBuf::from)
         .into_iter()

@@ -3,9 +3,10 @@
 
 use std::{
     env,
+    io::{self, BufRead as _, BufReader},
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -17,23 +18,29 @@ use filltop_tests::{
 use serde_json::Value;
 use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 
-use crate::{Holder, Result};
+use crate::{Result, Running};
 
 #[test]
 fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
     need_tracing!();
     let name = "a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself";
-    let volume = TestVolume::new("xfs", 400)?;
+    let volume = TestVolume::new("xfs", 600)?;
     let mount = volume.path().to_str().context("UTF-8")?;
     let dir = tempfile::tempdir()?;
     let socket = dir.path().join("filltop.sock");
     let mut strict = Command::new(filltop());
-    strict.args(["watch", "--interval", "500ms", "--socket"]).arg(&socket).stdout(Stdio::null());
+    strict.args(["watch", "-v", "--interval", "500ms", "--socket"]).arg(&socket);
+    strict.stdout(Stdio::null()).stderr(Stdio::piped());
     if let Ok(backend) = env::var("FILLTOP_BACKEND") {
         strict.args(["--backend", &backend]);
     }
     keep_only(&mut strict, STRICT);
-    let _watch = Holder(strict.spawn()?);
+    let mut watch = Running(strict.spawn()?);
+    let mut said = BufReader::new(watch.0.stderr.take().context("stderr is piped")?).lines();
+    let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
+    ensure!(traces, "it ended");
+    // Somebody has to take what it says later.
+    thread::spawn(move || said.count());
     let root_asks = |arguments: &[&str]| {
         let mut command = Command::new(filltop());
         command.args(arguments).arg("--socket").arg(&socket);
@@ -45,12 +52,7 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
         keep_only(&mut command, STRICT);
         command
     };
-    let began = Instant::now();
-    while !socket.exists() {
-        ensure!(began.elapsed() < Duration::from_secs(60), "it does not serve");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let writer = write_at(&volume.path().join("log"), 10e6, Duration::from_secs(25))?;
+    let writer = write_at(&volume.path().join("log"), 10e6, Duration::from_secs(40))?;
     thread::sleep(Duration::from_secs(3));
     let output = ask(&["snapshot", "--for", "2s", "--json"]).output()?;
     let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
@@ -60,7 +62,8 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
         return Ok(());
     }
     ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
-    let blind = row.blind.context("it takes writes")?;
+    let blind =
+        row.blind.with_context(|| format!("it takes writes: {row:?}, {:?}", seen.backend.hooks))?;
     ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
     ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
     let growth = row.used_delta_bytes as f64 / seen.interval_s;

@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{filltop, need_tracing};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Result,
-    watch::{Watch, utf8, value},
+    watch::{Watch, utf8},
 };
 
 /// A file that is given to those who install.
@@ -25,7 +25,7 @@ pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Values of a setting of the unit.
-fn setting(unit: &str, key: &str) -> Vec<String> {
+pub fn setting(unit: &str, key: &str) -> Vec<String> {
     unit.lines()
         .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
         .map(str::to_owned)
@@ -56,122 +56,6 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let verdict = said.lines().rfind(|line| line.contains("exposure level")).unwrap_or_default();
     println!("{}", verdict.trim());
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-/// The image holds one file; the host's volumes, users and processes are seen all the same.
-#[test]
-fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
-    need_tracing!();
-    let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
-    ensure!(recipe.contains("FROM scratch") && recipe.contains("FILLTOP_HOST_ROOT=/proc/1/root"));
-    let dir = tempfile::tempdir()?;
-    let image = dir.path().join("image");
-    for folder in ["proc", "sys", "tmp"] {
-        fs::create_dir_all(image.join(folder))?;
-    }
-    fs::copy(filltop(), image.join("filltop"))?;
-    let volume = TestVolume::new("ext4", 64)?;
-    let mount = utf8(volume.path())?;
-    // As a runtime does it: own mounts, of which none is the host's.
-    let script = format!(
-        "mount --bind {image} {image} && mount -t proc proc {image}/proc && \
-         mount --rbind /sys {image}/sys && mount -t tmpfs tmpfs {image}/tmp && \
-         mkdir -p {image}/tmp/{run} && cd {image} && mkdir -p tmp/old && pivot_root . tmp/old && \
-         exec /filltop \"$@\"",
-        image = image.display(),
-        run = "x",
-    );
-    // pivot_root leaves no shell's programs behind: what comes after it is exec alone. The old root is
-    // unmounted by nobody, and not looked at.
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-    // This process stands for PID 1, which may be somebody else's where tests run in a container.
-    command.env("FILLTOP_HOST_ROOT", format!("/proc/{}/root", std::process::id()));
-    let watch = Watch::start_by(command, &["--no-socket"])?;
-    let path = volume.path().join("by-the-host");
-    let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "5000000"]))?;
-    thread::sleep(Duration::from_millis(1500));
-    let text = watch.metrics("")?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
-    let counted = value(&text, &series).with_context(|| format!("no {series} in {text}"))?;
-    ensure!(counted == truth.total() as f64, "{counted} of {} bytes", truth.total());
-    let avail = value(&text, &format!("filltop_volume_avail_bytes{{volume=\"{mount}\"}}"));
-    ensure!(avail.is_some_and(|avail| avail > 0.0), "{avail:?}");
-    Ok(())
-}
-
-/// Built by a real builder, it holds the program and its licences, and starts.
-#[test]
-fn the_recipe_makes_an_image_of_one_program() -> Result {
-    need_tracing!();
-    if Command::new("buildah").arg("--version").output().is_err() {
-        println!("SKIP the_recipe_makes_an_image_of_one_program: no buildah here");
-        return Ok(());
-    }
-    let dir = tempfile::tempdir()?;
-    let recipe = contrib("container/Containerfile")?;
-    let checkout = contrib("..")?;
-    // The recipe takes the program from where `cargo xtask build` puts it.
-    let context = dir.path().join("context");
-    fs::create_dir_all(context.join("target/release"))?;
-    fs::copy(filltop(), context.join("target/release/filltop"))?;
-    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
-        fs::copy(checkout.join(licence), context.join(licence))?;
-    }
-    let buildah = |arguments: &[&str]| -> anyhow::Result<String> {
-        let mut command = Command::new("buildah");
-        command.args(["--storage-driver=vfs", "--root"]).arg(dir.path().join("storage"));
-        command.arg("--runroot").arg(dir.path().join("run")).args(arguments);
-        let output = command.output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-    };
-    let (recipe, context) = (utf8(&recipe)?, utf8(&context)?);
-    buildah(&["build", "--isolation=chroot", "-f", recipe, "-t", "filltop", context])?;
-    let container = buildah(&["from", "filltop"])?;
-    let root = buildah(&["mount", &container])?;
-    let files: BTreeSet<String> = fs::read_dir(&root)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<anyhow::Result<_>>()?;
-    let size = fs::metadata(Path::new(&root).join("filltop"))?.len();
-    println!("{files:?}, {:.1} MB", size as f64 / 1e6);
-    ensure!(files.iter().eq(["LICENSE-APACHE", "LICENSE-MIT", "filltop"]), "{files:?}");
-    let version =
-        buildah(&["run", "--isolation=chroot", &container, "--", "/filltop", "--version"])?;
-    ensure!(version.starts_with("filltop "), "{version}");
-    let starts = "{{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}";
-    let starts = buildah(&["inspect", "--type=image", "--format", starts, "filltop"])?;
-    ensure!(starts == "[/filltop] [watch --metrics 0.0.0.0:9823]", "{starts}");
-    buildah(&["rm", "-a"])?;
-    Ok(())
-}
-
-/// The same rights wherever it is installed.
-#[test]
-fn unit_manifest_and_recipe_give_the_same_rights() -> Result {
-    let unit = fs::read_to_string(contrib("systemd/filltop.service")?)?;
-    let bounding = setting(&unit, "CapabilityBoundingSet");
-    let mut unit_caps: Vec<String> = bounding
-        .iter()
-        .flat_map(|line| line.split(' '))
-        .map(|cap| cap.trim_start_matches("CAP_").to_owned())
-        .collect();
-    unit_caps.sort();
-    let list = |text: &str, before: &str, after: char| -> Option<Vec<String>> {
-        let rest = &text[text.find(before)? + before.len()..];
-        let mut caps: Vec<String> = rest[..rest.find(after)?]
-            .split(',')
-            .map(|cap| cap.trim().to_ascii_uppercase())
-            .collect();
-        caps.sort();
-        Some(caps)
-    };
-    let manifest = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
-    ensure!(list(&manifest, "add: [", ']').as_ref() == Some(&unit_caps), "{unit_caps:?}");
-    let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
-    ensure!(list(&recipe, "--cap-add=", ' ').as_ref() == Some(&unit_caps), "{unit_caps:?}");
-    ensure!(!manifest.contains("privileged: true"));
     Ok(())
 }
 

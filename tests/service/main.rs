@@ -1,8 +1,10 @@
 //! One tracer, many eyes: the service, those that attach to it, and those that scrape it.
 
+mod container;
 mod fleet;
 mod hostile;
 mod install;
+mod kubernetes;
 mod manifest;
 #[path = "../screen/pty.rs"]
 #[expect(dead_code, reason = "shared with the suite `screen`, which uses all of it")]

@@ -1,300 +1,49 @@
 //! contrib/kubernetes against the fields that Kubernetes' API has, and its names against each other.
-//!
-//! Of each kind those fields are here that a manifest of ours may have: one that is misspelt, in the wrong
-//! place or of the wrong type is an error, as with `kubectl apply --validate=strict`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod fields;
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, ensure};
-use serde::Deserialize;
+use fields::{ConfigMap, Container, Metadata, Object, Pod, PrometheusRule, Selector};
+use filltop_tests::filltop;
 
-use crate::{Result, install::contrib};
-
-type Labels = BTreeMap<String, String>;
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind")]
-enum Object {
-    Namespace(Plain),
-    ServiceAccount(Plain),
-    DaemonSet(Box<Whole<DaemonSet>>),
-    NetworkPolicy(Whole<NetworkPolicy>),
-}
-
-/// `apiVersion: v1` objects without a spec.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Plain {
-    api_version: String,
-    metadata: Metadata,
-    automount_service_account_token: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Whole<S> {
-    api_version: String,
-    metadata: Metadata,
-    spec: S,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Metadata {
-    name: Option<String>,
-    namespace: Option<String>,
-    #[serde(default)]
-    labels: Labels,
-    #[serde(default)]
-    #[expect(dead_code, reason = "only that each value is a string")]
-    annotations: Labels,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct DaemonSet {
-    selector: Selector,
-    update_strategy: UpdateStrategy,
-    template: Template,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Selector {
-    #[serde(default)]
-    match_labels: Labels,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct UpdateStrategy {
-    r#type: UpdateType,
-    rolling_update: RollingUpdate,
-}
-
-#[derive(Debug, Deserialize)]
-enum UpdateType {
-    RollingUpdate,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct RollingUpdate {
-    max_unavailable: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Template {
-    metadata: Metadata,
-    spec: Pod,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct Pod {
-    service_account_name: String,
-    automount_service_account_token: bool,
-    #[serde(rename = "hostPID")]
-    host_pid: bool,
-    tolerations: Vec<Toleration>,
-    priority_class_name: String,
-    termination_grace_period_seconds: u32,
-    node_selector: Labels,
-    containers: Vec<Container>,
-    volumes: Vec<Volume>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct Toleration {
-    operator: Operator,
-}
-
-#[derive(Debug, Deserialize)]
-enum Operator {
-    Exists,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct Container {
-    name: String,
-    image: String,
-    args: Vec<String>,
-    env: Vec<Variable>,
-    ports: Vec<Port>,
-    readiness_probe: Probe,
-    liveness_probe: Probe,
-    security_context: Security,
-    resources: BTreeMap<String, Labels>,
-    volume_mounts: Vec<Mount>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Variable {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Port {
-    name: String,
-    container_port: u16,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct Probe {
-    http_get: HttpGet,
-    period_seconds: u32,
-    failure_threshold: Option<u32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpGet {
-    path: String,
-    port: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct Security {
-    run_as_user: u32,
-    run_as_group: u32,
-    privileged: bool,
-    allow_privilege_escalation: bool,
-    read_only_root_filesystem: bool,
-    capabilities: Capabilities,
-    app_armor_profile: Profile,
-    seccomp_profile: Profile,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Capabilities {
-    drop: Vec<String>,
-    add: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct Profile {
-    r#type: ProfileType,
-}
-
-#[derive(Debug, Deserialize)]
-enum ProfileType {
-    Unconfined,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Mount {
-    name: String,
-    mount_path: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Volume {
-    name: String,
-    empty_dir: Option<EmptyDir>,
-    host_path: Option<HostPath>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct EmptyDir {
-    medium: String,
-    size_limit: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HostPath {
-    path: String,
-    r#type: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NetworkPolicy {
-    pod_selector: Selector,
-    policy_types: Vec<String>,
-    ingress: Vec<Ingress>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter of some fields")]
-struct Ingress {
-    from: Vec<Peer>,
-    ports: Vec<PolicyPort>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "types alone matter")]
-struct Peer {
-    namespace_selector: Selector,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyPort {
-    port: String,
-}
+use crate::{Result, install::contrib, watch::succeeded};
 
 fn objects(text: &str) -> anyhow::Result<Vec<Object>> {
-    serde_saphyr::from_multiple(text).context("contrib/kubernetes/filltop.yaml")
+    serde_saphyr::from_multiple(text).context("contrib/kubernetes")
 }
 
 #[test]
 fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
-    let text = std::fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
+    let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     let objects = objects(&text)?;
     let [
         Object::Namespace(space),
         Object::ServiceAccount(account),
+        Object::ConfigMap(config),
         Object::DaemonSet(set),
         Object::NetworkPolicy(policy),
     ] = &objects[..]
     else {
         anyhow::bail!("{objects:?}");
     };
-    ensure!(space.api_version == "v1" && account.api_version == "v1");
+    ensure!(space.api_version == "v1" && account.api_version == "v1" && config.api_version == "v1");
     ensure!(set.api_version == "apps/v1" && policy.api_version == "networking.k8s.io/v1");
     ensure!(account.automount_service_account_token == Some(false));
-    for metadata in [&account.metadata, &set.metadata, &policy.metadata] {
+    for metadata in [&account.metadata, &config.metadata, &set.metadata, &policy.metadata] {
         ensure!(metadata.namespace == space.metadata.name, "{metadata:?}");
     }
     let (template, pod) = (&set.spec.template, &set.spec.template.spec);
     ensure!(Some(&pod.service_account_name) == account.metadata.name.as_ref());
     // What is selected, and allowed to be scraped, are the pods of the set.
     for selector in [&set.spec.selector, &policy.spec.pod_selector] {
-        ensure!(!selector.match_labels.is_empty());
-        for (key, value) in &selector.match_labels {
-            ensure!(template.metadata.labels.get(key) == Some(value), "{key}: {value}");
-        }
+        fits(selector, &template.metadata)?;
     }
     let [container] = &pod.containers[..] else { anyhow::bail!("{:?}", pod.containers) };
     let ports: BTreeSet<&str> = container.ports.iter().map(|port| port.name.as_str()).collect();
-    let probes = [&container.readiness_probe.http_get, &container.liveness_probe.http_get];
-    for probe in probes {
+    let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+    for probe in probes.map(|probe| &probe.http_get) {
         ensure!(ports.contains(probe.port.as_str()) && probe.path.starts_with('/'), "{probe:?}");
     }
     let allowed = policy.spec.ingress.iter().flat_map(|rule| &rule.ports);
@@ -303,38 +52,112 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     ensure!(
         container.args.last() == Some(&format!("0.0.0.0:{}", container.ports[0].container_port))
     );
+    // A class that takes a quota would keep the pods away from clusters that have none.
+    ensure!(pod.priority_class_name.is_none());
+    // Both ways to switch AppArmor off: that of 1.28 and 1.29 names the container.
+    let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name);
+    ensure!(template.metadata.annotations.get(&key).is_some_and(|value| value == "unconfined"));
+    mounts_fit(pod, container, config)?;
+    let value = |name: &str| container.env.iter().find(|variable| variable.name == name);
+    let root = value("FILLTOP_HOST_ROOT").and_then(|variable| variable.value.as_deref());
+    ensure!(root == Some("/proc/1/root"));
+    let node = value("NODE_NAME").and_then(|variable| variable.value_from.as_ref());
+    ensure!(node.is_some_and(|from| from.field_ref.field_path == "spec.nodeName"));
+    let capabilities = &container.security_context.capabilities;
+    ensure!(capabilities.drop == ["ALL"] && !capabilities.add.is_empty());
+    Ok(())
+}
+
+/// A selector finds what has this metadata.
+fn fits(selector: &Selector, metadata: &Metadata) -> Result {
+    ensure!(!selector.match_labels.is_empty());
+    for (key, value) in &selector.match_labels {
+        ensure!(metadata.labels.get(key) == Some(value), "{key}: {value}");
+    }
+    Ok(())
+}
+
+/// Every volume is mounted, at the place that the program knows, and holds what it is told to read.
+fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
     let volumes: BTreeSet<&str> = pod.volumes.iter().map(|volume| volume.name.as_str()).collect();
     let mounted: BTreeSet<&str> = container.volume_mounts.iter().map(|m| m.name.as_str()).collect();
     ensure!(volumes == mounted, "{volumes:?} {mounted:?}");
     for volume in &pod.volumes {
-        ensure!(volume.empty_dir.is_some() != volume.host_path.is_some(), "{volume:?}");
-        // The host's tracefs is where the program looks for it.
-        if let Some(host) = &volume.host_path {
-            let mount = container.volume_mounts.iter().find(|mount| mount.name == volume.name);
-            ensure!(mount.is_some_and(|mount| mount.mount_path == host.path), "{host:?}");
-            ensure!(host.r#type == "Directory");
+        let mount = container.volume_mounts.iter().find(|mount| mount.name == volume.name);
+        let mount = mount.context("mounted nowhere")?;
+        match (&volume.config_map, &volume.host_path) {
+            (Some(map), None) => {
+                ensure!(Some(&map.name) == config.metadata.name.as_ref() && mount.read_only);
+                let given = container.args.iter().skip_while(|arg| *arg != "--config").nth(1);
+                let file =
+                    given.and_then(|path| Path::new(path).strip_prefix(&mount.mount_path).ok());
+                let file = file.and_then(Path::to_str).context("--config leads nowhere")?;
+                ensure!(config.data.contains_key(file), "no {file} in the ConfigMap");
+            }
+            // The records of actions, and the socket.
+            (None, Some(host)) => {
+                ensure!(host.path == "/run/filltop" && mount.mount_path == host.path, "{host:?}");
+                ensure!(host.r#type == "DirectoryOrCreate" && !mount.read_only);
+            }
+            _ => anyhow::bail!("{volume:?}"),
         }
     }
-    let variable = container.env.iter().find(|variable| variable.name == "FILLTOP_HOST_ROOT");
-    ensure!(variable.is_some_and(|variable| variable.value == "/proc/1/root"));
-    let capabilities = &container.security_context.capabilities;
-    ensure!(capabilities.drop == ["ALL"] && capabilities.add.len() == 4, "{capabilities:?}");
+    Ok(())
+}
+
+/// The file in the ConfigMap, read by the program itself.
+#[test]
+fn the_manifests_configuration_is_right() -> Result {
+    let text = fs::read_to_string(contrib("kubernetes/base/config.yaml")?)?;
+    let objects = objects(&text)?;
+    let [Object::ConfigMap(config)] = &objects[..] else { anyhow::bail!("{objects:?}") };
+    let dir = tempfile::tempdir()?;
+    for (name, text) in &config.data {
+        let file = dir.path().join(name);
+        fs::write(&file, text)?;
+        let mut command = Command::new(filltop());
+        succeeded(command.args(["watch", "--check-config", "--config"]).arg(&file).output()?)?;
+    }
+    ensure!(config.data.len() == 1);
+    Ok(())
+}
+
+#[test]
+fn the_operators_objects_have_their_fields_and_find_the_pods() -> Result {
+    let read = |name: &str| -> anyhow::Result<Vec<Object>> {
+        objects(&fs::read_to_string(contrib(&format!("kubernetes/{name}"))?)?)
+    };
+    let (set, monitor) = (read("base/daemonset.yaml")?, read("monitoring/podmonitor.yaml")?);
+    let ([Object::DaemonSet(set)], [Object::PodMonitor(monitor)]) = (&set[..], &monitor[..]) else {
+        anyhow::bail!("{set:?} {monitor:?}");
+    };
+    ensure!(monitor.api_version == "monitoring.coreos.com/v1");
+    ensure!(monitor.metadata.namespace == set.metadata.namespace);
+    fits(&monitor.spec.selector, &set.spec.template.metadata)?;
+    let ports = &set.spec.template.spec.containers[0].ports;
+    for endpoint in &monitor.spec.pod_metrics_endpoints {
+        ensure!(ports.iter().any(|port| port.name == endpoint.port), "{endpoint:?}");
+    }
+    let rule = read("monitoring/prometheusrule.yaml")?;
+    let [Object::PrometheusRule(rule)] = &rule[..] else { anyhow::bail!("{rule:?}") };
+    ensure!(rule.api_version == "monitoring.coreos.com/v1");
+    // The same rules that promtool tests.
+    let rules = fs::read_to_string(contrib("prometheus/filltop.rules.yml")?)?;
+    let rules: PrometheusRule = serde_saphyr::from_str(&rules)?;
+    ensure!(rule.spec.groups == rules.groups && rules.groups.len() > 1);
     Ok(())
 }
 
 #[test]
 fn a_manifest_that_is_wrong_is_seen() -> Result {
-    let text = std::fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
+    let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     for (right, wrong) in [
         ("hostPID: true", "hostPid: true"),
         ("hostPID: true", "hostPID: \"yes\""),
         ("runAsUser: 0", "runAsUsr: 0"),
         ("containerPort: 9823", "containerPort: 98230"),
         ("kind: DaemonSet", "kind: Daemonset"),
-        (
-            "        - name: tracing\n          hostPath:",
-            "        - name: tracing\n        hostPath:",
-        ),
+        ("        - name: run\n          hostPath:", "        - name: run\n        hostPath:"),
     ] {
         ensure!(text.contains(right), "{right}");
         ensure!(objects(&text.replacen(right, wrong, 1)).is_err(), "{wrong} passes");

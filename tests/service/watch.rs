@@ -20,6 +20,8 @@ pub struct Watch {
     child: Child,
     socket: PathBuf,
     address: SocketAddr,
+    /// What it said on stderr before it began to trace.
+    said: String,
     _dir: tempfile::TempDir,
 }
 
@@ -40,6 +42,13 @@ impl Watch {
     pub fn start_at(socket: &Path) -> anyhow::Result<Self> {
         let watch = Self::spawn(Command::new(filltop()), Some(socket), &[])?;
         watch.wait_until(|watch| watch.metrics("").is_ok())?;
+        Ok(watch)
+    }
+
+    /// One that cannot have its socket, and says so instead of ending.
+    pub fn start_without_socket(socket: &Path) -> anyhow::Result<Self> {
+        let watch = Self::start_at(socket)?;
+        ensure!(watch.said.contains("cannot listen at"), "{}", watch.said);
         Ok(watch)
     }
 
@@ -80,7 +89,7 @@ impl Watch {
             let mut rest = Vec::new();
             let _ = stderr.read_to_end(&mut rest);
         });
-        Ok(Self { child, socket, address, _dir: dir })
+        Ok(Self { child, socket, address, said, _dir: dir })
     }
 
     fn wait_until(&self, is_there: impl Fn(&Self) -> bool) -> anyhow::Result<()> {

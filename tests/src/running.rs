@@ -99,7 +99,16 @@ impl Filltop {
     ///
     /// # Errors
     /// If it fails or prints something else.
-    pub fn stop(mut self) -> anyhow::Result<Measured> {
+    pub fn stop(self) -> anyhow::Result<Measured> {
+        let (json, said) = self.stop_as_printed()?;
+        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+    }
+
+    /// Interrupts it; its JSON, which may hold more than the model knows, and its log.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn stop_as_printed(mut self) -> anyhow::Result<(String, String)> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
         let mut json = String::new();
@@ -109,7 +118,7 @@ impl Filltop {
         if !status.success() {
             bail!("filltop: {status}: {said}");
         }
-        Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
+        Ok((json, said))
     }
 }
 

@@ -141,15 +141,38 @@ impl Overlay {
     /// # Errors
     /// If that fails: not every kernel has overlayfs.
     pub fn new(base: &Path) -> anyhow::Result<Self> {
-        let layer = |name: &str| -> anyhow::Result<String> {
+        Self::with_layers(base, base, "")
+    }
+
+    /// The same with a lower layer in another directory, and further mount options.
+    ///
+    /// # Errors
+    /// As [`Overlay::new`].
+    pub fn with_layers(base: &Path, lower: &Path, options: &str) -> anyhow::Result<Self> {
+        let layer = |base: &Path, name: &str| -> anyhow::Result<String> {
             let path = base.join(name);
-            fs::create_dir(&path)?;
+            fs::create_dir_all(&path)?;
             Ok(path.to_str().context("a test's path is UTF-8")?.to_owned())
         };
-        let (lower, upper, work) = (layer("lower")?, layer("upper")?, layer("work")?);
-        let merged = layer("merged")?;
-        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let (upper, work) = (layer(base, "upper")?, layer(base, "work")?);
+        let (lower, merged) = (layer(lower, "lower")?, layer(base, "merged")?);
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}{options}");
         mount("overlay", Path::new("overlay"), Path::new(&merged), &options)?;
+        Ok(Self { base: base.to_path_buf() })
+    }
+
+    /// As docker and podman mount one of many layers: their names are told from a directory above, so that
+    /// they fit into the options of mount(2).
+    ///
+    /// # Errors
+    /// As [`Overlay::new`].
+    pub fn relative(base: &Path) -> anyhow::Result<Self> {
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(base.join(name))?;
+        }
+        let script = "cd \"$1\" && exec mount -t overlay overlay \
+                      -o lowerdir=lower,upperdir=upper,workdir=work \"$1/merged\"";
+        run(Command::new("sh").args(["-c", script, "sh"]).arg(base))?;
         Ok(Self { base: base.to_path_buf() })
     }
 

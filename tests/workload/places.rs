@@ -1,7 +1,7 @@
 //! Writers in places of their own: workers of a forking server, and a container.
 
 use std::{
-    ffi::CString,
+    ffi::{CString, OsString},
     fs,
     io::Write as _,
     os::unix::ffi::OsStrExt as _,
@@ -11,9 +11,36 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::{Truth, create, wait_for_line, write_blocks};
+
+/// How a container's file comes to be.
+#[derive(Args, Clone)]
+pub struct Layers {
+    /// The lower layer; else one is made in DIR
+    #[arg(long)]
+    lower: Option<PathBuf>,
+    /// The lower layer has the file, which is copied up for the first write
+    #[arg(long)]
+    copied: bool,
+    /// Remove the file's name before the first write
+    #[arg(long)]
+    unlink: bool,
+}
+
+impl Layers {
+    fn lower(&self, dir: &Path) -> PathBuf {
+        self.lower.clone().unwrap_or_else(|| dir.join("lower"))
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let lower = self.lower.iter().flat_map(|lower| [OsString::from("--lower"), lower.into()]);
+        let flags = [(self.copied, "--copied"), (self.unlink, "--unlink")];
+        let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag.into());
+        lower.chain(flags).collect()
+    }
+}
 
 #[derive(Subcommand)]
 pub enum Places {
@@ -38,10 +65,18 @@ pub enum Places {
         bytes: u64,
         #[arg(long)]
         user: bool,
+        #[command(flatten)]
+        layers: Layers,
     },
     /// What `container` starts in the new namespaces
     #[command(hide = true)]
-    Contained { dir: PathBuf, path: PathBuf, bytes: u64 },
+    Contained {
+        dir: PathBuf,
+        path: PathBuf,
+        bytes: u64,
+        #[command(flatten)]
+        layers: Layers,
+    },
 }
 
 pub fn run(work: Places, truth: &mut Truth) -> anyhow::Result<()> {
@@ -49,8 +84,10 @@ pub fn run(work: Places, truth: &mut Truth) -> anyhow::Result<()> {
         Places::ForkServer { dir, workers, bytes, life_ms } => {
             serve(&dir, workers, bytes, Duration::from_millis(life_ms), truth)
         }
-        Places::Container { dir, path, bytes, user } => container(&dir, &path, bytes, user, truth),
-        Places::Contained { dir, path, bytes } => contained(&dir, &path, bytes),
+        Places::Container { dir, path, bytes, user, layers } => {
+            container(&dir, &path, bytes, user, &layers, truth)
+        }
+        Places::Contained { dir, path, bytes, layers } => contained(&dir, &path, bytes, &layers),
     }
 }
 
@@ -95,13 +132,18 @@ fn container(
     path: &Path,
     bytes: u64,
     user: bool,
+    layers: &Layers,
     truth: &mut Truth,
 ) -> anyhow::Result<()> {
-    for name in ["lower", "upper", "work", "merged"] {
+    for name in ["upper", "work", "merged"] {
         fs::create_dir_all(dir.join(name))?;
     }
     let inside = path.strip_prefix("/").context("not an absolute path")?;
-    fs::create_dir_all(dir.join("lower").join(inside.parent().context("no directory")?))?;
+    let below = layers.lower(dir).join(inside);
+    fs::create_dir_all(below.parent().context("no directory")?)?;
+    if layers.copied {
+        fs::write(below, "of the image\n")?;
+    }
     let own = std::env::current_exe()?;
     let user = if user { libc::CLONE_NEWUSER } else { 0 };
     // SAFETY: no pointers. The pid namespace is for children alone.
@@ -116,6 +158,7 @@ fn container(
         .arg("contained")
         .args([dir, path])
         .arg(bytes.to_string())
+        .args(layers.arguments())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -132,12 +175,13 @@ fn container(
     std::process::exit(0);
 }
 
-fn contained(dir: &Path, path: &Path, bytes: u64) -> anyhow::Result<()> {
+fn contained(dir: &Path, path: &Path, bytes: u64, layers: &Layers) -> anyhow::Result<()> {
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
     let merged = dir.join("merged");
     let options = format!(
-        "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work",
-        dir.to_str().context("a test's path is UTF-8")?
+        "lowerdir={1},upperdir={0}/upper,workdir={0}/work",
+        dir.to_str().context("a test's path is UTF-8")?,
+        layers.lower(dir).to_str().context("a test's path is UTF-8")?
     );
     let (root, target, options) = (text(Path::new("/"))?, text(&merged)?, CString::new(options)?);
     let flags = libc::MS_REC | libc::MS_PRIVATE;
@@ -159,6 +203,9 @@ fn contained(dir: &Path, path: &Path, bytes: u64) -> anyhow::Result<()> {
     enter_root()?;
     std::env::set_current_dir("/")?;
     let file = create(path)?;
+    if layers.unlink {
+        fs::remove_file(path)?;
+    }
     anyhow::ensure!(write_blocks(&file, bytes, 65_536)? == bytes);
     println!("written");
     std::io::stdout().flush()?;

@@ -21,6 +21,12 @@ pub enum Restless {
         #[arg(long, default_value_t = 1 << 20)]
         block: usize,
     },
+    /// Lines of 1,024 bytes on standard output at a pace, until it is killed
+    Print {
+        /// Bytes per second while it runs
+        #[arg(long)]
+        rate: u64,
+    },
     /// One file, appended to while it moves from cgroup to cgroup, until it is killed; it prints a line
     /// once it began
     Hop {
@@ -51,7 +57,16 @@ pub enum Kind {
 
 pub fn run(work: Restless) -> anyhow::Result<()> {
     match work {
-        Restless::Pace { path, rate, block } => pace(&path, rate, block),
+        Restless::Pace { path, rate, block } => {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            pace(file, &vec![0x5a; block], rate)
+        }
+        Restless::Print { rate } => {
+            let mut line = [b'z'; 1024];
+            line[1023] = b'\n';
+            // As few system calls as a program makes whose output is a pipe.
+            pace(io::stdout().lock(), &line.repeat(64), rate)
+        }
         Restless::Hop { path, cgroups } => hop(&path, &cgroups),
         Restless::Escape { path, kind, life_ms } => {
             escape(&path, kind, Duration::from_millis(life_ms))
@@ -59,13 +74,12 @@ pub fn run(work: Restless) -> anyhow::Result<()> {
     }
 }
 
-fn pace(path: &Path, rate: u64, block: usize) -> anyhow::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    let data = vec![0x5a; block];
-    let pause = Duration::from_secs_f64(block as f64 / rate as f64);
+fn pace(mut into: impl io::Write, data: &[u8], rate: u64) -> anyhow::Result<()> {
+    let pause = Duration::from_secs_f64(data.len() as f64 / rate as f64);
     loop {
         let start = std::time::Instant::now();
-        file.write_all(&data)?;
+        into.write_all(data)?;
+        into.flush()?;
         std::thread::sleep(pause.saturating_sub(start.elapsed()));
     }
 }

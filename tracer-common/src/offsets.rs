@@ -285,6 +285,35 @@ pub struct OrderedEvent {
     pub disk_len: u32,
 }
 
+/// Where overlayfs keeps the files behind one of its own, from the `struct inode` on. In the map `BEHIND`,
+/// because overlayfs may be a module that is loaded later.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OverlayInode {
+    /// 1 if this kernel's layout is known.
+    pub known: u32,
+    /// `ovl_inode::__upperdentry`: the file's dentry on the upper layer, null if it has none there.
+    pub upper: u32,
+    /// What leads to a file that is only on a lower layer: see [`lower_kind`].
+    pub lower_kind: u32,
+    /// Offset of that pointer.
+    pub lower: u32,
+    /// [`lower_kind::STACK`]: offset of the first dentry in what it points to.
+    pub first: u32,
+}
+
+/// How an `ovl_inode` leads to the file on the topmost lower layer.
+pub mod lower_kind {
+    /// Not known.
+    pub const NONE: u32 = 0;
+    /// `lower`: a `struct inode *` (until 5.19).
+    pub const INODE: u32 = 1;
+    /// `lowerpath.dentry`: a `struct dentry *` (6.0 to 6.4).
+    pub const DENTRY: u32 = 2;
+    /// `oe`: a `struct ovl_entry *`, which has an array of dentries (since 6.5).
+    pub const STACK: u32 = 3;
+}
+
 /// Index into the map `GAUGES`.
 pub mod gauge_kind {
     /// ext4.
@@ -334,4 +363,4 @@ pub mod counted {
     pub const UPPER: u32 = 3;
 }
 
-pod!(Offsets, Config, Gauge, GaugePart, OrderedEvent);
+pod!(Offsets, Config, Gauge, GaugePart, OrderedEvent, OverlayInode);

@@ -120,7 +120,7 @@ pub struct ExitRecord {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct OpenFileRecord {
-    /// `inode::i_ino`.
+    /// `inode::i_ino`. Of a file of an overlay, like all that follows, that of the file behind it.
     pub ino: u64,
     /// Space that is charged to it, as st_blocks × 512.
     pub bytes: u64,
@@ -134,8 +134,8 @@ pub struct OpenFileRecord {
     pub links: u32,
     /// 1 if it is open for writing.
     pub writable: u32,
-    /// Always 0.
-    pub pad: u32,
+    /// 1 if this is an overlay's own inode, because the kernel side does not know what is behind it.
+    pub overlay: u32,
 }
 
 pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord, OpenFileRecord);

@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod behind;
 mod calls;
 mod cgroups;
 mod gauge;

@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 pub use crate::forecast::Refill;
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
-pub use writers::{Fsync, Group, GroupRow, Parent, Resident, Spawner, WriteErrors, Writer};
+pub use writers::{
+    Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
+    imports_image,
+};
 
 /// The version of the JSON form.
 pub const SCHEMA: u32 = 1;
@@ -25,7 +28,7 @@ pub const SCHEMA: u32 = 1;
 pub struct Snapshot {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Name of the host, as `uname -n` prints it.
+    /// Name of the host, as `uname -n` prints it there; in a container that of the node.
     pub host: String,
     /// End of the window.
     pub taken_at: Timestamp,
@@ -57,7 +60,8 @@ pub struct Snapshot {
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
-    /// The mount point that shows most of it, shortest path first.
+    /// The mount point that shows most of it, shortest path first. `NAME:/dev/shm` where it is
+    /// mounted in a container alone: NAME is the container's, the rest a path in there.
     pub mount_point: String,
     /// All mount points on the host.
     pub mount_points: Vec<String>,
@@ -117,6 +121,25 @@ pub struct Volume {
     /// Too little is seen of what it takes, over the last seconds; `None` when enough is.
     #[serde(default)]
     pub blind: Option<Blind>,
+    /// The container whose memory file system it is (`/dev/shm`, another tmpfs), or the pod that has
+    /// claimed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Group>,
+    /// Kubernetes' name of the persistent volume, `pvc-…` most of the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume: Option<String>,
+    /// What texts show in place of a mount point that says little: `web-a:/dev/shm`, or
+    /// `shop/web-7d9:pvc-…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+impl Volume {
+    /// What texts call it: its label, else its mount point.
+    #[must_use]
+    pub fn shown_as(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.mount_point)
+    }
 }
 
 /// A directory with all below it.
@@ -149,6 +172,13 @@ pub struct PathRow {
     /// As seen by its writer, where that differs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path_in_container: Option<String>,
+    /// Name of the container, pod or machine whose root file system holds it; `None` for files of
+    /// the host, and of volumes and directories that are mounted into a container.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub container: Option<String>,
+    /// The container whose log it is, where its runtime's daemon or monitor writes it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_of: Option<Group>,
     /// Mount point of the volume.
     pub volume: String,
     /// Device as `major:minor` in the kernel's view (mountinfo's, not btrfs's st_dev).
@@ -178,8 +208,15 @@ pub struct Held {
     pub comm: String,
     /// Its file descriptor; `None` where only a mapping holds it.
     pub fd: Option<i32>,
-    /// Last known path, without ` (deleted)`.
+    /// Last known path from the host's root, without ` (deleted)`: of a file of an overlay, that in its upper
+    /// directory.
     pub path: String,
+    /// The same as the holder sees it, where that is another path: in a container or a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_in_container: Option<String>,
+    /// What the holder is rolled up to; `None` if unknown.
+    #[serde(default)]
+    pub group: Option<Group>,
     /// Mount point of the volume.
     pub volume: String,
     /// Space it occupies: st_blocks × 512.
@@ -195,7 +232,7 @@ pub struct Held {
     /// Its device as the kernel has it, major << 20 | minor.
     #[serde(default)]
     pub dev: Option<u32>,
-    /// Its inode number.
+    /// Its inode number; `None` where only an overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
 }

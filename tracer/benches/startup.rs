@@ -7,7 +7,8 @@ use std::{fs::File, path::Path, time::Instant};
 use tracer::{
     attribute::groups::Groups,
     collect::mounts,
-    held, open_files,
+    held,
+    open_files::{self, places::Places},
     probes::{Tracer, TracerOptions},
     residents,
 };
@@ -22,23 +23,25 @@ fn main() {
     let volumes = mounts::read().expect("/proc/self/mountinfo");
     // The children open their files meanwhile.
     let want = PROCESSES * FILES;
-    let mut open = open_files::walk(&volumes);
+    let mut open = open_files::walk(&Places::new(&volumes));
     while open.descriptors < want {
-        open = open_files::walk(&volumes);
+        open = open_files::walk(&Places::new(&volumes));
     }
     let mut tracer = Tracer::start(&TracerOptions::default()).expect("a tracer: run as root");
     let mut times = Vec::new();
     for _ in 0..7 {
         let start = Instant::now();
-        drop(open_files::walk(&volumes));
+        drop(open_files::walk(&Places::new(&volumes)));
         let by_proc = start.elapsed().as_millis();
         let start = Instant::now();
         let records = tracer.open_files().expect("an iterator over open files");
         let iterated = start.elapsed().as_millis();
-        let open = open_files::told(&records);
+        let places = Places::new(&volumes);
+        let open = open_files::told(&records, &places);
         let walked = start.elapsed().as_millis();
-        let held = held::of(&open, &volumes, None);
-        let rows = residents::of(&open, &volumes, &mut Groups::default());
+        let mut groups = Groups::default();
+        let held = held::of(&open, &volumes, &places, &mut groups, None);
+        let rows = residents::of(&open, &volumes, &places, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
             "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \

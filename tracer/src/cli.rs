@@ -17,9 +17,11 @@ use tracer_model::{
 
 use crate::{
     actions::{hands, keeper},
+    attribute::groups::Groups,
     check_cmd::{self, CheckArgs},
     collect::mounts,
-    doctor, forecast_cmd, held, open_files,
+    doctor, forecast_cmd, held, host,
+    open_files::{self, places::Places},
     outputs::{terminal, text},
     probes::TracerOptions,
     record_cmd::{RecordArgs, ReplayArgs, record, replay},
@@ -106,7 +108,9 @@ enum BackendArg {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Shows what `lsof +L1` shows, by size. Needs no tracing.")]
+#[command(after_help = "\
+Shows what `lsof +L1` shows, by size, on the volume whose space it takes: of a
+container on an overlay, that of its upper directory. Needs no tracing.")]
 struct HeldArgs {
     /// One JSON array
     #[arg(long)]
@@ -158,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => args.trace.verbose,
         Command::Doctor(args) => args.trace.verbose,
     });
+    host::join_cgroup_namespace();
     let result = match command {
         Command::Top(args) => block_on(top(args)),
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
@@ -249,7 +254,9 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
         Err(none) => none.or_else(|| {
             let volumes =
                 mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-            Ok(held::of(&open_files::walk(&volumes), &volumes, None))
+            let places = Places::new(&volumes);
+            let open = open_files::walk(&places);
+            Ok(held::of(&open, &volumes, &places, &mut Groups::default(), None))
         })?,
     };
     let mut stdout = io::stdout().lock();

@@ -10,6 +10,7 @@ use tracer_model::{
 
 use crate::{
     collect::mounts,
+    host,
     probes::{Tracer, TracerOptions, blind_spots, fence, preflight},
 };
 
@@ -109,7 +110,9 @@ pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
     let capabilities = preflight::held_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut tracer = match Tracer::start(options) {
+    // As `snapshot` does: what cannot see the host must not say that it runs here.
+    let started = host::check().map_err(anyhow::Error::from).and_then(|()| Tracer::start(options));
+    let mut tracer = match started {
         Ok(tracer) => tracer,
         Err(error) => {
             return Report {

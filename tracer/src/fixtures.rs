@@ -36,6 +36,9 @@ pub(crate) fn volume(mount_point: &str) -> Volume {
         eta_hi_s: None,
         refill: None,
         read_only: false,
+        container: None,
+        persistent_volume: None,
+        label: None,
         counted_by: Some(CountedBy::Filesystem),
         gap: None,
         blind: None,
@@ -71,6 +74,7 @@ pub(crate) fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer
         errors: WriteErrors::default(),
         fsync: Some(Fsync { count: 3, max_ms: 12.5, p99_ms: 12.0 }),
         parents: vec![],
+        on_behalf_of: vec![],
     }
 }
 
@@ -79,6 +83,8 @@ pub(crate) fn path(path: &str, volume: &str, ino: u64, written: u64, pid: u32) -
     PathRow {
         path: path.to_owned(),
         path_in_container: None,
+        container: None,
+        log_of: None,
         volume: volume.to_owned(),
         dev: "254:17".to_owned(),
         ino,
@@ -240,6 +246,8 @@ pub(crate) fn busy() -> Snapshot {
             comm: "minio".to_owned(),
             fd: Some(17),
             path: "/srv/store/.minio.sys/tmp/日本\u{202e}gpj.exe\n".to_owned(),
+            path_in_container: None,
+            group: None,
             volume: store.to_owned(),
             bytes: 1200 * MIB,
             growing: true,
@@ -253,6 +261,8 @@ pub(crate) fn busy() -> Snapshot {
             comm: "postgres".to_owned(),
             fd: None,
             path: "/srv/store/pg/pgsql_tmp/t.0".to_owned(),
+            path_in_container: None,
+            group: None,
             volume: store.to_owned(),
             bytes: 88 * MIB,
             growing: false,

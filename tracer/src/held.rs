@@ -1,13 +1,16 @@
 //! Deleted-but-open files, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot.
 
-use std::{collections::BTreeMap, fs, os::unix::ffi::OsStrExt as _};
+use std::{collections::BTreeMap, fs, os::unix::ffi::OsStrExt as _, path::Path};
 
-use tracer_model::{sanitize, snapshot::Held};
+use tracer_model::{
+    sanitize,
+    snapshot::{Group, Held},
+};
 
 use crate::{
-    attribute::paths::strip_deleted,
+    attribute::groups::Groups,
     collect::mounts::MountedVolume,
-    open_files::{OpenFile, OpenFiles},
+    open_files::{OpenFile, OpenFiles, places::Places},
 };
 
 /// What one look found.
@@ -21,11 +24,22 @@ pub struct HeldFiles {
 
 /// Those that have no name left, of all open files. `before` is an earlier look, to tell what grew.
 #[must_use]
-pub fn of(open: &OpenFiles, volumes: &[MountedVolume], before: Option<&HeldFiles>) -> HeldFiles {
-    let mut found: BTreeMap<(u32, u64), Held> = BTreeMap::new();
+pub fn of(
+    open: &OpenFiles,
+    volumes: &[MountedVolume],
+    places: &Places,
+    groups: &mut Groups,
+    before: Option<&HeldFiles>,
+) -> HeldFiles {
+    let mut found: BTreeMap<_, Held> = BTreeMap::new();
+    let mut last: Option<(u32, Option<Group>)> = None;
     for file in open.files.iter().filter(|file| file.links == 0) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
-        let known = found.entry((file.dev, file.ino)).or_insert_with(|| row(file, volume));
+        if last.as_ref().is_none_or(|(pid, _)| *pid != file.pid) {
+            last = Some((file.pid, groups.of_pid(file.pid)));
+        }
+        let group = || last.as_ref().and_then(|(_, group)| group.clone());
+        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, places, group()));
         if known.holders.last() != Some(&file.pid) {
             known.holders.push(file.pid);
         }
@@ -42,14 +56,22 @@ pub fn of(open: &OpenFiles, volumes: &[MountedVolume], before: Option<&HeldFiles
 }
 
 fn grew(before: &HeldFiles, now: &Held) -> bool {
-    let same = |earlier: &&Held| earlier.ino == now.ino && earlier.dev == now.dev;
+    let same = |earlier: &&Held| match now.ino {
+        Some(_) => (earlier.dev, earlier.ino) == (now.dev, now.ino),
+        None => {
+            let key = |held: &Held| (held.dev, held.ino, held.pid, held.fd);
+            key(earlier) == key(now) && earlier.path == now.path
+        }
+    };
     before.files.iter().find(same).is_some_and(|earlier| earlier.bytes < now.bytes)
 }
 
-fn row(file: &OpenFile, volume: &MountedVolume) -> Held {
-    let path = strip_deleted(&file.link);
+fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<Group>) -> Held {
+    let paths = places.paths(file);
+    let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
     // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
-    let anonymous = path
+    let anonymous = paths
+        .host
         .file_name()
         .and_then(|name| name.as_bytes().strip_prefix(b"#"))
         .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit));
@@ -59,14 +81,16 @@ fn row(file: &OpenFile, volume: &MountedVolume) -> Held {
             fs::read(format!("/proc/{}/comm", file.pid)).unwrap_or_default().trim_ascii_end(),
         ),
         fd: Some(file.fd),
-        path: sanitize::lossless(path.as_os_str().as_bytes()),
-        volume: sanitize::lossless(volume.primary().mount_point.as_os_str().as_bytes()),
+        path: text(&paths.host),
+        path_in_container: paths.in_container.as_deref().map(text),
+        group,
+        volume: text(&volume.primary().mount_point),
         bytes: file.bytes,
         growing: false,
         kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
         holders: vec![file.pid],
         dev: Some(volume.dev),
-        ino: Some(file.ino),
+        ino: file.overlay.is_none().then_some(file.ino),
     }
 }
 
@@ -84,7 +108,8 @@ mod tests {
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
         let meta = file.metadata().unwrap();
-        let held = of(&walk(&volumes), &volumes, None);
+        let (places, mut groups) = (Places::new(&volumes), Groups::default());
+        let held = of(&walk(&places), &volumes, &places, &mut groups, None);
         let ours: Vec<&Held> = held
             .files
             .iter()
@@ -95,7 +120,7 @@ mod tests {
         assert!(!ours[0].growing);
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
-        let later = of(&walk(&volumes), &volumes, Some(&held));
+        let later = of(&walk(&places), &volumes, &places, &mut groups, Some(&held));
         assert!(later.files.iter().any(|row| row.ino == Some(meta.ino()) && row.growing));
     }
 }

@@ -6,20 +6,26 @@
 //! has a name left; a look at the link tells by its permissions whether it is open for writing
 //! (proc_pid_fd(5)); only what is kept has its path read; and processes are shared out among threads.
 
+pub mod places;
+
 use std::{
-    collections::HashMap,
-    ffi::OsString,
+    ffi::{CStr, CString, OsString},
     fs,
-    os::unix::ffi::OsStringExt as _,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::ffi::OsStringExt as _,
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat,
+};
 
 use tracer_common::OpenFileRecord;
 
-use crate::collect::mounts::{self, MountedVolume};
+use self::places::{Places, Told};
 
 /// More threads than that gain nothing: they meet in the same locks of the kernel.
 const MAX_THREADS: usize = 8;
@@ -37,10 +43,13 @@ pub struct OpenFile {
     pub fd: i32,
     /// As the link shows it: with ` (deleted)` if the file has no name left.
     pub link: PathBuf,
-    /// `s_dev` of its volume.
+    /// `s_dev` of its volume: of a file of an overlay, of the one behind it.
     pub dev: u32,
-    /// Inode number.
+    /// Inode number: of a file of an overlay, of the one behind it.
     pub ino: u64,
+    /// The number that stat shows for the device, where `ino` is an overlay's: of a file that was
+    /// copied up, such a number is still that of the lower layer's file.
+    pub overlay: Option<u64>,
     /// st_blocks × 512.
     pub bytes: u64,
     /// Names left.
@@ -62,25 +71,36 @@ pub struct OpenFiles {
     pub unreadable: usize,
 }
 
-/// The same from what the kernel side told: only the paths are asked of /proc. A
-/// descriptor that was closed meanwhile is left out.
+/// The same from what the kernel side told: only the paths are asked of /proc, and what is behind an
+/// overlay's file where the kernel side does not know that. A descriptor that was closed meanwhile is
+/// left out.
 #[must_use]
-pub fn told(records: &[OpenFileRecord]) -> OpenFiles {
+pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
     let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
     let mut last = None;
     for record in records {
         found.processes += usize::from(last != Some(record.pid));
         last = Some(record.pid);
+        if record.overlay != 0 {
+            let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
+            found.files.extend(
+                name.ok().and_then(|name| {
+                    look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
+                }),
+            );
+            continue;
+        }
         let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
         else {
             continue;
         };
         found.files.push(OpenFile {
             pid: record.pid,
-            fd: record.fd as i32,
+            fd: record.fd.cast_signed(),
             link: PathBuf::from(OsString::from_vec(link.into_bytes())),
             dev: record.dev,
             ino: record.ino,
+            overlay: None,
             bytes: record.bytes,
             links: record.links.into(),
             writable: record.writable != 0,
@@ -92,8 +112,7 @@ pub fn told(records: &[OpenFileRecord]) -> OpenFiles {
 
 /// Looks through all processes, our own too.
 #[must_use]
-pub fn walk(volumes: &[MountedVolume]) -> OpenFiles {
-    let volumes = Volumes::new(volumes);
+pub fn walk(places: &Places) -> OpenFiles {
     let mut pids = pids();
     pids.sort_unstable();
     let next = AtomicUsize::new(0);
@@ -109,7 +128,7 @@ pub fn walk(volumes: &[MountedVolume]) -> OpenFiles {
                 return found;
             }
             for pid in chunk {
-                look_into(*pid, &volumes, &mut buffer, &mut found);
+                look_into(*pid, places, &mut buffer, &mut found);
             }
         }
     };
@@ -127,6 +146,14 @@ pub fn walk(volumes: &[MountedVolume]) -> OpenFiles {
     all
 }
 
+impl OpenFile {
+    /// What tells it from other files of the same look.
+    #[must_use]
+    pub const fn key(&self) -> (u32, u64, Option<u64>) {
+        (self.dev, self.ino, self.overlay)
+    }
+}
+
 impl OpenFiles {
     fn add(&mut self, other: Self) {
         self.files.extend(other.files);
@@ -136,49 +163,7 @@ impl OpenFiles {
     }
 }
 
-/// Device numbers of the host's volumes.
-struct Volumes {
-    /// `s_dev` by the number that stat shows, of filesystems where they are the same.
-    plain: HashMap<u64, u32>,
-    by_mount_id: HashMap<u32, u32>,
-}
-
-impl Volumes {
-    fn new(volumes: &[MountedVolume]) -> Self {
-        Self {
-            plain: volumes
-                .iter()
-                .filter(|volume| volume.fs_type != "btrfs")
-                .map(|volume| {
-                    (rustix::fs::makedev(volume.dev >> 20, volume.dev & 0xf_ffff), volume.dev)
-                })
-                .collect(),
-            by_mount_id: volumes
-                .iter()
-                .flat_map(|volume| &volume.mounts)
-                .map(|mount| (mount.id, mount.dev))
-                .collect(),
-        }
-    }
-
-    /// The kernel's device number of an open file. By the mount's id where stat's number is none of
-    /// a volume's, because btrfs shows another number there than in mountinfo.
-    fn device(&self, pid: u32, fd: i32, st_dev: u64) -> Option<u32> {
-        if let Some(dev) = self.plain.get(&st_dev) {
-            return Some(*dev);
-        }
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-        let id: u32 =
-            info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
-        self.by_mount_id.get(&id).copied().or_else(|| {
-            // A mount of another mount namespace: a container's.
-            let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
-            mounts::parse(&mountinfo).iter().find(|mount| mount.id == id).map(|mount| mount.dev)
-        })
-    }
-}
-
-fn look_into(pid: u32, volumes: &Volumes, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
         // Gone meanwhile is fine; not allowed is not.
@@ -195,29 +180,45 @@ fn look_into(pid: u32, volumes: &Volumes, buffer: &mut Vec<u8>, found: &mut Open
             continue;
         };
         found.descriptors += 1;
-        // Most descriptors of most hosts are sockets and pipes: this is all that they cost.
-        let Ok(file) = statat(&dir, name, AtFlags::empty()) else { continue };
-        if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
-            continue;
-        }
-        let writable = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|link| link.st_mode & 0o200 != 0);
-        if !writable && file.st_nlink != 0 {
-            continue;
-        }
-        let Some(dev) = volumes.device(pid, fd, file.st_dev) else { continue };
-        let Ok(link) = readlinkat(&dir, name, Vec::new()) else { continue };
-        found.files.push(OpenFile {
-            pid,
-            fd,
-            link: PathBuf::from(OsString::from_vec(link.into_bytes())),
-            dev,
-            ino: file.st_ino,
-            bytes: u64::try_from(file.st_blocks).unwrap_or(0) * 512,
-            links: file.st_nlink,
-            writable,
-        });
+        found.files.extend(look_at(dir.as_fd(), name, pid, fd, places));
     }
+}
+
+/// The file behind a descriptor, whose link is `name` in `dir`; `None` if it is none that is wanted.
+fn look_at(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    pid: u32,
+    fd: i32,
+    places: &Places,
+) -> Option<OpenFile> {
+    // Most descriptors of most hosts are sockets and pipes: this is all that they cost.
+    let file = statat(dir, name, AtFlags::empty()).ok()?;
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let writable =
+        statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|link| link.st_mode & 0o200 != 0);
+    // Of another width on other machines.
+    #[allow(clippy::useless_conversion, reason = "u32 on arm64")]
+    let links = u64::from(file.st_nlink);
+    if !writable && links != 0 {
+        return None;
+    }
+    let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new()).ok()?.into()));
+    let told = Told { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
+    let (dev, overlay) = places.device(pid, fd, &told)?;
+    Some(OpenFile {
+        pid,
+        fd,
+        dev,
+        ino: file.st_ino,
+        overlay,
+        bytes: u64::try_from(file.st_blocks).unwrap_or(0) * 512,
+        links,
+        writable,
+        link,
+    })
 }
 
 fn pids() -> Vec<u32> {
@@ -230,10 +231,11 @@ mod tests {
     use std::{io::Write as _, os::unix::fs::MetadataExt as _};
 
     use super::*;
+    use crate::collect::mounts;
 
     #[test]
     fn finds_what_is_open_for_writing_and_what_has_no_name() {
-        let volumes = mounts::read().unwrap();
+        let places = Places::new(&mounts::read().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("named");
         let mut named = fs::File::create(&path).unwrap();
@@ -241,7 +243,7 @@ mod tests {
         named.sync_all().unwrap();
         let reader = fs::File::open(&path).unwrap();
         let gone = tempfile::tempfile().unwrap();
-        let found = walk(&volumes);
+        let found = walk(&places);
         let ours: Vec<_> = found.files.iter().filter(|f| f.pid == std::process::id()).collect();
         let by_ino = |file: &fs::File| {
             let ino = file.metadata().unwrap().ino();

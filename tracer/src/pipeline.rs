@@ -1,7 +1,7 @@
 //! The only wiring: probes → collect → attribute → Snapshot.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -13,6 +13,7 @@ use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot};
 use crate::{
     attribute::{
         groups::{Groups, history::History},
+        inside::Insides,
         paths::Names,
         process::Processes,
         users::Users,
@@ -20,13 +21,14 @@ use crate::{
     },
     clock,
     collect::{
-        Collector, Record,
+        Collector, Deltas, Record,
         mount_events::MountEvents,
         mounts::{self, MountedVolume, Space},
     },
     forecasts::Forecasts,
     held::{self, HeldFiles},
-    host, open_files,
+    host,
+    open_files::{self, places::Places},
     overhead::Overhead,
     probes::{Tracer, TracerOptions, blind_spots, preflight},
     recent::Recent,
@@ -52,6 +54,7 @@ pub struct Pipeline {
     views: Views,
     history: History,
     volumes: Vec<MountedVolume>,
+    insides: Insides,
     mount_events: MountEvents,
     window: Window,
     window_start: Instant,
@@ -97,6 +100,7 @@ impl Pipeline {
             views: Views::default(),
             history: History::default(),
             volumes: Vec::new(),
+            insides: Insides::default(),
             mount_events: MountEvents::begin(),
             window: Window::default(),
             window_start: clock::instant(),
@@ -110,7 +114,7 @@ impl Pipeline {
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
-            host: name.nodename().to_string_lossy().into_owned(),
+            host: host::name(),
             kernel: name.release().to_string_lossy().into_owned(),
             capabilities,
             recent: Recent::default(),
@@ -118,6 +122,8 @@ impl Pipeline {
         pipeline.refresh_volumes()?;
         // What was counted while the hooks were attached one by one is not a whole window.
         pipeline.look()?;
+        // So that the first window, too, tells which held files grow.
+        pipeline.look_for_held(true);
         pipeline.begin_window();
         tracing::info!("tracing by {}", pipeline.tracer.write_backend().name());
         Ok(pipeline)
@@ -164,6 +170,7 @@ impl Pipeline {
         self.forecasts.push(now_s, &self.space_now);
         // After the counts: whoever is counted was named before.
         self.poll();
+        self.learn_of_insides(&deltas)?;
         let Self { tracer, volumes, sampled, names, window, .. } = self;
         let volumes: Vec<_> = volumes.iter().filter(|volume| is_sampled(tracer, volume)).collect();
         sampled.look(&volumes, (&deltas, began), names, |key, counters| window.add(key, counters));
@@ -219,6 +226,7 @@ impl Pipeline {
                     space_known: self.tracer.traces_space(&volume.fs_type)
                         || is_sampled(&self.tracer, volume),
                     forecast: self.forecasts.of(volume.dev),
+                    owner: self.groups.owner(volume),
                     counted_by: self.tracer.counted_by(&volume.fs_type),
                     gap: self.tracer.gap(&volume.fs_type),
                     volume: volume.clone(),
@@ -289,6 +297,7 @@ impl Pipeline {
         }
         self.processes.next_window();
         self.groups.next_window();
+        self.insides.next_window();
     }
 
     /// What is not seen of space that is not traced.
@@ -301,8 +310,10 @@ impl Pipeline {
     }
 
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {
-        let volumes =
+        let mut volumes =
             mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+        let insides = self.insides.still_there(&volumes, &self.groups).to_vec();
+        volumes.extend(insides);
         if volumes != self.volumes {
             self.volumes = volumes;
             let space = space_of(&self.volumes);
@@ -317,15 +328,30 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Looks for the memory file systems of containers among what was written to.
+    fn learn_of_insides(&mut self, deltas: &Deltas) -> anyhow::Result<()> {
+        let devices: HashSet<u32> = self.volumes.iter().map(|volume| volume.dev).collect();
+        let unknown = deltas.pairs.keys();
+        let unknown = unknown.filter(|pair| !devices.contains(&pair.dev));
+        let written = unknown.map(|pair| (pair.dev, pair.process()));
+        if self.insides.learn(written, &mut self.groups, &self.views) {
+            self.refresh_volumes()?;
+        }
+        Ok(())
+    }
+
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
+            let places = Places::new(&self.volumes);
             let open = match self.tracer.open_files() {
-                Some(records) => open_files::told(&records),
-                None => open_files::walk(&self.volumes),
+                Some(records) => open_files::told(&records, &places),
+                None => open_files::walk(&places),
             };
-            self.held = held::of(&open, &self.volumes, before);
-            self.residents = residents::of(&open, &self.volumes, &mut self.groups);
+            let Self { volumes, groups, .. } = self;
+            let held = held::of(&open, volumes, &places, groups, before);
+            self.residents = residents::of(&open, volumes, &places, groups);
+            self.held = held;
             self.held_at = Some(clock::instant());
         }
     }

@@ -1,6 +1,6 @@
 //! Shared fate: who else lives on a volume, by what they hold open for writing there.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::Path};
 
 use tracer_model::{
     sanitize,
@@ -10,7 +10,7 @@ use tracer_model::{
 use crate::{
     attribute::{groups::Groups, paths::strip_deleted},
     collect::mounts::MountedVolume,
-    open_files::OpenFiles,
+    open_files::{OpenFile, OpenFiles, places::Places},
 };
 
 /// The database whose file this is, if its name says so. Each is a file that the database writes
@@ -52,12 +52,17 @@ pub fn database(path: &str) -> Option<&'static str> {
 /// Rolls files that are open for writing up by group and volume, most bytes first. A file that
 /// several processes of a group hold counts once.
 #[must_use]
-pub fn of(open: &OpenFiles, volumes: &[MountedVolume], groups: &mut Groups) -> Vec<Resident> {
-    struct Sum {
+pub fn of(
+    open: &OpenFiles,
+    volumes: &[MountedVolume],
+    places: &Places,
+    groups: &mut Groups,
+) -> Vec<Resident> {
+    struct Sum<'a> {
         pids: Vec<u32>,
-        files: BTreeMap<u64, (u64, PathBuf)>,
+        files: BTreeMap<(u32, u64, Option<u64>), &'a OpenFile>,
     }
-    let mut sums: BTreeMap<(Group, u32), Sum> = BTreeMap::new();
+    let mut sums: BTreeMap<(Group, u32), Sum<'_>> = BTreeMap::new();
     let mut last: Option<(u32, Option<Group>)> = None;
     for file in open.files.iter().filter(|file| file.writable) {
         if last.as_ref().is_none_or(|(pid, _)| *pid != file.pid) {
@@ -70,22 +75,20 @@ pub fn of(open: &OpenFiles, volumes: &[MountedVolume], groups: &mut Groups) -> V
         if sum.pids.last() != Some(&file.pid) {
             sum.pids.push(file.pid);
         }
-        sum.files
-            .entry(file.ino)
-            .or_insert_with(|| (file.bytes, strip_deleted(&file.link).to_path_buf()));
+        sum.files.entry(file.key()).or_insert(file);
     }
     let mut rows: Vec<Resident> = sums
         .into_iter()
         .filter_map(|((group, dev), sum)| {
             let volume = volumes.iter().find(|volume| volume.dev == dev)?;
-            let name = |path: &PathBuf| {
+            let name = |path: &Path| {
                 use std::os::unix::ffi::OsStrExt as _;
                 sanitize::lossless(path.as_os_str().as_bytes())
             };
             let mut databases: Vec<String> = sum
                 .files
                 .values()
-                .filter_map(|(_, path)| database(&path.to_string_lossy()))
+                .filter_map(|file| database(&strip_deleted(&file.link).to_string_lossy()))
                 .map(str::to_owned)
                 .collect();
             databases.sort();
@@ -95,12 +98,12 @@ pub fn of(open: &OpenFiles, volumes: &[MountedVolume], groups: &mut Groups) -> V
                 volume: name(&volume.primary().mount_point),
                 processes: sum.pids.len() as u64,
                 files: sum.files.len() as u64,
-                bytes: sum.files.values().map(|(bytes, _)| bytes).sum(),
+                bytes: sum.files.values().map(|file| file.bytes).sum(),
                 largest: sum
                     .files
                     .values()
-                    .max_by_key(|(bytes, _)| *bytes)
-                    .map(|(_, path)| name(path))
+                    .max_by_key(|file| file.bytes)
+                    .map(|file| name(&places.paths(file).host))
                     .unwrap_or_default(),
                 databases,
             })

@@ -14,12 +14,18 @@ use tracer_model::{
     forecast::Forecast,
     sanitize,
     snapshot::{
-        Backend, Blind, CountedBy, Gap, Held, Moved, SCHEMA, Snapshot, WriteErrors, Writer,
+        Backend, Blind, CountedBy, Gap, Group, Held, Moved, SCHEMA, Snapshot, WriteErrors, Writer,
     },
 };
 
 use crate::{
-    attribute::{groups::Groups, paths::Names, process::Processes, users::Users, views::Views},
+    attribute::{
+        groups::{Groups, volumes::Owner},
+        paths::Names,
+        process::Processes,
+        users::Users,
+        views::Views,
+    },
     clock,
     collect::mounts::{MountedVolume, Space},
     recent::Recent,
@@ -30,7 +36,7 @@ use rows::{path_rows, volume_rows, writer_rows};
 
 /// What is known beside the counts.
 pub struct Context<'a> {
-    /// `uname -n`.
+    /// [`crate::host::name`].
     pub host: &'a str,
     /// End of the window.
     pub taken_at: Timestamp,
@@ -72,6 +78,8 @@ pub struct VolumeState {
     pub space_known: bool,
     /// When it will be full.
     pub forecast: Forecast,
+    /// Whose it is.
+    pub owner: Owner,
     /// Where its writes are counted.
     pub counted_by: Option<CountedBy>,
     /// Why they are not counted at the filesystem's own functions, where that can be changed.
@@ -91,6 +99,8 @@ struct WriterSum {
     counters: Counters,
     files: HashSet<FileKey>,
     errors: WriteErrors,
+    /// Of what it wrote, the logs of containers.
+    logs: HashMap<Group, Counters>,
 }
 
 /// Sums of one file.
@@ -148,7 +158,14 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     context.backend.unattributed_bytes = window.other.written;
     context.backend.folded_files = window.folded();
     let blind = blind(&by_volume, &mut context);
-    let paths = path_rows(&files, &mut context);
+    let (paths, logs) = path_rows(&files, &mut context);
+    for (pair, counters) in window.pairs() {
+        if let Some(container) = logs.get(&pair.file())
+            && let Some(writer) = writers.get_mut(&(pair.process(), pair.dev))
+        {
+            writer.logs.entry(container.clone()).or_default().add(counters);
+        }
+    }
     let volumes: Vec<MountedVolume> =
         context.volumes.iter().map(|state| state.volume.clone()).collect();
     let sees = Sees {

@@ -14,7 +14,10 @@ use tracer_model::snapshot::Snapshot;
 
 use crate::{
     cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options},
-    outputs::{json, text},
+    outputs::{
+        json,
+        text::{self, By},
+    },
     pipeline::{POLL_INTERVAL, Pipeline},
     service::attach::{self, AttachArgs},
 };
@@ -23,7 +26,11 @@ use crate::{
 #[command(after_help = "\
 Examples:
   sudo filltop snapshot --for 10s --top 20
+  sudo filltop snapshot --by group
   sudo filltop snapshot --volume /var --json | jq '.writers[0]'
+
+A file of a container's root is shown as NAME:PATH, PATH as the container has
+it; --json has the host's path, too.
 
 Where `filltop watch` runs, it prints the last --for of what that knows, at
 once. Interrupted (Ctrl-C), it prints what was measured so far.")]
@@ -34,6 +41,10 @@ pub(crate) struct SnapshotArgs {
     /// Rows of each table [default: 10; all with --json]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
+    /// What a row of the table of writers is: a process, or its group with a container's log counted
+    /// as the container's. Does not change --json, which has both
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    by: By,
     /// Only the volume that holds this path
     #[arg(long, value_name = "MOUNT")]
     volume: Option<PathBuf>,
@@ -98,6 +109,7 @@ fn print_snapshot(snapshot: &mut Snapshot, args: &SnapshotArgs) -> anyhow::Resul
         writeln!(stdout, "{}", json::to_string(snapshot)?)?;
     } else {
         let mut options = text_options(args.si);
+        options.by = args.by;
         options.top = args.top.unwrap_or(options.top);
         write!(stdout, "{}", text::snapshot(snapshot, &options))?;
     }

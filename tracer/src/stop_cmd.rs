@@ -19,7 +19,9 @@ use crate::{
         audit,
         configured::ConfigArgs,
         engine::{self, Request, Spec},
-        record, resume,
+        foreground::Foreground,
+        record,
+        resume::{self, Standing},
         target::Reach,
         text,
     },
@@ -72,10 +74,11 @@ impl From<HowArg> for How {
 /// What to stop, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-TARGET is a pid, a unit, a container (name or id), a session as the tables name
-it, or the path of a cgroup as /proc/PID/cgroup prints it. Says the plan first:
-whom it hits, what it frees now, what is refused and why. Acts after a
-confirmation, or with --yes.
+TARGET is a pid, a unit, a container (name, or 3 or more digits of its id), a pod
+(POD, NAMESPACE/POD or NAMESPACE/POD/CONTAINER), a session as the tables name it,
+or the path of a cgroup as /proc/PID/cgroup prints it. A kind may stand before a
+name: docker/web, lxc/jail1. Says the plan first: whom it hits, what it frees now,
+what is refused and why. Acts after a confirmation, or with --yes.
 
 Examples:
   sudo filltop stop 2114                         freeze a process tree
@@ -87,7 +90,7 @@ Examples:
   sudo filltop stop 2114 --dry-run --standalone  measure first, without service
   sudo filltop resume 2114")]
 pub struct StopArgs {
-    /// A pid, unit, container, session or cgroup
+    /// A pid, unit, container, pod, session or cgroup
     target: String,
     /// What to do
     #[arg(long, value_enum, default_value = "freeze")]
@@ -205,6 +208,8 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     }
     // What is not yet out when the action hangs or kills the terminal would be lost.
     stdout.flush()?;
+    // Blocked before anything is halted: a signal that comes meanwhile lets go, and does not just end us.
+    let stay = (prepared.needs_us() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?;
@@ -212,7 +217,19 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         write!(stdout, "{}", text::outcome(&outcome, units, charset))?;
     }
     stdout.flush()?;
-    let left = outcome.ended.is_some_and(|ended| !ended.left.is_empty());
+    if let (Some(stay), Some(kept)) = (stay, outcome.kept) {
+        if !args.json {
+            writeln!(
+                stdout,
+                "it ends with this command, because filltop runs in a container: Ctrl-C, SIGTERM or \
+                 SIGHUP let it go on"
+            )?;
+            stdout.flush()?;
+        }
+        stay.until_over(kept)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let left = outcome.ended.is_some_and(|ended| !ended.for_good());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -244,8 +261,10 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     sweep();
     let mut stdout = io::stdout().lock();
+    if args.list {
+        return list(args.json);
+    }
     let records = match &args.target {
-        _ if args.list => record::all().into_iter().map(|(record, _)| record).collect(),
         Some(target) => resume::resume(target)?,
         None => {
             let all = record::all();
@@ -259,10 +278,40 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
         } else {
-            let what = if args.list { "" } else { " goes on" };
             let name = tracer_model::sanitize::display(&record.name);
-            writeln!(stdout, "{} {name}{what}", record.id)?;
+            writeln!(stdout, "{} {name} goes on", record.id)?;
         }
+    }
+    stdout.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is halted, and what only its record still says to be.
+fn list(json: bool) -> anyhow::Result<ExitCode> {
+    #[derive(serde::Serialize)]
+    struct Listed<'a> {
+        #[serde(flatten)]
+        record: &'a record::Record,
+        #[serde(flatten)]
+        standing: Standing,
+    }
+    let mut stdout = io::stdout().lock();
+    for (record, path) in &record::all() {
+        let standing = resume::standing(record, path);
+        if json {
+            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, standing })?)?;
+            continue;
+        }
+        let over = match standing {
+            Standing::InForce => String::new(),
+            Standing::StartedAgain { at } => {
+                format!(" ended: it was started again at {}", at.strftime("%F %T UTC"))
+            }
+            Standing::Ended => " ended: nothing of it is left".to_owned(),
+            Standing::LetGo => " ended: somebody else let it go on".to_owned(),
+        };
+        let name = tracer_model::sanitize::display(&record.name);
+        writeln!(stdout, "{} {name}{over}", record.id)?;
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)

@@ -7,6 +7,8 @@ mod compiler;
 mod dist;
 mod incidents;
 mod kernels;
+mod kubernetes;
+mod manifests;
 mod native;
 mod packages;
 mod step;
@@ -45,6 +47,9 @@ enum Task {
     Test(TestArgs),
     /// Write target/dist: the program, manual pages, shell completions and the systemd unit
     Dist,
+    /// Make those files of contrib/ anew that are made from others: the manifest in one file, the rules
+    /// in Kubernetes' form
+    Manifests,
     /// Take the pictures in docs/pictures from the real screen under a real load (root)
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
@@ -65,6 +70,12 @@ struct TestArgs {
     /// Only the virtual machines
     #[arg(long)]
     vm_only: bool,
+    /// Only this suite of end-to-end tests (a name in tests/Cargo.toml), on this kernel
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["native_only", "vm_only"])]
+    suite: Option<String>,
+    /// Only tests of the suite whose names contain one of these
+    #[arg(requires = "suite")]
+    filter: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -99,6 +110,7 @@ fn run() -> Result<ExitCode> {
             let filltop = build::build(&workspace)?;
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
+        Task::Manifests => manifests::write(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Incidents(arguments) => {
             incidents::run(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
         }
@@ -119,6 +131,10 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
         Ok(filltop) => filltop,
         Err(error) => return Tally::of("build", Err(error)),
     };
+    if let Some(suite) = &arguments.suite {
+        let run = native::suite(workspace, &filltop, suite, &arguments.filter, &[]);
+        return Tally::of(suite, run);
+    }
     let mut tally = Tally::default();
     if !arguments.vm_only {
         tally.add(Tally::of("unit", native::unit_tests(workspace)));

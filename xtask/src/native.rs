@@ -12,7 +12,7 @@ use crate::packages::{self, is_root, program};
 use crate::step::{capture, follow};
 use crate::tally::Tally;
 use crate::workspace::{Place, TestTarget, Workspace};
-use crate::{build, vm};
+use crate::{build, kubernetes, vm};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// What the incidents run, and the Debian packages that have it: none of them starts a service.
@@ -131,6 +131,8 @@ fn tools(workspace: &Workspace) -> Vec<OsString> {
     let unpacked = [
         ("FILLTOP_FLEET_TOOLS", vm::fleet(workspace)),
         ("FILLTOP_INCIDENT_TOOLS", vm::servers(workspace)),
+        ("FILLTOP_RUNTIME_TOOLS", vm::runtimes(workspace)),
+        ("FILLTOP_KUBERNETES_TOOLS", kubernetes::tools(workspace)),
     ];
     let found = unpacked
         .into_iter()

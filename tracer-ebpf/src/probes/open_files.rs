@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
 
 use crate::{
+    behind,
     gauge::{gauge, kind_of},
     kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset},
 };
@@ -32,9 +33,17 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     // Loads that the verifier has typed; by address from there on.
-    let inode = Kptr::from_addr(Direct::follow(Kptr(file), offset!(file_inode)).addr());
+    let mut inode = Kptr::from_addr(Direct::follow(Kptr(file), offset!(file_inode)).addr());
     if !is_regular::<Probed>(inode) {
         return 0;
+    }
+    let mut overlay = false;
+    if magic::<Probed>(inode) == behind::OVERLAY_MAGIC {
+        let file = behind::inode(inode);
+        overlay = file.is_null();
+        if !overlay {
+            inode = file;
+        }
     }
     let writable = Direct::read::<u32>(Kptr(file), offset!(file_mode)) & FMODE_WRITE != 0;
     let links = Probed::read::<u32>(inode, offset!(inode_nlink));
@@ -54,7 +63,7 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         fd,
         links,
         writable: u32::from(writable),
-        pad: 0,
+        overlay: u32::from(overlay),
     };
     let seq = Direct::follow(Kptr(meta), 0);
     // SAFETY: a typed pointer, and a whole record. If it does not fit, the kernel comes again with a

@@ -181,10 +181,16 @@ pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
         return;
     }
     match counted_below::<R>(inode) {
-        0 => {}
-        counted::UPPER => return written_above(inode.addr(), result),
-        _ => return,
+        0 => written_here::<R>(file, result),
+        counted::UPPER => written_above(inode.addr(), result),
+        _ => {}
     }
+}
+
+/// Apart, for the frames of a chain of calls share 512 bytes.
+#[inline(never)]
+fn written_here<R: Read>(file: Kptr, result: i64) {
+    let inode = Kptr(load!(R, file, file_inode));
     account_write::<R>(&Write {
         who: Who {
             proc: current_proc(),

@@ -122,6 +122,7 @@ mod tests {
             processes,
             files: Vec::new(),
             means: Vec::new(),
+            restart: None,
             warnings: Vec::new(),
         };
         let wish = Wish { how: How::Freeze, intent: Intent::Asked, file: None };

@@ -3,11 +3,15 @@
 //! Pure: facts about processes go in, a [`Plan`](plan::Plan) with its refusals comes out. The hands
 //! that carry it out belong to the daemon.
 
+pub mod blast;
 pub mod duty;
+pub mod effects;
+pub mod instead;
 pub mod measured;
 pub mod pattern;
 pub mod plan;
 pub mod protect;
+pub mod restart;
 
 use serde::{Deserialize, Serialize};
 
@@ -132,10 +136,18 @@ pub struct Process {
     pub kernel_thread: bool,
     /// Is it PID 1 of a pid namespace of its own?
     pub namespace_init: bool,
+    /// Would it go on after SIGTERM? It ignores it, or is the first process of its pid namespace and has
+    /// no handler (pid_namespaces(7)).
+    pub ignores_term: bool,
     /// Its relation to us.
     pub kin: Kin,
     /// Databases recognised by the files that it holds open for writing.
     pub databases: Vec<String>,
     /// Why it is a part of the target.
     pub role: Role,
+}
+
+/// Those that would go on after SIGTERM.
+fn deaf(processes: &[Process]) -> Vec<u32> {
+    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }

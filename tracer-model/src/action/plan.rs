@@ -1,15 +1,18 @@
 //! The plan: what a step would hit, what it would free now, what else it would touch, and why it is
 //! refused. A pure, deterministic function of facts.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
     How, Intent, Process, Role,
+    blast::Blast,
+    effects::{self, Effect},
+    instead::{self, Instead},
     measured::Measured,
     protect::{Protection, unit_rule},
+    restart::{Policy, Restart},
 };
+use crate::snapshot::Group;
 
 /// What was asked for, and what it was found to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +30,14 @@ pub struct Subject {
 /// A file that a process of the target holds open for writing, or that has no name left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
-    /// Last known path.
+    /// Last known path from the host's root.
     pub path: String,
+    /// The same as its holder sees it, where that is another path: in a container or a chroot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_in_container: Option<String>,
+    /// What the link /proc/PID/fd/FD says, without ` (deleted)`, where that is no path of the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Mount point of its volume.
     pub volume: String,
     /// Space that it occupies: st_blocks × 512.
@@ -63,8 +72,22 @@ pub struct Facts {
     pub files: Vec<File>,
     /// For every step, how it would be done.
     pub means: Vec<Means>,
+    /// Who starts it again once it has ended; `None` if nobody is known to.
+    pub restart: Option<Policy>,
     /// What is worth knowing beforehand, a sentence each.
     pub warnings: Vec<String>,
+}
+
+impl File {
+    /// Is it called so: on the host, or by its holder, as `PATH` or as `NAME:PATH`, where that is the name
+    /// of the holder's group?
+    fn is_called(&self, wanted: &str, group: Option<&Group>) -> bool {
+        let inside = self.path_in_container.as_deref();
+        let named = |group: &Group| wanted.strip_prefix(&group.name)?.strip_prefix(':');
+        self.path == wanted
+            || self.link.as_deref() == Some(wanted)
+            || inside.is_some_and(|path| path == wanted || group.and_then(named) == Some(path))
+    }
 }
 
 /// What is wanted.
@@ -74,7 +97,8 @@ pub struct Wish {
     pub how: How,
     /// Who decided.
     pub intent: Intent,
-    /// The file to truncate: its path before it was deleted, or its descriptor's number.
+    /// The file to truncate: its path before it was deleted, on the host or in its container, or its
+    /// descriptor's number.
     pub file: Option<String>,
 }
 
@@ -89,6 +113,12 @@ pub struct Step {
     pub by: Option<String>,
     /// Why it would not be done.
     pub refused: Option<String>,
+    /// Who would start it again afterwards; `None` if nobody is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Of `term`: processes that would go on after SIGTERM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_by: Vec<u32>,
 }
 
 /// A process in the plan.
@@ -108,21 +138,6 @@ pub struct Hit {
     pub role: Role,
     /// Why it must not be hit.
     pub refused: Option<String>,
-}
-
-/// Who else is touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blast {
-    /// Processes beyond those that were named.
-    pub processes: usize,
-    /// Users whose processes are hit.
-    pub users: Vec<String>,
-    /// Groups whose processes are hit, as `kind name`.
-    pub groups: Vec<String>,
-    /// Mount points of volumes that the target has files open for writing on.
-    pub volumes: Vec<String>,
-    /// Databases that the target runs.
-    pub databases: Vec<String>,
 }
 
 /// What would be done.
@@ -152,6 +167,12 @@ pub struct Plan {
     pub more_files: usize,
     /// All steps for this target.
     pub steps: Vec<Step>,
+    /// What else the step does to a container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
+    /// Where it is refused because a container runtime is hit: containers whose logs that writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead: Vec<Instead>,
     /// What is worth knowing beforehand.
     pub warnings: Vec<String>,
     /// The command that undoes it; `None` where nothing can.
@@ -201,6 +222,11 @@ impl Plan {
                     },
                     by: by.ok(),
                     refused,
+                    restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
+                    ignored_by: match how {
+                        How::Term => super::deaf(&facts.processes),
+                        _ => Vec::new(),
+                    },
                 }
             })
             .collect();
@@ -223,16 +249,24 @@ impl Plan {
             how: wish.how,
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
+            instead: if refused.is_empty() { Vec::new() } else { instead::of(&facts.files) },
             refused,
-            blast: blast(facts),
+            blast: Blast::of(facts),
             processes,
             files,
             more_files,
             steps,
+            effects: effects::of(&facts.processes, wish.how),
             warnings: warnings(facts, wish, protection),
             undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
             measured: None,
         }
+    }
+
+    /// The step that was asked for.
+    #[must_use]
+    pub fn step(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.how == self.how)
     }
 
     /// Adds a reason against the step that was asked for.
@@ -274,11 +308,11 @@ const ENDED: &str = "it has ended already: there is no process of it";
 /// If there is none, if it still has a name, or if several have been there.
 pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
     let fd = wanted.parse::<i32>().ok();
-    let found: Vec<&File> = facts
-        .files
-        .iter()
-        .filter(|file| fd.map_or(file.path == wanted, |fd| file.fd == fd))
-        .collect();
+    let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
+    let is_meant = |file: &&File| {
+        fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
+    };
+    let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
     match found[..] {
         [] => Err(format!("the target holds no file {wanted} open for writing")),
         [file] if !file.deleted => {
@@ -335,24 +369,6 @@ fn means(facts: &Facts, how: How) -> Result<String, String> {
 /// Is its space given back when the target ends?
 fn ends_with(file: &File) -> bool {
     file.deleted && file.others.is_empty()
-}
-
-fn blast(facts: &Facts) -> Blast {
-    let sorted = |items: BTreeSet<String>| items.into_iter().collect();
-    let processes = &facts.processes;
-    Blast {
-        processes: processes.iter().filter(|process| process.role != Role::Target).count(),
-        users: sorted(processes.iter().map(|process| process.user.clone()).collect()),
-        groups: sorted(
-            processes
-                .iter()
-                .filter_map(|process| process.group.as_ref())
-                .map(|group| format!("{} {}", group.kind, group.name))
-                .collect(),
-        ),
-        volumes: sorted(facts.files.iter().map(|file| file.volume.clone()).collect()),
-        databases: sorted(processes.iter().flat_map(|process| process.databases.clone()).collect()),
-    }
 }
 
 fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {

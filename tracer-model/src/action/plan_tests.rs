@@ -1,10 +1,12 @@
 //! The plan never selects who is protected, says what is freed, and repeats itself.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    action::{Kin, protect::tests::process},
+    action::{Kin, protect::tests::process, restart::Manager},
     snapshot::Group,
 };
 
@@ -19,7 +21,7 @@ fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
         name: "httpd".to_owned(),
         cgroup: None,
     };
-    Facts { subject, processes, files, means: all_means(), warnings: Vec::new() }
+    Facts { subject, processes, files, means: all_means(), restart: None, warnings: Vec::new() }
 }
 
 fn wish(how: How) -> Wish {
@@ -29,6 +31,8 @@ fn wish(how: How) -> Wish {
 fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
     File {
         path: path.to_owned(),
+        path_in_container: None,
+        link: None,
         volume: "/".to_owned(),
         bytes,
         deleted,
@@ -86,6 +90,25 @@ fn truncating_wants_a_deleted_file_by_name() {
 }
 
 #[test]
+fn a_file_of_a_container_is_meant_by_each_of_its_names() {
+    let file = File {
+        path_in_container: Some("/data/e.log".to_owned()),
+        link: Some("/merged/data/e.log".to_owned()),
+        ..file("/srv/diff/data/e.log", 500, true, &[])
+    };
+    let group = Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let fd = file.fd.to_string();
+    let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
+    let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
+    for wanted in names.into_iter().chain([fd.as_str()]) {
+        assert!(named_file(&facts, wanted).is_ok(), "{wanted}");
+    }
+    for wanted in ["data/e.log", "web:/data/e.log", "web:e:/srv/diff/data/e.log", "/data"] {
+        assert!(named_file(&facts, wanted).is_err(), "{wanted}");
+    }
+}
+
+#[test]
 fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
     let facts = facts(vec![], vec![]);
     assert!(plan(&facts, &wish(How::Unit)).allowed());
@@ -105,6 +128,78 @@ fn the_whole_machine_is_no_target() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.subject.cgroup = Some("/".to_owned());
     assert!(plan(&facts, &wish(How::Freeze)).refused[0].contains("root cgroup"));
+}
+
+#[test]
+fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
+    let policy = Policy { by: Manager::Docker, policy: Some("always".to_owned()) };
+    let facts = Facts { restart: Some(policy), ..facts(vec![process(70, "w")], vec![]) };
+    let plan = plan(&facts, &wish(How::Kill));
+    let restart = plan.step().unwrap().restart.clone().unwrap();
+    assert_eq!((restart.by, restart.returns), (Manager::Docker, Some(true)));
+    let json = serde_json::to_value(&plan).unwrap();
+    let told: Vec<&str> = json["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|step| step.get("restart").is_some())
+        .filter_map(|step| step["how"].as_str())
+        .collect();
+    assert_eq!(told, ["term", "kill"]);
+    let restart = &json["steps"][4]["restart"];
+    let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
+    assert_eq!(*restart, expected);
+}
+
+#[test]
+fn who_goes_on_after_sigterm_is_told_beforehand() {
+    let init = Process { ignores_term: true, ..process(71, "w") };
+    let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &wish(How::Term));
+    assert_eq!(plan.step().unwrap().ignored_by, [71]);
+    let told = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
+    assert_eq!((told, plan.allowed()), (1, true));
+}
+
+#[test]
+fn a_named_group_has_nobody_that_was_not_named() {
+    let of_role = |role| Process { role, ..process(70, "w") };
+    let count = |role| plan(&facts(vec![of_role(role)], vec![]), &wish(How::Kill)).blast.processes;
+    assert_eq!([Role::Target, Role::Member, Role::Child, Role::Parent].map(count), [0, 0, 1, 1]);
+}
+
+#[test]
+fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
+    let id = |digit: &str| digit.repeat(64);
+    let log = |digit: &str, bytes| {
+        file(&format!("/d/containers/{0}/{0}-json.log", id(digit)), bytes, false, &[])
+    };
+    let files = vec![log("a", 100), log("b", 900), file("/var/log/syslog", 9_000, false, &[])];
+    let instead = |comm: &str| {
+        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &wish(How::Freeze));
+        let targets: Vec<String> = plan.instead.into_iter().map(|log| log.target).collect();
+        targets
+    };
+    assert_eq!(instead("dockerd"), ["b", "a"].map(|digit| format!("docker/{}", digit.repeat(12))));
+    assert!(instead("cp").is_empty(), "who may be stopped is what is stopped");
+}
+
+#[test]
+fn a_frozen_container_has_effects() {
+    let in_group = |pid, kind: &str| {
+        let group = Group { kind: kind.to_owned(), name: "web".to_owned(), ..Group::default() };
+        Process { group: Some(group), role: Role::Member, ..process(pid, "w") }
+    };
+    let effects = |kind, how| {
+        plan(&facts(vec![in_group(70, kind), in_group(71, kind)], vec![]), &wish(how)).effects
+    };
+    assert!(effects("docker", How::Freeze).contains(&Effect::HealthChecks));
+    assert!(effects("pod", How::Freeze).contains(&Effect::Probes));
+    assert!(!effects("docker", How::Freeze).contains(&Effect::Probes));
+    for (kind, how) in [("docker", How::Kill), ("unit", How::Freeze), ("cgroup", How::Freeze)] {
+        assert_eq!(effects(kind, how), []);
+    }
+    let mixed = facts(vec![in_group(70, "docker"), in_group(71, "unit")], vec![]);
+    assert_eq!(plan(&mixed, &wish(How::Freeze)).effects, []);
 }
 
 fn some_process() -> impl Strategy<Value = Process> {

@@ -220,6 +220,7 @@ pub(crate) mod tests {
             group: None,
             kernel_thread: false,
             namespace_init: false,
+            ignores_term: false,
             kin: Kin::None,
             databases: Vec::new(),
             role: Role::Target,

@@ -111,9 +111,9 @@ impl Blame {
         for &row in groups {
             let key = (row.group.kind.clone(), row.group.name.clone());
             match self.groups.get_mut(&key) {
-                Some(entry) => entry.add(now, dt, row, row.growth_bytes_per_s),
-                None if row.growth_bytes_per_s > 0.0 => {
-                    self.groups.insert(key, Entry::new(now, dt, row, row.growth_bytes_per_s));
+                Some(entry) => entry.add(now, dt, row, row.charged_growth()),
+                None if row.charged_growth() > 0.0 => {
+                    self.groups.insert(key, Entry::new(now, dt, row, row.charged_growth()));
                 }
                 None => {}
             }
@@ -172,7 +172,7 @@ impl Blame {
         let (sum, row) = rows.first()?;
         Some(GroupBlame {
             group: row.group.clone(),
-            growth_bytes_per_s: row.growth_bytes_per_s,
+            growth_bytes_per_s: row.charged_growth(),
             processes: row.processes,
             directory: row.directory.clone(),
             share: sum / total,

@@ -5,7 +5,7 @@ use super::blind::unexplained;
 use super::event::{EventKind, Severity, Suggestion};
 use super::rule::{Rule, When};
 use crate::sanitize::{self, display};
-use crate::snapshot::{Blind, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
 use crate::units::{self, Units};
 
 /// From this share of a volume's growth on, a group of several processes is the culprit, not one of
@@ -224,17 +224,19 @@ impl Told<'_> {
         if let Some(group) = self.as_group() {
             return Some(format!(
                 "{} ({} processes) {}",
-                safe(&group.group.name),
+                called(&group.group),
                 group.processes,
                 grows(group.growth_bytes_per_s, false)
             ));
         }
         let first = self.culprits.first()?;
         let ended = if first.alive { "" } else { ", ended" };
-        let group =
-            first.group.as_ref().map_or_else(String::new, |g| format!(", {}", safe(&g.name)));
+        let group = first.group.as_ref().map_or_else(String::new, |g| format!(", {}", called(g)));
+        let log_of = first.mostly_for().map_or_else(String::new, |container| {
+            format!("the log of {}, written by ", called(container))
+        });
         let mut text = format!(
-            "{} (pid {}{group}{ended}) {}",
+            "{log_of}{} (pid {}{group}{ended}) {}",
             safe(&first.comm),
             first.pid,
             grows(first.growth_bytes_per_s, !first.alive)
@@ -302,6 +304,11 @@ impl Told<'_> {
             return safe_to_stop.then(|| make(name, "freeze", 0));
         }
         let first = self.culprits.first()?;
+        if let Some(container) = first.mostly_for() {
+            // The runtime's daemon serves all its containers: what prints so much is to be halted.
+            let known = container.cgroup.is_some() && !is_database(&container.name);
+            return known.then(|| make(container.name.clone(), "freeze", 0));
+        }
         let group = first.group.as_ref().map_or("", |group| group.name.as_str());
         // Nothing can be done to a thread of the kernel: it writes for others (a loop device, say).
         let of_kernel = first.parents.iter().any(|parent| parent.comm == "kthreadd");
@@ -321,6 +328,15 @@ impl Told<'_> {
         } else {
             make(first.pid.to_string(), "freeze", 0)
         })
+    }
+}
+
+/// `docker web-a`, `nginx.service`: of a container with its kind.
+fn called(group: &Group) -> String {
+    if group.is_container() {
+        format!("{} {}", group.kind, safe(&group.name))
+    } else {
+        safe(&group.name)
     }
 }
 

@@ -76,9 +76,11 @@ impl Shares {
         let mut grown = BTreeMap::new();
         for row in snapshot.groups.iter().filter(|row| row.volume == volume.mount_point) {
             let ignored = ignore.iter().any(|pattern| pattern.matches(&row.group.name));
-            if row.growth_bytes_per_s > 0.0 && !ignored {
+            // A container's log is its own doing, whoever writes it: the runtime's daemon is spared.
+            let charged = row.charged_growth();
+            if charged > 0.0 && !ignored {
                 let key = key(&row.group);
-                *grown.entry(key.clone()).or_insert(0.0) += row.growth_bytes_per_s * dt;
+                *grown.entry(key.clone()).or_insert(0.0) += charged * dt;
                 self.groups.insert(key, row.group.clone());
             }
         }

@@ -34,6 +34,9 @@ fn row(name: &str, growth: f64) -> GroupRow {
         last_seen: Timestamp::UNIX_EPOCH,
         spawner: None,
         directory: None,
+        log_bytes_per_s: 0.0,
+        log_growth_bytes_per_s: 0.0,
+        on_behalf_growth_bytes_per_s: 0.0,
     }
 }
 
@@ -60,6 +63,7 @@ fn writer(pid: u32, comm: &str, of: &str) -> Writer {
         errors: WriteErrors::default(),
         fsync: None,
         parents: Vec::new(),
+        on_behalf_of: Vec::new(),
     }
 }
 
@@ -173,6 +177,22 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
     assert!(text.contains("chosen because /data will be full in 2 min"), "{text}");
     assert!(text.contains("94 % of its growth"), "{text}");
     assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
+}
+
+/// dockerd writes what a container prints: to be halted is the container.
+#[test]
+fn a_log_is_put_down_to_its_container() {
+    let mut incident = snapshot(Some(120.0), &[("docker.service", 90.0 * MB)]);
+    let daemon = &mut incident.groups[0];
+    daemon.on_behalf_growth_bytes_per_s = 89.0 * MB;
+    let mut web = row("/docker/9f", 0.0);
+    web.log_growth_bytes_per_s = 89.0 * MB;
+    incident.groups.push(web);
+    let mut world = World::new(armed());
+    let decisions = world.see(10, &incident);
+    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(decisions[0].group.name, "/docker/9f");
+    assert!(decisions[0].share > 0.9, "{:?}", decisions[0]);
 }
 
 #[test]

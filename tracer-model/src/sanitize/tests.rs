@@ -78,6 +78,41 @@ fn paths_keep_their_end(#[case] path: &str, #[case] columns: usize, #[case] want
 }
 
 #[rstest]
+#[case(
+    "/var/lib/docker/containers/{ID}/{ID}-json.log",
+    68,
+    "/var/lib/docker/containers/3f1c2a9be0d8…/3f1c2a9be0d8…-json.log"
+)]
+#[case(
+    "/var/lib/docker/containers/{ID}/{ID}-json.log",
+    40,
+    "/var/lib/docker/…/3f1c2a9be0d8…-json.log"
+)]
+#[case(
+    "/var/log/pods/shop_web-7d9_{UID}/nginx/0.log",
+    50,
+    "/var/log/pods/shop_web-7d9_5fb2a3c4…/nginx/0.log"
+)]
+#[case(
+    "/var/log/pods/shop_web-7d9_{UID}/nginx/0.log",
+    200,
+    "/var/log/pods/shop_web-7d9_{UID}/nginx/0.log"
+)]
+#[case("/srv/deadbeef/cafe-1234/日本/face.log", 30, "/srv/deadbeef/…/日本/face.log")]
+#[case("/srv/x{ID}/a-long-name-of-a-file", 30, "/srv/…/a-long-name-of-a-file")]
+fn ids_are_shortened_before_names_are_cut(
+    #[case] path: &str,
+    #[case] columns: usize,
+    #[case] want: &str,
+) {
+    let fill = |text: &str| {
+        let id = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+        text.replace("{ID}", id).replace("{UID}", "5fb2a3c4-d5e6-4789-8abc-0123456789ab")
+    };
+    assert_eq!(fit(&fill(path), columns, Charset::Unicode), fill(want));
+}
+
+#[rstest]
 #[case("postgres: checkpointer", 10, "postgres:…")]
 #[case("日本語", 4, "日…")]
 #[case("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…")]

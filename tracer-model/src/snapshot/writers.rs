@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
     /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (of Kubernetes; its name is
-    /// NAMESPACE/POD/CONTAINER), `lxc`, `machine`, `cgroup` or `session`.
+    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `monitor` (what
+    /// watches over containers from outside: `conmon web`, `lxc-start jail1`), `cgroup` or `session`.
     pub kind: String,
     /// The name that people use for it.
     pub name: String,
@@ -20,6 +21,43 @@ pub struct Group {
     /// a cgroup or a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_namespace: Option<u32>,
+    /// The pod that it is a container of; `None` outside of Kubernetes, and where the pod's name was
+    /// not found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+}
+
+/// A pod of Kubernetes: what its containers are rolled up to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Group {
+    /// Is it a container, a pod, a build step or a machine, with a root file system of its own?
+    #[must_use]
+    pub fn is_container(&self) -> bool {
+        matches!(
+            self.kind.as_str(),
+            "docker" | "podman" | "containerd" | "crio" | "pod" | "build" | "lxc" | "machine"
+        )
+    }
+}
+
+/// What a writer wrote for somebody else: a runtime's daemon writes the logs of containers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OnBehalf {
+    /// The container whose log it is.
+    pub group: Group,
+    /// Bytes written to its log in the window; part of the writer's `written_bytes`.
+    pub written_bytes: u64,
+    /// Rate over the window.
+    pub written_bytes_per_s: f64,
+    /// Growth of its log over the window; part of the writer's `growth_bytes_per_s`.
+    pub growth_bytes_per_s: f64,
 }
 
 /// Who starts a group's processes.
@@ -69,6 +107,25 @@ pub struct GroupRow {
     pub spawner: Option<Spawner>,
     /// The directory that took most of its bytes in the last window in which it wrote.
     pub directory: Option<String>,
+    /// Of a container: what its runtime's daemon wrote to its log files, bytes per second over the
+    /// window. In none of the other figures, which are of its own processes.
+    #[serde(default)]
+    pub log_bytes_per_s: f64,
+    /// Growth of those log files, bytes per second.
+    #[serde(default)]
+    pub log_growth_bytes_per_s: f64,
+    /// Of a runtime's daemon: the part of `growth_bytes_per_s` that are logs of containers.
+    #[serde(default)]
+    pub on_behalf_growth_bytes_per_s: f64,
+}
+
+impl GroupRow {
+    /// Growth that it is to blame for, bytes per second: its own with its logs, without what it wrote
+    /// as the logs of others.
+    #[must_use]
+    pub fn charged_growth(&self) -> f64 {
+        self.growth_bytes_per_s + self.log_growth_bytes_per_s - self.on_behalf_growth_bytes_per_s
+    }
 }
 
 /// A group that has files of a volume open for writing: what suffers when it is full. Keyed by
@@ -180,6 +237,45 @@ pub struct Writer {
     /// Its parent, that one's parent and so on, without PID 1; empty if unknown.
     #[serde(default)]
     pub parents: Vec<Parent>,
+    /// Whose logs it wrote, largest growth first: of the daemon or monitor of a container runtime.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_behalf_of: Vec<OnBehalf>,
+}
+
+impl Writer {
+    /// The container for which it wrote more than half of its bytes (of its growth, where it grew).
+    #[must_use]
+    pub fn mostly_for(&self) -> Option<&Group> {
+        let first = self.on_behalf_of.first()?;
+        let (part, whole) = if self.growth_bytes_per_s > 0.0 {
+            (first.growth_bytes_per_s, self.growth_bytes_per_s)
+        } else {
+            (first.written_bytes_per_s, self.written_bytes_per_s)
+        };
+        (part > 0.5 * whole).then_some(&first.group)
+    }
+
+    /// Does it unpack a layer of an image for a container engine?
+    #[must_use]
+    pub fn imports_image(&self) -> bool {
+        let first = self.cmdline.as_deref().and_then(|line| line.split(' ').next());
+        let parent = self.parents.first().map(|parent| parent.comm.as_str());
+        first.zip(parent).is_some_and(|(first, parent)| imports_image(first, parent))
+    }
+}
+
+/// Does a process with this first argument unpack a layer of an image, having been started by this
+/// parent? dockerd and podman start themselves anew for it, by /proc/self/exe, so that the kernel
+/// calls the process `exe` (moby/pkg/chrootarchive, containers/storage/pkg/chrootarchive).
+#[must_use]
+pub fn imports_image(first_argument: &str, parent_comm: &str) -> bool {
+    match parent_comm {
+        "dockerd" => matches!(first_argument, "docker-untar" | "docker-applyLayer"),
+        "podman" | "buildah" | "crio" => {
+            matches!(first_argument, "storage-untar" | "storage-applyLayer")
+        }
+        _ => false,
+    }
 }
 
 /// A process above a writer.

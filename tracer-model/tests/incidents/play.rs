@@ -219,6 +219,7 @@ impl Play {
                 errors,
                 fsync: Some(Fsync { count: 1, max_ms: act.fsync_ms, p99_ms: act.fsync_ms }),
                 parents: vec![],
+                on_behalf_of: vec![],
             });
             if enospc > 0 || act.fsync_ms > 100.0 {
                 snapshot.victims.push(Victim {
@@ -232,6 +233,8 @@ impl Play {
             snapshot.paths.push(PathRow {
                 path: act.path.to_owned(),
                 path_in_container: None,
+                container: None,
+                log_of: None,
                 volume: MOUNT.to_owned(),
                 dev: "7:0".to_owned(),
                 ino: u64::from(act.pid),
@@ -253,6 +256,8 @@ impl Play {
                 comm: "holder".to_owned(),
                 fd: Some(3),
                 path: format!("{MOUNT}/#{pid}"),
+                path_in_container: None,
+                group: None,
                 volume: MOUNT.to_owned(),
                 bytes: *bytes,
                 growing: false,
@@ -312,6 +317,9 @@ impl Play {
             last_seen: now,
             spawner: None,
             directory,
+            log_bytes_per_s: 0.0,
+            log_growth_bytes_per_s: 0.0,
+            on_behalf_growth_bytes_per_s: 0.0,
         });
     }
 

@@ -86,10 +86,10 @@ fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
     };
     let v2 = only(places.iter().map(|(v2, _)| v2.clone()).collect())
         .and_then(|path| Some(hierarchies.v2.as_ref()?.join(path)))
-        .filter(|dir| dir.join("cgroup.freeze").exists() && holds_just_them(dir));
+        .filter(|dir| cgroups::is_writable(&dir.join("cgroup.freeze")) && holds_just_them(dir));
     let v1 = only(places.iter().map(|(_, v1)| v1.clone()).collect())
         .and_then(|path| Some(hierarchies.freezer.as_ref()?.join(path)))
-        .filter(|dir| dir.join("freezer.state").exists() && holds_just_them(dir));
+        .filter(|dir| cgroups::is_writable(&dir.join("freezer.state")) && holds_just_them(dir));
     v2.map(Freezer::V2).or(v1.map(Freezer::V1))
 }
 
@@ -100,13 +100,13 @@ fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<
     let fits = |dir: &&std::path::PathBuf| !all.is_empty() && cgroups::processes(dir) == all;
     let v2 = dirs.iter().find(|dir| {
         hierarchies.v2.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-            && dir.join("cgroup.freeze").exists()
+            && cgroups::is_writable(&dir.join("cgroup.freeze"))
             && fits(dir)
     });
     let v1 = || {
         dirs.iter().find(|dir| {
             hierarchies.freezer.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-                && dir.join("freezer.state").exists()
+                && cgroups::is_writable(&dir.join("freezer.state"))
                 && fits(dir)
         })
     };
@@ -194,7 +194,7 @@ impl Halter {
             Brake::Freezer(freezer) => {
                 let (file, word) = freezer.order(false);
                 match hands.write(&file, word) {
-                    Err(_) if !freezer.dir().exists() => Ok(()),
+                    Err(error) if cgroups::is_removed(&error) => Ok(()),
                     result => result,
                 }
             }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 use crate::collect::mounts::unescape;
 
 /// Where cgroups are mounted.
@@ -141,8 +143,7 @@ impl Freezer {
     pub fn set(&self, freeze: bool) -> io::Result<()> {
         let (file, word) = self.order(freeze);
         match fs::write(&file, word) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !freeze => Ok(()),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) && !freeze => Ok(()),
+            Err(error) if is_removed(&error) && !freeze => Ok(()),
             result => result,
         }
     }
@@ -166,6 +167,18 @@ impl Freezer {
             Self::V1(_) => read("freezer.state").trim() == "FROZEN",
         }
     }
+}
+
+/// Can it be written to? In a container the hierarchy is there, but often read-only.
+#[must_use]
+pub fn is_writable(file: &Path) -> bool {
+    access(file, Access::WRITE_OK).is_ok()
+}
+
+/// Was the cgroup removed meanwhile? Then nobody is in it.
+#[must_use]
+pub fn is_removed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Processes of a cgroup and of all below it.

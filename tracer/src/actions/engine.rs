@@ -21,12 +21,14 @@ use super::{
     brake::{Brake, Halted, Halter},
     cgroups::Hierarchies,
     fence::Wall,
+    footing::{self, Footing},
     handle::{Handle, Root},
     keeper::{self, Kept, Order},
     last_step::{Dry, Hands, Real},
     perform::{self, Ended},
+    pins::{CgroupId, Pins},
     record::{self, Record},
-    resume,
+    restart, resume,
     survey::survey,
     target::{self, Reach, Target},
     truncate::truncate,
@@ -98,6 +100,7 @@ pub struct Prepared {
     facts: Facts,
     hierarchies: Hierarchies,
     wall: Option<Wall>,
+    footing: Footing,
     id: Option<String>,
 }
 
@@ -165,8 +168,16 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
             }
         }
     }
+    // A fence ends with its keeper, whatever ends that.
+    let footing = match request.how {
+        How::Freeze | How::Throttle => footing::footing(&target.scope.members(), &hierarchies),
+        _ => Footing::Firm,
+    };
+    if footing == Footing::None {
+        plan.refuse(footing::REFUSAL.to_owned());
+    }
     let id = request.how.reversible().then(|| record::new_id(request.how)).transpose()?;
-    Ok(Prepared { plan, request, target, facts, hierarchies, wall, id })
+    Ok(Prepared { plan, request, target, facts, hierarchies, wall, footing, id })
 }
 
 /// Are both fences, off different volumes?
@@ -180,7 +191,9 @@ fn find(
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
     match &request.spec {
-        Spec::Word(word) => target::resolve(word, request.reach, groups, hierarchies),
+        Spec::Word(word) => {
+            target::resolve(word, request.reach, request.how.ends(), groups, hierarchies)
+        }
         Spec::Process { pid, start_time } => {
             let ticks = start_time.map(|time| same_start(*pid, time)).transpose()?;
             target::process(*pid, ticks, request.reach, groups)
@@ -222,6 +235,13 @@ impl Prepared {
         self.plan.know(measured);
     }
 
+    /// Does it last only for as long as whoever asks is there, because this filltop runs in a container
+    /// and the target does not?
+    #[must_use]
+    pub fn needs_us(&self) -> bool {
+        self.footing != Footing::Firm
+    }
+
     /// The audit line of it, to be written before it is carried out.
     #[must_use]
     pub fn audit(&self) -> Audit {
@@ -248,7 +268,12 @@ impl Prepared {
             Outcome { schema: SCHEMA, event: "done", how, dry_run, ..Outcome::default() };
         let (mut dry, mut real) = (Dry::default(), Real);
         let hands: &mut dyn Hands = if dry_run { &mut dry } else { &mut real };
-        let scope = &self.target.scope;
+        let (scope, policy) = (&self.target.scope, self.facts.restart.as_ref());
+        let policy = policy.filter(|_| how.ends() && !dry_run);
+        let before = policy.map(|policy| (policy, restart::present(&self.target)));
+        // What the plan was about, and not what has its cgroups' paths by now.
+        let pins = Pins::open(&self.target.cgroups)?;
+        let held = pins.scope(scope);
         let mut thaw = || {
             for (record, path) in resume::concerning(scope) {
                 // It is told by the record's own end; whoever cannot be thawed is reported as left.
@@ -257,9 +282,15 @@ impl Prepared {
         };
         match how {
             How::Freeze | How::Throttle | How::Fence => self.halt(hands, &mut outcome)?,
-            How::Term => outcome.ended = Some(perform::terminate(scope, hands, &mut thaw)?),
+            How::Term => outcome.ended = Some(perform::terminate(&held, hands, &mut thaw)?),
             How::Kill => {
-                outcome.ended = Some(perform::kill(scope, &self.hierarchies, hands, &mut thaw)?);
+                let file = perform::kill_file(scope, &self.hierarchies);
+                let file = file.map(|file| match file.parent() {
+                    // A dry run names the file as people know it.
+                    Some(dir) if !dry_run => pins.path(dir).join(perform::KILL_FILE),
+                    _ => file,
+                });
+                outcome.ended = Some(perform::kill(&held, file.as_deref(), hands, &mut thaw)?);
             }
             How::Unit => {
                 let command = units::command(&self.target).map_err(anyhow::Error::msg)?;
@@ -267,7 +298,14 @@ impl Prepared {
                     outcome.would.push(format!("run {}", command.words()));
                 } else {
                     thaw();
+                    let members = held.members();
                     command.run()?;
+                    // Some managers return before, or without, the end of it.
+                    outcome.ended = Some(Ended {
+                        signalled: members.len(),
+                        left: perform::outlasted(&members, command.patience()),
+                        back: None,
+                    });
                 }
             }
             How::Truncate => {
@@ -280,8 +318,24 @@ impl Prepared {
                 }
             }
         }
+        if let (Some(ended), Some((policy, before))) = (&mut outcome.ended, before) {
+            ended.back = Some(restart::came_back(&self.target, how, &before, policy));
+        }
         outcome.would.extend(dry.would);
         Ok(outcome)
+    }
+
+    /// The target's cgroups, and that of the means where processes were named.
+    fn cgroups_with(&self, brake: &Brake) -> Vec<CgroupId> {
+        let mut cgroups = self.target.cgroups.clone();
+        let dir = match brake {
+            Brake::Freezer(freezer) => Some(freezer.dir().to_owned()),
+            Brake::Fence(wall) => wall.cgroup.as_ref().map(|cgroup| cgroup.dir.clone()),
+            Brake::Signals => None,
+        };
+        let new = dir.filter(|dir| cgroups.iter().all(|id| id.dir != *dir));
+        cgroups.extend(CgroupId::of(new.as_slice()));
+        cgroups
     }
 
     fn halt(&self, hands: &mut dyn Hands, outcome: &mut Outcome) -> anyhow::Result<()> {
@@ -308,9 +362,14 @@ impl Prepared {
             how: self.request.how,
             rate: self.request.rate,
             scope: self.target.scope.clone(),
+            cgroups: self.cgroups_with(&brake),
             brake,
+            leave: match &self.footing {
+                Footing::Leaves(files) => files.clone(),
+                Footing::Firm | Footing::Recorded | Footing::None => Vec::new(),
+            },
             for_s: self.request.for_s,
-            lifeline: self.request.lifeline,
+            lifeline: self.request.lifeline || self.needs_us(),
         })?;
         let length = SignedDuration::from_secs_f64(self.request.for_s);
         outcome.until = clock::now().checked_add(length).ok();

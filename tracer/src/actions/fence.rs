@@ -159,6 +159,8 @@ mod tests {
     fn file(volume: &str) -> File {
         File {
             path: format!("{volume}/f"),
+            path_in_container: None,
+            link: None,
             volume: volume.to_owned(),
             bytes: 1,
             deleted: false,

@@ -15,6 +15,7 @@ use super::{
     engine::{Request, Spec},
     hands::{Answer, Came, Hands, What},
     target::Reach,
+    units,
 };
 
 /// What the guard has to say: one event of `filltop watch`.
@@ -160,8 +161,11 @@ fn request(decision: &Decision, step: How) -> Request {
 fn command(decision: &Decision, step: How) -> String {
     let group = &decision.group;
     let target = match (&group.cgroup, decision.members.first()) {
-        (Some(path), _) if group.kind == "cgroup" => path.clone(),
+        (Some(path), _) if matches!(group.kind.as_str(), "cgroup" | "monitor") => path.clone(),
         (None, Some((pid, _))) => pid.to_string(),
+        _ if units::has_manager(&group.kind) && group.kind != "unit" => {
+            format!("{}/{}", group.kind, group.name)
+        }
         _ => group.name.clone(),
     };
     format!("filltop stop {} --how {}", shell_word(&target), step.name())

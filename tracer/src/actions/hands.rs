@@ -26,10 +26,9 @@ use tracer_model::{
 };
 
 use super::{
-    audit::Audit,
     engine::{self, Request},
     keeper::Kept,
-    resume, text,
+    perform, resume, text,
 };
 use crate::probes::preflight;
 
@@ -175,16 +174,7 @@ pub fn run() -> anyhow::Result<()> {
             }
             // Also what others halted, whose keeper and second were killed in the same instant.
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                for record in resume::sweep() {
-                    let name = record.name.clone();
-                    let reason = "it was left without its keeper and its second";
-                    let who = "filltop's hands".to_owned();
-                    let mut audit = Audit::new(record.how, &name, who, reason);
-                    audit.what = format!("end of {}", record.how.name());
-                    audit.id = Some(record.id);
-                    // It is undone whether or not anybody can be told.
-                    let _ = audit.write(None);
-                }
+                resume::sweep_as("filltop's hands");
             }
             // Whoever asked is gone: the lifelines end with this process.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
@@ -237,7 +227,7 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
             match prepared.carry_out() {
                 Ok(mut outcome) => {
                     let said = text::outcome(&outcome, Units::default(), Charset::Unicode);
-                    let ended = outcome.ended.as_ref().is_some_and(|ended| ended.left.is_empty());
+                    let ended = outcome.ended.as_ref().is_some_and(perform::Ended::for_good);
                     let came = if ended && !outcome.dry_run { Came::Ended } else { Came::Done };
                     let said = said.trim_end().replace('\n', "; ");
                     (answer(came, said), outcome.kept.take())

@@ -28,9 +28,11 @@ use tracer_model::action::How;
 use super::{
     audit::Audit,
     brake::{Brake, Escaped, Halted, Halter},
+    footing, foreground,
     handle::{Handle, Identity},
     last_step::Real,
     members::Scope,
+    pins::{CgroupId, Pins},
     record::{self, Record, RecordFile},
     second,
     throttle::{self, Held},
@@ -61,6 +63,10 @@ pub struct Order {
     pub scope: Scope,
     /// With what.
     pub brake: Brake,
+    /// The cgroups of both, as they were when the target was found.
+    pub cgroups: Vec<CgroupId>,
+    /// Files by which the keeper leaves a container's cgroups before it halts anybody.
+    pub leave: Vec<PathBuf>,
     /// How long, seconds.
     pub for_s: f64,
     /// Let go as soon as the other end of the socket is closed?
@@ -142,7 +148,14 @@ pub fn keep() -> anyhow::Result<()> {
     let order: Order = serde_json::from_str(&line).context("not an order")?;
     become_small(c"fill-keeper");
     let _ = rustix::process::setsid();
-    let signals = block_signals()?;
+    // What a terminal sends when it goes away is not meant.
+    // SAFETY: signals are ignored; no handler runs.
+    unsafe {
+        for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE] {
+            libc::signal(ignored, libc::SIG_IGN);
+        }
+    }
+    let signals = foreground::block_signals(&[libc::SIGTERM])?;
     let mut keeper = match Keeper::new(order, socket, signals) {
         Ok(keeper) => keeper,
         Err((socket, error)) => {
@@ -186,6 +199,8 @@ struct Keeper {
     file: Option<RecordFile>,
     second: Option<(Pid, OwnedFd)>,
     until_s: f64,
+    /// What the halter's paths lead through.
+    _pins: Pins,
 }
 
 impl Keeper {
@@ -197,6 +212,7 @@ impl Keeper {
     ) -> Result<Self, (UnixStream, anyhow::Error)> {
         let until_s = clock::boottime_s() + order.for_s;
         let made = (|| {
+            footing::leave(&order.leave).context("cannot leave the container's cgroup")?;
             let (own, _) = Handle::open(std::process::id()).context("/proc is not mounted")?;
             let record = Record {
                 id: order.id.clone(),
@@ -206,22 +222,27 @@ impl Keeper {
                 rate: order.rate,
                 scope: order.scope.clone(),
                 brake: order.brake.clone(),
+                cgroups: order.cgroups.clone(),
+                pid_namespace: record::pid_namespace(),
                 keeper: own.identity,
                 since: clock::now(),
                 until_boottime_s: until_s,
             };
+            // Held from here on: a container that is started again has other cgroups by the same paths.
+            let pins = Pins::open(&order.cgroups)?;
             let path = record::directory().join(&record.id);
             let file = RecordFile::create(&record)
                 .with_context(|| format!("cannot write the record {}", path.display()))?;
-            Ok((path, file))
+            Ok((path, file, pins))
         })();
-        let (path, file) = match made {
+        let (path, file, pins) = match made {
             Ok(made) => made,
             Err(error) => return Err((socket, error)),
         };
-        let halter = Halter::new(order.scope.clone(), order.brake.clone());
+        let halter = Halter::new(pins.scope(&order.scope), pins.brake(&order.brake));
+        let file = Some(file);
         let mut keeper =
-            Self { order, socket, signals, halter, path, file: Some(file), second: None, until_s };
+            Self { order, socket, signals, halter, path, file, second: None, until_s, _pins: pins };
         match keeper.start_second() {
             Ok(()) => Ok(keeper),
             Err(error) => {
@@ -247,6 +268,7 @@ impl Keeper {
     fn hold(&mut self) -> &'static str {
         match self.order.rate.filter(|_| self.order.how == How::Throttle) {
             Some(rate) => throttle::run(self, rate),
+            // A freezer's or a fence's cgroup, or all processes, may be gone with no word to anybody.
             None => loop {
                 if let Some(reason) = self.wait(LOOK) {
                     return reason;
@@ -369,25 +391,4 @@ pub(super) fn become_small(name: &CStr) {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = setrlimit(Resource::Nofile, most);
-}
-
-/// SIGTERM becomes readable; what a terminal sends when it goes away is not meant.
-fn block_signals() -> io::Result<OwnedFd> {
-    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGTERM);
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE] {
-            libc::signal(ignored, libc::SIG_IGN);
-        }
-        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
 }

@@ -1,6 +1,9 @@
 //! The last step of every action, and the dry run that stops right before it.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 
@@ -28,17 +31,41 @@ pub trait Hands {
     fn dry(&self) -> bool;
 }
 
+/// A right that an action takes and this process does not have.
+#[derive(Debug, thiserror::Error)]
+pub enum Missing {
+    /// kill(2).
+    #[error(
+        "process {0} is another user's: signalling it takes CAP_KILL (in a container: --cap-add=kill)"
+    )]
+    Kill(u32),
+    /// A control file of the target's cgroup.
+    #[error(
+        "{} cannot be written to: it takes root, and in a container the host's cgroups mounted writable",
+        .0.display()
+    )]
+    Cgroups(PathBuf),
+}
+
 /// Really does it.
 #[derive(Debug, Default)]
 pub struct Real;
 
 impl Hands for Real {
     fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()> {
-        whom.signal(signal)
+        whom.signal(signal).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => io::Error::other(Missing::Kill(whom.identity.pid)),
+            _ => error,
+        })
     }
 
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
-        fs::write(file, word)
+        fs::write(file, word).map_err(|error| match error.raw_os_error() {
+            Some(libc::EROFS | libc::EACCES | libc::EPERM) => {
+                io::Error::other(Missing::Cgroups(file.to_owned()))
+            }
+            _ => error,
+        })
     }
 
     fn fence(&mut self, fence: &mut Fence, _: &Wall) -> io::Result<()> {

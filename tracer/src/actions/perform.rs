@@ -1,6 +1,11 @@
 //! Ending a target: SIGTERM once to each of its processes, or SIGKILL until none is left.
 
-use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use serde::Serialize;
@@ -18,6 +23,9 @@ use crate::clock;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
 
+/// The file of a cgroup v2 that kills all in it (Linux 5.14).
+pub const KILL_FILE: &str = "cgroup.kill";
+
 /// What ending came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Ended {
@@ -25,13 +33,25 @@ pub struct Ended {
     pub signalled: usize,
     /// Those that are still there, `pid (state)`.
     pub left: Vec<String>,
+    /// Processes of the same unit, container or pod that run again; `None` where nobody is known to
+    /// start it again, so that it was not looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back: Option<Vec<u32>>,
+}
+
+impl Ended {
+    /// Is nothing of the target left, and did nothing of it come back?
+    #[must_use]
+    pub fn for_good(&self) -> bool {
+        self.left.is_empty() && self.back.as_ref().is_none_or(Vec::is_empty)
+    }
 }
 
 /// The cgroup that can be killed as one: it holds exactly the target.
 #[must_use]
 pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
     let Brake::Freezer(Freezer::V2(dir)) = Brake::choose(scope, hierarchies) else { return None };
-    Some(dir.join("cgroup.kill")).filter(|file| file.exists())
+    Some(dir.join(KILL_FILE)).filter(|file| file.exists())
 }
 
 /// Sends SIGTERM to each process and waits a while for them to end. `thaw` is called once all are
@@ -54,10 +74,10 @@ pub fn terminate(
         thaw();
         wait_for_end(&members);
     }
-    Ok(Ended { signalled, left: left(&members, hands) })
+    Ok(Ended { signalled, left: left(&members, hands), back: None })
 }
 
-/// Sends SIGKILL until nobody is left: by cgroup.kill, else to each, those that fork first, and to
+/// Sends SIGKILL until nobody is left: by `file`, a cgroup.kill, if there is one, else to each, those that fork first, and to
 /// every child that one of them got away meanwhile. `thaw` is called in the end: what the freezer of
 /// cgroup v1 holds cannot even die.
 ///
@@ -65,16 +85,16 @@ pub fn terminate(
 /// What the kernel says.
 pub fn kill(
     scope: &Scope,
-    hierarchies: &Hierarchies,
+    file: Option<&Path>,
     hands: &mut dyn Hands,
     thaw: &mut dyn FnMut(),
 ) -> io::Result<Ended> {
     let mut tracker = Tracker::new(scope.clone());
     tracker.listen();
     let mut all = BTreeSet::new();
-    if let Some(file) = kill_file(scope, hierarchies) {
+    if let Some(file) = file {
         all.extend(tracker.look().1);
-        hands.write(&file, "1")?;
+        hands.write(file, "1")?;
     } else {
         let start = clock::instant();
         let mut quiet = 0;
@@ -99,7 +119,7 @@ pub fn kill(
         thaw();
         wait_for_end(&all);
     }
-    Ok(Ended { signalled: all.len(), left: left(&all, hands) })
+    Ok(Ended { signalled: all.len(), left: left(&all, hands), back: None })
 }
 
 fn send(
@@ -120,16 +140,29 @@ fn send(
 }
 
 fn wait_for_end(members: &[Identity]) {
+    wait(members, PATIENCE);
+}
+
+/// Waits for the end of processes that somebody else was asked to end; those that are still there then,
+/// `pid (state)`.
+#[must_use]
+pub fn outlasted(members: &[Identity], patience: Duration) -> Vec<String> {
+    wait(members, patience);
+    left_of(members)
+}
+
+fn wait(members: &[Identity], patience: Duration) {
     let start = clock::instant();
-    while start.elapsed() < PATIENCE && members.iter().any(|who| Handle::of(*who).is_some()) {
+    while start.elapsed() < patience && members.iter().any(|who| Handle::of(*who).is_some()) {
         std::thread::sleep(LOOK);
     }
 }
 
 fn left(members: &[Identity], hands: &dyn Hands) -> Vec<String> {
-    if hands.dry() {
-        return Vec::new();
-    }
+    if hands.dry() { Vec::new() } else { left_of(members) }
+}
+
+fn left_of(members: &[Identity]) -> Vec<String> {
     members
         .iter()
         .filter_map(|identity| Handle::of(*identity)?.stat().map(|stat| (identity.pid, stat)))

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,10 @@ use tracer_model::action::How;
 
 use super::{
     brake::Brake,
+    cgroups::Freezer,
     handle::{Handle, Identity, is_gone},
     members::Scope,
+    pins::{CgroupId, Pins, Presence},
 };
 
 /// Where records are kept; `FILLTOP_RUN_DIR` for tests that must not see each other's.
@@ -46,6 +48,12 @@ pub struct Record {
     pub scope: Scope,
     /// With what.
     pub brake: Brake,
+    /// The cgroups of both, told from later ones with the same paths.
+    #[serde(default)]
+    pub cgroups: Vec<CgroupId>,
+    /// Inode number of the pid namespace whose numbers the record has; 0 if not known.
+    #[serde(default)]
+    pub pid_namespace: u64,
     /// Who answers for it.
     pub keeper: Identity,
     /// Since when.
@@ -133,7 +141,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
                 return Err(error);
             }
         }
-        Brake::Freezer(freezer) => freezer.set(false)?,
+        Brake::Freezer(freezer) => thaw(&record, freezer)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {
                 let Some(handle) = Handle::of(*identity) else { continue };
@@ -149,6 +157,31 @@ pub fn undo(path: &Path) -> io::Result<usize> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(count),
     }
+}
+
+/// Thaws the cgroup that was frozen, and no later one with its path.
+fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
+    let Some(id) = record.cgroups.iter().find(|id| id.dir == freezer.dir()) else {
+        return freezer.set(false);
+    };
+    let dir = match id.presence() {
+        Presence::At(dir) => dir,
+        Presence::Gone => return Ok(()),
+        Presence::Hidden => return Err(io::Error::other("its cgroup cannot be seen from here")),
+    };
+    let here = CgroupId { dir, ..id.clone() };
+    let Ok(pins) = Pins::open(std::slice::from_ref(&here)) else { return Ok(()) };
+    match freezer {
+        Freezer::V2(_) => Freezer::V2(pins.path(&here.dir)),
+        Freezer::V1(_) => Freezer::V1(pins.path(&here.dir)),
+    }
+    .set(false)
+}
+
+/// Inode number of this process's pid namespace; 0 if /proc does not tell.
+#[must_use]
+pub fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }
 
 /// An id that nobody else has: `freeze-3f2a`.

@@ -3,14 +3,28 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use rustix::process::Signal;
+use serde::Serialize;
+use tracer_model::action::How;
 
 use super::{
+    audit::Audit,
+    brake::Brake,
+    cgroups,
     handle::Handle,
     members::Scope,
+    names,
+    pins::Presence,
     record::{self, Record},
 };
-use crate::clock;
+use crate::{
+    attribute::{
+        groups::session::{self, Stat},
+        process::NS_PER_TICK,
+    },
+    clock,
+};
 
 /// How long the keeper may take; after that its record is what counts.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -35,28 +49,107 @@ pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
 #[must_use]
 pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
     let mut all = record::all();
-    all.retain(|(record, _)| record.id == word || record.asked == word || record.name == word);
+    let name = names::without_kind(word);
+    all.retain(|(record, _)| {
+        record.id == word || record.asked == word || record.name == word || record.name == name
+    });
     all
 }
 
-/// Records of targets that share a process with this one.
+/// Whether a record still says what is so. Between a target's end and its keeper's there is up to a
+/// second.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "standing")]
+pub enum Standing {
+    /// It is halted, slowed down or fenced.
+    InForce,
+    /// It has ended, and was started again: what runs now is as free as any.
+    StartedAgain {
+        /// When.
+        at: Timestamp,
+    },
+    /// Nothing of it is left.
+    Ended,
+    /// Somebody else let it go on.
+    LetGo,
+}
+
+/// Looks at what a record is about.
+#[must_use]
+pub fn standing(record: &Record, path: &Path) -> Standing {
+    let mine = record.pid_namespace == record::pid_namespace() || record.pid_namespace == 0;
+    if let Scope::Cgroup(dirs) = &record.scope {
+        let there = record.cgroups.iter().any(|id| id.presence() != Presence::Gone);
+        if !record.cgroups.is_empty() && !there {
+            let later = dirs.iter().flat_map(|dir| cgroups::processes(dir));
+            let started = later.filter_map(session::stat).map(|stat| stat.start_ticks);
+            return started.min().map_or(Standing::Ended, |ticks| Standing::StartedAgain {
+                at: clock::at_boottime(ticks * NS_PER_TICK),
+            });
+        }
+    }
+    // Of those that were stopped by signals; the named ones may have ended before those that they forked.
+    let stopped: Vec<Stat> = record::read(path)
+        .map(|(_, stopped)| stopped)
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|who| Handle::of(who)?.stat())
+        .collect();
+    if mine && stopped.is_empty() && record.scope.members().is_empty() {
+        return Standing::Ended;
+    }
+    let let_go = record.how == How::Freeze
+        && match &record.brake {
+            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
+            Brake::Signals => {
+                mine && !stopped.is_empty() && stopped.iter().all(|stat| stat.state != 'T')
+            }
+            Brake::Fence(_) => false,
+        };
+    if let_go { Standing::LetGo } else { Standing::InForce }
+}
+
+/// Records of targets that share a process with this one, and are in force.
 #[must_use]
 pub fn concerning(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
     let mut all = record::all();
     all.retain(|(record, _)| record.scope == *scope || record.scope.overlaps(scope));
+    all.retain(|(record, path)| {
+        matches!(standing(record, path), Standing::InForce | Standing::LetGo)
+    });
     all
 }
 
-/// Undoes what nobody answers for any more: its keeper and the keeper's second were killed together.
-/// Called by every command that acts; returns what was let go.
+/// Undoes what nobody answers for any more: its keeper and the keeper's second were killed together, as
+/// they are by the end of a container. Called by every command that acts and by whatever watches;
+/// returns what was let go. Of another pid namespace, whose numbers say nothing here, only what should
+/// have ended by now is looked at.
 #[must_use]
 pub fn sweep() -> Vec<Record> {
     let mut undone = Vec::new();
+    let here = record::pid_namespace();
     for (record, path) in record::all() {
         let over = clock::boottime_s() > record.until_boottime_s + 10.0;
-        if (Handle::of(record.keeper).is_none() || over) && record::undo(&path).is_ok() {
+        let foreign = record.pid_namespace != 0 && record.pid_namespace != here;
+        let alone = !foreign && Handle::of(record.keeper).is_none();
+        let reachable = !foreign || matches!(record.brake, Brake::Freezer(_));
+        if (alone || over && reachable) && record::undo(&path).is_ok() {
             undone.push(record);
         }
+    }
+    undone
+}
+
+/// The same for who runs for long: audited, because nobody reads what it prints.
+pub fn sweep_as(who: &str) -> Vec<Record> {
+    let undone = sweep();
+    for record in &undone {
+        let reason = "it was left without its keeper and its second";
+        let mut audit = Audit::new(record.how, &record.name, who.to_owned(), reason);
+        audit.what = format!("end of {}", record.how.name());
+        audit.id = Some(record.id.clone());
+        // It is undone whether or not anybody can be told.
+        let _ = audit.write(None);
     }
     undone
 }

@@ -22,14 +22,14 @@ use super::{
     cgroups::Hierarchies,
     handle::Identity,
     members::{Scope, Table, executable, table},
-    perform,
+    perform, restart,
     target::Target,
     units,
 };
 use crate::{
     attribute::{groups::Groups, groups::session, paths::strip_deleted, process, users::Users},
     collect::mounts,
-    open_files,
+    open_files::{self, places::Places},
     probes::fence,
     residents,
 };
@@ -62,6 +62,7 @@ pub fn survey(
         subject: target.subject.clone(),
         processes,
         means: means(target, hierarchies),
+        restart: restart::policy(target),
         warnings: warnings(target, hierarchies, &pids),
         files,
     })
@@ -95,6 +96,8 @@ impl About<'_> {
         let uid: Option<u32> =
             field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
         let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
+        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
+        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
         let kin = if is_us {
@@ -128,7 +131,8 @@ impl About<'_> {
             ),
             group: groups.of_pid(pid),
             kernel_thread: stat.kernel_thread,
-            namespace_init: numbers.len() > 1 && numbers.last() == Some(&"1"),
+            namespace_init: first,
+            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
             kin,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
@@ -136,26 +140,40 @@ impl About<'_> {
     }
 }
 
+/// Would SIGTERM do nothing? `first` is whether it is the first process of its pid namespace, which gets
+/// no signal that it has no handler for, but KILL and STOP of its parents (pid_namespaces(7)). The masks
+/// are of proc_pid_status(5).
+fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
+    let has = |mask: Option<u64>| mask.map(|mask| mask >> (libc::SIGTERM - 1) & 1 == 1);
+    has(ignored) == Some(true) || first && has(caught) == Some(false)
+}
+
 /// What the processes hold open for writing, and what they hold that has no name; one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let open = open_files::walk(&volumes);
-    let mut files: BTreeMap<(u32, u64), File> = BTreeMap::new();
+    let places = Places::new(&volumes);
+    let open = open_files::walk(&places);
+    let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
-        files.entry((file.dev, file.ino)).or_insert_with(|| File {
-            path: text(strip_deleted(&file.link)),
-            volume: text(&volume.primary().mount_point),
-            bytes: file.bytes,
-            deleted: file.links == 0,
-            pid: file.pid,
-            fd: file.fd,
-            others: Vec::new(),
+        files.entry(file.key()).or_insert_with(|| {
+            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            File {
+                link: (link != paths.host).then(|| text(link)),
+                path: text(&paths.host),
+                path_in_container: paths.in_container.as_deref().map(text),
+                volume: text(&volume.primary().mount_point),
+                bytes: file.bytes,
+                deleted: file.links == 0,
+                pid: file.pid,
+                fd: file.fd,
+                others: Vec::new(),
+            }
         });
     }
     for file in open.files.iter().filter(|file| !pids.contains(&file.pid)) {
-        if let Some(ours) = files.get_mut(&(file.dev, file.ino)) {
+        if let Some(ours) = files.get_mut(&file.key()) {
             ours.others.push(file.pid);
         }
     }
@@ -209,4 +227,19 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
         );
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ignores_sigterm() {
+        let term = Some(1u64 << (libc::SIGTERM - 1));
+        assert!(ignores(false, term, Some(0)), "it ignores it");
+        assert!(!ignores(false, Some(0), Some(0)), "its default ends it");
+        assert!(ignores(true, Some(0), Some(0)), "the first one has no default");
+        assert!(!ignores(true, Some(0), term), "it has a handler");
+        assert!(!ignores(true, None, None), "nothing is known");
+    }
 }

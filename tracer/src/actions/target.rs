@@ -1,6 +1,9 @@
 //! From the word on the command line, or a row of a Snapshot, to processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{anyhow, bail};
 use clap::ValueEnum;
@@ -15,10 +18,12 @@ use super::{
     cgroups::{self, Hierarchies},
     handle::{Handle, Identity, Root},
     members::{Scope, Table, executable, table},
+    names::{self, Candidate, Doubt, Meant},
+    pins::CgroupId,
 };
 use crate::attribute::groups::{
     Groups,
-    cgroup_path::{Place, classify},
+    cgroup_path::{Place, classify, directory},
 };
 
 /// How far a process stands for others.
@@ -44,15 +49,38 @@ pub struct Target {
     pub roles: BTreeMap<u32, Role>,
     /// What it is rolled up to.
     pub group: Option<Group>,
+    /// Its cgroups, as they were when it was found.
+    pub cgroups: Vec<CgroupId>,
 }
 
-/// Finds what a word names: a pid, a cgroup's path, or the name of a unit, a container or a session.
+impl Target {
+    fn new(subject: Subject, scope: Scope, group: Option<Group>) -> Self {
+        let cgroups = match &scope {
+            Scope::Cgroup(dirs) => CgroupId::of(dirs),
+            Scope::Alone(_) | Scope::Tree(_) => Vec::new(),
+        };
+        Self { subject, scope, roles: BTreeMap::new(), group, cgroups }
+    }
+
+    /// The id of the container that it is; `None` for everything else.
+    #[must_use]
+    pub fn container(&self) -> Option<String> {
+        match classify(self.group.as_ref()?.cgroup.as_deref()?) {
+            Place::Container { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// Finds what a word names: a pid, a cgroup's path, or the name of a unit, a container, a pod or a
+/// session. `ends` says whether it is to be ended rather than halted.
 ///
 /// # Errors
 /// If nothing has that name, or several things have.
 pub fn resolve(
     asked: &str,
     reach: Reach,
+    ends: bool,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
@@ -60,9 +88,9 @@ pub fn resolve(
         return process(pid, None, reach, groups);
     }
     if asked.starts_with('/') {
-        return cgroup(asked, hierarchies);
+        return cgroup(asked, groups, hierarchies);
     }
-    named(asked, groups, hierarchies)
+    named(asked, ends, groups, hierarchies)
 }
 
 /// A process, which must have started at this tick if one is given.
@@ -100,7 +128,7 @@ pub fn process(
         name: stat.comm,
         cgroup: None,
     };
-    Ok(Target { subject, scope, roles, group: groups.of_pid(pid) })
+    Ok(Target { roles, ..Target::new(subject, scope, groups.of_pid(pid)) })
 }
 
 /// The parent, if it forked this process and neither started another program since: the address of
@@ -135,7 +163,11 @@ fn stack(pid: u32) -> Option<u64> {
 ///
 /// # Errors
 /// If no hierarchy has it.
-pub fn cgroup(path: &str, hierarchies: &Hierarchies) -> anyhow::Result<Target> {
+pub fn cgroup(
+    path: &str,
+    groups: &mut Groups,
+    hierarchies: &Hierarchies,
+) -> anyhow::Result<Target> {
     if path.split('/').any(|part| part == "..") {
         bail!("{path}: a cgroup's path has no ..");
     }
@@ -143,10 +175,13 @@ pub fn cgroup(path: &str, hierarchies: &Hierarchies) -> anyhow::Result<Target> {
     if dirs.is_empty() {
         bail!("there is no cgroup {} (paths are as /proc/PID/cgroup shows them)", safe(path));
     }
-    let (kind, name) = match classify(path) {
-        Place::Unit(name) => ("unit", name),
-        Place::Lxc(name) => ("lxc", name),
-        Place::Machine(name) => ("machine", name),
+    let dirs = inhabited(dirs);
+    let place = classify(path);
+    let (kind, name) = match &place {
+        Place::Unit(name) => ("unit", name.clone()),
+        Place::Lxc(name) => ("lxc", name.clone()),
+        Place::Machine(name) => ("machine", name.clone()),
+        Place::Monitor { program, .. } => ("monitor", (*program).to_owned()),
         _ => ("cgroup", path.to_owned()),
     };
     // A slice's own name is no unit that could be stopped by mistake for one of its services.
@@ -156,45 +191,101 @@ pub fn cgroup(path: &str, hierarchies: &Hierarchies) -> anyhow::Result<Target> {
         name,
         cgroup: Some(path.to_owned()),
     };
-    Ok(Target {
-        subject,
-        scope: Scope::Cgroup(inhabited(dirs)),
-        roles: BTreeMap::new(),
-        group: None,
-    })
+    let mut target = Target::new(subject, Scope::Cgroup(dirs), None);
+    // A container's own cgroup is the container, which its runtime can stop.
+    if matches!(place, Place::Container { .. }) && directory(path) == path.trim_end_matches('/') {
+        let pid = target.scope.members().first().map(|member| member.pid);
+        target.group = pid.and_then(|pid| groups.of_pid(pid)).map(directory_of);
+    }
+    Ok(target)
 }
 
-fn inhabited(mut dirs: Vec<std::path::PathBuf>) -> Vec<std::path::PathBuf> {
+fn inhabited(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     dirs.retain(|dir| !cgroups::processes(dir).is_empty());
     dirs
 }
 
-/// A group by the name that tables show, a unit also without `.service`, a container also by its id.
-fn named(asked: &str, groups: &mut Groups, hierarchies: &Hierarchies) -> anyhow::Result<Target> {
-    let table = table();
-    let mut found: BTreeMap<Group, Vec<Root>> = BTreeMap::new();
-    for (pid, stat) in table.iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
-        let Some(group) = groups.of_pid(*pid) else { continue };
-        if is_called(&group, asked) {
-            let identity = Identity { pid: *pid, start_ticks: stat.start_ticks };
-            let root = Handle::seen(identity, stat).map(|handle| handle.root());
-            found.entry(directory_of(group)).or_default().extend(root);
+/// A group by the name that tables show, a container also by its id, or a pod.
+fn named(
+    asked: &str,
+    ends: bool,
+    groups: &mut Groups,
+    hierarchies: &Hierarchies,
+) -> anyhow::Result<Target> {
+    match names::pick(asked, &candidates(groups)) {
+        Ok(Meant::Group(Candidate { group, roots, .. })) => {
+            Ok(group_target(asked, group, roots, hierarchies))
         }
+        Ok(Meant::Pod { name, containers, sandbox }) => {
+            let pod = Pod { asked, name, containers, sandbox };
+            Ok(pod.target(ends, hierarchies))
+        }
+        Err(Doubt::Nobody(_)) if is_unit_name(asked) => Ok(unstarted(asked)),
+        Err(doubt) => Err(doubt.into()),
     }
-    let kinds: BTreeSet<String> =
-        found.keys().map(|group| format!("{} {}", group.kind, safe(&group.name))).collect();
-    if kinds.len() > 1 {
-        let list: Vec<String> = kinds.into_iter().collect();
-        bail!(
-            "{} is the name of several: {}: give the path of a cgroup",
-            safe(asked),
-            list.join(", ")
-        );
+}
+
+/// Every group that runs here, with the path of its own directory.
+pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
+    let mut found: BTreeMap<Group, (Vec<String>, Vec<Root>)> = BTreeMap::new();
+    for (pid, stat) in table().iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
+        let Some(group) = groups.of_pid(*pid) else { continue };
+        let identity = Identity { pid: *pid, start_ticks: stat.start_ticks };
+        let root = Handle::seen(identity, stat).map(|handle| handle.root());
+        let (comms, roots) = found.entry(directory_of(group)).or_default();
+        comms.push(stat.comm.clone());
+        roots.extend(root);
     }
-    let Some((group, pids)) = found.into_iter().next() else {
-        return unstarted(asked);
-    };
-    Ok(group_target(asked, group, pids, hierarchies))
+    found.into_iter().map(|(group, (comms, roots))| Candidate { group, comms, roots }).collect()
+}
+
+/// A Kubernetes pod that was named.
+struct Pod<'a> {
+    asked: &'a str,
+    name: String,
+    containers: Vec<Candidate>,
+    sandbox: Vec<Candidate>,
+}
+
+impl Pod<'_> {
+    /// Its containers. The sandbox holds the pod's network and is not ended with them; it is halted with
+    /// them where the pod's cgroup holds nobody else, because one freezer then halts all at once.
+    fn target(self, ends: bool, hierarchies: &Hierarchies) -> Target {
+        let dirs = |candidates: &[Candidate]| -> Vec<PathBuf> {
+            let paths = candidates.iter().filter_map(|candidate| candidate.group.cgroup.as_deref());
+            inhabited(paths.flat_map(|path| hierarchies.directories(path)).collect())
+        };
+        let pids = |dirs: &[PathBuf]| -> BTreeSet<u32> {
+            dirs.iter().flat_map(|dir| cgroups::processes(dir)).collect()
+        };
+        let mut scope = dirs(&self.containers);
+        let path =
+            self.containers.first().and_then(|first| pod_path(first.group.cgroup.as_deref()?));
+        if !ends && let Some(path) = &path {
+            let whole = inhabited(hierarchies.directories(path));
+            let all = dirs(&[self.containers.as_slice(), &self.sandbox].concat());
+            if !whole.is_empty() && pids(&whole) == pids(&all) {
+                scope = whole;
+            }
+        }
+        let subject = Subject {
+            asked: self.asked.to_owned(),
+            kind: "pod".to_owned(),
+            name: self.name.clone(),
+            cgroup: path.clone(),
+        };
+        let group =
+            Group { kind: "pod".to_owned(), name: self.name, cgroup: path, ..Group::default() };
+        let roots = self.containers.into_iter().flat_map(|container| container.roots).collect();
+        let scope = if scope.is_empty() { Scope::Tree(roots) } else { Scope::Cgroup(scope) };
+        Target::new(subject, scope, Some(group))
+    }
+}
+
+/// The cgroup of the pod that a container's is in.
+fn pod_path(container: &str) -> Option<String> {
+    let (above, _) = container.rsplit_once('/')?;
+    matches!(classify(above), Place::Pod { .. }).then(|| above.to_owned())
 }
 
 /// A group as a Snapshot has it, with processes of it where it has no cgroup.
@@ -217,45 +308,28 @@ pub fn group_target(
         name: group.name.clone(),
         cgroup: group.cgroup.clone(),
     };
-    Target { subject, scope, roles: BTreeMap::new(), group: Some(group) }
+    Target::new(subject, scope, Some(group))
+}
+
+fn is_unit_name(asked: &str) -> bool {
+    [".service", ".scope", ".timer", ".socket"].iter().any(|kind| asked.ends_with(kind))
 }
 
 /// A unit that has no process now can still be stopped by its manager.
-fn unstarted(asked: &str) -> anyhow::Result<Target> {
-    let kinds = [".service", ".scope", ".timer", ".socket"];
-    if !kinds.iter().any(|kind| asked.ends_with(kind)) {
-        bail!(
-            "nothing that runs here is called {}: give a pid, a unit, a container or the path of a \
-             cgroup",
-            safe(asked)
-        );
-    }
+fn unstarted(asked: &str) -> Target {
     let subject = Subject {
         asked: asked.to_owned(),
         kind: "unit".to_owned(),
         name: asked.to_owned(),
         cgroup: None,
     };
-    let scope = Scope::Cgroup(Vec::new());
-    Ok(Target { subject, scope, roles: BTreeMap::new(), group: None })
-}
-
-fn is_called(group: &Group, asked: &str) -> bool {
-    let by_id = asked.len() >= 12
-        && asked.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && group.cgroup.as_deref().is_some_and(|path| path.contains(asked));
-    group.name == asked
-        || (group.kind == "unit" && group.name.strip_suffix(".service") == Some(asked))
-        || by_id
+    Target::new(subject, Scope::Cgroup(Vec::new()), None)
 }
 
 /// The group with the path of its own directory: a process may live in one below it.
-fn directory_of(mut group: Group) -> Group {
+pub(super) fn directory_of(mut group: Group) -> Group {
     if let Some(path) = &group.cgroup {
-        let place = classify(path);
-        let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
-        let shortest = ends.map(|end| &path[..end]).find(|part| classify(part) == place);
-        group.cgroup = Some(shortest.unwrap_or(path).to_owned());
+        group.cgroup = Some(directory(path).to_owned());
     }
     // One group, whatever the view of files of its processes.
     group.root = None;
@@ -281,16 +355,6 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_called_by_its_names() {
-        let id = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
-        let web = group("docker", "web", &format!("/docker/{id}"));
-        assert!(is_called(&web, "web") && is_called(&web, &id[..12]) && is_called(&web, id));
-        assert!(!is_called(&web, "we") && !is_called(&web, &id[..8]));
-        let nginx = group("unit", "nginx.service", "/system.slice/nginx.service");
-        assert!(is_called(&nginx, "nginx") && is_called(&nginx, "nginx.service"));
-    }
-
-    #[test]
     fn a_group_is_its_own_directory() {
         let below = group("unit", "x.service", "/system.slice/x.service/worker/3");
         assert_eq!(directory_of(below).cgroup.as_deref(), Some("/system.slice/x.service"));
@@ -302,7 +366,7 @@ mod tests {
     fn what_is_not_there_is_an_error() {
         let (mut groups, hierarchies) = (Groups::default(), Hierarchies::read());
         let mut error = |asked: &str| {
-            resolve(asked, Reach::Tree, &mut groups, &hierarchies).unwrap_err().to_string()
+            resolve(asked, Reach::Tree, false, &mut groups, &hierarchies).unwrap_err().to_string()
         };
         assert!(error("4194304").contains("no process"));
         assert!(error("/no/such/cgroup").contains("no cgroup"));

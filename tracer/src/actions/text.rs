@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use tracer_model::{
     action::{
         How,
+        effects::Effect,
         measured::Measured,
-        plan::{Hit, Plan},
+        plan::{Hit, Plan, Step},
+        restart::Manager,
     },
-    sanitize::{Charset, display_for},
+    sanitize::{Charset, display_for, shell_word},
     units::Units,
 };
 
@@ -58,17 +60,23 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
             (true, false) => format!("deleted, but held by {} others, too", file.others.len()),
         };
         let bytes = units.bytes(file.bytes);
-        let _ = writeln!(out, "  file   {} {bytes}, {frees}", safe(&file.path));
+        let inside =
+            file.path_in_container.as_deref().map(|path| format!(" ({} in there)", safe(path)));
+        let (path, inside) = (safe(&file.path), inside.unwrap_or_default());
+        let _ = writeln!(out, "  file   {path}{inside} {bytes}, {frees}");
     }
     let blast = &plan.blast;
     if let Some(measured) = &plan.measured {
         out.push_str(&self::measured(measured, units, charset));
     }
-    if blast.processes > 0 {
+    if blast.processes > 0 || !blast.volumes.is_empty() {
+        let more = match blast.processes {
+            0 => String::new(),
+            more => format!("{more} more than was named; "),
+        };
         let _ = writeln!(
             out,
-            "  also   {} more than was named; users {}; writes on {}",
-            blast.processes,
+            "  also   {more}users {}; writes on {}",
             safe(&blast.users.join(", ")),
             safe(&list(&blast.volumes)),
         );
@@ -86,13 +94,80 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
         let mark = if step.how == plan.how { ">" } else { " " };
         let _ = writeln!(out, "{mark} {:<9} {}", step.how.name(), safe(&what));
     }
+    if let Some(step) = plan.step().filter(|_| plan.allowed()) {
+        out.push_str(&self::step(step, charset));
+    }
+    for effect in &plan.effects {
+        let _ = writeln!(out, "! {}", self::effect(*effect));
+    }
     for warning in &plan.warnings {
         let _ = writeln!(out, "! {}", safe(warning));
     }
     for reason in &plan.refused {
         let _ = writeln!(out, "refused: {}", safe(reason));
     }
+    for log in &plan.instead {
+        let _ = writeln!(
+            out,
+            "it writes the log of a container ({}): stop that: filltop stop {}",
+            units.bytes(log.bytes),
+            safe(&shell_word(&log.target))
+        );
+    }
     out
+}
+
+/// What follows a step that ends something.
+fn step(step: &Step, charset: Charset) -> String {
+    let mut out = String::new();
+    if let Some(restart) = &step.restart {
+        let by = restart.by.name();
+        let policy = restart.policy.as_deref().map(|policy| display_for(policy, charset));
+        let said = match (restart.by, restart.returns, policy) {
+            (_, Some(true), Some(policy)) => {
+                Some(format!("will be restarted by {by}: restart policy {policy}"))
+            }
+            (_, Some(false), _) => None,
+            (Manager::Kubelet, ..) => Some(
+                "kubelet restarts it as the pod's restartPolicy says (Always unless set)"
+                    .to_owned(),
+            ),
+            (_, _, Some(policy)) => {
+                Some(format!("may be restarted by {by}: restart policy {policy}"))
+            }
+            (_, _, None) => {
+                Some(format!("may be restarted by {by}: its restart policy cannot be read here"))
+            }
+        };
+        if let Some(said) = said {
+            let _ = writeln!(out, "! {said}");
+        }
+    }
+    if !step.ignored_by.is_empty() {
+        let pids: Vec<String> = step.ignored_by.iter().take(8).map(u32::to_string).collect();
+        let _ = writeln!(
+            out,
+            "! SIGTERM is ignored by {} (no handler as a container's first process, or ignored): `--how \
+             kill` ends it",
+            pids.join(", ")
+        );
+    }
+    out
+}
+
+/// One effect of a freeze, in a line.
+const fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Exec => "while frozen, commands in it (exec, attach) hang or are refused",
+        Effect::HealthChecks => "while frozen, its health checks fail",
+        Effect::Probes => {
+            "while frozen, its probes fail: kubelet restarts a container whose liveness probe does"
+        }
+        Effect::ShownAsRunning => "while frozen, its runtime still lists it as running",
+        Effect::SlowStop => {
+            "while frozen, its runtime's own stop waits (docker and podman 10 s), then kills it"
+        }
+    }
 }
 
 fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
@@ -159,9 +234,17 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
             let _ = writeln!(out, "! {}", safe(note));
         }
     } else if let Some(ended) = &outcome.ended {
-        let _ = writeln!(out, "{how}: {} processes signalled", ended.signalled);
+        let gone = ended.signalled.saturating_sub(ended.left.len());
+        let _ = match outcome.how {
+            How::Unit => writeln!(out, "{how}: {gone} of {} processes have ended", ended.signalled),
+            _ => writeln!(out, "{how}: {} processes signalled", ended.signalled),
+        };
         if !ended.left.is_empty() {
             let _ = writeln!(out, "! still there: {}", safe(&ended.left.join(", ")));
+        }
+        if let Some(back) = ended.back.as_ref().filter(|back| !back.is_empty()) {
+            let pids: Vec<String> = back.iter().take(8).map(u32::to_string).collect();
+            let _ = writeln!(out, "! it was restarted and runs again: pid {}", pids.join(", "));
         }
     } else if let Some(bytes) = outcome.freed_bytes {
         let _ = writeln!(out, "{how}: gave back {}", units.bytes(bytes));

@@ -19,8 +19,15 @@ pub fn truncate(file: &plan::File, dry: bool) -> anyhow::Result<u64> {
     let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
     let target = std::fs::read_link(&link).with_context(|| format!("{link}: it is closed"))?;
     let path = crate::attribute::paths::strip_deleted(&target);
+    // Without that, it is one that was removed behind an overlay's back, on a lower layer: to open it for
+    // writing would copy it up.
+    ensure!(path != target, "{link} is no deleted file any more");
     let shown = sanitize::lossless(path.as_os_str().as_bytes());
-    ensure!(shown == file.path, "{link} is another file now: {}", sanitize::display(&shown));
+    ensure!(
+        shown == *file.link.as_ref().unwrap_or(&file.path),
+        "{link} is another file now: {}",
+        sanitize::display(&shown)
+    );
     let open = OpenOptions::new().write(true).open(&link).with_context(|| link.clone())?;
     let before = open.metadata()?;
     if before.nlink() != 0 || !before.is_file() {
@@ -52,6 +59,8 @@ mod tests {
         held.sync_all().unwrap();
         let mut file = plan::File {
             path: path.to_str().unwrap().to_owned(),
+            path_in_container: None,
+            link: None,
             volume: "/".to_owned(),
             bytes: 1 << 20,
             deleted: true,

@@ -55,6 +55,15 @@ impl Views {
         }
     }
 
+    /// The mounts of a mount namespace, as a process in it was seen to have them.
+    #[must_use]
+    pub fn mounts(&self, mnt_ns: u32) -> Option<&[Mount]> {
+        self.known
+            .iter()
+            .find(|((namespace, _), view)| *namespace == mnt_ns && !view.guessed)
+            .map(|(_, view)| &*view.mounts)
+    }
+
     /// The path of a file in such a view. `host` is its path on the host, `within` the one from the
     /// root of its filesystem `dev`, `chroot` the host's path of the process's root if that is no
     /// mount. `None` if it cannot be seen there, or is the same.
@@ -66,13 +75,25 @@ impl Views {
         within: &Path,
         dev: u32,
         chroot: Option<&Path>,
-    ) -> Option<PathBuf> {
+    ) -> Option<Seen> {
         self.known
             .get(&(mnt_ns, root))
             .and_then(|view| view.path(host, within, dev))
-            .or_else(|| Some(Path::new("/").join(host.strip_prefix(chroot?).ok()?)))
-            .filter(|path| path != host)
+            .or_else(|| {
+                let path = Path::new("/").join(host.strip_prefix(chroot?).ok()?);
+                Some(Seen { path, in_root: true })
+            })
+            .filter(|seen| seen.path != host)
     }
+}
+
+/// A file as it is seen in a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its path there.
+    pub path: PathBuf,
+    /// Is it on the root file system of the view, and on none that is mounted below?
+    pub in_root: bool,
 }
 
 impl View {
@@ -85,7 +106,7 @@ impl View {
 
     /// Below the mount that shows it and least else; the last one of several, which covers those
     /// before it.
-    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<PathBuf> {
+    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<Seen> {
         self.mounts
             .iter()
             .filter_map(|mount| {
@@ -100,10 +121,11 @@ impl View {
                 // Joined with nothing, a file's mount point would end in a slash.
                 let mut path = mount.mount_point.clone();
                 path.extend(rest);
-                Some((shown.as_os_str().len(), path))
+                let in_root = mount.mount_point == Path::new("/");
+                Some((shown.as_os_str().len(), Seen { path, in_root }))
             })
             .max_by_key(|(shown, _)| *shown)
-            .map(|(_, path)| path)
+            .map(|(_, seen)| seen)
     }
 }
 
@@ -118,21 +140,21 @@ mod tests {
 603 600 254:1 /var/lib/docker/containers/b7/hosts /etc/hosts rw - ext4 /dev/vda1 rw
 ";
 
-    fn seen(host: &str) -> Option<String> {
+    fn seen(host: &str) -> Option<(String, bool)> {
         let view = View { mounts: mounts::parse(CONTAINER.as_bytes()), guessed: false };
         // The volume is the host's root: both paths are the same.
-        let path = view.path(Path::new(host), Path::new(host), 254 << 20 | 1)?;
-        Some(path.to_str().unwrap().to_owned())
+        let seen = view.path(Path::new(host), Path::new(host), 254 << 20 | 1)?;
+        Some((seen.path.to_str().unwrap().to_owned(), seen.in_root))
     }
 
     #[test]
     fn a_container_sees_its_overlay_and_its_volumes() {
         let diff = "/var/lib/docker/overlay2/b7/diff/tmp/x";
-        assert_eq!(seen(diff).as_deref(), Some("/tmp/x"));
+        assert_eq!(seen(diff), Some(("/tmp/x".to_owned(), true)));
         let data = "/var/lib/docker/volumes/pg/_data/pg_wal/1";
-        assert_eq!(seen(data).as_deref(), Some("/var/lib/postgresql/pg_wal/1"));
+        assert_eq!(seen(data), Some(("/var/lib/postgresql/pg_wal/1".to_owned(), false)));
         let hosts = "/var/lib/docker/containers/b7/hosts";
-        assert_eq!(seen(hosts).as_deref(), Some("/etc/hosts"));
+        assert_eq!(seen(hosts), Some(("/etc/hosts".to_owned(), false)));
         assert_eq!(seen("/var/log/syslog"), None);
     }
 
@@ -144,7 +166,9 @@ mod tests {
 502 500 0:70 / /var/lib/docker/overlay2/b7/merged rw - overlay overlay rw,lowerdir=/l,upperdir=/var/lib/docker/overlay2/b7/diff,workdir=/w
 ";
         let view = View::guess(mountinfo.as_bytes(), 70).unwrap();
-        let path = |host: &str| view.path(Path::new(host), Path::new(host), 254 << 20 | 1);
+        let path = |host: &str| {
+            view.path(Path::new(host), Path::new(host), 254 << 20 | 1).map(|seen| seen.path)
+        };
         assert_eq!(path("/var/lib/docker/overlay2/b7/diff/x"), Some(PathBuf::from("/x")));
         assert_eq!(path("/var/lib/docker/overlay2/a1/diff/x"), None);
         assert!(View::guess(mountinfo.as_bytes(), 254 << 20 | 1).is_none());
@@ -156,7 +180,8 @@ mod tests {
         let views = Views::default();
         let path = |host: &str, chroot: Option<&str>| {
             let host = Path::new(host);
-            views.path((1, FileKey::default()), host, host, 7, chroot.map(Path::new))
+            let seen = views.path((1, FileKey::default()), host, host, 7, chroot.map(Path::new));
+            seen.map(|seen| seen.path)
         };
         assert_eq!(path("/jail/var/x", Some("/jail")), Some(PathBuf::from("/var/x")));
         assert_eq!(path("/var/x", Some("/jail")), None);

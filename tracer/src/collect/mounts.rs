@@ -1,14 +1,19 @@
 //! Volumes: /proc/self/mountinfo and statvfs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, HashSet},
     ffi::OsString,
     io,
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow};
+
+use tracer_model::snapshot::Group;
 
 use crate::host;
 
@@ -17,6 +22,8 @@ use crate::host;
 pub struct Mount {
     /// Unique while mounted.
     pub id: u32,
+    /// The mount that it is mounted on.
+    pub parent: u32,
     /// `major << 20 | minor` of the filesystem: the kernel's `s_dev`, also for btrfs.
     pub dev: u32,
     /// Which directory of the filesystem is mounted.
@@ -44,6 +51,21 @@ pub struct MountedVolume {
     pub source: String,
     /// All of them; the first shows most of the filesystem.
     pub mounts: Vec<Mount>,
+    /// Where it is mounted in a container alone; `None` of the host's own volumes.
+    pub inside: Option<Inside>,
+}
+
+/// The mount namespace of a container in which a volume is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// A process that runs there, by whose root directory the mount is reached.
+    pub pid: u32,
+    /// Number of the mount namespace.
+    pub mnt_ns: u32,
+    /// The container.
+    pub group: Group,
+    /// The mount point in there.
+    pub mount_point: PathBuf,
 }
 
 /// Sizes of a volume: statvfs(3), bytes and inodes.
@@ -132,7 +154,7 @@ pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = text(fields.next()?).parse().ok()?;
-    let _parent = fields.next()?;
+    let parent = text(fields.next()?).parse().ok()?;
     let dev = text(fields.next()?);
     let (major, minor) = dev.split_once(':')?;
     let root = unescape(fields.next()?);
@@ -152,6 +174,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let read_only = |options: &str| options.split(',').any(|option| option == "ro");
     Some(Mount {
         id,
+        parent,
         dev: major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?,
         root,
         mount_point,
@@ -186,6 +209,7 @@ pub(crate) fn unescape(field: &[u8]) -> PathBuf {
 /// Groups mounts by device; pseudo filesystems are left out.
 #[must_use]
 pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
+    let hidden = hidden(&mounts);
     let mut by_dev: BTreeMap<u32, MountedVolume> = BTreeMap::new();
     for mount in mounts {
         if PSEUDO.contains(&mount.fs_type.as_str()) {
@@ -198,6 +222,7 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
                 fs_type: mount.fs_type.clone(),
                 source: mount.source.clone(),
                 mounts: Vec::new(),
+                inside: None,
             })
             .mounts
             .push(mount);
@@ -205,7 +230,13 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
     let mut volumes: Vec<_> = by_dev.into_values().collect();
     for volume in &mut volumes {
         volume.mounts.sort_by_key(|mount| {
-            (mount.root.as_os_str().len(), mount.mount_point.as_os_str().len())
+            (
+                // What nobody can reach comes last, and where kubelet keeps a volume for its pods.
+                hidden.contains(&mount.id),
+                mount.mount_point.ends_with("globalmount"),
+                mount.root.as_os_str().len(),
+                mount.mount_point.as_os_str().len(),
+            )
         });
     }
     // What cannot be written cannot fill.
@@ -213,7 +244,56 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
     volumes
 }
 
+/// Ids of the mounts that another one covers: on the same point, or on a directory above it.
+fn hidden(mounts: &[Mount]) -> HashSet<u32> {
+    let by_id: HashMap<u32, &Mount> = mounts.iter().map(|mount| (mount.id, mount)).collect();
+    // What is mounted on each mount, by point.
+    let mut on: HashMap<(u32, &Path), Vec<u32>> = HashMap::new();
+    for mount in mounts.iter().filter(|mount| mount.parent != mount.id) {
+        on.entry((mount.parent, &mount.mount_point)).or_default().push(mount.id);
+    }
+    let is_hidden = |mount: &Mount| {
+        // Something on its own root.
+        if on.contains_key(&(mount.id, &mount.mount_point)) {
+            return true;
+        }
+        let mut child = mount;
+        for _ in 0..mounts.len() {
+            let Some(parent) = by_id.get(&child.parent).filter(|parent| parent.id != child.id)
+            else {
+                return false;
+            };
+            // On the way from the parent's root to the child, something else is mounted on the parent.
+            let covers = |point: &Path| {
+                on.get(&(parent.id, point)).is_some_and(|ids| ids.iter().any(|id| *id != child.id))
+            };
+            let way = child.mount_point.ancestors();
+            if way.take_while(|at| at.starts_with(&parent.mount_point)).any(covers) {
+                return true;
+            }
+            child = parent;
+        }
+        false
+    };
+    mounts.iter().filter(|mount| is_hidden(mount)).map(|mount| mount.id).collect()
+}
+
 impl MountedVolume {
+    /// A memory file system that is mounted in a container alone.
+    #[must_use]
+    pub fn inside(mount: &Mount, inside: Inside) -> Self {
+        let mut named = OsString::from(&inside.group.name);
+        named.push(":");
+        named.push(&inside.mount_point);
+        Self {
+            dev: mount.dev,
+            fs_type: mount.fs_type.clone(),
+            source: mount.source.clone(),
+            mounts: vec![Mount { mount_point: named.into(), ..mount.clone() }],
+            inside: Some(inside),
+        }
+    }
+
     /// The mount that shows most of it.
     #[must_use]
     pub fn primary(&self) -> &Mount {
@@ -248,18 +328,43 @@ impl MountedVolume {
     /// statvfs of the first mount point that still shows this volume.
     #[must_use]
     pub fn space(&self) -> Option<Space> {
+        if let Some(inside) = &self.inside {
+            let mount = inside.open(self.primary().id)?;
+            return rustix::fs::fstatvfs(&mount).ok().map(|stat| Space::of(&stat));
+        }
         self.all_shown().find_map(|mount| {
             let stat = rustix::fs::statvfs(host::path(&mount.mount_point)).ok()?;
-            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-            Some(Space {
-                total: bytes(stat.f_blocks),
-                used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
-                avail: bytes(stat.f_bavail),
-                reserved: bytes(stat.f_bfree.saturating_sub(stat.f_bavail)),
-                inodes_total: stat.f_files,
-                inodes_free: stat.f_ffree,
-            })
+            Some(Space::of(&stat))
         })
+    }
+}
+
+impl Space {
+    fn of(stat: &rustix::fs::StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Self {
+            total: bytes(stat.f_blocks),
+            used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
+            avail: bytes(stat.f_bavail),
+            reserved: bytes(stat.f_bfree.saturating_sub(stat.f_bavail)),
+            inodes_total: stat.f_files,
+            inodes_free: stat.f_ffree,
+        }
+    }
+}
+
+impl Inside {
+    /// The mount point, if it still shows the mount with this id. It takes CAP_SYS_PTRACE. The path is
+    /// the container's: no symbolic link leads out of it, and to nothing that may not answer.
+    fn open(&self, id: u32) -> Option<OwnedFd> {
+        use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(format!("/proc/{}/root", self.pid), flags, Mode::empty()).ok()?;
+        let within = self.mount_point.strip_prefix("/").ok()?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let mount = openat2(&root, within, flags, Mode::empty(), resolve).ok()?;
+        let stat = statx(&mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+        (stat.stx_mnt_id == u64::from(id)).then_some(mount)
     }
 }
 
@@ -309,6 +414,40 @@ garbage line
         assert_eq!(on(0, "/@home"), Some(PathBuf::from("/home")));
         // In a subvolume that is not mounted anywhere.
         assert_eq!(on(0, "/@snapshots/1/f"), None);
+    }
+
+    #[test]
+    fn what_is_covered_comes_last() {
+        let first = |info: &str| {
+            let volumes = volumes(parse(info.as_bytes()));
+            let volume = volumes.iter().find(|volume| volume.dev == 7 << 20 | 1).unwrap();
+            volume.primary().mount_point.to_str().unwrap().to_owned()
+        };
+        let root = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n";
+        let twice =
+            "2 1 7:1 / /a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/long rw - ext4 /dev/loop1 rw\n";
+        assert_eq!(first(&format!("{root}{twice}")), "/a");
+        let on_it = "4 2 0:9 / /a rw - tmpfs tmpfs rw\n";
+        assert_eq!(first(&format!("{root}{twice}{on_it}")), "/mnt/long");
+        let below = "4 2 0:9 / /a/b rw - tmpfs tmpfs rw\n";
+        assert_eq!(first(&format!("{root}{twice}{below}")), "/a", "a part of it is covered");
+        // On a directory above, from before: what was mounted in there cannot be reached.
+        let deep = "2 1 7:1 / /srv/a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/longer rw - ext4 /dev/loop1 rw\n";
+        let above = "4 1 0:9 / /srv rw - tmpfs tmpfs rw\n";
+        assert_eq!(first(&format!("{root}{deep}{above}")), "/mnt/longer");
+        let within = "2 4 7:1 / /srv/a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/longer rw - ext4 /dev/loop1 rw\n";
+        assert_eq!(first(&format!("{root}{above}{within}")), "/srv/a", "mounted after it");
+    }
+
+    #[test]
+    fn a_pods_mount_is_preferred_to_where_kubelet_keeps_it() {
+        let pvc = "pvc-7c1f/globalmount";
+        let info = format!(
+            "2 1 7:1 / /var/lib/kubelet/plugins/kubernetes.io/csi/pv/{pvc} rw - ext4 /dev/loop1 rw\n\
+             3 1 7:1 / /var/lib/kubelet/pods/5fb2a3c4-d5e6-4789-8abc-0123456789ab/volumes/kubernetes.io~csi/pvc-7c1f/mount rw - ext4 /dev/loop1 rw\n"
+        );
+        let volumes = volumes(parse(info.as_bytes()));
+        assert!(volumes[0].primary().mount_point.ends_with("kubernetes.io~csi/pvc-7c1f/mount"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! No line is longer than the terminal is wide. What is cut off by `top` is summed up in a last
 //! line, so that nothing is silently left out.
 
+mod groups;
 mod tables;
 
 use std::fmt::Write as _;
@@ -17,6 +18,8 @@ use super::words::least_explained;
 
 /// From here on bytes are written out (`102.4 MiB`); narrower terminals get `102M`.
 const LONG_FORM_FROM: usize = 72;
+/// From here on every writer's group is shown; in narrower terminals only where there is a container.
+const GROUPS_FROM: usize = 100;
 /// A volume that fills within this many seconds is critical, as the default alert rules have it.
 const CRITICAL_S: f64 = 30.0 * 60.0;
 /// … and within this many a warning.
@@ -35,12 +38,31 @@ pub struct TextOptions {
     pub color: bool,
     /// What the terminal can show.
     pub charset: Charset,
+    /// What a row of the table of writers is.
+    pub by: By,
+}
+
+/// What a row of the table of writers is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum By {
+    /// A process
+    #[default]
+    Process,
+    /// A unit, container, pod, machine, cgroup or session
+    Group,
 }
 
 impl Default for TextOptions {
-    /// 80 columns, IEC, ten rows, no colour, Unicode.
+    /// 80 columns, IEC, ten rows of processes, no colour, Unicode.
     fn default() -> Self {
-        Self { width: 80, units: Units::Iec, top: 10, color: false, charset: Charset::Unicode }
+        Self {
+            width: 80,
+            units: Units::Iec,
+            top: 10,
+            color: false,
+            charset: Charset::Unicode,
+            by: By::Process,
+        }
     }
 }
 
@@ -77,7 +99,10 @@ pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     let mut page = Page { out: String::new(), options };
     page.header(snapshot);
     page.volumes(&snapshot.volumes);
-    page.writers(snapshot);
+    match options.by {
+        By::Process => page.writers(snapshot),
+        By::Group => page.groups(snapshot),
+    }
     page.paths(snapshot);
     page.victims(snapshot);
     page.residents(snapshot);

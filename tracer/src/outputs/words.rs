@@ -1,7 +1,9 @@
 //! What text output and the screen say in the same words.
 
 use tracer_model::sanitize::{self, Charset, display_for};
-use tracer_model::snapshot::{BlindCause, Resident, Snapshot, Volume, Writer};
+use tracer_model::snapshot::{
+    BlindCause, Group, Held, PathRow, Resident, Snapshot, Volume, Writer,
+};
 use tracer_model::units::{self, Units};
 
 /// used / total, 0 for a volume without a size.
@@ -80,15 +82,78 @@ pub fn user(writer: &Writer, charset: Charset) -> String {
         .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
 }
 
+/// The host's path of a held file; of a container `NAME:PATH` with the path that it has there, as
+/// `docker cp` takes it: of the host's, most is the number of a layer.
+#[must_use]
+pub fn held_path(file: &Held, charset: Charset) -> String {
+    let container = file.group.as_ref().filter(|group| group.is_container());
+    match container.zip(file.path_in_container.as_deref()) {
+        Some((group, path)) => {
+            format!("{}:{}", display_for(&group.name, charset), display_for(path, charset))
+        }
+        None => display_for(&file.path, charset).into_owned(),
+    }
+}
+
 /// The command line without the program's directory, else the kernel's short name in brackets as
 /// `ps` has it; ended processes say so.
 #[must_use]
 pub fn command(writer: &Writer, charset: Charset) -> String {
     let ended = if writer.alive { "" } else { "(ended) " };
+    if let Some(container) = writer.mostly_for() {
+        let (whose, comm) = (log_of(container, charset), display_for(&writer.comm, charset));
+        let more = match writer.on_behalf_of.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        return format!("{ended}{whose}{more}, by {comm}");
+    }
+    if let Some(line) = writer.cmdline.as_deref().filter(|_| writer.imports_image()) {
+        let program = line.split(' ').next().unwrap_or(line);
+        return format!("{ended}image import ({})", display_for(program, charset));
+    }
     match writer.cmdline.as_deref().filter(|line| !line.is_empty()) {
         Some(line) => format!("{ended}{}", display_for(without_directory(line), charset)),
         None => format!("{ended}[{}]", display_for(&writer.comm, charset)),
     }
+}
+
+/// `log of web-d (docker)`.
+#[must_use]
+pub fn log_of(container: &Group, charset: Charset) -> String {
+    let (name, kind) = (display_for(&container.name, charset), &container.kind);
+    format!("log of {name} ({})", display_for(kind, charset))
+}
+
+/// What keeps the log of a container small from now on.
+#[must_use]
+pub fn log_cure(container: &Group) -> &'static str {
+    match container.kind.as_str() {
+        "pod" => "containerLogMaxSize and containerLogMaxFiles in kubelet's configuration",
+        "podman" => "podman run --log-opt max-size=50m, or log_size_max in containers.conf",
+        _ => "docker run --log-opt max-size=50m --log-opt max-file=3, or log-opts in daemon.json",
+    }
+}
+
+/// What to call a file: a container's by its path in there, `web-a:/data/a.log`; a container's log by
+/// the container; all others by the host's path.
+#[must_use]
+pub fn file(path: &PathRow, charset: Charset) -> String {
+    let safe = |text: &str| display_for(text, charset).into_owned();
+    if let Some(container) = &path.log_of {
+        return format!("{}: {}", log_of(container, charset), safe(&path.path));
+    }
+    match (&path.container, &path.path_in_container) {
+        (Some(container), Some(inside)) => format!("{}:{}", safe(container), safe(inside)),
+        _ => safe(&path.path),
+    }
+}
+
+/// What to call the volume with this mount point.
+#[must_use]
+pub fn volume(snapshot: &Snapshot, mount_point: &str, charset: Charset) -> String {
+    let row = snapshot.volumes.iter().find(|volume| volume.mount_point == mount_point);
+    display_for(row.map_or(mount_point, Volume::shown_as), charset).into_owned()
 }
 
 /// `/usr/lib/postgresql/15/bin/postgres -D x` as `postgres -D x`: the name is what people look for.

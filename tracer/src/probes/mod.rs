@@ -1,5 +1,6 @@
 //! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
 
+mod behind;
 pub mod blind_spots;
 pub mod btf;
 mod by_hand;
@@ -60,6 +61,8 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
     cpus: u32,
+    /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
+    behind_asked: bool,
 }
 
 /// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
@@ -115,7 +118,7 @@ impl Tracer {
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
         ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
         ladder.forget_types();
-        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus })
+        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
     }
 
     /// Hooks that became possible or necessary since: a filesystem was mounted.
@@ -180,6 +183,19 @@ impl Tracer {
     /// All regular files that are open for writing or without a name, by task and descriptor; `None`
     /// where the kernel cannot tell, and /proc has to be asked.
     pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let records = self.iterate_open_files()?;
+        let unknown = |record: &OpenFileRecord| record.overlay != 0;
+        // The module may have been loaded since; once it is there, nothing changes any more.
+        if self.behind_asked || !overlay::is_known() || !records.iter().any(unknown) {
+            return Some(records);
+        }
+        self.behind_asked = true;
+        let known = self.ladder.install_behind(&mut self.ebpf);
+        self.ladder.forget_types();
+        if known { self.iterate_open_files() } else { Some(records) }
+    }
+
+    fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
         // A link is good for one pass: it becomes the file that is read.
         let link = program.attach().and_then(|id| program.take_link(id)).ok()?;

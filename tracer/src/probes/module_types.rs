@@ -53,6 +53,7 @@ impl ModuleTypes {
             // Also where the helper failed.
             let result = tracing::kernel_types(|name, descriptor| {
                 if let Some(name) = name.to_str().ok().filter(|name| modules().contains(name)) {
+                    let descriptor = descriptor.try_clone_to_owned()?;
                     types.kept.insert(name.to_owned(), Arc::new(descriptor));
                 }
                 Ok(())

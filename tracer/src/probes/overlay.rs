@@ -6,7 +6,7 @@ use aya::{Ebpf, maps::Array};
 
 use super::{failure::HookFailure, kernel_at_least, types::Types};
 
-const MODULE: &str = "overlay";
+pub(super) const MODULE: &str = "overlay";
 /// Its own inode.
 pub(super) const STRUCT: &str = "ovl_inode";
 
@@ -27,7 +27,7 @@ pub(super) fn install(ebpf: &mut Ebpf, types: &Types) -> Result<(), HookFailure>
 }
 
 /// How many bytes behind the `struct inode` the pointer to the upper dentry is.
-fn upper_at(types: &Types) -> Option<u32> {
+pub(super) fn upper_at(types: &Types) -> Option<u32> {
     let module = types.module(MODULE);
     let btf = module.as_ref().unwrap_or(&types.kernel);
     let member = |name| btf.member_offset(STRUCT, name);

@@ -11,6 +11,8 @@ use rustix::{
 };
 use thiserror::Error;
 
+use crate::host;
+
 /// Where the kernel describes its types.
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -18,14 +20,12 @@ pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
     /// Neither root nor the capabilities.
-    #[error(
-        "needs root, or the capabilities {missing}: run `sudo filltop`, or give them with \
-         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
-         (the last one is given up once it traces)"
-    )]
+    #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
         /// The capabilities that are not there.
         missing: String,
+        /// Are they to be given to a container?
+        in_container: bool,
     },
     /// The kernel keeps its types to itself.
     #[error(
@@ -42,9 +42,21 @@ pub enum Refusal {
     /// The bpf system call is not to be had.
     #[error(
         "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-             seccomp profile that lets bpf through"
+         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
+         seccompProfile: Unconfined)"
     )]
     NoBpf(String),
+}
+
+/// How capabilities are given to the program where it runs.
+fn how_to_give(in_container: bool) -> &'static str {
+    if in_container {
+        host::CONTAINER_FLAGS
+    } else {
+        "run `sudo filltop`, or give them with \
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
+         (the last one is given up once it traces)"
+    }
 }
 
 const CAP_SYS_ADMIN: u32 = 21;
@@ -67,7 +79,7 @@ const USEFUL: &[(u32, &str)] = &[
 /// The first [`Refusal`].
 pub fn check() -> Result<(), Refusal> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    check_capabilities(&status)?;
+    check_capabilities(&status, host::in_container())?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
@@ -98,7 +110,7 @@ fn effective(status: &str) -> u64 {
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn check_capabilities(status: &str) -> Result<(), Refusal> {
+fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
     let effective = effective(status);
     let has = |cap: u32| effective >> cap & 1 == 1;
     if has(CAP_SYS_ADMIN) {
@@ -112,7 +124,7 @@ fn check_capabilities(status: &str) -> Result<(), Refusal> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::Privileges { missing: missing.join(" and ") })
+        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
     }
 }
 
@@ -210,15 +222,19 @@ mod tests {
 
     #[test]
     fn names_the_missing_capabilities() {
-        assert_eq!(check_capabilities("CapEff:\t000001ffffffffff\n"), Ok(()));
-        assert_eq!(check_capabilities("CapEff:\t000000c000000000\n"), Ok(()));
-        let perfmon_alone = check_capabilities("CapEff:\t0000004000000000\n");
-        assert_eq!(perfmon_alone, Err(Refusal::Privileges { missing: "CAP_BPF".to_owned() }));
-        let none = check_capabilities("CapEff:\t0000000000000000\n").unwrap_err();
-        assert_eq!(
-            none.to_string().split(':').next().unwrap(),
-            "needs root, or the capabilities CAP_BPF and CAP_PERFMON"
-        );
+        let refused = |effective: &str, in_container| {
+            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
+            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("000001ffffffffff", false), "");
+        assert_eq!(refused("000000c000000000", false), "");
+        let perfmon_alone = refused("0000004000000000", false);
+        assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
+        let none = refused("0000000000000000", false);
+        assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
+        // Nobody in a container can follow advice for a host.
+        let none = refused("0000000000000000", true);
+        assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }
 
     #[test]

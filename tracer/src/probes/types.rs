@@ -4,12 +4,13 @@ use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 
-use super::{btf::KernelBtf, gauges, ladder, overlay, preflight};
+use super::{behind, btf::KernelBtf, gauges, ladder, overlay, preflight};
 
 /// Structs that may be in modules.
 fn structs() -> Vec<&'static str> {
     let mut structs = gauges::structs();
     structs.push(overlay::STRUCT);
+    structs.extend(behind::STRUCTS);
     structs
 }
 

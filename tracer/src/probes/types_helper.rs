@@ -186,7 +186,7 @@ fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
         }
         let found = kernel_types(|name, types| {
             if modules.iter().any(|module| module.as_bytes() == name.to_bytes()) {
-                hand_out(socket, name, types.as_fd())?;
+                hand_out(socket, name, types)?;
             }
             Ok(())
         });

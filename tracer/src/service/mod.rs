@@ -15,7 +15,6 @@ pub mod socket;
 pub mod store;
 
 use std::{
-    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
@@ -81,7 +80,7 @@ impl Bound {
     /// Takes the addresses.
     ///
     /// # Errors
-    /// If one is taken, or a file is wrong.
+    /// If the address of the metrics is taken, or a file is wrong. Without its socket a service goes on.
     pub fn new(args: &ServeArgs) -> anyhow::Result<Self> {
         ensure!(
             args.metrics_directory.len() <= openmetrics::MAX_DIRECTORIES,
@@ -90,17 +89,18 @@ impl Bound {
         );
         let group = peer::group_id(peer::GROUP);
         let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
-            // What this program is for must not keep it from starting.
-            Some(Err(error)) if lacks_space(&error) => {
-                tracing::warn!("{error:#}: other commands will measure by themselves");
-                None
-            }
             // Somebody looks at what it would say, beside the service.
             Some(Err(error)) if error.is::<Taken>() => {
                 tracing::warn!("{error:#}: this one serves no socket");
                 None
             }
-            socket => socket.transpose()?,
+            // A full /run, a container's read-only root: no reason to watch nothing.
+            Some(Err(error)) => {
+                tracing::warn!("{error:#}: other commands will measure by themselves");
+                None
+            }
+            Some(Ok(socket)) => Some(socket),
+            None => None,
         };
         let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
         let metrics = args.metrics.map(openmetrics::bind).transpose()?;
@@ -262,14 +262,6 @@ impl Work {
             }
         })
     }
-}
-
-/// Is the volume of the socket full, or read-only after an error?
-fn lacks_space(error: &anyhow::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let mut kinds =
-        error.chain().filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
-    kinds.any(|kind| matches!(kind, StorageFull | QuotaExceeded | ReadOnlyFilesystem))
 }
 
 /// What a scrape asks about the program itself.

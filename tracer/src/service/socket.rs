@@ -30,7 +30,7 @@ pub struct Socket {
 
 impl Socket {
     /// Listens at `path`. What an ended service left there is replaced; its folder is made if it is
-    /// missing. `group` may connect, else only who runs this program.
+    /// missing, with those above it. `group` may connect, else only who runs this program.
     ///
     /// # Errors
     /// If another service listens there, if there is something else than a socket, or what the
@@ -40,7 +40,7 @@ impl Socket {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
             && !folder.exists()
         {
-            DirBuilder::new().mode(0o750).create(folder).with_context(named)?;
+            DirBuilder::new().mode(0o750).recursive(true).create(folder).with_context(named)?;
             give_to(folder, group);
         }
         let lock = lock(path)?;

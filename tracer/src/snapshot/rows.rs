@@ -9,7 +9,7 @@ use tracer_common::{Counters, FileKey, ProcKey, slot_flags};
 use tracer_model::{
     forecast::Outcome,
     sanitize,
-    snapshot::{Blind, PathRow, Volume, Writer},
+    snapshot::{Blind, Group, OnBehalf, PathRow, Volume, Writer},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     attribute::{
+        groups::logs,
         paths::{self, Names},
         renames::{self, Sought},
     },
@@ -35,7 +36,7 @@ pub(super) fn volume_rows(
         .volumes
         .iter()
         .map(|state| {
-            let VolumeState { volume, before, now, space_known, forecast, .. } = state;
+            let VolumeState { volume, before, now, space_known, forecast, owner, .. } = state;
             let mount_point = mount_name(volume);
             let delta = state.used_delta();
             let blind = blind.get(&volume.dev).copied();
@@ -77,6 +78,9 @@ pub(super) fn volume_rows(
                 eta_hi_s: interval.map(|(_, latest)| latest),
                 refill: forecast.refill,
                 read_only: volume.mounts.iter().all(|mount| mount.read_only),
+                container: owner.container.clone(),
+                persistent_volume: owner.persistent_volume.clone(),
+                label: owner.label.clone(),
                 counted_by: state.counted_by,
                 gap: state.gap,
                 blind,
@@ -164,7 +168,9 @@ pub(super) fn writer_rows(
             errors: sum.errors,
             fsync: waited.fsync,
             parents: context.processes.parents(proc),
+            on_behalf_of: Vec::new(),
         };
+        let row = Writer { on_behalf_of: on_behalf(&row, sum, traced, context.interval_s), ..row };
         rows.push((row, waited.waiting_ms));
     }
     rows.sort_by(|(a, _), (b, _)| {
@@ -177,11 +183,39 @@ pub(super) fn writer_rows(
     rows
 }
 
-/// One row per file with its host path, most written first.
+/// Whose logs it wrote. `traced`: is growth known, and not written bytes alone?
+fn on_behalf(row: &Writer, sum: &WriterSum, traced: bool, interval_s: f64) -> Vec<OnBehalf> {
+    let mut rows: Vec<OnBehalf> = sum
+        .logs
+        .iter()
+        .filter(|(container, _)| {
+            logs::is_log_driver(&row.comm, row.uid, row.group.as_ref(), container)
+        })
+        .map(|(container, counters)| {
+            let written = counters.written as f64;
+            let growth = if traced { signed_growth(counters) as f64 } else { written };
+            OnBehalf {
+                group: container.clone(),
+                written_bytes: counters.written,
+                written_bytes_per_s: per_second(written, interval_s),
+                growth_bytes_per_s: per_second(growth, interval_s),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        b.growth_bytes_per_s
+            .total_cmp(&a.growth_bytes_per_s)
+            .then_with(|| b.written_bytes.cmp(&a.written_bytes))
+            .then_with(|| a.group.cmp(&b.group))
+    });
+    rows
+}
+
+/// One row per file with its host path, most written first; and the files that are logs of containers.
 pub(super) fn path_rows(
     files: &HashMap<FileKey, FileSum>,
     context: &mut Context<'_>,
-) -> Vec<(PathBuf, PathRow)> {
+) -> (Vec<(PathBuf, PathRow)>, HashMap<FileKey, Group>) {
     let mut rows = Vec::with_capacity(files.len());
     for (key, sum) in files {
         let Some(state) = context.volumes.iter().find(|state| state.volume.dev == key.dev) else {
@@ -193,9 +227,14 @@ pub(super) fn path_rows(
         let mut writers: Vec<u32> = sum.writers.iter().map(|proc| proc.tgid).collect();
         writers.sort_unstable();
         writers.dedup();
+        let path_text = lossless(&path);
+        let (path_in_container, container) = in_container(key, sum, &path, context).unzip();
+        let log_of = log_of(&path_text, sum, context);
         let row = PathRow {
-            path: lossless(&path),
-            path_in_container: in_container(key, sum, &path, context),
+            path: path_text,
+            path_in_container,
+            container: container.flatten(),
+            log_of,
             volume,
             dev: format!("{}:{}", key.major(), key.minor()),
             ino: key.ino,
@@ -225,19 +264,21 @@ pub(super) fn path_rows(
             }
         }
     }
-    rows.into_iter().map(|(_, path, row)| (path, row)).collect()
+    let logs = rows.iter().filter_map(|(key, _, row)| Some((**key, row.log_of.clone()?))).collect();
+    (rows.into_iter().map(|(_, path, row)| (path, row)).collect(), logs)
 }
 
 /// Files whose names are checked in each window where the kernel tells of no renames.
 const RENAMES_FOLLOWED: usize = 200;
 
-/// The path as the file's first writer sees it, where that differs.
+/// The path as the file's first writer sees it, where that differs, and the name of the container
+/// whose root file system it is on.
 fn in_container(
     key: &FileKey,
     sum: &FileSum,
     host: &Path,
     context: &mut Context<'_>,
-) -> Option<String> {
+) -> Option<(String, Option<String>)> {
     let placed = context.groups.member(sum.writers.first()?)?.clone();
     if !context.groups.sees_otherwise(&placed) {
         return None;
@@ -245,8 +286,23 @@ fn in_container(
     let within = context.names.within(key).filter(|within| within.complete)?;
     let chroot = placed.group.root.as_deref().map(Path::new);
     let view = (placed.mnt_ns, placed.root);
-    let path = context.views.path(view, host, &within.path, key.dev, chroot)?;
-    Some(lossless(&path))
+    let seen = context.views.path(view, host, &within.path, key.dev, chroot)?;
+    let named = seen.in_root && placed.group.is_container();
+    Some((lossless(&seen.path), named.then_some(placed.group.name)))
+}
+
+/// The container whose log it is, if one of its writers is a log driver.
+fn log_of(path: &str, sum: &FileSum, context: &mut Context<'_>) -> Option<Group> {
+    let log = logs::log_of(path)?;
+    let container = context.groups.container_of(&log)?;
+    sum.writers
+        .iter()
+        .any(|proc| {
+            let process = context.processes.get(proc).clone();
+            let group = context.groups.member(proc).map(|placed| &placed.group);
+            logs::is_log_driver(&process.comm, process.uid, group, &container)
+        })
+        .then_some(container)
 }
 
 /// As seen from the host's root. What is not known is shown as `?`: the bytes stay.

@@ -9,6 +9,7 @@ use tracer_model::snapshot::{Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
 use super::rows::{GroupSum, Item, Rows};
+use crate::actions::units;
 
 /// How to stop, in the words of `filltop stop --how`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -173,9 +174,14 @@ impl Target {
     pub fn word(&self, how: How) -> String {
         match (&self.pid, &self.group, how) {
             (Some(pid), _, how) if how != How::Unit => pid.to_string(),
-            // A cgroup that is no unit or container is known by its path alone.
-            (_, Some((kind, name)), _) if kind == "cgroup" => {
+            // A cgroup that is no unit or container is known by its path alone, and so is a monitor, which
+            // no name stands for.
+            (_, Some((kind, name)), _) if matches!(kind.as_str(), "cgroup" | "monitor") => {
                 self.cgroup.as_ref().unwrap_or(name).clone()
+            }
+            // A container of another runtime may be called the same.
+            (_, Some((kind, name)), _) if units::has_manager(kind) && kind != "unit" => {
+                format!("{kind}/{name}")
             }
             (_, Some((_, name)), _) => name.clone(),
             (Some(pid), None, _) => pid.to_string(),
@@ -203,7 +209,10 @@ impl Target {
         let kind = self.group.as_ref().map(|(kind, _)| kind.as_str());
         match how {
             _ if self.pid == Some(1) => Some("PID 1 is never touched"),
-            How::Unit if kind != Some("unit") => Some("it belongs to no systemd unit"),
+            How::Unit if kind == Some("pod") => Some("Kubernetes would start it again"),
+            How::Unit if !kind.is_some_and(units::has_manager) => {
+                Some("it belongs to no systemd unit and no container")
+            }
             // A unit that starts a new process each time is stopped, not the one that has ended.
             How::Unit => None,
             // Who stands still may not be seen to run.
@@ -305,9 +314,31 @@ mod tests {
         assert_eq!(gone.refusal(How::Kill), Some("it has ended already"));
         let init = Target::writer(&busy.writers[3]);
         assert_eq!(init.refusal(How::Freeze), Some("PID 1 is never touched"));
-        assert_eq!(gone.refusal(How::Unit), Some("it belongs to no systemd unit"));
+        assert_eq!(gone.refusal(How::Unit), None, "its container has not ended");
         let ended = Target { alive: false, ..minio() };
         assert_eq!(ended.refusal(How::Unit), None, "its unit has not ended");
+    }
+
+    #[test]
+    fn a_container_has_a_manager_too() {
+        let of = |kind: &str, pid| Target {
+            pid,
+            group: Some((kind.to_owned(), "web".to_owned())),
+            cgroup: Some("/x/web".to_owned()),
+            ..minio()
+        };
+        for kind in ["unit", "docker", "podman", "containerd", "crio", "lxc", "machine"] {
+            assert_eq!(of(kind, None).refusal(How::Unit), None, "{kind}");
+        }
+        for kind in ["pod", "monitor", "cgroup", "session"] {
+            assert!(of(kind, None).refusal(How::Unit).is_some(), "{kind}");
+        }
+        // Of a process's row, too, the container is what its runtime stops.
+        for pid in [None, Some(70)] {
+            assert_eq!(of("docker", pid).word(How::Unit), "docker/web");
+        }
+        // What a monitor is called may be the name of a container.
+        assert_eq!(of("monitor", None).word(How::Freeze), "/x/web");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{Group, Snapshot};
 
 use super::window;
 
@@ -189,16 +189,18 @@ pub fn size(snapshot: &Snapshot) -> usize {
             + text(&volume.limit)
             + volume.mount_points.iter().map(|mount| text(mount) + 24).sum::<usize>()
     });
+    let group = |group: Option<&Group>| {
+        let size =
+            |group: &Group| text(&group.kind) + text(&group.name) + maybe(group.cgroup.as_ref());
+        group.map_or(0, size)
+    };
     let writers = snapshot.writers.iter().map(|writer| {
-        let group = writer.group.as_ref().map_or(0, |group| {
-            text(&group.kind) + text(&group.name) + maybe(group.cgroup.as_ref())
-        });
         text(&writer.comm)
             + maybe(writer.exe.as_ref())
             + maybe(writer.cmdline.as_ref())
             + maybe(writer.user.as_ref())
             + text(&writer.volume)
-            + group
+            + group(writer.group.as_ref())
     });
     let dirs = snapshot.dirs.iter().map(|dir| text(&dir.path) + text(&dir.volume));
     let paths = snapshot.paths.iter().map(|path| {
@@ -211,6 +213,8 @@ pub fn size(snapshot: &Snapshot) -> usize {
     let held = snapshot.held.iter().map(|held| {
         text(&held.comm)
             + text(&held.path)
+            + maybe(held.path_in_container.as_ref())
+            + group(held.group.as_ref())
             + text(&held.volume)
             + text(&held.kind)
             + size_of_val(&*held.holders)

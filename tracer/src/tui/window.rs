@@ -6,7 +6,7 @@ use std::hash::Hash;
 use jiff::Timestamp;
 use tracer_model::snapshot::WriteErrors;
 use tracer_model::snapshot::{
-    Directory, Fsync, GroupRow, Moved, PathRow, Snapshot, Victim, Volume, Writer,
+    Directory, Fsync, GroupRow, Moved, OnBehalf, PathRow, Snapshot, Victim, Volume, Writer,
 };
 
 /// Used space that moved less than this says nothing about how much of it was explained.
@@ -212,6 +212,7 @@ impl Row for Writer {
             files: 0,
             errors: WriteErrors::default(),
             fsync: self.fsync.map(|_| Fsync::default()),
+            on_behalf_of: Vec::new(),
             ..self.clone()
         }
     }
@@ -249,6 +250,9 @@ impl Row for GroupRow {
             growth_bytes_per_s: 0.0,
             share: 0.0,
             files_created: 0,
+            log_bytes_per_s: 0.0,
+            log_growth_bytes_per_s: 0.0,
+            on_behalf_growth_bytes_per_s: 0.0,
             ..self.clone()
         }
     }
@@ -272,6 +276,9 @@ fn group(earlier: &GroupRow, later: &GroupRow, times: Times) -> GroupRow {
         written_bytes_per_s: mean(|row| row.written_bytes_per_s),
         growth_bytes_per_s: mean(|row| row.growth_bytes_per_s),
         share: mean(|row| row.share),
+        log_bytes_per_s: mean(|row| row.log_bytes_per_s),
+        log_growth_bytes_per_s: mean(|row| row.log_growth_bytes_per_s),
+        on_behalf_growth_bytes_per_s: mean(|row| row.on_behalf_growth_bytes_per_s),
         first_seen: earlier.first_seen.min(later.first_seen),
         ..later.clone()
     }
@@ -347,8 +354,32 @@ fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
             max_ms: a.max_ms.max(b.max_ms),
             p99_ms: a.p99_ms.max(b.p99_ms),
         }),
+        on_behalf_of: on_behalf(&earlier.on_behalf_of, &later.on_behalf_of, times),
         ..later.clone()
     }
+}
+
+/// Sums by container, largest growth first.
+fn on_behalf(earlier: &[OnBehalf], later: &[OnBehalf], times: Times) -> Vec<OnBehalf> {
+    let none = |row: &OnBehalf| OnBehalf {
+        written_bytes: 0,
+        written_bytes_per_s: 0.0,
+        growth_bytes_per_s: 0.0,
+        ..row.clone()
+    };
+    let mut rows: Vec<OnBehalf> = earlier.to_vec();
+    rows.extend(
+        later.iter().filter(|row| earlier.iter().all(|one| one.group != row.group)).map(none),
+    );
+    for row in &mut rows {
+        let of = later.iter().find(|one| one.group == row.group).cloned();
+        let of = of.unwrap_or_else(|| none(row));
+        row.written_bytes = row.written_bytes.saturating_add(of.written_bytes);
+        row.written_bytes_per_s = times.mean(row.written_bytes_per_s, of.written_bytes_per_s);
+        row.growth_bytes_per_s = times.mean(row.growth_bytes_per_s, of.growth_bytes_per_s);
+    }
+    rows.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
+    rows
 }
 
 fn directory(earlier: &Directory, later: &Directory, times: Times) -> Directory {

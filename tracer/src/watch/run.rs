@@ -15,14 +15,17 @@ use tokio::{
 };
 use tracer_model::{
     alert::{Engine, Event, Severity},
+    sanitize::display,
     units,
 };
 
 use super::{Control, Guard, Hub, Sizes, WatchArgs, leave_out, moment};
 use crate::{
+    actions::resume,
     cli::StopSignals,
     clock,
     config::Config,
+    host,
     pipeline::{POLL_INTERVAL, Pipeline},
     service::{
         Bound, Service, hardening,
@@ -90,7 +93,7 @@ pub(super) async fn run(
         notify: Notify::new(),
         guard,
         zone: zone::local(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: host::name(),
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),
@@ -145,6 +148,7 @@ pub(super) async fn run(
                     pipeline = None;
                     again_at = Instant::now() + TRY_AGAIN;
                 }
+                watch.let_go();
                 watch.sinks.check();
                 if !watch.service.is_serving() {
                     bail!("the serving thread has ended: start `filltop watch` again");
@@ -183,6 +187,15 @@ impl Watch<'_> {
             self.tell(event, None);
         }
         Ok(())
+    }
+
+    /// Lets go on what somebody's filltop halted and left, as the end of its container leaves it. What this
+    /// process has no right to let go (it has given most up) waits for the next `stop` or `resume`.
+    fn let_go(&self) {
+        for record in resume::sweep_as("filltop watch") {
+            let name = display(&record.name);
+            tracing::warn!("{} ({name}) was left without its keeper, and goes on", record.id);
+        }
     }
 
     /// Hands an event to all sinks but one, and to all listeners.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
 use super::debian::{KEYRING, Kernel, Series, mirror};
 use crate::packages;
@@ -25,7 +26,9 @@ const PACKAGES: &str =
 /// What else the incidents run.
 const SOFTWARE: &str =
     "python3-minimal,lsof,apache2-bin,nginx,rclone,restic,etcd-server,rocksdb-tools,postgresql";
-/// What their packages would start at boot, below the tree's /etc; the tests start them as they want.
+/// What the suite `runtimes` runs there. Their daemons start at boot, as on people's machines.
+const RUNTIMES: &str = "docker.io,podman,crun,netavark,busybox-static";
+/// What packages of the incidents would start at boot, below the tree's /etc; the tests start them as they want.
 const STARTED: &[&str] = &[
     "systemd/system/multi-user.target.wants/nginx.service",
     "systemd/system/multi-user.target.wants/etcd.service",
@@ -34,12 +37,15 @@ const STARTED: &[&str] = &[
 ];
 
 /// What a Debian has beside what systemd and filesystems need.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Software {
     /// Nothing.
     Plain,
-    /// What the incidents run.
+    /// What the incidents run, which have large test disks.
+    #[value(skip)]
     Incidents,
+    /// docker and podman as Debian has them
+    Runtimes,
 }
 
 impl Software {
@@ -47,6 +53,7 @@ impl Software {
         match self {
             Self::Plain => "",
             Self::Incidents => "-incidents",
+            Self::Runtimes => "-runtimes",
         }
     }
 
@@ -54,6 +61,7 @@ impl Software {
         match self {
             Self::Plain => PACKAGES.to_owned(),
             Self::Incidents => format!("{PACKAGES},{SOFTWARE}"),
+            Self::Runtimes => format!("{PACKAGES},{RUNTIMES}"),
         }
     }
 
@@ -62,6 +70,7 @@ impl Software {
         match self {
             Self::Plain => "3G",
             Self::Incidents => "6G",
+            Self::Runtimes => "8G",
         }
     }
 }

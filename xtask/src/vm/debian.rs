@@ -127,6 +127,44 @@ pub(crate) fn servers(workspace: &Workspace) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// What the suite `runtimes` runs, and the libraries of it that a machine may lack. Their own dependencies beside
+/// these are in every Debian, or are services that the tests do without.
+const RUNTIMES: &[&str] = &[
+    "busybox-static",
+    "conmon",
+    "containerd",
+    "docker.io",
+    "golang-github-containers-common",
+    "libapparmor1",
+    "libassuan0",
+    "libcap2",
+    "libdevmapper1.02.1",
+    "libglib2.0-0",
+    "libgpg-error0",
+    "libgpgme11",
+    "liblxc-common",
+    "liblxc1",
+    "libseccomp2",
+    "libselinux1",
+    "libsubid4",
+    "libsystemd-shared",
+    "libsystemd0",
+    "lxc",
+    "podman",
+    "runc",
+    "systemd-container",
+];
+
+/// The root of the container runtimes. Not installed: their packages start them.
+pub(crate) fn runtimes(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/runtimes");
+    if !directory.exists() {
+        let packages: Vec<_> = RUNTIMES.iter().map(|&name| name.to_owned()).collect();
+        Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory)
+}
+
 /// The root of QEMU and of all that it needs. Not installed: see [`super::emulator`].
 pub(super) fn qemu(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("tools/qemu");

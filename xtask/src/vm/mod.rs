@@ -23,7 +23,7 @@ use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use booted::Software;
-pub(crate) use debian::{fleet, servers};
+pub(crate) use debian::{fleet, runtimes, servers};
 pub(crate) use runner::RIGHTS_OF_THE_UNIT;
 use runner::Runner;
 
@@ -57,9 +57,9 @@ pub(crate) struct VmArgs {
     /// its own kernel, unless --kernel says another, or with --all Debian 13 with 6.12-generic, too
     #[arg(long)]
     debian: bool,
-    /// That Debian has what the incidents run, and large test disks.
-    #[arg(skip)]
-    incidents: bool,
+    /// What that Debian has; with `runtimes` the suite of that name runs there
+    #[arg(long, value_enum, requires = "debian", default_value_t = Software::Plain)]
+    software: Software,
     /// Number of CPUs
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     smp: u32,
@@ -107,7 +107,7 @@ impl VmArgs {
             backend: Vec::new(),
             as_service: false,
             debian: false,
-            incidents: false,
+            software: Software::Plain,
             smp: 2,
             memory: 1024,
             icount: false,
@@ -194,15 +194,17 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         with(Backend::Kprobe, &TESTED_BY_KPROBES),
     ];
     let mut tally = Tally::default();
-    match debian_to_boot(workspace) {
-        Ok(_) => machines.push(VmArgs { debian: true, ..VmArgs::plain() }),
-        Err(error) => {
-            let what = format!("vm Debian: {}", first_line(&error));
-            tally.add(if packages::can_install() {
-                Tally::failure(what)
-            } else {
-                Tally::skip(what)
-            });
+    for (name, software) in [("Debian", Software::Plain), ("Debian runtimes", Software::Runtimes)] {
+        match debian_to_boot(workspace, software) {
+            Ok(_) => machines.push(VmArgs { debian: true, software, ..VmArgs::plain() }),
+            Err(error) => {
+                let what = format!("vm {name}: {}", first_line(&error));
+                tally.add(if packages::can_install() {
+                    Tally::failure(what)
+                } else {
+                    Tally::skip(what)
+                });
+            }
         }
     }
     let (kernel, modules) = TESTED_MODULES;
@@ -234,10 +236,10 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Makes the disk of the Debian that `cargo xtask test` boots.
-fn debian_to_boot(workspace: &Workspace) -> Result<PathBuf> {
+/// Makes the disk of a Debian that `cargo xtask test` boots.
+fn debian_to_boot(workspace: &Workspace, software: Software) -> Result<PathBuf> {
     let series = debian::series(booted::KERNELS[0])?;
-    booted::image(workspace, series, &debian::kernel(workspace, series)?, Software::Plain)
+    booted::image(workspace, series, &debian::kernel(workspace, series)?, software)
 }
 
 /// Boots what the arguments ask for.
@@ -272,7 +274,7 @@ pub(crate) fn incidents(
     let filter = filters.iter().cloned().chain(["--nocapture".to_owned()]).collect();
     let arguments = VmArgs {
         debian: true,
-        incidents: true,
+        software: Software::Incidents,
         filter,
         memory: INCIDENTS_MEMORY,
         timeout: Some(INCIDENTS_SECONDS),

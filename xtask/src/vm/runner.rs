@@ -26,6 +26,10 @@ const SLOWNESS: &str = "5";
 /// The variable by which tests start filltop with the unit's capabilities.
 pub(crate) const RIGHTS_OF_THE_UNIT: (&str, &str) = ("FILLTOP_RIGHTS", "unit");
 
+/// The suite of container runtimes, and those of its tests whose runtimes a Debian can have installed.
+const RUNTIMES: &str = "runtimes";
+const INSTALLED_RUNTIMES: [&str; 2] = ["docker::", "podman::"];
+
 /// Boots of a machine whose kernel dies before it gets to us: emulated CPUs at times run into an instruction
 /// that another one is just changing (int3, about one boot in a hundred).
 const BOOTS: usize = 3;
@@ -61,6 +65,9 @@ impl<'a> Runner<'a> {
     ) -> Result<Self> {
         let place = if arguments.debian { Place::BootedOnly } else { Place::Anywhere };
         let mut names = native::names(&workspace.end_to_end, &[place]);
+        if arguments.software == Software::Runtimes {
+            names = vec![RUNTIMES];
+        }
         for wanted in &arguments.test {
             ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
         }
@@ -156,6 +163,9 @@ impl<'a> Runner<'a> {
             let mut command = vec![format!("{}/tests/{test}", self.prefix())];
             command.extend(["--test-threads=1", "--show-output"].map(str::to_owned));
             command.extend(self.arguments.filter.clone());
+            if self.arguments.software == Software::Runtimes && self.arguments.filter.is_empty() {
+                command.extend(INSTALLED_RUNTIMES.map(str::to_owned));
+            }
             job.commands.push(command);
         }
         print(&format!("== {suite}"));
@@ -204,7 +214,7 @@ impl<'a> Runner<'a> {
             extra_modules: &self.arguments.module,
         };
         let userland = initramfs::pack(&kernel, &contents)?;
-        let software = if self.arguments.incidents { Software::Incidents } else { Software::Plain };
+        let software = self.arguments.software;
         let image = || booted::image(self.workspace, series, &kernel, software);
         let root = self.arguments.debian.then(image).transpose()?;
         Ok(Parts { kernel: kernel.image, userland, root })
@@ -230,7 +240,7 @@ impl<'a> Runner<'a> {
             ("FILLTOP_TEST_DISKS", GUEST_DISKS),
             ("FILLTOP_IN_VM", "1"),
         ];
-        if self.arguments.incidents {
+        if self.arguments.software == Software::Incidents {
             env.push(("FILLTOP_SLOWNESS", SLOWNESS));
         }
         if self.arguments.as_service {
@@ -270,7 +280,7 @@ impl<'a> Runner<'a> {
             initrd,
             console: directory.join("console.log"),
             disks: self.workspace.target.join("vm/disks"),
-            large_disks: self.arguments.incidents,
+            large_disks: self.arguments.software == Software::Incidents,
             root: parts.root.clone(),
             smp: self.arguments.smp,
             memory: self.arguments.memory,

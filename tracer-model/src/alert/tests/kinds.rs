@@ -87,6 +87,8 @@ fn errors_waits_holds_inodes_and_refills() {
         comm: "db".to_owned(),
         fd: Some(3),
         path: "/srv/x".to_owned(),
+        path_in_container: None,
+        group: None,
         volume: "/srv".to_owned(),
         bytes: 2_000_000_000,
         growing: false,

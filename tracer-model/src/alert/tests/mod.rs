@@ -96,6 +96,7 @@ fn writer(pid: u32, comm: &str, growth: f64) -> Writer {
         errors: WriteErrors::default(),
         fsync: None,
         parents: vec![],
+        on_behalf_of: vec![],
     }
 }
 
@@ -103,6 +104,8 @@ fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
     PathRow {
         path: path.to_owned(),
         path_in_container: None,
+        container: None,
+        log_of: None,
         volume: "/srv".to_owned(),
         dev: "254:17".to_owned(),
         ino: 1,
@@ -199,6 +202,37 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
 }
 
 #[test]
+fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
+    let container = |cgroup: Option<&str>| Group {
+        kind: "docker".to_owned(),
+        name: "web-d".to_owned(),
+        cgroup: cgroup.map(str::to_owned),
+        ..Group::default()
+    };
+    let say = |share: f64, group: Group| {
+        let mut host = Host::new(Rule::defaults());
+        let log = OnBehalf {
+            group,
+            written_bytes: 0,
+            written_bytes_per_s: share * 100e6,
+            growth_bytes_per_s: share * 100e6,
+        };
+        let daemon = Writer { on_behalf_of: vec![log], ..writer(7, "dockerd", 100e6) };
+        host.snapshot.writers = vec![daemon];
+        host.volume().eta_s = Some(500.0);
+        host.run(3).remove(0)
+    };
+    let said = say(0.9, container(Some("/docker/9f")));
+    assert_eq!(said.suggestion.unwrap().command, "filltop stop web-d --how freeze");
+    let words =
+        "the log of docker web-d, written by dockerd (pid 7, dockerd.service) grows by 95.4";
+    assert!(said.summary.contains(words), "{}", said.summary);
+    // Most of it is something else, and the daemon itself is never to be halted.
+    assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
+    assert!(say(0.9, container(None)).suggestion.is_none(), "it does not run any more");
+}
+
+#[test]
 fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
     let mut host = Host::new(Rule::defaults());
     for _ in 0..10 {
@@ -255,6 +289,9 @@ fn workers_that_live_for_a_moment_are_one_group() {
             last_seen: now,
             spawner: None,
             directory: Some("/srv/tmp".to_owned()),
+            log_bytes_per_s: 0.0,
+            log_growth_bytes_per_s: 0.0,
+            on_behalf_growth_bytes_per_s: 0.0,
         }];
         let said = host.run(1);
         if second == 9 {

@@ -21,10 +21,25 @@ pub enum Place {
         /// Its UID, with dashes.
         uid: String,
     },
+    /// A step of `docker build` (BuildKit), by its id of 25 letters and digits.
+    Build {
+        /// Its id.
+        id: String,
+    },
     /// A container of LXC or LXD.
     Lxc(String),
     /// A machine of systemd-nspawn or of libvirt.
     Machine(String),
+    /// What watches over a container from outside: conmon, lxc-start, systemd-nspawn. Never the
+    /// container itself.
+    Monitor {
+        /// The program, e.g. `conmon`.
+        program: &'static str,
+        /// `podman`, `crio`, `lxc` or `machine`.
+        runtime: &'static str,
+        /// Id or name of the container; `None` where one cgroup has the monitors of all.
+        of: Option<String>,
+    },
     /// A unit of systemd; one of a user's manager is `user@UID/NAME`.
     Unit(String),
     /// A cgroup that somebody made.
@@ -37,7 +52,7 @@ impl Place {
     /// How much it says: of several hierarchies the one that says most is believed.
     const fn rank(&self) -> u8 {
         match self {
-            Self::Container { .. } => 5,
+            Self::Container { .. } | Self::Build { .. } | Self::Monitor { .. } => 5,
             Self::Pod { .. } | Self::Lxc(_) | Self::Machine(_) => 4,
             Self::Unit(_) => 3,
             Self::Plain(_) => 2,
@@ -49,15 +64,16 @@ impl Place {
 /// Prefixes of a container's scope, with the runtime that uses it. The longer ones first.
 const SCOPES: &[(&str, Option<&str>)] = &[
     ("cri-containerd-", Some("containerd")),
-    ("crio-conmon-", Some("crio")),
     ("crio-", Some("crio")),
-    ("libpod-conmon-", Some("podman")),
     ("libpod-payload-", Some("podman")),
     ("libpod-", Some("podman")),
     ("docker-", Some("docker")),
     ("nerdctl-", Some("containerd")),
     ("containerd-", Some("containerd")),
 ];
+
+/// Prefixes of the scope of a container's monitor, with the runtime.
+const MONITOR_SCOPES: &[(&str, &str)] = &[("crio-conmon-", "crio"), ("libpod-conmon-", "podman")];
 
 /// Directories whose children are containers of a runtime.
 const PARENTS: &[(&str, Option<&str>)] = &[
@@ -83,9 +99,24 @@ pub fn classify(path: &str) -> Place {
         for piece in part.split(':') {
             pod = pod_uid(piece).or(pod);
         }
+        if let Some(monitor) = monitor(&parts, index) {
+            return monitor;
+        }
+        // Podman's pods with cgroupfs: /libpod_parent/POD/libpod-ID.
+        if index > 0
+            && parts[index - 1] == "libpod_parent"
+            && parts
+                .get(index + 1)
+                .is_some_and(|next| *next == "conmon" || next.starts_with("libpod-"))
+        {
+            continue;
+        }
         // The outermost container: what it runs within itself is its own affair.
         if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
             return Place::Container { runtime, id, pod };
+        }
+        if let Some(id) = build(part, index.checked_sub(1).map(|i| parts[i])) {
+            return Place::Build { id: id.to_owned() };
         }
         if let Some(place) = guest(&parts, index) {
             return place;
@@ -153,6 +184,37 @@ fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, 
     }
 }
 
+/// `buildkit/ID` (cgroupfs), `docker-ID.scope` (systemd): moby/buildkit/executor/oci.
+fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
+    let scope = || part.strip_prefix("docker-")?.strip_suffix(".scope");
+    let id = if parent == Some("buildkit") { part } else { scope()? };
+    let is_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (id.len() == 25 && id.bytes().all(is_one)).then_some(id)
+}
+
+/// The cgroup of the container, machine or unit itself: a process may live in one below it.
+#[must_use]
+pub fn directory(path: &str) -> &str {
+    let place = classify(path);
+    let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
+    // Beside `payload` systemd-nspawn itself may live, in `supervisor`.
+    let is_beside = |part: &str| {
+        matches!(place, Place::Machine(_))
+            && path[part.len()..].split('/').nth(1) == Some("payload")
+    };
+    ends.map(|end| &path[..end])
+        .find(|part| classify(part) == place && !is_beside(part))
+        .unwrap_or(path)
+}
+
+/// The user in whose slice of systemd's a cgroup lies: a rootless runtime's are there.
+#[must_use]
+pub fn user(path: &str) -> Option<u32> {
+    let mut parts = path.split('/').skip(1);
+    (parts.next() == Some("user.slice")).then_some(())?;
+    parts.next()?.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok()
+}
+
 fn is_id(text: &str) -> bool {
     matches!(text.len(), 12 | 32 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -170,23 +232,50 @@ fn pod_uid(part: &str) -> Option<String> {
     (digits == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')).then_some(uid)
 }
 
+/// conmon of Podman and CRI-O, lxc-start, and systemd-nspawn where it has a cgroup of its own.
+fn monitor(parts: &[&str], index: usize) -> Option<Place> {
+    let part = parts[index];
+    let place = |program, runtime, of| Some(Place::Monitor { program, runtime, of });
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    for (prefix, runtime) in MONITOR_SCOPES {
+        if let Some(id) = name.strip_prefix(prefix).filter(|id| is_id(id)) {
+            return place("conmon", runtime, Some(id.to_owned()));
+        }
+    }
+    // Podman with cgroupfs: one for all containers, or one for all of a pod.
+    if part == "conmon" && parts[..index].contains(&"libpod_parent") {
+        return place("conmon", "podman", None);
+    }
+    let next = parts.get(index + 1);
+    let lxc = match part.strip_prefix("lxc.monitor.") {
+        Some(name) => Some(name),
+        None => next.copied().filter(|_| part == "lxc.monitor"),
+    };
+    if let Some(name) = lxc {
+        return place("lxc-start", "lxc", Some(unescape(name)));
+    }
+    let name = nspawn(part).filter(|_| next == Some(&"supervisor"))?;
+    place("systemd-nspawn", "machine", Some(name))
+}
+
+/// Name of the machine that `systemd-nspawn@NAME.service` runs.
+fn nspawn(part: &str) -> Option<String> {
+    Some(unescape(part.strip_prefix("systemd-nspawn@")?.strip_suffix(".service")?))
+}
+
 /// LXC, nspawn, libvirt.
 fn guest(parts: &[&str], index: usize) -> Option<Place> {
     let part = parts[index];
-    for prefix in ["lxc.payload.", "lxc.monitor."] {
-        if let Some(name) = part.strip_prefix(prefix) {
-            return Some(Place::Lxc(unescape(name)));
-        }
+    if let Some(name) = part.strip_prefix("lxc.payload.") {
+        return Some(Place::Lxc(unescape(name)));
     }
-    if matches!(part, "lxc" | "lxc.payload" | "lxc.monitor")
+    if matches!(part, "lxc" | "lxc.payload")
         && let Some(name) = parts.get(index + 1)
     {
         return Some(Place::Lxc(unescape(name)));
     }
-    if let Some(name) =
-        part.strip_prefix("systemd-nspawn@").and_then(|n| n.strip_suffix(".service"))
-    {
-        return Some(Place::Machine(unescape(name)));
+    if let Some(name) = nspawn(part) {
+        return Some(Place::Machine(name));
     }
     let name = part.strip_prefix("machine-")?.strip_suffix(".scope")?;
     Some(Place::Machine(unescape(name)))
@@ -260,10 +349,14 @@ mod tests {
     #[case("/lxc/web3/system.slice/cron.service", Place::Lxc("web3".into()))]
     #[case("/lxc.payload.web3/init.scope", Place::Lxc("web3".into()))]
     #[case("/lxc.payload/web3/init.scope", Place::Lxc("web3".into()))]
-    #[case("/lxc.monitor.web3", Place::Lxc("web3".into()))]
     #[case("/machine.slice/systemd-nspawn@db.service/payload/system.slice/x.service", Place::Machine("db".into()))]
     #[case(r"/machine.slice/machine-build\x2dhost.scope", Place::Machine("build-host".into()))]
     #[case(r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/vcpu0", Place::Machine("qemu-1-vm".into()))]
+    // BuildKit
+    #[case("/docker/buildkit/pr6r0a1b2c3d4e5f6g7h8i9j0", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+    #[case("/system.slice/docker-pr6r0a1b2c3d4e5f6g7h8i9j0.scope", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+    #[case("/docker/buildkit", Place::Plain("/docker/buildkit".into()))]
+    #[case("/docker/buildkit/other", Place::Plain("/docker/buildkit/other".into()))]
     // plain
     #[case("/jobs/nightly", Place::Plain("/jobs/nightly".into()))]
     #[case("/docker", Place::Plain("/docker".into()))]
@@ -291,7 +384,8 @@ mod tests {
     #[case("/ecs/9b4c/{ID}", None, false)]
     // Podman: rootful, rootless, conmon, cgroupfs
     #[case("/machine.slice/libpod-{ID}.scope/container", Some("podman"), false)]
-    #[case("/machine.slice/libpod-conmon-{ID}.scope", Some("podman"), false)]
+    #[case("/libpod_parent/{ID2}/libpod-{ID}", Some("podman"), false)]
+    #[case("/libpod_parent/{ID}", Some("podman"), false)]
     #[case(
         "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container",
         Some("podman"),
@@ -317,7 +411,6 @@ mod tests {
         Some("crio"),
         true
     )]
-    #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/crio-conmon-{ID}.scope", Some("crio"), true)]
     #[case("/kubepods.slice/kubepods-pod{U_ID}.slice/docker-{ID}.scope", Some("docker"), true)]
     #[case("/kubepods/burstable/pod{UID}/{ID}", None, true)]
     #[case("/kubepods/pod{UID}/{ID}/sub", None, true)]
@@ -335,10 +428,85 @@ mod tests {
     ) {
         let path = path
             .replace("{ID}", ID)
+            .replace("{ID2}", &"ab".repeat(32))
             .replace("{U_ID}", &UID.replace('-', "_"))
             .replace("{UID}", UID);
         let pod = in_pod.then(|| UID.to_owned());
         assert_eq!(classify(&path), Place::Container { runtime, id: ID.to_owned(), pod });
+    }
+
+    #[rstest]
+    #[case("/lxc.monitor.web3", "lxc-start", "lxc", Some("web3"))]
+    #[case("/lxc.monitor/web3/x", "lxc-start", "lxc", Some("web3"))]
+    #[case("/machine.slice/libpod-conmon-{ID}.scope", "conmon", "podman", Some("{ID}"))]
+    #[case(
+        "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-{ID}.scope",
+        "conmon",
+        "podman",
+        Some("{ID}")
+    )]
+    #[case("/libpod_parent/conmon", "conmon", "podman", None)]
+    #[case("/libpod_parent/{ID}/conmon", "conmon", "podman", None)]
+    #[case(
+        "/kubepods.slice/kubepods-pod{U_ID}.slice/crio-conmon-{ID}.scope",
+        "conmon",
+        "crio",
+        Some("{ID}")
+    )]
+    #[case("/system.slice/crio-conmon-{ID}.scope", "conmon", "crio", Some("{ID}"))]
+    #[case(
+        "/machine.slice/systemd-nspawn@db.service/supervisor",
+        "systemd-nspawn",
+        "machine",
+        Some("db")
+    )]
+    fn tells_monitors(
+        #[case] path: &str,
+        #[case] program: &'static str,
+        #[case] runtime: &'static str,
+        #[case] of: Option<&str>,
+    ) {
+        let path = path.replace("{ID}", ID).replace("{U_ID}", &UID.replace('-', "_"));
+        let of = of.map(|of| of.replace("{ID}", ID));
+        assert_eq!(classify(&path), Place::Monitor { program, runtime, of });
+    }
+
+    #[test]
+    fn the_payload_is_the_machine() {
+        // systemd-nspawn lives beside it.
+        let payload = "/machine.slice/systemd-nspawn@db.service/payload";
+        assert_eq!(directory(&format!("{payload}/init.scope")), payload);
+        assert_eq!(directory(payload), payload);
+        let scope = "/machine.slice/machine-db.scope";
+        assert_eq!(directory(&format!("{scope}/system.slice/x.service")), scope);
+        assert_eq!(directory("/lxc.payload.jail/init.scope"), "/lxc.payload.jail");
+    }
+
+    #[test]
+    fn a_name_like_a_monitors_is_none() {
+        let own = Place::Plain("/jobs/conmon".to_owned());
+        assert_eq!(classify("/jobs/conmon"), own);
+        let unit = Place::Unit("x.service".to_owned());
+        assert_eq!(classify("/system.slice/x.service/supervisor"), unit);
+    }
+
+    #[test]
+    fn a_containers_own_directory_is_the_topmost_one() {
+        let path = format!("/machine.slice/libpod-{ID}.scope");
+        assert_eq!(directory(&format!("{path}/container/x")), path);
+        assert_eq!(directory(&path), path);
+        assert_eq!(directory("/jobs/nightly"), "/jobs/nightly");
+    }
+
+    #[rstest]
+    #[case("/user.slice/user-1000.slice/user@1000.service/user.slice/x.scope", Some(1000))]
+    #[case("/user.slice/user-0.slice/session-3.scope", Some(0))]
+    #[case("/user.slice", None)]
+    #[case("/user.slice/user-.slice", None)]
+    #[case("/x/user.slice/user-1000.slice", None)]
+    #[case("/system.slice/docker.service", None)]
+    fn the_slice_tells_the_user(#[case] path: &str, #[case] expected: Option<u32>) {
+        assert_eq!(user(path), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use tracer_common::ProcKey;
-use tracer_model::snapshot::{Group, GroupRow, Snapshot, Spawner, Writer};
+use tracer_model::snapshot::{Group, GroupRow, OnBehalf, Snapshot, Spawner, Writer};
 
 use super::Placed;
 
@@ -31,6 +31,8 @@ struct Ancestor {
 
 struct Entry {
     row: GroupRow,
+    /// Highest growth of all windows, its logs included, bytes per second.
+    peak: f64,
     members: HashSet<ProcKey>,
     /// By generation: parents, and their parents.
     ancestors: [HashMap<ProcKey, Ancestor>; 2],
@@ -63,6 +65,8 @@ impl History {
             let row = &mut entry.row;
             (row.written_bytes, row.files_created, row.alive) = (0, 0, 0);
             (row.written_bytes_per_s, row.growth_bytes_per_s, row.share) = (0.0, 0.0, 0.0);
+            (row.log_bytes_per_s, row.log_growth_bytes_per_s) = (0.0, 0.0);
+            row.on_behalf_growth_bytes_per_s = 0.0;
         }
         for one in seen {
             let entry = self.entry(&one.placed.group, &one.volume, now);
@@ -72,6 +76,11 @@ impl History {
         for writer in &snapshot.writers {
             let Some(group) = &writer.group else { continue };
             self.entry(group, &writer.volume, now).add(writer);
+        }
+        for writer in &snapshot.writers {
+            for log in &writer.on_behalf_of {
+                self.log(log, &writer.volume, now);
+            }
         }
         for entry in self.entries.values_mut().filter(|entry| entry.row.last_seen == now) {
             entry.end_window(now);
@@ -96,15 +105,26 @@ impl History {
         entry
     }
 
+    /// Adds what was written to the log of a container: to its own row, which may be of one with
+    /// another view of files.
+    fn log(&mut self, log: &OnBehalf, volume: &str, now: Timestamp) {
+        let own = self.entries.iter().filter(|((group, at), entry)| {
+            at == volume
+                && entry.row.last_seen == now
+                && (&group.kind, &group.name) == (&log.group.kind, &log.group.name)
+        });
+        let own = own.map(|((group, _), _)| group.clone()).next();
+        let row = &mut self.entry(own.as_ref().unwrap_or(&log.group), volume, now).row;
+        row.log_bytes_per_s += log.written_bytes_per_s;
+        row.log_growth_bytes_per_s += log.growth_bytes_per_s;
+    }
+
     fn forget(&mut self, now: Timestamp) {
         self.entries
             .retain(|_, entry| now.duration_since(entry.row.last_seen).unsigned_abs() <= KEPT);
         if self.entries.len() > MAX_ROWS {
-            let mut peaks: Vec<(f64, Key)> = self
-                .entries
-                .iter()
-                .map(|(key, entry)| (entry.row.peak_bytes_per_s, key.clone()))
-                .collect();
+            let mut peaks: Vec<(f64, Key)> =
+                self.entries.iter().map(|(key, entry)| (entry.peak, key.clone())).collect();
             peaks.sort_by(|a, b| a.0.total_cmp(&b.0));
             for (_, key) in &peaks[..peaks.len() - MAX_ROWS] {
                 self.entries.remove(key);
@@ -112,14 +132,14 @@ impl History {
         }
     }
 
-    /// Active ones by growth, then the quiet ones by their peak.
+    /// Active ones by the growth that they are to blame for, then the quiet ones by their peak.
     fn rows(&self, now: Timestamp) -> Vec<GroupRow> {
         let mut rows: Vec<GroupRow> =
             self.entries.values().map(|entry| entry.row.clone()).collect();
         rows.sort_by(|a, b| {
             (b.last_seen == now)
                 .cmp(&(a.last_seen == now))
-                .then(b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s))
+                .then(b.charged_growth().total_cmp(&a.charged_growth()))
                 .then(b.written_bytes.cmp(&a.written_bytes))
                 .then(b.peak_bytes_per_s.total_cmp(&a.peak_bytes_per_s))
                 .then_with(|| a.group.cmp(&b.group))
@@ -148,7 +168,11 @@ impl Entry {
                 last_seen: now,
                 spawner: None,
                 directory: None,
+                log_bytes_per_s: 0.0,
+                log_growth_bytes_per_s: 0.0,
+                on_behalf_growth_bytes_per_s: 0.0,
             },
+            peak: 0.0,
             members: HashSet::new(),
             ancestors: Default::default(),
         }
@@ -181,10 +205,13 @@ impl Entry {
         row.written_bytes_per_s += writer.written_bytes_per_s;
         row.growth_bytes_per_s += writer.growth_bytes_per_s;
         row.share += writer.share;
+        row.on_behalf_growth_bytes_per_s +=
+            writer.on_behalf_of.iter().map(|log| log.growth_bytes_per_s).sum::<f64>();
     }
 
     fn end_window(&mut self, now: Timestamp) {
         let row = &mut self.row;
+        self.peak = self.peak.max(row.charged_growth());
         row.written_total_bytes += row.written_bytes;
         row.share = row.share.min(1.0);
         if row.growth_bytes_per_s > row.peak_bytes_per_s {
@@ -268,6 +295,48 @@ mod tests {
         assert_eq!((row.peak_bytes_per_s, row.written_total_bytes), (1_000.0, 5_000));
         assert_eq!(row.last_seen, Timestamp::from_second(fixtures::NOW).unwrap());
         assert!(window(&mut history, 62, &[]).groups.is_empty());
+    }
+
+    #[test]
+    fn a_containers_log_is_the_containers() {
+        let group = |kind: &str, name: &str| Group {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            ..Group::default()
+        };
+        let web = group("docker", "web-d");
+        let log = OnBehalf {
+            group: web.clone(),
+            written_bytes: 4_000,
+            written_bytes_per_s: 800.0,
+            growth_bytes_per_s: 700.0,
+        };
+        let mut snapshot = fixtures::idle();
+        let daemon = group("unit", "docker.service");
+        snapshot.writers = vec![
+            Writer {
+                group: Some(daemon.clone()),
+                on_behalf_of: vec![log],
+                ..fixtures::writer(7, "dockerd", "/", 5_000)
+            },
+            // Its own processes see another root than the log's group tells.
+            Writer {
+                group: Some(Group { root: Some("/srv/vfs/b7".to_owned()), ..web.clone() }),
+                ..fixtures::writer(8, "w", "/", 500)
+            },
+        ];
+        let mut history = History::default();
+        history.update(&mut snapshot, &[]);
+        let names: Vec<&str> = snapshot.groups.iter().map(|row| &*row.group.name).collect();
+        assert_eq!(names, ["web-d", "docker.service"], "one row each, the container first");
+        let [web, daemon] = &*snapshot.groups else { panic!() };
+        assert_eq!((web.log_bytes_per_s, web.log_growth_bytes_per_s), (800.0, 700.0));
+        assert_eq!((web.growth_bytes_per_s, web.charged_growth()), (100.0, 800.0));
+        assert_eq!((daemon.growth_bytes_per_s, daemon.charged_growth()), (1_000.0, 300.0));
+        // A window later nothing of it is left.
+        let mut quiet = fixtures::idle();
+        history.update(&mut quiet, &[]);
+        assert!(quiet.groups.iter().all(|row| row.charged_growth() == 0.0));
     }
 
     #[test]

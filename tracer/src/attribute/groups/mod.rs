@@ -6,9 +6,12 @@
 
 pub mod cgroup_path;
 pub mod cgroups;
+pub(crate) mod containers;
 pub mod history;
+pub mod logs;
 pub mod runtime_state;
 pub mod session;
+pub mod volumes;
 
 use std::{
     collections::HashMap,
@@ -18,12 +21,17 @@ use std::{
 };
 
 use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
-use tracer_model::{sanitize, snapshot::Group};
+use tracer_model::{
+    sanitize,
+    snapshot::{Group, Pod},
+};
 
 use self::{
     cgroup_path::{Place, best, classify},
     cgroups::Cgroups,
-    runtime_state::{ContainerName, RuntimeState},
+    containers::{full_name, is_image_import},
+    logs::LogOf,
+    runtime_state::RuntimeState,
     session::{Member, Sessions},
 };
 use super::{
@@ -62,6 +70,10 @@ pub struct Groups {
     by_pid: HashMap<u32, ProcKey>,
     /// Told by the kernel side, and not yet placed.
     waiting: Vec<ProcRecord>,
+    /// Containers that were met, by what the paths of their logs tell.
+    containers: HashMap<LogOf, Group>,
+    /// The last window in which all processes were gone through for containers.
+    searched: Option<u64>,
     cgroups: Cgroups,
     state: RuntimeState,
     sessions: Sessions,
@@ -78,6 +90,8 @@ impl Default for Groups {
             parents: HashMap::new(),
             by_pid: HashMap::new(),
             waiting: Vec::new(),
+            containers: HashMap::new(),
+            searched: None,
             cgroups: Cgroups::read(),
             state: RuntimeState::new(host::root()),
             sessions: Sessions::default(),
@@ -134,6 +148,15 @@ impl Groups {
             proc
         });
         self.member(&proc).map(|placed| placed.group.clone())
+    }
+
+    /// Processes that were seen in a mount namespace and still run, the oldest first.
+    #[must_use]
+    pub fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
+        let members = self.known.iter().filter(|(_, placed)| placed.mnt_ns == mnt_ns);
+        let mut members: Vec<ProcKey> = members.map(|(proc, _)| *proc).filter(is_same).collect();
+        members.sort_unstable_by_key(|proc| (proc.start_ns, proc.tgid));
+        members.into_iter().map(|proc| proc.tgid).collect()
     }
 
     /// Is this process's view of files its own: a chroot, or another mount namespace?
@@ -200,12 +223,16 @@ impl Groups {
             parent: (record.parent, &parents[0]),
         };
         let mut group = self.group(place, cgroup, &session);
-        group.root = chroot(record, names, volumes);
+        // Each layer of an image is unpacked in a chroot of its own: they are the daemon's all the same.
+        if !is_image_import(record) {
+            group.root = chroot(record, names, volumes);
+        }
         if matches!(group.kind.as_str(), "cgroup" | "session")
             && self.host_mnt_ns.is_some_and(|host| record.mnt_ns != 0 && host != record.mnt_ns)
         {
             group.mount_namespace = Some(record.mnt_ns);
         }
+        self.meet(&group);
         let [parent_comm, grandparent_comm] = parents;
         Placed {
             group,
@@ -241,43 +268,39 @@ impl Groups {
     }
 
     fn group(&mut self, place: Place, cgroup: String, member: &Member<'_>) -> Group {
+        let mut of_pod = None;
         let (kind, name) = match place {
-            Place::Container { runtime, id, pod } => self.container(runtime, &id, pod),
-            Place::Pod { uid } => {
-                let name =
-                    self.state.pod(&uid).map_or(uid, |(space, pod)| format!("{space}/{pod}"));
-                ("pod", name)
+            Place::Container { runtime, id, pod } => {
+                let (kind, name);
+                (kind, name, of_pod) = self.container(runtime, &id, pod, &cgroup, member.proc.tgid);
+                (kind, name)
             }
+            Place::Pod { uid } => {
+                of_pod = self.state.pod(&uid).map(|(namespace, name)| Pod { namespace, name });
+                ("pod", of_pod.as_ref().map_or(uid, full_name))
+            }
+            Place::Build { id } => ("build", format!("docker build {}", &id[..12])),
             Place::Lxc(name) => ("lxc", name),
             Place::Machine(name) => ("machine", name),
+            Place::Monitor { program, runtime, of } => {
+                let of = of.map(|of| match runtime {
+                    "lxc" | "machine" => of,
+                    _ => self.watched_over(of),
+                });
+                let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
+                ("monitor", name)
+            }
             Place::Unit(name) => ("unit", name),
-            Place::Plain(path) => ("cgroup", path),
+            Place::Plain(path) => match self.containerd_task(&path) {
+                Some(name) => ("containerd", name),
+                None => ("cgroup", path),
+            },
             Place::Root => {
                 let name = self.sessions.name(member);
                 return Group { kind: "session".to_owned(), name, ..Group::default() };
             }
         };
-        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), ..Group::default() }
-    }
-
-    fn container(
-        &mut self,
-        runtime: Option<&'static str>,
-        id: &str,
-        pod: Option<String>,
-    ) -> (&'static str, String) {
-        let short = id[..id.len().min(12)].to_owned();
-        let found = self.state.container(id);
-        if let Some(ContainerName { pod: Some((space, pod, container)), .. }) = &found {
-            return ("pod", format!("{space}/{pod}/{container}"));
-        }
-        if let Some(uid) = pod {
-            let pod = self.state.pod(&uid).map_or(uid, |(space, pod)| format!("{space}/{pod}"));
-            return ("pod", format!("{pod}/{short}"));
-        }
-        let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
-        let name = found.and_then(|found| found.name);
-        (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())))
+        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() }
     }
 
     fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
@@ -303,6 +326,7 @@ impl Groups {
         {
             group.mount_namespace = Some(mnt_ns);
         }
+        self.meet(&group);
         Some(Placed {
             group,
             ancestors: [(parent, parent_comm), Default::default()],

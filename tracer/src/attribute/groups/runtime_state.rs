@@ -1,18 +1,32 @@
 //! Names of containers, from what their runtimes keep on disk. No runtime is asked: its daemon may
 //! be the one that hangs on the full disk.
+//!
+//! The usual places are looked at first, then those that the container's own mounts name
+//! ([`places`]): no data root has to be configured.
+
+mod files;
+mod places;
 
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
+use self::{
+    files::{json, json_below},
+    places::{Located, Place},
+};
+use crate::collect::mounts::Mount;
+
 /// Containers whose names are remembered, found or not.
 const MAX_KNOWN: usize = 4_096;
-/// Longest state file that is read, bytes.
-const MAX_FILE: u64 = 8 << 20;
+
+/// Where containerd's shims keep the bundles of what runs, below the state directory.
+const TASKS: &str = "io.containerd.runtime.v2.task";
 
 /// What a runtime knows of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,25 +39,53 @@ pub struct ContainerName {
     pub pod: Option<(String, String, String)>,
 }
 
+/// A container that is looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The user whose slice of systemd's its cgroup lies in; `None` for root's.
+    pub user: Option<u32>,
+}
+
 /// Looks names up below a root directory (`/`, but in tests), and remembers them.
 pub struct RuntimeState {
     root: PathBuf,
+    /// Who owns the root directory: root, but in tests.
+    owner: u32,
     known: HashMap<String, Option<ContainerName>>,
+    /// Namespace and name of pods, by UID.
+    pods: HashMap<String, Option<(String, String)>>,
+    /// Is this (namespace, name) one of containerd's?
+    tasks: HashMap<(String, String), bool>,
 }
 
 impl RuntimeState {
     /// Looks below `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), known: HashMap::new() }
+        let root = root.into();
+        let owner = fs::metadata(&root).map_or(0, |meta| meta.uid());
+        Self { root, owner, known: HashMap::new(), pods: HashMap::new(), tasks: HashMap::new() }
     }
 
     /// The name of a container. What was not found is looked up again in the next window.
-    pub fn container(&mut self, id: &str) -> Option<ContainerName> {
+    ///
+    /// `mounts` gives the mounts of the host and those that a process of the container sees; it is
+    /// asked only if the usual places have no name.
+    pub fn container(
+        &mut self,
+        sought: Sought<'_>,
+        mounts: impl FnOnce() -> (Vec<Mount>, Vec<Mount>),
+    ) -> Option<ContainerName> {
+        let id = sought.id;
         if let Some(known) = self.known.get(id) {
             return known.clone();
         }
-        let found = self.look_up(id);
+        let found = self.look_up(id).or_else(|| {
+            let (host, own) = mounts();
+            self.by_mounts(sought, &host, &own).or_else(|| self.homes(sought))
+        });
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }
@@ -51,26 +93,116 @@ impl RuntimeState {
         found
     }
 
+    /// The name of a container, where the usual places have it. What they do not have is not remembered
+    /// as unknown: the container's mounts may tell.
+    #[must_use]
+    pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
+        self.known.get(id).cloned().flatten().or_else(|| self.look_up(id))
+    }
+
+    /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
+    /// `/NAMESPACE/NAME`.
+    pub fn is_containerd_task(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        host: impl FnOnce() -> Vec<Mount>,
+    ) -> bool {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(known) = self.tasks.get(&key) {
+            return *known;
+        }
+        let usual = self.root.join("run/containerd").join(TASKS).join(namespace).join(name);
+        // A state directory of its own is where the host has the container's root mounted.
+        let end = Path::new(TASKS).join(namespace).join(name).join("rootfs");
+        let is = usual.is_dir() || host().iter().any(|mount| mount.mount_point.ends_with(&end));
+        if self.tasks.len() >= MAX_KNOWN {
+            self.tasks.clear();
+        }
+        self.tasks.insert(key, is);
+        is
+    }
+
     /// Namespace and name of a pod, by its UID: kubelet keeps its logs in
     /// `/var/log/pods/NAMESPACE_POD_UID`.
-    #[must_use]
-    pub fn pod(&self, uid: &str) -> Option<(String, String)> {
-        file_names(&self.root.join("var/log/pods")).find_map(|name| {
+    pub fn pod(&mut self, uid: &str) -> Option<(String, String)> {
+        if let Some(known) = self.pods.get(uid) {
+            return known.clone();
+        }
+        let found = file_names(&self.root.join("var/log/pods")).find_map(|name| {
             let (namespace, pod) = name.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
             Some((namespace.to_owned(), pod.to_owned()))
-        })
+        });
+        if self.pods.len() >= MAX_KNOWN {
+            self.pods.clear();
+        }
+        self.pods.insert(uid.to_owned(), found.clone());
+        found
     }
 
     /// Forgets what was not found.
     pub fn next_window(&mut self) {
+        self.pods.retain(|_, found| found.is_some());
+        self.tasks.retain(|_, is| *is);
         self.known.retain(|_, found| found.is_some());
     }
 
     fn look_up(&self, id: &str) -> Option<ContainerName> {
         self.docker(id)
             .or_else(|| self.containerd(id))
-            .or_else(|| self.containers_storage(id))
+            .or_else(|| self.crio_bundle(id))
+            .or_else(|| {
+                let lists = self.root.join("var/lib/containers/storage/overlay-containers");
+                in_storage(id, |list| json(&lists.join(list)))
+            })
             .or_else(|| self.kubelet_log(id))
+    }
+
+    /// By the container's own mounts.
+    fn by_mounts(
+        &self,
+        sought: Sought<'_>,
+        host: &[Mount],
+        own: &[Mount],
+    ) -> Option<ContainerName> {
+        let id = sought.id;
+        let read = |located: &Located, file: &str| {
+            places::on_host(located, host)
+                .into_iter()
+                .find_map(|(point, rest)| self.trusted(sought, &point, &rest.join(file)))
+        };
+        places::of(own, id)
+            .into_iter()
+            .find_map(|place| match place {
+                Place::Docker(at) => docker_name(id, &read(&at, "config.v2.json")?),
+                Place::Storage(at) => in_storage(id, |list| read(&at, list)),
+            })
+            .or_else(|| {
+                let end = Path::new(id).join("rootfs");
+                let mount = host.iter().find(|mount| {
+                    let mut above = mount.mount_point.ancestors().skip(3);
+                    mount.mount_point.ends_with(&end)
+                        && above.next().is_some_and(|tasks| tasks.ends_with(TASKS))
+                })?;
+                let bundle = mount.mount_point.parent()?;
+                containerd_name(&self.trusted(sought, bundle, Path::new("config.json"))?)
+            })
+    }
+
+    /// Rootless Podman: the stores in the users' homes.
+    fn homes(&self, sought: Sought<'_>) -> Option<ContainerName> {
+        let lists = Path::new(".local/share/containers/storage/overlay-containers");
+        file_names(&self.root.join("home")).find_map(|user| {
+            let home = Path::new("/home").join(user);
+            in_storage(sought.id, |list| self.trusted(sought, &home, &lists.join(list)))
+        })
+    }
+
+    /// A file of state that root made, or the user in whose slice the container runs: nobody
+    /// else can give it a name.
+    fn trusted(&self, sought: Sought<'_>, base: &Path, rest: &Path) -> Option<Value> {
+        let base = self.root.join(base.strip_prefix("/").unwrap_or(base));
+        json_below(&base, rest, |uid| uid == self.owner || Some(uid) == sought.user)
     }
 
     /// Docker: `Name` and the labels of `config.v2.json`.
@@ -80,66 +212,24 @@ impl RuntimeState {
                 Some(config["data-root"].as_str()?.trim_start_matches('/').to_owned())
             })
             .unwrap_or_else(|| "var/lib/docker".to_owned());
-        let config =
-            json(&self.root.join(data).join("containers").join(id).join("config.v2.json"))?;
-        let labels = &config["Config"]["Labels"];
-        Some(ContainerName {
-            runtime: "docker",
-            name: text(&config["Name"]).map(|name| name.trim_start_matches('/').to_owned()),
-            pod: pod_of(labels, KUBELET_LABELS),
-        })
+        let dir = self.root.join(data).join("containers").join(id);
+        docker_name(id, &json(&dir.join("config.v2.json"))?)
     }
 
     /// containerd: the annotations of the bundle's OCI `config.json`.
     fn containerd(&self, id: &str) -> Option<ContainerName> {
-        let tasks = self.root.join("run/containerd/io.containerd.runtime.v2.task");
+        let tasks = self.root.join("run/containerd").join(TASKS);
         let bundle =
             file_names(&tasks).map(|space| tasks.join(space).join(id)).find(|b| b.is_dir())?;
-        let config = json(&bundle.join("config.json"))?;
-        let annotations = &config["annotations"];
-        let name = text(&annotations["nerdctl/name"]).or_else(|| text(&config["hostname"]));
-        Some(ContainerName {
-            runtime: "containerd",
-            name,
-            pod: pod_of(annotations, CONTAINERD_ANNOTATIONS).or_else(|| {
-                // The sandbox has no container name: it holds the pod's namespaces.
-                let (namespace, pod) = (
-                    text(&annotations["io.kubernetes.cri.sandbox-namespace"])?,
-                    text(&annotations["io.kubernetes.cri.sandbox-name"])?,
-                );
-                Some((namespace, pod, "POD".to_owned()))
-            }),
-        })
+        containerd_name(&json(&bundle.join("config.json"))?)
     }
 
-    /// Podman and CRI-O: containers/storage, root's and each user's.
-    fn containers_storage(&self, id: &str) -> Option<ContainerName> {
+    /// CRI-O: the annotations of the bundle.
+    fn crio_bundle(&self, id: &str) -> Option<ContainerName> {
         let bundle = self.root.join("run/containers/storage/overlay-containers").join(id);
-        if let Some(config) = json(&bundle.join("userdata/config.json"))
-            && let Some(pod) = pod_of(&config["annotations"], KUBELET_LABELS)
-        {
-            return Some(ContainerName { runtime: "crio", name: None, pod: Some(pod) });
-        }
-        let mut stores = vec![self.root.join("var/lib/containers/storage")];
-        let homes = self.root.join("home");
-        stores.extend(
-            file_names(&homes).map(|user| homes.join(user).join(".local/share/containers/storage")),
-        );
-        stores.iter().find_map(|store| {
-            let list = json(&store.join("overlay-containers/containers.json"))?;
-            let entry = list.as_array()?.iter().find(|entry| entry["id"] == id)?;
-            let name = text(&entry["names"][0])?;
-            // CRI-O names them k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT.
-            let mut parts = name.strip_prefix("k8s_").unwrap_or_default().split('_');
-            let pod = match (parts.next(), parts.next(), parts.next()) {
-                (Some(container), Some(pod), Some(namespace)) => {
-                    Some((namespace.to_owned(), pod.to_owned(), container.to_owned()))
-                }
-                _ => None,
-            };
-            let runtime = if pod.is_some() { "crio" } else { "podman" };
-            Some(ContainerName { runtime, name: Some(name), pod })
-        })
+        let config = json(&bundle.join("userdata/config.json"))?;
+        let pod = pod_of(&config["annotations"], KUBELET_LABELS)?;
+        Some(ContainerName { runtime: "crio", name: None, pod: Some(pod) })
     }
 
     /// kubelet: `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
@@ -178,12 +268,52 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn json(path: &Path) -> Option<Value> {
-    let size = fs::metadata(path).ok()?.len();
-    (size <= MAX_FILE)
-        .then(|| fs::read(path).ok())
-        .flatten()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+/// The name in Docker's `config.v2.json`, if it is that of this container.
+fn docker_name(id: &str, config: &Value) -> Option<ContainerName> {
+    // Old versions of Docker, and nobody else, leave the id out.
+    text(&config["ID"]).is_none_or(|told| told == id).then_some(())?;
+    Some(ContainerName {
+        runtime: "docker",
+        name: text(&config["Name"]).map(|name| name.trim_start_matches('/').to_owned()),
+        pod: pod_of(&config["Config"]["Labels"], KUBELET_LABELS),
+    })
+}
+
+fn containerd_name(config: &Value) -> Option<ContainerName> {
+    let annotations = &config["annotations"];
+    let name = text(&annotations["nerdctl/name"]).or_else(|| text(&config["hostname"]));
+    Some(ContainerName {
+        runtime: "containerd",
+        name,
+        pod: pod_of(annotations, CONTAINERD_ANNOTATIONS).or_else(|| {
+            // The sandbox has no container name: it holds the pod's namespaces.
+            let (namespace, pod) = (
+                text(&annotations["io.kubernetes.cri.sandbox-namespace"])?,
+                text(&annotations["io.kubernetes.cri.sandbox-name"])?,
+            );
+            Some((namespace, pod, "POD".to_owned()))
+        }),
+    })
+}
+
+/// Podman and CRI-O: the lists of containers/storage. Those of containers that are removed when they
+/// end are in a list of their own.
+fn in_storage(id: &str, list: impl Fn(&str) -> Option<Value>) -> Option<ContainerName> {
+    ["containers.json", "volatile-containers.json"].into_iter().find_map(|file| {
+        let list = list(file)?;
+        let entry = list.as_array()?.iter().find(|entry| entry["id"] == id)?;
+        let name = text(&entry["names"][0])?;
+        // CRI-O names them k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT.
+        let mut parts = name.strip_prefix("k8s_").unwrap_or_default().split('_');
+        let pod = match (parts.next(), parts.next(), parts.next()) {
+            (Some(container), Some(pod), Some(namespace)) => {
+                Some((namespace.to_owned(), pod.to_owned(), container.to_owned()))
+            }
+            _ => None,
+        };
+        let runtime = if pod.is_some() { "crio" } else { "podman" };
+        Some(ContainerName { runtime, name: Some(name), pod })
+    })
 }
 
 fn file_names(dir: &Path) -> impl Iterator<Item = String> {
@@ -197,6 +327,7 @@ fn file_names(dir: &Path) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::mounts;
 
     const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
 
@@ -206,7 +337,8 @@ mod tests {
         let path = root.path().join(path.replace("{ID}", ID));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content.replace("{ID}", ID)).unwrap();
-        RuntimeState::new(root.path()).container(ID)
+        let none = || (Vec::new(), Vec::new());
+        RuntimeState::new(root.path()).container(Sought { id: ID, user: None }, none)
     }
 
     fn in_pod(runtime: &'static str, name: Option<&str>) -> Option<ContainerName> {
@@ -266,7 +398,7 @@ mod tests {
         );
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("var/log/pods/shop_web-7d9_5fb2")).unwrap();
-        let state = RuntimeState::new(root.path());
+        let mut state = RuntimeState::new(root.path());
         assert_eq!(state.pod("5fb2"), Some(("shop".to_owned(), "web-7d9".to_owned())));
         assert_eq!(state.pod("b2"), None);
     }
@@ -275,5 +407,86 @@ mod tests {
     fn damaged_state_is_no_name() {
         assert_eq!(found("var/lib/docker/containers/{ID}/config.v2.json", "{\"Name\":"), None);
         assert_eq!(found("etc/hostname", "x"), None);
+    }
+
+    /// A host with one file of state, and a container that has these mounts.
+    fn mounted(host: &str, own: &str, path: &str, content: &str) -> Option<ContainerName> {
+        let root = tempfile::tempdir().unwrap();
+        let fill = |text: &str| text.replace("{ID}", ID);
+        let path = root.path().join(fill(path));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, fill(content)).unwrap();
+        let mounts = || (mounts::parse(host.as_bytes()), mounts::parse(fill(own).as_bytes()));
+        RuntimeState::new(root.path()).container(Sought { id: ID, user: None }, mounts)
+    }
+
+    const HOST: &str = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 7:3 / /srv/data rw - ext4 /dev/loop3 rw
+";
+
+    #[test]
+    fn docker_is_found_wherever_its_data_root_is() {
+        let own = "9 1 7:3 /dk/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/loop3 rw\n";
+        let path = "srv/data/dk/containers/{ID}/config.v2.json";
+        let web = r#"{"ID":"{ID}","Name":"/web"}"#;
+        assert_eq!(mounted(HOST, own, path, web), named("docker", "web"));
+        let another = r#"{"ID":"0f1e","Name":"/postgres"}"#;
+        assert_eq!(mounted(HOST, own, path, another), None, "the state of another container");
+        let own = own.replace("7:3", "7:4");
+        assert_eq!(mounted(HOST, &own, path, web), None, "a device that the host has not mounted");
+    }
+
+    #[test]
+    fn podman_is_found_by_the_root_of_its_container() {
+        let vfs = "9 1 7:3 /st/vfs/dir/b7 / rw - ext4 /dev/loop3 rw\n";
+        let overlay =
+            "9 1 0:70 / / rw - overlay overlay rw,upperdir=/srv/data/st/overlay/b7/diff\n";
+        let list = r#"[{"id":"{ID}","names":["web"]}]"#;
+        let path = "srv/data/st/vfs-containers/containers.json";
+        assert_eq!(mounted(HOST, vfs, path, list), named("podman", "web"));
+        let path = "srv/data/st/overlay-containers/volatile-containers.json";
+        assert_eq!(mounted(HOST, overlay, path, list), named("podman", "web"));
+        assert_eq!(mounted(HOST, vfs, path, list), None);
+    }
+
+    #[test]
+    fn containerd_is_found_wherever_its_state_is() {
+        let end = format!("/srv/ctd/{TASKS}/default/{ID}/rootfs");
+        let host = format!("{HOST}3 1 0:70 / {end} rw - overlay overlay rw\n");
+        let path = format!("srv/ctd/{TASKS}/default/{{ID}}/config.json");
+        let content = r#"{"annotations":{"nerdctl/name":"web"}}"#;
+        assert_eq!(mounted(&host, "", &path, content), named("containerd", "web"));
+        let mut state = RuntimeState::new("/nonexistent");
+        let host = |name: &str| {
+            mounts::parse(
+                format!("3 1 0:70 / /s/{TASKS}/default/{name}/rootfs rw - overlay o rw\n")
+                    .as_bytes(),
+            )
+        };
+        assert!(!state.is_containerd_task("default", "ctrweb", || host("other")));
+        state.next_window();
+        assert!(state.is_containerd_task("default", "ctrweb", || host("ctrweb")));
+        assert!(!state.is_containerd_task("jobs", "ctrweb", || host("ctrweb")));
+    }
+
+    #[test]
+    fn a_users_store_names_that_users_containers_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let lists = root.path().join("home/ann/.local/share/containers/storage/overlay-containers");
+        fs::create_dir_all(&lists).unwrap();
+        let list = lists.join("containers.json");
+        fs::write(&list, format!(r#"[{{"id":"{ID}","names":["postgres"]}}]"#)).unwrap();
+        if std::os::unix::fs::chown(&list, Some(4242), None).is_err() {
+            println!(
+                "SKIP a_users_store_names_that_users_containers_alone: cannot give a file away"
+            );
+            return;
+        }
+        let none = || (Vec::new(), Vec::new());
+        let name = |user| RuntimeState::new(root.path()).container(Sought { id: ID, user }, none);
+        assert_eq!(name(None), None);
+        assert_eq!(name(Some(4243)), None);
+        assert_eq!(name(Some(4242)), named("podman", "postgres"));
     }
 }

@@ -298,6 +298,11 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         [([env!("CARGO_PKG_VERSION"), &*backend.kernel, backend.write.name()], 1.0)],
     );
     text.family(
+        gauge("filltop_host_info", "Name of the machine; in a pod that of the node."),
+        ["host"],
+        [([&*snapshot.host], 1.0)],
+    );
+    text.family(
         gauge("filltop_capability", "1 for each capability that filltop had when it attached."),
         ["capability"],
         backend.capabilities.iter().map(|name| ([&**name], 1.0)),

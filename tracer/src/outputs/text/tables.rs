@@ -1,20 +1,29 @@
 //! The tables: which columns each has, and what stands in them.
 
 use tracer_model::alert::unexplained;
-use tracer_model::snapshot::{Blind, Held, Snapshot, Volume};
+use tracer_model::snapshot::{Blind, Group, Held, Snapshot, Volume};
 use tracer_model::units;
 
-use super::{CRITICAL_S, Page, Row, Tone, WARNING_S};
+use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
 use crate::outputs::columns::{Align, Column};
-use crate::outputs::words::{command, eta_fitting, resident, used_ratio, user};
+use crate::outputs::words::{
+    command, eta_fitting, file, held_path, resident, used_ratio, user, volume,
+};
 
 /// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
 const ETA_WIDTH: usize = 40;
 
+/// Of one thing for each column, those of the columns that are shown.
+pub(super) fn kept<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]) -> Vec<T> {
+    all.into_iter().zip(columns).filter(|(_, (shown, _))| *shown).map(|(one, _)| one).collect()
+}
+
 impl Page<'_> {
     pub(super) fn volumes(&mut self, volumes: &[Volume]) {
-        const COLUMNS: [Column; 9] = [
-            Column::new("VOLUME", Align::Path, 8, 0),
+        // A container's volume has the container's name in front.
+        let is_narrow = self.options.width < LONG_FORM_FROM;
+        let columns = [
+            Column::new("VOLUME", Align::Path, if is_narrow { 8 } else { 16 }, 0),
             Column::new("SIZE", Align::Right, 4, 3),
             Column::new("USED", Align::Right, 4, 0),
             Column::new("AVAIL", Align::Right, 4, 0),
@@ -31,7 +40,7 @@ impl Page<'_> {
             .take(self.options.top)
             .map(|volume| Row {
                 cells: vec![
-                    self.safe(&volume.mount_point),
+                    self.safe(volume.shown_as()),
                     self.bytes(volume.total_bytes),
                     units::percent(used_ratio(volume)),
                     self.bytes(volume.avail_bytes),
@@ -53,7 +62,7 @@ impl Page<'_> {
         if rows.is_empty() {
             self.line("No volume is mounted writable.", Tone::Plain);
         } else {
-            self.table(&COLUMNS, &rows);
+            self.table(&columns, &rows);
         }
         let rest = volumes.get(self.options.top..).unwrap_or_default();
         // The Snapshot has the most endangered first.
@@ -61,16 +70,6 @@ impl Page<'_> {
     }
 
     pub(super) fn writers(&mut self, snapshot: &Snapshot) {
-        const COLUMNS: [Column; 8] = [
-            Column::new("PID", Align::Right, 3, 0),
-            Column::new("USER", Align::Left, 4, 4),
-            Column::new("WRITTEN/s", Align::Right, 4, 0),
-            Column::new("GROWTH/s", Align::Right, 4, 1),
-            Column::new("SHARE", Align::Right, 4, 2),
-            Column::new("FILES", Align::Right, 4, 5),
-            Column::new("VOLUME", Align::Path, 8, 3),
-            Column::new("COMMAND", Align::Left, 16, 0),
-        ];
         self.out.push('\n');
         let writers = &snapshot.writers;
         let Some(first) = writers.first() else {
@@ -78,40 +77,53 @@ impl Page<'_> {
             return;
         };
         let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
-        let rows: Vec<Row> = writers
+        let shown = &writers[..writers.len().min(self.options.top)];
+        let is_wide = self.options.width >= GROUPS_FROM;
+        let has_container = shown.iter().filter_map(|writer| writer.group.as_ref());
+        let has_container = has_container.into_iter().any(Group::is_container);
+        let columns = [
+            (true, Column::new("PID", Align::Right, 3, 0)),
+            (true, Column::new("USER", Align::Left, 4, 5)),
+            (true, Column::new("WRITTEN/s", Align::Right, 4, 0)),
+            (true, Column::new("GROWTH/s", Align::Right, 4, 1)),
+            (true, Column::new("SHARE", Align::Right, 4, 3)),
+            (true, Column::new("FILES", Align::Right, 4, 6)),
+            (!one_volume, Column::new("VOLUME", Align::Path, 8, 4)),
+            (is_wide || has_container, Column::new("GROUP", Align::Left, 16, 2)),
+            (true, Column::new("COMMAND", Align::Left, 16, 0)),
+        ];
+        let rows: Vec<Row> = shown
             .iter()
-            .take(self.options.top)
-            .map(|writer| Row {
-                cells: vec![
+            .map(|writer| {
+                let cells = [
                     writer.pid.to_string(),
                     user(writer, self.options.charset),
                     self.rate(writer.written_bytes_per_s).trim_end_matches("/s").to_owned(),
                     self.growth(writer.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
                     units::percent(writer.share),
                     writer.files.to_string(),
-                    if one_volume { String::new() } else { self.safe(&writer.volume) },
+                    volume(snapshot, &writer.volume, self.options.charset),
+                    self.writers_group(writer.group.as_ref()),
                     command(writer, self.options.charset),
-                ],
-                tone: if writer.alive { Tone::Plain } else { Tone::Faint },
+                ];
+                Row {
+                    cells: kept(&columns, cells),
+                    tone: if writer.alive { Tone::Plain } else { Tone::Faint },
+                }
             })
             .collect();
-        if one_volume {
-            let keep = |i: usize| COLUMNS[i].title != "VOLUME";
-            let columns: Vec<Column> = (0..8).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
-            let rows: Vec<Row> = rows
-                .into_iter()
-                .map(|mut row| {
-                    row.cells.remove(6);
-                    row
-                })
-                .collect();
-            self.table(&columns, &rows);
-        } else {
-            self.table(&COLUMNS, &rows);
-        }
+        self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = writers.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
         self.rest("writers", rest.len(), &sum);
+    }
+
+    /// In a narrow terminal plain cgroups and sessions are left out: they say little.
+    fn writers_group(&self, group: Option<&Group>) -> String {
+        let is_wide = self.options.width >= GROUPS_FROM;
+        let says_much =
+            |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
+        group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 
     /// What stands instead of the writers where there is none.
@@ -162,7 +174,7 @@ impl Page<'_> {
                         format!("{about}{}", rate.trim_end_matches("/s")),
                         format!("{about}{}", self.bytes(path.written_bytes)),
                         format!("{pid}{more}"),
-                        format!("{}{gone}", self.safe(&path.path)),
+                        format!("{}{gone}", file(path, self.options.charset)),
                     ],
                     tone: Tone::Plain,
                 }
@@ -202,7 +214,7 @@ impl Page<'_> {
                     victim
                         .waiting_ms
                         .map_or(units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
-                    self.safe(&victim.volume),
+                    volume(snapshot, &victim.volume, self.options.charset),
                 ],
                 tone: if victim.errors.no_space() > 0 { Tone::Critical } else { Tone::Warning },
             })
@@ -227,17 +239,18 @@ impl Page<'_> {
         }
         self.out.push('\n');
         for row in rows.iter().take(self.options.top) {
-            let volume = self.safe(&row.volume);
+            let volume = volume(snapshot, &row.volume, self.options.charset);
             let words = resident(row, self.options.units, self.options.charset);
             self.line(&format!("{volume}: {words}"), Tone::Warning);
         }
     }
 
     pub(super) fn held(&mut self, held: &[Held], top: usize) {
-        const COLUMNS: [Column; 5] = [
+        const COLUMNS: [Column; 6] = [
             Column::new("HELD", Align::Right, 4, 0),
             Column::new("PID", Align::Right, 3, 0),
-            Column::new("FD", Align::Right, 2, 2),
+            Column::new("FD", Align::Right, 2, 3),
+            Column::new("GROUP", Align::Left, 6, 2),
             Column::new("HOLDER", Align::Left, 6, 1),
             Column::new("DELETED FILE", Align::Path, 12, 0),
         ];
@@ -263,16 +276,40 @@ impl Page<'_> {
                         self.bytes(file.bytes),
                         format!("{}{more}", file.pid),
                         file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                        self.group(file.group.as_ref()),
                         self.safe(&file.comm),
-                        format!("{}{grows}", self.safe(&file.path)),
+                        format!("{}{grows}", held_path(file, self.options.charset)),
                     ],
                     tone: if file.growing { Tone::Warning } else { Tone::Plain },
                 }
             })
             .collect();
-        self.table(&COLUMNS, &rows);
+        if held.iter().any(|file| file.group.as_ref().is_some_and(stands_apart)) {
+            self.table(&COLUMNS, &rows);
+        } else {
+            let keep = |i: usize| COLUMNS[i].title != "GROUP";
+            let columns: Vec<Column> = (0..6).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
+            let without = |mut row: Row| {
+                row.cells.remove(3);
+                row
+            };
+            let rows: Vec<Row> = rows.into_iter().map(without).collect();
+            self.table(&columns, &rows);
+        }
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
         self.rest("held files", rest.len(), &sum);
     }
+
+    fn group(&self, group: Option<&Group>) -> String {
+        group.map_or_else(
+            || units::UNKNOWN.to_owned(),
+            |group| format!("{} {}", group.kind, self.safe(&group.name)),
+        )
+    }
+}
+
+/// Does it see files otherwise than the host?
+fn stands_apart(group: &Group) -> bool {
+    group.is_container() || group.root.is_some() || group.mount_namespace.is_some()
 }

@@ -13,7 +13,7 @@ use tracer_model::snapshot::WriteBackend;
 
 use super::{Attempt, Ladder, program_of};
 use crate::probes::{
-    error_chain,
+    behind, error_chain,
     failure::HookFailure,
     hooks::{self, Create, Fsync},
     kernel_at_least, tracefs,
@@ -70,6 +70,13 @@ impl Ladder {
                 .map_err(|error| HookFailure::of_program(&error))
         });
         self.note("task_file", "iterator", result);
+        self.install_behind(ebpf);
+    }
+
+    /// Tells the kernel side where overlayfs, if it is there, keeps the files behind its own. Returns
+    /// whether that is known now.
+    pub(in crate::probes) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
+        self.types().is_ok_and(|types| behind::install(ebpf, types))
     }
 
     /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls

@@ -4,7 +4,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya_obj::{
@@ -108,11 +108,14 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Goes through all types that are the kernel's own: its modules' since 5.11, each under the module's name, and
-/// its own as `vmlinux`. Takes CAP_SYS_ADMIN. Allocates nothing.
+/// its own as `vmlinux`; `each` borrows them. Takes CAP_SYS_ADMIN. Allocates nothing, and makes no system calls but
+/// bpf(2) and close(2).
 ///
 /// # Errors
 /// What the kernel says, or `each`.
-pub fn kernel_types(mut each: impl FnMut(&CStr, OwnedFd) -> io::Result<()>) -> io::Result<()> {
+pub fn kernel_types(
+    mut each: impl FnMut(&CStr, BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut attr = zeroed_attr();
     loop {
         match bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) {
@@ -124,9 +127,16 @@ pub fn kernel_types(mut each: impl FnMut(&CStr, OwnedFd) -> io::Result<()>) -> i
                 match types_by_id(id) {
                     Ok(types) => {
                         let mut room = [0; TYPES_NAME];
-                        if let Some(name) = name_of_kernel(&types, &mut room)? {
-                            each(name, types)?;
-                        }
+                        // SAFETY: it is open until it is closed here.
+                        let borrowed = unsafe { BorrowedFd::borrow_raw(types) };
+                        let result = match name_of_kernel(borrowed, &mut room) {
+                            Ok(Some(name)) => each(name, borrowed),
+                            other => other.map(drop),
+                        };
+                        // SAFETY: nobody else has it. Not by an OwnedFd, which may look at it first, by a system
+                        // call that the helper may not make.
+                        unsafe { libc::close(types) };
+                        result?;
                     }
                     // It went away meanwhile.
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -139,10 +149,10 @@ pub fn kernel_types(mut each: impl FnMut(&CStr, OwnedFd) -> io::Result<()>) -> i
     }
 }
 
-fn types_by_id(id: u32) -> io::Result<OwnedFd> {
+fn types_by_id(id: u32) -> io::Result<RawFd> {
     let mut attr: bpf_attr = zeroed_attr();
     attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
-    Ok(owned(bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)?))
+    bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)
 }
 
 /// Room for the name of types: modules have at most 55 bytes (MODULE_NAME_LEN).
@@ -150,7 +160,7 @@ pub const TYPES_NAME: usize = 64;
 
 /// Whose these types are, if they are the kernel's.
 fn name_of_kernel<'a>(
-    types: &OwnedFd,
+    types: BorrowedFd<'_>,
     name: &'a mut [u8; TYPES_NAME],
 ) -> io::Result<Option<&'a CStr>> {
     // SAFETY: a struct of plain integers.

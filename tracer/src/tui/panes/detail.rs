@@ -1,7 +1,9 @@
 //! All that is known about the selected row.
 
 use tracer_model::sanitize::{Charset, display_for};
-use tracer_model::snapshot::{Directory, Held, PathRow, Snapshot, Victim, WriteErrors, Writer};
+use tracer_model::snapshot::{
+    Directory, Group, Held, PathRow, Snapshot, Victim, WriteErrors, Writer,
+};
 use tracer_model::units;
 
 use super::{Line, fact, spark};
@@ -120,10 +122,7 @@ impl Page<'_> {
         let state = if writer.alive { "running" } else { "ended in this window" };
         let unknown = || units::UNKNOWN.to_owned();
         let maybe = |text: Option<&String>| text.map_or_else(unknown, |text| self.safe(text));
-        let group = writer.group.as_ref().map_or_else(
-            || "none known".to_owned(),
-            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
-        );
+        let group = self.group_name(writer.group.as_ref());
         let cgroup = writer.group.as_ref().and_then(|group| group.cgroup.as_ref());
         let user = words::user(writer, Charset::Unicode);
         let share = units::percent(writer.share);
@@ -162,6 +161,14 @@ impl Page<'_> {
             let text = format!("{} calls, 99% within {p99}, longest {max}", fsync.count);
             lines.push(Line::plain(fact("fsync", &text)));
         }
+        if let Some(container) = writer.mostly_for() {
+            lines.push(Line::plain(fact("for good", words::log_cure(container))));
+        }
+        let logs = writer.on_behalf_of.iter().map(|log| {
+            let growth = self.state.units.growth(log.growth_bytes_per_s);
+            format!("{growth:>13}  {}", words::log_of(&log.group, self.state.charset))
+        });
+        Self::list(&mut lines, "Logs of containers that it writes", logs.collect());
         let files = self.snapshot.paths.iter().filter(|path| path.writers.contains(&writer.pid));
         Self::list(&mut lines, "Files it wrote", files.map(|path| self.file_line(path)).collect());
         let held = self
@@ -182,7 +189,11 @@ impl Page<'_> {
 
     fn file_line(&self, path: &PathRow) -> String {
         let gone = if path.deleted { " (deleted)" } else { "" };
-        format!("{:>12}  {}{gone}", self.per_s(path.written_bytes), self.safe(&path.path))
+        format!(
+            "{:>12}  {}{gone}",
+            self.per_s(path.written_bytes),
+            words::file(path, self.state.charset)
+        )
     }
 
     fn writer_line(&self, writer: &Writer) -> String {
@@ -266,6 +277,14 @@ impl Page<'_> {
         if let Some(inside) = &path.path_in_container {
             lines.insert(0, Line::plain(fact("in container", &self.safe(inside))));
         }
+        if let Some(container) = &path.container {
+            lines.insert(0, Line::plain(fact("container", &self.safe(container))));
+        }
+        if let Some(container) = &path.log_of {
+            let whose = words::log_of(container, self.state.charset);
+            lines.insert(0, Line::plain(fact("is the", &whose)));
+            lines.push(Line::plain(fact("for good", words::log_cure(container))));
+        }
         if path.deleted {
             let text = fact("deleted", "its last name is gone; space is free once it is closed");
             lines.push(Line::new(text, Tone::Warning));
@@ -288,6 +307,13 @@ impl Page<'_> {
         Self::list(lines, heading, known.collect());
     }
 
+    fn group_name(&self, group: Option<&Group>) -> String {
+        group.map_or_else(
+            || "none known".to_owned(),
+            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
+        )
+    }
+
     fn held(&self, held: &Held) -> (String, Vec<Line>) {
         let by = format!("{} ({})", self.safe(&held.comm), held.pid);
         let fd = held.fd.map_or_else(|| "a mapping".to_owned(), |fd| format!("descriptor {fd}"));
@@ -295,9 +321,13 @@ impl Page<'_> {
             Line::plain(fact("size", &self.bytes(Some(held.bytes)))),
             Line::plain(fact("volume", &self.safe(&held.volume))),
             Line::plain(fact("held by", &format!("{by} through {fd}"))),
+            Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
             Line::plain(fact("kind", &self.safe(&held.kind))),
             self.trend("size"),
         ];
+        if let Some(path) = &held.path_in_container {
+            lines.push(Line::plain(fact("seen there as", &self.safe(path))));
+        }
         if held.growing {
             lines.push(Line::new(fact("growing", "it is still written to"), Tone::Warning));
         }

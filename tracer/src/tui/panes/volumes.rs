@@ -56,7 +56,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     } else {
         usize::from(area.width / 8).clamp(LEAST_BAR, 40)
     };
-    let longest = snapshot.volumes.iter().map(|volume| volume.mount_point.len()).max();
+    let longest = snapshot.volumes.iter().map(|volume| volume.shown_as().len()).max();
     let words = snapshot.volumes.iter().map(|volume| sanitize::width(&eta_cell(volume)));
     let words = words.max().unwrap_or(0).clamp(LEAST_WORDS, 40);
     let wanted = [
@@ -135,7 +135,7 @@ fn fact(column: usize, volume: &Volume, state: &UiState, long: bool) -> String {
     let units = state.units;
     let bytes = |n: u64| if long { units.bytes(n) } else { units.short(n) };
     match column {
-        0 => display_for(&volume.mount_point, state.charset).into_owned(),
+        0 => display_for(volume.shown_as(), state.charset).into_owned(),
         2 => units::percent(used_ratio(volume)),
         3 => bytes(volume.avail_bytes),
         4 => bytes(volume.reserved_bytes),

@@ -156,7 +156,9 @@ impl Rows {
             View::Held => (0..snapshot.held.len())
                 .filter(|&i| {
                     let held = &snapshot.held[i];
-                    here(&held.volume) && filter.lets([&*held.path, &held.comm])
+                    let inside = held.path_in_container.as_deref().unwrap_or("");
+                    let group = held.group.as_ref().map_or("", |group| &group.name);
+                    here(&held.volume) && filter.lets([&*held.path, inside, &held.comm, group])
                 })
                 .map(Item::Held)
                 .collect(),

@@ -86,7 +86,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
     }
     match row.item {
         Item::Writer(i) => snapshot.writers.get(i).map_or_else(nothing, |writer| {
-            let mut cell = writer_cell(writer, col, manner);
+            let mut cell = writer_cell(snapshot, writer, col, manner);
             if !writer.alive && cell.tone == Tone::Plain {
                 cell.tone = Tone::Faint;
             }
@@ -109,7 +109,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Drain => plain(dir.drain.map_or_else(|| "-".to_owned(), units::percent)),
             Col::Created => plain(number(dir.files_created)),
             Col::Removed => plain(number(dir.files_removed)),
-            Col::Volume => plain(manner.safe(&dir.volume)),
+            Col::Volume => plain(words::volume(snapshot, &dir.volume, manner.charset)),
             _ => nothing(),
         }),
         Item::File(i) => snapshot.paths.get(i).map_or_else(nothing, |path| {
@@ -132,8 +132,8 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                     .to_owned(),
                     tone: if path.deleted { Tone::Warning } else { Tone::Plain },
                 },
-                Col::Volume => plain(manner.safe(&path.volume)),
-                Col::Path => plain(manner.safe(&path.path)),
+                Col::Volume => plain(words::volume(snapshot, &path.volume, manner.charset)),
+                Col::Path => plain(words::file(path, manner.charset)),
                 _ => nothing(),
             }
         }),
@@ -148,7 +148,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                 tone: Tone::Warning,
             },
             Col::Volume => plain(manner.safe(&held.volume)),
-            Col::Path => plain(manner.safe(&held.path)),
+            Col::Path => plain(words::held_path(held, manner.charset)),
             _ => nothing(),
         }),
         Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {
@@ -163,13 +163,13 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                     .waiting_ms
                     .map_or_else(|| units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
             ),
-            Col::Volume => plain(manner.safe(&victim.volume)),
+            Col::Volume => plain(words::volume(snapshot, &victim.volume, manner.charset)),
             _ => nothing(),
         }),
     }
 }
 
-fn writer_cell(writer: &Writer, col: Col, manner: &Manner) -> Cell {
+fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, manner: &Manner) -> Cell {
     let mut tone = Tone::Plain;
     let text = match col {
         Col::Pid => writer.pid.to_string(),
@@ -193,7 +193,7 @@ fn writer_cell(writer: &Writer, col: Col, manner: &Manner) -> Cell {
             let group = writer.group.as_ref();
             group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
         }
-        Col::Volume => manner.safe(&writer.volume),
+        Col::Volume => words::volume(snapshot, &writer.volume, manner.charset),
         Col::Command => words::command(writer, manner.charset),
         _ => String::new(),
     };

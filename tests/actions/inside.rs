@@ -1,0 +1,209 @@
+//! A filltop that runs in a container and acts on what is outside: the target goes on, whatever ends the
+//! container. The container is a cgroup of Docker's form with everything in it killed at once, as runtimes
+//! end one that shares the host's pid namespace.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::{TestVolume, filltop};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    Bench, Cgroup, Result, Writer, goes_on, need_root, small_writer, stands_still,
+    targets::Parents, unified,
+};
+
+const ID: &str = "1a51dec0ffee0000000000000000000000000000000000000000000000001234";
+const SOON: Duration = Duration::from_secs(5);
+/// What docs/actions.md states.
+const STATED: Duration = Duration::from_secs(1);
+
+struct Stage {
+    volume: TestVolume,
+    bench: Bench,
+    writer: Writer,
+    container: Cgroup,
+    _parents: Parents,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let parents = Parents::of(&["docker"])?;
+        let parent = unified()?.join("docker");
+        fs::create_dir_all(&parent)?;
+        let volume = TestVolume::new("ext4", 64)?;
+        let writer = small_writer(volume.path())?;
+        goes_on(volume.path(), SOON)?;
+        let container = Cgroup::below(&parent, ID)?;
+        Ok(Self { volume, bench: Bench::new()?, writer, container, _parents: parents })
+    }
+
+    /// `stop` of the writer, in the container. `prepare` is a line of shell that is run before it in a
+    /// mount namespace of its own.
+    fn stop(&self, prepare: &str, length: &str) -> Result<Child> {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && {prepare} && exec {} stop {} --yes --json --for {length}",
+            self.container.path().display(),
+            filltop().display(),
+            self.writer.pid(),
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", &script])
+            .env("FILLTOP_RUN_DIR", self.bench.run.path())
+            .env("FILLTOP_HOST_ROOT", format!("/proc/{}/root", std::process::id()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command.spawn()?)
+    }
+
+    /// Waits until it says that it is done, and stays.
+    fn halted(&self, stop: &mut Child) -> Result {
+        let mut stdout = BufReader::new(stop.stdout.take().context("piped")?);
+        for _ in 0..3 {
+            let mut line = String::new();
+            stdout.read_line(&mut line)?;
+            ensure!(!line.is_empty(), "it ended: {}", said(stop));
+        }
+        stop.stdout = Some(stdout.into_inner());
+        stands_still(self.volume.path())?;
+        ensure!(stop.try_wait()?.is_none(), "it did not stay in the foreground");
+        Ok(())
+    }
+
+    /// Ends everybody in the container in one instant.
+    fn kill_container(&self) -> Result {
+        let file = self.container.path().join("cgroup.kill");
+        if file.exists() {
+            return Ok(fs::write(file, "1")?);
+        }
+        for pid in self.container.processes() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    fn dir(&self) -> &Path {
+        self.volume.path()
+    }
+}
+
+/// Its standard error, once it has ended.
+fn said(child: &mut Child) -> String {
+    let mut said = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        let _ = stderr.read_to_string(&mut said);
+    }
+    said
+}
+
+/// Nothing below /sys/fs/cgroup can be written to, as in a container by default.
+const READ_ONLY: &str = "for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do \
+                         mount -o remount,bind,ro $at || exit 3; done";
+
+#[test]
+fn it_ends_with_the_container_where_the_keeper_can_leave_it() -> Result {
+    need_root!();
+    let stage = Stage::new()?;
+    let mut stop = stage.stop("true", "60s")?;
+    stage.halted(&mut stop)?;
+    let inside: Vec<u32> =
+        stage.container.processes().iter().map(|pid| pid.as_raw_nonzero().get() as u32).collect();
+    let (keeper, second) = stage.bench.keepers()?;
+    ensure!(!inside.contains(&keeper) && !inside.contains(&second), "{inside:?}");
+    stage.kill_container()?;
+    let took = goes_on(stage.dir(), STATED)?;
+    println!("thawed {:.0} ms after the end of the container", took.as_secs_f64() * 1e3);
+    stop.wait()?;
+    Ok(())
+}
+
+#[test]
+fn it_ends_with_its_time_and_with_sigterm() -> Result {
+    need_root!();
+    let stage = Stage::new()?;
+    let mut stop = stage.stop("true", "3s")?;
+    stage.halted(&mut stop)?;
+    goes_on(stage.dir(), SOON)?;
+    ensure!(stop.wait()?.success());
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut stop = stage.stop("true", "60s")?;
+        stage.halted(&mut stop)?;
+        kill_process(Pid::from_child(&stop), signal)?;
+        goes_on(stage.dir(), STATED)?;
+        ensure!(stop.wait()?.success(), "{signal:?}");
+        ensure!(stage.bench.records().is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn it_is_refused_where_nobody_would_let_go() -> Result {
+    need_root!();
+    let stage = Stage::new()?;
+    // The record would be in the container alone, too.
+    let run = stage.bench.run.path().display();
+    let hidden = format!("{READ_ONLY} && mount -t tmpfs tmpfs {run}");
+    let mut stop = stage.stop(&hidden, "60s")?;
+    let status = stop.wait()?;
+    let said = said(&mut stop);
+    ensure!(status.code() == Some(1) && said.contains("/run/filltop"), "{status} {said}");
+    goes_on(stage.dir(), SOON)?;
+    Ok(())
+}
+
+/// With the record on the host, the next command there lets go.
+#[test]
+fn what_the_container_leaves_is_found_on_the_host() -> Result {
+    need_root!();
+    let stage = Stage::new()?;
+    let mut stop = stage.stop(READ_ONLY, "60s")?;
+    stage.halted(&mut stop)?;
+    // It lasts while it is answered for.
+    let listed = stage.bench.command(&["resume", "--list"]).output()?;
+    ensure!(String::from_utf8_lossy(&listed.stdout).contains("freeze-"), "{listed:?}");
+    stands_still(stage.dir())?;
+    stage.kill_container()?;
+    stop.wait()?;
+    stands_still(stage.dir())?;
+    let start = Instant::now();
+    let output = stage.bench.command(&["resume", "--list"]).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(said.contains("without its keeper"), "{said}");
+    goes_on(stage.dir(), STATED)?;
+    println!("thawed {:.0} ms after the next command began", start.elapsed().as_secs_f64() * 1e3);
+    Ok(())
+}
+
+/// Or a plain watch that runs there, by itself.
+#[test]
+fn what_the_container_leaves_is_found_by_a_watch() -> Result {
+    need_root!();
+    let stage = Stage::new()?;
+    let run = stage.bench.run.path().to_owned();
+    let watch = filltop_tests::Watch::start_with("", |command| {
+        command.env("FILLTOP_RUN_DIR", run);
+    });
+    let watch = match watch {
+        Ok(watch) => watch,
+        Err(error) => {
+            println!("SKIP what_the_container_leaves_is_found_by_a_watch: {error}");
+            return Ok(());
+        }
+    };
+    let mut stop = stage.stop(READ_ONLY, "60s")?;
+    stage.halted(&mut stop)?;
+    stage.kill_container()?;
+    stop.wait()?;
+    let took = goes_on(stage.dir(), SOON)?;
+    println!("thawed {:.0} ms after the end of the container", took.as_secs_f64() * 1e3);
+    drop(watch);
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! A target that is started again: what was done to the one before holds for nobody, and who starts it is
+//! told beforehand.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use filltop_tests::TestVolume;
+use serde_json::Value;
+
+use crate::{
+    Bench, Cgroup, Result, bytes_in, goes_on, lines, need_root, small_writer, stands_still,
+    targets::Parents, unified,
+};
+
+const ID: &str = "5ea1c0ffee00000000000000000000000000000000000000000000000000cccc";
+const SOON: Duration = Duration::from_secs(5);
+
+/// What `resume --list --json` says.
+fn listed(bench: &Bench) -> Result<Vec<Value>> {
+    lines(&bench.command(&["resume", "--list", "--json"]).output()?)
+}
+
+/// A docker-like container: a writer in a cgroup named by an id. Started again it has another cgroup of the
+/// same path, as with Docker.
+struct Container {
+    writer: Option<(Cgroup, crate::Writer)>,
+    _parents: Parents,
+    volume: TestVolume,
+}
+
+impl Container {
+    fn start() -> Result<Self> {
+        let parents = Parents::of(&["docker"])?;
+        let volume = TestVolume::new("ext4", 128)?;
+        let mut container = Self { writer: None, _parents: parents, volume };
+        container.run()?;
+        Ok(container)
+    }
+
+    fn run(&mut self) -> Result {
+        let parent = unified()?.join("docker");
+        fs::create_dir_all(&parent)?;
+        let cgroup = Cgroup::below(&parent, ID)?;
+        let writer = small_writer(self.volume.path())?;
+        cgroup.take(&writer.child)?;
+        self.writer = Some((cgroup, writer));
+        goes_on(self.volume.path(), SOON)?;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result {
+        let (cgroup, writer) = self.writer.take().context("it does not run")?;
+        // Frozen or not, SIGKILL ends who is in a cgroup v2.
+        drop(writer);
+        drop(cgroup);
+        self.run()
+    }
+}
+
+/// The new one runs, and nobody claims anything else.
+fn a_restart_ends(how: &[&str]) -> Result {
+    let bench = Bench::new()?;
+    let mut container = Container::start()?;
+    bench.stop(ID, how)?;
+    let before = listed(&bench)?;
+    ensure!(before.len() == 1 && before[0]["standing"] == "in_force", "{before:?}");
+    container.restart()?;
+    // At once, before its keeper has noticed.
+    let after = listed(&bench)?;
+    let claims = after.iter().filter(|record| record["standing"] == "in_force").count();
+    ensure!(claims == 0, "{after:?}");
+    // What runs now can be acted upon, although a record may still have its path.
+    bench.stop(ID, how)?;
+    bench.resume(ID)?;
+    let (bytes, start) = (bytes_in(container.volume.path())?, Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let rate = (bytes_in(container.volume.path())? - bytes) as f64 / start.elapsed().as_secs_f64();
+    ensure!(rate > 200_000.0, "the new one is held to {rate} bytes per second");
+    ensure!(bench.records().is_empty(), "{:?}", bench.records());
+    Ok(())
+}
+
+#[test]
+fn a_restart_ends_a_freeze() -> Result {
+    need_root!();
+    a_restart_ends(&[])
+}
+
+#[test]
+fn a_restart_ends_a_throttle() -> Result {
+    need_root!();
+    a_restart_ends(&["--how", "throttle", "--rate", "20kB"])
+}
+
+/// Whoever answers for a freeze does not thaw what somebody else has frozen by the same path since.
+#[test]
+fn the_freeze_of_a_later_one_is_left_alone() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let mut container = Container::start()?;
+    bench.stop(ID, &[])?;
+    container.restart()?;
+    let freeze = unified()?.join("docker").join(ID).join("cgroup.freeze");
+    fs::write(&freeze, "1")?;
+    let start = Instant::now();
+    while !bench.records().is_empty() {
+        ensure!(start.elapsed() < SOON, "the record is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let frozen = fs::read_to_string(&freeze)?;
+    let still = stands_still(container.volume.path());
+    fs::write(&freeze, "0")?;
+    ensure!(frozen.trim() == "1", "it was thawed");
+    still
+}
+
+/// Somebody else thaws it: it is listed as what it is.
+#[test]
+fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let _container = Container::start()?;
+    bench.stop(ID, &[])?;
+    fs::write(unified()?.join("docker").join(ID).join("cgroup.freeze"), "0")?;
+    let listed = listed(&bench)?;
+    ensure!(listed.len() == 1 && listed[0]["standing"] == "let_go", "{listed:?}");
+    Ok(())
+}
+
+/// A process with a bind mount of what Docker's daemon mounts into its containers, in a mount namespace of
+/// its own and as the first process of a pid namespace.
+fn in_a_container(data: &Path, policy: &str) -> Result<Child> {
+    let dir = data.join("containers").join(ID);
+    fs::create_dir_all(&dir)?;
+    fs::write(dir.join("hostname"), "web\n")?;
+    let config = format!(r#"{{"RestartPolicy":{{"Name":"{policy}","MaximumRetryCount":0}}}}"#);
+    fs::write(dir.join("hostconfig.json"), config)?;
+    let script = format!("mount --bind {}/hostname /etc/hostname && exec sleep 120", dir.display());
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    let child = command.stdin(Stdio::null()).spawn()?;
+    Ok(child)
+}
+
+/// The only child of `unshare`.
+fn child_of(pid: u32) -> Result<u32> {
+    let start = Instant::now();
+    loop {
+        let file = format!("/proc/{pid}/task/{pid}/children");
+        let child = fs::read_to_string(file)?.split_whitespace().next().map(str::parse);
+        if let Some(child) = child {
+            let child: u32 = child?;
+            if fs::read_to_string(format!("/proc/{child}/comm"))?.trim() == "sleep" {
+                return Ok(child);
+            }
+        }
+        ensure!(start.elapsed() < SOON, "it did not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
+    need_root!();
+    let bench = Bench::new()?;
+    let _parents = Parents::of(&["docker"])?;
+    let parent = unified()?.join("docker");
+    fs::create_dir_all(&parent)?;
+    let cgroup = Cgroup::below(&parent, ID)?;
+    let volume = TestVolume::new("ext4", 64)?;
+    let mut outer = in_a_container(volume.path(), "always")?;
+    let first = child_of(outer.id())?;
+    fs::write(cgroup.path().join("cgroup.procs"), first.to_string())?;
+    let output = bench.command(&["stop", ID, "--how", "term", "--dry-run", "--json"]).output()?;
+    let plan = lines(&output)?.into_iter().next().context("no plan")?;
+    let steps = plan["steps"].as_array().context("steps")?;
+    let of = |how: &str| steps.iter().find(|step| step["how"] == how).context("no step");
+    let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
+    ensure!(of("kill")?["restart"] == expected && of("term")?["restart"] == expected, "{plan}");
+    ensure!(of("freeze")?.get("restart").is_none() && of("unit")?.get("restart").is_none());
+    // sleep has no handler, and is the first process there.
+    ensure!(of("term")?["ignored_by"] == serde_json::json!([first]), "{plan}");
+    let term = bench.command(&["stop", ID, "--how", "term", "--yes", "--json"]).output()?;
+    ensure!(term.status.code() == Some(1), "{:?}", term.status);
+    // A daemon that starts it again half a second after it has ended.
+    let procs = cgroup.path().join("cgroup.procs");
+    let daemon = std::thread::spawn(move || -> Result<Child> {
+        outer.wait()?;
+        std::thread::sleep(Duration::from_millis(500));
+        let next = Command::new("sleep").arg("120").spawn()?;
+        fs::write(procs, next.id().to_string())?;
+        Ok(next)
+    });
+    let kill = bench.command(&["stop", ID, "--how", "kill", "--yes", "--json"]).output()?;
+    let mut next = daemon.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    let pid = next.id();
+    next.kill()?;
+    next.wait()?;
+    let last = String::from_utf8(kill.stdout)?;
+    let done: Value = serde_json::from_str(last.lines().last().context("nothing was said")?)?;
+    ensure!(done["ended"]["back"] == serde_json::json!([pid]), "{done}");
+    ensure!(kill.status.code() == Some(1), "it runs again: {:?}", kill.status);
+    Ok(())
+}

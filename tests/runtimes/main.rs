@@ -1,0 +1,182 @@
+//! Containers of real runtimes: what filltop says of them, against what the runtime, stat and df say, and what
+//! `stop` does to them.
+//!
+//! Each runtime is started once, with its store on a volume of its own; [`world`] has its containers. A runtime that
+//! is not here, or cannot run here, is a skip of each of its tests.
+
+mod actions;
+mod image;
+mod measured;
+mod runtime;
+mod seen;
+mod tools;
+mod walked;
+mod world;
+
+use std::{fmt, process::Command};
+
+use anyhow::{Context as _, ensure};
+
+type Result<T = ()> = anyhow::Result<T>;
+
+/// Why a runtime is not to be had here.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// Runs a command that has to succeed; what it printed.
+fn succeed(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.success(), "{command:?}: {printed}{said}");
+    Ok(printed)
+}
+
+/// The tests of one runtime.
+macro_rules! suite {
+    ($name:ident: $kind:ident: $($module:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
+        mod $name {
+            $($(
+                #[test]
+                fn $test() -> crate::Result {
+                    crate::world::with(crate::runtime::Kind::$kind, crate::$module::$test)
+                }
+            )*)*
+        }
+    };
+}
+
+suite!(containerd: Containerd:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+    },
+);
+
+suite!(cri: Cri:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        a_log_is_its_containers,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+    },
+);
+
+suite!(docker: Docker:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        a_log_is_its_containers,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+        a_restart_policy_is_told,
+    },
+    walked::{the_documented_commands_work},
+);
+
+suite!(lxc: Lxc:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+    },
+);
+
+suite!(nspawn: Nspawn:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+    },
+);
+
+suite!(podman: Podman:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_rate_is_the_writers,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        a_log_is_its_containers,
+        its_shm_is_a_volume,
+        the_text_names_it,
+    },
+    actions::{
+        a_freeze_by_name_holds_until_resume,
+        other_names_are_understood,
+        the_plan_tells_what_it_holds,
+        a_restart_policy_is_told,
+        an_id_that_sorts_behind_its_monitor_is_frozen,
+    },
+    walked::{the_documented_commands_work},
+);
+
+suite!(podman_vfs: PodmanVfs:
+    seen::{
+        bytes_are_exact,
+        growth_is_explained,
+        the_group_is_named_and_has_the_sum,
+        paths_are_told_as_the_host_and_the_container_see_them,
+        a_held_file_is_told_with_its_container,
+        a_log_is_its_containers,
+    },
+);

@@ -1,0 +1,148 @@
+//! One runtime at a time, for all of its tests.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use anyhow::Context as _;
+use filltop_tests::{TestVolume, need_tracing};
+
+use crate::{
+    Result, Unavailable,
+    measured::Measured,
+    runtime::{Kind, Runtime, Spec},
+};
+
+/// What a volume holds: image layers, and what the containers write meanwhile.
+const VOLUME_MIB: u64 = 3_000;
+
+/// Where bind mounts lie on a machine of ours.
+const BINDS: &str = "/var/lib/filltop-test";
+
+/// Is this a Debian that was booted for the tests, with its own docker and podman?
+pub fn is_ours() -> bool {
+    env::var_os("FILLTOP_IN_VM").is_some() && Path::new("/run/systemd/system").exists()
+}
+
+/// A runtime with containers.
+pub struct World {
+    /// Dropped before the volume that it lives on.
+    pub runtime: Box<dyn Runtime>,
+    /// Where its volume is mounted.
+    pub mount: PathBuf,
+    /// The test's own; `None` where the runtimes are those of the machine.
+    _volume: Option<TestVolume>,
+    containers: Vec<String>,
+    measured: Option<std::result::Result<Measured, String>>,
+}
+
+/// The world of the tests that run now, or why it is not to be had.
+struct Current {
+    kind: Kind,
+    world: std::result::Result<World, anyhow::Error>,
+}
+
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+fn current() -> MutexGuard<'static, Option<Current>> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Statics are not dropped when a program ends, and the last runtime is one.
+extern "C" fn end() {
+    drop(current().take());
+}
+
+/// Runs a check on a runtime's world, which is made by its first one.
+pub fn with(kind: Kind, check: fn(&mut World) -> Result) -> Result {
+    need_tracing!();
+    let mut slot = current();
+    if slot.as_ref().is_none_or(|current| current.kind != kind) {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        // SAFETY: the function takes nothing, and unwinds nowhere.
+        ONCE.call_once(|| unsafe {
+            libc::atexit(end);
+        });
+        // The last one has to be gone before the next one starts.
+        drop(slot.take());
+        *slot = Some(Current { kind, world: World::new(kind) });
+    }
+    let Some(current) = slot.as_mut() else { return Ok(()) };
+    match &mut current.world {
+        Ok(world) => check(world),
+        Err(error) => {
+            let Some(Unavailable(reason)) = error.downcast_ref() else {
+                anyhow::bail!("{kind:?} does not start: {error:#}");
+            };
+            println!("SKIP {}: {reason}", thread::current().name().unwrap_or("?"));
+            Ok(())
+        }
+    }
+}
+
+impl World {
+    fn new(kind: Kind) -> Result<Self> {
+        let (containers, measured) = (Vec::new(), None);
+        if is_ours() {
+            let (runtime, mount) = (kind.installed(Path::new(BINDS))?, PathBuf::from("/"));
+            return Ok(Self { runtime, mount, _volume: None, containers, measured });
+        }
+        let volume = TestVolume::new("ext4", VOLUME_MIB)?;
+        let runtime = kind.start(volume.path())?;
+        let mount = volume.path().to_owned();
+        Ok(Self { runtime, mount, _volume: Some(volume), containers, measured })
+    }
+
+    /// A container's name, which nobody else on this machine has.
+    pub fn name(&self, of: &str) -> String {
+        format!("{of}-{}", std::process::id())
+    }
+
+    /// Starts a container.
+    pub fn run(&mut self, name: &str, script: &str, restart: bool) -> Result {
+        self.containers.push(name.to_owned());
+        self.runtime.run(&Spec { name, script, restart })
+    }
+
+    /// Ends a container.
+    pub fn remove(&mut self, name: &str) -> Result {
+        self.containers.retain(|other| other != name);
+        self.runtime.remove(name)
+    }
+
+    /// What filltop measured of the containers, once for all checks.
+    pub fn seen(&mut self) -> Result<Seen<'_>> {
+        if self.measured.is_none() {
+            let measured = Measured::take(self).map_err(|error| format!("{error:#}"));
+            self.measured = Some(measured);
+        }
+        let measured = match &self.measured {
+            Some(Ok(measured)) => measured,
+            Some(Err(error)) => anyhow::bail!("nothing was measured: {error}"),
+            None => anyhow::bail!("nothing was measured"),
+        };
+        let mount = self.mount.to_str().context("a test's path is UTF-8")?.to_owned();
+        Ok(Seen { runtime: self.runtime.as_ref(), measured, mount })
+    }
+}
+
+/// A runtime and what was measured of it.
+pub struct Seen<'w> {
+    pub runtime: &'w dyn Runtime,
+    pub measured: &'w Measured,
+    /// Where its volume is mounted.
+    pub mount: String,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for name in std::mem::take(&mut self.containers) {
+            if let Err(error) = self.runtime.remove(&name) {
+                eprintln!("{name}: {error:#}");
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The file behind a file of an overlay: where its data is, and the space that it takes.
+
+use aya_ebpf::{macros::map, maps::Array};
+use tracer_common::offsets::{OverlayInode, lower_kind};
+
+use crate::{
+    gauge::within,
+    kernel_read::{Kptr, Probed, Read, load},
+};
+
+/// One entry: how overlayfs keeps it on this kernel.
+#[map]
+pub static BEHIND: Array<OverlayInode> = Array::with_max_entries(1, 0);
+
+/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
+pub const OVERLAY_MAGIC: u32 = 0x794c_7630;
+
+/// The inode that an overlay's inode of a regular file stands for: on the upper layer if it is there,
+/// else on the topmost lower one. A deleted file keeps its dentry on the upper layer as long as the
+/// overlay's inode lives (`ovl_destroy_inode`). Null where this kernel's layout is not known.
+#[inline(always)]
+pub fn inode(inode: Kptr) -> Kptr {
+    let nothing = Kptr::from_addr(0);
+    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    let Some(layout): Option<&OverlayInode> = BEHIND.get(0) else { return nothing };
+    if layout.known == 0 {
+        return nothing;
+    }
+    let mut dentry = Probed::follow(inode, within(layout.upper));
+    if dentry.is_null() {
+        let lower = Probed::follow(inode, within(layout.lower));
+        match layout.lower_kind {
+            lower_kind::INODE => return lower,
+            lower_kind::DENTRY => dentry = lower,
+            lower_kind::STACK => dentry = Probed::follow(lower, within(layout.first)),
+            _ => return nothing,
+        }
+    }
+    Kptr(load!(Probed, dentry, dentry_inode))
+}

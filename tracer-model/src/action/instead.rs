@@ -1,0 +1,93 @@
+//! Whom to stop instead of a container runtime: the containers whose logs it writes. Pure: paths of open
+//! files go in.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::File;
+
+/// A container whose log a process of the target writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instead {
+    /// The word for `filltop stop`: `docker/` or `podman/` and the beginning of its id, or
+    /// NAMESPACE/POD/CONTAINER.
+    pub target: String,
+    /// Path of the log.
+    pub log: String,
+    /// Space that it occupies, bytes.
+    pub bytes: u64,
+}
+
+/// Containers that are named at most.
+pub const MAX_INSTEAD: usize = 3;
+
+/// The containers whose logs are among these files, largest first.
+#[must_use]
+pub fn of(files: &[File]) -> Vec<Instead> {
+    let mut logs: BTreeMap<String, Instead> = BTreeMap::new();
+    for file in files {
+        let Some(target) = container(&file.path) else { continue };
+        let log = Instead { target: target.clone(), log: file.path.clone(), bytes: file.bytes };
+        let largest = logs.entry(target).or_insert_with(|| log.clone());
+        if log.bytes > largest.bytes {
+            *largest = log;
+        }
+    }
+    let mut logs: Vec<Instead> = logs.into_values().collect();
+    logs.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.target.cmp(&b.target)));
+    logs.truncate(MAX_INSTEAD);
+    logs
+}
+
+/// Whose log has this path: dockerd's `containers/ID/ID-json.log` and `containers/ID/local-logs/…`, conmon's
+/// `overlay-containers/ID/userdata/ctr.log`, and kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`.
+fn container(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    if let Some(at) = parts.windows(2).position(|pair| pair == ["log", "pods"]) {
+        let [pod, container, _] = parts.get(at + 2..)? else { return None };
+        let mut names = pod.splitn(3, '_');
+        let (space, pod, _) = (names.next()?, names.next()?, names.next()?);
+        return Some(format!("{space}/{pod}/{container}"));
+    }
+    let at =
+        parts.iter().position(|part| *part == "containers" || part.ends_with("-containers"))?;
+    let (id, rest) = (parts.get(at + 1)?, parts.get(at + 2..)?);
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // With its kind: an id may begin with digits alone, which would be a pid.
+    let kind = match rest {
+        [file] if file.strip_prefix(id).is_some_and(|rest| rest.starts_with("-json.log")) => {
+            "docker"
+        }
+        ["local-logs", _] => "docker",
+        ["userdata", "ctr.log"] => "podman",
+        _ => return None,
+    };
+    is_id.then(|| format!("{kind}/{}", &id[..12]))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+
+    #[rstest]
+    #[case("/var/lib/docker/containers/{ID}/{ID}-json.log", Some("docker/3f1c2a9be0d8"))]
+    #[case("/srv/docker/containers/{ID}/{ID}-json.log.1", Some("docker/3f1c2a9be0d8"))]
+    #[case("/var/lib/docker/containers/{ID}/local-logs/container.log", Some("docker/3f1c2a9be0d8"))]
+    #[case(
+        "/var/lib/containers/storage/overlay-containers/{ID}/userdata/ctr.log",
+        Some("podman/3f1c2a9be0d8")
+    )]
+    #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/0.log", Some("shop/web-7d9/nginx"))]
+    #[case("/var/lib/docker/containers/{ID}/config.v2.json", None)]
+    #[case("/var/lib/docker/containers/web/web-json.log", None)]
+    #[case("/var/log/pods/shop_web-7d9_5fb2/0.log", None)]
+    #[case("/var/log/syslog", None)]
+    fn paths_tell_whose_log(#[case] path: &str, #[case] expected: Option<&str>) {
+        assert_eq!(container(&path.replace("{ID}", ID)).as_deref(), expected);
+    }
+}

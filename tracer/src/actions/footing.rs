@@ -1,0 +1,174 @@
+//! What a keeper stands on. The end of a container kills all that runs in it, the keeper and its second
+//! among them; a target outside of it would stay frozen for good.
+//!
+//! Sources: cgroup_namespaces(7) (a path that leads out of one's own cgroup namespace begins with
+//! `/..`); runc and crun kill what is in the container's cgroup.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Access, access};
+
+use super::{cgroups::Hierarchies, handle::Identity, record};
+use crate::{
+    attribute::groups::cgroup_path::{Place, best, classify, directory},
+    host,
+};
+
+/// What guarantees that a target is let go, whatever ends this filltop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Footing {
+    /// Nothing short of the machine's end, or the target's own, ends keeper and second together.
+    Firm,
+    /// This filltop runs in a container and the target does not. The keeper leaves the container's
+    /// cgroups, by these files, before it halts anybody.
+    Leaves(Vec<PathBuf>),
+    /// The same where cgroups cannot be written to: the record is on the host, where any other filltop
+    /// finds it.
+    Recorded,
+    /// The same, and nobody would let go.
+    None,
+}
+
+/// Why [`Footing::None`] is refused.
+pub const REFUSAL: &str = "this filltop runs in a container, and the target outside of it: the container's end would leave \
+     the target halted for good. Mount /run/filltop of the host into the container, or let it write to \
+     the host's cgroups, or run it on the host";
+
+/// Of an action of this process on these.
+#[must_use]
+pub fn footing(members: &[Identity], hierarchies: &Hierarchies) -> Footing {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of = |member: &Identity| fs::read_to_string(format!("/proc/{}/cgroup", member.pid)).ok();
+    if !members.iter().filter_map(of).any(|theirs| is_outside(&own, &theirs)) {
+        return Footing::Firm;
+    }
+    match way_out(&own, hierarchies) {
+        Some(files) => Footing::Leaves(files),
+        None if is_on_host(&record::directory()) => Footing::Recorded,
+        None => Footing::None,
+    }
+}
+
+/// Does this process live in a container of which the other one is no part? Both are contents of
+/// /proc/PID/cgroup.
+fn is_outside(own: &str, theirs: &str) -> bool {
+    let leads_out =
+        |line: &str| line.splitn(3, ':').nth(2).is_some_and(|path| path.starts_with("/.."));
+    if theirs.lines().any(leads_out) {
+        return true;
+    }
+    let container = |text: &str| {
+        let (path, place) = best(text);
+        is_container(&place).then(|| directory(&path).to_owned())
+    };
+    container(own).is_some_and(|own| container(theirs) != Some(own))
+}
+
+fn is_container(place: &Place) -> bool {
+    match place {
+        Place::Container { .. }
+        | Place::Build { .. }
+        | Place::Pod { .. }
+        | Place::Lxc(_)
+        | Place::Machine(_) => true,
+        Place::Monitor { .. } | Place::Unit(_) | Place::Plain(_) | Place::Root => false,
+    }
+}
+
+/// The files by which a process leaves the container's cgroup in each hierarchy that has one; `None` if
+/// one of them cannot be written to, or if they cannot be told.
+fn way_out(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        if !is_container(&classify(path)) {
+            continue;
+        }
+        let root = match id {
+            "0" => hierarchies.v2.as_ref(),
+            _ => hierarchies.v1.iter().find(|(names, _)| names == controllers).map(|(_, at)| at),
+        };
+        let file = root?.join("cgroup.procs");
+        access(&file, Access::WRITE_OK).ok()?;
+        files.push(file);
+    }
+    // Of a cgroup namespace of its own only `/` is seen, which leads nowhere.
+    (!files.is_empty()).then_some(files)
+}
+
+/// Leaves the container's cgroups.
+///
+/// # Errors
+/// What the kernel says.
+pub fn leave(files: &[PathBuf]) -> std::io::Result<()> {
+    files.iter().try_for_each(|file| fs::write(file, std::process::id().to_string()))
+}
+
+/// Is this directory also the host's, by the same path?
+fn is_on_host(dir: &Path) -> bool {
+    let Some(base) = dir.parent() else { return false };
+    let root =
+        if host::root() == Path::new("/") { Path::new("/proc/1/root") } else { host::root() };
+    let theirs = root.join(base.strip_prefix("/").unwrap_or(base));
+    let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    id(base).is_some_and(|own| id(&theirs) == Some(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+
+    #[rstest]
+    #[case::on_the_host("0::/user.slice/session-3.scope\n", "0::/docker/{ID}\n", false)]
+    #[case::in_a_unit(
+        "0::/system.slice/filltop.service\n",
+        "0::/system.slice/web.service\n",
+        false
+    )]
+    #[case::a_neighbour("0::/docker/{ID}\n", "0::/docker/{OTHER}\n", true)]
+    #[case::the_host("0::/docker/{ID}\n", "0::/system.slice/web.service\n", true)]
+    #[case::itself("0::/docker/{ID}\n", "0::/docker/{ID}/worker\n", false)]
+    #[case::nested("0::/docker/{ID}\n", "0::/docker/{ID}/docker/{OTHER}\n", false)]
+    #[case::podman("0::/libpod_parent/libpod-{ID}\n", "0::/\n", true)]
+    #[case::v1("4:memory:/docker/{ID}\n0::/\n", "4:memory:/\n0::/\n", true)]
+    #[case::own_namespace("0::/\n", "0::/../../system.slice/web.service\n", true)]
+    #[case::inside_own_namespace("0::/\n", "0::/worker\n", false)]
+    #[case::lxc("0::/lxc.payload.a/user.slice\n", "0::/lxc.payload.a/web\n", false)]
+    fn who_is_outside(#[case] own: &str, #[case] theirs: &str, #[case] expected: bool) {
+        let other = ID.replace('3', "4");
+        let text = |text: &str| text.replace("{ID}", ID).replace("{OTHER}", &other);
+        assert_eq!(is_outside(&text(own), &text(theirs)), expected);
+    }
+
+    #[test]
+    fn the_way_out_is_by_every_hierarchy_that_has_the_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let (v2, pids) = (dir.path().join("v2"), dir.path().join("pids"));
+        for at in [&v2, &pids] {
+            fs::create_dir(at).unwrap();
+        }
+        fs::write(v2.join("cgroup.procs"), "").unwrap();
+        let hierarchies = Hierarchies {
+            v2: Some(v2.clone()),
+            freezer: None,
+            v1: vec![("pids".to_owned(), pids.clone())],
+        };
+        let own = format!("8:pids:/docker/{ID}\n7:blkio:/\n0::/docker/{ID}\n");
+        assert_eq!(way_out(&own, &hierarchies), None, "one hierarchy would keep it");
+        fs::write(pids.join("cgroup.procs"), "").unwrap();
+        let files = way_out(&own, &hierarchies).unwrap();
+        assert_eq!(files, [pids.join("cgroup.procs"), v2.join("cgroup.procs")]);
+        leave(&files).unwrap();
+        assert_eq!(fs::read_to_string(&files[1]).unwrap(), std::process::id().to_string());
+        assert_eq!(way_out("0::/\n", &hierarchies), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! A command that stays for as long as what it has halted: in a container, whose end would be the keeper's.
+
+use std::{
+    io,
+    os::fd::{FromRawFd as _, OwnedFd},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{keeper::Kept, resume};
+
+/// A command that stays for as long as what it has halted.
+#[derive(Debug)]
+pub struct Foreground {
+    signals: OwnedFd,
+}
+
+impl Foreground {
+    /// From now on what would end this command is waited for instead.
+    ///
+    /// # Errors
+    /// What signalfd(2) says.
+    pub fn start() -> io::Result<Self> {
+        Ok(Self { signals: block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
+    }
+
+    /// Waits until the keeper has let go, or makes it do so when a signal comes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
+        loop {
+            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+            let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
+            if signalled {
+                for (record, path) in resume::meant(&kept.id) {
+                    resume::release(&record, &path)?;
+                }
+            }
+            if signalled || kept.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// These signals become readable instead of ending this process.
+///
+/// # Errors
+/// What sigprocmask(2) and signalfd(2) say.
+pub fn block_signals(signals: &[i32]) -> io::Result<OwnedFd> {
+    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}

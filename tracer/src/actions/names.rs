@@ -1,0 +1,286 @@
+//! Which of the groups that run here a word of the command line means. Pure: candidates go in, one
+//! thing comes out, or a doubt with the list of what it could be.
+
+use std::collections::BTreeMap;
+
+use tracer_model::{action::protect, sanitize, snapshot::Group};
+
+use super::handle::Root;
+use crate::attribute::groups::cgroup_path::{Place, classify};
+
+/// Kinds that may stand before a name: `docker/web`.
+const QUALIFIERS: &[&str] =
+    &["unit", "docker", "podman", "containerd", "crio", "pod", "lxc", "machine", "session"];
+
+/// Fewest digits of a container's id that stand for it.
+const MIN_ID: usize = 3;
+
+/// Container name of what holds a pod's namespaces: its `pause` process.
+const SANDBOX: &str = "POD";
+const PAUSE: &str = "pause";
+
+/// A group that runs, with the path of its own directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Kind, name and cgroup.
+    pub group: Group,
+    /// Names of its processes.
+    pub comms: Vec<String>,
+    /// Its processes.
+    pub roots: Vec<Root>,
+}
+
+/// What a word was found to mean.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Meant {
+    /// One group.
+    Group(Candidate),
+    /// A Kubernetes pod: all of its containers, and its sandbox apart.
+    Pod {
+        /// NAMESPACE/POD, or the pod's UID where its name is not known.
+        name: String,
+        /// Its containers.
+        containers: Vec<Candidate>,
+        /// The pause container, and what lives in the pod's own cgroup.
+        sandbox: Vec<Candidate>,
+    },
+}
+
+/// Why a word names nothing that could be acted upon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Nothing is called so.
+    #[error(
+        "nothing that runs here is called {0}: give a pid, a unit, a container, a pod or the path of \
+         a cgroup"
+    )]
+    Nobody(String),
+    /// Several things are.
+    #[error("{asked} could be any of: {}: give one of these in full, or the path of a cgroup", .list.join(", "))]
+    Several {
+        /// The word.
+        asked: String,
+        /// What it could be: words for the command line, with their cgroups where these differ alone.
+        list: Vec<String>,
+    },
+    /// Only what watches over it runs.
+    #[error("of {asked} only its monitor runs ({monitor}), which is never a target")]
+    Monitor {
+        /// The word.
+        asked: String,
+        /// The monitor's name.
+        monitor: String,
+    },
+}
+
+impl Candidate {
+    fn place(&self) -> Place {
+        self.group.cgroup.as_deref().map_or(Place::Root, classify)
+    }
+
+    fn is_monitor(&self) -> bool {
+        self.group.kind == "monitor"
+    }
+
+    /// The container's id, as its cgroup has it.
+    fn id(&self) -> Option<String> {
+        match self.place() {
+            Place::Container { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    fn is_sandbox(&self) -> bool {
+        let own = matches!(self.place(), Place::Pod { .. });
+        let named = self.group.name.rsplit('/').next() == Some(SANDBOX);
+        own || named || (!self.comms.is_empty() && self.comms.iter().all(|comm| comm == PAUSE))
+    }
+
+    /// Is every process of it of those that no action may hit?
+    fn is_protected(&self) -> bool {
+        let protected = |comm: &String| protect::listed(protect::PROTECTED_NAMES, comm).is_some();
+        !self.comms.is_empty() && self.comms.iter().all(protected)
+    }
+
+    fn is_called(&self, asked: &str) -> bool {
+        let unit =
+            self.group.kind == "unit" && self.group.name.strip_suffix(".service") == Some(asked);
+        self.group.name == asked || unit || self.id().as_deref() == Some(asked)
+    }
+
+    /// The pod that it belongs to: (what tells it from others, NAMESPACE/POD or else the UID).
+    fn pod(&self) -> Option<(String, String)> {
+        if self.group.kind != "pod" {
+            return None;
+        }
+        let uid = match self.place() {
+            Place::Container { pod, .. } => pod,
+            Place::Pod { uid } => Some(uid),
+            _ => None,
+        };
+        let parts: Vec<&str> = self.group.name.split('/').collect();
+        let own = matches!(self.place(), Place::Pod { .. });
+        let name = match parts[..] {
+            [space, pod, _] => format!("{space}/{pod}"),
+            [space, pod] if own => format!("{space}/{pod}"),
+            _ => parts[0].to_owned(),
+        };
+        Some((uid.unwrap_or_else(|| name.clone()), name))
+    }
+
+    /// What one types to mean it.
+    fn word(&self) -> String {
+        let Group { kind, name, .. } = &self.group;
+        let name = sanitize::display(name);
+        if QUALIFIERS.contains(&kind.as_str()) {
+            format!("{kind}/{name}")
+        } else {
+            name.into_owned()
+        }
+    }
+}
+
+/// A thing that a word may mean: a group, or a pod. Keyed by what tells it from others.
+type Things = BTreeMap<(String, String, String), Meant>;
+
+/// Finds what a word means. An exact name goes before the beginning of an id; what is still doubtful is
+/// refused. A monitor is never meant.
+///
+/// # Errors
+/// If nothing is called so, or several things.
+pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
+    let shown = || sanitize::display(asked).into_owned();
+    let readings = readings(asked);
+    let mut things = Things::new();
+    for (kind, name) in &readings {
+        things.extend(exact(*kind, name, candidates));
+    }
+    if things.is_empty() {
+        for (kind, name) in &readings {
+            things.extend(by_id(*kind, name, candidates));
+        }
+    }
+    drop_protected(&mut things);
+    if things.len() > 1 {
+        let list = list(&things);
+        return Err(Doubt::Several { asked: shown(), list });
+    }
+    match things.into_values().next() {
+        Some(meant) => Ok(meant),
+        None => Err(match monitor(&readings, candidates) {
+            Some(monitor) => Doubt::Monitor { asked: shown(), monitor },
+            None => Doubt::Nobody(shown()),
+        }),
+    }
+}
+
+/// The name in a word that may have a kind before it.
+#[must_use]
+pub fn without_kind(word: &str) -> &str {
+    readings(word).last().map_or(word, |(_, name)| *name)
+}
+
+/// The word as a name, and as a kind and a name.
+fn readings(asked: &str) -> Vec<(Option<&str>, &str)> {
+    let qualified = asked.split_once('/').filter(|(kind, _)| QUALIFIERS.contains(kind));
+    let mut readings = vec![(None, asked)];
+    readings.extend(qualified.map(|(kind, name)| (Some(kind), name)));
+    readings
+}
+
+fn of_kind<'c>(
+    kind: Option<&'c str>,
+    candidates: &'c [Candidate],
+) -> impl Iterator<Item = &'c Candidate> {
+    candidates
+        .iter()
+        .filter(|candidate| !candidate.is_monitor())
+        .filter(move |candidate| kind.is_none_or(|kind| candidate.group.kind == kind))
+}
+
+fn exact(kind: Option<&str>, name: &str, candidates: &[Candidate]) -> Things {
+    let mut things = Things::new();
+    for candidate in of_kind(kind, candidates) {
+        if let Some((key, pod)) = candidate.pod()
+            && (pod == name
+                || key == name
+                || pod.split_once('/').is_some_and(|(_, pod)| pod == name))
+        {
+            let entry = things.entry(("pod".to_owned(), pod.clone(), key)).or_insert_with(|| {
+                Meant::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
+            });
+            if let Meant::Pod { containers, sandbox, .. } = entry {
+                let whose = if candidate.is_sandbox() { sandbox } else { containers };
+                whose.push(candidate.clone());
+            }
+        } else if candidate.is_called(name) {
+            things.extend([thing(candidate)]);
+        }
+    }
+    things
+}
+
+fn by_id(kind: Option<&str>, start: &str, candidates: &[Candidate]) -> Things {
+    // Digits alone are a pid, unless a kind stands before them.
+    let is_pid = kind.is_none() && start.bytes().all(|byte| byte.is_ascii_digit());
+    let is_hex = start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if start.len() < MIN_ID || !is_hex || is_pid {
+        return Things::new();
+    }
+    of_kind(kind, candidates)
+        .filter(|candidate| candidate.id().is_some_and(|id| id.starts_with(start)))
+        .map(thing)
+        .collect()
+}
+
+fn thing(candidate: &Candidate) -> ((String, String, String), Meant) {
+    let Group { kind, name, cgroup, .. } = &candidate.group;
+    let key = (kind.clone(), name.clone(), cgroup.clone().unwrap_or_default());
+    (key, Meant::Group(candidate.clone()))
+}
+
+/// Of several cgroups of one kind and name, those in which nobody could be hit anyway are left out.
+fn drop_protected(things: &mut Things) {
+    let protected = |meant: &Meant| matches!(meant, Meant::Group(group) if group.is_protected());
+    let kept: Vec<(String, String)> = things
+        .iter()
+        .filter(|(_, meant)| !protected(meant))
+        .map(|((kind, name, _), _)| (kind.clone(), name.clone()))
+        .collect();
+    things.retain(|(kind, name, _), meant| {
+        !protected(meant) || !kept.iter().any(|(k, n)| k == kind && n == name)
+    });
+}
+
+fn list(things: &Things) -> Vec<String> {
+    things
+        .iter()
+        .map(|((kind, name, rest), meant)| {
+            let word = match meant {
+                Meant::Group(candidate) => candidate.word(),
+                Meant::Pod { name, .. } => format!("pod/{}", sanitize::display(name)),
+            };
+            let same = things.keys().filter(|(k, n, _)| k == kind && n == name).count();
+            if same > 1 { format!("{word} ({})", sanitize::display(rest)) } else { word }
+        })
+        .collect()
+}
+
+/// A monitor that the word names: by its own name, or by the container that it watches over.
+fn monitor(readings: &[(Option<&str>, &str)], candidates: &[Candidate]) -> Option<String> {
+    let names = |monitor: &&Candidate| {
+        let Place::Monitor { runtime, of, .. } = monitor.place() else { return false };
+        let name = monitor.group.name.as_str();
+        let watched = name.split_once(' ').map(|(_, watched)| watched);
+        readings.iter().any(|(kind, asked)| {
+            kind.is_none_or(|kind| kind == runtime)
+                && (name == *asked || watched == Some(asked) || of.as_deref() == Some(asked))
+        })
+    };
+    let found = candidates.iter().filter(|candidate| candidate.is_monitor()).find(names)?;
+    Some(sanitize::display(&found.group.name).into_owned())
+}
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

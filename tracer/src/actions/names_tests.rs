@@ -1,0 +1,181 @@
+//! Names, ids and their beginnings; whatever is doubtful is refused.
+
+use rstest::rstest;
+
+use super::*;
+
+const WEB: &str = "abc12a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+const DB: &str = "abd12a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f507";
+const NUMBERS: &str = "123412a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f50";
+const POD: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
+const OTHER_POD: &str = "6ab2a3c4-d5e6-4789-8abc-0123456789ab";
+
+fn candidate(kind: &str, name: &str, cgroup: &str, comms: &[&str]) -> Candidate {
+    let group = Group {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        cgroup: Some(cgroup.to_owned()).filter(|path| !path.is_empty()),
+        ..Group::default()
+    };
+    let comms = comms.iter().map(|comm| (*comm).to_owned()).collect();
+    Candidate { group, comms, roots: Vec::new() }
+}
+
+fn pod(space: &str, uid: &str, container: &str, id: &str, comm: &str) -> Candidate {
+    let path = format!("/kubepods/burstable/pod{uid}/{id}");
+    candidate("pod", &format!("{space}/web-7d9/{container}"), &path, &[comm])
+}
+
+/// A machine with a bit of everything.
+fn machine() -> Vec<Candidate> {
+    vec![
+        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate("docker", "db", &format!("/docker/{DB}"), &["postgres"]),
+        // Its name is the beginning of the other's id.
+        candidate("docker", "abc12", "/docker/9912a9be0d84", &["dd"]),
+        candidate("podman", "1234", &format!("/libpod_parent/libpod-{NUMBERS}"), &["w"]),
+        candidate("monitor", "conmon 1234", "/libpod_parent/conmon", &["conmon"]),
+        candidate("lxc", "jail1", "/lxc.payload.jail1", &["systemd", "w"]),
+        candidate("monitor", "lxc-start jail1", "/lxc.monitor.jail1", &["lxc-start"]),
+        candidate("monitor", "lxc-start jail2", "/lxc.monitor.jail2", &["lxc-start"]),
+        candidate("unit", "nginx.service", "/system.slice/nginx.service", &["nginx"]),
+        candidate("session", "bash by sshd", "", &["bash"]),
+        pod("shop", POD, "nginx", WEB, "nginx"),
+        pod("shop", POD, "logger", DB, "logger"),
+        pod("shop", POD, "POD", NUMBERS, "pause"),
+    ]
+}
+
+fn found(asked: &str, candidates: &[Candidate]) -> String {
+    match pick(asked, candidates) {
+        Ok(Meant::Group(group)) => format!("{} {}", group.group.kind, group.group.name),
+        Ok(Meant::Pod { name, containers, sandbox }) => {
+            format!("pod {name}, {} containers, {} apart", containers.len(), sandbox.len())
+        }
+        Err(Doubt::Nobody(_)) => "nobody".to_owned(),
+        Err(Doubt::Several { list, .. }) => format!("one of {}", list.join(", ")),
+        Err(Doubt::Monitor { monitor, .. }) => format!("monitor {monitor}"),
+    }
+}
+
+#[rstest]
+#[case("web", "docker web")]
+#[case("docker/web", "docker web")]
+#[case("podman/web", "nobody")]
+#[case("we", "nobody")]
+#[case("nginx", "unit nginx.service")]
+#[case("nginx.service", "unit nginx.service")]
+#[case("unit/nginx", "unit nginx.service")]
+#[case("bash by sshd", "session bash by sshd")]
+// LXC's monitor is never the container.
+#[case("jail1", "lxc jail1")]
+#[case("lxc/jail1", "lxc jail1")]
+#[case("jail2", "monitor lxc-start jail2")]
+#[case("lxc/jail2", "monitor lxc-start jail2")]
+#[case("docker/jail2", "nobody")]
+#[case("lxc-start jail1", "monitor lxc-start jail1")]
+#[case("conmon 1234", "monitor conmon 1234")]
+#[case("podman/1234", "podman 1234")]
+// An exact name goes before the beginning of an id; fewer than three digits are none.
+#[case("abc12", "docker abc12")]
+#[case("ab", "nobody")]
+#[case("ABD", "nobody")]
+#[case("docker/123", "nobody")]
+#[case("podman/123", "podman 1234")]
+#[case("123", "nobody")]
+#[case("docker/abd", "docker db")]
+#[case("pod/abc12a", "pod shop/web-7d9/nginx")]
+// A pod is all of its containers but the sandbox.
+#[case("web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("shop/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("pod/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("pod/shop/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("shop/web-7d9/nginx", "pod shop/web-7d9/nginx")]
+#[case(POD, "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("shop", "nobody")]
+fn a_word_means_one_thing(#[case] asked: &str, #[case] expected: &str) {
+    assert_eq!(found(asked, &machine()), expected);
+}
+
+#[test]
+fn the_beginning_of_two_ids_is_refused() {
+    // The same ids serve a pod here, so that even a longer beginning is doubtful.
+    let said = found("abd12", &machine());
+    assert_eq!(said, "one of docker/db, pod/shop/web-7d9/logger");
+    let two = [
+        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate("docker", "db", &format!("/docker/{DB}"), &["postgres"]),
+    ];
+    assert_eq!(found("ab", &two), "nobody");
+    assert_eq!(found("abc", &two), "docker web");
+    let third = format!("abc9{}", &WEB[4..]);
+    let three = [two.to_vec(), vec![candidate("docker", "c", &format!("/docker/{third}"), &["x"])]];
+    assert_eq!(found("abc", &three.concat()), "one of docker/c, docker/web");
+    assert_eq!(found("abc1", &three.concat()), "docker web");
+    assert_eq!(found(WEB, &three.concat()), "docker web");
+}
+
+#[test]
+fn a_name_across_kinds_is_refused() {
+    let both = [
+        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate("lxc", "web", "/lxc.payload.web", &["nginx"]),
+        candidate("unit", "web.service", "/system.slice/web.service", &["nginx"]),
+    ];
+    assert_eq!(found("web", &both), "one of docker/web, lxc/web, unit/web.service");
+    assert_eq!(found("lxc/web", &both), "lxc web");
+}
+
+#[test]
+fn two_of_one_name_are_told_by_their_cgroups() {
+    let rootless = format!("/user.slice/user@1000.service/user.slice/docker-{DB}.scope");
+    let two = [
+        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate("docker", "web", &rootless, &["nginx"]),
+    ];
+    let said = found("docker/web", &two);
+    assert!(said.starts_with("one of docker/web (/docker/abc12"), "{said}");
+    assert_eq!(found(&DB[..8], &two), "docker web");
+}
+
+#[test]
+fn of_one_name_those_that_could_be_hit_are_taken() {
+    let shim = candidate("docker", "web", "/docker/x/shim", &["containerd-shim"]);
+    let web = candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]);
+    assert_eq!(pick("web", &[shim.clone(), web.clone()]), Ok(Meant::Group(web.clone())));
+    assert_eq!(pick("web", &[web.clone(), shim.clone()]), Ok(Meant::Group(web)));
+    // Nothing is left out across kinds: the other one may be what was meant.
+    let lxc = candidate("lxc", "web", "/lxc.payload.web", &["nginx"]);
+    assert_eq!(found("web", &[shim, lxc]), "one of docker/web, lxc/web");
+}
+
+#[test]
+fn a_pod_that_was_made_anew_is_another() {
+    let mut pods = vec![pod("shop", POD, "nginx", WEB, "nginx")];
+    pods.push(pod("shop", OTHER_POD, "nginx", DB, "nginx"));
+    let said = found("web-7d9", &pods);
+    let both = [POD, OTHER_POD].map(|uid| format!("pod/shop/web-7d9 ({uid})")).join(", ");
+    assert_eq!(said, format!("one of {both}"));
+    assert_eq!(found(OTHER_POD, &pods), "pod shop/web-7d9, 1 containers, 0 apart");
+    // The same name in two namespaces.
+    let pods = [pod("shop", POD, "a", WEB, "a"), pod("test", OTHER_POD, "a", DB, "a")];
+    assert_eq!(found("web-7d9", &pods), "one of pod/shop/web-7d9, pod/test/web-7d9");
+    assert_eq!(found("test/web-7d9", &pods), "pod test/web-7d9, 1 containers, 0 apart");
+}
+
+#[test]
+fn a_namespace_with_the_name_of_a_runtime_is_refused() {
+    let both = [
+        candidate("docker", "web-7d9", &format!("/docker/{WEB}"), &["nginx"]),
+        pod("docker", POD, "nginx", DB, "nginx"),
+    ];
+    assert_eq!(found("docker/web-7d9", &both), "one of docker/web-7d9, pod/docker/web-7d9");
+}
+
+#[test]
+fn a_pod_without_a_known_name_goes_by_its_uid() {
+    let path = format!("/kubepods/pod{POD}/{WEB}");
+    let unknown = [candidate("pod", &format!("{POD}/{}", &WEB[..12]), &path, &["x"])];
+    assert_eq!(found(POD, &unknown), format!("pod {POD}, 1 containers, 0 apart"));
+    assert_eq!(found(&WEB[..6], &unknown), format!("pod {POD}/{}", &WEB[..12]));
+}

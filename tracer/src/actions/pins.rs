@@ -1,0 +1,183 @@
+//! A cgroup that cannot be mistaken for a later one with the same path: a container that is started
+//! again has a directory of the same name, but another inode number, which the kernel does not give
+//! again (fs/kernfs/dir.c, `kernfs_ino`; it is the cgroup's id).
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Mode, OFlags, fstat, open};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    brake::Brake,
+    cgroups::{Freezer, Hierarchies},
+    fence::{Cgroup, Wall},
+    members::Scope,
+};
+
+/// A cgroup's directory and its inode number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupId {
+    /// The directory, as whoever found it saw it.
+    pub dir: PathBuf,
+    /// Its inode number.
+    pub inode: u64,
+    /// Inode number of the cgroup namespace in which it was seen.
+    pub namespace: u64,
+}
+
+/// Where a cgroup is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It has this directory here.
+    At(PathBuf),
+    /// It was removed.
+    Gone,
+    /// It cannot be seen from this process's namespaces.
+    Hidden,
+}
+
+impl CgroupId {
+    /// The cgroups that have these directories now. One that is gone is left out.
+    #[must_use]
+    pub fn of(dirs: &[PathBuf]) -> Vec<Self> {
+        let namespace = namespace();
+        let id = |dir: &PathBuf| {
+            let inode = fs::metadata(dir).ok()?.ino();
+            Some(Self { dir: dir.clone(), inode, namespace })
+        };
+        dirs.iter().filter_map(id).collect()
+    }
+
+    /// Looks for it, also where cgroups are mounted elsewhere than who found it saw them.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        let is_it = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.ino() == self.inode);
+        if is_it(&self.dir) {
+            return Presence::At(self.dir.clone());
+        }
+        let mounts = Hierarchies::read();
+        let mounts: Vec<PathBuf> =
+            mounts.v2.into_iter().chain(mounts.v1.into_iter().map(|(_, at)| at)).collect();
+        if self.namespace == namespace() && mounts.iter().any(|at| self.dir.starts_with(at)) {
+            return Presence::Gone;
+        }
+        let Some(name) = self.dir.file_name() else { return Presence::Hidden };
+        let mut waiting = mounts;
+        while let Some(dir) = waiting.pop() {
+            let below = fs::read_dir(&dir).into_iter().flatten().flatten();
+            for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                if entry.file_name() == name && is_it(&entry.path()) {
+                    return Presence::At(entry.path());
+                }
+                waiting.push(entry.path());
+            }
+        }
+        Presence::Hidden
+    }
+}
+
+/// Inode number of this process's cgroup namespace; 0 if /proc does not tell.
+fn namespace() -> u64 {
+    fs::metadata("/proc/self/ns/cgroup").map_or(0, |meta| meta.ino())
+}
+
+/// A cgroup of the target is gone, or another one has its path.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is not the cgroup that was meant: it has ended, or was started again", .0.display())]
+pub struct Replaced(PathBuf);
+
+/// Cgroups that are held by descriptors: what is written or read through them reaches these cgroups or
+/// nobody, whatever has their paths by then.
+#[derive(Debug)]
+pub struct Pins(Vec<(PathBuf, OwnedFd)>);
+
+impl Pins {
+    /// Holds them.
+    ///
+    /// # Errors
+    /// [`Replaced`] if one of them is gone.
+    pub fn open(ids: &[CgroupId]) -> io::Result<Self> {
+        let mut pins = Vec::new();
+        for id in ids {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let fd = open(&id.dir, flags, Mode::empty())
+                .ok()
+                .filter(|fd| fstat(fd).is_ok_and(|stat| stat.st_ino == id.inode))
+                .ok_or_else(|| io::Error::other(Replaced(id.dir.clone())))?;
+            pins.push((id.dir.clone(), fd));
+        }
+        Ok(Self(pins))
+    }
+
+    /// The path by which this process reaches one of them; others are left as they are.
+    #[must_use]
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        let held = self.0.iter().find(|(held, _)| held == dir);
+        held.map_or_else(
+            || dir.to_owned(),
+            |(_, fd)| format!("/proc/self/fd/{}", fd.as_raw_fd()).into(),
+        )
+    }
+
+    /// The same target, by descriptors.
+    #[must_use]
+    pub fn scope(&self, scope: &Scope) -> Scope {
+        match scope {
+            Scope::Cgroup(dirs) => Scope::Cgroup(dirs.iter().map(|dir| self.path(dir)).collect()),
+            Scope::Alone(_) | Scope::Tree(_) => scope.clone(),
+        }
+    }
+
+    /// The same means, by descriptors.
+    #[must_use]
+    pub fn brake(&self, brake: &Brake) -> Brake {
+        match brake {
+            Brake::Freezer(Freezer::V2(dir)) => Brake::Freezer(Freezer::V2(self.path(dir))),
+            Brake::Freezer(Freezer::V1(dir)) => Brake::Freezer(Freezer::V1(self.path(dir))),
+            Brake::Fence(wall) => {
+                let by_fd = |cgroup: &Cgroup| Cgroup { dir: self.path(&cgroup.dir), ..*cgroup };
+                Brake::Fence(Wall { cgroup: wall.cgroup.as_ref().map(by_fd), ..wall.clone() })
+            }
+            Brake::Signals => Brake::Signals,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_directory_of_the_same_name_is_another() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("web");
+        fs::create_dir(&dir).unwrap();
+        let ids = CgroupId::of(&[dir.clone(), root.path().join("none")]);
+        assert_eq!(ids.len(), 1);
+        let pins = Pins::open(&ids).unwrap();
+        let by_fd = pins.path(&dir);
+        assert_eq!(ids[0].presence(), Presence::At(dir.clone()));
+        assert!(by_fd.starts_with("/proc/self/fd") && by_fd.is_dir());
+        // Kept busy by the descriptor, the number is not given again meanwhile.
+        fs::remove_dir(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("cgroup.freeze"), "0").unwrap();
+        // It is below no hierarchy that is mounted here, so that nothing is said of it.
+        assert_eq!(ids[0].presence(), Presence::Hidden);
+        let error = Pins::open(&ids).unwrap_err();
+        assert!(
+            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Replaced>),
+            "{error}"
+        );
+        assert!(fs::read(by_fd.join("cgroup.freeze")).is_err(), "it is the new one's");
+        let elsewhere = Path::new("/elsewhere");
+        assert_eq!(pins.path(elsewhere), elsewhere);
+    }
+}

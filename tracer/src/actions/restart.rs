@@ -1,0 +1,272 @@
+//! Who would start a target again once it has ended, and whether somebody did.
+//!
+//! Docker's policy is in `hostconfig.json` beside the container's configuration, which the container's
+//! own mounts lead to; Podman's in its database, of which BoltDB (Podman 4) is read and SQLite (Podman 5)
+//! is not; systemd is asked by `systemctl show`; kubelet knows a pod's from the API server alone.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracer_model::{
+    action::{
+        How,
+        restart::{Manager, Policy},
+    },
+    snapshot::Group,
+};
+
+use super::{
+    handle::Identity,
+    members::Scope,
+    target::{self, Target},
+    units,
+};
+use crate::{
+    attribute::groups::Groups,
+    clock,
+    collect::mounts::{self, MountedVolume},
+    host,
+};
+
+/// How long systemd may take to answer.
+const ASK: Duration = Duration::from_secs(3);
+/// How long is waited for a target to come back.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The restart policy that holds for a target; `None` if nobody starts it again, as far as is known.
+/// Where processes of a container or unit were named, it holds if its first process is among them.
+#[must_use]
+pub fn policy(target: &Target) -> Option<Policy> {
+    let group = target.group.as_ref();
+    let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
+    let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
+    let members = target.scope.members();
+    let whole = matches!(target.scope, Scope::Cgroup(_));
+    let of = |by, policy| Some(Policy { by, policy });
+    match kind {
+        _ if !whole && kind != "unit" && !members.iter().any(|member| is_first(member.pid)) => None,
+        "docker" => {
+            let id = target.container()?;
+            of(Manager::Docker, members.iter().find_map(|member| docker(member.pid, &id)))
+        }
+        "podman" => {
+            let id = target.container()?;
+            of(Manager::Podman, members.iter().find_map(|member| podman(member.pid, &id)))
+        }
+        "pod" => of(Manager::Kubelet, None),
+        "unit" => {
+            let shown = units::show(name, &["Restart", "MainPID"], ASK)?;
+            let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
+            let main = main.filter(|pid| *pid != 0);
+            let hit = whole || members.iter().any(|member| Some(member.pid) == main);
+            let policy = shown.get("Restart").filter(|policy| hit && !policy.is_empty())?.clone();
+            of(Manager::Systemd, Some(policy))
+        }
+        _ => None,
+    }
+}
+
+/// Is it the first process of a pid namespace?
+pub(super) fn is_first(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
+}
+
+/// Docker's policy for the container that a process is in, e.g. `always`, `on-failure:3`; `None` if it
+/// cannot be read.
+fn docker(pid: u32, id: &str) -> Option<String> {
+    let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+    let volumes = mounts::read().unwrap_or_default();
+    let stock = || vec![Path::new("/var/lib/docker/containers").join(id)];
+    let dirs = container_dirs(&mountinfo, id, &volumes);
+    let dirs = if dirs.is_empty() { stock() } else { dirs };
+    dirs.iter().find_map(|dir| host_config(&host::path(dir).join("hostconfig.json")))
+}
+
+/// Where the daemon keeps a container's files, as the host sees it: what it mounts into the container
+/// (`/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`) lies in `ROOT/containers/ID`.
+fn container_dirs(mountinfo: &[u8], id: &str, volumes: &[MountedVolume]) -> Vec<PathBuf> {
+    let end = Path::new("containers").join(id);
+    mounts::parse(mountinfo)
+        .into_iter()
+        .filter_map(|mount| {
+            let within = mount.root.parent().filter(|dir| dir.ends_with(&end))?.to_owned();
+            let volume = volumes.iter().find(|volume| volume.dev == mount.dev)?;
+            volume.host_path(&within)
+        })
+        .collect()
+}
+
+fn host_config(file: &Path) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let policy = &config["RestartPolicy"];
+    let name = policy["Name"].as_str()?;
+    Some(match policy["MaximumRetryCount"].as_u64() {
+        Some(count) if count > 0 => format!("{name}:{count}"),
+        _ if name.is_empty() => "no".to_owned(),
+        _ => name.to_owned(),
+    })
+}
+
+/// Podman's policy for the container that a process is in; `None` if it cannot be read.
+fn podman(pid: u32, id: &str) -> Option<String> {
+    let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+    let root =
+        mounts::parse(&mountinfo).into_iter().find(|mount| mount.mount_point == Path::new("/"))?;
+    // STORE/overlay/LAYER/diff, or STORE/vfs/dir/LAYER.
+    let above = |path: &Path| path.ancestors().nth(3).map(Path::to_owned);
+    let store = match &root.upper_dir {
+        Some(upper) => above(upper),
+        None => {
+            let volumes = mounts::read().ok()?;
+            let volume = volumes.iter().find(|volume| volume.dev == root.dev)?;
+            volume.host_path(&above(&root.root)?)
+        }
+    }?;
+    let file = host::path(&store.join("libpod/bolt_state.db"));
+    let size = fs::metadata(&file).ok()?.len();
+    let bytes = (size <= MAX_DATABASE).then(|| fs::read(&file).ok()).flatten()?;
+    in_bolt(&bytes, id)
+}
+
+/// BoltDB keeps each value in one piece: a container's configuration is a JSON object that begins with its
+/// `spec`. An earlier version may still be there; where they differ nothing is known.
+fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for (at, _) in bytes.windows(START.len()).enumerate().filter(|(_, part)| *part == START) {
+        let mut values = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Config>();
+        if let Some(Ok(config)) = values.next()
+            && config.id == id
+        {
+            found.insert(config.restart_policy);
+        }
+    }
+    let policy = found.pop_first().filter(|_| found.is_empty())?;
+    Some(if policy.is_empty() { "no".to_owned() } else { policy })
+}
+
+/// How a container's configuration begins.
+const START: &[u8] = br#"{"spec":"#;
+/// Largest database that is read, bytes.
+const MAX_DATABASE: u64 = 64 << 20;
+
+/// libpod's `ContainerConfig`, as far as it is needed.
+#[derive(serde::Deserialize)]
+struct Config {
+    id: String,
+    #[serde(default)]
+    restart_policy: String,
+}
+
+/// All processes of the unit, container or pod that a target is or is a part of. A pod as a whole has its
+/// containers' processes.
+#[must_use]
+pub fn present(target: &Target) -> BTreeSet<Identity> {
+    let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
+    let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
+    let below = format!("{name}/");
+    let is_it = |group: &Group| {
+        group.kind == *kind
+            && (group.name == *name || kind == "pod" && group.name.starts_with(&below))
+    };
+    target::candidates(&mut Groups::default())
+        .into_iter()
+        .filter(|candidate| is_it(&candidate.group))
+        .flat_map(|candidate| candidate.roots)
+        .map(|root| root.identity)
+        .collect()
+}
+
+/// Waits a while for a target that has ended to have processes that were not there `before`; their
+/// numbers. After a step that nobody answers with a restart it is looked for once.
+#[must_use]
+pub fn came_back(
+    target: &Target,
+    how: How,
+    before: &BTreeSet<Identity>,
+    policy: &Policy,
+) -> Vec<u32> {
+    let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));
+    let patience = if awaited { PATIENCE } else { Duration::ZERO };
+    let start = clock::instant();
+    loop {
+        let new: Vec<u32> = present(target).difference(before).map(|who| who.pid).collect();
+        if !new.is_empty() || start.elapsed() >= patience {
+            return new;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+
+    #[test]
+    fn a_containers_mounts_lead_to_its_files() {
+        let own = format!(
+            "500 499 0:50 / / rw - overlay overlay rw\n\
+             501 500 7:3 /data/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/loop3 rw\n\
+             502 500 7:4 /containers/other/hosts /etc/hosts rw - ext4 /dev/loop4 rw\n"
+        );
+        let host =
+            mounts::volumes(mounts::parse(b"40 1 7:3 / /srv/docker rw - ext4 /dev/loop3 rw\n"));
+        let expected = PathBuf::from(format!("/srv/docker/data/containers/{ID}"));
+        assert_eq!(container_dirs(own.as_bytes(), ID, &host), [expected]);
+        assert!(container_dirs(own.as_bytes(), ID, &[]).is_empty());
+    }
+
+    #[test]
+    fn podmans_policies_are_read() {
+        let entry =
+            |id: &str, rest: &str| format!(r#"{{"spec":{{"root":"{{"}},"id":"{id}"{rest}}}"#);
+        let always = r#","restart_policy":"always""#;
+        let database = |entries: &[String]| {
+            let mut bytes = vec![0xed, 0xda, 0x0c, 0xed, b'"', b'{'];
+            for entry in entries {
+                bytes.extend(entry.as_bytes());
+                bytes.extend([0, 255, 3]);
+            }
+            bytes
+        };
+        let other = entry("other", r#","restart_policy":"on-failure""#);
+        let found = |entries: &[String]| in_bolt(&database(entries), ID);
+        assert_eq!(found(&[other.clone(), entry(ID, always)]).as_deref(), Some("always"));
+        assert_eq!(found(&[entry(ID, ""), other.clone()]).as_deref(), Some("no"));
+        assert_eq!(found(&[entry(ID, always), entry(ID, always)]).as_deref(), Some("always"));
+        assert_eq!(
+            found(&[entry(ID, always), entry(ID, "")]),
+            None,
+            "which one holds is not known"
+        );
+        assert_eq!(found(&[other]), None);
+    }
+
+    #[test]
+    fn dockers_policies_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("hostconfig.json");
+        let read = |text: &str| {
+            fs::write(&file, text).unwrap();
+            host_config(&file)
+        };
+        let policy = |name: &str, count: u32| {
+            format!(r#"{{"RestartPolicy":{{"Name":"{name}","MaximumRetryCount":{count}}}}}"#)
+        };
+        assert_eq!(read(&policy("always", 0)).as_deref(), Some("always"));
+        assert_eq!(read(&policy("on-failure", 3)).as_deref(), Some("on-failure:3"));
+        assert_eq!(read(&policy("", 0)).as_deref(), Some("no"));
+        assert_eq!(read("{}"), None);
+        assert_eq!(read("{\"Restart"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Containers: their names, and which one a log belongs to.
+
+use std::fs;
+
+use tracer_common::ProcRecord;
+use tracer_model::{
+    sanitize,
+    snapshot::{Group, Pod, imports_image},
+};
+
+use super::{
+    Groups,
+    cgroup_path::{self, Place, best, classify},
+    comm,
+    logs::LogOf,
+    runtime_state::{ContainerName, Sought},
+    session,
+};
+use crate::{
+    actions::cgroups::{Hierarchies, processes},
+    collect::mounts::{self, Mount},
+    host,
+};
+
+/// Containers that are remembered.
+const MAX_CONTAINERS: usize = 16_384;
+/// Processes of a container among which the oldest is looked for.
+const MAX_MEMBERS: usize = 256;
+/// Windows between two searches among all processes.
+const SEARCH_WINDOWS: u64 = 10;
+
+impl Groups {
+    /// The name that `ctr run` gave a container: its cgroup is `/NAMESPACE/NAME`.
+    pub(super) fn containerd_task(&mut self, cgroup: &str) -> Option<String> {
+        let mut parts = cgroup.split('/').skip(1);
+        let (namespace, name) = (parts.next()?, parts.next()?);
+        self.state.is_containerd_task(namespace, name, host_mounts).then(|| name.to_owned())
+    }
+
+    /// Kind, name and pod of a container in which the process `pid` runs.
+    pub(super) fn container(
+        &mut self,
+        runtime: Option<&'static str>,
+        id: &str,
+        pod: Option<String>,
+        cgroup: &str,
+        pid: u32,
+    ) -> (&'static str, String, Option<Pod>) {
+        let short = id[..id.len().min(12)].to_owned();
+        let sought = Sought { id, user: cgroup_path::user(cgroup) };
+        let found = self.state.container(sought, || (host_mounts(), mounts_of(cgroup, pid)));
+        if let Some(ContainerName { pod: Some((namespace, name, container)), .. }) = found {
+            let pod = Pod { namespace, name };
+            return ("pod", format!("{}/{container}", full_name(&pod)), Some(pod));
+        }
+        if let Some(uid) = pod {
+            let pod = self.state.pod(&uid).map(|(namespace, name)| Pod { namespace, name });
+            return ("pod", format!("{}/{short}", pod.as_ref().map_or(uid, full_name)), pod);
+        }
+        let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
+        let name = found.and_then(|found| found.name);
+        (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
+    }
+
+    /// The name of a container by its id alone: its monitor lives elsewhere, and has other mounts.
+    pub(super) fn watched_over(&self, id: String) -> String {
+        let short = id[..id.len().min(12)].to_owned();
+        let met = self.containers.get(&LogOf::Container(id.clone()));
+        met.map(|group| group.name.clone()).unwrap_or_else(|| {
+            let found = self.state.in_usual_places(&id).and_then(|found| found.name);
+            found.map_or(short, |name| sanitize::lossless(name.as_bytes()))
+        })
+    }
+
+    /// Keeps a container, to be found by its log.
+    pub(super) fn meet(&mut self, group: &Group) {
+        let Some(cgroup) = group.cgroup.as_deref().filter(|_| group.is_container()) else { return };
+        if self.containers.len() >= MAX_CONTAINERS {
+            self.containers.clear();
+        }
+        let mut own = group.clone();
+        own.cgroup = Some(cgroup_path::directory(cgroup).to_owned());
+        if let Some(pod) = &group.pod
+            && let Some(container) = group.name.strip_prefix(&format!("{}/", full_name(pod)))
+        {
+            let Pod { namespace, name } = pod.clone();
+            let of = LogOf::Pod { namespace, pod: name, container: container.to_owned() };
+            self.containers.insert(of, own.clone());
+        }
+        if let Place::Container { id, .. } = classify(cgroup) {
+            self.containers.insert(LogOf::Container(id), own);
+        }
+    }
+
+    /// The container that a log belongs to. One that never wrote a file itself is looked for among all
+    /// processes, at most once in [`SEARCH_WINDOWS`] windows.
+    pub fn container_of(&mut self, log: &LogOf) -> Option<Group> {
+        if let Some(known) = self.containers.get(log) {
+            return Some(known.clone());
+        }
+        if self.searched.is_none_or(|window| self.window >= window + SEARCH_WINDOWS) {
+            self.searched = Some(self.window);
+            for pid in all_pids() {
+                let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                if let (_, Place::Container { id, .. }) = best(&text)
+                    && !self.containers.contains_key(&LogOf::Container(id))
+                {
+                    // Placed, it is met.
+                    let _ = self.of_pid(pid);
+                }
+            }
+        }
+        self.containers.get(log).cloned()
+    }
+}
+
+/// `NAMESPACE/NAME`.
+pub(super) fn full_name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace, pod.name)
+}
+
+fn host_mounts() -> Vec<Mount> {
+    fs::read(host::mountinfo()).map(|text| mounts::parse(&text)).unwrap_or_default()
+}
+
+/// The mounts that a container sees: those of its oldest process, which the runtime started; another
+/// one may have a mount namespace that it made itself. Of `pid`, where the cgroup is empty.
+fn mounts_of(cgroup: &str, pid: u32) -> Vec<Mount> {
+    let oldest = oldest_in(cgroup).unwrap_or(pid);
+    let text = fs::read(format!("/proc/{oldest}/mountinfo"));
+    text.map(|text| mounts::parse(&text)).unwrap_or_default()
+}
+
+/// The process of a container that was started first, by the path of a cgroup in it.
+pub(crate) fn oldest_in(cgroup: &str) -> Option<u32> {
+    let dirs = Hierarchies::read().directories(cgroup_path::directory(cgroup));
+    let pids: Vec<u32> = dirs.iter().flat_map(|dir| processes(dir)).take(MAX_MEMBERS).collect();
+    let starts = pids.into_iter().filter_map(|pid| Some((session::stat(pid)?.start_ticks, pid)));
+    starts.min().map(|(_, pid)| pid)
+}
+
+fn all_pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Does it unpack a layer of an image for a container engine?
+pub(super) fn is_image_import(record: &ProcRecord) -> bool {
+    let program = record.cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
+    let program = std::str::from_utf8(program).unwrap_or_default();
+    imports_image(program, &comm(&record.parent_comm))
+}

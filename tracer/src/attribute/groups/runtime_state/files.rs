@@ -1,0 +1,74 @@
+//! Reading files that a container may have had a hand in: bounded, through no symbolic link, and
+//! only of whom the container's user could not have forged them.
+
+use std::{fs, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use serde_json::Value;
+
+/// Longest state file that is read, bytes.
+const MAX_FILE: u64 = 8 << 20;
+
+/// A JSON file at `rest` below the directory `base`. `None` if a part of `rest` is a symbolic link or
+/// another mount, if it is no regular file, too long, writable for everybody, or belongs to a user
+/// that `trusted` does not hold for.
+#[must_use]
+pub fn json_below(base: &Path, rest: &Path, trusted: impl Fn(u32) -> bool) -> Option<Value> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let base = open(base, flags, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // Not blocking: a pipe of that name has no writer.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = openat2(&base, rest, flags, Mode::empty(), resolve).ok()?;
+    parsed(fs::File::from(file), trusted)
+}
+
+/// A JSON file of a place that only root can write to.
+#[must_use]
+pub fn json(path: &Path) -> Option<Value> {
+    parsed(fs::File::open(path).ok()?, |_| true)
+}
+
+fn parsed(file: fs::File, trusted: impl Fn(u32) -> bool) -> Option<Value> {
+    let meta = file.metadata().ok()?;
+    let fits = meta.is_file() && meta.len() <= MAX_FILE;
+    if !fits || meta.mode() & 0o002 != 0 || !trusted(meta.uid()) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_could_be_forged_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/a"), "{}").unwrap();
+        symlink("a", at("d/link")).unwrap();
+        symlink("d", at("e")).unwrap();
+        fs::write(at("d/open"), "{}").unwrap();
+        fs::set_permissions(at("d/open"), fs::Permissions::from_mode(0o666)).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("d/pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        let read = |rest: &str| json_below(dir.path(), Path::new(rest), |_| true).is_some();
+        assert!(read("d/a"));
+        for rest in ["d/link", "e/a", "d/open", "d/pipe", "d", "d/none", "d/../d/a/.."] {
+            assert!(!read(rest), "{rest}");
+        }
+        assert!(json_below(dir.path(), Path::new("d/a"), |_| false).is_none());
+    }
+}

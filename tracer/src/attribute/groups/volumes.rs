@@ -1,0 +1,138 @@
+//! Whose a volume is: the shared memory of a container, the persistent volume of a pod. Told by where
+//! the host has it mounted.
+
+use std::path::Path;
+
+use tracer_model::snapshot::{Group, Pod};
+
+use super::{Groups, containers::full_name, logs::LogOf};
+use crate::collect::mounts::MountedVolume;
+
+/// What is known of a volume beside its mounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The container, or the pod.
+    pub container: Option<Group>,
+    /// Kubernetes' name of a persistent volume.
+    pub persistent_volume: Option<String>,
+    /// What texts show in place of the mount point.
+    pub label: Option<String>,
+}
+
+/// What a mount point of the host tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Told<'a> {
+    /// /dev/shm of a container.
+    Shm(&'a str),
+    /// A volume of a pod: its UID, kubelet's plugin, the volume's name.
+    Pod { uid: &'a str, plugin: &'a str, name: &'a str },
+}
+
+impl Groups {
+    /// Whose a volume is; nobody's in particular, most of the time.
+    pub fn owner(&mut self, volume: &MountedVolume) -> Owner {
+        if let Some(inside) = &volume.inside {
+            let label = format!("{}:{}", inside.group.name, inside.mount_point.display());
+            return Owner {
+                container: Some(inside.group.clone()),
+                label: Some(label),
+                ..Owner::default()
+            };
+        }
+        let point = &volume.primary().mount_point;
+        match point.to_str().and_then(told) {
+            Some(Told::Shm(id)) => {
+                let Some(group) = self.container_of(&LogOf::Container(id.to_owned())) else {
+                    return Owner::default();
+                };
+                // The pause container keeps the shared memory of its pod.
+                let name = group.pod.as_ref().map_or_else(|| group.name.clone(), full_name);
+                let label = Some(format!("{name}:/dev/shm"));
+                Owner { container: Some(group), label, ..Owner::default() }
+            }
+            Some(Told::Pod { uid, plugin, name }) => {
+                let pod = self.state.pod(uid).map(|(namespace, name)| Pod { namespace, name });
+                let whose = pod.as_ref().map(full_name);
+                let container = pod.map(|pod| Group {
+                    kind: "pod".to_owned(),
+                    name: full_name(&pod),
+                    pod: Some(pod),
+                    ..Group::default()
+                });
+                Owner {
+                    container,
+                    label: Some(
+                        whose.map_or_else(|| name.to_owned(), |pod| format!("{pod}:{name}")),
+                    ),
+                    persistent_volume: is_persistent(plugin).then(|| name.to_owned()),
+                }
+            }
+            None => Owner::default(),
+        }
+    }
+}
+
+/// Podman: `…-containers/ID/userdata/shm`. Docker: `containers/ID/mounts/shm`. containerd's CRI:
+/// `sandboxes/ID/shm`. kubelet: `pods/UID/volumes/PLUGIN/NAME`, with `/mount` at the end for CSI.
+fn told(point: &str) -> Option<Told<'_>> {
+    let parts: Vec<&str> = Path::new(point).iter().filter_map(|part| part.to_str()).collect();
+    let is_id = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match *parts {
+        [.., _, id, "userdata" | "mounts", "shm"] | [.., "sandboxes", id, "shm"] if is_id(id) => {
+            Some(Told::Shm(id))
+        }
+        [.., "pods", uid, "volumes", plugin, name, "mount"]
+        | [.., "pods", uid, "volumes", plugin, name]
+            if plugin.starts_with("kubernetes.io~") =>
+        {
+            Some(Told::Pod { uid, plugin, name })
+        }
+        _ => None,
+    }
+}
+
+/// Is it a volume that outlives its pod?
+fn is_persistent(plugin: &str) -> bool {
+    !matches!(
+        plugin.trim_start_matches("kubernetes.io~"),
+        "empty-dir" | "projected" | "secret" | "configmap" | "downward-api" | "git-repo"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
+    const UID: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
+
+    #[rstest]
+    #[case("/var/lib/containers/storage/overlay-containers/{ID}/userdata/shm")]
+    #[case("/var/lib/docker/containers/{ID}/mounts/shm")]
+    #[case("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{ID}/shm")]
+    fn shared_memory_is_a_containers(#[case] point: &str) {
+        assert_eq!(told(&point.replace("{ID}", ID)), Some(Told::Shm(ID)));
+    }
+
+    #[rstest]
+    #[case("kubernetes.io~csi/pvc-7c1/mount", "pvc-7c1", true)]
+    #[case("kubernetes.io~nfs/pv-nfs", "pv-nfs", true)]
+    #[case("kubernetes.io~empty-dir/cache", "cache", false)]
+    fn a_pods_volume_has_its_name(#[case] rest: &str, #[case] name: &str, #[case] lasts: bool) {
+        let point = format!("/var/lib/kubelet/pods/{UID}/volumes/{rest}");
+        let Some(Told::Pod { uid, plugin, name: told }) = told(&point) else { panic!("{point}") };
+        assert_eq!((uid, told, is_persistent(plugin)), (UID, name, lasts));
+    }
+
+    #[rstest]
+    #[case("/dev/shm")]
+    #[case("/srv/userdata/shm")]
+    #[case("/srv/{ID}/shm")]
+    #[case("/srv/pods/x/volumes/other/name")]
+    #[case("/")]
+    fn other_volumes_are_nobodys(#[case] point: &str) {
+        assert_eq!(told(&point.replace("{ID}", ID)), None);
+    }
+}

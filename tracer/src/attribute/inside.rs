@@ -1,0 +1,187 @@
+//! Memory file systems that are mounted in a container alone: `docker run --tmpfs`, its /dev/shm. The
+//! host's mounts do not tell of them, and yet they fill up, and take the host's memory.
+//!
+//! Only what was written to is looked for, by the writer's mount namespace.
+
+use std::{collections::HashSet, fs, path::Path};
+
+use tracer_common::ProcKey;
+use tracer_model::snapshot::Group;
+
+use super::{
+    groups::{Groups, Placed, containers::oldest_in},
+    process::is_same,
+    views::Views,
+};
+use crate::collect::mounts::{self, Inside, Mount, MountedVolume};
+
+/// Such volumes that are kept at a time.
+const MAX_VOLUMES: usize = 64;
+/// Devices that are remembered to be none.
+const MAX_OTHERS: usize = 1_024;
+/// Filesystems that ask a server, which may not answer: nothing below them is looked at.
+const REMOTE: &[&str] = &["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "autofs"];
+
+/// All that are known.
+#[derive(Default)]
+pub struct Insides {
+    volumes: Vec<MountedVolume>,
+    /// Devices that were written to and are no container's memory: of memfd, say.
+    others: HashSet<u32>,
+}
+
+impl Insides {
+    /// Takes devices that are none of the host's volumes, with one process each that wrote there.
+    /// Returns whether there is a new volume.
+    pub fn learn(
+        &mut self,
+        written: impl Iterator<Item = (u32, ProcKey)>,
+        groups: &mut Groups,
+        views: &Views,
+    ) -> bool {
+        let before = self.volumes.len();
+        for (dev, proc) in written {
+            let known = self.others.contains(&dev) || self.has(dev);
+            if known || self.volumes.len() >= MAX_VOLUMES {
+                continue;
+            }
+            let volume =
+                groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
+            match volume {
+                Some(volume) => self.volumes.push(volume),
+                // It may be mounted, and its writer gone, before anybody looked: the next one tells.
+                None if is_same(&proc) => {
+                    if self.others.len() >= MAX_OTHERS {
+                        self.others.clear();
+                    }
+                    self.others.insert(dev);
+                }
+                None => {}
+            }
+        }
+        self.volumes.len() > before
+    }
+
+    fn has(&self, dev: u32) -> bool {
+        self.volumes.iter().any(|volume| volume.dev == dev)
+    }
+
+    /// Those that are still mounted, and no volumes of the host's. One whose process has ended is
+    /// looked at by another one of its mount namespace.
+    pub fn still_there(&mut self, host: &[MountedVolume], groups: &Groups) -> &[MountedVolume] {
+        self.volumes.retain_mut(|volume| {
+            if host.iter().any(|host| host.dev == volume.dev) {
+                return false;
+            }
+            if volume.space().is_some() {
+                return true;
+            }
+            let Some(inside) = volume.inside.as_mut() else { return false };
+            let others = residents(&inside.group, inside.mnt_ns, groups);
+            let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
+                return false;
+            };
+            inside.pid = other;
+            volume.space().is_some()
+        });
+        &self.volumes
+    }
+
+    /// A new window begins: what was none may have become one.
+    pub fn next_window(&mut self) {
+        self.others.clear();
+    }
+}
+
+/// Processes by which the mounts of a container may be reached, the most lasting one first: what
+/// started it need never have written anything.
+fn residents(group: &Group, mnt_ns: u32, groups: &Groups) -> Vec<u32> {
+    let first = group.cgroup.as_deref().and_then(oldest_in);
+    first.into_iter().chain(groups.in_namespace(mnt_ns)).collect()
+}
+
+fn find(
+    dev: u32,
+    proc: &ProcKey,
+    placed: &Placed,
+    groups: &Groups,
+    views: &Views,
+) -> Option<MountedVolume> {
+    if !placed.group.is_container() || !groups.sees_otherwise(placed) {
+        return None;
+    }
+    let own = || {
+        let text = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok()?;
+        let mounts = mounts::parse(&text);
+        is_same(proc).then_some(mounts)
+    };
+    // The view may be older than the mount.
+    let mounts = views
+        .mounts(placed.mnt_ns)
+        .filter(|mounts| memory(mounts, dev).is_some())
+        .map_or_else(own, |mounts| Some(mounts.to_vec()))?;
+    let mount = memory(&mounts, dev)?;
+    // Its first process lives as long as the container: most writers do not.
+    let mut pids = residents(&placed.group, placed.mnt_ns, groups);
+    pids.push(proc.tgid);
+    pids.into_iter().find_map(|pid| {
+        let inside = Inside {
+            pid,
+            mnt_ns: placed.mnt_ns,
+            group: placed.group.clone(),
+            mount_point: mount.mount_point.clone(),
+        };
+        let volume = MountedVolume::inside(mount, inside);
+        volume.space().map(|_| volume)
+    })
+}
+
+/// The memory file system of this device that can be written to, if it is reached without asking a
+/// server.
+fn memory(mounts: &[Mount], dev: u32) -> Option<&Mount> {
+    let is_local = |point: &Path| {
+        let above = mounts.iter().filter(|mount| point.starts_with(&mount.mount_point));
+        above.into_iter().all(|mount| {
+            !mount.fs_type.starts_with("fuse") && !REMOTE.contains(&mount.fs_type.as_str())
+        })
+    };
+    mounts.iter().find(|mount| {
+        mount.dev == dev
+            && mount.fs_type == "tmpfs"
+            && mount.root == Path::new("/")
+            && !mount.read_only
+            && is_local(&mount.mount_point)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+600 500 0:70 / / rw - overlay overlay rw,upperdir=/var/lib/docker/overlay2/b7/diff
+601 600 0:71 / /dev/shm rw - tmpfs shm rw,size=65536k
+602 600 0:72 / /sys/firmware ro - tmpfs tmpfs ro
+603 600 0:73 /part /part rw - tmpfs tmpfs rw
+604 600 0:74 / /srv rw - fuse.sshfs host:/ rw
+605 604 0:75 / /srv/cache rw - tmpfs tmpfs rw
+606 600 254:1 /x /data rw - ext4 /dev/vda1 rw
+";
+
+    #[test]
+    fn only_memory_that_answers_is_a_volume() {
+        let mounts = mounts::parse(MOUNTS.as_bytes());
+        let point = |dev| memory(&mounts, dev).map(|mount| mount.mount_point.clone());
+        assert_eq!(point(71), Some("/dev/shm".into()));
+        for (dev, why) in [
+            (70, "an overlay"),
+            (72, "read-only"),
+            (73, "a part of one"),
+            (75, "below a server's"),
+            (254 << 20 | 1, "a disk"),
+            (9, "not mounted"),
+        ] {
+            assert_eq!(point(dev), None, "{why}");
+        }
+    }
+}
