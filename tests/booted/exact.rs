@@ -46,10 +46,12 @@ impl Pair {
     /// Where a writer writes: the name of the filesystem that it sees, its directory, and that of the host.
     fn places(&self) -> [(&'static str, PathBuf, PathBuf); 2] {
         let direct = self.volume.path().join("direct");
-        [
-            (self.fs, direct.clone(), direct),
-            ("overlay", self.overlay.merged(), self.overlay.upper()),
-        ]
+        let over = match self.fs {
+            "xfs" => "overlay-xfs",
+            "btrfs" => "overlay-btrfs",
+            _ => "overlay",
+        };
+        [(self.fs, direct.clone(), direct), (over, self.overlay.merged(), self.overlay.upper())]
     }
 }
 

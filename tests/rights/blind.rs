@@ -18,7 +18,7 @@ use filltop_tests::{
 use serde_json::Value;
 use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 
-use crate::{Holder, Result};
+use crate::{Result, Running};
 
 #[test]
 fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
@@ -35,7 +35,7 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
         strict.args(["--backend", &backend]);
     }
     keep_only(&mut strict, STRICT);
-    let mut watch = Holder(strict.spawn()?);
+    let mut watch = Running(strict.spawn()?);
     let mut said = BufReader::new(watch.0.stderr.take().context("stderr is piped")?).lines();
     let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
     ensure!(traces, "it ended");

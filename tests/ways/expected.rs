@@ -59,6 +59,14 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
     let version = version(kernel);
     let reach = reach(version, fs, backend);
     match reach {
+        Reach::Full
+            if is_overlay_with_clones(fs) && matches!(way, "copy_file_range" | "reflink") =>
+        {
+            (
+                Verdict::Missed,
+                "overlayfs has the filesystem below share blocks, which takes no space",
+            )
+        }
         Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
         Reach::Ext4 if way == "mmap" => (Verdict::Folios, FOLIO),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
@@ -68,6 +76,11 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
         Reach::SystemCalls => by_call(version, fs, way),
     }
+}
+
+/// Is it an overlay on a filesystem whose files can share blocks?
+fn is_overlay_with_clones(fs: &str) -> bool {
+    matches!(fs, "overlay-xfs" | "overlay-btrfs")
 }
 
 const FOLIO: &str = "the kernel tells of a folio when it becomes dirty, on whatever file is mapped";

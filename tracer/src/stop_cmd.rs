@@ -74,11 +74,12 @@ impl From<HowArg> for How {
 /// What to stop, and how.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
-TARGET is a pid, a unit, a container (name, or 3 or more digits of its id), a pod
-(POD, NAMESPACE/POD or NAMESPACE/POD/CONTAINER), a session as the tables name it,
-or the path of a cgroup as /proc/PID/cgroup prints it. A kind may stand before a
-name: docker/web, lxc/jail1. Says the plan first: whom it hits, what it frees now,
-what is refused and why. Acts after a confirmation, or with --yes.
+TARGET is a pid, a unit, a container (name, or 3 or more digits of its id), a
+pod (POD, NAMESPACE/POD or NAMESPACE/POD/CONTAINER), a session as the tables
+name it, or the path of a cgroup as /proc/PID/cgroup prints it. A kind may
+stand before a name: docker/web, lxc/jail1. Says the plan first: whom it hits,
+what it frees now, what is refused and why. Acts after a confirmation, or with
+--yes.
 
 Examples:
   sudo filltop stop 2114                         freeze a process tree

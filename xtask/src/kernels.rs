@@ -13,7 +13,8 @@ use crate::step::follow;
 use crate::workspace::Workspace;
 use crate::{native, vm};
 
-const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs", "overlay"];
+const FILESYSTEMS: &[&str] =
+    &["ext4", "xfs", "btrfs", "tmpfs", "overlay", "overlay-xfs", "overlay-btrfs"];
 const TEST: &str = "ways";
 /// What the names of the tests that print `WAY` lines have in common.
 const FILTER: &str = "all_ways";
@@ -174,7 +175,7 @@ exception, and the tests fail when a cell here is not as it says.
 A column is a kernel and the one backend that was forced there, or `service`: nothing is forced, and filltop has the
 rights of the systemd unit, with what takes CAP_SYS_ADMIN given up after the start. On generic kernels that is the
 service itself in a Debian that was booted for it (`cargo xtask vm --debian --all`), on others a filltop that is started
-with the unit's capabilities (`--as-service`). On 5.10, functions of modules (xfs, btrfs)
+with the unit's capabilities (`--as-service`). `overlay` is one on ext4. On 5.10, functions of modules (xfs, btrfs)
 are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
 module as well. Without force, each hook takes the best that it can get.
 

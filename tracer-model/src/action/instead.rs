@@ -50,10 +50,11 @@ fn container(path: &str) -> Option<String> {
         let (space, pod, _) = (names.next()?, names.next()?, names.next()?);
         return Some(format!("{space}/{pod}/{container}"));
     }
-    let at =
-        parts.iter().position(|part| *part == "containers" || part.ends_with("-containers"))?;
+    // Podman's are below a directory that is called `containers`, too.
+    let at = parts.windows(2).position(|pair| {
+        (pair[0] == "containers" || pair[0].ends_with("-containers")) && is_id(pair[1])
+    })?;
     let (id, rest) = (parts.get(at + 1)?, parts.get(at + 2..)?);
-    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     // With its kind: an id may begin with digits alone, which would be a pid.
     let kind = match rest {
         [file] if file.strip_prefix(id).is_some_and(|rest| rest.starts_with("-json.log")) => {
@@ -63,7 +64,11 @@ fn container(path: &str) -> Option<String> {
         ["userdata", "ctr.log"] => "podman",
         _ => return None,
     };
-    is_id.then(|| format!("{kind}/{}", &id[..12]))
+    Some(format!("{kind}/{}", &id[..12]))
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -172,7 +172,10 @@ mod tests {
         // It is below no hierarchy that is mounted here, so that nothing is said of it.
         assert_eq!(ids[0].presence(), Presence::Hidden);
         let error = Pins::open(&ids).unwrap_err();
-        assert!(error.get_ref().is_some_and(|error| error.is::<Replaced>()), "{error}");
+        assert!(
+            error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Replaced>),
+            "{error}"
+        );
         assert!(fs::read(by_fd.join("cgroup.freeze")).is_err(), "it is the new one's");
         let elsewhere = Path::new("/elsewhere");
         assert_eq!(pins.path(elsewhere), elsewhere);

@@ -6,9 +6,10 @@
 use std::{collections::HashSet, fs, path::Path};
 
 use tracer_common::ProcKey;
+use tracer_model::snapshot::Group;
 
 use super::{
-    groups::{Groups, Placed},
+    groups::{Groups, Placed, containers::oldest_in},
     process::is_same,
     views::Views,
 };
@@ -76,7 +77,7 @@ impl Insides {
                 return true;
             }
             let Some(inside) = volume.inside.as_mut() else { return false };
-            let others = groups.in_namespace(inside.mnt_ns);
+            let others = residents(&inside.group, inside.mnt_ns, groups);
             let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
                 return false;
             };
@@ -90,6 +91,13 @@ impl Insides {
     pub fn next_window(&mut self) {
         self.others.clear();
     }
+}
+
+/// Processes by which the mounts of a container may be reached, the most lasting one first: what
+/// started it need never have written anything.
+fn residents(group: &Group, mnt_ns: u32, groups: &Groups) -> Vec<u32> {
+    let first = group.cgroup.as_deref().and_then(oldest_in);
+    first.into_iter().chain(groups.in_namespace(mnt_ns)).collect()
 }
 
 fn find(
@@ -114,7 +122,7 @@ fn find(
         .map_or_else(own, |mounts| Some(mounts.to_vec()))?;
     let mount = memory(&mounts, dev)?;
     // Its first process lives as long as the container: most writers do not.
-    let mut pids = groups.in_namespace(placed.mnt_ns);
+    let mut pids = residents(&placed.group, placed.mnt_ns, groups);
     pids.push(proc.tgid);
     pids.into_iter().find_map(|pid| {
         let inside = Inside {

@@ -174,13 +174,14 @@ fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
         if send(socket, &[DONE], SendFlags::NOSIGNAL).is_err() {
             return;
         }
-        let mut request = [0; 1];
+        // One byte more than a request has: what is longer is none.
+        let mut request = [0; 2];
         loop {
             let mut nothing_beside = RecvAncillaryBuffer::default();
             let bytes = &mut [IoSliceMut::new(&mut request)];
             match recvmsg(socket, bytes, &mut nothing_beside, RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(message) if message.bytes == 1 && request == [LOOK] => break,
+                Ok(message) if message.bytes == 1 && request[0] == LOOK => break,
                 _ => return,
             }
         }

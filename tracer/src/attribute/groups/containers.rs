@@ -142,12 +142,17 @@ fn host_mounts() -> Vec<Mount> {
 /// The mounts that a container sees: those of its oldest process, which the runtime started; another
 /// one may have a mount namespace that it made itself. Of `pid`, where the cgroup is empty.
 fn mounts_of(cgroup: &str, pid: u32) -> Vec<Mount> {
+    let oldest = oldest_in(cgroup).unwrap_or(pid);
+    let text = fs::read(format!("/proc/{oldest}/mountinfo"));
+    text.map(|text| mounts::parse(&text)).unwrap_or_default()
+}
+
+/// The process of a container that was started first, by the path of a cgroup in it.
+pub(crate) fn oldest_in(cgroup: &str) -> Option<u32> {
     let dirs = Hierarchies::read().directories(cgroup_path::directory(cgroup));
     let pids: Vec<u32> = dirs.iter().flat_map(|dir| processes(dir)).take(MAX_MEMBERS).collect();
     let starts = pids.into_iter().filter_map(|pid| Some((session::stat(pid)?.start_ticks, pid)));
-    let oldest = starts.min().map_or(pid, |(_, pid)| pid);
-    let text = fs::read(format!("/proc/{oldest}/mountinfo"));
-    text.map(|text| mounts::parse(&text)).unwrap_or_default()
+    starts.min().map(|(_, pid)| pid)
 }
 
 fn all_pids() -> impl Iterator<Item = u32> {

@@ -6,7 +6,7 @@
 
 pub mod cgroup_path;
 pub mod cgroups;
-mod containers;
+pub(crate) mod containers;
 pub mod history;
 pub mod logs;
 pub mod runtime_state;

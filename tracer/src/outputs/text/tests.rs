@@ -1,10 +1,9 @@
-use rstest::rstest;
-use tracer_model::snapshot::{CountedBy, Gap, Moved};
-
-use tracer_model::snapshot::{Group, Pod};
+mod host;
 
 use super::*;
 use crate::fixtures;
+use rstest::rstest;
+use tracer_model::snapshot::{CountedBy, Gap, Group, Moved, Pod};
 
 fn at(width: usize) -> TextOptions {
     TextOptions { width, ..TextOptions::default() }
@@ -23,7 +22,7 @@ fn a_busy_host(#[case] width: usize) {
 #[case(100)]
 #[case(120)]
 fn a_host_of_containers(#[case] width: usize) {
-    let text = snapshot(&fixtures::containers(), &at(width));
+    let text = snapshot(&host::containers(), &at(width));
     insta::assert_snapshot!(format!("containers_{width}"), text);
 }
 
@@ -32,7 +31,7 @@ fn a_host_of_containers(#[case] width: usize) {
 #[case(120)]
 fn groups_with_what_they_are_to_blame_for(#[case] width: usize) {
     let options = TextOptions { by: By::Group, ..at(width) };
-    let text = snapshot(&fixtures::containers(), &options);
+    let text = snapshot(&host::containers(), &options);
     insta::assert_snapshot!(format!("by_group_{width}"), text);
 }
 
@@ -44,7 +43,7 @@ fn a_narrow_table_has_groups_only_for_containers() {
     busy.writers.retain(|writer| !writer.group.as_ref().is_some_and(Group::is_container));
     assert!(!text(&busy, 99).contains("GROUP"));
     assert!(text(&busy, 100).contains("minio.service"));
-    let containers = fixtures::containers();
+    let containers = host::containers();
     assert!(text(&containers, 80).contains("shop/"));
     assert!(!text(&containers, 80).contains("bash[5]"), "a session says little");
     assert!(text(&containers, 100).contains("bash[5]"));
@@ -101,7 +100,7 @@ fn no_line_is_too_long_and_no_name_gets_through() {
         ..Group::default()
     };
     busy.writers[1].group = Some(hostile.clone());
-    let mut containers = fixtures::containers();
+    let mut containers = host::containers();
     busy.writers[2].on_behalf_of = containers.writers[0].on_behalf_of.clone();
     busy.writers[2].on_behalf_of[0].group = hostile.clone();
     busy.paths[0].log_of = Some(hostile.clone());
