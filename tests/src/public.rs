@@ -53,6 +53,7 @@ mod tests {
     #[test]
     fn a_program_in_a_private_directory_is_copied_and_another_is_not() {
         let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let program = dir.path().join("program");
         fs::write(&program, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
