@@ -33,7 +33,9 @@ impl Holder {
         let procs = cgroup.path().join("cgroup.procs");
         // SAFETY: a system call's worth of work, in a child of a program that has one thread busy.
         unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        // What the test runner reads may be a file on a volume of the host: it would be in the plan.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
         let truth: Truth = serde_json::from_str(&line).context("the holder failed")?;

@@ -123,7 +123,6 @@ struct HeldArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Exit status 0 if filltop can run here, else 1.")]
 #[command(after_help = "\
 Where `filltop watch` runs, it tells how that is traced, with that one's rights;
 --standalone tells what this command could do.

@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn the_last_seconds_are_one() {
         let mut recent = Recent::default();
-        let second = Moved { used_delta: 1, growth: Some(1), written: 2, over_s: 1.0 };
+        let second = Moved { used_delta: 1, allocated: Some(1), written: 2, over_s: 1.0 };
         for n in 1..30_u32 {
             let all = recent.add(7, second);
             let lately = n.min(10);

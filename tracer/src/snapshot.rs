@@ -208,7 +208,7 @@ fn blind(sums: &HashMap<u32, Counters>, context: &mut Context<'_>) -> HashMap<u3
         let sum = sums.get(&dev).copied().unwrap_or_default();
         let window = Moved {
             used_delta: state.used_delta(),
-            growth: state.space_known.then(|| signed_growth(&sum)),
+            allocated: state.space_known.then_some(sum.allocated),
             written: sum.written,
             over_s: *interval_s,
         };

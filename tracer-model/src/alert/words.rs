@@ -295,19 +295,18 @@ impl Told<'_> {
             return ours.then(|| make(largest.pid.to_string(), "term", frees));
         }
         if let Some(group) = self.as_group() {
-            let name = match group.group.kind.as_str() {
-                "session" => return None,
-                "cgroup" => group.group.cgroup.clone()?,
-                _ => group.group.name.clone(),
-            };
-            let safe_to_stop = !is_protected(&group.group.name) && !is_database(&group.group.name);
-            return safe_to_stop.then(|| make(name, "freeze", 0));
+            // A monitor is never a target: it holds a container's terminal and its end.
+            let spared = group.group.kind == "monitor"
+                || is_protected(&group.group.name)
+                || is_database(&group.group.name);
+            let target = group.group.target().filter(|_| !spared)?;
+            return Some(make(target, "freeze", 0));
         }
         let first = self.culprits.first()?;
         if let Some(container) = first.mostly_for() {
             // The runtime's daemon serves all its containers: what prints so much is to be halted.
             let known = container.cgroup.is_some() && !is_database(&container.name);
-            return known.then(|| make(container.name.clone(), "freeze", 0));
+            return Some(make(container.target().filter(|_| known)?, "freeze", 0));
         }
         let group = first.group.as_ref().map_or("", |group| group.name.as_str());
         // Nothing can be done to a thread of the kernel: it writes for others (a loop device, say).

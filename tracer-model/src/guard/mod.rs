@@ -12,7 +12,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::shares::{Candidate, Shares};
+use self::shares::{Candidate, Key, Shares};
 pub use self::{
     config::{GuardConfig, Seconds},
     decision::{Decision, Did, Spared},
@@ -55,8 +55,8 @@ struct Guarded {
     /// When it was in danger last.
     endangered_s: Option<f64>,
     /// Groups that found no space, and until when they count as victims.
-    victims: BTreeMap<(String, String), f64>,
-    climbs: BTreeMap<(String, String), Climb>,
+    victims: BTreeMap<Key, f64>,
+    climbs: BTreeMap<Key, Climb>,
     /// What has been said of this danger without anything being done.
     said: BTreeSet<String>,
 }
@@ -183,7 +183,7 @@ impl Policy {
     }
 
     /// The culprit whose next step has come.
-    fn due(&self, now_s: f64, guarded: &Guarded) -> Option<(String, String)> {
+    fn due(&self, now_s: f64, guarded: &Guarded) -> Option<Key> {
         let waiting = guarded.climbs.iter().find(|(_, climb)| {
             if climb.over || self.config.dry_run || climb.next >= self.config.ladder.len() {
                 return false;
@@ -207,7 +207,7 @@ impl Policy {
         snapshot: &Snapshot,
         volume: &Volume,
         guarded: &mut Guarded,
-        key: &(String, String),
+        key: &Key,
     ) -> Option<Decision> {
         if let Some(reason) = self.limit(now_s, volume) {
             return self.say(now_s, snapshot, volume, guarded, key, &reason);
@@ -288,7 +288,7 @@ impl Policy {
         snapshot: &Snapshot,
         volume: &Volume,
         guarded: &mut Guarded,
-        key: &(String, String),
+        key: &Key,
         reason: &str,
     ) -> Option<Decision> {
         // The seconds of a cool-down change with each look.

@@ -13,11 +13,13 @@ const REST: f64 = 64.0 * 1024.0;
 /// What is older than this blames nobody any more, seconds.
 const OLD_S: f64 = 600.0;
 
-/// A group is told by kind and name: its view of files may differ from process to process.
-pub(super) type Key = (String, String);
+/// A group is told by kind, name and, of a container, its id: two users or runtimes may have containers of one
+/// name. Its view of files may differ from process to process.
+pub(super) type Key = (String, String, String);
 
 pub(super) fn key(group: &Group) -> Key {
-    (group.kind.clone(), group.name.clone())
+    let id = group.container_id().unwrap_or_default();
+    (group.kind.clone(), group.name.clone(), id.to_owned())
 }
 
 /// A group with its part in the growth.

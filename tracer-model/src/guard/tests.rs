@@ -420,3 +420,17 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
     hidden.volumes[0].blind = Some(Blind { unexplained_bytes: 10 << 20, ..blind });
     assert_eq!(steps(&world.see(1, &hidden)), [Some(How::Freeze)]);
 }
+
+#[test]
+fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
+    let mut world = World::new(armed());
+    let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);
+    for (row, digit) in two.groups.iter_mut().zip(["a", "b"]) {
+        row.group.kind = "podman".to_owned();
+        row.group.cgroup = Some(format!("/libpod_parent/libpod-{}", digit.repeat(64)));
+    }
+    let decisions = world.see(100, &two);
+    assert_eq!(steps(&decisions)[0], Some(How::Freeze));
+    assert_eq!(decisions[0].group, two.groups[0].group);
+    assert!(decisions.iter().all(|decision| decision.group == two.groups[0].group));
+}

@@ -94,8 +94,9 @@ const MOVED: u64 = 1 << 20;
 pub struct Moved {
     /// Change of used space, bytes.
     pub used_delta: i64,
-    /// Allocated − freed, bytes; `None` where space is neither traced nor sampled.
-    pub growth: Option<i64>,
+    /// Space that was seen being allocated, bytes; `None` where space is neither traced nor sampled. What was
+    /// freed is left out: btrfs and xfs give space back later than files are removed.
+    pub allocated: Option<u64>,
     /// Bytes that were seen being written.
     pub written: u64,
     /// Seconds.
@@ -106,11 +107,9 @@ impl Moved {
     /// Over the window of a row.
     #[must_use]
     pub fn of(volume: &Volume, over_s: f64) -> Self {
-        let growth = volume.allocated_bytes.zip(volume.freed_bytes);
         Self {
             used_delta: volume.used_delta_bytes,
-            growth: growth
-                .map(|(taken, freed)| taken.cast_signed().wrapping_sub(freed.cast_signed())),
+            allocated: volume.allocated_bytes,
             written: volume.written_bytes,
             over_s,
         }
@@ -121,7 +120,7 @@ impl Moved {
     pub fn and(self, next: Self) -> Self {
         Self {
             used_delta: self.used_delta.saturating_add(next.used_delta),
-            growth: self.growth.zip(next.growth).map(|(a, b)| a.saturating_add(b)),
+            allocated: self.allocated.zip(next.allocated).map(|(a, b)| a.saturating_add(b)),
             written: self.written.saturating_add(next.written),
             over_s: self.over_s + next.over_s,
         }
@@ -134,8 +133,7 @@ impl Moved {
     pub fn blind(self, gap: Option<Gap>) -> Option<Blind> {
         let grown = u64::try_from(self.used_delta).unwrap_or(0);
         // Where space is not known at all, bytes written are the most that can account for it.
-        let seen = self.growth.unwrap_or(i64::try_from(self.written).unwrap_or(i64::MAX));
-        let unexplained = grown.saturating_sub(u64::try_from(seen).unwrap_or(0));
+        let unexplained = grown.saturating_sub(self.allocated.unwrap_or(self.written));
         let blind = |cause| Blind {
             cause,
             unexplained_bytes: unexplained,
@@ -145,7 +143,7 @@ impl Moved {
         let takes_writes = self.written > 0 || self.used_delta.unsigned_abs() >= MOVED;
         match gap {
             Some(gap) if takes_writes => Some(blind(gap.into())),
-            _ => self.growth.map(|_| blind(BlindCause::Unexplained)).filter(Blind::hides_most),
+            _ => self.allocated.map(|_| blind(BlindCause::Unexplained)).filter(Blind::hides_most),
         }
     }
 }
@@ -156,8 +154,9 @@ mod tests {
 
     const MIB: i64 = 1 << 20;
 
-    fn moved(used_delta: i64, growth: Option<i64>, written: i64) -> Moved {
-        Moved { used_delta, growth, written: written.unsigned_abs(), over_s: 5.0 }
+    fn moved(used_delta: i64, allocated: Option<i64>, written: i64) -> Moved {
+        let allocated = allocated.map(i64::unsigned_abs);
+        Moved { used_delta, allocated, written: written.unsigned_abs(), over_s: 5.0 }
     }
 
     #[test]

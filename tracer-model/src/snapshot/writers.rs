@@ -45,6 +45,28 @@ impl Group {
             "docker" | "podman" | "containerd" | "crio" | "pod" | "build" | "lxc" | "machine"
         )
     }
+
+    /// The container's id of 64 hexadecimal digits, as its cgroup has it; `None` where it has none.
+    #[must_use]
+    pub fn container_id(&self) -> Option<&str> {
+        let parts = self.cgroup.as_deref().filter(|_| self.is_container())?;
+        let mut parts = parts.split(['/', '-', '.', ':']);
+        parts.find(|part| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
+
+    /// The word by which `filltop stop` is given it: the path of a cgroup that has no name of its own, and a
+    /// container with its kind, for a name may be another's, too, or look like a pid. `None` for a session.
+    #[must_use]
+    pub fn target(&self) -> Option<String> {
+        match self.kind.as_str() {
+            "session" => None,
+            "cgroup" | "monitor" | "build" => self.cgroup.clone(),
+            "docker" | "podman" | "containerd" | "crio" | "lxc" | "machine" => {
+                Some(format!("{}/{}", self.kind, self.name))
+            }
+            _ => Some(self.name.clone()),
+        }
+    }
 }
 
 /// What a writer wrote for somebody else: a runtime's daemon writes the logs of containers.
@@ -285,4 +307,35 @@ pub struct Parent {
     pub pid: u32,
     /// Its name.
     pub comm: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(kind: &str, name: &str, cgroup: &str) -> Group {
+        let cgroup = Some(cgroup.to_owned());
+        Group { kind: kind.to_owned(), name: name.to_owned(), cgroup, ..Group::default() }
+    }
+
+    #[test]
+    fn a_containers_id_is_in_its_cgroup() {
+        let id = "0a".repeat(32);
+        for cgroup in ["/docker/{ID}/x", "/system.slice/docker-{ID}.scope", "/x/cri:k8s:{ID}"] {
+            let cgroup = cgroup.replace("{ID}", &id);
+            assert_eq!(group("docker", "web", &cgroup).container_id(), Some(&*id), "{cgroup}");
+            assert_eq!(group("unit", "web", &cgroup).container_id(), None);
+        }
+        assert_eq!(group("lxc", "web", "/lxc.payload.web").container_id(), None);
+    }
+
+    #[test]
+    fn a_target_is_nothing_else() {
+        let target = |kind: &str| group(kind, "1234", "/c").target();
+        assert_eq!(target("docker").as_deref(), Some("docker/1234"));
+        assert_eq!(target("cgroup").as_deref(), Some("/c"));
+        assert_eq!(target("monitor").as_deref(), Some("/c"));
+        assert_eq!(target("session"), None);
+        assert_eq!(target("unit").as_deref(), Some("1234"));
+    }
 }

@@ -176,8 +176,8 @@ pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
 
 /// The name in a word that may have a kind before it.
 #[must_use]
-pub fn without_kind(word: &str) -> &str {
-    readings(word).last().map_or(word, |(_, name)| *name)
+pub fn kind_and_name(word: &str) -> (Option<&str>, &str) {
+    readings(word).pop().unwrap_or((None, word))
 }
 
 /// The word as a name, and as a kind and a name.

@@ -26,10 +26,9 @@ use super::{
     units,
 };
 use crate::{
-    attribute::groups::Groups,
+    attribute::groups::{Groups, runtime_state::files},
     clock,
     collect::mounts::{self, MountedVolume},
-    host,
 };
 
 /// How long systemd may take to answer.
@@ -53,11 +52,11 @@ pub fn policy(target: &Target) -> Option<Policy> {
         _ if !whole && kind != "unit" && !members.iter().any(|member| is_first(member.pid)) => None,
         "docker" => {
             let id = target.container()?;
-            of(Manager::Docker, members.iter().find_map(|member| docker(member.pid, &id)))
+            of(Manager::Docker, first_of(&members).and_then(|pid| docker(pid, &id)))
         }
         "podman" => {
             let id = target.container()?;
-            of(Manager::Podman, members.iter().find_map(|member| podman(member.pid, &id)))
+            of(Manager::Podman, first_of(&members).and_then(|pid| podman(pid, &id)))
         }
         "pod" => of(Manager::Kubelet, None),
         "unit" => {
@@ -70,6 +69,13 @@ pub fn policy(target: &Target) -> Option<Policy> {
         }
         _ => None,
     }
+}
+
+/// The process that is asked for its container's mounts: the first of its pid namespace, or any where they
+/// have none of their own. Some are looked at, for a container may have very many.
+fn first_of(members: &[Identity]) -> Option<u32> {
+    let mut some = members.iter().take(256).map(|member| member.pid);
+    some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
 /// Is it the first process of a pid namespace?
@@ -88,7 +94,7 @@ fn docker(pid: u32, id: &str) -> Option<String> {
     let stock = || vec![Path::new("/var/lib/docker/containers").join(id)];
     let dirs = container_dirs(&mountinfo, id, &volumes);
     let dirs = if dirs.is_empty() { stock() } else { dirs };
-    dirs.iter().find_map(|dir| host_config(&host::path(dir).join("hostconfig.json")))
+    dirs.iter().find_map(|dir| host_config(&dir.join("hostconfig.json")))
 }
 
 /// Where the daemon keeps a container's files, as the host sees it: what it mounts into the container
@@ -106,7 +112,8 @@ fn container_dirs(mountinfo: &[u8], id: &str, volumes: &[MountedVolume]) -> Vec<
 }
 
 fn host_config(file: &Path) -> Option<String> {
-    let config: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+    let config: serde_json::Value =
+        serde_json::from_slice(&files::bytes(file, MAX_CONFIGURATION)?).ok()?;
     let policy = &config["RestartPolicy"];
     let name = policy["Name"].as_str()?;
     Some(match policy["MaximumRetryCount"].as_u64() {
@@ -131,10 +138,7 @@ fn podman(pid: u32, id: &str) -> Option<String> {
             volume.host_path(&above(&root.root)?)
         }
     }?;
-    let file = host::path(&store.join("libpod/bolt_state.db"));
-    let size = fs::metadata(&file).ok()?.len();
-    let bytes = (size <= MAX_DATABASE).then(|| fs::read(&file).ok()).flatten()?;
-    in_bolt(&bytes, id)
+    in_bolt(&files::bytes(&store.join("libpod/bolt_state.db"), MAX_DATABASE)?, id)
 }
 
 /// BoltDB keeps each value in one piece: a container's configuration is a JSON object that begins with its
@@ -157,6 +161,8 @@ fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
 const START: &[u8] = br#"{"spec":"#;
 /// Largest database that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
+/// Largest configuration that is read, bytes.
+const MAX_CONFIGURATION: u64 = 8 << 20;
 
 /// libpod's `ContainerConfig`, as far as it is needed.
 #[derive(serde::Deserialize)]

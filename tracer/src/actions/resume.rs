@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     attribute::{
-        groups::session::{self, Stat},
+        groups::{
+            cgroup_path::{Place, classify},
+            session::{self, Stat},
+        },
         process::NS_PER_TICK,
     },
     clock,
@@ -45,15 +48,37 @@ pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Records that are meant by a word: an id, the word that named the target then, or its name.
+/// Records that are meant by a word: an id, the word that named the target then, or its name. With a kind before
+/// the name, those alone whose cgroup is one of that kind.
 #[must_use]
 pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
-    let mut all = record::all();
-    let name = names::without_kind(word);
-    all.retain(|(record, _)| {
-        record.id == word || record.asked == word || record.name == word || record.name == name
-    });
-    all
+    let all = record::all();
+    let exact = |record: &Record| record.id == word || record.asked == word;
+    if all.iter().any(|(record, _)| exact(record)) {
+        return all.into_iter().filter(|(record, _)| exact(record)).collect();
+    }
+    let (kind, name) = names::kind_and_name(word);
+    all.into_iter()
+        .filter(|(record, _)| {
+            record.name == word
+                || record.name == name && kind.is_none_or(|kind| is_of_kind(record, kind))
+        })
+        .collect()
+}
+
+/// Is a record's target in a cgroup of this kind?
+fn is_of_kind(record: &Record, kind: &str) -> bool {
+    let Scope::Cgroup(dirs) = &record.scope else { return false };
+    dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
+        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == "pod",
+        Place::Container { runtime: Some(runtime), .. } => kind == runtime,
+        // The path does not tell which.
+        Place::Container { .. } => matches!(kind, "docker" | "podman" | "containerd" | "crio"),
+        Place::Lxc(_) => kind == "lxc",
+        Place::Machine(_) => kind == "machine",
+        Place::Unit(_) => kind == "unit",
+        Place::Build { .. } | Place::Monitor { .. } | Place::Plain(_) | Place::Root => false,
+    })
 }
 
 /// Whether a record still says what is so. Between a target's end and its keeper's there is up to a

@@ -223,7 +223,7 @@ fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
         host.run(3).remove(0)
     };
     let said = say(0.9, container(Some("/docker/9f")));
-    assert_eq!(said.suggestion.unwrap().command, "filltop stop web-d --how freeze");
+    assert_eq!(said.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
     let words =
         "the log of docker web-d, written by dockerd (pid 7, dockerd.service) grows by 95.4";
     assert!(said.summary.contains(words), "{}", said.summary);

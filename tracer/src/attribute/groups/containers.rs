@@ -47,7 +47,7 @@ impl Groups {
         pid: u32,
     ) -> (&'static str, String, Option<Pod>) {
         let short = id[..id.len().min(12)].to_owned();
-        let sought = Sought { id, user: cgroup_path::user(cgroup) };
+        let sought = Sought { id, user: cgroup_path::user(cgroup).filter(|user| *user != 0) };
         let found = self.state.container(sought, || (host_mounts(), mounts_of(cgroup, pid)));
         if let Some(ContainerName { pod: Some((namespace, name, container)), .. }) = found {
             let pod = Pod { namespace, name };
@@ -104,7 +104,13 @@ impl Groups {
             self.containers.insert(of, own.clone());
         }
         if let Place::Container { id, .. } = classify(cgroup) {
-            self.containers.insert(LogOf::Container(id), own);
+            // A user may call a cgroup like somebody else's container.
+            let of = LogOf::Container(id);
+            let owner = |group: &Group| group.cgroup.as_deref().and_then(cgroup_path::user);
+            let known = self.containers.get(&of);
+            if known.is_none_or(|known| owner(known) == owner(&own)) {
+                self.containers.insert(of, own);
+            }
         }
     }
 

@@ -112,6 +112,7 @@ impl History {
             at == volume
                 && entry.row.last_seen == now
                 && (&group.kind, &group.name) == (&log.group.kind, &log.group.name)
+                && group.container_id() == log.group.container_id()
         });
         let own = own.map(|((group, _), _)| group.clone()).next();
         let row = &mut self.entry(own.as_ref().unwrap_or(&log.group), volume, now).row;

@@ -4,7 +4,7 @@
 //! The usual places are looked at first, then those that the container's own mounts name
 //! ([`places`]): no data root has to be configured.
 
-mod files;
+pub(crate) mod files;
 mod places;
 
 use std::{
@@ -57,9 +57,10 @@ pub struct RuntimeState {
     root: PathBuf,
     /// Who owns the root directory: root, but in tests.
     owner: u32,
-    known: HashMap<String, ContainerName>,
-    /// When a container's name was not found, by its id.
-    missed: HashMap<String, Instant>,
+    /// By id and user: nobody gets the name of somebody else's container by calling a cgroup like it.
+    known: HashMap<(String, Option<u32>), ContainerName>,
+    /// When a container's name was not found, by the same.
+    missed: HashMap<(String, Option<u32>), Instant>,
     /// Namespace and name of pods, by UID.
     pods: HashMap<String, Option<(String, String)>>,
     /// Is this (namespace, name) one of containerd's?
@@ -92,14 +93,16 @@ impl RuntimeState {
         sought: Sought<'_>,
         mounts: impl FnOnce() -> (Vec<Mount>, Vec<Mount>),
     ) -> Option<ContainerName> {
-        let id = sought.id;
-        if let Some(known) = self.known.get(id) {
+        let key = (sought.id.to_owned(), sought.user);
+        if let Some(known) = self.known.get(&key) {
             return Some(known.clone());
         }
-        if self.missed.get(id).is_some_and(|at| at.elapsed() < AGAIN) {
+        if self.missed.get(&key).is_some_and(|at| at.elapsed() < AGAIN) {
             return None;
         }
-        let found = self.look_up(id).or_else(|| {
+        // The usual places are root's. Whoever has a slice of their own may call a cgroup as they like.
+        let of_root = if sought.user.is_none() { self.look_up(sought.id) } else { None };
+        let found = of_root.or_else(|| {
             let (host, own) = mounts();
             self.by_mounts(sought, &host, &own).or_else(|| self.homes(sought))
         });
@@ -108,10 +111,10 @@ impl RuntimeState {
             self.missed.clear();
         }
         if let Some(found) = &found {
-            self.missed.remove(id);
-            self.known.insert(id.to_owned(), found.clone());
+            self.missed.remove(&key);
+            self.known.insert(key, found.clone());
         } else {
-            self.missed.insert(id.to_owned(), Instant::now());
+            self.missed.insert(key, Instant::now());
         }
         found
     }
@@ -120,7 +123,8 @@ impl RuntimeState {
     /// as unknown: the container's mounts may tell.
     #[must_use]
     pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
-        self.known.get(id).cloned().or_else(|| self.look_up(id))
+        let known = self.known.get(&(id.to_owned(), None));
+        known.cloned().or_else(|| self.look_up(id))
     }
 
     /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
@@ -167,7 +171,7 @@ impl RuntimeState {
     pub fn next_window(&mut self) {
         self.pods.retain(|_, found| found.is_some());
         self.tasks.retain(|_, is| *is);
-        self.missed.clear();
+        self.missed.retain(|_, at| at.elapsed() < AGAIN);
     }
 
     fn look_up(&self, id: &str) -> Option<ContainerName> {

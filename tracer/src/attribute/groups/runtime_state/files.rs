@@ -6,6 +6,8 @@ use std::{fs, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::Value;
 
+use crate::host;
+
 /// Longest state file that is read, bytes.
 const MAX_FILE: u64 = 8 << 20;
 
@@ -16,7 +18,10 @@ const MAX_FILE: u64 = 8 << 20;
 pub fn json_below(base: &Path, rest: &Path, trusted: impl Fn(u32) -> bool) -> Option<Value> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(base, flags, Mode::empty()).ok()?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV;
     // Not blocking: a pipe of that name has no writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat2(&base, rest, flags, Mode::empty(), resolve).ok()?;
@@ -27,6 +32,25 @@ pub fn json_below(base: &Path, rest: &Path, trusted: impl Fn(u32) -> bool) -> Op
 #[must_use]
 pub fn json(path: &Path) -> Option<Value> {
     parsed(fs::File::open(path).ok()?, |_| true)
+}
+
+/// A regular file of at most `most` bytes, at a path of the host without a symbolic link in it; `None`
+/// otherwise. Never waits for a writer.
+#[must_use]
+pub fn bytes(path: &Path, most: u64) -> Option<Vec<u8>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let base = open(host::root(), flags, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let rest = path.strip_prefix("/").unwrap_or(path);
+    let file = fs::File::from(openat2(&base, rest, flags, Mode::empty(), resolve).ok()?);
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() || meta.len() > most {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn parsed(file: fs::File, trusted: impl Fn(u32) -> bool) -> Option<Value> {
@@ -70,5 +94,9 @@ mod tests {
             assert!(!read(rest), "{rest}");
         }
         assert!(json_below(dir.path(), Path::new("d/a"), |_| false).is_none());
+        assert_eq!(bytes(&at("d/a"), 2).as_deref(), Some(&b"{}"[..]));
+        for (name, most) in [("d/a", 1), ("d/link", 9), ("e/a", 9), ("d/pipe", 9), ("d", 9)] {
+            assert_eq!(bytes(&at(name), most), None, "{name}");
+        }
     }
 }
