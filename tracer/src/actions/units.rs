@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{restart, target::Target};
-use crate::{attribute::groups::session, clock};
+use crate::{
+    attribute::groups::{cgroup_path, session},
+    clock,
+};
 
 /// How long a manager may take: systemd's own patience is 90 s.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -87,6 +90,13 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
     let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let systemd = Path::new("/run/systemd/system").exists();
+    let cgroup = group.and_then(|group| group.cgroup.as_deref());
+    if let Some(user) =
+        cgroup.and_then(cgroup_path::user).filter(|user| *user != 0 && kind != "unit")
+    {
+        // Root's runtime does not know it, or knows another one by its id.
+        return Err(format!("it is a container of user {user}: stop it by that user's {kind}"));
+    }
     // A name may be another container's by the time the command runs; an id is never given again.
     let id = target.container();
     let name = id.as_deref().and_then(|id| id.get(..12)).filter(|_| kind != "pod").unwrap_or(name);
