@@ -37,7 +37,8 @@ impl Podman {
              [network]\n\
              network_backend = \"cni\"\n\
              network_config_dir = \"{}\"\n",
-            home.store("podman/static"),
+            // Where Podman keeps it unless it is told otherwise.
+            home.store("podman/storage/libpod"),
             home.store("podman/volumes"),
             home.state("podman"),
             home.state("network"),

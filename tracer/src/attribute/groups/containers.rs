@@ -62,6 +62,12 @@ impl Groups {
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
     }
 
+    /// A container that had no name yet when it was met, and has one now.
+    fn renamed(&mut self, met: &Group) -> Option<Group> {
+        // Its oldest process is found by the cgroup.
+        self.named_since(&ProcKey { start_ns: 0, tgid: 0, pad: 0 }, met)
+    }
+
     /// The group of a process whose container had no name yet when it was placed, and has one now.
     pub(super) fn named_since(&mut self, proc: &ProcKey, placed: &Group) -> Option<Group> {
         let cgroup = placed.cgroup.as_deref().filter(|_| placed.is_container())?;
@@ -117,8 +123,8 @@ impl Groups {
     /// The container that a log belongs to. One that never wrote a file itself is looked for among all
     /// processes, at most once in [`SEARCH_WINDOWS`] windows.
     pub fn container_of(&mut self, log: &LogOf) -> Option<Group> {
-        if let Some(known) = self.containers.get(log) {
-            return Some(known.clone());
+        if let Some(known) = self.containers.get(log).cloned() {
+            return Some(self.renamed(&known).unwrap_or(known));
         }
         if self.searched.is_none_or(|window| self.window >= window + SEARCH_WINDOWS) {
             self.searched = Some(self.window);
