@@ -159,20 +159,21 @@ pub fn drop_capabilities() -> std::io::Result<()> {
 
 /// Gives up, for this thread and those that it starts, what a start alone takes: CAP_SYS_ADMIN and CAP_SETPCAP.
 /// For what acts and runs programs beside the tracer, where whoever started filltop has bounded its capabilities,
-/// as the unit does. Where nobody has, root's programs run with all that root may.
+/// as the unit does: without CAP_DAC_OVERRIDE root is nobody who may do as he likes. Else root's programs run
+/// with all that root may.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn drop_rights_of_the_start() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
     let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
-    let bounded = bounding_set()?;
+    let bounding = bounding_set()?;
     // Before 5.8 there is no CAP_BPF, which SYS_ADMIN stands for.
     let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
-    if bounded.is_all || replaces_bpf {
+    if bounding.contains(CapabilitySet::DAC_OVERRIDE) || replaces_bpf {
         return Ok(());
     }
-    narrow_bounding_set(bounded.set - for_the_start)?;
+    narrow_bounding_set(bounding - for_the_start)?;
     sets.effective -= for_the_start;
     sets.permitted -= for_the_start;
     sets.inheritable -= for_the_start;
@@ -180,19 +181,13 @@ pub fn drop_rights_of_the_start() -> std::io::Result<()> {
 }
 
 /// This thread's bounding set.
-struct BoundingSet {
-    set: CapabilitySet,
-    /// Are these all that the kernel knows?
-    is_all: bool,
-}
-
-fn bounding_set() -> std::io::Result<BoundingSet> {
-    let mut bounding = BoundingSet { set: CapabilitySet::empty(), is_all: true };
+fn bounding_set() -> std::io::Result<CapabilitySet> {
+    let mut bounding = CapabilitySet::empty();
     for number in 0..u64::BITS {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match capability_is_in_bounding_set(one) {
-            Ok(true) => bounding.set |= one,
-            Ok(false) => bounding.is_all = false,
+            Ok(true) => bounding |= one,
+            Ok(false) => {}
             // The kernel has no more of them.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error.into()),
@@ -207,7 +202,7 @@ fn bounding_set() -> std::io::Result<BoundingSet> {
 /// # Errors
 /// What the kernel says.
 pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
-    for one in (bounding_set()?.set - keep).iter() {
+    for one in (bounding_set()? - keep).iter() {
         match remove_capability_from_bounding_set(one) {
             Err(Errno::PERM) => break,
             result => result?,
