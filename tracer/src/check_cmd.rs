@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::bail;
+use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::{
     alert::{self, Engine, Event, EventKind, Rule, Severity, When},
@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     pipeline::{POLL_INTERVAL, Pipeline},
     service::attach::{self, AttachArgs},
+    tui::window,
     watch::{Sizes, leave_out, moment},
     zone,
 };
@@ -87,6 +88,8 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
     let mut sizes = Sizes::start(config.directories())?;
     let zone = zone::local();
     let mut last = Vec::new();
+    // All windows as one: what is told in numbers is of the whole time that was asked for.
+    let mut whole: Option<Snapshot> = None;
     let mut look_at = |seen: &mut Snapshot| {
         leave_out(seen, &config.ignore);
         if !only.is_empty() {
@@ -94,26 +97,24 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         }
         let known = sizes.see(seen);
         last.extend(engine.see(&moment(&zone), seen, &known));
+        match &mut whole {
+            Some(whole) => window::add(whole, seen),
+            None => whole = Some(seen.clone()),
+        }
     };
-    let mut newest = None;
     let seconds = args.length.as_secs_f64();
     let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
         look_at(&mut snapshot);
-        newest = Some(Arc::from(snapshot));
     });
-    let snapshot = match (attached, newest) {
-        (Ok(()), Some(snapshot)) => snapshot,
-        (Ok(()), None) => bail!("the service knows nothing yet"),
-        (Err(alone), _) => alone.or_else_async(trace(args, look_at)).await?,
-    };
-    Ok(answer(&engine, &last, &snapshot, args.allow_fallback))
+    if let Err(alone) = attached {
+        alone.or_else_async(trace(args, look_at)).await?;
+    }
+    let whole = whole.context("the service knows nothing yet")?;
+    Ok(answer(&engine, &last, &whole, args.allow_fallback))
 }
 
-/// Measures here, with some looks on the way; the last Snapshot.
-async fn trace(
-    args: &CheckArgs,
-    mut look_at: impl FnMut(&mut Snapshot),
-) -> anyhow::Result<Arc<Snapshot>> {
+/// Measures here, with some looks on the way.
+async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = Instant::now() + args.length;
@@ -137,7 +138,7 @@ async fn trace(
         let mut snapshot = pipeline.snapshot(ended)?;
         look_at(Arc::make_mut(&mut snapshot));
         if ended {
-            return Ok(snapshot);
+            return Ok(());
         }
     }
 }
