@@ -11,17 +11,15 @@ use crate::host;
 /// Longest state file that is read, bytes.
 const MAX_FILE: u64 = 8 << 20;
 
-/// A JSON file at `rest` below the directory `base`. `None` if a part of `rest` is a symbolic link or
-/// another mount, if it is no regular file, too long, writable for everybody, or belongs to a user
+/// A JSON file at `rest` below the directory `base`. `None` if a part of `rest` is a symbolic link,
+/// if it is no regular file, too long, writable for everybody, or belongs to a user
 /// that `trusted` does not hold for.
 #[must_use]
 pub fn json_below(base: &Path, rest: &Path, trusted: impl Fn(u32) -> bool) -> Option<Value> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(base, flags, Mode::empty()).ok()?;
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
+    // An overlay names its directories by paths alone: there may be mounts on the way.
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     // Not blocking: a pipe of that name has no writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat2(&base, rest, flags, Mode::empty(), resolve).ok()?;
