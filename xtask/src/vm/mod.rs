@@ -141,6 +141,8 @@ impl Backend {
     }
 }
 
+/// How long a machine of `cargo xtask test` may take.
+const TESTED_SECONDS: u64 = 1_800;
 /// Filesystems of which `cargo xtask test` performs all ways to write in virtual machines; the others
 /// are named skips there, and run by `cargo xtask vm` and `cargo xtask kernels`.
 const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
@@ -179,6 +181,8 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
         backend: vec![backend],
         fs: Some(TESTED_FILESYSTEMS.to_owned()),
         test: test.iter().map(|&name| name.to_owned()).collect(),
+        // Two machines run at a time, and whoever builds beside them makes them slower still.
+        timeout: Some(TESTED_SECONDS),
         ..VmArgs::plain()
     };
     let all = native::names(&workspace.end_to_end, &[Place::Anywhere]);
