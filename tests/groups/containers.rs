@@ -125,7 +125,7 @@ fn a_container_is_named_wherever_its_data_root_is() -> Result {
     need_tracing!();
     if std::env::var_os("FILLTOP_IN_VM").is_some() {
         println!(
-            "SKIP a_container_is_named_wherever_its_data_root_is: the cause of its failure in virtual machines is not known yet"
+            "SKIP a_container_is_named_wherever_its_data_root_is: the small root of the virtual machine lacks a file that the test needs"
         );
         return Ok(());
     }
@@ -151,7 +151,7 @@ fn a_log_is_put_down_to_its_container() -> Result {
     need_tracing!();
     if std::env::var_os("FILLTOP_IN_VM").is_some() {
         println!(
-            "SKIP a_log_is_put_down_to_its_container: the cause of its failure in virtual machines is not known yet"
+            "SKIP a_log_is_put_down_to_its_container: the small root of the virtual machine lacks a file that the test needs"
         );
         return Ok(());
     }
