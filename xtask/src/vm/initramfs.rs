@@ -48,6 +48,8 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
     archive.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n");
     archive.file("/etc/group", 0o644, b"root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n");
     archive.file("/etc/hosts", 0o644, b"127.0.0.1 localhost filltop-vm\n");
+    // Runtimes mount a container's own over it, and so do the tests.
+    archive.file("/etc/hostname", 0o644, b"filltop-vm\n");
     archive.file(
         "/etc/os-release",
         0o644,
