@@ -1,0 +1,76 @@
+
+use super::*;
+
+const INFO: &str = "\
+22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw
+23 22 0:21 / /proc rw - proc proc rw
+30 22 259:1 /var/data /srv/my\\040data rw - ext4 /dev/nvme0n1p1 rw
+31 22 0:40 /@home /home rw - btrfs /dev/sdb1 rw,subvol=/@home
+32 22 0:41 / /snap/x ro - squashfs /dev/loop3 ro
+33 22 7:1 / /mnt/ro rw - ext4 /dev/loop1 ro
+garbage line
+34 22 nonsense / / rw - ext4 x rw
+";
+
+#[test]
+fn groups_by_device_and_leaves_pseudo_out() {
+    let volumes = volumes(parse(INFO.as_bytes()));
+    assert_eq!(volumes.len(), 2);
+    assert_eq!(volumes[0].dev, 40);
+    assert_eq!(volumes[1].dev, 259 << 20 | 1);
+    assert_eq!(volumes[1].primary().mount_point, Path::new("/"));
+    assert_eq!(volumes[1].mounts[1].mount_point, Path::new("/srv/my data"));
+}
+
+#[test]
+fn paths_are_the_hosts() {
+    let volumes = volumes(parse(INFO.as_bytes()));
+    let on = |n: usize, path: &str| volumes[n].host_path(Path::new(path));
+    assert_eq!(on(1, "/var/data/x"), Some(PathBuf::from("/var/data/x")));
+    assert_eq!(on(0, "/@home/me/f"), Some(PathBuf::from("/home/me/f")));
+    assert_eq!(on(0, "/@home"), Some(PathBuf::from("/home")));
+    // In a subvolume that is not mounted anywhere.
+    assert_eq!(on(0, "/@snapshots/1/f"), None);
+}
+
+#[test]
+fn what_is_covered_comes_last() {
+    let first = |info: &str| {
+        let volumes = volumes(parse(info.as_bytes()));
+        let volume = volumes.iter().find(|volume| volume.dev == 7 << 20 | 1).unwrap();
+        volume.primary().mount_point.to_str().unwrap().to_owned()
+    };
+    let root = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n";
+    let twice =
+        "2 1 7:1 / /a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/long rw - ext4 /dev/loop1 rw\n";
+    assert_eq!(first(&format!("{root}{twice}")), "/a");
+    let on_it = "4 2 0:9 / /a rw - tmpfs tmpfs rw\n";
+    assert_eq!(first(&format!("{root}{twice}{on_it}")), "/mnt/long");
+    let below = "4 2 0:9 / /a/b rw - tmpfs tmpfs rw\n";
+    assert_eq!(first(&format!("{root}{twice}{below}")), "/a", "a part of it is covered");
+    // On a directory above, from before: what was mounted in there cannot be reached.
+    let deep =
+        "2 1 7:1 / /srv/a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/longer rw - ext4 /dev/loop1 rw\n";
+    let above = "4 1 0:9 / /srv rw - tmpfs tmpfs rw\n";
+    assert_eq!(first(&format!("{root}{deep}{above}")), "/mnt/longer");
+    let within =
+        "2 4 7:1 / /srv/a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/longer rw - ext4 /dev/loop1 rw\n";
+    assert_eq!(first(&format!("{root}{above}{within}")), "/srv/a", "mounted after it");
+}
+
+#[test]
+fn a_pods_mount_is_preferred_to_where_kubelet_keeps_it() {
+    let pvc = "pvc-7c1f/globalmount";
+    let info = format!(
+        "2 1 7:1 / /var/lib/kubelet/plugins/kubernetes.io/csi/pv/{pvc} rw - ext4 /dev/loop1 rw\n\
+             3 1 7:1 / /var/lib/kubelet/pods/5fb2a3c4-d5e6-4789-8abc-0123456789ab/volumes/kubernetes.io~csi/pvc-7c1f/mount rw - ext4 /dev/loop1 rw\n"
+    );
+    let volumes = volumes(parse(info.as_bytes()));
+    assert!(volumes[0].primary().mount_point.ends_with("kubernetes.io~csi/pvc-7c1f/mount"));
+}
+
+#[test]
+fn reads_this_machine() {
+    let volumes = read().unwrap();
+    assert!(volumes.iter().any(|volume| volume.space().is_some_and(|s| s.total > 0)));
+}
