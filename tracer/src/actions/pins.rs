@@ -28,6 +28,9 @@ pub struct CgroupId {
     pub dir: PathBuf,
     /// Its inode number.
     pub inode: u64,
+    /// Device number of its hierarchy: each of cgroup v1's counts inodes for itself. 0 if not known.
+    #[serde(default)]
+    pub device: u64,
     /// Inode number of the cgroup namespace in which it was seen.
     pub namespace: u64,
 }
@@ -49,16 +52,21 @@ impl CgroupId {
     pub fn of(dirs: &[PathBuf]) -> Vec<Self> {
         let namespace = namespace();
         let id = |dir: &PathBuf| {
-            let inode = fs::metadata(dir).ok()?.ino();
-            Some(Self { dir: dir.clone(), inode, namespace })
+            let meta = fs::metadata(dir).ok()?;
+            Some(Self { dir: dir.clone(), inode: meta.ino(), device: meta.dev(), namespace })
         };
         dirs.iter().filter_map(id).collect()
+    }
+
+    fn has(&self, inode: u64, device: u64) -> bool {
+        inode == self.inode && (self.device == 0 || device == self.device)
     }
 
     /// Looks for it, also where cgroups are mounted elsewhere than who found it saw them.
     #[must_use]
     pub fn presence(&self) -> Presence {
-        let is_it = |dir: &Path| fs::metadata(dir).is_ok_and(|meta| meta.ino() == self.inode);
+        let is_it =
+            |dir: &Path| fs::metadata(dir).is_ok_and(|meta| self.has(meta.ino(), meta.dev()));
         if is_it(&self.dir) {
             return Presence::At(self.dir.clone());
         }
@@ -109,7 +117,7 @@ impl Pins {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let fd = open(&id.dir, flags, Mode::empty())
                 .ok()
-                .filter(|fd| fstat(fd).is_ok_and(|stat| stat.st_ino == id.inode))
+                .filter(|fd| fstat(fd).is_ok_and(|stat| id.has(stat.st_ino, stat.st_dev)))
                 .ok_or_else(|| io::Error::other(Replaced(id.dir.clone())))?;
             pins.push((id.dir.clone(), fd));
         }
@@ -164,6 +172,12 @@ mod tests {
         let pins = Pins::open(&ids).unwrap();
         let by_fd = pins.path(&dir);
         assert_eq!(ids[0].presence(), Presence::At(dir.clone()));
+        // The same number in another hierarchy is another's; what older records lack is not asked.
+        let elsewhere = CgroupId { device: ids[0].device + 1, ..ids[0].clone() };
+        assert_eq!(elsewhere.presence(), Presence::Hidden);
+        assert!(Pins::open(&[elsewhere]).is_err());
+        let older = CgroupId { device: 0, ..ids[0].clone() };
+        assert_eq!(older.presence(), Presence::At(dir.clone()));
         assert!(by_fd.starts_with("/proc/self/fd") && by_fd.is_dir());
         // Kept busy by the descriptor, the number is not given again meanwhile.
         fs::remove_dir(&dir).unwrap();
