@@ -48,7 +48,7 @@ impl Insides {
             let volume =
                 groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
             match volume {
-                Some(volume) => self.volumes.push(volume),
+                Some(volume) => self.add(volume),
                 // It may be mounted, and its writer gone, before anybody looked: the next one tells.
                 None if is_same(&proc) => {
                     if self.others.len() >= MAX_OTHERS {
@@ -60,6 +60,14 @@ impl Insides {
             }
         }
         self.volumes.len() > before
+    }
+
+    fn add(&mut self, mut volume: MountedVolume) {
+        let name = &volume.primary().mount_point;
+        if self.volumes.iter().any(|known| known.primary().mount_point == *name) {
+            volume.tell_apart();
+        }
+        self.volumes.push(volume);
     }
 
     fn has(&self, dev: u32) -> bool {
@@ -167,6 +175,25 @@ mod tests {
 605 604 0:75 / /srv/cache rw - tmpfs tmpfs rw
 606 600 254:1 /x /data rw - ext4 /dev/vda1 rw
 ";
+
+    #[test]
+    fn memory_of_two_containers_of_one_name_is_two_volumes() {
+        let mounts = mounts::parse(MOUNTS.as_bytes());
+        let mut insides = Insides::default();
+        for digit in ["a", "b"] {
+            let group = Group {
+                kind: "podman".to_owned(),
+                name: "web".to_owned(),
+                cgroup: Some(format!("/libpod_parent/libpod-{}", digit.repeat(64))),
+                ..Group::default()
+            };
+            let mount_point = "/dev/shm".into();
+            let inside = Inside { pid: 1, mnt_ns: 7, group, mount_point };
+            insides.add(MountedVolume::inside(&mounts[1], inside));
+        }
+        let names: Vec<_> = insides.volumes.iter().map(|row| &row.primary().mount_point).collect();
+        assert_eq!(names, [Path::new("web:/dev/shm"), Path::new("web (bbbbbbbbbbbb):/dev/shm")]);
+    }
 
     #[test]
     fn only_memory_that_answers_is_a_volume() {

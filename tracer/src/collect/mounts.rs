@@ -294,6 +294,18 @@ impl MountedVolume {
         }
     }
 
+    /// Tells a container's memory file system from that of another container of the same name: by the runtime
+    /// and the container's id. Volumes are known by their mount points.
+    pub fn tell_apart(&mut self) {
+        let Some(inside) = &self.inside else { return };
+        let Group { kind, name, .. } = &inside.group;
+        // LXC and machines have no id, and no two of one name.
+        let id = inside.group.container_id().map_or(&**kind, |id| &id[..12]);
+        let mut named = OsString::from(format!("{name} ({id}):"));
+        named.push(&inside.mount_point);
+        self.mounts[0].mount_point = named.into();
+    }
+
     /// The mount that shows most of it.
     #[must_use]
     pub fn primary(&self) -> &Mount {

@@ -60,11 +60,33 @@ pub struct RuntimeState {
     /// By id and user: nobody gets the name of somebody else's container by calling a cgroup like it.
     known: HashMap<(String, Option<u32>), ContainerName>,
     /// When a container's name was not found, by the same.
-    missed: HashMap<(String, Option<u32>), Instant>,
+    missed: HashMap<(String, Option<u32>), Missed>,
     /// Namespace and name of pods, by UID.
     pods: HashMap<String, Option<(String, String)>>,
     /// Is this (namespace, name) one of containerd's?
     tasks: HashMap<(String, String), bool>,
+}
+
+/// A container whose name was not found.
+struct Missed {
+    /// How often.
+    times: u32,
+    /// When it was last looked for.
+    at: Instant,
+}
+
+impl Missed {
+    /// Is it too soon to look again? One that is just being made is named soon or never: the pauses double, up to
+    /// a minute, for a search goes through users' homes.
+    fn waits(&self) -> bool {
+        self.at.elapsed() < AGAIN * 2_u32.pow(self.times.saturating_sub(1).min(7))
+    }
+}
+
+impl Default for Missed {
+    fn default() -> Self {
+        Self { times: 0, at: Instant::now() }
+    }
 }
 
 impl RuntimeState {
@@ -83,7 +105,7 @@ impl RuntimeState {
         }
     }
 
-    /// The name of a container. What was not found is looked up again after [`AGAIN`]: a container that is just
+    /// The name of a container. What was not found is looked up again after [`AGAIN`], then in longer pauses: a container that is just
     /// being made has not the mounts yet that name it.
     ///
     /// `mounts` gives the mounts of the host and those that a process of the container sees; it is
@@ -97,7 +119,7 @@ impl RuntimeState {
         if let Some(known) = self.known.get(&key) {
             return Some(known.clone());
         }
-        if self.missed.get(&key).is_some_and(|at| at.elapsed() < AGAIN) {
+        if self.missed.get(&key).is_some_and(Missed::waits) {
             return None;
         }
         // The usual places are root's. Whoever has a slice of their own may call a cgroup as they like.
@@ -114,7 +136,8 @@ impl RuntimeState {
             self.missed.remove(&key);
             self.known.insert(key, found.clone());
         } else {
-            self.missed.insert(key, Instant::now());
+            let missed = self.missed.entry(key).or_default();
+            *missed = Missed { times: missed.times + 1, at: Instant::now() };
         }
         found
     }
@@ -171,7 +194,6 @@ impl RuntimeState {
     pub fn next_window(&mut self) {
         self.pods.retain(|_, found| found.is_some());
         self.tasks.retain(|_, is| *is);
-        self.missed.retain(|_, at| at.elapsed() < AGAIN);
     }
 
     fn look_up(&self, id: &str) -> Option<ContainerName> {

@@ -32,10 +32,9 @@ impl Groups {
     /// Whose a volume is; nobody's in particular, most of the time.
     pub fn owner(&mut self, volume: &MountedVolume) -> Owner {
         if let Some(inside) = &volume.inside {
-            let label = format!("{}:{}", inside.group.name, inside.mount_point.display());
             return Owner {
                 container: Some(inside.group.clone()),
-                label: Some(label),
+                label: Some(volume.primary().mount_point.display().to_string()),
                 ..Owner::default()
             };
         }
