@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, filltop};
+use filltop_tests::{TestVolume, filltop, need_tracing};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -186,18 +186,12 @@ fn what_the_container_leaves_is_found_on_the_host() -> Result {
 #[test]
 fn what_the_container_leaves_is_found_by_a_watch() -> Result {
     need_root!();
+    need_tracing!();
     let stage = Stage::new()?;
     let run = stage.bench.run.path().to_owned();
     let watch = filltop_tests::Watch::start_with("", |command| {
         command.env("FILLTOP_RUN_DIR", run);
-    });
-    let watch = match watch {
-        Ok(watch) => watch,
-        Err(error) => {
-            println!("SKIP what_the_container_leaves_is_found_by_a_watch: {error}");
-            return Ok(());
-        }
-    };
+    })?;
     let mut stop = stage.stop(READ_ONLY, "60s")?;
     stage.halted(&mut stop)?;
     stage.kill_container()?;

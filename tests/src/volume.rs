@@ -8,9 +8,16 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    mount::UnmountFlags,
+};
 
 /// A mounted filesystem of the test's own; unmounted on drop.
 pub struct TestVolume {
@@ -79,11 +86,19 @@ impl TestVolume {
     }
 }
 
+/// How long whoever was killed in a volume may hold it.
+const LET_GO: Duration = Duration::from_secs(2);
+
 impl Drop for TestVolume {
     fn drop(&mut self) {
-        if rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::empty()).is_err()
-        {
-            let _ = rustix::mount::unmount(&self.mount_point, rustix::mount::UnmountFlags::DETACH);
+        let start = Instant::now();
+        while rustix::mount::unmount(&self.mount_point, UnmountFlags::empty()).is_err() {
+            if start.elapsed() > LET_GO {
+                eprintln!("{} is unmounted while it is used", self.mount_point.display());
+                let _ = rustix::mount::unmount(&self.mount_point, UnmountFlags::DETACH);
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
         }
         if let (Some(disk), Ok(mut in_use)) = (&self.disk, IN_USE.lock()) {
             in_use.get_or_insert_default().remove(disk);
@@ -95,9 +110,17 @@ fn free_disk() -> Option<String> {
     let disks = env::var("FILLTOP_TEST_DISKS").ok()?;
     let mut in_use = IN_USE.lock().ok()?;
     let in_use = in_use.get_or_insert_default();
-    let disk = disks.split(',').find(|disk| !disk.is_empty() && !in_use.contains(*disk))?;
+    let mut disks = disks.split(',').filter(|disk| !disk.is_empty());
+    let disk = disks.find(|disk| !in_use.contains(*disk) && !is_mounted(disk))?;
     in_use.insert(disk.to_owned());
     Some(disk.to_owned())
+}
+
+/// Is the disk still mounted somewhere, perhaps for a process that holds what was unmounted? open(2): O_EXCL
+/// on a block device.
+fn is_mounted(disk: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
+    rustix::fs::open(disk, flags, Mode::empty()).is_err_and(|error| error == Errno::BUSY)
 }
 
 fn image(dir: &Path, mib: u64) -> anyhow::Result<PathBuf> {

@@ -52,8 +52,8 @@ impl Watch {
         let dir = tempfile::tempdir()?;
         let file = dir.path().join("filltop.toml");
         fs::write(&file, config)?;
-        let mut command = command(&["watch", "--json", "-v", "--config"]);
-        command.arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = command(&["watch", "--json", "-v"]);
+        command.arg("--config").arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
         let mut child = command.spawn()?;
         let stdout = child.stdout.take();

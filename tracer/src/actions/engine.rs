@@ -274,10 +274,12 @@ impl Prepared {
         // What the plan was about, and not what has its cgroups' paths by now.
         let pins = Pins::open(&self.target.cgroups)?;
         let held = pins.scope(scope);
+        // As it was before: nothing concerns a target that has ended, and its keeper may take a second to see that.
+        let halting = if dry_run { Vec::new() } else { resume::concerning(scope) };
         let mut thaw = || {
-            for (record, path) in resume::concerning(scope) {
+            for (record, path) in &halting {
                 // It is told by the record's own end; whoever cannot be thawed is reported as left.
-                let _ = resume::release(&record, &path);
+                let _ = resume::release(record, path);
             }
         };
         match how {

@@ -170,13 +170,17 @@ impl Ladder {
         if !new.is_empty() && self.started {
             ModuleTypes::of_process().look_again();
         }
+        let any = !new.is_empty();
         for fs in new {
             self.tried.push(fs.fs_type);
             self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
             self.attach_write_iter(ebpf, fs);
             self.install_gauges(ebpf);
-            self.attach_saved(ebpf);
             self.watch_filesystem(ebpf, fs.fs_type);
+        }
+        if any {
+            // Of two that came at once, btrfs may be the second: its own hooks are tried first.
+            self.attach_saved(ebpf);
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
         if uncounted && !self.vfs_write && !self.syscalls {

@@ -167,9 +167,9 @@ pub(crate) fn runtimes(workspace: &Workspace) -> Result<PathBuf> {
 
 /// The root of QEMU and of all that it needs. Not installed: see [`super::emulator`].
 pub(super) fn qemu(workspace: &Workspace) -> Result<PathBuf> {
-    let directory = workspace.target.join("tools/qemu");
+    let directory = workspace.target.join("tools/qemu-trixie");
     if !directory.exists() {
-        let apt = Apt::open(workspace, BOOKWORM)?;
+        let apt = Apt::open(workspace, TRIXIE)?;
         let packages = apt.with_all_that_it_needs(super::emulator::PACKAGE)?;
         apt.unpack(&packages, &directory)?;
     }

@@ -29,6 +29,9 @@ pub(crate) struct Contents<'a> {
     pub(crate) extra_modules: &'a [String],
 }
 
+/// What busybox's own cannot do: run under another name, and end with whoever started it.
+const TOOLS: &[&str] = &["sleep", "unshare"];
+
 /// A packed userland to which only the job has to be added.
 pub(crate) struct Userland {
     /// Everything else.
@@ -72,6 +75,11 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
     for name in contents.installed {
         let file = program(name).with_context(|| format!("{name} is not here"))?;
         add(&mut archive, &format!("/usr/bin/{name}"), &file)?;
+        add_libraries(&mut archive, &file)?;
+    }
+    for name in TOOLS {
+        let file = program(name).with_context(|| format!("{name} is not here"))?;
+        add(&mut archive, &format!("/bin/{name}"), &file)?;
         add_libraries(&mut archive, &file)?;
     }
     // After the real programs: busybox has a mkfs.ext2 of its own, among others.

@@ -105,7 +105,13 @@ impl Ladder {
     /// What tells the savings of compression, where the kernel knows btrfs and no hook tells of its space.
     pub(super) fn attach_saved(&mut self, ebpf: &mut Ebpf) {
         let hooks::Event { fs_type, name, program } = hooks::ORDERED_EVENT;
-        if self.saved.is_some() || self.traces_space(fs_type) {
+        if self.traces_space(fs_type) {
+            // Whatever an earlier attempt said is of no concern any more.
+            self.saved = None;
+            self.hooks.retain(|row| row.name != name);
+            return;
+        }
+        if self.saved.is_some() {
             return;
         }
         let result = match tracefs::Event::find(fs_type, name) {
