@@ -87,7 +87,7 @@ impl TestVolume {
 }
 
 /// How long whoever was killed in a volume may hold it.
-const LET_GO: Duration = Duration::from_secs(2);
+const LET_GO: Duration = Duration::from_millis(300);
 
 impl Drop for TestVolume {
     fn drop(&mut self) {
@@ -214,7 +214,7 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.merged(), rustix::mount::UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(self.merged(), UnmountFlags::DETACH);
     }
 }
 
