@@ -2,7 +2,6 @@
 //! measure by themselves.
 
 use std::{
-    env,
     io::{self, BufRead as _, BufReader},
     process::{Command, Stdio},
     thread,
@@ -18,7 +17,7 @@ use filltop_tests::{
 use serde_json::Value;
 use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 
-use crate::{Result, Running};
+use crate::{Result, Running, backend};
 
 #[test]
 fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
@@ -31,12 +30,10 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     let mut strict = Command::new(filltop());
     strict.args(["watch", "-v", "--interval", "500ms", "--socket"]).arg(&socket);
     strict.stdout(Stdio::null()).stderr(Stdio::piped());
-    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
-        strict.args(["--backend", &backend]);
-    }
+    strict.args(backend());
     keep_only(&mut strict, STRICT);
-    let mut watch = Running(strict.spawn()?);
-    let mut said = BufReader::new(watch.0.stderr.take().context("stderr is piped")?).lines();
+    let mut watch = Running::from(strict.spawn()?);
+    let mut said = BufReader::new(watch.child.stderr.take().context("stderr is piped")?).lines();
     let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
     ensure!(traces, "it ended");
     // Somebody has to take what it says later.

@@ -2,20 +2,21 @@
 
 use std::{
     env, fs,
-    process::{Command, Stdio},
+    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use filltop_tests::{
-    filltop, need_tracing,
+    need_tracing,
     rights::{
-        STRICT, capabilities, capability, keep_only, status, types_helpers, unit_capabilities,
+        STRICT, capabilities, capability, main_pid, status, types_helpers, unit_capabilities,
+        with_capabilities,
     },
 };
 
-use crate::{Result, Running};
+use crate::{Result, Running, backend, new_unit};
 
 const ADMIN: u64 = 1 << capability::SYS_ADMIN;
 /// An emulated machine takes its time.
@@ -32,14 +33,13 @@ fn until(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> Result 
 
 /// A watch with these capabilities that has given up what it does not keep.
 fn watch(kept: &[u32]) -> anyhow::Result<Running> {
-    let mut command = Command::new(filltop());
-    command.args(["watch", "--no-socket", "--interval", "500ms"]).stdout(Stdio::null());
-    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
-        command.args(["--backend", &backend]);
-    }
-    keep_only(&mut command, kept);
-    let watch = Running(command.spawn()?);
-    let pid = watch.0.id().to_string();
+    let (unit, backend) = (new_unit(), backend());
+    let mut arguments = vec!["watch", "--no-socket", "--interval", "500ms"];
+    arguments.extend(backend.iter().map(String::as_str));
+    let mut command = with_capabilities(&unit, kept, &arguments);
+    let mut watch = Running::from(command.stdout(Stdio::null()).spawn()?);
+    watch.pid = main_pid(&unit, &watch.child)?;
+    let pid = watch.pid.to_string();
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
     until("it gives up its rights", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
     Ok(watch)
@@ -70,7 +70,7 @@ fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
 
     // All threads of the watch: what it may read other users' files with, or nothing.
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
-    let pid = watch.0.id();
+    let pid = watch.pid;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
         let folder = format!("{pid}/task/{}", thread.file_name().to_string_lossy());
         for field in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
@@ -131,7 +131,7 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
     until("the helper is gone", || Ok(types_helpers() == before))?;
     // Some looks later.
     thread::sleep(Duration::from_secs(2));
-    ensure!(watch.0.try_wait()?.is_none(), "the watch has ended with it");
+    ensure!(watch.child.try_wait()?.is_none(), "the watch has ended with it");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::{
     env,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -15,25 +16,45 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{
     Public, TestVolume, filltop, need_tracing, public_workload,
-    rights::{STRICT, UNIT, capability, keep_only, unit_capabilities},
+    rights::{STRICT, UNIT, capability, unit_capabilities, with_capabilities},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
 
-/// `filltop snapshot` as root with these capabilities alone, as systemd would start it.
+/// A name that no other unit of this test has.
+fn new_unit() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("filltop-rights-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Arguments that force the backend, if one is asked for.
+fn backend() -> Vec<String> {
+    let asked = env::var("FILLTOP_BACKEND").ok();
+    asked.map_or_else(Vec::new, |backend| vec!["--backend".to_owned(), backend])
+}
+
+/// `filltop snapshot` as root with these capabilities alone.
 fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
-    let mut command = Command::new(filltop());
-    command.args(["snapshot", "--json", "--for", "300ms", "--standalone"]);
-    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
-        command.args(["--backend", &backend]);
-    }
-    keep_only(&mut command, kept);
-    Ok(command.output()?)
+    let (unit, backend) = (new_unit(), backend());
+    let mut arguments = vec!["snapshot", "--json", "--for", "300ms", "--standalone"];
+    arguments.extend(backend.iter().map(String::as_str));
+    Ok(with_capabilities(&unit, kept, &arguments).output()?)
 }
 
 /// Any child that is ended, by its pid, on drop.
-struct Running(Child);
+struct Running {
+    child: Child,
+    /// What it is about: another one where the child has systemd start it.
+    pid: u32,
+}
+
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self { pid: child.id(), child }
+    }
+}
 
 /// Somebody else, with a deleted file.
 struct Holder {
@@ -57,18 +78,22 @@ impl Holder {
             .stdout(Stdio::null())
             .spawn()?;
         thread::sleep(Duration::from_millis(500));
-        Ok(Self { child: Running(child), _program: program })
+        Ok(Self { child: child.into(), _program: program })
     }
 
     fn pid(&self) -> u32 {
-        self.child.0.id()
+        self.child.pid
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if self.pid == self.child.id() {
+            let _ = self.child.kill();
+        } else if let Some(pid) = Pid::from_raw(self.pid.cast_signed()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = self.child.wait();
     }
 }
 
@@ -209,11 +234,9 @@ fn it_is_hard_to_kill() -> Result {
     }
     let mut command = Command::new(filltop());
     command.args(["watch", "--no-socket", "--interval", "500ms"]).stdout(Stdio::null());
-    if let Ok(backend) = env::var("FILLTOP_BACKEND") {
-        command.args(["--backend", &backend]);
-    }
-    let watch = Running(command.spawn()?);
-    let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.0.id()));
+    command.args(backend());
+    let watch = Running::from(command.spawn()?);
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", watch.pid));
     let start = Instant::now();
     let locked = loop {
         let status = file("status")?;

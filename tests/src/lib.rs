@@ -2,7 +2,7 @@
 //!
 //! The same binaries run natively and in virtual machines; the environment says where they are:
 //! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides), `FILLTOP_RIGHTS`
-//! (`unit`: filltop measures with the unit's capabilities alone),
+//! (`unit`: filltop measures with the unit's capabilities alone; `systemd`: systemd starts it under its lines),
 //! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
 
 mod cgroup;

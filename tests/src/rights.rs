@@ -1,9 +1,18 @@
 //! Programs with some of root's rights, as systemd or a container's runtime starts them; and filltop's helper
 //! process.
 
-use std::{fs, io, os::unix::process::CommandExt as _, path::PathBuf, process::Command};
+use std::{
+    env, fs, io,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+
+use crate::filltop;
 
 /// Numbers of linux/capability.h.
 pub mod capability {
@@ -71,6 +80,69 @@ pub fn keep_only(command: &mut Command, kept: &[u32]) {
             }
             Ok(())
         });
+    }
+}
+
+/// Is filltop started by systemd under the unit's own lines (`FILLTOP_RIGHTS=systemd`), and not as a child with
+/// its capabilities?
+#[must_use]
+pub fn under_systemd() -> bool {
+    env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "systemd")
+}
+
+/// Lines of the unit that are about its start and end, which the test is in charge of.
+const NOT_RIGHTS: &[&str] =
+    &["Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "WatchdogSec", "Group"];
+
+/// filltop with these capabilities of root's: as a child that has no others, or, if it is to be started by
+/// systemd, as a unit of this name with every line of ours that limits what it may do, but for its capabilities.
+#[must_use]
+pub fn with_capabilities(unit: &str, kept: &[u32], arguments: &[&str]) -> Command {
+    let mut command = Command::new(filltop());
+    if under_systemd() {
+        command = Command::new("systemd-run");
+        command.args(["--quiet", "--pipe", "--wait", "--collect", "--unit", unit]);
+        let lines = UNIT.lines().skip_while(|line| *line != "[Service]").skip(1);
+        for line in lines.take_while(|line| !line.starts_with('[')) {
+            let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) else {
+                continue;
+            };
+            if !NOT_RIGHTS.contains(&key) && key != "CapabilityBoundingSet" {
+                command.args(["--property", line]);
+            }
+        }
+        let names = NUMBERS.iter().filter(|(_, number)| kept.contains(number));
+        let names: Vec<&str> = names.map(|(name, _)| *name).collect();
+        // What is after the sign is taken from all of them.
+        let set = if kept.len() > NUMBERS.len() { "~".to_owned() } else { names.join(" ") };
+        command.args(["--property", &format!("CapabilityBoundingSet={set}")]);
+        command.arg(filltop()).args(arguments);
+        return command;
+    }
+    command.args(arguments);
+    keep_only(&mut command, kept);
+    command
+}
+
+/// The process that such a command is or, by systemd, has started.
+///
+/// # Errors
+/// If systemd knows no such unit.
+pub fn main_pid(unit: &str, child: &Child) -> anyhow::Result<u32> {
+    if !under_systemd() {
+        return Ok(child.id());
+    }
+    let start = Instant::now();
+    loop {
+        let output = Command::new("systemctl")
+            .args(["show", "--property=MainPID", "--value", unit])
+            .output()?;
+        let pid = String::from_utf8(output.stdout)?.trim().parse().unwrap_or(0);
+        if pid != 0 {
+            return Ok(pid);
+        }
+        ensure!(start.elapsed() < Duration::from_secs(30), "systemd did not start {unit}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

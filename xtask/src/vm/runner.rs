@@ -30,6 +30,10 @@ pub(crate) const RIGHTS_OF_THE_UNIT: (&str, &str) = ("FILLTOP_RIGHTS", "unit");
 const RUNTIMES: &str = "runtimes";
 const INSTALLED_RUNTIMES: [&str; 2] = ["docker::", "podman::"];
 
+/// The suite that a whole Debian runs as well, where its systemd starts filltop under the unit's lines.
+const UNDER_SYSTEMD: &str = "rights";
+const STARTED_BY_SYSTEMD: &str = "FILLTOP_RIGHTS=systemd";
+
 /// Boots of a machine whose kernel dies before it gets to us: emulated CPUs at times run into an instruction
 /// that another one is just changing (int3, about one boot in a hundred).
 const BOOTS: usize = 3;
@@ -67,6 +71,8 @@ impl<'a> Runner<'a> {
         let mut names = native::names(&workspace.end_to_end, &[place]);
         if arguments.software == Software::Runtimes {
             names = vec![RUNTIMES];
+        } else if arguments.debian {
+            names.push(UNDER_SYSTEMD);
         }
         for wanted in &arguments.test {
             ensure!(names.contains(&wanted.as_str()), "no end-to-end test {wanted}: {names:?}");
@@ -161,6 +167,9 @@ impl<'a> Runner<'a> {
         job.env.extend(backend.map(|by| ("FILLTOP_BACKEND".into(), by.name().into())));
         for test in &self.tests {
             let mut command = vec![format!("{}/tests/{test}", self.prefix())];
+            if self.arguments.debian && test == UNDER_SYSTEMD {
+                command.splice(0..0, ["env", STARTED_BY_SYSTEMD].map(str::to_owned));
+            }
             command.extend(["--test-threads=1", "--show-output"].map(str::to_owned));
             command.extend(self.arguments.filter.clone());
             if self.arguments.software == Software::Runtimes && self.arguments.filter.is_empty() {
