@@ -14,7 +14,7 @@ use rustix::{
     fs::statvfs,
     process::{Pid, Signal, kill_process_group},
 };
-use tracer_model::snapshot::{HookState, Snapshot};
+use tracer_model::snapshot::{CountedBy, HookState, Snapshot};
 
 use crate::{
     FOUR, MEMBER, Result, UNIT, as_user, drop_in_of_the_docs, installed, need_debian, number, said,
@@ -183,6 +183,13 @@ fn in_the_strict_mode_of_the_docs_a_container_is_still_named() -> Result {
     ensure!(state.is_some_and(|state| *state != HookState::Ok), "{state:?}");
     seen.is_right()?;
     println!("explained {:.2}", seen.explained());
+    let root = seen.snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
+    let root = root.context("no row of /")?;
+    if root.counted_by == Some(CountedBy::Tracepoints) {
+        // From 6.6 on ext4's own tracepoints tell of every write: there the strict mode costs nothing on ext4.
+        ensure!(root.gap.is_none() && seen.explained() > 0.9, "{root:?}");
+        return Ok(());
+    }
     // What it costs is said where people look.
     ensure!(seen.text.contains("CAP_SYS_ADMIN"), "{}", seen.text);
     ensure!(!seen.check.starts_with("FILLTOP OK"), "{}", seen.check);

@@ -34,7 +34,7 @@ use crate::{
 /// How long systemd may take to answer.
 const ASK: Duration = Duration::from_secs(3);
 /// How long is waited for a target to come back.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
 
