@@ -135,15 +135,18 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
         let run = native::suite(workspace, &filltop, suite, &arguments.filter, &[]);
         return Tally::of(suite, run);
     }
-    let mut tally = Tally::default();
-    if !arguments.vm_only {
-        tally.add(Tally::of("unit", native::unit_tests(workspace)));
-        tally.add(Tally::of("native", native::end_to_end(workspace, &filltop)));
+    let native = || {
+        let mut tally = Tally::default();
+        if !arguments.vm_only {
+            tally.add(Tally::of("unit", native::unit_tests(workspace)));
+            tally.add(Tally::of("native", native::end_to_end(workspace, &filltop)));
+        }
+        tally
+    };
+    if arguments.native_only {
+        return native();
     }
-    if !arguments.native_only {
-        tally.add(Tally::of("vm", vm::test(workspace, &filltop)));
-    }
-    tally
+    vm::test(workspace, &filltop, native)
 }
 
 fn verdict(tally: &Tally) -> ExitCode {

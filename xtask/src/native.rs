@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
@@ -85,8 +86,10 @@ pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
         let mut command = workspace.cargo();
         command.args(["test", "--no-fail-fast"]).args(packages).args(["--", "--show-output"]);
         println!("== unit tests: {}", packages.join(" "));
+        let started = Instant::now();
         let (success, lines) = follow(&mut command)?;
-        tally.add(Tally::read("unit", lines.iter().map(String::as_str), success));
+        let unit = Tally::read("unit", lines.iter().map(String::as_str), success);
+        tally.add(unit.since("unit tests, with their build", started));
     }
     Ok(tally)
 }
@@ -117,8 +120,10 @@ pub(crate) fn end_to_end(workspace: &Workspace, filltop: &Path) -> Result<Tally>
         command.args(&tools);
         test_binary(&mut command, workspace, filltop, &binaries.workload, binary);
         println!("== {suite}");
+        let started = Instant::now();
         let (success, lines) = follow(&mut command)?;
-        tally.add(Tally::read(&suite, lines.iter().map(String::as_str), success));
+        let run = Tally::read(&suite, lines.iter().map(String::as_str), success);
+        tally.add(run.since(&suite, started));
     }
     Ok(tally)
 }

@@ -1,6 +1,10 @@
 //! Counting what test binaries say: Rust's own `test result:` lines, and our `SKIP` lines.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::HashMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
@@ -20,6 +24,8 @@ pub(crate) struct Tally {
     pub(crate) words: HashMap<String, Vec<String>>,
     /// `suite: test: reason` of each that did not run.
     pub(crate) skipped: Vec<String>,
+    /// How long each part took, in the order in which they ended.
+    pub(crate) took: Vec<(String, Duration)>,
 }
 
 impl Tally {
@@ -115,17 +121,28 @@ impl Tally {
         Self { skipped: vec![what.into()], ..Self::default() }
     }
 
+    /// The same, of a part that has run since then.
+    pub(crate) fn since(mut self, part: &str, started: Instant) -> Self {
+        self.took.push((part.to_owned(), started.elapsed()));
+        self
+    }
+
     /// Adds another part's counts.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.words.extend(other.words);
         self.skipped.extend(other.skipped);
+        self.took.extend(other.took);
     }
 
-    /// Prints the names of what was skipped, what failed and with which words, and the closing line.
+    /// Prints how long each part took, the names of what was skipped, what failed and with which words, and the
+    /// closing line.
     pub(crate) fn close(&self) {
         println!();
+        for (part, took) in &self.took {
+            println!("{:>7.1} s  {part}", took.as_secs_f64());
+        }
         for skip in &self.skipped {
             println!("skipped  {skip}");
         }

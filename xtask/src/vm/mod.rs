@@ -6,12 +6,13 @@ mod debian;
 mod emulator;
 mod initramfs;
 mod modules;
-mod pairs;
 mod qemu;
+mod queue;
 mod runner;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -24,6 +25,7 @@ use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use booted::Software;
 pub(crate) use debian::{fleet, runtimes, servers};
+use queue::Queue;
 pub(crate) use runner::RIGHTS_OF_THE_UNIT;
 use runner::Runner;
 
@@ -155,33 +157,34 @@ const TESTED_BY_KPROBES: [&str; 2] = ["accounting", "ways"];
 /// trampolines.
 const TESTED_MODULES: (&str, &str) = ("6.1-generic", "ext4,xfs,btrfs");
 
-/// Machines that `cargo xtask test` runs at a time: their tests keep one core busy and wait, most of the
-/// time.
-const MACHINES: usize = 2;
-
 /// What `cargo xtask test` runs by tracepoints on a kernel that has others, too: all ways to write, of which
 /// it misses what is expected. On the machine itself it runs everything by what that has, which may be
 /// tracepoints alone.
 const TESTED_BY_TRACEPOINTS: (&str, &str) = ("ways", "all_ways");
 
 /// The end-to-end tests by trampolines, by kprobes and by tracepoints on the default kernel, as part of
-/// `cargo xtask test`.
-pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
+/// `cargo xtask test`, and `beside` them what else it runs. A machine keeps one core busy and waits, most of the time:
+/// one at a time runs beside those others, which come first ([`Emulator`]), and two once they have ended.
+pub(crate) fn test(workspace: &Workspace, filltop: &Path, beside: impl FnOnce() -> Tally) -> Tally {
     if !cfg!(target_arch = "x86_64") {
-        return Ok(Tally::skip(format!("vm {DEFAULT_KERNEL}: {ONLY_X86}")));
+        let mut tally = beside();
+        tally.add(Tally::skip(format!("vm {DEFAULT_KERNEL}: {ONLY_X86}")));
+        return tally;
     }
     if let Err(error) = need_programs() {
         // Who may install packages has no excuse.
         eprintln!("{error:#}");
         let reason = first_line(&error);
         let what = format!("vm {DEFAULT_KERNEL}: {reason}");
-        return Ok(if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) });
+        let mut tally = beside();
+        tally.add(if packages::can_install() { Tally::failure(what) } else { Tally::skip(what) });
+        return tally;
     }
     let with = |backend, test: &[&str]| VmArgs {
         backend: vec![backend],
         fs: Some(TESTED_FILESYSTEMS.to_owned()),
         test: test.iter().map(|&name| name.to_owned()).collect(),
-        // Two machines run at a time, and whoever builds beside them makes them slower still.
+        // Others run beside them, and come first.
         timeout: Some(TESTED_SECONDS),
         ..VmArgs::plain()
     };
@@ -225,9 +228,26 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
     let runners = machines
         .iter()
         .map(|arguments| Runner::new(workspace, filltop, arguments))
-        .collect::<Result<Vec<_>>>()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tally.add(pairs::run(&runners, cores.min(MACHINES))?);
+        .collect::<Result<Vec<_>>>();
+    let runners = match runners {
+        Ok(runners) => runners,
+        Err(error) => {
+            tally.add(beside());
+            tally.add(Tally::of("vm", Err(error)));
+            return tally;
+        }
+    };
+    let queue = Queue::new(runners.len(), |number| queue::all_of(&runners[number]));
+    let others = thread::scope(|scope| {
+        scope.spawn(|| queue.take_part());
+        let others = beside();
+        if thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+            queue.take_part();
+        }
+        others
+    });
+    tally.add(others);
+    tally.add(Tally::of("vm", queue.sum()));
     for name in all {
         let left = [
             ("kprobe", !TESTED_BY_KPROBES.contains(&name)),
@@ -239,7 +259,7 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path) -> Result<Tally> {
             )));
         }
     }
-    Ok(tally)
+    tally
 }
 
 /// Makes the disk of a Debian that `cargo xtask test` boots.

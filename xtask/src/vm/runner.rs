@@ -178,8 +178,10 @@ impl<'a> Runner<'a> {
             job.commands.push(command);
         }
         print(&format!("== {suite}"));
+        let started = Instant::now();
         let outcome = self.boot_into(suite, parts, &job, print)?;
-        Ok(tally(suite, &self.tests, &outcome))
+        let part = format!("{suite}: {}", self.tests.join(", "));
+        Ok(tally(suite, &self.tests, &outcome).since(&part, started))
     }
 
     /// Runs the command that was given, on the terminal if we have one.
