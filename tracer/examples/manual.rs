@@ -183,6 +183,14 @@ mod tests {
         }
     }
 
+    /// What changes of a page is to be seen by whoever reviews it.
+    #[test]
+    fn pages_are_as_they_were() {
+        for command in commands() {
+            insta::assert_snapshot!(page_name(&command), text(&command));
+        }
+    }
+
     #[test]
     fn every_shell_is_told_every_command_and_flag() {
         let hidden = tracer::cli::command();

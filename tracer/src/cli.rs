@@ -388,6 +388,18 @@ mod tests {
         }
     }
 
+    /// Each text that `--help` prints, hidden commands' too: a change of it is to be seen by whoever reviews it.
+    #[test]
+    fn help_of_every_command() {
+        let mut root = command().term_width(100);
+        root.build();
+        let all = std::iter::once(root.clone()).chain(root.get_subcommands().cloned());
+        for mut command in all {
+            let name = format!("help_{}", command.get_name());
+            insta::assert_snapshot!(name, command.render_long_help().to_string());
+        }
+    }
+
     #[test]
     fn lengths_of_time() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));

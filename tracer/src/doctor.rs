@@ -233,3 +233,68 @@ fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
         (None, None) => ("not traced", ""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    /// Every state that a volume and a hook can be in.
+    #[test]
+    fn a_report_for_people() {
+        let gaps = [None, Some(Gap::NeedsSysAdmin), Some(Gap::HooksFailed)];
+        let counted = [
+            Some(CountedBy::Filesystem),
+            Some(CountedBy::Tracepoints),
+            Some(CountedBy::VfsWrite),
+            Some(CountedBy::SystemCalls),
+            None,
+        ];
+        let volume = |gap, counted_by| VolumeReport {
+            mount_point: "/srv/a\u{202e}b".to_owned(),
+            fs_type: "ext4".to_owned(),
+            counted_by,
+            gap,
+            blind: None,
+        };
+        let reason = || "the reason".to_owned();
+        let hook = |state| Hook { name: "vfs_write".to_owned(), how: "fexit".to_owned(), state };
+        let states = [
+            HookState::Ok,
+            HookState::Unsupported { reason: reason() },
+            HookState::Broken { reason: reason() },
+            HookState::NotApplicable { reason: reason() },
+        ];
+        let mut report = Report {
+            ok: true,
+            service: true,
+            capabilities: vec!["CAP_BPF".to_owned(), "CAP_PERFMON".to_owned()],
+            volumes: gaps
+                .into_iter()
+                .flat_map(|gap| counted.map(|counted_by| volume(gap, counted_by)))
+                .collect(),
+            kernel: "6.1.0-57-amd64".to_owned(),
+            write: Some(WriteBackend::Fentry),
+            problem: None,
+            hooks: states.map(hook).into(),
+            blind_spots: vec!["direct writes by nobody".to_owned()],
+            fence: FenceReport { possible: false, reason: Some(reason()) },
+        };
+        insta::assert_snapshot!("doctor_of_the_service", text(&report));
+        report = Report {
+            ok: false,
+            service: false,
+            capabilities: Vec::new(),
+            volumes: Vec::new(),
+            write: None,
+            problem: Some("no BTF".to_owned()),
+            hooks: Vec::new(),
+            blind_spots: Vec::new(),
+            fence: FenceReport { possible: true, reason: None },
+            ..report
+        };
+        insta::assert_snapshot!("doctor_that_cannot_run", text(&report));
+        report = of_service(fixtures::busy());
+        assert!(report.ok && report.service && report.is_complete());
+    }
+}

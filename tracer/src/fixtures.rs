@@ -281,3 +281,9 @@ pub(crate) fn busy() -> Snapshot {
     }];
     snapshot
 }
+
+/// The JSON form that programs read: no key may change its name, and none may go.
+#[test]
+fn json_of_a_snapshot() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&busy()).unwrap());
+}

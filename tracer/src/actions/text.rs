@@ -253,3 +253,86 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use tracer_model::{
+        action::{
+            Intent, Kin, Process, Role,
+            plan::{Facts, File, Means, Subject, Wish},
+            protect::Protection,
+            restart::Policy,
+        },
+        snapshot::Group,
+    };
+
+    use super::*;
+
+    fn process(pid: u32, comm: &str) -> Process {
+        Process {
+            pid,
+            start_ticks: 4_200,
+            ppid: 1,
+            comm: comm.to_owned(),
+            cmdline: Some(format!("{comm} --serve /srv")),
+            user: "www-data".to_owned(),
+            group: Some(Group {
+                kind: "docker".to_owned(),
+                name: "web".to_owned(),
+                ..Group::default()
+            }),
+            kernel_thread: false,
+            namespace_init: pid == 70,
+            ignores_term: pid == 70,
+            kin: Kin::default(),
+            databases: Vec::new(),
+            role: Role::Member,
+        }
+    }
+
+    fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
+        File {
+            path: path.to_owned(),
+            path_in_container: deleted.then(|| "/data/a.log".to_owned()),
+            link: None,
+            volume: "/srv".to_owned(),
+            bytes,
+            deleted,
+            pid: 70,
+            fd: 3,
+            others: others.to_vec(),
+        }
+    }
+
+    /// What `filltop stop --dry-run` prints of a container that Docker starts again, one step each.
+    #[test]
+    fn plans_of_every_step() {
+        let facts = Facts {
+            subject: Subject {
+                asked: "web".to_owned(),
+                kind: "docker".to_owned(),
+                name: "web".to_owned(),
+                cgroup: Some("/docker/3f1c".to_owned()),
+            },
+            processes: vec![process(70, "httpd"), process(71, "postgres")],
+            files: vec![
+                file("/srv/web/named.log", 9 << 20, false, &[]),
+                file("/srv/web/held.log", 5 << 20, true, &[]),
+                file("/srv/web/shared.log", 1 << 20, true, &[99]),
+            ],
+            means: How::ALL
+                .into_iter()
+                .map(|how| Means { how, by: Ok("the way".to_owned()) })
+                .collect(),
+            restart: Some(Policy { by: Manager::Docker, policy: Some("always".to_owned()) }),
+            warnings: vec!["a warning".to_owned()],
+        };
+        for how in How::ALL {
+            let wish =
+                Wish { how, intent: Intent::Asked, file: Some("/srv/web/held.log".to_owned()) };
+            let made = Plan::new(&facts, &wish, &Protection::default());
+            let text = plan(&made, Units::Iec, Charset::Unicode);
+            insta::assert_snapshot!(format!("plan_{}", how.name()), text);
+        }
+    }
+}
