@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{
     TestVolume, filltop, need_tracing,
     rights::{STRICT, keep_only},
-    write_at,
+    workload,
 };
 use serde_json::Value;
 use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
@@ -49,7 +49,9 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
         keep_only(&mut command, STRICT);
         command
     };
-    let writer = write_at(&volume.path().join("log"), 10e6, Duration::from_secs(40))?;
+    let mut writes = workload();
+    writes.arg("pace").arg(volume.path().join("log")).args(["--rate", "4000000"]);
+    let writer = Running::from(writes.args(["--block", "40000"]).stdout(Stdio::null()).spawn()?);
     thread::sleep(Duration::from_secs(3));
     let output = ask(&["snapshot", "--for", "2s", "--json"]).output()?;
     let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
@@ -85,7 +87,6 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     ensure!(row.gap.is_none() && row.blind.is_none(), "{row:?}");
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("CAP_SYS_ADMIN") && said.contains("measuring here instead"), "{said}");
-    ensure!(own.writers.iter().any(|row| row.pid == std::process::id()), "{:?}", own.writers);
-    writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
+    ensure!(own.writers.iter().any(|row| row.pid == writer.pid), "{:?}", own.writers);
     Ok(())
 }

@@ -57,8 +57,21 @@ struct Guarded {
     /// Groups that found no space, and until when they count as victims.
     victims: BTreeMap<Key, f64>,
     climbs: BTreeMap<Key, Climb>,
-    /// What has been said of this danger without anything being done.
-    said: BTreeSet<String>,
+    /// Why nothing was done in this danger, as far as it has been said.
+    said: BTreeSet<Restraint>,
+}
+
+/// Why nothing is done. Each is said once in a danger, whatever numbers its words have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Restraint {
+    /// Most of the growth is not explained.
+    Blind,
+    /// As much was done in the last hour as may be.
+    Budget,
+    /// The last action is not long ago.
+    CoolDown,
+    /// This group must not be touched, for this reason.
+    Forbidden(Key, String),
 }
 
 /// The guard's memory.
@@ -209,8 +222,8 @@ impl Policy {
         guarded: &mut Guarded,
         key: &Key,
     ) -> Option<Decision> {
-        if let Some(reason) = self.limit(now_s, volume) {
-            return self.say(now_s, snapshot, volume, guarded, key, &reason);
+        if let Some(why) = self.limit(now_s, volume) {
+            return self.say(now_s, snapshot, volume, guarded, key, why);
         }
         let climb = guarded.climbs.get(key)?.clone();
         let step = self.config.ladder[climb.next];
@@ -246,11 +259,12 @@ impl Policy {
             }
         }
         if let Some(reason) = self.forbidden(now_s, snapshot, volume, guarded, &culprit) {
-            let reason = format!("{} is not touched: {reason}", words::group(&culprit.group));
-            return self.say(now_s, snapshot, volume, guarded, &key, &reason);
+            let words = format!("{} is not touched: {reason}", words::group(&culprit.group));
+            let why = (Restraint::Forbidden(key.clone(), reason), words);
+            return self.say(now_s, snapshot, volume, guarded, &key, why);
         }
-        if let Some(reason) = self.limit(now_s, volume) {
-            return self.say(now_s, snapshot, volume, guarded, &key, &reason);
+        if let Some(why) = self.limit(now_s, volume) {
+            return self.say(now_s, snapshot, volume, guarded, &key, why);
         }
         let because = words::chosen(&culprit, volume, &self.config);
         let step = self.config.ladder[0];
@@ -265,20 +279,24 @@ impl Policy {
         self.config.prefer.iter().any(|pattern| pattern.matches(&group.name))
     }
 
-    /// Why nothing may be done now.
-    fn limit(&self, now_s: f64, volume: &Volume) -> Option<String> {
+    /// Why nothing may be done now, also in words.
+    fn limit(&self, now_s: f64, volume: &Volume) -> Option<(Restraint, String)> {
         if volume.blind.is_some_and(|blind| blind.hides_most()) {
-            return Some("nothing is done: most of the growth is not explained".to_owned());
+            let words = "nothing is done: most of the growth is not explained";
+            return Some((Restraint::Blind, words.to_owned()));
         }
         if self.actions.len() >= self.config.max_per_hour as usize {
-            return Some(format!(
+            let words = format!(
                 "nothing is done: {} actions in the last hour are the most that is allowed",
                 self.actions.len()
-            ));
+            );
+            return Some((Restraint::Budget, words));
         }
-        let last = self.actions.back()?;
-        (now_s - last < self.config.cool_down.0)
-            .then(|| format!("nothing is done yet: the last action was {:.0} s ago", now_s - last))
+        let ago_s = now_s - self.actions.back()?;
+        (ago_s < self.config.cool_down.0).then(|| {
+            let words = format!("nothing is done yet: the last action was {ago_s:.0} s ago");
+            (Restraint::CoolDown, words)
+        })
     }
 
     /// Nothing is done; said once for each danger and reason.
@@ -289,11 +307,9 @@ impl Policy {
         volume: &Volume,
         guarded: &mut Guarded,
         key: &Key,
-        reason: &str,
+        (restraint, reason): (Restraint, String),
     ) -> Option<Decision> {
-        // The seconds of a cool-down change with each look.
-        let about: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-        if !guarded.said.insert(about) {
+        if !guarded.said.insert(restraint) {
             return None;
         }
         let culprit = guarded.shares.of(key)?;

@@ -422,6 +422,16 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
 }
 
 #[test]
+fn each_of_two_names_that_differ_in_a_number_is_reported() {
+    let mut world = World::new(GuardConfig { avoid: vec!["^worker".parse().unwrap()], ..armed() });
+    for name in ["worker-1.service", "worker-2.service"] {
+        let decisions = world.see(100, &snapshot(Some(120.0), &[(name, 9e7)]));
+        assert_eq!(steps(&decisions), [None], "{name}: once");
+        assert_eq!(decisions[0].group.name, name);
+    }
+}
+
+#[test]
 fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
     let mut world = World::new(armed());
     let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);

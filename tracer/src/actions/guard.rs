@@ -106,7 +106,7 @@ impl Guard {
     fn listen(&mut self) -> Vec<Said> {
         let mut said = Vec::new();
         loop {
-            let Answer { number, came, said: words } = match self.answers.try_recv() {
+            let Answer { number, came, said: words, .. } = match self.answers.try_recv() {
                 Ok(answer) => answer,
                 Err(TryRecvError::Empty) => return said,
                 Err(TryRecvError::Disconnected) => {

@@ -68,6 +68,8 @@ pub struct Answer {
     pub number: u64,
     /// What became of it.
     pub came: Came,
+    /// Is the target suspended by it, for as long as whoever asked is there?
+    pub suspended: bool,
     /// In words.
     pub said: String,
 }
@@ -183,7 +185,8 @@ pub fn run() -> anyhow::Result<()> {
             let over = !matches!(kept.child.try_wait(), Ok(None));
             if over {
                 let said = "what was halted goes on".to_owned();
-                tell(&socket, &Answer { number: *number, came: Came::Over, said });
+                let (number, came) = (*number, Came::Over);
+                tell(&socket, &Answer { number, came, suspended: false, said });
             }
             !over
         });
@@ -200,7 +203,7 @@ fn tell(mut socket: &UnixStream, answer: &Answer) {
 /// row on which somebody asks to let go may be another's.
 fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
     let number = ask.number;
-    let answer = |came, said| Answer { number, came, said };
+    let answer = |came, said| Answer { number, came, suspended: false, said };
     match ask.what {
         What::Resume(word) => match resume::resume(match last {
             Some(last) if resume::meant(&word).is_empty() => last,
@@ -230,7 +233,8 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
                     let ended = outcome.ended.as_ref().is_some_and(perform::Ended::for_good);
                     let came = if ended && !outcome.dry_run { Came::Ended } else { Came::Done };
                     let said = said.trim_end().replace('\n', "; ");
-                    (answer(came, said), outcome.kept.take())
+                    let kept = outcome.kept.take();
+                    (Answer { suspended: kept.is_some(), ..answer(came, said) }, kept)
                 }
                 Err(error) => (answer(Came::Failed, format!("{error:#}")), None),
             }

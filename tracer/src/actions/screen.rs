@@ -12,7 +12,7 @@ use tracer_model::action::{
 use super::{
     audit,
     engine::{DEFAULT_FOR_S, Request, Spec},
-    hands::{Answer, Came, Hands, What},
+    hands::{Answer, Hands, What},
     target::Reach,
 };
 use crate::tui::action::{self, ActionRequest};
@@ -61,8 +61,7 @@ impl Clerk {
                 }
                 Some(answer) = self.answers.recv() => {
                     let ends = "; it goes on when this screen is closed";
-                    let held = answer.came == Came::Done && ["stand still", "kept off"].iter().any(|word| answer.said.contains(word));
-                    let ends = if held { ends } else { "" };
+                    let ends = if answer.suspended { ends } else { "" };
                     self.results.send_replace(format!("{}{ends}", answer.said));
                 }
                 else => std::future::pending().await,
