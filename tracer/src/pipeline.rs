@@ -38,7 +38,7 @@ use crate::{
     window::Window,
 };
 
-/// How often the ring is emptied; it holds 4 MiB, some 40,000 names.
+/// How often the ring is emptied; it holds 2 MiB, some 20,000 names.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often all open descriptors are looked through.
 const HELD_INTERVAL: Duration = Duration::from_secs(10);
