@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::filltop;
 
@@ -63,13 +64,17 @@ pub fn unit_capabilities() -> anyhow::Result<Vec<(&'static str, u32)>> {
 pub const STRICT: &[u32] =
     &[capability::BPF, capability::PERFMON, capability::SYS_PTRACE, capability::DAC_READ_SEARCH];
 
-/// Bounds the command's capabilities to these, and sets no_new_privs, as the unit does.
+/// Bounds the command's capabilities to these, lifts the limit of locked memory, where this process may, and sets
+/// no_new_privs, as the unit does.
 pub fn keep_only(command: &mut Command, kept: &[u32]) {
     let dropped: Vec<u32> =
         (0..=capability::LAST).filter(|number| !kept.contains(number)).collect();
     // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
     unsafe {
         command.pre_exec(move || {
+            let no_limit = Rlimit { current: None, maximum: None };
+            // Before 5.11 maps count as locked memory. Not every root may.
+            let _ = setrlimit(Resource::Memlock, no_limit);
             for number in &dropped {
                 if libc::prctl(libc::PR_CAPBSET_DROP, *number, 0, 0, 0) != 0 {
                     return Err(io::Error::last_os_error());

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::{
     io::Errno,
+    process::{Resource, getrlimit},
     thread::{
         CapabilitySet, capabilities, capability_is_in_bounding_set,
         remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -46,6 +47,29 @@ pub enum Refusal {
          seccompProfile: Unconfined)"
     )]
     NoBpf(String),
+    /// Maps count as locked memory before 5.11, and this process may not have as much.
+    #[error(
+        "before Linux 5.11 BPF maps count as locked memory, of which this process may have {kib} KiB: \
+         raise the limit (`ulimit -l unlimited` as root, LimitMEMLOCK=infinity in a unit, \
+         --ulimit memlock=-1 for a container), or add CAP_SYS_RESOURCE ({error})"
+    )]
+    LockedMemory {
+        /// RLIMIT_MEMLOCK, KiB.
+        kib: u64,
+        /// The kernel's answer.
+        error: String,
+    },
+}
+
+impl Refusal {
+    /// Why the kernel refused maps or programs. `charges_maps`: do maps count as locked memory on this kernel?
+    pub fn of_load(error: String, charges_maps: bool) -> Self {
+        // `None` is no limit.
+        match getrlimit(Resource::Memlock).current {
+            Some(bytes) if charges_maps => Self::LockedMemory { kib: bytes >> 10, error },
+            _ => Self::NoBpf(error),
+        }
+    }
 }
 
 /// How capabilities are given to the program where it runs.
