@@ -60,10 +60,10 @@ pub(crate) fn ensure() -> Result<(Compiler, Llvm)> {
         return Ok((compiler, llvm));
     }
     if packages::can_install() {
-        eprintln!("No compiler for eBPF here: installing Debian's.");
+        eprintln!("No compiler for eBPF here: asking apt for one.");
         packages::update()?;
         if let Choice::Install(missing) = choose(&compilers(), &llvms(), packages::available) {
-            packages::install(&missing)?;
+            packages::install("the eBPF compiler", &missing)?;
         }
         if let Choice::Use(compiler, llvm) = choose(&compilers(), &llvms(), |_| false) {
             return Ok((compiler, llvm));

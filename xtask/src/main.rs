@@ -29,6 +29,9 @@ use workspace::Workspace;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
+    /// Install missing Debian packages without asking (root; the same where there is no terminal)
+    #[arg(short, long, global = true)]
+    yes: bool,
     #[command(subcommand)]
     task: Task,
 }
@@ -90,6 +93,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
+    if cli.yes {
+        packages::agree();
+    }
     let workspace = Workspace::find()?;
     match cli.task {
         Task::Build => build::build(&workspace).map(|_| ExitCode::SUCCESS),

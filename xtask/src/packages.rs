@@ -1,8 +1,10 @@
 //! Debian packages: installing what is missing where we may, saying how where we may not.
 
 use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -21,7 +23,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// Whether packages can be installed here without asking anybody.
+/// Whether this process has the right to install packages here.
 pub(crate) fn can_install() -> bool {
     is_root() && Path::new("/etc/debian_version").exists() && program("apt-get").is_some()
 }
@@ -36,12 +38,45 @@ pub(crate) fn available(package: &str) -> bool {
     capture(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_ok()
 }
 
-/// Installs packages, removing none for them.
-pub(crate) fn install(packages: &[String]) -> Result<()> {
-    let label = format!("apt-get install {}", packages.join(" "));
+/// Was it agreed on the command line (`--yes`) that packages may be installed?
+static AGREED: AtomicBool = AtomicBool::new(false);
+
+/// Installs what is missing without a question from here on.
+pub(crate) fn agree() {
+    AGREED.store(true, Ordering::Relaxed);
+}
+
+/// Installs packages, removing none for them: says what for, and asks on a terminal.
+pub(crate) fn install(purpose: &str, packages: &[String]) -> Result<()> {
+    let list = packages.join(" ");
+    eprintln!("{purpose} needs Debian packages that are not installed: {list}");
+    if !may_install()? {
+        bail!("not installed; to install them by hand:\n{}", by_hand(packages));
+    }
     let mut command = apt_get();
     command.args(["install", "-q", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
-    quietly(&label, &mut command)
+    quietly(&format!("apt-get install {list}"), &mut command)
+}
+
+/// Asks, once for all, where there is somebody to ask.
+fn may_install() -> Result<bool> {
+    let has_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if AGREED.load(Ordering::Relaxed) || !has_terminal {
+        return Ok(true);
+    }
+    eprint!("Install them with apt-get? [Y/n] ");
+    io::stderr().flush()?;
+    let mut line = String::new();
+    if io::stdin().read_line(&mut line)? == 0 || !is_yes(&line) {
+        return Ok(false);
+    }
+    agree();
+    Ok(true)
+}
+
+/// Enter alone is yes.
+fn is_yes(line: &str) -> bool {
+    matches!(line.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes")
 }
 
 /// A step whose complaints only matter when it fails: debconf has many.
@@ -63,7 +98,7 @@ pub(crate) fn need(purpose: &str, programs: &[(&str, &str)]) -> Result<()> {
         bail!("{purpose} needs programs that are not here; on Debian:\n{}", by_hand(&packages));
     }
     update()?;
-    install(&packages)
+    install(purpose, &packages)
 }
 
 /// As [`need`], for what tests can do without by skipping: who may not install is not bothered.
@@ -84,10 +119,11 @@ pub(crate) fn need_postgres_if_root() -> Result<()> {
         return Ok(());
     }
     update()?;
-    install(&["postgresql-common".to_owned()])?;
+    let purpose = "the test of PostgreSQL";
+    install(purpose, &["postgresql-common".to_owned()])?;
     let settings = fs::read_to_string(POSTGRES_SETTINGS).context(POSTGRES_SETTINGS)?;
     fs::write(POSTGRES_SETTINGS, format!("{settings}\ncreate_main_cluster = false\n"))?;
-    let installed = install(&["postgresql".to_owned()]);
+    let installed = install(purpose, &["postgresql".to_owned()]);
     fs::write(POSTGRES_SETTINGS, settings)?;
     installed
 }
@@ -104,4 +140,18 @@ fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enter_is_yes_and_anything_unknown_is_no() {
+        for (line, expected) in
+            [("\n", true), ("y\n", true), ("YES\n", true), ("n\n", false), ("what?\n", false)]
+        {
+            assert_eq!(is_yes(line), expected, "{line:?}");
+        }
+    }
 }
