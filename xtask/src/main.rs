@@ -141,18 +141,19 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
         let run = native::suite(workspace, &filltop, suite, &arguments.filter, &[]);
         return Tally::of(suite, run);
     }
-    let native = || {
-        let mut tally = Tally::default();
-        if !arguments.vm_only {
-            tally.add(Tally::of("unit", native::unit_tests(workspace)));
-            tally.add(Tally::of("native", native::end_to_end(workspace, &filltop)));
-        }
-        tally
-    };
-    if arguments.native_only {
-        return native();
+    let mut tally = Tally::default();
+    if !arguments.vm_only {
+        // Before the virtual machines: to compile them keeps all cores busy.
+        tally.add(Tally::of("unit", native::unit_tests(workspace)));
     }
-    vm::test(workspace, &filltop, native)
+    let native = || {
+        if arguments.vm_only {
+            return Tally::default();
+        }
+        Tally::of("native", native::end_to_end(workspace, &filltop))
+    };
+    tally.add(if arguments.native_only { native() } else { vm::test(workspace, &filltop, native) });
+    tally
 }
 
 fn verdict(tally: &Tally) -> ExitCode {

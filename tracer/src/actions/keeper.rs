@@ -45,6 +45,9 @@ const NAME: &str = "fill-keeper";
 const LOOK: Duration = Duration::from_secs(1);
 /// How long starting to halt may take before it is given up.
 const START: Duration = Duration::from_secs(10);
+/// The same for a fence: to attach its programs the kernel waits for grace periods of RCU tasks, which take seconds
+/// each on a busy host.
+const START_OF_A_FENCE: Duration = Duration::from_secs(30);
 
 /// What a keeper is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,7 +124,8 @@ fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start the process that answers for what is halted")?;
-    ours.set_read_timeout(Some(START))?;
+    let patience = if order.how == How::Fence { START_OF_A_FENCE } else { START };
+    ours.set_read_timeout(Some(patience))?;
     (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
     let mut line = String::new();
     BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;

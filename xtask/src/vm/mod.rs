@@ -194,11 +194,20 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path, beside: impl FnOnce() 
     let (ways, filter) = TESTED_BY_TRACEPOINTS;
     let by_tracepoints =
         VmArgs { filter: vec![filter.to_owned()], ..with(Backend::Tracepoint, &[ways]) };
-    // The longest first: so both ends are near each other.
+    let (kernel, modules) = TESTED_MODULES;
+    let on_modules = VmArgs {
+        kernel: vec![kernel.to_owned()],
+        fs: Some(modules.to_owned()),
+        filter: vec![filter.to_owned()],
+        ..with(Backend::Fentry, &[ways])
+    };
+    // First those that compare numbers and may take their time; those that others wait for have the machine for
+    // themselves in the end. The longest of them first.
     let mut machines = vec![
-        with(Backend::Fentry, &others),
         with(Backend::Fentry, &counting),
         with(Backend::Kprobe, &TESTED_BY_KPROBES),
+        on_modules,
+        by_tracepoints,
     ];
     let mut tally = Tally::default();
     match debian_to_boot(workspace, Software::Plain) {
@@ -212,18 +221,11 @@ pub(crate) fn test(workspace: &Workspace, filltop: &Path, beside: impl FnOnce() 
             });
         }
     }
+    machines.push(with(Backend::Fentry, &others));
     // They run natively as well, and take longest there.
     tally.add(Tally::skip(
         "vm Debian runtimes: left to `cargo xtask vm --debian --software runtimes`".to_owned(),
     ));
-    let (kernel, modules) = TESTED_MODULES;
-    machines.push(VmArgs {
-        kernel: vec![kernel.to_owned()],
-        fs: Some(modules.to_owned()),
-        filter: vec![filter.to_owned()],
-        ..with(Backend::Fentry, &[ways])
-    });
-    machines.push(by_tracepoints);
     // Built one after the other.
     let runners = machines
         .iter()
