@@ -144,7 +144,7 @@ impl Backend {
 }
 
 /// How long a machine of `cargo xtask test` may take.
-const TESTED_SECONDS: u64 = 1_800;
+const TESTED_SECONDS: u64 = 2_400;
 /// Filesystems of which `cargo xtask test` performs all ways to write in virtual machines; the others
 /// are named skips there, and run by `cargo xtask vm` and `cargo xtask kernels`.
 const TESTED_FILESYSTEMS: &str = "ext4,tmpfs,overlay";
