@@ -45,7 +45,8 @@ fn watch(kept: &[u32]) -> anyhow::Result<Running> {
     Ok(watch)
 }
 
-fn is_known_here() -> bool {
+/// Since 5.11 the kernel keeps types of modules, and no longer counts maps as locked memory.
+pub fn is_known_here() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 11)

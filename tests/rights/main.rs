@@ -16,9 +16,9 @@ use std::{
 use anyhow::{Context as _, ensure};
 use filltop_tests::{
     Public, TestVolume, filltop, need_tracing, public_workload,
-    rights::{STRICT, UNIT, capability, unit_capabilities, with_capabilities},
+    rights::{STRICT, UNIT, capability, keep_only, unit_capabilities, with_capabilities},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
@@ -260,6 +260,35 @@ fn it_is_hard_to_kill() -> Result {
     };
     println!("{locked} KiB are locked");
     ensure!(file("oom_score_adj")?.trim() == "-900", "{}", file("oom_score_adj")?);
+    Ok(())
+}
+
+/// Capabilities do not help there, and are not advised.
+#[test]
+fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
+    need_tracing!();
+    if helper::is_known_here() {
+        println!(
+            "SKIP a_limit_of_locked_memory_that_is_too_low_is_named: maps are no locked memory since 5.11"
+        );
+        return Ok(());
+    }
+    let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
+    let mut command = Command::new(filltop());
+    command.args(["snapshot", "--for", "300ms", "--standalone"]).args(backend());
+    keep_only(&mut command, &kept);
+    // SAFETY: setrlimit is a system call that may be made between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let low = Rlimit { current: Some(64 << 10), maximum: Some(64 << 10) };
+            Ok(setrlimit(Resource::Memlock, low)?)
+        });
+    }
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
+    ensure!(said.contains("may have 64 KiB") && said.contains("LimitMEMLOCK"), "{said}");
+    ensure!(!said.contains("CAP_BPF"), "{said}");
     Ok(())
 }
 

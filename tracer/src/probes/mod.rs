@@ -106,9 +106,7 @@ impl Tracer {
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
             .map_max_entries("HEALTH", HEALTH_CELLS * cpus)
             .load(&object)
-            .map_err(|error| {
-                preflight::Refusal::of_load(error_chain(&error), !kernel_at_least(5, 11))
-            })?;
+            .map_err(|error| preflight::Refusal::of_load(&error, !kernel_at_least(5, 11)))?;
         let logger = if options.kernel_log {
             Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
         } else {

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use aya::{EbpfError, maps::MapError};
 use rustix::{
     io::Errno,
     process::{Resource, getrlimit},
@@ -12,6 +13,7 @@ use rustix::{
 };
 use thiserror::Error;
 
+use super::error_chain;
 use crate::host;
 
 /// Where the kernel describes its types.
@@ -63,11 +65,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Why the kernel refused maps or programs. `charges_maps`: do maps count as locked memory on this kernel?
-    pub fn of_load(error: String, charges_maps: bool) -> Self {
+    pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
+        let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
         // `None` is no limit.
-        match getrlimit(Resource::Memlock).current {
-            Some(bytes) if charges_maps => Self::LockedMemory { kib: bytes >> 10, error },
-            _ => Self::NoBpf(error),
+        let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
+        let error = error_chain(error);
+        match limit {
+            Some(bytes) => Self::LockedMemory { kib: bytes >> 10, error },
+            None => Self::NoBpf(error),
         }
     }
 }
