@@ -1,6 +1,7 @@
 //! Tells the crate where the compiled kernel side is, so that it is embedded into the binary.
 
-use std::{env, path::PathBuf};
+use std::env;
+use std::path::PathBuf;
 
 fn main() {
     embed("FILLTOP_EBPF_OBJECT", "filltop.bpf.o");

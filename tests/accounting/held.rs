@@ -1,12 +1,10 @@
 //! Space of files without a name is told once, with who holds it.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-    process::{self, Command, Stdio},
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{self, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, Truth, filltop, need_tracing, workload};

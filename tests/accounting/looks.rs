@@ -1,13 +1,10 @@
 //! How filltop reads what the kernel side counted.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, fill, need_tracing, run_workload, workload};

@@ -7,10 +7,8 @@ mod overlays;
 mod refusals;
 mod sampled;
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_workload, workload};

@@ -1,20 +1,20 @@
 //! Deleted files that are held through an overlay take space of the volume of its upper directory; a
 //! removed file of a lower layer that of the layer's volume.
 
-use std::{
-    fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Filltop, Overlay, TestVolume, Truth, filltop, need_tracing, workload};
 use serde_json::Value;
 use tracer_model::snapshot::{Held, HookState, Snapshot};
 
-use super::{Result, held::held};
+use super::Result;
+use super::held::held;
 
 const BYTES: u64 = 20_000_000;
 

@@ -1,10 +1,8 @@
 //! Where it cannot run it says so in one line, and it leaves nothing behind.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use filltop_tests::{Filltop, Public, bpf_programs, filltop, need_tracing};

@@ -1,13 +1,12 @@
 //! Space over several looks: where no hook tells of it, it is asked from the filesystem once a second,
 //! and by then files have other names, other lengths, or none.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing};

@@ -1,12 +1,10 @@
 //! TERM, KILL and truncate; who is never hit.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    os::unix::fs::MetadataExt as _,
-    process::Command,
-    time::Duration,
-};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;

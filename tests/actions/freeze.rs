@@ -1,12 +1,10 @@
 //! A forking writer is frozen within a second, writes not one byte more until resume, and goes on
 //! unharmed.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    path::Path,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, Truth, workload};

@@ -2,21 +2,19 @@
 //! container. The container is a cgroup of Docker's form with everything in it killed at once, as runtimes
 //! end one that shares the host's pid namespace.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read as _},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, filltop, need_tracing};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::targets::Parents;
 use crate::{
-    Bench, Cgroup, Result, Writer, goes_on, need_root, small_writer, stands_still,
-    targets::Parents, unified,
+    Bench, Cgroup, Result, Writer, goes_on, need_root, small_writer, stands_still, unified,
 };
 
 const ID: &str = "1a51dec0ffee0000000000000000000000000000000000000000000000001234";

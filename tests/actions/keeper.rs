@@ -1,10 +1,8 @@
 //! Who answers for a freeze: whatever dies, the frozen thaw.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;

@@ -1,6 +1,9 @@
 //! A unit or a container is stopped by its own manager's command, and only by that.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;

@@ -1,7 +1,9 @@
 //! Processes that exit, fork, fork twice, leave their session or their cgroup, are traced, or sleep
 //! where no signal reaches them.
 
-use std::{fs::File, os::fd::AsRawFd as _, time::Duration};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;

@@ -1,20 +1,18 @@
 //! A target that is started again: what was done to the one before holds for nobody, and who starts it is
 //! told beforehand.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 use serde_json::Value;
 
+use crate::targets::Parents;
 use crate::{
-    Bench, Cgroup, Result, bytes_in, goes_on, lines, need_root, small_writer, stands_still,
-    targets::Parents, unified,
+    Bench, Cgroup, Result, bytes_in, goes_on, lines, need_root, small_writer, stands_still, unified,
 };
 
 const ID: &str = "5ea1c0ffee00000000000000000000000000000000000000000000000000cccc";

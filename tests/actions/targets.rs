@@ -1,11 +1,9 @@
 //! Which cgroup a word means, with cgroups laid out as runtimes lay them out and real processes in them.
 
-use std::{
-    fs,
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;

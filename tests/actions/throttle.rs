@@ -1,9 +1,7 @@
 //! A writer of 100 MB/s is held to 5 MB/s.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;

@@ -1,19 +1,15 @@
 //! A container that fills the root of a stock Debian, whose ext4 and overlay are modules: the service sees it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{rights::capabilities, workload};
-use rustix::{
-    fs::statvfs,
-    process::{Pid, Signal, kill_process_group},
-};
+use filltop_tests::rights::capabilities;
+use filltop_tests::workload;
+use rustix::fs::statvfs;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tracer_model::snapshot::{CountedBy, HookState, Snapshot};
 
 use crate::{

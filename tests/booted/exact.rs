@@ -1,22 +1,20 @@
 //! The service by the unit's own lines, its system call filter included, beside root: the same volumes, hooks and
 //! bytes, on every filesystem, whenever its module is loaded and it is mounted.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, bail, ensure};
 use filltop_tests::{Filltop, Measured, Overlay, TestVolume, workload};
 use tracer_model::snapshot::{Hook, HookState, Snapshot, Volume};
 
+use crate::compare::{Place, WayTruth, compare};
 use crate::{
-    MEMBER, Result, UNIT, as_user, compare::Place, compare::WayTruth, compare::compare, installed,
-    journal, need_debian, succeed, systemctl, user, wait_for,
+    MEMBER, Result, UNIT, as_user, installed, journal, need_debian, succeed, systemctl, user,
+    wait_for,
 };
 
 /// Filesystems whose modules can be unloaded here: the root is an ext4.

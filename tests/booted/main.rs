@@ -11,19 +11,14 @@ mod expected;
 mod runaway;
 mod service;
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{Command, Output},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, bail, ensure};
-use filltop_tests::{
-    filltop,
-    rights::{UNIT as UNIT_FILE, capability},
-};
+use filltop_tests::filltop;
+use filltop_tests::rights::{UNIT as UNIT_FILE, capability};
 
 type Result<T = ()> = anyhow::Result<T>;
 

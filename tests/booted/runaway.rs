@@ -1,11 +1,9 @@
 //! `filltop stop` on a unit that fills a volume, with the real systemctl and the real freezer.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;

@@ -1,6 +1,9 @@
 //! The unit of contrib/systemd under a real systemd.
 
-use std::{fs, os::unix::fs::MetadataExt as _, process::Command, time::Duration};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use filltop_tests::rights::{capabilities, capability, status, types_helpers};

@@ -1,21 +1,18 @@
 //! Containers as their runtimes make them, without a runtime: real cgroups, mounts and state files.
 
-use std::{
-    ffi::CString,
-    fs,
-    io::Write as _,
-    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::ffi::CString;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing, run_workload, workload};
 
-use super::{
-    Result, group_of,
-    places::{Cgroup, unified},
-};
+use super::places::{Cgroup, unified};
+use super::{Result, group_of};
 
 const ID: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 

@@ -1,12 +1,10 @@
 //! Hostile names, long paths, renames.
 
-use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    io::Write as _,
-    os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
-};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing};

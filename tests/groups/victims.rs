@@ -1,9 +1,7 @@
 //! Who suffers: calls that fail for want of space, waits in fsync, and who lives on a volume.
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-};
+use std::fs::{self, File};
+use std::io::Write as _;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing};

@@ -1,16 +1,16 @@
 //! filltop comes late, or is asked when all is over.
 
-use std::{
-    fs,
-    os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, fill_up_to, need_tracing, workload};
 
-use crate::{Result, machine::patience, need_program, stage::Stage};
+use crate::machine::patience;
+use crate::stage::Stage;
+use crate::{Result, need_program};
 
 const NOBODY: u32 = 65_534;
 /// What is left when the writer begins.

@@ -1,22 +1,20 @@
 //! Jobs fill a cache past what was agreed, and a consensus store on the same disk gets slow.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    process::{Command, Stdio},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 
-use crate::{
-    Result, machine::patience, measure::used_below, need_program, need_speed, stage::Stage,
-};
+use crate::machine::patience;
+use crate::measure::used_below;
+use crate::stage::Stage;
+use crate::{Result, need_program, need_speed};
 
 const JOBS: &str = "filltop-incident-jobs";
 const STORE: &str = "filltop-incident-etcd";

@@ -1,18 +1,18 @@
 //! RocksDB: ups and downs of compaction, room made by a program in time, and the end.
 
-use std::{
-    fs,
-    os::unix::process::CommandExt as _,
-    path::Path,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, need_tracing};
 use tracer_model::alert::EventKind;
 
-use crate::{Result, measure::used_below, need_program, need_speed, stage::Stage};
+use crate::measure::used_below;
+use crate::stage::Stage;
+use crate::{Result, need_program, need_speed};
 
 /// Root could take the reserve, too.
 const NOBODY: u32 = 65_534;

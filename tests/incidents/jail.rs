@@ -1,26 +1,21 @@
 //! mod_gzip: a server in a jail fills a volume again as often as people clean it up.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Server, listeners, need_tracing};
 use tracer_model::forecast::Refill;
 
-use crate::{
-    Result,
-    machine::{fewer, patience},
-    need_program,
-    stage::Stage,
-};
+use crate::machine::{fewer, patience};
+use crate::stage::Stage;
+use crate::{Result, need_program};
 
 const GROUP: &str = "filltop-incident-jail";
 const PAGE_BYTES: usize = 900_000;

@@ -1,6 +1,8 @@
 //! The machine that the incidents run on: how fast it is, and what programs it has.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// How many times as long as a machine of two real cores an emulated one may take: `FILLTOP_SLOWNESS`.
 pub fn slowness() -> f64 {

@@ -1,6 +1,8 @@
 //! What is true, measured without filltop.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 

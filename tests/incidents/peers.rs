@@ -1,12 +1,10 @@
 //! What people have today, asked at the same moment: df, du, lsof, iotop, pidstat, fatrace.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Instant,
-};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 /// Lines of a tool that are quoted.
 const LINES: usize = 4;

@@ -1,6 +1,8 @@
 //! What a run leaves behind for docs/incidents.md.
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{env, fs};
 
 use serde::Serialize;
 

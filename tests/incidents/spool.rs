@@ -1,22 +1,21 @@
 //! Files without a name: a server's spool, and one giant of a script.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    net::{SocketAddr, TcpStream},
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, listeners, need_tracing};
-use tracer_model::{snapshot::Held, units::Units};
+use tracer_model::snapshot::Held;
+use tracer_model::units::Units;
 
-use crate::{Result, need_program, stage::Stage};
+use crate::stage::Stage;
+use crate::{Result, need_program};
 
 const UPLOADS: usize = 200;
 const ROUNDS: usize = 8;

@@ -1,28 +1,21 @@
 //! The stage of an incident: a volume, a `filltop watch` beside it, the clock, and what was said.
 
-use std::{
-    cell::{Cell, RefCell},
-    env, fs,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant, SystemTime},
-};
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, bail, ensure};
 use filltop_tests::{TestVolume, Watch, command, filltop};
-use tracer_model::{
-    alert::{Event, EventKind},
-    snapshot::{Snapshot, Volume, Writer},
-};
+use tracer_model::alert::{Event, EventKind};
+use tracer_model::snapshot::{Snapshot, Volume, Writer};
 
-use crate::{
-    machine::slowness,
-    measure::{bytes_to_disk, processor_ticks},
-    peers,
-    record::{self, Check, Look, Record, Said},
-    scenario::Scenario,
-};
+use crate::machine::slowness;
+use crate::measure::{bytes_to_disk, processor_ticks};
+use crate::peers;
+use crate::record::{self, Check, Look, Record, Said};
+use crate::scenario::Scenario;
 
 /// What filltop may take of one core.
 const MOST_CPU: f64 = 0.02;

@@ -1,27 +1,21 @@
 //! An upload sink drains slower than it is filled, on the volume of a database.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    process::Command,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Postgres, Server, listeners, need_tracing};
 use tracer_model::snapshot::{Directory, Snapshot};
 
-use crate::{
-    Result,
-    machine::{fewer, patience},
-    measure::used_below,
-    need_program,
-    stage::Stage,
-};
+use crate::machine::{fewer, patience};
+use crate::measure::used_below;
+use crate::stage::Stage;
+use crate::{Result, need_program};
 
 const GROUP: &str = "filltop-incident-sink";
 const PART_BYTES: u64 = 64 << 20;

@@ -1,19 +1,14 @@
 //! A service that lacks the capability to see all writes hides nothing: it says so, and root's commands
 //! measure by themselves.
 
-use std::{
-    io::{self, BufRead as _, BufReader},
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::io::{self, BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{
-    TestVolume, filltop, need_tracing,
-    rights::{STRICT, keep_only},
-    workload,
-};
+use filltop_tests::rights::{STRICT, keep_only};
+use filltop_tests::{TestVolume, filltop, need_tracing, workload};
 use serde_json::Value;
 use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 

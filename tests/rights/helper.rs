@@ -1,19 +1,14 @@
 //! The process that keeps CAP_SYS_ADMIN, and filltop itself, which gives it up.
 
-use std::{
-    env, fs,
-    process::Stdio,
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::ensure;
-use filltop_tests::{
-    need_tracing,
-    rights::{
-        STRICT, capabilities, capability, main_pid, status, types_helpers, unit_capabilities,
-        with_capabilities,
-    },
+use filltop_tests::need_tracing;
+use filltop_tests::rights::{
+    STRICT, capabilities, capability, main_pid, status, types_helpers, unit_capabilities,
+    with_capabilities,
 };
 
 use crate::{Result, Running, backend, new_unit};

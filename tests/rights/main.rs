@@ -3,21 +3,19 @@
 mod blind;
 mod helper;
 
-use std::{
-    collections::BTreeSet,
-    env,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{
-    Public, TestVolume, filltop, need_tracing, public_workload,
-    rights::{STRICT, UNIT, capability, keep_only, unit_capabilities, with_capabilities},
+use filltop_tests::rights::{
+    STRICT, UNIT, capability, keep_only, unit_capabilities, with_capabilities,
 };
+use filltop_tests::{Public, TestVolume, filltop, need_tracing, public_workload};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use tracer_model::snapshot::{HookState, Snapshot};
 

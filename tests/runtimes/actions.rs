@@ -1,22 +1,17 @@
 //! What `stop` and `resume` do to a container.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;
 use serde_json::{Value, json};
 
-use crate::{
-    Result,
-    measured::{HELD, PACE},
-    world::World,
-};
+use crate::Result;
+use crate::measured::{HELD, PACE};
+use crate::world::World;
 
 /// Long enough for a writer of [`PACE`] to be seen.
 const MOMENT: Duration = Duration::from_millis(1_200);

@@ -1,17 +1,16 @@
 //! The image of all containers: busybox, and the workload as `/bin/workload`.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context as _;
 use filltop_tests::workload;
 use serde_json::json;
 
-use crate::{Result, Unavailable, succeed, tools::Tools};
+use crate::tools::Tools;
+use crate::{Result, Unavailable, succeed};
 
 /// Its name in every runtime.
 pub const NAME: &str = "docker.io/library/filltop-test:1";

@@ -13,7 +13,8 @@ mod tools;
 mod walked;
 mod world;
 
-use std::{fmt, process::Command};
+use std::fmt;
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 

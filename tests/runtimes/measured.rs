@@ -1,19 +1,18 @@
 //! One window of filltop over all containers of a runtime, and the truth of it.
 
-use std::{
-    ffi::OsStr,
-    fs::{self, File},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use filltop_tests::Filltop;
 use tracer_model::snapshot::Snapshot;
 
-use crate::{Result, world::World};
+use crate::Result;
+use crate::world::World;
 
 /// What the container `web` writes, in bytes.
 pub const ROOT: u64 = 30_000_000;

@@ -1,20 +1,16 @@
 //! What `snapshot` says of a container.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;
 use serde_json::Value;
 use tracer_model::snapshot::{GroupRow, PathRow, Volume};
 
-use crate::{
-    Result,
-    measured::{BIND, HELD, Measured, NAMED, PACE, PRINTED, ROOT, SHM},
-    world::{Seen, World, is_ours},
-};
+use crate::Result;
+use crate::measured::{BIND, HELD, Measured, NAMED, PACE, PRINTED, ROOT, SHM};
+use crate::world::{Seen, World, is_ours};
 
 /// Of the change of the volume's used space.
 const EXPLAINED: f64 = 0.95;

@@ -1,6 +1,9 @@
 //! The programs of the runtimes: where xtask unpacked them, else as installed.
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command};
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::Unavailable;
 

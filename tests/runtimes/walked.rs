@@ -1,18 +1,17 @@
 //! docs/containers.md, walked in a Debian that was booted for it: the commands of its marked blocks, as they stand
 //! there, one after the other.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::filltop;
 
-use crate::{Result, measured::PACE, succeed, world::World};
+use crate::measured::PACE;
+use crate::world::World;
+use crate::{Result, succeed};
 
 const DOCS: &str = include_str!("../../docs/containers.md");
 /// Stands on the line before a block whose commands are run.

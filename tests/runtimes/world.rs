@@ -1,20 +1,15 @@
 //! One runtime at a time, for all of its tests.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{env, thread};
 
 use anyhow::Context as _;
 use filltop_tests::{TestVolume, need_tracing};
 
-use crate::{
-    Result, Unavailable,
-    measured::Measured,
-    runtime::{Kind, Runtime, Spec},
-};
+use crate::measured::Measured;
+use crate::runtime::{Kind, Runtime, Spec};
+use crate::{Result, Unavailable};
 
 /// What a volume holds: image layers, and what the containers write meanwhile.
 const VOLUME_MIB: u64 = 3_000;

@@ -1,10 +1,8 @@
 //! The menu acts: freeze, resume, and whatever the screen has frozen goes on when it dies.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, need_tracing};

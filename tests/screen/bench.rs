@@ -10,13 +10,11 @@ mod pty;
 #[expect(dead_code, reason = "the tests use all of it")]
 mod writer;
 
-use std::{
-    env, fs,
-    path::Path,
-    process::Command,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use anyhow::Context as _;
 use filltop_tests::TestVolume;

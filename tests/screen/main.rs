@@ -6,17 +6,16 @@ mod pty;
 mod remote;
 mod writer;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, filltop, need_tracing};
 use pty::Terminal;
-use rustix::{process::Signal, termios::LocalModes};
+use rustix::process::Signal;
+use rustix::termios::LocalModes;
 use tracer_model::snapshot::Snapshot;
 use writer::{Job, Writer};
 

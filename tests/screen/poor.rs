@@ -1,11 +1,14 @@
 //! Poor terminals: no colour, sixteen colours, ASCII alone, with a mouse and without.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::ensure;
 use filltop_tests::{TestVolume, filltop, need_tracing};
 
-use crate::{PROMISED, Result, SOON, pty::Terminal, shows, steady, writer::Writer};
+use crate::pty::Terminal;
+use crate::writer::Writer;
+use crate::{PROMISED, Result, SOON, shows, steady};
 
 /// The screen with this in its environment, once the culprit is on it.
 fn with(

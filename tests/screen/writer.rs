@@ -1,6 +1,8 @@
 //! Processes that fill a volume: forked from the test itself, so that they run in any root directory.
 
-use std::{ffi::CString, os::unix::ffi::OsStrExt as _, path::Path};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 

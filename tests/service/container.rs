@@ -1,24 +1,19 @@
 //! filltop as containers have it: what it sees, what it refuses, and what it calls the machine.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, TestVolume, filltop, need_tracing, run_workload, workload};
 use serde_json::Value;
 
-use crate::{
-    Result,
-    install::{contrib, setting},
-    watch::{Watch, succeeded, utf8, value},
-};
+use crate::Result;
+use crate::install::{contrib, setting};
+use crate::watch::{Watch, succeeded, utf8, value};
 
 /// The image holds one file; the host's volumes, users and processes are seen all the same.
 #[test]

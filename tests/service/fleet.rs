@@ -1,27 +1,22 @@
 //! The real Prometheus, promtool and Alertmanager of Debian's packages, on loopback, with data folders
 //! and ports of their own.
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, need_tracing};
 use serde_json::Value;
 
-use crate::{
-    Result,
-    watch::{Watch, free_port, succeeded, utf8},
-    writer::{Job, Writer},
-};
+use crate::Result;
+use crate::watch::{Watch, free_port, succeeded, utf8};
+use crate::writer::{Job, Writer};
 
 /// What is in the guard file: `htpasswd -nBC 5 prometheus`.
 const PASSWORD: &str = "scrape me";

@@ -1,28 +1,24 @@
 //! Clients that stall, die, send garbage or have no business here.
 
-use std::{
-    fs::{self, File},
-    io::{ErrorKind, Read as _, Write as _},
-    net::TcpStream,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream, process::CommandExt as _},
-    process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Public, TestVolume, filltop, need_tracing, run_workload, workload};
-use rustix::{
-    net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
-    },
-    process::Signal,
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_to, socket_with,
 };
+use rustix::process::Signal;
 
-use crate::{
-    Result,
-    watch::{Watch, utf8, value},
-};
+use crate::Result;
+use crate::watch::{Watch, utf8, value};
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut frame = (body.len() as u32).to_le_bytes().to_vec();

@@ -1,22 +1,17 @@
 //! What contrib/ gives to those who install: the unit, the image's recipe, the manifests.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{filltop, need_tracing};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{
-    Result,
-    watch::{Watch, utf8},
-};
+use crate::Result;
+use crate::watch::{Watch, utf8};
 
 /// A file that is given to those who install.
 pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {

@@ -1,17 +1,17 @@
 //! The chart and the Kustomize directories by the tools that people use: helm, kubectl, and a validator
 //! with the schemas of Kubernetes' releases. None of them asks a cluster.
 
-use std::{
-    env, fs,
-    io::Write as _,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::{Result, install::contrib, watch::succeeded};
+use crate::Result;
+use crate::install::contrib;
+use crate::watch::succeeded;
 
 /// Releases whose schemas the validator has, of those that the chart is for.
 const RELEASES: [&str; 10] =

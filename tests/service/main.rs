@@ -14,14 +14,12 @@ mod watch;
 #[path = "../screen/writer.rs"]
 mod writer;
 
-use std::{
-    fs::File,
-    io::Write as _,
-    os::unix::net::UnixDatagram,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, bpf_programs, filltop, need_tracing, run_workload, workload};

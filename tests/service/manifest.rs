@@ -2,13 +2,18 @@
 
 mod fields;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use fields::{ConfigMap, Container, Metadata, Object, Pod, PrometheusRule, Selector};
 use filltop_tests::filltop;
 
-use crate::{Result, install::contrib, watch::succeeded};
+use crate::Result;
+use crate::install::contrib;
+use crate::watch::succeeded;
 
 fn objects(text: &str) -> anyhow::Result<Vec<Object>> {
     serde_saphyr::from_multiple(text).context("contrib/kubernetes")

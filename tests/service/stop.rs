@@ -1,20 +1,16 @@
 //! What `filltop stop` learns from the service before it says what it would do.
 
-use std::{
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, filltop, need_tracing};
 use serde_json::Value;
 
-use crate::{
-    Result,
-    watch::{Watch, succeeded, utf8},
-    writer::{Job, Writer},
-};
+use crate::Result;
+use crate::watch::{Watch, succeeded, utf8};
+use crate::writer::{Job, Writer};
 
 /// The plan of a freeze that stops right before its last step.
 fn plan(pid: u32, arguments: &[&str]) -> anyhow::Result<Value> {

@@ -1,12 +1,9 @@
 //! A control group of a test's own.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Child,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};

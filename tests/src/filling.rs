@@ -1,12 +1,10 @@
 //! Filling a volume from within the test.
 
-use std::{
-    fs::File,
-    io::Write as _,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Writes at `rate` bytes a second until `length` is over or there is no space.
 ///

@@ -16,7 +16,10 @@ mod server;
 mod volume;
 mod watch;
 
-use std::{collections::BTreeMap, env, path::PathBuf, process::Command};
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context as _;
 use serde::Deserialize;

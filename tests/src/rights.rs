@@ -1,14 +1,11 @@
 //! Programs with some of root's rights, as systemd or a container's runtime starts them; and filltop's helper
 //! process.
 
-use std::{
-    env, fs, io,
-    os::unix::process::CommandExt as _,
-    path::PathBuf,
-    process::{Child, Command},
-    thread,
-    time::{Duration, Instant},
-};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use std::{env, fs, io, thread};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};

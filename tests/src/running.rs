@@ -1,19 +1,14 @@
 //! `filltop snapshot --json` around a piece of work.
 
-use std::{
-    env,
-    io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
-    thread,
-};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::{env, thread};
 
 use anyhow::{Context as _, anyhow, bail};
 use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 
-use crate::{
-    filltop,
-    rights::{keep_only, unit_capabilities},
-};
+use crate::filltop;
+use crate::rights::{keep_only, unit_capabilities};
 
 /// Has filltop the unit's capabilities alone (`FILLTOP_RIGHTS=unit`)?
 #[must_use]

@@ -1,23 +1,17 @@
 //! Volumes that tests may fill: disks they were given, else loop images.
 
-use std::{
-    collections::HashSet,
-    env,
-    ffi::CString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Mutex,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::HashSet;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context as _, bail};
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-    mount::UnmountFlags,
-};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 /// A mounted filesystem of the test's own; unmounted on drop.
 pub struct TestVolume {

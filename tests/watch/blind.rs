@@ -1,11 +1,9 @@
 //! A volume that fills by what this backend cannot see: everybody says so, and nobody is blamed.
 
-use std::{
-    fs::File,
-    path::Path,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::fs::File;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, command, need_tracing, write_at};

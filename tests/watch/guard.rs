@@ -1,10 +1,8 @@
 //! The mod_gzip incident end to end: a jail fills the volume that a database lives on.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Postgres, Server, TestVolume, Watch, need_tracing, workload};

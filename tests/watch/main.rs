@@ -6,7 +6,9 @@ mod check;
 mod guard;
 mod sinks;
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, Watch, command, fill, is, need_tracing, write_at};

@@ -1,21 +1,16 @@
 //! Alerts leave by every sink, whatever is full, slow or gone.
 
-use std::{
-    io::Read as _,
-    net::TcpListener,
-    os::unix::net::UnixDatagram,
-    process::Stdio,
-    sync::mpsc::{Receiver, channel},
-    thread,
-    time::Instant,
-};
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{
-    TestVolume, Watch, fill, is,
-    listeners::{arrives, http, listener, tcp},
-    need_tracing,
-};
+use filltop_tests::listeners::{arrives, http, listener, tcp};
+use filltop_tests::{TestVolume, Watch, fill, is, need_tracing};
 use tracer_model::alert::{Event, EventKind};
 
 use super::{Result, SECOND};

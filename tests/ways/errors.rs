@@ -1,7 +1,8 @@
 //! Writes that fail by a quota or by a broken disk: what went in before counts, the failures are
 //! counted as what they are.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, Truth, need_tracing, run_workload, workload};

@@ -1,11 +1,10 @@
 //! Single hard cases: full volumes, numbers used again, volumes on volumes, compression.
 
-use std::{
-    fs,
-    os::unix::{fs::MetadataExt as _, process::ExitStatusExt as _},
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_workload, workload};

@@ -1,20 +1,16 @@
 //! A filesystem whose module is loaded, or that is mounted, when filltop runs already and has given its rights up;
 //! and what is seen where it never had them.
 
-use std::{
-    env,
-    ffi::CString,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::{Context as _, ensure};
+use filltop_tests::rights::{STRICT, keep_only, types_helpers};
 use filltop_tests::{
-    Filltop, Measured, Overlay, TestVolume, Truth, need_tracing,
-    rights::{STRICT, keep_only, types_helpers},
-    run_workload, workload,
+    Filltop, Measured, Overlay, TestVolume, Truth, need_tracing, run_workload, workload,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tracer_model::snapshot::{HookState, WriteBackend};

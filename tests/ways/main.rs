@@ -8,7 +8,8 @@ mod hard;
 mod later;
 mod storm;
 
-use std::{env, path::Path};
+use std::env;
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{

@@ -7,12 +7,10 @@ mod loops;
 mod profile;
 mod programs;
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;

@@ -1,22 +1,16 @@
 //! Tries, at each line on standard input, all that a fence may refuse and all that it must not, on
 //! files that were made before; prints what came of each. At `write`, just a write.
 
-use std::{
-    collections::BTreeMap,
-    ffi::CString,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, Read as _, Seek as _, SeekFrom, Write as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{FileExt as _, OpenOptionsExt as _, symlink},
-        },
-    },
-    path::{Path, PathBuf},
-    process::Command,
-    ptr,
-};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr;
 
 use io_uring::{IoUring, opcode, types};
 

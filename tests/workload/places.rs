@@ -1,14 +1,12 @@
 //! Writers in places of their own: workers of a forking server, and a container.
 
-use std::{
-    ffi::{CString, OsString},
-    fs,
-    io::Write as _,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};

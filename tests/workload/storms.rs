@@ -1,10 +1,8 @@
 //! Many processes: one after another, all at once, and forks of forks.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 use clap::Subcommand;

@@ -2,14 +2,12 @@
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
-use crate::{
-    gauge::gauge,
-    hot::{self, Seen, learn},
-    kernel_read::{Kptr, Probed, Read, current_leader, exchange, load},
-    maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add},
-    maps_where::{ERRORS_A, ERRORS_B, first_is_active},
-    names, process, space,
-};
+use crate::gauge::gauge;
+use crate::hot::{self, Seen, learn};
+use crate::kernel_read::{Kptr, Probed, Read, current_leader, exchange, load};
+use crate::maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add};
+use crate::maps_where::{ERRORS_A, ERRORS_B, first_is_active};
+use crate::{names, process, space};
 
 /// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
 /// `inode` or that is null, else one of `inode`'s does (see [`names::send_once`]); they are read

@@ -1,12 +1,11 @@
 //! The file behind a file of an overlay: where its data is, and the space that it takes.
 
-use aya_ebpf::{macros::map, maps::Array};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use crate::{
-    gauge::within,
-    kernel_read::{Kptr, Probed, Read, load},
-};
+use crate::gauge::within;
+use crate::kernel_read::{Kptr, Probed, Read, load};
 
 /// One entry: how overlayfs keeps it on this kernel.
 #[map]

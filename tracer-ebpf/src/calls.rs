@@ -3,10 +3,8 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Health, PairKey};
 
-use crate::{
-    kernel_read::{Kptr, config, exchange},
-    maps::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey, health_add},
-};
+use crate::kernel_read::{Kptr, config, exchange};
+use crate::maps::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey, health_add};
 
 /// Where a call's process and file are not needed, or not known yet.
 pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };

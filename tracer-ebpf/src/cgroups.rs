@@ -3,23 +3,17 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::generated::{bpf_loop, bpf_probe_read_kernel_str},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
-use tracer_common::{
-    FileKey, Health, RecordKind,
-    offsets::Offsets,
-    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags},
-};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel_str};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use tracer_common::offsets::Offsets;
+use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags};
+use tracer_common::{FileKey, Health, RecordKind};
 
-use crate::{
-    kernel_read::{Kptr, Probed, Read, config, offset},
-    maps::{NAME_ROOMS, NAMED, health_add},
-    names,
-    scratch::{self, NameWork},
-};
+use crate::kernel_read::{Kptr, Probed, Read, config, offset};
+use crate::maps::{NAME_ROOMS, NAMED, health_add};
+use crate::names;
+use crate::scratch::{self, NameWork};
 
 /// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]

@@ -14,23 +14,17 @@ mod gauge;
 #[expect(dead_code, unused_imports, reason = "the tracer's own object uses all of it")]
 mod kernel_read;
 
-use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_task_pt_regs,
-    },
-    macros::{lsm, map, raw_tracepoint},
-    maps::{Array, HashMap, PerCpuArray},
-    programs::{LsmContext, RawTracePointContext},
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_task_pt_regs,
 };
-use tracer_common::{
-    fence::{Fence, MAX_FENCED, NS_PER_TICK},
-    offsets::{Offsets, gauge_kind},
-};
+use aya_ebpf::macros::{lsm, map, raw_tracepoint};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::programs::{LsmContext, RawTracePointContext};
+use tracer_common::fence::{Fence, MAX_FENCED, NS_PER_TICK};
+use tracer_common::offsets::{Offsets, gauge_kind};
 
-use crate::{
-    gauge::{gauge, kind_of},
-    kernel_read::{Direct, Kptr, Probed, Read, current_proc, is_regular, magic, offset},
-};
+use crate::gauge::{gauge, kind_of};
+use crate::kernel_read::{Direct, Kptr, Probed, Read, current_proc, is_regular, magic, offset};
 
 /// Filled in by the daemon before loading.
 #[unsafe(no_mangle)]

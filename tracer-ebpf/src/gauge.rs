@@ -1,6 +1,7 @@
 //! The gauge of an inode: the space that its filesystem charges to it.
 
-use aya_ebpf::{macros::map, maps::Array};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
 use tracer_common::offsets::{Gauge, gauge_kind};
 
 use crate::kernel_read::{Kptr, Probed, Read, load};

@@ -5,14 +5,13 @@
 //! inode's epoch grows with its end, so that another one at the same address is not taken for it.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use tracer_common::{Slot, offsets::gauge_kind};
+use tracer_common::Slot;
+use tracer_common::offsets::gauge_kind;
 
-use crate::{
-    account::{Write, atomic_add},
-    kernel_read::{Kptr, Read, config, current_leader, load, load_u32},
-    maps::SLOTS,
-    space,
-};
+use crate::account::{Write, atomic_add};
+use crate::kernel_read::{Kptr, Read, config, current_leader, load, load_u32};
+use crate::maps::SLOTS;
+use crate::space;
 
 /// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,
 /// `end` and `written` fetch what was written, up to where and how much: anew each time, for that is cheaper

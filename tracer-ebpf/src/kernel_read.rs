@@ -4,13 +4,13 @@
 //! fentry/fexit), at a handful of instructions each, and [`Probed`] through
 //! `bpf_probe_read_kernel`, which any program may use and which gives 0 where the address is bad.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::arch::asm;
+use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
-    generated::bpf_probe_read_kernel,
-};
-use tracer_common::{FileKey, Offsets, ProcKey, offsets::field_mark};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf};
+use tracer_common::offsets::field_mark;
+use tracer_common::{FileKey, Offsets, ProcKey};
 
 /// Filled in by the daemon before loading; read with [`offset!`] so that neither compiler folds
 /// the placeholder.

@@ -1,18 +1,13 @@
 //! Every map, its size, and why.
 
-use aya_ebpf::{
-    helpers::bpf_get_smp_processor_id,
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-};
-use tracer_common::{
-    Counters, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot, counters::HEALTH_CELLS,
-};
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::{Counters, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot};
 
-use crate::{
-    account::atomic_add,
-    scratch::{NameWork, ProcRooms, ROOMS, Rooms},
-};
+use crate::account::atomic_add;
+use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 

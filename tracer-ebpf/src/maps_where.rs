@@ -1,17 +1,12 @@
 //! Maps of who waits, who fails and who makes files, with their sizes and why.
 
-use aya_ebpf::{
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
-};
-use tracer_common::{
-    BtrfsFile, ErrorKey, Errors, Health, PairKey, WaitKey, Waits, offsets::OrderedEvent,
-};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use tracer_common::offsets::OrderedEvent;
+use tracer_common::{BtrfsFile, ErrorKey, Errors, Health, PairKey, WaitKey, Waits};
 
-use crate::{
-    account::atomic_add,
-    maps::{SPILL_ACTIVE, health_add},
-};
+use crate::account::atomic_add;
+use crate::maps::{SPILL_ACTIVE, health_add};
 
 /// Waits since the last look, one of two as with the spill maps: the daemon turns
 /// [`SPILL_ACTIVE`], waits, and empties the other one. 2,048 processes that wait between two looks;

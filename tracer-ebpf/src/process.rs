@@ -1,24 +1,19 @@
 //! Who a writer is, told once, while it runs: a process that lives 5 ms is gone before the daemon
 //! could ask /proc.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_uid_gid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_user},
+use aya_ebpf::helpers::bpf_get_current_uid_gid;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_user,
 };
 use aya_log_ebpf::debug;
-use tracer_common::{
-    FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind,
-    records::{CMDLINE_ROOM, ExitRecord},
-};
+use tracer_common::records::{CMDLINE_ROOM, ExitRecord};
+use tracer_common::{FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind};
 
-use crate::{
-    kernel_read::{
-        Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load,
-        offset,
-    },
-    maps::{NAMED, PROC_ROOMS, PROCS, health_add},
-    names, scratch,
+use crate::kernel_read::{
+    Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load, offset,
 };
+use crate::maps::{NAMED, PROC_ROOMS, PROCS, health_add};
+use crate::{names, scratch};
 
 /// Describes `proc`, which must be the current process, unless that was done and it still sees files as
 /// it did then.

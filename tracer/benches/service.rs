@@ -3,15 +3,16 @@
 //!
 //! `cargo bench -p tracer --bench service` prints a table.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use tracer::{
-    outputs::openmetrics::{Format, Metrics, Own, Totals},
-    service::{Service, client::Client, store::Store},
-    tui::history::{History, Limits},
-};
+use tracer::outputs::openmetrics::{Format, Metrics, Own, Totals};
+use tracer::service::Service;
+use tracer::service::client::Client;
+use tracer::service::store::Store;
+use tracer::tui::history::{History, Limits};
 use tracer_model::snapshot::Snapshot;
 
 #[path = "../src/fixtures.rs"]

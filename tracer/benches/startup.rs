@@ -2,16 +2,16 @@
 //! tracer --bench startup`. Goal: 300 ms. Processes are forks of this one that sleep; each holds 50
 //! files of its own, every tenth of them open for writing.
 
-use std::{fs::File, path::Path, time::Instant};
+use std::fs::File;
+use std::path::Path;
+use std::time::Instant;
 
-use tracer::{
-    attribute::groups::Groups,
-    collect::mounts,
-    held,
-    open_files::{self, places::Places},
-    probes::{Tracer, TracerOptions},
-    residents,
-};
+use tracer::attribute::groups::Groups;
+use tracer::collect::mounts;
+use tracer::open_files;
+use tracer::open_files::places::Places;
+use tracer::probes::{Tracer, TracerOptions};
+use tracer::{held, residents};
 
 const PROCESSES: usize = 2_000;
 const FILES: usize = 50;

@@ -8,10 +8,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use aya::{
-    Btf, Ebpf, EbpfLoader,
-    programs::{FExit, KProbe, RawTracePoint},
-};
+use aya::programs::{FExit, KProbe, RawTracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
 

@@ -1,26 +1,25 @@
 //! `filltop check`: measure once and answer as a monitoring plugin does (Monitoring Plugins
 //! Development Guidelines: exit status, one line, perfdata).
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracer_model::{
-    alert::{self, Engine, Event, EventKind, Rule, Severity, When},
-    sanitize::display,
-    snapshot::{Snapshot, Volume},
-    units::{self, Units},
-};
+use tracer_model::alert::{self, Engine, Event, EventKind, Rule, Severity, When};
+use tracer_model::sanitize::display;
+use tracer_model::snapshot::{Snapshot, Volume};
+use tracer_model::units::{self, Units};
 
-use crate::{
-    cli::{StopSignals, TraceArgs, duration, mount_of, narrow},
-    config::Config,
-    pipeline::{POLL_INTERVAL, Pipeline},
-    service::attach::{self, AttachArgs},
-    tui::window,
-    watch::{Sizes, leave_out, moment},
-    zone,
-};
+use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow};
+use crate::config::Config;
+use crate::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::service::attach::{self, AttachArgs};
+use crate::tui::window;
+use crate::watch::{Sizes, leave_out, moment};
+use crate::zone;
 
 /// What to check, and how.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,36 +1,31 @@
 //! The command line: what can be asked for, and the faces that answer.
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::Path,
-    process::ExitCode,
-    time::Duration,
-};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracer_model::{
-    snapshot::{Snapshot, WriteBackend},
-    units::Units,
-};
+use tracer_model::snapshot::{Snapshot, WriteBackend};
+use tracer_model::units::Units;
 
-use crate::{
-    actions::{hands, keeper},
-    attribute::groups::Groups,
-    check_cmd::{self, CheckArgs},
-    collect::mounts,
-    doctor, forecast_cmd, held, host,
-    open_files::{self, places::Places},
-    outputs::{terminal, text},
-    probes::TracerOptions,
-    record_cmd::{RecordArgs, ReplayArgs, record, replay},
-    service::attach::{self, AttachArgs},
-    snapshot_cmd::{SnapshotArgs, snapshot},
-    stop_cmd::{self, ResumeArgs, StopArgs},
-    top_cmd::{TopArgs, top},
-    watch::{WatchArgs, watch},
-};
+use crate::actions::{hands, keeper};
+use crate::attribute::groups::Groups;
+use crate::check_cmd::{self, CheckArgs};
+use crate::collect::mounts;
+use crate::open_files;
+use crate::open_files::places::Places;
+use crate::outputs::{terminal, text};
+use crate::probes::TracerOptions;
+use crate::record_cmd::{RecordArgs, ReplayArgs, record, replay};
+use crate::service::attach::{self, AttachArgs};
+use crate::snapshot_cmd::{SnapshotArgs, snapshot};
+use crate::stop_cmd::{self, ResumeArgs, StopArgs};
+use crate::top_cmd::{TopArgs, top};
+use crate::watch::{WatchArgs, watch};
+use crate::{doctor, forecast_cmd, held, host};
 
 /// top for what is filling your disk
 #[derive(Debug, Parser)]

@@ -1,18 +1,15 @@
 //! `filltop doctor`: can it run here, with which backend, what will it not see, and what to do.
 
-use std::{fmt::Write as _, os::unix::ffi::OsStrExt as _};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 
 use serde::Serialize;
-use tracer_model::{
-    sanitize,
-    snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend};
 
-use crate::{
-    collect::mounts,
-    host,
-    probes::{Tracer, TracerOptions, blind_spots, fence, preflight},
-};
+use crate::collect::mounts;
+use crate::host;
+use crate::probes::{Tracer, TracerOptions, blind_spots, fence, preflight};
 
 /// What was found.
 #[derive(Debug, Serialize)]

@@ -1,17 +1,17 @@
 //! Deleted-but-open files, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot.
 
-use std::{collections::BTreeMap, fs, os::unix::ffi::OsStrExt as _, path::Path};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use tracer_model::{
-    sanitize,
-    snapshot::{Group, Held},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Group, Held};
 
-use crate::{
-    attribute::groups::Groups,
-    collect::mounts::MountedVolume,
-    open_files::{OpenFile, OpenFiles, places::Places},
-};
+use crate::attribute::groups::Groups;
+use crate::collect::mounts::MountedVolume;
+use crate::open_files::places::Places;
+use crate::open_files::{OpenFile, OpenFiles};
 
 /// What one look found.
 #[derive(Debug, Default)]
@@ -96,10 +96,12 @@ fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<G
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::MetadataExt as _};
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
-    use crate::{collect::mounts, open_files::walk};
+    use crate::collect::mounts;
+    use crate::open_files::walk;
 
     #[test]
     fn a_deleted_file_is_found_by_its_holder_to_the_block() {

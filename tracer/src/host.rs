@@ -1,12 +1,11 @@
 //! Where the host's files are, for a filltop in a mount namespace of its own: a container, or a unit
 //! for which systemd hides and write-protects directories.
 
-use std::{
-    fs, io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{fs, io};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 

@@ -8,16 +8,12 @@
 
 pub mod places;
 
-use std::{
-    ffi::{CStr, CString, OsString},
-    fs,
-    os::{
-        fd::{AsFd as _, BorrowedFd},
-        unix::ffi::OsStringExt as _,
-    },
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::ffi::{CStr, CString, OsString};
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat,
@@ -228,7 +224,8 @@ fn pids() -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::MetadataExt as _};
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
     use crate::collect::mounts;

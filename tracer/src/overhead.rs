@@ -4,15 +4,14 @@
 //! at the start only, until some writes were seen: switching them on takes CAP_SYS_ADMIN, which is given
 //! up then.
 
-use std::{
-    collections::HashMap,
-    os::fd::OwnedFd,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use aya::sys::{Stats, enable_stats};
 
-use crate::probes::{Tracer, sys::RunTime};
+use crate::probes::Tracer;
+use crate::probes::sys::RunTime;
 
 /// How long the look takes at least, and how often it is asked whether it has seen enough.
 const LOOK: Duration = Duration::from_secs(1);

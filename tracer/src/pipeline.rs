@@ -1,42 +1,35 @@
 //! The only wiring: probes → collect → attribute → Snapshot.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use tracer_common::{Waits, records::CGROUP_DEV};
+use tracer_common::Waits;
+use tracer_common::records::CGROUP_DEV;
 use tracer_model::snapshot::{Backend, Loss, Resident, Snapshot};
 
-use crate::{
-    attribute::{
-        groups::{Groups, history::History},
-        inside::Insides,
-        paths::Names,
-        process::Processes,
-        users::Users,
-        views::Views,
-    },
-    clock,
-    collect::{
-        Collector, Deltas, Record,
-        mount_events::MountEvents,
-        mounts::{self, MountedVolume, Space},
-    },
-    forecasts::Forecasts,
-    held::{self, HeldFiles},
-    host,
-    open_files::{self, places::Places},
-    overhead::Overhead,
-    probes::{Tracer, TracerOptions, blind_spots, preflight},
-    recent::Recent,
-    residents, rollup,
-    sampled::{self, SampledSpace},
-    snapshot::{self, Context, VolumeState},
-    window::Window,
-};
+use crate::attribute::groups::Groups;
+use crate::attribute::groups::history::History;
+use crate::attribute::inside::Insides;
+use crate::attribute::paths::Names;
+use crate::attribute::process::Processes;
+use crate::attribute::users::Users;
+use crate::attribute::views::Views;
+use crate::collect::mount_events::MountEvents;
+use crate::collect::mounts::{self, MountedVolume, Space};
+use crate::collect::{Collector, Deltas, Record};
+use crate::forecasts::Forecasts;
+use crate::held::{self, HeldFiles};
+use crate::open_files;
+use crate::open_files::places::Places;
+use crate::overhead::Overhead;
+use crate::probes::{Tracer, TracerOptions, blind_spots, preflight};
+use crate::recent::Recent;
+use crate::sampled::{self, SampledSpace};
+use crate::snapshot::{self, Context, VolumeState};
+use crate::window::Window;
+use crate::{clock, host, residents, rollup};
 
 /// How often the ring is emptied; it holds 2 MiB, some 20,000 names.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,18 +1,15 @@
 //! Reading directories and files without writing: the time of access is a write, too, to a volume that may
 //! be full.
 
-use std::{
-    ffi::OsStr,
-    fs::File,
-    io::{self, Read as _},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
-    path::{Path, PathBuf},
-};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
-use rustix::{
-    fs::{Dir, Mode, OFlags, open},
-    io::Errno,
-};
+use rustix::fs::{Dir, Mode, OFlags, open};
+use rustix::io::Errno;
 
 /// Paths and inode numbers of a directory's entries, in no order. Entries that cannot be read are left
 /// out.
@@ -52,7 +49,9 @@ fn open_quietly(path: &Path, kind: OFlags) -> Result<OwnedFd, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::MetadataExt as _, time::SystemTime};
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::time::SystemTime;
 
     use super::*;
 

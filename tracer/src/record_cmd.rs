@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::{Timestamp, ToSpan as _, civil::Time, tz::TimeZone};
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::sanitize::{self, display_for};
 use tracer_model::snapshot::Snapshot;

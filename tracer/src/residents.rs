@@ -1,17 +1,16 @@
 //! Shared fate: who else lives on a volume, by what they hold open for writing there.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use tracer_model::{
-    sanitize,
-    snapshot::{Group, Resident},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Group, Resident};
 
-use crate::{
-    attribute::{groups::Groups, paths::strip_deleted},
-    collect::mounts::MountedVolume,
-    open_files::{OpenFile, OpenFiles, places::Places},
-};
+use crate::attribute::groups::Groups;
+use crate::attribute::paths::strip_deleted;
+use crate::collect::mounts::MountedVolume;
+use crate::open_files::places::Places;
+use crate::open_files::{OpenFile, OpenFiles};
 
 /// The database whose file this is, if its name says so. Each is a file that the database writes
 /// before anything else, so that it stands still when that fails.

@@ -1,29 +1,19 @@
 //! From rows of processes and files to what people ask for: groups, directories, victims.
 
-use std::{
-    collections::{HashMap, HashSet},
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use tracer_common::{PairKey, ProcKey, WaitKey, WaitKind, Waits};
-use tracer_model::{
-    sanitize,
-    snapshot::{Directory, Fsync, PathRow, Snapshot, Victim, WriteErrors, Writer},
-    tree::{Traffic, Tree},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Directory, Fsync, PathRow, Snapshot, Victim, WriteErrors, Writer};
+use tracer_model::tree::{Traffic, Tree};
 
-use crate::{
-    attribute::{
-        groups::{
-            Groups,
-            history::{History, Seen},
-        },
-        paths::Names,
-    },
-    collect::mounts::MountedVolume,
-    window::Window,
-};
+use crate::attribute::groups::Groups;
+use crate::attribute::groups::history::{History, Seen};
+use crate::attribute::paths::Names;
+use crate::collect::mounts::MountedVolume;
+use crate::window::Window;
 
 /// Directories that are listed per volume.
 const MAX_DIRECTORIES: usize = 1_000;

@@ -8,23 +8,20 @@
 mod handle;
 mod saved;
 
-use std::{
-    cmp::Reverse,
-    collections::HashMap,
-    fs::File,
-    io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    time::{Duration, SystemTime},
-};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::time::{Duration, SystemTime};
 
 use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
 
 use self::handle::Handle;
-use crate::{
-    attribute::paths::{self, Names},
-    collect::{Deltas, mounts::MountedVolume},
-    host,
-};
+use crate::attribute::paths::{self, Names};
+use crate::collect::Deltas;
+use crate::collect::mounts::MountedVolume;
+use crate::host;
 
 /// Files that are looked at: some 4 µs each time. Of more, those that were not written for longest
 /// are forgotten.
@@ -322,9 +319,11 @@ fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write as _};
+    use std::fs;
+    use std::io::Write as _;
 
-    use super::{handle::MAX_HANDLE_SZ, *};
+    use super::handle::MAX_HANDLE_SZ;
+    use super::*;
 
     #[test]
     fn a_file_is_found_under_another_name_and_without_one() {

@@ -2,36 +2,29 @@
 
 mod rows;
 
-use std::{
-    collections::{HashMap, HashSet},
-    os::unix::ffi::OsStrExt as _,
-    path::Path,
-};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use jiff::Timestamp;
 use tracer_common::{Counters, FileKey, ProcKey};
-use tracer_model::{
-    forecast::Forecast,
-    sanitize,
-    snapshot::{
-        Backend, Blind, CountedBy, Gap, Group, Held, Moved, SCHEMA, Snapshot, WriteErrors, Writer,
-    },
+use tracer_model::forecast::Forecast;
+use tracer_model::sanitize;
+use tracer_model::snapshot::{
+    Backend, Blind, CountedBy, Gap, Group, Held, Moved, SCHEMA, Snapshot, WriteErrors, Writer,
 };
 
-use crate::{
-    attribute::{
-        groups::{Groups, volumes::Owner},
-        paths::Names,
-        process::Processes,
-        users::Users,
-        views::Views,
-    },
-    clock,
-    collect::mounts::{MountedVolume, Space},
-    recent::Recent,
-    rollup::{self, Sees, Waited},
-    window::{Window, is_folded},
-};
+use crate::attribute::groups::Groups;
+use crate::attribute::groups::volumes::Owner;
+use crate::attribute::paths::Names;
+use crate::attribute::process::Processes;
+use crate::attribute::users::Users;
+use crate::attribute::views::Views;
+use crate::clock;
+use crate::collect::mounts::{MountedVolume, Space};
+use crate::recent::Recent;
+use crate::rollup::{self, Sees, Waited};
+use crate::window::{Window, is_folded};
 use rows::{path_rows, volume_rows, writer_rows};
 
 /// What is known beside the counts.

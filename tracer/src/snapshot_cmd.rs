@@ -1,26 +1,20 @@
 //! `filltop snapshot`: measure for a while, print once.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::time::{Instant, interval, sleep_until};
 use tracer_model::snapshot::Snapshot;
 
-use crate::{
-    cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options},
-    outputs::{
-        json,
-        text::{self, By},
-    },
-    pipeline::{POLL_INTERVAL, Pipeline},
-    service::attach::{self, AttachArgs},
-};
+use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options};
+use crate::outputs::json;
+use crate::outputs::text::{self, By};
+use crate::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::service::attach::{self, AttachArgs};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\

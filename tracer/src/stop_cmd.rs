@@ -1,37 +1,31 @@
 //! `filltop stop` and `filltop resume`.
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use tracer_model::{
-    action::{How, Intent, measured::Measured, pattern::Pattern, plan::Plan, protect::Protection},
-    units::Units,
-};
+use tracer_model::action::measured::Measured;
+use tracer_model::action::pattern::Pattern;
+use tracer_model::action::plan::Plan;
+use tracer_model::action::protect::Protection;
+use tracer_model::action::{How, Intent};
+use tracer_model::units::Units;
 
-use crate::{
-    actions::{
-        audit,
-        configured::ConfigArgs,
-        engine::{self, Request, Spec},
-        foreground::Foreground,
-        record,
-        resume::{self, Standing},
-        target::Reach,
-        text,
-    },
-    cli::{duration, environment, units},
-    clock,
-    outputs::terminal,
-    pipeline::{POLL_INTERVAL, Pipeline},
-    probes::TracerOptions,
-    service::attach::{self, AttachArgs},
-};
+use crate::actions::configured::ConfigArgs;
+use crate::actions::engine::{self, Request, Spec};
+use crate::actions::foreground::Foreground;
+use crate::actions::resume::{self, Standing};
+use crate::actions::target::Reach;
+use crate::actions::{audit, record, text};
+use crate::cli::{duration, environment, units};
+use crate::clock;
+use crate::outputs::terminal;
+use crate::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::probes::TracerOptions;
+use crate::service::attach::{self, AttachArgs};
 
 /// How much of the past the service is asked for.
 const KNOWN: Duration = Duration::from_secs(10);

@@ -1,10 +1,8 @@
 //! The local time zone, from one file. jiff would look through all zones that there are, and reading a
 //! directory changes its time of access: a write to a volume that may be full.
 
-use std::{
-    env,
-    path::{Component, Path, PathBuf},
-};
+use std::env;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::tz::TimeZone;
 

@@ -1,10 +1,8 @@
 //! Counting what test binaries say: Rust's own `test result:` lines, and our `SKIP` lines.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 

@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use tracer_model::alert::{Engine, EventKind, Rule, replay::Replay};
+use tracer_model::alert::replay::Replay;
+use tracer_model::alert::{Engine, EventKind, Rule};
 use tracer_model::forecast::Sample;
 
 use crate::anchors::{Line, Method, Rate};

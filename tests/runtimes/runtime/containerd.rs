@@ -1,16 +1,14 @@
 //! containerd with runc, by its own client.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 
-use super::{Home, Runtime, Spec, home::Daemon, pid_in, upper_of_root};
+use super::home::Daemon;
+use super::{Home, Runtime, Spec, pid_in, upper_of_root};
 use crate::{Result, image, succeed};
 
 /// How long a killed task may take to end.

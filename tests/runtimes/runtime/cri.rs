@@ -2,19 +2,15 @@
 //! kubelet, so nobody starts a container again or probes it.
 //! Fields are those of k8s.io/cri-api/pkg/apis/runtime/v1/api.proto.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{
-    Home, Runtime, Spec,
-    containerd::Containerd,
-    grpc::{self, Message},
-};
+use super::containerd::Containerd;
+use super::grpc::{self, Message};
+use super::{Home, Runtime, Spec};
 use crate::{Result, image};
 
 const NAMESPACE: &str = "shop";

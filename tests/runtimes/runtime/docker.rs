@@ -1,16 +1,15 @@
 //! dockerd, with its containerd and runc.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::json;
 
-use super::{Home, Runtime, Spec, home::Daemon, pid_in};
+use super::home::Daemon;
+use super::{Home, Runtime, Spec, pid_in};
 use crate::{Result, image, succeed};
 
 pub struct Docker {

@@ -1,24 +1,21 @@
 //! The directories of a runtime under test, and the end of all that it leaves.
 
-use std::{
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
-    process::{self, Command},
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use anyhow::Context as _;
 use filltop_tests::Server;
-use rustix::{
-    mount::{UnmountFlags, unmount},
-    process::{Pid, Signal, kill_process},
-};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::upper_of_root;
-use crate::{Result, Unavailable, image::Image, tools::Tools};
+use crate::image::Image;
+use crate::tools::Tools;
+use crate::{Result, Unavailable};
 
 /// Names the processes of a runtime, in their environment.
 const MARK: &str = "FILLTOP_TEST_RUNTIME";

@@ -1,9 +1,7 @@
 //! LXC, whose containers are plain directories.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::{Home, Runtime, Spec, pid_in};
 use crate::{Result, succeed};

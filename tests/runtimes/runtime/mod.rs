@@ -9,10 +9,8 @@ mod lxc;
 mod nspawn;
 mod podman;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub use home::Home;
 

@@ -1,22 +1,17 @@
 //! systemd-nspawn, as systemd-nspawn@.service runs it: in a cgroup of that name, which it divides.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Stdio,
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::Server;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{
-    Home, Runtime, Spec,
-    home::{hierarchies, in_cgroup},
-};
+use super::home::{hierarchies, in_cgroup};
+use super::{Home, Runtime, Spec};
 use crate::{Result, Unavailable};
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,10 +1,8 @@
 //! podman with conmon and runc. It has no daemon.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{Home, Runtime, Spec, pid_in};
 use crate::{Result, image, succeed};

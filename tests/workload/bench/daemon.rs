@@ -1,15 +1,13 @@
 //! What filltop itself takes: processor time and memory beside many files and many processes, and
 //! how long it takes to start.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
-    os::fd::OwnedFd,
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;

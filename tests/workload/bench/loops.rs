@@ -1,18 +1,16 @@
 //! The loops: each a batch of one operation, repeated. Loops that write allocate nothing, for every
 //! file has its length from the start.
 
-use std::{
-    ffi::CString,
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
-    os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::{ffi::OsStrExt as _, fs::FileExt as _, net::UnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::Barrier,
-    time::{Duration, Instant},
-};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use filltop_tests::TestVolume;

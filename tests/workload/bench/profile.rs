@@ -1,9 +1,7 @@
 //! Which BPF program ran how often and for how long: the kernel's run-time statistics of them all.
 
-use std::{
-    collections::BTreeMap,
-    os::fd::{FromRawFd as _, OwnedFd},
-};
+use std::collections::BTreeMap;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use anyhow::Context as _;
 use filltop_tests::bpf_programs;

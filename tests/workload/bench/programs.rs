@@ -1,11 +1,9 @@
 //! The programs whose cost is measured: empty hooks, filltop, and what people use today.
 
-use std::{
-    env,
-    fs::{self, OpenOptions},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use filltop_tests::filltop;

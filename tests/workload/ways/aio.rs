@@ -1,6 +1,8 @@
 //! io_submit(2): what libaio calls.
 
-use std::{fs::File, os::fd::AsRawFd as _, ptr};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::ptr;
 
 use super::{Aligned, Done, ROUND, Site, check, completed};
 

@@ -1,11 +1,9 @@
 //! Bytes that come from another file or a pipe without passing through the process.
 
-use std::{
-    fs::File,
-    io::Write as _,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    ptr,
-};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
 
 use super::{Done, ODD, ROUND, Site, check, create, noise};
 

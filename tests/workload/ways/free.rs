@@ -1,21 +1,14 @@
 //! Ways to give space back.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{FileExt as _, MetadataExt as _},
-    },
-};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use anyhow::Context as _;
 
-use super::{
-    Done, ROUND, Site, blocks, check, noise,
-    plain::{fill, filled},
-    tmpfile,
-};
+use super::plain::{fill, filled};
+use super::{Done, ROUND, Site, blocks, check, noise, tmpfile};
 
 /// The last name, with no handle left.
 pub fn unlink(site: &Site) -> anyhow::Result<Done> {

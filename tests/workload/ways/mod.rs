@@ -11,17 +11,12 @@ mod space;
 mod uring;
 
 pub use aio::write_all as write_by_aio;
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use anyhow::Context as _;
 use serde::Serialize;

@@ -1,12 +1,11 @@
 //! write(2) and its family.
 
-use std::{
-    fs::OpenOptions,
-    io::Write as _,
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
-    ptr, slice,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{ptr, slice};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 

@@ -1,13 +1,9 @@
 //! Space taken without write(2): by mapping, in advance, or not at all.
 
-use std::{
-    fs::File,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{FileExt as _, MetadataExt as _},
-    },
-    ptr,
-};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::ptr;
 
 use super::{Done, ODD, ROUND, Site, blocks, check, noise, tmpfile};
 

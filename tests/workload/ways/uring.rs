@@ -1,11 +1,13 @@
 //! io_uring: no system call per write, and perhaps none at all.
 
-use std::{fs::File, os::fd::AsRawFd as _};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 
 use anyhow::Context as _;
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::{Aligned, Done, ODD, ROUND, Site, completed, noise, plain::vectors};
+use super::plain::vectors;
+use super::{Aligned, Done, ODD, ROUND, Site, completed, noise};
 
 /// One request to its end.
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> anyhow::Result<u64> {

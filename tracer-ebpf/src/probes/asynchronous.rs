@@ -1,6 +1,7 @@
 //! Writes that a process asks for and does not wait for, where nothing below them is hooked.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{Offsets, ProcKey};
 
 use super::returned;

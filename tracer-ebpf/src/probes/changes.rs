@@ -1,23 +1,20 @@
 //! What happens to names: files that are created, and files and directories that are renamed.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_func_ret},
-    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_get_func_ret;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
 use tracer_common::{FileKey, Health, PairKey};
 
 use super::victims::{failed_on, is_out_of_space};
-use crate::{
-    calls,
-    kernel_read::{Direct, Kptr, Probed, Read, current_proc, file_key, is_regular, offset},
-    maps::{NAME_ROOMS, NAMED, health_add},
-    maps_where::{CREATING_ON, count_created, hook},
-    names, process,
-    scratch::{self, NameWork},
-    space,
-};
+use crate::kernel_read::{Direct, Kptr, Probed, Read, current_proc, file_key, is_regular, offset};
+use crate::maps::{NAME_ROOMS, NAMED, health_add};
+use crate::maps_where::{CREATING_ON, count_created, hook};
+use crate::scratch::{self, NameWork};
+use crate::{calls, names, process, space};
 
 /// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
 /// directory of `target`. The one place where all renames end, with the same arguments ever since.

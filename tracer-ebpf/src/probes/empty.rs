@@ -1,17 +1,13 @@
 //! Hooks that do nothing, and one that counts as plainly as can be: what `cargo xtask bench` holds the
 //! real ones against. filltop never loads them; the example `floor` does.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
-    macros::{fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
-};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fexit, kprobe, kretprobe, raw_tracepoint};
+use aya_ebpf::programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_common::PairKey;
 
-use crate::{
-    account::{ZERO, atomic_add},
-    maps::SPILL_A,
-};
+use crate::account::{ZERO, atomic_add};
+use crate::maps::SPILL_A;
 
 #[fexit]
 fn empty_fexit(_: FExitContext) -> i32 {

@@ -3,19 +3,15 @@
 //! The result of a function with n arguments is `arg(n)` of its fexit program; `ret()` would need
 //! bpf_get_func_ret, which came with 5.17.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    macros::{fentry, fexit},
-    programs::{FEntryContext, FExitContext},
-};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::macros::{fentry, fexit};
+use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use tracer_common::offsets::gauge_kind;
 
 use super::{allocate, shared};
-use crate::{
-    kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset},
-    space,
-};
+use crate::kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset};
+use crate::space;
 
 /// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
 #[inline(always)]

@@ -3,23 +3,17 @@
 //! The daemon makes the return probes in tracefs with room for 1,024 calls at once: the default
 //! loses most of what 64 threads of synchronous writes do.
 
-use aya_ebpf::{
-    macros::{kprobe, kretprobe},
-    programs::{ProbeContext, RetProbeContext},
-};
-use tracer_common::{
-    PairKey,
-    offsets::{counted, gauge_kind},
-};
+use aya_ebpf::macros::{kprobe, kretprobe};
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use tracer_common::PairKey;
+use tracer_common::offsets::{counted, gauge_kind};
 
 use super::{allocate, shared};
-use crate::{
-    calls::{self, NOBODY},
-    gauge::kind_of,
-    kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset},
-    maps::{InFlight, hook},
-    overlay, process, space,
-};
+use crate::calls::{self, NOBODY};
+use crate::gauge::kind_of;
+use crate::kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset};
+use crate::maps::{InFlight, hook};
+use crate::{overlay, process, space};
 
 /// An argument, as a pointer.
 #[inline(always)]

@@ -1,14 +1,13 @@
 //! Stores through a mapping, where no function is hooked that makes a page of one dirty.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
 
 use tracer_common::Offsets;
 
 use super::shared;
-use crate::{
-    kernel_read::{Kptr, Probed, Read as _, config, current_task, offset},
-    space,
-};
+use crate::kernel_read::{Kptr, Probed, Read as _, config, current_task, offset};
+use crate::space;
 
 /// `writeback_dirty_folio(struct folio *folio, struct address_space *mapping)`, before 5.18
 /// `writeback_dirty_page(struct page *page, struct address_space *mapping)`: it has become dirty. Most do so

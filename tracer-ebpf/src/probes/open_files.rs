@@ -4,11 +4,9 @@
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
 
-use crate::{
-    behind,
-    gauge::{gauge, kind_of},
-    kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset},
-};
+use crate::behind;
+use crate::gauge::{gauge, kind_of};
+use crate::kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset};
 
 /// `struct bpf_iter__task_file`
 #[repr(C)]

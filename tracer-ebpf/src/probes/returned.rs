@@ -1,18 +1,16 @@
 //! Writes that are known by their result alone: that of the system call, or of the request.
 
-use tracer_common::{
-    Counters, ProcKey,
-    offsets::{counted, gauge_kind},
-};
+use tracer_common::offsets::{counted, gauge_kind};
+use tracer_common::{Counters, ProcKey};
 
 use super::shared;
-use crate::{
-    account::{Who, Write, ZERO, account, account_write},
-    hot::{self, BY_CALL},
-    kernel_read::{Kptr, Probed, Read as _, current_proc, file_key, is_regular, load, offset},
-    overlay,
-    user_read::read_user,
+use crate::account::{Who, Write, ZERO, account, account_write};
+use crate::hot::{self, BY_CALL};
+use crate::kernel_read::{
+    Kptr, Probed, Read as _, current_proc, file_key, is_regular, load, offset,
 };
+use crate::overlay;
+use crate::user_read::read_user;
 
 /// A write of the current process returned. Apart, for the frames of a chain of calls share 512 bytes.
 #[inline(never)]

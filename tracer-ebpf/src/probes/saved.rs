@@ -1,13 +1,13 @@
 //! What btrfs's compression saves, where no hook tells of its space: by an event of its own, whose record needs
 //! none of the module's types, which 5.10 does not tell.
 
-use aya_ebpf::{EbpfContext as _, macros::tracepoint, programs::TracePointContext};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
 use tracer_common::BtrfsFile;
 
-use crate::{
-    kernel_read::{Kptr, Probed, Read as _},
-    maps_where::{ORDERED_EVENT, count_saved},
-};
+use crate::kernel_read::{Kptr, Probed, Read as _};
+use crate::maps_where::{ORDERED_EVENT, count_saved};
 
 /// `btrfs:btrfs_ordered_extent_remove`: delayed allocation has become an extent, perhaps a compressed one.
 #[tracepoint]

@@ -1,23 +1,16 @@
 //! What several kinds of hook do with their unpacked arguments.
 
-use tracer_common::{
-    Counters, FileKey, Health, PairKey,
-    offsets::{counted, gauge_kind},
-    slot_flags,
-};
+use tracer_common::offsets::{counted, gauge_kind};
+use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
 
-use crate::{
-    account::{Who, Write, ZERO, account, account_write},
-    calls,
-    gauge::{GAUGES, kind_of},
-    hot,
-    kernel_read::{
-        Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed,
-        file_key, is_regular, load, magic, offset,
-    },
-    maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook},
-    overlay, process, space,
+use crate::account::{Who, Write, ZERO, account, account_write};
+use crate::gauge::{GAUGES, kind_of};
+use crate::kernel_read::{
+    Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed, file_key,
+    is_regular, load, magic, offset,
 };
+use crate::maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
+use crate::{calls, hot, overlay, process, space};
 
 /// `s_magic` of tmpfs.
 pub const TMPFS_MAGIC: u32 = 0x0102_1994;

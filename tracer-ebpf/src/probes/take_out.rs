@@ -5,19 +5,16 @@
 //! kprobes on its CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c). Where tasks can be preempted in
 //! the kernel, the daemon may be put aside in there, and whoever writes on that CPU meanwhile is not seen.
 
-use aya_ebpf::{
-    helpers::generated::bpf_seq_write, macros::raw_tracepoint, maps::HashMap,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::maps::HashMap;
+use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
-use crate::{
-    kernel_read::{Direct, Kptr, Read},
-    maps::{NAMED, SHARED, SPILL_A, SPILL_B},
-    maps_where::{
-        CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, SAVED_A, SAVED_B, WAITS_A, WAITS_B,
-        first_is_active,
-    },
+use crate::kernel_read::{Direct, Kptr, Read};
+use crate::maps::{NAMED, SHARED, SPILL_A, SPILL_B};
+use crate::maps_where::{
+    CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, SAVED_A, SAVED_B, WAITS_A, WAITS_B, first_is_active,
 };
 
 /// `struct bpf_iter__bpf_map_elem`

@@ -5,24 +5,20 @@
 //! included. All other filesystems are counted at the return of the system call, or when the request ends
 //! ([`super::asynchronous`]).
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
-    macros::{btf_tracepoint, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext},
-};
-use tracer_common::{PairKey, offsets::gauge_kind};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
+use tracer_common::PairKey;
+use tracer_common::offsets::gauge_kind;
 
 use super::{allocate, returned, shared};
-use crate::{
-    account::{Who, Write, account_write},
-    calls, hot,
-    kernel_read::{
-        Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
-        magic, offset,
-    },
-    maps::{InFlight, hook},
-    overlay, process, space,
+use crate::account::{Who, Write, account_write};
+use crate::kernel_read::{
+    Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
+    magic, offset,
 };
+use crate::maps::{InFlight, hook};
+use crate::{calls, hot, overlay, process, space};
 
 const EXT4_SUPER_MAGIC: u32 = 0xEF53;
 

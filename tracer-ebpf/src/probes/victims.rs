@@ -1,15 +1,13 @@
 //! Who fails: calls that make or reserve something and find no space.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::FileKey;
 
-use crate::{
-    account::account_error,
-    kernel_read::{Direct, Kptr, current_proc, load},
-    maps_where::CREATING_ON,
-};
+use crate::account::account_error;
+use crate::kernel_read::{Direct, Kptr, current_proc, load};
+use crate::maps_where::CREATING_ON;
 
 /// EIO, ENOSPC or EDQUOT?
 #[inline(always)]

@@ -1,23 +1,18 @@
 //! Who waits: fsync by its length, and writers that the kernel slows down.
 
-use aya_ebpf::{
-    helpers::bpf_ktime_get_ns,
-    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
-use tracer_common::{
-    Health, PairKey, ProcKey, WaitKey, WaitKind,
-    waits::{WAIT_CELLS, wait_cell},
-};
+use tracer_common::waits::{WAIT_CELLS, wait_cell};
+use tracer_common::{Health, PairKey, ProcKey, WaitKey, WaitKind};
 
-use crate::{
-    account::{account_error, atomic_add},
-    calls,
-    kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset},
-    maps::{InFlight, health_add},
-    maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook},
-    process,
-};
+use crate::account::{account_error, atomic_add};
+use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset};
+use crate::maps::{InFlight, health_add};
+use crate::maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook};
+use crate::{calls, process};
 
 /// `s_magic` of overlayfs: its fsync calls the one of the filesystem below.
 const OVERLAY_MAGIC: u32 = 0x794C_7630;

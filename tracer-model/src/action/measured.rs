@@ -6,10 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
-use crate::{
-    sanitize::display,
-    snapshot::{Snapshot, Writer},
-};
+use crate::sanitize::display;
+use crate::snapshot::{Snapshot, Writer};
 
 /// What the target did over a while.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,11 +100,9 @@ const VICTIM_BELOW: f64 = 0.5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{
-        How, Intent,
-        plan::{Facts, Subject, Wish},
-        protect::Protection,
-    };
+    use crate::action::plan::{Facts, Subject, Wish};
+    use crate::action::protect::Protection;
+    use crate::action::{How, Intent};
 
     fn plan(cgroup: Option<&str>, pids: &[u32]) -> Plan {
         let subject = Subject {

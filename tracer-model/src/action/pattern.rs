@@ -1,6 +1,7 @@
 //! Regular expressions of people's configuration, checked when they are read.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
+use std::str::FromStr;
 
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};

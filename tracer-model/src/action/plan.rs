@@ -3,15 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    How, Intent, Process, Role,
-    blast::Blast,
-    effects::{self, Effect},
-    instead::{self, Instead},
-    measured::Measured,
-    protect::{Protection, unit_rule},
-    restart::{Policy, Restart},
-};
+use super::blast::Blast;
+use super::effects::{self, Effect};
+use super::instead::{self, Instead};
+use super::measured::Measured;
+use super::protect::{Protection, unit_rule};
+use super::restart::{Policy, Restart};
+use super::{How, Intent, Process, Role};
 use crate::snapshot::Group;
 
 /// What was asked for, and what it was found to be.

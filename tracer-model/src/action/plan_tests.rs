@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    action::{Kin, protect::tests::process, restart::Manager},
-    snapshot::Group,
-};
+use crate::action::Kin;
+use crate::action::protect::tests::process;
+use crate::action::restart::Manager;
+use crate::snapshot::Group;
 
 fn all_means() -> Vec<Means> {
     How::ALL.into_iter().map(|how| Means { how, by: Ok("hands".to_owned()) }).collect()

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Intent, Kin, Process, pattern::Pattern};
+use super::pattern::Pattern;
+use super::{Intent, Kin, Process};
 
 /// Units that hold a machine together: stopping one of them locks people out or blinds them. A name
 /// that ends with `*` stands for all that begin so.
@@ -206,7 +207,8 @@ pub(crate) mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::{action::Role, snapshot::Group};
+    use crate::action::Role;
+    use crate::snapshot::Group;
 
     /// An ordinary process.
     pub(crate) fn process(pid: u32, comm: &str) -> Process {

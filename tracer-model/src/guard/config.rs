@@ -1,8 +1,10 @@
 //! `[guard]` of the configuration: what has to be the case before anything is done, and what then.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::action::{How, pattern::Pattern};
+use crate::action::How;
+use crate::action::pattern::Pattern;
 
 /// `[guard]`. Off unless `enabled`; says what it would do and does nothing unless `dry_run` is false.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{action::How, snapshot::Group};
+use crate::action::How;
+use crate::snapshot::Group;
 
 /// Somebody who was not chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

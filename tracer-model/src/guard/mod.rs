@@ -12,15 +12,11 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+pub use self::config::{GuardConfig, Seconds};
+pub use self::decision::{Decision, Did, Spared};
 use self::shares::{Candidate, Key, Shares};
-pub use self::{
-    config::{GuardConfig, Seconds},
-    decision::{Decision, Did, Spared},
-};
-use crate::{
-    action::How,
-    snapshot::{Group, Snapshot, Volume},
-};
+use crate::action::How;
+use crate::snapshot::{Group, Snapshot, Volume};
 
 /// How long a group that found no space on a volume is taken for a victim there, seconds.
 const VICTIM_S: f64 = 600.0;

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{
-    action::pattern::Pattern,
-    snapshot::{Group, Snapshot, Volume},
-};
+use crate::action::pattern::Pattern;
+use crate::snapshot::{Group, Snapshot, Volume};
 
 /// Growth of a volume below this is rest, bytes per second.
 const REST: f64 = 64.0 * 1024.0;

@@ -4,16 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{
-    Guarded, Policy, Spared,
-    config::GuardConfig,
-    shares::{self, Candidate},
-    words,
-};
-use crate::{
-    action::protect,
-    snapshot::{Group, Snapshot, Volume},
-};
+use super::config::GuardConfig;
+use super::shares::{self, Candidate};
+use super::{Guarded, Policy, Spared, words};
+use crate::action::protect;
+use crate::snapshot::{Group, Snapshot, Volume};
 
 impl Policy {
     /// Why the culprit must not be touched.

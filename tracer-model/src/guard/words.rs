@@ -1,11 +1,10 @@
 //! The guard's explanations.
 
-use super::{GuardConfig, Spared, shares::Candidate};
-use crate::{
-    action::How,
-    snapshot::{Group, Volume},
-    units::{Units, duration},
-};
+use super::shares::Candidate;
+use super::{GuardConfig, Spared};
+use crate::action::How;
+use crate::snapshot::{Group, Volume};
+use crate::units::{Units, duration};
 
 /// Names that an explanation spares one by one.
 const MAX_SPARED: usize = 4;

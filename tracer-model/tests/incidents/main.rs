@@ -4,10 +4,8 @@
 mod play;
 
 use play::{Act, MOUNT, Play};
-use tracer_model::{
-    alert::{Glob, Rule, When},
-    guard::{GuardConfig, Seconds},
-};
+use tracer_model::alert::{Glob, Rule, When};
+use tracer_model::guard::{GuardConfig, Seconds};
 
 macro_rules! scenario {
     ($name:literal) => {

@@ -5,18 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use tracer_model::{
-    alert::{
-        Engine, Event, EventKind, Rule, Severity,
-        replay::Replay,
-        sizes::{DirBytes, flow},
-    },
-    forecast::Sample,
-    guard::{GuardConfig, Policy},
-    snapshot::{
-        Directory, Fsync, Group, GroupRow, Held, PathRow, Resident, Snapshot, Victim, WriteErrors,
-        Writer,
-    },
+use tracer_model::alert::replay::Replay;
+use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity};
+use tracer_model::forecast::Sample;
+use tracer_model::guard::{GuardConfig, Policy};
+use tracer_model::snapshot::{
+    Directory, Fsync, Group, GroupRow, Held, PathRow, Resident, Snapshot, Victim, WriteErrors,
+    Writer,
 };
 
 /// Where the volume is mounted.

@@ -3,17 +3,16 @@
 //! To the journal by its own protocol (systemd.journal-fields(7), "native journal protocol") where
 //! its socket is there, to standard output by the caller, and to a file only if one was asked for.
 
-use std::{
-    fmt::Write as _,
-    fs::OpenOptions,
-    io::{self, Write as _},
-    os::unix::net::UnixDatagram,
-    path::Path,
-};
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tracer_model::{action::How, sanitize};
+use tracer_model::action::How;
+use tracer_model::sanitize;
 
 /// Where the journal listens.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";

@@ -1,27 +1,21 @@
 //! Halting and letting go: a cgroup's freezer where one holds exactly the target, else SIGSTOP of
 //! everybody until no new child escapes. Or keeping off one volume only.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+use std::{fs, io};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    cgroups::{self, Freezer, Hierarchies},
-    fence::Wall,
-    handle::{Handle, Identity, is_gone},
-    last_step::Hands,
-    members::{Scope, Table, Tracker},
-};
-use crate::{
-    clock,
-    probes::fence::{Fence, Tally},
-};
+use super::cgroups::{self, Freezer, Hierarchies};
+use super::fence::Wall;
+use super::handle::{Handle, Identity, is_gone};
+use super::last_step::Hands;
+use super::members::{Scope, Table, Tracker};
+use crate::clock;
+use crate::probes::fence::{Fence, Tally};
 
 /// How long halting may take before what still runs is reported.
 const PATIENCE: Duration = Duration::from_millis(900);

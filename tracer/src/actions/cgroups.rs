@@ -2,11 +2,9 @@
 //! files that freeze and kill one. Sources: Documentation/admin-guide/cgroup-v2.rst and
 //! cgroup-v1/freezer-subsystem.rst.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::fs::{Access, access};
 

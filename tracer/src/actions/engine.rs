@@ -6,35 +6,30 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tracer_model::{
-    action::{
-        How, Intent,
-        measured::Measured,
-        plan::{Facts, Plan, Wish, named_file},
-        protect::Protection,
-    },
-    snapshot::{Group, SCHEMA},
-};
+use tracer_model::action::measured::Measured;
+use tracer_model::action::plan::{Facts, Plan, Wish, named_file};
+use tracer_model::action::protect::Protection;
+use tracer_model::action::{How, Intent};
+use tracer_model::snapshot::{Group, SCHEMA};
 
-use super::{
-    audit::Audit,
-    brake::{Brake, Halted, Halter},
-    cgroups::Hierarchies,
-    fence::Wall,
-    footing::{self, Footing},
-    handle::{Handle, Root},
-    keeper::{self, Kept, Order},
-    last_step::{Dry, Hands, Real},
-    perform::{self, Ended},
-    pins::{CgroupId, Pins},
-    record::{self, Record},
-    restart, resume,
-    survey::survey,
-    target::{self, Reach, Target},
-    truncate::truncate,
-    units,
-};
-use crate::{attribute::groups::Groups, clock, probes::fence};
+use super::audit::Audit;
+use super::brake::{Brake, Halted, Halter};
+use super::cgroups::Hierarchies;
+use super::fence::Wall;
+use super::footing::{self, Footing};
+use super::handle::{Handle, Root};
+use super::keeper::{self, Kept, Order};
+use super::last_step::{Dry, Hands, Real};
+use super::perform::{self, Ended};
+use super::pins::{CgroupId, Pins};
+use super::record::{self, Record};
+use super::survey::survey;
+use super::target::{self, Reach, Target};
+use super::truncate::truncate;
+use super::{restart, resume, units};
+use crate::attribute::groups::Groups;
+use crate::clock;
+use crate::probes::fence;
 
 /// How a request names its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,23 +1,23 @@
 //! The fence as an action: which volume, whom, and by what it is told who belongs to them.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{self, ErrorKind},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracer_model::{action::plan::File, sanitize};
+use tracer_model::action::plan::File;
+use tracer_model::sanitize;
 
-use super::{brake, cgroups::Hierarchies, handle::Identity, members::Scope, members::Tracker};
-use crate::{
-    clock,
-    collect::mounts::{self, MountedVolume},
-    probes::fence::{Fence, Whom},
-};
+use super::brake;
+use super::cgroups::Hierarchies;
+use super::handle::Identity;
+use super::members::{Scope, Tracker};
+use crate::clock;
+use crate::collect::mounts::{self, MountedVolume};
+use crate::probes::fence::{Fence, Whom};
 
 /// How long it may take to find all that fork away meanwhile.
 const PATIENCE: Duration = Duration::from_millis(900);

@@ -4,19 +4,17 @@
 //! Sources: cgroup_namespaces(7) (a path that leads out of one's own cgroup namespace begins with
 //! `/..`); runc and crun kill what is in the container's cgroup.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{cgroups::Hierarchies, handle::Identity, record};
-use crate::{
-    attribute::groups::cgroup_path::{Place, best, classify, directory},
-    host,
-};
+use super::cgroups::Hierarchies;
+use super::handle::Identity;
+use super::record;
+use crate::attribute::groups::cgroup_path::{Place, best, classify, directory};
+use crate::host;
 
 /// What guarantees that a target is let go, whatever ends this filltop.
 #[derive(Debug, Clone, PartialEq, Eq)]

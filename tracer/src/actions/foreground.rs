@@ -1,13 +1,12 @@
 //! A command that stays for as long as what it has halted: in a container, whose end would be the keeper's.
 
-use std::{
-    io,
-    os::fd::{FromRawFd as _, OwnedFd},
-};
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{keeper::Kept, resume};
+use super::keeper::Kept;
+use super::resume;
 
 /// A command that stays for as long as what it has halted.
 #[derive(Debug)]

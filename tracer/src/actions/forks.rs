@@ -4,16 +4,13 @@
 //! Needs the initial pid namespace and CAP_NET_ADMIN; where it is not to be had, sessions and
 //! process groups are what is left to tell who belongs to a tree.
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use super::handle::Identity;
-use crate::{
-    attribute::{groups::session, process::NS_PER_TICK},
-    clock,
-};
+use crate::attribute::groups::session;
+use crate::attribute::process::NS_PER_TICK;
+use crate::clock;
 
 const CN_IDX_PROC: u32 = 1;
 const CN_VAL_PROC: u32 = 1;

@@ -3,20 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
-use tracer_model::{
-    action::{How, Intent, protect::Protection},
-    guard::{Decision, Did, GuardConfig, Policy},
-    sanitize::shell_word,
-    snapshot::Snapshot,
-};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::error::TryRecvError;
+use tracer_model::action::protect::Protection;
+use tracer_model::action::{How, Intent};
+use tracer_model::guard::{Decision, Did, GuardConfig, Policy};
+use tracer_model::sanitize::shell_word;
+use tracer_model::snapshot::Snapshot;
 
-use super::{
-    engine::{Request, Spec},
-    hands::{Answer, Came, Hands, What},
-    target::Reach,
-    units,
-};
+use super::engine::{Request, Spec};
+use super::hands::{Answer, Came, Hands, What};
+use super::target::Reach;
+use super::units;
 
 /// What the guard has to say: one event of `filltop watch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,13 +1,12 @@
 //! A process that cannot be mistaken for another: a pidfd, and a start time that was read after it
 //! was opened.
 
-use std::{io, os::fd::OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{fstat, fstatfs},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{fstat, fstatfs};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::attribute::groups::session::{self, Stat};

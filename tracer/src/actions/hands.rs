@@ -4,32 +4,25 @@
 //! What it halts hangs on it by a lifeline, and it hangs on whoever started it: if either dies, all
 //! that is halted goes on at once.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
-    os::{
-        fd::{FromRawFd as _, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt as _},
-    },
-    process::{Command, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc as channel;
-use tracer_model::{
-    action::protect::Protection,
-    sanitize::{Charset, display},
-    units::Units,
-};
+use tracer_model::action::protect::Protection;
+use tracer_model::sanitize::{Charset, display};
+use tracer_model::units::Units;
 
-use super::{
-    engine::{self, Request},
-    keeper::Kept,
-    perform, resume, text,
-};
+use super::engine::{self, Request};
+use super::keeper::Kept;
+use super::{perform, resume, text};
 use crate::probes::preflight;
 
 /// Name of the process.

@@ -5,39 +5,32 @@
 //! nothing of the target is left. A second process watches it and lets go in its place if it is
 //! killed or hangs. Both keep their memory locked and are not for the OOM killer to choose.
 
-use std::{
-    ffi::CStr,
-    io::{self, BufRead as _, BufReader, Write as _},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt as _},
-    },
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::ffi::CStr;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
 use tracer_model::action::How;
 
-use super::{
-    audit::Audit,
-    brake::{Brake, Escaped, Halted, Halter},
-    footing, foreground,
-    handle::{Handle, Identity},
-    last_step::Real,
-    members::Scope,
-    pins::{CgroupId, Pins},
-    record::{self, Record, RecordFile},
-    second,
-    throttle::{self, Held},
-};
-use crate::{clock, probes::fence::Tally};
+use super::audit::Audit;
+use super::brake::{Brake, Escaped, Halted, Halter};
+use super::handle::{Handle, Identity};
+use super::last_step::Real;
+use super::members::Scope;
+use super::pins::{CgroupId, Pins};
+use super::record::{self, Record, RecordFile};
+use super::throttle::{self, Held};
+use super::{footing, foreground, second};
+use crate::clock;
+use crate::probes::fence::Tally;
 
 /// Name of the process: it is not to be hit by whoever ends "filltop" by name.
 const NAME: &str = "fill-keeper";

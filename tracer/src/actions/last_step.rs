@@ -1,13 +1,12 @@
 //! The last step of every action, and the dry run that stops right before it.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::process::Signal;
 
-use super::{fence::Wall, handle::Handle};
+use super::fence::Wall;
+use super::handle::Handle;
 use crate::probes::fence::Fence;
 
 /// The last step of every action: the system call that really does it, or the word that it would be.

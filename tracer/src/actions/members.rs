@@ -1,18 +1,14 @@
 //! Who belongs to a target, now: a process, a tree, or all that live in a cgroup.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    cgroups,
-    forks::Forks,
-    handle::{Handle, Identity, Root},
-};
+use super::cgroups;
+use super::forks::Forks;
+use super::handle::{Handle, Identity, Root};
 use crate::attribute::groups::session::{self, Stat};
 
 /// What an action is about, in a form that another process can be given.

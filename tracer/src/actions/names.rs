@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use tracer_model::{action::protect, sanitize, snapshot::Group};
+use tracer_model::action::protect;
+use tracer_model::sanitize;
+use tracer_model::snapshot::Group;
 
 use super::handle::Root;
 use crate::attribute::groups::cgroup_path::{Place, classify};

@@ -1,22 +1,18 @@
 //! Ending a target: SIGTERM once to each of its processes, or SIGKILL until none is left.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::{
-    brake::Brake,
-    cgroups::{Freezer, Hierarchies},
-    handle::{Handle, Identity, is_gone},
-    last_step::Hands,
-    members::{Scope, Table, Tracker},
-};
+use super::brake::Brake;
+use super::cgroups::{Freezer, Hierarchies};
+use super::handle::{Handle, Identity, is_gone};
+use super::last_step::Hands;
+use super::members::{Scope, Table, Tracker};
 use crate::clock;
 
 /// How long is waited for those that were signalled to end.

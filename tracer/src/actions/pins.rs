@@ -2,24 +2,18 @@
 //! again has a directory of the same name, but another inode number, which the kernel does not give
 //! again (fs/kernfs/dir.c, `kernfs_ino`; it is the cgroup's id).
 
-use std::{
-    fs, io,
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
-};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use rustix::fs::{Mode, OFlags, fstat, open};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    brake::Brake,
-    cgroups::{Freezer, Hierarchies},
-    fence::{Cgroup, Wall},
-    members::Scope,
-};
+use super::brake::Brake;
+use super::cgroups::{Freezer, Hierarchies};
+use super::fence::{Cgroup, Wall};
+use super::members::Scope;
 
 /// A cgroup's directory and its inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

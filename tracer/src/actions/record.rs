@@ -4,25 +4,21 @@
 //! First line: the [`Record`]. Each further line: a process that is about to be sent SIGSTOP, written
 //! before the signal is. /run is memory: a full disk does not stand in the way.
 
-use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracer_model::action::How;
 
-use super::{
-    brake::Brake,
-    cgroups::Freezer,
-    handle::{Handle, Identity, is_gone},
-    members::Scope,
-    pins::{CgroupId, Pins, Presence},
-};
+use super::brake::Brake;
+use super::cgroups::Freezer;
+use super::handle::{Handle, Identity, is_gone};
+use super::members::Scope;
+use super::pins::{CgroupId, Pins, Presence};
 
 /// Where records are kept; `FILLTOP_RUN_DIR` for tests that must not see each other's.
 #[must_use]

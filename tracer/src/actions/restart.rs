@@ -4,32 +4,23 @@
 //! own mounts lead to; Podman's in its database, of which BoltDB (Podman 4) is read and SQLite (Podman 5)
 //! is not; systemd is asked by `systemctl show`; kubelet knows a pod's from the API server alone.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tracer_model::{
-    action::{
-        How,
-        restart::{Manager, Policy},
-    },
-    snapshot::Group,
-};
+use tracer_model::action::How;
+use tracer_model::action::restart::{Manager, Policy};
+use tracer_model::snapshot::Group;
 
-use super::{
-    handle::Identity,
-    members::Scope,
-    target::{self, Target},
-    units,
-};
-use crate::{
-    attribute::groups::{Groups, runtime_state::files},
-    clock,
-    collect::mounts::{self, MountedVolume},
-};
+use super::handle::Identity;
+use super::members::Scope;
+use super::target::{self, Target};
+use super::units;
+use crate::attribute::groups::Groups;
+use crate::attribute::groups::runtime_state::files;
+use crate::clock;
+use crate::collect::mounts::{self, MountedVolume};
 
 /// How long systemd may take to answer.
 const ASK: Duration = Duration::from_secs(3);

@@ -1,6 +1,7 @@
 //! Letting go on what is halted: by its keeper if that lives, else by its record.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
@@ -8,26 +9,17 @@ use rustix::process::Signal;
 use serde::Serialize;
 use tracer_model::action::How;
 
-use super::{
-    audit::Audit,
-    brake::Brake,
-    cgroups,
-    handle::Handle,
-    members::Scope,
-    names,
-    pins::Presence,
-    record::{self, Record},
-};
-use crate::{
-    attribute::{
-        groups::{
-            cgroup_path::{Place, classify},
-            session::{self, Stat},
-        },
-        process::NS_PER_TICK,
-    },
-    clock,
-};
+use super::audit::Audit;
+use super::brake::Brake;
+use super::handle::Handle;
+use super::members::Scope;
+use super::pins::Presence;
+use super::record::{self, Record};
+use super::{cgroups, names};
+use crate::attribute::groups::cgroup_path::{Place, classify};
+use crate::attribute::groups::session::{self, Stat};
+use crate::attribute::process::NS_PER_TICK;
+use crate::clock;
 
 /// How long the keeper may take; after that its record is what counts.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -4,17 +4,13 @@
 use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
-use tracer_model::action::{
-    How, Intent,
-    protect::{Configured, Protection},
-};
+use tracer_model::action::protect::{Configured, Protection};
+use tracer_model::action::{How, Intent};
 
-use super::{
-    audit,
-    engine::{DEFAULT_FOR_S, Request, Spec},
-    hands::{Answer, Hands, What},
-    target::Reach,
-};
+use super::audit;
+use super::engine::{DEFAULT_FOR_S, Request, Spec};
+use super::hands::{Answer, Hands, What};
+use super::target::Reach;
 use crate::tui::action::{self, ActionRequest};
 
 /// Rate of a throttle from the menu, bytes per second: that of `filltop stop` without --rate.

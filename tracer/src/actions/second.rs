@@ -1,17 +1,15 @@
 //! The keeper's second: a process that waits for the keeper's end, and lets go in its place.
 
-use std::{
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    path::Path,
-    time::Duration,
-};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::Pid,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 
-use super::{audit::Audit, keeper::become_small, record};
+use super::audit::Audit;
+use super::keeper::become_small;
+use super::record;
 use crate::clock;
 
 /// How long after its time the second waits for the keeper to end it, seconds.

@@ -1,38 +1,31 @@
 //! Everything that a plan is made from, read from the machine: who the processes are, what they hold
 //! open, and how each step could be done here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    os::unix::ffi::OsStrExt as _,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::Context as _;
-use tracer_model::{
-    action::{
-        How, Kin, Process, Role,
-        plan::{Facts, File, Means},
-    },
-    sanitize,
-};
+use tracer_model::action::plan::{Facts, File, Means};
+use tracer_model::action::{How, Kin, Process, Role};
+use tracer_model::sanitize;
 
-use super::{
-    brake::Brake,
-    cgroups::Hierarchies,
-    handle::Identity,
-    members::{Scope, Table, executable, table},
-    perform, restart,
-    target::Target,
-    units,
-};
-use crate::{
-    attribute::{groups::Groups, groups::session, paths::strip_deleted, process, users::Users},
-    collect::mounts,
-    open_files::{self, places::Places},
-    probes::fence,
-    residents,
-};
+use super::brake::Brake;
+use super::cgroups::Hierarchies;
+use super::handle::Identity;
+use super::members::{Scope, Table, executable, table};
+use super::target::Target;
+use super::{perform, restart, units};
+use crate::attribute::groups::{Groups, session};
+use crate::attribute::paths::strip_deleted;
+use crate::attribute::process;
+use crate::attribute::users::Users;
+use crate::collect::mounts;
+use crate::open_files;
+use crate::open_files::places::Places;
+use crate::probes::fence;
+use crate::residents;
 
 /// Looks at a target.
 ///

@@ -1,30 +1,23 @@
 //! From the word on the command line, or a row of a Snapshot, to processes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracer_model::{
-    action::{Role, plan::Subject, protect},
-    sanitize,
-    snapshot::Group,
-};
+use tracer_model::action::plan::Subject;
+use tracer_model::action::{Role, protect};
+use tracer_model::sanitize;
+use tracer_model::snapshot::Group;
 
-use super::{
-    cgroups::{self, Hierarchies},
-    handle::{Handle, Identity, Root},
-    members::{Scope, Table, executable, table},
-    names::{self, Candidate, Doubt, Meant},
-    pins::CgroupId,
-};
-use crate::attribute::groups::{
-    Groups,
-    cgroup_path::{Place, classify, directory},
-};
+use super::cgroups::{self, Hierarchies};
+use super::handle::{Handle, Identity, Root};
+use super::members::{Scope, Table, executable, table};
+use super::names::{self, Candidate, Doubt, Meant};
+use super::pins::CgroupId;
+use crate::attribute::groups::Groups;
+use crate::attribute::groups::cgroup_path::{Place, classify, directory};
 
 /// How far a process stands for others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

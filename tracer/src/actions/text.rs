@@ -2,17 +2,13 @@
 
 use std::fmt::Write as _;
 
-use tracer_model::{
-    action::{
-        How,
-        effects::Effect,
-        measured::Measured,
-        plan::{Hit, Plan, Step},
-        restart::Manager,
-    },
-    sanitize::{Charset, display_for, shell_word},
-    units::Units,
-};
+use tracer_model::action::How;
+use tracer_model::action::effects::Effect;
+use tracer_model::action::measured::Measured;
+use tracer_model::action::plan::{Hit, Plan, Step};
+use tracer_model::action::restart::Manager;
+use tracer_model::sanitize::{Charset, display_for, shell_word};
+use tracer_model::units::Units;
 
 use super::engine::Outcome;
 
@@ -256,15 +252,11 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracer_model::{
-        action::{
-            Intent, Kin, Process, Role,
-            plan::{Facts, File, Means, Subject, Wish},
-            protect::Protection,
-            restart::Policy,
-        },
-        snapshot::Group,
-    };
+    use tracer_model::action::plan::{Facts, File, Means, Subject, Wish};
+    use tracer_model::action::protect::Protection;
+    use tracer_model::action::restart::Policy;
+    use tracer_model::action::{Intent, Kin, Process, Role};
+    use tracer_model::snapshot::Group;
 
     use super::*;
 

@@ -4,12 +4,15 @@
 //! What is measured is `write_bytes` of /proc/PID/io: bytes that were dirtied or sent to a disk,
 //! whichever way they were written; what a child wrote moves to its parent when it is reaped.
 
-use std::{collections::BTreeMap, fs, io, time::Duration};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use std::{fs, io};
 
 use tracer_model::action::duty::{Duty, Next};
 
 use super::handle::Identity;
-use crate::{attribute::groups::session, clock};
+use crate::attribute::groups::session;
+use crate::clock;
 
 /// What is held to the rate.
 pub trait Held {

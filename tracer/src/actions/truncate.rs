@@ -1,14 +1,14 @@
 //! Giving back the space of a deleted file without ending who holds it: only when it is asked for by
 //! name.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, bail, ensure};
-use tracer_model::{action::plan, sanitize};
+use tracer_model::action::plan;
+use tracer_model::sanitize;
 
 /// Truncates what a process holds open under a descriptor, if it still is a deleted file of this
 /// size or more. Returns the bytes that were given back.
@@ -46,7 +46,8 @@ fn cut(file: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::fd::AsRawFd as _};
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
 

@@ -1,20 +1,17 @@
 //! Stopping a unit or a container in the way its own manager does it.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::{restart, target::Target};
-use crate::{
-    attribute::groups::{cgroup_path, session},
-    clock,
-};
+use super::restart;
+use super::target::Target;
+use crate::attribute::groups::{cgroup_path, session};
+use crate::clock;
 
 /// How long a manager may take: systemd's own patience is 90 s.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -3,16 +3,17 @@
 //!
 //! Only what was written to is looked for, by the writer's mount namespace.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 
 use tracer_common::ProcKey;
 use tracer_model::snapshot::Group;
 
-use super::{
-    groups::{Groups, Placed, containers::oldest_in},
-    process::is_same,
-    views::Views,
-};
+use super::groups::containers::oldest_in;
+use super::groups::{Groups, Placed};
+use super::process::is_same;
+use super::views::Views;
 use crate::collect::mounts::{self, Inside, Mount, MountedVolume};
 
 /// Such volumes that are kept at a time.

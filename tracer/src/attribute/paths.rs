@@ -1,13 +1,12 @@
 //! File keys → paths, from the names that the kernel side sends once per file and directory.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
-use tracer_common::{FileKey, NameRecord, records::name_flags};
+use tracer_common::records::name_flags;
+use tracer_common::{FileKey, NameRecord};
 
 /// Names kept before old ones are dropped: some 150 bytes each, so about 20 MB. Besides, those of files that
 /// have a cell of the kernel side's table, which sends no name as long as it counts there.
@@ -210,7 +209,8 @@ pub fn strip_deleted(link: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::{RecordHeader, RecordKind, records::NAME_ROOM};
+    use tracer_common::records::NAME_ROOM;
+    use tracer_common::{RecordHeader, RecordKind};
 
     fn key(ino: u64) -> FileKey {
         FileKey { ino, generation: 1, dev: 7 }

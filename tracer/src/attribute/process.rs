@@ -1,10 +1,14 @@
 //! Who a process is: what the kernel side told at its first write, completed from /proc while it
 //! lives.
 
-use std::{collections::HashMap, fs, os::unix::ffi::OsStrExt as _};
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 
-use tracer_common::{FileKey, ProcKey, ProcRecord, records::CMDLINE_ROOM};
-use tracer_model::{sanitize, snapshot::Parent};
+use tracer_common::records::CMDLINE_ROOM;
+use tracer_common::{FileKey, ProcKey, ProcRecord};
+use tracer_model::sanitize;
+use tracer_model::snapshot::Parent;
 
 /// Ended processes are remembered this many windows, and no more than this many of them.
 const MAX_ENDED: usize = 16_384;

@@ -1,14 +1,10 @@
 //! Names of files that were renamed, where the kernel does not tell of it (tracepoints alone).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use tracer_common::FileKey;
 

@@ -1,7 +1,10 @@
 //! User names from /etc/passwd. Not through the C library: its name services load code, may ask the
 //! network, and do not work in a static binary.
 
-use std::{collections::HashMap, fs, path::Path, time::SystemTime};
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
 
 use crate::{host, quietly};
 

@@ -1,18 +1,14 @@
 //! How a process in a container, a chroot or a mount namespace of its own sees a file.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use tracer_common::{FileKey, ProcKey};
 
 use super::process::is_same;
-use crate::{
-    collect::mounts::{self, Mount},
-    host,
-};
+use crate::collect::mounts::{self, Mount};
+use crate::host;
 
 /// Views that are remembered.
 const MAX_VIEWS: usize = 1_024;

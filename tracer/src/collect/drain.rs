@@ -1,14 +1,13 @@
 //! Hash maps of the kernel side that are emptied at every look.
 
-use std::{
-    io,
-    marker::PhantomData,
-    mem,
-    os::fd::{AsFd as _, OwnedFd},
-};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::{io, mem};
 
 use anyhow::Context as _;
-use aya::{Ebpf, maps::Map, programs::Iter};
+use aya::Ebpf;
+use aya::maps::Map;
+use aya::programs::Iter;
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::Health;
 

@@ -1,7 +1,10 @@
 //! Arrays of the kernel side that are mapped: no system call per entry, and none while which the kernel
 //! skips programs.
 
-use std::{io, marker::PhantomData, os::fd::BorrowedFd, ptr::NonNull};
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 
 use bytemuck::AnyBitPattern;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};

@@ -7,32 +7,26 @@ pub mod mount_events;
 pub mod mounts;
 mod table;
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    os::fd::{AsFd as _, BorrowedFd},
-};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, anyhow};
-use aya::{
-    Ebpf,
-    maps::{Map, MapData, RingBuf},
-};
+use aya::Ebpf;
+use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
+use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::records::{ExitRecord, NAME_ROOM};
 use tracer_common::{
     BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey,
     ProcRecord, RecordHeader, RecordKind, WaitKey, Waits,
-    counters::HEALTH_CELLS,
-    records::{ExitRecord, NAME_ROOM},
 };
 use tracer_model::snapshot::Loss;
 
-use self::{
-    drain::Drain,
-    ledger::Ledger,
-    mapped::{Access, Mapped},
-    table::Table,
-};
+use self::drain::Drain;
+use self::ledger::Ledger;
+use self::mapped::{Access, Mapped};
+use self::table::Table;
 use crate::probes::{Tracer, sys};
 
 /// What came through the ring.

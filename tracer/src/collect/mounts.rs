@@ -1,15 +1,11 @@
 //! Volumes: /proc/self/mountinfo and statvfs.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    ffi::OsString,
-    io,
-    os::{
-        fd::OwnedFd,
-        unix::ffi::{OsStrExt as _, OsStringExt as _},
-    },
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 

@@ -1,10 +1,8 @@
 //! The direct-mapped table, read through mmap: no system call per entry.
 
-use std::{
-    io,
-    os::fd::BorrowedFd,
-    sync::atomic::{Ordering, fence},
-};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, fence};
 
 use tracer_common::Slot;
 

@@ -1,6 +1,7 @@
 //! One clear error: where it is in the file, what is wrong, what was probably meant.
 
-use std::{fmt, ops::Range};
+use std::fmt;
+use std::ops::Range;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

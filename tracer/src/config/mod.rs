@@ -9,12 +9,12 @@ mod rules;
 mod sinks;
 mod values;
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use tracer_model::{
-    alert::{Glob, Rule},
-    guard::GuardConfig,
-};
+use tracer_model::alert::{Glob, Rule};
+use tracer_model::guard::GuardConfig;
 
 pub use error::ConfigError;
 use error::Source;

@@ -1,6 +1,8 @@
 //! `[[webhook]]` and the others: where alerts go.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 use tracer_model::alert::Severity;

@@ -1,19 +1,14 @@
 //! Reading a recording, oldest Snapshot first.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tracer_model::snapshot::Snapshot;
 
-use super::{
-    MAX_SEGMENTS, MAX_SIZE,
-    segment::{self, Found},
-    segment_path,
-};
+use super::segment::{self, Found};
+use super::{MAX_SEGMENTS, MAX_SIZE, segment_path};
 
 /// What could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

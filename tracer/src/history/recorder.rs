@@ -1,15 +1,14 @@
 //! Writing a recording: append only, bounded, and never what fills the disk.
 
-use std::{
-    fs::{self, File, OpenOptions, Permissions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, fstatvfs};
-use tracer_model::{snapshot::Snapshot, units::Units};
+use tracer_model::snapshot::Snapshot;
+use tracer_model::units::Units;
 
 use super::{MAX_SEGMENTS, segment, segment_path};
 
@@ -203,10 +202,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        fixtures,
-        history::{Damage, read},
-    };
+    use crate::fixtures;
+    use crate::history::{Damage, read};
 
     fn numbered(n: i64) -> Snapshot {
         let mut snapshot = fixtures::busy();

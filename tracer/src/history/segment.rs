@@ -5,7 +5,9 @@
 
 use std::io::{self, BufWriter, IntoInnerError, Read as _};
 
-use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
 use tracer_model::snapshot::Snapshot;
 
 /// What a record begins with, and a file of them: not valid UTF-8, so that no text file is taken

@@ -5,20 +5,17 @@
 //! an overlay shows lies in its upper directory, which is on a volume of the host's; the overlay's own
 //! device number is no volume's.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
-use crate::{
-    attribute::{groups::session, paths::strip_deleted},
-    collect::mounts::{self, Mount, MountedVolume},
-    host,
-};
+use crate::attribute::groups::session;
+use crate::attribute::paths::strip_deleted;
+use crate::collect::mounts::{self, Mount, MountedVolume};
+use crate::host;
 
 use super::OpenFile;
 

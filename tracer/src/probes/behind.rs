@@ -1,10 +1,12 @@
 //! Where this kernel's overlayfs, which may be a module that is loaded later, keeps the files behind its
 //! own: on the upper layer, or on a lower one.
 
-use aya::{Ebpf, maps::Array};
+use aya::Ebpf;
+use aya::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use super::{kernel_at_least, overlay, types::Types};
+use super::types::Types;
+use super::{kernel_at_least, overlay};
 
 const ENTRY: &str = "ovl_entry";
 const PATH: &str = "ovl_path";

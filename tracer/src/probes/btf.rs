@@ -3,11 +3,9 @@
 //! Format: Documentation/bpf/btf.rst. Only the types that are asked for are looked up, in one pass,
 //! because under emulation a full parse takes seconds.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tracer_common::Offsets;

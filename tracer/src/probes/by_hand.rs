@@ -1,20 +1,21 @@
 //! Programs of trampolines that aya cannot load: for functions of modules, and of one program for a second
 //! function. Their code is read, and joined to the maps that aya made, only while one is to be attached.
 
-use std::{
-    cell::OnceCell,
-    collections::HashMap,
-    io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-};
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use aya::{Ebpf, maps::Map};
+use aya::Ebpf;
+use aya::maps::Map;
 use aya_obj::Object;
-use tracer_common::{Offsets, offsets::Config};
+use tracer_common::Offsets;
+use tracer_common::offsets::Config;
 
-use super::{
-    OBJECT, error_chain, failure::HookFailure, fit, module_types::ModuleTypes, sys::tracing,
-};
+use super::failure::HookFailure;
+use super::module_types::ModuleTypes;
+use super::sys::tracing;
+use super::{OBJECT, error_chain, fit};
 
 /// See the module.
 pub(super) struct ByHand {

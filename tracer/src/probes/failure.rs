@@ -1,6 +1,7 @@
 //! Why a hook could not be attached.
 
-use std::{error::Error, io};
+use std::error::Error;
+use std::io;
 
 use aya::programs::ProgramError;
 use tracer_model::snapshot::HookState;

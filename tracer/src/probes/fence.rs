@@ -2,17 +2,18 @@
 //! for a fence. It is in force while its descriptors are open: however that process ends, the kernel
 //! lifts it.
 
-use std::{fs, io, os::fd::AsFd as _};
+use std::os::fd::AsFd as _;
+use std::{fs, io};
 
 use anyhow::{Context as _, anyhow};
-use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, PerCpuArray},
-    programs::{Lsm, RawTracePoint},
-};
-use tracer_common::{Fence as Order, offsets::Offsets};
+use aya::maps::{Array, HashMap, PerCpuArray};
+use aya::programs::{Lsm, RawTracePoint};
+use aya::{Ebpf, EbpfLoader};
+use tracer_common::Fence as Order;
+use tracer_common::offsets::Offsets;
 
-use super::{error_chain, fit, gauges, kernel_config, kernel_words, preflight, sys, types::Types};
+use super::types::Types;
+use super::{error_chain, fit, gauges, kernel_config, kernel_words, preflight, sys};
 
 /// As `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_FENCE_OBJECT_PATH"));

@@ -5,10 +5,8 @@
 
 use anyhow::Context as _;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
-use tracer_common::{
-    Offsets,
-    offsets::{CONFIG_MARKS, Config, FIELD_MARKS},
-};
+use tracer_common::Offsets;
+use tracer_common::offsets::{CONFIG_MARKS, Config, FIELD_MARKS};
 
 /// `BPF_STX | BPF_ATOMIC | BPF_DW`, and the operation in its immediate.
 const ATOMIC: u8 = 0xdb;
@@ -145,7 +143,8 @@ fn callbacks(elf: &[u8]) -> anyhow::Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::OBJECT, *};
+    use super::super::OBJECT;
+    use super::*;
 
     fn instructions(elf: &[u8]) -> Vec<[u8; 8]> {
         let file = object::File::parse(elf).unwrap();

@@ -1,7 +1,8 @@
 //! Where this kernel's filesystems keep the space that they charge to an inode. Some are modules,
 //! which may be loaded after the start.
 
-use aya::{Ebpf, maps::Array};
+use aya::Ebpf;
+use aya::maps::Array;
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
 use super::types::Types;

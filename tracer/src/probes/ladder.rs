@@ -8,11 +8,9 @@ mod space;
 mod unreturned;
 mod watch;
 
-use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
-    os::fd::{BorrowedFd, OwnedFd},
-};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::anyhow;
 use aya::Ebpf;
@@ -20,18 +18,13 @@ use tracer_model::snapshot::{Hook, HookState, WriteBackend};
 
 use rungs::program_of;
 
-use super::{
-    TracerOptions,
-    by_hand::ByHand,
-    failure::HookFailure,
-    gauges, hook,
-    hooks::{self, Function, Lifecycle, WriteIter},
-    kernel_at_least,
-    module_types::ModuleTypes,
-    preemption, sys,
-    tracefs::TraceFs,
-    types::Types,
-};
+use super::by_hand::ByHand;
+use super::failure::HookFailure;
+use super::hooks::{self, Function, Lifecycle, WriteIter};
+use super::module_types::ModuleTypes;
+use super::tracefs::TraceFs;
+use super::types::Types;
+use super::{TracerOptions, gauges, hook, kernel_at_least, preemption, sys};
 
 /// Kernel functions whose presence or arguments are asked of BTF.
 pub(super) fn function_names() -> Vec<&'static str> {

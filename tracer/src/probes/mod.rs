@@ -21,23 +21,24 @@ mod tracefs;
 mod types;
 mod types_helper;
 
-use std::{
-    io::{self, Read as _},
-    os::fd::{AsFd as _, BorrowedFd},
-};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, anyhow};
-use aya::{
-    Ebpf, EbpfLoader, TestRun as _,
-    maps::Map,
-    programs::{Iter, ProgramError, RawTracePoint, RawTracePointRunOptions},
-};
+use aya::maps::Map;
+use aya::programs::{Iter, ProgramError, RawTracePoint, RawTracePointRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun as _};
 use aya_log::EbpfLogger;
-use tracer_common::{FileKey, Offsets, OpenFileRecord, counters::HEALTH_CELLS, offsets::Config};
+use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::offsets::Config;
+use tracer_common::{FileKey, Offsets, OpenFileRecord};
 use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
 
+use self::blind_spots::Seen;
+use self::by_hand::ByHand;
 pub use self::ladder::Ladder;
-use self::{blind_spots::Seen, by_hand::ByHand, module_types::ModuleTypes, types::Types};
+use self::module_types::ModuleTypes;
+use self::types::Types;
 
 /// The kernel side, as `cargo xtask build` compiled it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));

@@ -3,15 +3,16 @@
 //! To get one takes CAP_SYS_ADMIN, to use one does not: those of all modules that are loaded at the start are kept,
 //! and a [`Helper`] gets those of modules that are loaded later.
 
-use std::{
-    collections::HashMap,
-    os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{failure::NoTypes, hooks, kernel_at_least, sys::tracing, types_helper::Helper};
+use super::failure::NoTypes;
+use super::sys::tracing;
+use super::types_helper::Helper;
+use super::{hooks, kernel_at_least};
 
 /// See the module: of this process, as the right is that it was started with.
 pub(super) struct ModuleTypes {

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use aya::{Ebpf, maps::Array};
+use aya::Ebpf;
+use aya::maps::Array;
 
-use super::{failure::HookFailure, kernel_at_least, types::Types};
+use super::failure::HookFailure;
+use super::kernel_at_least;
+use super::types::Types;
 
 pub(super) const MODULE: &str = "overlay";
 /// Its own inode.

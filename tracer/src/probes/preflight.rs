@@ -1,15 +1,15 @@
 //! Can it run here? Each reason why not is one line, with the fix.
 
-use std::{fs, path::Path};
+use std::fs;
+use std::path::Path;
 
-use aya::{EbpfError, maps::MapError};
-use rustix::{
-    io::Errno,
-    process::{Resource, getrlimit},
-    thread::{
-        CapabilitySet, capabilities, capability_is_in_bounding_set,
-        remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
-    },
+use aya::EbpfError;
+use aya::maps::MapError;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{
+    CapabilitySet, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 use thiserror::Error;
 

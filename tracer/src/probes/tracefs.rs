@@ -4,11 +4,9 @@
 //! silently drops the rest (64 threads of O_DSYNC writes: 4 % of the bytes seen on 5.10, 19 % on
 //! 6.1). In tracefs `r1024` asks for room.
 
-use std::{
-    fs, io,
-    os::fd::{BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
-};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::sys;
 

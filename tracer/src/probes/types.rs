@@ -1,10 +1,14 @@
 //! All types of the running kernel that are asked for, its modules' included.
 
-use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{behind, btf::KernelBtf, gauges, ladder, overlay, preflight};
+use super::btf::KernelBtf;
+use super::{behind, gauges, ladder, overlay, preflight};
 
 /// Structs that may be in modules.
 fn structs() -> Vec<&'static str> {

@@ -5,37 +5,28 @@
 //! asked one thing, to look, and answers with descriptors of the modules that were named at its start, whatever
 //! comes over the socket. When the socket is closed, by whatever end of filltop, it ends. docs/decisions/0010.
 
-use std::{
-    ffi::CStr,
-    io::{self, IoSlice, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    time::Duration,
-};
+use std::ffi::CStr;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use aya_obj::generated::bpf_cmd;
-use rustix::{
-    net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg,
-        socketpair,
-        sockopt::{Timeout, set_socket_timeout},
-    },
-    process::{DumpableBehavior, set_dumpable_behavior},
-    thread::{CapabilitySet, CapabilitySets, set_capabilities, set_name, set_no_new_privs},
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
 };
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_name, set_no_new_privs};
 use seccompiler::{
     BpfProgram, BpfProgramRef, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::{
-    preflight,
-    sys::{
-        apart,
-        tracing::{TYPES_NAME, kernel_types},
-    },
-};
+use super::preflight;
+use super::sys::apart;
+use super::sys::tracing::{TYPES_NAME, kernel_types};
 
 /// Its name in the kernel.
 const NAME: &CStr = c"filltop-types";

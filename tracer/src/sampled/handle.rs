@@ -1,15 +1,11 @@
 //! Handles of files: they are found again by them under another name, and without one.
 
-use std::{
-    ffi::CString,
-    fs::File,
-    io,
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
-    path::Path,
-};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// A file's handle: `struct file_handle` of name_to_handle_at(2).
 #[repr(C)]

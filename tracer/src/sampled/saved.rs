@@ -1,6 +1,8 @@
 //! Which file of a btrfs it is that compression saved something of.
 
-use std::{collections::HashMap, fs::File, os::fd::AsRawFd as _};
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 
 use tracer_common::BtrfsFile;
 

@@ -1,32 +1,22 @@
 //! How commands come to the service: they attach where one runs, and trace by themselves where none
 //! does, or where that is asked for.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{oneshot, watch};
-use tracer_model::{
-    sanitize,
-    snapshot::{Gap, Snapshot},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Gap, Snapshot};
 
-use super::{
-    SOCKET,
-    client::{self, Client, NoService},
-};
-use crate::{
-    cli::{TraceArgs, narrow},
-    probes::preflight,
-    tui::{
-        history::{History, Limits},
-        window,
-    },
-};
+use super::SOCKET;
+use super::client::{self, Client, NoService};
+use crate::cli::{TraceArgs, narrow};
+use crate::probes::preflight;
+use crate::tui::history::{History, Limits};
+use crate::tui::window;
 
 /// How long a service may be away, for a restart.
 const AWAY: Duration = Duration::from_secs(15);

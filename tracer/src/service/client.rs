@@ -1,20 +1,17 @@
 //! The clients' side of the socket, blocking: commands that show what the service knows.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use tracer_model::snapshot::Snapshot;
 
-use super::{
-    peer::Peer,
-    protocol::{self, HEAD, Hello, Kind, MAX_RESPONSE, PROTOCOL, Welcome},
-};
-use crate::{history, tui::window};
+use super::peer::Peer;
+use super::protocol::{self, HEAD, Hello, Kind, MAX_RESPONSE, PROTOCOL, Welcome};
+use crate::history;
+use crate::tui::window;
 
 /// Longest wait for an answer of a service that is well.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -162,9 +159,9 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
 /// Connects within [`ANSWERS_WITHIN`]: the queue of a service that hangs may be full, and connect(2)
 /// waits for as long as the time-out for sending that was set before.
 fn connect(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
     };
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

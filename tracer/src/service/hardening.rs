@@ -2,11 +2,9 @@
 
 use std::{fs, io};
 
-use rustix::{
-    mm::{MlockAllFlags, mlockall},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-    thread::{CapabilitySet, CapabilitySets, set_capabilities},
-};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 /// Others are killed long before: -1000 is never, which a program that grows must not be.
 const OOM_SCORE_ADJ: &str = "-900";

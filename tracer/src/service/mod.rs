@@ -14,31 +14,23 @@ pub mod server;
 pub mod socket;
 pub mod store;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tokio::sync::{mpsc, oneshot};
 use tracer_model::snapshot::Snapshot;
 
-use self::{
-    server::Shared,
-    socket::{Socket, Taken},
-    store::Store,
-};
-use crate::{
-    clock,
-    outputs::openmetrics::{self, Endpoint, Guard, Metrics, Own, Totals},
-    tui::history::Limits,
-};
+use self::server::Shared;
+use self::socket::{Socket, Taken};
+use self::store::Store;
+use crate::clock;
+use crate::outputs::openmetrics::{self, Endpoint, Guard, Metrics, Own, Totals};
+use crate::tui::history::Limits;
 
 /// Where the service listens, and where commands look for it.
 pub const SOCKET: &str = "/run/filltop/filltop.sock";

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tracer_model::{sanitize, snapshot::Snapshot};
+use tracer_model::sanitize;
+use tracer_model::snapshot::Snapshot;
 
 use crate::outputs::words::{blind_short, eta_cell};
 

@@ -1,10 +1,8 @@
 //! Who is at the other end of a socket, as the kernel says.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd as _},
-    path::Path,
-};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::path::Path;
 
 use rustix::process::geteuid;
 

@@ -3,27 +3,19 @@
 //! There is no queue for a client: it has a place in the store, which is bounded, and gets the next
 //! record when it has taken the last. One that takes nothing for a while is let go.
 
-use std::{
-    io,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{UnixListener, UnixStream},
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use super::{
-    peer::Peer,
-    protocol::{self, HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome},
-    store::Store,
-};
+use super::peer::Peer;
+use super::protocol::{self, HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome};
+use super::store::Store;
 
 /// Clients at a time, …
 pub const MAX_CLIENTS: usize = 32;

@@ -1,16 +1,12 @@
 //! The socket in the file system: one service at a time, for root and the group alone.
 
-use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io,
-    os::unix::{
-        fs::{
-            DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
-        },
-        net::UnixListener,
-    },
-    path::{Path, PathBuf},
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
 };
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, OFlags, flock};

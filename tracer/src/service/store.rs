@@ -4,18 +4,16 @@
 //! Kept as records, because a record takes a tenth of the memory, and because an attaching client
 //! gets an hour of them without the service building one anew.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tracer_model::snapshot::Snapshot;
 
-use crate::{
-    history,
-    tui::{
-        history::Limits,
-        window::{self, seconds_before},
-    },
-};
+use crate::history;
+use crate::tui::history::Limits;
+use crate::tui::window::{self, seconds_before};
 
 /// Pairs that are made one at most for each new Snapshot: bounds the work, some 30 ms a pair on a
 /// busy host.

@@ -1,7 +1,8 @@
 //! Alertmanager's API v2. It forgets an alert that is not sent again in time, so that all that are on
 //! are sent every minute, as Prometheus does; if filltop dies, they end by themselves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,14 +1,11 @@
 //! Programs: one of the user's own for each event, or sendmail(1). No shell: arguments are handed
 //! over as they are, and what is known of the event is in the environment.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::io::{Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tracer_model::alert::Event;

@@ -1,7 +1,9 @@
 //! The journal by its native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md): one datagram of
 //! fields. A datagram that is too large goes without its JSON: everything else still arrives.
 
-use std::{os::unix::net::UnixDatagram, path::PathBuf, time::Duration};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tracer_model::alert::{Event, Severity};
 

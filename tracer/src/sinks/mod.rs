@@ -16,11 +16,9 @@ mod tests;
 mod webhook;
 mod worker;
 
-use std::{
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tracer_model::alert::{Event, EventKind, Severity};

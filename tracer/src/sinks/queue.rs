@@ -1,10 +1,8 @@
 //! What waits for one sink: bounded, and never blocking for who puts something in.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracer_model::alert::{Event, EventKind};
 

@@ -3,11 +3,8 @@
 //! to a thread and are handed down to those that it starts. So this thread is started before, and
 //! all others by it.
 
-use std::{
-    io,
-    sync::mpsc::{Sender, channel},
-    thread,
-};
+use std::sync::mpsc::{Sender, channel};
+use std::{io, thread};
 
 use crate::probes::preflight;
 

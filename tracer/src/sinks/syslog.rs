@@ -1,12 +1,10 @@
 //! syslog: the local socket, or another host by UDP (RFC 5426) or TCP (RFC 6587, octet counting).
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket},
-    os::unix::net::UnixDatagram,
-    path::PathBuf,
-    time::Duration,
-};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tracer_model::alert::Event;
 

@@ -1,12 +1,10 @@
 //! What the sinks' tests share, and tests of queue and worker.
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
 
@@ -189,7 +187,8 @@ fn tls_is_checked_against_the_given_authority() {
     openssl(
         "x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem",
     );
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

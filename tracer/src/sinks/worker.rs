@@ -1,9 +1,7 @@
 //! The thread of one sink: takes, tries, waits, tries again, and says how it goes.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tracer_model::alert::Event;

@@ -1,31 +1,23 @@
 //! The rows of each table.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use tracer_common::{Counters, FileKey, ProcKey, slot_flags};
-use tracer_model::{
-    forecast::Outcome,
-    sanitize,
-    snapshot::{Blind, Group, OnBehalf, PathRow, Volume, Writer},
-};
+use tracer_model::forecast::Outcome;
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Blind, Group, OnBehalf, PathRow, Volume, Writer};
 
 use super::{
     Context, FileSum, VolumeState, WriterSum, explained, lossless, mount_name, per_second,
     signed_growth,
 };
-use crate::{
-    attribute::{
-        groups::logs,
-        paths::{self, Names},
-        renames::{self, Sought},
-    },
-    clock,
-    collect::mounts::MountedVolume,
-    rollup::Waited,
-};
+use crate::attribute::groups::logs;
+use crate::attribute::paths::{self, Names};
+use crate::attribute::renames::{self, Sought};
+use crate::clock;
+use crate::collect::mounts::MountedVolume;
+use crate::rollup::Waited;
 
 pub(super) fn volume_rows(
     sums: &HashMap<u32, Counters>,

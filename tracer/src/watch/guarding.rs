@@ -1,17 +1,13 @@
 //! The guard as a watch knows it: what it has to say becomes events.
 
-use tracer_model::{
-    action::How,
-    alert::{Event, EventKind, Severity, Suggestion},
-    guard::GuardConfig,
-    snapshot::{SCHEMA, Snapshot},
-};
+use tracer_model::action::How;
+use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
+use tracer_model::guard::GuardConfig;
+use tracer_model::snapshot::{SCHEMA, Snapshot};
 
 use super::Guard;
-use crate::{
-    actions::guard::{self, Said},
-    clock,
-};
+use crate::actions::guard::{self, Said};
+use crate::clock;
 
 /// Culprits in one event, at most.
 const MAX_CULPRITS: usize = 3;

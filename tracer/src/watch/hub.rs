@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracer_model::{alert::Event, guard::GuardConfig, snapshot::Snapshot};
+use tracer_model::alert::Event;
+use tracer_model::guard::GuardConfig;
+use tracer_model::snapshot::Snapshot;
 
 /// Events that a slow listener may be behind before it loses the oldest.
 const BEHIND: usize = 256;

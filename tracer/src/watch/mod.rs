@@ -6,24 +6,22 @@ mod replay;
 mod run;
 mod sizes;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tracer_model::{
-    alert::{Glob, Moment},
-    snapshot::Snapshot,
-};
+use tracer_model::alert::{Glob, Moment};
+use tracer_model::snapshot::Snapshot;
 
 use guarding::Guarding;
 pub use hub::{Control, Guard, Hub};
 pub(crate) use sizes::Sizes;
 
-use crate::{
-    cli::{TraceArgs, duration},
-    clock,
-    config::{Config, SAMPLE},
-    service::ServeArgs,
-};
+use crate::cli::{TraceArgs, duration};
+use crate::clock;
+use crate::config::{Config, SAMPLE};
+use crate::service::ServeArgs;
 
 /// What to watch for, and how.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,16 +1,16 @@
 //! `filltop watch --replay-csv`: the rules over a recorded history.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Write as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
-use tracer_model::alert::{Engine, Rule, replay::Replay};
+use tracer_model::alert::replay::Replay;
+use tracer_model::alert::{Engine, Rule};
 
-use crate::{forecast_cmd::csv::Rows, sinks::event_line};
+use crate::forecast_cmd::csv::Rows;
+use crate::sinks::event_line;
 
 /// Prints what would have been said.
 ///

@@ -1,39 +1,31 @@
 //! The loop of a watch. It never waits for anybody: sinks, clients and counts have threads and
 //! channels of their own.
 
-use std::{
-    collections::BTreeSet, io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration,
-};
+use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use jiff::tz::TimeZone;
 use rustix::termios::tcgetattr;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
-};
-use tracer_model::{
-    alert::{Engine, Event, Severity},
-    sanitize::display,
-    units,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracer_model::alert::{Engine, Event, Severity};
+use tracer_model::sanitize::display;
+use tracer_model::units;
 
 use super::{Control, Guard, Hub, Sizes, WatchArgs, leave_out, moment};
-use crate::{
-    actions::resume,
-    cli::StopSignals,
-    clock,
-    config::Config,
-    host,
-    pipeline::{POLL_INTERVAL, Pipeline},
-    service::{
-        Bound, Service, hardening,
-        notify::{self, Notify},
-    },
-    sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State},
-    zone,
-};
+use crate::actions::resume;
+use crate::cli::StopSignals;
+use crate::config::Config;
+use crate::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::service::notify::{self, Notify};
+use crate::service::{Bound, Service, hardening};
+use crate::sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State};
+use crate::{clock, host, zone};
 
 /// What waits when the watch is stopped is tried for this long.
 const LAST_WORDS: Duration = Duration::from_millis(500);

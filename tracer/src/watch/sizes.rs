@@ -2,20 +2,15 @@
 //! kept by what the tracer sees flow in and out, and counted anew now and then: a directory that is
 //! moved in is no flow, and where space is not traced nothing is seen to go out.
 
-use std::{
-    collections::HashSet,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    sync::mpsc::{Receiver, Sender, channel},
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
-use tracer_model::{
-    alert::sizes::{DirBytes, flow},
-    snapshot::Snapshot,
-};
+use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::snapshot::Snapshot;
 
 use crate::{clock, quietly};
 

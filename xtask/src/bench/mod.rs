@@ -13,10 +13,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::packages;
 use crate::step::{capture, follow};
 use crate::workspace::Workspace;
-use crate::{build, native, vm};
+use crate::{build, native, packages, vm};
 use measure::{Line, Part};
 
 /// What to measure.

@@ -19,10 +19,9 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use filltop_init::Report;
 
-use crate::native;
-use crate::packages;
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
+use crate::{native, packages};
 use booted::Software;
 pub(crate) use debian::{fleet, runtimes, servers};
 use queue::Queue;

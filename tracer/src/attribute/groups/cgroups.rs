@@ -1,18 +1,16 @@
 //! Directories of the cgroup v2 hierarchy, by their number: those that were there when we came are
 //! read from where it is mounted, later ones are told by the kernel side.
 
-use std::{
-    fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use tracer_common::{
-    FileKey, NameRecord, RecordHeader, RecordKind,
-    records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags},
-};
+use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags};
+use tracer_common::{FileKey, NameRecord, RecordHeader, RecordKind};
 
-use crate::{attribute::paths::Names, host};
+use crate::attribute::paths::Names;
+use crate::host;
 
 /// Deeper ones are left out: the kernel allows as many levels as `cgroup.max.depth` says, but path
 /// names end at 4,096 bytes.

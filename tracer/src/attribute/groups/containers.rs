@@ -3,24 +3,16 @@
 use std::fs;
 
 use tracer_common::{ProcKey, ProcRecord};
-use tracer_model::{
-    sanitize,
-    snapshot::{Group, Pod, imports_image},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Group, Pod, imports_image};
 
-use super::{
-    Groups,
-    cgroup_path::{self, Place, best, classify},
-    comm,
-    logs::LogOf,
-    runtime_state::{ContainerName, Sought},
-    session,
-};
-use crate::{
-    actions::cgroups::{Hierarchies, processes},
-    collect::mounts::{self, Mount},
-    host,
-};
+use super::cgroup_path::{self, Place, best, classify};
+use super::logs::LogOf;
+use super::runtime_state::{ContainerName, Sought};
+use super::{Groups, comm, session};
+use crate::actions::cgroups::{Hierarchies, processes};
+use crate::collect::mounts::{self, Mount};
+use crate::host;
 
 /// Containers that are remembered.
 const MAX_CONTAINERS: usize = 16_384;

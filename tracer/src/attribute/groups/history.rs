@@ -1,9 +1,7 @@
 //! Groups over time: a culprit stays listed, with its peak, when its processes and files are gone.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tracer_common::ProcKey;

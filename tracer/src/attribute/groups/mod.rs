@@ -13,33 +13,26 @@ pub mod runtime_state;
 pub mod session;
 pub mod volumes;
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
-use tracer_model::{
-    sanitize,
-    snapshot::{Group, Pod},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Group, Pod};
 
-use self::{
-    cgroup_path::{Place, best, classify},
-    cgroups::Cgroups,
-    containers::{full_name, is_image_import},
-    logs::LogOf,
-    runtime_state::RuntimeState,
-    session::{Member, Sessions},
-};
-use super::{
-    paths::Names,
-    process::{NS_PER_TICK, is_same},
-    views::Views,
-};
-use crate::{collect::mounts::MountedVolume, host};
+use self::cgroup_path::{Place, best, classify};
+use self::cgroups::Cgroups;
+use self::containers::{full_name, is_image_import};
+use self::logs::LogOf;
+use self::runtime_state::RuntimeState;
+use self::session::{Member, Sessions};
+use super::paths::Names;
+use super::process::{NS_PER_TICK, is_same};
+use super::views::Views;
+use crate::collect::mounts::MountedVolume;
+use crate::host;
 
 /// Processes whose group is remembered beyond their end.
 const MAX_KNOWN: usize = 65_536;

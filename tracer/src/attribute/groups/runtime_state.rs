@@ -7,20 +7,16 @@
 pub(crate) mod files;
 mod places;
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use self::{
-    files::{json, json_below},
-    places::{Located, Place},
-};
+use self::files::{json, json_below};
+use self::places::{Located, Place};
 use crate::collect::mounts::Mount;
 
 /// Containers whose names are remembered, found or not.

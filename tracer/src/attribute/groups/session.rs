@@ -1,6 +1,7 @@
 //! Sessions: what is left to roll up by where nobody uses cgroups.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
+use std::fs;
 
 use tracer_common::ProcKey;
 use tracer_model::sanitize;

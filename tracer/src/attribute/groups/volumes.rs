@@ -5,7 +5,9 @@ use std::path::Path;
 
 use tracer_model::snapshot::{Group, Pod};
 
-use super::{Groups, containers::full_name, logs::LogOf};
+use super::Groups;
+use super::containers::full_name;
+use super::logs::LogOf;
 use crate::collect::mounts::MountedVolume;
 
 /// What is known of a volume beside its mounts.

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tracer_model::{
-    sanitize,
-    snapshot::{Snapshot, WriteErrors},
-};
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Snapshot, WriteErrors};
 
 /// Longest label, columns: what is longer is cut, and those that are the same then are summed up.
 const MAX_LABEL: usize = 200;

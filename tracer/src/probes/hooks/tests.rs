@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{super::OBJECT, *};
+use super::super::OBJECT;
+use super::*;
 
 /// Names of all programs of the kernel side.
 fn programs() -> HashSet<String> {

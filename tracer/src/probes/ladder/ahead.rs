@@ -1,16 +1,12 @@
 //! Programs that will be wanted are loaded ahead, several at the same time: the kernel's verifier takes
 //! most of a start, and each load has a processor of its own.
 
-use std::{
-    num::NonZero,
-    sync::{Mutex, PoisonError},
-    thread,
-};
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use aya::{
-    Btf, Ebpf,
-    programs::{Program, ProgramError},
-};
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf};
 
 use super::Ladder;
 use crate::probes::{hooks, sys};

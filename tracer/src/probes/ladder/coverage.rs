@@ -3,7 +3,8 @@
 use tracer_model::snapshot::{CountedBy, Gap, WriteBackend};
 
 use super::Ladder;
-use crate::probes::{hooks, module_types::ModuleTypes};
+use crate::probes::hooks;
+use crate::probes::module_types::ModuleTypes;
 
 impl Ladder {
     /// Where writes to filesystems of this type are counted.

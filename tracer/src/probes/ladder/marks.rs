@@ -1,16 +1,15 @@
 //! Which filesystems are counted at their own functions, as the kernel side is told it: so that nothing is counted
 //! above them as well.
 
-use aya::{Ebpf, maps::HashMap as BpfHashMap};
+use aya::Ebpf;
+use aya::maps::HashMap as BpfHashMap;
 use tracer_common::offsets::counted;
 use tracer_model::snapshot::WriteBackend;
 
 use super::Ladder;
-use crate::probes::{
-    failure::HookFailure,
-    hooks::{self, WriteIter},
-    overlay,
-};
+use crate::probes::failure::HookFailure;
+use crate::probes::hooks::{self, WriteIter};
+use crate::probes::overlay;
 
 impl Ladder {
     /// Tells vfs_write and the system calls that this filesystem is counted lower down.

@@ -1,17 +1,17 @@
 //! One rung each: loads a program and attaches it.
 
-use std::{io, os::fd::AsFd as _};
+use std::io;
+use std::os::fd::AsFd as _;
 
-use aya::{
-    Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint},
-};
+use aya::Ebpf;
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint};
 
 use super::{Attempt, Ladder};
-use crate::probes::{
-    by_hand::Target, error_chain, failure::HookFailure, hooks::Function, kernel_at_least,
-    tracefs::TraceFs,
-};
+use crate::probes::by_hand::Target;
+use crate::probes::failure::HookFailure;
+use crate::probes::hooks::Function;
+use crate::probes::tracefs::TraceFs;
+use crate::probes::{error_chain, kernel_at_least};
 
 impl Ladder {
     /// At a function's exit. `module` is where it may be, if not in the kernel itself.

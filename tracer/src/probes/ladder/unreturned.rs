@@ -4,7 +4,9 @@ use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
 
 use super::{Attempt, Ladder, Types};
-use crate::probes::{blind_spots::Seen, failure::HookFailure, hooks};
+use crate::probes::blind_spots::Seen;
+use crate::probes::failure::HookFailure;
+use crate::probes::hooks;
 
 impl Ladder {
     /// The return of system calls, and the end of requests to io_uring.

@@ -3,21 +3,16 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use aya::{
-    Ebpf,
-    maps::Array,
-    programs::{Iter, RawTracePoint, TracePoint},
-};
+use aya::Ebpf;
+use aya::maps::Array;
+use aya::programs::{Iter, RawTracePoint, TracePoint};
 use tracer_common::offsets::OrderedEvent;
 use tracer_model::snapshot::WriteBackend;
 
 use super::{Attempt, Ladder, program_of};
-use crate::probes::{
-    behind, error_chain,
-    failure::HookFailure,
-    hooks::{self, Create, Fsync},
-    kernel_at_least, tracefs,
-};
+use crate::probes::failure::HookFailure;
+use crate::probes::hooks::{self, Create, Fsync};
+use crate::probes::{behind, error_chain, kernel_at_least, tracefs};
 
 impl Ladder {
     /// Attaches what can be attached. Where a hook has no rung that holds, its row says why.

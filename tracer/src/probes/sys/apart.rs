@@ -1,6 +1,7 @@
 //! A process of its own for one purpose: forked from this one, without exec.
 
-use std::{io, os::fd::AsRawFd as _, os::fd::BorrowedFd};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 /// Runs `body` in a process that is nobody's child: its parent ends at once, so that init reaps it, and it is in
 /// a session of its own, out of reach of a terminal's signals. All signals that can be blocked are, for the

@@ -1,16 +1,12 @@
 //! Programs of trampolines, loaded and attached without aya: it knows functions of the kernel itself alone,
 //! and each program for one function.
 
-use std::{
-    ffi::CStr,
-    io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
-};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use aya_obj::{
-    Function,
-    generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_prog_type},
-};
+use aya_obj::Function;
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_prog_type};
 
 use super::{bpf, owned, zeroed_attr};
 

@@ -5,10 +5,8 @@ use tracer_model::sanitize::Charset;
 use tracer_model::snapshot::Snapshot;
 
 use super::Ink;
-use crate::outputs::{
-    columns::{self, Align},
-    words,
-};
+use crate::outputs::columns::{self, Align};
+use crate::outputs::words;
 use crate::tui::rows::Rows;
 use crate::tui::state::{Sort, UiState, View, VolumeChoice};
 use crate::tui::theme::Tone;

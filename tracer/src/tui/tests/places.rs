@@ -6,7 +6,9 @@ use tracer_model::snapshot::{Directory, Group, Resident, Snapshot};
 
 use super::{press, screen, text};
 use crate::fixtures::{busy, dir};
-use crate::tui::{app::App, history::Limits, state::UiState};
+use crate::tui::app::App;
+use crate::tui::history::Limits;
+use crate::tui::state::UiState;
 
 fn seen(snapshot: Snapshot, keys: &str) -> String {
     let mut app = App::new(UiState::default(), Limits::default());

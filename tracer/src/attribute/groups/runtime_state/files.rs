@@ -1,7 +1,10 @@
 //! Reading files that a container may have had a hand in: bounded, through no symbolic link, and
 //! only of whom the container's user could not have forged them.
 
-use std::{fs, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::Value;
