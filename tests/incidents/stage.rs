@@ -13,9 +13,9 @@ use tracer_model::snapshot::{Snapshot, Volume, Writer};
 
 use crate::machine::slowness;
 use crate::measure::{bytes_to_disk, processor_ticks};
-use crate::peers;
-use crate::record::{self, Check, Look, Record, Said};
+use crate::record::{Check, Look, Record, Said};
 use crate::scenario::Scenario;
+use crate::{peers, record};
 
 /// What filltop may take of one core.
 const MOST_CPU: f64 = 0.02;

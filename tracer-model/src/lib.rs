@@ -4,8 +4,12 @@
 
 pub mod action;
 pub mod alert;
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;
 pub mod forecast;
 pub mod guard;
+pub mod history;
+pub mod remedy;
 pub mod sanitize;
 pub mod snapshot;
 pub mod tree;

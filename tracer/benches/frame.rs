@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use ratatui::Terminal;
 use ratatui::layout::Size;
-use tracer::tui::history::{Limits, size};
 use tracer::tui::keys::Key;
 use tracer::tui::term::Ansi;
 use tracer::tui::{App, UiState};
+use tracer_model::fixtures;
+use tracer_model::history::retention::{Limits, size};
 use tracer_model::snapshot::{Snapshot, Writer};
-
-#[path = "../src/fixtures.rs"]
-mod fixtures;
 
 /// `count` writers with a file each, all on the endangered volume, with new numbers every second.
 fn snapshot(count: u32, second: u32) -> Arc<Snapshot> {

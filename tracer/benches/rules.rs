@@ -2,13 +2,10 @@
 //! -p tracer --bench rules`.
 
 use jiff::Timestamp;
-use tracer::clock;
+use tracer_host::clock;
 use tracer_model::alert::{Engine, Glob, Moment, Rule, When};
+use tracer_model::fixtures;
 use tracer_model::snapshot::{Snapshot, Volume};
-
-#[path = "../src/fixtures.rs"]
-#[allow(dead_code, reason = "shared with unit tests and other benches")]
-mod fixtures;
 
 const VOLUMES: usize = 100;
 const RULES: usize = 100;

@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use tracer::outputs::openmetrics::{Format, Metrics, Own, Totals};
+use tracer::output::openmetrics::{Format, Metrics, Own, Totals};
 use tracer::service::Service;
 use tracer::service::client::Client;
 use tracer::service::store::Store;
-use tracer::tui::history::{History, Limits};
+use tracer_model::fixtures;
+use tracer_model::history::retention::{History, Limits};
 use tracer_model::snapshot::Snapshot;
-
-#[path = "../src/fixtures.rs"]
-mod fixtures;
 
 /// `count` writers with a file and a directory each, with new numbers every second.
 fn snapshot(count: u32, second: u32) -> Snapshot {

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use tracer::attribute::groups::Groups;
-use tracer::collect::mounts;
-use tracer::open_files;
-use tracer::open_files::places::Places;
-use tracer::probes::{Tracer, TracerOptions};
-use tracer::{held, residents};
+use tracer::measure::{colocated, deleted_files};
+use tracer_host::open_files::places::Places;
+use tracer_host::{mounts, open_files};
+use tracer_kernel::{Tracer, TracerOptions};
 
 const PROCESSES: usize = 2_000;
 const FILES: usize = 50;
@@ -40,8 +39,8 @@ fn main() {
         let open = open_files::told(&records, &places);
         let walked = start.elapsed().as_millis();
         let mut groups = Groups::default();
-        let held = held::of(&open, &volumes, &places, &mut groups, None);
-        let rows = residents::of(&open, &volumes, &places, &mut groups);
+        let held = deleted_files::of(&open, &volumes, &places, &mut groups, None);
+        let rows = colocated::of(&open, &volumes, &places, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
             "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \

@@ -10,11 +10,11 @@ use std::{env, fs, io, thread};
 
 use anyhow::{Context as _, ensure};
 use ratatui::layout::Size;
-use tracer::pipeline::{POLL_INTERVAL, Pipeline};
-use tracer::probes::TracerOptions;
-use tracer::tui::history::Limits;
+use tracer::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use tracer::tui::keys::Key;
 use tracer::tui::{App, UiState, render_svg};
+use tracer_kernel::TracerOptions;
+use tracer_model::history::retention::Limits;
 
 /// How long the screen has watched when the pictures are taken.
 const WATCHED: Duration = Duration::from_secs(25);

@@ -9,7 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::compiler::{self, Compiler, Llvm};
+use crate::compiler;
+use crate::compiler::{Compiler, Llvm};
 use crate::step::{capture, step};
 use crate::workspace::Workspace;
 
@@ -175,9 +176,9 @@ pub(crate) fn init(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Builds an example of the package `tracer`, statically.
-pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+pub(crate) fn example(workspace: &Workspace, package: &str, name: &str) -> Result<PathBuf> {
     let mut command = static_cargo(workspace, "build");
-    command.args(["--package=tracer", "--example", name]);
+    command.args(["--package", package, "--example", name]);
     step(&format!("example {name}, static"), &mut command)?;
     Ok(workspace.static_dir().join("examples").join(name))
 }

@@ -8,7 +8,8 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::packages::{self, program};
+use crate::packages;
+use crate::packages::program;
 use crate::step::step;
 use crate::workspace::Workspace;
 

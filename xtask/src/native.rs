@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::packages::{self, is_root, program};
+use crate::packages::{is_root, program};
 use crate::step::{capture, follow};
 use crate::tally::Tally;
 use crate::workspace::{Place, TestTarget, Workspace};
-use crate::{build, kubernetes, vm};
+use crate::{build, kubernetes, packages, vm};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// What the incidents run, and the Debian packages that have it: none of them starts a service.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::containerd::Containerd;
-use super::grpc::{self, Message};
-use super::{Home, Runtime, Spec};
+use super::grpc::Message;
+use super::{Home, Runtime, Spec, grpc};
 use crate::{Result, image};
 
 const NAMESPACE: &str = "shop";

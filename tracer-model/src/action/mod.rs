@@ -4,7 +4,7 @@
 //! that carry it out belong to the daemon.
 
 pub mod blast;
-pub mod duty;
+pub mod duty_cycle;
 pub mod effects;
 pub mod instead;
 pub mod measured;

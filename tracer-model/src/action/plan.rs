@@ -4,12 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::blast::Blast;
-use super::effects::{self, Effect};
-use super::instead::{self, Instead};
+use super::effects::Effect;
+use super::instead::Instead;
 use super::measured::Measured;
 use super::protect::{Protection, unit_rule};
 use super::restart::{Policy, Restart};
-use super::{How, Intent, Process, Role};
+use super::{How, Intent, Process, Role, effects, instead};
 use crate::snapshot::Group;
 
 /// What was asked for, and what it was found to be.

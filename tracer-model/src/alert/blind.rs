@@ -1,6 +1,6 @@
 //! What is said of a volume of which too little is seen.
 
-use super::words::safe;
+use super::message::safe;
 use crate::snapshot::{Blind, BlindCause, Volume};
 use crate::units::Units;
 

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use super::event::{Event, EventKind, Severity};
 use super::health::Health;
-use super::memory::VolumeMemory;
 use super::rule::Rule;
+use super::rule_state::{Told, Watched};
 use super::sizes::{DirBytes, is_below};
-use super::watched::{Told, Watched};
-use super::{Moment, words};
+use super::state::VolumeMemory;
+use super::{Moment, message};
 use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Writer};
 
 /// An estimate under this makes the last seconds count for who is to blame, seconds.
@@ -153,7 +153,7 @@ impl Engine {
             .map(|name| {
                 let words = format!(
                     "{} is not mounted any more, and a rule is about it",
-                    words::safe(name)
+                    message::safe(name)
                 );
                 let event =
                     Event::health(at.wall, &snapshot.host, "volume", Severity::Warning, words);
@@ -272,9 +272,9 @@ impl Engine {
         victims.truncate(VICTIMS);
         let directory = match rule.when.directory() {
             Some(path) => Some(path.to_owned()),
-            None => words::where_it_grows(snapshot, &alert.volume, alert.group.as_ref()),
+            None => message::where_it_grows(snapshot, &alert.volume, alert.group.as_ref()),
         };
-        let told = words::Told {
+        let told = message::Told {
             rule,
             kind,
             eased,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::blind::blind as words_of;
 use super::event::{Event, Severity};
-use super::{Moment, words};
+use super::{Moment, message};
 use crate::snapshot::{BlindCause, HookState, Snapshot};
 use crate::units;
 
@@ -67,13 +67,13 @@ impl Health {
         for (name, reason) in broken.iter().filter(|(name, _)| !self.broken.contains_key(*name)) {
             let words = format!(
                 "the hook {} does not work ({}): what it counts is missing",
-                words::safe(name),
-                words::safe(reason)
+                message::safe(name),
+                message::safe(reason)
             );
             events.push(health("backend", words).of(name));
         }
         for name in self.broken.keys().filter(|name| !broken.contains_key(*name)) {
-            let words = format!("the hook {} works again", words::safe(name));
+            let words = format!("the hook {} works again", message::safe(name));
             events.push(health("backend", words).of(name).ending());
         }
         self.broken = broken;
@@ -89,7 +89,7 @@ impl Health {
         if lost > 0 && due("lost-events", &mut self.said) {
             let most = snapshot.backend.lost.iter().max_by_key(|loss| loss.events);
             let why =
-                most.map_or_else(String::new, |loss| format!(" ({})", words::safe(&loss.cause)));
+                most.map_or_else(String::new, |loss| format!(" ({})", message::safe(&loss.cause)));
             let words = format!(
                 "{lost} events were lost{why}: some names, processes or bytes may be missing"
             );

@@ -1,7 +1,7 @@
 //! The value that a rule looks at.
 
-use super::memory::VolumeMemory;
 use super::rule::When;
+use super::state::VolumeMemory;
 use crate::snapshot::{Snapshot, Volume};
 
 /// The value of a rule that is about a whole volume; `None` where it is not known.

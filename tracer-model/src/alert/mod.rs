@@ -5,21 +5,21 @@
 //! that the live program gave. `docs/alerts.md` says how to write rules, `docs/decisions/alerts.md`
 //! why they behave as they do.
 
-mod blame;
 mod blind;
+mod culprits;
 mod engine;
 mod event;
 mod health;
 mod latch;
 mod measure;
-mod memory;
+mod message;
 pub mod replay;
 mod rule;
+mod rule_state;
 pub mod sizes;
+mod state;
 #[cfg(test)]
 mod tests;
-mod watched;
-mod words;
 
 use jiff::Timestamp;
 

@@ -6,9 +6,11 @@
 
 pub mod config;
 mod decision;
+mod exclusions;
+mod message;
 mod shares;
-mod spare;
-mod words;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -224,7 +226,7 @@ impl Policy {
         let climb = guarded.climbs.get(key)?.clone();
         let step = self.config.ladder[climb.next];
         let earlier = self.config.ladder[climb.next.saturating_sub(1)];
-        let because = words::next_step(earlier, now_s - climb.since_s, volume);
+        let because = message::next_step(earlier, now_s - climb.since_s, volume);
         let candidate = guarded.shares.of(key).unwrap_or_else(|| Candidate::gone(climb.group));
         Some(self.decide(now_s, snapshot, volume, guarded, &candidate, step, &because))
     }
@@ -255,14 +257,14 @@ impl Policy {
             }
         }
         if let Some(reason) = self.forbidden(now_s, snapshot, volume, guarded, &culprit) {
-            let words = format!("{} is not touched: {reason}", words::group(&culprit.group));
+            let words = format!("{} is not touched: {reason}", message::group(&culprit.group));
             let why = (Restraint::Forbidden(key.clone(), reason), words);
             return self.say(now_s, snapshot, volume, guarded, &key, why);
         }
         if let Some(why) = self.limit(now_s, volume) {
             return self.say(now_s, snapshot, volume, guarded, &key, why);
         }
-        let because = words::chosen(&culprit, volume, &self.config);
+        let because = message::chosen(&culprit, volume, &self.config);
         let step = self.config.ladder[0];
         Some(self.decide(now_s, snapshot, volume, guarded, &culprit, step, &because))
     }
@@ -310,7 +312,7 @@ impl Policy {
         }
         let culprit = guarded.shares.of(key)?;
         let spared = self.spared(now_s, snapshot, volume, guarded, &culprit);
-        let chosen = words::chosen(&culprit, volume, &self.config);
+        let chosen = message::chosen(&culprit, volume, &self.config);
         Some(self.decision(
             snapshot,
             volume,
@@ -369,10 +371,10 @@ impl Policy {
             dry_run: self.config.dry_run,
             rate: (step == Some(How::Throttle)).then_some(self.config.throttle_bytes_per_s),
             for_s: self.config.hold.0,
-            members: spare::members(snapshot, &culprit.group),
+            members: exclusions::members(snapshot, &culprit.group),
             share: culprit.share,
             growth_bytes_per_s: culprit.growth_bytes_per_s,
-            explanation: words::explanation(step, culprit, because, &spared, &self.config),
+            explanation: message::explanation(step, culprit, because, &spared, &self.config),
             spared,
         }
     }
@@ -410,6 +412,3 @@ impl Guarded {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

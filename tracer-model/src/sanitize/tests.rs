@@ -118,7 +118,7 @@ fn ids_are_shortened_before_names_are_cut(
 #[case("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…")]
 #[case("ab", 2, "ab")]
 fn labels_keep_their_start(#[case] text: &str, #[case] columns: usize, #[case] want: &str) {
-    assert_eq!(cut(text, columns, Charset::Unicode), want);
+    assert_eq!(truncate(text, columns, Charset::Unicode), want);
 }
 
 /// Strings made of what goes wrong, with ordinary text between.
@@ -174,7 +174,7 @@ proptest! {
         let shown = escape(&raw);
         for charset in [Charset::Unicode, Charset::Ascii] {
             prop_assert!(fit(&shown, columns, charset).width() <= columns);
-            prop_assert!(cut(&shown, columns, charset).width() <= columns);
+            prop_assert!(truncate(&shown, columns, charset).width() <= columns);
         }
     }
 }

@@ -61,7 +61,7 @@ impl Audit {
         Self {
             schema: tracer_model::snapshot::SCHEMA,
             event: "action",
-            time: crate::clock::now(),
+            time: tracer_host::clock::now(),
             id: None,
             what: what.name().to_owned(),
             target: target.to_owned(),

@@ -13,23 +13,23 @@ use tracer_model::action::{How, Intent};
 use tracer_model::snapshot::{Group, SCHEMA};
 
 use super::audit::Audit;
-use super::brake::{Brake, Halted, Halter};
-use super::cgroups::Hierarchies;
+use super::executor::{Dry, Hands, Real};
+use super::facts::survey;
 use super::fence::Wall;
-use super::footing::{self, Footing};
-use super::handle::{Handle, Root};
-use super::keeper::{self, Kept, Order};
-use super::last_step::{Dry, Hands, Real};
-use super::perform::{self, Ended};
+use super::footing::Footing;
 use super::pins::{CgroupId, Pins};
-use super::record::{self, Record};
-use super::survey::survey;
-use super::target::{self, Reach, Target};
+use super::record::Record;
+use super::supervisor::{Kept, Order};
+use super::suspend::{Brake, Halted, Halter};
+use super::target::{Reach, Target};
+use super::terminate::Ended;
 use super::truncate::truncate;
-use super::{restart, resume, units};
+use super::{footing, record, restart, resume, supervisor, target, terminate, unit};
 use crate::attribute::groups::Groups;
-use crate::clock;
-use crate::probes::fence;
+use tracer_host::cgroup::Hierarchies;
+use tracer_host::process::pidfd::{Handle, Root};
+use tracer_host::{clock, host_root};
+use tracer_kernel::fence;
 
 /// How a request names its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,7 +151,7 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
             Err(reason) => plan.refuse(reason),
         }
         if plan.allowed()
-            && let Err(reason) = fence::try_here(false)
+            && let Err(reason) = fence::try_here(false, host_root::in_container())
         {
             plan.refuse(reason);
         }
@@ -214,7 +214,7 @@ fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
     let (handle, _) = Handle::open(pid)
         .with_context(|| format!("there is no process with pid {pid} any more"))?;
     let ticks = handle.identity.start_ticks;
-    let now = clock::at_boottime(ticks * crate::attribute::process::NS_PER_TICK);
+    let now = clock::at_boottime(ticks * tracer_host::process::stat::NS_PER_TICK);
     if seen.duration_since(now).abs() > SAME_START {
         bail!(
             "pid {pid} is another process now: the one that was meant started at {seen}, this one at \
@@ -279,18 +279,18 @@ impl Prepared {
         };
         match how {
             How::Freeze | How::Throttle | How::Fence => self.halt(hands, &mut outcome)?,
-            How::Term => outcome.ended = Some(perform::terminate(&held, hands, &mut thaw)?),
+            How::Term => outcome.ended = Some(terminate::terminate(&held, hands, &mut thaw)?),
             How::Kill => {
-                let file = perform::kill_file(scope, &self.hierarchies);
+                let file = terminate::kill_file(scope, &self.hierarchies);
                 let file = file.map(|file| match file.parent() {
                     // A dry run names the file as people know it.
-                    Some(dir) if !dry_run => pins.path(dir).join(perform::KILL_FILE),
+                    Some(dir) if !dry_run => pins.path(dir).join(terminate::KILL_FILE),
                     _ => file,
                 });
-                outcome.ended = Some(perform::kill(&held, file.as_deref(), hands, &mut thaw)?);
+                outcome.ended = Some(terminate::kill(&held, file.as_deref(), hands, &mut thaw)?);
             }
             How::Unit => {
-                let command = units::command(&self.target).map_err(anyhow::Error::msg)?;
+                let command = unit::command(&self.target).map_err(anyhow::Error::msg)?;
                 if dry_run {
                     outcome.would.push(format!("run {}", command.words()));
                 } else {
@@ -300,7 +300,7 @@ impl Prepared {
                     // Some managers return before, or without, the end of it.
                     outcome.ended = Some(Ended {
                         signalled: members.len(),
-                        left: perform::outlasted(&members, command.patience()),
+                        left: terminate::outlasted(&members, command.patience()),
                         back: None,
                     });
                 }
@@ -352,7 +352,7 @@ impl Prepared {
                 resume::release(&record, &path)?;
             }
         }
-        let kept = keeper::start(&Order {
+        let kept = supervisor::start(&Order {
             id: self.id.clone().context("no id")?,
             asked: self.plan.target.asked.clone(),
             name: self.plan.target.name.clone(),

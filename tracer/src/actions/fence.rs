@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use tracer_model::action::plan::File;
 use tracer_model::sanitize;
 
-use super::brake;
-use super::cgroups::Hierarchies;
-use super::handle::Identity;
 use super::members::{Scope, Tracker};
-use crate::clock;
-use crate::collect::mounts::{self, MountedVolume};
-use crate::probes::fence::{Fence, Whom};
+use super::suspend;
+use tracer_host::cgroup::Hierarchies;
+use tracer_host::mounts::MountedVolume;
+use tracer_host::process::pidfd::Identity;
+use tracer_host::{clock, host_root, mounts};
+use tracer_kernel::fence::{Fence, Whom};
 
 /// How long it may take to find all that fork away meanwhile.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -61,7 +61,7 @@ impl Wall {
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
         let volume_name = sanitize::lossless(point);
-        let cgroup = brake::cgroup_v2(scope, hierarchies)
+        let cgroup = suspend::cgroup_v2(scope, hierarchies)
             .and_then(|dir| Cgroup::new(dir, hierarchies.v2.as_deref()?));
         Ok(Self { dev: volume.dev, volume: volume_name, cgroup })
     }
@@ -87,7 +87,7 @@ impl Wall {
             }
             None => Whom::Processes,
         };
-        Fence::load(self.dev, whom)
+        Fence::load(self.dev, whom, host_root::in_container())
     }
 
     /// Adds the target's processes one by one, until two looks in a row find nobody new: what a fenced
@@ -97,7 +97,7 @@ impl Wall {
     /// If there are too many.
     pub fn enclose(&self, fence: &mut Fence, tracker: &mut Tracker) -> io::Result<usize> {
         if let Some(cgroup) = &self.cgroup {
-            return Ok(super::cgroups::processes(&cgroup.dir).len());
+            return Ok(tracer_host::cgroup::processes(&cgroup.dir).len());
         }
         tracker.listen();
         let start = clock::instant();

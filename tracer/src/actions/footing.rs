@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::cgroups::Hierarchies;
-use super::handle::Identity;
 use super::record;
 use crate::attribute::groups::cgroup_path::{Place, best, classify, directory};
-use crate::host;
+use tracer_host::cgroup::Hierarchies;
+use tracer_host::host_root;
+use tracer_host::process::pidfd::Identity;
 
 /// What guarantees that a target is let go, whatever ends this filltop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +110,11 @@ pub fn leave(files: &[PathBuf]) -> std::io::Result<()> {
 /// Is this directory also the host's, by the same path?
 fn is_on_host(dir: &Path) -> bool {
     let Some(base) = dir.parent() else { return false };
-    let root =
-        if host::root() == Path::new("/") { Path::new("/proc/1/root") } else { host::root() };
+    let root = if host_root::root() == Path::new("/") {
+        Path::new("/proc/1/root")
+    } else {
+        host_root::root()
+    };
     let theirs = root.join(base.strip_prefix("/").unwrap_or(base));
     let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     id(base).is_some_and(|own| id(&theirs) == Some(own))

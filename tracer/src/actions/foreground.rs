@@ -5,8 +5,8 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::keeper::Kept;
 use super::resume;
+use super::supervisor::Kept;
 
 /// A command that stays for as long as what it has halted.
 #[derive(Debug)]

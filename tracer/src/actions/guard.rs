@@ -1,4 +1,4 @@
-//! The guard at work: the pure [`Policy`] decides, the [`hands`](super::hands) act.
+//! The guard at work: the pure [`Policy`] decides, the [`hands`](super::helper) act.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,9 @@ use tracer_model::sanitize::shell_word;
 use tracer_model::snapshot::Snapshot;
 
 use super::engine::{Request, Spec};
-use super::hands::{Answer, Came, Hands, What};
+use super::helper::{Answer, Came, Hands, What};
 use super::target::Reach;
-use super::units;
+use super::unit;
 
 /// What the guard has to say: one event of `filltop watch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -161,7 +161,7 @@ fn command(decision: &Decision, step: How) -> String {
     let target = match (&group.cgroup, decision.members.first()) {
         (Some(path), _) if matches!(group.kind.as_str(), "cgroup" | "monitor") => path.clone(),
         (None, Some((pid, _))) => pid.to_string(),
-        _ if units::has_manager(&group.kind) && group.kind != "unit" => {
+        _ if unit::has_manager(&group.kind) && group.kind != "unit" => {
             format!("{}/{}", group.kind, group.name)
         }
         _ => group.name.clone(),

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::cgroups;
-use super::forks::Forks;
-use super::handle::{Handle, Identity, Root};
-use crate::attribute::groups::session::{self, Stat};
+use crate::attribute::groups::session;
+use tracer_host::cgroup;
+use tracer_host::process::fork_events::Forks;
+use tracer_host::process::pidfd::{Handle, Identity, Root};
+use tracer_host::process::stat::Stat;
 
 /// What an action is about, in a form that another process can be given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +115,7 @@ impl Tracker {
             }
             Scope::Cgroup(dirs) => dirs
                 .iter()
-                .flat_map(|dir| cgroups::processes(dir))
+                .flat_map(|dir| cgroup::processes(dir))
                 .collect::<BTreeSet<u32>>()
                 .into_iter()
                 .filter_map(alive)

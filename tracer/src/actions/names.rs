@@ -7,8 +7,8 @@ use tracer_model::action::protect;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Group;
 
-use super::handle::Root;
 use crate::attribute::groups::cgroup_path::{Place, classify};
+use tracer_host::process::pidfd::Root;
 
 /// Kinds that may stand before a name: `docker/web`.
 const QUALIFIERS: &[&str] =

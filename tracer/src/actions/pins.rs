@@ -10,10 +10,10 @@ use std::{fs, io};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use serde::{Deserialize, Serialize};
 
-use super::brake::Brake;
-use super::cgroups::{Freezer, Hierarchies};
 use super::fence::{Cgroup, Wall};
 use super::members::Scope;
+use super::suspend::Brake;
+use tracer_host::cgroup::{Freezer, Hierarchies};
 
 /// A cgroup's directory and its inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

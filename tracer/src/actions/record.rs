@@ -14,11 +14,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracer_model::action::How;
 
-use super::brake::Brake;
-use super::cgroups::Freezer;
-use super::handle::{Handle, Identity, is_gone};
 use super::members::Scope;
 use super::pins::{CgroupId, Pins, Presence};
+use super::suspend::Brake;
+use tracer_host::cgroup::Freezer;
+use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 
 /// Where records are kept; `FILLTOP_RUN_DIR` for tests that must not see each other's.
 #[must_use]

@@ -13,14 +13,14 @@ use tracer_model::action::How;
 use tracer_model::action::restart::{Manager, Policy};
 use tracer_model::snapshot::Group;
 
-use super::handle::Identity;
 use super::members::Scope;
-use super::target::{self, Target};
-use super::units;
+use super::target::Target;
+use super::{target, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
-use crate::clock;
-use crate::collect::mounts::{self, MountedVolume};
+use tracer_host::mounts::MountedVolume;
+use tracer_host::process::pidfd::Identity;
+use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
 const ASK: Duration = Duration::from_secs(3);
@@ -51,7 +51,7 @@ pub fn policy(target: &Target) -> Option<Policy> {
         }
         "pod" => of(Manager::Kubelet, None),
         "unit" => {
-            let shown = units::show(name, &["Restart", "MainPID"], ASK)?;
+            let shown = unit::show(name, &["Restart", "MainPID"], ASK)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
             let hit = whole || members.iter().any(|member| Some(member.pid) == main);

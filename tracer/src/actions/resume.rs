@@ -10,16 +10,16 @@ use serde::Serialize;
 use tracer_model::action::How;
 
 use super::audit::Audit;
-use super::brake::Brake;
-use super::handle::Handle;
 use super::members::Scope;
 use super::pins::Presence;
-use super::record::{self, Record};
-use super::{cgroups, names};
+use super::record::Record;
+use super::suspend::Brake;
+use super::{names, record};
 use crate::attribute::groups::cgroup_path::{Place, classify};
-use crate::attribute::groups::session::{self, Stat};
-use crate::attribute::process::NS_PER_TICK;
-use crate::clock;
+use crate::attribute::groups::session;
+use tracer_host::process::pidfd::Handle;
+use tracer_host::process::stat::{NS_PER_TICK, Stat};
+use tracer_host::{cgroup, clock};
 
 /// How long the keeper may take; after that its record is what counts.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -98,7 +98,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
     if let Scope::Cgroup(dirs) = &record.scope {
         let there = record.cgroups.iter().any(|id| id.presence() != Presence::Gone);
         if !record.cgroups.is_empty() && !there {
-            let later = dirs.iter().flat_map(|dir| cgroups::processes(dir));
+            let later = dirs.iter().flat_map(|dir| cgroup::processes(dir));
             let started = later.filter_map(session::stat).map(|stat| stat.start_ticks);
             return started.min().map_or(Standing::Ended, |ticks| Standing::StartedAgain {
                 at: clock::at_boottime(ticks * NS_PER_TICK),

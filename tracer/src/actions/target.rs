@@ -11,13 +11,15 @@ use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;
 use tracer_model::snapshot::Group;
 
-use super::cgroups::{self, Hierarchies};
-use super::handle::{Handle, Identity, Root};
 use super::members::{Scope, Table, executable, table};
-use super::names::{self, Candidate, Doubt, Meant};
+use super::names;
+use super::names::{Candidate, Doubt, Meant};
 use super::pins::CgroupId;
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{Place, classify, directory};
+use tracer_host::cgroup;
+use tracer_host::cgroup::Hierarchies;
+use tracer_host::process::pidfd::{Handle, Identity, Root};
 
 /// How far a process stands for others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -134,7 +136,7 @@ fn forker(child: Identity, table: &Table) -> Option<Root> {
     let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
-    if !same || interactive || protected || super::survey::ancestors().contains(&ppid) {
+    if !same || interactive || protected || super::facts::ancestors().contains(&ppid) {
         return None;
     }
     let identity = Identity { pid: ppid, start_ticks: parent.start_ticks };
@@ -194,7 +196,7 @@ pub fn cgroup(
 }
 
 fn inhabited(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
-    dirs.retain(|dir| !cgroups::processes(dir).is_empty());
+    dirs.retain(|dir| !cgroup::processes(dir).is_empty());
     dirs
 }
 
@@ -249,7 +251,7 @@ impl Pod<'_> {
             inhabited(paths.flat_map(|path| hierarchies.directories(path)).collect())
         };
         let pids = |dirs: &[PathBuf]| -> BTreeSet<u32> {
-            dirs.iter().flat_map(|dir| cgroups::processes(dir)).collect()
+            dirs.iter().flat_map(|dir| cgroup::processes(dir)).collect()
         };
         let mut scope = dirs(&self.containers);
         let path =

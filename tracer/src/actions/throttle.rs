@@ -1,5 +1,5 @@
 //! Holding a target to a rate: let run and halted in turn, in a closed loop on what it was measured
-//! to write (`tracer_model::action::duty`).
+//! to write (`tracer_model::action::duty_cycle`).
 //!
 //! What is measured is `write_bytes` of /proc/PID/io: bytes that were dirtied or sent to a disk,
 //! whichever way they were written; what a child wrote moves to its parent when it is reaped.
@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fs, io};
 
-use tracer_model::action::duty::{Duty, Next};
+use tracer_model::action::duty_cycle::{Duty, Next};
 
-use super::handle::Identity;
 use crate::attribute::groups::session;
-use crate::clock;
+use tracer_host::clock;
+use tracer_host::process::pidfd::Identity;
 
 /// What is held to the rate.
 pub trait Held {

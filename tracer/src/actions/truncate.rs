@@ -18,7 +18,7 @@ use tracer_model::sanitize;
 pub fn truncate(file: &plan::File, dry: bool) -> anyhow::Result<u64> {
     let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
     let target = std::fs::read_link(&link).with_context(|| format!("{link}: it is closed"))?;
-    let path = crate::attribute::paths::strip_deleted(&target);
+    let path = tracer_host::process::descriptors::strip_deleted(&target);
     // Without that, it is one that was removed behind an overlay's back, on a lower layer: to open it for
     // writing would copy it up.
     ensure!(path != target, "{link} is no deleted file any more");

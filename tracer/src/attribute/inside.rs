@@ -12,9 +12,10 @@ use tracer_model::snapshot::Group;
 
 use super::groups::containers::oldest_in;
 use super::groups::{Groups, Placed};
-use super::process::is_same;
 use super::views::Views;
-use crate::collect::mounts::{self, Inside, Mount, MountedVolume};
+use tracer_host::mounts;
+use tracer_host::mounts::{Inside, Mount, MountedVolume};
+use tracer_host::process::stat::is_same;
 
 /// Such volumes that are kept at a time.
 const MAX_VOLUMES: usize = 64;

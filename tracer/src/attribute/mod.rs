@@ -5,5 +5,4 @@ pub mod inside;
 pub mod paths;
 pub mod process;
 pub mod renames;
-pub mod users;
 pub mod views;

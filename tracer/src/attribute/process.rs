@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use tracer_common::records::CMDLINE_ROOM;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
+use tracer_host::process::stat::{NS_PER_TICK, is_same, stat};
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
@@ -14,8 +15,6 @@ use tracer_model::snapshot::Parent;
 const MAX_ENDED: usize = 16_384;
 /// Longest command line that is kept, bytes.
 const MAX_CMDLINE: usize = 4_096;
-/// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
-pub const NS_PER_TICK: u64 = 10_000_000;
 
 /// Name of a process that was gone before anybody could ask.
 const UNKNOWN: &str = "?";
@@ -157,29 +156,11 @@ impl Processes {
     }
 }
 
-/// Is the process with this pid still the one that started then?
-#[must_use]
-pub fn is_same(proc: &ProcKey) -> bool {
-    start_ticks(proc.tgid) == Some(proc.start_ns / NS_PER_TICK)
-}
-
-/// Start time in ticks since boot.
-fn start_ticks(pid: u32) -> Option<u64> {
-    stat_field(pid, 22)
-}
-
 /// The parent that a process has now: the one that forked it, or whoever took it over.
 fn parent_of(pid: u32) -> Option<ProcKey> {
-    let tgid = u32::try_from(stat_field(pid, 4)?).ok().filter(|tgid| *tgid > 0)?;
-    Some(ProcKey { start_ns: start_ticks(tgid)? * NS_PER_TICK, tgid, pad: 0 })
-}
-
-/// A number of /proc/PID/stat, by proc(5)'s count of fields, from the fourth on.
-fn stat_field(pid: u32, field: usize) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and parentheses: count from the last one, which ends field 2.
-    let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
-    std::str::from_utf8(after).ok()?.split(' ').nth(field - 3)?.parse().ok()
+    let tgid = stat(pid)?.ppid;
+    let started = stat(tgid).filter(|_| tgid > 0)?.start_ticks;
+    Some(ProcKey { start_ns: started * NS_PER_TICK, tgid, pad: 0 })
 }
 
 fn from_proc(proc: &ProcKey) -> Process {
@@ -239,7 +220,7 @@ mod tests {
 
     fn own() -> ProcKey {
         let pid = std::process::id();
-        ProcKey { start_ns: start_ticks(pid).unwrap() * NS_PER_TICK + 1, tgid: pid, pad: 0 }
+        ProcKey { start_ns: stat(pid).unwrap().start_ticks * NS_PER_TICK + 1, tgid: pid, pad: 0 }
     }
 
     #[test]

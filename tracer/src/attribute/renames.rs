@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::FileKey;
 
-use super::paths;
-use crate::quietly;
+use tracer_host::noatime;
+use tracer_host::process::descriptors;
 
 /// Entries of directories that are looked through for all files that are asked for together.
 const MAX_ENTRIES: usize = 20_000;
@@ -54,7 +54,7 @@ pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
         }
     }
     for (pid, numbers) in by_writer {
-        let open = paths::descriptors(pid, |ino| numbers.contains_key(&ino));
+        let open = descriptors::descriptors(pid, |ino| numbers.contains_key(&ino));
         settle(files, &numbers, open, &mut found);
     }
     let mut by_directory: BTreeMap<&Path, Numbers> = BTreeMap::new();
@@ -64,7 +64,7 @@ pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
     }
     let mut left = MAX_ENTRIES;
     for (directory, numbers) in by_directory {
-        let Ok(entries) = quietly::entries(directory) else { continue };
+        let Ok(entries) = noatime::entries(directory) else { continue };
         let entries = entries.take(left).inspect(|_| left -= 1);
         settle(files, &numbers, entries.map(|(path, ino)| (ino, path)), &mut found);
     }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::{FileKey, ProcKey};
 
-use super::process::is_same;
-use crate::collect::mounts::{self, Mount};
-use crate::host;
+use tracer_host::mounts::Mount;
+use tracer_host::process::stat::is_same;
+use tracer_host::{host_root, mounts};
 
 /// Views that are remembered.
 const MAX_VIEWS: usize = 1_024;
@@ -41,7 +41,9 @@ impl Views {
         let view = match told.filter(|_| is_same(proc)) {
             Some(mounts) => Some(View { mounts, guessed: false }),
             None if known.is_some() => None,
-            None => fs::read(host::mountinfo()).ok().and_then(|all| View::guess(&all, root.dev)),
+            None => {
+                fs::read(host_root::mountinfo()).ok().and_then(|all| View::guess(&all, root.dev))
+            }
         };
         if let Some(view) = view {
             if self.known.len() >= MAX_VIEWS {

@@ -7,6 +7,8 @@ mod error;
 mod raw;
 mod rules;
 mod sinks;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::fs;
@@ -19,7 +21,7 @@ use tracer_model::guard::GuardConfig;
 pub use error::ConfigError;
 use error::Source;
 
-use crate::sinks::SinkConfig;
+use crate::alerting::sinks::SinkConfig;
 
 /// The annotated sample that `--print-config` prints.
 pub const SAMPLE: &str = include_str!("sample.toml");
@@ -113,6 +115,3 @@ impl Config {
         all
     }
 }
-
-#[cfg(test)]
-mod tests;

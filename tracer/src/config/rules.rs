@@ -4,8 +4,8 @@ use toml::Spanned;
 use tracer_model::alert::{Glob, Rule, When};
 
 use super::error::{ConfigError, Source, did_you_mean};
-use super::raw::{self, Number, Text};
-use super::values;
+use super::raw::{Number, Text};
+use super::{raw, values};
 
 /// All rules, those of the program first.
 pub(super) fn read(

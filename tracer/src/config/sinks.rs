@@ -8,9 +8,9 @@ use toml::Spanned;
 use tracer_model::alert::Severity;
 
 use super::error::{ConfigError, Source, did_you_mean};
-use super::raw::{self, Format, Least, Text};
-use super::values;
-use crate::sinks::{
+use super::raw::{Format, Least, Text};
+use super::{raw, values};
+use crate::alerting::sinks::{
     AlertmanagerTarget, Endpoint, ExecTarget, JOURNALD_SOCKET, JournaldTarget, MailTarget,
     SYSLOG_SOCKET, SinkConfig, SinkKind, SyslogTarget, SyslogTo, TEMPLATE_NAMES, Template,
     WebhookTarget, unknown_names,

@@ -5,7 +5,7 @@ use rstest::rstest;
 use tracer_model::alert::When;
 
 use super::*;
-use crate::sinks::{SinkKind, Template};
+use crate::alerting::sinks::{SinkKind, Template};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse("x.toml", text).map_err(|error| error.to_string())

@@ -11,12 +11,12 @@ use tokio::sync::{oneshot, watch};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Gap, Snapshot};
 
-use super::SOCKET;
-use super::client::{self, Client, NoService};
+use super::client::{Client, NoService};
+use super::{SOCKET, client};
 use crate::cli::{TraceArgs, narrow};
-use crate::probes::preflight;
-use crate::tui::history::{History, Limits};
-use crate::tui::window;
+use tracer_kernel::capabilities;
+use tracer_model::history::merge;
+use tracer_model::history::retention::{History, Limits};
 
 /// How long a service may be away, for a restart.
 const AWAY: Duration = Duration::from_secs(15);
@@ -105,7 +105,7 @@ impl AttachArgs {
 
     /// A service that was started with fewer rights than this command has must not hide what this would see.
     fn sees_enough(&self) -> Result<(), NoService> {
-        if !preflight::has_sys_admin() {
+        if !capabilities::has_sys_admin() {
             return Ok(());
         }
         let newest = client::recent(&self.socket, "rights", 0.0)?;
@@ -295,7 +295,7 @@ impl Live {
         let enough = first || self.is_enough(interval_s, interval_s);
         match &mut self.sum {
             Some(sum) => {
-                window::add(sum, &snapshot);
+                merge::add(sum, &snapshot);
                 sum.backend.lost_events = snapshot.backend.lost_events;
             }
             None if enough => {
@@ -334,7 +334,7 @@ fn error_of(error: NoService) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use tracer_model::fixtures;
 
     #[test]
     fn longer_intervals_are_sums_of_the_services() {

@@ -9,9 +9,10 @@ use thiserror::Error;
 use tracer_model::snapshot::Snapshot;
 
 use super::peer::Peer;
-use super::protocol::{self, HEAD, Hello, Kind, MAX_RESPONSE, PROTOCOL, Welcome};
-use crate::history;
-use crate::tui::window;
+use super::protocol;
+use super::protocol::{HEAD, Hello, Kind, MAX_RESPONSE, PROTOCOL, Welcome};
+use crate::recording;
+use tracer_model::history::merge;
 
 /// Longest wait for an answer of a service that is well.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -122,7 +123,7 @@ impl Client {
         let broken = |error| NoService::Broken { path: self.path.clone(), error };
         let (kind, body) = read(&mut self.stream).map_err(broken)?;
         match kind {
-            Kind::Snapshot => history::decode_one(&body)
+            Kind::Snapshot => recording::decode_one(&body)
                 .map(Some)
                 .ok_or_else(|| broken(io::Error::other("a Snapshot is damaged"))),
             Kind::End => Ok(None),
@@ -143,7 +144,7 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
     while let Some(next) = client.receive()? {
         match &mut sum {
             Some(sum) => {
-                window::add(sum, &next);
+                merge::add(sum, &next);
                 // Counted since the service started, not by window.
                 sum.backend.lost_events = next.backend.lost_events;
             }

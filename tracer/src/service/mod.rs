@@ -28,9 +28,10 @@ use tracer_model::snapshot::Snapshot;
 use self::server::Shared;
 use self::socket::{Socket, Taken};
 use self::store::Store;
-use crate::clock;
-use crate::outputs::openmetrics::{self, Endpoint, Guard, Metrics, Own, Totals};
-use crate::tui::history::Limits;
+use crate::output::openmetrics;
+use crate::output::openmetrics::{Endpoint, Guard, Metrics, Own, Totals};
+use tracer_host::clock;
+use tracer_model::history::retention::Limits;
 
 /// Where the service listens, and where commands look for it.
 pub const SOCKET: &str = "/run/filltop/filltop.sock";

@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Snapshot;
 
-use crate::outputs::words::{blind_short, eta_cell};
+use crate::output::format::{blind_short, eta_cell};
 
 /// The line to a service manager (sd_notify(3)).
 pub struct Notify {

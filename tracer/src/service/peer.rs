@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
-use crate::{host, quietly};
+use tracer_host::{host_root, noatime};
 
 /// The group whose members may look.
 pub const GROUP: &str = "filltop";
@@ -76,10 +76,10 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
 }
 
 /// Number of a group in /etc/group; not through the C library, for the reasons of
-/// [`crate::attribute::users`].
+/// [`tracer_host::users`].
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
-    find(&quietly::read(&host::path(Path::new("/etc/group"))).ok()?, name)
+    find(&noatime::read(&host_root::path(Path::new("/etc/group"))).ok()?, name)
 }
 
 /// group(5): name:password:gid:members.

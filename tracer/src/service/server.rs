@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::peer::Peer;
-use super::protocol::{self, HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome};
+use super::protocol;
+use super::protocol::{HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome};
 use super::store::Store;
 
 /// Clients at a time, …

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracer_model::snapshot::Snapshot;
 
-use crate::history;
-use crate::tui::history::Limits;
-use crate::tui::window::{self, seconds_before};
+use crate::recording;
+use tracer_model::history::merge;
+use tracer_model::history::merge::seconds_before;
+use tracer_model::history::retention::Limits;
 
 /// Pairs that are made one at most for each new Snapshot: bounds the work, some 30 ms a pair on a
 /// busy host.
@@ -47,10 +48,10 @@ impl Store {
     /// # Errors
     /// None that a Snapshot can cause.
     pub fn push(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let record = if window::is_long(snapshot) {
-            history::encode(&window::trimmed(snapshot))?
+        let record = if merge::is_long(snapshot) {
+            recording::encode(&merge::trimmed(snapshot))?
         } else {
-            history::encode(snapshot)?
+            recording::encode(snapshot)?
         };
         // A clock that was set back would make the past the future.
         while self.entries.back().is_some_and(|entry| entry.taken_at >= snapshot.taken_at) {
@@ -91,11 +92,11 @@ impl Store {
         else {
             return Ok(());
         };
-        let pair = [at, at + 1].map(|at| history::decode_one(&self.entries[at].record));
-        let Some(sum) = window::merge(pair.iter().flatten().map(|snapshot| &**snapshot)) else {
+        let pair = [at, at + 1].map(|at| recording::decode_one(&self.entries[at].record));
+        let Some(sum) = merge::merge(pair.iter().flatten().map(|snapshot| &**snapshot)) else {
             return Ok(());
         };
-        let record = history::encode(&sum)?;
+        let record = recording::encode(&sum)?;
         self.bytes -= self.entries[at].record.len() + self.entries[at + 1].record.len();
         self.bytes += record.len();
         self.entries[at + 1].interval_s = sum.interval_s;
@@ -148,7 +149,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use tracer_model::fixtures;
 
     fn at(second: i64) -> Snapshot {
         let mut snapshot = fixtures::busy();
@@ -163,7 +164,7 @@ mod tests {
         while let Some((next, record)) = store.after(number) {
             assert!(next > number);
             number = next;
-            found.push(*history::decode_one(&record).unwrap());
+            found.push(*recording::decode_one(&record).unwrap());
         }
         found
     }
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn in_short_memory_the_past_gets_coarser_and_no_byte_is_lost() {
-        let size = history::encode(&at(0)).unwrap().len();
+        let size = recording::encode(&at(0)).unwrap().len();
         let limits = Limits { bytes: size * 40, ..Limits::default() };
         let mut store = Store::new(limits);
         for second in 0..200 {

@@ -9,7 +9,7 @@ use tracer_model::snapshot::{Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
 use super::rows::{GroupSum, Item, Rows};
-use crate::actions::units;
+use crate::actions::unit;
 
 /// How to stop, in the words of `filltop stop --how`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -180,7 +180,7 @@ impl Target {
                 self.cgroup.as_ref().unwrap_or(name).clone()
             }
             // A container of another runtime may be called the same.
-            (_, Some((kind, name)), _) if units::has_manager(kind) && kind != "unit" => {
+            (_, Some((kind, name)), _) if unit::has_manager(kind) && kind != "unit" => {
                 format!("{kind}/{name}")
             }
             (_, Some((_, name)), _) => name.clone(),
@@ -210,7 +210,7 @@ impl Target {
         match how {
             _ if self.pid == Some(1) => Some("PID 1 is never touched"),
             How::Unit if kind == Some("pod") => Some("Kubernetes would start it again"),
-            How::Unit if !kind.is_some_and(units::has_manager) => {
+            How::Unit if !kind.is_some_and(unit::has_manager) => {
                 Some("it belongs to no systemd unit and no container")
             }
             // A unit that starts a new process each time is stopped, not the one that has ended.
@@ -283,7 +283,7 @@ pub struct ActionRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use tracer_model::fixtures;
 
     fn minio() -> Target {
         Target::writer(&fixtures::busy().writers[0])

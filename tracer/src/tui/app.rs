@@ -10,13 +10,13 @@ use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
 use tracer_model::snapshot::Snapshot;
 
-use super::history::{History, Limits};
 use super::keys::Key;
 use super::layout::Layout;
 use super::rows::RowKey;
 use super::state::{Effect, Effects, Overlay, Past, Trends, UiState, Window};
 use super::term::blank_halves;
-use super::window;
+use tracer_model::history::merge;
+use tracer_model::history::retention::{History, Limits};
 
 /// Points that a sparkline can use.
 const TREND: usize = 120;
@@ -90,7 +90,7 @@ impl App {
         self.history.push(snapshot);
         let Some(kept) = self.history.newest() else { return };
         match &mut self.since_start {
-            Some(sum) => window::add(sum, kept),
+            Some(sum) => merge::add(sum, kept),
             None => self.since_start = Some((**kept).clone()),
         }
     }
@@ -109,7 +109,7 @@ impl App {
                 }
                 Effect::Travel(steps) => self.travel(|history, from| history.step(from, steps)),
                 Effect::TravelMinutes(minutes) => self.travel(|history, from| {
-                    let to = window::seconds_before(from, f64::from(minutes) * -60.0);
+                    let to = merge::seconds_before(from, f64::from(minutes) * -60.0);
                     // A minute may hold no other Snapshot: at least one step is made.
                     history
                         .step(to, 0)
@@ -168,12 +168,12 @@ impl App {
             Window::Last => self.history.at(end).cloned(),
             Window::Start if self.at.is_none() => self.since_start.clone().map(Arc::new),
             window => {
-                let from = window.seconds().map(|seconds| window::seconds_before(end, seconds));
+                let from = window.seconds().map(|seconds| merge::seconds_before(end, seconds));
                 let inside =
                     |snapshot: &&Arc<Snapshot>| from.is_none_or(|from| snapshot.taken_at > from);
                 let mut parts: Vec<_> = self.history.until(end).take_while(inside).collect();
                 parts.reverse();
-                window::merge(parts.into_iter().map(|part| &**part)).map(Arc::new)
+                merge::merge(parts.into_iter().map(|part| &**part)).map(Arc::new)
             }
         };
         let Some(shown) = self.shown.clone() else { return };

@@ -5,23 +5,20 @@
 
 pub mod action;
 pub mod app;
-pub mod history;
 pub mod keys;
 pub mod layout;
 pub mod panes;
+mod reconcile;
 pub mod rows;
 pub mod run;
-mod settle;
 pub mod state;
 pub mod svg;
 pub mod term;
+#[cfg(test)]
+mod tests;
 pub mod theme;
 pub mod update;
 pub mod views;
-pub mod window;
-
-#[cfg(test)]
-mod tests;
 
 use std::borrow::Cow;
 
@@ -33,8 +30,8 @@ use tracer_model::units;
 
 pub use self::app::App;
 use self::layout::Layout;
-use self::panes::table::{self, Part};
-use self::panes::{Ink, detail, footer, header, menu, page, pages, tabs, volumes, wrap};
+use self::panes::table::Part;
+use self::panes::{Ink, detail, footer, header, menu, page, pages, table, tabs, volumes, wrap};
 use self::rows::Rows;
 pub use self::run::{Options, run, run_attached, run_replay};
 use self::state::Overlay;

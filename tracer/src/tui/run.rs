@@ -18,10 +18,10 @@ use tracer_model::snapshot::Snapshot;
 
 use super::action::ActionRequest;
 use super::app::App;
-use super::history::{History, Limits};
 use super::keys::Key;
 use super::state::{Effect, UiState};
 use super::term::{Ansi, Tty};
+use tracer_model::history::retention::{History, Limits};
 
 /// How the screen starts, and what it can reach.
 #[derive(Debug, Clone, Default)]

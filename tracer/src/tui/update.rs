@@ -4,10 +4,10 @@ use ratatui::layout::{Position, Rect};
 use tracer_model::units::Units;
 
 use super::action::{ActionRequest, How, Target};
-use super::keys::{self, Command, Key};
+use super::keys::{Command, Key};
 use super::layout::Layout;
 use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
-use super::views;
+use super::{keys, views};
 
 /// Intervals that `+` and `-` go through, seconds.
 pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];

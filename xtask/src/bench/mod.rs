@@ -133,7 +133,7 @@ const NATIVE_BUDGET_MS: &str = "60";
 pub(crate) fn run(workspace: &Workspace, filltop: &Path, arguments: &BenchArgs) -> Result<()> {
     let peers = PEERS.iter().copied().filter(|(name, _)| !arguments.quick || *name == "bpftrace");
     packages::need("comparing filltop with others", &peers.collect::<Vec<_>>())?;
-    let floor = build::example(workspace, "floor")?;
+    let floor = build::example(workspace, "tracer-kernel", "floor")?;
     let store = workspace.target.join("bench");
     fs::create_dir_all(&store)?;
     let bench = Bench { workspace, filltop, floor, arguments };

@@ -10,12 +10,12 @@ use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
 
-use super::booted::{self, Software};
-use super::debian::{self, Series};
+use super::booted::Software;
+use super::debian::Series;
 use super::emulator::Emulator;
-use super::initramfs::{self, Contents, Userland};
+use super::initramfs::{Contents, Userland};
 use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
-use super::{Backend, DEFAULT_KERNEL, VmArgs, modules};
+use super::{Backend, DEFAULT_KERNEL, VmArgs, booted, debian, initramfs, modules};
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace};
 use crate::{build, native};

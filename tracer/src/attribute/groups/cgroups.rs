@@ -10,7 +10,7 @@ use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags};
 use tracer_common::{FileKey, NameRecord, RecordHeader, RecordKind};
 
 use crate::attribute::paths::Names;
-use crate::host;
+use tracer_host::host_root;
 
 /// Deeper ones are left out: the kernel allows as many levels as `cgroup.max.depth` says, but path
 /// names end at 4,096 bytes.
@@ -26,8 +26,8 @@ impl Cgroups {
     /// Reads the directories that there are.
     #[must_use]
     pub fn read() -> Self {
-        let mountinfo = fs::read_to_string(host::mountinfo()).unwrap_or_default();
-        let mounted = mount_point(&mountinfo).map(|point| host::path(&point));
+        let mountinfo = fs::read_to_string(host_root::mountinfo()).unwrap_or_default();
+        let mounted = mount_point(&mountinfo).map(|point| host_root::path(&point));
         mounted.map_or_else(Self::default, |root| Self::below(&root))
     }
 

@@ -6,13 +6,13 @@ use tracer_common::{ProcKey, ProcRecord};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, Pod, imports_image};
 
-use super::cgroup_path::{self, Place, best, classify};
+use super::cgroup_path::{Place, best, classify};
 use super::logs::LogOf;
 use super::runtime_state::{ContainerName, Sought};
-use super::{Groups, comm, session};
-use crate::actions::cgroups::{Hierarchies, processes};
-use crate::collect::mounts::{self, Mount};
-use crate::host;
+use super::{Groups, cgroup_path, comm, session};
+use tracer_host::cgroup::{Hierarchies, processes};
+use tracer_host::mounts::Mount;
+use tracer_host::{host_root, mounts};
 
 /// Containers that are remembered.
 const MAX_CONTAINERS: usize = 16_384;
@@ -140,7 +140,7 @@ pub(super) fn full_name(pod: &Pod) -> String {
 }
 
 fn host_mounts() -> Vec<Mount> {
-    fs::read(host::mountinfo()).map(|text| mounts::parse(&text)).unwrap_or_default()
+    fs::read(host_root::mountinfo()).map(|text| mounts::parse(&text)).unwrap_or_default()
 }
 
 /// The mounts that a container sees: those of its oldest process, which the runtime started; another

@@ -235,7 +235,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use tracer_model::fixtures;
 
     fn placed(parent: u32) -> Placed {
         let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };

@@ -29,10 +29,10 @@ use self::logs::LogOf;
 use self::runtime_state::RuntimeState;
 use self::session::{Member, Sessions};
 use super::paths::Names;
-use super::process::{NS_PER_TICK, is_same};
 use super::views::Views;
-use crate::collect::mounts::MountedVolume;
-use crate::host;
+use tracer_host::host_root;
+use tracer_host::mounts::MountedVolume;
+use tracer_host::process::stat::{NS_PER_TICK, is_same};
 
 /// Processes whose group is remembered beyond their end.
 const MAX_KNOWN: usize = 65_536;
@@ -86,7 +86,7 @@ impl Default for Groups {
             containers: HashMap::new(),
             searched: None,
             cgroups: Cgroups::read(),
-            state: RuntimeState::new(host::root()),
+            state: RuntimeState::new(host_root::root()),
             sessions: Sessions::default(),
             host_mnt_ns: mount_namespace("1").or_else(|| mount_namespace("self")),
             has_v1: fs::read_to_string("/proc/self/cgroup").is_ok_and(v1),

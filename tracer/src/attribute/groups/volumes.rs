@@ -8,7 +8,7 @@ use tracer_model::snapshot::{Group, Pod};
 use super::Groups;
 use super::containers::full_name;
 use super::logs::LogOf;
-use crate::collect::mounts::MountedVolume;
+use tracer_host::mounts::MountedVolume;
 
 /// What is known of a volume beside its mounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use tracer_model::snapshot::{
 use tracer_model::units;
 
 use super::{Line, fact, spark};
-use crate::outputs::words;
+use crate::output::format;
 use crate::tui::rows::{GroupSum, Item, Rows};
 use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
@@ -124,7 +124,7 @@ impl Page<'_> {
         let maybe = |text: Option<&String>| text.map_or_else(unknown, |text| self.safe(text));
         let group = self.group_name(writer.group.as_ref());
         let cgroup = writer.group.as_ref().and_then(|group| group.cgroup.as_ref());
-        let user = words::user(writer, Charset::Unicode);
+        let user = format::user(writer, Charset::Unicode);
         let share = units::percent(writer.share);
         let growth = self.state.units.growth(writer.growth_bytes_per_s);
         let mut lines = vec![
@@ -162,11 +162,11 @@ impl Page<'_> {
             lines.push(Line::plain(fact("fsync", &text)));
         }
         if let Some(container) = writer.mostly_for() {
-            lines.push(Line::plain(fact("for good", words::log_cure(container))));
+            lines.push(Line::plain(fact("for good", format::log_cure(container))));
         }
         let logs = writer.on_behalf_of.iter().map(|log| {
             let growth = self.state.units.growth(log.growth_bytes_per_s);
-            format!("{growth:>13}  {}", words::log_of(&log.group, self.state.charset))
+            format!("{growth:>13}  {}", format::log_of(&log.group, self.state.charset))
         });
         Self::list(&mut lines, "Logs of containers that it writes", logs.collect());
         let files = self.snapshot.paths.iter().filter(|path| path.writers.contains(&writer.pid));
@@ -192,13 +192,13 @@ impl Page<'_> {
         format!(
             "{:>12}  {}{gone}",
             self.per_s(path.written_bytes),
-            words::file(path, self.state.charset)
+            format::file(path, self.state.charset)
         )
     }
 
     fn writer_line(&self, writer: &Writer) -> String {
         let growth = self.state.units.growth(writer.growth_bytes_per_s);
-        format!("{growth:>13}  {} {}", writer.pid, words::command(writer, self.state.charset))
+        format!("{growth:>13}  {} {}", writer.pid, format::command(writer, self.state.charset))
     }
 
     fn group(&self, group: &GroupSum) -> (String, Vec<Line>) {
@@ -281,9 +281,9 @@ impl Page<'_> {
             lines.insert(0, Line::plain(fact("container", &self.safe(container))));
         }
         if let Some(container) = &path.log_of {
-            let whose = words::log_of(container, self.state.charset);
+            let whose = format::log_of(container, self.state.charset);
             lines.insert(0, Line::plain(fact("is the", &whose)));
-            lines.push(Line::plain(fact("for good", words::log_cure(container))));
+            lines.push(Line::plain(fact("for good", format::log_cure(container))));
         }
         if path.deleted {
             let text = fact("deleted", "its last name is gone; space is free once it is closed");

@@ -1,7 +1,8 @@
 //! The last line: the keys that work now, or what was just said.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{self, display_for};
+use tracer_model::sanitize;
+use tracer_model::sanitize::display_for;
 
 use super::Ink;
 use crate::tui::state::{Overlay, UiState, View, Window};

@@ -1,12 +1,12 @@
 //! The first line: where, when, how it was measured, and what was missed.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{self, display_for};
+use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::Snapshot;
-use tracer_model::units;
+use tracer_model::{sanitize, units};
 
 use super::Ink;
-use crate::outputs::words::{blind_short, least_explained};
+use crate::output::format::{blind_short, least_explained};
 use crate::tui::state::{UiState, Window};
 use crate::tui::theme::Tone;
 

@@ -1,7 +1,7 @@
 //! Acting: what can be done to a process or a group, and the question before it is.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{cut, display_for};
+use tracer_model::sanitize::{display_for, truncate};
 
 use super::{Ink, Line, fact, page};
 use crate::tui::action::{ActionRequest, How, Target};
@@ -16,7 +16,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: 
         .facts(state.charset)
         .into_iter()
         .map(|(label, text)| {
-            Line::plain(cut(&fact(label, &text), room, state.charset).into_owned())
+            Line::plain(truncate(&fact(label, &text), room, state.charset).into_owned())
         })
         .collect();
     // On a low terminal who it is can be read in the row above; the choice cannot.

@@ -11,7 +11,8 @@ pub mod volumes;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{self, Charset};
+use tracer_model::sanitize;
+use tracer_model::sanitize::Charset;
 
 use super::state::UiState;
 use super::theme::{Theme, Tone};
@@ -35,7 +36,7 @@ impl<'b> Ink<'b> {
             return 0;
         }
         let style = self.theme.style(tone);
-        let cut = sanitize::cut(text, usize::from(width), self.charset);
+        let cut = sanitize::truncate(text, usize::from(width), self.charset);
         let text = match self.charset {
             Charset::Unicode => cut,
             Charset::Ascii => sanitize::plain_punctuation(&cut).into(),

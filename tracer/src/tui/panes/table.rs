@@ -5,12 +5,13 @@ use tracer_model::sanitize::Charset;
 use tracer_model::snapshot::Snapshot;
 
 use super::Ink;
-use crate::outputs::columns::{self, Align};
-use crate::outputs::words;
+use crate::output::columns::Align;
+use crate::output::{columns, format};
 use crate::tui::rows::Rows;
 use crate::tui::state::{Sort, UiState, View, VolumeChoice};
 use crate::tui::theme::Tone;
-use crate::tui::views::{self, Col, Manner};
+use crate::tui::views;
+use crate::tui::views::{Col, Manner};
 
 /// Which part of which rows.
 pub struct Part<'a> {
@@ -88,7 +89,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
             .filter(|row| all || row.volume == state.focus)
             .filter(|row| !row.databases.is_empty());
         for (y, row) in (below..area.bottom()).zip(residents) {
-            let text = words::resident(row, state.units, state.charset);
+            let text = format::resident(row, state.units, state.charset);
             ink.put(inner.x, y, &text, inner.width, Tone::Warning);
         }
     }

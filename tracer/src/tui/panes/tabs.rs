@@ -1,7 +1,8 @@
 //! The tables' names with their keys, and what the rows are restricted to.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{self, display_for};
+use tracer_model::sanitize;
+use tracer_model::sanitize::display_for;
 
 use super::Ink;
 use crate::tui::rows::Rows;

@@ -1,13 +1,14 @@
 //! The volumes: how full, how fast, how long.
 
 use ratatui::layout::Rect;
-use tracer_model::sanitize::{self, Charset, display_for};
+use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{Snapshot, Volume};
-use tracer_model::units;
+use tracer_model::{sanitize, units};
 
 use super::{Ink, spark};
-use crate::outputs::columns::{self, Align, Column};
-use crate::outputs::words::{eta_cell, eta_fitting, eta_short_width, used_ratio};
+use crate::output::columns;
+use crate::output::columns::{Align, Column};
+use crate::output::format::{eta_cell, eta_fitting, eta_short_width, used_ratio};
 use crate::tui::state::{UiState, VolumeChoice};
 use crate::tui::theme::Tone;
 use crate::tui::update::first_volume;
@@ -167,7 +168,7 @@ fn gauge(volume: &Volume, width: usize, charset: Charset) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures;
+    use tracer_model::fixtures;
 
     #[test]
     fn a_gauge_shows_used_free_and_reserved() {

@@ -10,7 +10,8 @@ use tracer_model::snapshot::{Snapshot, Writer};
 
 pub use self::identity::RowKey;
 use super::state::{Sort, UiState, View, VolumeChoice};
-use super::views::{self, Value};
+use super::views;
+use super::views::Value;
 
 /// What a row shows: an index into the Snapshot, or into [`Rows::groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,9 +3,9 @@
 use tracer_model::sanitize::Charset;
 
 use super::*;
-use crate::fixtures;
 use crate::tui::state::View;
 use crate::tui::theme::Theme;
+use tracer_model::fixtures;
 
 fn looks() -> [(&'static str, Theme, Charset); 3] {
     [
@@ -21,7 +21,7 @@ fn with_past(state: UiState) -> App {
     for i in 0..6 {
         let mut snapshot = fixtures::busy();
         let before = 5.0 * f64::from(5 - i);
-        snapshot.taken_at = crate::tui::window::seconds_before(snapshot.taken_at, before);
+        snapshot.taken_at = tracer_model::history::merge::seconds_before(snapshot.taken_at, before);
         for volume in &mut snapshot.volumes {
             volume.growth_bytes_per_s *= f64::from(i + 1) / 6.0;
         }

@@ -1,12 +1,12 @@
 //! Every key that the help lists does what it says.
 
 use super::*;
-use crate::fixtures;
 use crate::tui::keys::BINDINGS;
 use crate::tui::rows::{Item, RowKey};
 use crate::tui::state::{Effect, Overlay, View, VolumeChoice, Window};
 use crate::tui::theme::Theme;
 use crate::tui::views::Col;
+use tracer_model::fixtures;
 use tracer_model::units::Units;
 
 /// An app in which every key has something to do.
@@ -15,7 +15,8 @@ fn ready() -> App {
         App::new(UiState { interval_s: Some(1.0), ..UiState::default() }, Limits::default());
     for seconds in [90.0, 30.0, 5.0, 0.0] {
         let mut snapshot = fixtures::busy();
-        snapshot.taken_at = crate::tui::window::seconds_before(snapshot.taken_at, seconds);
+        snapshot.taken_at =
+            tracer_model::history::merge::seconds_before(snapshot.taken_at, seconds);
         app.see(Arc::new(snapshot));
     }
     app

@@ -17,9 +17,9 @@ use tracer_model::snapshot::Snapshot;
 
 use super::app::App;
 use super::draw;
-use super::history::Limits;
 use super::keys::Key;
 use super::state::UiState;
+use tracer_model::history::retention::Limits;
 
 /// A state settled on `snapshot` at this size.
 fn settled(snapshot: &Snapshot, width: u16, height: u16) -> UiState {
@@ -36,7 +36,7 @@ fn paint(snapshot: &Snapshot, state: &UiState) -> Buffer {
 /// An app that has seen one busy Snapshot on 80 × 24.
 fn app() -> App {
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(crate::fixtures::busy()));
+    app.see(Arc::new(tracer_model::fixtures::busy()));
     app
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tracer_model::snapshot::{Directory, Group, Resident, Snapshot};
 
 use super::{press, screen, text};
-use crate::fixtures::{busy, dir};
 use crate::tui::app::App;
-use crate::tui::history::Limits;
 use crate::tui::state::UiState;
+use tracer_model::fixtures::{busy, dir};
+use tracer_model::history::retention::Limits;
 
 fn seen(snapshot: Snapshot, keys: &str) -> String {
     let mut app = App::new(UiState::default(), Limits::default());

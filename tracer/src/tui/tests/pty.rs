@@ -19,9 +19,9 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
-use crate::fixtures;
 use crate::tui::run::{Options, Screen};
 use crate::tui::term::{Ansi, Pipe, Tty, blank_halves};
+use tracer_model::fixtures;
 
 /// A signal ends every screen of the process: one at a time.
 static ONE: Mutex<()> = Mutex::new(());

@@ -1,12 +1,12 @@
 //! Standing still, going back, longer windows, and what the past costs.
 
 use super::*;
-use crate::fixtures;
-use crate::tui::history::{History, size};
 use crate::tui::state::Window;
-use crate::tui::window::{add, merge};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use tracer_model::fixtures;
+use tracer_model::history::merge::{add, merge};
+use tracer_model::history::retention::{History, size};
 use tracer_model::snapshot::{Fsync, Writer};
 
 /// A busy Snapshot `n` intervals after the first, with rates that tell it apart.

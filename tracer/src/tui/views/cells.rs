@@ -1,11 +1,12 @@
 //! What the cells of the tables say.
 
-use tracer_model::sanitize::{self, Charset, display_for};
+use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{Snapshot, Writer};
-use tracer_model::units::{self, Units};
+use tracer_model::units::Units;
+use tracer_model::{sanitize, units};
 
 use super::{Col, file_growth};
-use crate::outputs::words;
+use crate::output::format;
 use crate::tui::rows::{Fold, Item, Row, Rows};
 use crate::tui::theme::Tone;
 
@@ -109,7 +110,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Drain => plain(dir.drain.map_or_else(|| "-".to_owned(), units::percent)),
             Col::Created => plain(number(dir.files_created)),
             Col::Removed => plain(number(dir.files_removed)),
-            Col::Volume => plain(words::volume(snapshot, &dir.volume, manner.charset)),
+            Col::Volume => plain(format::volume(snapshot, &dir.volume, manner.charset)),
             _ => nothing(),
         }),
         Item::File(i) => snapshot.paths.get(i).map_or_else(nothing, |path| {
@@ -132,8 +133,8 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                     .to_owned(),
                     tone: if path.deleted { Tone::Warning } else { Tone::Plain },
                 },
-                Col::Volume => plain(words::volume(snapshot, &path.volume, manner.charset)),
-                Col::Path => plain(words::file(path, manner.charset)),
+                Col::Volume => plain(format::volume(snapshot, &path.volume, manner.charset)),
+                Col::Path => plain(format::file(path, manner.charset)),
                 _ => nothing(),
             }
         }),
@@ -148,7 +149,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                 tone: Tone::Warning,
             },
             Col::Volume => plain(manner.safe(&held.volume)),
-            Col::Path => plain(words::held_path(held, manner.charset)),
+            Col::Path => plain(format::held_path(held, manner.charset)),
             _ => nothing(),
         }),
         Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {
@@ -163,7 +164,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
                     .waiting_ms
                     .map_or_else(|| units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
             ),
-            Col::Volume => plain(words::volume(snapshot, &victim.volume, manner.charset)),
+            Col::Volume => plain(format::volume(snapshot, &victim.volume, manner.charset)),
             _ => nothing(),
         }),
     }
@@ -173,7 +174,7 @@ fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, manner: &Manner) 
     let mut tone = Tone::Plain;
     let text = match col {
         Col::Pid => writer.pid.to_string(),
-        Col::User => words::user(writer, manner.charset),
+        Col::User => format::user(writer, manner.charset),
         Col::WrittenRate => manner.rate(writer.written_bytes_per_s),
         Col::Growth => manner.growth(writer.growth_bytes_per_s),
         Col::Share => units::percent(writer.share),
@@ -193,8 +194,8 @@ fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, manner: &Manner) 
             let group = writer.group.as_ref();
             group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
         }
-        Col::Volume => words::volume(snapshot, &writer.volume, manner.charset),
-        Col::Command => words::command(writer, manner.charset),
+        Col::Volume => format::volume(snapshot, &writer.volume, manner.charset),
+        Col::Command => format::command(writer, manner.charset),
         _ => String::new(),
     };
     Cell { text, tone }
@@ -247,7 +248,7 @@ pub fn tree_cell(
         Item::Writer(i) => snapshot
             .writers
             .get(i)
-            .map(|writer| format!("{} {}", writer.pid, words::command(writer, manner.charset))),
+            .map(|writer| format!("{} {}", writer.pid, format::command(writer, manner.charset))),
         Item::Group(i) => rows.groups.get(i).map(|group| manner.safe(&group.name)),
         Item::Dir(i) => snapshot.dirs.get(i).map(|dir| {
             let from = row.name_from.min(dir.path.len());
@@ -261,7 +262,7 @@ pub fn tree_cell(
     let name = if is_path {
         sanitize::fit(&name, room, manner.charset)
     } else {
-        sanitize::cut(&name, room, manner.charset)
+        sanitize::truncate(&name, room, manner.charset)
     };
     format!("{indent}{mark}{name}")
 }

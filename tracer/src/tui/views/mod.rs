@@ -8,7 +8,7 @@ use tracer_model::units;
 pub use self::cells::{Cell, LONG_FROM, Manner, cell, milliseconds, number, tree_cell};
 use super::rows::{Item, Rows};
 use super::state::View;
-use crate::outputs::columns::{Align, Column};
+use crate::output::columns::{Align, Column};
 
 /// A column of some table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -223,7 +223,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
         .zip(&specs)
         .map(|(col, spec)| col.width(long).max(spec.title.len() + 1))
         .collect();
-    let widths = crate::outputs::columns::widths(&specs, &wanted, usize::from(width), 1);
+    let widths = crate::output::columns::widths(&specs, &wanted, usize::from(width), 1);
     let mut out: Vec<(Col, Column, usize)> = vec![];
     for ((col, spec), width) in cols.into_iter().zip(specs).zip(widths) {
         if width > 0 {

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use serde_json::Value;
 
-use crate::host;
+use tracer_host::host_root;
 
 /// Longest state file that is read, bytes.
 const MAX_FILE: u64 = 8 << 20;
@@ -40,7 +40,7 @@ pub fn json(path: &Path) -> Option<Value> {
 #[must_use]
 pub fn bytes(path: &Path, most: u64) -> Option<Vec<u8>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let base = open(host::root(), flags, Mode::empty()).ok()?;
+    let base = open(host_root::root(), flags, Mode::empty()).ok()?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let rest = path.strip_prefix("/").unwrap_or(path);

@@ -6,7 +6,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::collect::mounts::Mount;
+use tracer_host::mounts::Mount;
 
 /// A directory of the host with state of a runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::collect::mounts::parse;
+    use tracer_host::mounts::parse;
 
     const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
     const DEV: u32 = 7 << 20 | 3;

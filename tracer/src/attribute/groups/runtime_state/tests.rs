@@ -1,5 +1,5 @@
 use super::*;
-use crate::collect::mounts;
+use tracer_host::mounts;
 
 const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
 

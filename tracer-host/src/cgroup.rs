@@ -1,0 +1,236 @@
+//! Control groups as actions need them: which hierarchies there are, who is in a cgroup, and the
+//! files that freeze and kill one. Sources: Documentation/admin-guide/cgroup-v2.rst and
+//! cgroup-v1/freezer-subsystem.rst.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustix::fs::{Access, access};
+
+use crate::mounts::unescape;
+
+/// Where cgroups are mounted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    /// Version 2, alone or beside version 1.
+    pub v2: Option<PathBuf>,
+    /// The freezer of version 1.
+    pub freezer: Option<PathBuf>,
+    /// All of version 1, the freezer among them: (controllers as /proc/PID/cgroup names them, path).
+    pub v1: Vec<(String, PathBuf)>,
+}
+
+/// What keeps one cgroup from running.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Freezer {
+    /// `cgroup.freeze` of the directory.
+    V2(PathBuf),
+    /// `freezer.state` of the directory.
+    V1(PathBuf),
+}
+
+impl Hierarchies {
+    /// Reads them from /proc/self/mountinfo.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut left = left.split(' ').skip(3);
+            // A part of a hierarchy that is mounted in a container's place is no whole one.
+            let (Some("/"), Some(at)) = (left.next(), left.next()) else { continue };
+            let at = unescape(at.as_bytes());
+            let mut right = right.split(' ');
+            let (kind, options) = (right.next(), right.nth(1).unwrap_or_default());
+            match kind {
+                Some("cgroup2") if found.v2.is_none() => found.v2 = Some(at),
+                Some("cgroup") => {
+                    let controllers: Vec<&str> =
+                        options.split(',').filter(|option| !is_mount_option(option)).collect();
+                    if controllers.contains(&"freezer") && found.freezer.is_none() {
+                        found.freezer = Some(at.clone());
+                    }
+                    found.v1.push((controllers.join(","), at));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The directories of a cgroup's path in all hierarchies that have it, version 2 first.
+    #[must_use]
+    pub fn directories(&self, path: &str) -> Vec<PathBuf> {
+        let relative = path.trim_start_matches('/');
+        self.v2
+            .iter()
+            .chain(self.v1.iter().map(|(_, at)| at))
+            .map(|at| at.join(relative))
+            .filter(|dir| dir.join("cgroup.procs").exists())
+            .collect()
+    }
+
+    /// The freezer that holds exactly the cgroup with this path and has somebody in it.
+    #[must_use]
+    pub fn freezer_of(&self, path: &str) -> Option<Freezer> {
+        let relative = path.trim_matches('/');
+        if relative.is_empty() {
+            return None;
+        }
+        let at = |mount: &Option<PathBuf>, file: &str| {
+            let dir = mount.as_ref()?.join(relative);
+            (dir.join(file).exists() && !processes(&dir).is_empty()).then_some(dir)
+        };
+        at(&self.v2, "cgroup.freeze")
+            .map(Freezer::V2)
+            .or_else(|| at(&self.freezer, "freezer.state").map(Freezer::V1))
+    }
+
+    /// Paths of a process's cgroups: version 2's, and that of the freezer of version 1.
+    #[must_use]
+    pub fn of_process(pid: u32) -> (Option<String>, Option<String>) {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let (mut v2, mut freezer) = (None, None);
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (Some(id), Some(controllers), Some(path)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            if id == "0" {
+                v2 = Some(path.to_owned());
+            } else if controllers.split(',').any(|name| name == "freezer") {
+                freezer = Some(path.to_owned());
+            }
+        }
+        (v2, freezer)
+    }
+}
+
+impl Freezer {
+    /// The cgroup's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::V2(dir) | Self::V1(dir) => dir,
+        }
+    }
+
+    /// The file that is written, and what is written there.
+    #[must_use]
+    pub fn order(&self, freeze: bool) -> (PathBuf, &'static str) {
+        match (self, freeze) {
+            (Self::V2(dir), true) => (dir.join("cgroup.freeze"), "1"),
+            (Self::V2(dir), false) => (dir.join("cgroup.freeze"), "0"),
+            (Self::V1(dir), true) => (dir.join("freezer.state"), "FROZEN"),
+            (Self::V1(dir), false) => (dir.join("freezer.state"), "THAWED"),
+        }
+    }
+
+    /// Gives the order. A cgroup that is gone has nobody in it: that is no error.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set(&self, freeze: bool) -> io::Result<()> {
+        let (file, word) = self.order(freeze);
+        match fs::write(&file, word) {
+            Err(error) if is_removed(&error) && !freeze => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Was it asked to be frozen, by us or by anybody?
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        let read = |name: &str| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
+        match self {
+            Self::V2(_) => read("cgroup.freeze").trim() == "1",
+            Self::V1(_) => read("freezer.state").trim() != "THAWED",
+        }
+    }
+
+    /// Does nobody in it run any more?
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        let read = |name: &str| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
+        match self {
+            Self::V2(_) => read("cgroup.events").lines().any(|line| line == "frozen 1"),
+            Self::V1(_) => read("freezer.state").trim() == "FROZEN",
+        }
+    }
+}
+
+/// Can it be written to? In a container the hierarchy is there, but often read-only.
+#[must_use]
+pub fn is_writable(file: &Path) -> bool {
+    access(file, Access::WRITE_OK).is_ok()
+}
+
+/// Was the cgroup removed meanwhile? Then nobody is in it.
+#[must_use]
+pub fn is_removed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+/// Processes of a cgroup and of all below it.
+#[must_use]
+pub fn processes(dir: &Path) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![dir.to_path_buf()];
+    while let Some(dir) = waiting.pop() {
+        // A threaded cgroup's processes are listed by the one above it.
+        let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
+        let below = fs::read_dir(&dir).into_iter().flatten().flatten();
+        waiting.extend(
+            below.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
+        );
+    }
+    // Of another pid namespace: 0.
+    found.remove(&0);
+    found
+}
+
+fn is_mount_option(option: &str) -> bool {
+    matches!(option, "rw" | "ro" | "xattr" | "clone_children" | "noprefix" | "nsdelegate")
+        || option.starts_with("release_agent=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_a_hybrid_host() {
+        let text = "\
+30 25 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw
+31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer
+34 30 0:30 /docker/x /mnt/part rw - cgroup cgroup rw,pids
+35 30 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+        let found = Hierarchies::parse(text);
+        assert_eq!(found.v2.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(found.freezer.as_deref(), Some(Path::new("/sys/fs/cgroup/freezer")));
+        let names: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cpu,cpuacct", "freezer", "name=systemd"]);
+        assert_eq!(found.freezer_of("/"), None);
+    }
+
+    #[test]
+    fn an_order_is_a_word_in_a_file() {
+        let v2 = Freezer::V2("/c/web".into());
+        assert_eq!(v2.order(true), ("/c/web/cgroup.freeze".into(), "1"));
+        let v1 = Freezer::V1("/f/web".into());
+        assert_eq!(v1.order(false), ("/f/web/freezer.state".into(), "THAWED"));
+        assert!(v1.set(false).is_ok(), "nobody is left there");
+        assert!(v1.set(true).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Readers of the machine: /proc, mounts, cgroups, pidfds, clocks. Nothing here knows eBPF.
+
+pub mod cgroup;
+pub mod clock;
+pub mod host_root;
+pub mod mounts;
+pub mod noatime;
+pub mod open_files;
+pub mod process;
+pub mod timezone;
+pub mod users;

@@ -1,0 +1,41 @@
+//! When the mounts change.
+
+use std::fs::File;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::host_root;
+
+/// The host's list of mounts, open: poll(2) tells when it changes (proc_pid_mountinfo(5)).
+pub struct MountEvents(Option<File>);
+
+impl MountEvents {
+    /// From now on. Where the list cannot be opened, nothing is ever told.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(File::open(host_root::mountinfo()).ok())
+    }
+
+    /// Was something mounted or unmounted since this was asked last?
+    #[must_use]
+    pub fn came(&self) -> bool {
+        let Some(list) = &self.0 else { return false };
+        let mut fds = [PollFd::new(list, PollFlags::PRI)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&at_once)).is_ok()
+            && fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_changes_nothing_is_told() {
+        let events = MountEvents::begin();
+        let _ = events.came();
+        assert!(!events.came());
+        assert!(!MountEvents(None).came());
+    }
+}

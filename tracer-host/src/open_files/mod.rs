@@ -1,0 +1,258 @@
+//! One walk over all open descriptors, for all who want to know of them: held files, residents, the
+//! picture at start-up. Where the kernel side can tell them, it does ([`told`]); else /proc is asked
+//! ([`walk`]).
+//!
+//! Made for 100,000 descriptors: a look at the file tells a regular one from a socket, and whether it
+//! has a name left; a look at the link tells by its permissions whether it is open for writing
+//! (proc_pid_fd(5)); only what is kept has its path read; and processes are shared out among threads.
+
+pub mod places;
+
+use std::ffi::{CStr, CString, OsString};
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat,
+};
+
+use tracer_common::OpenFileRecord;
+
+use self::places::{Places, Told};
+
+/// More threads than that gain nothing: they meet in the same locks of the kernel.
+const MAX_THREADS: usize = 8;
+/// Processes that a thread takes at once.
+const CHUNK: usize = 16;
+/// Room for the entries of a directory, bytes.
+const DIRECTORY_BUFFER: usize = 32 << 10;
+
+/// A descriptor of a regular file that is open for writing, or whose file has no name left.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    /// Holder.
+    pub pid: u32,
+    /// Descriptor.
+    pub fd: i32,
+    /// As the link shows it: with ` (deleted)` if the file has no name left.
+    pub link: PathBuf,
+    /// `s_dev` of its volume: of a file of an overlay, of the one behind it.
+    pub dev: u32,
+    /// Inode number: of a file of an overlay, of the one behind it.
+    pub ino: u64,
+    /// The number that stat shows for the device, where `ino` is an overlay's: of a file that was
+    /// copied up, such a number is still that of the lower layer's file.
+    pub overlay: Option<u64>,
+    /// st_blocks × 512.
+    pub bytes: u64,
+    /// Names left.
+    pub links: u64,
+    /// Is it open for writing?
+    pub writable: bool,
+}
+
+/// What one walk found.
+#[derive(Debug, Default)]
+pub struct OpenFiles {
+    /// By process, then by descriptor.
+    pub files: Vec<OpenFile>,
+    /// Descriptors of all kinds.
+    pub descriptors: usize,
+    /// Processes that were looked into.
+    pub processes: usize,
+    /// Processes whose descriptors could not be read, for want of privileges.
+    pub unreadable: usize,
+}
+
+/// The same from what the kernel side told: only the paths are asked of /proc, and what is behind an
+/// overlay's file where the kernel side does not know that. A descriptor that was closed meanwhile is
+/// left out.
+#[must_use]
+pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
+    let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
+    let mut last = None;
+    for record in records {
+        found.processes += usize::from(last != Some(record.pid));
+        last = Some(record.pid);
+        if record.overlay != 0 {
+            let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
+            found.files.extend(
+                name.ok().and_then(|name| {
+                    look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
+                }),
+            );
+            continue;
+        }
+        let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
+        else {
+            continue;
+        };
+        found.files.push(OpenFile {
+            pid: record.pid,
+            fd: record.fd.cast_signed(),
+            link: PathBuf::from(OsString::from_vec(link.into_bytes())),
+            dev: record.dev,
+            ino: record.ino,
+            overlay: None,
+            bytes: record.bytes,
+            links: record.links.into(),
+            writable: record.writable != 0,
+        });
+    }
+    found.files.sort_by_key(|file| (file.pid, file.fd));
+    found
+}
+
+/// Looks through all processes, our own too.
+#[must_use]
+pub fn walk(places: &Places) -> OpenFiles {
+    let mut pids = pids();
+    pids.sort_unstable();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let threads = threads.min(pids.len() / CHUNK + 1);
+    let work = || {
+        let mut found = OpenFiles::default();
+        let mut buffer = Vec::with_capacity(DIRECTORY_BUFFER);
+        loop {
+            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
+            let Some(chunk) = pids.get(from..pids.len().min(from + CHUNK)) else { return found };
+            if chunk.is_empty() {
+                return found;
+            }
+            for pid in chunk {
+                look_into(*pid, places, &mut buffer, &mut found);
+            }
+        }
+    };
+    let mut all = OpenFiles::default();
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        all.add(work());
+        for helper in helpers {
+            if let Ok(found) = helper.join() {
+                all.add(found);
+            }
+        }
+    });
+    all.files.sort_by_key(|file| (file.pid, file.fd));
+    all
+}
+
+impl OpenFile {
+    /// What tells it from other files of the same look.
+    #[must_use]
+    pub const fn key(&self) -> (u32, u64, Option<u64>) {
+        (self.dev, self.ino, self.overlay)
+    }
+}
+
+impl OpenFiles {
+    fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.descriptors += other.descriptors;
+        self.processes += other.processes;
+        self.unreadable += other.unreadable;
+    }
+}
+
+fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
+        // Gone meanwhile is fine; not allowed is not.
+        found.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
+        return;
+    };
+    found.processes += 1;
+    // Names relative to the directory: /proc is not walked, and its rights not checked, once more
+    // for each.
+    let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name();
+        let Some(fd) = name.to_str().ok().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        found.descriptors += 1;
+        found.files.extend(look_at(dir.as_fd(), name, pid, fd, places));
+    }
+}
+
+/// The file behind a descriptor, whose link is `name` in `dir`; `None` if it is none that is wanted.
+fn look_at(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    pid: u32,
+    fd: i32,
+    places: &Places,
+) -> Option<OpenFile> {
+    // Most descriptors of most hosts are sockets and pipes: this is all that they cost.
+    let file = statat(dir, name, AtFlags::empty()).ok()?;
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let writable =
+        statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|link| link.st_mode & 0o200 != 0);
+    // Of another width on other machines.
+    #[allow(clippy::useless_conversion, reason = "u32 on arm64")]
+    let links = u64::from(file.st_nlink);
+    if !writable && links != 0 {
+        return None;
+    }
+    let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new()).ok()?.into()));
+    let told = Told { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
+    let (dev, overlay) = places.device(pid, fd, &told)?;
+    Some(OpenFile {
+        pid,
+        fd,
+        dev,
+        ino: file.st_ino,
+        overlay,
+        bytes: u64::try_from(file.st_blocks).unwrap_or(0) * 512,
+        links,
+        writable,
+        link,
+    })
+}
+
+fn pids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::mounts;
+
+    #[test]
+    fn finds_what_is_open_for_writing_and_what_has_no_name() {
+        let places = Places::new(&mounts::read().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("named");
+        let mut named = fs::File::create(&path).unwrap();
+        named.write_all(&[7; 10_000]).unwrap();
+        named.sync_all().unwrap();
+        let reader = fs::File::open(&path).unwrap();
+        let gone = tempfile::tempfile().unwrap();
+        let found = walk(&places);
+        let ours: Vec<_> = found.files.iter().filter(|f| f.pid == std::process::id()).collect();
+        let by_ino = |file: &fs::File| {
+            let ino = file.metadata().unwrap().ino();
+            ours.iter().filter(|f| f.ino == ino).collect::<Vec<_>>()
+        };
+        let rows = by_ino(&named);
+        assert_eq!(rows.len(), 1, "the reader is left out");
+        assert_eq!((rows[0].bytes, rows[0].links, rows[0].writable), (12_288, 1, true));
+        assert_eq!(rows[0].link, path);
+        let rows = by_ino(&gone);
+        assert_eq!((rows.len(), rows[0].links), (1, 0));
+        assert!(found.descriptors > found.files.len() && found.processes > 0);
+        drop(reader);
+    }
+}

@@ -1,0 +1,271 @@
+//! Where an open file is: the volume that its space is on, and its path as the host has it and as its
+//! holder sees it.
+//!
+//! A descriptor's mount tells that (`mnt_id` in /proc/PID/fdinfo), by the mountinfo of its holder. What
+//! an overlay shows lies in its upper directory, which is on a volume of the host's; the overlay's own
+//! device number is no volume's.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+
+use crate::mounts::{Mount, MountedVolume};
+use crate::process::descriptors::strip_deleted;
+use crate::process::stat;
+use crate::{host_root, mounts};
+
+use super::OpenFile;
+
+/// Longest chain of parents that is asked for a directory that the host does not have.
+const MAX_ANCESTORS: usize = 16;
+/// Inode numbers from there on are of lower layers: overlayfs has put the layer's number into the upper
+/// bits (`xino`), where no filesystem has any.
+const XINO: u64 = 1 << 56;
+
+/// All mounts that one look at open files meets: the host's, and those of containers as they are met.
+pub struct Places {
+    volumes: Vec<MountedVolume>,
+    /// `s_dev` by the number that stat shows, of filesystems where they are the same.
+    plain: HashMap<u64, u32>,
+    /// The host's own mounts, by number.
+    host: HashMap<u32, Mount>,
+    /// Those that were met, by number: it is unique in all mount namespaces.
+    met: Mutex<HashMap<u32, Option<Arc<Place>>>>,
+}
+
+/// A mount that a file was opened through.
+struct Place {
+    /// The kernel's number of the volume that takes what is written.
+    dev: u32,
+    /// Of an overlay, its own number.
+    overlay: Option<u32>,
+    /// Its mount point as the links in /proc/PID/fd have it.
+    shown: PathBuf,
+    /// The host's path of what is mounted; `None` if it is what the links say, or not known.
+    host: Option<PathBuf>,
+}
+
+/// Blocks of a filesystem, and bytes of each.
+type Size = (u64, u64);
+
+/// What stat says of a descriptor.
+pub(super) struct Told<'a> {
+    pub(super) st_dev: u64,
+    pub(super) ino: u64,
+    pub(super) links: u64,
+    pub(super) writable: bool,
+    pub(super) link: &'a Path,
+}
+
+/// Both paths of a file, without ` (deleted)`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// From the host's root.
+    pub host: PathBuf,
+    /// From the holder's root, where that is another path.
+    pub in_container: Option<PathBuf>,
+}
+
+impl Places {
+    /// With the host's mounts.
+    #[must_use]
+    pub fn new(volumes: &[MountedVolume]) -> Self {
+        let all =
+            fs::read(host_root::mountinfo()).map(|text| mounts::parse(&text)).unwrap_or_default();
+        Self {
+            plain: volumes
+                .iter()
+                .filter(|volume| volume.fs_type != "btrfs")
+                .map(|volume| {
+                    (rustix::fs::makedev(volume.dev >> 20, volume.dev & 0xf_ffff), volume.dev)
+                })
+                .collect(),
+            host: all.into_iter().map(|mount| (mount.id, mount)).collect(),
+            volumes: volumes.to_vec(),
+            met: Mutex::default(),
+        }
+    }
+
+    /// The kernel's device number of an open file's volume, and the number that stat shows where that
+    /// is an overlay's. By the mount where stat's number is none of a volume's: btrfs shows another
+    /// number there than in mountinfo, overlayfs its own, or one for each filesystem of its layers.
+    pub(super) fn device(&self, pid: u32, fd: i32, told: &Told<'_>) -> Option<(u32, Option<u64>)> {
+        if let Some(dev) = self.plain.get(&told.st_dev) {
+            return Some((*dev, None));
+        }
+        let place = self.place(pid, fd)?;
+        let Some(overlay) = place.overlay else { return Some((place.dev, None)) };
+        // Removed from a layer below the overlay, which still has the name: it is on a lower layer as
+        // likely as not. Where all layers are on one filesystem, that makes no difference.
+        let below = told.links == 0 && !told.writable && strip_deleted(told.link) == told.link;
+        let one = told.st_dev == rustix::fs::makedev(overlay >> 20, overlay & 0xf_ffff)
+            && told.ino < XINO;
+        (one || !below).then_some((place.dev, Some(told.st_dev)))
+    }
+
+    /// What a file is called.
+    #[must_use]
+    pub fn paths(&self, file: &OpenFile) -> Paths {
+        let link = strip_deleted(&file.link);
+        let place = self.place(file.pid, file.fd).filter(|place| place.dev == file.dev);
+        let host = place.and_then(|place| {
+            let rest = link.strip_prefix(&place.shown).ok()?;
+            Some(joined(place.host.as_deref()?, rest))
+        });
+        let host = host.unwrap_or_else(|| link.to_path_buf());
+        let root = fs::read_link(format!("/proc/{}/root", file.pid)).ok();
+        let seen = root
+            .and_then(|root| Some(joined(Path::new("/"), link.strip_prefix(root).ok()?)))
+            .unwrap_or_else(|| link.to_path_buf());
+        Paths { in_container: (seen != host).then_some(seen), host }
+    }
+
+    /// The mount that a descriptor was opened through.
+    fn place(&self, pid: u32, fd: i32) -> Option<Arc<Place>> {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+        let id: u32 =
+            info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
+        let met = || self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = met().get(&id) {
+            return known.clone();
+        }
+        let through = (pid, fd);
+        let place = match self.host.get(&id) {
+            Some(mount) => self.host_place(mount, through),
+            None => {
+                let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+                let mount = mounts::parse(&mountinfo).into_iter().find(|mount| mount.id == id)?;
+                // Mount points are told from the process's root, links from that of its mounts.
+                let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+                self.foreign_place(&mount, &root, through)
+            }
+        };
+        let place = place.map(Arc::new);
+        met().insert(id, place.clone());
+        place
+    }
+
+    fn host_place(&self, mount: &Mount, through: (u32, i32)) -> Option<Place> {
+        let shown = mount.mount_point.clone();
+        match mount.upper_dir {
+            Some(_) => self.overlay(mount, shown, through),
+            None => Some(Place { dev: mount.dev, overlay: None, shown, host: None }),
+        }
+    }
+
+    fn foreign_place(&self, mount: &Mount, root: &Path, through: (u32, i32)) -> Option<Place> {
+        let shown = below(root, &mount.mount_point);
+        match mount.upper_dir {
+            Some(_) => self.overlay(mount, shown, through),
+            None => {
+                let host = self.volume(mount.dev).and_then(|volume| volume.host_path(&mount.root));
+                Some(Place { dev: mount.dev, overlay: None, shown, host })
+            }
+        }
+    }
+
+    fn overlay(&self, mount: &Mount, shown: PathBuf, (pid, fd): (u32, i32)) -> Option<Place> {
+        let size = size(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
+        let (dev, upper) = self.upper(mount, pid, size)?;
+        let host = Some(below(&upper, &mount.root));
+        Some(Place { dev, overlay: Some(mount.dev), shown, host })
+    }
+
+    /// The volume of an overlay's upper directory, and the host's path of it. mountinfo has its name as
+    /// who mounted it gave it: mostly the host's; in a container within a container that of the outer
+    /// one; relative where the names of many layers would not have fitted into the mount's options. So what
+    /// is found by that name must be of the size that the overlay itself shows.
+    fn upper(&self, mount: &Mount, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
+        let upper = mount.upper_dir.as_deref()?;
+        if upper.is_absolute() {
+            let on_host = self.on_host(upper, size);
+            return on_host.or_else(|| self.of_an_ancestor(upper, pid, size));
+        }
+        // docker and podman give it from a directory that the overlay is mounted below, too.
+        let mounted = self.host.values().filter(|other| other.dev == mount.dev);
+        let mut dirs = mounted.flat_map(|other| other.mount_point.ancestors().skip(1));
+        dirs.find_map(|dir| self.on_host(&dir.join(upper), size))
+    }
+
+    fn on_host(&self, dir: &Path, size: Size) -> Option<(u32, PathBuf)> {
+        let id = mount_of(&host_root::path(dir), dir, self.host.values(), size)?;
+        let volume = self.volume(self.host.get(&id)?.dev)?;
+        Some((volume.dev, dir.to_path_buf()))
+    }
+
+    /// As a process above sees it, whose mounts are neither the host's nor the container's own.
+    fn of_an_ancestor(&self, dir: &Path, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
+        let mut pid = pid;
+        for _ in 0..MAX_ANCESTORS {
+            pid = stat::stat(pid).map(|stat| stat.ppid).filter(|ppid| *ppid > 1)?;
+            let Ok(text) = fs::read(format!("/proc/{pid}/mountinfo")) else { continue };
+            let all = mounts::parse(&text);
+            let path = below(&PathBuf::from(format!("/proc/{pid}/root")), dir);
+            let Some(id) = mount_of(&path, dir, all.iter(), size) else { continue };
+            let Some(mount) = all.iter().find(|mount| mount.id == id) else { continue };
+            let Some(volume) = self.volume(mount.dev) else { continue };
+            let rest = dir.strip_prefix(&mount.mount_point).unwrap_or(dir);
+            let host = volume.host_path(&joined(&mount.root, rest));
+            return Some((volume.dev, host.unwrap_or_else(|| dir.to_path_buf())));
+        }
+        None
+    }
+
+    fn volume(&self, dev: u32) -> Option<&MountedVolume> {
+        self.volumes.iter().find(|volume| volume.dev == dev)
+    }
+}
+
+/// The number of the mount that a directory is on. `path` is how it is reached here, `name` how those have
+/// it whose `mounts` they are. `None` if its filesystem is of another size than `wanted`, or may not answer.
+fn mount_of<'m>(
+    path: &Path,
+    name: &Path,
+    mut mounts: impl Iterator<Item = &'m Mount>,
+    wanted: Size,
+) -> Option<u32> {
+    // Without its root, a host does not run at all.
+    let hangs = |mount: &Mount| {
+        may_hang(&mount.fs_type)
+            && mount.mount_point != Path::new("/")
+            && name.starts_with(&mount.mount_point)
+    };
+    if mounts.any(hangs) {
+        return None;
+    }
+    let fields = StatxFlags::TYPE | StatxFlags::MNT_ID;
+    let stat = statx(CWD, path, AtFlags::NO_AUTOMOUNT, fields).ok()?;
+    let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+    let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    let is_it = is_dir && known && size(path) == Some(wanted);
+    is_it.then(|| u32::try_from(stat.stx_mnt_id).ok())?
+}
+
+/// statfs(2): what an overlay shows is its upper layer's (`ovl_statfs`).
+fn size(path: &Path) -> Option<Size> {
+    let stat = rustix::fs::statfs(path).ok()?;
+    // Of another width on other machines.
+    #[allow(clippy::unnecessary_cast, reason = "i64, u64 or u32")]
+    Some((stat.f_blocks as u64, stat.f_bsize as u64))
+}
+
+/// Is it a server, or a process, that answers for this filesystem?
+fn may_hang(fs_type: &str) -> bool {
+    let types = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse", "fuseblk", "autofs"];
+    types.contains(&fs_type) || fs_type.starts_with("fuse.")
+}
+
+/// An absolute path as seen below another directory.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    joined(root, path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Joined with nothing, a file's mount point would end in a slash.
+fn joined(dir: &Path, rest: &Path) -> PathBuf {
+    let mut path = dir.to_path_buf();
+    path.extend(rest);
+    path
+}

@@ -1,0 +1,45 @@
+//! The open descriptors of a process, by inode number: /proc/PID/fd (proc_pid_fd(5)).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use tracer_common::FileKey;
+
+/// Looks for an open descriptor of `pid` on the file, for a name that the kernel side could not
+/// send: the ring was full, or the path is very deep.
+#[must_use]
+pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    descriptors(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
+}
+
+/// Inode numbers and paths of what `pid` has open, of the numbers that are `wanted`. Nothing where the
+/// process is gone.
+pub fn descriptors(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, PathBuf)> {
+    in_proc(pid, wanted).filter_map(|(ino, descriptor)| {
+        let link = std::fs::read_link(descriptor).ok()?;
+        Some((ino, strip_deleted(&link).to_path_buf()))
+    })
+}
+
+/// The descriptor of `pid` on the file, as a path: `/proc/PID/fd/N`.
+#[must_use]
+pub fn descriptor(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    in_proc(pid, |ino| ino == file.ino).next().map(|(_, descriptor)| descriptor)
+}
+
+fn in_proc(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, PathBuf)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let ino = std::fs::metadata(entry.path()).ok()?.ino();
+        wanted(ino).then(|| (ino, entry.path()))
+    })
+}
+
+/// `/proc/PID/fd` shows a file without a name as `path (deleted)`.
+#[must_use]
+pub fn strip_deleted(link: &Path) -> &Path {
+    let bytes = link.as_os_str().as_bytes();
+    Path::new(OsStr::from_bytes(bytes.strip_suffix(b" (deleted)").unwrap_or(bytes)))
+}

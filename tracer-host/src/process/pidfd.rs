@@ -1,0 +1,242 @@
+//! A process that cannot be mistaken for another: a pidfd, and a start time that was read after it
+//! was opened.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{fstat, fstatfs};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use crate::process::stat::{self, Stat};
+
+/// A process by its number and its start, clock ticks since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Identity {
+    /// Process id.
+    pub pid: u32,
+    /// Field 22 of /proc/PID/stat.
+    pub start_ticks: u64,
+}
+
+/// A process that was named, by everything that the kernel tells it apart by. Two processes can have
+/// the same number and start within one tick of 10 ms; since Linux 6.9 each has an inode number of its
+/// own on pidfs, which is never given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Root {
+    /// Number and start.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// On pidfs; `None` on older kernels.
+    pub inode: Option<u64>,
+}
+
+/// A process that is pinned: signals sent through it reach it or nobody.
+#[derive(Debug)]
+pub struct Handle {
+    /// Whom.
+    pub identity: Identity,
+    fd: OwnedFd,
+}
+
+/// f_type of pidfs: PID_FS_MAGIC of linux/magic.h.
+const PIDFS: u64 = 0x5049_4446;
+
+impl Handle {
+    /// Pins the process that has this number now, whatever it is.
+    ///
+    /// The order matters: the descriptor is opened first, then the start is read, then it is seen that
+    /// the process behind the descriptor still runs: so the start is this process's.
+    #[must_use]
+    pub fn open(pid: u32) -> Option<(Self, Stat)> {
+        let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let fd = pidfd_open(number, PidfdFlags::empty()).ok()?;
+        let stat = stat::stat(pid)?;
+        let identity = Identity { pid, start_ticks: stat.start_ticks };
+        let handle = Self { identity, fd };
+        handle.runs().then_some((handle, stat))
+    }
+
+    /// Pins this very process; `None` if it has ended, or if another has its number.
+    #[must_use]
+    pub fn of(identity: Identity) -> Option<Self> {
+        let (handle, _) = Self::open(identity.pid)?;
+        (handle.identity == identity).then_some(handle)
+    }
+
+    /// The same for a process that was just seen in /proc: what has its number must still be of the
+    /// same parent or session, so that within a tick, too, only a relative could be taken for it.
+    #[must_use]
+    pub fn seen(identity: Identity, seen: &Stat) -> Option<Self> {
+        let (handle, stat) = Self::open(identity.pid)?;
+        let related = stat.ppid == seen.ppid || stat.session == seen.session;
+        (handle.identity == identity && related).then_some(handle)
+    }
+
+    /// All that it can be told apart by.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        let on_pidfs = fstatfs(&self.fd).is_ok_and(|fs| fs.f_type as u64 == PIDFS);
+        let inode = fstat(&self.fd).ok().filter(|_| on_pidfs).map(|stat| stat.st_ino);
+        Root { identity: self.identity, inode }
+    }
+
+    /// Does it run? A process that has ended and waits to be reaped does not.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+    }
+
+    /// What /proc says of it now; `None` once it has ended.
+    #[must_use]
+    pub fn stat(&self) -> Option<Stat> {
+        let stat = stat::stat(self.identity.pid)?;
+        (stat.start_ticks == self.identity.start_ticks && self.runs()).then_some(stat)
+    }
+
+    /// Sends a signal. That it still runs and started then is seen once more right before; should it
+    /// end in between, nobody gets the signal, whoever has its number by then.
+    ///
+    /// # Errors
+    /// `ESRCH` if it has ended; what pidfd_send_signal(2) says.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if self.stat().is_none() {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        Ok(pidfd_send_signal(&self.fd, signal)?)
+    }
+}
+
+impl Root {
+    /// Pins it; `None` if it has ended, or if another has its number.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        let handle = Handle::of(self.identity)?;
+        (self.inode.is_none() || handle.root().inode == self.inode).then_some(handle)
+    }
+}
+
+/// Was there nobody left to signal?
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn another_start_is_another_process() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let (handle, _) = Handle::open(child.id()).unwrap();
+        assert!(handle.stat().is_some());
+        let other = Identity { start_ticks: handle.identity.start_ticks + 1, ..handle.identity };
+        assert!(Handle::of(other).is_none());
+        handle.signal(Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert!(Handle::of(handle.identity).is_none());
+        assert!(is_gone(&handle.signal(Signal::KILL).unwrap_err()));
+    }
+
+    /// clone3(2) with a number of our choosing; the child sleeps until it is killed.
+    fn start_as(pid: i32) -> io::Result<i32> {
+        #[repr(C)]
+        #[derive(Default)]
+        struct CloneArgs {
+            flags: u64,
+            pidfd: u64,
+            child_tid: u64,
+            parent_tid: u64,
+            exit_signal: u64,
+            stack: u64,
+            stack_size: u64,
+            tls: u64,
+            set_tid: u64,
+            set_tid_size: u64,
+        }
+        let wanted = [pid];
+        // Other tests of this process catch signals; the child must not.
+        const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+        let arguments = CloneArgs {
+            flags: CLONE_CLEAR_SIGHAND,
+            exit_signal: libc::SIGCHLD as u64,
+            set_tid: if pid == 0 { 0 } else { wanted.as_ptr() as u64 },
+            set_tid_size: u64::from(pid != 0),
+            ..CloneArgs::default()
+        };
+        // SAFETY: as fork(2): the child runs on a copy of this memory, and only waits and ends.
+        let result = unsafe {
+            libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments))
+        };
+        match result {
+            0 => loop {
+                // SAFETY: pause(2) takes no arguments.
+                unsafe { libc::pause() };
+            },
+            -1 => Err(io::Error::last_os_error()),
+            pid => Ok(pid as i32),
+        }
+    }
+
+    fn reap(pid: i32, signal: i32) -> i32 {
+        let mut status = 0;
+        // SAFETY: the child is ours, and `status` is an integer.
+        unsafe {
+            libc::kill(pid, signal);
+            libc::waitpid(pid, &raw mut status, 0);
+        }
+        status
+    }
+
+    /// Number after number is given again at once, as often as not within the same tick: none of the
+    /// later processes gets the signal that was meant for the earlier one.
+    #[test]
+    fn ten_thousand_reused_pids_are_never_hit() {
+        // In a process of its own: children would hold the descriptors of tests that run beside it.
+        if std::env::var_os("FILLTOP_REUSED_PIDS").is_none() {
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["ten_thousand_reused_pids_are_never_hit", "--nocapture"])
+                .env("FILLTOP_REUSED_PIDS", "here")
+                .output()
+                .unwrap();
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        let pid = match start_as(0) {
+            Ok(pid) => pid,
+            Err(error) => return println!("SKIP ten_thousand_reused_pids_are_never_hit: {error}"),
+        };
+        let named = Handle::open(pid as u32).unwrap().0.root();
+        reap(pid, libc::SIGKILL);
+        if named.inode.is_none() {
+            return println!("SKIP ten_thousand_reused_pids_are_never_hit: no pidfs here (6.9)");
+        }
+        let (mut attempts, mut same_tick, mut pinned) = (0, 0, 0);
+        while attempts < 10_000 {
+            // Somebody else may have taken the number.
+            let Ok(target) = start_as(pid) else { continue };
+            let (handle, _) = Handle::open(target as u32).unwrap();
+            let root = handle.root();
+            reap(target, libc::SIGKILL);
+            let Ok(innocent) = start_as(pid) else { continue };
+            attempts += 1;
+            same_tick += u32::from(Handle::of(root.identity).is_some());
+            // By name, as a plan has it, and by a handle that was opened in time.
+            if let Some(wrong) = root.handle() {
+                wrong.signal(Signal::KILL).unwrap();
+            }
+            pinned += u32::from(handle.signal(Signal::KILL).is_ok());
+            let status = reap(innocent, libc::SIGTERM);
+            assert_eq!(libc::WTERMSIG(status), libc::SIGTERM, "attempt {attempts} hit it");
+        }
+        println!("10,000 attempts, {same_tick} within one tick, 0 hit");
+        assert_eq!(pinned, 0);
+        assert!(same_tick > 100, "the test is no test: {same_tick}");
+    }
+}

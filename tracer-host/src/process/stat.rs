@@ -1,0 +1,91 @@
+//! /proc/PID/stat, and whether a pid still names the process that it named before.
+
+use std::fs;
+
+use tracer_common::ProcKey;
+use tracer_model::sanitize;
+
+/// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
+pub const NS_PER_TICK: u64 = 10_000_000;
+
+/// Of the kernel's include/linux/sched.h.
+const PF_KTHREAD: u64 = 0x0020_0000;
+const PF_EXITING: u64 = 0x4;
+
+/// Fields of /proc/PID/stat (proc_pid_stat(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Name, at most 15 bytes, made safe.
+    pub comm: String,
+    /// State: `R`, `S`, `D`, `T` (stopped), `t` (by a tracer), `Z`, …
+    pub state: char,
+    /// Has it ended, and only waits to be reaped?
+    pub ended: bool,
+    /// Is it about to end (PF_EXITING)? It leaves its cgroups before its state tells of it.
+    pub exiting: bool,
+    /// Parent.
+    pub ppid: u32,
+    /// Process group.
+    pub pgrp: u32,
+    /// Session.
+    pub session: u32,
+    /// Controlling terminal; 0 for none.
+    pub tty: i32,
+    /// Is it a thread of the kernel's own (PF_KTHREAD)?
+    pub kernel_thread: bool,
+    /// Start, ticks since boot.
+    pub start_ticks: u64,
+}
+
+/// Reads /proc/PID/stat.
+#[must_use]
+pub fn stat(pid: u32) -> Option<Stat> {
+    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name may hold spaces and parentheses: fields count from the last one.
+fn parse(stat: &[u8]) -> Option<Stat> {
+    let open = stat.iter().position(|byte| *byte == b'(')?;
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(close + 2..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let flags: u64 = fields.get(6)?.parse().ok()?;
+    Some(Stat {
+        comm: sanitize::lossless(stat.get(open + 1..close)?),
+        state: fields.first()?.chars().next()?,
+        ended: matches!(*fields.first()?, "Z" | "X" | "x"),
+        exiting: flags & PF_EXITING != 0,
+        ppid: fields.get(1)?.parse().ok()?,
+        pgrp: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        tty: fields.get(4)?.parse().ok()?,
+        kernel_thread: flags & PF_KTHREAD != 0,
+        start_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// Is the process with this pid still the one that started then?
+#[must_use]
+pub fn is_same(proc: &ProcKey) -> bool {
+    stat(proc.tgid).is_some_and(|stat| stat.start_ticks == proc.start_ns / NS_PER_TICK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_do_not_shift_the_fields() {
+        let line = b"77 (a) S 1 (b) S 12 77 70 34816 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let stat = parse(line).unwrap();
+        assert_eq!((stat.comm.as_str(), stat.ppid, stat.session), ("a) S 1 (b", 12, 70));
+        assert!(
+            !stat.ended && parse(b"7 (a) Z 1 7 7 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 9").unwrap().ended
+        );
+        assert_eq!((stat.tty, stat.start_ticks), (34816, 4242));
+        let exiting = parse(b"7 (a) R 1 7 7 0 0 4194564 0 0 0 0 0 0 0 0 0 0 0 0 0 9").unwrap();
+        assert!(exiting.exiting && !exiting.ended && !stat.exiting);
+        assert_eq!(parse(b"77 (cut"), None);
+        assert_eq!(parse(b"77 (a) S 1"), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! One rung each: loads a program and attaches it.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use aya::Ebpf;
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint};
+
+use super::{Attempt, Ladder};
+use crate::attach::error::{HookFailure, error_chain};
+use crate::attach::raw_loader::Target;
+use crate::hooks::Function;
+use crate::kernel_version::kernel_at_least;
+use crate::sys::tracefs::TraceFs;
+
+impl Ladder {
+    /// At a function's exit. `module` is where it may be, if not in the kernel itself.
+    pub(crate) fn fexit(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        module: Option<&str>,
+    ) -> Attempt {
+        let types = self.types()?;
+        let (id, module) = types.find(function, module).ok_or_else(|| untyped(function, module))?;
+        let fexit: &mut FExit = program_of(ebpf, program)?;
+        if module.is_some() || fexit.fd().is_ok() {
+            let target = Target { function, id, module, at_exit: true };
+            return self.by_hand.attach(program, &target);
+        }
+        if let Some(reason) = self.no_trampolines.get() {
+            return Err(reason.clone());
+        }
+        fexit.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
+        fexit.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
+    }
+
+    pub(crate) fn fentry_and_fexit(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &Function,
+        module: Option<&str>,
+    ) -> Attempt {
+        // The exit first: an entry without its exit would fill the map of calls in flight.
+        if let Some(program) = function.fexit {
+            self.fexit(ebpf, function.name, program, module)?;
+        }
+        match function.fentry {
+            Some(program) => self.fentry(ebpf, function.name, program, module),
+            None => Ok(()),
+        }
+    }
+
+    /// At a function's entry; see [`Ladder::fexit`].
+    pub(crate) fn fentry(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        module: Option<&str>,
+    ) -> Attempt {
+        let types = self.types()?;
+        let (id, module) = types.find(function, module).ok_or_else(|| untyped(function, module))?;
+        let fentry: &mut FEntry = program_of(ebpf, program)?;
+        if module.is_some() || fentry.fd().is_ok() {
+            let target = Target { function, id, module, at_exit: false };
+            return self.by_hand.attach(program, &target);
+        }
+        if let Some(reason) = self.no_trampolines.get() {
+            return Err(reason.clone());
+        }
+        fentry.load(function, &types.bpf).map_err(|e| self.refused(&e))?;
+        fentry.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
+    }
+
+    /// The kernel's words. EPERM is no matter of the function, as EACCES, the verifier's, is: nothing is asked a
+    /// second time then, for to look a function up takes milliseconds.
+    fn refused(&self, error: &ProgramError) -> HookFailure {
+        let failure = HookFailure::of_program(error);
+        if matches!(failure, HookFailure::Refused(_)) {
+            let _ = self.no_trampolines.set(failure.clone());
+        }
+        failure
+    }
+
+    pub(crate) fn kprobe_and_kretprobe(&mut self, ebpf: &mut Ebpf, function: &Function) -> Attempt {
+        if let Some(program) = function.kretprobe {
+            self.kretprobe(ebpf, function.name, program)?;
+        }
+        match function.kprobe {
+            Some(program) => self.kprobe(ebpf, function.name, program),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn kprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, false)
+    }
+
+    pub(crate) fn kretprobe(&mut self, ebpf: &mut Ebpf, function: &str, program: &str) -> Attempt {
+        self.trace_event(ebpf, function, program, true)
+    }
+
+    fn trace_event(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &str,
+        program: &str,
+        on_return: bool,
+    ) -> Attempt {
+        if self.tracefs.is_none() {
+            self.tracefs =
+                Some(TraceFs::open().map_err(|e| HookFailure::of_call(&e).about("tracefs"))?);
+        }
+        let kprobe: &mut KProbe = program_of(ebpf, program)?;
+        if kprobe.fd().is_err() {
+            kprobe.load().map_err(|e| HookFailure::of_program(&e))?;
+        }
+        let fd = kprobe.fd().map_err(|e| HookFailure::of_program(&e))?;
+        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".into()) };
+        tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                absent(function)
+            } else {
+                HookFailure::of_call(&error)
+            }
+        })
+    }
+
+    pub(crate) fn tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let tracepoint: &mut RawTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load().map_err(|e| HookFailure::of_program(&e))?;
+        }
+        tracepoint.attach(name).map(drop).map_err(|e| HookFailure::of_program(&e))
+    }
+
+    /// One whose arguments the verifier knows the types of.
+    pub(crate) fn typed_tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
+        let types = self.types()?;
+        let tracepoint: &mut BtfTracePoint = program_of(ebpf, program)?;
+        if tracepoint.fd().is_err() {
+            tracepoint.load(name, &types.bpf).map_err(|e| HookFailure::of_program(&e))?;
+        }
+        tracepoint.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
+    }
+}
+
+fn absent(function: &str) -> HookFailure {
+    HookFailure::Absent(no_function(function))
+}
+
+fn no_function(function: &str) -> String {
+    format!("the kernel has no function {function}")
+}
+
+/// Not among the types, in which functions of modules are since 5.11.
+fn untyped(function: &str, module: Option<&str>) -> HookFailure {
+    if module.is_some() && !kernel_at_least(5, 11) {
+        HookFailure::Absent(format!(
+            "{} of its own, and knows no types of modules before Linux 5.11",
+            no_function(function)
+        ))
+    } else {
+        absent(function)
+    }
+}
+
+pub(crate) fn program_of<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, HookFailure>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("the kernel side has no program {name}"))?
+        .try_into()
+        .map_err(|error: ProgramError| HookFailure::Other(error_chain(&error)))
+}

@@ -1,0 +1,57 @@
+//! Which filesystems are counted at their own functions, as the kernel side is told it: so that nothing is counted
+//! above them as well.
+
+use aya::Ebpf;
+use aya::maps::HashMap as BpfHashMap;
+use tracer_common::offsets::counted;
+use tracer_model::snapshot::WriteBackend;
+
+use super::Ladder;
+use crate::attach::error::HookFailure;
+use crate::hooks::WriteIter;
+use crate::{hooks, overlay};
+
+impl Ladder {
+    /// Tells vfs_write and the system calls that this filesystem is counted lower down.
+    pub(crate) fn mark(&mut self, ebpf: &mut Ebpf, fs: &WriteIter, by: WriteBackend) {
+        let fs_type = hooks::WRITE_ITERS.iter().find(|known| known.magic == fs.magic);
+        self.counted.extend(fs_type.map(|known| (known.fs_type, by)));
+        let how = match by {
+            WriteBackend::Tracepoint => counted::SUCCESSES,
+            WriteBackend::Fentry | WriteBackend::Kprobe => counted::RESULTS,
+        };
+        self.set_counted(ebpf, fs.magic, how);
+    }
+
+    pub(crate) fn mark_overlay(&mut self, ebpf: &mut Ebpf) {
+        let how = if self.syscalls { counted::SUCCESSES } else { counted::RESULTS };
+        self.set_counted(ebpf, hooks::OVERLAY_MAGIC, how);
+    }
+
+    /// Where writes are counted above the filesystem, those to an overlay are followed to the upper file. Once,
+    /// as soon as the kernel knows overlays: that is a module, often loaded by the first container.
+    pub(crate) fn follow_overlays(&mut self, ebpf: &mut Ebpf) {
+        let is_above = self.vfs_write || self.syscalls;
+        if !is_above || self.overlays.is_some() || !overlay::is_known() {
+            return;
+        }
+        let types = self.types().map_err(HookFailure::from);
+        let result = types.and_then(|types| overlay::install(ebpf, types));
+        let holds = self.note("overlay", "upper file", result);
+        self.overlays = Some(holds);
+        if holds {
+            self.set_counted(ebpf, hooks::OVERLAY_MAGIC, counted::UPPER);
+        }
+    }
+
+    fn set_counted(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
+        let result = ebpf
+            .map_mut("COUNTED")
+            .ok_or_else(|| "no such map".to_owned())
+            .and_then(|map| BpfHashMap::<_, u32, u32>::try_from(map).map_err(|e| e.to_string()))
+            .and_then(|mut map| map.insert(magic, how, 0).map_err(|e| e.to_string()));
+        if let Err(error) = result {
+            tracing::error!("bytes may be counted twice: map COUNTED: {error}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
+
+pub(crate) mod error;
+pub(crate) mod fallback;
+pub(crate) mod filesystems;
+pub(crate) mod fs_handling;
+pub(crate) mod optional_hooks;
+pub(crate) mod parallel_load;
+pub(crate) mod raw_loader;
+pub(crate) mod space;
+pub(crate) mod syscall_fallback;
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use anyhow::anyhow;
+use aya::Ebpf;
+use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+
+use fallback::program_of;
+
+use super::attach::error::HookFailure;
+use super::attach::raw_loader::ByHand;
+use super::btf::cache::Types;
+use super::btf::inode_layout;
+use super::btf::modules::ModuleTypes;
+use super::hooks::{Function, Lifecycle, WriteIter};
+use super::kernel_version::kernel_at_least;
+use super::loader::{TracerOptions, hook};
+use super::sys::tracefs::TraceFs;
+use super::{hooks, preemption, sys};
+
+/// Kernel functions whose presence or arguments are asked of BTF.
+pub(crate) fn function_names() -> Vec<&'static str> {
+    let mut names = vec![
+        "btf_trace_sched_process_exit",
+        "btf_trace_ext4_da_reserve_space",
+        "btf_trace_writeback_dirty_folio",
+    ];
+    names.extend(hooks::DENTRY_FUNCTIONS.iter().map(|(function, _, _)| function.name));
+    names.extend(hooks::SPACE.iter().map(|function| function.name));
+    names.extend(hooks::FS_SPACE.iter().map(|(_, function)| function.name));
+    names.extend(hooks::watched_functions());
+    names.extend(hooks::VFS_WRITE.iter().map(|function| function.name));
+    names.extend(hooks::WRITE_ITERS.iter().flat_map(|fs| fs.functions).map(|f| f.name));
+    names
+}
+
+/// Attaches hooks, and knows what came of each.
+pub struct Ladder {
+    forced: Option<WriteBackend>,
+    want_vfs_write: bool,
+    /// Only while hooks are attached: 24 MB on a usual kernel.
+    types: OnceCell<Types>,
+    /// Types of filesystem for which a later attempt would end as the first did.
+    tried: Vec<&'static str>,
+    /// Programs that aya cannot load.
+    by_hand: ByHand,
+    /// Why trampolines are refused altogether.
+    no_trampolines: OnceCell<HookFailure>,
+    tracefs: Option<TraceFs>,
+    /// What tells the savings of btrfs's compression.
+    saved: Option<OwnedFd>,
+    hooks: Vec<Hook>,
+    /// How each filesystem that is known is counted, by its type.
+    counted: BTreeMap<&'static str, WriteBackend>,
+    vfs_write: bool,
+    syscalls: bool,
+    uring: bool,
+    stores: bool,
+    without_advised: bool,
+    /// Are overlays followed to their upper files? `None`: that was not needed yet.
+    overlays: Option<bool>,
+    /// Types of filesystem whose gauge is known.
+    space_traced: Vec<&'static str>,
+    renames: bool,
+    waits: bool,
+    preemptible: bool,
+    /// Has the start ended, and with it CAP_SYS_ADMIN?
+    started: bool,
+}
+
+type Attempt = Result<(), HookFailure>;
+
+impl Ladder {
+    pub(crate) fn new(options: &TracerOptions, types: Types, by_hand: ByHand) -> Self {
+        Self {
+            forced: options.backend,
+            want_vfs_write: options.hooks.iter().any(|name| name == "vfs_write"),
+            types: OnceCell::from(types),
+            tried: Vec::new(),
+            by_hand,
+            no_trampolines: OnceCell::new(),
+            tracefs: None,
+            saved: None,
+            hooks: Vec::new(),
+            counted: BTreeMap::new(),
+            vfs_write: false,
+            syscalls: false,
+            uring: false,
+            stores: false,
+            without_advised: false,
+            overlays: None,
+            space_traced: Vec::new(),
+            renames: false,
+            waits: false,
+            preemptible: preemption::is_possible(),
+            started: false,
+        }
+    }
+
+    /// Attaches all that is wanted from the start.
+    ///
+    /// # Errors
+    /// If no rung holds for written bytes.
+    pub(crate) fn climb(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
+        if self.prefers_kprobes() {
+            let reason =
+                "this kernel may put their programs aside and skip calls meanwhile; kprobes \
+                          miss none"
+                    .to_owned();
+            let state = HookState::NotApplicable { reason };
+            self.hooks.push(hook("trampolines", "fentry, fexit", state));
+        }
+        for hook in hooks::LIFECYCLE {
+            self.attach_lifecycle(ebpf, hook);
+        }
+        for fs in hooks::WRITE_ITERS {
+            self.attach_write_iter(ebpf, fs);
+            // What is not in a module has been there from the start.
+            let has = |function| {
+                self.types().is_ok_and(|types| types.kernel.function(function).is_some())
+            };
+            if fs.functions.iter().any(|function| has(function.name)) {
+                self.tried.push(fs.fs_type);
+            }
+        }
+        self.attach_space(ebpf);
+        self.install_gauges(ebpf);
+        self.attach_saved(ebpf);
+        if self.want_vfs_write {
+            self.attach_vfs_write(ebpf);
+        } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
+            // Trampolines and kprobes are both refused here: system calls are all there is.
+            self.attach_returns(ebpf);
+        } else {
+            let reason = "no filesystem is mounted that needs it".to_owned();
+            self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
+        }
+        self.mark_overlay(ebpf);
+        self.follow_overlays(ebpf);
+        self.attach_watches(ebpf);
+        self.started = true;
+        if self.counted.is_empty() && !self.syscalls && !self.vfs_write {
+            return Err(self.nothing_holds());
+        }
+        Ok(())
+    }
+
+    /// A filesystem was mounted: its module may be loaded now, or it needs vfs_write.
+    pub(crate) fn mounts_changed(&mut self, ebpf: &mut Ebpf, fs_types: &[&str]) {
+        let is_new = |fs: &WriteIter| {
+            let done = self.counted.contains_key(fs.fs_type) || self.tried.contains(&fs.fs_type);
+            fs_types.contains(&fs.fs_type) && !done
+        };
+        let new: Vec<_> = hooks::WRITE_ITERS.iter().filter(|fs| is_new(fs)).collect();
+        if !new.is_empty() && self.started {
+            ModuleTypes::of_process().look_again();
+        }
+        let any = !new.is_empty();
+        for fs in new {
+            self.tried.push(fs.fs_type);
+            self.hooks.retain(|row| !fs.functions.iter().any(|f| f.name == row.name));
+            self.attach_write_iter(ebpf, fs);
+            self.install_gauges(ebpf);
+            self.watch_filesystem(ebpf, fs.fs_type);
+        }
+        if any {
+            // Of two that came at once, btrfs may be the second: its own hooks are tried first.
+            self.attach_saved(ebpf);
+        }
+        let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
+        if uncounted && !self.vfs_write && !self.syscalls {
+            self.hooks.retain(|row| row.name != "vfs_write");
+            self.attach_vfs_write(ebpf);
+        }
+        self.follow_overlays(ebpf);
+        self.forget_types();
+    }
+
+    /// The kernel's types, read again if they were forgotten.
+    fn types(&self) -> Result<&Types, String> {
+        if let Some(types) = self.types.get() {
+            return Ok(types);
+        }
+        let types = Types::read().map_err(|error| format!("{error:#}"))?;
+        Ok(self.types.get_or_init(|| types))
+    }
+
+    /// Gives their memory back until a hook is to be attached again.
+    pub(crate) fn forget_types(&mut self) {
+        self.by_hand.forget_code();
+        if self.types.take().is_some() {
+            sys::return_free_memory();
+        }
+    }
+
+    fn install_gauges(&mut self, ebpf: &mut Ebpf) {
+        match self.types() {
+            Ok(types) => self.space_traced = inode_layout::install(ebpf, types),
+            Err(error) => tracing::error!("space is not traced: {error}"),
+        }
+    }
+
+    pub(crate) fn write_backend(&self) -> WriteBackend {
+        let by = |backend| self.counted.values().filter(|found| **found == backend).count();
+        if self.syscalls {
+            WriteBackend::Tracepoint
+        } else if by(WriteBackend::Kprobe) > by(WriteBackend::Fentry) {
+            WriteBackend::Kprobe
+        } else {
+            WriteBackend::Fentry
+        }
+    }
+
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    pub(crate) fn traces_space(&self, fs_type: &str) -> bool {
+        self.space_traced.contains(&fs_type)
+            && match self.counted.get(fs_type) {
+                Some(WriteBackend::Tracepoint) => fs_type == "ext4",
+                Some(WriteBackend::Fentry | WriteBackend::Kprobe) => true,
+                None => false,
+            }
+    }
+
+    pub(crate) fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    /// Loaded programs that are not among aya's, by name.
+    pub(crate) fn programs_by_hand(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.by_hand.programs()
+    }
+
+    pub(crate) fn missed_returns(&self) -> u64 {
+        self.tracefs.as_ref().map_or(0, TraceFs::missed)
+    }
+
+    fn allows(&self, rung: WriteBackend) -> bool {
+        match self.forced {
+            Some(forced) => forced == rung,
+            None => rung != WriteBackend::Fentry || !self.prefers_kprobes(),
+        }
+    }
+
+    /// See [`preemption`].
+    fn prefers_kprobes(&self) -> bool {
+        self.forced.is_none() && self.preemptible && TraceFs::has_kprobes()
+    }
+
+    pub(crate) fn may_skip_calls(&self) -> bool {
+        self.preemptible
+            && match self.write_backend() {
+                WriteBackend::Fentry => true,
+                WriteBackend::Kprobe => false,
+                // Tracepoints are called with preemption on since then.
+                WriteBackend::Tracepoint => kernel_at_least(6, 19),
+            }
+    }
+
+    /// Are kernel functions traced, and not tracepoints alone?
+    fn traces_functions(&self) -> bool {
+        self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
+    }
+
+    /// May a kprobe take what trampolines do not? Also where these alone are asked for, if the function may be
+    /// in a module: types of modules are not to be had before 5.11, nor with CAP_SYS_ADMIN given up.
+    fn may_take_kprobe(&self, module: Option<&str>) -> bool {
+        self.allows(WriteBackend::Kprobe) || (module.is_some() && self.traces_functions())
+    }
+
+    /// By a tracepoint, but by a kprobe where its programs may be put aside.
+    fn attach_lifecycle(&mut self, ebpf: &mut Ebpf, hook: &Lifecycle) {
+        if self.preemptible && self.allows(WriteBackend::Kprobe) && TraceFs::has_kprobes() {
+            let result = self.kprobe(ebpf, hook.function, hook.kprobe);
+            if self.note(hook.function, "kprobe", result) {
+                return;
+            }
+        }
+        let result = self.tracepoint(ebpf, hook.tracepoint, hook.program);
+        self.note(hook.tracepoint, "raw_tracepoint", result);
+    }
+
+    fn attach_write_iter(&mut self, ebpf: &mut Ebpf, fs: &'static WriteIter) {
+        if self.allows(WriteBackend::Fentry) {
+            for function in fs.functions {
+                let result = self.fexit(ebpf, function.name, function.fexit, Some(fs.fs_type));
+                if self.note(function.name, "fexit", result) {
+                    self.attach_fs_space(ebpf, fs.fs_type);
+                    return self.mark(ebpf, fs, WriteBackend::Fentry);
+                }
+            }
+        }
+        if self.may_take_kprobe(Some(fs.fs_type)) {
+            for function in fs.functions {
+                let result = self
+                    .kretprobe(ebpf, function.name, "kretprobe_write_iter")
+                    .and_then(|()| self.kprobe(ebpf, function.name, function.kprobe));
+                if self.note(function.name, "kretprobe", result) {
+                    self.attach_fs_space(ebpf, fs.fs_type);
+                    return self.mark(ebpf, fs, WriteBackend::Kprobe);
+                }
+            }
+        }
+        if self.allows(WriteBackend::Tracepoint) && fs.fs_type == "ext4" {
+            self.load_tracepoints_ahead(ebpf);
+            let mut all = true;
+            for (name, program) in hooks::EXT4_TRACEPOINTS {
+                let result = self.tracepoint(ebpf, name, program);
+                all &= self.note(name, "raw_tracepoint", result);
+                if !all {
+                    // Some of them alone would count what the system calls count as well.
+                    break;
+                }
+            }
+            if all {
+                self.mark(ebpf, fs, WriteBackend::Tracepoint);
+            }
+        }
+    }
+
+    /// The first rung that holds; true if one does. `module` is where the function may be.
+    fn attach_function(
+        &mut self,
+        ebpf: &mut Ebpf,
+        function: &Function,
+        module: Option<&str>,
+    ) -> bool {
+        if self.allows(WriteBackend::Fentry) {
+            let how = if function.fexit.is_some() { "fexit" } else { "fentry" };
+            let result = self.fentry_and_fexit(ebpf, function, module);
+            if self.note(function.name, how, result) {
+                return true;
+            }
+        }
+        if self.may_take_kprobe(module) {
+            let how = if function.kretprobe.is_some() { "kretprobe" } else { "kprobe" };
+            let result = self.kprobe_and_kretprobe(ebpf, function);
+            return self.note(function.name, how, result);
+        }
+        false
+    }
+
+    fn attach_vfs_write(&mut self, ebpf: &mut Ebpf) {
+        for function in hooks::VFS_WRITE {
+            self.vfs_write |= self.attach_function(ebpf, function, None);
+        }
+        if !self.vfs_write && self.allows(WriteBackend::Tracepoint) {
+            self.attach_returns(ebpf);
+        }
+    }
+
+    /// At the return of every system call.
+    fn attach_to_calls(&mut self, ebpf: &mut Ebpf, (name, program): (&str, &str)) -> bool {
+        let result = if cfg!(target_arch = "x86_64") {
+            self.typed_tracepoint(ebpf, name, program)
+        } else {
+            Err("the registers of system calls are known on x86-64 alone".into())
+        };
+        self.note(name, "tp_btf", result)
+    }
+
+    /// Records what came of an attempt; true if it holds.
+    fn note(&mut self, name: &str, how: &str, result: Attempt) -> bool {
+        let holds = result.is_ok();
+        let state = match result {
+            Ok(()) => HookState::Ok,
+            Err(failure) => {
+                let had_admin = ModuleTypes::of_process().had_admin();
+                failure.state(self.forced.is_some(), self.started, had_admin)
+            }
+        };
+        self.hooks.push(hook(name, how, state));
+        holds
+    }
+
+    fn nothing_holds(&self) -> anyhow::Error {
+        let reasons: Vec<String> = self
+            .hooks
+            .iter()
+            .filter_map(|row| match &row.state {
+                HookState::Unsupported { reason } | HookState::Broken { reason } => {
+                    Some(format!("{} by {}: {reason}", row.name, row.how))
+                }
+                _ => None,
+            })
+            .take(1)
+            .collect();
+        let fix = match self.forced {
+            Some(backend) => format!("try without `--backend {}`", backend.name()),
+            None => "`filltop doctor` lists what was tried".to_owned(),
+        };
+        anyhow!("no write probe can be attached on this kernel ({}): {fix}", reasons.join("; "))
+    }
+}

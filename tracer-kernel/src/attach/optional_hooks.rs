@@ -1,0 +1,219 @@
+//! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
+//! needed to run; each one that is missing is a blind spot that is said.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::Ebpf;
+use aya::maps::Array;
+use aya::programs::{Iter, RawTracePoint, TracePoint};
+use tracer_common::offsets::OrderedEvent;
+use tracer_model::snapshot::WriteBackend;
+
+use super::{Attempt, Ladder, program_of};
+use crate::attach::error::{HookFailure, error_chain};
+use crate::btf::overlay_inode;
+use crate::hooks;
+use crate::hooks::{Create, Fsync};
+use crate::kernel_version::kernel_at_least;
+use crate::sys::tracefs;
+
+impl Ladder {
+    /// Attaches what can be attached. Where a hook has no rung that holds, its row says why.
+    pub(crate) fn attach_watches(&mut self, ebpf: &mut Ebpf) {
+        self.renames = self.attach_renames(ebpf);
+        let mut fsyncs = false;
+        for fsync in hooks::FSYNCS {
+            fsyncs |= self.attach_fsync(ebpf, fsync);
+        }
+        // Of other filesystems than ext4 no tracepoint tells.
+        self.waits = fsyncs && self.traces_functions();
+        let mut creates = false;
+        for create in hooks::CREATES {
+            creates |= self.attach_create(ebpf, create);
+        }
+        if self.allows(WriteBackend::Tracepoint) {
+            if !fsyncs {
+                self.attach_tracepoints(ebpf, hooks::FSYNC_TRACEPOINTS);
+            }
+            if !creates {
+                self.attach_tracepoints(ebpf, hooks::CREATE_TRACEPOINTS);
+                if cfg!(target_arch = "x86_64") {
+                    self.attach_to_calls(ebpf, hooks::FAILED_TRACEPOINT);
+                }
+            }
+        }
+        self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
+        let name = hooks::THROTTLE;
+        let result =
+            self.throttle_program().and_then(|program| self.tracepoint(ebpf, name, program));
+        self.note(name, "raw_tracepoint", result);
+    }
+
+    /// The program that fits this kernel's arguments of [`hooks::THROTTLE`].
+    pub(crate) fn throttle_program(&self) -> Result<&'static str, HookFailure> {
+        let tracepoint = format!("btf_trace_{}", hooks::THROTTLE);
+        let arguments = self.types()?.kernel.arguments(&tracepoint);
+        // The tracepoint's own argument comes first.
+        match arguments.map(|arguments| arguments.len()) {
+            Some(13) => Ok("tp_balance_dirty_pages_12"),
+            Some(9) => Ok("tp_balance_dirty_pages_8"),
+            other => Err(format!("its arguments are not known: {other:?}").into()),
+        }
+    }
+
+    /// Loads the iterator over open files; without it, /proc is looked through.
+    pub(crate) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
+        let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
+            iter.load("task_file", &self.types()?.bpf)
+                .map_err(|error| HookFailure::of_program(&error))
+        });
+        self.note("task_file", "iterator", result);
+        self.install_behind(ebpf);
+    }
+
+    /// Tells the kernel side where overlayfs, if it is there, keeps the files behind its own. Returns
+    /// whether that is known now.
+    pub(crate) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
+        self.types().is_ok_and(|types| overlay_inode::install(ebpf, types))
+    }
+
+    /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls
+    /// do.
+    pub(crate) fn load_take_out(&mut self, ebpf: &mut Ebpf, iterators: &[&str], forget_name: &str) {
+        let load = |ebpf: &mut Ebpf| -> Attempt {
+            for name in iterators {
+                let iterator: &mut Iter = program_of(ebpf, name)?;
+                iterator
+                    .load("bpf_map_elem", &self.types()?.bpf)
+                    .map_err(|e| HookFailure::of_program(&e))?;
+            }
+            program_of::<RawTracePoint>(ebpf, forget_name)?
+                .load()
+                .map_err(|e| HookFailure::of_program(&e))
+        };
+        let result = load(ebpf);
+        self.note("bpf_map_elem", "iterator", result);
+    }
+
+    /// What tells the savings of compression, where the kernel knows btrfs and no hook tells of its space.
+    pub(crate) fn attach_saved(&mut self, ebpf: &mut Ebpf) {
+        let hooks::Event { fs_type, name, program } = hooks::ORDERED_EVENT;
+        if self.traces_space(fs_type) {
+            // Whatever an earlier attempt said is of no concern any more.
+            self.saved = None;
+            self.hooks.retain(|row| row.name != name);
+            return;
+        }
+        if self.saved.is_some() {
+            return;
+        }
+        let result = match tracefs::Event::find(fs_type, name) {
+            Ok(Some(event)) => attach_ordered(ebpf, program, &event),
+            Ok(None) => return,
+            Err(error) => Err(HookFailure::of_call(&error).about("tracefs")),
+        };
+        self.hooks.retain(|row| row.name != name);
+        let (link, result) = match result {
+            Ok(link) => (Some(link), Ok(())),
+            Err(failure) => (None, Err(failure)),
+        };
+        self.saved = link;
+        self.note(name, "tracepoint", result);
+    }
+
+    /// Is every rename told by the kernel?
+    pub(crate) fn follows_renames(&self) -> bool {
+        self.renames
+    }
+
+    /// Is fsync timed on every filesystem?
+    pub(crate) fn times_every_fsync(&self) -> bool {
+        self.waits
+    }
+
+    /// Hooks of a filesystem whose module came later.
+    pub(crate) fn watch_filesystem(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
+        for create in hooks::CREATES.iter().filter(|create| create.fs_type == fs_type) {
+            self.hooks.retain(|row| row.name != create.name);
+            self.attach_create(ebpf, create);
+        }
+        for fsync in hooks::FSYNCS.iter().filter(|fsync| fsync.fs_type == fs_type) {
+            self.hooks.retain(|row| row.name != fsync.name);
+            self.attach_fsync(ebpf, fsync);
+        }
+    }
+
+    fn attach_fsync(&mut self, ebpf: &mut Ebpf, fsync: &Fsync) -> bool {
+        self.attach_function(ebpf, &fsync.function(), Some(fsync.fs_type))
+    }
+
+    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) {
+        for (name, program) in tracepoints {
+            let result = self.tracepoint(ebpf, name, program);
+            self.note(name, "raw_tracepoint", result);
+        }
+    }
+
+    fn attach_renames(&mut self, ebpf: &mut Ebpf) -> bool {
+        let mut all = true;
+        for rename in hooks::RENAMES {
+            let mut holds = false;
+            if self.allows(WriteBackend::Fentry) {
+                let result = self.fentry(ebpf, rename.name, rename.fentry, None);
+                holds = self.note(rename.name, "fentry", result);
+            }
+            if !holds && self.allows(WriteBackend::Kprobe) {
+                let result = self.kprobe(ebpf, rename.name, rename.kprobe);
+                holds = self.note(rename.name, "kprobe", result);
+            }
+            all &= holds;
+        }
+        all
+    }
+
+    fn attach_create(&mut self, ebpf: &mut Ebpf, create: &Create) -> bool {
+        let older = !kernel_at_least(5, 12);
+        let form = usize::from(!kernel_at_least(6, 15)) + usize::from(older);
+        if self.allows(WriteBackend::Fentry) {
+            let program = create.fexit[form];
+            let result = self.fexit(ebpf, create.name, program, Some(create.fs_type));
+            if self.note(create.name, "fexit", result) {
+                return true;
+            }
+        }
+        if self.may_take_kprobe(Some(create.fs_type)) {
+            let result = self
+                .kretprobe(ebpf, create.name, create.kretprobe)
+                .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));
+            return self.note(create.name, "kretprobe", result);
+        }
+        false
+    }
+}
+
+/// Tells the program where the event's fields are, and attaches it.
+fn attach_ordered(
+    ebpf: &mut Ebpf,
+    program: &str,
+    event: &tracefs::Event,
+) -> Result<OwnedFd, HookFailure> {
+    let offset = |field| event.offset(field).ok_or_else(|| format!("it has no field {field}"));
+    let format = OrderedEvent {
+        fsid: offset("fsid")?,
+        root: offset("root_objectid")?,
+        ino: offset("ino")?,
+        len: offset("len")?,
+        disk_len: offset("disk_len")?,
+    };
+    let map = ebpf.map_mut("ORDERED_EVENT").ok_or("there is no map for its format")?;
+    let mut map: Array<_, [u8; size_of::<OrderedEvent>()]> =
+        map.try_into().map_err(|error: aya::maps::MapError| error_chain(&error))?;
+    let format: [u8; size_of::<OrderedEvent>()] = bytemuck::cast(format);
+    map.set(0, format, 0).map_err(|error| error_chain(&error))?;
+    let program: &mut TracePoint = program_of(ebpf, program)?;
+    if program.fd().is_err() {
+        program.load().map_err(|error| HookFailure::of_program(&error))?;
+    }
+    let program = program.fd().map_err(|error| HookFailure::of_program(&error))?;
+    event.attach(program.as_fd()).map_err(|error| HookFailure::of_call(&error))
+}

@@ -1,0 +1,136 @@
+use rustix::thread::capabilities;
+
+use super::*;
+use crate::kernel_version::kernel_at_least;
+
+/// Why there can be no helper here.
+fn cannot() -> Option<&'static str> {
+    let is_admin =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    if !is_admin {
+        Some("no CAP_SYS_ADMIN")
+    } else if !kernel_at_least(5, 11) {
+        Some("types of modules came with Linux 5.11")
+    } else {
+        None
+    }
+}
+
+#[test]
+fn it_hands_out_what_was_named_and_nothing_else() {
+    if let Some(reason) = cannot() {
+        println!("SKIP it_hands_out_what_was_named_and_nothing_else: {reason}");
+        return;
+    }
+    // The kernel's own: there are others for modules only where some are loaded.
+    let helper = Helper::start(&["vmlinux", "no_such_module"]).unwrap();
+    for _ in 0..2 {
+        let found = helper.look().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, "vmlinux");
+        let target = std::fs::read_link(format!("/proc/self/fd/{}", descriptor(&found[0].1)));
+        assert_eq!(target.unwrap().to_str(), Some("anon_inode:btf"));
+    }
+    assert!(Helper::start(&["no_such_module"]).unwrap().look().unwrap().is_empty());
+}
+
+fn descriptor(fd: &OwnedFd) -> i32 {
+    use std::os::fd::AsRawFd as _;
+    fd.as_raw_fd()
+}
+
+#[test]
+fn whatever_else_it_is_sent_ends_it() {
+    if let Some(reason) = cannot() {
+        println!("SKIP whatever_else_it_is_sent_ends_it: {reason}");
+        return;
+    }
+    for message in [&b"x"[..], b"??", b""] {
+        let helper = Helper::start(&["vmlinux"]).unwrap();
+        send(&helper.socket, message, SendFlags::NOSIGNAL).unwrap();
+        // It may be gone before it is asked.
+        let error = helper.look().unwrap_err();
+        let is_gone = error.to_string() == "it has ended"
+            || matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET));
+        assert!(is_gone, "{error:?}");
+    }
+}
+
+/// How a process ends that is confined and then does this: by which signal, or with which status.
+fn end_of(call: impl FnOnce() -> i64) -> Result<i32, i32> {
+    let filter = filter().unwrap();
+    let (_ours, its) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    // SAFETY: the child makes system calls alone, and ends.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                if confine(its.as_fd(), &filter).is_err() {
+                    libc::_exit(1);
+                }
+                libc::_exit(if call() < 0 { *libc::__errno_location() } else { 0 });
+            }
+            child => {
+                let mut status = 0;
+                assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                if libc::WIFSIGNALED(status) {
+                    Err(libc::WTERMSIG(status))
+                } else {
+                    Ok(libc::WEXITSTATUS(status))
+                }
+            }
+        }
+    }
+}
+
+fn bpf_command(command: bpf_cmd) -> i64 {
+    let mut attr = [0u64; 16];
+    // SAFETY: so many bytes.
+    unsafe { libc::syscall(libc::SYS_bpf, command as i64, attr.as_mut_ptr(), size_of_val(&attr)) }
+}
+
+#[test]
+fn any_other_system_call_kills_it() {
+    if let Some(reason) = cannot() {
+        println!("SKIP any_other_system_call_kills_it: {reason}");
+        return;
+    }
+    assert_eq!(end_of(|| bpf_command(bpf_cmd::BPF_BTF_GET_NEXT_ID)), Ok(0));
+    assert_eq!(end_of(|| bpf_command(bpf_cmd::BPF_BTF_GET_FD_BY_ID)), Ok(libc::ENOENT));
+    for command in [
+        bpf_cmd::BPF_MAP_CREATE,
+        bpf_cmd::BPF_PROG_LOAD,
+        bpf_cmd::BPF_PROG_GET_FD_BY_ID,
+        bpf_cmd::BPF_MAP_GET_FD_BY_ID,
+        bpf_cmd::BPF_OBJ_PIN,
+        bpf_cmd::BPF_BTF_LOAD,
+        bpf_cmd::BPF_TOKEN_CREATE,
+    ] {
+        assert_eq!(end_of(|| bpf_command(command)), Err(libc::SIGSYS), "{command:?}");
+    }
+    for call in [
+        libc::SYS_getpid,
+        libc::SYS_openat,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_mount,
+        libc::SYS_ptrace,
+        libc::SYS_execve,
+        libc::SYS_clone,
+        libc::SYS_socket,
+        libc::SYS_capset,
+        libc::SYS_prctl,
+        libc::SYS_kill,
+        libc::SYS_mmap,
+    ] {
+        // SAFETY: it is not made.
+        let end = end_of(|| unsafe { libc::syscall(call, 0, 0, 0, 0, 0, 0) });
+        assert_eq!(end, Err(libc::SIGSYS), "system call {call}");
+    }
+    // The same number to a kernel that is asked as x32 would ask (x86-64 alone has that).
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it is not made.
+    let x32 = end_of(|| unsafe { libc::syscall(libc::SYS_sendmsg | 0x4000_0000, 0, 0, 0) });
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(x32, Err(libc::SIGSYS));
+}

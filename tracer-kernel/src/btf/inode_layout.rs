@@ -1,0 +1,111 @@
+//! Where this kernel's filesystems keep the space that they charge to an inode. Some are modules,
+//! which may be loaded after the start.
+
+use aya::Ebpf;
+use aya::maps::Array;
+use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
+
+use super::cache::Types;
+
+/// How one filesystem's gauge is made up.
+struct Recipe {
+    fs_type: &'static str,
+    kind: u32,
+    uses_i_blocks: bool,
+    /// Its own inode, and the member that is the `struct inode`.
+    own: Option<(&'static str, &'static str)>,
+    /// Members of its own inode: name, size, in blocks?
+    parts: &'static [(&'static str, u32, bool)],
+}
+
+/// statvfs counts what these say, delayed allocation included. xfs's own counters are in blocks;
+/// ext4 and btrfs keep what is reserved beside `i_blocks`.
+const RECIPES: &[Recipe] = &[
+    Recipe {
+        fs_type: "ext4",
+        kind: gauge_kind::EXT4,
+        uses_i_blocks: true,
+        own: Some(("ext4_inode_info", "vfs_inode")),
+        parts: &[("i_reserved_data_blocks", 4, true)],
+    },
+    Recipe {
+        fs_type: "xfs",
+        kind: gauge_kind::XFS,
+        uses_i_blocks: false,
+        own: Some(("xfs_inode", "i_vnode")),
+        parts: &[("i_nblocks", 8, true), ("i_delayed_blks", 8, true)],
+    },
+    Recipe {
+        fs_type: "btrfs",
+        kind: gauge_kind::BTRFS,
+        uses_i_blocks: true,
+        own: Some(("btrfs_inode", "vfs_inode")),
+        parts: &[("new_delalloc_bytes", 8, false)],
+    },
+    Recipe {
+        fs_type: "tmpfs",
+        kind: gauge_kind::TMPFS,
+        uses_i_blocks: true,
+        own: None,
+        parts: &[],
+    },
+];
+
+const ORDERED: &str = "btrfs_ordered_extent";
+
+/// Structs that are looked up in BTF: the kernel's own, for filesystems that are built in, and modules'.
+pub(crate) fn structs() -> Vec<&'static str> {
+    let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
+    own.chain([ORDERED]).collect()
+}
+
+/// Tells the kernel side all layouts that are known now, and returns the types of filesystem whose
+/// space is traced.
+pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
+    let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
+    let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
+        return Vec::new();
+    };
+    let mut known = Vec::new();
+    for recipe in RECIPES {
+        let Some(gauge) = recipe.resolve(types) else { continue };
+        let bytes: [u8; size_of::<Gauge>()] = bytemuck::cast(gauge);
+        if map.set(recipe.kind, bytes, 0).is_ok() {
+            known.push(recipe.fs_type);
+        }
+    }
+    known
+}
+
+impl Recipe {
+    fn resolve(&self, types: &Types) -> Option<Gauge> {
+        let mut gauge =
+            Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
+        let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
+        // Built in, or a module of its own.
+        let module = types.module(self.fs_type);
+        let btf = module.as_ref().unwrap_or(&types.kernel);
+        gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;
+        for (part, (member, size, in_blocks)) in gauge.parts.iter_mut().zip(self.parts) {
+            *part = GaugePart {
+                offset: btf.member_offset(own, member)?,
+                size: *size,
+                in_blocks: u32::from(*in_blocks),
+                pad: 0,
+            };
+        }
+        if self.kind == gauge_kind::BTRFS {
+            let lengths = (
+                btf.member_offset(ORDERED, "num_bytes"),
+                btf.member_offset(ORDERED, "disk_num_bytes"),
+            );
+            if let (Some(in_file), Some(on_disk)) = lengths {
+                gauge.ordered_num_bytes = in_file;
+                gauge.ordered_disk_num_bytes = on_disk;
+            }
+            gauge.ordered_inode = btf.member_offset(ORDERED, "inode")?;
+            gauge.ordered_is_own = u32::from(btf.points_to(ORDERED, "inode", own));
+        }
+        Some(gauge)
+    }
+}

@@ -1,0 +1,51 @@
+//! Where this kernel's overlayfs, which may be a module that is loaded later, keeps the files behind its
+//! own: on the upper layer, or on a lower one.
+
+use aya::Ebpf;
+use aya::maps::Array;
+use tracer_common::offsets::{OverlayInode, lower_kind};
+
+use super::cache::Types;
+use crate::kernel_version::kernel_at_least;
+use crate::overlay;
+
+const ENTRY: &str = "ovl_entry";
+const PATH: &str = "ovl_path";
+
+/// Structs that are looked up in BTF, the kernel's own or the module's, beside [`overlay::STRUCT`].
+pub(crate) const STRUCTS: [&str; 2] = [ENTRY, PATH];
+
+/// Tells the kernel side, if it is known now. Returns whether it is.
+pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
+    if !overlay::is_known() {
+        return false;
+    }
+    let Some((layout, map)) = layout(types).zip(ebpf.map_mut("BEHIND")) else { return false };
+    let Ok(mut map) = Array::<_, [u8; size_of::<OverlayInode>()]>::try_from(map) else {
+        return false;
+    };
+    let bytes: [u8; size_of::<OverlayInode>()] = bytemuck::cast(layout);
+    map.set(0, bytes, 0).is_ok()
+}
+
+fn layout(types: &Types) -> Option<OverlayInode> {
+    let upper = overlay::upper_at(types)?;
+    let module = types.module(overlay::MODULE);
+    let btf = module.as_ref().unwrap_or(&types.kernel);
+    let from_inode = |member| {
+        let start = btf.member_offset(overlay::STRUCT, "vfs_inode")?;
+        btf.member_offset(overlay::STRUCT, member)?.checked_sub(start)
+    };
+    let stack = || {
+        let in_path = btf.member_offset(PATH, "dentry")?;
+        let first = btf.member_offset(ENTRY, "__lowerstack")? + in_path;
+        Some((lower_kind::STACK, from_inode("oe")?, first))
+    };
+    let dentry = || Some((lower_kind::DENTRY, from_inode("lowerpath.dentry")?, 0));
+    let inode = || Some((lower_kind::INODE, from_inode("lower")?, 0));
+    // Where the kernel keeps no types of modules: in these versions it comes right after the upper one.
+    let next = || (!kernel_at_least(5, 11)).then_some((lower_kind::INODE, upper + 8, 0));
+    let lower = stack().or_else(dentry).or_else(inode).or_else(next);
+    let (lower_kind, lower, first) = lower.unwrap_or((lower_kind::NONE, 0, 0));
+    Some(OverlayInode { known: 1, upper, lower_kind, lower, first })
+}

@@ -1,0 +1,417 @@
+//! Which functions are hooked, and with which of the kernel side's programs: data, no code.
+
+#[cfg(test)]
+mod tests;
+
+/// A way to count the writes of one kind of filesystem at its own write_iter.
+pub struct WriteIter {
+    /// As /proc/self/mountinfo names it, and as its module is called, if it is in one.
+    pub fs_type: &'static str,
+    /// `super_block::s_magic`.
+    pub magic: u32,
+    /// Functions to try, newest kernel first; the first that exists is taken.
+    pub functions: &'static [WriteIterFunction],
+}
+
+/// One of [`WriteIter::functions`].
+pub struct WriteIterFunction {
+    /// The kernel function.
+    pub name: &'static str,
+    /// The program for fexit.
+    pub fexit: &'static str,
+    /// The program for its kprobe; the return probe is always `kretprobe_write_iter`.
+    pub kprobe: &'static str,
+}
+
+const fn plain(name: &'static str, fexit: &'static str) -> WriteIterFunction {
+    WriteIterFunction { name, fexit, kprobe: "kprobe_write_iter" }
+}
+
+/// All filesystems that are counted at their write_iter.
+pub const WRITE_ITERS: &[WriteIter] = &[
+    WriteIter {
+        fs_type: "ext4",
+        magic: 0xEF53,
+        functions: &[plain("ext4_file_write_iter", "fexit_ext4_file_write_iter")],
+    },
+    WriteIter {
+        fs_type: "xfs",
+        magic: 0x5846_5342,
+        functions: &[plain("xfs_file_write_iter", "fexit_xfs_file_write_iter")],
+    },
+    WriteIter {
+        fs_type: "btrfs",
+        magic: 0x9123_683E,
+        functions: &[plain("btrfs_file_write_iter", "fexit_btrfs_file_write_iter")],
+    },
+    WriteIter {
+        fs_type: "tmpfs",
+        magic: 0x0102_1994,
+        functions: &[
+            plain("shmem_file_write_iter", "fexit_shmem_file_write_iter"),
+            WriteIterFunction {
+                name: "generic_file_write_iter",
+                fexit: "fexit_generic_file_write_iter",
+                kprobe: "kprobe_generic_write_iter",
+            },
+        ],
+    },
+];
+
+/// `s_magic` of overlayfs: its writes are counted at the filesystem below.
+pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
+
+/// A function with a program at its entry, its exit, or both.
+#[derive(Clone, Copy)]
+pub struct Function {
+    /// The kernel function.
+    pub name: &'static str,
+    /// Program at its entry, if any.
+    pub fentry: Option<&'static str>,
+    /// Program at its exit, if any.
+    pub fexit: Option<&'static str>,
+    /// Program of its kprobe, if any.
+    pub kprobe: Option<&'static str>,
+    /// Program of its kretprobe, if any.
+    pub kretprobe: Option<&'static str>,
+}
+
+impl Function {
+    const fn new(name: &'static str) -> Self {
+        Self { name, fentry: None, fexit: None, kprobe: None, kretprobe: None }
+    }
+
+    const fn fentry(self, program: &'static str) -> Self {
+        Self { fentry: Some(program), ..self }
+    }
+
+    const fn fexit(self, program: &'static str) -> Self {
+        Self { fexit: Some(program), ..self }
+    }
+
+    const fn kprobe(self, program: &'static str) -> Self {
+        Self { kprobe: Some(program), ..self }
+    }
+
+    const fn kretprobe(self, program: &'static str) -> Self {
+        Self { kretprobe: Some(program), ..self }
+    }
+}
+
+/// The chokepoint for filesystems whose write_iter we do not know.
+pub const VFS_WRITE: &[Function] = &[
+    Function::new("vfs_write")
+        .fexit("fexit_vfs_write")
+        .kprobe("kprobe_vfs_write")
+        .kretprobe("kretprobe_vfs_write"),
+    Function::new("do_iter_readv_writev")
+        .fexit("fexit_do_iter_readv_writev")
+        .kprobe("kprobe_do_iter_readv_writev")
+        .kretprobe("kretprobe_do_iter_readv_writev"),
+];
+
+/// Functions whose programs count space, or bytes that no write_iter returns. For each the forms of
+/// it, newest kernel first: the form whose dentry is where BTF has it is taken.
+pub const SPACE: &[Function] = &[
+    Function::new("evict").fentry("fentry_evict").kprobe("kprobe_evict"),
+    Function::new("vfs_fallocate")
+        .fexit("fexit_vfs_fallocate")
+        .kprobe("kprobe_vfs_fallocate")
+        .kretprobe("kretprobe_vfs_fallocate"),
+    Function::new("security_file_open")
+        .fentry("fentry_security_file_open")
+        .kprobe("kprobe_security_file_open"),
+    Function::new("fault_dirty_shared_page")
+        .fentry("fentry_fault_dirty_shared_page")
+        .kprobe("kprobe_fault_dirty_shared_page"),
+    Function::new("iomap_dio_complete")
+        .fexit("fexit_iomap_dio_complete")
+        .kprobe("kprobe_iomap_dio_complete"),
+];
+
+/// The same for functions of filesystems that may be modules, which may be loaded later: with the
+/// filesystem that brings them.
+pub const FS_SPACE: &[(&str, Function)] = &[
+    (
+        "xfs",
+        Function::new("xfs_file_remap_range")
+            .fentry("fentry_remap_file_range")
+            .fexit("fexit_remap_file_range")
+            .kprobe("kprobe_remap_file_range")
+            .kretprobe("kretprobe_remap_file_range"),
+    ),
+    (
+        "xfs",
+        Function::new("xfs_file_release")
+            .fentry("fentry_file_release")
+            .fexit("fexit_settle")
+            .kprobe("kprobe_file_release")
+            .kretprobe("kretprobe_settle"),
+    ),
+    (
+        "btrfs",
+        Function::new("btrfs_remap_file_range")
+            .fentry("fentry_remap_file_range")
+            .fexit("fexit_remap_file_range")
+            .kprobe("kprobe_remap_file_range")
+            .kretprobe("kretprobe_remap_file_range"),
+    ),
+    (
+        "btrfs",
+        Function::new("btrfs_finish_one_ordered")
+            .fentry("fentry_finish_ordered")
+            .fexit("fexit_settle")
+            .kprobe("kprobe_finish_ordered")
+            .kretprobe("kretprobe_settle"),
+    ),
+    // Its name before 6.4; later it is a wrapper of the other.
+    (
+        "btrfs",
+        Function::new("btrfs_finish_ordered_io")
+            .fentry("fentry_finish_ordered")
+            .fexit("fexit_settle")
+            .kprobe("kprobe_finish_ordered")
+            .kretprobe("kretprobe_settle"),
+    ),
+];
+
+/// Functions with a dentry among their arguments, which moved by one in 5.12: the newer form, where
+/// its dentry is, and the older form.
+pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
+    (
+        Function::new("vfs_unlink")
+            .fentry("fentry_vfs_unlink")
+            .fexit("fexit_vfs_unlink")
+            .kprobe("kprobe_vfs_unlink")
+            .kretprobe("kretprobe_vfs_unlink"),
+        2,
+        Function::new("vfs_unlink")
+            .fentry("fentry_vfs_unlink_v5_11")
+            .fexit("fexit_vfs_unlink_v5_11")
+            .kprobe("kprobe_vfs_unlink_v5_11")
+            .kretprobe("kretprobe_vfs_unlink"),
+    ),
+    (
+        Function::new("notify_change")
+            .fentry("fentry_notify_change")
+            .fexit("fexit_notify_change")
+            .kprobe("kprobe_notify_change")
+            .kretprobe("kretprobe_notify_change"),
+        1,
+        Function::new("notify_change")
+            .fentry("fentry_notify_change_v5_11")
+            .fexit("fexit_notify_change_v5_11")
+            .kprobe("kprobe_notify_change_v5_11")
+            .kretprobe("kretprobe_notify_change"),
+    ),
+];
+
+/// What tells of the life of processes, on every backend.
+pub struct Lifecycle {
+    /// A tracepoint.
+    pub tracepoint: &'static str,
+    /// Its program.
+    pub program: &'static str,
+    /// A function that the kernel calls next to it, for where it may put the tracepoint's programs aside.
+    pub function: &'static str,
+    /// The program for the function's kprobe.
+    pub kprobe: &'static str,
+}
+
+/// The end of a process, and its change into another program.
+pub const LIFECYCLE: &[Lifecycle] = &[
+    Lifecycle {
+        tracepoint: "sched_process_exit",
+        program: "tp_sched_process_exit",
+        function: "acct_process",
+        kprobe: "kprobe_acct_process",
+    },
+    Lifecycle {
+        tracepoint: "sched_process_exec",
+        program: "tp_sched_process_exec",
+        function: "proc_exec_connector",
+        kprobe: "kprobe_proc_exec_connector",
+    },
+];
+
+/// The tracepoints that stand in for ext4's write_iter: (tracepoint, program).
+pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
+    // First what older kernels have not (6.6): without it, none is attached.
+    ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
+    ("iomap_dio_complete", "tp_iomap_dio_complete"),
+    ("ext4_da_write_end", "tp_ext4_write_end"),
+    ("ext4_write_end", "tp_ext4_write_end"),
+    ("ext4_journalled_write_end", "tp_ext4_write_end"),
+];
+
+/// The tracepoints that tell of ext4's space beside its writes: (tracepoint, program).
+pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_da_reserve_space", "tp_ext4_da_reserve_space"),
+    ("ext4_truncate_enter", "tp_ext4_truncate_enter"),
+    ("ext4_truncate_exit", "tp_ext4_space_changed"),
+    // By way of overlayfs, too, whose file is the one that sys_exit sees.
+    ("ext4_fallocate_enter", "tp_ext4_truncate_enter"),
+    ("ext4_fallocate_exit", "tp_ext4_space_changed"),
+    // Ends with the system call.
+    ("ext4_zero_range", "tp_ext4_range_changes"),
+    ("ext4_punch_hole", "tp_ext4_range_changes"),
+    ("ext4_ext_remove_space_done", "tp_ext4_space_changed"),
+    ("ext4_evict_inode", "tp_ext4_evict_inode"),
+];
+
+/// The one that stands in for vfs_write.
+pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
+
+/// Beside it, for what a process asks for by io_uring.
+pub const URING_TRACEPOINT: (&str, &str) = ("io_uring_complete", "tp_io_uring_complete");
+
+/// Stands in for fault_dirty_shared_page: its name since 5.18 and before.
+pub const DIRTY_TRACEPOINTS: [&str; 2] = ["writeback_dirty_folio", "writeback_dirty_page"];
+
+/// Its program.
+pub const DIRTY_PROGRAM: &str = "tp_writeback_dirty_folio";
+
+/// Bits of `task_struct` that are set while a fault is handled: the first in one of the program itself, for the
+/// limits of cgroups v1 (CONFIG_MEMCG, since 6.11 CONFIG_MEMCG_V1); the second in the kernel's, too, but not where
+/// madvise(2) said how the mapping will be read (6.1, CONFIG_LRU_GEN).
+pub const FAULT_BITS: [&str; 2] = ["in_user_fault", "in_lru_fault"];
+
+/// The one that stands in for vfs_unlink.
+pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
+
+/// An event of a filesystem, told in tracefs.
+pub struct Event {
+    /// As /proc/self/mountinfo names it, and as tracefs calls the event's system.
+    pub fs_type: &'static str,
+    /// The event.
+    pub name: &'static str,
+    /// Its program.
+    pub program: &'static str,
+}
+
+/// Tells what compression saved, where no hook tells of the space.
+pub const ORDERED_EVENT: Event = Event {
+    fs_type: "btrfs",
+    name: "btrfs_ordered_extent_remove",
+    program: "event_ordered_removed",
+};
+
+/// A function with a program at its entry alone.
+pub struct Entry {
+    /// The kernel function.
+    pub name: &'static str,
+    /// Program at its entry.
+    pub fentry: &'static str,
+    /// Program of its kprobe.
+    pub kprobe: &'static str,
+}
+
+/// Where all renames end.
+pub const RENAMES: &[Entry] = &[
+    Entry { name: "d_move", fentry: "fentry_d_move", kprobe: "kprobe_d_move" },
+    Entry { name: "d_exchange", fentry: "fentry_d_exchange", kprobe: "kprobe_d_exchange" },
+];
+
+/// A filesystem's fsync: also for fdatasync and O_SYNC.
+pub struct Fsync {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// The kernel function.
+    pub name: &'static str,
+}
+
+/// Where fsync is timed.
+pub const FSYNCS: &[Fsync] = &[
+    Fsync { fs_type: "ext4", name: "ext4_sync_file" },
+    Fsync { fs_type: "xfs", name: "xfs_file_fsync" },
+    Fsync { fs_type: "btrfs", name: "btrfs_sync_file" },
+];
+
+impl Fsync {
+    /// Its programs.
+    #[must_use]
+    pub const fn function(&self) -> Function {
+        Function::new(self.name)
+            .fentry("fentry_file_fsync")
+            .fexit("fexit_file_fsync")
+            .kprobe("kprobe_file_fsync")
+            .kretprobe("kretprobe_file_fsync")
+    }
+}
+
+/// A filesystem's create or mkdir.
+pub struct Create {
+    /// As /proc/self/mountinfo names it.
+    pub fs_type: &'static str,
+    /// The kernel function.
+    pub name: &'static str,
+    /// Programs for fexit, since 6.15, since 5.12 and before.
+    pub fexit: [&'static str; 3],
+    /// Programs of its kprobe, since 5.12 and before.
+    pub kprobe: [&'static str; 2],
+    /// Program of its kretprobe.
+    pub kretprobe: &'static str,
+}
+
+const fn create(fs_type: &'static str, name: &'static str) -> Create {
+    Create {
+        fs_type,
+        name,
+        fexit: ["fexit_create", "fexit_create_v6_14", "fexit_create_v5_11"],
+        kprobe: ["kprobe_create", "kprobe_create_v5_11"],
+        kretprobe: "kretprobe_create",
+    }
+}
+
+const fn mkdir(fs_type: &'static str, name: &'static str) -> Create {
+    Create {
+        fs_type,
+        name,
+        fexit: ["fexit_mkdir", "fexit_mkdir_v6_14", "fexit_mkdir_v5_11"],
+        kprobe: ["kprobe_mkdir", "kprobe_mkdir_v5_11"],
+        kretprobe: "kretprobe_mkdir",
+    }
+}
+
+/// Where files and directories are made.
+pub const CREATES: &[Create] = &[
+    create("ext4", "ext4_create"),
+    mkdir("ext4", "ext4_mkdir"),
+    create("tmpfs", "shmem_create"),
+    mkdir("tmpfs", "shmem_mkdir"),
+    create("xfs", "xfs_vn_create"),
+    mkdir("xfs", "xfs_vn_mkdir"),
+    create("btrfs", "btrfs_create"),
+    mkdir("btrfs", "btrfs_mkdir"),
+];
+
+/// Stand in for ext4's fsync: (tracepoint, program). The end first: a beginning without
+/// its end would fill the map of calls in flight.
+pub const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_sync_file_exit", "tp_ext4_sync_file_exit"),
+    ("ext4_sync_file_enter", "tp_ext4_sync_file_enter"),
+];
+
+/// Stand in for create on ext4.
+pub const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
+    ("ext4_request_inode", "tp_ext4_request_inode"),
+    ("ext4_allocate_inode", "tp_ext4_allocate_inode"),
+];
+
+/// Stands in for the failures of create and mkdir.
+pub const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
+
+/// Writers that are slowed down, on every backend.
+pub const THROTTLE: &str = "balance_dirty_pages";
+
+/// New cgroups, on every backend.
+pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
+
+/// Functions of the watches whose presence or arguments are asked of BTF.
+pub fn watched_functions() -> impl Iterator<Item = &'static str> {
+    ["btf_trace_balance_dirty_pages"]
+        .into_iter()
+        .chain(RENAMES.iter().map(|entry| entry.name))
+        .chain(FSYNCS.iter().map(|fsync| fsync.name))
+        .chain(CREATES.iter().map(|create| create.name))
+}

@@ -1,0 +1,34 @@
+//! The tables against the kernel side.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::loader::OBJECT;
+
+/// Names of all programs of the kernel side.
+fn programs() -> HashSet<String> {
+    aya_obj::Object::parse(OBJECT).unwrap().programs.into_keys().collect()
+}
+
+#[test]
+fn every_function_has_a_program_on_each_rung_and_the_kernel_side_has_it() {
+    let programs = programs();
+    let has = |program: &str| assert!(programs.contains(program), "no program {program}");
+    let dentries = DENTRY_FUNCTIONS.iter().flat_map(|(newer, _, older)| [*newer, *older]);
+    let functions = SPACE.iter().chain(VFS_WRITE).chain(FS_SPACE.iter().map(|(_, f)| f));
+    let functions = functions.copied().chain(dentries);
+    for one in functions.chain(FSYNCS.iter().map(Fsync::function)) {
+        assert!(one.fentry.or(one.fexit).is_some(), "{} by trampolines", one.name);
+        assert!(one.kprobe.or(one.kretprobe).is_some(), "{} by kprobes", one.name);
+        [one.fentry, one.fexit, one.kprobe, one.kretprobe].into_iter().flatten().for_each(has);
+    }
+    for function in WRITE_ITERS.iter().flat_map(|fs| fs.functions) {
+        [function.fexit, function.kprobe, "kretprobe_write_iter"].into_iter().for_each(has);
+    }
+    for create in CREATES {
+        create.fexit.into_iter().chain(create.kprobe).chain([create.kretprobe]).for_each(has);
+    }
+    for entry in RENAMES {
+        [entry.fentry, entry.kprobe].into_iter().for_each(has);
+    }
+}

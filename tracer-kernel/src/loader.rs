@@ -1,0 +1,326 @@
+//! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
+
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, anyhow};
+use aya::maps::Map;
+use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun as _};
+use aya_log::EbpfLogger;
+use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::offsets::Config;
+use tracer_common::{FileKey, Offsets, OpenFileRecord};
+use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
+
+use crate::attach::Ladder;
+use crate::attach::raw_loader::ByHand;
+use crate::btf::cache::Types;
+use crate::btf::modules::ModuleTypes;
+use crate::btf::relocate;
+use crate::coverage::Seen;
+use crate::kernel_version::kernel_at_least;
+use crate::{hooks, overlay, preflight, sys};
+
+/// The kernel side, as `cargo xtask build` compiled it.
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
+
+/// What the user may choose.
+#[derive(Debug, Clone, Default)]
+pub struct TracerOptions {
+    /// Only this rung of the ladder.
+    pub backend: Option<WriteBackend>,
+    /// Extra functions to hook, by name: `vfs_write`.
+    pub hooks: Vec<String>,
+    /// Let the kernel side log.
+    pub kernel_log: bool,
+    /// Does filltop run in a container? Then advice on missing rights is for a container.
+    pub in_container: bool,
+}
+
+/// A loaded and attached kernel side. Dropping it detaches everything.
+pub struct Tracer {
+    /// Programs, links and maps.
+    pub ebpf: Ebpf,
+    ladder: Ladder,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    slots_per_cpu: u32,
+    cpus: u32,
+    /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
+    behind_asked: bool,
+}
+
+/// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
+/// the whole stays under 64 MiB.
+#[must_use]
+pub const fn slots_per_cpu(cpus: u32) -> u32 {
+    let mut slots = 16_384;
+    while slots > 2_048 && slots as u64 * cpus as u64 > 1 << 19 {
+        slots /= 2;
+    }
+    slots
+}
+
+impl Tracer {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// One line that says what is missing and what to do. Nothing stays attached then.
+    pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
+        preflight::check(options.in_container)?;
+        if let Some(unknown) = options.hooks.iter().find(|name| *name != "vfs_write") {
+            return Err(anyhow!(
+                "no hook for the kernel function {unknown:?}: the one that can be asked for is vfs_write"
+            ));
+        }
+        sys::lift_memlock_limit();
+        // While this process is small, and may.
+        drop(ModuleTypes::of_process());
+        let types = Types::read()?;
+        let offsets = types.kernel.offsets();
+        check_offsets(&offsets)?;
+        let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
+        let slots_per_cpu = slots_per_cpu(cpus);
+        let config = kernel_config(&types, slots_per_cpu);
+        let object = relocate::fit(OBJECT, &offsets, &config)?;
+        let log_level: u8 = if options.kernel_log { 4 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&types.bpf))
+            .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries("SLOTS", slots_per_cpu * cpus)
+            .map_max_entries("HEALTH", HEALTH_CELLS * cpus)
+            .load(&object)
+            .map_err(|error| preflight::Refusal::of_load(&error, !kernel_at_least(5, 11)))?;
+        let logger = if options.kernel_log {
+            Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
+        } else {
+            None
+        };
+        let by_hand = ByHand::new(&ebpf, offsets, config).context("cannot keep the maps")?;
+        let mut ladder = Ladder::new(options, types, by_hand);
+        ladder.climb(&mut ebpf)?;
+        ladder.load_open_files(&mut ebpf, OPEN_FILES);
+        ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
+        ladder.forget_types();
+        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
+    }
+
+    /// Hooks that became possible or necessary since: a filesystem was mounted.
+    pub fn mounts_changed(&mut self, fs_types: &[&str]) {
+        self.ladder.mounts_changed(&mut self.ebpf, fs_types);
+    }
+
+    /// The kind of probe that counts written bytes.
+    #[must_use]
+    pub fn write_backend(&self) -> WriteBackend {
+        self.ladder.write_backend()
+    }
+
+    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    #[must_use]
+    pub fn traces_space(&self, fs_type: &str) -> bool {
+        self.ladder.traces_space(fs_type)
+    }
+
+    /// Where writes to filesystems of this type are counted; `None`: nowhere.
+    #[must_use]
+    pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
+        self.ladder.counted_by(fs_type)
+    }
+
+    /// Why a filesystem of this type is not counted at its own functions, where that can be changed.
+    #[must_use]
+    pub fn gap(&self, fs_type: &str) -> Option<Gap> {
+        self.ladder.gap(fs_type)
+    }
+
+    /// What is seen beside what functions tell that are hooked.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.ladder.seen()
+    }
+
+    /// May calls be skipped because this kernel puts our programs aside?
+    #[must_use]
+    pub fn may_skip_calls(&self) -> bool {
+        self.ladder.may_skip_calls()
+    }
+
+    /// Does the kernel tell of every rename?
+    #[must_use]
+    pub fn follows_renames(&self) -> bool {
+        self.ladder.follows_renames()
+    }
+
+    /// Is fsync timed on every filesystem, not on ext4 alone?
+    #[must_use]
+    pub fn times_every_fsync(&self) -> bool {
+        self.ladder.times_every_fsync()
+    }
+
+    /// One row per hook that was tried.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.ladder.hooks().to_vec()
+    }
+
+    /// All regular files that are open for writing or without a name, by task and descriptor; `None`
+    /// where the kernel cannot tell, and /proc has to be asked.
+    pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let records = self.iterate_open_files()?;
+        let unknown = |record: &OpenFileRecord| record.overlay != 0;
+        // The module may have been loaded since; once it is there, nothing changes any more.
+        if self.behind_asked || !overlay::is_known() || !records.iter().any(unknown) {
+            return Some(records);
+        }
+        self.behind_asked = true;
+        let known = self.ladder.install_behind(&mut self.ebpf);
+        self.ladder.forget_types();
+        if known { self.iterate_open_files() } else { Some(records) }
+    }
+
+    fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
+        // A link is good for one pass: it becomes the file that is read.
+        let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
+        let mut bytes = Vec::new();
+        link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
+        let records = bytes.chunks_exact(size_of::<OpenFileRecord>());
+        Some(records.map(bytemuck::pod_read_unaligned).collect())
+    }
+
+    /// Lets the kernel side send a file's name again. It is only a memory aid: at worst it is not sent again.
+    pub fn forget_name(&mut self, file: &FileKey) {
+        let program: Option<&mut RawTracePoint> =
+            self.ebpf.program_mut(FORGET_NAME).and_then(|program| program.try_into().ok());
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..3].copy_from_slice(&[file.ino, file.generation.into(), file.dev.into()]);
+        if program.is_some_and(|program| program.test_run(options).is_ok()) {
+            return;
+        }
+        // Before 5.10.
+        if let Some(Map::LruHashMap(map)) = self.ebpf.map("NAMED") {
+            let _ = sys::delete_key(map.fd().as_fd(), file);
+        }
+    }
+
+    /// Cells per CPU and CPUs of the direct-mapped table.
+    #[must_use]
+    pub const fn table_shape(&self) -> (u32, u32) {
+        (self.slots_per_cpu, self.cpus)
+    }
+
+    /// Events that the kernel says it did not deliver to our programs, since the start.
+    #[must_use]
+    pub fn missed_by_kernel(&self) -> Vec<Loss> {
+        let recursion = self.programs().filter_map(|(name, program)| {
+            let events = sys::recursion_misses(program).ok()?;
+            Some(Loss { cause: format!("the kernel skipped {name}"), events })
+        });
+        let cause = "more calls than return probes were under way".to_owned();
+        let returns = Loss { cause, events: self.ladder.missed_returns() };
+        recursion.chain([returns]).collect()
+    }
+
+    /// Run-time statistics of all loaded programs, by name.
+    #[must_use]
+    pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
+        let times = self.programs().filter_map(|(name, program)| {
+            let time = sys::run_time(program).ok()?;
+            Some((name.to_owned(), time))
+        });
+        times.collect()
+    }
+
+    /// All loaded programs, by name.
+    fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        let by_aya = self.ebpf.programs();
+        let by_aya = by_aya.filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
+        by_aya.chain(self.ladder.programs_by_hand())
+    }
+
+    /// Hands waiting kernel-side log lines to `tracing`.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// The iterator over open files.
+const OPEN_FILES: &str = "iter_open_files";
+
+/// Iterators that take entries out of maps.
+const TAKE_OUT: &[&str] =
+    &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_saved", "iter_shared"];
+
+/// Takes a file out of the map NAMED.
+const FORGET_NAME: &str = "run_forget_name";
+
+/// The fields without which nothing can be counted.
+fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
+    let needed = [
+        ("task_struct.start_boottime", offsets.task_start_boottime),
+        ("task_struct.group_leader", offsets.task_group_leader),
+        ("file.f_inode", offsets.file_inode),
+        ("file.f_path.dentry", offsets.file_dentry),
+        ("inode.i_ino", offsets.inode_ino),
+        ("inode.i_generation", offsets.inode_generation),
+        ("inode.i_sb", offsets.inode_sb),
+        ("super_block.s_dev", offsets.sb_dev),
+        ("dentry.d_parent", offsets.dentry_parent),
+        ("dentry.d_name.len", offsets.dentry_name_len),
+    ];
+    match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
+        Some((name, _)) => Err(anyhow!(
+            "this kernel's type information has no {name}: filltop does not know this kernel yet, \
+             please report its version (`uname -r`)"
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
+    let arguments = |tracepoint, module: Option<&str>| {
+        let (_, module) = types.find(tracepoint, module)?;
+        let module = module.and_then(|module| types.module(module));
+        let btf = module.as_ref().unwrap_or(&types.kernel);
+        Some(btf.arguments(tracepoint)?.len())
+    };
+    // The tracepoint's own argument, the task, and since 6.17 group_dead.
+    let exit = arguments("btf_trace_sched_process_exit", None).unwrap_or(2);
+    // ext4 may be a module that is loaded later; it has the argument since 6.9.
+    let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
+        .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
+    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", &hooks::FAULT_BITS);
+    Config {
+        slot_mask: slots_per_cpu - 1,
+        slots_per_cpu,
+        exit_has_group_dead: u32::from(exit >= 3),
+        has_task_btf: u32::from(kernel_at_least(5, 11)),
+        has_cmpxchg: u32::from(kernel_at_least(5, 12)),
+        reserve_has_count: u32::from(reserve >= 3),
+        has_loop: u32::from(kernel_at_least(5, 17)),
+        fault_bits_at,
+        fault_bits,
+    }
+}
+
+/// A row for [`Tracer::hooks`].
+pub(crate) fn hook(name: &str, how: &str, state: HookState) -> Hook {
+    Hook { name: name.to_owned(), how: how.to_owned(), state }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_stays_small_on_many_cpus() {
+        assert_eq!(slots_per_cpu(2), 16_384);
+        assert_eq!(slots_per_cpu(32), 16_384);
+        assert_eq!(slots_per_cpu(64), 8_192);
+        assert_eq!(slots_per_cpu(4096), 2_048);
+    }
+}

@@ -1,0 +1,58 @@
+//! May the kernel put a program aside in the middle?
+//!
+//! Programs of trampolines (fentry, fexit) run with preemption on. While one of them is put aside, the
+//! kernel takes every other call of it on that CPU for a recursion and skips it
+//! (`__bpf_prog_enter_recur`): measured on 7.3, of 200 processes that write for the first time at once
+//! half were skipped. Programs of kprobes run with preemption off and miss nothing.
+
+use std::fs;
+
+/// Can tasks be preempted inside the running kernel? Where nothing tells, those are taken to be whose
+/// default that is.
+#[must_use]
+pub fn is_possible() -> bool {
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
+    let name = rustix::system::uname();
+    let lazy_by_default = super::kernel_version::kernel_at_least(6, 13);
+    decide(&cmdline, &mode, &name.version().to_string_lossy(), lazy_by_default)
+}
+
+fn decide(cmdline: &str, mode: &str, version: &str, lazy_by_default: bool) -> bool {
+    // The current one is in brackets: `none voluntary (full)`.
+    let chosen = mode.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    let asked = || cmdline.split_whitespace().find_map(|word| word.strip_prefix("preempt="));
+    match chosen.map(|(name, _)| name).or_else(asked) {
+        Some(name) => matches!(name, "full" | "lazy"),
+        None if version.contains("PREEMPT_DYNAMIC") => lazy_by_default,
+        None => version.contains("PREEMPT"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::decide;
+
+    #[rstest]
+    #[case("ro quiet", "none voluntary (full)", "#1 SMP PREEMPT_DYNAMIC", false, true)]
+    #[case("ro", "full (lazy) ", "#1 SMP PREEMPT_DYNAMIC", false, true)]
+    #[case("ro preempt=full", "(none) voluntary full", "#1 SMP PREEMPT_DYNAMIC", true, false)]
+    #[case("ro preempt=voluntary", "", "#1 SMP PREEMPT_DYNAMIC Debian 6.12", true, false)]
+    #[case("ro preempt=lazy", "", "#1 SMP PREEMPT_DYNAMIC", false, true)]
+    #[case("ro", "", "#1 SMP PREEMPT_DYNAMIC", true, true)]
+    #[case("ro", "", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.0", false, false)]
+    #[case("ro", "", "#1 SMP PREEMPT_RT", false, true)]
+    #[case("ro", "", "#1 SMP PREEMPT", false, true)]
+    #[case("ro", "", "#1 SMP Debian 5.10.1", true, false)]
+    fn the_mode_is_known(
+        #[case] cmdline: &str,
+        #[case] mode: &str,
+        #[case] version: &str,
+        #[case] lazy_by_default: bool,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(decide(cmdline, mode, version, lazy_by_default), expected);
+    }
+}

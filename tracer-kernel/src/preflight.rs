@@ -1,0 +1,154 @@
+//! Can it run here? Each reason why not is one line, with the fix.
+
+use std::fs;
+use std::path::Path;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use rustix::process::{Resource, getrlimit};
+use thiserror::Error;
+
+use tracer_model::remedy::CONTAINER_FLAGS;
+
+use crate::attach::error::error_chain;
+use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
+
+/// Where the kernel describes its types.
+pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the tracer cannot run here at all.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// Neither root nor the capabilities.
+    #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
+    Privileges {
+        /// The capabilities that are not there.
+        missing: String,
+        /// Are they to be given to a container?
+        in_container: bool,
+    },
+    /// The kernel keeps its types to itself.
+    #[error(
+        "this kernel has no type information ({VMLINUX_BTF}): boot a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y, as all of Debian's, Ubuntu's and Fedora's are since 2020"
+    )]
+    NoBtf,
+    /// Lockdown.
+    #[error(
+        "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
+         with `lockdown=integrity`, or without it"
+    )]
+    Lockdown,
+    /// The bpf system call is not to be had.
+    #[error(
+        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
+         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
+         seccompProfile: Unconfined)"
+    )]
+    NoBpf(String),
+    /// Maps count as locked memory before 5.11, and this process may not have as much.
+    #[error(
+        "before Linux 5.11 BPF maps count as locked memory, of which this process may have {kib} KiB: \
+         raise the limit (`ulimit -l unlimited` as root, LimitMEMLOCK=infinity in a unit, \
+         --ulimit memlock=-1 for a container), or add CAP_SYS_RESOURCE ({error})"
+    )]
+    LockedMemory {
+        /// RLIMIT_MEMLOCK, KiB.
+        kib: u64,
+        /// The kernel's answer.
+        error: String,
+    },
+}
+
+impl Refusal {
+    /// Why the kernel refused maps or programs. `charges_maps`: do maps count as locked memory on this kernel?
+    pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
+        let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
+        // `None` is no limit.
+        let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
+        let error = error_chain(error);
+        match limit {
+            Some(bytes) => Self::LockedMemory { kib: bytes >> 10, error },
+            None => Self::NoBpf(error),
+        }
+    }
+}
+
+/// How capabilities are given to the program where it runs.
+fn how_to_give(in_container: bool) -> &'static str {
+    if in_container {
+        CONTAINER_FLAGS
+    } else {
+        "run `sudo filltop`, or give them with \
+         `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
+         (the last one is given up once it traces)"
+    }
+}
+
+/// Looks for what every backend needs.
+///
+/// `in_container`: is filltop in a container, where capabilities are given to the container?
+///
+/// # Errors
+/// The first [`Refusal`].
+pub fn check(in_container: bool) -> Result<(), Refusal> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    check_capabilities(&status, in_container)?;
+    let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    check_lockdown(&lockdown)?;
+    if !Path::new(VMLINUX_BTF).exists() {
+        return Err(Refusal::NoBtf);
+    }
+    Ok(())
+}
+
+fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
+    let effective = effective(status);
+    let has = |cap: u32| effective >> cap & 1 == 1;
+    if has(CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
+        .into_iter()
+        .filter(|(cap, _)| !has(*cap))
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
+    }
+}
+
+fn check_lockdown(text: &str) -> Result<(), Refusal> {
+    if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_missing_capabilities() {
+        let refused = |effective: &str, in_container| {
+            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
+            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("000001ffffffffff", false), "");
+        assert_eq!(refused("000000c000000000", false), "");
+        let perfmon_alone = refused("0000004000000000", false);
+        assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
+        let none = refused("0000000000000000", false);
+        assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
+        // Nobody in a container can follow advice for a host.
+        let none = refused("0000000000000000", true);
+        assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
+    }
+
+    #[test]
+    fn only_confidentiality_forbids() {
+        assert_eq!(check_lockdown("none [integrity] confidentiality\n"), Ok(()));
+        assert_eq!(check_lockdown("none integrity [confidentiality]\n"), Err(Refusal::Lockdown));
+        assert_eq!(check_lockdown(""), Ok(()));
+    }
+}

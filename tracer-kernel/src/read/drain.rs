@@ -1,0 +1,162 @@
+//! Hash maps of the kernel side that are emptied at every look.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::{io, mem};
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya::maps::Map;
+use aya::programs::Iter;
+use bytemuck::{AnyBitPattern, NoUninit};
+use tracer_common::Health;
+
+use super::{fd_of, take};
+use crate::sys;
+
+/// Passes over a map to which programs add all the time.
+const MAX_PASSES: usize = 16;
+/// Times that the kernel may refuse to take an entry out, in one pass.
+const MAX_REFUSALS: usize = 1_000;
+/// The kernel gives eight pages at a time (`bpf_seq_read`).
+const BUFFER: usize = 32 << 10;
+
+/// A map that is emptied by an iterator: unlike the system calls that take entries out of a map, it lets the
+/// kernel's kprobes run meanwhile (`take_out` in the kernel side).
+pub struct Drain<K, V> {
+    map: Map,
+    /// The iterator bound to the map; none before 5.9.
+    link: Option<OwnedFd>,
+    /// Tells how often the map was used.
+    pub used: Health,
+    /// What it told last.
+    seen: u64,
+    _entries: PhantomData<(K, V)>,
+}
+
+impl<K, V> Drain<K, V>
+where
+    K: AnyBitPattern + NoUninit,
+    V: AnyBitPattern + NoUninit,
+{
+    /// Takes the map out of a loaded kernel side, and binds the iterator to it, if that is loaded.
+    ///
+    /// # Errors
+    /// If there is no such map, or the kernel does not bind the iterator to it.
+    pub fn new(ebpf: &mut Ebpf, map: &str, iterator: &str, used: Health) -> anyhow::Result<Self> {
+        let name = map;
+        let map = take(ebpf, map)?;
+        let iterator: Option<&Iter> = ebpf.program(iterator).and_then(|it| it.try_into().ok());
+        let link = match iterator.and_then(|iterator| iterator.fd().ok()) {
+            Some(program) => Some(
+                sys::link_to_map(program.as_fd(), fd_of(&map)?)
+                    .with_context(|| format!("cannot iterate over the map {name}"))?,
+            ),
+            None => None,
+        };
+        Ok(Self { map, link, used, seen: 0, _entries: PhantomData })
+    }
+
+    /// Takes all entries out, if the map was used since this was called last: `used` times so far.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn empty(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
+        if mem::replace(&mut self.seen, used) == used {
+            return Ok(());
+        }
+        let map = fd_of(&self.map).map_err(io::Error::other)?;
+        let Some(link) = &self.link else { return sys::drain_map(map, each) };
+        // The iterator remembers its place in a bucket by the number of entries before it, and so passes over
+        // some when these are taken out.
+        for _ in 0..MAX_PASSES {
+            let mut entries = 0;
+            pass(sys::begin_pass(link.as_fd())?, |key, value| {
+                entries += 1;
+                each(key, value);
+            })?;
+            if entries == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads keys and values, one after the other, to the end. Of one read, the kernel gives whole ones.
+fn pass<K, V>(mut file: impl io::Read, mut each: impl FnMut(K, V)) -> io::Result<()>
+where
+    K: AnyBitPattern,
+    V: AnyBitPattern,
+{
+    let mut buffer = vec![0; BUFFER];
+    let mut refusals = 0;
+    loop {
+        let len = match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // An entry could not be taken out at once, and comes again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && refusals < MAX_REFUSALS => {
+                refusals += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let entries = buffer[..len].chunks_exact(size_of::<K>() + size_of::<V>());
+        if !entries.remainder().is_empty() {
+            let what = format!("an iterator over a map gave {len} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        for entry in entries {
+            let (key, value) = entry.split_at(size_of::<K>());
+            each(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// Answers of the kernel to read(2).
+    struct Answers(VecDeque<io::Result<Vec<u8>>>);
+
+    impl io::Read for Answers {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.0.pop_front().unwrap_or(Ok(Vec::new()))?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    fn read(answers: Vec<io::Result<Vec<u8>>>) -> io::Result<Vec<(u64, u32)>> {
+        let mut all = Vec::new();
+        pass(Answers(answers.into()), |key, value| all.push((key, value)))?;
+        Ok(all)
+    }
+
+    fn entries(range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
+        Ok(range.flat_map(|n| [&n.to_ne_bytes()[..], &[7; 4]].concat()).collect())
+    }
+
+    #[test]
+    fn entries_come_in_several_reads_and_after_refusals() {
+        let refusal = || Err(io::ErrorKind::WouldBlock.into());
+        let interrupt = Err(io::ErrorKind::Interrupted.into());
+        let answers =
+            vec![entries(0..3), refusal(), interrupt, entries(3..5), refusal(), entries(5..6)];
+        let expected: Vec<_> = (0..6).map(|n| (n, 0x0707_0707)).collect();
+        assert_eq!(read(answers).unwrap(), expected);
+    }
+
+    #[test]
+    fn half_an_entry_and_a_kernel_that_always_refuses_are_errors() {
+        let error = read(vec![Ok(vec![0; 20])]).unwrap_err();
+        assert_eq!(error.to_string(), "an iterator over a map gave 20 bytes");
+        let refusals = (0..=MAX_REFUSALS).map(|_| Err(io::ErrorKind::WouldBlock.into()));
+        assert_eq!(read(refusals.collect()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

@@ -1,0 +1,301 @@
+//! Maps and statvfs → raw values. Nothing is named or rated here.
+
+pub(crate) mod drain;
+pub(crate) mod ledger;
+pub(crate) mod mmap_array;
+pub(crate) mod slot_table;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use anyhow::{Context as _, anyhow};
+use aya::Ebpf;
+use aya::maps::{Map, MapData, RingBuf};
+use bytemuck::{AnyBitPattern, NoUninit};
+use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::records::{ExitRecord, NAME_ROOM};
+use tracer_common::{
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey,
+    ProcRecord, RecordHeader, RecordKind, WaitKey, Waits,
+};
+use tracer_model::snapshot::Loss;
+
+use self::drain::Drain;
+use self::ledger::Ledger;
+use self::mmap_array::{Access, Mapped};
+use self::slot_table::Table;
+use crate::loader::Tracer;
+use crate::sys;
+
+/// What came through the ring.
+pub enum Record {
+    /// A name of a file or directory.
+    Name(Box<NameRecord>),
+    /// A new writer.
+    Process(Box<ProcRecord>),
+    /// A writer ended.
+    Exit(ProcKey),
+}
+
+/// What happened between two looks.
+#[derive(Default)]
+pub struct Deltas {
+    /// By process and file.
+    pub pairs: HashMap<PairKey, Counters>,
+    /// Failed writes by process and device.
+    pub errors: HashMap<ErrorKey, Errors>,
+    /// How long processes waited, by process, volume and kind.
+    pub waits: HashMap<WaitKey, Waits>,
+    /// Files created, by process and directory.
+    pub created: HashMap<PairKey, u64>,
+    /// Files that got space which another file has, too.
+    pub shared: HashSet<FileKey>,
+    /// Bytes that compression saved, where no hook tells of its files' space.
+    pub saved: HashMap<BtrfsFile, u64>,
+    /// What found the kernel's maps full: exact totals without a breakdown.
+    pub other: Counters,
+    /// Events known to be lost, since the start.
+    pub lost: Vec<Loss>,
+}
+
+/// Reads the kernel side's maps.
+pub struct Collector {
+    table: Table,
+    /// Kept open: programs that are loaded later name the mapped ones by their descriptors.
+    _mapped: [Map; 3],
+    ledger: Ledger,
+    ring: RingBuf<MapData>,
+    spill_active: Mapped<u32>,
+    health: Cells,
+    /// Of these pairs one takes new entries while the other is emptied.
+    spills: [Drain<PairKey, Counters>; 2],
+    errors: [Drain<ErrorKey, Errors>; 2],
+    waits: [Drain<WaitKey, Waits>; 2],
+    created: [Drain<PairKey, u64>; 2],
+    saved: [Drain<BtrfsFile, u64>; 2],
+    shared: Drain<FileKey, u32>,
+    active: u32,
+    other_seen: Counters,
+    /// Records that were not understood: a daemon and a kernel side of different versions.
+    damaged: u64,
+}
+
+impl Collector {
+    /// Takes the maps out of a loaded kernel side.
+    ///
+    /// # Errors
+    /// If a map is missing or cannot be mapped.
+    pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
+        use Health::{
+            UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedSavedA, UsedSavedB,
+            UsedShared, UsedSpillA, UsedSpillB, UsedWaitsA, UsedWaitsB,
+        };
+        let (per_cpu, cpus) = tracer.table_shape();
+        let cells = per_cpu as usize * cpus as usize;
+        let ebpf = &mut tracer.ebpf;
+        let slots = take(ebpf, "SLOTS")?;
+        let (active, health) = (take(ebpf, "SPILL_ACTIVE")?, take(ebpf, "HEALTH")?);
+        let table = Table::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
+        Ok(Self {
+            table,
+            ledger: Ledger::new(cells),
+            ring: take(ebpf, "RECORDS")?.try_into()?,
+            spill_active: Mapped::new(fd_of(&active)?, 1, Access::Write)
+                .context("cannot map what turns the maps")?,
+            health: Cells(
+                Mapped::new(fd_of(&health)?, cpus as usize * HEALTH_CELLS as usize, Access::Read)
+                    .context("cannot map the kernel side's health")?,
+            ),
+            _mapped: [slots, active, health],
+            spills: [
+                Drain::new(ebpf, "SPILL_A", "iter_spill", UsedSpillA)?,
+                Drain::new(ebpf, "SPILL_B", "iter_spill", UsedSpillB)?,
+            ],
+            errors: [
+                Drain::new(ebpf, "ERRORS_A", "iter_errors", UsedErrorsA)?,
+                Drain::new(ebpf, "ERRORS_B", "iter_errors", UsedErrorsB)?,
+            ],
+            waits: [
+                Drain::new(ebpf, "WAITS_A", "iter_waits", UsedWaitsA)?,
+                Drain::new(ebpf, "WAITS_B", "iter_waits", UsedWaitsB)?,
+            ],
+            created: [
+                Drain::new(ebpf, "CREATED_A", "iter_created", UsedCreatedA)?,
+                Drain::new(ebpf, "CREATED_B", "iter_created", UsedCreatedB)?,
+            ],
+            saved: [
+                Drain::new(ebpf, "SAVED_A", "iter_saved", UsedSavedA)?,
+                Drain::new(ebpf, "SAVED_B", "iter_saved", UsedSavedB)?,
+            ],
+            shared: Drain::new(ebpf, "SHARED", "iter_shared", UsedShared)?,
+            active: 0,
+            other_seen: Counters::default(),
+            damaged: 0,
+        })
+    }
+
+    /// Empties the ring.
+    pub fn records(&mut self, mut each: impl FnMut(Record)) {
+        while let Some(item) = self.ring.next() {
+            match parse(&item) {
+                Some(record) => each(record),
+                None => self.damaged += 1,
+            }
+        }
+    }
+
+    /// What happened since the last look. Blocks for one RCU grace period, some 20 ms.
+    ///
+    /// # Errors
+    /// What the kernel says about its maps.
+    pub fn look(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
+        let retired = self.active as usize;
+        self.active = 1 - self.active;
+        // SAFETY: the mapping's one cell, which the kernel side only reads.
+        unsafe { std::ptr::write_volatile(self.spill_active.cell(0), self.active) };
+        sys::wait_for_running_programs();
+        let (spilled, health) = (&mut self.spills[retired], &self.health);
+        let spilled = drained(spilled, health).context("cannot empty the spill map")?;
+        let errors = drained(&mut self.errors[retired], health)
+            .context("cannot empty the map of failed writes")?;
+        let waits =
+            drained(&mut self.waits[retired], health).context("cannot empty the map of waits")?;
+        let created = drained(&mut self.created[retired], health)
+            .context("cannot empty the created files")?;
+        let saved = drained(&mut self.saved[retired], health)
+            .context("cannot empty what compression saved")?;
+        let shared =
+            drained(&mut self.shared, health).context("cannot empty the files that share space")?;
+        let cells: Vec<_> = self.table.occupied().collect();
+        let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
+        Ok(Deltas {
+            pairs,
+            errors: errors.into_iter().collect(),
+            waits: waits.into_iter().collect(),
+            created: created.into_iter().collect(),
+            saved: saved.into_iter().collect(),
+            shared: shared.into_iter().map(|(file, _)| file).collect(),
+            other: self.new_other(),
+            lost: self.lost(missed_by_kernel),
+        })
+    }
+
+    /// The files that have a cell now, once for each: the kernel side counts there without sending a name.
+    pub fn tenants(&self) -> impl Iterator<Item = FileKey> {
+        self.table.occupied().map(|(_, slot)| slot.key().file())
+    }
+
+    /// What is known to be lost since the start, with what the kernel missed.
+    fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
+        let counted = [
+            (Health::RingFull, "the ring of names and processes was full"),
+            (Health::InFlightFull, "the map of calls in flight was full"),
+            (Health::OtherErrors, "the map of failed writes was full"),
+            (Health::OtherWaits, "the map of waits or of created files was full"),
+        ];
+        for (cell, cause) in counted {
+            lost.push(Loss { cause: cause.to_owned(), events: self.health.sum(cell) });
+        }
+        lost.push(Loss { cause: "records were damaged".to_owned(), events: self.damaged });
+        lost.retain(|loss| loss.events > 0);
+        lost
+    }
+
+    fn new_other(&mut self) -> Counters {
+        let now = Counters {
+            written: self.health.sum(Health::OtherWritten),
+            allocated: self.health.sum(Health::OtherAllocated),
+            freed: self.health.sum(Health::OtherFreed),
+            ..Counters::default()
+        };
+        let fresh = now.since(&self.other_seen);
+        self.other_seen = now;
+        fresh
+    }
+}
+
+/// The kernel side's [`Health`] counters, of each CPU.
+struct Cells(Mapped<u64>);
+
+impl Cells {
+    /// The sum over all CPUs.
+    fn sum(&self, cell: Health) -> u64 {
+        let cells = (cell as usize..self.0.len()).step_by(HEALTH_CELLS as usize);
+        cells.map(|index| self.0.get(index)).sum()
+    }
+}
+
+/// All entries of a map, taken out.
+fn drained<K, V>(drain: &mut Drain<K, V>, health: &Cells) -> io::Result<Vec<(K, V)>>
+where
+    K: AnyBitPattern + NoUninit,
+    V: AnyBitPattern + NoUninit,
+{
+    let mut all = Vec::new();
+    drain.empty(health.sum(drain.used), |key, value| all.push((key, value)))?;
+    Ok(all)
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the kernel side has no map {name}"))
+}
+
+fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
+        _ => Err(anyhow!("a map of the kernel side has an unexpected type")),
+    }
+}
+
+/// One record of the ring, or `None` if it is not of a known form.
+fn parse(bytes: &[u8]) -> Option<Record> {
+    let header: RecordHeader =
+        bytemuck::pod_read_unaligned(bytes.get(..size_of::<RecordHeader>())?);
+    const NAME: u32 = RecordKind::Name as u32;
+    const PROC: u32 = RecordKind::Proc as u32;
+    const EXIT: u32 = RecordKind::Exit as u32;
+    match header.kind {
+        NAME => {
+            let fixed = size_of::<NameRecord>() - NAME_ROOM;
+            let len = header.len as usize;
+            if bytes.len() < fixed + len || len >= NAME_ROOM {
+                return None;
+            }
+            // The ring holds only the used part of the name.
+            let mut whole = [0u8; size_of::<NameRecord>()];
+            whole[..fixed + len].copy_from_slice(&bytes[..fixed + len]);
+            Some(Record::Name(Box::new(bytemuck::pod_read_unaligned(&whole))))
+        }
+        PROC => {
+            let whole = bytes.get(..size_of::<ProcRecord>())?;
+            Some(Record::Process(Box::new(bytemuck::pod_read_unaligned(whole))))
+        }
+        EXIT => {
+            let whole = bytes.get(..size_of::<ExitRecord>())?;
+            Some(Record::Exit(bytemuck::pod_read_unaligned::<ExitRecord>(whole).proc))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_are_cut_or_unknown_are_refused() {
+        let exit = ExitRecord {
+            header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 },
+            proc: ProcKey { start_ns: 7, tgid: 3, pad: 0 },
+        };
+        let bytes = bytemuck::bytes_of(&exit);
+        assert!(matches!(parse(bytes), Some(Record::Exit(proc)) if proc.tgid == 3));
+        for len in 0..bytes.len() {
+            assert!(parse(&bytes[..len]).is_none());
+        }
+        assert!(parse(&[9, 0, 0, 0, 0, 0, 0, 0]).is_none());
+        // A name longer than its record.
+        assert!(parse(&[1, 0, 0, 0, 200, 0, 0, 0]).is_none());
+    }
+}

@@ -1,0 +1,154 @@
+//! What a write pays for being counted, by the kernel's own run-time statistics.
+//!
+//! The statistics cost two clock readings around every BPF program of the machine, so that they are on
+//! at the start only, until some writes were seen: switching them on takes CAP_SYS_ADMIN, which is given
+//! up then.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use aya::sys::{Stats, enable_stats};
+
+use crate::loader::Tracer;
+use crate::sys::RunTime;
+
+/// How long the look takes at least, and how often it is asked whether it has seen enough.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long it takes at most.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Fewer writes than this say nothing.
+const MIN_WRITES: u64 = 20;
+
+/// Looks once, and keeps the result.
+#[derive(Default)]
+pub struct Overhead {
+    look: Option<Look>,
+    ns_per_write: Option<f64>,
+}
+
+struct Look {
+    /// Statistics are on while this is open.
+    _on: OwnedFd,
+    before: HashMap<String, RunTime>,
+    began: Instant,
+    asked: Instant,
+}
+
+impl Overhead {
+    /// Begins to look, before privileges are given up. Where it may not, the cost stays unknown: before
+    /// 5.8, and without CAP_SYS_ADMIN.
+    #[must_use]
+    pub fn start(now: Instant, tracer: &Tracer) -> Self {
+        let look = enable_stats(Stats::RunTime)
+            .inspect_err(|error| tracing::info!("own cost per write stays unknown: {error}"))
+            .ok()
+            .map(|on| Look {
+                _on: on,
+                before: tracer.run_times().into_iter().collect(),
+                began: now,
+                asked: now,
+            });
+        Self { look, ns_per_write: None }
+    }
+
+    /// Ends the look when it has seen enough. To be called some times a second.
+    pub fn tick(&mut self, now: Instant, tracer: &Tracer) {
+        let Some(look) = &mut self.look else { return };
+        if now.duration_since(look.asked) < LOOK {
+            return;
+        }
+        look.asked = now;
+        // Read before they are switched off, by dropping the descriptor.
+        self.ns_per_write = per_write(&look.before, &tracer.run_times());
+        if self.ns_per_write.is_some() || now.duration_since(look.began) >= LONGEST {
+            self.look = None;
+        }
+    }
+
+    /// Nanoseconds per write; `None` while too few were seen.
+    #[must_use]
+    pub fn ns_per_write(&self, tracer: &Tracer) -> Option<f64> {
+        let so_far = || per_write(&self.look.as_ref()?.before, &tracer.run_times());
+        self.ns_per_write.or_else(so_far)
+    }
+}
+
+/// When a program runs, as far as its name tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    /// Once at the end of each write.
+    PerWrite,
+    /// At some point of some writes.
+    InWrites,
+    /// At every system call, so at every write, too.
+    PerCall,
+    /// Elsewhere.
+    Elsewhere,
+}
+
+fn runs(program: &str) -> Runs {
+    let writes = ["write_iter", "vfs_write", "readv_writev"];
+    let is_write = writes.iter().any(|part| program.contains(part));
+    match program {
+        "tp_ext4_write_end" => Runs::PerWrite,
+        "tp_ext4_da_reserve_space" | "tp_iomap_dio_rw_begin" | "tp_iomap_dio_complete" => {
+            Runs::InWrites
+        }
+        "tp_sys_exit" => Runs::PerCall,
+        _ if is_write && (program.starts_with("fexit_") || program.starts_with("kretprobe_")) => {
+            Runs::PerWrite
+        }
+        _ if is_write => Runs::InWrites,
+        _ => Runs::Elsewhere,
+    }
+}
+
+/// Time of everything that runs in writes over the number of writes, and one run of what runs at
+/// every system call.
+fn per_write(before: &HashMap<String, RunTime>, after: &[(String, RunTime)]) -> Option<f64> {
+    let (mut in_writes, mut writes, mut per_call) = (0, 0, 0.0);
+    for (name, now) in after {
+        let then = before.get(name).copied().unwrap_or_default();
+        let ns = now.ns.saturating_sub(then.ns);
+        let count = now.runs.saturating_sub(then.runs);
+        match runs(name) {
+            Runs::PerWrite => {
+                in_writes += ns;
+                writes += count;
+            }
+            Runs::InWrites => in_writes += ns,
+            Runs::PerCall if count > 0 => per_call = ns as f64 / count as f64,
+            Runs::PerCall | Runs::Elsewhere => {}
+        }
+    }
+    (writes >= MIN_WRITES).then(|| in_writes as f64 / writes as f64 + per_call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(ns: u64, runs: u64) -> RunTime {
+        RunTime { ns, runs }
+    }
+
+    #[test]
+    fn a_write_pays_for_all_that_runs_in_it() {
+        let before = HashMap::from([("kretprobe_write_iter".to_owned(), time(500, 10))]);
+        let after = [
+            ("kprobe_write_iter".to_owned(), time(10_000, 100)),
+            ("kretprobe_write_iter".to_owned(), time(20_500, 110)),
+            ("kprobe_evict".to_owned(), time(99_999, 9)),
+        ];
+        assert_eq!(per_write(&before, &after), Some(300.0));
+        let after = [
+            ("tp_ext4_write_end".to_owned(), time(20_000, 100)),
+            ("tp_ext4_da_reserve_space".to_owned(), time(5_000, 50)),
+            ("tp_sys_exit".to_owned(), time(4_000, 400)),
+        ];
+        assert_eq!(per_write(&HashMap::new(), &after), Some(260.0));
+        let after = [("fexit_ext4_file_write_iter".to_owned(), time(900, MIN_WRITES - 1))];
+        assert_eq!(per_write(&HashMap::new(), &after), None, "too few");
+    }
+}

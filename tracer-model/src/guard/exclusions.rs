@@ -1,0 +1,107 @@
+//! Whom the guard does not touch, and why.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::config::GuardConfig;
+use super::shares::Candidate;
+use super::{Guarded, Policy, Spared, message, shares};
+use crate::action::protect;
+use crate::snapshot::{Group, Snapshot, Volume};
+
+impl Policy {
+    /// Why the culprit must not be touched.
+    pub(super) fn forbidden(
+        &self,
+        now_s: f64,
+        snapshot: &Snapshot,
+        volume: &Volume,
+        guarded: &Guarded,
+        culprit: &Candidate,
+    ) -> Option<String> {
+        let group = &culprit.group;
+        let victim = guarded.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
+        protected(snapshot, group, &self.config)
+            .or_else(|| {
+                victim.then(|| "it is a victim, others filled the volume before".to_owned())
+            })
+            .or_else(|| {
+                (group.kind == "unit" && group.name.ends_with(".slice"))
+                    .then(|| "a slice is many services".to_owned())
+            })
+            .or_else(|| volume.mount_point.is_empty().then(|| "the volume has no name".to_owned()))
+    }
+
+    /// Everybody else who grew on the volume or lives there, and why they are not chosen.
+    pub(super) fn spared(
+        &self,
+        now_s: f64,
+        snapshot: &Snapshot,
+        volume: &Volume,
+        guarded: &Guarded,
+        culprit: &Candidate,
+    ) -> Vec<Spared> {
+        let mut spared = BTreeMap::new();
+        for candidate in guarded.shares.candidates() {
+            if candidate.key() == culprit.key() {
+                continue;
+            }
+            let reason = self
+                .forbidden(now_s, snapshot, volume, guarded, &candidate)
+                .unwrap_or_else(|| format!("only {:.0} % of the growth", candidate.share * 100.0));
+            spared.insert(message::group(&candidate.group), reason);
+        }
+        for resident in snapshot.residents.iter().filter(|row| row.volume == volume.mount_point) {
+            let name = message::group(&resident.group);
+            if name != message::group(&culprit.group)
+                && let Some(reason) = protected(snapshot, &resident.group, &self.config)
+            {
+                spared.entry(name).or_insert(reason);
+            }
+        }
+        spared.into_iter().map(|(group, reason)| Spared { group, reason }).collect()
+    }
+}
+
+/// Why a group must not be touched by the guard, as far as a Snapshot tells.
+fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
+    if let Some(rule) = protect::unit_rule(&group.kind, &group.name) {
+        return Some(format!("protected ({rule})"));
+    }
+    if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&group.name)) {
+        return Some(format!("avoid = {:?}", pattern.text()));
+    }
+    let same = |other: &Group| shares::key(other) == shares::key(group);
+    let writers = snapshot.writers.iter().filter(|row| row.group.as_ref().is_some_and(same));
+    for writer in writers {
+        if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&writer.comm)) {
+            return Some(format!("avoid = {:?}", pattern.text()));
+        }
+        let names = [protect::PROTECTED_NAMES, protect::DATABASES];
+        if let Some(rule) = names.iter().find_map(|rules| protect::listed(rules, &writer.comm)) {
+            return Some(format!("protected ({rule})"));
+        }
+    }
+    let residents = snapshot.residents.iter().filter(|row| same(&row.group));
+    let database = residents.flat_map(|row| &row.databases).next()?;
+    Some(format!("protected (it is a database: {database})"))
+}
+
+/// Processes of a group that run, and the one that starts them.
+pub(super) fn members(snapshot: &Snapshot, group: &Group) -> Vec<(u32, Option<Timestamp>)> {
+    let key = shares::key(group);
+    let same = |other: &Group| shares::key(other) == key;
+    let mut found: BTreeMap<u32, Option<Timestamp>> = BTreeMap::new();
+    for row in snapshot.groups.iter().filter(|row| same(&row.group)) {
+        if let Some(spawner) = &row.spawner {
+            found.insert(spawner.pid, None);
+        }
+    }
+    for writer in snapshot.writers.iter().filter(|writer| writer.alive) {
+        if writer.group.as_ref().is_some_and(same) {
+            found.insert(writer.pid, Some(writer.start_time));
+        }
+    }
+    found.into_iter().collect()
+}

@@ -1,0 +1,179 @@
+//! Several Snapshots as one: longer windows for rates, and a coarser past.
+
+mod rows;
+
+use std::collections::HashMap;
+
+use crate::snapshot::{Snapshot, Volume, Writer};
+use jiff::Timestamp;
+
+use self::rows::{Times, absent, directory, group, join, path, victim, volume, writer};
+
+/// Rows that a table of a merged Snapshot keeps, largest first. What is cut off stays in the
+/// volumes' totals, and is added to `unattributed_bytes`.
+pub const MAX_ROWS: usize = 2000;
+
+/// Adds the Snapshot that follows `sum`: totals add up, gauges are the later ones, rates are means
+/// over both windows.
+///
+/// Two things cannot be known from the parts and are bounds: `files` of a writer is the largest of
+/// the parts (at least that many), the 99th percentile of fsync the largest (at most that).
+pub fn add(sum: &mut Snapshot, next: &Snapshot) {
+    let times = Times { before: sum.interval_s, after: next.interval_s };
+    let mut backend = next.backend.clone();
+    // Since the start, in every Snapshot.
+    backend.lost_events = backend.lost_events.max(sum.backend.lost_events);
+    backend.unattributed_bytes =
+        backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);
+
+    let volumes: HashMap<&str, &Volume> =
+        sum.volumes.iter().map(|volume| (&*volume.mount_point, volume)).collect();
+    let volumes = next
+        .volumes
+        .iter()
+        .map(|later| match volumes.get(&*later.mount_point) {
+            Some(earlier) => volume(earlier, later, times),
+            None => volume(&absent(later), later, times),
+        })
+        .collect();
+
+    let mut writers = join(
+        std::mem::take(&mut sum.writers),
+        &next.writers,
+        |row| (row.pid, row.start_time, row.volume.clone()),
+        |earlier, later| writer(earlier, later, times),
+    );
+    let mut dirs = join(
+        std::mem::take(&mut sum.dirs),
+        &next.dirs,
+        |row| (row.path.clone(), row.volume.clone()),
+        |earlier, later| directory(earlier, later, times),
+    );
+    let mut paths = join(
+        std::mem::take(&mut sum.paths),
+        &next.paths,
+        |row| (row.dev.clone(), row.ino, row.path.clone()),
+        path,
+    );
+    let victims = join(
+        std::mem::take(&mut sum.victims),
+        &next.victims,
+        |row| (row.pid, row.volume.clone()),
+        victim,
+    );
+    let groups = join(
+        std::mem::take(&mut sum.groups),
+        &next.groups,
+        |row| (row.group.clone(), row.volume.clone()),
+        |earlier, later| group(earlier, later, times),
+    );
+
+    writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
+    dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
+    paths.sort_by_key(|path| std::cmp::Reverse(path.written_bytes));
+    *sum = Snapshot {
+        schema: next.schema,
+        host: next.host.clone(),
+        taken_at: next.taken_at,
+        interval_s: times.both(),
+        backend,
+        volumes,
+        writers,
+        dirs,
+        paths,
+        held: next.held.clone(),
+        victims,
+        groups,
+        residents: next.residents.clone(),
+    };
+    trim(sum);
+    shares(sum);
+}
+
+/// Has a table more than [`MAX_ROWS`]?
+#[must_use]
+pub fn is_long(snapshot: &Snapshot) -> bool {
+    let Snapshot { writers, dirs, paths, .. } = snapshot;
+    [writers.len(), dirs.len(), paths.len()].into_iter().any(|rows| rows > MAX_ROWS)
+}
+
+/// Cuts the tables to [`MAX_ROWS`].
+fn trim(snapshot: &mut Snapshot) {
+    let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
+    let cut = writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
+    writers.truncate(MAX_ROWS);
+    dirs.truncate(MAX_ROWS);
+    paths.truncate(MAX_ROWS);
+}
+
+fn written(writers: &[Writer]) -> u64 {
+    writers.iter().fold(0, |sum, writer| sum.saturating_add(writer.written_bytes))
+}
+
+/// The Snapshot with its tables cut to [`MAX_ROWS`]; copies no more than those.
+#[must_use]
+pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
+    fn first<T: Clone>(rows: &[T]) -> Vec<T> {
+        rows[..rows.len().min(MAX_ROWS)].to_vec()
+    }
+    let mut backend = snapshot.backend.clone();
+    let cut = snapshot.writers.get(MAX_ROWS..).unwrap_or_default();
+    backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
+    Snapshot {
+        schema: snapshot.schema,
+        host: snapshot.host.clone(),
+        taken_at: snapshot.taken_at,
+        interval_s: snapshot.interval_s,
+        backend,
+        volumes: snapshot.volumes.clone(),
+        writers: first(&snapshot.writers),
+        dirs: first(&snapshot.dirs),
+        paths: first(&snapshot.paths),
+        held: snapshot.held.clone(),
+        victims: snapshot.victims.clone(),
+        groups: snapshot.groups.clone(),
+        residents: snapshot.residents.clone(),
+    }
+}
+
+/// Each writer's share of what grows on its volume.
+fn shares(snapshot: &mut Snapshot) {
+    let mut growing: HashMap<String, f64> = HashMap::new();
+    for writer in &snapshot.writers {
+        *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
+    }
+    // Who is seen has no share in what is not.
+    for volume in snapshot.volumes.iter().filter(|volume| volume.blind.is_some()) {
+        if let Some(all) = growing.get_mut(&volume.mount_point) {
+            *all = all.max(volume.growth_bytes_per_s);
+        }
+    }
+    for writer in &mut snapshot.writers {
+        let all = growing.get(&writer.volume).copied().unwrap_or(0.0);
+        writer.share = if all > 0.0 { writer.growth_bytes_per_s.max(0.0) / all } else { 0.0 };
+    }
+}
+
+/// The Snapshots as one; `None` if there is none.
+pub fn merge<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Option<Snapshot> {
+    let mut snapshots = snapshots.into_iter();
+    let mut sum = snapshots.next()?.clone();
+    for next in snapshots {
+        add(&mut sum, next);
+    }
+    Some(sum)
+}
+
+/// When the window of this Snapshot began.
+#[must_use]
+pub fn began(snapshot: &Snapshot) -> Timestamp {
+    seconds_before(snapshot.taken_at, snapshot.interval_s)
+}
+
+/// `seconds` before `time`, at the earliest time there is.
+#[must_use]
+pub fn seconds_before(time: Timestamp, seconds: f64) -> Timestamp {
+    let span = jiff::SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
+    time.checked_sub(span).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,237 @@
+//! Everything that a plan is made from, read from the machine: who the processes are, what they hold
+//! open, and how each step could be done here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use tracer_model::action::plan::{Facts, File, Means};
+use tracer_model::action::{How, Kin, Process, Role};
+use tracer_model::sanitize;
+
+use super::members::{Scope, Table, executable, table};
+use super::suspend::Brake;
+use super::target::Target;
+use super::{restart, terminate, unit};
+use crate::attribute::groups::{Groups, session};
+use crate::attribute::process;
+use crate::measure::colocated;
+use tracer_host::cgroup::Hierarchies;
+use tracer_host::open_files::places::Places;
+use tracer_host::process::descriptors::strip_deleted;
+use tracer_host::process::pidfd::Identity;
+use tracer_host::users::Users;
+use tracer_host::{host_root, mounts, open_files};
+use tracer_kernel::fence;
+
+/// Looks at a target.
+///
+/// # Errors
+/// If /proc cannot be read.
+pub fn survey(
+    target: &Target,
+    groups: &mut Groups,
+    hierarchies: &Hierarchies,
+) -> anyhow::Result<Facts> {
+    let table = table();
+    let members = target.scope.members();
+    let pids: BTreeSet<u32> = members.iter().map(|identity| identity.pid).collect();
+    let files = files(&pids)?;
+    let mut users = Users::default();
+    users.refresh();
+    let ancestors = ancestors();
+    let own = executable(std::process::id());
+    let processes = members
+        .iter()
+        .filter_map(|identity| {
+            let facts = About { target, table: &table, users: &users, ancestors: &ancestors, own };
+            facts.process(*identity, groups, &files)
+        })
+        .collect();
+    Ok(Facts {
+        subject: target.subject.clone(),
+        processes,
+        means: means(target, hierarchies),
+        restart: restart::policy(target),
+        warnings: warnings(target, hierarchies, &pids),
+        files,
+    })
+}
+
+/// This process and all above it.
+#[must_use]
+pub fn ancestors() -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut pid = std::process::id();
+    while pid > 0 && found.insert(pid) {
+        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
+    }
+    found
+}
+
+struct About<'a> {
+    target: &'a Target,
+    table: &'a Table,
+    users: &'a Users,
+    ancestors: &'a BTreeSet<u32>,
+    own: Option<(u64, u64)>,
+}
+
+impl About<'_> {
+    fn process(&self, identity: Identity, groups: &mut Groups, files: &[File]) -> Option<Process> {
+        let pid = identity.pid;
+        let stat = self.table.get(&pid)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let uid: Option<u32> =
+            field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
+        let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
+        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
+        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let is_us =
+            pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
+        let kin = if is_us {
+            Kin::Ourselves
+        } else if self.ancestors.contains(&pid) {
+            Kin::Ancestor
+        } else {
+            Kin::None
+        };
+        let mut databases: Vec<String> = files
+            .iter()
+            .filter(|file| file.pid == pid)
+            .filter_map(|file| colocated::database(&file.path))
+            .map(str::to_owned)
+            .collect();
+        databases.sort();
+        databases.dedup();
+        let below = match self.target.scope {
+            Scope::Cgroup(_) => Role::Member,
+            Scope::Alone(_) | Scope::Tree(_) => Role::Child,
+        };
+        Some(Process {
+            pid,
+            start_ticks: identity.start_ticks,
+            ppid: stat.ppid,
+            comm: stat.comm.clone(),
+            cmdline: process::proc_cmdline(pid),
+            user: uid.map_or_else(
+                || "?".to_owned(),
+                |uid| self.users.name(uid).map_or_else(|| uid.to_string(), str::to_owned),
+            ),
+            group: groups.of_pid(pid),
+            kernel_thread: stat.kernel_thread,
+            namespace_init: first,
+            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
+            kin,
+            databases,
+            role: self.target.roles.get(&pid).copied().unwrap_or(below),
+        })
+    }
+}
+
+/// Would SIGTERM do nothing? `first` is whether it is the first process of its pid namespace, which gets
+/// no signal that it has no handler for, but KILL and STOP of its parents (pid_namespaces(7)). The masks
+/// are of proc_pid_status(5).
+fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
+    let has = |mask: Option<u64>| mask.map(|mask| mask >> (libc::SIGTERM - 1) & 1 == 1);
+    has(ignored) == Some(true) || first && has(caught) == Some(false)
+}
+
+/// What the processes hold open for writing, and what they hold that has no name; one row per file.
+fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
+    let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
+    let places = Places::new(&volumes);
+    let open = open_files::walk(&places);
+    let mut files: BTreeMap<_, File> = BTreeMap::new();
+    for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
+        let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
+        let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
+        files.entry(file.key()).or_insert_with(|| {
+            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            File {
+                link: (link != paths.host).then(|| text(link)),
+                path: text(&paths.host),
+                path_in_container: paths.in_container.as_deref().map(text),
+                volume: text(&volume.primary().mount_point),
+                bytes: file.bytes,
+                deleted: file.links == 0,
+                pid: file.pid,
+                fd: file.fd,
+                others: Vec::new(),
+            }
+        });
+    }
+    for file in open.files.iter().filter(|file| !pids.contains(&file.pid)) {
+        if let Some(ours) = files.get_mut(&file.key()) {
+            ours.others.push(file.pid);
+        }
+    }
+    Ok(files.into_values().collect())
+}
+
+fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
+    let brake = Brake::choose(&target.scope, hierarchies).words();
+    let kill = terminate::kill_file(&target.scope, hierarchies).map_or_else(
+        || "SIGKILL to each process until none is left".to_owned(),
+        |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
+    );
+    How::ALL
+        .into_iter()
+        .map(|how| {
+            let by = match how {
+                How::Freeze => Ok(brake.clone()),
+                How::Throttle => Ok(format!("halting it in turn, by {brake}")),
+                How::Fence => fence::check(host_root::in_container())
+                    .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
+                How::Term => Ok("SIGTERM to each process".to_owned()),
+                How::Kill => Ok(kill.clone()),
+                How::Unit => unit::command(target).map(|command| command.words()),
+                How::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
+            };
+            Means { how, by }
+        })
+        .collect()
+}
+
+fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let parents: Vec<String> = target
+        .roles
+        .iter()
+        .filter(|(_, role)| **role == Role::Parent)
+        .map(|(pid, _)| pid.to_string())
+        .collect();
+    if !parents.is_empty() {
+        warnings.push(format!(
+            "{} was forked by {}, which would fork the next one: it is a part of the target \
+             (--reach tree leaves it out)",
+            target.subject.asked,
+            parents.join(", ")
+        ));
+    }
+    if Brake::choose(&target.scope, hierarchies) == Brake::Signals && !pids.is_empty() {
+        warnings.push(
+            "no freezer holds just these processes: they get SIGSTOP, which their parent can see"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_ignores_sigterm() {
+        let term = Some(1u64 << (libc::SIGTERM - 1));
+        assert!(ignores(false, term, Some(0)), "it ignores it");
+        assert!(!ignores(false, Some(0), Some(0)), "its default ends it");
+        assert!(ignores(true, Some(0), Some(0)), "the first one has no default");
+        assert!(!ignores(true, Some(0), term), "it has a handler");
+        assert!(!ignores(true, None, None), "nothing is known");
+    }
+}

@@ -1,0 +1,249 @@
+//! Stopping a unit or a container in the way its own manager does it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::restart;
+use super::target::Target;
+use crate::attribute::groups::{cgroup_path, session};
+use tracer_host::clock;
+
+/// How long a manager may take: systemd's own patience is 90 s.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a machine that was asked to power off may take.
+const POWER_OFF: Duration = Duration::from_secs(30);
+/// How long is waited for the last processes once a manager says that it is done.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+/// A manager's command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopCommand {
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl StopCommand {
+    /// As one types it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name} {}", self.arguments.join(" "))
+    }
+
+    /// How long its target may take to end once it has returned.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let asks = self.arguments.first().is_some_and(|word| word == "poweroff");
+        if asks { POWER_OFF } else { AFTERWARDS }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// If it cannot be started, fails, or takes longer than 120 s; with what it said.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(File::open("/dev/null")?)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.words()))?;
+        let start = clock::instant();
+        while child.try_wait()?.is_none() {
+            if start.elapsed() > PATIENCE {
+                child.kill()?;
+                bail!("{} did not end within {} s", self.words(), PATIENCE.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}: {}", self.words(), output.status, said.trim());
+        }
+        Ok(())
+    }
+}
+
+/// Is there a command that stops a group of this kind?
+#[must_use]
+pub fn has_manager(kind: &str) -> bool {
+    matches!(kind, "unit" | "docker" | "podman" | "containerd" | "crio" | "lxc" | "machine")
+}
+
+/// The command that stops what a target is.
+///
+/// # Errors
+/// Why there is none here, with the command to type where it would work.
+pub fn command(target: &Target) -> Result<StopCommand, String> {
+    let group = target.group.as_ref();
+    let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
+    let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
+    let systemd = Path::new("/run/systemd/system").exists();
+    let cgroup = group.and_then(|group| group.cgroup.as_deref());
+    if let Some(user) =
+        cgroup.and_then(cgroup_path::user).filter(|user| *user != 0 && kind != "unit")
+    {
+        // Root's runtime does not know it, or knows another one by its id.
+        return Err(format!("it is a container of user {user}: stop it by that user's {kind}"));
+    }
+    // A name may be another container's by the time the command runs; an id is never given again.
+    let id = target.container();
+    let name = id.as_deref().and_then(|id| id.get(..12)).filter(|_| kind != "pod").unwrap_or(name);
+    let (program, arguments) = words(kind, name, systemd, has_init(target))?;
+    match find(program) {
+        Some(program) => Ok(StopCommand { program, arguments }),
+        None => {
+            Err(format!("{program} is not installed here: `{program} {}`", arguments.join(" ")))
+        }
+    }
+}
+
+/// Is the first process of its pid namespace an init, which powers off when it is asked to?
+fn has_init(target: &Target) -> bool {
+    target.scope.members().iter().any(|member| {
+        let first = restart::is_first(member.pid);
+        first && session::stat(member.pid).is_some_and(|stat| is_init(&stat.comm))
+    })
+}
+
+fn is_init(comm: &str) -> bool {
+    matches!(comm, "systemd" | "init" | "openrc-init" | "runit" | "s6-svscan")
+}
+
+/// Program and arguments for a group of this kind. `init` is whether it runs one.
+fn words(
+    kind: &str,
+    name: &str,
+    systemd: bool,
+    init: bool,
+) -> Result<(&'static str, Vec<String>), String> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    match kind {
+        "unit" if !systemd => {
+            Err("systemd does not run here, so that no unit can be stopped".to_owned())
+        }
+        "unit" => match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
+            Some((uid, unit)) => {
+                let machine = format!("--machine={uid}@");
+                Ok(("systemctl", words(&["--user", &machine, "stop", "--", unit])))
+            }
+            None => Ok(("systemctl", words(&["stop", "--", name]))),
+        },
+        "docker" => Ok(("docker", words(&["stop", name]))),
+        "podman" => Ok(("podman", words(&["stop", name]))),
+        "containerd" => Ok(("nerdctl", words(&["stop", name]))),
+        "crio" => Ok(("crictl", words(&["stop", name]))),
+        "lxc" => Ok(("lxc-stop", words(&["-n", name]))),
+        // Nobody in it would hear of a power-off.
+        "machine" if !init => Ok(("machinectl", words(&["terminate", name]))),
+        "machine" => Ok(("machinectl", words(&["poweroff", name]))),
+        "pod" => {
+            let mut parts = name.split('/');
+            match (parts.next(), parts.next()) {
+                (Some(space), Some(pod)) => Err(format!(
+                    "Kubernetes would start it again: `kubectl -n {space} delete pod {pod}`, or \
+                     scale what owns it to 0"
+                )),
+                _ => Err("Kubernetes would start it again: scale what owns it to 0".to_owned()),
+            }
+        }
+        "monitor" => Err("it watches over a container: stop the container".to_owned()),
+        _ => Err("it belongs to no systemd unit and no container".to_owned()),
+    }
+}
+
+/// Properties of a unit as systemd has them; `None` where systemd does not run or does not answer in time.
+#[must_use]
+pub fn show(unit: &str, properties: &[&str], within: Duration) -> Option<BTreeMap<String, String>> {
+    if !Path::new("/run/systemd/system").exists() {
+        return None;
+    }
+    let user = unit.strip_prefix("user@").and_then(|rest| rest.split_once('/'));
+    let mut command = Command::new(find("systemctl")?);
+    if let Some((uid, _)) = user {
+        command.args(["--user", &format!("--machine={uid}@")]);
+    }
+    let mut child = command
+        .args(["show", "--no-pager", &format!("--property={}", properties.join(",")), "--"])
+        .arg(user.map_or(unit, |(_, unit)| unit))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let start = clock::instant();
+    while child.try_wait().ok()?.is_none() {
+        if start.elapsed() > within {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    Some(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("unit", "web.service", Ok("systemctl stop -- web.service"))]
+    #[case("unit", "user@1000/x.service", Ok("systemctl --user --machine=1000@ stop -- x.service"))]
+    #[case("docker", "web", Ok("docker stop web"))]
+    #[case("lxc", "jail", Ok("lxc-stop -n jail"))]
+    #[case("machine", "db", Ok("machinectl poweroff db"))]
+    #[case("monitor", "conmon web", Err("stop the container"))]
+    #[case("pod", "shop/web-7d9/nginx", Err("kubectl -n shop delete pod web-7d9"))]
+    #[case("session", "bash", Err("no systemd unit"))]
+    fn each_manager_has_its_command(
+        #[case] kind: &str,
+        #[case] name: &str,
+        #[case] expected: Result<&str, &str>,
+    ) {
+        match (words(kind, name, true, true), expected) {
+            (Ok((program, arguments)), Ok(expected)) => {
+                assert_eq!(format!("{program} {}", arguments.join(" ")), expected);
+            }
+            (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{reason}"),
+            (got, expected) => panic!("{got:?} is not {expected:?}"),
+        }
+        assert!(words("unit", "web.service", false, true).is_err());
+    }
+
+    #[test]
+    fn a_machine_without_an_init_is_terminated() {
+        let (program, arguments) = words("machine", "db", true, false).unwrap();
+        assert_eq!((program, arguments.join(" ").as_str()), ("machinectl", "terminate db"));
+        assert!(is_init("systemd") && !is_init("sleep"));
+    }
+
+    #[test]
+    fn a_manager_that_fails_is_an_error_with_its_words() {
+        let command = StopCommand {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".to_owned(), "echo no such unit >&2; exit 5".to_owned()],
+        };
+        assert!(command.run().unwrap_err().to_string().contains("no such unit"));
+        let command = StopCommand { program: "/bin/true".into(), arguments: vec![] };
+        assert!(command.run().is_ok());
+    }
+}

@@ -1,0 +1,197 @@
+//! Sizes of the directories that rules are about: counted once by a thread of lowest priority, then
+//! kept by what the tracer sees flow in and out, and counted anew now and then: a directory that is
+//! moved in is no flow, and where space is not traced nothing is seen to go out.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::snapshot::Snapshot;
+
+use tracer_host::{clock, noatime};
+
+/// Time between two counts, and after a loss or where frees are not seen.
+const RECOUNT: Duration = Duration::from_secs(3600);
+const RECOUNT_UNSURE: Duration = Duration::from_secs(300);
+/// A count rests this many times as long as it took, at least: it may not keep a disk busy.
+const REST: u32 = 20;
+
+struct Known {
+    size: DirBytes,
+    counted: Instant,
+    took: Duration,
+    unsure: bool,
+}
+
+/// See the module.
+pub(crate) struct Sizes {
+    wanted: Vec<String>,
+    known: Vec<Known>,
+    counting: Option<(String, Instant)>,
+    /// Flow of the directory that is being counted, since its count began: half of it is assumed to
+    /// have been seen by the count.
+    meanwhile: [u64; 2],
+    lost_events: u64,
+    orders: Sender<PathBuf>,
+    answers: Receiver<io::Result<u64>>,
+}
+
+impl Sizes {
+    /// Starts the counting thread.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub(crate) fn start(wanted: Vec<String>) -> io::Result<Self> {
+        let (orders, taken) = channel::<PathBuf>();
+        let (answer, answers) = channel();
+        thread::Builder::new().name("sizes".to_owned()).spawn(move || {
+            lowest_priority();
+            for directory in taken {
+                if answer.send(count(&directory)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            wanted,
+            known: Vec::new(),
+            counting: None,
+            meanwhile: [0; 2],
+            lost_events: 0,
+            orders,
+            answers,
+        })
+    }
+
+    /// Takes other directories; what is known of those that stay is kept.
+    pub(crate) fn replace(&mut self, wanted: Vec<String>) {
+        self.known.retain(|known| wanted.contains(&known.size.path));
+        self.wanted = wanted;
+    }
+
+    /// Takes in a window; the sizes that are known.
+    pub(crate) fn see(&mut self, snapshot: &Snapshot) -> Vec<DirBytes> {
+        let lost = snapshot.backend.lost_events > self.lost_events;
+        self.lost_events = snapshot.backend.lost_events;
+        for known in &mut self.known {
+            known.unsure |= lost || flow(snapshot, &known.size.path).outflow_bytes.is_none();
+            known.size.see(snapshot);
+        }
+        if let Some((path, _)) = &self.counting {
+            let flow = flow(snapshot, path);
+            self.meanwhile[0] += flow.inflow_bytes;
+            self.meanwhile[1] += flow.outflow_bytes.unwrap_or(0);
+        }
+        self.take_answer();
+        self.order_next();
+        self.known.iter().map(|known| known.size.clone()).collect()
+    }
+
+    fn take_answer(&mut self) {
+        let Ok(answer) = self.answers.try_recv() else { return };
+        let Some((path, start)) = self.counting.take() else { return };
+        if !self.wanted.contains(&path) {
+            return;
+        }
+        let counted = answer.unwrap_or_else(|error| {
+            tracing::info!("cannot count {path}: {error}");
+            0
+        });
+        let [inflow, outflow] = self.meanwhile;
+        let bytes = counted.saturating_add(inflow / 2).saturating_sub(outflow / 2);
+        tracing::debug!("{path} holds {bytes} bytes");
+        self.known.retain(|known| known.size.path != path);
+        self.known.push(Known {
+            size: DirBytes { path, bytes },
+            counted: clock::instant(),
+            took: start.elapsed(),
+            unsure: false,
+        });
+    }
+
+    fn order_next(&mut self) {
+        if self.counting.is_some() {
+            return;
+        }
+        let due = |known: &Known| {
+            let every = if known.unsure { RECOUNT_UNSURE } else { RECOUNT };
+            known.counted.elapsed() >= every.max(known.took * REST)
+        };
+        let next = self.wanted.iter().find(|path| {
+            let known = self.known.iter().find(|known| known.size.path == **path);
+            known.is_none_or(due)
+        });
+        if let Some(path) = next.cloned()
+            && self.orders.send(PathBuf::from(&path)).is_ok()
+        {
+            self.meanwhile = [0; 2];
+            self.counting = Some((path, clock::instant()));
+        }
+    }
+}
+
+/// For this thread alone: the last one to get a processor, and idle class for disks.
+fn lowest_priority() {
+    /// ioprio_set(2): IOPRIO_WHO_PROCESS, IOPRIO_CLASS_IDLE << 13.
+    const IDLE: libc::c_int = 3 << 13;
+    let _ = rustix::process::nice(19);
+    // SAFETY: two integers and no pointers; of this thread (0).
+    unsafe {
+        libc::syscall(libc::SYS_ioprio_set, 1, 0, IDLE);
+    }
+}
+
+/// Space of all files below a directory, each once, on its own filesystem.
+///
+/// # Errors
+/// If the directory itself cannot be read; what is below it and cannot be read is left out.
+fn count(directory: &Path) -> io::Result<u64> {
+    let start = fs::symlink_metadata(directory)?;
+    let dev = start.dev();
+    let mut bytes = start.blocks() * 512;
+    let mut linked: HashSet<u64> = HashSet::new();
+    let mut pending = vec![directory.to_path_buf()];
+    drop(noatime::entries(directory)?);
+    while let Some(directory) = pending.pop() {
+        let Ok(entries) = noatime::entries(&directory) else { continue };
+        for (path, _) in entries {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if meta.dev() != dev
+                || (meta.nlink() > 1 && !meta.is_dir() && !linked.insert(meta.ino()))
+            {
+                continue;
+            }
+            bytes += meta.blocks() * 512;
+            if meta.is_dir() {
+                pending.push(path);
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_that_of_du() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("a/b");
+        fs::create_dir_all(&sub).unwrap();
+        fs::write(sub.join("one"), vec![7; 300_000]).unwrap();
+        fs::hard_link(sub.join("one"), dir.path().join("again")).unwrap();
+        fs::write(dir.path().join("two"), vec![7; 5_000]).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("out")).unwrap();
+        let du =
+            std::process::Command::new("du").args(["-s", "-B1", "-x"]).arg(dir.path()).output();
+        let du = String::from_utf8(du.unwrap().stdout).unwrap();
+        let du: u64 = du.split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(count(dir.path()).unwrap(), du);
+        assert!(count(&dir.path().join("none")).is_err());
+    }
+}

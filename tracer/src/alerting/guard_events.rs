@@ -1,0 +1,97 @@
+//! The guard as a watch knows it: what it has to say becomes events.
+
+use tracer_model::action::How;
+use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
+use tracer_model::guard::GuardConfig;
+use tracer_model::snapshot::{SCHEMA, Snapshot};
+
+use super::Guard;
+use crate::actions::guard;
+use crate::actions::guard::Said;
+use tracer_host::clock;
+
+/// Culprits in one event, at most.
+const MAX_CULPRITS: usize = 3;
+
+/// The guard that the configuration asks for, if any.
+pub(crate) struct Guarding {
+    guard: Option<guard::Guard>,
+    /// Numbers the events, which may be several in one millisecond.
+    events: u64,
+}
+
+impl Guarding {
+    /// Starts it. To be called before the tracer gives up its privileges.
+    ///
+    /// # Errors
+    /// If the process that acts cannot be started.
+    pub(crate) fn start(config: &GuardConfig) -> anyhow::Result<Self> {
+        Ok(Self { guard: guard::Guard::start(config.clone())?, events: 0 })
+    }
+
+    fn event(&mut self, said: Said, snapshot: &Snapshot) -> Event {
+        self.events += 1;
+        let Said { decision, summary, command, .. } = said;
+        let time = clock::now();
+        let volume = snapshot.volumes.iter().find(|row| row.mount_point == decision.volume);
+        let on_it = snapshot.writers.iter().filter(|row| row.volume == decision.volume);
+        let culprits = on_it
+            .filter(|row| row.group.as_ref().is_some_and(|group| *group == decision.group))
+            .take(MAX_CULPRITS)
+            .cloned();
+        let suggestion = command.map(|command| Suggestion {
+            target: decision.group.name.clone(),
+            how: decision.step.map_or("", How::name).to_owned(),
+            frees_bytes: 0,
+            command,
+        });
+        let key = format!("{}/guard/{}", snapshot.host, decision.volume);
+        Event {
+            schema: SCHEMA,
+            time,
+            event: EventKind::Action,
+            rule: "guard".to_owned(),
+            severity: Severity::Critical,
+            directory: None,
+            summary,
+            avail_bytes: volume.map(|row| row.avail_bytes),
+            eta_s: volume.and_then(|row| row.eta_s),
+            culprits: culprits.collect(),
+            victims: snapshot
+                .victims
+                .iter()
+                .filter(|row| row.volume == decision.volume)
+                .cloned()
+                .collect(),
+            held_bytes: volume.and_then(|row| row.held_bytes),
+            over: false,
+            suggestion,
+            host: snapshot.host.clone(),
+            id: format!("{key}/{}/{}", time.as_millisecond(), self.events),
+            key,
+            since: time,
+            volume: Some(decision.volume),
+        }
+    }
+}
+
+impl Guard for Guarding {
+    fn see(&mut self, snapshot: &Snapshot, _events: &[Event]) -> Vec<Event> {
+        let Some(guard) = &mut self.guard else { return Vec::new() };
+        let said = guard.see(clock::boottime_s(), snapshot);
+        said.into_iter().map(|said| self.event(said, snapshot)).collect()
+    }
+
+    fn replace(&mut self, config: &GuardConfig) -> Result<(), String> {
+        match &mut self.guard {
+            Some(guard) => guard.replace(config.clone()),
+            None if config.enabled => {
+                return Err("the guard was switched on after filltop had given up the rights to \
+                            act: restart it"
+                    .to_owned());
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! The journal by its native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md): one datagram of
+//! fields. A datagram that is too large goes without its JSON: everything else still arrives.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracer_model::alert::{Event, Severity};
+
+use super::{Deliver, Failure, fields};
+
+/// Where journald listens.
+pub const SOCKET: &str = "/run/systemd/journal/socket";
+/// For `journalctl MESSAGE_ID=`: all events of filltop.
+const MESSAGE_ID: &str = "6d0f5c1f3b3f4f0f9a6c5d0a8f11f107";
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournaldTarget {
+    /// journald's, or another's that speaks like it.
+    pub socket: PathBuf,
+}
+
+pub(super) struct Journald {
+    socket: PathBuf,
+}
+
+impl Journald {
+    pub(super) fn new(target: &JournaldTarget) -> Self {
+        Self { socket: target.socket.clone() }
+    }
+
+    fn send(&self, datagram: &[u8]) -> std::io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        socket.send_to(datagram, &self.socket).map(|_| ())
+    }
+}
+
+impl Deliver for Journald {
+    fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
+        let fail = |error| Failure::Retry(format!("{}: {error}", self.socket.display()));
+        match self.send(&datagram(event, true)) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.send(&datagram(event, false)).map_err(fail)
+            }
+            other => other.map_err(fail),
+        }
+    }
+}
+
+/// syslog's priority.
+pub(super) fn priority(event: &Event) -> u8 {
+    match (event.over, event.severity) {
+        (true, _) => 5,
+        (_, Severity::Critical) => 2,
+        (_, Severity::Warning) => 4,
+    }
+}
+
+fn datagram(event: &Event, with_json: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut field = |name: &str, value: &str| {
+        out.extend_from_slice(name.as_bytes());
+        if value.contains('\n') {
+            out.push(b'\n');
+            out.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        } else {
+            out.push(b'=');
+        }
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'\n');
+    };
+    field("MESSAGE", &format!("{}: {}", event.rule, event.summary));
+    field("MESSAGE_ID", MESSAGE_ID);
+    field("PRIORITY", &priority(event).to_string());
+    field("SYSLOG_IDENTIFIER", "filltop");
+    for (name, value) in fields::of(event) {
+        if with_json || name != "FILLTOP_JSON" {
+            field(name, &value);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerting::sinks::tests::event;
+
+    #[test]
+    fn a_name_with_a_newline_makes_no_field_of_its_own() {
+        let event = Event { directory: Some("/srv/a\nPRIORITY=0".to_owned()), ..event() };
+        let text = datagram(&event, false);
+        let wanted = [b"FILLTOP_DIRECTORY\n".as_slice(), &17u64.to_le_bytes()].concat();
+        let at = text.windows(wanted.len()).position(|part| part == wanted).unwrap();
+        assert_eq!(&text[at + wanted.len()..][..18], b"/srv/a\nPRIORITY=0\n");
+    }
+
+    #[test]
+    fn fields_arrive_and_a_lost_socket_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let mut journald = Journald::new(&JournaldTarget { socket: socket.clone() });
+        assert!(matches!(journald.deliver(&event()), Err(Failure::Retry(_))));
+        let listener = UnixDatagram::bind(&socket).unwrap();
+        journald.deliver(&event()).unwrap();
+        let mut buffer = vec![0; 1 << 16];
+        let length = listener.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        for wanted in
+            ["PRIORITY=2\n", "FILLTOP_RULE=time-to-full\n", "FILLTOP_CULPRIT_COMM=minio\n"]
+        {
+            assert!(text.contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn too_large_a_datagram_goes_without_its_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixDatagram::bind(&socket).unwrap();
+        let mut large = event();
+        large.culprits[0].cmdline = Some("x".repeat(300_000));
+        Journald::new(&JournaldTarget { socket }).deliver(&large).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let length = listener.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        assert!(text.contains("MESSAGE=") && !text.contains("FILLTOP_JSON"), "{length} bytes");
+    }
+}

@@ -1,0 +1,205 @@
+//! syslog: the local socket, or another host by UDP (RFC 5426) or TCP (RFC 6587, octet counting).
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracer_model::alert::Event;
+
+use super::journald::priority;
+use super::{Deliver, Failure};
+
+/// The local system log.
+pub const SOCKET: &str = "/dev/log";
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// RFC 5426: what every receiver must take at least is 480, what it should take 2048.
+const LONGEST: usize = 2048;
+
+/// Where it listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogTo {
+    /// A socket of this host.
+    Unix(PathBuf),
+    /// `host:port`.
+    Udp(String),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// Where to, and as what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyslogTarget {
+    /// Where.
+    pub to: SyslogTo,
+    /// RFC 5424's number, 0..=23.
+    pub facility: u8,
+}
+
+pub(super) struct Syslog {
+    target: SyslogTarget,
+    tcp: Option<TcpStream>,
+}
+
+impl Syslog {
+    pub(super) fn new(target: &SyslogTarget) -> Self {
+        Self { target: target.clone(), tcp: None }
+    }
+
+    fn send(&mut self, event: &Event) -> std::io::Result<()> {
+        let priority = self.target.facility * 8 + priority(event);
+        match &self.target.to {
+            SyslogTo::Unix(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.set_write_timeout(Some(TIMEOUT))?;
+                socket.send_to(local(event, priority).as_bytes(), path).map(|_| ())
+            }
+            SyslogTo::Udp(to) => {
+                let address = resolve(to)?;
+                let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                // Connected, so that a port that nobody listens on is an error of the next message.
+                socket.connect(address)?;
+                socket.send(remote(event, priority).as_bytes()).map(|_| ())
+            }
+            SyslogTo::Tcp(to) => {
+                let mut stream = match self.tcp.take().filter(is_open) {
+                    Some(stream) => stream,
+                    None => {
+                        let stream = TcpStream::connect_timeout(&resolve(to)?, TIMEOUT)?;
+                        stream.set_write_timeout(Some(TIMEOUT))?;
+                        stream
+                    }
+                };
+                let text = remote(event, priority);
+                stream.write_all(format!("{} {text}", text.len()).as_bytes())?;
+                self.tcp = Some(stream);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Deliver for Syslog {
+    fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
+        self.send(event).map_err(|error| Failure::Retry(error.to_string()))
+    }
+}
+
+fn resolve(to: &str) -> std::io::Result<SocketAddr> {
+    to.to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other(format!("{to} has no address")))
+}
+
+/// syslog has no receipts: a peer that has closed is at least noticed before the next message.
+fn is_open(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    let mut reader = stream;
+    let quiet = stream.set_nonblocking(true).is_ok()
+        && matches!(reader.read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+    quiet && stream.set_nonblocking(false).is_ok()
+}
+
+/// As the system log of this host wants it (RFC 3164, without the host). It takes its own time.
+fn local(event: &Event, priority: u8) -> String {
+    let time = event.time.strftime("%b %e %H:%M:%S");
+    let pid = std::process::id();
+    cut(format!("<{priority}>{time} filltop[{pid}]: {} {}", event.rule, event.summary))
+}
+
+/// RFC 5424.
+fn remote(event: &Event, priority: u8) -> String {
+    let printable = |text: &str, most: usize| -> String {
+        let text: String = text.chars().filter(char::is_ascii_graphic).take(most).collect();
+        if text.is_empty() { "-".to_owned() } else { text }
+    };
+    let host = printable(&event.host, 255);
+    let rule = printable(&event.rule, 32);
+    let pid = std::process::id();
+    let time = event.time.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let (kind, severity) = (event.event.name(), event.severity.name());
+    let text = &event.summary;
+    cut(format!("<{priority}>1 {time} {host} filltop {pid} {rule} - {kind} {severity}: {text}"))
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerting::sinks::tests::event;
+    use std::net::TcpListener;
+
+    #[test]
+    fn the_local_form_and_the_one_for_others() {
+        assert!(local(&event(), 26).starts_with("<26>Nov 21 03:12:07 filltop["));
+        let text = remote(&event(), 26);
+        assert!(text.starts_with("<26>1 2026-11-21T03:12:07Z db1 filltop "), "{text}");
+        assert!(text.contains(" time-to-full - firing critical: "), "{text}");
+        let long = Event { summary: "é".repeat(5000), ..event() };
+        assert!(remote(&long, 26).len() <= LONGEST);
+    }
+
+    #[test]
+    fn datagrams_arrive_and_a_lost_local_socket_is_tried_again() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SyslogTo::Udp(server.local_addr().unwrap().to_string());
+        Syslog::new(&SyslogTarget { to, facility: 16 }).deliver(&event()).unwrap();
+        let mut buffer = [0; 4096];
+        let length = server.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        assert!(text.starts_with("<130>1 "), "{text}");
+        let dir = tempfile::tempdir().unwrap();
+        let to = SyslogTo::Unix(dir.path().join("log"));
+        let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });
+        assert!(matches!(syslog.deliver(&event()), Err(Failure::Retry(_))));
+        let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        syslog.deliver(&event()).unwrap();
+        assert!(listener.recv(&mut buffer).unwrap() > 50);
+    }
+
+    /// A receiver that does not read: the attempt ends, it does not wait for ever.
+    #[test]
+    fn a_receiver_that_stands_still_is_given_up_for_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        let target = SyslogTarget { to: SyslogTo::Unix(dir.path().join("log")), facility: 3 };
+        let mut syslog = Syslog::new(&target);
+        let start = std::time::Instant::now();
+        let failed = (0..2000).find_map(|_| syslog.deliver(&event()).err());
+        assert!(matches!(failed, Some(Failure::Retry(_))), "{failed:?}");
+        assert!(start.elapsed() < TIMEOUT * 2, "{:?}", start.elapsed());
+        drop(listener);
+    }
+
+    #[test]
+    fn a_closed_connection_is_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = SyslogTo::Tcp(listener.local_addr().unwrap().to_string());
+        let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });
+        for _ in 0..2 {
+            syslog.deliver(&event()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 4096];
+            let length = stream.read(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let (count, rest) = text.split_once(' ').unwrap();
+            assert_eq!(count.parse::<usize>().unwrap(), rest.len(), "{text}");
+            assert!(rest.starts_with("<26>1 "), "{text}");
+            drop(stream);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        syslog.deliver(&event()).unwrap();
+        drop(listener);
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(matches!(syslog.deliver(&event()), Err(Failure::Retry(_))));
+    }
+}

@@ -1,0 +1,206 @@
+//! Bodies of webhooks.
+
+use serde_json::{Value, json};
+use tracer_model::alert::{Event, Severity};
+
+use super::fields;
+
+/// Longest text of a PagerDuty summary, and of its key.
+const PAGERDUTY: (usize, usize) = (1024, 255);
+
+fn title(event: &Event) -> String {
+    let state = if event.over { "resolved" } else { event.severity.name() };
+    format!("[{state}] {}: {}", event.host, event.rule)
+}
+
+/// `{"text": …}`.
+pub(super) fn slack(event: &Event) -> String {
+    let mark = match (event.over, event.severity) {
+        (true, _) => ":white_check_mark:",
+        (_, Severity::Critical) => ":rotating_light:",
+        (_, Severity::Warning) => ":warning:",
+    };
+    // Slack's own markup: a file name must not become a link or mention everybody.
+    let plain = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut text = format!("{mark} *{}*\n{}", plain(&title(event)), plain(&event.summary));
+    if let Some(suggestion) = &event.suggestion {
+        text.push_str(&format!("\n`{}`", plain(&suggestion.command.replace('`', "'"))));
+    }
+    json!({ "text": text }).to_string()
+}
+
+/// Events API v2: `trigger` and `resolve` of one incident for one alert.
+pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
+    let action = if event.over { "resolve" } else { "trigger" };
+    let key = if event.key.len() <= PAGERDUTY.1 {
+        event.key.clone()
+    } else {
+        let start: String = event.key.chars().take(50).collect();
+        format!("{start}/{:08x}", crc32fast::hash(event.key.as_bytes()))
+    };
+    let summary: String =
+        format!("{}: {}", event.host, event.summary).chars().take(PAGERDUTY.0).collect();
+    json!({
+        "routing_key": routing_key,
+        "event_action": action,
+        "dedup_key": key,
+        "payload": {
+            "summary": summary,
+            "source": event.host,
+            "severity": event.severity.name(),
+            "timestamp": event.time.to_string(),
+            "component": event.volume,
+            "class": event.rule,
+            "custom_details": event,
+        },
+    })
+    .to_string()
+}
+
+/// A message to a topic.
+pub(super) fn ntfy(event: &Event, topic: &str) -> String {
+    let (priority, tag) = match (event.over, event.severity) {
+        (true, _) => (2, "white_check_mark"),
+        (_, Severity::Critical) => (5, "rotating_light"),
+        (_, Severity::Warning) => (4, "warning"),
+    };
+    json!({
+        "topic": topic,
+        "title": title(event),
+        "message": event.summary,
+        "priority": priority,
+        "tags": [tag],
+    })
+    .to_string()
+}
+
+/// Replaces each `{name}` by a field of the event, in lower case and without `FILLTOP_`, escaped for
+/// the inside of a JSON string; `{json}` is the whole event as an object. Unknown names are empty:
+/// the configuration has checked them.
+pub(super) fn custom(event: &Event, text: &str) -> String {
+    let fields = fields::of(event);
+    let value = |name: &str| {
+        let found = fields.iter().find(|(field, _)| {
+            field.strip_prefix("FILLTOP_").is_some_and(|field| field.eq_ignore_ascii_case(name))
+        });
+        let text = found.map_or("", |(_, value)| value.as_str());
+        if name == "json" {
+            return text.to_owned();
+        }
+        let quoted = Value::String(text.to_owned()).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
+    };
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((name, at)) = placeholder(rest) {
+        out.push_str(&rest[..at]);
+        out.push_str(&value(name));
+        rest = &rest[at + name.len() + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The first `{name}` of a text, and where it is. Braces around anything else are the JSON's own.
+fn placeholder(text: &str) -> Option<(&str, usize)> {
+    let mut from = 0;
+    while let Some(at) = text[from..].find('{').map(|at| at + from) {
+        let rest = &text[at + 1..];
+        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
+        if end > 0 && rest[end..].starts_with('}') {
+            return Some((&rest[..end], at));
+        }
+        from = at + 1;
+    }
+    None
+}
+
+/// Names in a custom body that mean nothing.
+pub(crate) fn unknown_names(text: &str) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let mut rest = text;
+    while let Some((name, at)) = placeholder(rest) {
+        if !NAMES.contains(&name) {
+            unknown.push(name.to_owned());
+        }
+        rest = &rest[at + name.len() + 2..];
+    }
+    unknown
+}
+
+/// What a custom body may name.
+pub(crate) const NAMES: &[&str] = &[
+    "event",
+    "rule",
+    "severity",
+    "summary",
+    "time",
+    "since",
+    "host",
+    "key",
+    "id",
+    "over",
+    "volume",
+    "directory",
+    "avail_bytes",
+    "eta_s",
+    "held_bytes",
+    "culprit_pid",
+    "culprit_comm",
+    "culprit_group",
+    "culprit_bytes_per_s",
+    "command",
+    "json",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerting::sinks::tests::event;
+
+    fn parsed(text: &str) -> Value {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    #[test]
+    fn names_are_those_that_fields_have() {
+        let have: Vec<String> = fields::of(&event())
+            .iter()
+            .map(|(name, _)| name.trim_start_matches("FILLTOP_").to_lowercase())
+            .collect();
+        assert!(have.iter().all(|name| NAMES.contains(&name.as_str())), "{have:?}");
+        assert_eq!(have.len(), NAMES.len(), "the fixture has every field");
+    }
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let hostile = Event { summary: "\"}]<!channel> `x` \\ \u{1} {rule}".to_owned(), ..event() };
+        let slack = parsed(&slack(&hostile));
+        assert!(!slack["text"].as_str().unwrap().contains("<!channel>"));
+        let custom =
+            parsed(&custom(&hostile, r#"{"a": {"b": "{summary} on {host}"}, "e": {json}}"#));
+        assert_eq!(custom["a"]["b"], format!("{} on db1", hostile.summary));
+        assert_eq!(custom["e"]["rule"], "time-to-full");
+        assert_eq!(parsed(&ntfy(&hostile, "disks"))["message"], hostile.summary);
+    }
+
+    #[test]
+    fn a_pager_gets_one_incident_for_one_alert() {
+        let firing = parsed(&pagerduty(&event(), "k"));
+        let over = event().ending();
+        let over = parsed(&pagerduty(&over, "k"));
+        assert_eq!(firing["dedup_key"], over["dedup_key"]);
+        assert_eq!(
+            (&firing["event_action"], &over["event_action"]),
+            (&json!("trigger"), &json!("resolve"))
+        );
+        assert_eq!(firing["payload"]["severity"], "critical");
+        let long = Event { key: "x".repeat(1000), ..event() };
+        assert!(parsed(&pagerduty(&long, "k"))["dedup_key"].as_str().unwrap().len() <= 255);
+    }
+
+    #[test]
+    fn unknown_names_are_found() {
+        assert_eq!(unknown_names(r#"{"a": "{sumary}{rule}", "b": {}}"#), ["sumary"]);
+    }
+}

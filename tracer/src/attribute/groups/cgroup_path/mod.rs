@@ -1,0 +1,323 @@
+//! What a cgroup's path says about who lives in it. Pure: a path in, a [`Place`] out.
+//!
+//! Sources: systemd.unit(5) and its escapes; Docker's, Podman's, containerd's and CRI-O's cgroup
+//! managers (cgroupfs and systemd drivers); kubelet's `kubepods` trees; lxc.container.conf(5);
+//! systemd-nspawn(1).
+
+#[cfg(test)]
+mod tests;
+
+/// Who lives in a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A container, by its id of 64 hexadecimal digits (32 in some runtimes).
+    Container {
+        /// `docker`, `podman`, `containerd`, `crio`; `None` where the path does not tell.
+        runtime: Option<&'static str>,
+        /// Its id.
+        id: String,
+        /// UID of its Kubernetes pod, with dashes.
+        pod: Option<String>,
+    },
+    /// A pod itself: its pause container or its own processes.
+    Pod {
+        /// Its UID, with dashes.
+        uid: String,
+    },
+    /// A step of `docker build` (BuildKit), by its id of 25 letters and digits.
+    Build {
+        /// Its id.
+        id: String,
+    },
+    /// A container of LXC or LXD.
+    Lxc(String),
+    /// A machine of systemd-nspawn or of libvirt.
+    Machine(String),
+    /// What watches over a container from outside: conmon, lxc-start, systemd-nspawn. Never the
+    /// container itself.
+    Monitor {
+        /// The program, e.g. `conmon`.
+        program: &'static str,
+        /// `podman`, `crio`, `lxc` or `machine`.
+        runtime: &'static str,
+        /// Id or name of the container; `None` where one cgroup has the monitors of all.
+        of: Option<String>,
+    },
+    /// A unit of systemd; one of a user's manager is `user@UID/NAME`.
+    Unit(String),
+    /// A cgroup that somebody made.
+    Plain(String),
+    /// The root: no cgroup in particular.
+    Root,
+}
+
+impl Place {
+    /// How much it says: of several hierarchies the one that says most is believed.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Container { .. } | Self::Build { .. } | Self::Monitor { .. } => 5,
+            Self::Pod { .. } | Self::Lxc(_) | Self::Machine(_) => 4,
+            Self::Unit(_) => 3,
+            Self::Plain(_) => 2,
+            Self::Root => 0,
+        }
+    }
+}
+
+/// Prefixes of a container's scope, with the runtime that uses it. The longer ones first.
+const SCOPES: &[(&str, Option<&str>)] = &[
+    ("cri-containerd-", Some("containerd")),
+    ("crio-", Some("crio")),
+    ("libpod-payload-", Some("podman")),
+    ("libpod-", Some("podman")),
+    ("docker-", Some("docker")),
+    ("nerdctl-", Some("containerd")),
+    ("containerd-", Some("containerd")),
+];
+
+/// Prefixes of the scope of a container's monitor, with the runtime.
+const MONITOR_SCOPES: &[(&str, &str)] = &[("crio-conmon-", "crio"), ("libpod-conmon-", "podman")];
+
+/// Directories whose children are containers of a runtime.
+const PARENTS: &[(&str, Option<&str>)] = &[
+    ("docker", Some("docker")),
+    ("actions_job", Some("docker")),
+    ("libpod_parent", Some("podman")),
+    ("k8s.io", Some("containerd")),
+    ("default", Some("containerd")),
+    ("moby", Some("docker")),
+];
+
+/// Says who lives in a cgroup, by its path as /proc/PID/cgroup prints it.
+#[must_use]
+pub fn classify(path: &str) -> Place {
+    let parts: Vec<&str> =
+        path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
+    if parts.is_empty() {
+        return Place::Root;
+    }
+    let mut pod = None;
+    for (index, part) in parts.iter().enumerate() {
+        // containerd and CRI-O, asked for a systemd cgroup by a cgroupfs manager: SLICE:PREFIX:ID.
+        for piece in part.split(':') {
+            pod = pod_uid(piece).or(pod);
+        }
+        if let Some(monitor) = monitor(&parts, index) {
+            return monitor;
+        }
+        // Podman's pods with cgroupfs: /libpod_parent/POD/libpod-ID.
+        if index > 0
+            && parts[index - 1] == "libpod_parent"
+            && parts
+                .get(index + 1)
+                .is_some_and(|next| *next == "conmon" || next.starts_with("libpod-"))
+        {
+            continue;
+        }
+        // The outermost container: what it runs within itself is its own affair.
+        if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
+            return Place::Container { runtime, id, pod };
+        }
+        if let Some(id) = build(part, index.checked_sub(1).map(|i| parts[i])) {
+            return Place::Build { id: id.to_owned() };
+        }
+        if let Some(place) = guest(&parts, index) {
+            return place;
+        }
+    }
+    if let Some(uid) = pod {
+        return Place::Pod { uid };
+    }
+    unit(&parts).unwrap_or_else(|| Place::Plain(format!("/{}", parts.join("/"))))
+}
+
+/// Of the lines of /proc/PID/cgroup, the path that says most, and what it says.
+#[must_use]
+pub fn best(proc_cgroup: &str) -> (String, Place) {
+    let mut best: Option<(u8, u8, String, Place)> = None;
+    for line in proc_cgroup.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(id), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        // A container may have removed its cgroup while it still ends.
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        let place = classify(path);
+        let order = match (id, controllers) {
+            ("0", _) => 2,
+            (_, "name=systemd") => 1,
+            _ => 0,
+        };
+        let rank = place.rank();
+        if best.as_ref().is_none_or(|(r, o, ..)| (rank, order) > (*r, *o)) {
+            best = Some((rank, order, path.to_owned(), place));
+        }
+    }
+    best.map_or_else(|| ("/".to_owned(), Place::Root), |(.., path, place)| (path, place))
+}
+
+fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, String)> {
+    let mut pieces = part.rsplit(':');
+    let last = pieces.next()?;
+    let name = last.strip_suffix(".scope").unwrap_or(last);
+    if let Some(prefix) = pieces.next()
+        && is_id(name)
+    {
+        let runtime = SCOPES.iter().find(|(known, _)| known.trim_end_matches('-') == prefix);
+        return Some((runtime.and_then(|(_, runtime)| *runtime), name.to_owned()));
+    }
+    for (prefix, runtime) in SCOPES {
+        if let Some(id) = name.strip_prefix(prefix)
+            && is_id(id)
+        {
+            return Some((*runtime, id.to_owned()));
+        }
+    }
+    if !is_id(name) {
+        return None;
+    }
+    let runtime = PARENTS.iter().find(|(known, _)| Some(*known) == parent);
+    match runtime {
+        Some((_, runtime)) => Some((*runtime, name.to_owned())),
+        // Amazon's ECS, Kubernetes with cgroupfs, Garden, … : a full id stands for a container.
+        None if name.len() == 64 => Some((None, name.to_owned())),
+        None => None,
+    }
+}
+
+/// `buildkit/ID` (cgroupfs), `docker-ID.scope` (systemd): moby/buildkit/executor/oci.
+fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
+    let scope = || part.strip_prefix("docker-")?.strip_suffix(".scope");
+    let id = if parent == Some("buildkit") { part } else { scope()? };
+    let is_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (id.len() == 25 && id.bytes().all(is_one)).then_some(id)
+}
+
+/// The cgroup of the container, machine or unit itself: a process may live in one below it.
+#[must_use]
+pub fn directory(path: &str) -> &str {
+    let place = classify(path);
+    let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
+    // Beside `payload` systemd-nspawn itself may live, in `supervisor`.
+    let is_beside = |part: &str| {
+        matches!(place, Place::Machine(_))
+            && path[part.len()..].split('/').nth(1) == Some("payload")
+    };
+    ends.map(|end| &path[..end])
+        .find(|part| classify(part) == place && !is_beside(part))
+        .unwrap_or(path)
+}
+
+/// The user in whose slice of systemd's a cgroup lies: a rootless runtime's are there.
+#[must_use]
+pub fn user(path: &str) -> Option<u32> {
+    let mut parts = path.split('/').skip(1);
+    (parts.next() == Some("user.slice")).then_some(())?;
+    parts.next()?.strip_prefix("user-")?.strip_suffix(".slice")?.parse().ok()
+}
+
+fn is_id(text: &str) -> bool {
+    matches!(text.len(), 12 | 32 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// `pod5fb2…` (cgroupfs) or `kubepods-burstable-pod5fb2_….slice` (systemd).
+fn pod_uid(part: &str) -> Option<String> {
+    let name = match part.strip_suffix(".slice") {
+        Some(slice) if slice.starts_with("kubepods") => &slice[slice.rfind("-pod")? + 4..],
+        Some(_) => return None,
+        None => part.strip_prefix("pod")?,
+    };
+    let uid = name.replace('_', "-");
+    // Static pods are named by a hash.
+    let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+    (digits == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')).then_some(uid)
+}
+
+/// conmon of Podman and CRI-O, lxc-start, and systemd-nspawn where it has a cgroup of its own.
+fn monitor(parts: &[&str], index: usize) -> Option<Place> {
+    let part = parts[index];
+    let place = |program, runtime, of| Some(Place::Monitor { program, runtime, of });
+    let name = part.strip_suffix(".scope").unwrap_or(part);
+    for (prefix, runtime) in MONITOR_SCOPES {
+        if let Some(id) = name.strip_prefix(prefix).filter(|id| is_id(id)) {
+            return place("conmon", runtime, Some(id.to_owned()));
+        }
+    }
+    // Podman with cgroupfs: one for all containers, or one for all of a pod.
+    if part == "conmon" && parts[..index].contains(&"libpod_parent") {
+        return place("conmon", "podman", None);
+    }
+    let next = parts.get(index + 1);
+    let lxc = match part.strip_prefix("lxc.monitor.") {
+        Some(name) => Some(name),
+        None => next.copied().filter(|_| part == "lxc.monitor"),
+    };
+    if let Some(name) = lxc {
+        return place("lxc-start", "lxc", Some(unescape(name)));
+    }
+    let name = nspawn(part).filter(|_| next == Some(&"supervisor"))?;
+    place("systemd-nspawn", "machine", Some(name))
+}
+
+/// Name of the machine that `systemd-nspawn@NAME.service` runs.
+fn nspawn(part: &str) -> Option<String> {
+    Some(unescape(part.strip_prefix("systemd-nspawn@")?.strip_suffix(".service")?))
+}
+
+/// LXC, nspawn, libvirt.
+fn guest(parts: &[&str], index: usize) -> Option<Place> {
+    let part = parts[index];
+    if let Some(name) = part.strip_prefix("lxc.payload.") {
+        return Some(Place::Lxc(unescape(name)));
+    }
+    if matches!(part, "lxc" | "lxc.payload")
+        && let Some(name) = parts.get(index + 1)
+    {
+        return Some(Place::Lxc(unescape(name)));
+    }
+    if let Some(name) = nspawn(part) {
+        return Some(Place::Machine(name));
+    }
+    let name = part.strip_prefix("machine-")?.strip_suffix(".scope")?;
+    Some(Place::Machine(unescape(name)))
+}
+
+fn unit(parts: &[&str]) -> Option<Place> {
+    const KINDS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
+    let is_unit = |part: &&&str| KINDS.iter().any(|kind| part.ends_with(kind));
+    let manager = parts
+        .iter()
+        .position(|part| part.strip_prefix("user@").is_some_and(|rest| rest.ends_with(".service")));
+    if let Some(at) = manager {
+        let user = parts[at].trim_end_matches(".service");
+        let inner = parts[at + 1..].iter().find(is_unit).filter(|name| **name != "init.scope");
+        return Some(Place::Unit(match inner {
+            Some(inner) => format!("{user}/{}", unescape(inner)),
+            None => user.to_owned(),
+        }));
+    }
+    // The outermost: cgroups below it are the unit's own.
+    if let Some(name) = parts.iter().find(is_unit) {
+        return Some(Place::Unit(unescape(name)));
+    }
+    let last = parts.last()?;
+    last.ends_with(".slice").then(|| Place::Unit(unescape(last)))
+}
+
+/// systemd writes bytes that a unit's name must not have as `\x2d`.
+fn unescape(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code =
+            bytes.get(at..at + 4).filter(|escape| escape.starts_with(b"\\x")).and_then(|escape| {
+                u8::from_str_radix(std::str::from_utf8(&escape[2..]).ok()?, 16).ok()
+            });
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

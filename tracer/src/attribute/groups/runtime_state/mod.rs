@@ -1,0 +1,372 @@
+//! Names of containers, from what their runtimes keep on disk. No runtime is asked: its daemon may
+//! be the one that hangs on the full disk.
+//!
+//! The usual places are looked at first, then those that the container's own mounts name
+//! ([`places`]): no data root has to be configured.
+
+pub(crate) mod files;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use self::files::{json, json_below};
+use self::places::{Located, Place};
+use tracer_host::mounts::Mount;
+
+/// Containers whose names are remembered, found or not.
+const MAX_KNOWN: usize = 4_096;
+
+/// After how long a name is looked for again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Where containerd's shims keep the bundles of what runs, below the state directory.
+const TASKS: &str = "io.containerd.runtime.v2.task";
+
+/// What a runtime knows of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ContainerName {
+    /// `docker`, `podman`, `containerd` or `crio`.
+    pub runtime: &'static str,
+    /// The name that people gave it.
+    pub name: Option<String>,
+    /// Namespace, pod and container, where Kubernetes runs it.
+    pub pod: Option<(String, String, String)>,
+}
+
+/// A container that is looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// The user whose slice of systemd's its cgroup lies in; `None` for root's.
+    pub user: Option<u32>,
+}
+
+/// Looks names up below a root directory (`/`, but in tests), and remembers them.
+pub struct RuntimeState {
+    root: PathBuf,
+    /// Who owns the root directory: root, but in tests.
+    owner: u32,
+    /// By id and user: nobody gets the name of somebody else's container by calling a cgroup like it.
+    known: HashMap<(String, Option<u32>), ContainerName>,
+    /// When a container's name was not found, by the same.
+    missed: HashMap<(String, Option<u32>), Missed>,
+    /// Namespace and name of pods, by UID.
+    pods: HashMap<String, Option<(String, String)>>,
+    /// Is this (namespace, name) one of containerd's?
+    tasks: HashMap<(String, String), bool>,
+}
+
+/// A container whose name was not found.
+struct Missed {
+    /// How often.
+    times: u32,
+    /// When it was last looked for.
+    at: Instant,
+}
+
+impl Missed {
+    /// Is it too soon to look again? One that is just being made is named soon or never: the pauses double, up to
+    /// a minute, for a search goes through users' homes.
+    fn waits(&self) -> bool {
+        self.at.elapsed() < AGAIN * 2_u32.pow(self.times.saturating_sub(1).min(7))
+    }
+}
+
+impl Default for Missed {
+    fn default() -> Self {
+        Self { times: 0, at: Instant::now() }
+    }
+}
+
+impl RuntimeState {
+    /// Looks below `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let owner = fs::metadata(&root).map_or(0, |meta| meta.uid());
+        Self {
+            root,
+            owner,
+            known: HashMap::new(),
+            missed: HashMap::new(),
+            pods: HashMap::new(),
+            tasks: HashMap::new(),
+        }
+    }
+
+    /// The name of a container. What was not found is looked up again after [`AGAIN`], then in longer pauses: a container that is just
+    /// being made has not the mounts yet that name it.
+    ///
+    /// `mounts` gives the mounts of the host and those that a process of the container sees; it is
+    /// asked only if the usual places have no name.
+    pub fn container(
+        &mut self,
+        sought: Sought<'_>,
+        mounts: impl FnOnce() -> (Vec<Mount>, Vec<Mount>),
+    ) -> Option<ContainerName> {
+        let key = (sought.id.to_owned(), sought.user);
+        if let Some(known) = self.known.get(&key) {
+            return Some(known.clone());
+        }
+        if self.missed.get(&key).is_some_and(Missed::waits) {
+            return None;
+        }
+        // The usual places are root's. Whoever has a slice of their own may call a cgroup as they like.
+        let of_root = if sought.user.is_none() { self.look_up(sought.id) } else { None };
+        let found = of_root.or_else(|| {
+            let (host, own) = mounts();
+            self.by_mounts(sought, &host, &own).or_else(|| self.homes(sought))
+        });
+        if self.known.len() + self.missed.len() >= MAX_KNOWN {
+            self.known.clear();
+            self.missed.clear();
+        }
+        if let Some(found) = &found {
+            self.missed.remove(&key);
+            self.known.insert(key, found.clone());
+        } else {
+            let missed = self.missed.entry(key).or_default();
+            *missed = Missed { times: missed.times + 1, at: Instant::now() };
+        }
+        found
+    }
+
+    /// The name of a container, where the usual places have it. What they do not have is not remembered
+    /// as unknown: the container's mounts may tell.
+    #[must_use]
+    pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
+        let known = self.known.get(&(id.to_owned(), None));
+        known.cloned().or_else(|| self.look_up(id))
+    }
+
+    /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
+    /// `/NAMESPACE/NAME`.
+    pub fn is_containerd_task(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        host: impl FnOnce() -> Vec<Mount>,
+    ) -> bool {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(known) = self.tasks.get(&key) {
+            return *known;
+        }
+        let usual = self.root.join("run/containerd").join(TASKS).join(namespace).join(name);
+        // A state directory of its own is where the host has the container's root mounted.
+        let end = Path::new(TASKS).join(namespace).join(name).join("rootfs");
+        let is = usual.is_dir() || host().iter().any(|mount| mount.mount_point.ends_with(&end));
+        if self.tasks.len() >= MAX_KNOWN {
+            self.tasks.clear();
+        }
+        self.tasks.insert(key, is);
+        is
+    }
+
+    /// Namespace and name of a pod, by its UID: kubelet keeps its logs in
+    /// `/var/log/pods/NAMESPACE_POD_UID`.
+    pub fn pod(&mut self, uid: &str) -> Option<(String, String)> {
+        if let Some(known) = self.pods.get(uid) {
+            return known.clone();
+        }
+        let found = file_names(&self.root.join("var/log/pods")).find_map(|name| {
+            let (namespace, pod) = name.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
+            Some((namespace.to_owned(), pod.to_owned()))
+        });
+        if self.pods.len() >= MAX_KNOWN {
+            self.pods.clear();
+        }
+        self.pods.insert(uid.to_owned(), found.clone());
+        found
+    }
+
+    /// Forgets what was not found.
+    pub fn next_window(&mut self) {
+        self.pods.retain(|_, found| found.is_some());
+        self.tasks.retain(|_, is| *is);
+    }
+
+    fn look_up(&self, id: &str) -> Option<ContainerName> {
+        self.docker(id)
+            .or_else(|| self.containerd(id))
+            .or_else(|| self.crio_bundle(id))
+            .or_else(|| {
+                let lists = self.root.join("var/lib/containers/storage/overlay-containers");
+                in_storage(id, |list| json(&lists.join(list)))
+            })
+            .or_else(|| self.kubelet_log(id))
+    }
+
+    /// By the container's own mounts.
+    fn by_mounts(
+        &self,
+        sought: Sought<'_>,
+        host: &[Mount],
+        own: &[Mount],
+    ) -> Option<ContainerName> {
+        let id = sought.id;
+        let read = |located: &Located, file: &str| {
+            places::on_host(located, host)
+                .into_iter()
+                .find_map(|(point, rest)| self.trusted(sought, &point, &rest.join(file)))
+        };
+        places::of(own, id)
+            .into_iter()
+            .find_map(|place| match place {
+                Place::Docker(at) => docker_name(id, &read(&at, "config.v2.json")?),
+                Place::Storage(at) => in_storage(id, |list| read(&at, list)),
+            })
+            .or_else(|| {
+                let end = Path::new(id).join("rootfs");
+                let mount = host.iter().find(|mount| {
+                    let mut above = mount.mount_point.ancestors().skip(3);
+                    mount.mount_point.ends_with(&end)
+                        && above.next().is_some_and(|tasks| tasks.ends_with(TASKS))
+                })?;
+                let bundle = mount.mount_point.parent()?;
+                containerd_name(&self.trusted(sought, bundle, Path::new("config.json"))?)
+            })
+    }
+
+    /// Rootless Podman: the stores in the users' homes.
+    fn homes(&self, sought: Sought<'_>) -> Option<ContainerName> {
+        let lists = Path::new(".local/share/containers/storage/overlay-containers");
+        file_names(&self.root.join("home")).find_map(|user| {
+            let home = Path::new("/home").join(user);
+            in_storage(sought.id, |list| self.trusted(sought, &home, &lists.join(list)))
+        })
+    }
+
+    /// A file of state that root made, or the user in whose slice the container runs: nobody
+    /// else can give it a name.
+    fn trusted(&self, sought: Sought<'_>, base: &Path, rest: &Path) -> Option<Value> {
+        let base = self.root.join(base.strip_prefix("/").unwrap_or(base));
+        json_below(&base, rest, |uid| uid == self.owner || Some(uid) == sought.user)
+    }
+
+    /// Docker: `Name` and the labels of `config.v2.json`.
+    fn docker(&self, id: &str) -> Option<ContainerName> {
+        let data = json(&self.root.join("etc/docker/daemon.json"))
+            .and_then(|config| {
+                Some(config["data-root"].as_str()?.trim_start_matches('/').to_owned())
+            })
+            .unwrap_or_else(|| "var/lib/docker".to_owned());
+        let dir = self.root.join(data).join("containers").join(id);
+        docker_name(id, &json(&dir.join("config.v2.json"))?)
+    }
+
+    /// containerd: the annotations of the bundle's OCI `config.json`.
+    fn containerd(&self, id: &str) -> Option<ContainerName> {
+        let tasks = self.root.join("run/containerd").join(TASKS);
+        let bundle =
+            file_names(&tasks).map(|space| tasks.join(space).join(id)).find(|b| b.is_dir())?;
+        containerd_name(&json(&bundle.join("config.json"))?)
+    }
+
+    /// CRI-O: the annotations of the bundle.
+    fn crio_bundle(&self, id: &str) -> Option<ContainerName> {
+        let bundle = self.root.join("run/containers/storage/overlay-containers").join(id);
+        let config = json(&bundle.join("userdata/config.json"))?;
+        let pod = pod_of(&config["annotations"], KUBELET_LABELS)?;
+        Some(ContainerName { runtime: "crio", name: None, pod: Some(pod) })
+    }
+
+    /// kubelet: `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
+    fn kubelet_log(&self, id: &str) -> Option<ContainerName> {
+        file_names(&self.root.join("var/log/containers")).find_map(|name| {
+            let rest = name.strip_suffix(".log")?.strip_suffix(id)?.strip_suffix('-')?;
+            let mut parts = rest.splitn(3, '_');
+            let (pod, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
+            Some(ContainerName {
+                runtime: "containerd",
+                name: None,
+                pod: Some((namespace.to_owned(), pod.to_owned(), container.to_owned())),
+            })
+        })
+    }
+}
+
+/// Keys of namespace, pod and container.
+type PodKeys = [&'static str; 3];
+const KUBELET_LABELS: PodKeys =
+    ["io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.container.name"];
+const CONTAINERD_ANNOTATIONS: PodKeys = [
+    "io.kubernetes.cri.sandbox-namespace",
+    "io.kubernetes.cri.sandbox-name",
+    "io.kubernetes.cri.container-name",
+];
+
+fn pod_of(
+    labels: &Value,
+    [namespace, pod, container]: PodKeys,
+) -> Option<(String, String, String)> {
+    Some((text(&labels[namespace])?, text(&labels[pod])?, text(&labels[container])?))
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The name in Docker's `config.v2.json`, if it is that of this container.
+fn docker_name(id: &str, config: &Value) -> Option<ContainerName> {
+    // Old versions of Docker, and nobody else, leave the id out.
+    text(&config["ID"]).is_none_or(|told| told == id).then_some(())?;
+    Some(ContainerName {
+        runtime: "docker",
+        name: text(&config["Name"]).map(|name| name.trim_start_matches('/').to_owned()),
+        pod: pod_of(&config["Config"]["Labels"], KUBELET_LABELS),
+    })
+}
+
+fn containerd_name(config: &Value) -> Option<ContainerName> {
+    let annotations = &config["annotations"];
+    let name = text(&annotations["nerdctl/name"]).or_else(|| text(&config["hostname"]));
+    Some(ContainerName {
+        runtime: "containerd",
+        name,
+        pod: pod_of(annotations, CONTAINERD_ANNOTATIONS).or_else(|| {
+            // The sandbox has no container name: it holds the pod's namespaces.
+            let (namespace, pod) = (
+                text(&annotations["io.kubernetes.cri.sandbox-namespace"])?,
+                text(&annotations["io.kubernetes.cri.sandbox-name"])?,
+            );
+            Some((namespace, pod, "POD".to_owned()))
+        }),
+    })
+}
+
+/// Podman and CRI-O: the lists of containers/storage. Those of containers that are removed when they
+/// end are in a list of their own.
+fn in_storage(id: &str, list: impl Fn(&str) -> Option<Value>) -> Option<ContainerName> {
+    ["containers.json", "volatile-containers.json"].into_iter().find_map(|file| {
+        let list = list(file)?;
+        let entry = list.as_array()?.iter().find(|entry| entry["id"] == id)?;
+        let name = text(&entry["names"][0])?;
+        // CRI-O names them k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT.
+        let mut parts = name.strip_prefix("k8s_").unwrap_or_default().split('_');
+        let pod = match (parts.next(), parts.next(), parts.next()) {
+            (Some(container), Some(pod), Some(namespace)) => {
+                Some((namespace.to_owned(), pod.to_owned(), container.to_owned()))
+            }
+            _ => None,
+        };
+        let runtime = if pod.is_some() { "crio" } else { "podman" };
+        Some(ContainerName { runtime, name: Some(name), pod })
+    })
+}
+
+fn file_names(dir: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().into_string().ok())
+}

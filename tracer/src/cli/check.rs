@@ -1,0 +1,283 @@
+//! `filltop check`: measure once and answer as a monitoring plugin does (Monitoring Plugins
+//! Development Guidelines: exit status, one line, perfdata).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity, When};
+use tracer_model::sanitize::display;
+use tracer_model::snapshot::{Snapshot, Volume};
+use tracer_model::units::Units;
+use tracer_model::{alert, units};
+
+use crate::alerting::{Sizes, leave_out, moment};
+use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow};
+use crate::config::Config;
+use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::service::attach;
+use crate::service::attach::AttachArgs;
+use tracer_host::timezone;
+use tracer_model::history::merge;
+
+/// What to check, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo filltop check                by the rules that filltop brings
+  sudo filltop check --volume /srv --for 10s
+  sudo filltop check --config filltop.toml
+
+Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage).
+Times that rules wait for (`for`) are not waited for: who calls it checks again.
+Where `filltop watch` runs, it answers at once from the last --for of what that
+knows. A volume of whose growth most is not explained is UNKNOWN.")]
+pub struct CheckArgs {
+    /// Rules (TOML), as for `filltop watch`; sinks are left alone
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long to measure, e.g. 500ms, 5s, 2m
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    length: Duration,
+    /// Only the volume that holds this path
+    #[arg(long, value_name = "PATH")]
+    volume: Vec<PathBuf>,
+    /// Do not warn that a filesystem is not traced by its own functions
+    #[arg(long)]
+    allow_fallback: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+/// Exit status of UNKNOWN.
+pub(crate) const UNKNOWN: u8 = 3;
+
+/// Measures, prints one line, and answers by the exit status. Never fails: what goes wrong is
+/// UNKNOWN.
+pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    match measure(&args).await {
+        Ok((state, line)) => {
+            println!("{line}");
+            Ok(ExitCode::from(state))
+        }
+        Err(error) => {
+            println!("FILLTOP UNKNOWN - {}", one_line(&format!("{error:#}")));
+            Ok(ExitCode::from(UNKNOWN))
+        }
+    }
+}
+
+/// Plugins speak one line, and `|` starts their numbers.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ").replace('|', "/")
+}
+
+async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
+    let config = Config::load(args.config.as_deref())?;
+    let only = args.volume.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
+    let rules: Vec<Rule> = config
+        .rules
+        .iter()
+        .map(|rule| Rule { hold_s: 0.0, quiet: Vec::new(), ..rule.clone() })
+        .collect();
+    let mut engine = Engine::new(rules);
+    let mut sizes = Sizes::start(config.directories())?;
+    let zone = timezone::local();
+    let mut last = Vec::new();
+    // All windows as one: what is told in numbers is of the whole time that was asked for.
+    let mut whole: Option<Snapshot> = None;
+    let mut look_at = |seen: &mut Snapshot| {
+        leave_out(seen, &config.ignore);
+        if !only.is_empty() {
+            narrow(seen, &only);
+        }
+        let known = sizes.see(seen);
+        last.extend(engine.see(&moment(&zone), seen, &known));
+        match &mut whole {
+            Some(whole) => merge::add(whole, seen),
+            None => whole = Some(seen.clone()),
+        }
+    };
+    let seconds = args.length.as_secs_f64();
+    let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
+        look_at(&mut snapshot);
+    });
+    if let Err(alone) = attached {
+        alone.or_else_async(trace(args, look_at)).await?;
+    }
+    let whole = whole.context("the service knows nothing yet")?;
+    Ok(answer(&engine, &last, &whole, args.allow_fallback))
+}
+
+/// Measures here, with some looks on the way.
+async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyhow::Result<()> {
+    let mut stop = StopSignals::new()?;
+    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let end = Instant::now() + args.length;
+    let mut poll = interval(POLL_INTERVAL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = (args.length / 10).clamp(Duration::from_millis(100), Duration::from_secs(1));
+    let mut look = interval(every);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.reset();
+    let mut ended = false;
+    loop {
+        tokio::select! {
+            () = sleep_until(end) => ended = true,
+            () = stop.received() => ended = true,
+            _ = poll.tick() => {
+                pipeline.poll();
+                continue;
+            }
+            _ = look.tick() => {}
+        }
+        let mut snapshot = pipeline.snapshot(ended)?;
+        look_at(Arc::make_mut(&mut snapshot));
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// State, and the line with its perfdata.
+fn answer(
+    engine: &Engine,
+    events: &[Event],
+    snapshot: &Snapshot,
+    allow_fallback: bool,
+) -> (u8, String) {
+    let worst = engine.standing().filter(|s| !s.muted).map(|s| s.severity).max();
+    let blind: Vec<&Volume> = snapshot
+        .volumes
+        .iter()
+        .filter(|row| row.blind.is_some_and(|blind| blind.hides_most() || !allow_fallback))
+        .collect();
+    let (state, word) = match worst {
+        Some(Severity::Critical) => (2, "CRITICAL"),
+        Some(Severity::Warning) => (1, "WARNING"),
+        // It cannot be known that all is well.
+        None if blind.iter().any(|row| row.blind.is_some_and(|blind| blind.hides_most())) => {
+            (UNKNOWN, "UNKNOWN")
+        }
+        None if !blind.is_empty() => (1, "WARNING"),
+        None => (0, "OK"),
+    };
+    // The last words on each alert that is on, worst first.
+    let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
+    standing.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
+    let mut said: Vec<String> = standing
+        .iter()
+        .filter_map(|alert| {
+            let about = |event: &&Event| {
+                event.event != EventKind::Health
+                    && event.rule == alert.rule.name
+                    && event.volume.as_deref() == Some(alert.volume)
+            };
+            events.iter().rev().find(about).map(|event| event.summary.clone())
+        })
+        .collect();
+    said.dedup();
+    said.extend(blind.iter().filter_map(|volume| alert::blind(volume, Units::Iec)));
+    let text = if said.is_empty() { all_well(snapshot) } else { said.join("; ") };
+    let numbers: Vec<String> =
+        snapshot.volumes.iter().filter(|v| !v.read_only).map(|v| perfdata(engine, v)).collect();
+    (state, format!("FILLTOP {word} - {} | {}", one_line(&text), numbers.join(" ")))
+}
+
+fn all_well(snapshot: &Snapshot) -> String {
+    let count = snapshot.volumes.len();
+    match snapshot.volumes.iter().filter(|volume| !volume.read_only).min_by(|a, b| {
+        let part = |v: &Volume| v.avail_bytes as f64 / v.total_bytes.max(1) as f64;
+        part(a).total_cmp(&part(b))
+    }) {
+        None => "no volume that can fill".to_owned(),
+        Some(least) => format!(
+            "{count} volumes, least left on {}: {} ({})",
+            display(&least.mount_point),
+            Units::Iec.bytes(least.avail_bytes),
+            units::percent(least.avail_bytes as f64 / least.total_bytes.max(1) as f64)
+        ),
+    }
+}
+
+/// `'/srv avail'=12345B;@…;@…;0;…`: labels are quoted, quotes in them doubled; thresholds are those of
+/// the rules that look at the same value, as ranges that alert below.
+fn perfdata(engine: &Engine, volume: &Volume) -> String {
+    let label = |what: &str| {
+        let name: String = one_line(&volume.mount_point).replace('=', "_").replace('\'', "''");
+        format!("'{} {what}'", display(&name))
+    };
+    let thresholds = |fits: fn(&When) -> bool, scale: f64| {
+        let rule = engine.rules().find(|rule| fits(&rule.when) && rule.wants(&volume.mount_point));
+        let range = |value: Option<f64>| {
+            value.map_or_else(String::new, |value| format!("{:.0}:", value * scale))
+        };
+        rule.map_or_else(
+            || ";".to_owned(),
+            |rule| format!("{};{}", range(rule.warning), range(rule.critical)),
+        )
+    };
+    let total = volume.total_bytes as f64;
+    let mut numbers = vec![
+        format!(
+            "{}={}B;{};0;{}",
+            label("avail"),
+            volume.avail_bytes,
+            thresholds(|when| matches!(when, When::AvailRatio { .. }), total),
+            volume.total_bytes
+        ),
+        format!("{}={:.0};;;;", label("growth_bytes_per_s"), volume.growth_bytes_per_s),
+    ];
+    let eta = volume.eta_s.map_or_else(|| "U".to_owned(), |eta| format!("{eta:.0}s"));
+    numbers.push(format!(
+        "{}={eta};{};0;",
+        label("time_to_full"),
+        thresholds(|when| matches!(when, When::TimeToFull), 1.0)
+    ));
+    if volume.inodes_total > 0 {
+        let (free, all) = (volume.inodes_free, volume.inodes_total);
+        numbers.push(format!("{}={free};;;0;{all}", label("inodes_free")));
+    }
+    if let Some(held) = volume.held_bytes {
+        numbers.push(format!("{}={held}B;;;0;", label("held")));
+    }
+    numbers.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_model::snapshot::{Gap, Moved};
+
+    use super::*;
+    use tracer_model::fixtures;
+
+    fn answered(used_delta: i64, written: u64, gap: Option<Gap>, allow_fallback: bool) -> u8 {
+        let mut snapshot = fixtures::idle();
+        let volume = &mut snapshot.volumes[0];
+        volume.used_delta_bytes = used_delta;
+        volume.written_bytes = written;
+        volume.gap = gap;
+        volume.blind = Moved::of(volume, 5.0).blind(gap);
+        let (state, line) = answer(&Engine::new(Vec::new()), &[], &snapshot, allow_fallback);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        state
+    }
+
+    #[test]
+    fn a_volume_of_which_too_little_is_seen_is_not_ok() {
+        let gap = Some(Gap::NeedsSysAdmin);
+        assert_eq!(answered(0, 0, None, false), 0);
+        assert_eq!(answered(0, 0, gap, false), 0, "nothing happened there");
+        assert_eq!(answered(0, 4096, gap, false), 1);
+        assert_eq!(answered(0, 4096, gap, true), 0);
+        for allow_fallback in [false, true] {
+            assert_eq!(answered(5 << 30, 0, None, allow_fallback), UNKNOWN);
+            assert_eq!(answered(5 << 30, 0, gap, allow_fallback), UNKNOWN);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! `filltop doctor`: can it run here, with which backend, what will it not see, and what to do.
+
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+
+use serde::Serialize;
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend};
+
+use tracer_host::{host_root, mounts};
+use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage, fence};
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Can it run here?
+    pub ok: bool,
+    /// Is this about the service that runs, rather than about what this command could do?
+    pub service: bool,
+    /// Capabilities that the measuring process had when it attached.
+    pub capabilities: Vec<String>,
+    /// Where the writes to each volume are counted.
+    pub volumes: Vec<VolumeReport>,
+    /// Kernel release.
+    pub kernel: String,
+    /// The kind of probe that counts written bytes; `None` if it cannot run.
+    pub write: Option<WriteBackend>,
+    /// Why it cannot run, with the fix.
+    pub problem: Option<String>,
+    /// One per hook that was tried.
+    pub hooks: Vec<Hook>,
+    /// What it will not see here.
+    pub blind_spots: Vec<String>,
+    /// Can `filltop stop --how fence` work?
+    pub fence: FenceReport,
+}
+
+/// How a volume is traced.
+#[derive(Debug, Serialize)]
+pub struct VolumeReport {
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// `ext4`, `xfs`, …
+    pub fs_type: String,
+    /// Where its writes are counted.
+    pub counted_by: Option<CountedBy>,
+    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    pub gap: Option<Gap>,
+    /// Of the service: too little was seen of it in the last seconds.
+    pub blind: Option<Blind>,
+}
+
+impl Report {
+    /// Is every volume traced as well as this kernel can?
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let hides = |volume: &VolumeReport| volume.blind.is_some_and(|blind| blind.hides_most());
+        self.volumes.iter().all(|volume| volume.gap.is_none() && !hides(volume))
+    }
+}
+
+/// Whether writers can be kept off a volume.
+#[derive(Debug, Serialize)]
+pub struct FenceReport {
+    /// Was one put up, for nobody, and taken down again?
+    pub possible: bool,
+    /// Why it was not, with the fix.
+    pub reason: Option<String>,
+}
+
+/// What the service that runs said of itself in its newest Snapshot.
+#[must_use]
+pub fn of_service(snapshot: Snapshot) -> Report {
+    let Snapshot { backend, volumes, .. } = snapshot;
+    Report {
+        ok: true,
+        service: true,
+        capabilities: backend.capabilities,
+        volumes: volumes
+            .into_iter()
+            .map(|row| VolumeReport {
+                mount_point: row.mount_point,
+                fs_type: row.fs_type,
+                counted_by: row.counted_by,
+                gap: row.gap,
+                blind: row.blind,
+            })
+            .collect(),
+        kernel: backend.kernel,
+        write: Some(backend.write),
+        problem: None,
+        hooks: backend.hooks,
+        blind_spots: backend.blind_spots,
+        fence: try_fence(),
+    }
+}
+
+fn try_fence() -> FenceReport {
+    let fence = fence::try_here(true, host_root::in_container()).err();
+    FenceReport { possible: fence.is_none(), reason: fence }
+}
+
+/// Loads and attaches everything, looks at it, and lets go.
+#[must_use]
+pub fn examine(options: &TracerOptions) -> Report {
+    let fence = try_fence();
+    let capabilities = capabilities::held_capabilities();
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    // As `snapshot` does: what cannot see the host must not say that it runs here.
+    let started =
+        host_root::check().map_err(anyhow::Error::from).and_then(|()| Tracer::start(options));
+    let mut tracer = match started {
+        Ok(tracer) => tracer,
+        Err(error) => {
+            return Report {
+                ok: false,
+                service: false,
+                capabilities,
+                volumes: Vec::new(),
+                kernel,
+                write: None,
+                problem: Some(format!("{error:#}")),
+                hooks: Vec::new(),
+                blind_spots: Vec::new(),
+                fence,
+            };
+        }
+    };
+    let volumes = mounts::read().unwrap_or_default();
+    let types: Vec<&str> = volumes.iter().map(|volume| volume.fs_type.as_str()).collect();
+    tracer.mounts_changed(&types);
+    let write = tracer.write_backend();
+    Report {
+        ok: true,
+        service: false,
+        capabilities,
+        volumes: volumes
+            .iter()
+            .map(|volume| VolumeReport {
+                mount_point: sanitize::lossless(
+                    volume.primary().mount_point.as_os_str().as_bytes(),
+                ),
+                fs_type: volume.fs_type.clone(),
+                counted_by: tracer.counted_by(&volume.fs_type),
+                gap: tracer.gap(&volume.fs_type),
+                blind: None,
+            })
+            .collect(),
+        kernel,
+        write: Some(write),
+        problem: None,
+        hooks: tracer.hooks(),
+        blind_spots: coverage::of_backend(write, tracer.seen()),
+        fence,
+    }
+}
+
+/// The report for people.
+#[must_use]
+pub fn text(report: &Report) -> String {
+    let mut out = String::new();
+    let kernel = sanitize::display(&report.kernel);
+    match (&report.write, &report.problem) {
+        (Some(write), _) => {
+            let what =
+                if report.service { "the filltop service runs" } else { "filltop runs here" };
+            let _ = writeln!(out, "{what}: kernel {kernel}, backend {}", write.name());
+            let _ = writeln!(out, "  with {}", listed(&report.capabilities));
+        }
+        (None, problem) => {
+            let _ = writeln!(out, "filltop cannot run here (kernel {kernel})");
+            let _ = writeln!(out, "  {}", problem.as_deref().unwrap_or("unknown reason"));
+        }
+    }
+    if !report.volumes.is_empty() {
+        let _ = writeln!(out, "\nVolumes");
+    }
+    for volume in &report.volumes {
+        let (state, reason) = state_of(volume);
+        let (mount, fs) =
+            (sanitize::display(&volume.mount_point), sanitize::display(&volume.fs_type));
+        let line = format!("  {state:<11} {mount:<26} {fs:<14} {reason}");
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    if !report.hooks.is_empty() {
+        let _ = writeln!(out, "\nHooks");
+    }
+    for hook in &report.hooks {
+        let (state, reason) = match &hook.state {
+            HookState::Ok => ("ok", ""),
+            HookState::Unsupported { reason } => ("unsupported", reason.as_str()),
+            HookState::Broken { reason } => ("BROKEN", reason.as_str()),
+            HookState::NotApplicable { reason } => ("not needed", reason.as_str()),
+        };
+        let line = format!("  {:<11} {:<26} {:<14} {reason}", state, hook.name, hook.how);
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    if !report.blind_spots.is_empty() {
+        let _ = writeln!(out, "\nNot seen here");
+    }
+    for spot in &report.blind_spots {
+        let _ = writeln!(out, "  - {spot}");
+    }
+    let fence = report.fence.reason.as_deref().unwrap_or("works here");
+    let _ = writeln!(out, "\nActions\n  fence       {}", sanitize::display(fence));
+    out
+}
+
+fn listed(capabilities: &[String]) -> String {
+    if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(" ") }
+}
+
+/// How well a volume is traced, and what would help.
+fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
+    match (volume.gap, volume.counted_by) {
+        (Some(Gap::NeedsSysAdmin), _) => (
+            "INCOMPLETE",
+            "start filltop with CAP_SYS_ADMIN, which it drops again (docs/service.md)",
+        ),
+        (Some(Gap::HooksFailed), _) => {
+            ("INCOMPLETE", "its own functions are not hooked: see below")
+        }
+        (None, _) if volume.blind.is_some_and(|blind| blind.hides_most()) => {
+            ("UNEXPLAINED", "most of its growth in the last seconds is not accounted for")
+        }
+        (None, Some(CountedBy::Filesystem)) => ("ok", "at its own functions"),
+        (None, Some(CountedBy::Tracepoints)) => ("ok", "at its tracepoints"),
+        (None, Some(CountedBy::VfsWrite)) => ("ok", "at vfs_write"),
+        (None, Some(CountedBy::SystemCalls)) => ("ok", "at system calls"),
+        (None, None) => ("not traced", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_model::fixtures;
+
+    /// Every state that a volume and a hook can be in.
+    #[test]
+    fn a_report_for_people() {
+        let gaps = [None, Some(Gap::NeedsSysAdmin), Some(Gap::HooksFailed)];
+        let counted = [
+            Some(CountedBy::Filesystem),
+            Some(CountedBy::Tracepoints),
+            Some(CountedBy::VfsWrite),
+            Some(CountedBy::SystemCalls),
+            None,
+        ];
+        let volume = |gap, counted_by| VolumeReport {
+            mount_point: "/srv/a\u{202e}b".to_owned(),
+            fs_type: "ext4".to_owned(),
+            counted_by,
+            gap,
+            blind: None,
+        };
+        let reason = || "the reason".to_owned();
+        let hook = |state| Hook { name: "vfs_write".to_owned(), how: "fexit".to_owned(), state };
+        let states = [
+            HookState::Ok,
+            HookState::Unsupported { reason: reason() },
+            HookState::Broken { reason: reason() },
+            HookState::NotApplicable { reason: reason() },
+        ];
+        let mut report = Report {
+            ok: true,
+            service: true,
+            capabilities: vec!["CAP_BPF".to_owned(), "CAP_PERFMON".to_owned()],
+            volumes: gaps
+                .into_iter()
+                .flat_map(|gap| counted.map(|counted_by| volume(gap, counted_by)))
+                .collect(),
+            kernel: "6.1.0-57-amd64".to_owned(),
+            write: Some(WriteBackend::Fentry),
+            problem: None,
+            hooks: states.map(hook).into(),
+            blind_spots: vec!["direct writes by nobody".to_owned()],
+            fence: FenceReport { possible: false, reason: Some(reason()) },
+        };
+        insta::assert_snapshot!("doctor_of_the_service", text(&report));
+        report = Report {
+            ok: false,
+            service: false,
+            capabilities: Vec::new(),
+            volumes: Vec::new(),
+            write: None,
+            problem: Some("no BTF".to_owned()),
+            hooks: Vec::new(),
+            blind_spots: Vec::new(),
+            fence: FenceReport { possible: true, reason: None },
+            ..report
+        };
+        insta::assert_snapshot!("doctor_that_cannot_run", text(&report));
+        report = of_service(fixtures::busy());
+        assert!(report.ok && report.service && report.is_complete());
+    }
+}

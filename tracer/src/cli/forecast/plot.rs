@@ -1,0 +1,237 @@
+//! What was available and what is to come, as a chart for the terminal or an SVG file.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use tracer_model::units;
+use tracer_model::units::Units;
+
+use super::report::{Point, Story};
+
+/// Columns and rows of the terminal chart, without its labels: fits 80×24.
+const COLUMNS: usize = 66;
+const ROWS: usize = 14;
+
+/// Both axes of a chart: from the first row to the latest time to full, from nothing to the most that
+/// was available.
+struct Axes {
+    start: f64,
+    now: f64,
+    end: f64,
+    top: f64,
+}
+
+impl Axes {
+    fn of(points: &[Point]) -> Option<Self> {
+        let (first, last) = (points.first()?, points.last()?);
+        let start = points.iter().map(|p| p.time).fold(first.time, f64::min);
+        let now = last.time.max(start);
+        let past = (now - start).max(1.0);
+        // The future gets as much room as it needs, at most two thirds.
+        let end = now + last.eta.map_or(0.0, |[_, eta, hi]| hi.min(2.0 * eta).min(2.0 * past));
+        let top = points.iter().map(|p| p.avail).max()?.max(1) as f64;
+        Some(Self { start, now, end: end.max(start + 1.0), top })
+    }
+
+    fn x(&self, t: f64, width: f64) -> f64 {
+        ((t - self.start) / (self.end - self.start)).clamp(0.0, 1.0) * width
+    }
+
+    fn y(&self, bytes: f64, height: f64) -> f64 {
+        (bytes / self.top).clamp(0.0, 1.0) * height
+    }
+}
+
+/// What would be available `t` seconds from now if it is full in `eta`.
+fn ahead(avail: u64, eta: f64, t: f64) -> f64 {
+    if eta <= 0.0 { 0.0 } else { (avail as f64 * (1.0 - t / eta)).max(0.0) }
+}
+
+/// Draw in characters: `█` for what was, `░` for what is to come (the latest), `▒` the earliest.
+pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let points = story.points();
+    let (Some(axes), Some(last)) = (Axes::of(&points), points.last()) else { return Ok(()) };
+    let mut columns = vec![(0.0f64, ' '); COLUMNS];
+    let mut seen = vec![None::<u64>; COLUMNS];
+    for p in &points {
+        let c = (axes.x(p.time, COLUMNS as f64) as usize).min(COLUMNS - 1);
+        // The least that was available in this column: what hurts must not be averaged away.
+        seen[c] = Some(seen[c].map_or(p.avail, |a| a.min(p.avail)));
+    }
+    let now_column = axes.x(axes.now, COLUMNS as f64) as usize;
+    let mut carry = points[0].avail;
+    for (c, column) in columns.iter_mut().enumerate() {
+        if c <= now_column {
+            carry = seen[c].unwrap_or(carry);
+            *column = (carry as f64, '█');
+        } else if let Some([_, eta, _]) = last.eta {
+            let t = axes.start + (c as f64 + 0.5) / COLUMNS as f64 * (axes.end - axes.start);
+            *column = (ahead(last.avail, eta, t - axes.now), '░');
+        }
+    }
+    writeln!(out)?;
+    for row in (0..ROWS).rev() {
+        let label = match row {
+            r if r == ROWS - 1 => Units::Iec.bytes(axes.top as u64),
+            0 => "0 B".to_owned(),
+            _ => String::new(),
+        };
+        let mut text = String::new();
+        let mut painted = false;
+        for (value, ink) in &columns {
+            let height = axes.y(*value, ROWS as f64);
+            let part = ((height - row as f64) * 8.0).round();
+            let cell = match (*ink, part) {
+                (_, p) if p <= 0.0 => ' ',
+                ('█', p) if p < 8.0 => ['▁', '▂', '▃', '▄', '▅', '▆', '▇'][p as usize - 1],
+                (ink, _) => ink,
+            };
+            let future = *ink == '░';
+            if colour && future != painted {
+                text.push_str(if future { "\x1b[33m" } else { "\x1b[0m" });
+                painted = future;
+            }
+            text.push(cell);
+        }
+        if painted {
+            text.push_str("\x1b[0m");
+        }
+        writeln!(out, "{label:>11} │{}", text.trim_end())?;
+    }
+    writeln!(out, "{:>11} └{}", "", "─".repeat(COLUMNS))?;
+    let end = if axes.end > axes.now {
+        format!("in {}", units::duration(axes.end - axes.now))
+    } else {
+        "now".to_owned()
+    };
+    let start = format!("{} ago", units::duration(axes.now - axes.start));
+    let gap = COLUMNS.saturating_sub(start.chars().count() + end.chars().count());
+    writeln!(out, "{:>11}  {start}{}{end}", "", " ".repeat(gap))?;
+    writeln!(out, "{:>11}  █ available   ░ if it goes on as forecast", "")
+}
+
+/// Draw as SVG: above what was available with the forecast's fan, below every estimate on the way with
+/// its 80 % interval, on a logarithmic axis.
+pub(super) fn svg(story: &Story) -> String {
+    const W: f64 = 900.0;
+    const H: f64 = 260.0;
+    const LEFT: f64 = 90.0;
+    const TOP: f64 = 30.0;
+    const SECOND: f64 = TOP + H + 60.0;
+    const HEIGHT: f64 = SECOND + H + 40.0;
+    let points = story.points();
+    let mut s = String::new();
+    let _ = write!(
+        s,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>",
+        LEFT + W + 20.0
+    );
+    let Some((axes, last)) = Axes::of(&points).zip(points.last()) else {
+        s.push_str("</svg>\n");
+        return s;
+    };
+    let x = |t: f64| LEFT + axes.x(t, W);
+    let y = |bytes: f64| TOP + H - axes.y(bytes, H);
+    let text = |s: &mut String, px: f64, py: f64, anchor: &str, words: &str| {
+        let _ =
+            write!(s, "<text x=\"{px:.1}\" y=\"{py:.1}\" text-anchor=\"{anchor}\">{words}</text>");
+    };
+    let frame = |s: &mut String, top: f64| {
+        let _ = write!(
+            s,
+            "<path d=\"M{LEFT} {top}V{}H{}\" fill=\"none\" stroke=\"#888888\"/>",
+            top + H,
+            LEFT + W
+        );
+    };
+    frame(&mut s, TOP);
+    text(&mut s, LEFT, TOP - 10.0, "start", "available");
+    text(&mut s, LEFT - 6.0, TOP + 10.0, "end", &Units::Iec.bytes(axes.top as u64));
+    text(&mut s, LEFT - 6.0, TOP + H, "end", "0 B");
+    let mut line = String::new();
+    for p in &points {
+        let _ = write!(line, "{:.1},{:.1} ", x(p.time), y(p.avail as f64));
+    }
+    let _ = write!(
+        s,
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"#1f6fb4\" stroke-width=\"1.5\"/>",
+        line.trim_end()
+    );
+    if let Some([lo, eta, hi]) = last.eta {
+        let (nx, ny) = (x(axes.now), y(last.avail as f64));
+        // Where a line to nothing left in `eta` leaves the chart: at its foot, or at its right edge.
+        let leaves = |eta: f64| {
+            let t = eta.min(axes.end - axes.now);
+            format!("L{:.1} {:.1}", x(axes.now + t), y(ahead(last.avail, eta, t)))
+        };
+        let corner = format!("L{:.1} {:.1}", x(axes.end.min(axes.now + hi)), y(0.0));
+        let corner = if axes.now + lo < axes.end { corner } else { String::new() };
+        let _ = write!(
+            s,
+            "<path d=\"M{nx:.1} {ny:.1}{}{corner}{}Z\" fill=\"#e8a33d\" fill-opacity=\"0.3\"/>\
+             <path d=\"M{nx:.1} {ny:.1}{}\" stroke=\"#c46a00\" stroke-dasharray=\"5 3\"/>",
+            leaves(lo),
+            leaves(hi),
+            leaves(eta),
+        );
+    }
+    estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));
+    frame(&mut s, SECOND);
+    text(
+        &mut s,
+        LEFT,
+        SECOND - 10.0,
+        "start",
+        "time to full as it was forecast, with its 80 % interval",
+    );
+    let ago = format!("{} ago", units::duration(axes.now - axes.start));
+    for bottom in [TOP + H, SECOND + H] {
+        text(&mut s, LEFT, bottom + 16.0, "start", &ago);
+        text(&mut s, x(axes.now), bottom + 16.0, "end", "now");
+    }
+    s.push_str("</svg>\n");
+    s
+}
+
+/// The lower panel: a band from earliest to latest and a line for the likely time, from 1 s to a year.
+fn estimates(
+    s: &mut String,
+    axes: &Axes,
+    points: &[Point],
+    (left, top, w, h): (f64, f64, f64, f64),
+) {
+    let most = points.iter().filter_map(|p| p.eta).map(|e| e[2]).fold(60.0, f64::max);
+    let y = |eta: f64| top + h - (eta.max(1.0).ln() / most.ln()).clamp(0.0, 1.0) * h;
+    let x = |t: f64| left + axes.x(t, w);
+    for mark in [1.0, 60.0, 3600.0, 86400.0, 604_800.0, 31_536_000.0] {
+        if mark <= most {
+            let py = y(mark);
+            let _ = write!(
+                s,
+                "<path d=\"M{left} {py:.1}h{w}\" stroke=\"#dddddd\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                left - 6.0,
+                py + 4.0,
+                units::duration(mark)
+            );
+        }
+    }
+    // A break wherever there was no estimate.
+    for run in points.split(|p| p.eta.is_none()).filter(|r| !r.is_empty()) {
+        let line = |i: usize| {
+            run.iter()
+                .filter_map(|p| p.eta.map(|e| format!("{:.1},{:.1}", x(p.time), y(e[i]))))
+                .collect::<Vec<_>>()
+        };
+        let mut band = line(0);
+        band.extend(line(2).into_iter().rev());
+        let _ = write!(
+            s,
+            "<polygon points=\"{}\" fill=\"#e8a33d\" fill-opacity=\"0.3\"/>\
+             <polyline points=\"{}\" fill=\"none\" stroke=\"#c46a00\" stroke-width=\"1.5\"/>",
+            band.join(" "),
+            line(1).join(" ")
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! What a person wants to know of a history: how it stands, when it was first known, what happened.
+
+use std::io::{self, Write};
+
+use tracer_model::forecast::{Forecast, Outcome, Sample};
+use tracer_model::units;
+use tracer_model::units::Units;
+
+/// Points kept for drawing; past it every other one is dropped, so that any length fits.
+const POINTS: usize = 2048;
+/// Events told before the rest is only counted.
+const EVENTS: usize = 12;
+/// An estimate under this is worth a line in the story (the default warning).
+const SOON: f64 = 4.0 * 3600.0;
+/// Times from here on are dates, not seconds since something.
+const A_DATE: f64 = 1e9;
+
+/// One drawn point: seconds, bytes available, and the estimate with its interval.
+#[derive(Clone, Copy)]
+pub(super) struct Point {
+    pub(super) time: f64,
+    pub(super) avail: u64,
+    pub(super) eta: Option<[f64; 3]>,
+}
+
+/// A replayed history, boiled down.
+pub(super) struct Story {
+    name: String,
+    rows: u64,
+    first: f64,
+    points: Vec<Point>,
+    every: u64,
+    last: Option<(Sample, Forecast)>,
+    /// Since when there is a warning, and what it said.
+    warned: Option<(f64, f64)>,
+    full: bool,
+    refill: Option<tracer_model::forecast::Refill>,
+    events: Vec<String>,
+    untold: usize,
+}
+
+impl Story {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            rows: 0,
+            first: 0.0,
+            points: Vec::new(),
+            every: 1,
+            last: None,
+            warned: None,
+            full: false,
+            refill: None,
+            events: Vec::new(),
+            untold: 0,
+        }
+    }
+
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Points in order, the last row among them.
+    pub(super) fn points(&self) -> Vec<Point> {
+        let mut points = self.points.clone();
+        if let Some((sample, forecast)) = &self.last
+            && points.last().is_none_or(|p| p.time != sample.time_s)
+        {
+            points.push(point(sample, forecast));
+        }
+        points
+    }
+
+    pub(super) fn add(&mut self, sample: &Sample, forecast: Forecast) {
+        if self.rows == 0 {
+            self.first = sample.time_s;
+        }
+        if self.rows.is_multiple_of(self.every) {
+            self.points.push(point(sample, &forecast));
+            if self.points.len() > POINTS {
+                let mut i = 0;
+                self.points.retain(|_| {
+                    i += 1;
+                    i % 2 == 1
+                });
+                self.every *= 2;
+            }
+        }
+        self.rows += 1;
+        self.watch(sample, &forecast);
+        self.last = Some((sample.clone(), forecast));
+    }
+
+    fn watch(&mut self, sample: &Sample, forecast: &Forecast) {
+        let t = sample.time_s;
+        let eta = forecast.outcome.eta_s();
+        let full = matches!(forecast.outcome, Outcome::Full { .. });
+        if full && !self.full {
+            let ahead = match self.warned {
+                Some((since, said)) => format!(
+                    "warned {} before, then said {}",
+                    units::duration(t - since),
+                    units::duration(said)
+                ),
+                None => "without a warning".to_owned(),
+            };
+            self.event(t, &format!("FULL ({}), {ahead}", forecast.limit));
+        } else if self.full && !full {
+            let text = format!("space again: {} available", Units::Iec.bytes(sample.avail));
+            self.event(t, &text);
+            self.warned = None;
+        }
+        self.full = full;
+        if forecast.refill != self.refill {
+            if let Some(r) = forecast.refill {
+                let text = format!(
+                    "freed {}, gone again in {}",
+                    Units::Iec.bytes(r.freed_bytes),
+                    units::duration(r.gone_in_s)
+                );
+                self.event(t, &text);
+            }
+            self.refill = forecast.refill;
+        }
+        match (eta, self.warned) {
+            (Some(eta), None) if eta < SOON && !full => {
+                self.warned = Some((t, eta));
+                let [lo, hi] = [0, 1]
+                    .map(|i| forecast.outcome.interval_s().map(|v| if i == 0 { v.0 } else { v.1 }));
+                let text = units::until_full(false, Some(eta), lo, hi);
+                self.event(t, &text);
+            }
+            (eta, Some(_)) if !full && eta.is_none_or(|e| e > 1.5 * SOON) => {
+                self.warned = None;
+                self.event(t, "warning withdrawn");
+            }
+            _ => {}
+        }
+    }
+
+    fn event(&mut self, t: f64, text: &str) {
+        if self.events.len() < EVENTS {
+            let at = moment(t, self.first);
+            self.events.push(format!("{at}  {text}"));
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// The summary.
+    pub(super) fn tell(&self, out: &mut impl Write) -> io::Result<()> {
+        let Some((sample, forecast)) = &self.last else { return Ok(()) };
+        let share = |bytes: u64| units::percent(bytes as f64 / sample.total.max(1) as f64);
+        writeln!(
+            out,
+            "{}: {} {} over {}",
+            tracer_model::sanitize::display(&self.name),
+            self.rows,
+            if self.rows == 1 { "row" } else { "rows" },
+            units::duration((sample.time_s - self.first).abs())
+        )?;
+        writeln!(
+            out,
+            "used      {} of {} ({}), {} available",
+            Units::Iec.bytes(sample.used),
+            Units::Iec.bytes(sample.total),
+            share(sample.used),
+            Units::Iec.bytes(sample.avail)
+        )?;
+        if let Some(basis) = forecast.basis {
+            writeln!(
+                out,
+                "growth    {} over the last {}{}",
+                Units::Iec.rate(basis.growth_per_s),
+                units::duration(basis.window_s),
+                if basis.is_new { ", faster than ever before" } else { "" }
+            )?;
+        }
+        let interval = forecast.outcome.interval_s();
+        let verdict = match forecast.outcome {
+            Outcome::Full { since_s } => format!("FULL since {}", moment(since_s, self.first)),
+            Outcome::Fills { eta_s, .. } => {
+                let words = units::until_full(
+                    false,
+                    Some(eta_s),
+                    interval.map(|i| i.0),
+                    interval.map(|i| i.1),
+                );
+                format!("{words}, limit: {}", forecast.limit)
+            }
+            Outcome::DoesNotFill { reason } => format!("does not fill: {reason}"),
+        };
+        writeln!(out, "forecast  {verdict}")?;
+        for event in &self.events {
+            writeln!(out, "  {event}")?;
+        }
+        if self.untold > 0 {
+            writeln!(out, "  and {} more", self.untold)?;
+        }
+        Ok(())
+    }
+}
+
+fn point(sample: &Sample, forecast: &Forecast) -> Point {
+    let eta = forecast
+        .outcome
+        .eta_s()
+        .zip(forecast.outcome.interval_s())
+        .map(|(eta, (lo, hi))| [lo, eta, hi]);
+    Point { time: sample.time_s, avail: sample.avail, eta }
+}
+
+/// A date where the history has dates, else the time since its start.
+fn moment(t: f64, first: f64) -> String {
+    let date = (t >= A_DATE).then(|| jiff::Timestamp::from_second(t as i64).ok()).flatten();
+    match date {
+        Some(date) => date.to_string(),
+        None => format!("+{:<9}", units::duration((t - first).max(0.0))),
+    }
+}

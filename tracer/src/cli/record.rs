@@ -1,0 +1,320 @@
+//! `filltop record` and `filltop replay`: the flight recorder and looking back.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracer_model::sanitize;
+use tracer_model::sanitize::display_for;
+use tracer_model::snapshot::Snapshot;
+
+use crate::cli::{StopSignals, TraceArgs, duration, text_options};
+use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::output::format::eta_cell;
+use crate::output::text::TextOptions;
+use crate::output::{json, text};
+use crate::recording;
+use crate::recording::{Damage, Recorder};
+use crate::tui::App;
+use tracer_model::history::merge;
+
+/// What to record, and where.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo filltop record --out /var/log/filltop.rec
+  sudo filltop record --out /run/filltop.rec --max-size 16MiB --interval 5s
+  filltop replay /var/log/filltop.rec --at 03:12
+  filltop top --replay /var/log/filltop.rec
+
+Runs until stopped. FILE is the newest part; FILE.1, FILE.2 ... are older ones,
+dropped by and by. It never records onto a volume that is nearly full, or would
+be by it.")]
+pub struct RecordArgs {
+    /// The recording; one that exists is gone on with
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The most it may take on disk, 4MiB to 1GiB
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    max_size: u64,
+    /// Time between two Snapshots
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// Stop after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    length: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+/// Which recording, and which moment of it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  filltop replay filltop.rec                     a line for each Snapshot
+  filltop replay filltop.rec --at 03:12          as `filltop snapshot` then
+  filltop replay filltop.rec --at -5m --json     five minutes before the end
+  filltop replay filltop.rec --json | jq .volumes[0].avail_bytes
+  filltop top --replay filltop.rec               the same in the live screen")]
+pub struct ReplayArgs {
+    /// A file that `filltop record` wrote
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The last Snapshot taken by then: RFC 3339, HH:MM[:SS] (UTC, the last one before the end), or
+    /// -5m before the end
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<At>,
+    /// One JSON object a line, as `snapshot --json` prints it
+    #[arg(long)]
+    json: bool,
+    /// Powers of 1000 instead of 1024
+    #[arg(long)]
+    si: bool,
+}
+
+/// Records until it is stopped.
+///
+/// # Errors
+/// If tracing is not possible, or the file cannot be written (any more).
+pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
+    let mut stop = StopSignals::new()?;
+    // Before tracing starts: what is wrong with the file is said at once.
+    let mut recorder = Recorder::open(&args.out, args.max_size)?;
+    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let end = args.length.map(|length| Instant::now() + length);
+    let mut poll = interval(POLL_INTERVAL);
+    let mut look = interval(args.interval);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    look.reset();
+    let mut ended = false;
+    while !ended {
+        tokio::select! {
+            () = stop.received() => ended = true,
+            () = async { match end {
+                Some(end) => sleep_until(end).await,
+                None => std::future::pending().await,
+            } } => ended = true,
+            _ = poll.tick() => {
+                pipeline.poll();
+                continue;
+            }
+            _ = look.tick() => {}
+        }
+        let snapshot = pipeline.snapshot(false)?;
+        if merge::is_long(&snapshot) {
+            recorder.push(&merge::trimmed(&snapshot))?;
+        } else {
+            recorder.push(&snapshot)?;
+        }
+    }
+    if recorder.too_large() > 0 {
+        eprintln!(
+            "filltop: {} Snapshots were too large to record: use a larger --max-size",
+            recorder.too_large()
+        );
+    }
+    Ok(())
+}
+
+/// Gives a screen all of a recording. What was damaged is said on its first line of notices.
+///
+/// # Errors
+/// If there is nothing to show.
+pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
+    let damage = recording::read(file, |snapshot| app.see_recorded(Arc::new(snapshot)))?;
+    if let Some(words) = words(damage) {
+        app.say(&words);
+    }
+    Ok(())
+}
+
+/// Prints a recording, or one moment of it.
+///
+/// # Errors
+/// If there is nothing to show, or standard output is gone.
+pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
+    let options = text_options(args.si);
+    let mut stdout = io::stdout().lock();
+    let Some(at) = args.at else {
+        let mut result = Ok(());
+        let damage = recording::read(&args.file, |snapshot| {
+            if result.is_ok() {
+                result = print(&mut stdout, &snapshot, args.json, &options);
+            }
+        })?;
+        result?;
+        say(damage);
+        return Ok(stdout.flush()?);
+    };
+    let mut last = None;
+    recording::read(&args.file, |snapshot| last = Some(snapshot.taken_at))?;
+    let time = last.and_then(|last| at.before(last)).context("no such time")?;
+    let (mut first, mut found) = (None, None);
+    let damage = recording::read(&args.file, |snapshot| {
+        first.get_or_insert(snapshot.taken_at);
+        if snapshot.taken_at <= time {
+            found = Some(snapshot);
+        }
+    })?;
+    say(damage);
+    let found = found.with_context(|| {
+        let first = first.map_or_else(String::new, |first| format!(" ({first})"));
+        format!("{time:.0} is before the recording begins{first}")
+    })?;
+    if args.json {
+        writeln!(stdout, "{}", json::to_string(&found)?)?;
+    } else {
+        write!(stdout, "{}", text::snapshot(&found, &options))?;
+    }
+    Ok(stdout.flush()?)
+}
+
+fn say(damage: Damage) {
+    if let Some(words) = words(damage) {
+        eprintln!("filltop: {words}");
+    }
+}
+
+fn words(damage: Damage) -> Option<String> {
+    match damage {
+        Damage { garbage_bytes: 0, torn: 0 } => None,
+        Damage { garbage_bytes: 0, .. } => Some("the last record is cut off: left out".to_owned()),
+        Damage { garbage_bytes, .. } => {
+            Some(format!("{garbage_bytes} bytes of the recording are damaged: left out"))
+        }
+    }
+}
+
+fn print(
+    out: &mut impl io::Write,
+    snapshot: &Snapshot,
+    as_json: bool,
+    options: &TextOptions,
+) -> anyhow::Result<()> {
+    if as_json {
+        writeln!(out, "{}", json::to_string(snapshot)?)?;
+    } else {
+        writeln!(out, "{}", line(snapshot, options))?;
+    }
+    Ok(())
+}
+
+/// Time, the volume in most danger, and its largest writer.
+fn line(snapshot: &Snapshot, options: &TextOptions) -> String {
+    let mut line = snapshot.taken_at.strftime("%F %T").to_string();
+    if let Some(volume) = snapshot.volumes.first() {
+        let mount = display_for(&volume.mount_point, options.charset);
+        let growth = options.units.growth(volume.growth_bytes_per_s);
+        line.push_str(&format!("  {mount}  {growth}  {}", eta_cell(volume)));
+        let writers = snapshot.writers.iter().filter(|row| row.volume == volume.mount_point);
+        if let Some(writer) = writers.max_by(|a, b| a.share.total_cmp(&b.share)) {
+            let comm = display_for(&writer.comm, options.charset);
+            let growth = options.units.growth(writer.growth_bytes_per_s);
+            line.push_str(&format!("  {comm} {} {growth}", writer.pid));
+        }
+    }
+    let line = sanitize::fit(&line, options.width, options.charset);
+    line.trim_end().to_owned()
+}
+
+/// A moment of a recording.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum At {
+    Time(Timestamp),
+    TimeOfDay(Time),
+    BeforeEnd(Duration),
+}
+
+impl At {
+    /// The moment meant, in a recording that ends at `end`.
+    fn before(self, end: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Time(time) => Some(time),
+            Self::BeforeEnd(length) => end.checked_sub(length).ok(),
+            Self::TimeOfDay(time) => {
+                let day = end.to_zoned(TimeZone::UTC).date();
+                let at = day.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp();
+                if at <= end { Some(at) } else { at.checked_sub(24.hours()).ok() }
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(length) = text.strip_prefix('-') {
+            return duration(length).map(Self::BeforeEnd);
+        }
+        let of_day = ["%H:%M:%S", "%H:%M"].iter().find_map(|form| Time::strptime(form, text).ok());
+        of_day
+            .map(Self::TimeOfDay)
+            .or_else(|| text.parse().ok().map(Self::Time))
+            .ok_or_else(|| "not a time, e.g. 2026-11-21T03:12:07Z, 03:12 or -5m".to_owned())
+    }
+}
+
+/// `64MiB`, `64M`, `100MB`, or bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err(format!("unknown unit {unit:?}: use KiB, MiB or GiB")),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a size, e.g. 64MiB".to_owned())?;
+    number
+        .checked_mul(factor)
+        .filter(|size| (recording::MIN_SIZE..=recording::MAX_SIZE).contains(size))
+        .ok_or_else(|| "must be between 4MiB and 1GiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_model::fixtures;
+
+    #[test]
+    fn moments() {
+        let end: Timestamp = "2026-11-21T03:12:07Z".parse().unwrap();
+        let at = |text: &str| text.parse::<At>().unwrap().before(end).unwrap().to_string();
+        assert_eq!(at("03:12"), "2026-11-21T03:12:00Z");
+        assert_eq!(at("03:12:08"), "2026-11-20T03:12:08Z");
+        assert_eq!(at("-5m"), "2026-11-21T03:07:07Z");
+        assert_eq!(at("2026-11-21T04:00:00+01:00"), "2026-11-21T03:00:00Z");
+        for bad in ["", "noon", "25:00", "-", "12"] {
+            assert!(bad.parse::<At>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("5000000"), Ok(5_000_000));
+        assert_eq!(size("1g"), Ok(1 << 30));
+        for bad in ["", "MiB", "1KiB", "2GiB", "4x", "99999999999999999999", "-4MiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_names_the_culprit() {
+        let line = line(&fixtures::busy(), &TextOptions { width: 120, ..TextOptions::default() });
+        assert!(line.starts_with("2026-11-21 03:12:07  /srv/store"), "{line}");
+        assert!(line.contains("minio 2114"), "{line}");
+    }
+}

@@ -1,0 +1,171 @@
+//! `filltop top`: the live screen, fed by the tracer or by a recording.
+
+use std::convert::Infallible;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracer_model::sanitize::Charset;
+
+use crate::actions::bridge;
+use crate::actions::bridge::Clerk;
+use crate::actions::guard_config::ConfigArgs;
+use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, record, units};
+use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::output::terminal;
+use crate::service::attach;
+use crate::service::attach::AttachArgs;
+use crate::service::client::Client;
+use crate::tui;
+use crate::tui::{Options, UiState};
+use tracer_model::history::retention::Limits;
+
+/// What to show, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo filltop /var                     only the volume that holds /var
+  sudo filltop top --interval 5s        numbers every five seconds
+  filltop top --replay filltop.rec      a recording, opened at its end
+
+Left and right go through the past. Where `filltop watch` runs, it shows what
+that measures, with an hour of the past.")]
+pub struct TopArgs {
+    /// Only the volumes that hold these paths
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Seconds between two screens
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    interval: Duration,
+    /// Show what `filltop record` wrote; needs no privileges
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "interval"])]
+    replay: Option<PathBuf>,
+    /// Only ASCII characters (also where the locale is not UTF-8)
+    #[arg(long)]
+    ascii: bool,
+    /// Powers of 1000 instead of 1024
+    #[arg(long)]
+    si: bool,
+    /// Let the mouse select rows, volumes and views (selecting text then needs Shift)
+    #[arg(long)]
+    mouse: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Shows the screen until it is quit.
+///
+/// # Errors
+/// Without a terminal, if tracing is not possible, or if there is nothing to replay.
+pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
+    if !io::stdout().is_terminal() {
+        return Err(anyhow!(
+            "the live screen needs a terminal: use `filltop snapshot` in pipes and scripts"
+        ));
+    }
+    let charset = if args.ascii { Charset::Ascii } else { terminal::charset(environment) };
+    let state = UiState {
+        units: units(args.si),
+        charset,
+        theme: terminal::theme(environment),
+        ..UiState::default()
+    };
+    let options = Options { state, mouse: args.mouse, ..Options::default() };
+    match &args.replay {
+        Some(file) => {
+            // All of it, however long it is: where memory is short it gets coarser.
+            let limits = Limits { seconds: 1e9, ..Limits::default() };
+            tui::run_replay(|app| record::load(file, app), Options { limits, ..options }).await?;
+        }
+        None => {
+            let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<_, _>>()?;
+            match attach::follow(&args.attach, &args.trace, "top") {
+                Ok(client) => attached(&args, client, only, options).await?,
+                Err(alone) => alone.or_else_async(live(&args, only, options)).await?,
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what the service measures.
+async fn attached(
+    args: &TopArgs,
+    client: Client,
+    only: Vec<String>,
+    options: Options,
+) -> anyhow::Result<()> {
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    let feed = attach::feed(client, only, wanted)?;
+    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    tokio::select! {
+        // Else the screen could be first to see that nothing follows, and end without a word.
+        biased;
+        Ok(error) = feed.end => Err(error),
+        never = work(clerk) => match never {},
+        result = tui::run_attached(feed.snapshots, feed.past, options) => result,
+    }
+}
+
+/// The screen with what carries out its actions. Where there are no privileges to act with, it only
+/// shows.
+fn with_hands(config: &ConfigArgs, options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok((options, None));
+    }
+    let (desk, clerk) = bridge::open(config.read()?)?;
+    let (actions, results) = (Some(desk.actions), Some(desk.results));
+    Ok((Options { actions, results, ..options }, Some(clerk)))
+}
+
+async fn work(clerk: Option<Clerk>) -> Infallible {
+    match clerk {
+        Some(clerk) => clerk.work().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
+    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    // Before the tracer gives up its privileges.
+    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let (sender, receiver) = watch::channel(None);
+    let screen = tui::run(receiver, options);
+    let tracing = async {
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The volumes and what is held at once, the first rates soon, the next ones at the interval.
+        let mut early = [Duration::ZERO, POLL_INTERVAL * 2].into_iter();
+        let mut due = Instant::now() + early.next().unwrap_or_default();
+        loop {
+            poll.tick().await;
+            pipeline.poll();
+            // `+` and `-` on the screen: a shorter interval does not wait for the longer one's end.
+            let every = Duration::from_secs_f64(*wanted.borrow());
+            due = due.min(Instant::now() + every);
+            if Instant::now() >= due {
+                due = Instant::now() + early.next().unwrap_or(every);
+                let mut snapshot = pipeline.snapshot(false)?;
+                if !only.is_empty() {
+                    narrow(Arc::make_mut(&mut snapshot), &only);
+                }
+                sender.send_replace(Some(snapshot));
+            }
+        }
+    };
+    tokio::select! {
+        result = screen => result,
+        never = work(clerk) => match never {},
+        result = tracing => { let never: anyhow::Result<Infallible> = result; never.map(|_| ()) }
+    }
+}

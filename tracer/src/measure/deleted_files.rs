@@ -1,0 +1,128 @@
+//! Deleted-but-open files, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Group, Held};
+
+use crate::attribute::groups::Groups;
+use tracer_host::mounts::MountedVolume;
+use tracer_host::open_files::places::Places;
+use tracer_host::open_files::{OpenFile, OpenFiles};
+
+/// What one look found.
+#[derive(Debug, Default)]
+pub struct HeldFiles {
+    /// One per file, largest first.
+    pub files: Vec<Held>,
+    /// Processes whose descriptors could not be read, for want of privileges.
+    pub unreadable: usize,
+}
+
+/// Those that have no name left, of all open files. `before` is an earlier look, to tell what grew.
+#[must_use]
+pub fn of(
+    open: &OpenFiles,
+    volumes: &[MountedVolume],
+    places: &Places,
+    groups: &mut Groups,
+    before: Option<&HeldFiles>,
+) -> HeldFiles {
+    let mut found: BTreeMap<_, Held> = BTreeMap::new();
+    let mut last: Option<(u32, Option<Group>)> = None;
+    for file in open.files.iter().filter(|file| file.links == 0) {
+        let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
+        if last.as_ref().is_none_or(|(pid, _)| *pid != file.pid) {
+            last = Some((file.pid, groups.of_pid(file.pid)));
+        }
+        let group = || last.as_ref().and_then(|(_, group)| group.clone());
+        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, places, group()));
+        if known.holders.last() != Some(&file.pid) {
+            known.holders.push(file.pid);
+        }
+    }
+    let mut files: Vec<Held> = found
+        .into_values()
+        .map(|mut file| {
+            file.growing = before.is_some_and(|before| grew(before, &file));
+            file
+        })
+        .collect();
+    files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
+    HeldFiles { files, unreadable: open.unreadable }
+}
+
+fn grew(before: &HeldFiles, now: &Held) -> bool {
+    let same = |earlier: &&Held| match now.ino {
+        Some(_) => (earlier.dev, earlier.ino) == (now.dev, now.ino),
+        None => {
+            let key = |held: &Held| (held.dev, held.ino, held.pid, held.fd);
+            key(earlier) == key(now) && earlier.path == now.path
+        }
+    };
+    before.files.iter().find(same).is_some_and(|earlier| earlier.bytes < now.bytes)
+}
+
+fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<Group>) -> Held {
+    let paths = places.paths(file);
+    let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
+    // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
+    let anonymous = paths
+        .host
+        .file_name()
+        .and_then(|name| name.as_bytes().strip_prefix(b"#"))
+        .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit));
+    Held {
+        pid: file.pid,
+        comm: sanitize::lossless(
+            fs::read(format!("/proc/{}/comm", file.pid)).unwrap_or_default().trim_ascii_end(),
+        ),
+        fd: Some(file.fd),
+        path: text(&paths.host),
+        path_in_container: paths.in_container.as_deref().map(text),
+        group,
+        volume: text(&volume.primary().mount_point),
+        bytes: file.bytes,
+        growing: false,
+        kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
+        holders: vec![file.pid],
+        dev: Some(volume.dev),
+        ino: file.overlay.is_none().then_some(file.ino),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use tracer_host::mounts;
+    use tracer_host::open_files::walk;
+
+    #[test]
+    fn a_deleted_file_is_found_by_its_holder_to_the_block() {
+        let volumes = mounts::read().unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; 300_000]).unwrap();
+        file.sync_all().unwrap();
+        let meta = file.metadata().unwrap();
+        let (places, mut groups) = (Places::new(&volumes), Groups::default());
+        let held = of(&walk(&places), &volumes, &places, &mut groups, None);
+        let ours: Vec<&Held> = held
+            .files
+            .iter()
+            .filter(|row| row.ino == Some(meta.ino()) && row.holders.contains(&std::process::id()))
+            .collect();
+        assert_eq!(ours.len(), 1, "one row for the file");
+        assert_eq!(ours[0].bytes, meta.blocks() * 512);
+        assert!(!ours[0].growing);
+        file.write_all(&vec![7; 300_000]).unwrap();
+        file.sync_all().unwrap();
+        let later = of(&walk(&places), &volumes, &places, &mut groups, Some(&held));
+        assert!(later.files.iter().any(|row| row.ino == Some(meta.ino()) && row.growing));
+    }
+}

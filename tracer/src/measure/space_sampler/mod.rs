@@ -1,0 +1,407 @@
+//! Space of written files where no hook tells of it: asked from the filesystem, once a second.
+//!
+//! Files are kept by their handle (name_to_handle_at(2)), so that they are found again under another
+//! name, and without one while somebody has them open; a stale handle is a file that is gone. What comes
+//! and goes between two looks is not seen, and who is charged is who wrote most to the file last: rows
+//! made of this are approximate.
+
+mod handle;
+mod saved;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::time::{Duration, SystemTime};
+
+use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
+
+use self::handle::Handle;
+use crate::attribute::paths::Names;
+use tracer_host::host_root;
+use tracer_host::mounts::MountedVolume;
+use tracer_host::process::descriptors;
+use tracer_kernel::read::Deltas;
+
+/// Files that are looked at: some 4 µs each time. Of more, those that were not written for longest
+/// are forgotten.
+const MAX_FILES: usize = 2_048;
+/// Files that one look takes up, those written most first. What is written to others is taken for
+/// allocated.
+const MAX_NEW: usize = 512;
+/// Times of birth are those of the kernel's last tick (`ktime_get_coarse_real_ts64`), at most 10 ms ago.
+const TICK: Duration = Duration::from_millis(10);
+/// Filesystems that answer at once, without a network, and know handles.
+const LOCAL: &[&str] = &[
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "tmpfs", "vfat", "xfs",
+    "zfs",
+];
+
+/// The files that are looked at, by file.
+pub struct SampledSpace {
+    files: HashMap<FileKey, Known>,
+    looks: u64,
+    /// Before the counters were read for the last look, by the clock that filesystems use.
+    looked_at: SystemTime,
+    /// Files born since then that are not in `files` have had nothing told of them: all that they have is
+    /// new. From the last look but one, for it may take a moment until one is written to that was made.
+    new_since: SystemTime,
+}
+
+impl Default for SampledSpace {
+    fn default() -> Self {
+        let now = SystemTime::now();
+        Self { files: HashMap::new(), looks: 0, looked_at: now, new_since: now }
+    }
+}
+
+/// What is known of a file.
+struct Known {
+    handle: Handle,
+    /// Bytes that its filesystem charged to it at the last look.
+    gauge: u64,
+    /// So many of them are not taken from the volume, for they were compressed.
+    saved: u64,
+    /// Who wrote most to it in the last look that saw it written.
+    owner: ProcKey,
+    /// Number of that look.
+    written_at: u64,
+    /// Was it told that its last name is gone?
+    unlinked: bool,
+}
+
+/// What was done to a file since the last look.
+struct Written {
+    /// Who did most.
+    by: ProcKey,
+    most: u64,
+    /// Bytes that were written to it, or allocated.
+    all: u64,
+    /// Did it get space which another file has, too? That is charged to nobody.
+    shared: bool,
+}
+
+/// Can the space of this type of filesystem be sampled?
+#[must_use]
+pub fn can_sample(fs_type: &str) -> bool {
+    LOCAL.contains(&fs_type)
+}
+
+impl SampledSpace {
+    /// Looks at the files of `volumes`, of which the kernel side told what happened since the last look; its
+    /// counters were read from the given moment on. Tells what each pair allocated and freed.
+    pub fn look(
+        &mut self,
+        volumes: &[&MountedVolume],
+        (deltas, began): (&Deltas, SystemTime),
+        names: &mut Names,
+        mut tell: impl FnMut(PairKey, &Counters),
+    ) {
+        self.looks += 1;
+        let looked_at = began.checked_sub(TICK).unwrap_or(began);
+        self.files.retain(|file, _| volumes.iter().any(|volume| volume.dev == file.dev));
+        if volumes.is_empty() {
+            (self.looked_at, self.new_since) = (looked_at, looked_at);
+            return;
+        }
+        let (mut written, mut left_out) = self.written(volumes, deltas, &mut tell);
+        written.retain(|file, written| match self.files.get_mut(file) {
+            Some(known) => {
+                known.owner = written.by;
+                known.written_at = self.looks;
+                false
+            }
+            None => true,
+        });
+        for volume in volumes {
+            // Only for the moment: a file that is kept open would keep the volume from being unmounted.
+            let Ok(root) = open_quietly(volume) else { continue };
+            for (file, written) in written.iter().filter(|(file, _)| file.dev == volume.dev) {
+                self.take_up(file, written, volume, names, &root);
+            }
+            let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
+            let saved = saved::Savings::of(&deltas.saved, &root);
+            for (file, known) in of_volume {
+                let saved = saved.of_file(&known.handle, file.ino);
+                if saved == 0 && !is_due(file, known, self.looks) {
+                    continue;
+                }
+                let mut change = known.look(&root, saved);
+                if deltas.shared.contains(file) {
+                    change.allocated = 0;
+                }
+                if change != Counters::default() {
+                    tell(PairKey::new(known.owner, *file), &change);
+                }
+            }
+        }
+        self.files.retain(|_, known| !(known.unlinked && known.gauge == 0));
+        left_out |= self.forget_old();
+        let before = std::mem::replace(&mut self.looked_at, looked_at);
+        self.new_since = if left_out { looked_at } else { before };
+    }
+
+    /// What was done to files that are looked at, or will be. Of the others, what was written took space; and
+    /// are there any?
+    fn written(
+        &self,
+        volumes: &[&MountedVolume],
+        deltas: &Deltas,
+        tell: &mut impl FnMut(PairKey, &Counters),
+    ) -> (HashMap<FileKey, Written>, bool) {
+        let Deltas { pairs, shared, .. } = deltas;
+        let bytes = |counters: &Counters| counters.written.max(counters.allocated);
+        let sampled = || {
+            pairs.iter().filter(|(pair, counters)| {
+                bytes(counters) > 0 && volumes.iter().any(|volume| volume.dev == pair.dev)
+            })
+        };
+        let is_new = |pair: &PairKey| !self.files.contains_key(&pair.file());
+        let new = sampled().filter(|(pair, _)| is_new(pair));
+        let mut sizes: Vec<u64> = new.map(|(_, counters)| bytes(counters)).collect();
+        let least = if sizes.len() > MAX_NEW {
+            *sizes.select_nth_unstable_by_key(MAX_NEW - 1, |size| Reverse(*size)).1
+        } else {
+            0
+        };
+        let mut room = MAX_NEW;
+        let mut left_out = false;
+        let mut files: HashMap<FileKey, Written> = HashMap::new();
+        for (pair, counters) in sampled() {
+            let bytes = bytes(counters);
+            if is_new(pair) {
+                if bytes < least || room == 0 {
+                    left_out = true;
+                    if !shared.contains(&pair.file()) {
+                        let flags = slot_flags::APPROXIMATE;
+                        tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
+                    }
+                    continue;
+                }
+                room -= 1;
+            }
+            let by = pair.process();
+            let shared = shared.contains(&pair.file());
+            let nothing = Written { by, most: 0, all: 0, shared };
+            let written = files.entry(pair.file()).or_insert(nothing);
+            written.all += bytes;
+            if bytes > written.most {
+                written.most = bytes;
+                written.by = by;
+            }
+        }
+        (files, left_out)
+    }
+
+    /// Begins to look at a file. What it had before it was written is not this window's.
+    fn take_up(
+        &mut self,
+        file: &FileKey,
+        written: &Written,
+        volume: &MountedVolume,
+        names: &mut Names,
+        root: &File,
+    ) {
+        let named = names.within(file).filter(|within| within.complete);
+        let path = named.and_then(|within| volume.host_path(&within.path));
+        let handle = path.and_then(|path| Handle::of(&host_root::path(&path)).ok());
+        let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
+        if !found.as_ref().is_some_and(|(_, opened)| is_it(opened, file)) {
+            // Renamed meanwhile, or it never had a name.
+            let handle = descriptors::descriptor(written.by.tgid, file)
+                .and_then(|path| Handle::of(&path).ok());
+            found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
+        }
+        let Some((handle, opened)) = found.filter(|(_, opened)| is_it(opened, file)) else {
+            return;
+        };
+        let Ok(meta) = opened.metadata() else { return };
+        let now = meta.blocks() * 512;
+        // Whoever goes on writing makes it grow meanwhile, so that what was written does not tell.
+        let is_new = meta.created().is_ok_and(|born| born >= self.new_since);
+        let gauge = match (written.shared, is_new) {
+            (true, _) => now,
+            (false, true) => 0,
+            (false, false) => before(now, meta.len(), written.all),
+        };
+        let (owner, written_at) = (written.by, self.looks);
+        let known = Known { handle, gauge, saved: 0, owner, written_at, unlinked: false };
+        self.files.insert(*file, known);
+    }
+
+    /// True if one of them was written to in the last look or the one before.
+    fn forget_old(&mut self) -> bool {
+        if self.files.len() <= MAX_FILES {
+            return false;
+        }
+        let mut ages: Vec<u64> = self.files.values().map(|known| known.written_at).collect();
+        let excess = ages.len() - MAX_FILES;
+        let (_, last, _) = ages.select_nth_unstable(excess - 1);
+        let (last, mut rest) = (*last, excess);
+        self.files.retain(|_, known| {
+            let goes = rest > 0 && known.written_at <= last;
+            rest -= usize::from(goes);
+            !goes
+        });
+        last + 1 >= self.looks
+    }
+}
+
+impl Known {
+    /// What changed since the last look, in which compression `saved` so many bytes of the file.
+    fn look(&mut self, root: &File, saved: u64) -> Counters {
+        let (now, names) = match self.handle.open(root).and_then(|opened| opened.metadata()) {
+            Ok(meta) => (meta.blocks() * 512, meta.nlink()),
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => (0, 0),
+            // Nothing is known.
+            Err(_) => return Counters::default(),
+        };
+        let mut change = Counters {
+            allocated: now.saturating_sub(self.gauge),
+            freed: self.settle(now, saved),
+            ..Counters::default()
+        };
+        self.gauge = now;
+        if names == 0 && !self.unlinked {
+            self.unlinked = true;
+            change.unlinked = 1;
+        }
+        if change != Counters::default() {
+            change.flags = slot_flags::APPROXIMATE;
+        }
+        change
+    }
+}
+
+impl Known {
+    /// What the volume got back when the gauge became `now` and compression `saved` so many bytes.
+    fn settle(&mut self, now: u64, saved: u64) -> u64 {
+        let shrunk = self.gauge.saturating_sub(now);
+        let kept = if shrunk == 0 {
+            self.saved
+        } else {
+            // In proportion, for nobody tells which extents went.
+            (u128::from(self.saved) * u128::from(now) / u128::from(self.gauge)) as u64
+        };
+        let released = self.saved - kept;
+        // Of files that are written over again, no more than the whole of them.
+        let saved = saved.min(now.saturating_sub(kept));
+        self.saved = kept + saved;
+        shrunk.saturating_sub(released) + saved
+    }
+}
+
+/// Files that were written lately are looked at each time, others in turns.
+const fn is_due(file: &FileKey, known: &Known, looks: u64) -> bool {
+    const LATELY: u64 = 10;
+    looks - known.written_at <= LATELY || (file.ino + looks).is_multiple_of(LATELY)
+}
+
+/// What a file had before so many bytes were written to it: nothing if they are all that it is long, else
+/// all but what they can have taken.
+const fn before(gauge: u64, len: u64, written: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    if len <= written { 0 } else { gauge.saturating_sub(written.next_multiple_of(BLOCK)) }
+}
+
+fn is_it(opened: &File, file: &FileKey) -> bool {
+    opened.metadata().is_ok_and(|meta| meta.is_file() && meta.ino() == file.ino)
+}
+
+/// A directory of the volume, without a trace of that in its time of access.
+fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
+    let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)
+        .open(host_root::path(&mount.mount_point))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::handle::MAX_HANDLE_SZ;
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_under_another_name_and_without_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let path = dir.path().join("a");
+        let mut open = File::create(&path).unwrap();
+        let Ok(handle) = Handle::of(&path) else {
+            println!("SKIP this filesystem has no handles");
+            return;
+        };
+        if handle.open(&root).is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+            println!("SKIP no CAP_DAC_READ_SEARCH");
+            return;
+        }
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut known = Known { handle, gauge: 0, saved: 0, owner, written_at: 0, unlinked: false };
+        open.write_all(&vec![1; 1 << 20]).unwrap();
+        open.sync_all().unwrap();
+        fs::rename(&path, dir.path().join("b")).unwrap();
+        let change = known.look(&root, 0);
+        assert!(
+            change.allocated >= 1 << 20 && change.freed == 0 && change.unlinked == 0,
+            "{change:?}"
+        );
+        assert_eq!(change.flags, slot_flags::APPROXIMATE);
+        assert_eq!(known.look(&root, 0), Counters::default());
+        fs::remove_file(dir.path().join("b")).unwrap();
+        let unlinked = known.look(&root, 0);
+        assert_eq!((unlinked.unlinked, unlinked.freed), (1, 0));
+        drop(open);
+        let freed = known.look(&root, 0);
+        assert_eq!((freed.freed, freed.unlinked), (change.allocated, 0));
+    }
+
+    #[test]
+    fn what_compression_saved_is_freed_once() {
+        let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut known =
+            Known { handle, gauge: 1000, saved: 0, owner, written_at: 0, unlinked: false };
+        let mut became = |now, saved| {
+            let freed = known.settle(now, saved);
+            known.gauge = now;
+            freed
+        };
+        assert_eq!(became(1000, 600), 600);
+        // More than there is: it was written over.
+        assert_eq!(became(1000, 600), 400);
+        assert_eq!(became(2000, 0), 0);
+        // Half of 2000 go, of which 500 were given back already.
+        assert_eq!(became(1000, 0), 500);
+        assert_eq!(became(0, 0), 500);
+        assert_eq!(became(0, 7), 0);
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_counted() {
+        assert_eq!(before(8192, 5000, 5000), 0);
+        assert_eq!(before(8192, 5000, 100), 4096);
+        assert_eq!(before(0, 1 << 30, 100), 0);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
+        let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
+        let mut space = SampledSpace::default();
+        for ino in 1..=MAX_FILES as u64 + 10 {
+            let written_at = ino / 4;
+            let known = Known { handle, gauge: 1, saved: 0, owner, written_at, unlinked: false };
+            space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
+        }
+        assert!(space.forget_old());
+        assert!(!space.forget_old());
+        assert_eq!(space.files.len(), MAX_FILES);
+        let newest = FileKey { ino: MAX_FILES as u64 + 10, generation: 0, dev: 8 };
+        assert!(space.files.contains_key(&newest));
+    }
+}

@@ -1,0 +1,167 @@
+//! What text output and the screen say in the same words.
+
+use tracer_model::sanitize::{Charset, display_for};
+use tracer_model::snapshot::{
+    BlindCause, Group, Held, PathRow, Resident, Snapshot, Volume, Writer,
+};
+use tracer_model::units::Units;
+use tracer_model::{sanitize, units};
+
+/// used / total, 0 for a volume without a size.
+#[must_use]
+pub fn used_ratio(volume: &Volume) -> f64 {
+    if volume.total_bytes == 0 {
+        return 0.0;
+    }
+    volume.used_bytes as f64 / volume.total_bytes as f64
+}
+
+/// The worst `explained` of all volumes that moved: no good volume hides a bad one.
+#[must_use]
+pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
+    snapshot.volumes.iter().filter_map(|volume| volume.explained).reduce(f64::min)
+}
+
+/// Why too little is seen of a volume, in a few words; empty where enough is.
+#[must_use]
+pub fn blind_short(volume: &Volume) -> &'static str {
+    match volume.blind.map(|blind| blind.cause) {
+        None => "",
+        Some(BlindCause::NeedsSysAdmin) => "NOT ALL SEEN (no CAP_SYS_ADMIN)",
+        Some(BlindCause::HooksFailed) => "NOT ALL SEEN (hooks failed)",
+        Some(BlindCause::Unexplained) => "GROWTH NOT EXPLAINED",
+    }
+}
+
+/// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.
+#[must_use]
+pub fn eta_cell(volume: &Volume) -> String {
+    eta_fitting(volume, usize::MAX)
+}
+
+/// [`eta_cell`] in the longest form that fits into `columns`: the interval goes last.
+#[must_use]
+pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
+    let (full, eta) = (volume.full, volume.eta_s);
+    let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+    let words = units::eta_words(full, eta, lo, hi);
+    let limit = match volume.limit.as_str() {
+        "avail" => String::new(),
+        _ if words == "-" => String::new(),
+        limit => format!(" {}", sanitize::display(limit)),
+    };
+    let short = units::eta_short(full, eta, lo, hi);
+    let forms = [format!("{words}{limit}"), format!("{short}{limit}"), short];
+    let alone = units::eta_words(full, eta, None, None);
+    forms.into_iter().find(|form| sanitize::width(form) <= columns).unwrap_or(alone)
+}
+
+/// Columns that the short form of [`eta_fitting`] takes, interval and limit included.
+#[must_use]
+pub fn eta_short_width(volume: &Volume) -> usize {
+    let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+    let short = units::eta_short(volume.full, volume.eta_s, lo, hi);
+    let limit = if volume.limit == "avail" { 0 } else { sanitize::width(&volume.limit) + 1 };
+    sanitize::width(&short) + limit
+}
+
+/// A database that lives on a volume, and stands still when that is full.
+#[must_use]
+pub fn resident(row: &Resident, units: Units, charset: Charset) -> String {
+    let names = row.databases.join(", ");
+    let (kind, name) = (&row.group.kind, display_for(&row.group.name, charset));
+    let bytes = units.bytes(row.bytes);
+    format!("{names} ({kind} {name}) lives here: {bytes} in {} open files", row.files)
+}
+
+/// The user's name, else the number.
+#[must_use]
+pub fn user(writer: &Writer, charset: Charset) -> String {
+    writer
+        .user
+        .as_deref()
+        .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
+}
+
+/// The host's path of a held file; of a container `NAME:PATH` with the path that it has there, as
+/// `docker cp` takes it: of the host's, most is the number of a layer.
+#[must_use]
+pub fn held_path(file: &Held, charset: Charset) -> String {
+    let container = file.group.as_ref().filter(|group| group.is_container());
+    match container.zip(file.path_in_container.as_deref()) {
+        Some((group, path)) => {
+            format!("{}:{}", display_for(&group.name, charset), display_for(path, charset))
+        }
+        None => display_for(&file.path, charset).into_owned(),
+    }
+}
+
+/// The command line without the program's directory, else the kernel's short name in brackets as
+/// `ps` has it; ended processes say so.
+#[must_use]
+pub fn command(writer: &Writer, charset: Charset) -> String {
+    let ended = if writer.alive { "" } else { "(ended) " };
+    if let Some(container) = writer.mostly_for() {
+        let (whose, comm) = (log_of(container, charset), display_for(&writer.comm, charset));
+        let more = match writer.on_behalf_of.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        return format!("{ended}{whose}{more}, by {comm}");
+    }
+    if let Some(line) = writer.cmdline.as_deref().filter(|_| writer.imports_image()) {
+        let program = line.split(' ').next().unwrap_or(line);
+        return format!("{ended}image import ({})", display_for(program, charset));
+    }
+    match writer.cmdline.as_deref().filter(|line| !line.is_empty()) {
+        Some(line) => format!("{ended}{}", display_for(without_directory(line), charset)),
+        None => format!("{ended}[{}]", display_for(&writer.comm, charset)),
+    }
+}
+
+/// `log of web-d (docker)`.
+#[must_use]
+pub fn log_of(container: &Group, charset: Charset) -> String {
+    let (name, kind) = (display_for(&container.name, charset), &container.kind);
+    format!("log of {name} ({})", display_for(kind, charset))
+}
+
+/// What keeps the log of a container small from now on.
+#[must_use]
+pub fn log_cure(container: &Group) -> &'static str {
+    match container.kind.as_str() {
+        "pod" => "containerLogMaxSize and containerLogMaxFiles in kubelet's configuration",
+        "podman" => "podman run --log-opt max-size=50m, or log_size_max in containers.conf",
+        _ => "docker run --log-opt max-size=50m --log-opt max-file=3, or log-opts in daemon.json",
+    }
+}
+
+/// What to call a file: a container's by its path in there, `web-a:/data/a.log`; a container's log by
+/// the container; all others by the host's path.
+#[must_use]
+pub fn file(path: &PathRow, charset: Charset) -> String {
+    let safe = |text: &str| display_for(text, charset).into_owned();
+    if let Some(container) = &path.log_of {
+        return format!("{}: {}", log_of(container, charset), safe(&path.path));
+    }
+    match (&path.container, &path.path_in_container) {
+        (Some(container), Some(inside)) => format!("{}:{}", safe(container), safe(inside)),
+        _ => safe(&path.path),
+    }
+}
+
+/// What to call the volume with this mount point.
+#[must_use]
+pub fn volume(snapshot: &Snapshot, mount_point: &str, charset: Charset) -> String {
+    let row = snapshot.volumes.iter().find(|volume| volume.mount_point == mount_point);
+    display_for(row.map_or(mount_point, Volume::shown_as), charset).into_owned()
+}
+
+/// `/usr/lib/postgresql/15/bin/postgres -D x` as `postgres -D x`: the name is what people look for.
+fn without_directory(line: &str) -> &str {
+    let program = line.split(' ').next().unwrap_or(line);
+    match program.rfind('/') {
+        Some(at) if program.starts_with('/') && at + 1 < program.len() => &line[at + 1..],
+        _ => line,
+    }
+}

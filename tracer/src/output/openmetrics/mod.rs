@@ -1,0 +1,390 @@
+//! Metrics for Prometheus and whatever else reads its formats: docs/metrics.md has the list.
+//!
+//! A scrape is a pure function of the newest Snapshot and of the sums over all of them. The number of
+//! series is bounded: volumes, the groups that write most, declared directories; never a path or a
+//! pid.
+
+mod auth;
+mod exposition;
+mod http;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracer_model::snapshot::{HookState, Snapshot, Volume};
+
+pub use self::auth::Guard;
+pub use self::exposition::Format;
+use self::exposition::{Exposition, Family, Kind};
+pub use self::http::{Endpoint, bind, serve};
+pub use self::totals::{MAX_DIRECTORIES, Totals, label};
+
+/// What the program knows about itself at the time of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Own {
+    /// Processor time so far, seconds.
+    pub cpu_s: f64,
+    /// Memory that is really in use, bytes; `None` if unknown.
+    pub resident_bytes: Option<u64>,
+    /// Clients at the socket.
+    pub clients: usize,
+    /// Clients that were refused so far.
+    pub refused: u64,
+    /// Memory of the past that is kept, bytes.
+    pub history_bytes: usize,
+    /// How far back it goes, seconds.
+    pub history_s: f64,
+}
+
+/// Sums and newest Snapshot, shared by who measures and who is scraped.
+pub struct Metrics {
+    state: Mutex<(Totals, Option<Arc<Snapshot>>)>,
+}
+
+impl Metrics {
+    /// Nothing seen yet.
+    #[must_use]
+    pub const fn new(totals: Totals) -> Self {
+        Self { state: Mutex::new((totals, None)) }
+    }
+
+    /// Adds a Snapshot. Every one has to come here, else its bytes are missing in the counters.
+    pub fn see(&self, snapshot: Arc<Snapshot>) {
+        let (totals, newest) = &mut *self.state();
+        totals.add(&snapshot);
+        *newest = Some(snapshot);
+    }
+
+    /// The text of a scrape; `None` before the first Snapshot.
+    #[must_use]
+    pub fn text(&self, own: &Own, format: Format) -> Option<String> {
+        let (totals, newest) = &*self.state();
+        Some(render(newest.as_ref()?, totals, own, format))
+    }
+
+    /// A panic of another thread leaves sums that are at most one Snapshot short.
+    fn state(&self) -> MutexGuard<'_, (Totals, Option<Arc<Snapshot>>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, help }
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, help }
+}
+
+/// One line of the table of volumes: a family, and its value of a volume if that is known.
+type VolumeRow = (Family, fn(&Volume) -> Option<f64>);
+
+const VOLUME: &[VolumeRow] = &[
+    (gauge("filltop_volume_size_bytes", "Size of the volume."), |v| Some(v.total_bytes as f64)),
+    (gauge("filltop_volume_used_bytes", "Space in use."), |v| Some(v.used_bytes as f64)),
+    (gauge("filltop_volume_avail_bytes", "Space that ordinary users can still take."), |v| {
+        Some(v.avail_bytes as f64)
+    }),
+    (gauge("filltop_volume_reserved_bytes", "Space that only root can still take."), |v| {
+        Some(v.reserved_bytes as f64)
+    }),
+    (gauge("filltop_volume_held_bytes", "Space of deleted files that processes hold open."), |v| {
+        v.held_bytes.map(|bytes| bytes as f64)
+    }),
+    (gauge("filltop_volume_inodes", "Inodes in all; 0 where there is no fixed number."), |v| {
+        Some(v.inodes_total as f64)
+    }),
+    (gauge("filltop_volume_inodes_free", "Inodes that are free."), |v| Some(v.inodes_free as f64)),
+    (gauge("filltop_volume_full", "1 when a limit is reached: space, inodes or a quota."), |v| {
+        Some(f64::from(u8::from(v.full)))
+    }),
+    (
+        gauge(
+            "filltop_volume_time_to_full_seconds",
+            "Likely time until the volume is full; 0 when it is, +Inf when it does not fill.",
+        ),
+        |v| Some(v.eta_s.unwrap_or(f64::INFINITY)),
+    ),
+    (
+        gauge(
+            "filltop_volume_time_to_full_earliest_seconds",
+            "Lower end of the 80 % interval of the time to full.",
+        ),
+        |v| Some(v.eta_lo_s.unwrap_or(f64::INFINITY)),
+    ),
+    (
+        gauge(
+            "filltop_volume_time_to_full_latest_seconds",
+            "Upper end of the 80 % interval of the time to full.",
+        ),
+        |v| Some(v.eta_hi_s.unwrap_or(f64::INFINITY)),
+    ),
+    (gauge("filltop_volume_growth_bytes_per_second", "Growth over the last window."), |v| {
+        Some(v.growth_bytes_per_s)
+    }),
+    (
+        gauge(
+            "filltop_volume_explained_ratio",
+            "Share of the change of used space that traced growth accounts for.",
+        ),
+        |v| v.explained,
+    ),
+];
+
+/// All metrics as text: a pure function.
+#[must_use]
+pub fn render(snapshot: &Snapshot, totals: &Totals, own: &Own, format: Format) -> String {
+    let mut text = Exposition::new(format);
+    volumes(&mut text, snapshot, totals);
+    groups(&mut text, totals);
+    directories(&mut text, snapshot, totals);
+    tracer(&mut text, snapshot, totals);
+    itself(&mut text, own);
+    text.finish()
+}
+
+fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
+    // Two mount points can have one label, if they are very long: the first is the more endangered.
+    let mut seen = std::collections::HashSet::new();
+    let rows: Vec<(String, &Volume)> = snapshot
+        .volumes
+        .iter()
+        .map(|volume| (label(&volume.mount_point), volume))
+        .filter(|(name, _)| totals.volumes.contains_key(name) && seen.insert(name.clone()))
+        .collect();
+    for (family, value) in VOLUME {
+        let samples = rows.iter().filter_map(|(name, volume)| Some(([&**name], value(volume)?)));
+        text.family(*family, ["volume"], samples);
+    }
+    let about: Vec<[String; 3]> = rows
+        .iter()
+        .map(|(_, volume)| [label(&volume.device), label(&volume.fs_type), label(&volume.limit)])
+        .collect();
+    text.family(
+        gauge("filltop_volume_info", "What the volume is, and which limit is nearest."),
+        ["volume", "device", "fs_type", "limit"],
+        rows.iter().zip(&about).map(|((name, _), [device, fs_type, limit])| {
+            ([&**name, &**device, &**fs_type, &**limit], 1.0)
+        }),
+    );
+    text.family(
+        gauge(
+            "filltop_volume_blind",
+            "1 while too little is seen of what the volume takes, by cause; absent while enough is.",
+        ),
+        ["volume", "cause"],
+        rows.iter().filter_map(|(name, volume)| Some(([&**name, volume.blind?.cause.name()], 1.0))),
+    );
+    text.family(
+        gauge(
+            "filltop_volume_unexplained_bytes",
+            "Growth of the last seconds that nobody's writes account for; absent while enough is seen.",
+        ),
+        ["volume"],
+        rows.iter()
+            .filter_map(|(name, volume)| Some(([&**name], volume.blind?.unexplained_bytes as f64))),
+    );
+    let victims =
+        |name: &str| snapshot.victims.iter().filter(|victim| victim.volume == name).count() as f64;
+    text.family(
+        gauge(
+            "filltop_volume_victims",
+            "Processes that failed or waited long in the last window because of the volume.",
+        ),
+        ["volume"],
+        rows.iter().map(|(name, volume)| ([&**name], victims(&volume.mount_point))),
+    );
+    let sums = &totals.volumes;
+    text.family(
+        counter("filltop_volume_written_bytes", "Bytes written."),
+        ["volume"],
+        sums.iter().map(|(name, sums)| ([&**name], sums.written as f64)),
+    );
+    text.family(
+        counter("filltop_volume_allocated_bytes", "Space charged to files."),
+        ["volume"],
+        sums.iter().filter_map(|(name, sums)| Some(([&**name], sums.allocated? as f64))),
+    );
+    text.family(
+        counter("filltop_volume_freed_bytes", "Space given back by files."),
+        ["volume"],
+        sums.iter().filter_map(|(name, sums)| Some(([&**name], sums.freed? as f64))),
+    );
+    text.family(
+        counter("filltop_volume_write_errors", "Failed writes."),
+        ["volume", "error"],
+        sums.iter().flat_map(|(name, sums)| {
+            let errors = sums.errors;
+            [
+                ("ENOSPC", errors.enospc),
+                ("EDQUOT", errors.edquot),
+                ("EIO", errors.eio),
+                ("other", errors.other),
+            ]
+            .map(|(error, count)| ([&**name, error], count as f64))
+        }),
+    );
+}
+
+fn groups(text: &mut Exposition, totals: &Totals) {
+    const LABELS: [&str; 3] = ["group", "kind", "volume"];
+    let rows =
+        || totals.groups.iter().map(|(key, row)| ([&*key.group, &*key.kind, &*key.volume], row));
+    text.family(
+        counter("filltop_group_written_bytes", "Bytes written by a unit, container or session."),
+        LABELS,
+        rows().map(|(labels, row)| (labels, row.sums.written as f64)),
+    );
+    text.family(
+        counter("filltop_group_allocated_bytes", "Space charged to files by the group."),
+        LABELS,
+        rows().filter_map(|(labels, row)| Some((labels, row.sums.allocated? as f64))),
+    );
+    text.family(
+        counter("filltop_group_freed_bytes", "Space given back by the group."),
+        LABELS,
+        rows().filter_map(|(labels, row)| Some((labels, row.sums.freed? as f64))),
+    );
+    text.family(
+        counter("filltop_group_no_space_errors", "Writes that failed with ENOSPC or EDQUOT."),
+        LABELS,
+        rows().map(|(labels, row)| (labels, row.sums.errors.no_space() as f64)),
+    );
+    text.family(
+        gauge("filltop_group_growth_bytes_per_second", "Growth over the last window."),
+        LABELS,
+        rows().map(|(labels, row)| (labels, row.growth)),
+    );
+    text.family(
+        gauge("filltop_group_writers", "Processes of the group that wrote in the last window."),
+        LABELS,
+        rows().map(|(labels, row)| (labels, row.writers as f64)),
+    );
+}
+
+fn directories(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
+    const LABELS: [&str; 2] = ["directory", "volume"];
+    let names: Vec<(String, &str)> =
+        totals.directories.iter().map(|(path, sums)| (label(path), &*sums.volume)).collect();
+    let rows = || names.iter().zip(&totals.directories);
+    text.family(
+        counter("filltop_directory_inflow_bytes", "Space that came into a declared directory."),
+        LABELS,
+        rows().map(|((name, volume), (_, sums))| ([&**name, *volume], sums.inflow)),
+    );
+    text.family(
+        counter("filltop_directory_outflow_bytes", "Space that left a declared directory."),
+        LABELS,
+        rows().map(|((name, volume), (_, sums))| ([&**name, *volume], sums.outflow)),
+    );
+    text.family(
+        gauge(
+            "filltop_directory_drain_ratio",
+            "Outflow over inflow in the last window; none without inflow.",
+        ),
+        LABELS,
+        rows().filter_map(|((name, volume), (path, _))| {
+            let row = snapshot.dirs.iter().find(|row| row.path == *path)?;
+            Some(([&**name, *volume], row.drain?))
+        }),
+    );
+}
+
+fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
+    let backend = &snapshot.backend;
+    text.family(
+        gauge("filltop_build_info", "Version of the program, kernel, and kind of probe."),
+        ["version", "kernel", "backend"],
+        [([env!("CARGO_PKG_VERSION"), &*backend.kernel, backend.write.name()], 1.0)],
+    );
+    text.family(
+        gauge("filltop_host_info", "Name of the machine; in a pod that of the node."),
+        ["host"],
+        [([&*snapshot.host], 1.0)],
+    );
+    text.family(
+        gauge("filltop_capability", "1 for each capability that filltop had when it attached."),
+        ["capability"],
+        backend.capabilities.iter().map(|name| ([&**name], 1.0)),
+    );
+    let hooks = |wanted: fn(&HookState) -> bool| {
+        backend.hooks.iter().filter(|hook| wanted(&hook.state)).count() as f64
+    };
+    text.family(
+        gauge("filltop_hooks", "Hooks by state; a broken one should work here and does not."),
+        ["state"],
+        [
+            (["ok"], hooks(|state| matches!(state, HookState::Ok))),
+            (["broken"], hooks(|state| matches!(state, HookState::Broken { .. }))),
+            (["unsupported"], hooks(|state| matches!(state, HookState::Unsupported { .. }))),
+        ],
+    );
+    text.family(
+        counter("filltop_lost_events", "Events that are known to be lost."),
+        [],
+        [([], backend.lost_events as f64)],
+    );
+    text.family(
+        counter(
+            "filltop_unattributed_bytes",
+            "Bytes that are in a volume's total and in nobody's row.",
+        ),
+        [],
+        [([], totals.unattributed as f64)],
+    );
+    text.family(
+        gauge("filltop_write_overhead_seconds", "Own cost per write, by the kernel's statistics."),
+        [],
+        backend.overhead_ns_per_write.map(|ns| ([], ns / 1e9)),
+    );
+    text.family(
+        counter("filltop_snapshots", "Measurements so far."),
+        [],
+        [([], totals.snapshots as f64)],
+    );
+    text.family(
+        gauge("filltop_snapshot_interval_seconds", "Length of the last window."),
+        [],
+        [([], snapshot.interval_s)],
+    );
+    text.family(
+        gauge("filltop_snapshot_timestamp_seconds", "End of the last window, since the epoch."),
+        [],
+        [([], snapshot.taken_at.as_millisecond() as f64 / 1e3)],
+    );
+}
+
+fn itself(text: &mut Exposition, own: &Own) {
+    text.family(
+        counter("process_cpu_seconds", "Processor time of filltop itself."),
+        [],
+        [([], own.cpu_s)],
+    );
+    text.family(
+        gauge("process_resident_memory_bytes", "Memory of filltop itself, without kernel maps."),
+        [],
+        own.resident_bytes.map(|bytes| ([], bytes as f64)),
+    );
+    text.family(
+        gauge("filltop_service_clients", "Clients at the service's socket."),
+        [],
+        [([], own.clients as f64)],
+    );
+    text.family(
+        counter("filltop_service_refused_clients", "Clients that the service refused."),
+        [],
+        [([], own.refused as f64)],
+    );
+    text.family(
+        gauge("filltop_service_history_bytes", "Memory of the past that clients can look at."),
+        [],
+        [([], own.history_bytes as f64)],
+    );
+    text.family(
+        gauge("filltop_service_history_seconds", "How far back clients can look."),
+        [],
+        [([], own.history_s)],
+    );
+}

@@ -1,0 +1,338 @@
+//! From windows to counters that only go up, for a bounded number of names.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tracer_model::sanitize;
+use tracer_model::snapshot::{Snapshot, WriteErrors};
+
+/// Longest label, columns: what is longer is cut, and those that are the same then are summed up.
+const MAX_LABEL: usize = 200;
+/// Volumes that have their own numbers, the most endangered first.
+pub const MAX_VOLUMES: usize = 256;
+/// Directories that may be declared.
+pub const MAX_DIRECTORIES: usize = 64;
+/// After this time what a group wrote counts half, where places are contended for.
+const HALF_LIFE_S: f64 = 300.0;
+
+/// Bytes and errors since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sums {
+    /// Bytes written.
+    pub written: u64,
+    /// Space charged; `None` where it is not traced.
+    pub allocated: Option<u64>,
+    /// Space given back; `None` where it is not traced.
+    pub freed: Option<u64>,
+    /// Failed writes.
+    pub errors: WriteErrors,
+}
+
+impl Sums {
+    fn add(&mut self, more: &Self) {
+        let known = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
+            (None, None) => None,
+            (sum, more) => Some(sum.unwrap_or(0).saturating_add(more.unwrap_or(0))),
+        };
+        self.written = self.written.saturating_add(more.written);
+        self.allocated = known(self.allocated, more.allocated);
+        self.freed = known(self.freed, more.freed);
+        self.errors.enospc += more.errors.enospc;
+        self.errors.edquot += more.errors.edquot;
+        self.errors.eio += more.errors.eio;
+        self.errors.other += more.errors.other;
+    }
+}
+
+/// Labels of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Its name as people use it, `other` for all that have no place of their own.
+    pub group: String,
+    /// `unit`, `docker`, … as in the JSON; `other`, or `unknown` for writers that no group is known of.
+    pub kind: String,
+    /// Mount point of the volume.
+    pub volume: String,
+}
+
+/// A group's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GroupSums {
+    /// Since it got its place.
+    pub sums: Sums,
+    /// Growth over the last window, bytes per second.
+    pub growth: f64,
+    /// Processes that wrote in the last window.
+    pub writers: u64,
+    /// What it wrote lately; who has the least may lose its place.
+    recent: f64,
+}
+
+/// A declared directory's numbers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DirectorySums {
+    /// Mount point of its volume; empty before anything was written to it.
+    pub volume: String,
+    /// Space that came into it since the start, bytes.
+    pub inflow: f64,
+    /// Space that left it since the start, bytes.
+    pub outflow: f64,
+}
+
+/// Everything that has to be added up.
+#[derive(Debug, Default)]
+pub struct Totals {
+    max_groups: usize,
+    /// By mount point.
+    pub volumes: BTreeMap<String, Sums>,
+    /// Those that have a place, and the rest of each volume.
+    pub groups: BTreeMap<GroupKey, GroupSums>,
+    /// Those that were declared.
+    pub directories: BTreeMap<String, DirectorySums>,
+    /// Bytes in no row.
+    pub unattributed: u64,
+    /// Snapshots seen.
+    pub snapshots: u64,
+}
+
+impl Totals {
+    /// For at most `max_groups` groups (a group on two volumes takes two places) and these directories.
+    #[must_use]
+    pub fn new(max_groups: usize, directories: &[String]) -> Self {
+        let declared = directories.iter().take(MAX_DIRECTORIES);
+        Self {
+            max_groups: max_groups.max(1),
+            directories: declared.map(|path| (path.clone(), DirectorySums::default())).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a window.
+    pub fn add(&mut self, snapshot: &Snapshot) {
+        self.snapshots += 1;
+        self.unattributed = self.unattributed.saturating_add(snapshot.backend.unattributed_bytes);
+        let labels: HashMap<&str, String> = snapshot
+            .volumes
+            .iter()
+            .take(MAX_VOLUMES)
+            .map(|volume| (&*volume.mount_point, label(&volume.mount_point)))
+            .collect();
+        let here: HashSet<&String> = labels.values().collect();
+        self.volumes.retain(|volume, _| here.contains(volume));
+        self.groups.retain(|key, _| here.contains(&key.volume));
+        let mut errors: HashMap<&str, Sums> = HashMap::new();
+        for writer in &snapshot.writers {
+            let more = Sums { errors: writer.errors, ..Sums::default() };
+            errors.entry(&writer.volume).or_default().add(&more);
+        }
+        for volume in &snapshot.volumes {
+            let Some(name) = labels.get(&*volume.mount_point) else { continue };
+            self.volumes.entry(name.clone()).or_default().add(&Sums {
+                written: volume.written_bytes,
+                allocated: volume.allocated_bytes,
+                freed: volume.freed_bytes,
+                errors: errors.get(&*volume.mount_point).copied().unwrap_or_default().errors,
+            });
+        }
+        self.add_groups(snapshot, &labels);
+        for (path, sums) in &mut self.directories {
+            if let Some(row) = snapshot.dirs.iter().find(|row| row.path == *path) {
+                sums.volume = label(&row.volume);
+                sums.inflow += row.inflow_bytes_per_s * snapshot.interval_s;
+                sums.outflow += row.outflow_bytes_per_s * snapshot.interval_s;
+            }
+        }
+    }
+
+    fn add_groups(&mut self, snapshot: &Snapshot, labels: &HashMap<&str, String>) {
+        let mut window: HashMap<GroupKey, GroupSums> = HashMap::new();
+        for writer in &snapshot.writers {
+            let Some(volume) = labels.get(&*writer.volume) else { continue };
+            let (kind, group) = writer
+                .group
+                .as_ref()
+                .map_or(("unknown", String::new()), |group| (&group.kind, name(group)));
+            let key = GroupKey { group, kind: kind.to_owned(), volume: volume.clone() };
+            let row = window.entry(key).or_default();
+            row.sums.add(&Sums {
+                written: writer.written_bytes,
+                allocated: writer.allocated_bytes,
+                freed: writer.freed_bytes,
+                errors: writer.errors,
+            });
+            row.growth += writer.growth_bytes_per_s;
+            row.writers += 1;
+            row.recent += writer.written_bytes as f64;
+        }
+        let fade = 0.5_f64.powf(snapshot.interval_s.max(0.0) / HALF_LIFE_S);
+        for place in self.groups.values_mut() {
+            (place.growth, place.writers) = (0.0, 0);
+            place.recent *= fade;
+        }
+        let mut newcomers = Vec::new();
+        for (key, news) in &window {
+            match self.groups.get_mut(key) {
+                Some(place) => place.recent += news.recent,
+                None => newcomers.push((news.recent, key.clone())),
+            }
+        }
+        newcomers.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        for (recent, key) in newcomers {
+            if self.make_place(recent) {
+                self.groups.insert(key, GroupSums { recent, ..GroupSums::default() });
+            }
+        }
+        // Only now: what is counted here is in a place that stays until the next window.
+        for (key, news) in window {
+            let key = if self.groups.contains_key(&key) { key } else { rest_of(key.volume) };
+            let place = self.groups.entry(key).or_default();
+            place.sums.add(&news.sums);
+            place.growth += news.growth;
+            place.writers += news.writers;
+        }
+    }
+
+    /// Whether there is a place for a group that wrote this much: a free one, or that of the group
+    /// that wrote least lately, if that is less.
+    fn make_place(&mut self, recent: f64) -> bool {
+        let own = || self.groups.iter().filter(|(key, _)| !is_rest(key));
+        if own().count() < self.max_groups {
+            return true;
+        }
+        let least = own().min_by(|a, b| a.1.recent.total_cmp(&b.1.recent));
+        let Some((least, _)) = least.filter(|(_, place)| place.recent < recent) else {
+            return false;
+        };
+        let least = least.clone();
+        self.groups.remove(&least);
+        true
+    }
+}
+
+fn rest_of(volume: String) -> GroupKey {
+    GroupKey { group: "other".to_owned(), kind: "other".to_owned(), volume }
+}
+
+fn is_rest(key: &GroupKey) -> bool {
+    key.kind == "other"
+}
+
+/// A group's name without a pid: a session on a terminal is named `bash[1234]`, and would make a
+/// series for every login.
+fn name(group: &tracer_model::snapshot::Group) -> String {
+    let name = &*group.name;
+    let short = (group.kind == "session")
+        .then(|| name.strip_suffix(']')?.rsplit_once('['))
+        .flatten()
+        .filter(|(_, pid)| pid.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(name, |(short, _)| short);
+    label(short)
+}
+
+/// A name as a label's value: what could deceive a reader is shown escaped, and nothing is endless.
+#[must_use]
+pub fn label(name: &str) -> String {
+    let shown = sanitize::display(name);
+    sanitize::truncate(&shown, MAX_LABEL, sanitize::Charset::Unicode).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use tracer_model::fixtures;
+
+    fn key(group: &str, kind: &str, volume: &str) -> GroupKey {
+        GroupKey { group: group.to_owned(), kind: kind.to_owned(), volume: volume.to_owned() }
+    }
+
+    #[test]
+    fn windows_add_up() {
+        let mut totals = Totals::new(50, &["/srv/store/pg".to_owned(), "/quiet".to_owned()]);
+        for _ in 0..3 {
+            totals.add(&fixtures::busy());
+        }
+        let store = &totals.volumes["/srv/store"];
+        assert_eq!(store.written, 3 * (560 << 20));
+        assert_eq!((store.freed, store.errors.enospc), (Some(3 * (28 << 20)), 6));
+        let minio = &totals.groups[&key("minio.service", "unit", "/srv/store")];
+        assert_eq!((minio.sums.written, minio.writers), (3 * (500 << 20), 1));
+        let unknown = &totals.groups[&key("", "unknown", "/")];
+        assert_eq!((unknown.sums.written, unknown.sums.allocated), (3 * (3 << 20), None));
+        let pg = &totals.directories["/srv/store/pg"];
+        assert_eq!((pg.inflow, &*pg.volume), (3.0 * 40.0 * f64::from(1 << 20), "/srv/store"));
+        assert_eq!(totals.directories["/quiet"].inflow, 0.0);
+        assert_eq!(totals.snapshots, 3);
+    }
+
+    #[test]
+    fn a_newcomer_that_writes_more_gets_the_place_of_the_quietest() {
+        let mut totals = Totals::new(2, &[]);
+        let window = |rows: &[(&str, u64)]| {
+            let mut snapshot = fixtures::idle();
+            snapshot.writers = (1..)
+                .zip(rows)
+                .map(|(pid, (name, written))| fixtures::writer(pid, name, "/", *written))
+                .collect();
+            snapshot
+        };
+        totals.add(&window(&[("a", 100), ("b", 50), ("c", 10)]));
+        let written = |totals: &Totals, name: &str| {
+            let of_unit = |key: &GroupKey| key.group == format!("{name}.service");
+            let found = totals.groups.iter().find(|(key, _)| of_unit(key) || key.group == name);
+            found.map(|(_, row)| row.sums.written)
+        };
+        assert_eq!(written(&totals, "c"), None);
+        assert_eq!(written(&totals, "other"), Some(10));
+        // The runaway is named at once; what it wrote before it had a place stays where it is.
+        totals.add(&window(&[("c", 1000)]));
+        assert_eq!(written(&totals, "c"), Some(1000));
+        assert_eq!(written(&totals, "b"), None);
+        assert_eq!(written(&totals, "other"), Some(10));
+        assert_eq!(totals.groups[&key("a.service", "unit", "/")].writers, 0);
+    }
+
+    #[test]
+    fn no_pid_becomes_a_label() {
+        let group = |kind: &str, name: &str| tracer_model::snapshot::Group {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(name(&group("session", "bash[1234]")), "bash");
+        assert_eq!(name(&group("session", "odd[12a]")), "odd[12a]");
+        assert_eq!(name(&group("unit", "x[1].service")), "x[1].service");
+        assert_eq!(name(&group("unit", "a\u{202e}\n")), "a\\u{202e}\\n");
+        assert_eq!(label(&"x".repeat(5000)).chars().count(), MAX_LABEL);
+    }
+
+    proptest! {
+        /// Whatever groups come and go: their number is bounded, no counter goes down but with its
+        /// place, and every byte of a window is in some series.
+        #[test]
+        fn counters_only_go_up(
+            windows in prop::collection::vec(
+                prop::collection::vec((0u32..12, 0u64..1000), 0..12), 1..30),
+        ) {
+            let mut totals = Totals::new(4, &[]);
+            for rows in windows {
+                let before = totals.groups.clone();
+                let mut snapshot = fixtures::idle();
+                let name = |n: &u32| format!("g{n}");
+                snapshot.writers = rows
+                    .iter()
+                    .map(|(n, written)| fixtures::writer(*n, &name(n), "/", *written))
+                    .collect();
+                totals.add(&snapshot);
+                prop_assert!(totals.groups.len() <= 5);
+                let mut more = 0;
+                for (key, row) in &totals.groups {
+                    let earlier = before.get(key).map_or(0, |row| row.sums.written);
+                    prop_assert!(row.sums.written >= earlier);
+                    more += row.sums.written - earlier;
+                }
+                prop_assert_eq!(more, rows.iter().map(|(_, written)| written).sum::<u64>());
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Writing a recording: append only, bounded, and never what fills the disk.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, fstatvfs};
+use tracer_model::snapshot::Snapshot;
+use tracer_model::units::Units;
+
+use super::{MAX_SEGMENTS, segment, segment_path};
+
+/// The least that a recording may be allowed to take, bytes.
+pub const MIN_SIZE: u64 = 4 << 20;
+/// The most.
+pub const MAX_SIZE: u64 = 1 << 30;
+/// Segments are at least this many, so that dropping the oldest loses an eighth at most, …
+const MIN_SEGMENTS: u32 = 8;
+/// … and not larger than this while there may be more of them.
+const SEGMENT: u64 = 16 << 20;
+/// A volume with less than this share available is nearly full: as for the default alert.
+const NEARLY_FULL: f64 = 0.05;
+
+/// An open recording.
+///
+/// The segment that is written has its space set aside beforehand, so that recording goes on while
+/// somebody else fills the volume, which is when it matters. On a volume that has become nearly full
+/// an old segment is dropped before a new one is begun: the recording does not grow there.
+pub struct Recorder {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    segment: u64,
+    segments: u32,
+    too_large: u64,
+}
+
+impl Recorder {
+    /// Opens a recording that may take `max_size` bytes in all, or goes on with it.
+    ///
+    /// # Errors
+    /// If the volume is nearly full or would be with the recording, if `path` is something else than
+    /// a recording, if another filltop records there, or what the kernel says.
+    pub fn open(path: &Path, max_size: u64) -> anyhow::Result<Self> {
+        let max_size = max_size.clamp(MIN_SIZE, MAX_SIZE);
+        let segments = (max_size / SEGMENT).clamp(MIN_SEGMENTS.into(), MAX_SEGMENTS.into()) as u32;
+        let segment = max_size / u64::from(segments);
+        let has = |age: &u32| segment_path(path, *age).exists();
+        let taken = u64::from((0..segments).filter(has).count() as u32) * segment;
+        let file = open(path)?;
+        let space = Space::of(&file)?;
+        if space.left_after(max_size.saturating_sub(taken)) < NEARLY_FULL {
+            let empty = file.metadata().is_ok_and(|meta| meta.len() == 0);
+            if empty {
+                let _ = fs::remove_file(path);
+            }
+            bail!(
+                "not recording to {}: its volume has {} available, and a recording of {} would \
+                 leave less than 5 %. Choose another volume, or a smaller --max-size",
+                path.display(),
+                Units::Iec.bytes(space.avail),
+                Units::Iec.bytes(max_size)
+            );
+        }
+        let length = file.metadata()?.len();
+        let mut recorder =
+            Self { path: path.to_owned(), file, length, segment, segments, too_large: 0 };
+        // A larger --max-size was used before.
+        recorder.drop_older_than(segments);
+        if recorder.length < segment {
+            recorder.set_aside()?;
+        }
+        Ok(recorder)
+    }
+
+    /// Appends a Snapshot.
+    ///
+    /// # Errors
+    /// What the kernel says; what was recorded before stays readable.
+    pub fn push(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let record = segment::encode(snapshot)?;
+        let size = record.len() as u64;
+        if size > self.segment {
+            self.too_large += 1;
+            return Ok(());
+        }
+        if self.length + size > self.segment {
+            self.next_segment()?;
+        }
+        self.file
+            .write_all(&record)
+            .with_context(|| format!("cannot write to {}", self.path.display()))?;
+        self.length += size;
+        Ok(())
+    }
+
+    /// Snapshots that were not recorded because one alone was larger than a segment.
+    #[must_use]
+    pub const fn too_large(&self) -> u64 {
+        self.too_large
+    }
+
+    fn next_segment(&mut self) -> anyhow::Result<()> {
+        // What was set aside and not used.
+        self.file.set_len(self.length)?;
+        let full = Space::of(&self.file)?.left_after(self.segment) < NEARLY_FULL;
+        let count = (0..self.segments).take_while(|&age| segment_path(&self.path, age).exists());
+        let keep = if full { count.count() as u32 - 1 } else { self.segments - 1 };
+        if keep == 0 {
+            bail!(
+                "the volume of {} is nearly full, and the recording has no older part to drop: \
+                 recording ends here",
+                self.path.display()
+            );
+        }
+        self.drop_older_than(keep);
+        for age in (0..keep).rev() {
+            let from = segment_path(&self.path, age);
+            if from.exists() {
+                fs::rename(&from, segment_path(&self.path, age + 1))?;
+            }
+        }
+        self.file = open(&self.path)?;
+        self.length = 0;
+        self.set_aside()
+    }
+
+    fn drop_older_than(&mut self, keep: u32) {
+        for age in keep..MAX_SEGMENTS {
+            let _ = fs::remove_file(segment_path(&self.path, age));
+        }
+    }
+
+    fn set_aside(&self) -> anyhow::Result<()> {
+        let rest = self.segment - self.length;
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, rest) {
+            // Some filesystems cannot.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(io::Error::from(error)).with_context(|| {
+                format!("cannot set aside {} for {}", Units::Iec.bytes(rest), self.path.display())
+            }),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // Gives back what was set aside.
+        let _ = self.file.set_len(self.length);
+    }
+}
+
+/// Space of a file's volume, bytes.
+struct Space {
+    total: u64,
+    avail: u64,
+}
+
+impl Space {
+    fn of(file: &File) -> anyhow::Result<Self> {
+        let stat = fstatvfs(file)?;
+        Ok(Self { total: stat.f_blocks * stat.f_frsize, avail: stat.f_bavail * stat.f_frsize })
+    }
+
+    /// Share that is available when `bytes` more are taken.
+    fn left_after(&self, bytes: u64) -> f64 {
+        self.avail.saturating_sub(bytes) as f64 / self.total.max(1) as f64
+    }
+}
+
+/// Opens a segment to append to it, for us alone: command lines can hold secrets.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let named = || format!("cannot record to {}", path.display());
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        // A link that somebody else put there is not followed, a pipe not waited for.
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path)
+        .with_context(named)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        bail!("{}: it is not a regular file", named());
+    }
+    if meta.len() > 0 {
+        let mut mark = [0; segment::MARK.len()];
+        if file.read_exact(&mut mark).is_err() || mark != segment::MARK {
+            bail!("{}: the file exists, and is no recording", named());
+        }
+    }
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("{}: another filltop records there", named());
+    }
+    file.set_permissions(Permissions::from_mode(0o600)).with_context(named)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Damage, read};
+    use tracer_model::fixtures;
+
+    fn numbered(n: i64) -> Snapshot {
+        let mut snapshot = fixtures::busy();
+        snapshot.taken_at = jiff::Timestamp::from_second(fixtures::NOW + n).unwrap();
+        // Text that does not deflate well, so that segments fill.
+        let noise = |i: u64| (n.cast_unsigned() * 31 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let text: String = (0..6_000).map(|i| format!("{:x}", noise(i) >> 40)).collect();
+        snapshot.writers[0].cmdline = Some(text);
+        snapshot
+    }
+
+    fn seconds(path: &Path) -> (Vec<i64>, Damage) {
+        let mut seconds = vec![];
+        let damage =
+            read(path, |one| seconds.push(one.taken_at.as_second() - fixtures::NOW)).unwrap();
+        (seconds, damage)
+    }
+
+    #[test]
+    fn the_oldest_goes_when_the_room_is_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rec");
+        let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();
+        assert!(Recorder::open(&path, MIN_SIZE).is_err(), "one at a time");
+        for n in 0..400 {
+            recorder.push(&numbered(n)).unwrap();
+        }
+        assert_eq!(recorder.too_large(), 0);
+        drop(recorder);
+        let files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(files.len(), 8);
+        let sizes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(sizes <= MIN_SIZE && sizes > MIN_SIZE / 2, "{sizes}");
+        for file in files {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let (kept, damage) = seconds(&path);
+        assert_eq!(damage, Damage::default());
+        assert!(kept[0] > 0, "the oldest are gone");
+        assert_eq!(kept, (kept[0]..400).collect::<Vec<_>>());
+        // It goes on where it was, after what a kill left behind.
+        let torn = fs::metadata(&path).unwrap().len() - 7;
+        File::options().write(true).open(&path).unwrap().set_len(torn).unwrap();
+        let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();
+        recorder.push(&numbered(400)).unwrap();
+        drop(recorder);
+        let (kept, damage) = seconds(&path);
+        assert_eq!(&kept[kept.len() - 2..], [398, 400]);
+        assert!(damage.garbage_bytes > 0);
+    }
+
+    #[test]
+    fn what_is_no_recording_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letter");
+        fs::write(&path, "Dear Sir").unwrap();
+        assert!(Recorder::open(&path, MIN_SIZE).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"Dear Sir");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).unwrap();
+        assert!(Recorder::open(&link, MIN_SIZE).is_err());
+        assert!(Recorder::open(dir.path(), MIN_SIZE).is_err());
+        assert!(read(&path, |_| ()).is_err());
+        assert!(read(dir.path(), |_| ()).is_err());
+    }
+}

@@ -1,0 +1,217 @@
+//! One Snapshot as bytes: a mark, length and checksum, and its JSON, deflated.
+//!
+//! JSON because it describes itself: a recording of an earlier filltop stays readable as its JSON does
+//! (`schema`), and the Snapshot's flattened and tagged parts do not go through a form like postcard's.
+
+use std::io::{self, BufWriter, IntoInnerError, Read as _};
+
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use tracer_model::snapshot::Snapshot;
+
+/// What a record begins with, and a file of them: not valid UTF-8, so that no text file is taken
+/// for a recording, and no JSON holds it by chance.
+pub(super) const MARK: [u8; 8] = *b"\xf1ll\xfftop\x01";
+/// Mark, length of what follows and its CRC-32, both little-endian.
+const HEAD: usize = MARK.len() + 8;
+/// JSON that is handed to the encoder at once, bytes.
+const PIECE: usize = 64 << 10;
+/// Longest JSON that is read, bytes: a damaged file must not take all memory.
+const MAX_JSON: u64 = 256 << 20;
+
+/// The record of a Snapshot.
+///
+/// # Errors
+/// None that a Snapshot can cause.
+pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
+    let mut record = vec![0; HEAD];
+    let deflate = DeflateEncoder::new(&mut record, Compression::fast());
+    // JSON comes in words, and the encoder clears its whole output buffer for each write.
+    let mut whole = BufWriter::with_capacity(PIECE, deflate);
+    serde_json::to_writer(&mut whole, snapshot)?;
+    whole.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
+    let body = &record[HEAD..];
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let checksum = crc32fast::hash(body);
+    record[..8].copy_from_slice(&MARK);
+    record[8..12].copy_from_slice(&length.to_le_bytes());
+    record[12..16].copy_from_slice(&checksum.to_le_bytes());
+    Ok(record)
+}
+
+/// The Snapshot of one whole record, and nothing beside it.
+#[must_use]
+pub fn decode_one(record: &[u8]) -> Option<Box<Snapshot>> {
+    let (snapshot, length) = record_at(record).ok()?;
+    (length == record.len()).then_some(snapshot)
+}
+
+/// What is at some place of a file.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found {
+    /// A whole record.
+    Snapshot(Box<Snapshot>),
+    /// This many bytes that are no record, or one that was damaged.
+    Garbage(usize),
+    /// A record that ends after the end of the file.
+    Torn(usize),
+}
+
+/// Everything in `bytes`, in order. What is damaged is skipped up to the next whole record.
+pub(super) fn decode(bytes: &[u8], mut each: impl FnMut(Found)) {
+    let mut at = 0;
+    let mut bad_from = None;
+    let mut torn = false;
+    while at < bytes.len() {
+        match record_at(&bytes[at..]) {
+            Ok((snapshot, length)) => {
+                if let Some(from) = bad_from.take() {
+                    each(Found::Garbage(at - from));
+                }
+                torn = false;
+                each(Found::Snapshot(snapshot));
+                at += length;
+            }
+            Err(cut) => {
+                bad_from.get_or_insert(at);
+                torn |= cut;
+                let next = bytes[at + 1..].windows(MARK.len()).position(|window| window == MARK);
+                at = next.map_or(bytes.len(), |next| at + 1 + next);
+            }
+        }
+    }
+    if let Some(from) = bad_from {
+        let length = bytes.len() - from;
+        each(if torn { Found::Torn(length) } else { Found::Garbage(length) });
+    }
+}
+
+/// The Snapshot that `bytes` begin with, and the length of its record; `Err(true)`: its beginning is
+/// there, its end is not.
+fn record_at(bytes: &[u8]) -> Result<(Box<Snapshot>, usize), bool> {
+    if !bytes.starts_with(&MARK) {
+        return Err(MARK.starts_with(bytes));
+    }
+    let word = |at: usize| -> Option<u32> {
+        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+    };
+    let (Some(length), Some(checksum)) = (word(8), word(12)) else { return Err(true) };
+    let end = HEAD.saturating_add(length as usize);
+    let body = bytes.get(HEAD..end).ok_or(true)?;
+    if crc32fast::hash(body) != checksum {
+        return Err(false);
+    }
+    let json = DeflateDecoder::new(body).take(MAX_JSON);
+    let snapshot = serde_json::from_reader(io::BufReader::new(json)).map_err(|_| false)?;
+    Ok((Box::new(snapshot), end))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use tracer_model::fixtures;
+
+    fn numbered(n: u32) -> Snapshot {
+        let mut snapshot = fixtures::busy();
+        snapshot.taken_at = jiff::Timestamp::from_second(fixtures::NOW + i64::from(n)).unwrap();
+        snapshot
+    }
+
+    /// Snapshots with any texts and numbers in them.
+    fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+        let rows = prop::collection::vec((any::<u32>(), any::<u64>(), "\\PC{0,20}"), 0..4);
+        (rows, any::<i64>(), prop::option::of(0.0..1e12f64), 0u32..1_000_000).prop_map(
+            |(rows, delta, eta, second)| {
+                let mut snapshot = numbered(second);
+                snapshot.volumes[0].used_delta_bytes = delta;
+                snapshot.volumes[0].eta_s = eta;
+                for (pid, written, text) in rows {
+                    let mut writer = fixtures::writer(pid, &text, &text, written);
+                    writer.cmdline = Some(text.clone());
+                    snapshot.writers.push(writer);
+                    snapshot.paths.push(fixtures::path(&text, &text, written, written, pid));
+                }
+                snapshot
+            },
+        )
+    }
+
+    fn all(bytes: &[u8]) -> Vec<Found> {
+        let mut found = vec![];
+        decode(bytes, |one| found.push(one));
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_read_is_what_was_recorded(
+            snapshots in prop::collection::vec(any_snapshot(), 0..4),
+        ) {
+            let bytes: Vec<u8> = snapshots.iter().flat_map(|one| encode(one).unwrap()).collect();
+            let expected: Vec<Found> =
+                snapshots.into_iter().map(|one| Found::Snapshot(Box::new(one))).collect();
+            prop_assert!(all(&bytes) == expected);
+        }
+
+        /// A cut or an overwritten stretch costs the records that it touches, and no other.
+        #[test]
+        fn what_is_intact_is_not_lost(
+            cut in 0.0..1.0f64,
+            from in 0.0..1.0f64,
+            junk in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let records: Vec<Vec<u8>> = (0..4).map(|n| encode(&numbered(n)).unwrap()).collect();
+            let mut bytes = records.concat();
+            let length = bytes.len();
+            let from = (length as f64 * from) as usize;
+            let junk = &junk[..junk.len().min(length - from)];
+            let changed = &mut bytes[from..from + junk.len()];
+            let same = changed == junk;
+            changed.copy_from_slice(junk);
+            bytes.truncate((length as f64 * cut) as usize);
+            let mut at = 0;
+            let mut expected = vec![];
+            for (n, record) in records.iter().enumerate() {
+                let (start, end) = (at, at + record.len());
+                at = end;
+                let hit = !same && start < from + junk.len() && from < end;
+                // A byte of junk may be the byte that was there.
+                let whole = bytes.get(start..end) == Some(&record[..]);
+                if whole || (!hit && end <= bytes.len()) {
+                    expected.push(numbered(n as u32));
+                }
+            }
+            let found: Vec<Snapshot> = all(&bytes)
+                .into_iter()
+                .filter_map(|one| match one {
+                    Found::Snapshot(snapshot) => Some(*snapshot),
+                    Found::Garbage(_) | Found::Torn(_) => None,
+                })
+                .collect();
+            prop_assert!(found == expected);
+        }
+
+        #[test]
+        fn garbage_is_garbage(bytes in prop::collection::vec(any::<u8>(), 1..400)) {
+            let whole = all(&bytes).iter().all(|one| !matches!(one, Found::Snapshot(_)));
+            prop_assert!(whole);
+        }
+    }
+
+    #[test]
+    fn a_torn_end_is_told_from_damage() {
+        let record = encode(&numbered(0)).unwrap();
+        let mut bytes = record.clone();
+        bytes.extend(&record[..record.len() - 1]);
+        assert_eq!(all(&bytes)[1..], [Found::Torn(record.len() - 1)]);
+        bytes[record.len() / 2] ^= 1;
+        bytes.extend(&record[record.len() - 1..]);
+        assert_eq!(all(&bytes)[0], Found::Garbage(record.len()));
+        assert!(matches!(all(&bytes)[1], Found::Snapshot(_)));
+    }
+}
