@@ -1,4 +1,5 @@
-//! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
+//! Loads and attaches the eBPF programs: checks prerequisites, resolves offsets from BTF, selects
+//! the backend, and tracks the state of each hook.
 
 mod behind;
 pub mod blind_spots;
@@ -40,21 +41,21 @@ pub use self::ladder::Ladder;
 use self::module_types::ModuleTypes;
 use self::types::Types;
 
-/// The kernel side, as `cargo xtask build` compiled it.
+/// The eBPF object, as compiled by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
 
-/// What the user may choose.
+/// Options chosen by the user.
 #[derive(Debug, Clone, Default)]
 pub struct TracerOptions {
-    /// Only this rung of the ladder.
+    /// Use only this backend.
     pub backend: Option<WriteBackend>,
     /// Extra functions to hook, by name: `vfs_write`.
     pub hooks: Vec<String>,
-    /// Let the kernel side log.
+    /// Enable logging in the eBPF programs.
     pub kernel_log: bool,
 }
 
-/// A loaded and attached kernel side. Dropping it detaches everything.
+/// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
     /// Programs, links and maps.
     pub ebpf: Ebpf,
@@ -62,12 +63,12 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
     cpus: u32,
-    /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
+    /// Whether the layout of overlayfs was looked up again after overlayfs was loaded later.
     behind_asked: bool,
 }
 
-/// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
-/// the whole stays under 64 MiB.
+/// Returns the slots per CPU of the slot table: 16,384 (2 MiB), fewer on machines with many CPUs,
+/// so the whole table stays under 64 MiB.
 #[must_use]
 pub const fn slots_per_cpu(cpus: u32) -> u32 {
     let mut slots = 16_384;
@@ -78,19 +79,17 @@ pub const fn slots_per_cpu(cpus: u32) -> u32 {
 }
 
 impl Tracer {
-    /// Loads and attaches.
+    /// Loads and attaches all programs.
     ///
     /// # Errors
-    /// One line that says what is missing and what to do. Nothing stays attached then.
+    /// One line that states what is missing and what to do. Nothing stays attached then.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         preflight::check()?;
         if let Some(unknown) = options.hooks.iter().find(|name| *name != "vfs_write") {
-            return Err(anyhow!(
-                "no hook for the kernel function {unknown:?}: the one that can be asked for is vfs_write"
-            ));
+            return Err(anyhow!("unknown hook {unknown:?}; supported: vfs_write"));
         }
         sys::lift_memlock_limit();
-        // While this process is small, and may.
+        // While this process is small, and still has the privilege.
         drop(ModuleTypes::of_process());
         let types = Types::read()?;
         let offsets = types.kernel.offsets();
@@ -109,11 +108,12 @@ impl Tracer {
             .load(&object)
             .map_err(|error| preflight::Refusal::of_load(&error, !kernel_at_least(5, 11)))?;
         let logger = if options.kernel_log {
-            Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
+            Some(EbpfLogger::init(&mut ebpf).context("cannot start the eBPF log")?)
         } else {
             None
         };
-        let by_hand = ByHand::new(&ebpf, offsets, config).context("cannot keep the maps")?;
+        let by_hand =
+            ByHand::new(&ebpf, offsets, config).context("cannot duplicate the map descriptors")?;
         let mut ladder = Ladder::new(options, types, by_hand);
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
@@ -122,67 +122,68 @@ impl Tracer {
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
     }
 
-    /// Hooks that became possible or necessary since: a filesystem was mounted.
+    /// Attaches hooks that became possible or necessary because a filesystem was mounted.
     pub fn mounts_changed(&mut self, fs_types: &[&str]) {
         self.ladder.mounts_changed(&mut self.ebpf, fs_types);
     }
 
-    /// The kind of probe that counts written bytes.
+    /// Returns the kind of probe that counts written bytes.
     #[must_use]
     pub fn write_backend(&self) -> WriteBackend {
         self.ladder.write_backend()
     }
 
-    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    /// Whether the space of this filesystem type is traced, not only its written bytes.
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
     }
 
-    /// Where writes to filesystems of this type are counted; `None`: nowhere.
+    /// Returns where writes to filesystems of this type are counted; `None` if nowhere.
     #[must_use]
     pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
         self.ladder.counted_by(fs_type)
     }
 
-    /// Why a filesystem of this type is not counted at its own functions, where that can be changed.
+    /// Returns why a filesystem of this type is not counted at its own functions, if that can be
+    /// fixed.
     #[must_use]
     pub fn gap(&self, fs_type: &str) -> Option<Gap> {
         self.ladder.gap(fs_type)
     }
 
-    /// What is seen beside what functions tell that are hooked.
+    /// Returns what is covered in addition to the hooked functions.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.ladder.seen()
     }
 
-    /// May calls be skipped because this kernel puts our programs aside?
+    /// Whether calls may be skipped because this kernel can preempt BPF programs.
     #[must_use]
     pub fn may_skip_calls(&self) -> bool {
         self.ladder.may_skip_calls()
     }
 
-    /// Does the kernel tell of every rename?
+    /// Whether the kernel reports every rename.
     #[must_use]
     pub fn follows_renames(&self) -> bool {
         self.ladder.follows_renames()
     }
 
-    /// Is fsync timed on every filesystem, not on ext4 alone?
+    /// Whether fsync is timed on every filesystem, not only on ext4.
     #[must_use]
     pub fn times_every_fsync(&self) -> bool {
         self.ladder.times_every_fsync()
     }
 
-    /// One row per hook that was tried.
+    /// Returns one row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         self.ladder.hooks().to_vec()
     }
 
-    /// All regular files that are open for writing or without a name, by task and descriptor; `None`
-    /// where the kernel cannot tell, and /proc has to be asked.
+    /// Returns all regular files that are open for writing or have no name, by task and descriptor;
+    /// `None` if the kernel cannot report them and /proc has to be read.
     pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let records = self.iterate_open_files()?;
         let unknown = |record: &OpenFileRecord| record.overlay != 0;
@@ -198,7 +199,7 @@ impl Tracer {
 
     fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
-        // A link is good for one pass: it becomes the file that is read.
+        // A link can be read once: it becomes the file that is read.
         let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
         let mut bytes = Vec::new();
         link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
@@ -206,7 +207,8 @@ impl Tracer {
         Some(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
-    /// Lets the kernel side send a file's name again. It is only a memory aid: at worst it is not sent again.
+    /// Makes the eBPF side send a file's name again. Best effort: at worst the name is not sent
+    /// again.
     pub fn forget_name(&mut self, file: &FileKey) {
         let program: Option<&mut RawTracePoint> =
             self.ebpf.program_mut(FORGET_NAME).and_then(|program| program.try_into().ok());
@@ -221,25 +223,25 @@ impl Tracer {
         }
     }
 
-    /// Cells per CPU and CPUs of the direct-mapped table.
+    /// Returns (slots per CPU, CPUs) of the slot table.
     #[must_use]
     pub const fn table_shape(&self) -> (u32, u32) {
         (self.slots_per_cpu, self.cpus)
     }
 
-    /// Events that the kernel says it did not deliver to our programs, since the start.
+    /// Returns the events that the kernel did not deliver to the programs since startup, by cause.
     #[must_use]
     pub fn missed_by_kernel(&self) -> Vec<Loss> {
         let recursion = self.programs().filter_map(|(name, program)| {
             let events = sys::recursion_misses(program).ok()?;
             Some(Loss { cause: format!("the kernel skipped {name}"), events })
         });
-        let cause = "more calls than return probes were under way".to_owned();
+        let cause = "a return probe had no free instance".to_owned();
         let returns = Loss { cause, events: self.ladder.missed_returns() };
         recursion.chain([returns]).collect()
     }
 
-    /// Run-time statistics of all loaded programs, by name.
+    /// Returns the run-time statistics of all loaded programs, by name.
     #[must_use]
     pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
         let times = self.programs().filter_map(|(name, program)| {
@@ -249,14 +251,14 @@ impl Tracer {
         times.collect()
     }
 
-    /// All loaded programs, by name.
+    /// Returns all loaded programs, by name.
     fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         let by_aya = self.ebpf.programs();
         let by_aya = by_aya.filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
         by_aya.chain(self.ladder.programs_by_hand())
     }
 
-    /// Hands waiting kernel-side log lines to `tracing`.
+    /// Forwards pending log lines of the eBPF programs to `tracing`.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -267,14 +269,14 @@ impl Tracer {
 /// The iterator over open files.
 const OPEN_FILES: &str = "iter_open_files";
 
-/// Iterators that take entries out of maps.
+/// Iterators that drain maps.
 const TAKE_OUT: &[&str] =
     &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_saved", "iter_shared"];
 
-/// Takes a file out of the map NAMED.
+/// Removes a file from the map NAMED.
 const FORGET_NAME: &str = "run_forget_name";
 
-/// The fields without which nothing can be counted.
+/// Checks the fields without which nothing can be counted.
 fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
     let needed = [
         ("task_struct.start_boottime", offsets.task_start_boottime),
@@ -290,8 +292,8 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
     ];
     match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
         Some((name, _)) => Err(anyhow!(
-            "this kernel's type information has no {name}: filltop does not know this kernel yet, \
-             please report its version (`uname -r`)"
+            "this kernel's type information has no {name}: this kernel is not supported yet; please \
+             report its version (`uname -r`)"
         )),
         None => Ok(()),
     }
@@ -323,7 +325,7 @@ fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
     }
 }
 
-/// Is the running kernel at least this version?
+/// Whether the running kernel is at least this version.
 fn kernel_at_least(major: u32, minor: u32) -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
@@ -334,7 +336,7 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
     }
 }
 
-/// An error with its causes, in one line.
+/// Formats an error with its causes, in one line.
 pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -349,7 +351,7 @@ pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The kernel's own words about a program that it did not load or attach, in one line.
+/// Returns the kernel's message about a program that it did not load or attach, in one line.
 fn kernel_words(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -359,10 +361,10 @@ fn kernel_words(error: &ProgramError) -> String {
     }
 }
 
-/// Why a program was not loaded, with the verifier's last word on it.
+/// Returns why a program was not loaded, with the last message of the verifier.
 fn verdict(error: &io::Error, log: &str) -> String {
     tracing::debug!("verifier: {log}");
-    // The verdict stands before the statistics.
+    // The message comes before the statistics.
     const STATISTICS: [&str; 5] =
         ["processed ", "verification time", "stack depth", "max_states", "subprog "];
     let last = log
@@ -376,7 +378,7 @@ fn verdict(error: &io::Error, log: &str) -> String {
     }
 }
 
-/// A row for [`Tracer::hooks`].
+/// Builds a row for [`Tracer::hooks`].
 fn hook(name: &str, how: &str, state: HookState) -> Hook {
     Hook { name: name.to_owned(), how: how.to_owned(), state }
 }

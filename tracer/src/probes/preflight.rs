@@ -1,4 +1,4 @@
-//! Can it run here? Each reason why not is one line, with the fix.
+//! Checks whether filltop can run here. Each reason why not is one line, with the fix.
 
 use std::fs;
 use std::path::Path;
@@ -16,58 +16,58 @@ use thiserror::Error;
 use super::error_chain;
 use crate::host;
 
-/// Where the kernel describes its types.
+/// The kernel's type information (BTF).
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why the tracer cannot run here at all.
+/// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// Neither root nor the capabilities.
+    /// Neither root nor the required capabilities.
     #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
-        /// The capabilities that are not there.
+        /// Names of the missing capabilities.
         missing: String,
-        /// Are they to be given to a container?
+        /// Whether to advise about a container.
         in_container: bool,
     },
-    /// The kernel keeps its types to itself.
+    /// The kernel has no BTF.
     #[error(
         "this kernel has no type information ({VMLINUX_BTF}): boot a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y, as all of Debian's, Ubuntu's and Fedora's are since 2020"
+         CONFIG_DEBUG_INFO_BTF=y (the kernels of Debian, Ubuntu and Fedora have it since 2020)"
     )]
     NoBtf,
-    /// Lockdown.
+    /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
-         with `lockdown=integrity`, or without it"
+         with `lockdown=integrity` or without lockdown"
     )]
     Lockdown,
-    /// The bpf system call is not to be had.
+    /// The bpf system call failed.
     #[error(
-        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
-         seccompProfile: Unconfined)"
+        "cannot use bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a seccomp profile that \
+         allows bpf (--security-opt seccomp=unconfined; in a pod seccompProfile: Unconfined)"
     )]
     NoBpf(String),
-    /// Maps count as locked memory before 5.11, and this process may not have as much.
+    /// Maps count as locked memory before 5.11, and this process's limit is too low.
     #[error(
-        "before Linux 5.11 BPF maps count as locked memory, of which this process may have {kib} KiB: \
+        "before Linux 5.11 BPF maps count as locked memory, and this process may lock only {kib} KiB: \
          raise the limit (`ulimit -l unlimited` as root, LimitMEMLOCK=infinity in a unit, \
          --ulimit memlock=-1 for a container), or add CAP_SYS_RESOURCE ({error})"
     )]
     LockedMemory {
         /// RLIMIT_MEMLOCK, KiB.
         kib: u64,
-        /// The kernel's answer.
+        /// The kernel's error message.
         error: String,
     },
 }
 
 impl Refusal {
-    /// Why the kernel refused maps or programs. `charges_maps`: do maps count as locked memory on this kernel?
+    /// Classifies an error of loading maps or programs. `charges_maps`: maps count as locked memory
+    /// on this kernel.
     pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
         let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
-        // `None` is no limit.
+        // `None` means no limit.
         let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
         let error = error_chain(error);
         match limit {
@@ -77,14 +77,14 @@ impl Refusal {
     }
 }
 
-/// How capabilities are given to the program where it runs.
+/// Returns advice on granting capabilities, for the environment that filltop runs in.
 fn how_to_give(in_container: bool) -> &'static str {
     if in_container {
         host::CONTAINER_FLAGS
     } else {
-        "run `sudo filltop`, or give them with \
+        "run `sudo filltop`, or grant them with \
          `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
-         (the last one is given up once it traces)"
+         (the last one is dropped once tracing has started)"
     }
 }
 
@@ -92,7 +92,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Capabilities that filltop has a use for (include/uapi/linux/capability.h).
+/// Capabilities that filltop can use (include/uapi/linux/capability.h).
 const USEFUL: &[(u32, &str)] = &[
     (2, "CAP_DAC_READ_SEARCH"),
     (5, "CAP_KILL"),
@@ -102,7 +102,7 @@ const USEFUL: &[(u32, &str)] = &[
     (CAP_BPF, "CAP_BPF"),
 ];
 
-/// Looks for what every backend needs.
+/// Checks what every backend needs.
 ///
 /// # Errors
 /// The first [`Refusal`].
@@ -117,14 +117,14 @@ pub fn check() -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Is CAP_SYS_ADMIN among this thread's effective capabilities?
+/// Whether CAP_SYS_ADMIN is among this thread's effective capabilities.
 #[must_use]
 pub fn has_sys_admin() -> bool {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     effective(&status) >> CAP_SYS_ADMIN & 1 == 1
 }
 
-/// Those of this thread's effective capabilities that filltop has a use for, by name.
+/// Returns the names of this thread's effective capabilities that filltop can use.
 #[must_use]
 pub fn held_capabilities() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
@@ -133,7 +133,7 @@ pub fn held_capabilities() -> Vec<String> {
     had.map(|(_, name)| (*name).to_owned()).collect()
 }
 
-/// The bits of `CapEff:` in /proc/PID/status.
+/// Returns the bits of `CapEff:` in /proc/PID/status.
 fn effective(status: &str) -> u64 {
     let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
@@ -161,14 +161,14 @@ fn check_lockdown(text: &str) -> Result<(), Refusal> {
     if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
 }
 
-/// Gives up every capability that is not needed once everything is attached, for this thread and
-/// those that it starts, its bounding set included. Kept: BPF and PERFMON to read maps and to attach to
-/// filesystems that are mounted later (`types_helper` has what that takes besides); SYS_PTRACE and
-/// DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel has no CAP_BPF (before 5.8),
-/// SYS_ADMIN stands for it and stays.
+/// Drops every capability that is not needed once everything is attached, for this thread and those
+/// that it starts, including the bounding set. Kept: BPF and PERFMON to read maps and to attach to
+/// filesystems that are mounted later (`types_helper` keeps what else that requires); SYS_PTRACE
+/// and DAC_READ_SEARCH to read other users' /proc/PID/fd. If the kernel has no CAP_BPF (before
+/// 5.8), SYS_ADMIN replaces it and stays.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn drop_capabilities() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
     let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
@@ -176,7 +176,7 @@ pub fn drop_capabilities() -> std::io::Result<()> {
     if !sets.permitted.contains(bpf) {
         keep |= CapabilitySet::SYS_ADMIN;
     }
-    // First: it takes CAP_SETPCAP.
+    // First, because it requires CAP_SETPCAP.
     narrow_bounding_set(keep)?;
     sets.effective &= keep;
     sets.permitted &= keep;
@@ -186,18 +186,18 @@ pub fn drop_capabilities() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Gives up, for this thread and those that it starts, what a start alone takes: CAP_SYS_ADMIN and CAP_SETPCAP.
-/// For what acts and runs programs beside the tracer, where whoever started filltop has bounded its capabilities,
-/// as the unit does: without CAP_DAC_OVERRIDE root is nobody who may do as he likes. Else root's programs run
-/// with all that root may.
+/// Drops what only startup needs, for this thread and those that it starts: CAP_SYS_ADMIN and
+/// CAP_SETPCAP. For processes next to the tracer that act and run programs, and only if filltop was
+/// started with bounded capabilities, as in the unit: root without CAP_DAC_OVERRIDE is not
+/// all-powerful. Otherwise root's programs run with all of root's privileges.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn drop_rights_of_the_start() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
     let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
     let bounding = bounding_set()?;
-    // Before 5.8 there is no CAP_BPF, which SYS_ADMIN stands for.
+    // Before 5.8 there is no CAP_BPF; SYS_ADMIN replaces it.
     let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
     if bounding.contains(CapabilitySet::DAC_OVERRIDE) || replaces_bpf {
         return Ok(());
@@ -209,7 +209,7 @@ pub fn drop_rights_of_the_start() -> std::io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// This thread's bounding set.
+/// Returns this thread's bounding set.
 fn bounding_set() -> std::io::Result<CapabilitySet> {
     let mut bounding = CapabilitySet::empty();
     for number in 0..u64::BITS {
@@ -217,7 +217,7 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
         match capability_is_in_bounding_set(one) {
             Ok(true) => bounding |= one,
             Ok(false) => {}
-            // The kernel has no more of them.
+            // The kernel has no more capabilities.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error.into()),
         }
@@ -225,11 +225,12 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
     Ok(bounding)
 }
 
-/// Takes all but these out of this thread's bounding set, so that no program that it starts can have them. Where
-/// CAP_SETPCAP is missing it stays as it is, and no_new_privs alone does that. Allocates nothing.
+/// Removes all capabilities but `keep` from this thread's bounding set, so no program that it
+/// starts can gain them. Without CAP_SETPCAP the set stays as it is, and only no_new_privs has that
+/// effect. Allocates nothing.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
     for one in (bounding_set()? - keep).iter() {
         match remove_capability_from_bounding_set(one) {
@@ -256,7 +257,7 @@ mod tests {
         assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
         let none = refused("0000000000000000", false);
         assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
-        // Nobody in a container can follow advice for a host.
+        // Advice for a host is useless in a container.
         let none = refused("0000000000000000", true);
         assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }

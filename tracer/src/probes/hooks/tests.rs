@@ -1,11 +1,11 @@
-//! The tables against the kernel side.
+//! Checks the tables against the eBPF object.
 
 use std::collections::HashSet;
 
 use super::super::OBJECT;
 use super::*;
 
-/// Names of all programs of the kernel side.
+/// Returns the names of all programs in the eBPF object.
 fn programs() -> HashSet<String> {
     aya_obj::Object::parse(OBJECT).unwrap().programs.into_keys().collect()
 }
