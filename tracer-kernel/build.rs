@@ -1,4 +1,4 @@
-//! Tells the crate where the compiled kernel side is, so that it is embedded into the binary.
+//! Passes the paths of the compiled eBPF objects to the crate, which embeds them into the binary.
 
 use std::env;
 use std::path::PathBuf;
@@ -8,7 +8,8 @@ fn main() {
     embed("FILLTOP_FENCE_OBJECT", "fence.bpf.o");
 }
 
-/// Looks for an object where the environment says, else where `cargo xtask build` puts it.
+/// Sets `{variable}_PATH` to the object named by the environment variable, or to where
+/// `cargo xtask build` puts it.
 fn embed(variable: &str, name: &str) {
     println!("cargo::rerun-if-env-changed={variable}");
     let object = env::var_os(variable).map_or_else(
@@ -21,7 +22,7 @@ fn embed(variable: &str, name: &str) {
     println!("cargo::rerun-if-changed={}", object.display());
     assert!(
         object.is_file(),
-        "the kernel side is not compiled yet: run `cargo xtask build` first (looked for {})",
+        "the eBPF programs are not compiled yet: run `cargo xtask build` first (looked for {})",
         object.display()
     );
     println!("cargo::rustc-env={variable}_PATH={}", object.display());

@@ -326,7 +326,7 @@ fn where_there_is_no_fence_the_reason_is_named() -> Result {
     let mut fenced = Fenced::start(volume.path(), volume.path())?;
     let arguments = ["--how", "fence", "--volume", text(volume.path())?];
     let said = bench.refused(&fenced.pid(), &arguments)?;
-    let reasons = ["active security modules", "securityfs", "can be loaded", "can be attached"];
+    let reasons = ["active security modules", "securityfs", "cannot load", "cannot attach"];
     let named = reasons.iter().any(|reason| said.contains(reason));
     ensure!(named && said.lines().count() == 1, "{said}");
     fenced.is_free()?;

@@ -173,7 +173,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
         .iter()
         .filter(|hook| match &hook.state {
             HookState::Unsupported { reason } | HookState::Broken { reason } => {
-                reason.contains("modules takes CAP_SYS_ADMIN")
+                reason.contains("modules requires CAP_SYS_ADMIN")
             }
             _ => false,
         })
@@ -285,7 +285,7 @@ fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(1), "{:?}: {said}", output.status);
-    ensure!(said.contains("may have 64 KiB") && said.contains("LimitMEMLOCK"), "{said}");
+    ensure!(said.contains("only 64 KiB") && said.contains("LimitMEMLOCK"), "{said}");
     ensure!(!said.contains("CAP_BPF"), "{said}");
     Ok(())
 }

@@ -166,7 +166,7 @@ fn a_module_that_comes_after_the_helper_has_ended_is_told() -> Result {
     let measured = filltop.stop()?;
     let reason = reason(&measured).context("it should not be traced")?;
     ensure!(
-        reason.contains("the process that kept it is not there")
+        reason.contains("the helper process that kept it is not running")
             && reason.ends_with("restart filltop"),
         "{reason}"
     );

@@ -75,7 +75,7 @@ fn all_ways_on(fs: &str) -> Result {
 /// afterwards, there is nothing to compare. By kprobes, which filltop prefers there, that is no excuse.
 fn calls_were_skipped(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
-    let may = backend.blind_spots.iter().any(|text| text.contains("skips other calls"));
+    let may = backend.blind_spots.iter().any(|text| text.contains("skipped and counted as lost"));
     let did = backend.lost.iter().any(|loss| loss.cause.starts_with("the kernel skipped"));
     if may && did {
         println!("SKIP ways: this kernel skipped calls: {:?}", backend.lost);

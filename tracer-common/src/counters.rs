@@ -1,8 +1,8 @@
-//! What is counted, and by what key.
+//! Keys and counters that the eBPF programs keep and the daemon reads.
 
 use crate::pod;
 
-/// A process: thread group id and start time, so that a reused pid is another process.
+/// A process: thread group id and start time, so a reused pid is a different process.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct ProcKey {
@@ -14,7 +14,7 @@ pub struct ProcKey {
     pub pad: u32,
 }
 
-/// A file: inode numbers are reused at once, so the generation belongs to the key.
+/// A file. Inode numbers are reused immediately, so the generation is part of the key.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct FileKey {
@@ -22,25 +22,25 @@ pub struct FileKey {
     pub ino: u64,
     /// `inode::i_generation`.
     pub generation: u32,
-    /// `super_block::s_dev`: major << 20 | minor, as the kernel has it.
+    /// `super_block::s_dev`: major << 20 | minor, the kernel's internal encoding.
     pub dev: u32,
 }
 
 impl FileKey {
-    /// Major device number.
+    /// Major device number, from [`FileKey::dev`].
     #[must_use]
     pub const fn major(&self) -> u32 {
         self.dev >> 20
     }
 
-    /// Minor device number.
+    /// Minor device number, from [`FileKey::dev`].
     #[must_use]
     pub const fn minor(&self) -> u32 {
         self.dev & 0xf_ffff
     }
 }
 
-/// What one process did to one file.
+/// Key of the activity of one process on one file.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct PairKey {
@@ -59,7 +59,7 @@ pub struct PairKey {
 }
 
 impl PairKey {
-    /// Joins a process and a file.
+    /// Combines a process and a file.
     #[must_use]
     #[inline]
     pub const fn new(proc: ProcKey, file: FileKey) -> Self {
@@ -73,14 +73,14 @@ impl PairKey {
         }
     }
 
-    /// The process.
+    /// Returns the process part of the key.
     #[must_use]
     #[inline]
     pub const fn process(&self) -> ProcKey {
         ProcKey { start_ns: self.start_ns, tgid: self.tgid, pad: 0 }
     }
 
-    /// The file.
+    /// Returns the file part of the key.
     #[must_use]
     #[inline]
     pub const fn file(&self) -> FileKey {
@@ -92,26 +92,26 @@ impl PairKey {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Bytes that writes really put into the file.
+    /// Bytes that writes really put into the file: return values, not requests.
     pub written: u64,
     /// Bytes newly charged to the file on its volume.
     pub allocated: u64,
-    /// Bytes given back.
+    /// Bytes given back to the volume.
     pub freed: u64,
-    /// Times the process removed the file's last name.
+    /// Number of times the process removed the file's last name.
     pub unlinked: u32,
-    /// [`slot_flags`], or-ed.
+    /// [`slot_flags`], combined with OR.
     pub flags: u32,
 }
 
 impl Counters {
-    /// Nothing happened?
+    /// Whether nothing was counted; `flags` are ignored.
     #[must_use]
     pub const fn is_zero(&self) -> bool {
         self.written == 0 && self.allocated == 0 && self.freed == 0 && self.unlinked == 0
     }
 
-    /// Adds `other`; wraps as the kernel's counters do.
+    /// Adds `other`; wraps on overflow, as the kernel's counters do.
     pub const fn add(&mut self, other: &Self) {
         self.written = self.written.wrapping_add(other.written);
         self.allocated = self.allocated.wrapping_add(other.allocated);
@@ -120,8 +120,8 @@ impl Counters {
         self.flags |= other.flags;
     }
 
-    /// What came on top of `earlier`. Counters of one tenancy never shrink; a torn pair of reads
-    /// gives 0, not a huge number.
+    /// Returns the increase over `earlier`. Counters of one occupancy never shrink; a torn pair of
+    /// reads gives 0, not a huge number.
     #[must_use]
     pub const fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -136,15 +136,16 @@ impl Counters {
 
 /// Bits of [`Slot::flags`].
 pub mod slot_flags {
-    /// Some of the bytes are counted by page (mmap).
+    /// Some of the bytes are counted per page (mmap).
     pub const APPROXIMATE: u32 = 1;
 }
 
-/// One cell of the direct-mapped table: index = cpu × slots per CPU + a hash of the pair.
+/// One slot of the direct-mapped slot table: index = cpu × slots per CPU + a hash of the pair.
 ///
-/// Two cache lines, of which a write to a known file into space that it has touches the first alone. Only
-/// its own CPU writes it; the daemon reads it through mmap. `seq` is odd while the cell changes hands and
-/// grows by 2 with each tenant, so it is both a seqlock and the tenant's number.
+/// Two cache lines; a write to a known file into space it already has touches only the first. Only
+/// the slot's own CPU writes it; the daemon reads it through mmap. `seq` is odd while the slot
+/// changes occupants and grows by 2 with each occupant, so it is both a seqlock and the occupant's
+/// number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Slot {
@@ -152,24 +153,24 @@ pub struct Slot {
     pub start_ns: u64,
     /// [`FileKey::ino`].
     pub ino: u64,
-    /// Address of the inode, so that it need not be followed to its device; 0 if not known. Addresses are
-    /// reused: `epoch` tells.
+    /// Address of the inode, so its device need not be looked up; 0 if unknown. Addresses are
+    /// reused; `epoch` detects that.
     pub inode: u64,
     /// [`Counters::written`].
     pub written: u64,
     /// [`FileKey::generation`].
     pub generation: u32,
-    /// Tenant number × 2, + 1 while it changes.
+    /// Occupant number × 2, + 1 while the slot changes occupants.
     pub seq: u32,
-    /// The inode's blocks as this process last saw them (lower half of `i_blocks`): while they and `parts`
-    /// are unchanged nothing was allocated, and the shared gauge need not be looked at.
+    /// The inode's blocks as this process last saw them (lower half of `i_blocks`). While they and
+    /// `parts` are unchanged, nothing was allocated and the shared usage record need not be read.
     pub blocks: u32,
-    /// Grows whenever space may have been taken from the inode, and with its end.
+    /// Grows whenever the inode may have lost space, and when the inode is evicted.
     pub epoch: u32,
-    /// Where the file has space, in bytes from its start, as long as `epoch` is the inode's: there the
-    /// tenant wrote.
+    /// Start of the range in which the file is known to have space because the occupant wrote
+    /// there, in bytes from the start of the file. Valid as long as `epoch` is the inode's.
     pub from: u64,
-    /// End of that.
+    /// End of that range.
     pub to: u64,
     /// [`Counters::allocated`].
     pub allocated: u64,
@@ -179,20 +180,20 @@ pub struct Slot {
     pub tgid: u32,
     /// [`FileKey::dev`].
     pub dev: u32,
-    /// What the filesystem counts as used for the inode beside its blocks, mixed.
+    /// Hash of the space that the filesystem charges to the inode in addition to its blocks.
     pub parts: u32,
     /// [`Counters::unlinked`].
     pub unlinked: u32,
     /// [`slot_flags`].
     pub flags: u32,
-    /// Nothing: to the end of the line.
+    /// Padding to the end of the cache line.
     pub pad: [u32; 7],
 }
 
 const _: () = assert!(size_of::<Slot>() == 128);
 
 impl Slot {
-    /// Whose counts these are.
+    /// Returns the (process, file) whose counts these are.
     #[must_use]
     pub const fn key(&self) -> PairKey {
         PairKey {
@@ -205,7 +206,7 @@ impl Slot {
         }
     }
 
-    /// Is it theirs?
+    /// Whether the slot belongs to this process and file.
     #[must_use]
     #[inline(always)]
     pub const fn is_of(&self, proc: &ProcKey, file: &FileKey) -> bool {
@@ -216,7 +217,7 @@ impl Slot {
             && self.generation == file.generation
     }
 
-    /// The counts.
+    /// Returns the occupant's counters.
     #[must_use]
     pub const fn counters(&self) -> Counters {
         Counters {
@@ -229,31 +230,31 @@ impl Slot {
     }
 }
 
-/// Space that is charged to an inode, as last accounted. Keyed by [`FileKey`].
+/// Space charged to an inode, as last accounted. Keyed by [`FileKey`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InodeSpace {
-    /// Bytes.
+    /// Bytes charged to the inode.
     pub gauge: u64,
-    /// So many of them are not taken from the volume, for they were compressed.
+    /// Part of `gauge`, in bytes, that is not taken from the volume because it was compressed.
     pub saved: u64,
-    /// Who changed it last: credited when a kernel thread changes it later.
+    /// Process that changed it last; credited when a kernel thread changes it later.
     pub owner: ProcKey,
 }
 
-/// A file of a btrfs as that filesystem's own events tell it, which know nothing of a [`FileKey`].
+/// A btrfs file as identified by btrfs's own events, which do not carry a [`FileKey`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BtrfsFile {
-    /// UUID of the filesystem, as it lies in memory.
+    /// UUID of the filesystem, in memory order.
     pub fsid: [u64; 2],
-    /// Number of the subvolume's tree.
+    /// Id of the subvolume's tree.
     pub root: u64,
-    /// Number of the inode within it.
+    /// Inode number within that tree.
     pub ino: u64,
 }
 
-/// Failed writes are counted by process and volume.
+/// Key of failed writes: process and volume.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ErrorKey {
@@ -275,16 +276,17 @@ pub struct Errors {
     pub edquot: u64,
     /// Input/output error.
     pub eio: u64,
-    /// Any other error but EAGAIN and interruptions.
+    /// Any other error except EAGAIN and interruptions.
     pub other: u64,
 }
 
-/// Index into the per-CPU `HEALTH` array: what the kernel side knows that it lost or could not
-/// break down. All are cumulative.
+/// Index into the per-CPU `HEALTH` array: what the eBPF side knows it lost or could not break down.
+/// All values are cumulative.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// Written bytes whose (process, file) found the spill map full: in the total, in no row.
+    /// Written bytes whose (process, file) found the spill map full: counted in the total, in no
+    /// row.
     OtherWritten = 0,
     /// The same for allocated bytes.
     OtherAllocated = 1,
@@ -296,38 +298,39 @@ pub enum Health {
     RingFull = 4,
     /// Entries that found the map for calls in flight full: their result is not counted.
     InFlightFull = 5,
-    /// Directories deeper than one walk goes: the daemon completes their path later or not at all.
+    /// Directories deeper than one walk goes: the daemon completes their paths later or not at all.
     PathTooDeep = 6,
-    /// Changes of an inode's space that could not be remembered: its growth is not attributed.
+    /// Changes of an inode's space that could not be recorded: its growth is not attributed.
     SpaceFull = 7,
     /// Waits and created files that found their map full.
     OtherWaits = 8,
-    /// How often something was put into the map SPILL_A; so for the others below. The daemon looks through
-    /// those that were used alone.
+    /// Number of insertions into the map SPILL_A; likewise for the maps below. The daemon drains
+    /// only maps that were used.
     UsedSpillA = 9,
-    /// SPILL_B.
+    /// Insertions into SPILL_B.
     UsedSpillB = 10,
-    /// WAITS_A.
+    /// Insertions into WAITS_A.
     UsedWaitsA = 11,
-    /// WAITS_B.
+    /// Insertions into WAITS_B.
     UsedWaitsB = 12,
-    /// CREATED_A.
+    /// Insertions into CREATED_A.
     UsedCreatedA = 13,
-    /// CREATED_B.
+    /// Insertions into CREATED_B.
     UsedCreatedB = 14,
-    /// ERRORS_A.
+    /// Insertions into ERRORS_A.
     UsedErrorsA = 15,
-    /// ERRORS_B.
+    /// Insertions into ERRORS_B.
     UsedErrorsB = 16,
-    /// SHARED. Counted after the map was changed, for it is read while it is used.
+    /// Insertions into SHARED. Incremented after the map was changed, because it is read while in
+    /// use.
     UsedShared = 17,
-    /// SAVED_A.
+    /// Insertions into SAVED_A.
     UsedSavedA = 18,
-    /// SAVED_B.
+    /// Insertions into SAVED_B.
     UsedSavedB = 19,
 }
 
-/// Number of [`Health`] cells.
+/// Number of [`Health`] cells per CPU, with spare ones.
 pub const HEALTH_CELLS: u32 = 24;
 
 pod!(ProcKey, FileKey, PairKey, Counters, Slot, BtrfsFile, ErrorKey, Errors, InodeSpace);

@@ -1,7 +1,8 @@
-//! The one vocabulary that filltop's kernel side and its daemon share: keys, counters, records,
-//! health codes and the kernel's field offsets. `no_std`, no allocation, `repr(C)` without holes.
+//! Definitions shared by filltop's eBPF programs and its daemon: keys, counters, records,
+//! self-statistics and the kernel's field offsets. `no_std`, no allocation, `repr(C)` without
+//! padding holes.
 //!
-//! All values are in the running host's byte order: the kernel side is compiled for the host.
+//! All values are in the running host's byte order: the eBPF side is compiled for the host.
 
 #![cfg_attr(not(feature = "user"), no_std)]
 
@@ -20,12 +21,12 @@ pub use offsets::Offsets;
 pub use records::{NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind};
 pub use waits::{WaitKey, WaitKind, Waits};
 
-/// Implements `Pod` for the daemon; the kernel side needs no proof, it only writes them.
+/// Implements `Pod` for the daemon. The eBPF side only writes these types and does not need it.
 macro_rules! pod {
     ($($ty:ty),+ $(,)?) => {$(
         #[cfg(feature = "user")]
         // SAFETY: `repr(C)`, only integers and arrays of integers, and a size check below each type
-        // shows that there is no padding.
+        // proves that there is no padding.
         unsafe impl bytemuck::Zeroable for $ty {}
         #[cfg(feature = "user")]
         // SAFETY: as above.

@@ -1,32 +1,34 @@
-//! Rare things that cross the ring buffer: names of new files, new processes, their end.
+//! Infrequent events sent through the ring buffer: names of new files, new processes, process
+//! exits.
 
 use crate::{FileKey, ProcKey, pod};
 
-/// What a record is; the first field of each.
+/// Type of a record; the first field of each.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
     /// [`NameRecord`]: the name of a file or directory and its parent.
     Name = 1,
-    /// [`ProcRecord`]: a process is seen for the first time.
+    /// [`ProcRecord`]: a process that is seen for the first time.
     Proc = 2,
-    /// [`RecordHeader`] and a [`ProcKey`]: a known process has ended.
+    /// [`RecordHeader`] and a [`ProcKey`]: a known process has exited.
     Exit = 3,
 }
 
 /// Longest name of one path component, `NAME_MAX`.
 pub const NAME_MAX: usize = 255;
-/// Room for a name: `NAME_MAX`, the NUL that the kernel's helper writes, rounded up.
+/// Buffer size for a name: `NAME_MAX`, the NUL that the kernel's helper writes, rounded up.
 pub const NAME_ROOM: usize = 256;
-/// Bytes of the command line that are kept.
+/// Bytes of the command line that are kept; the rest is cut off.
 pub const CMDLINE_ROOM: usize = 256;
-/// [`FileKey::dev`] of cgroup v2 directories, whose names are sent as those of files are: no real
+/// [`FileKey::dev`] of cgroup v2 directories, whose names are sent like those of files. No real
 /// device has this number.
 pub const CGROUP_DEV: u32 = u32::MAX;
-/// Steps of one walk towards the root of the filesystem: a path of 4,096 bytes has no more than
-/// 2,048 components.
+/// Maximum steps of one walk to the root of the filesystem: a path of 4,096 bytes has at most 2,048
+/// components.
 pub const WALK_STEPS: u32 = 2_048;
-/// The same where the kernel has no bpf_loop (before 5.17): each step is verified for itself there.
+/// The same on kernels without bpf_loop (before 5.17), where the verifier checks each step
+/// separately.
 pub const WALK_STEPS_UNROLLED: usize = 16;
 
 /// First part of each record.
@@ -35,13 +37,13 @@ pub const WALK_STEPS_UNROLLED: usize = 16;
 pub struct RecordHeader {
     /// [`RecordKind`].
     pub kind: u32,
-    /// Bytes of the record's variable part that are used.
+    /// Bytes used in the record's variable part.
     pub len: u32,
 }
 
 /// Bits of [`NameRecord::flags`].
 pub mod name_flags {
-    /// The dentry is the root of its filesystem: it has no name, and no parent.
+    /// The dentry is the root of its filesystem: it has no name and no parent.
     pub const ROOT: u32 = 1;
     /// Not in any directory: O_TMPFILE, memfd, or unlinked before it was seen.
     pub const UNLINKED: u32 = 2;
@@ -49,16 +51,16 @@ pub mod name_flags {
     pub const FILE: u32 = 4;
 }
 
-/// The name of one file or directory within its filesystem. Paths are put together in userspace:
-/// a directory is sent once, however many files it has.
+/// The name of one file or directory within its filesystem. Paths are assembled in userspace: a
+/// directory is sent once, however many files it contains.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct NameRecord {
     /// Kind [`RecordKind::Name`]; `len` is the length of `name`.
     pub header: RecordHeader,
-    /// Whose name it is.
+    /// The file or directory that has this name.
     pub file: FileKey,
-    /// The directory that it is in; itself for a root.
+    /// The directory that contains it; itself for a root.
     pub parent: FileKey,
     /// [`name_flags`].
     pub flags: u32,
@@ -68,8 +70,8 @@ pub struct NameRecord {
     pub name: [u8; NAME_ROOM],
 }
 
-/// A process, described by the kernel at its first write, so that it is known even when it is gone
-/// before the daemon looks.
+/// A process, described by the kernel at its first write, so it is known even if it exits before
+/// the daemon reads /proc.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct ProcRecord {
@@ -89,7 +91,7 @@ pub struct ProcRecord {
     pub task_flags: u32,
     /// Name, NUL-padded.
     pub comm: [u8; 16],
-    /// Who forked its parent.
+    /// Parent of the parent.
     pub grandparent: ProcKey,
     /// Name of its parent, NUL-padded.
     pub parent_comm: [u8; 16],
@@ -105,7 +107,7 @@ pub struct ProcRecord {
     pub cmdline: [u8; CMDLINE_ROOM],
 }
 
-/// The end of a process that [`ProcRecord`] told of.
+/// The exit of a process that was sent as a [`ProcRecord`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct ExitRecord {
@@ -115,26 +117,27 @@ pub struct ExitRecord {
     pub proc: ProcKey,
 }
 
-/// An open file as the iterator over descriptors tells it: regular, and open for writing or without
-/// a name.
+/// An open file as reported by the iterator over descriptors: a regular file that is open for
+/// writing or has no name.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct OpenFileRecord {
-    /// `inode::i_ino`. Of a file of an overlay, like all that follows, that of the file behind it.
+    /// `inode::i_ino`. For a file of an overlay, this and all fields below are those of the file
+    /// behind it.
     pub ino: u64,
-    /// Space that is charged to it, as st_blocks × 512.
+    /// Space charged to the file, as st_blocks × 512.
     pub bytes: u64,
     /// `super_block::s_dev`.
     pub dev: u32,
-    /// Holder.
+    /// Pid of the process that has it open.
     pub pid: u32,
-    /// Descriptor.
+    /// File descriptor number.
     pub fd: u32,
     /// `inode::i_nlink`.
     pub links: u32,
     /// 1 if it is open for writing.
     pub writable: u32,
-    /// 1 if this is an overlay's own inode, because the kernel side does not know what is behind it.
+    /// 1 if this is an overlay's own inode, because the eBPF side does not know what is behind it.
     pub overlay: u32,
 }
 

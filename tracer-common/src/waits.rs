@@ -1,22 +1,22 @@
-//! How long processes wait for a volume: histograms that the kernel side fills.
+//! How long processes wait for a volume: histograms filled by the eBPF side.
 
 use crate::pod;
 
 /// Cells of a histogram: four for each power of two of microseconds, up to 2^26 µs (67 s).
 pub const WAIT_CELLS: usize = 4 * 27;
 
-/// What was waited for.
+/// What a process waited for.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitKind {
     /// fsync, fdatasync, and what O_SYNC adds to a write.
     Fsync = 1,
-    /// A writer that the kernel puts to sleep because too much is dirty; in jiffies, not in
+    /// A writer that the kernel puts to sleep because too many pages are dirty; in jiffies, not in
     /// nanoseconds.
     Throttle = 2,
 }
 
-/// Waits are counted by process, volume and kind.
+/// Key of waits: process, volume and kind.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct WaitKey {
@@ -24,7 +24,7 @@ pub struct WaitKey {
     pub start_ns: u64,
     /// [`crate::ProcKey::tgid`].
     pub tgid: u32,
-    /// [`crate::FileKey::dev`]; 0 where it is not known.
+    /// [`crate::FileKey::dev`]; 0 if unknown.
     pub dev: u32,
     /// [`WaitKind`].
     pub kind: u32,
@@ -32,25 +32,25 @@ pub struct WaitKey {
     pub pad: u32,
 }
 
-/// The waits of one [`WaitKey`] between two looks.
+/// The waits of one [`WaitKey`] between two reads of the maps.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
-    /// How many.
+    /// Number of waits.
     pub count: u64,
-    /// All of them together, ns (jiffies for [`WaitKind::Throttle`]).
+    /// Sum of all waits, ns (jiffies for [`WaitKind::Throttle`]).
     pub total: u64,
-    /// The longest, in the same unit.
+    /// Longest wait, in the same unit.
     pub max: u64,
-    /// By length: [`wait_cell`]. Empty for [`WaitKind::Throttle`].
+    /// Number of waits by duration: [`wait_cell`]. Empty for [`WaitKind::Throttle`].
     pub cells: [u32; WAIT_CELLS],
 }
 
 impl Waits {
-    /// None.
+    /// No waits.
     pub const ZERO: Self = Self { count: 0, total: 0, max: 0, cells: [0; WAIT_CELLS] };
 
-    /// Adds another histogram.
+    /// Adds another histogram to this one.
     pub fn add(&mut self, other: &Self) {
         self.count += other.count;
         self.total += other.total;
@@ -60,8 +60,8 @@ impl Waits {
         }
     }
 
-    /// The length that 99 of 100 do not exceed, ns: the upper end of its cell, so at most a quarter
-    /// too long; never more than the longest.
+    /// Returns the 99th percentile, ns: the upper end of its cell, so at most a quarter too long;
+    /// never more than the longest wait.
     #[must_use]
     pub fn p99(&self) -> u64 {
         let all: u64 = self.cells.iter().map(|n| u64::from(*n)).sum();
@@ -77,7 +77,8 @@ impl Waits {
     }
 }
 
-/// The cell of a wait of `us` microseconds. Written for the verifier: no loop, no division.
+/// Returns the cell for a wait of `us` microseconds. Written for the verifier: no loop, no
+/// division.
 #[must_use]
 #[inline(always)]
 pub const fn wait_cell(us: u64) -> u32 {
@@ -110,7 +111,7 @@ pub const fn wait_cell(us: u64) -> u32 {
     (log * 4 + quarter) & 127
 }
 
-/// The first length that no longer belongs to a cell, µs.
+/// Returns the first duration above a cell, µs.
 const fn cell_end_us(cell: usize) -> u64 {
     if cell < 8 {
         return cell as u64 + 1;

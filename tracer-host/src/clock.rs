@@ -1,4 +1,4 @@
-//! The only place that asks what time it is.
+//! Clocks of this process and of the kernel.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -6,26 +6,26 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Wall-clock time.
+/// Returns the wall-clock time.
 #[must_use]
 pub fn now() -> Timestamp {
     Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Time that never steps; for lengths.
+/// Returns the monotonic time, for measuring durations.
 #[must_use]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// Seconds since boot, suspended time included; never steps.
+/// Returns seconds since boot, including time suspended; never steps.
 #[must_use]
 pub fn boottime_s() -> f64 {
     let boot = clock_gettime(ClockId::Boottime);
     boot.tv_sec as f64 + boot.tv_nsec as f64 / 1e9
 }
 
-/// How long the machine was suspended since boot, nanoseconds: boot time less monotonic time.
+/// Returns how long the machine was suspended since boot, nanoseconds: boot time − monotonic time.
 #[must_use]
 pub fn suspended_ns() -> u64 {
     let ns = |clock| {
@@ -35,25 +35,26 @@ pub fn suspended_ns() -> u64 {
     u64::try_from(ns(ClockId::Boottime) - ns(ClockId::Monotonic)).unwrap_or(0)
 }
 
-/// Processor time of this process, all threads, user and kernel, seconds.
+/// Returns the CPU time of this process, all threads, user and kernel, in seconds.
 #[must_use]
 pub fn own_cpu_s() -> f64 {
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9
 }
 
-/// Length of a jiffy, milliseconds: the resolution of the coarse clock, which ticks with them.
+/// Returns the length of a jiffy, milliseconds: the resolution of the coarse clock, which ticks
+/// with them.
 #[must_use]
 pub fn jiffy_ms() -> f64 {
     let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
     tick.tv_sec as f64 * 1e3 + tick.tv_nsec as f64 / 1e6
 }
 
-/// Wall-clock time of a moment given in nanoseconds since boot (`start_boottime`).
+/// Converts nanoseconds since boot (`start_boottime`) to wall-clock time.
 ///
-/// The same moment is the same time at every call, because rows are told apart by it: the offset of
-/// the two clocks is taken once, and again only when the wall clock was stepped. A step moves all of
-/// them alike.
+/// The same input gives the same result at every call, because rows are identified by it: the
+/// offset of the two clocks is measured once, and again only after the wall clock was stepped. A
+/// step moves all results alike.
 #[must_use]
 pub fn at_boottime(ns: u64) -> Timestamp {
     static BOOTED: Mutex<Timestamp> = Mutex::new(Timestamp::UNIX_EPOCH);
@@ -70,7 +71,7 @@ pub fn at_boottime(ns: u64) -> Timestamp {
     booted.saturating_add(Duration::from_nanos(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The wall clock runs up to 0.05 % off while it is adjusted; what moves more was set.
+/// The wall clock is slewed by up to 0.05 %; a larger difference means that it was set.
 const STEP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where the host's files are, for a filltop in a mount namespace of its own: a container, or a unit
+//! Locates the host's files when filltop has its own mount namespace: in a container, or in a unit
 //! for which systemd hides and write-protects directories.
 
 use std::os::fd::AsFd as _;
@@ -10,19 +10,21 @@ use tracer_model::remedy::CONTAINER_FLAGS;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// `/proc/1/root` there; not set, the files that the program sees are the host's.
+/// Path of the host's root directory: `/proc/1/root` in such a namespace. If unset, filltop's own
+/// root is the host's.
 pub const VARIABLE: &str = "FILLTOP_HOST_ROOT";
-/// In a container: the name of the machine. Kubernetes gives it by the downward API (`spec.nodeName`).
+/// In a container: the name of the machine. Kubernetes sets it through the downward API
+/// (`spec.nodeName`).
 pub const NODE: &str = "NODE_NAME";
-/// What the image and the unit set [`VARIABLE`] to.
+/// Value that the container image and the unit set [`VARIABLE`] to.
 const FIRST_ROOT: &str = "/proc/1/root";
-/// Inode numbers of the first namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and PROC_CGROUP_INIT_INO
-/// in the kernel's include/linux/proc_ns.h.
+/// Inode numbers of the initial namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and
+/// PROC_CGROUP_INIT_INO in the kernel's include/linux/proc_ns.h.
 const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FIRST_UTS_NAMESPACE: u64 = 0xEFFF_FFFE;
 const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 
-/// The host's root directory.
+/// Returns the host's root directory.
 #[must_use]
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
@@ -32,38 +34,39 @@ pub fn root() -> &'static Path {
     })
 }
 
-/// Why the host cannot be seen.
+/// Why the host's files are not accessible.
 #[derive(Debug, thiserror::Error)]
 pub enum Hidden {
-    /// `/proc/1` is no process of the host. What the kernel side tells are process ids of the first PID
-    /// namespace, so that every name would be that of another process.
+    /// `/proc/1` is not a process of the host. The eBPF side reports process ids of the initial PID
+    /// namespace, so every name would be that of another process.
     #[error(
         "hostPID is missing (--pid=host; in a pod hostPID: true): {VARIABLE} is {FIRST_ROOT}, but this \
-         PID namespace is not the machine's first one, so that process 1 is not the host's"
+         PID namespace is not the machine's initial one, so process 1 is not the host's"
     )]
     HostPid,
-    /// Its root directory is out of reach.
+    /// The host's root directory cannot be accessed.
     #[error(
-        "cannot look into {} ({VARIABLE}), which takes CAP_SYS_PTRACE and no AppArmor profile: {}",
+        "cannot access {} ({VARIABLE}), which requires CAP_SYS_PTRACE and no AppArmor profile; {}",
         .root.display(),
         how_to_reach(in_container())
     )]
     OutOfReach {
-        /// What [`VARIABLE`] says.
+        /// Value of [`VARIABLE`].
         root: PathBuf,
-        /// What the kernel says.
+        /// Error of stat(2).
         source: io::Error,
     },
 }
 
 fn how_to_reach(in_container: bool) -> &'static str {
-    if in_container { CONTAINER_FLAGS } else { "a unit needs it in its CapabilityBoundingSet=" }
+    if in_container { CONTAINER_FLAGS } else { "in a unit, add it to CapabilityBoundingSet=" }
 }
 
-/// Whether it can be reached, so that nobody takes a host without volumes for a quiet one.
+/// Checks that the host's root is accessible, so that a host without visible volumes is not
+/// mistaken for an idle one.
 ///
 /// # Errors
-/// With what is missing.
+/// What is missing.
 pub fn check() -> Result<(), Hidden> {
     let root = root();
     if root == Path::new(FIRST_ROOT) && !is_first_pid_namespace() {
@@ -74,7 +77,7 @@ pub fn check() -> Result<(), Hidden> {
         .map_err(|source| Hidden::OutOfReach { root: root.to_owned(), source })
 }
 
-/// Whether process ids mean the same here as in the kernel side.
+/// Whether process ids here are the same as those the eBPF side reports.
 fn is_first_pid_namespace() -> bool {
     is_namespace("/proc/self/ns/pid", FIRST_PID_NAMESPACE)
 }
@@ -83,20 +86,21 @@ fn is_namespace(link: &str, ino: u64) -> bool {
     fs::metadata(link).is_ok_and(|meta| meta.ino() == ino)
 }
 
-/// Whether filltop runs in a container, as far as that changes what to advise: the image says where the
-/// host's root is, and it is not systemd that started the program (which sets `INVOCATION_ID`,
-/// systemd.exec(5); the shipped unit says where the host's root is, too).
+/// Whether filltop runs in a container, as far as that changes the advice given: the image sets the
+/// host's root, and systemd did not start the program (it sets `INVOCATION_ID`, systemd.exec(5);
+/// the shipped unit sets the host's root, too).
 #[must_use]
 pub fn in_container() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|given| !given.is_empty())
         && std::env::var_os("INVOCATION_ID").is_none()
 }
 
-/// Leaves a container's cgroup namespace for the host's. In its own one the paths in /proc/PID/cgroup and
-/// /proc/PID/mountinfo are relative to the container's cgroup (cgroup_namespaces(7)): groups of others
-/// would have no names, and nothing could be done to them. Kubernetes and Docker make one for each
-/// container where cgroups are of version 2. For this thread and those that it starts; to be called
-/// before there are others. It takes CAP_SYS_ADMIN: without that paths stay as they are.
+/// Moves from a container's cgroup namespace to the host's. In its own one, the paths in
+/// /proc/PID/cgroup and /proc/PID/mountinfo are relative to the container's cgroup
+/// (cgroup_namespaces(7)): other groups would have no names, and no action on them would be
+/// possible. Kubernetes and Docker create one for each container on cgroup v2. Affects this thread
+/// and those it starts later, so call it before starting any. Requires CAP_SYS_ADMIN; without it,
+/// paths stay as they are.
 pub fn join_cgroup_namespace() {
     if !in_container() || is_namespace("/proc/self/ns/cgroup", FIRST_CGROUP_NAMESPACE) {
         return;
@@ -108,14 +112,15 @@ pub fn join_cgroup_namespace() {
     });
     if let Err(error) = joined {
         tracing::debug!(
-            "cgroups are named as this container sees them: {}: {error}",
+            "cgroup paths stay relative to this container: {}: {error}",
             link.display()
         );
     }
 }
 
-/// The name of the machine, for people and alerts: in a container what [`NODE`] says, else the host's
-/// /etc/hostname; everywhere else, and where a container shares the host's UTS namespace, uname(2)'s.
+/// Returns the name of the machine, for users and alerts. In a container: the value of [`NODE`],
+/// otherwise the host's /etc/hostname. Everywhere else, and if the container shares the host's UTS
+/// namespace: uname(2).
 #[must_use]
 pub fn name() -> String {
     let shares_name = is_namespace("/proc/self/ns/uts", FIRST_UTS_NAMESPACE);
@@ -129,13 +134,13 @@ pub fn name() -> String {
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
-/// The name in a text of the form of hostname(5): comments and blank lines do not count.
+/// Returns the name in a text of the format of hostname(5): comments and blank lines are ignored.
 fn first_word(text: &str) -> Option<String> {
     let mut lines = text.lines().map(str::trim);
     lines.find(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
 }
 
-/// A path of the host, as this program reaches it.
+/// Converts a path of the host to the path that this process has to use.
 #[must_use]
 pub fn path(path: &Path) -> PathBuf {
     below(root(), path)
@@ -145,7 +150,7 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The list of the host's mounts: that of the process whose root directory it is.
+/// Returns the path of the host's mountinfo: that of the process whose root directory it is.
 #[must_use]
 pub fn mountinfo() -> PathBuf {
     mountinfo_of(root())

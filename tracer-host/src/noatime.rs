@@ -1,5 +1,5 @@
-//! Reading directories and files without writing: the time of access is a write, too, to a volume that may
-//! be full.
+//! Reads directories and files without updating their access times (O_NOATIME). An access time
+//! update is a write, too, possibly to a full volume.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, Mode, OFlags, open};
 use rustix::io::Errno;
 
-/// Paths and inode numbers of a directory's entries, in no order. Entries that cannot be read are left
-/// out.
+/// Returns the paths and inode numbers of a directory's entries, in no particular order. Entries
+/// that cannot be read are left out.
 ///
-/// Directories of other users need CAP_FOWNER for this; without it they are read as everybody reads
-/// them.
+/// Without CAP_FOWNER, directories of other users are read the usual way, which updates their
+/// access times.
 ///
 /// # Errors
 /// If the directory cannot be opened.
@@ -29,7 +29,7 @@ pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = (PathBuf, u6
     }))
 }
 
-/// What a file holds. Files of other users as [`entries`].
+/// Reads a whole file. For files of other users see [`entries`].
 ///
 /// # Errors
 /// If it cannot be read.
@@ -61,7 +61,7 @@ mod tests {
         for name in ["a", "..b"] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        // Older than the last change: what relatime renews.
+        // Older than the last change, so relatime would update it.
         let times = fs::FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH);
         File::open(dir.path()).unwrap().set_times(times).unwrap();
         File::open(dir.path().join("a")).unwrap().set_times(times).unwrap();

@@ -1,5 +1,5 @@
-//! The local time zone, from one file. jiff would look through all zones that there are, and reading a
-//! directory changes its time of access: a write to a volume that may be full.
+//! The local time zone, read from one file. jiff would read the whole zone directory, and reading a
+//! directory updates its access time: a write to a volume that may be full.
 
 use std::env;
 use std::path::{Component, Path, PathBuf};
@@ -11,8 +11,8 @@ use crate::noatime;
 const SYSTEM: &str = "/etc/localtime";
 const ZONES: &str = "/usr/share/zoneinfo";
 
-/// As TZ says (tzset(3): a rule, the name of a zone, or a file, with or without a colon before it), else the
-/// system's. UTC if neither can be read, as in C.
+/// Returns the time zone that TZ names (tzset(3): a rule, the name of a zone, or a file, with or
+/// without a colon before it), otherwise the system's. UTC if neither can be read, as in C.
 #[must_use]
 pub fn local() -> TimeZone {
     let zones = env::var_os("TZDIR").map_or_else(|| ZONES.into(), PathBuf::from);
@@ -28,11 +28,11 @@ fn from(tz: Option<&str>, zones: &Path) -> TimeZone {
     found.unwrap_or(TimeZone::UTC)
 }
 
-/// A file below the zones, or anywhere if its path is absolute.
+/// Reads a file below the zone directory, or anywhere if its path is absolute.
 fn named(name: &str, zones: &Path) -> Option<TimeZone> {
     let path = Path::new(name);
     let goes_up = path.components().any(|part| part == Component::ParentDir);
-    // An absolute path takes the place of the directory.
+    // Joining an absolute path replaces the directory.
     if goes_up { None } else { from_file(&zones.join(path)) }
 }
 
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// A TZif file (RFC 9636) whose footer alone says something: two and a half hours east.
+    /// A TZif file (RFC 9636) that has data only in its footer: two and a half hours east.
     fn file() -> Vec<u8> {
         let mut header = b"TZif2".to_vec();
         header.extend([0; 15]);

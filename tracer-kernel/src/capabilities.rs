@@ -13,7 +13,7 @@ pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 pub(crate) const CAP_PERFMON: u32 = 38;
 pub(crate) const CAP_BPF: u32 = 39;
 
-/// Capabilities that filltop has a use for (include/uapi/linux/capability.h).
+/// Capabilities that filltop can use (include/uapi/linux/capability.h).
 const USEFUL: &[(u32, &str)] = &[
     (2, "CAP_DAC_READ_SEARCH"),
     (5, "CAP_KILL"),
@@ -23,14 +23,14 @@ const USEFUL: &[(u32, &str)] = &[
     (CAP_BPF, "CAP_BPF"),
 ];
 
-/// Is CAP_SYS_ADMIN among this thread's effective capabilities?
+/// Whether CAP_SYS_ADMIN is among this thread's effective capabilities.
 #[must_use]
 pub fn has_sys_admin() -> bool {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     effective(&status) >> CAP_SYS_ADMIN & 1 == 1
 }
 
-/// Those of this thread's effective capabilities that filltop has a use for, by name.
+/// Returns the names of this thread's effective capabilities that filltop can use.
 #[must_use]
 pub fn held_capabilities() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
@@ -39,20 +39,20 @@ pub fn held_capabilities() -> Vec<String> {
     had.map(|(_, name)| (*name).to_owned()).collect()
 }
 
-/// The bits of `CapEff:` in /proc/PID/status.
+/// Returns the bits of `CapEff:` in /proc/PID/status.
 pub(crate) fn effective(status: &str) -> u64 {
     let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Gives up every capability that is not needed once everything is attached, for this thread and
-/// those that it starts, its bounding set included. Kept: BPF and PERFMON to read maps and to attach to
-/// filesystems that are mounted later (`types_helper` has what that takes besides); SYS_PTRACE and
-/// DAC_READ_SEARCH to read other users' /proc/PID/fd. Where the kernel has no CAP_BPF (before 5.8),
-/// SYS_ADMIN stands for it and stays.
+/// Drops every capability that is not needed once everything is attached, for this thread and those
+/// that it starts, including the bounding set. Kept: BPF and PERFMON to read maps and to attach to
+/// filesystems that are mounted later (`types_helper` keeps what else that requires); SYS_PTRACE
+/// and DAC_READ_SEARCH to read other users' /proc/PID/fd. If the kernel has no CAP_BPF (before
+/// 5.8), SYS_ADMIN replaces it and stays.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn drop_capabilities() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
     let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
@@ -60,7 +60,7 @@ pub fn drop_capabilities() -> std::io::Result<()> {
     if !sets.permitted.contains(bpf) {
         keep |= CapabilitySet::SYS_ADMIN;
     }
-    // First: it takes CAP_SETPCAP.
+    // First, because it requires CAP_SETPCAP.
     narrow_bounding_set(keep)?;
     sets.effective &= keep;
     sets.permitted &= keep;
@@ -70,18 +70,18 @@ pub fn drop_capabilities() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Gives up, for this thread and those that it starts, what a start alone takes: CAP_SYS_ADMIN and CAP_SETPCAP.
-/// For what acts and runs programs beside the tracer, where whoever started filltop has bounded its capabilities,
-/// as the unit does: without CAP_DAC_OVERRIDE root is nobody who may do as he likes. Else root's programs run
-/// with all that root may.
+/// Drops what only startup needs, for this thread and those that it starts: CAP_SYS_ADMIN and
+/// CAP_SETPCAP. For processes next to the tracer that act and run programs, and only if filltop was
+/// started with bounded capabilities, as in the unit: root without CAP_DAC_OVERRIDE is not
+/// all-powerful. Otherwise root's programs run with all of root's privileges.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn drop_rights_of_the_start() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
     let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
     let bounding = bounding_set()?;
-    // Before 5.8 there is no CAP_BPF, which SYS_ADMIN stands for.
+    // Before 5.8 there is no CAP_BPF; SYS_ADMIN replaces it.
     let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
     if bounding.contains(CapabilitySet::DAC_OVERRIDE) || replaces_bpf {
         return Ok(());
@@ -93,7 +93,7 @@ pub fn drop_rights_of_the_start() -> std::io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// This thread's bounding set.
+/// Returns this thread's bounding set.
 fn bounding_set() -> std::io::Result<CapabilitySet> {
     let mut bounding = CapabilitySet::empty();
     for number in 0..u64::BITS {
@@ -101,7 +101,7 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
         match capability_is_in_bounding_set(one) {
             Ok(true) => bounding |= one,
             Ok(false) => {}
-            // The kernel has no more of them.
+            // The kernel has no more capabilities.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error.into()),
         }
@@ -109,11 +109,12 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
     Ok(bounding)
 }
 
-/// Takes all but these out of this thread's bounding set, so that no program that it starts can have them. Where
-/// CAP_SETPCAP is missing it stays as it is, and no_new_privs alone does that. Allocates nothing.
+/// Removes all capabilities but `keep` from this thread's bounding set, so no program that it
+/// starts can gain them. Without CAP_SETPCAP the set stays as it is, and only no_new_privs has that
+/// effect. Allocates nothing.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
     for one in (bounding_set()? - keep).iter() {
         match remove_capability_from_bounding_set(one) {

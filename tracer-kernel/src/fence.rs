@@ -1,6 +1,6 @@
-//! The fence's own object: not a part of tracing, and loaded by nobody but the process that answers
-//! for a fence. It is in force while its descriptors are open: however that process ends, the kernel
-//! lifts it.
+//! The fence's own eBPF object. It is not part of tracing and is loaded only by the process that
+//! owns a fence. The fence is in effect while its descriptors are open: however that process ends,
+//! the kernel removes the fence.
 
 use std::os::fd::AsFd as _;
 use std::{fs, io};
@@ -18,10 +18,10 @@ use super::btf::{inode_layout, relocate};
 use super::loader::kernel_config;
 use super::{preflight, sys};
 
-/// As `cargo xtask build` compiled it.
+/// The object as compiled by `cargo xtask build`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_FENCE_OBJECT_PATH"));
 
-/// Security hooks; the programs are called `fence_HOOK`.
+/// LSM hooks; their programs are named `fence_HOOK`.
 const HOOKS: [&str; 8] = [
     "file_permission",
     "file_open",
@@ -33,8 +33,8 @@ const HOOKS: [&str; 8] = [
     "file_mprotect",
 ];
 
-/// Tracepoints: by the first the fence ends as soon as the process that answers for it does; by the
-/// others children are fenced before they run, and forgotten when they are gone.
+/// (program, tracepoint). The first ends the fence as soon as its owner process exits. The others
+/// fence child processes before they run, and forget processes that are gone.
 const LIVES: [(&str, &str); 3] = [
     ("fence_keeper_exit", "sched_process_exit"),
     (FORK, "sched_process_fork"),
@@ -44,63 +44,63 @@ const LIVES: [(&str, &str); 3] = [
 /// Where the kernel lists its active security modules.
 const ACTIVE_MODULES: &str = "/sys/kernel/security/lsm";
 
-/// Whom a fence keeps off.
+/// Processes that a fence blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whom {
-    /// A cgroup v2 with all below it.
+    /// A cgroup v2 with everything below it.
     Cgroup {
-        /// Its id: the inode number of its directory.
+        /// Id of the cgroup: the inode number of its directory.
         id: u64,
-        /// Its depth below the root, from 1 on.
+        /// Depth of the cgroup below the root, starting at 1.
         level: u32,
     },
-    /// Those that are added, with all that they fork.
+    /// Processes added with [`Fence::add`], with everything they fork.
     Processes,
 }
 
-/// A loaded fence. This process answers for it: dropping it lifts it.
+/// A loaded fence, owned by this process. Dropping it removes the fence.
 pub struct Fence {
     ebpf: Ebpf,
     whom: Whom,
 }
 
-/// Fences the children of who is fenced.
+/// The program that fences the children of fenced processes.
 const FORK: &str = "fence_fork";
 
-/// What a fence did.
+/// Counts of what a fence did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Calls that failed for it.
+    /// Calls that failed because of the fence.
     pub refused: u64,
-    /// Processes that were forked by a fenced one when there was no room for them, or when the kernel skipped
-    /// the program that takes them in: they are free.
+    /// Processes forked by a fenced one that are not fenced, because the map was full or the kernel
+    /// skipped the program that adds them.
     pub escaped: u64,
 }
 
-/// No volume has this number.
+/// A device number that no volume has.
 const NO_VOLUME: u32 = 0;
 
-/// Why nobody can be fenced here, as far as it can be told without loading anything.
+/// Checks whether a fence can work here, as far as that is known without loading anything.
 ///
 /// # Errors
-/// The reason.
+/// The reason why not.
 pub fn check(in_container: bool) -> Result<(), String> {
     preflight::check(in_container).map_err(|refusal| refusal.to_string())?;
     match active_modules() {
         Some(modules) if modules.iter().any(|module| module == "bpf") => Ok(()),
         Some(modules) => Err(format!(
-            "bpf is not among the kernel's active security modules ({}): boot with lsm={},bpf",
+            "bpf is not among the kernel's active security modules ({}); boot with lsm={},bpf",
             modules.join(","),
             modules.join(",")
         )),
         None => Err(format!(
-            "{ACTIVE_MODULES} cannot be read, so that nobody knows whether BPF programs may refuse \
-             anything: mount -t securityfs none /sys/kernel/security"
+            "cannot read {ACTIVE_MODULES}, so it is unknown whether BPF programs may deny calls; run \
+             `mount -t securityfs none /sys/kernel/security`"
         )),
     }
 }
 
-/// The kernel's active security modules, from securityfs, else by lsm_list_modules(2) (6.8).
+/// Returns the kernel's active security modules, from securityfs or with lsm_list_modules(2) (6.8).
 fn active_modules() -> Option<Vec<String>> {
     match fs::read_to_string(ACTIVE_MODULES) {
         Ok(text) => Some(text.trim().split(',').map(str::to_owned).collect()),
@@ -108,8 +108,8 @@ fn active_modules() -> Option<Vec<String>> {
     }
 }
 
-/// Loads a fence that keeps off nobody, and attaches it if that is wanted, too (which takes longer): does
-/// it work here?
+/// Checks whether a fence works here by loading one that blocks no process, and by attaching it if
+/// `attach` is set (which takes longer).
 ///
 /// # Errors
 /// The reason why not.
@@ -122,11 +122,11 @@ pub fn try_here(attach: bool, in_container: bool) -> Result<(), String> {
 }
 
 impl Fence {
-    /// Loads the programs that keep somebody off a volume (`s_dev`, major << 20 | minor); nothing is
-    /// refused yet.
+    /// Loads the programs that block writes to a volume (`s_dev`, major << 20 | minor); nothing is
+    /// denied yet.
     ///
     /// # Errors
-    /// What this kernel lacks, or its own words.
+    /// What this kernel lacks, or its error message.
     pub fn load(dev: u32, whom: Whom, in_container: bool) -> anyhow::Result<Self> {
         check(in_container).map_err(anyhow::Error::msg)?;
         sys::lift_memlock_limit();
@@ -134,7 +134,7 @@ impl Fence {
         let offsets = types.kernel.offsets();
         let needed = [offsets.file_inode, offsets.file_flags, offsets.inode_sb, offsets.sb_dev];
         if needed.contains(&Offsets::ABSENT) {
-            return Err(anyhow!("this kernel's type information lacks what a fence looks at"));
+            return Err(anyhow!("this kernel's type information lacks fields that a fence needs"));
         }
         let (cgroup, level) = match whom {
             Whom::Cgroup { id, level } => (id, level),
@@ -148,12 +148,14 @@ impl Fence {
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("FENCE", bytemuck::bytes_of(&order), true)
             .load(&object)
-            .map_err(|error| anyhow!("the kernel refuses bpf(2): {}", error_chain(&error)))?;
+            .map_err(|error| {
+                anyhow!("cannot load the fence with bpf(2): {}", error_chain(&error))
+            })?;
         inode_layout::install(&mut ebpf, &types);
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut ebpf, &format!("fence_{hook}"))?;
             program.load(hook, &types.bpf).map_err(|error| {
-                anyhow!("no program can be loaded for {hook}: {}", kernel_words(&error))
+                anyhow!("cannot load the program for {hook}: {}", kernel_words(&error))
             })?;
         }
         for (name, point) in lives(whom) {
@@ -165,16 +167,16 @@ impl Fence {
         Ok(Self { ebpf, whom })
     }
 
-    /// How many programs [`Fence::attach`] attaches.
+    /// Returns the number of programs that [`Fence::attach`] attaches.
     #[must_use]
     pub fn programs(&self) -> usize {
         HOOKS.len() + lives(self.whom).len()
     }
 
-    /// Puts it up.
+    /// Puts the fence into effect.
     ///
     /// # Errors
-    /// The kernel's words; what was attached until then is detached with `self`.
+    /// The kernel's error message; what was attached until then is detached when `self` is dropped.
     pub fn attach(&mut self) -> anyhow::Result<()> {
         for (name, point) in lives(self.whom) {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
@@ -185,23 +187,23 @@ impl Fence {
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut self.ebpf, &format!("fence_{hook}"))?;
             program.attach().map_err(|error| {
-                anyhow!("no program can be attached to {hook}: {}", kernel_words(&error))
+                anyhow!("cannot attach the program to {hook}: {}", kernel_words(&error))
             })?;
         }
         Ok(())
     }
 
-    /// Fences one process; its threads and what it forks from now on are fenced with it.
+    /// Fences one process, with its threads and everything it forks from now on.
     ///
     /// # Errors
-    /// If there are too many.
+    /// If too many processes are fenced.
     pub fn add(&mut self, pid: u32, start_ticks: u64) -> io::Result<()> {
         let map = self.ebpf.map_mut("FENCED").ok_or(io::ErrorKind::NotFound)?;
         let mut map: HashMap<_, u32, u64> = map.try_into().map_err(io::Error::other)?;
         map.insert(pid, start_ticks, 0).map_err(io::Error::other)
     }
 
-    /// What it has done so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn tally(&self) -> Tally {
         let map = self.ebpf.map("REFUSED");
@@ -209,7 +211,8 @@ impl Fence {
             return Tally::default();
         };
         let sum = |cell| map.get(&cell, 0).map_or(0, |values| values.iter().sum());
-        // Where the kernel puts programs aside, it may skip them: whose fork was not seen is not fenced.
+        // Kernels that preempt programs may skip them: a child whose fork was not seen is not
+        // fenced.
         let skipped = self
             .ebpf
             .program(FORK)
@@ -220,7 +223,7 @@ impl Fence {
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        // At once; what is left to be detached takes a while.
+        // Takes effect immediately; detaching the programs takes a while.
         if let Some(map) = self.ebpf.map_mut("LIFTED")
             && let Ok(mut map) = Array::<_, u32>::try_from(map)
         {
@@ -229,7 +232,7 @@ impl Drop for Fence {
     }
 }
 
-/// The tracepoints that are needed.
+/// Returns the tracepoints that are needed.
 fn lives(whom: Whom) -> &'static [(&'static str, &'static str)] {
     match whom {
         Whom::Cgroup { .. } => &LIVES[..1],
@@ -243,7 +246,7 @@ where
 {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
-        .with_context(|| format!("this filltop was built without {name}"))
+        .with_context(|| format!("this build of filltop has no program {name}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The version of the running kernel (uname(2)).
 
-/// Is the running kernel at least this version?
+/// Whether the running kernel is at least this version.
 pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();

@@ -1,4 +1,5 @@
-//! Choose the backend, resolve offsets from BTF, load, attach, and know the health of each hook.
+//! Loads and attaches the eBPF programs: checks prerequisites, resolves offsets from BTF, selects
+//! the backend, and tracks the state of each hook.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -22,23 +23,23 @@ use crate::coverage::Seen;
 use crate::kernel_version::kernel_at_least;
 use crate::{hooks, overlay, preflight, sys};
 
-/// The kernel side, as `cargo xtask build` compiled it.
+/// The eBPF object, as compiled by `cargo xtask build`.
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
 
-/// What the user may choose.
+/// Options chosen by the user.
 #[derive(Debug, Clone, Default)]
 pub struct TracerOptions {
-    /// Only this rung of the ladder.
+    /// Use only this backend.
     pub backend: Option<WriteBackend>,
     /// Extra functions to hook, by name: `vfs_write`.
     pub hooks: Vec<String>,
-    /// Let the kernel side log.
+    /// Enable logging in the eBPF programs.
     pub kernel_log: bool,
     /// Does filltop run in a container? Then advice on missing rights is for a container.
     pub in_container: bool,
 }
 
-/// A loaded and attached kernel side. Dropping it detaches everything.
+/// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
     /// Programs, links and maps.
     pub ebpf: Ebpf,
@@ -46,12 +47,12 @@ pub struct Tracer {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
     cpus: u32,
-    /// Has it been asked where overlayfs, loaded after the start, keeps the files behind its own?
+    /// Whether the layout of overlayfs was looked up again after overlayfs was loaded later.
     behind_asked: bool,
 }
 
-/// Slots of the direct-mapped table: 16,384 a CPU (2 MiB), fewer where there are many CPUs, so that
-/// the whole stays under 64 MiB.
+/// Returns the slots per CPU of the slot table: 16,384 (2 MiB), fewer on machines with many CPUs,
+/// so the whole table stays under 64 MiB.
 #[must_use]
 pub const fn slots_per_cpu(cpus: u32) -> u32 {
     let mut slots = 16_384;
@@ -62,19 +63,17 @@ pub const fn slots_per_cpu(cpus: u32) -> u32 {
 }
 
 impl Tracer {
-    /// Loads and attaches.
+    /// Loads and attaches all programs.
     ///
     /// # Errors
-    /// One line that says what is missing and what to do. Nothing stays attached then.
+    /// One line that states what is missing and what to do. Nothing stays attached then.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         preflight::check(options.in_container)?;
         if let Some(unknown) = options.hooks.iter().find(|name| *name != "vfs_write") {
-            return Err(anyhow!(
-                "no hook for the kernel function {unknown:?}: the one that can be asked for is vfs_write"
-            ));
+            return Err(anyhow!("unknown hook {unknown:?}; supported: vfs_write"));
         }
         sys::lift_memlock_limit();
-        // While this process is small, and may.
+        // While this process is small, and still has the privilege.
         drop(ModuleTypes::of_process());
         let types = Types::read()?;
         let offsets = types.kernel.offsets();
@@ -93,11 +92,12 @@ impl Tracer {
             .load(&object)
             .map_err(|error| preflight::Refusal::of_load(&error, !kernel_at_least(5, 11)))?;
         let logger = if options.kernel_log {
-            Some(EbpfLogger::init(&mut ebpf).context("kernel-side log")?)
+            Some(EbpfLogger::init(&mut ebpf).context("cannot start the eBPF log")?)
         } else {
             None
         };
-        let by_hand = ByHand::new(&ebpf, offsets, config).context("cannot keep the maps")?;
+        let by_hand =
+            ByHand::new(&ebpf, offsets, config).context("cannot duplicate the map descriptors")?;
         let mut ladder = Ladder::new(options, types, by_hand);
         ladder.climb(&mut ebpf)?;
         ladder.load_open_files(&mut ebpf, OPEN_FILES);
@@ -106,67 +106,68 @@ impl Tracer {
         Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
     }
 
-    /// Hooks that became possible or necessary since: a filesystem was mounted.
+    /// Attaches hooks that became possible or necessary because a filesystem was mounted.
     pub fn mounts_changed(&mut self, fs_types: &[&str]) {
         self.ladder.mounts_changed(&mut self.ebpf, fs_types);
     }
 
-    /// The kind of probe that counts written bytes.
+    /// Returns the kind of probe that counts written bytes.
     #[must_use]
     pub fn write_backend(&self) -> WriteBackend {
         self.ladder.write_backend()
     }
 
-    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    /// Whether the space of this filesystem type is traced, not only its written bytes.
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
         self.ladder.traces_space(fs_type)
     }
 
-    /// Where writes to filesystems of this type are counted; `None`: nowhere.
+    /// Returns where writes to filesystems of this type are counted; `None` if nowhere.
     #[must_use]
     pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
         self.ladder.counted_by(fs_type)
     }
 
-    /// Why a filesystem of this type is not counted at its own functions, where that can be changed.
+    /// Returns why a filesystem of this type is not counted at its own functions, if that can be
+    /// fixed.
     #[must_use]
     pub fn gap(&self, fs_type: &str) -> Option<Gap> {
         self.ladder.gap(fs_type)
     }
 
-    /// What is seen beside what functions tell that are hooked.
+    /// Returns what is covered in addition to the hooked functions.
     #[must_use]
     pub fn seen(&self) -> Seen {
         self.ladder.seen()
     }
 
-    /// May calls be skipped because this kernel puts our programs aside?
+    /// Whether calls may be skipped because this kernel can preempt BPF programs.
     #[must_use]
     pub fn may_skip_calls(&self) -> bool {
         self.ladder.may_skip_calls()
     }
 
-    /// Does the kernel tell of every rename?
+    /// Whether the kernel reports every rename.
     #[must_use]
     pub fn follows_renames(&self) -> bool {
         self.ladder.follows_renames()
     }
 
-    /// Is fsync timed on every filesystem, not on ext4 alone?
+    /// Whether fsync is timed on every filesystem, not only on ext4.
     #[must_use]
     pub fn times_every_fsync(&self) -> bool {
         self.ladder.times_every_fsync()
     }
 
-    /// One row per hook that was tried.
+    /// Returns one row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         self.ladder.hooks().to_vec()
     }
 
-    /// All regular files that are open for writing or without a name, by task and descriptor; `None`
-    /// where the kernel cannot tell, and /proc has to be asked.
+    /// Returns all regular files that are open for writing or have no name, by task and descriptor;
+    /// `None` if the kernel cannot report them and /proc has to be read.
     pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let records = self.iterate_open_files()?;
         let unknown = |record: &OpenFileRecord| record.overlay != 0;
@@ -182,7 +183,7 @@ impl Tracer {
 
     fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
-        // A link is good for one pass: it becomes the file that is read.
+        // A link can be read once: it becomes the file that is read.
         let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
         let mut bytes = Vec::new();
         link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
@@ -190,7 +191,8 @@ impl Tracer {
         Some(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
-    /// Lets the kernel side send a file's name again. It is only a memory aid: at worst it is not sent again.
+    /// Makes the eBPF side send a file's name again. Best effort: at worst the name is not sent
+    /// again.
     pub fn forget_name(&mut self, file: &FileKey) {
         let program: Option<&mut RawTracePoint> =
             self.ebpf.program_mut(FORGET_NAME).and_then(|program| program.try_into().ok());
@@ -205,25 +207,25 @@ impl Tracer {
         }
     }
 
-    /// Cells per CPU and CPUs of the direct-mapped table.
+    /// Returns (slots per CPU, CPUs) of the slot table.
     #[must_use]
     pub const fn table_shape(&self) -> (u32, u32) {
         (self.slots_per_cpu, self.cpus)
     }
 
-    /// Events that the kernel says it did not deliver to our programs, since the start.
+    /// Returns the events that the kernel did not deliver to the programs since startup, by cause.
     #[must_use]
     pub fn missed_by_kernel(&self) -> Vec<Loss> {
         let recursion = self.programs().filter_map(|(name, program)| {
             let events = sys::recursion_misses(program).ok()?;
             Some(Loss { cause: format!("the kernel skipped {name}"), events })
         });
-        let cause = "more calls than return probes were under way".to_owned();
+        let cause = "a return probe had no free instance".to_owned();
         let returns = Loss { cause, events: self.ladder.missed_returns() };
         recursion.chain([returns]).collect()
     }
 
-    /// Run-time statistics of all loaded programs, by name.
+    /// Returns the run-time statistics of all loaded programs, by name.
     #[must_use]
     pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
         let times = self.programs().filter_map(|(name, program)| {
@@ -233,14 +235,14 @@ impl Tracer {
         times.collect()
     }
 
-    /// All loaded programs, by name.
+    /// Returns all loaded programs, by name.
     fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         let by_aya = self.ebpf.programs();
         let by_aya = by_aya.filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
         by_aya.chain(self.ladder.programs_by_hand())
     }
 
-    /// Hands waiting kernel-side log lines to `tracing`.
+    /// Forwards pending log lines of the eBPF programs to `tracing`.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
@@ -251,14 +253,14 @@ impl Tracer {
 /// The iterator over open files.
 const OPEN_FILES: &str = "iter_open_files";
 
-/// Iterators that take entries out of maps.
+/// Iterators that drain maps.
 const TAKE_OUT: &[&str] =
     &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_saved", "iter_shared"];
 
-/// Takes a file out of the map NAMED.
+/// Removes a file from the map NAMED.
 const FORGET_NAME: &str = "run_forget_name";
 
-/// The fields without which nothing can be counted.
+/// Checks the fields without which nothing can be counted.
 fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
     let needed = [
         ("task_struct.start_boottime", offsets.task_start_boottime),
@@ -274,8 +276,8 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
     ];
     match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
         Some((name, _)) => Err(anyhow!(
-            "this kernel's type information has no {name}: filltop does not know this kernel yet, \
-             please report its version (`uname -r`)"
+            "this kernel's type information has no {name}: this kernel is not supported yet; please \
+             report its version (`uname -r`)"
         )),
         None => Ok(()),
     }
@@ -307,7 +309,7 @@ pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
     }
 }
 
-/// A row for [`Tracer::hooks`].
+/// Builds a row for [`Tracer::hooks`].
 pub(crate) fn hook(name: &str, how: &str, state: HookState) -> Hook {
     Hook { name: name.to_owned(), how: how.to_owned(), state }
 }

@@ -1,14 +1,14 @@
-//! May the kernel put a program aside in the middle?
+//! Detects whether the kernel can preempt a BPF program.
 //!
-//! Programs of trampolines (fentry, fexit) run with preemption on. While one of them is put aside, the
-//! kernel takes every other call of it on that CPU for a recursion and skips it
-//! (`__bpf_prog_enter_recur`): measured on 7.3, of 200 processes that write for the first time at once
-//! half were skipped. Programs of kprobes run with preemption off and miss nothing.
+//! Programs of trampolines (fentry, fexit) run with preemption enabled. While one is preempted, the
+//! kernel treats every other call of it on that CPU as a recursion and skips it
+//! (`__bpf_prog_enter_recur`): measured on 7.3, half of 200 processes that write for the first time
+//! simultaneously were skipped. Programs of kprobes run with preemption disabled and miss nothing.
 
 use std::fs;
 
-/// Can tasks be preempted inside the running kernel? Where nothing tells, those are taken to be whose
-/// default that is.
+/// Whether tasks can be preempted inside the running kernel. If nothing states the mode, assumes
+/// that kernels are preemptible where that is the default.
 #[must_use]
 pub fn is_possible() -> bool {
     let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -19,7 +19,7 @@ pub fn is_possible() -> bool {
 }
 
 fn decide(cmdline: &str, mode: &str, version: &str, lazy_by_default: bool) -> bool {
-    // The current one is in brackets: `none voluntary (full)`.
+    // The current mode is in parentheses: `none voluntary (full)`.
     let chosen = mode.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
     let asked = || cmdline.split_whitespace().find_map(|word| word.strip_prefix("preempt="));
     match chosen.map(|(name, _)| name).or_else(asked) {

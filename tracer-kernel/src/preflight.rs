@@ -1,4 +1,4 @@
-//! Can it run here? Each reason why not is one line, with the fix.
+//! Checks whether filltop can run here. Each reason why not is one line, with the fix.
 
 use std::fs;
 use std::path::Path;
@@ -13,58 +13,58 @@ use tracer_model::remedy::CONTAINER_FLAGS;
 use crate::attach::error::error_chain;
 use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
 
-/// Where the kernel describes its types.
+/// The kernel's type information (BTF).
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why the tracer cannot run here at all.
+/// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// Neither root nor the capabilities.
+    /// Neither root nor the required capabilities.
     #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
-        /// The capabilities that are not there.
+        /// Names of the missing capabilities.
         missing: String,
-        /// Are they to be given to a container?
+        /// Whether to advise about a container.
         in_container: bool,
     },
-    /// The kernel keeps its types to itself.
+    /// The kernel has no BTF.
     #[error(
         "this kernel has no type information ({VMLINUX_BTF}): boot a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y, as all of Debian's, Ubuntu's and Fedora's are since 2020"
+         CONFIG_DEBUG_INFO_BTF=y (the kernels of Debian, Ubuntu and Fedora have it since 2020)"
     )]
     NoBtf,
-    /// Lockdown.
+    /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
-         with `lockdown=integrity`, or without it"
+         with `lockdown=integrity` or without lockdown"
     )]
     Lockdown,
-    /// The bpf system call is not to be had.
+    /// The bpf system call failed.
     #[error(
-        "the kernel refuses bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a \
-         seccomp profile that lets bpf through (--security-opt seccomp=unconfined; in a pod \
-         seccompProfile: Unconfined)"
+        "cannot use bpf(2): {0}; a container needs CAP_BPF and CAP_PERFMON, and a seccomp profile that \
+         allows bpf (--security-opt seccomp=unconfined; in a pod seccompProfile: Unconfined)"
     )]
     NoBpf(String),
-    /// Maps count as locked memory before 5.11, and this process may not have as much.
+    /// Maps count as locked memory before 5.11, and this process's limit is too low.
     #[error(
-        "before Linux 5.11 BPF maps count as locked memory, of which this process may have {kib} KiB: \
+        "before Linux 5.11 BPF maps count as locked memory, and this process may lock only {kib} KiB: \
          raise the limit (`ulimit -l unlimited` as root, LimitMEMLOCK=infinity in a unit, \
          --ulimit memlock=-1 for a container), or add CAP_SYS_RESOURCE ({error})"
     )]
     LockedMemory {
         /// RLIMIT_MEMLOCK, KiB.
         kib: u64,
-        /// The kernel's answer.
+        /// The kernel's error message.
         error: String,
     },
 }
 
 impl Refusal {
-    /// Why the kernel refused maps or programs. `charges_maps`: do maps count as locked memory on this kernel?
+    /// Classifies an error of loading maps or programs. `charges_maps`: maps count as locked memory
+    /// on this kernel.
     pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
         let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
-        // `None` is no limit.
+        // `None` means no limit.
         let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
         let error = error_chain(error);
         match limit {
@@ -74,18 +74,18 @@ impl Refusal {
     }
 }
 
-/// How capabilities are given to the program where it runs.
+/// Returns advice on granting capabilities, for the environment that filltop runs in.
 fn how_to_give(in_container: bool) -> &'static str {
     if in_container {
         CONTAINER_FLAGS
     } else {
-        "run `sudo filltop`, or give them with \
+        "run `sudo filltop`, or grant them with \
          `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search,cap_sys_admin+ep filltop` \
-         (the last one is given up once it traces)"
+         (the last one is dropped once tracing has started)"
     }
 }
 
-/// Looks for what every backend needs.
+/// Checks what every backend needs.
 ///
 /// `in_container`: is filltop in a container, where capabilities are given to the container?
 ///
@@ -140,7 +140,7 @@ mod tests {
         assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
         let none = refused("0000000000000000", false);
         assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
-        // Nobody in a container can follow advice for a host.
+        // Advice for a host is useless in a container.
         let none = refused("0000000000000000", true);
         assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }

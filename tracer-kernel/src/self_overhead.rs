@@ -1,8 +1,8 @@
-//! What a write pays for being counted, by the kernel's own run-time statistics.
+//! Measures the cost that tracing adds to each write, using the kernel's BPF run-time statistics.
 //!
-//! The statistics cost two clock readings around every BPF program of the machine, so that they are on
-//! at the start only, until some writes were seen: switching them on takes CAP_SYS_ADMIN, which is given
-//! up then.
+//! The statistics cost two clock readings around every BPF program on the machine, so they are
+//! enabled only at startup, until enough writes were seen. Enabling them requires CAP_SYS_ADMIN,
+//! which is dropped afterwards.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -13,14 +13,15 @@ use aya::sys::{Stats, enable_stats};
 use crate::loader::Tracer;
 use crate::sys::RunTime;
 
-/// How long the look takes at least, and how often it is asked whether it has seen enough.
+/// Minimum duration of the measurement, and the interval at which it checks whether it has seen
+/// enough.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long it takes at most.
+/// Maximum duration of the measurement.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Fewer writes than this say nothing.
+/// Minimum number of writes for a result.
 const MIN_WRITES: u64 = 20;
 
-/// Looks once, and keeps the result.
+/// Measures once and keeps the result.
 #[derive(Default)]
 pub struct Overhead {
     look: Option<Look>,
@@ -28,7 +29,7 @@ pub struct Overhead {
 }
 
 struct Look {
-    /// Statistics are on while this is open.
+    /// The statistics are enabled while this is open.
     _on: OwnedFd,
     before: HashMap<String, RunTime>,
     began: Instant,
@@ -36,12 +37,12 @@ struct Look {
 }
 
 impl Overhead {
-    /// Begins to look, before privileges are given up. Where it may not, the cost stays unknown: before
-    /// 5.8, and without CAP_SYS_ADMIN.
+    /// Starts the measurement; call this before dropping privileges. If it cannot start (before
+    /// 5.8, or without CAP_SYS_ADMIN), the cost stays unknown.
     #[must_use]
     pub fn start(now: Instant, tracer: &Tracer) -> Self {
         let look = enable_stats(Stats::RunTime)
-            .inspect_err(|error| tracing::info!("own cost per write stays unknown: {error}"))
+            .inspect_err(|error| tracing::info!("cannot measure the cost per write: {error}"))
             .ok()
             .map(|on| Look {
                 _on: on,
@@ -52,21 +53,21 @@ impl Overhead {
         Self { look, ns_per_write: None }
     }
 
-    /// Ends the look when it has seen enough. To be called some times a second.
+    /// Ends the measurement once it has seen enough. Call this several times a second.
     pub fn tick(&mut self, now: Instant, tracer: &Tracer) {
         let Some(look) = &mut self.look else { return };
         if now.duration_since(look.asked) < LOOK {
             return;
         }
         look.asked = now;
-        // Read before they are switched off, by dropping the descriptor.
+        // Read this before dropping the descriptor, which disables the statistics.
         self.ns_per_write = per_write(&look.before, &tracer.run_times());
         if self.ns_per_write.is_some() || now.duration_since(look.began) >= LONGEST {
             self.look = None;
         }
     }
 
-    /// Nanoseconds per write; `None` while too few were seen.
+    /// Returns nanoseconds per write; `None` while too few writes were seen.
     #[must_use]
     pub fn ns_per_write(&self, tracer: &Tracer) -> Option<f64> {
         let so_far = || per_write(&self.look.as_ref()?.before, &tracer.run_times());
@@ -74,16 +75,16 @@ impl Overhead {
     }
 }
 
-/// When a program runs, as far as its name tells.
+/// When a program runs, judging by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runs {
     /// Once at the end of each write.
     PerWrite,
     /// At some point of some writes.
     InWrites,
-    /// At every system call, so at every write, too.
+    /// At every system call, so also at every write.
     PerCall,
-    /// Elsewhere.
+    /// Not part of writes.
     Elsewhere,
 }
 
@@ -104,8 +105,8 @@ fn runs(program: &str) -> Runs {
     }
 }
 
-/// Time of everything that runs in writes over the number of writes, and one run of what runs at
-/// every system call.
+/// Returns the run time of all programs that run in writes divided by the number of writes, plus
+/// one run of the program that runs at every system call.
 fn per_write(before: &HashMap<String, RunTime>, after: &[(String, RunTime)]) -> Option<f64> {
     let (mut in_writes, mut writes, mut per_call) = (0, 0, 0.0);
     for (name, now) in after {

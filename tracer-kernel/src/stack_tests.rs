@@ -1,6 +1,6 @@
-//! Every chain of calls in the kernel side fits into the 512 bytes that the verifier allows
-//! (`check_max_stack_depth`). Looked at here, because kernels that give programs a stack of their own
-//! (6.13) take more, and only older ones would refuse.
+//! Checks that every call chain in the eBPF object fits into the 512 bytes that the verifier allows
+//! (`check_max_stack_depth`). Checked here because kernels that give programs their own stack
+//! (6.13) accept more, and only older ones would reject it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use object::{
 };
 
 const MAX_BPF_STACK: u32 = 512;
-/// Each frame is rounded up to this, and is no less.
+/// Each frame is rounded up to a multiple of this, and is at least this.
 const FRAME: u32 = 32;
 
 /// (section, address) of a function.
@@ -21,7 +21,7 @@ struct Function {
     calls: HashSet<Place>,
 }
 
-/// All functions of the object, with the deepest place of its stack that each touches.
+/// Returns all functions of the object, with the size of the stack frame of each.
 fn functions(file: &object::File<'_>) -> HashMap<Place, Function> {
     let symbols = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
     symbols
@@ -60,7 +60,7 @@ fn function(name: &str, code: &[u8], place: Place, targets: &HashMap<u64, Place>
         let offset = i64::from(i16::from_le_bytes([low, high]));
         let immediate = i64::from(i32::from_le_bytes(immediate));
         let at = place.1 + 8 * n as u64;
-        // Loads have their address in the source, stores in the destination.
+        // Loads have their address in the source register, stores in the destination register.
         let through = match opcode & 7 {
             1 => Some(source),
             2 | 3 => Some(destination),
@@ -76,7 +76,7 @@ fn function(name: &str, code: &[u8], place: Place, targets: &HashMap<u64, Place>
             copies[usize::from(destination)] = false;
         }
         let target = targets.get(&at).map(|(section, address)| {
-            // Relative to the section's start, where the symbol is the section itself.
+            // Relative to the section's start if the symbol is the section itself.
             let added = match (opcode, *address) {
                 (CALL, 0) => 8 * (immediate + 1),
                 (LOAD, 0) => immediate,
@@ -98,7 +98,7 @@ fn function(name: &str, code: &[u8], place: Place, targets: &HashMap<u64, Place>
     Function { name: name.to_owned(), frame, calls }
 }
 
-/// The deepest chain from here, with the names of its functions.
+/// Returns the deepest call chain from here, with the names of its functions.
 fn deepest(functions: &HashMap<Place, Function>, place: &Place) -> (u32, Vec<String>) {
     let Some(function) = functions.get(place) else { return (0, Vec::new()) };
     let below = function.calls.iter().map(|call| deepest(functions, call));
@@ -115,7 +115,7 @@ fn every_chain_of_calls_fits() {
     let programs: Vec<_> = functions.keys().filter(|(section, _)| Some(*section) != text).collect();
     assert!(programs.len() > 50, "only {} programs", programs.len());
     let chains: Vec<_> = programs.iter().map(|place| deepest(&functions, place)).collect();
-    // The walk of names is a callback: it has been seen.
+    // The walk over names is a callback: check that it was found.
     assert!(chains.iter().any(|(_, names)| names.iter().any(|name| name.contains("walk_step"))));
     for (depth, names) in chains {
         assert!(depth <= MAX_BPF_STACK, "{depth} bytes: {names:#?}");

@@ -1,4 +1,4 @@
-//! When the mounts change.
+//! Detects changes of the mount table.
 
 use std::fs::File;
 
@@ -6,17 +6,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::host_root;
 
-/// The host's list of mounts, open: poll(2) tells when it changes (proc_pid_mountinfo(5)).
+/// The host's mountinfo, kept open: poll(2) reports when it changes (proc_pid_mountinfo(5)).
 pub struct MountEvents(Option<File>);
 
 impl MountEvents {
-    /// From now on. Where the list cannot be opened, nothing is ever told.
+    /// Starts watching. If the file cannot be opened, no change is ever reported.
     #[must_use]
     pub fn begin() -> Self {
         Self(File::open(host_root::mountinfo()).ok())
     }
 
-    /// Was something mounted or unmounted since this was asked last?
+    /// Whether something was mounted or unmounted since the last call.
     #[must_use]
     pub fn came(&self) -> bool {
         let Some(list) = &self.0 else { return false };

@@ -1,4 +1,4 @@
-//! Volumes: /proc/self/mountinfo and statvfs.
+//! The mount table and volumes: /proc/self/mountinfo and statvfs.
 
 pub mod events;
 #[cfg(test)]
@@ -20,23 +20,24 @@ use crate::host_root;
 /// One line of mountinfo (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Unique while mounted.
+    /// Mount id; unique while mounted.
     pub id: u32,
-    /// The mount that it is mounted on.
+    /// Id of the mount that it is mounted on.
     pub parent: u32,
     /// `major << 20 | minor` of the filesystem: the kernel's `s_dev`, also for btrfs.
     pub dev: u32,
-    /// Which directory of the filesystem is mounted.
+    /// Directory of the filesystem that is mounted.
     pub root: PathBuf,
-    /// Where.
+    /// Mount point, from the root of the process whose mountinfo it is.
     pub mount_point: PathBuf,
-    /// Mounted read-only?
+    /// Whether the mount or the filesystem is read-only.
     pub read_only: bool,
     /// `ext4`, `btrfs`, …
     pub fs_type: String,
-    /// Device, or whatever the filesystem calls its source.
+    /// Device, or another name that the filesystem gives its source.
     pub source: String,
-    /// Of an overlay: where what is written lands, as the host named it when it was mounted.
+    /// For an overlay: the directory that takes its writes; its path as given at mount time, mostly
+    /// the host's.
     pub upper_dir: Option<PathBuf>,
 }
 
@@ -47,45 +48,45 @@ pub struct MountedVolume {
     pub dev: u32,
     /// `ext4`, `btrfs`, …
     pub fs_type: String,
-    /// Device.
+    /// Device, or another name that the filesystem gives its source.
     pub source: String,
-    /// All of them; the first shows most of the filesystem.
+    /// All its mounts; the first shows most of the filesystem.
     pub mounts: Vec<Mount>,
-    /// Where it is mounted in a container alone; `None` of the host's own volumes.
+    /// Set if it is mounted only in a container; `None` for the host's own volumes.
     pub inside: Option<Inside>,
 }
 
 /// The mount namespace of a container in which a volume is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside {
-    /// A process that runs there, by whose root directory the mount is reached.
+    /// A process in the container; the mount is accessed through its root directory.
     pub pid: u32,
-    /// Number of the mount namespace.
+    /// Inode number of the mount namespace.
     pub mnt_ns: u32,
     /// The container.
     pub group: Group,
-    /// The mount point in there.
+    /// Mount point inside the container.
     pub mount_point: PathBuf,
 }
 
 /// Sizes of a volume: statvfs(3), bytes and inodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
-    /// All.
+    /// Total size, bytes: f_blocks.
     pub total: u64,
-    /// blocks − bfree.
+    /// f_blocks − f_bfree, bytes.
     pub used: u64,
-    /// bavail.
+    /// f_bavail, bytes.
     pub avail: u64,
-    /// bfree − bavail.
+    /// f_bfree − f_bavail, bytes.
     pub reserved: u64,
-    /// 0 where the number is not fixed.
+    /// Total number of inodes; 0 if it is not fixed.
     pub inodes_total: u64,
-    /// Free ones.
+    /// Number of free inodes.
     pub inodes_free: u64,
 }
 
-/// Filesystems that hold no data of anybody's, or whose data is another volume's (overlay).
+/// Filesystems that hold no user data, or whose data is on another volume (overlay).
 const PSEUDO: &[&str] = &[
     "autofs",
     "binfmt_misc",
@@ -120,7 +121,7 @@ const PSEUDO: &[&str] = &[
     "tracefs",
 ];
 
-/// Reads the host's mounts.
+/// Reads the host's mount table and groups it by volume.
 ///
 /// # Errors
 /// If /proc is not mounted.
@@ -128,14 +129,14 @@ pub fn read() -> io::Result<Vec<MountedVolume>> {
     Ok(volumes(parse(&std::fs::read(host_root::mountinfo())?)))
 }
 
-/// The volume that holds a path.
+/// Returns the volume that contains a path.
 ///
 /// # Errors
-/// If the path cannot be looked at, or lies on a pseudo filesystem.
+/// If the path cannot be accessed, or is on a pseudo filesystem.
 pub fn holding(path: &Path) -> anyhow::Result<MountedVolume> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
-        .with_context(|| format!("cannot look at {}", path.display()))?;
+        .with_context(|| format!("cannot access {}", path.display()))?;
     let volumes = read().context("cannot read /proc/self/mountinfo")?;
     volumes
         .into_iter()
@@ -145,7 +146,7 @@ pub fn holding(path: &Path) -> anyhow::Result<MountedVolume> {
         })
 }
 
-/// All lines; what is not of the expected form is left out.
+/// Parses all lines; lines of an unexpected form are left out.
 #[must_use]
 pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
@@ -189,7 +190,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Space, tab, newline and backslash are written as `\040` and so on.
+/// Decodes `\040` and the like: space, tab, newline and backslash are escaped in octal.
 pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -206,7 +207,7 @@ pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(out))
 }
 
-/// Groups mounts by device; pseudo filesystems are left out.
+/// Groups mounts by device; pseudo filesystems and read-only volumes are left out.
 #[must_use]
 pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
     let hidden = hidden(&mounts);
@@ -231,7 +232,8 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
     for volume in &mut volumes {
         volume.mounts.sort_by_key(|mount| {
             (
-                // What nobody can reach comes last, and where kubelet keeps a volume for its pods.
+                // Last come hidden mounts, and the mounts in which kubelet keeps a volume for its
+                // pods.
                 hidden.contains(&mount.id),
                 mount.mount_point.ends_with("globalmount"),
                 mount.root.as_os_str().len(),
@@ -239,21 +241,22 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
             )
         });
     }
-    // What cannot be written cannot fill.
+    // A volume that cannot be written to cannot fill.
     volumes.retain(|volume| volume.mounts.iter().any(|mount| !mount.read_only));
     volumes
 }
 
-/// Ids of the mounts that another one covers: on the same point, or on a directory above it.
+/// Returns the ids of mounts that another mount hides: on the same mount point, or on a parent
+/// directory.
 fn hidden(mounts: &[Mount]) -> HashSet<u32> {
     let by_id: HashMap<u32, &Mount> = mounts.iter().map(|mount| (mount.id, mount)).collect();
-    // What is mounted on each mount, by point.
+    // Mounts on each mount, by mount point.
     let mut on: HashMap<(u32, &Path), Vec<u32>> = HashMap::new();
     for mount in mounts.iter().filter(|mount| mount.parent != mount.id) {
         on.entry((mount.parent, &mount.mount_point)).or_default().push(mount.id);
     }
     let is_hidden = |mount: &Mount| {
-        // Something on its own root.
+        // Another mount on its own root.
         if on.contains_key(&(mount.id, &mount.mount_point)) {
             return true;
         }
@@ -263,7 +266,7 @@ fn hidden(mounts: &[Mount]) -> HashSet<u32> {
             else {
                 return false;
             };
-            // On the way from the parent's root to the child, something else is mounted on the parent.
+            // Another mount on the parent, at a directory between the parent's root and the child.
             let covers = |point: &Path| {
                 on.get(&(parent.id, point)).is_some_and(|ids| ids.iter().any(|id| *id != child.id))
             };
@@ -279,7 +282,7 @@ fn hidden(mounts: &[Mount]) -> HashSet<u32> {
 }
 
 impl MountedVolume {
-    /// A memory file system that is mounted in a container alone.
+    /// Creates a volume for a memory filesystem that is mounted only in a container.
     #[must_use]
     pub fn inside(mount: &Mount, inside: Inside) -> Self {
         let mut named = OsString::from(&inside.group.name);
@@ -294,26 +297,26 @@ impl MountedVolume {
         }
     }
 
-    /// Tells a container's memory file system from that of another container of the same name: by the runtime
-    /// and the container's id. Volumes are known by their mount points.
+    /// Makes the name unique if another container of the same name has a memory filesystem: adds
+    /// the container's id, or the runtime. Volumes are identified by their mount points.
     pub fn tell_apart(&mut self) {
         let Some(inside) = &self.inside else { return };
         let Group { kind, name, .. } = &inside.group;
-        // LXC and machines have no id, and no two of one name.
+        // LXC containers and machines have no id, and never share a name.
         let id = inside.group.container_id().map_or(&**kind, |id| &id[..12]);
         let mut named = OsString::from(format!("{name} ({id}):"));
         named.push(&inside.mount_point);
         self.mounts[0].mount_point = named.into();
     }
 
-    /// The mount that shows most of it.
+    /// Returns the mount that shows most of the filesystem.
     #[must_use]
     pub fn primary(&self) -> &Mount {
         &self.mounts[0]
     }
 
-    /// The host's path of a file, given its path from the filesystem's root: below the mount that
-    /// shows it and most else. `None` if no mount of the host shows it.
+    /// Converts a path from the filesystem's root to the host's path, below the first mount that
+    /// shows it (mounts that show more come first). `None` if no mount of the host shows it.
     #[must_use]
     pub fn host_path(&self, within: &Path) -> Option<PathBuf> {
         self.mounts.iter().find_map(|mount| {
@@ -326,18 +329,18 @@ impl MountedVolume {
         })
     }
 
-    /// The mounts whose points still show this volume: another one may be mounted over them.
+    /// Returns the mounts whose mount points still show this volume: another mount may hide them.
     fn all_shown(&self) -> impl Iterator<Item = &Mount> {
         self.mounts.iter().filter(|mount| shows(mount))
     }
 
-    /// The first mount whose point still shows this volume.
+    /// Returns the first mount whose mount point still shows this volume.
     #[must_use]
     pub fn shown(&self) -> Option<&Mount> {
         self.all_shown().next()
     }
 
-    /// statvfs of the first mount point that still shows this volume.
+    /// Returns statvfs of the first mount point that still shows this volume.
     #[must_use]
     pub fn space(&self) -> Option<Space> {
         if let Some(inside) = &self.inside {
@@ -366,8 +369,9 @@ impl Space {
 }
 
 impl Inside {
-    /// The mount point, if it still shows the mount with this id. It takes CAP_SYS_PTRACE. The path is
-    /// the container's: no symbolic link leads out of it, and to nothing that may not answer.
+    /// Opens the mount point, if it still shows the mount with this id. Requires CAP_SYS_PTRACE.
+    /// The path is controlled by the container: symbolic links are not followed, so it cannot lead
+    /// out of the container or to a filesystem that does not answer.
     fn open(&self, id: u32) -> Option<OwnedFd> {
         use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, open, openat2, statx};
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -380,7 +384,7 @@ impl Inside {
     }
 }
 
-/// Does the path still lead to this mount? Known by the mount's id (statx, 5.8).
+/// Whether the path still leads to this mount, compared by mount id (statx, 5.8).
 fn shows(mount: &Mount) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     match statx(CWD, host_root::path(&mount.mount_point), AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)

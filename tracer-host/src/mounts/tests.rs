@@ -47,7 +47,7 @@ fn what_is_covered_comes_last() {
     assert_eq!(first(&format!("{root}{twice}{on_it}")), "/mnt/long");
     let below = "4 2 0:9 / /a/b rw - tmpfs tmpfs rw\n";
     assert_eq!(first(&format!("{root}{twice}{below}")), "/a", "a part of it is covered");
-    // On a directory above, from before: what was mounted in there cannot be reached.
+    // On a parent directory, mounted later: the mount below it cannot be reached.
     let deep =
         "2 1 7:1 / /srv/a rw - ext4 /dev/loop1 rw\n3 1 7:1 / /mnt/longer rw - ext4 /dev/loop1 rw\n";
     let above = "4 1 0:9 / /srv rw - tmpfs tmpfs rw\n";

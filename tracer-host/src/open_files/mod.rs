@@ -1,10 +1,11 @@
-//! One walk over all open descriptors, for all who want to know of them: held files, residents, the
-//! picture at start-up. Where the kernel side can tell them, it does ([`told`]); else /proc is asked
+//! All open files, read in one pass for every consumer: deleted files, groups on a volume, and the
+//! state at startup. If the eBPF side can list them, it does ([`told`]); otherwise /proc is read
 //! ([`walk`]).
 //!
-//! Made for 100,000 descriptors: a look at the file tells a regular one from a socket, and whether it
-//! has a name left; a look at the link tells by its permissions whether it is open for writing
-//! (proc_pid_fd(5)); only what is kept has its path read; and processes are shared out among threads.
+//! Designed for 100,000 descriptors: one stat of the file distinguishes a regular file from a
+//! socket and shows whether it has a name left; the link's permissions show whether it is open for
+//! writing (proc_pid_fd(5)); the path is read only for files that are kept; and processes are
+//! distributed over threads.
 
 pub mod places;
 
@@ -23,53 +24,53 @@ use tracer_common::OpenFileRecord;
 
 use self::places::{Places, Told};
 
-/// More threads than that gain nothing: they meet in the same locks of the kernel.
+/// More threads gain nothing: they contend for the same locks in the kernel.
 const MAX_THREADS: usize = 8;
-/// Processes that a thread takes at once.
+/// Number of processes that a thread takes at a time.
 const CHUNK: usize = 16;
-/// Room for the entries of a directory, bytes.
+/// Buffer size for directory entries, bytes.
 const DIRECTORY_BUFFER: usize = 32 << 10;
 
 /// A descriptor of a regular file that is open for writing, or whose file has no name left.
 #[derive(Debug, Clone)]
 pub struct OpenFile {
-    /// Holder.
+    /// Pid of the process that has it open.
     pub pid: u32,
-    /// Descriptor.
+    /// File descriptor number.
     pub fd: i32,
-    /// As the link shows it: with ` (deleted)` if the file has no name left.
+    /// Target of the link in /proc/PID/fd, with ` (deleted)` if the file has no name left.
     pub link: PathBuf,
-    /// `s_dev` of its volume: of a file of an overlay, of the one behind it.
+    /// `s_dev` of its volume; for a file of an overlay, that of the file behind it.
     pub dev: u32,
-    /// Inode number: of a file of an overlay, of the one behind it.
+    /// Inode number; for a file of an overlay, that of the file behind it.
     pub ino: u64,
-    /// The number that stat shows for the device, where `ino` is an overlay's: of a file that was
-    /// copied up, such a number is still that of the lower layer's file.
+    /// The device number that stat shows, if `ino` is an overlay's own. After a copy-up, such a
+    /// number is still that of the lower layer's file.
     pub overlay: Option<u64>,
-    /// st_blocks × 512.
+    /// st_blocks × 512, bytes.
     pub bytes: u64,
-    /// Names left.
+    /// Number of names left.
     pub links: u64,
-    /// Is it open for writing?
+    /// Whether it is open for writing.
     pub writable: bool,
 }
 
-/// What one walk found.
+/// The result of one pass over all open files.
 #[derive(Debug, Default)]
 pub struct OpenFiles {
-    /// By process, then by descriptor.
+    /// Sorted by process, then by descriptor.
     pub files: Vec<OpenFile>,
-    /// Descriptors of all kinds.
+    /// Number of descriptors of all kinds.
     pub descriptors: usize,
-    /// Processes that were looked into.
+    /// Number of processes whose descriptors were read.
     pub processes: usize,
-    /// Processes whose descriptors could not be read, for want of privileges.
+    /// Number of processes whose descriptors could not be read for lack of privileges.
     pub unreadable: usize,
 }
 
-/// The same from what the kernel side told: only the paths are asked of /proc, and what is behind an
-/// overlay's file where the kernel side does not know that. A descriptor that was closed meanwhile is
-/// left out.
+/// Builds the result from the eBPF iterator's records. Only the paths are read from /proc, and the
+/// file behind an overlay's file if the eBPF side does not know it. Descriptors closed meanwhile
+/// are left out.
 #[must_use]
 pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
     let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
@@ -106,7 +107,7 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
     found
 }
 
-/// Looks through all processes, our own too.
+/// Reads /proc/PID/fd of all processes, including filltop itself.
 #[must_use]
 pub fn walk(places: &Places) -> OpenFiles {
     let mut pids = pids();
@@ -143,7 +144,7 @@ pub fn walk(places: &Places) -> OpenFiles {
 }
 
 impl OpenFile {
-    /// What tells it from other files of the same look.
+    /// Returns the key that distinguishes it from other files of the same pass.
     #[must_use]
     pub const fn key(&self) -> (u32, u64, Option<u64>) {
         (self.dev, self.ino, self.overlay)
@@ -162,13 +163,13 @@ impl OpenFiles {
 fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
-        // Gone meanwhile is fine; not allowed is not.
+        // A process that exited meanwhile does not count, only missing permission does.
         found.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
         return;
     };
     found.processes += 1;
-    // Names relative to the directory: /proc is not walked, and its rights not checked, once more
-    // for each.
+    // Names relative to the directory avoid a path lookup in /proc and its permission checks for
+    // each entry.
     let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
@@ -180,7 +181,8 @@ fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFi
     }
 }
 
-/// The file behind a descriptor, whose link is `name` in `dir`; `None` if it is none that is wanted.
+/// Returns the file behind a descriptor, whose link is `name` in `dir`; `None` if it is not
+/// relevant.
 fn look_at(
     dir: BorrowedFd<'_>,
     name: &CStr,
@@ -188,14 +190,14 @@ fn look_at(
     fd: i32,
     places: &Places,
 ) -> Option<OpenFile> {
-    // Most descriptors of most hosts are sockets and pipes: this is all that they cost.
+    // Most descriptors on most hosts are sockets and pipes: this is their whole cost.
     let file = statat(dir, name, AtFlags::empty()).ok()?;
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
         return None;
     }
     let writable =
         statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|link| link.st_mode & 0o200 != 0);
-    // Of another width on other machines.
+    // Has another width on other architectures.
     #[allow(clippy::useless_conversion, reason = "u32 on arm64")]
     let links = u64::from(file.st_nlink);
     if !writable && links != 0 {

@@ -1,9 +1,9 @@
-//! Where an open file is: the volume that its space is on, and its path as the host has it and as its
-//! holder sees it.
+//! Locates an open file: the volume that contains its space, and its path as seen by the host and
+//! by the process that has it open.
 //!
-//! A descriptor's mount tells that (`mnt_id` in /proc/PID/fdinfo), by the mountinfo of its holder. What
-//! an overlay shows lies in its upper directory, which is on a volume of the host's; the overlay's own
-//! device number is no volume's.
+//! Both follow from the descriptor's mount (`mnt_id` in /proc/PID/fdinfo), looked up in the
+//! process's mountinfo. Files of an overlay are stored in its upper directory, which is on a volume
+//! of the host; the overlay's own device number belongs to no volume.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,39 +19,40 @@ use crate::{host_root, mounts};
 
 use super::OpenFile;
 
-/// Longest chain of parents that is asked for a directory that the host does not have.
+/// Maximum number of parent processes that are tried for a directory that the host does not have.
 const MAX_ANCESTORS: usize = 16;
-/// Inode numbers from there on are of lower layers: overlayfs has put the layer's number into the upper
-/// bits (`xino`), where no filesystem has any.
+/// Inode numbers from here on belong to lower layers: overlayfs puts the layer's number into the
+/// upper bits (`xino`), which no filesystem uses.
 const XINO: u64 = 1 << 56;
 
-/// All mounts that one look at open files meets: the host's, and those of containers as they are met.
+/// All mounts seen in one pass over open files: the host's, and those of containers as they are
+/// found.
 pub struct Places {
     volumes: Vec<MountedVolume>,
-    /// `s_dev` by the number that stat shows, of filesystems where they are the same.
+    /// stat's device number → `s_dev`, for filesystems where the two are the same device.
     plain: HashMap<u64, u32>,
-    /// The host's own mounts, by number.
+    /// The host's own mounts, by mount id.
     host: HashMap<u32, Mount>,
-    /// Those that were met, by number: it is unique in all mount namespaces.
+    /// Mounts found so far, by mount id, which is unique across mount namespaces.
     met: Mutex<HashMap<u32, Option<Arc<Place>>>>,
 }
 
 /// A mount that a file was opened through.
 struct Place {
-    /// The kernel's number of the volume that takes what is written.
+    /// `s_dev` of the volume that stores what is written.
     dev: u32,
-    /// Of an overlay, its own number.
+    /// For an overlay, its own device number.
     overlay: Option<u32>,
-    /// Its mount point as the links in /proc/PID/fd have it.
+    /// Mount point as it appears in the links in /proc/PID/fd.
     shown: PathBuf,
-    /// The host's path of what is mounted; `None` if it is what the links say, or not known.
+    /// The host's path of what is mounted; `None` if it is the same as in the links, or unknown.
     host: Option<PathBuf>,
 }
 
-/// Blocks of a filesystem, and bytes of each.
+/// Size of a filesystem: blocks, and bytes per block.
 type Size = (u64, u64);
 
-/// What stat says of a descriptor.
+/// Result of stat on a descriptor.
 pub(super) struct Told<'a> {
     pub(super) st_dev: u64,
     pub(super) ino: u64,
@@ -63,14 +64,14 @@ pub(super) struct Told<'a> {
 /// Both paths of a file, without ` (deleted)`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// From the host's root.
+    /// Path from the host's root.
     pub host: PathBuf,
-    /// From the holder's root, where that is another path.
+    /// Path from the process's root, if it is different.
     pub in_container: Option<PathBuf>,
 }
 
 impl Places {
-    /// With the host's mounts.
+    /// Starts with the host's mounts.
     #[must_use]
     pub fn new(volumes: &[MountedVolume]) -> Self {
         let all =
@@ -89,24 +90,25 @@ impl Places {
         }
     }
 
-    /// The kernel's device number of an open file's volume, and the number that stat shows where that
-    /// is an overlay's. By the mount where stat's number is none of a volume's: btrfs shows another
-    /// number there than in mountinfo, overlayfs its own, or one for each filesystem of its layers.
+    /// Returns the kernel's device number of an open file's volume, and stat's number if it is an
+    /// overlay's. If stat's number belongs to no volume, the mount decides: btrfs shows another
+    /// number there than in mountinfo, and overlayfs shows its own, or one for each filesystem of
+    /// its layers.
     pub(super) fn device(&self, pid: u32, fd: i32, told: &Told<'_>) -> Option<(u32, Option<u64>)> {
         if let Some(dev) = self.plain.get(&told.st_dev) {
             return Some((*dev, None));
         }
         let place = self.place(pid, fd)?;
         let Some(overlay) = place.overlay else { return Some((place.dev, None)) };
-        // Removed from a layer below the overlay, which still has the name: it is on a lower layer as
-        // likely as not. Where all layers are on one filesystem, that makes no difference.
+        // Removed from a layer below the overlay while the overlay still has the name: it may well
+        // be on a lower layer. If all layers are on one filesystem, that makes no difference.
         let below = told.links == 0 && !told.writable && strip_deleted(told.link) == told.link;
         let one = told.st_dev == rustix::fs::makedev(overlay >> 20, overlay & 0xf_ffff)
             && told.ino < XINO;
         (one || !below).then_some((place.dev, Some(told.st_dev)))
     }
 
-    /// What a file is called.
+    /// Returns the paths of a file.
     #[must_use]
     pub fn paths(&self, file: &OpenFile) -> Paths {
         let link = strip_deleted(&file.link);
@@ -123,7 +125,7 @@ impl Places {
         Paths { in_container: (seen != host).then_some(seen), host }
     }
 
-    /// The mount that a descriptor was opened through.
+    /// Returns the mount that a descriptor was opened through.
     fn place(&self, pid: u32, fd: i32) -> Option<Arc<Place>> {
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
         let id: u32 =
@@ -138,7 +140,8 @@ impl Places {
             None => {
                 let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
                 let mount = mounts::parse(&mountinfo).into_iter().find(|mount| mount.id == id)?;
-                // Mount points are told from the process's root, links from that of its mounts.
+                // Mount points are relative to the process's root, links to the root of its mount
+                // namespace.
                 let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
                 self.foreign_place(&mount, &root, through)
             }
@@ -174,17 +177,18 @@ impl Places {
         Some(Place { dev, overlay: Some(mount.dev), shown, host })
     }
 
-    /// The volume of an overlay's upper directory, and the host's path of it. mountinfo has its name as
-    /// who mounted it gave it: mostly the host's; in a container within a container that of the outer
-    /// one; relative where the names of many layers would not have fitted into the mount's options. So what
-    /// is found by that name must be of the size that the overlay itself shows.
+    /// Returns the volume of an overlay's upper directory, and its path on the host. mountinfo
+    /// shows the path as given at mount time: mostly the host's path; in a nested container, that
+    /// of the outer container; relative if the paths of many layers would not have fitted into the
+    /// mount options. So a directory found by that path must have the same filesystem size as the
+    /// overlay itself.
     fn upper(&self, mount: &Mount, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
         let upper = mount.upper_dir.as_deref()?;
         if upper.is_absolute() {
             let on_host = self.on_host(upper, size);
             return on_host.or_else(|| self.of_an_ancestor(upper, pid, size));
         }
-        // docker and podman give it from a directory that the overlay is mounted below, too.
+        // docker and podman specify it relative to a parent directory of the overlay's mount point.
         let mounted = self.host.values().filter(|other| other.dev == mount.dev);
         let mut dirs = mounted.flat_map(|other| other.mount_point.ancestors().skip(1));
         dirs.find_map(|dir| self.on_host(&dir.join(upper), size))
@@ -196,7 +200,8 @@ impl Places {
         Some((volume.dev, dir.to_path_buf()))
     }
 
-    /// As a process above sees it, whose mounts are neither the host's nor the container's own.
+    /// Resolves the directory as a parent process sees it, whose mounts are neither the host's nor
+    /// the container's own.
     fn of_an_ancestor(&self, dir: &Path, pid: u32, size: Size) -> Option<(u32, PathBuf)> {
         let mut pid = pid;
         for _ in 0..MAX_ANCESTORS {
@@ -219,15 +224,16 @@ impl Places {
     }
 }
 
-/// The number of the mount that a directory is on. `path` is how it is reached here, `name` how those have
-/// it whose `mounts` they are. `None` if its filesystem is of another size than `wanted`, or may not answer.
+/// Returns the id of the mount that contains a directory. `path` is its path for this process,
+/// `name` its path in the namespace of `mounts`. `None` if its filesystem is not of the size
+/// `wanted`, or may hang.
 fn mount_of<'m>(
     path: &Path,
     name: &Path,
     mut mounts: impl Iterator<Item = &'m Mount>,
     wanted: Size,
 ) -> Option<u32> {
-    // Without its root, a host does not run at all.
+    // The root is exempt: a host does not run without it.
     let hangs = |mount: &Mount| {
         may_hang(&mount.fs_type)
             && mount.mount_point != Path::new("/")
@@ -244,26 +250,26 @@ fn mount_of<'m>(
     is_it.then(|| u32::try_from(stat.stx_mnt_id).ok())?
 }
 
-/// statfs(2): what an overlay shows is its upper layer's (`ovl_statfs`).
+/// Returns the size from statfs(2): an overlay shows that of its upper layer (`ovl_statfs`).
 fn size(path: &Path) -> Option<Size> {
     let stat = rustix::fs::statfs(path).ok()?;
-    // Of another width on other machines.
+    // Has another width on other architectures.
     #[allow(clippy::unnecessary_cast, reason = "i64, u64 or u32")]
     Some((stat.f_blocks as u64, stat.f_bsize as u64))
 }
 
-/// Is it a server, or a process, that answers for this filesystem?
+/// Whether a server or a userspace process answers for this filesystem.
 fn may_hang(fs_type: &str) -> bool {
     let types = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse", "fuseblk", "autofs"];
     types.contains(&fs_type) || fs_type.starts_with("fuse.")
 }
 
-/// An absolute path as seen below another directory.
+/// Returns an absolute path as seen below another directory.
 fn below(root: &Path, path: &Path) -> PathBuf {
     joined(root, path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Joined with nothing, a file's mount point would end in a slash.
+/// Joins two paths. `Path::join` with an empty path would append a slash to a file's mount point.
 fn joined(dir: &Path, rest: &Path) -> PathBuf {
     let mut path = dir.to_path_buf();
     path.extend(rest);

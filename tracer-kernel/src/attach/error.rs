@@ -1,4 +1,4 @@
-//! Why a hook could not be attached.
+//! Why a hook cannot be attached.
 
 use std::error::Error;
 use std::io;
@@ -9,29 +9,30 @@ use tracer_model::snapshot::HookState;
 /// See the module. The texts are the kernel's own words where it has any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HookFailure {
-    /// This kernel has no such function, or none whose types it tells.
+    /// This kernel has no such function, or no type information for it.
     Absent(String),
-    /// EPERM or EACCES: it takes a right that is not there.
+    /// EPERM or EACCES: a required privilege is missing.
     Refused(String),
-    /// The function is in a module, whose types filltop has no descriptor of.
+    /// The function is in a module, and filltop has no descriptor of the module's BTF.
     NoTypes(NoTypes),
-    /// Anything else.
+    /// Any other failure.
     Other(String),
 }
 
-/// Why there is no descriptor of a module's types. The kernel gives one to nobody without CAP_SYS_ADMIN.
+/// Why there is no descriptor of a module's BTF. The kernel returns one only with CAP_SYS_ADMIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoTypes {
-    /// filltop was started without that right.
+    /// filltop was started without CAP_SYS_ADMIN.
     NeverAllowed,
-    /// It had the right and gave it up; the process that kept it could not be started, or has ended.
+    /// filltop had CAP_SYS_ADMIN and dropped it; the helper process that kept it could not be
+    /// started, or has exited.
     NoHelper(String),
-    /// The kernel has none of that module: it was unloaded meanwhile.
+    /// The kernel has no BTF of that module: it was unloaded meanwhile.
     NotLoaded(String),
 }
 
 impl HookFailure {
-    /// What the kernel says of a program that it does not load or attach.
+    /// Classifies the error of loading or attaching a program.
     pub(crate) fn of_program(error: &ProgramError) -> Self {
         match error {
             ProgramError::LoadError { io_error, .. } => {
@@ -41,7 +42,8 @@ impl HookFailure {
         }
     }
 
-    /// The same with the verifier's log. EACCES is the verifier's word on one program, and no matter of rights.
+    /// Same as `of_program`, with the verifier's log. EACCES from the verifier is about the
+    /// program, not about privileges.
     pub(crate) fn of_load(error: &io::Error, log: &str) -> Self {
         Self::of_load_in_words(error, verdict(error, log))
     }
@@ -54,7 +56,7 @@ impl HookFailure {
         }
     }
 
-    /// What the kernel says of any other call.
+    /// Classifies the error of any other system call.
     pub(crate) fn of_call(error: &(dyn Error + 'static)) -> Self {
         let words = error_chain(error);
         let mut cause = Some(error);
@@ -67,7 +69,7 @@ impl HookFailure {
         Self::Other(words)
     }
 
-    /// The same, which was said of that.
+    /// Prepends what the error is about.
     pub(crate) fn about(self, what: &str) -> Self {
         match self {
             Self::Refused(words) => Self::Refused(format!("{what}: {words}")),
@@ -76,8 +78,9 @@ impl HookFailure {
         }
     }
 
-    /// The hook's row. `forced`: was the kind of probe asked for? `started`: has the start ended, after which
-    /// rights were given up? `had_admin`: was CAP_SYS_ADMIN among them?
+    /// Converts the failure to the state of a hook. `forced`: the backend was chosen by the user.
+    /// `started`: startup has finished and privileges were dropped. `had_admin`: CAP_SYS_ADMIN was
+    /// among them.
     pub(crate) fn state(self, forced: bool, started: bool, had_admin: bool) -> HookState {
         let broken = match &self {
             Self::Absent(_) => false,
@@ -86,10 +89,12 @@ impl HookFailure {
         };
         let reason = match self {
             Self::Refused(words) if started && had_admin => {
-                format!("{words}: what it takes was given up after the start: restart filltop")
+                format!(
+                    "{words}: the required privileges were dropped after startup; restart filltop"
+                )
             }
             Self::Refused(words) if started => {
-                format!("{words}: filltop was started without CAP_SYS_ADMIN: {ADD_ADMIN}")
+                format!("{words}: filltop was started without CAP_SYS_ADMIN; {ADD_ADMIN}")
             }
             Self::Absent(words) | Self::Refused(words) | Self::Other(words) => words,
             Self::NoTypes(why) => why.text(),
@@ -98,26 +103,27 @@ impl HookFailure {
     }
 }
 
-/// The cure in a unit, a manifest and of a file's capabilities alike.
+/// The fix is the same for a unit, a manifest and file capabilities.
 const ADD_ADMIN: &str = "add it (docs/service.md)";
 
 impl NoTypes {
     fn text(&self) -> String {
         match self {
             Self::NeverAllowed => format!(
-                "type information of modules takes CAP_SYS_ADMIN, which filltop was started \
-                 without: {ADD_ADMIN}"
+                "reading the type information of modules requires CAP_SYS_ADMIN, which filltop was \
+                 started without; {ADD_ADMIN}"
             ),
             Self::NoHelper(why) => format!(
-                "type information of modules takes CAP_SYS_ADMIN, which was given up after the \
-                 start, and the process that kept it is not there ({why}): restart filltop"
+                "reading the type information of modules requires CAP_SYS_ADMIN, which was dropped \
+                 after startup, and the helper process that kept it is not running ({why}); restart \
+                 filltop"
             ),
-            Self::NotLoaded(module) => format!("module {module} is not loaded any more"),
+            Self::NotLoaded(module) => format!("module {module} is no longer loaded"),
         }
     }
 }
 
-/// Our own words, about something else than rights.
+/// filltop's own messages, which are not about privileges.
 impl From<String> for HookFailure {
     fn from(words: String) -> Self {
         Self::Other(words)
@@ -130,7 +136,7 @@ impl From<&str> for HookFailure {
     }
 }
 
-/// An error with its causes, in one line.
+/// Formats an error with its causes, in one line.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -145,7 +151,7 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The kernel's own words about a program that it did not load or attach, in one line.
+/// Returns the kernel's message about a program that it did not load or attach, in one line.
 pub(crate) fn kernel_words(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
@@ -155,10 +161,10 @@ pub(crate) fn kernel_words(error: &ProgramError) -> String {
     }
 }
 
-/// Why a program was not loaded, with the verifier's last word on it.
+/// Returns why a program was not loaded, with the last message of the verifier.
 pub(crate) fn verdict(error: &io::Error, log: &str) -> String {
     tracing::debug!("verifier: {log}");
-    // The verdict stands before the statistics.
+    // The message comes before the statistics.
     const STATISTICS: [&str; 5] =
         ["processed ", "verification time", "stack depth", "max_states", "subprog "];
     let last = log

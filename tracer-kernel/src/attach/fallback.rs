@@ -1,4 +1,4 @@
-//! One rung each: loads a program and attaches it.
+//! The methods of the fallback chain, one function each: load a program and attach it.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -14,7 +14,8 @@ use crate::kernel_version::kernel_at_least;
 use crate::sys::tracefs::TraceFs;
 
 impl Ladder {
-    /// At a function's exit. `module` is where it may be, if not in the kernel itself.
+    /// Attaches at a function's exit. `module` may contain the function, if the kernel itself does
+    /// not.
     pub(crate) fn fexit(
         &mut self,
         ebpf: &mut Ebpf,
@@ -42,7 +43,7 @@ impl Ladder {
         function: &Function,
         module: Option<&str>,
     ) -> Attempt {
-        // The exit first: an entry without its exit would fill the map of calls in flight.
+        // The exit first: an entry without its exit would fill the map of in-flight calls.
         if let Some(program) = function.fexit {
             self.fexit(ebpf, function.name, program, module)?;
         }
@@ -52,7 +53,7 @@ impl Ladder {
         }
     }
 
-    /// At a function's entry; see [`Ladder::fexit`].
+    /// Attaches at a function's entry; see [`Ladder::fexit`].
     pub(crate) fn fentry(
         &mut self,
         ebpf: &mut Ebpf,
@@ -74,8 +75,9 @@ impl Ladder {
         fentry.attach().map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 
-    /// The kernel's words. EPERM is no matter of the function, as EACCES, the verifier's, is: nothing is asked a
-    /// second time then, for to look a function up takes milliseconds.
+    /// Returns the kernel's error. EPERM does not depend on the function (unlike EACCES, which
+    /// comes from the verifier), so trampolines are not tried again: looking up a function takes
+    /// milliseconds.
     fn refused(&self, error: &ProgramError) -> HookFailure {
         let failure = HookFailure::of_program(error);
         if matches!(failure, HookFailure::Refused(_)) {
@@ -118,7 +120,7 @@ impl Ladder {
             kprobe.load().map_err(|e| HookFailure::of_program(&e))?;
         }
         let fd = kprobe.fd().map_err(|e| HookFailure::of_program(&e))?;
-        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is gone".into()) };
+        let Some(tracefs) = &mut self.tracefs else { return Err("tracefs is not open".into()) };
         tracefs.attach(fd.as_fd(), function, on_return).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 absent(function)
@@ -136,7 +138,7 @@ impl Ladder {
         tracepoint.attach(name).map(drop).map_err(|e| HookFailure::of_program(&e))
     }
 
-    /// One whose arguments the verifier knows the types of.
+    /// Attaches a tracepoint whose argument types are known to the verifier.
     pub(crate) fn typed_tracepoint(&self, ebpf: &mut Ebpf, name: &str, program: &str) -> Attempt {
         let types = self.types()?;
         let tracepoint: &mut BtfTracePoint = program_of(ebpf, program)?;
@@ -155,11 +157,11 @@ fn no_function(function: &str) -> String {
     format!("the kernel has no function {function}")
 }
 
-/// Not among the types, in which functions of modules are since 5.11.
+/// The failure for a function that is not in BTF, which includes functions of modules since 5.11.
 fn untyped(function: &str, module: Option<&str>) -> HookFailure {
     if module.is_some() && !kernel_at_least(5, 11) {
         HookFailure::Absent(format!(
-            "{} of its own, and knows no types of modules before Linux 5.11",
+            "{} built in, and before Linux 5.11 it has no type information of modules",
             no_function(function)
         ))
     } else {
@@ -172,7 +174,7 @@ where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     ebpf.program_mut(name)
-        .ok_or_else(|| format!("the kernel side has no program {name}"))?
+        .ok_or_else(|| format!("the eBPF object has no program {name}"))?
         .try_into()
         .map_err(|error: ProgramError| HookFailure::Other(error_chain(&error)))
 }

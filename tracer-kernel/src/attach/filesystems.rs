@@ -7,7 +7,7 @@ use crate::btf::modules::ModuleTypes;
 use crate::hooks;
 
 impl Ladder {
-    /// Where writes to filesystems of this type are counted.
+    /// Returns where writes to filesystems of this type are counted.
     pub(crate) fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
         match self.counted.get(fs_type) {
             Some(WriteBackend::Fentry | WriteBackend::Kprobe) => Some(CountedBy::Filesystem),
@@ -18,11 +18,11 @@ impl Ladder {
         }
     }
 
-    /// Why a filesystem is not counted at its own functions, where they are known and others' are hooked
-    /// here: something that can be changed.
+    /// Returns why a filesystem is not counted at its own functions although they are known and
+    /// those of other filesystems are hooked here: a condition that can be fixed.
     pub(crate) fn gap(&self, fs_type: &str) -> Option<Gap> {
         let known = hooks::WRITE_ITERS.iter().any(|fs| fs.fs_type == fs_type);
-        // With tracepoints alone no filesystem's functions are reached, whatever is changed.
+        // With tracepoints alone, no filesystem's functions can be hooked, whatever is changed.
         let others = self.counted.values().any(|by| *by != WriteBackend::Tracepoint);
         if !known || self.counted.contains_key(fs_type) || !others {
             None

@@ -1,5 +1,5 @@
-//! Which filesystems are counted at their own functions, as the kernel side is told it: so that nothing is counted
-//! above them as well.
+//! Tells the eBPF side which filesystems are counted at their own functions, so that it does not
+//! count the same bytes at vfs_write or the system calls as well.
 
 use aya::Ebpf;
 use aya::maps::HashMap as BpfHashMap;
@@ -12,7 +12,7 @@ use crate::hooks::WriteIter;
 use crate::{hooks, overlay};
 
 impl Ladder {
-    /// Tells vfs_write and the system calls that this filesystem is counted lower down.
+    /// Marks this filesystem as counted below vfs_write and the system calls.
     pub(crate) fn mark(&mut self, ebpf: &mut Ebpf, fs: &WriteIter, by: WriteBackend) {
         let fs_type = hooks::WRITE_ITERS.iter().find(|known| known.magic == fs.magic);
         self.counted.extend(fs_type.map(|known| (known.fs_type, by)));
@@ -28,8 +28,9 @@ impl Ladder {
         self.set_counted(ebpf, hooks::OVERLAY_MAGIC, how);
     }
 
-    /// Where writes are counted above the filesystem, those to an overlay are followed to the upper file. Once,
-    /// as soon as the kernel knows overlays: that is a module, often loaded by the first container.
+    /// Where writes are counted above the filesystem, follows writes to an overlay to the upper
+    /// file. Attached once, as soon as the kernel supports overlays; overlayfs is a module, often
+    /// loaded by the first container.
     pub(crate) fn follow_overlays(&mut self, ebpf: &mut Ebpf) {
         let is_above = self.vfs_write || self.syscalls;
         if !is_above || self.overlays.is_some() || !overlay::is_known() {
@@ -47,7 +48,7 @@ impl Ladder {
     fn set_counted(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
         let result = ebpf
             .map_mut("COUNTED")
-            .ok_or_else(|| "no such map".to_owned())
+            .ok_or_else(|| "the eBPF object has no such map".to_owned())
             .and_then(|map| BpfHashMap::<_, u32, u32>::try_from(map).map_err(|e| e.to_string()))
             .and_then(|mut map| map.insert(magic, how, 0).map_err(|e| e.to_string()));
         if let Err(error) = result {

@@ -1,4 +1,4 @@
-//! fexit → kprobe → tracepoint, hook by hook: the first rung that holds is taken.
+//! Attaches each hook with the first method that works: fexit, then kprobe, then tracepoint.
 
 pub(crate) mod error;
 pub(crate) mod fallback;
@@ -31,7 +31,7 @@ use super::loader::{TracerOptions, hook};
 use super::sys::tracefs::TraceFs;
 use super::{hooks, preemption, sys};
 
-/// Kernel functions whose presence or arguments are asked of BTF.
+/// Kernel functions that are looked up in BTF.
 pub(crate) fn function_names() -> Vec<&'static str> {
     let mut names = vec![
         "btf_trace_sched_process_exit",
@@ -47,37 +47,37 @@ pub(crate) fn function_names() -> Vec<&'static str> {
     names
 }
 
-/// Attaches hooks, and knows what came of each.
+/// The hook manager: attaches hooks and records the outcome of each attempt.
 pub struct Ladder {
     forced: Option<WriteBackend>,
     want_vfs_write: bool,
-    /// Only while hooks are attached: 24 MB on a usual kernel.
+    /// Kept only while hooks are being attached: 24 MB on a typical kernel.
     types: OnceCell<Types>,
-    /// Types of filesystem for which a later attempt would end as the first did.
+    /// Filesystem types for which another attempt would end like the first.
     tried: Vec<&'static str>,
-    /// Programs that aya cannot load.
+    /// Loads the programs that aya cannot load.
     by_hand: ByHand,
-    /// Why trampolines are refused altogether.
+    /// Why trampolines are not permitted at all.
     no_trampolines: OnceCell<HookFailure>,
     tracefs: Option<TraceFs>,
-    /// What tells the savings of btrfs's compression.
+    /// Link of the event that reports the savings of btrfs compression.
     saved: Option<OwnedFd>,
     hooks: Vec<Hook>,
-    /// How each filesystem that is known is counted, by its type.
+    /// How each known filesystem is counted, by type.
     counted: BTreeMap<&'static str, WriteBackend>,
     vfs_write: bool,
     syscalls: bool,
     uring: bool,
     stores: bool,
     without_advised: bool,
-    /// Are overlays followed to their upper files? `None`: that was not needed yet.
+    /// Whether overlays are followed to their upper files; `None` if that was not needed yet.
     overlays: Option<bool>,
-    /// Types of filesystem whose gauge is known.
+    /// Filesystem types whose space layout is known.
     space_traced: Vec<&'static str>,
     renames: bool,
     waits: bool,
     preemptible: bool,
-    /// Has the start ended, and with it CAP_SYS_ADMIN?
+    /// Whether startup has finished, and with it CAP_SYS_ADMIN was dropped.
     started: bool,
 }
 
@@ -110,16 +110,15 @@ impl Ladder {
         }
     }
 
-    /// Attaches all that is wanted from the start.
+    /// Attaches all hooks that are wanted from startup.
     ///
     /// # Errors
-    /// If no rung holds for written bytes.
+    /// If no method of counting written bytes works.
     pub(crate) fn climb(&mut self, ebpf: &mut Ebpf) -> anyhow::Result<()> {
         if self.prefers_kprobes() {
-            let reason =
-                "this kernel may put their programs aside and skip calls meanwhile; kprobes \
-                          miss none"
-                    .to_owned();
+            let reason = "on this kernel their programs can be preempted, and calls that arrive \
+                          meanwhile are skipped; kprobes miss none"
+                .to_owned();
             let state = HookState::NotApplicable { reason };
             self.hooks.push(hook("trampolines", "fentry, fexit", state));
         }
@@ -128,7 +127,7 @@ impl Ladder {
         }
         for fs in hooks::WRITE_ITERS {
             self.attach_write_iter(ebpf, fs);
-            // What is not in a module has been there from the start.
+            // A function that is not in a module has been there from the start.
             let has = |function| {
                 self.types().is_ok_and(|types| types.kernel.function(function).is_some())
             };
@@ -142,10 +141,10 @@ impl Ladder {
         if self.want_vfs_write {
             self.attach_vfs_write(ebpf);
         } else if self.allows(WriteBackend::Tracepoint) && self.counted.len() < 2 {
-            // Trampolines and kprobes are both refused here: system calls are all there is.
+            // Trampolines and kprobes are both not permitted: only system calls are left.
             self.attach_returns(ebpf);
         } else {
-            let reason = "no filesystem is mounted that needs it".to_owned();
+            let reason = "no mounted filesystem needs it".to_owned();
             self.hooks.push(hook("vfs_write", "fexit", HookState::NotApplicable { reason }));
         }
         self.mark_overlay(ebpf);
@@ -158,7 +157,7 @@ impl Ladder {
         Ok(())
     }
 
-    /// A filesystem was mounted: its module may be loaded now, or it needs vfs_write.
+    /// Reacts to a new mount: the filesystem's module may be loaded now, or it needs vfs_write.
     pub(crate) fn mounts_changed(&mut self, ebpf: &mut Ebpf, fs_types: &[&str]) {
         let is_new = |fs: &WriteIter| {
             let done = self.counted.contains_key(fs.fs_type) || self.tried.contains(&fs.fs_type);
@@ -177,7 +176,8 @@ impl Ladder {
             self.watch_filesystem(ebpf, fs.fs_type);
         }
         if any {
-            // Of two that came at once, btrfs may be the second: its own hooks are tried first.
+            // If two modules were loaded at the same time, btrfs may be the second: try its own
+            // hooks first.
             self.attach_saved(ebpf);
         }
         let uncounted = fs_types.iter().any(|fs| !self.counted.contains_key(fs));
@@ -189,7 +189,7 @@ impl Ladder {
         self.forget_types();
     }
 
-    /// The kernel's types, read again if they were forgotten.
+    /// Returns the kernel's types, and reads them again if they were dropped.
     fn types(&self) -> Result<&Types, String> {
         if let Some(types) = self.types.get() {
             return Ok(types);
@@ -198,7 +198,7 @@ impl Ladder {
         Ok(self.types.get_or_init(|| types))
     }
 
-    /// Gives their memory back until a hook is to be attached again.
+    /// Frees the memory of the types until the next hook is attached.
     pub(crate) fn forget_types(&mut self) {
         self.by_hand.forget_code();
         if self.types.take().is_some() {
@@ -224,7 +224,7 @@ impl Ladder {
         }
     }
 
-    /// Is the space of this type of filesystem traced, and not only its written bytes?
+    /// Whether the space of this filesystem type is traced, not only its written bytes.
     pub(crate) fn traces_space(&self, fs_type: &str) -> bool {
         self.space_traced.contains(&fs_type)
             && match self.counted.get(fs_type) {
@@ -238,7 +238,7 @@ impl Ladder {
         &self.hooks
     }
 
-    /// Loaded programs that are not among aya's, by name.
+    /// Returns the programs that aya did not load, by name.
     pub(crate) fn programs_by_hand(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.by_hand.programs()
     }
@@ -254,7 +254,7 @@ impl Ladder {
         }
     }
 
-    /// See [`preemption`].
+    /// Whether kprobes are preferred; see [`preemption`].
     fn prefers_kprobes(&self) -> bool {
         self.forced.is_none() && self.preemptible && TraceFs::has_kprobes()
     }
@@ -264,23 +264,24 @@ impl Ladder {
             && match self.write_backend() {
                 WriteBackend::Fentry => true,
                 WriteBackend::Kprobe => false,
-                // Tracepoints are called with preemption on since then.
+                // Since then tracepoints are called with preemption enabled.
                 WriteBackend::Tracepoint => kernel_at_least(6, 19),
             }
     }
 
-    /// Are kernel functions traced, and not tracepoints alone?
+    /// Whether kernel functions are traced, not only tracepoints.
     fn traces_functions(&self) -> bool {
         self.allows(WriteBackend::Kprobe) || self.allows(WriteBackend::Fentry)
     }
 
-    /// May a kprobe take what trampolines do not? Also where these alone are asked for, if the function may be
-    /// in a module: types of modules are not to be had before 5.11, nor with CAP_SYS_ADMIN given up.
+    /// Whether a kprobe may replace a trampoline. If only trampolines were requested, it may still
+    /// do so for a function that may be in a module: types of modules are not available before
+    /// 5.11, nor after CAP_SYS_ADMIN was dropped.
     fn may_take_kprobe(&self, module: Option<&str>) -> bool {
         self.allows(WriteBackend::Kprobe) || (module.is_some() && self.traces_functions())
     }
 
-    /// By a tracepoint, but by a kprobe where its programs may be put aside.
+    /// Attaches a tracepoint, or a kprobe if the tracepoint's programs can be preempted.
     fn attach_lifecycle(&mut self, ebpf: &mut Ebpf, hook: &Lifecycle) {
         if self.preemptible && self.allows(WriteBackend::Kprobe) && TraceFs::has_kprobes() {
             let result = self.kprobe(ebpf, hook.function, hook.kprobe);
@@ -320,7 +321,7 @@ impl Ladder {
                 let result = self.tracepoint(ebpf, name, program);
                 all &= self.note(name, "raw_tracepoint", result);
                 if !all {
-                    // Some of them alone would count what the system calls count as well.
+                    // With only some of them, bytes would be counted here and at the system calls.
                     break;
                 }
             }
@@ -330,7 +331,8 @@ impl Ladder {
         }
     }
 
-    /// The first rung that holds; true if one does. `module` is where the function may be.
+    /// Uses the first method that works; returns whether one does. `module` may contain the
+    /// function.
     fn attach_function(
         &mut self,
         ebpf: &mut Ebpf,
@@ -361,17 +363,17 @@ impl Ladder {
         }
     }
 
-    /// At the return of every system call.
+    /// Attaches at the return of every system call.
     fn attach_to_calls(&mut self, ebpf: &mut Ebpf, (name, program): (&str, &str)) -> bool {
         let result = if cfg!(target_arch = "x86_64") {
             self.typed_tracepoint(ebpf, name, program)
         } else {
-            Err("the registers of system calls are known on x86-64 alone".into())
+            Err("system call registers are supported only on x86-64".into())
         };
         self.note(name, "tp_btf", result)
     }
 
-    /// Records what came of an attempt; true if it holds.
+    /// Records the outcome of an attempt; returns whether it succeeded.
     fn note(&mut self, name: &str, how: &str, result: Attempt) -> bool {
         let holds = result.is_ok();
         let state = match result {
@@ -391,7 +393,7 @@ impl Ladder {
             .iter()
             .filter_map(|row| match &row.state {
                 HookState::Unsupported { reason } | HookState::Broken { reason } => {
-                    Some(format!("{} by {}: {reason}", row.name, row.how))
+                    Some(format!("{} with {}: {reason}", row.name, row.how))
                 }
                 _ => None,
             })
@@ -401,6 +403,6 @@ impl Ladder {
             Some(backend) => format!("try without `--backend {}`", backend.name()),
             None => "`filltop doctor` lists what was tried".to_owned(),
         };
-        anyhow!("no write probe can be attached on this kernel ({}): {fix}", reasons.join("; "))
+        anyhow!("cannot attach any write probe on this kernel ({}); {fix}", reasons.join("; "))
     }
 }

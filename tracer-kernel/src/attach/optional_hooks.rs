@@ -1,5 +1,5 @@
-//! Hooks beside the counting of bytes: renames, created files, waits and failures. None of them is
-//! needed to run; each one that is missing is a blind spot that is said.
+//! Optional hooks: renames, created files, waits and failures. filltop runs without them; each
+//! missing one is reported as a blind spot.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -18,14 +18,14 @@ use crate::kernel_version::kernel_at_least;
 use crate::sys::tracefs;
 
 impl Ladder {
-    /// Attaches what can be attached. Where a hook has no rung that holds, its row says why.
+    /// Attaches all optional hooks that work. If no method works for a hook, its row states why.
     pub(crate) fn attach_watches(&mut self, ebpf: &mut Ebpf) {
         self.renames = self.attach_renames(ebpf);
         let mut fsyncs = false;
         for fsync in hooks::FSYNCS {
             fsyncs |= self.attach_fsync(ebpf, fsync);
         }
-        // Of other filesystems than ext4 no tracepoint tells.
+        // For filesystems other than ext4 there is no tracepoint.
         self.waits = fsyncs && self.traces_functions();
         let mut creates = false;
         for create in hooks::CREATES {
@@ -49,7 +49,7 @@ impl Ladder {
         self.note(name, "raw_tracepoint", result);
     }
 
-    /// The program that fits this kernel's arguments of [`hooks::THROTTLE`].
+    /// Returns the program that matches this kernel's arguments of [`hooks::THROTTLE`].
     pub(crate) fn throttle_program(&self) -> Result<&'static str, HookFailure> {
         let tracepoint = format!("btf_trace_{}", hooks::THROTTLE);
         let arguments = self.types()?.kernel.arguments(&tracepoint);
@@ -57,11 +57,11 @@ impl Ladder {
         match arguments.map(|arguments| arguments.len()) {
             Some(13) => Ok("tp_balance_dirty_pages_12"),
             Some(9) => Ok("tp_balance_dirty_pages_8"),
-            other => Err(format!("its arguments are not known: {other:?}").into()),
+            other => Err(format!("unexpected function signature: {other:?}").into()),
         }
     }
 
-    /// Loads the iterator over open files; without it, /proc is looked through.
+    /// Loads the iterator over open files; without it, /proc is read.
     pub(crate) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
         let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
             iter.load("task_file", &self.types()?.bpf)
@@ -71,14 +71,14 @@ impl Ladder {
         self.install_behind(ebpf);
     }
 
-    /// Tells the kernel side where overlayfs, if it is there, keeps the files behind its own. Returns
-    /// whether that is known now.
+    /// Tells the eBPF side how to find the files behind an overlay's files, if overlayfs is loaded.
+    /// Returns whether that is known now.
     pub(crate) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
         self.types().is_ok_and(|types| overlay_inode::install(ebpf, types))
     }
 
-    /// Loads what takes entries out of maps without keeping kprobes from running; without it, system calls
-    /// do.
+    /// Loads the iterators that drain maps without blocking kprobes meanwhile; without them, system
+    /// calls do it.
     pub(crate) fn load_take_out(&mut self, ebpf: &mut Ebpf, iterators: &[&str], forget_name: &str) {
         let load = |ebpf: &mut Ebpf| -> Attempt {
             for name in iterators {
@@ -95,11 +95,12 @@ impl Ladder {
         self.note("bpf_map_elem", "iterator", result);
     }
 
-    /// What tells the savings of compression, where the kernel knows btrfs and no hook tells of its space.
+    /// Attaches the event that reports the savings of compression, if btrfs is loaded and no hook
+    /// traces its space.
     pub(crate) fn attach_saved(&mut self, ebpf: &mut Ebpf) {
         let hooks::Event { fs_type, name, program } = hooks::ORDERED_EVENT;
         if self.traces_space(fs_type) {
-            // Whatever an earlier attempt said is of no concern any more.
+            // The outcome of an earlier attempt no longer matters.
             self.saved = None;
             self.hooks.retain(|row| row.name != name);
             return;
@@ -121,17 +122,17 @@ impl Ladder {
         self.note(name, "tracepoint", result);
     }
 
-    /// Is every rename told by the kernel?
+    /// Whether the kernel reports every rename.
     pub(crate) fn follows_renames(&self) -> bool {
         self.renames
     }
 
-    /// Is fsync timed on every filesystem?
+    /// Whether fsync is timed on every filesystem.
     pub(crate) fn times_every_fsync(&self) -> bool {
         self.waits
     }
 
-    /// Hooks of a filesystem whose module came later.
+    /// Attaches the optional hooks of a filesystem whose module was loaded later.
     pub(crate) fn watch_filesystem(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
         for create in hooks::CREATES.iter().filter(|create| create.fs_type == fs_type) {
             self.hooks.retain(|row| row.name != create.name);
@@ -191,13 +192,14 @@ impl Ladder {
     }
 }
 
-/// Tells the program where the event's fields are, and attaches it.
+/// Passes the event's field offsets to the program, and attaches it.
 fn attach_ordered(
     ebpf: &mut Ebpf,
     program: &str,
     event: &tracefs::Event,
 ) -> Result<OwnedFd, HookFailure> {
-    let offset = |field| event.offset(field).ok_or_else(|| format!("it has no field {field}"));
+    let offset =
+        |field| event.offset(field).ok_or_else(|| format!("the event has no field {field}"));
     let format = OrderedEvent {
         fsid: offset("fsid")?,
         root: offset("root_objectid")?,
@@ -205,7 +207,8 @@ fn attach_ordered(
         len: offset("len")?,
         disk_len: offset("disk_len")?,
     };
-    let map = ebpf.map_mut("ORDERED_EVENT").ok_or("there is no map for its format")?;
+    let map =
+        ebpf.map_mut("ORDERED_EVENT").ok_or("the eBPF object has no map for the event's format")?;
     let mut map: Array<_, [u8; size_of::<OrderedEvent>()]> =
         map.try_into().map_err(|error: aya::maps::MapError| error_chain(&error))?;
     let format: [u8; size_of::<OrderedEvent>()] = bytemuck::cast(format);

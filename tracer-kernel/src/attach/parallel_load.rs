@@ -1,5 +1,5 @@
-//! Programs that will be wanted are loaded ahead, several at the same time: the kernel's verifier takes
-//! most of a start, and each load has a processor of its own.
+//! Loads programs that will be needed in parallel, ahead of attaching: the kernel's verifier takes
+//! most of the startup time, and each load can use its own CPU.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
@@ -12,10 +12,10 @@ use super::Ladder;
 use crate::{hooks, sys};
 
 impl Ladder {
-    /// Loads what stands in for trampolines and kprobes. What fails is loaded again, and told, when it is
-    /// to be attached.
+    /// Loads the tracepoint programs that replace trampolines and kprobes. A program that fails is
+    /// loaded again when it is attached, and the failure is reported then.
     pub(crate) fn load_tracepoints_ahead(&self, ebpf: &mut Ebpf) {
-        // The longest first, so that no processor has to wait for it at the end.
+        // The longest first, so no CPU is left waiting for it at the end.
         let mut wanted = vec![hooks::SYSCALL_TRACEPOINT, hooks::FAILED_TRACEPOINT];
         wanted.extend(hooks::EXT4_SPACE_TRACEPOINTS);
         wanted.extend(hooks::EXT4_TRACEPOINTS);
@@ -29,7 +29,7 @@ impl Ladder {
     }
 }
 
-/// Loads the programs of a table of (target, program).
+/// Loads the programs of a table of (target, program), on up to 8 threads.
 fn load_all(ebpf: &mut Ebpf, wanted: &[(&str, &str)], types: &Btf) {
     let mut programs: Vec<_> = ebpf
         .programs_mut()
@@ -38,7 +38,7 @@ fn load_all(ebpf: &mut Ebpf, wanted: &[(&str, &str)], types: &Btf) {
             Some((place, wanted[place].0, program))
         })
         .collect();
-    // Taken from the end.
+    // Programs are taken from the end.
     programs.sort_by_key(|(place, _, _)| std::cmp::Reverse(*place));
     let programs = Mutex::new(programs);
     sys::share_memory_among_threads();

@@ -1,5 +1,6 @@
-//! Programs of trampolines that aya cannot load: for functions of modules, and of one program for a second
-//! function. Their code is read, and joined to the maps that aya made, only while one is to be attached.
+//! Loads trampoline programs that aya cannot load: for functions of modules, and the same program
+//! for a second function. The code is read, and linked to the maps that aya created, only while a
+//! program is being attached.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -18,9 +19,9 @@ use crate::btf::relocate;
 use crate::loader::OBJECT;
 use crate::sys::tracing;
 
-/// See the module.
+/// See the module documentation.
 pub(crate) struct ByHand {
-    /// All maps, for they are taken out of aya's hands after the start.
+    /// All maps; taken from `aya::Ebpf` after startup.
     maps: HashMap<String, OwnedFd>,
     offsets: Offsets,
     config: Config,
@@ -30,7 +31,7 @@ pub(crate) struct ByHand {
 
 struct Code {
     object: Object,
-    /// The object's own types, as the kernel has them.
+    /// The object's own BTF, as loaded into the kernel.
     types: Option<OwnedFd>,
 }
 
@@ -40,24 +41,24 @@ struct Attached {
     _link: OwnedFd,
 }
 
-/// Where a program is to be attached.
+/// The function that a program is attached to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target<'a> {
     /// The kernel function.
     pub function: &'a str,
-    /// Its number among the types of where it is.
+    /// BTF id of the function, in the BTF of the kernel or of the module.
     pub id: u32,
-    /// The module that it is in; `None`: the kernel itself.
+    /// The module that contains it; `None` for the kernel itself.
     pub module: Option<&'a str>,
-    /// At its exit, or at its entry.
+    /// Whether to attach at the function's exit rather than its entry.
     pub at_exit: bool,
 }
 
 impl ByHand {
-    /// For the object as it was fitted to this kernel, when it was just loaded.
+    /// Takes the maps of an object that was just loaded, with the values it was relocated with.
     ///
     /// # Errors
-    /// If there are no more descriptors.
+    /// If there are no more file descriptors.
     pub(crate) fn new(ebpf: &Ebpf, offsets: Offsets, config: Config) -> io::Result<Self> {
         let maps = ebpf.maps().filter_map(|(name, map)| Some((name, descriptor(map)?)));
         let maps = maps.map(|(name, map)| Ok((name.to_owned(), map.try_clone_to_owned()?)));
@@ -73,7 +74,7 @@ impl ByHand {
     /// Loads and attaches a program of the object.
     ///
     /// # Errors
-    /// In the kernel's words.
+    /// The kernel's error message.
     pub(crate) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), HookFailure> {
         if self.code.get().is_none() {
             let code = self.read()?;
@@ -84,7 +85,7 @@ impl ByHand {
             .programs
             .get(program)
             .and_then(|found| Some((found, object.functions.get(&found.function_key())?)))
-            .ok_or_else(|| format!("the kernel side has no program {program}"))?;
+            .ok_or_else(|| format!("the eBPF object has no program {program}"))?;
         let module = target.module.map(|module| ModuleTypes::of_process().of(module));
         let module = module.transpose().map_err(HookFailure::NoTypes)?;
         let name =
@@ -105,17 +106,17 @@ impl ByHand {
         Ok(())
     }
 
-    /// Gives the code's memory back until a program is to be attached again.
+    /// Frees the code's memory until the next program is attached.
     pub(crate) fn forget_code(&mut self) {
         self.code.take();
     }
 
-    /// All that are attached, by kind and function.
+    /// Returns all attached programs, by kind and function.
     pub(crate) fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.attached.iter().map(|one| (one.name.as_str(), one.program.as_fd()))
     }
 
-    /// The object's code, joined to the maps.
+    /// Reads the object's code and links it to the maps.
     fn read(&self) -> Result<Code, String> {
         let elf =
             relocate::fit(OBJECT, &self.offsets, &self.config).map_err(|e| format!("{e:#}"))?;
@@ -124,7 +125,9 @@ impl ByHand {
             Some(features) => {
                 let types = object.fixup_and_sanitize_btf(features).map_err(|e| error_chain(&e))?;
                 let loaded = types.map(|types| tracing::load_types(&types.to_bytes()));
-                loaded.transpose().map_err(|error| format!("own type information: {error}"))?
+                loaded
+                    .transpose()
+                    .map_err(|error| format!("cannot load the eBPF object's BTF: {error}"))?
             }
             None => None,
         };
@@ -134,7 +137,7 @@ impl ByHand {
             Some((name.as_str(), ours.as_raw_fd(), map))
         });
         let joined: Option<Vec<_>> = joined.collect();
-        let joined = joined.ok_or("a map of the kernel side is missing")?;
+        let joined = joined.ok_or("a map of the eBPF object is missing")?;
         let code = object.functions.keys().map(|(section, _)| *section).collect();
         object
             .relocate_maps(joined.into_iter(), &code)
@@ -144,7 +147,7 @@ impl ByHand {
     }
 }
 
-/// The descriptor of a map of any kind that the kernel side has.
+/// Returns the descriptor of a map, for all map types that the eBPF object has.
 fn descriptor(map: &Map) -> Option<BorrowedFd<'_>> {
     let (Map::Array(map)
     | Map::HashMap(map)

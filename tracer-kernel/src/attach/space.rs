@@ -1,4 +1,4 @@
-//! Hooks that count space beside the writes, and bytes that no write_iter returns.
+//! Hooks that count space in addition to writes, and bytes that no write_iter returns.
 
 use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
@@ -7,7 +7,7 @@ use super::Ladder;
 use crate::hooks;
 
 impl Ladder {
-    /// What counts space, removals, and bytes that no write_iter returns.
+    /// Attaches what counts space, removals, and bytes that no write_iter returns.
     pub(crate) fn attach_space(&mut self, ebpf: &mut Ebpf) {
         for (newer, dentry, older) in hooks::DENTRY_FUNCTIONS {
             let is_newer = self.types().is_ok_and(|types| {
@@ -38,7 +38,7 @@ impl Ladder {
         }
     }
 
-    /// Functions of a filesystem beside its write_iter.
+    /// Attaches functions of a filesystem other than its write_iter.
     pub(crate) fn attach_fs_space(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
         for (module, function) in hooks::FS_SPACE.iter().filter(|(fs, _)| *fs == fs_type) {
             self.attach_function(ebpf, function, Some(module));

@@ -1,4 +1,4 @@
-//! Where the return of system calls is all there is: that, and what stands in for writes that no call returns.
+//! Fallback to the return of system calls, with the hooks for writes that no system call returns.
 
 use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
@@ -9,7 +9,7 @@ use crate::coverage::Seen;
 use crate::hooks;
 
 impl Ladder {
-    /// The return of system calls, and the end of requests to io_uring.
+    /// Attaches the return of system calls, and the completion of io_uring requests.
     pub(crate) fn attach_returns(&mut self, ebpf: &mut Ebpf) {
         self.syscalls = self.attach_to_calls(ebpf, hooks::SYSCALL_TRACEPOINT);
         if self.syscalls {
@@ -20,17 +20,17 @@ impl Ladder {
         }
     }
 
-    /// Its argument is the request with all that is needed, since 5.19.
+    /// Checks that the tracepoint's argument is the request with all that is needed, as since 5.19.
     fn requests_are_told(&self) -> Attempt {
         match self.types()?.kernel.member_offset("io_kiocb", "cqe.res") {
             Some(_) => Ok(()),
             None => Err(HookFailure::Absent(
-                "the kernel has no requests in it before Linux 5.19".to_owned(),
+                "before Linux 5.19 its arguments do not include the request".to_owned(),
             )),
         }
     }
 
-    /// Folios that become dirty in a fault.
+    /// Attaches the tracepoint for folios that become dirty in a page fault.
     pub(crate) fn attach_stores(&mut self, ebpf: &mut Ebpf) {
         if self.allows(WriteBackend::Tracepoint) {
             let name = self.dirty_tracepoint();
@@ -55,7 +55,7 @@ impl Ladder {
     fn faults_are_told(&self) -> Attempt {
         match self.types()?.kernel.bits("task_struct", &hooks::FAULT_BITS) {
             (_, 0) => Err(HookFailure::Absent(
-                "the kernel has no bit that tells a fault from a write".to_owned(),
+                "the kernel has no task flag that distinguishes a fault from a write".to_owned(),
             )),
             _ => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! All types of the running kernel that are asked for, its modules' included.
+//! Cache of the requested types of the running kernel and its modules.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,21 +18,21 @@ fn structs() -> Vec<&'static str> {
     structs
 }
 
-/// The kernel's types, twice: as we look them up, and as aya does.
+/// The kernel's types, twice: for filltop's own lookups, and for aya's.
 pub(crate) struct Types {
     /// For offsets and arguments.
     pub(crate) kernel: Arc<KernelBtf>,
     /// For programs that the kernel checks against a function's types.
     pub(crate) bpf: aya::Btf,
-    /// Those of modules that were asked for.
+    /// Types of the modules requested so far; `None` for a module without any.
     modules: RefCell<HashMap<String, Option<Arc<KernelBtf>>>>,
 }
 
 impl Types {
-    /// Reads them.
+    /// Reads the kernel's types.
     ///
     /// # Errors
-    /// If the kernel has none, or what it has is damaged.
+    /// If the kernel has no BTF, or it is damaged.
     pub(crate) fn read() -> anyhow::Result<Self> {
         let path = Path::new(preflight::VMLINUX_BTF);
         let kernel = KernelBtf::load(path, &attach::function_names(), &structs())?;
@@ -40,7 +40,8 @@ impl Types {
         Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
     }
 
-    /// Those of a module; `None` if it is not loaded, or the kernel keeps none of modules (5.10).
+    /// Returns the types of a module; `None` if it is not loaded, or the kernel has no BTF of
+    /// modules (5.10).
     pub(crate) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
         let read = || {
             let btf =
@@ -50,8 +51,8 @@ impl Types {
         self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()
     }
 
-    /// A function's number, and the module that it is in; `None` for that: in the kernel itself.
-    /// `module` is where it may be.
+    /// Returns a function's BTF id and the module that contains it (`None` for the kernel itself).
+    /// `module` may contain the function.
     pub(crate) fn find<'m>(
         &self,
         function: &str,

@@ -1,5 +1,5 @@
-//! Where this kernel's filesystems keep the space that they charge to an inode. Some are modules,
-//! which may be loaded after the start.
+//! Layouts of the space that this kernel's filesystems charge to an inode. Some filesystems are
+//! modules, which may be loaded after startup.
 
 use aya::Ebpf;
 use aya::maps::Array;
@@ -7,19 +7,19 @@ use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
 use super::cache::Types;
 
-/// How one filesystem's gauge is made up.
+/// How the space usage of an inode is computed on one filesystem.
 struct Recipe {
     fs_type: &'static str,
     kind: u32,
     uses_i_blocks: bool,
-    /// Its own inode, and the member that is the `struct inode`.
+    /// The filesystem's own inode struct, and its member that is the `struct inode`.
     own: Option<(&'static str, &'static str)>,
-    /// Members of its own inode: name, size, in blocks?
+    /// Members of the own inode: name, size in bytes, whether it counts blocks.
     parts: &'static [(&'static str, u32, bool)],
 }
 
-/// statvfs counts what these say, delayed allocation included. xfs's own counters are in blocks;
-/// ext4 and btrfs keep what is reserved beside `i_blocks`.
+/// statvfs counts the sum of these, including delayed allocation. xfs's own counters are in blocks;
+/// ext4 and btrfs keep reservations separately from `i_blocks`.
 const RECIPES: &[Recipe] = &[
     Recipe {
         fs_type: "ext4",
@@ -53,14 +53,15 @@ const RECIPES: &[Recipe] = &[
 
 const ORDERED: &str = "btrfs_ordered_extent";
 
-/// Structs that are looked up in BTF: the kernel's own, for filesystems that are built in, and modules'.
+/// Structs that are looked up in BTF: the kernel's for built-in filesystems, otherwise the
+/// modules'.
 pub(crate) fn structs() -> Vec<&'static str> {
     let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
     own.chain([ORDERED]).collect()
 }
 
-/// Tells the kernel side all layouts that are known now, and returns the types of filesystem whose
-/// space is traced.
+/// Passes all layouts known now to the eBPF side, and returns the filesystem types whose space is
+/// traced.
 pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
     let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
     let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
@@ -82,7 +83,7 @@ impl Recipe {
         let mut gauge =
             Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
         let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
-        // Built in, or a module of its own.
+        // Built in, or in its own module.
         let module = types.module(self.fs_type);
         let btf = module.as_ref().unwrap_or(&types.kernel);
         gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;

@@ -1,7 +1,7 @@
-//! A small reader of the kernel's BTF: just field offsets and function arguments.
+//! A small reader of the kernel's BTF, for field offsets and function arguments only.
 //!
-//! Format: Documentation/bpf/btf.rst. Only the types that are asked for are looked up, in one pass,
-//! because under emulation a full parse takes seconds.
+//! Format: Documentation/bpf/btf.rst. Only the requested types are looked up, in one pass, because
+//! a full parse takes seconds under emulation.
 
 pub(crate) mod cache;
 pub(crate) mod helper;
@@ -35,29 +35,32 @@ const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
-/// What can be wrong with the kernel's BTF.
+/// Why the kernel's BTF cannot be used.
 #[derive(Debug, Error)]
 pub enum BtfError {
-    /// The file cannot be read; most often the kernel was built without CONFIG_DEBUG_INFO_BTF.
+    /// The file cannot be read, most often because the kernel was built without
+    /// CONFIG_DEBUG_INFO_BTF.
     #[error("cannot read {path}: {source}")]
     Unreadable {
-        /// Which file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// Error of open(2) or read(2).
         source: std::io::Error,
     },
-    /// Not BTF, or cut short.
+    /// Not BTF, or truncated.
     #[error("damaged BTF: {0}")]
     Damaged(&'static str),
 }
 
-/// The types of one BTF blob that were asked for.
+/// The requested types of one BTF blob.
 pub struct KernelBtf {
     data: Vec<u8>,
     strings: usize,
-    /// The kernel's own BTF, which a module's continues: both its types and its strings.
+    /// The kernel's own BTF, which the BTF of a module extends: type ids and string offsets
+    /// continue there.
     base: Option<Arc<KernelBtf>>,
-    /// Byte position of each type; the first is id 0 (void), or the base's next id.
+    /// Byte position of each type; the first is id 0 (void), or the id that follows the base's
+    /// last.
     types: Vec<u32>,
     strings_len: usize,
     /// (is a function, name) → id.
@@ -84,7 +87,7 @@ impl KernelBtf {
     /// Reads a module's BTF and finds the given functions and structs.
     ///
     /// # Errors
-    /// [`BtfError`] if the module is not loaded, or the kernel keeps no BTF of modules (5.10).
+    /// [`BtfError`] if the module is not loaded, or the kernel has no BTF of modules (5.10).
     pub(crate) fn load_module(
         base: &Arc<Self>,
         module: &str,
@@ -102,7 +105,7 @@ impl KernelBtf {
         structs: &[&str],
         base: Option<Arc<Self>>,
     ) -> Result<Self, BtfError> {
-        let cut = || BtfError::Damaged("cut short");
+        let cut = || BtfError::Damaged("truncated");
         if data.len() < 24 || u16::from_ne_bytes([data[0], data[1]]) != MAGIC {
             return Err(BtfError::Damaged("wrong magic number"));
         }
@@ -141,7 +144,7 @@ impl KernelBtf {
         Ok(btf)
     }
 
-    /// All field offsets; [`Offsets::ABSENT`] for what this kernel lacks.
+    /// Returns all field offsets; [`Offsets::ABSENT`] for fields that this kernel lacks.
     #[must_use]
     pub fn offsets(&self) -> Offsets {
         let mut offsets = Offsets::UNKNOWN;
@@ -153,15 +156,15 @@ impl KernelBtf {
         offsets
     }
 
-    /// The number of a function that is in the kernel itself, or in the module that this is of.
+    /// Returns the BTF id of a function in the kernel itself, or in the module this BTF belongs to.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {
         self.found.get(&(true, name.to_owned())).copied()
     }
 
-    /// Names of the struct types of a function's arguments, `None` for other types; or `None` if
-    /// there is no such function. A raw tracepoint's are found as `btf_trace_NAME`, whose first
-    /// argument is the tracepoint's own.
+    /// Returns the names of the struct types that a function's arguments point to, `None` for
+    /// arguments of other types; or `None` if there is no such function. A raw tracepoint is found
+    /// as `btf_trace_NAME`; its first argument is the tracepoint's own.
     #[must_use]
     pub fn arguments(&self, function: &str) -> Option<Vec<Option<&str>>> {
         let id = *self.found.get(&(true, function.to_owned()))?;
@@ -185,7 +188,7 @@ impl KernelBtf {
         )
     }
 
-    /// Does a member point to a struct of this name?
+    /// Whether a member is a pointer to a struct of this name.
     #[must_use]
     pub fn points_to(&self, name: &str, member: &str, target: &str) -> bool {
         let Some(id) = self.found.get(&(false, name.to_owned())) else { return false };
@@ -195,19 +198,20 @@ impl KernelBtf {
         self.kind(pointer) == KIND_PTR && self.name(pointee) == target
     }
 
-    /// Size of a structure, bytes.
+    /// Returns the size of a struct, bytes.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<u32> {
         self.found.get(&(false, name.to_owned())).map(|id| self.size_or_type(*id))
     }
 
-    /// Byte offset of a member, given as a dotted path, anonymous parts left out.
+    /// Returns the byte offset of a member, given as a dotted path without anonymous parts.
     #[must_use]
     pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
         self.member_place(name, path).map(|bits| bits / 8)
     }
 
-    /// Where the word of 32 bits is that holds those of the given bits which there are, and which they are.
+    /// Returns the byte offset of the 32-bit word that contains the given bit fields, and the mask
+    /// of those that exist.
     #[must_use]
     pub fn bits(&self, name: &str, members: &[&str]) -> (u32, u32) {
         let places = || members.iter().filter_map(|member| self.member_place(name, member));
@@ -216,7 +220,7 @@ impl KernelBtf {
         (at, within.fold(0, |bits, place| bits | 1_u32.checked_shl(place).unwrap_or(0)))
     }
 
-    /// In bits from the structure's start.
+    /// Returns the offset of a member in bits from the start of the struct.
     fn member_place(&self, name: &str, path: &str) -> Option<u32> {
         let mut id = *self.found.get(&(false, name.to_owned()))?;
         let mut place = 0;
@@ -228,7 +232,8 @@ impl KernelBtf {
         Some(place)
     }
 
-    /// (offset in bits, type) of a member of a struct or union, also within anonymous members.
+    /// Returns (offset in bits, type) of a member of a struct or union, including anonymous
+    /// members.
     fn find_member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
         if depth > 8 || !matches!(self.kind(id), KIND_STRUCT | KIND_UNION) {
             return None;
@@ -252,7 +257,7 @@ impl KernelBtf {
         })
     }
 
-    /// Sees through typedefs and qualifiers.
+    /// Strips typedefs and qualifiers.
     fn strip(&self, mut id: u32) -> u32 {
         for _ in 0..32 {
             match self.kind(id) {
@@ -272,12 +277,12 @@ impl KernelBtf {
             KIND_ARRAY => 12,
             KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => n * 12,
             KIND_ENUM | KIND_FUNC_PROTO => n * 8,
-            0 | 20.. => return Err(BtfError::Damaged("unknown kind of type")),
+            0 | 20.. => return Err(BtfError::Damaged("unknown type kind")),
             _ => 0,
         })
     }
 
-    /// Number of types, the base's included: the next id.
+    /// Number of types, including the base's: the next id.
     fn count(&self) -> u32 {
         self.first_id() + self.types.len() as u32
     }
@@ -286,13 +291,13 @@ impl KernelBtf {
         self.base.as_ref().map_or(0, |base| base.count())
     }
 
-    /// One of the three words that each type starts with.
+    /// Returns one of the three words that each type starts with.
     fn word(&self, id: u32, n: usize) -> u32 {
         let (btf, at) = self.locate(id);
         btf.u32(at + n * 4)
     }
 
-    /// In which blob a type is, and where.
+    /// Returns the blob that contains a type, and the position in it.
     fn locate(&self, id: u32) -> (&Self, usize) {
         match &self.base {
             Some(base) if id < base.count() => base.locate(id),

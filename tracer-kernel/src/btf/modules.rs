@@ -1,7 +1,8 @@
-//! Descriptors of the types of filesystems' modules, without which no program is attached to their functions.
+//! Descriptors of the BTF of filesystem modules; a program cannot be attached to their functions
+//! without one.
 //!
-//! To get one takes CAP_SYS_ADMIN, to use one does not: those of all modules that are loaded at the start are kept,
-//! and a [`Helper`] gets those of modules that are loaded later.
+//! Getting a descriptor requires CAP_SYS_ADMIN, using it does not. Those of all modules loaded at
+//! startup are kept; a [`Helper`] gets those of modules that are loaded later.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -15,31 +16,34 @@ use crate::hooks;
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracing;
 
-/// See the module: of this process, as the right is that it was started with.
+/// See the module documentation. One per process, because the privilege is the one it was started
+/// with.
 pub(crate) struct ModuleTypes {
-    /// By the module's name.
+    /// Descriptors, by module name.
     kept: HashMap<String, Arc<OwnedFd>>,
-    /// Was CAP_SYS_ADMIN there at the start?
+    /// Whether CAP_SYS_ADMIN was effective at startup.
     had_admin: bool,
-    /// Where others come from.
+    /// Source of descriptors for modules that are loaded later.
     source: Source,
 }
 
 enum Source {
-    /// filltop was started without CAP_SYS_ADMIN, or the kernel keeps no types of modules (before 5.11).
+    /// filltop was started without CAP_SYS_ADMIN, or the kernel has no BTF of modules (before
+    /// 5.11).
     Nowhere,
     Helper(Helper),
-    /// Why there is none.
+    /// Why the helper is not running.
     NoHelper(String),
 }
 
 impl ModuleTypes {
-    /// Those of this process. The first call, which has to come before the right is given up and should come
-    /// while the process is small, gets all that there are and starts the helper.
+    /// Returns the descriptors of this process. The first call gets all that exist and starts the
+    /// helper. It must come before the privilege is dropped, and should come while the process is
+    /// small.
     pub(crate) fn of_process() -> MutexGuard<'static, Self> {
         static OURS: OnceLock<Mutex<ModuleTypes>> = OnceLock::new();
         let ours = OURS.get_or_init(|| Mutex::new(Self::begin()));
-        // A panic elsewhere leaves it whole.
+        // A panic in another thread leaves the value consistent.
         ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,7 +56,7 @@ impl ModuleTypes {
                 Ok(helper) => Source::Helper(helper),
                 Err(error) => Source::NoHelper(error.to_string()),
             };
-            // Also where the helper failed.
+            // Also if the helper failed to start.
             let result = tracing::kernel_types(|name, descriptor| {
                 if let Some(name) = name.to_str().ok().filter(|name| modules().contains(name)) {
                     let descriptor = descriptor.try_clone_to_owned()?;
@@ -61,18 +65,18 @@ impl ModuleTypes {
                 Ok(())
             });
             if let Err(error) = result {
-                ::tracing::debug!("types of modules: {error}");
+                ::tracing::debug!("BTF of modules: {error}");
             }
         }
         types
     }
 
-    /// Was CAP_SYS_ADMIN there at the start?
+    /// Whether CAP_SYS_ADMIN was effective at startup.
     pub(crate) const fn had_admin(&self) -> bool {
         self.had_admin
     }
 
-    /// Gets those of modules that were loaded since, or loaded anew.
+    /// Gets the descriptors of modules that were loaded, or loaded again, since.
     pub(crate) fn look_again(&mut self) {
         let Source::Helper(helper) = &self.source else { return };
         match helper.look() {
@@ -80,13 +84,13 @@ impl ModuleTypes {
                 self.kept = found.into_iter().map(|(name, fd)| (name, Arc::new(fd))).collect();
             }
             Err(error) => {
-                ::tracing::warn!("the process that gets types of modules: {error}");
+                ::tracing::warn!("helper process for the BTF of modules: {error}");
                 self.source = Source::NoHelper(error.to_string());
             }
         }
     }
 
-    /// Those of a module.
+    /// Returns the descriptor of a module's BTF.
     pub(crate) fn of(&self, module: &str) -> Result<Arc<OwnedFd>, NoTypes> {
         self.kept.get(module).cloned().ok_or_else(|| match &self.source {
             Source::Nowhere => NoTypes::NeverAllowed,
@@ -96,7 +100,7 @@ impl ModuleTypes {
     }
 }
 
-/// Modules of filesystems whose functions are hooked, as they are named.
+/// Modules of the filesystems whose functions are hooked; they are named like the filesystems.
 fn modules() -> Vec<&'static str> {
     hooks::WRITE_ITERS.iter().map(|fs| fs.fs_type).collect()
 }

@@ -1,5 +1,5 @@
-//! Where this kernel's overlayfs, which may be a module that is loaded later, keeps the files behind its
-//! own: on the upper layer, or on a lower one.
+//! Layout that leads from an inode of this kernel's overlayfs to the file behind it, on the upper
+//! layer or on a lower one. overlayfs may be a module that is loaded later.
 
 use aya::Ebpf;
 use aya::maps::Array;
@@ -12,10 +12,11 @@ use crate::overlay;
 const ENTRY: &str = "ovl_entry";
 const PATH: &str = "ovl_path";
 
-/// Structs that are looked up in BTF, the kernel's own or the module's, beside [`overlay::STRUCT`].
+/// Structs that are looked up in the kernel's or the module's BTF, in addition to
+/// [`overlay::STRUCT`].
 pub(crate) const STRUCTS: [&str; 2] = [ENTRY, PATH];
 
-/// Tells the kernel side, if it is known now. Returns whether it is.
+/// Passes the layout to the eBPF side if it is known now. Returns whether it is.
 pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
     if !overlay::is_known() {
         return false;
@@ -43,7 +44,8 @@ fn layout(types: &Types) -> Option<OverlayInode> {
     };
     let dentry = || Some((lower_kind::DENTRY, from_inode("lowerpath.dentry")?, 0));
     let inode = || Some((lower_kind::INODE, from_inode("lower")?, 0));
-    // Where the kernel keeps no types of modules: in these versions it comes right after the upper one.
+    // Without type information of modules: in these kernel versions it directly follows the upper
+    // one.
     let next = || (!kernel_at_least(5, 11)).then_some((lower_kind::INODE, upper + 8, 0));
     let lower = stack().or_else(dentry).or_else(inode).or_else(next);
     let (lower_kind, lower, first) = lower.unwrap_or((lower_kind::NONE, 0, 0));

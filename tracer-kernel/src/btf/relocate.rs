@@ -1,34 +1,34 @@
-//! Fits the kernel side's object to the running kernel before it is loaded: puts the offsets of fields
-//! and the configuration into the instructions that need them, and takes out what kernels before some version refuse by its
-//! very encoding, even in code that their verifier finds to be unreachable, which it is there
-//! (`Config`).
+//! Relocates the eBPF object for the running kernel before it is loaded: patches field offsets and
+//! the configuration into the instructions that need them, and removes instructions that older
+//! kernels reject for their encoding alone, even in code that their verifier finds unreachable, as
+//! it is there (`Config`).
 
 use anyhow::Context as _;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
 use tracer_common::Offsets;
 use tracer_common::offsets::{CONFIG_MARKS, Config, FIELD_MARKS};
 
-/// `BPF_STX | BPF_ATOMIC | BPF_DW`, and the operation in its immediate.
+/// `BPF_STX | BPF_ATOMIC | BPF_DW`; the operation is in its immediate.
 const ATOMIC: u8 = 0xdb;
 const CMPXCHG: u32 = 0xf1;
 /// `BPF_ALU64 | BPF_MOV | BPF_X`.
 const MOVE: u8 = 0xbf;
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
 const MOVE_NUMBER: u8 = 0xb7;
-/// `BPF_LD | BPF_IMM | BPF_DW`: of a function's address for bpf_loop, among others.
+/// `BPF_LD | BPF_IMM | BPF_DW`: loads a function's address for bpf_loop, among others.
 const LOAD: u8 = 0x18;
 
-/// The class and the mode of a load from memory, `BPF_LDX | BPF_MEM`.
+/// Class and mode of a load from memory, `BPF_LDX | BPF_MEM`.
 const LOAD_MEMORY: u8 = 0x61;
-/// The bits of an opcode that tell class and mode.
+/// The bits of an opcode that encode class and mode.
 const LOAD_BITS: u8 = 0xe7;
-/// No structure is so long that it has a field there: the verifier refuses it.
+/// An offset that the verifier rejects, because no structure is long enough to have a field there.
 const NO_FIELD: u16 = i16::MAX as u16;
 
-/// The object as this kernel takes it.
+/// Returns the object as this kernel accepts it.
 ///
 /// # Errors
-/// If it is no ELF file.
+/// If it is not an ELF file.
 pub fn fit(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
     let mut elf = with_config(&with_offsets(elf, offsets)?, config)?;
     if config.has_cmpxchg == 0 {
@@ -40,7 +40,7 @@ pub fn fit(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec
     Ok(elf)
 }
 
-/// Puts the offsets of fields into the loads that are marked with them (`offsets::field_mark`).
+/// Patches field offsets into the loads that are marked for them (`offsets::field_mark`).
 fn with_offsets(elf: &[u8], offsets: &Offsets) -> anyhow::Result<Vec<u8>> {
     let places = bytemuck::bytes_of(offsets);
     each_instruction(elf, |instruction| {
@@ -54,7 +54,7 @@ fn with_offsets(elf: &[u8], offsets: &Offsets) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// Puts the configuration's numbers into the moves that are marked with them (`offsets::config_mark`).
+/// Patches configuration values into the moves that are marked for them (`offsets::config_mark`).
 fn with_config(elf: &[u8], config: &Config) -> anyhow::Result<Vec<u8>> {
     let places = bytemuck::bytes_of(config);
     each_instruction(elf, |instruction| {
@@ -67,7 +67,7 @@ fn with_config(elf: &[u8], config: &Config) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// Takes the exchange instructions out (5.12).
+/// Removes the atomic exchange instructions (5.12).
 fn without_cmpxchg(elf: &[u8]) -> anyhow::Result<Vec<u8>> {
     each_instruction(elf, |instruction| {
         let [opcode, _registers, _, _, immediate @ ..] = *instruction;
@@ -77,38 +77,39 @@ fn without_cmpxchg(elf: &[u8]) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// A copy of the object whose instructions went through `change`.
+/// Returns a copy of the object with `change` applied to all instructions.
 fn each_instruction(elf: &[u8], change: impl Fn(&mut [u8; 8])) -> anyhow::Result<Vec<u8>> {
-    let file = object::File::parse(elf).context("the kernel side's object")?;
+    let file = object::File::parse(elf).context("cannot parse the eBPF object")?;
     let mut out = elf.to_vec();
     for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
         let Some((start, len)) = section.file_range() else { continue };
-        let code = out.get_mut(start as usize..(start + len) as usize).context("cut short")?;
+        let code =
+            out.get_mut(start as usize..(start + len) as usize).context("truncated eBPF object")?;
         code.as_chunks_mut::<8>().0.iter_mut().for_each(&change);
     }
     Ok(out)
 }
 
-/// Takes the relocations out that make a load that of a function's address (5.13): what is left loads
-/// a number. They are moved to where there is no instruction.
+/// Removes the relocations that turn a load into that of a function's address (5.13), so it loads a
+/// plain number. They are moved to an offset without an instruction.
 fn without_callbacks(elf: &[u8]) -> anyhow::Result<Vec<u8>> {
     const NOWHERE: u64 = u64::MAX - 7;
     let mut out = elf.to_vec();
     for place in callbacks(elf)? {
-        let offset = out.get_mut(place..place + 8).context("cut short")?;
+        let offset = out.get_mut(place..place + 8).context("truncated eBPF object")?;
         offset.copy_from_slice(&NOWHERE.to_le_bytes());
     }
     Ok(out)
 }
 
-/// Where in the file the offsets of such relocations are (`Elf64_Rel::r_offset`).
+/// Returns the file offsets of `r_offset` of such relocations (`Elf64_Rel::r_offset`).
 fn callbacks(elf: &[u8]) -> anyhow::Result<Vec<usize>> {
     /// `size_of::<Elf64_Rel>()`
     const ENTRY: usize = 16;
-    let file = object::File::parse(elf).context("the kernel side's object")?;
+    let file = object::File::parse(elf).context("cannot parse the eBPF object")?;
     let mut places = Vec::new();
     for section in file.sections() {
-        // The kind of a section that holds relocations, by its name: `.relSECTION`.
+        // A section that holds relocations is recognized by its name: `.relSECTION`.
         let Some(target) = section.name().ok().and_then(|name| name.strip_prefix(".rel")) else {
             continue;
         };
@@ -116,10 +117,15 @@ fn callbacks(elf: &[u8]) -> anyhow::Result<Vec<usize>> {
         if target.kind() != SectionKind::Text {
             continue;
         }
-        let code = target.data().context("code")?;
-        let (start, _) = section.file_range().context("relocations")?;
-        for (n, entry) in
-            section.data().context("relocations")?.as_chunks::<ENTRY>().0.iter().enumerate()
+        let code = target.data().context("cannot read the code section")?;
+        let (start, _) = section.file_range().context("cannot read the relocation section")?;
+        for (n, entry) in section
+            .data()
+            .context("cannot read the relocation section")?
+            .as_chunks::<ENTRY>()
+            .0
+            .iter()
+            .enumerate()
         {
             let [offset, info] = [&entry[..8], &entry[8..]]
                 .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap_or_default()));
@@ -157,7 +163,7 @@ mod tests {
         code.iter().filter(|code| code[0] == ATOMIC && code[4..] == CMPXCHG.to_le_bytes()).count()
     }
 
-    /// Offsets of all loads.
+    /// Returns the offsets of all loads.
     fn loads(elf: &[u8]) -> Vec<i16> {
         let loads = instructions(elf).into_iter().filter(|code| code[0] & LOAD_BITS == LOAD_MEMORY);
         loads.map(|code| i16::from_le_bytes([code[2], code[3]])).collect()
@@ -172,13 +178,13 @@ mod tests {
         }
         let before = loads(OBJECT);
         assert!(before.iter().any(|offset| *offset >= MARKS));
-        // Offsets has a u32 for each row of its table, in the same order.
+        // `Offsets` has a u32 for each row of its table, in the same order.
         let fitted = |mark: i16| if mark < MARKS { mark } else { 0x6000 + (mark - MARKS) / 4 };
         let expected: Vec<i16> = before.into_iter().map(fitted).collect();
         assert_eq!(loads(&with_offsets(OBJECT, &offsets).unwrap()), expected);
     }
 
-    /// The numbers of all moves.
+    /// Returns the immediates of all moves.
     fn numbers(elf: &[u8]) -> Vec<u32> {
         let moves = instructions(elf).into_iter().filter(|code| code[0] == MOVE_NUMBER);
         moves.map(|code| u32::from_le_bytes([code[4], code[5], code[6], code[7]])).collect()

@@ -1,15 +1,15 @@
-//! Which functions are hooked, and with which of the kernel side's programs: data, no code.
+//! Tables of the hooked functions and the eBPF programs attached to them: data, no code.
 
 #[cfg(test)]
 mod tests;
 
-/// A way to count the writes of one kind of filesystem at its own write_iter.
+/// How to count the writes of one filesystem type at its own write_iter.
 pub struct WriteIter {
-    /// As /proc/self/mountinfo names it, and as its module is called, if it is in one.
+    /// Name as in /proc/self/mountinfo; also the name of its module, if it is in one.
     pub fs_type: &'static str,
     /// `super_block::s_magic`.
     pub magic: u32,
-    /// Functions to try, newest kernel first; the first that exists is taken.
+    /// Functions to try, newest kernel first; the first that exists is used.
     pub functions: &'static [WriteIterFunction],
 }
 
@@ -17,9 +17,9 @@ pub struct WriteIter {
 pub struct WriteIterFunction {
     /// The kernel function.
     pub name: &'static str,
-    /// The program for fexit.
+    /// Program for fexit.
     pub fexit: &'static str,
-    /// The program for its kprobe; the return probe is always `kretprobe_write_iter`.
+    /// Program for its kprobe; the return probe is always `kretprobe_write_iter`.
     pub kprobe: &'static str,
 }
 
@@ -27,7 +27,7 @@ const fn plain(name: &'static str, fexit: &'static str) -> WriteIterFunction {
     WriteIterFunction { name, fexit, kprobe: "kprobe_write_iter" }
 }
 
-/// All filesystems that are counted at their write_iter.
+/// All filesystems that are counted at their own write_iter.
 pub const WRITE_ITERS: &[WriteIter] = &[
     WriteIter {
         fs_type: "ext4",
@@ -58,10 +58,10 @@ pub const WRITE_ITERS: &[WriteIter] = &[
     },
 ];
 
-/// `s_magic` of overlayfs: its writes are counted at the filesystem below.
+/// `s_magic` of overlayfs, whose writes are counted at the filesystem below.
 pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
-/// A function with a program at its entry, its exit, or both.
+/// A function with a program at its entry, at its exit, or at both.
 #[derive(Clone, Copy)]
 pub struct Function {
     /// The kernel function.
@@ -98,7 +98,7 @@ impl Function {
     }
 }
 
-/// The chokepoint for filesystems whose write_iter we do not know.
+/// The common path of filesystems whose write_iter is not known.
 pub const VFS_WRITE: &[Function] = &[
     Function::new("vfs_write")
         .fexit("fexit_vfs_write")
@@ -110,8 +110,7 @@ pub const VFS_WRITE: &[Function] = &[
         .kretprobe("kretprobe_do_iter_readv_writev"),
 ];
 
-/// Functions whose programs count space, or bytes that no write_iter returns. For each the forms of
-/// it, newest kernel first: the form whose dentry is where BTF has it is taken.
+/// Functions whose programs count space, or bytes that no write_iter returns.
 pub const SPACE: &[Function] = &[
     Function::new("evict").fentry("fentry_evict").kprobe("kprobe_evict"),
     Function::new("vfs_fallocate")
@@ -129,8 +128,8 @@ pub const SPACE: &[Function] = &[
         .kprobe("kprobe_iomap_dio_complete"),
 ];
 
-/// The same for functions of filesystems that may be modules, which may be loaded later: with the
-/// filesystem that brings them.
+/// Like [`SPACE`], for functions of filesystems that may be modules and be loaded later:
+/// (filesystem, function).
 pub const FS_SPACE: &[(&str, Function)] = &[
     (
         "xfs",
@@ -164,7 +163,7 @@ pub const FS_SPACE: &[(&str, Function)] = &[
             .kprobe("kprobe_finish_ordered")
             .kretprobe("kretprobe_settle"),
     ),
-    // Its name before 6.4; later it is a wrapper of the other.
+    // Name before 6.4; later it is a wrapper of `btrfs_finish_one_ordered`.
     (
         "btrfs",
         Function::new("btrfs_finish_ordered_io")
@@ -175,8 +174,9 @@ pub const FS_SPACE: &[(&str, Function)] = &[
     ),
 ];
 
-/// Functions with a dentry among their arguments, which moved by one in 5.12: the newer form, where
-/// its dentry is, and the older form.
+/// Functions with a dentry argument, whose position moved by one in 5.12: the newer form, the
+/// position of its dentry, and the older form. The newer one is used if BTF has the dentry at that
+/// position.
 pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
     (
         Function::new("vfs_unlink")
@@ -206,19 +206,20 @@ pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
     ),
 ];
 
-/// What tells of the life of processes, on every backend.
+/// Hooks for process lifecycle events, on every backend.
 pub struct Lifecycle {
-    /// A tracepoint.
+    /// Name of the tracepoint.
     pub tracepoint: &'static str,
-    /// Its program.
+    /// Program for the tracepoint.
     pub program: &'static str,
-    /// A function that the kernel calls next to it, for where it may put the tracepoint's programs aside.
+    /// A function that the kernel calls near it, for kernels that can preempt the tracepoint's
+    /// programs.
     pub function: &'static str,
-    /// The program for the function's kprobe.
+    /// Program for the function's kprobe.
     pub kprobe: &'static str,
 }
 
-/// The end of a process, and its change into another program.
+/// Exit of a process, and exec.
 pub const LIFECYCLE: &[Lifecycle] = &[
     Lifecycle {
         tracepoint: "sched_process_exit",
@@ -234,9 +235,9 @@ pub const LIFECYCLE: &[Lifecycle] = &[
     },
 ];
 
-/// The tracepoints that stand in for ext4's write_iter: (tracepoint, program).
+/// Tracepoints that replace ext4's write_iter: (tracepoint, program).
 pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
-    // First what older kernels have not (6.6): without it, none is attached.
+    // First the one that older kernels lack (6.6): without it, none is attached.
     ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
     ("iomap_dio_complete", "tp_iomap_dio_complete"),
     ("ext4_da_write_end", "tp_ext4_write_end"),
@@ -244,59 +245,60 @@ pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_journalled_write_end", "tp_ext4_write_end"),
 ];
 
-/// The tracepoints that tell of ext4's space beside its writes: (tracepoint, program).
+/// Tracepoints for ext4's space changes other than writes: (tracepoint, program).
 pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_da_reserve_space", "tp_ext4_da_reserve_space"),
     ("ext4_truncate_enter", "tp_ext4_truncate_enter"),
     ("ext4_truncate_exit", "tp_ext4_space_changed"),
-    // By way of overlayfs, too, whose file is the one that sys_exit sees.
+    // Also for writes through overlayfs, where sys_exit sees only overlayfs's own file.
     ("ext4_fallocate_enter", "tp_ext4_truncate_enter"),
     ("ext4_fallocate_exit", "tp_ext4_space_changed"),
-    // Ends with the system call.
+    // These end with the system call.
     ("ext4_zero_range", "tp_ext4_range_changes"),
     ("ext4_punch_hole", "tp_ext4_range_changes"),
     ("ext4_ext_remove_space_done", "tp_ext4_space_changed"),
     ("ext4_evict_inode", "tp_ext4_evict_inode"),
 ];
 
-/// The one that stands in for vfs_write.
+/// Replaces vfs_write.
 pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
 
-/// Beside it, for what a process asks for by io_uring.
+/// In addition to sys_exit, for io_uring requests.
 pub const URING_TRACEPOINT: (&str, &str) = ("io_uring_complete", "tp_io_uring_complete");
 
-/// Stands in for fault_dirty_shared_page: its name since 5.18 and before.
+/// Replaces fault_dirty_shared_page: its name since 5.18, and before.
 pub const DIRTY_TRACEPOINTS: [&str; 2] = ["writeback_dirty_folio", "writeback_dirty_page"];
 
-/// Its program.
+/// Program for [`DIRTY_TRACEPOINTS`].
 pub const DIRTY_PROGRAM: &str = "tp_writeback_dirty_folio";
 
-/// Bits of `task_struct` that are set while a fault is handled: the first in one of the program itself, for the
-/// limits of cgroups v1 (CONFIG_MEMCG, since 6.11 CONFIG_MEMCG_V1); the second in the kernel's, too, but not where
-/// madvise(2) said how the mapping will be read (6.1, CONFIG_LRU_GEN).
+/// Bits of `task_struct` that are set while a page fault is handled. The first is set only for
+/// faults of the program itself, for cgroup v1 limits (CONFIG_MEMCG, since 6.11 CONFIG_MEMCG_V1).
+/// The second is set for the kernel's faults, too, but not if madvise(2) announced how the mapping
+/// will be read (6.1, CONFIG_LRU_GEN).
 pub const FAULT_BITS: [&str; 2] = ["in_user_fault", "in_lru_fault"];
 
-/// The one that stands in for vfs_unlink.
+/// Replaces vfs_unlink.
 pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
 
-/// An event of a filesystem, told in tracefs.
+/// An event that a filesystem defines in tracefs.
 pub struct Event {
-    /// As /proc/self/mountinfo names it, and as tracefs calls the event's system.
+    /// Name as in /proc/self/mountinfo; also the event's system in tracefs.
     pub fs_type: &'static str,
-    /// The event.
+    /// Name of the event.
     pub name: &'static str,
-    /// Its program.
+    /// Program for the event.
     pub program: &'static str,
 }
 
-/// Tells what compression saved, where no hook tells of the space.
+/// Reports what compression saved, if no hook traces btrfs's space.
 pub const ORDERED_EVENT: Event = Event {
     fs_type: "btrfs",
     name: "btrfs_ordered_extent_remove",
     program: "event_ordered_removed",
 };
 
-/// A function with a program at its entry alone.
+/// A function with a program only at its entry.
 pub struct Entry {
     /// The kernel function.
     pub name: &'static str,
@@ -306,13 +308,13 @@ pub struct Entry {
     pub kprobe: &'static str,
 }
 
-/// Where all renames end.
+/// Functions that every rename goes through.
 pub const RENAMES: &[Entry] = &[
     Entry { name: "d_move", fentry: "fentry_d_move", kprobe: "kprobe_d_move" },
     Entry { name: "d_exchange", fentry: "fentry_d_exchange", kprobe: "kprobe_d_exchange" },
 ];
 
-/// A filesystem's fsync: also for fdatasync and O_SYNC.
+/// A filesystem's fsync, which also serves fdatasync and O_SYNC.
 pub struct Fsync {
     /// As /proc/self/mountinfo names it.
     pub fs_type: &'static str,
@@ -320,7 +322,7 @@ pub struct Fsync {
     pub name: &'static str,
 }
 
-/// Where fsync is timed.
+/// Functions in which fsync is timed.
 pub const FSYNCS: &[Fsync] = &[
     Fsync { fs_type: "ext4", name: "ext4_sync_file" },
     Fsync { fs_type: "xfs", name: "xfs_file_fsync" },
@@ -328,7 +330,7 @@ pub const FSYNCS: &[Fsync] = &[
 ];
 
 impl Fsync {
-    /// Its programs.
+    /// Returns the function with its programs.
     #[must_use]
     pub const fn function(&self) -> Function {
         Function::new(self.name)
@@ -345,11 +347,11 @@ pub struct Create {
     pub fs_type: &'static str,
     /// The kernel function.
     pub name: &'static str,
-    /// Programs for fexit, since 6.15, since 5.12 and before.
+    /// Programs for fexit: since 6.15, since 5.12, and before.
     pub fexit: [&'static str; 3],
-    /// Programs of its kprobe, since 5.12 and before.
+    /// Programs for its kprobe: since 5.12, and before.
     pub kprobe: [&'static str; 2],
-    /// Program of its kretprobe.
+    /// Program for its kretprobe.
     pub kretprobe: &'static str,
 }
 
@@ -373,7 +375,7 @@ const fn mkdir(fs_type: &'static str, name: &'static str) -> Create {
     }
 }
 
-/// Where files and directories are made.
+/// Functions that create files and directories.
 pub const CREATES: &[Create] = &[
     create("ext4", "ext4_create"),
     mkdir("ext4", "ext4_mkdir"),
@@ -385,29 +387,29 @@ pub const CREATES: &[Create] = &[
     mkdir("btrfs", "btrfs_mkdir"),
 ];
 
-/// Stand in for ext4's fsync: (tracepoint, program). The end first: a beginning without
-/// its end would fill the map of calls in flight.
+/// Replace ext4's fsync: (tracepoint, program). The exit comes first, because an entry without its
+/// exit would fill the map of in-flight calls.
 pub const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_sync_file_exit", "tp_ext4_sync_file_exit"),
     ("ext4_sync_file_enter", "tp_ext4_sync_file_enter"),
 ];
 
-/// Stand in for create on ext4.
+/// Replace create and mkdir on ext4.
 pub const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_request_inode", "tp_ext4_request_inode"),
     ("ext4_allocate_inode", "tp_ext4_allocate_inode"),
 ];
 
-/// Stands in for the failures of create and mkdir.
+/// Replaces the failures that create and mkdir return.
 pub const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
 
-/// Writers that are slowed down, on every backend.
+/// Tracepoint for throttled writers, on every backend.
 pub const THROTTLE: &str = "balance_dirty_pages";
 
-/// New cgroups, on every backend.
+/// Tracepoint for new cgroups, on every backend.
 pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
 
-/// Functions of the watches whose presence or arguments are asked of BTF.
+/// Functions of the optional hooks that are looked up in BTF.
 pub fn watched_functions() -> impl Iterator<Item = &'static str> {
     ["btf_trace_balance_dirty_pages"]
         .into_iter()

@@ -1,11 +1,11 @@
-//! The tables against the kernel side.
+//! Checks the tables against the eBPF object.
 
 use std::collections::HashSet;
 
 use super::*;
 use crate::loader::OBJECT;
 
-/// Names of all programs of the kernel side.
+/// Returns the names of all programs in the eBPF object.
 fn programs() -> HashSet<String> {
     aya_obj::Object::parse(OBJECT).unwrap().programs.into_keys().collect()
 }

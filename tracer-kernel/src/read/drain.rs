@@ -1,4 +1,4 @@
-//! Hash maps of the kernel side that are emptied at every look.
+//! Hash maps of the eBPF side that are drained at every read.
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,22 +14,22 @@ use tracer_common::Health;
 use super::{fd_of, take};
 use crate::sys;
 
-/// Passes over a map to which programs add all the time.
+/// Maximum passes over a map, because programs may keep adding to it.
 const MAX_PASSES: usize = 16;
-/// Times that the kernel may refuse to take an entry out, in one pass.
+/// How often the kernel may refuse to remove an entry, in one pass.
 const MAX_REFUSALS: usize = 1_000;
-/// The kernel gives eight pages at a time (`bpf_seq_read`).
+/// The kernel returns at most eight pages per read (`bpf_seq_read`).
 const BUFFER: usize = 32 << 10;
 
-/// A map that is emptied by an iterator: unlike the system calls that take entries out of a map, it lets the
-/// kernel's kprobes run meanwhile (`take_out` in the kernel side).
+/// A map that is drained with an iterator. Unlike the system calls that remove map entries, the
+/// iterator lets the kernel's kprobes run meanwhile (`take_out` on the eBPF side).
 pub struct Drain<K, V> {
     map: Map,
-    /// The iterator bound to the map; none before 5.9.
+    /// The iterator bound to the map; `None` before 5.9.
     link: Option<OwnedFd>,
-    /// Tells how often the map was used.
+    /// Cell that counts how often the map was used.
     pub used: Health,
-    /// What it told last.
+    /// Value of that cell at the last drain.
     seen: u64,
     _entries: PhantomData<(K, V)>,
 }
@@ -39,10 +39,10 @@ where
     K: AnyBitPattern + NoUninit,
     V: AnyBitPattern + NoUninit,
 {
-    /// Takes the map out of a loaded kernel side, and binds the iterator to it, if that is loaded.
+    /// Takes the map out of a loaded object, and binds the iterator to it if that is loaded.
     ///
     /// # Errors
-    /// If there is no such map, or the kernel does not bind the iterator to it.
+    /// If there is no such map, or the kernel cannot bind the iterator to it.
     pub fn new(ebpf: &mut Ebpf, map: &str, iterator: &str, used: Health) -> anyhow::Result<Self> {
         let name = map;
         let map = take(ebpf, map)?;
@@ -57,18 +57,19 @@ where
         Ok(Self { map, link, used, seen: 0, _entries: PhantomData })
     }
 
-    /// Takes all entries out, if the map was used since this was called last: `used` times so far.
+    /// Removes all entries if the map was used since the last call. `used` is the current use
+    /// count.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn empty(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
         if mem::replace(&mut self.seen, used) == used {
             return Ok(());
         }
         let map = fd_of(&self.map).map_err(io::Error::other)?;
         let Some(link) = &self.link else { return sys::drain_map(map, each) };
-        // The iterator remembers its place in a bucket by the number of entries before it, and so passes over
-        // some when these are taken out.
+        // The iterator stores its position in a bucket as the number of entries before it, so it
+        // skips some when these are removed.
         for _ in 0..MAX_PASSES {
             let mut entries = 0;
             pass(sys::begin_pass(link.as_fd())?, |key, value| {
@@ -83,7 +84,7 @@ where
     }
 }
 
-/// Reads keys and values, one after the other, to the end. Of one read, the kernel gives whole ones.
+/// Reads keys and values, one after the other, to the end. Each read returns only whole entries.
 fn pass<K, V>(mut file: impl io::Read, mut each: impl FnMut(K, V)) -> io::Result<()>
 where
     K: AnyBitPattern,
@@ -96,7 +97,7 @@ where
             Ok(0) => return Ok(()),
             Ok(len) => len,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // An entry could not be taken out at once, and comes again.
+            // An entry could not be removed immediately, and is returned again later.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && refusals < MAX_REFUSALS => {
                 refusals += 1;
                 continue;
@@ -105,7 +106,8 @@ where
         };
         let entries = buffer[..len].chunks_exact(size_of::<K>() + size_of::<V>());
         if !entries.remainder().is_empty() {
-            let what = format!("an iterator over a map gave {len} bytes");
+            let what =
+                format!("a map iterator returned {len} bytes, not a whole number of entries");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
         for entry in entries {
@@ -121,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers of the kernel to read(2).
+    /// The kernel's answers to read(2).
     struct Answers(VecDeque<io::Result<Vec<u8>>>);
 
     impl io::Read for Answers {
@@ -155,7 +157,8 @@ mod tests {
     #[test]
     fn half_an_entry_and_a_kernel_that_always_refuses_are_errors() {
         let error = read(vec![Ok(vec![0; 20])]).unwrap_err();
-        assert_eq!(error.to_string(), "an iterator over a map gave 20 bytes");
+        let expected = "a map iterator returned 20 bytes, not a whole number of entries";
+        assert_eq!(error.to_string(), expected);
         let refusals = (0..=MAX_REFUSALS).map(|_| Err(io::ErrorKind::WouldBlock.into()));
         assert_eq!(read(refusals.collect()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

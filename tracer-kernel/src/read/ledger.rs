@@ -1,39 +1,39 @@
-//! Turns the kernel's counters into what happened since the last look, losing nothing and counting
-//! nothing twice. Pure: the kernel side is only seen as cells and spilled entries.
+//! Turns the kernel's cumulative counters into the changes since the last read, without losing or
+//! double counting anything. Pure: it sees the eBPF side only as slots and spilled entries.
 //!
-//! A cell of the direct-mapped table counts for one tenant, a (process, file), until another one
-//! takes it; the tenant's *whole* count then goes to the spill map. So when a cell has changed
-//! hands, what was already taken from the old tenant is owed: it is kept in `owed` and subtracted
-//! from what the spill map brings for that key, now or at a later look.
+//! A slot of the slot table counts for one occupant, a (process, file), until another one takes the
+//! slot; the occupant's *whole* count is then moved to the spill map. So when a slot has changed
+//! occupants, the part already reported for the old occupant is owed: it is kept in `owed` and
+//! subtracted from what the spill map contains for that key, now or at a later read.
 
 use std::collections::HashMap;
 
 use tracer_common::{Counters, PairKey, Slot};
 
-/// What was seen of one cell at the last look.
+/// State of one slot at the last read.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     seq: u32,
     counters: Counters,
-    /// Needed to owe to the right tenant.
+    /// Needed to record the debt for the right occupant.
     key: PairKey,
 }
 
-/// The state between two looks. Keyed by cell index.
+/// The state between two reads. Keyed by slot index.
 pub struct Ledger {
     seen: Vec<Seen>,
     owed: HashMap<PairKey, Counters>,
 }
 
 impl Ledger {
-    /// For a table of `cells`.
+    /// Creates a ledger for a table of `cells` slots.
     #[must_use]
     pub fn new(cells: usize) -> Self {
         Self { seen: vec![Seen::default(); cells], owed: HashMap::new() }
     }
 
-    /// Takes one look. `spilled` are the entries that were taken out of the retired spill map, and
-    /// must have been taken before `cells` is read. Returns what is new, by key.
+    /// Computes the changes since the last call, by key. `spilled` are the entries removed from the
+    /// retired spill map; they must have been removed before `cells` is read.
     pub fn look<'a>(
         &mut self,
         spilled: impl IntoIterator<Item = (PairKey, Counters)>,
@@ -42,8 +42,8 @@ impl Ledger {
         let mut news: HashMap<PairKey, Counters> = HashMap::new();
         for (index, slot) in cells {
             let Some(seen) = self.seen.get_mut(index) else { continue };
-            // Without a tenant for now: a cell that changes hands (see `Table::cell`) has no counts,
-            // and what was taken from the one that leaves is owed.
+            // No occupant for now: a slot that changes occupants (see `Table::cell`) has no counts,
+            // and what was reported for the leaving occupant is owed.
             let counters = slot.counters();
             let fresh = if seen.seq == slot.seq {
                 counters.since(&seen.counters)
@@ -68,13 +68,13 @@ impl Ledger {
     }
 
     #[cfg(test)]
-    /// Keys whose tenants left but whose spilled counts have not come yet.
+    /// Number of keys whose occupants left but whose spilled counts have not arrived yet.
     #[must_use]
     pub fn owed(&self) -> usize {
         self.owed.len()
     }
 
-    /// Subtracts what is owed for `key` from `credit`; what is owed beyond it stays owed.
+    /// Subtracts what is owed for `key` from `credit`; any excess stays owed.
     fn settle(&mut self, key: PairKey, credit: &Counters) -> Counters {
         let Some(owed) = self.owed.get_mut(&key) else { return *credit };
         let fresh = credit.since(owed);
@@ -97,13 +97,13 @@ mod tests {
         PairKey { ino: n, tgid: 1, ..PairKey::default() }
     }
 
-    /// The kernel side's table, with `cells` cells and two spill maps.
+    /// Model of the eBPF side's slot table, with two spill maps.
     struct Kernel {
         cells: Vec<Slot>,
         spill: [HashMap<PairKey, Counters>; 2],
         active: usize,
-        /// By cell, the newcomer whose program was put aside while it took it, with what it counts,
-        /// and whether the tenant's counts have been moved already.
+        /// By slot: the newcomer whose program was preempted while taking it, the bytes it counts,
+        /// and whether the occupant's counts have been moved already.
         taking: HashMap<usize, (u64, u64, bool)>,
     }
 
@@ -123,8 +123,8 @@ mod tests {
             }
         }
 
-        /// The program is put aside in the middle of [`Kernel::write`], before or after it has moved
-        /// the tenant's counts.
+        /// The program is preempted in the middle of [`Kernel::write`], before or after it has
+        /// moved the occupant's counts.
         fn begin_to_take(&mut self, ino: u64, cell: usize, bytes: u64, moved: bool) {
             let slot = self.cells[cell];
             if self.taking.contains_key(&cell) || (slot.ino == ino && slot.tgid == 1) {
@@ -146,7 +146,7 @@ mod tests {
             self.cells[cell] = Slot { ino, tgid: 1, seq, written: bytes, ..Slot::default() };
         }
 
-        /// What [`crate::read::slot_table::Table`] makes of it.
+        /// The copy that [`crate::read::slot_table::Table`] returns.
         fn occupied(&self) -> Vec<(usize, Slot)> {
             let copy = |(cell, slot): (usize, &Slot)| match self.taking.get(&cell) {
                 Some(_) => (cell, Slot { seq: slot.seq | 1, ..Slot::default() }),
@@ -176,7 +176,7 @@ mod tests {
             cell: usize,
             bytes: u64,
         },
-        /// A write whose program is put aside, and goes on.
+        /// A write whose program is preempted and resumes later.
         Begin {
             ino: u64,
             cell: usize,
@@ -186,7 +186,7 @@ mod tests {
         Finish {
             cell: usize,
         },
-        /// Writes that happen between the turn of the spill maps and the look at the cells.
+        /// `between`: writes between the switch of the spill maps and the read of the slots.
         Look {
             between: Vec<(u64, usize, u64)>,
         },
@@ -205,7 +205,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of writes, evictions and looks, the sums are exact in the end and
+        /// Whatever the order of writes, evictions and reads, the sums are exact in the end and
         /// never ahead of the truth on the way.
         #[test]
         fn sums_are_exact(steps in prop::collection::vec(step(), 0..200)) {

@@ -1,5 +1,5 @@
-//! Arrays of the kernel side that are mapped: no system call per entry, and none while which the kernel
-//! skips programs.
+//! Array maps that are mapped into memory: no system call per entry, and none during which the
+//! kernel skips programs.
 
 use std::io;
 use std::marker::PhantomData;
@@ -9,16 +9,17 @@ use std::ptr::NonNull;
 use bytemuck::AnyBitPattern;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Is it only read, or written, too?
+/// Access to the mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It is only read.
+    /// Read only.
     Read,
-    /// It is written, too.
+    /// Read and write.
     Write,
 }
 
-/// A whole array map of values whose size is a multiple of eight bytes, or of one value.
+/// A memory-mapped array map. The size of a value must be a multiple of eight bytes, unless there
+/// is only one value.
 pub struct Mapped<T> {
     cells: NonNull<T>,
     len: usize,
@@ -29,10 +30,10 @@ pub struct Mapped<T> {
 unsafe impl<T: Send> Send for Mapped<T> {}
 
 impl<T: AnyBitPattern> Mapped<T> {
-    /// Maps it.
+    /// Maps the whole array.
     ///
     /// # Errors
-    /// What mmap(2) says.
+    /// The error of mmap(2).
     pub fn new(map: BorrowedFd<'_>, len: usize, access: Access) -> io::Result<Self> {
         let protection = match access {
             Access::Read => ProtFlags::READ,
@@ -47,28 +48,28 @@ impl<T: AnyBitPattern> Mapped<T> {
         Ok(Self { cells, len, _values: PhantomData })
     }
 
-    /// How many cells there are.
+    /// Returns the number of cells.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// One cell, which the kernel may write meanwhile.
+    /// Returns a pointer to one cell. The kernel may write the cell concurrently.
     ///
     /// # Panics
-    /// If there is none of this number.
+    /// If the index is out of bounds.
     pub fn cell(&self, index: usize) -> *mut T {
         assert!(index < self.len, "cell {index} of {}", self.len);
         // SAFETY: within the mapping, which lives as long as `self`.
         unsafe { self.cells.add(index) }.as_ptr()
     }
 
-    /// A copy of one cell.
+    /// Returns a copy of one cell.
     ///
     /// # Panics
-    /// If there is none of this number.
+    /// If the index is out of bounds.
     pub fn get(&self, index: usize) -> T {
-        // SAFETY: aligned and mapped; volatile because the kernel writes it meanwhile. All bit patterns are
-        // valid.
+        // SAFETY: aligned and mapped; volatile because the kernel writes it concurrently. All bit
+        // patterns are valid.
         unsafe { std::ptr::read_volatile(self.cell(index)) }
     }
 }

@@ -1,4 +1,4 @@
-//! Maps and statvfs → raw values. Nothing is named or rated here.
+//! Reads the eBPF maps and statvfs as raw values. Naming and rates are computed in later stages.
 
 pub(crate) mod drain;
 pub(crate) mod ledger;
@@ -28,47 +28,47 @@ use self::slot_table::Table;
 use crate::loader::Tracer;
 use crate::sys;
 
-/// What came through the ring.
+/// A record received through the ring buffer.
 pub enum Record {
-    /// A name of a file or directory.
+    /// The name of a file or directory.
     Name(Box<NameRecord>),
     /// A new writer.
     Process(Box<ProcRecord>),
-    /// A writer ended.
+    /// A writer exited.
     Exit(ProcKey),
 }
 
-/// What happened between two looks.
+/// Changes between two reads of the maps.
 #[derive(Default)]
 pub struct Deltas {
-    /// By process and file.
+    /// Counters, by process and file.
     pub pairs: HashMap<PairKey, Counters>,
-    /// Failed writes by process and device.
+    /// Failed writes, by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
-    /// How long processes waited, by process, volume and kind.
+    /// Waits, by process, volume and kind.
     pub waits: HashMap<WaitKey, Waits>,
-    /// Files created, by process and directory.
+    /// Number of files created, by process and directory.
     pub created: HashMap<PairKey, u64>,
-    /// Files that got space which another file has, too.
+    /// Files that were given space they share with another file (reflinks).
     pub shared: HashSet<FileKey>,
-    /// Bytes that compression saved, where no hook tells of its files' space.
+    /// Bytes that compression saved on files whose space no hook traces.
     pub saved: HashMap<BtrfsFile, u64>,
-    /// What found the kernel's maps full: exact totals without a breakdown.
+    /// What did not fit into the kernel's maps: exact totals without a breakdown.
     pub other: Counters,
-    /// Events known to be lost, since the start.
+    /// Events known to be lost, since startup.
     pub lost: Vec<Loss>,
 }
 
-/// Reads the kernel side's maps.
+/// Reads the eBPF side's maps.
 pub struct Collector {
     table: Table,
-    /// Kept open: programs that are loaded later name the mapped ones by their descriptors.
+    /// Kept open: programs that are loaded later refer to the mapped maps by their descriptors.
     _mapped: [Map; 3],
     ledger: Ledger,
     ring: RingBuf<MapData>,
     spill_active: Mapped<u32>,
     health: Cells,
-    /// Of these pairs one takes new entries while the other is emptied.
+    /// Of each pair of maps, one takes new entries while the other is drained.
     spills: [Drain<PairKey, Counters>; 2],
     errors: [Drain<ErrorKey, Errors>; 2],
     waits: [Drain<WaitKey, Waits>; 2],
@@ -77,12 +77,12 @@ pub struct Collector {
     shared: Drain<FileKey, u32>,
     active: u32,
     other_seen: Counters,
-    /// Records that were not understood: a daemon and a kernel side of different versions.
+    /// Records that could not be parsed: the daemon and the eBPF object are of different versions.
     damaged: u64,
 }
 
 impl Collector {
-    /// Takes the maps out of a loaded kernel side.
+    /// Takes the maps out of a loaded object.
     ///
     /// # Errors
     /// If a map is missing or cannot be mapped.
@@ -102,10 +102,10 @@ impl Collector {
             ledger: Ledger::new(cells),
             ring: take(ebpf, "RECORDS")?.try_into()?,
             spill_active: Mapped::new(fd_of(&active)?, 1, Access::Write)
-                .context("cannot map what turns the maps")?,
+                .context("cannot map the switch between the pairs of maps")?,
             health: Cells(
                 Mapped::new(fd_of(&health)?, cpus as usize * HEALTH_CELLS as usize, Access::Read)
-                    .context("cannot map the kernel side's health")?,
+                    .context("cannot map the self-statistics")?,
             ),
             _mapped: [slots, active, health],
             spills: [
@@ -135,7 +135,7 @@ impl Collector {
         })
     }
 
-    /// Empties the ring.
+    /// Reads all records from the ring buffer.
     pub fn records(&mut self, mut each: impl FnMut(Record)) {
         while let Some(item) = self.ring.next() {
             match parse(&item) {
@@ -145,28 +145,28 @@ impl Collector {
         }
     }
 
-    /// What happened since the last look. Blocks for one RCU grace period, some 20 ms.
+    /// Returns the changes since the last call. Blocks for one RCU grace period, some 20 ms.
     ///
     /// # Errors
-    /// What the kernel says about its maps.
+    /// The kernel's error on one of its maps.
     pub fn look(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
         let retired = self.active as usize;
         self.active = 1 - self.active;
-        // SAFETY: the mapping's one cell, which the kernel side only reads.
+        // SAFETY: the mapping's one cell, which the eBPF side only reads.
         unsafe { std::ptr::write_volatile(self.spill_active.cell(0), self.active) };
         sys::wait_for_running_programs();
         let (spilled, health) = (&mut self.spills[retired], &self.health);
-        let spilled = drained(spilled, health).context("cannot empty the spill map")?;
+        let spilled = drained(spilled, health).context("cannot drain the spill map")?;
         let errors = drained(&mut self.errors[retired], health)
-            .context("cannot empty the map of failed writes")?;
+            .context("cannot drain the map of failed writes")?;
         let waits =
-            drained(&mut self.waits[retired], health).context("cannot empty the map of waits")?;
+            drained(&mut self.waits[retired], health).context("cannot drain the map of waits")?;
         let created = drained(&mut self.created[retired], health)
-            .context("cannot empty the created files")?;
+            .context("cannot drain the map of created files")?;
         let saved = drained(&mut self.saved[retired], health)
-            .context("cannot empty what compression saved")?;
-        let shared =
-            drained(&mut self.shared, health).context("cannot empty the files that share space")?;
+            .context("cannot drain the map of compression savings")?;
+        let shared = drained(&mut self.shared, health)
+            .context("cannot drain the map of files that share space")?;
         let cells: Vec<_> = self.table.occupied().collect();
         let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
@@ -181,23 +181,25 @@ impl Collector {
         })
     }
 
-    /// The files that have a cell now, once for each: the kernel side counts there without sending a name.
+    /// Returns the file of each occupied slot, once per slot: the fast path counts there without
+    /// sending a name.
     pub fn tenants(&self) -> impl Iterator<Item = FileKey> {
         self.table.occupied().map(|(_, slot)| slot.key().file())
     }
 
-    /// What is known to be lost since the start, with what the kernel missed.
+    /// Returns the events known to be lost since startup, including those the kernel did not
+    /// deliver.
     fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
         let counted = [
-            (Health::RingFull, "the ring of names and processes was full"),
-            (Health::InFlightFull, "the map of calls in flight was full"),
+            (Health::RingFull, "the ring buffer for names and processes was full"),
+            (Health::InFlightFull, "the map of in-flight calls was full"),
             (Health::OtherErrors, "the map of failed writes was full"),
-            (Health::OtherWaits, "the map of waits or of created files was full"),
+            (Health::OtherWaits, "the map of waits or created files was full"),
         ];
         for (cell, cause) in counted {
             lost.push(Loss { cause: cause.to_owned(), events: self.health.sum(cell) });
         }
-        lost.push(Loss { cause: "records were damaged".to_owned(), events: self.damaged });
+        lost.push(Loss { cause: "records were malformed".to_owned(), events: self.damaged });
         lost.retain(|loss| loss.events > 0);
         lost
     }
@@ -215,18 +217,18 @@ impl Collector {
     }
 }
 
-/// The kernel side's [`Health`] counters, of each CPU.
+/// The eBPF side's [`Health`] counters, for all CPUs.
 struct Cells(Mapped<u64>);
 
 impl Cells {
-    /// The sum over all CPUs.
+    /// Returns the sum over all CPUs.
     fn sum(&self, cell: Health) -> u64 {
         let cells = (cell as usize..self.0.len()).step_by(HEALTH_CELLS as usize);
         cells.map(|index| self.0.get(index)).sum()
     }
 }
 
-/// All entries of a map, taken out.
+/// Removes and returns all entries of a map.
 fn drained<K, V>(drain: &mut Drain<K, V>, health: &Cells) -> io::Result<Vec<(K, V)>>
 where
     K: AnyBitPattern + NoUninit,
@@ -238,17 +240,17 @@ where
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
-    ebpf.take_map(name).ok_or_else(|| anyhow!("the kernel side has no map {name}"))
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
 }
 
 fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
     match map {
         Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
-        _ => Err(anyhow!("a map of the kernel side has an unexpected type")),
+        _ => Err(anyhow!("a map of the eBPF object has an unexpected type")),
     }
 }
 
-/// One record of the ring, or `None` if it is not of a known form.
+/// Parses one record of the ring buffer; `None` if it is not of a known form.
 fn parse(bytes: &[u8]) -> Option<Record> {
     let header: RecordHeader =
         bytemuck::pod_read_unaligned(bytes.get(..size_of::<RecordHeader>())?);
@@ -262,7 +264,7 @@ fn parse(bytes: &[u8]) -> Option<Record> {
             if bytes.len() < fixed + len || len >= NAME_ROOM {
                 return None;
             }
-            // The ring holds only the used part of the name.
+            // The ring buffer holds only the used part of the name.
             let mut whole = [0u8; size_of::<NameRecord>()];
             whole[..fixed + len].copy_from_slice(&bytes[..fixed + len]);
             Some(Record::Name(Box::new(bytemuck::pod_read_unaligned(&whole))))

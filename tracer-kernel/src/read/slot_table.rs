@@ -1,4 +1,4 @@
-//! The direct-mapped table, read through mmap: no system call per entry.
+//! The slot table, read through mmap: no system call per entry.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -12,15 +12,15 @@ use super::mmap_array::{Access, Mapped};
 pub struct Table(Mapped<Slot>);
 
 impl Table {
-    /// Maps the whole array.
+    /// Maps the whole table.
     ///
     /// # Errors
-    /// What mmap says.
+    /// The error of mmap(2).
     pub fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Ok(Self(Mapped::new(map, len, Access::Read)?))
     }
 
-    /// Copies of all cells that ever had a tenant, with their index.
+    /// Returns copies of all slots that ever had an occupant, with their index.
     pub fn occupied(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
         (0..self.0.len()).filter_map(|index| {
             let cell = self.cell(index);
@@ -28,15 +28,15 @@ impl Table {
         })
     }
 
-    /// A copy of one cell that was not changing hands while it was taken. Where a fully preemptible
-    /// kernel has put the program aside that gives it to another tenant, which may last, a copy
-    /// without counts, whose number is odd.
+    /// Returns a consistent copy of one slot. A fully preemptible kernel may preempt the program
+    /// that gives the slot to another occupant, possibly for long; then the copy has no counts and
+    /// an odd `seq`.
     fn cell(&self, index: usize) -> Slot {
         const TRIES: u32 = 1_000;
         let cell = self.0.cell(index);
         for _ in 0..TRIES {
-            // SAFETY: aligned and mapped; volatile because the kernel writes it meanwhile. All bit
-            // patterns are valid.
+            // SAFETY: aligned and mapped; volatile because the kernel writes it concurrently. All
+            // bit patterns are valid.
             let before = unsafe { std::ptr::read_volatile(&raw const (*cell).seq) };
             fence(Ordering::Acquire);
             // SAFETY: as above.

@@ -1,20 +1,22 @@
-//! A process of its own for one purpose: forked from this one, without exec.
+//! Starts a single-purpose process: forked from this one, without exec.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-/// Runs `body` in a process that is nobody's child: its parent ends at once, so that init reaps it, and it is in
-/// a session of its own, out of reach of a terminal's signals. All signals that can be blocked are, for the
-/// handlers of this process would write into its pipes. It ends when `body` returns.
+/// Runs `body` in a detached process: its parent exits immediately, so init reaps it, and it is in
+/// its own session, out of reach of a terminal's signals. All signals that can be blocked are
+/// blocked, because the handlers of this process would write into its pipes. It exits when `body`
+/// returns.
 ///
-/// Other threads may hold locks at that moment, which the new process never gets: `body` must make system calls
-/// alone, and allocate nothing.
+/// Other threads may hold locks at that moment, and the new process never gets them: `body` may
+/// only make system calls and must not allocate.
 ///
 /// # Errors
-/// If there can be no more processes.
+/// If no process can be created.
 pub fn run_apart(body: impl FnOnce()) -> io::Result<()> {
     let before = block_signals()?;
-    // SAFETY: the child makes system calls alone until it ends, as fork(2) asks of a program with threads.
+    // SAFETY: the child only makes system calls until it exits, as fork(2) requires for a program
+    // with threads.
     let forked = match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -33,7 +35,7 @@ pub fn run_apart(body: impl FnOnce()) -> io::Result<()> {
         }
         child => wait(child),
     };
-    // SAFETY: what the kernel gave.
+    // SAFETY: the mask that the kernel returned.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
     forked
 }
@@ -50,13 +52,13 @@ fn block_signals() -> io::Result<libc::sigset_t> {
     }
 }
 
-/// Ends the process without what a usual end does, which is the other process's to do.
+/// Exits without the usual cleanup, which is up to the original process.
 fn end(status: i32) -> ! {
     // SAFETY: it takes a number.
     unsafe { libc::_exit(status) }
 }
 
-/// Waits for the first child, whose status is the error of the second fork.
+/// Waits for the first child, whose exit status is the error of the second fork.
 fn wait(child: libc::pid_t) -> io::Result<()> {
     let mut status = 0;
     loop {
@@ -70,22 +72,23 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
         let error = io::Error::last_os_error();
         match error.kind() {
             io::ErrorKind::Interrupted => {}
-            // Somebody who ignores SIGCHLD started us: whether it worked is seen by what the other one says.
+            // filltop's parent ignores SIGCHLD. Whether it worked shows in the messages of the new
+            // process.
             _ if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
             _ => return Err(error),
         }
     }
 }
 
-/// Closes all descriptors of this process but one (close_range(2), 5.9).
+/// Closes all descriptors of this process except one (close_range(2), 5.9).
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
     let kept = kept.as_raw_fd() as libc::c_uint;
     let ranges = [(0, kept.checked_sub(1)), (kept + 1, Some(libc::c_uint::MAX))];
     for (first, last) in ranges.into_iter().filter_map(|(first, last)| Some((first, last?))) {
-        // SAFETY: numbers alone. Whoever owns these descriptors does not run in this process.
+        // SAFETY: only numbers. The owners of these descriptors do not run in this process.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }

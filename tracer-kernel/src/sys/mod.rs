@@ -1,6 +1,5 @@
-//! System calls for which aya has no face: iterators over a map, batches, perf events on tracefs probes,
-//! loss counters.
-//! The only room of the daemon with `unsafe` in it, beside the map's mmap in `collect`.
+//! System calls that aya does not offer: map iterators, batch operations, perf events on tracefs
+//! probes, loss counters.
 
 pub mod apart;
 pub(crate) mod tracefs;
@@ -23,7 +22,7 @@ fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: a descriptor that the kernel just made for us.
+    // SAFETY: a descriptor that the kernel just created for this process.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -35,7 +34,7 @@ fn zeroed_attr() -> bpf_attr {
 /// Binds an iterator over the elements of a map (`bpf_map_elem`, 5.9) to its map.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // union bpf_iter_link_info, whose first field is the map's descriptor.
     let info = u64::from(map.as_raw_fd() as u32);
@@ -47,20 +46,20 @@ pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<O
     Ok(owned(bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)?))
 }
 
-/// One pass of an iterator: a file that is read to its end.
+/// Starts one pass of an iterator: returns a file that is read to its end.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn begin_pass(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed_attr();
     attr.iter_create.link_fd = link.as_raw_fd() as u32;
     Ok(owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?).into())
 }
 
-/// Takes all entries out of a hash map in batches (5.6). Nothing may add to the map meanwhile.
+/// Removes all entries from a hash map in batches (5.6). Nothing may add to the map meanwhile.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn drain_map<K, V>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<()>
 where
     K: AnyBitPattern + NoUninit,
@@ -97,10 +96,10 @@ where
     }
 }
 
-/// Removes a key from a map; that it is not there is no error.
+/// Removes a key from a map. A missing key is not an error.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn delete_key<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
@@ -122,38 +121,39 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
-/// Times that the kernel skipped a program because it already ran on that CPU (5.12; else 0).
+/// Returns how often the kernel skipped a program because it was already running on that CPU (5.12;
+/// before, 0).
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(program_info(program)?.recursion_misses)
 }
 
-/// How long and how often a program ran while run-time statistics were on
+/// Duration and number of runs of a program while run-time statistics were enabled
 /// (`aya::sys::enable_stats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RunTime {
-    /// Nanoseconds, the kernel's own clock reading around each run included.
+    /// Nanoseconds, including the kernel's own clock reading around each run.
     pub ns: u64,
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
 }
 
-/// A program's share of the run-time statistics, since it was loaded.
+/// Returns a program's run-time statistics since it was loaded.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
     let info = program_info(program)?;
     Ok(RunTime { ns: info.run_time_ns, runs: info.run_cnt })
 }
 
-/// Attaches a loaded kprobe program to an event that was made in tracefs. It is detached when the
-/// descriptor is closed, by whatever end of the process.
+/// Attaches a loaded kprobe program to an event that was defined in tracefs. It is detached when
+/// the descriptor is closed, however the process ends.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
@@ -164,7 +164,7 @@ pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Resu
     attr[0] = u64::from(PERF_TYPE_TRACEPOINT) | (64 << 32);
     attr[1] = event_id;
     attr[2] = 1;
-    // SAFETY: `attr` is 64 bytes, which is what its size field says (PERF_ATTR_SIZE_VER0).
+    // SAFETY: `attr` is 64 bytes, as its size field states (PERF_ATTR_SIZE_VER0).
     let fd = unsafe {
         libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
     };
@@ -183,29 +183,30 @@ pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Resu
     Ok(event)
 }
 
-/// Waits until every program that ran when this was called has ended: MEMBARRIER_CMD_GLOBAL is a
-/// synchronize_rcu, and BPF programs run within RCU.
+/// Waits until every program that was running when this was called has ended: MEMBARRIER_CMD_GLOBAL
+/// is a synchronize_rcu, and BPF programs run within RCU.
 pub fn wait_for_running_programs() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result < 0 {
-        // Not with nohz_full: a program runs for microseconds, so this is ample.
+        // Fails with nohz_full. A program runs for microseconds, so this is long enough.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-/// Allows as much locked memory as is asked for: before 5.11 maps count against RLIMIT_MEMLOCK.
+/// Lifts the limit on locked memory: before 5.11 maps count against RLIMIT_MEMLOCK.
 pub fn lift_memlock_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid struct; failing is fine where the limit does not matter.
+    // SAFETY: a valid struct; a failure is harmless where the limit does not matter.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
-/// Possible CPUs, from `/sys/devices/system/cpu/possible` (e.g. `0-3,8`): highest number + 1.
+/// Returns the number of possible CPUs, from `/sys/devices/system/cpu/possible` (e.g. `0-3,8`):
+/// highest number + 1.
 ///
 /// # Errors
-/// If the file is not there or not of that form.
+/// If the file does not exist or has another format.
 pub fn possible_cpus() -> io::Result<u32> {
     let text = std::fs::read_to_string(Path::new("/sys/devices/system/cpu/possible"))?;
     text.trim()
@@ -213,13 +214,19 @@ pub fn possible_cpus() -> io::Result<u32> {
         .next()
         .and_then(|last| last.parse::<u32>().ok())
         .map(|last| last + 1)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("possible CPUs: {text}")))
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("unexpected list of possible CPUs: {text}"),
+            )
+        })
 }
 
-/// The kernel's active security modules, by name where it is known: lsm_list_modules(2), since 6.8.
+/// Returns the names of the kernel's active security modules, where known: lsm_list_modules(2),
+/// since 6.8.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn security_modules() -> io::Result<Vec<String>> {
     const LSM_LIST_MODULES: libc::c_long = 461;
     // linux/lsm.h: LSM_ID_*, from 100 on.
@@ -255,7 +262,7 @@ pub fn security_modules() -> io::Result<Vec<String>> {
     Ok(ids.iter().take(count as usize).map(name).collect())
 }
 
-/// Gives memory that the allocator keeps for later back to the kernel.
+/// Returns free memory that the allocator keeps to the kernel.
 pub fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointers, and may be called at any time.
@@ -264,8 +271,8 @@ pub fn return_free_memory() {
     }
 }
 
-/// Lets threads share the allocator's memory: one of their own each (M_ARENA_MAX of mallopt(3)) keeps what a
-/// thread used for a moment.
+/// Makes threads share one allocator arena (M_ARENA_MAX of mallopt(3)): an arena per thread would
+/// keep memory that a thread used only briefly.
 pub(crate) fn share_memory_among_threads() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets a number.

@@ -1,8 +1,8 @@
-//! kprobes and kretprobes made in tracefs, and filesystems' own events.
+//! Defines kprobes and kretprobes in tracefs, and finds filesystems' own events there.
 //!
-//! Probes not through perf's own kprobe PMU: there a kretprobe has room for a handful of calls at once and
-//! silently drops the rest (64 threads of O_DSYNC writes: 4 % of the bytes seen on 5.10, 19 % on
-//! 6.1). In tracefs `r1024` asks for room.
+//! The probes do not use perf's own kprobe PMU: its kretprobes have slots for only a handful of
+//! concurrent calls and silently drop the rest (64 threads of O_DSYNC writes: 4 % of the bytes seen
+//! on 5.10, 19 % on 6.1). In tracefs, `r1024` requests more slots.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -11,25 +11,26 @@ use std::{fs, io};
 use crate::sys;
 
 const PREFIX: &str = "filltop_";
-/// Calls that a return probe can follow at once. Documentation/trace/kprobetrace.rst: at most 4096.
+/// Calls that a return probe can follow at the same time. Documentation/trace/kprobetrace.rst: at
+/// most 4096.
 const MAX_ACTIVE: u32 = 1024;
 
-/// The mounted tracefs, and the probes that we made in it: removed on drop. After kill -9 they stay
-/// defined but disarmed, and the next start removes them.
+/// The mounted tracefs, and the probes defined in it, which are removed on drop. After kill -9 they
+/// stay defined but disarmed, and the next start removes them.
 pub struct TraceFs {
     root: PathBuf,
     group: String,
     made: Vec<String>,
-    /// Attached programs; must go before the definitions can.
+    /// Attached programs; must be dropped before the definitions can be removed.
     links: Vec<OwnedFd>,
 }
 
 impl TraceFs {
-    /// Finds tracefs, mounting it at its usual place if need be, and removes what dead instances
-    /// left.
+    /// Finds tracefs, mounts it at its usual place if necessary, and removes probes left by
+    /// instances that no longer run.
     ///
     /// # Errors
-    /// Without tracefs, or if it cannot be written to.
+    /// If there is no tracefs, or it is not writable.
     pub fn open() -> io::Result<Self> {
         if perf_is_refused() {
             return Err(refused());
@@ -51,16 +52,16 @@ impl TraceFs {
         Ok(fs)
     }
 
-    /// Has this kernel kprobe events, and may we use them?
+    /// Whether this kernel has kprobe events and this process may use them.
     #[must_use]
     pub fn has_kprobes() -> bool {
         !perf_is_refused() && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
     }
 
-    /// Makes a probe at `function` and attaches `program` to it.
+    /// Defines a probe at `function` and attaches `program` to it.
     ///
     /// # Errors
-    /// What the kernel says; it knows no such function, most often.
+    /// The kernel's error; most often that there is no such function.
     pub fn attach(
         &mut self,
         program: BorrowedFd<'_>,
@@ -81,7 +82,8 @@ impl TraceFs {
         Ok(())
     }
 
-    /// Calls whose return was not seen for want of room, over all our probes.
+    /// Returns the number of calls whose return was not seen for lack of slots, over all own
+    /// probes.
     #[must_use]
     pub fn missed(&self) -> u64 {
         let text = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
@@ -100,7 +102,7 @@ impl TraceFs {
                 Path::new("/proc").join(pid.to_string()).exists()
             })
         {
-            // Somebody else may still use it; then it is not ours to take.
+            // Another process may still use it; then leave it alone.
             let _ = self.define(&format!("-:{group}/{event}"));
         }
         Ok(())
@@ -117,18 +119,18 @@ impl Drop for TraceFs {
     }
 }
 
-/// An event that a filesystem has by itself.
+/// An event that a filesystem defines itself.
 pub struct Event {
     id: u64,
-    /// Text that tells where a record's fields are.
+    /// Text that describes the fields of a record.
     format: String,
 }
 
 impl Event {
-    /// `None` if the kernel does not know the filesystem now, or that has no such event.
+    /// Finds an event; `None` if the filesystem is not loaded or has no such event.
     ///
     /// # Errors
-    /// Without tracefs, or if it cannot be read.
+    /// If there is no tracefs, or it is not readable.
     pub fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
         if !Path::new("/sys/fs").join(fs_type).exists() {
             return Ok(None);
@@ -142,7 +144,7 @@ impl Event {
         Ok(Some(Self { id, format: fs::read_to_string(event.join("format"))? }))
     }
 
-    /// Where a field is in a record.
+    /// Returns the offset of a field in a record.
     #[must_use]
     pub fn offset(&self, field: &str) -> Option<u32> {
         self.format.lines().find_map(|line| {
@@ -154,10 +156,10 @@ impl Event {
         })
     }
 
-    /// Runs the program whenever the event happens, until what is returned is closed.
+    /// Runs the program whenever the event occurs, until the returned descriptor is closed.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         if perf_is_refused() {
             Err(refused())
@@ -170,12 +172,12 @@ impl Event {
 fn refused() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "kernel.perf_event_paranoid is 3, which leaves kprobes to CAP_SYS_ADMIN",
+        "kernel.perf_event_paranoid is 3, which restricts kprobes to CAP_SYS_ADMIN",
     )
 }
 
-/// Debian's kernels refuse perf_event_open, by which a program is attached to an event, to all without
-/// CAP_SYS_ADMIN where `kernel.perf_event_paranoid` is 3, which it is there by default.
+/// Debian's kernels deny perf_event_open, which attaches a program to an event, without
+/// CAP_SYS_ADMIN if `kernel.perf_event_paranoid` is 3, their default.
 fn perf_is_refused() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
@@ -184,7 +186,7 @@ fn perf_is_refused() -> bool {
     text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !is_admin()
 }
 
-/// Events of instances whose process is gone, as (group, event).
+/// Returns the events of instances whose process is gone, as (group, event).
 fn stale_events(kprobe_events: &str, is_alive: impl Fn(u32) -> bool) -> Vec<(String, String)> {
     kprobe_events
         .lines()
@@ -197,7 +199,7 @@ fn stale_events(kprobe_events: &str, is_alive: impl Fn(u32) -> bool) -> Vec<(Str
         .collect()
 }
 
-/// Sum of the third column of `kprobe_profile` (event, hits, misses) over `events`.
+/// Sums up the third column of `kprobe_profile` (event, hits, misses) over `events`.
 fn missed_in_profile(profile: &str, events: &[String]) -> u64 {
     profile
         .lines()

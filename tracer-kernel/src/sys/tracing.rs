@@ -1,5 +1,5 @@
-//! Programs of trampolines, loaded and attached without aya: it knows functions of the kernel itself alone,
-//! and each program for one function.
+//! Loads and attaches trampoline programs without aya, which supports only functions of the kernel
+//! itself, and each program for only one function.
 
 use std::ffi::CStr;
 use std::io;
@@ -10,32 +10,32 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_p
 
 use super::{bpf, owned, zeroed_attr};
 
-/// A program and the function that it is for.
+/// A program and the function that it is attached to.
 pub struct Tracing<'a> {
-    /// Its name in the kernel; what is longer than 15 bytes is cut off.
+    /// Name in the kernel; cut off after 15 bytes.
     pub name: &'a str,
-    /// Relocated, with the functions that it calls.
+    /// Relocated code, including the functions that it calls.
     pub code: &'a Function,
     /// The object's licence.
     pub license: &'a CStr,
-    /// The object's own types.
+    /// The object's own BTF.
     pub types: Option<BorrowedFd<'a>>,
-    /// The types of the module that the function is in; `None`: the kernel's own.
+    /// The BTF of the module that contains the function; `None` for the kernel's own.
     pub module: Option<BorrowedFd<'a>>,
-    /// The function's number in these.
+    /// BTF id of the function.
     pub function: u32,
-    /// At its exit, or at its entry.
+    /// Whether to attach at the function's exit rather than its entry.
     pub at_exit: bool,
 }
 
-/// Loads it.
+/// Loads the program.
 ///
 /// # Errors
-/// What the kernel says, and its verifier.
+/// The kernel's error, and the verifier's log.
 pub fn load(program: &Tracing<'_>) -> Result<OwnedFd, (io::Error, String)> {
     let quiet = program_fd(program, &mut []);
     let Err(error) = quiet else { return quiet.map_err(|error| (error, String::new())) };
-    // Once more, for its words.
+    // Once more, to get the log.
     let mut log = vec![0; 1 << 20];
     if let Ok(program) = program_fd(program, &mut log) {
         return Ok(program);
@@ -67,7 +67,7 @@ fn program_fd(program: &Tracing<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     if let Some(module) = program.module {
         load.__bindgen_anon_1.attach_btf_obj_fd = module.as_raw_fd() as u32;
     }
-    // Without it the verifier does not take functions that are handed to bpf_loop.
+    // Without it the verifier rejects functions that are passed to bpf_loop.
     if let Some(types) = program.types {
         load.prog_btf_fd = types.as_raw_fd() as u32;
         load.func_info = functions.as_ptr() as u64;
@@ -82,20 +82,20 @@ fn program_fd(program: &Tracing<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     Ok(owned(bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)?))
 }
 
-/// Attaches it, until the descriptor is closed, by whatever end of the process.
+/// Attaches the program until the descriptor is closed, however the process ends.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
     Ok(owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?))
 }
 
-/// Gives types to the kernel.
+/// Loads BTF into the kernel.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_7.btf = types.as_ptr() as u64;
@@ -103,12 +103,12 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     Ok(owned(bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)?))
 }
 
-/// Goes through all types that are the kernel's own: its modules' since 5.11, each under the module's name, and
-/// its own as `vmlinux`; `each` borrows them. Takes CAP_SYS_ADMIN. Allocates nothing, and makes no system calls but
-/// bpf(2) and close(2).
+/// Iterates over all BTF of the kernel: that of its modules since 5.11, each under the module's
+/// name, and its own as `vmlinux`; `each` borrows them. Requires CAP_SYS_ADMIN. Allocates nothing,
+/// and makes no system calls except bpf(2) and close(2).
 ///
 /// # Errors
-/// What the kernel says, or `each`.
+/// The kernel's error, or that of `each`.
 pub fn kernel_types(
     mut each: impl FnMut(&CStr, BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -118,7 +118,7 @@ pub fn kernel_types(
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
             Err(error) => return Err(error),
             Ok(_) => {
-                // SAFETY: plain integers; the kernel wrote the next number there.
+                // SAFETY: plain integers; the kernel wrote the next id there.
                 let id = unsafe { attr.__bindgen_anon_6.next_id };
                 match types_by_id(id) {
                     Ok(types) => {
@@ -129,12 +129,12 @@ pub fn kernel_types(
                             Ok(Some(name)) => each(name, borrowed),
                             other => other.map(drop),
                         };
-                        // SAFETY: nobody else has it. Not by an OwnedFd, which may look at it first, by a system
-                        // call that the helper may not make.
+                        // SAFETY: nothing else uses it. Not an OwnedFd, which may inspect it first
+                        // with a system call that the helper is not allowed to make.
                         unsafe { libc::close(types) };
                         result?;
                     }
-                    // It went away meanwhile.
+                    // It was unloaded meanwhile.
                     Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                     Err(error) => return Err(error),
                 }
@@ -151,10 +151,10 @@ fn types_by_id(id: u32) -> io::Result<RawFd> {
     bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr)
 }
 
-/// Room for the name of types: modules have at most 55 bytes (MODULE_NAME_LEN).
+/// Buffer size for the name of BTF: module names have at most 55 bytes (MODULE_NAME_LEN).
 pub const TYPES_NAME: usize = 64;
 
-/// Whose these types are, if they are the kernel's.
+/// Returns the name of the module, or `vmlinux`, if this BTF belongs to the kernel.
 fn name_of_kernel<'a>(
     types: BorrowedFd<'_>,
     name: &'a mut [u8; TYPES_NAME],
@@ -168,7 +168,7 @@ fn name_of_kernel<'a>(
     attr.info.info_len = size_of::<bpf_btf_info>() as u32;
     attr.info.info = &raw mut info as u64;
     match bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) {
-        // Types that programs brought may have longer names.
+        // BTF loaded by programs may have longer names.
         Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(None),
         result => result?,
     };

@@ -1,4 +1,5 @@
-//! `filltop doctor`: can it run here, with which backend, what will it not see, and what to do.
+//! `filltop doctor`: whether filltop can run here, with which backend, what it cannot see, and how
+//! to fix what is missing.
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,48 +11,48 @@ use tracer_model::snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, W
 use tracer_host::{host_root, mounts};
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage, fence};
 
-/// What was found.
+/// The result of `filltop doctor`; serialized by `--json`.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Can it run here?
+    /// Whether filltop can run here.
     pub ok: bool,
-    /// Is this about the service that runs, rather than about what this command could do?
+    /// Whether this describes the running service rather than what this command could do.
     pub service: bool,
-    /// Capabilities that the measuring process had when it attached.
+    /// Capabilities that the measuring process had when it attached its probes.
     pub capabilities: Vec<String>,
-    /// Where the writes to each volume are counted.
+    /// How the writes to each volume are counted.
     pub volumes: Vec<VolumeReport>,
     /// Kernel release.
     pub kernel: String,
-    /// The kind of probe that counts written bytes; `None` if it cannot run.
+    /// The kind of probe that counts written bytes; `None` if filltop cannot run.
     pub write: Option<WriteBackend>,
     /// Why it cannot run, with the fix.
     pub problem: Option<String>,
-    /// One per hook that was tried.
+    /// One entry per hook that was tried.
     pub hooks: Vec<Hook>,
-    /// What it will not see here.
+    /// What filltop cannot see here.
     pub blind_spots: Vec<String>,
-    /// Can `filltop stop --how fence` work?
+    /// Whether `filltop stop --how fence` works.
     pub fence: FenceReport,
 }
 
 /// How a volume is traced.
 #[derive(Debug, Serialize)]
 pub struct VolumeReport {
-    /// Where it is mounted.
+    /// First mount point.
     pub mount_point: String,
     /// `ext4`, `xfs`, …
     pub fs_type: String,
-    /// Where its writes are counted.
+    /// Where its writes are counted; `None` if nowhere.
     pub counted_by: Option<CountedBy>,
-    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    /// Why they are not counted at the filesystem's own functions, if that can be fixed.
     pub gap: Option<Gap>,
-    /// Of the service: too little was seen of it in the last seconds.
+    /// Only from the service: too little of its growth was attributed in the last seconds.
     pub blind: Option<Blind>,
 }
 
 impl Report {
-    /// Is every volume traced as well as this kernel can?
+    /// Whether every volume is traced as well as possible on this kernel.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let hides = |volume: &VolumeReport| volume.blind.is_some_and(|blind| blind.hides_most());
@@ -59,16 +60,16 @@ impl Report {
     }
 }
 
-/// Whether writers can be kept off a volume.
+/// Whether a fence can block writers from a volume.
 #[derive(Debug, Serialize)]
 pub struct FenceReport {
-    /// Was one put up, for nobody, and taken down again?
+    /// Whether a fence that affects no process could be attached and removed again.
     pub possible: bool,
-    /// Why it was not, with the fix.
+    /// Why not, with the fix.
     pub reason: Option<String>,
 }
 
-/// What the service that runs said of itself in its newest Snapshot.
+/// Builds the report of the running service from its newest Snapshot.
 #[must_use]
 pub fn of_service(snapshot: Snapshot) -> Report {
     let Snapshot { backend, volumes, .. } = snapshot;
@@ -100,13 +101,14 @@ fn try_fence() -> FenceReport {
     FenceReport { possible: fence.is_none(), reason: fence }
 }
 
-/// Loads and attaches everything, looks at it, and lets go.
+/// Loads and attaches all probes, inspects the result, and detaches them.
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
     let capabilities = capabilities::held_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    // As `snapshot` does: what cannot see the host must not say that it runs here.
+    // As `snapshot` does: if the host is not visible, doctor must not report that filltop can run
+    // here.
     let started =
         host_root::check().map_err(anyhow::Error::from).and_then(|()| Tracer::start(options));
     let mut tracer = match started {
@@ -155,15 +157,18 @@ pub fn examine(options: &TracerOptions) -> Report {
     }
 }
 
-/// The report for people.
+/// Formats the report as text.
 #[must_use]
 pub fn text(report: &Report) -> String {
     let mut out = String::new();
     let kernel = sanitize::display(&report.kernel);
     match (&report.write, &report.problem) {
         (Some(write), _) => {
-            let what =
-                if report.service { "the filltop service runs" } else { "filltop runs here" };
+            let what = if report.service {
+                "the filltop service is running"
+            } else {
+                "filltop can run here"
+            };
             let _ = writeln!(out, "{what}: kernel {kernel}, backend {}", write.name());
             let _ = writeln!(out, "  with {}", listed(&report.capabilities));
         }
@@ -196,7 +201,7 @@ pub fn text(report: &Report) -> String {
         let _ = writeln!(out, "{}", line.trim_end());
     }
     if !report.blind_spots.is_empty() {
-        let _ = writeln!(out, "\nNot seen here");
+        let _ = writeln!(out, "\nBlind spots");
     }
     for spot in &report.blind_spots {
         let _ = writeln!(out, "  - {spot}");
@@ -210,7 +215,7 @@ fn listed(capabilities: &[String]) -> String {
     if capabilities.is_empty() { "no capability".to_owned() } else { capabilities.join(" ") }
 }
 
-/// How well a volume is traced, and what would help.
+/// Returns how well a volume is traced, and what would improve it.
 fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
     match (volume.gap, volume.counted_by) {
         (Some(Gap::NeedsSysAdmin), _) => (
@@ -218,15 +223,15 @@ fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
             "start filltop with CAP_SYS_ADMIN, which it drops again (docs/service.md)",
         ),
         (Some(Gap::HooksFailed), _) => {
-            ("INCOMPLETE", "its own functions are not hooked: see below")
+            ("INCOMPLETE", "its own functions are not hooked: see Hooks below")
         }
         (None, _) if volume.blind.is_some_and(|blind| blind.hides_most()) => {
             ("UNEXPLAINED", "most of its growth in the last seconds is not accounted for")
         }
-        (None, Some(CountedBy::Filesystem)) => ("ok", "at its own functions"),
-        (None, Some(CountedBy::Tracepoints)) => ("ok", "at its tracepoints"),
-        (None, Some(CountedBy::VfsWrite)) => ("ok", "at vfs_write"),
-        (None, Some(CountedBy::SystemCalls)) => ("ok", "at system calls"),
+        (None, Some(CountedBy::Filesystem)) => ("ok", "counted at its own functions"),
+        (None, Some(CountedBy::Tracepoints)) => ("ok", "counted at its tracepoints"),
+        (None, Some(CountedBy::VfsWrite)) => ("ok", "counted at vfs_write"),
+        (None, Some(CountedBy::SystemCalls)) => ("ok", "counted at system calls"),
         (None, None) => ("not traced", ""),
     }
 }
@@ -274,7 +279,7 @@ mod tests {
             write: Some(WriteBackend::Fentry),
             problem: None,
             hooks: states.map(hook).into(),
-            blind_spots: vec!["direct writes by nobody".to_owned()],
+            blind_spots: vec!["direct writes".to_owned()],
             fence: FenceReport { possible: false, reason: Some(reason()) },
         };
         insta::assert_snapshot!("doctor_of_the_service", text(&report));

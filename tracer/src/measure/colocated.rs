@@ -1,4 +1,4 @@
-//! Shared fate: who else lives on a volume, by what they hold open for writing there.
+//! Processes that share a volume: groups that have files open for writing on it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use tracer_host::open_files::places::Places;
 use tracer_host::open_files::{OpenFile, OpenFiles};
 use tracer_host::process::descriptors::strip_deleted;
 
-/// The database whose file this is, if its name says so. Each is a file that the database writes
-/// before anything else, so that it stands still when that fails.
+/// Returns the database that a file belongs to, judging by its name. Each is a file that the
+/// database writes before anything else, so the database stalls when that write fails.
 #[must_use]
 pub fn database(path: &str) -> Option<&'static str> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -48,8 +48,8 @@ pub fn database(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Rolls files that are open for writing up by group and volume, most bytes first. A file that
-/// several processes of a group hold counts once.
+/// Sums up files that are open for writing by group and volume, most bytes first. A file that
+/// several processes of a group have open counts once.
 #[must_use]
 pub fn of(
     open: &OpenFiles,

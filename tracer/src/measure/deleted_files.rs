@@ -1,4 +1,4 @@
-//! Deleted-but-open files, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot.
+//! Deleted files that are still open, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot see.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,16 +13,16 @@ use tracer_host::mounts::MountedVolume;
 use tracer_host::open_files::places::Places;
 use tracer_host::open_files::{OpenFile, OpenFiles};
 
-/// What one look found.
+/// The result of one pass over all open files.
 #[derive(Debug, Default)]
 pub struct HeldFiles {
-    /// One per file, largest first.
+    /// One entry per file, largest first.
     pub files: Vec<Held>,
-    /// Processes whose descriptors could not be read, for want of privileges.
+    /// Number of processes whose descriptors could not be read for lack of privileges.
     pub unreadable: usize,
 }
 
-/// Those that have no name left, of all open files. `before` is an earlier look, to tell what grew.
+/// Selects the open files that have no name left. `before` is an earlier result, to detect growth.
 #[must_use]
 pub fn of(
     open: &OpenFiles,

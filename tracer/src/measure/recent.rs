@@ -1,22 +1,22 @@
-//! What moved on each volume in the last seconds, so that one noisy second calls nobody blind and a slow
-//! leak that nobody is seen to cause is told all the same.
+//! Changes of each volume over the last seconds. Summing them up keeps one noisy second from
+//! marking a volume as blind, and still detects a slow leak whose cause is not seen.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use tracer_model::snapshot::Moved;
 
-/// How far back.
+/// Length of the interval that is summed up, in seconds.
 const SPAN_S: f64 = 10.0;
 
-/// Windows of the last [`SPAN_S`] seconds, by device.
+/// Intervals of the last [`SPAN_S`] seconds, by device.
 #[derive(Debug, Default)]
 pub struct Recent {
     windows: HashMap<u32, VecDeque<Moved>>,
 }
 
 impl Recent {
-    /// Adds a window, and tells what moved in it and in those before it, for at most [`SPAN_S`] seconds or this
-    /// window if it is longer.
+    /// Adds an interval and returns the sum of it and those before it, over at most [`SPAN_S`]
+    /// seconds, or this interval alone if it is longer.
     pub fn add(&mut self, dev: u32, window: Moved) -> Moved {
         let windows = self.windows.entry(dev).or_default();
         windows.push_back(window);
@@ -27,7 +27,7 @@ impl Recent {
         windows.iter().copied().reduce(Moved::and).unwrap_or_default()
     }
 
-    /// Forgets devices that are not mounted any more: another one may get the number.
+    /// Forgets devices that are no longer mounted: another one may get the same number.
     pub fn keep(&mut self, devices: &HashSet<u32>) {
         self.windows.retain(|dev, _| devices.contains(dev));
     }

@@ -1,9 +1,10 @@
-//! A process that keeps CAP_SYS_ADMIN when filltop gives it up, for the one thing that takes it later: a
-//! descriptor of the types of a filesystem's module that was loaded meanwhile.
+//! A helper process that keeps CAP_SYS_ADMIN when filltop drops it, for the one thing that requires
+//! it later: getting a descriptor of the BTF of a filesystem module that was loaded meanwhile.
 //!
-//! It has that right and no other, and may make the system calls of [`filter`] alone: any other kills it. It is
-//! asked one thing, to look, and answers with descriptors of the modules that were named at its start, whatever
-//! comes over the socket. When the socket is closed, by whatever end of filltop, it ends. docs/decisions/0010.
+//! It has this capability and no other, and may only make the system calls of [`filter`]; any other
+//! kills it. It accepts a single request and answers with descriptors of the modules that were
+//! named at its start, whatever arrives on the socket. When the socket is closed, however filltop
+//! ends, it exits. docs/decisions/0010.
 
 #[cfg(test)]
 mod tests;
@@ -31,30 +32,31 @@ use crate::capabilities::narrow_bounding_set;
 use crate::sys::apart;
 use crate::sys::tracing::{TYPES_NAME, kernel_types};
 
-/// Its name in the kernel.
+/// Name of the process in the kernel.
 const NAME: &CStr = c"filltop-types";
-/// Its whole work takes milliseconds, under emulation some hundreds of them.
+/// Timeout for an answer. Its work takes milliseconds, or some hundreds of them under emulation.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is said over the socket: one of these, then for [`TYPES`] the module's name with the descriptor beside it,
-/// and for [`FAILED`] an errno.
+/// Messages on the socket start with one of these. [`TYPES`] is followed by the module's name, with
+/// the descriptor attached; [`FAILED`] by an errno.
 const LOOK: u8 = b'?';
 const TYPES: u8 = b't';
 const FAILED: u8 = b'!';
-/// It is ready, or all was said.
+/// The helper is ready, or the answer is complete.
 const DONE: u8 = b'.';
 
-/// The other end. Dropping it ends the process.
+/// filltop's end of the socket. Dropping it ends the helper.
 #[derive(Debug)]
 pub(crate) struct Helper {
     socket: OwnedFd,
 }
 
 impl Helper {
-    /// Starts it. `modules` are those whose types it hands out.
+    /// Starts the helper. `modules` are those whose BTF it hands out.
     ///
     /// # Errors
-    /// If it cannot be started, or not be confined as the module says: then it has ended.
+    /// If it cannot be started, or cannot be confined as described in the module documentation; it
+    /// has exited then.
     pub(crate) fn start(modules: &[&str]) -> io::Result<Self> {
         let filter = filter()?;
         let flags = SocketFlags::CLOEXEC;
@@ -70,10 +72,10 @@ impl Helper {
         Ok(helper)
     }
 
-    /// The types of all modules that are loaded now and that it knows.
+    /// Returns the BTF of all modules that are loaded now and that the helper hands out.
     ///
     /// # Errors
-    /// If it has ended, or does not answer.
+    /// If it has exited, or does not answer.
     pub(crate) fn look(&self) -> io::Result<Vec<(String, OwnedFd)>> {
         send(&self.socket, &[LOOK], SendFlags::NOSIGNAL)?;
         let mut found = Vec::new();
@@ -81,7 +83,7 @@ impl Helper {
         Ok(found)
     }
 
-    /// Takes messages until all was said.
+    /// Receives messages until the answer is complete.
     fn answers(&self, mut each: impl FnMut(String, OwnedFd)) -> io::Result<()> {
         loop {
             let mut bytes = [0; 1 + TYPES_NAME];
@@ -107,14 +109,14 @@ impl Helper {
                     let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
                     return Err(io::Error::from_raw_os_error(errno));
                 }
-                (None, _) => return Err(io::Error::other("it has ended")),
-                _ => return Err(io::Error::other("it said something else")),
+                (None, _) => return Err(io::Error::other("it has exited")),
+                _ => return Err(io::Error::other("unexpected message")),
             }
         }
     }
 }
 
-/// The system calls that it needs, and no others.
+/// Allows only the system calls that the helper needs.
 fn filter() -> io::Result<BpfProgram> {
     let commands = [
         bpf_cmd::BPF_BTF_GET_NEXT_ID,
@@ -128,7 +130,7 @@ fn filter() -> io::Result<BpfProgram> {
     let compile = || -> Result<BpfProgram, seccompiler::BackendError> {
         let commands = commands.into_iter().map(is).collect::<Result<_, _>>()?;
         let mut rules = vec![(libc::SYS_bpf, commands)];
-        // Without rules: whatever the arguments. `recvfrom` and `sendto` are what recv and send are.
+        // Without rules: any arguments. `recvfrom` and `sendto` implement recv and send.
         let calls = [
             libc::SYS_recvmsg,
             libc::SYS_sendmsg,
@@ -144,11 +146,11 @@ fn filter() -> io::Result<BpfProgram> {
     compile().map_err(io::Error::other)
 }
 
-/// Gives up everything but the socket and CAP_SYS_ADMIN. Allocates nothing.
+/// Drops everything except the socket and CAP_SYS_ADMIN. Allocates nothing.
 fn confine(socket: BorrowedFd<'_>, filter: BpfProgramRef<'_>) -> io::Result<()> {
     set_name(NAME)?;
     apart::close_all_but(socket)?;
-    // Else whoever has our user could trace it.
+    // Otherwise a process of the same user could trace it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     narrow_bounding_set(CapabilitySet::empty())?;
     let admin = CapabilitySet::SYS_ADMIN;
@@ -157,18 +159,18 @@ fn confine(socket: BorrowedFd<'_>, filter: BpfProgramRef<'_>) -> io::Result<()> 
     set_no_new_privs(true)?;
     seccompiler::apply_filter(filter).map_err(|error| match error {
         seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => error,
-        // Neither is about a filter that is not empty and for one thread.
+        // The other errors are about an empty filter or several threads.
         _ => io::Error::from_raw_os_error(libc::EINVAL),
     })
 }
 
-/// Answers until the other end is closed. Allocates nothing.
+/// Answers requests until the other end is closed. Allocates nothing.
 fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
     loop {
         if send(socket, &[DONE], SendFlags::NOSIGNAL).is_err() {
             return;
         }
-        // One byte more than a request has: what is longer is none.
+        // One byte more than a request has: a longer message is not a request.
         let mut request = [0; 2];
         loop {
             let mut nothing_beside = RecvAncillaryBuffer::default();
@@ -204,6 +206,6 @@ fn hand_out(socket: BorrowedFd<'_>, name: &CStr, types: BorrowedFd<'_>) -> io::R
 fn tell_failure(socket: BorrowedFd<'_>, error: &io::Error) {
     let mut bytes = [FAILED; 5];
     bytes[1..].copy_from_slice(&error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes());
-    // Nobody else is there to be told.
+    // There is no one else to report to.
     let _ = send(socket, &bytes, SendFlags::NOSIGNAL);
 }

@@ -3,14 +3,14 @@ use rustix::thread::capabilities;
 use super::*;
 use crate::kernel_version::kernel_at_least;
 
-/// Why there can be no helper here.
+/// Returns why no helper can run here.
 fn cannot() -> Option<&'static str> {
     let is_admin =
         capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
     if !is_admin {
         Some("no CAP_SYS_ADMIN")
     } else if !kernel_at_least(5, 11) {
-        Some("types of modules came with Linux 5.11")
+        Some("BTF of modules requires Linux 5.11")
     } else {
         None
     }
@@ -22,7 +22,7 @@ fn it_hands_out_what_was_named_and_nothing_else() {
         println!("SKIP it_hands_out_what_was_named_and_nothing_else: {reason}");
         return;
     }
-    // The kernel's own: there are others for modules only where some are loaded.
+    // The kernel's own: there is BTF of modules only if some are loaded.
     let helper = Helper::start(&["vmlinux", "no_such_module"]).unwrap();
     for _ in 0..2 {
         let found = helper.look().unwrap();
@@ -48,20 +48,20 @@ fn whatever_else_it_is_sent_ends_it() {
     for message in [&b"x"[..], b"??", b""] {
         let helper = Helper::start(&["vmlinux"]).unwrap();
         send(&helper.socket, message, SendFlags::NOSIGNAL).unwrap();
-        // It may be gone before it is asked.
+        // It may exit before the request is sent.
         let error = helper.look().unwrap_err();
-        let is_gone = error.to_string() == "it has ended"
+        let is_gone = error.to_string() == "it has exited"
             || matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET));
         assert!(is_gone, "{error:?}");
     }
 }
 
-/// How a process ends that is confined and then does this: by which signal, or with which status.
+/// Returns how a process ends that is confined and then calls this: signal, or exit status.
 fn end_of(call: impl FnOnce() -> i64) -> Result<i32, i32> {
     let filter = filter().unwrap();
     let (_ours, its) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-    // SAFETY: the child makes system calls alone, and ends.
+    // SAFETY: the child only makes system calls, and exits.
     unsafe {
         match libc::fork() {
             0 => {
@@ -85,7 +85,7 @@ fn end_of(call: impl FnOnce() -> i64) -> Result<i32, i32> {
 
 fn bpf_command(command: bpf_cmd) -> i64 {
     let mut attr = [0u64; 16];
-    // SAFETY: so many bytes.
+    // SAFETY: `attr` has the size that is passed.
     unsafe { libc::syscall(libc::SYS_bpf, command as i64, attr.as_mut_ptr(), size_of_val(&attr)) }
 }
 
@@ -123,13 +123,13 @@ fn any_other_system_call_kills_it() {
         libc::SYS_kill,
         libc::SYS_mmap,
     ] {
-        // SAFETY: it is not made.
+        // SAFETY: the call is not made.
         let end = end_of(|| unsafe { libc::syscall(call, 0, 0, 0, 0, 0, 0) });
         assert_eq!(end, Err(libc::SIGSYS), "system call {call}");
     }
-    // The same number to a kernel that is asked as x32 would ask (x86-64 alone has that).
+    // The same number as an x32 call (x86-64 only).
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: it is not made.
+    // SAFETY: the call is not made.
     let x32 = end_of(|| unsafe { libc::syscall(libc::SYS_sendmsg | 0x4000_0000, 0, 0, 0) });
     #[cfg(target_arch = "x86_64")]
     assert_eq!(x32, Err(libc::SIGSYS));

@@ -1,4 +1,4 @@
-//! Handles of files: they are found again by them under another name, and without one.
+//! File handles, which identify a file after a rename and without a name.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -15,20 +15,20 @@ pub struct Handle {
     pub bytes: u32,
     /// The filesystem's kind of handle: `enum fid_type` (linux/exportfs.h).
     pub kind: i32,
-    /// What the filesystem finds the file by.
+    /// Data by which the filesystem finds the file.
     pub handle: [u8; MAX_HANDLE_SZ],
 }
 
-/// linux/fcntl.h.
+/// From linux/fcntl.h.
 pub const MAX_HANDLE_SZ: usize = 128;
 
 impl Handle {
-    /// That of the file which a path leads to.
+    /// Returns the handle of the file that a path leads to.
     pub fn of(path: &Path) -> io::Result<Self> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let mut handle = Self { bytes: MAX_HANDLE_SZ as u32, kind: 0, handle: [0; MAX_HANDLE_SZ] };
         let mut mount = 0_i32;
-        // SAFETY: a string with its end, and a handle that has the room which it says.
+        // SAFETY: a NUL-terminated string, and a handle with a buffer of the size it states.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_name_to_handle_at,
@@ -42,11 +42,12 @@ impl Handle {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(handle) }
     }
 
-    /// The file, for its metadata alone, on the volume of `root`. Needs CAP_DAC_READ_SEARCH.
+    /// Opens the file, for its metadata only, on the volume of `root`. Requires
+    /// CAP_DAC_READ_SEARCH.
     pub fn open(&self, root: &File) -> io::Result<File> {
         let mut handle = *self;
         let flags = libc::O_PATH | libc::O_CLOEXEC;
-        // SAFETY: a handle as the kernel gave it.
+        // SAFETY: a handle as returned by the kernel.
         let fd = unsafe {
             libc::syscall(libc::SYS_open_by_handle_at, root.as_raw_fd(), &raw mut handle, flags)
         };
@@ -54,14 +55,14 @@ impl Handle {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a descriptor that was opened just now.
+        // SAFETY: a descriptor that was just opened.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
     }
 
-    /// The tree that the inode is in, if the handle is btrfs's: `struct btrfs_fid` (fs/btrfs/export.h) is the
-    /// inode's number, the tree's, and more.
+    /// Returns the id of the subvolume's tree if this is a btrfs handle: `struct btrfs_fid`
+    /// (fs/btrfs/export.h) contains the inode number, the tree's id, and more.
     pub fn subvolume(&self) -> Option<u64> {
-        /// `FILEID_BTRFS_WITHOUT_PARENT` and two more, with one.
+        /// From `FILEID_BTRFS_WITHOUT_PARENT` to the two kinds with a parent.
         const KINDS: std::ops::RangeInclusive<i32> = 0x4d..=0x4f;
         let root = self.handle.get(8..16)?.try_into().ok()?;
         (KINDS.contains(&self.kind) && self.bytes >= 20).then(|| u64::from_ne_bytes(root))

@@ -1,9 +1,10 @@
-//! Space of written files where no hook tells of it: asked from the filesystem, once a second.
+//! Samples the space of written files from the filesystem once a second, where no hook traces
+//! space.
 //!
-//! Files are kept by their handle (name_to_handle_at(2)), so that they are found again under another
-//! name, and without one while somebody has them open; a stale handle is a file that is gone. What comes
-//! and goes between two looks is not seen, and who is charged is who wrote most to the file last: rows
-//! made of this are approximate.
+//! Files are kept by their handle (name_to_handle_at(2)), so they are still found after a rename,
+//! and without a name while a process has them open; a stale handle means that the file is gone.
+//! Short-lived changes between two samples are not seen, and growth is charged to the process that
+//! wrote most to the file last, so the resulting rows are approximate.
 
 mod handle;
 mod saved;
@@ -24,28 +25,31 @@ use tracer_host::mounts::MountedVolume;
 use tracer_host::process::descriptors;
 use tracer_kernel::read::Deltas;
 
-/// Files that are looked at: some 4 µs each time. Of more, those that were not written for longest
-/// are forgotten.
+/// Maximum number of sampled files; each costs some 4 µs per sample. Above that, the files that
+/// were not written to for longest are dropped.
 const MAX_FILES: usize = 2_048;
-/// Files that one look takes up, those written most first. What is written to others is taken for
-/// allocated.
+/// Maximum number of files added per sample, those with most bytes written first. For other files,
+/// written bytes count as allocated.
 const MAX_NEW: usize = 512;
-/// Times of birth are those of the kernel's last tick (`ktime_get_coarse_real_ts64`), at most 10 ms ago.
+/// File birth times are those of the kernel's last tick (`ktime_get_coarse_real_ts64`), at most 10
+/// ms ago.
 const TICK: Duration = Duration::from_millis(10);
-/// Filesystems that answer at once, without a network, and know handles.
+/// Filesystems that answer immediately, without a network, and support handles.
 const LOCAL: &[&str] = &[
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "tmpfs", "vfat", "xfs",
     "zfs",
 ];
 
-/// The files that are looked at, by file.
+/// The sampled files, by file.
 pub struct SampledSpace {
     files: HashMap<FileKey, Known>,
     looks: u64,
-    /// Before the counters were read for the last look, by the clock that filesystems use.
+    /// Time just before the counters were read for the last sample, by the clock that filesystems
+    /// use.
     looked_at: SystemTime,
-    /// Files born since then that are not in `files` have had nothing told of them: all that they have is
-    /// new. From the last look but one, for it may take a moment until one is written to that was made.
+    /// Files created since this time that are not in `files` have not been reported yet: all their
+    /// space is new. From the sample before the last one, because a file may be written to some
+    /// time after it was created.
     new_since: SystemTime,
 }
 
@@ -56,41 +60,42 @@ impl Default for SampledSpace {
     }
 }
 
-/// What is known of a file.
+/// State of a sampled file.
 struct Known {
     handle: Handle,
-    /// Bytes that its filesystem charged to it at the last look.
+    /// Bytes that its filesystem charged to it at the last sample.
     gauge: u64,
-    /// So many of them are not taken from the volume, for they were compressed.
+    /// Part of them, in bytes, that is not taken from the volume because it was compressed.
     saved: u64,
-    /// Who wrote most to it in the last look that saw it written.
+    /// Process that wrote most to it in the last sample that saw it written.
     owner: ProcKey,
-    /// Number of that look.
+    /// Number of that sample.
     written_at: u64,
-    /// Was it told that its last name is gone?
+    /// Whether the removal of its last name was reported.
     unlinked: bool,
 }
 
-/// What was done to a file since the last look.
+/// Activity on a file since the last sample.
 struct Written {
-    /// Who did most.
+    /// Process that wrote most.
     by: ProcKey,
     most: u64,
-    /// Bytes that were written to it, or allocated.
+    /// Bytes written to it, or allocated if that is more.
     all: u64,
-    /// Did it get space which another file has, too? That is charged to nobody.
+    /// Whether it was given space that another file shares; that is charged to no process.
     shared: bool,
 }
 
-/// Can the space of this type of filesystem be sampled?
+/// Whether the space of this filesystem type can be sampled.
 #[must_use]
 pub fn can_sample(fs_type: &str) -> bool {
     LOCAL.contains(&fs_type)
 }
 
 impl SampledSpace {
-    /// Looks at the files of `volumes`, of which the kernel side told what happened since the last look; its
-    /// counters were read from the given moment on. Tells what each pair allocated and freed.
+    /// Samples the files on `volumes`. `deltas` is what the eBPF side counted since the last
+    /// sample, and `began` is when its counters were read. Calls `tell` with what each pair
+    /// allocated and freed.
     pub fn look(
         &mut self,
         volumes: &[&MountedVolume],
@@ -115,7 +120,7 @@ impl SampledSpace {
             None => true,
         });
         for volume in volumes {
-            // Only for the moment: a file that is kept open would keep the volume from being unmounted.
+            // Opened only briefly: an open file would keep the volume from being unmounted.
             let Ok(root) = open_quietly(volume) else { continue };
             for (file, written) in written.iter().filter(|(file, _)| file.dev == volume.dev) {
                 self.take_up(file, written, volume, names, &root);
@@ -142,8 +147,8 @@ impl SampledSpace {
         self.new_since = if left_out { looked_at } else { before };
     }
 
-    /// What was done to files that are looked at, or will be. Of the others, what was written took space; and
-    /// are there any?
+    /// Returns the activity on files that are, or will be, sampled, and whether other files were
+    /// left out; for those, written bytes are reported as allocated.
     fn written(
         &self,
         volumes: &[&MountedVolume],
@@ -194,7 +199,8 @@ impl SampledSpace {
         (files, left_out)
     }
 
-    /// Begins to look at a file. What it had before it was written is not this window's.
+    /// Starts sampling a file. Space that it had before it was written to does not count for this
+    /// interval.
     fn take_up(
         &mut self,
         file: &FileKey,
@@ -218,7 +224,8 @@ impl SampledSpace {
         };
         let Ok(meta) = opened.metadata() else { return };
         let now = meta.blocks() * 512;
-        // Whoever goes on writing makes it grow meanwhile, so that what was written does not tell.
+        // A file that is still being written grows meanwhile, so the written bytes are not a
+        // reliable estimate.
         let is_new = meta.created().is_ok_and(|born| born >= self.new_since);
         let gauge = match (written.shared, is_new) {
             (true, _) => now,
@@ -230,7 +237,8 @@ impl SampledSpace {
         self.files.insert(*file, known);
     }
 
-    /// True if one of them was written to in the last look or the one before.
+    /// Drops the files not written to for longest. Returns whether one of them was written to in
+    /// the last two samples.
     fn forget_old(&mut self) -> bool {
         if self.files.len() <= MAX_FILES {
             return false;
@@ -249,12 +257,13 @@ impl SampledSpace {
 }
 
 impl Known {
-    /// What changed since the last look, in which compression `saved` so many bytes of the file.
+    /// Returns the changes since the last sample; `saved` is the number of the file's bytes that
+    /// compression saved meanwhile.
     fn look(&mut self, root: &File, saved: u64) -> Counters {
         let (now, names) = match self.handle.open(root).and_then(|opened| opened.metadata()) {
             Ok(meta) => (meta.blocks() * 512, meta.nlink()),
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => (0, 0),
-            // Nothing is known.
+            // The state is unknown.
             Err(_) => return Counters::default(),
         };
         let mut change = Counters {
@@ -275,31 +284,32 @@ impl Known {
 }
 
 impl Known {
-    /// What the volume got back when the gauge became `now` and compression `saved` so many bytes.
+    /// Returns what the volume got back when the file's space became `now` and compression `saved`
+    /// bytes.
     fn settle(&mut self, now: u64, saved: u64) -> u64 {
         let shrunk = self.gauge.saturating_sub(now);
         let kept = if shrunk == 0 {
             self.saved
         } else {
-            // In proportion, for nobody tells which extents went.
+            // In proportion, because it is unknown which extents were freed.
             (u128::from(self.saved) * u128::from(now) / u128::from(self.gauge)) as u64
         };
         let released = self.saved - kept;
-        // Of files that are written over again, no more than the whole of them.
+        // For files that are overwritten, at most their whole size.
         let saved = saved.min(now.saturating_sub(kept));
         self.saved = kept + saved;
         shrunk.saturating_sub(released) + saved
     }
 }
 
-/// Files that were written lately are looked at each time, others in turns.
+/// Recently written files are sampled every time, others in turns.
 const fn is_due(file: &FileKey, known: &Known, looks: u64) -> bool {
     const LATELY: u64 = 10;
     looks - known.written_at <= LATELY || (file.ino + looks).is_multiple_of(LATELY)
 }
 
-/// What a file had before so many bytes were written to it: nothing if they are all that it is long, else
-/// all but what they can have taken.
+/// Estimates the space of a file before `written` bytes were written to it: none if they are its
+/// whole length, otherwise all but what they can have allocated.
 const fn before(gauge: u64, len: u64, written: u64) -> u64 {
     const BLOCK: u64 = 4096;
     if len <= written { 0 } else { gauge.saturating_sub(written.next_multiple_of(BLOCK)) }
@@ -309,7 +319,7 @@ fn is_it(opened: &File, file: &FileKey) -> bool {
     opened.metadata().is_ok_and(|meta| meta.is_file() && meta.ino() == file.ino)
 }
 
-/// A directory of the volume, without a trace of that in its time of access.
+/// Opens a directory of the volume without updating its access time.
 fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
     let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::fs::OpenOptions::new()
@@ -372,10 +382,10 @@ mod tests {
             freed
         };
         assert_eq!(became(1000, 600), 600);
-        // More than there is: it was written over.
+        // More than there is: it was overwritten.
         assert_eq!(became(1000, 600), 400);
         assert_eq!(became(2000, 0), 0);
-        // Half of 2000 go, of which 500 were given back already.
+        // Half of 2000 are freed, of which 500 were given back already.
         assert_eq!(became(1000, 0), 500);
         assert_eq!(became(0, 0), 500);
         assert_eq!(became(0, 7), 0);

@@ -1,4 +1,4 @@
-//! Which file of a btrfs it is that compression saved something of.
+//! Finds the btrfs file that compression saved bytes on.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,20 +8,20 @@ use tracer_common::BtrfsFile;
 
 use super::handle::Handle;
 
-/// What compression saved on one volume.
+/// Bytes that compression saved on one volume.
 pub struct Savings<'a> {
     saved: &'a HashMap<BtrfsFile, u64>,
-    /// The volume's UUID; `None` if nothing was saved on it.
+    /// UUID of the volume; `None` if nothing was saved.
     fsid: Option<[u64; 2]>,
 }
 
 impl<'a> Savings<'a> {
-    /// On the volume of `root`, an open directory, of all that was saved.
+    /// Creates the savings of the volume of `root`, an open directory, from all savings.
     pub fn of(saved: &'a HashMap<BtrfsFile, u64>, root: &File) -> Self {
         Self { saved, fsid: if saved.is_empty() { None } else { fsid_of(root) } }
     }
 
-    /// Bytes of one file.
+    /// Returns the bytes saved on one file.
     pub fn of_file(&self, handle: &Handle, ino: u64) -> u64 {
         let file =
             self.fsid.zip(handle.subvolume()).map(|(fsid, root)| BtrfsFile { fsid, root, ino });
@@ -29,13 +29,13 @@ impl<'a> Savings<'a> {
     }
 }
 
-/// The UUID of a btrfs; `None` of anything else.
+/// Returns the UUID of a btrfs; `None` for any other filesystem.
 fn fsid_of(root: &File) -> Option<[u64; 2]> {
     /// `BTRFS_IOC_FS_INFO` (linux/btrfs.h): `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`.
     const FS_INFO: libc::c_ulong = 0x8400_941f;
-    // 1,024 bytes, of which the UUID is at the 16th.
+    // 1,024 bytes; the UUID is at offset 16.
     let mut info = [0_u64; 128];
-    // SAFETY: the struct has the size that the request says.
+    // SAFETY: the buffer has the size that the request encodes.
     let result = unsafe { libc::ioctl(root.as_raw_fd(), FS_INFO as _, info.as_mut_ptr()) };
     (result == 0).then_some([info[2], info[3]])
 }
