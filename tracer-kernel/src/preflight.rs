@@ -12,6 +12,7 @@ use tracer_model::remedy::CONTAINER_FLAGS;
 
 use crate::attach::error::error_chain;
 use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
+use crate::loader::OBJECT;
 
 /// The kernel's type information (BTF).
 pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -33,6 +34,9 @@ pub enum Refusal {
          CONFIG_DEBUG_INFO_BTF=y (the kernels of Debian, Ubuntu and Fedora have it since 2020)"
     )]
     NoBtf,
+    /// A debug build made without the eBPF programs (see build.rs).
+    #[error("this build has no eBPF programs and cannot trace; run `cargo xtask build`")]
+    NotEmbedded,
     /// Kernel lockdown in confidentiality mode.
     #[error(
         "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
@@ -92,6 +96,9 @@ fn how_to_give(in_container: bool) -> &'static str {
 /// # Errors
 /// The first [`Refusal`].
 pub fn check(in_container: bool) -> Result<(), Refusal> {
+    if OBJECT.is_empty() {
+        return Err(Refusal::NotEmbedded);
+    }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     check_capabilities(&status, in_container)?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
