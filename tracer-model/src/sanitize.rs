@@ -51,8 +51,8 @@ pub fn lossless(raw: &[u8]) -> String {
     out
 }
 
-/// Appends `text`, doubling each run of backslashes in front of a literal `x80`…`xff`, or at the end
-/// of `text` if an escape `follows`.
+/// Appends `text`, doubling each run of backslashes in front of a literal `x80`…`xff`, or at the
+/// end of `text` if an escape `follows`.
 fn push_doubling(out: &mut String, text: &str, follows: bool) {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {

@@ -90,8 +90,8 @@ impl Tree {
         Self { nodes: vec![Node::default()], index: HashMap::new(), limit: limit.max(2) }
     }
 
-    /// Adds traffic to a directory. `path` is relative to the volume's root, with or without a leading
-    /// slash.
+    /// Adds traffic to a directory. `path` is relative to the volume's root, with or without a
+    /// leading slash.
     pub fn add(&mut self, path: &[u8], traffic: &Traffic) {
         let mut at = 0;
         self.nodes[0].sum.add(traffic);
@@ -120,8 +120,8 @@ impl Tree {
         self.nodes[0].sum == Traffic::default()
     }
 
-    /// Returns at most `limit` rows: the hottest useful levels first, then the others by traffic. The
-    /// rule is in `docs/decisions/hottest-directories.md`.
+    /// Returns at most `limit` rows: the hottest useful levels first, then the others by traffic.
+    /// The rule is in `docs/decisions/hottest-directories.md`.
     #[must_use]
     pub fn rows(&self, limit: usize) -> Vec<Row> {
         let hot = self.hottest();
@@ -142,8 +142,8 @@ impl Tree {
             .collect()
     }
 
-    /// Hierarchical heavy hitters: from the leaves up, each directory that has [`HOT`] of all traffic,
-    /// not counting hot directories below it.
+    /// Hierarchical heavy hitters: from the leaves up, each directory that has [`HOT`] of all
+    /// traffic, not counting hot directories below it.
     fn hottest(&self) -> Vec<usize> {
         let total = self.nodes[0].sum.heat();
         if total == 0 {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is evicted, the remaining directories have exact sums, and the root has everything.
+        /// Whatever is evicted, the remaining directories have exact sums, and the root has all.
         #[test]
         fn sums_stay_exact(adds in paths(), limit in 2usize..40) {
             let mut small = Tree::with_limit(limit);
@@ -366,8 +366,8 @@ mod tests {
             }
         }
 
-        /// No sum exceeds its parent's. If there is traffic, there is a hot directory, and at most as
-        /// many as the threshold allows.
+        /// No sum exceeds its parent's. If there is traffic, there is a hot directory, and at most
+        /// as many as the threshold allows.
         #[test]
         fn there_is_always_a_useful_level(adds in paths()) {
             let mut tree = Tree::default();

@@ -57,8 +57,8 @@ impl Units {
         }
     }
 
-    /// Formats bytes in at most [`BYTES_WIDTH`] columns: `512 B`, `71.6 GiB`. Rounds half up, never to
-    /// `1024.0 KiB`.
+    /// Formats bytes in at most [`BYTES_WIDTH`] columns: `512 B`, `71.6 GiB`. Rounds half up, but
+    /// never to `1024.0 KiB`.
     #[must_use]
     pub fn bytes(self, bytes: u64) -> String {
         match self.scale(bytes) {
@@ -85,8 +85,8 @@ impl Units {
         format!("{whole}{}", letters[power])
     }
 
-    /// Formats a rate in at most [`RATE_WIDTH`] columns: `102.4 MiB/s`. Negative rates become 0; use
-    /// [`growth`](Self::growth) for those.
+    /// Formats a rate in at most [`RATE_WIDTH`] columns: `102.4 MiB/s`. Negative rates become 0;
+    /// use [`growth`](Self::growth) for those.
     #[must_use]
     pub fn rate(self, per_s: f64) -> String {
         match whole(per_s) {
@@ -135,8 +135,8 @@ fn whole(value: f64) -> Option<u64> {
     value.is_finite().then(|| value.round() as u64)
 }
 
-/// Formats a ratio: `42%`. 0% and 100% are exact; values rounding to them become `<1%` and `>99%`.
-/// At most 4 columns up to 999%.
+/// Formats a ratio: `42%`. A positive ratio never becomes 0% but `<1%`, and one below 1 never 100%
+/// but `>99%`. At most 4 columns up to 999%.
 #[must_use]
 pub fn percent(ratio: f64) -> String {
     if !ratio.is_finite() {

@@ -76,7 +76,7 @@ pub fn fit(text: &str, columns: usize, charset: Charset) -> Cow<'_, str> {
     Cow::Owned(fit_whole(&short_ids(text, dots), columns, dots).into_owned())
 }
 
-/// Shortens ids of containers, layers and pods to their first digits, which are enough for a reader.
+/// Shortens ids of containers, layers and pods to their first digits, which identify them.
 fn short_ids<'t>(text: &'t str, dots: &str) -> Cow<'t, str> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let bytes = text.as_bytes();

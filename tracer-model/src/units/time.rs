@@ -9,8 +9,8 @@ const YEAR: u64 = 365 * DAY;
 
 /// Formats a duration: `45 s`, `4 min`, `1 h 20 min`, `2 d 4 h`, `30 d`, `3 y`.
 ///
-/// Rounded to the unit shown: seconds below two minutes (`1 min 30 s`), then minutes, hours from one
-/// day on, days from ten days on, years from two years on.
+/// Rounded to the unit shown: seconds below two minutes (`1 min 30 s`), then minutes, hours from
+/// one day on, days from ten days on, years from two years on.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -65,7 +65,8 @@ fn pair(value: u64, per: u64, big: &str, step: u64, small: &str) -> String {
     }
 }
 
-/// Describes when a volume fills: `FULL`, `full in 4 min (3–6)`, `not filling`. Times are in seconds.
+/// Describes when a volume fills: `FULL`, `full in 4 min (3–6)`, `not filling`. Arguments in
+/// seconds.
 #[must_use]
 pub fn until_full(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
     match eta {

@@ -290,7 +290,7 @@ fn sort_by_next(state: &mut UiState, by: i32) {
 
 fn interval(state: &mut UiState, by: i32) -> Effects {
     let Some(now) = state.interval_s else {
-        state.notice = Some("the service sets the interval; it cannot be changed here".to_owned());
+        state.notice = Some("the interval cannot be changed here".to_owned());
         return vec![];
     };
     let at = INTERVALS.iter().position(|&step| step >= now).unwrap_or(INTERVALS.len() - 1);

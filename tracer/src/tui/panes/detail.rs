@@ -288,7 +288,7 @@ impl Page<'_> {
         }
         if let Some(container) = &path.log_of {
             let whose = words::log_of(container, self.state.charset);
-            lines.insert(0, Line::plain(fact("is the", &whose)));
+            lines.insert(0, Line::plain(fact("contents", &whose)));
             lines.push(Line::plain(fact("permanent fix", words::log_cure(container))));
         }
         if path.deleted {
