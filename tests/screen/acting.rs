@@ -57,21 +57,21 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
         terminal.wait_for("the culprit", PROMISED, |text| shows(text, &pid, "/volume"))?;
         // The menu begins with freeze.
         terminal.press("x")?;
-        terminal.wait_for("the menu", SOON, |text| text.contains("What to do about"))?;
+        terminal.wait_for("the menu", SOON, |text| text.contains("Actions for"))?;
         terminal.press("\r")?;
         terminal.wait_for("the question", SOON, |text| {
-            text.contains("Press y to do it") && text.contains(&pid)
+            text.contains("Press y to confirm") && text.contains(&pid)
         })?;
         terminal.press("y")?;
         terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
         rests(root)?;
         if round == 0 {
             // Who stands still writes nothing, and is in no table any more.
-            terminal.wait_for("no row", SOON, |text| text.contains("nobody wrote here"))?;
+            terminal.wait_for("no row", SOON, |text| text.contains("no writes in this window"))?;
             terminal.press("x")?;
             terminal.wait_for("resume", SOON, |text| text.contains("> resume"))?;
             terminal.press("\r")?;
-            terminal.wait_for("the question", SOON, |text| text.contains("Press y to do it"))?;
+            terminal.wait_for("the question", SOON, |text| text.contains("Press y to confirm"))?;
             terminal.press("y")?;
             terminal.wait_for("the result", SOON, |text| text.contains("goes on"))?;
             grows(root, SOON)?;

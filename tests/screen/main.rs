@@ -65,12 +65,12 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
         ("1", pid.as_str()),
         ("\r", "parents"),
         ("\x1b", "WRITTEN/s"),
-        ("i", "How it is measured"),
+        ("i", "Tracer status"),
         ("i", "WRITTEN/s"),
         ("?", "Keys"),
         ("?", "WRITTEN/s"),
         ("/", "filter"),
-        ("no such row", "no row matches"),
+        ("no such row", "no rows match"),
         ("\x1b", pid.as_str()),
         (" ", "PAUSED"),
         (" ", "lost 0"),
@@ -235,7 +235,7 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     terminal.wait_for("the command", SOON, |text| text.contains("filltop stop"))?;
     let menu = (terminal.presses, start.elapsed());
     terminal.press("\r")?;
-    terminal.wait_for("the confirmation", SOON, |text| text.contains("Really act on"))?;
+    terminal.wait_for("the confirmation", SOON, |text| text.contains("Confirm action on"))?;
     let asked = (terminal.presses, start.elapsed());
     println!("{}", terminal.text());
     terminal.press("y")?;

@@ -1,9 +1,9 @@
-//! Attaches one empty program of the kernel side and keeps it there until it is killed: the floor
-//! that `cargo xtask bench` holds filltop's own programs against. `raw-tp-filter` does nothing but tell
-//! writes of one byte apart, `raw-tp-hash` counts them in a hash map.
+//! Attaches one empty eBPF program until it is killed: the baseline with which `cargo xtask bench`
+//! compares filltop's own programs. `raw-tp-filter` only recognises writes of one byte;
+//! `raw-tp-hash` also counts them in a hash map.
 //!
 //! `floor fexit|kprobe|kretprobe FUNCTION` or `floor raw-tp|raw-tp-filter|raw-tp-hash TRACEPOINT`;
-//! says `ready` when it is attached.
+//! prints `ready` when the program is attached.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Returns only to fail.
+/// Attaches the program and waits; returns only on failure.
 fn run() -> anyhow::Result<std::convert::Infallible> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [how, target] = &arguments[..] else {
@@ -45,9 +45,9 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, how: &str, target: &str) -> anyhow::Result
         "raw-tp" => "empty_raw_tp",
         "raw-tp-filter" => "filter_raw_tp",
         "raw-tp-hash" => "hash_raw_tp",
-        other => bail!("no kind of hook {other:?}"),
+        other => bail!("unknown hook kind {other:?}; see the usage"),
     };
-    let program = ebpf.program_mut(name).context("the kernel side has no such program")?;
+    let program = ebpf.program_mut(name).context("the eBPF object has no such program")?;
     match how {
         "fexit" => {
             let program: &mut FExit = program.try_into()?;

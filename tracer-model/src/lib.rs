@@ -1,6 +1,7 @@
 //! filltop's pure core: no clock, no files, no async.
 //!
-//! Values go in, values come out: everything here can be replayed, and is tested that way.
+//! Functions take values and return values, so everything here can be replayed, and is tested that
+//! way.
 
 pub mod action;
 pub mod alert;

@@ -1,5 +1,6 @@
-//! A million directories in one window: time and memory of the roll-up. `cargo bench -p tracer
-//! --bench directories`.
+//! Time and memory of the directory roll-up for a million directories in one window.
+//!
+//! Run: `cargo bench -p tracer --bench directories`.
 
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ fn main() {
     let rows = tree.rows(1_000);
     let hot: Vec<_> = rows.iter().filter(|row| row.hot).collect();
     println!(
-        "{DIRECTORIES} directories: {:.0} ns each, {:.1} ms for the rows; at most {largest} kept, {} KiB more",
+        "{DIRECTORIES} directories: {:.0} ns each, {:.1} ms for the rows; at most {largest} kept, +{} KiB",
         added.as_secs_f64() * 1e9 / f64::from(DIRECTORIES),
         (start.elapsed() - added).as_secs_f64() * 1e3,
         resident_kib().saturating_sub(before)
@@ -31,7 +32,7 @@ fn main() {
     assert_eq!(hot[0].traffic.inflow, u64::from(DIRECTORIES) * 4_096);
 }
 
-/// VmRSS of /proc/self/status.
+/// Resident memory (VmRSS of /proc/self/status), KiB.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,6 +1,6 @@
-//! What a frame costs: rows made and painted, history kept, bytes sent, by the number of rows.
+//! Cost of a frame by number of rows: building and painting rows, keeping history, bytes sent.
 //!
-//! `cargo bench -p tracer --bench frame` prints a table; every figure is the median of its runs.
+//! Run: `cargo bench -p tracer --bench frame`. Times are medians over the runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tracer_model::fixtures;
 use tracer_model::history::retention::{Limits, size};
 use tracer_model::snapshot::{Snapshot, Writer};
 
-/// `count` writers with a file each, all on the endangered volume, with new numbers every second.
+/// `count` writers with one file each on the most urgent volume, with new numbers every second.
 fn snapshot(count: u32, second: u32) -> Arc<Snapshot> {
     let mut snapshot = fixtures::busy();
     let store = "/srv/store";
@@ -65,7 +65,7 @@ fn measure(count: u32, screen: Size, view: char) {
         let (_, pressed) = timed(|| app.press(Key::Down));
         terminal.draw(|frame| app.draw(frame)).unwrap();
         terminal.backend_mut().take();
-        // The first frame is a full one.
+        // The first frame is a full redraw.
         if second > 0 {
             build.push(built);
             draw.push(drawn);

@@ -1,5 +1,6 @@
-//! What alert rules cost: 10,000 evaluations a second, all at rest and with alerts on. `cargo bench
-//! -p tracer --bench rules`.
+//! Cost of alert rules: 10,000 evaluations per second, without and with active alerts.
+//!
+//! Run: `cargo bench -p tracer --bench rules`.
 
 use jiff::Timestamp;
 use tracer_host::clock;
@@ -34,7 +35,7 @@ fn snapshot(share_on: f64) -> Snapshot {
     snapshot
 }
 
-/// Rules of every kind that is about volumes, names or directories.
+/// Rules of every kind on volumes, names or directories.
 fn rules() -> Vec<Rule> {
     let kinds = [
         When::TimeToFull,
@@ -64,10 +65,10 @@ fn rules() -> Vec<Rule> {
 }
 
 fn main() {
-    println!("{RULES} rules x {VOLUMES} volumes, {WRITERS} writers; processor time of one look");
+    println!("{RULES} rules x {VOLUMES} volumes, {WRITERS} writers; CPU time per sample");
     println!(
         "{:>12} {:>8} {:>14} {:>20}",
-        "alerts on", "ms", "ns/evaluation", "of a core at 10,000/s"
+        "active", "ms", "ns/evaluation", "of a core at 10,000/s"
     );
     for share_on in [0.0, 0.01, 0.1] {
         let mut engine = Engine::new(rules());
@@ -77,7 +78,7 @@ fn main() {
             let at = Moment { steady_s: f64::from(second), wall, minute: 720 };
             engine.see(&at, &seen, &[]).len()
         };
-        // The first look makes all events; the later ones are what goes on for ever.
+        // The first sample raises all events; the later ones are the steady state.
         look(0);
         let start = clock::own_cpu_s();
         for second in 1..=ROUNDS {

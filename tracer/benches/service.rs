@@ -1,7 +1,7 @@
-//! What serving costs, processor time: a Snapshot kept, an hour taken in by a client that attaches,
-//! a scrape.
+//! CPU time of serving: storing a Snapshot, sending an hour of history to a client that attaches,
+//! answering a scrape.
 //!
-//! `cargo bench -p tracer --bench service` prints a table.
+//! Run: `cargo bench -p tracer --bench service`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tracer_model::fixtures;
 use tracer_model::history::retention::{History, Limits};
 use tracer_model::snapshot::Snapshot;
 
-/// `count` writers with a file and a directory each, with new numbers every second.
+/// `count` writers with one file and one directory each, with new numbers every second.
 fn snapshot(count: u32, second: u32) -> Snapshot {
     let mut snapshot = fixtures::busy();
     let store = "/srv/store";
@@ -34,7 +34,7 @@ fn snapshot(count: u32, second: u32) -> Snapshot {
     snapshot
 }
 
-/// Processor time of the thread: what else runs on the machine does not count.
+/// CPU time of this thread, which excludes everything else on the machine.
 fn cpu_of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let now = || {
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
@@ -100,18 +100,18 @@ fn main() {
     println!(
         "{:>6} {:>9} {:>9} {:>9} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}",
         "rows",
-        "keep ms",
-        "at most",
-        "past MiB",
-        "past s",
+        "push ms",
+        "max ms",
+        "hist MiB",
+        "hist s",
         "sums ms",
         "scrape ms",
         "bytes",
         "first ms",
-        "hour ms",
-        "there s"
+        "read ms",
+        "read s"
     );
-    // The last is a host on which thousands write at once; ten minutes of it fill the limit.
+    // The last is a host with thousands of concurrent writers; ten minutes of it fill the limit.
     for (count, seconds) in [(10, 3600), (100, 3600), (2000, 600)] {
         measure(count, seconds);
     }

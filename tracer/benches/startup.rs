@@ -1,6 +1,10 @@
-//! The picture at start-up on a host with 2,000 processes and 100,000 open files: `cargo bench -p
-//! tracer --bench startup`. Goal: 300 ms. Processes are forks of this one that sleep; each holds 50
-//! files of its own, every tenth of them open for writing.
+//! Time to read the open files at startup on a host with 2,000 processes and 100,000 open files.
+//! Goal: 300 ms.
+//!
+//! The processes are sleeping forks of this one. Each has 50 files of its own open, every tenth for
+//! writing.
+//!
+//! Run: `cargo bench -p tracer --bench startup`, as root.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,23 +21,24 @@ const FILES: usize = 50;
 const GOAL_MS: u128 = 300;
 
 fn main() {
-    let dir = tempfile::tempdir().expect("a directory for files");
+    let dir = tempfile::tempdir().expect("temporary directory");
     let children: Vec<libc::pid_t> = (0..PROCESSES).map(|n| child(dir.path(), n)).collect();
     let volumes = mounts::read().expect("/proc/self/mountinfo");
-    // The children open their files meanwhile.
+    // Wait until the children have opened their files.
     let want = PROCESSES * FILES;
     let mut open = open_files::walk(&Places::new(&volumes));
     while open.descriptors < want {
         open = open_files::walk(&Places::new(&volumes));
     }
-    let mut tracer = Tracer::start(&TracerOptions::default()).expect("a tracer: run as root");
+    let mut tracer =
+        Tracer::start(&TracerOptions::default()).expect("cannot start the tracer; run as root");
     let mut times = Vec::new();
     for _ in 0..7 {
         let start = Instant::now();
         drop(open_files::walk(&Places::new(&volumes)));
         let by_proc = start.elapsed().as_millis();
         let start = Instant::now();
-        let records = tracer.open_files().expect("an iterator over open files");
+        let records = tracer.open_files().expect("open-files iterator");
         let iterated = start.elapsed().as_millis();
         let places = Places::new(&volumes);
         let open = open_files::told(&records, &places);
@@ -53,7 +58,7 @@ fn main() {
         times.push(all);
     }
     for pid in children {
-        // SAFETY: signals and reaps a child of ours.
+        // SAFETY: signals and reaps a child of this process.
         unsafe {
             libc::kill(pid, libc::SIGKILL);
             libc::waitpid(pid, std::ptr::null_mut(), 0);

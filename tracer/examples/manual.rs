@@ -1,6 +1,6 @@
-//! `cargo xtask dist`: manual pages and shell completions, made from the command line's own tree.
+//! For `cargo xtask dist`: manual pages and shell completions, generated from the clap definition.
 //!
-//! Argument: the directory, laid out below it as below `/usr/local`.
+//! Argument: the output directory, which gets the layout of `/usr/local`.
 
 use std::path::Path;
 use std::{env, fs, io};
@@ -11,32 +11,29 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-/// Where each shell looks for completions of `filltop`.
+/// Where each shell searches for completions of `filltop`.
 const COMPLETIONS: [(Shell, &str); 3] = [
     (Shell::Bash, "share/bash-completion/completions/filltop"),
     (Shell::Zsh, "share/zsh/site-functions/_filltop"),
     (Shell::Fish, "share/fish/vendor_completions.d/filltop.fish"),
 ];
 
-/// What no command says of itself: exit statuses and variables that all of them share.
+/// Sections common to all commands, which their help texts do not contain.
 const EXIT_STATUS: [(&str, &str); 3] = [
     ("0", "Success."),
     ("1", "Failure, with one line on stderr that says what to do."),
     ("2", "Wrong usage."),
 ];
 const ENVIRONMENT: [(&str, &str); 5] = [
-    ("NO_COLOR", "Set to anything: no colours."),
-    ("TERM", "dumb: no colours."),
-    ("LC_ALL, LC_CTYPE, LANG", "A locale that is not UTF-8: ASCII alone is printed."),
+    ("NO_COLOR", "If set to a non-empty value, output has no colours."),
+    ("TERM", "If `dumb`, output has no colours."),
+    ("LC_ALL, LC_CTYPE, LANG", "If the locale is not UTF-8, only ASCII is printed."),
     ("FILLTOP_SOCKET", "The socket of `filltop watch` [default: /run/filltop/filltop.sock]."),
-    (
-        "FILLTOP_HOST_ROOT",
-        "The host's root directory, where filltop runs in a mount namespace of its own.",
-    ),
+    ("FILLTOP_HOST_ROOT", "The host's root directory, if filltop runs in its own mount namespace."),
 ];
 
 fn main() -> anyhow::Result<()> {
-    let into = env::args_os().nth(1).context("into which directory?")?;
+    let into = env::args_os().nth(1).context("usage: manual DIRECTORY")?;
     let into = Path::new(&into);
     let pages = into.join("share/man/man1");
     fs::create_dir_all(&pages)?;
@@ -52,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The command line without the commands that filltop itself starts.
+/// The command line without the internal commands.
 fn visible() -> Command {
     let whole = tracer::cli::command();
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
@@ -66,7 +63,7 @@ fn visible() -> Command {
         .args_conflicts_with_subcommands(true)
 }
 
-/// The program and each command that people may type, with their full names.
+/// The program and each public command, with their full names.
 fn commands() -> Vec<Command> {
     let mut root = visible();
     root.build();
@@ -74,14 +71,14 @@ fn commands() -> Vec<Command> {
     std::iter::once(root).chain(shown).collect()
 }
 
-/// `filltop`, `filltop-watch`, …
+/// The name of a page: `filltop`, `filltop-watch`, …
 fn page_name(command: &Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
 }
 
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let name = page_name(command);
-    // Its own section for this would fill the examples' lines as if they were prose.
+    // clap_mangen's own section would refill the lines of the examples like prose.
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let bare = command.clone().after_help("");
     let version = concat!("filltop ", env!("CARGO_PKG_VERSION"));
@@ -104,7 +101,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
         }
         roff.control("fi", []);
     }
-    // `check` has statuses of its own, which its notes say.
+    // The notes of `check` list its own exit statuses.
     if !name.ends_with("check") {
         list(&mut roff, "EXIT STATUS", &EXIT_STATUS);
     }
@@ -137,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    /// A page's text without roff's escapes.
+    /// The text of a page without roff escapes.
     fn text(command: &Command) -> String {
         let text = String::from_utf8(page(command).unwrap()).unwrap();
         text.replace("\\-", "-").replace("\\*(Aq", "'").replace("\\&", "").replace("\\\\", "\\")
@@ -183,7 +180,7 @@ mod tests {
         }
     }
 
-    /// What changes of a page is to be seen by whoever reviews it.
+    /// Pins the pages, so that reviewers see every change.
     #[test]
     fn pages_are_as_they_were() {
         for command in commands() {
@@ -201,7 +198,7 @@ mod tests {
             for command in commands() {
                 assert!(script.contains(command.get_name()), "{shell}: {}", command.get_name());
                 for flag in flags(&command) {
-                    // Fish has them without dashes: `-l json`, `-s v`.
+                    // Fish writes flags without dashes: `-l json`, `-s v`.
                     let fish = flag.strip_prefix("--").map_or_else(
                         || format!("-s {}", flag.trim_start_matches('-')),
                         |long| format!("-l {long}"),
@@ -216,11 +213,11 @@ mod tests {
         }
     }
 
-    /// What a real bash offers for the last word of each command line.
+    /// Checks what a real bash offers for the last word of a command line.
     #[test]
     fn bash_completes_commands_flags_and_values() {
         if Process::new("bash").arg("--version").output().is_err() {
-            println!("SKIP bash_completes_commands_flags_and_values: no bash here");
+            println!("SKIP bash_completes_commands_flags_and_values: bash is not installed");
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! `cargo xtask pictures`: the screen as it is under a real load, as SVG.
+//! For `cargo xtask pictures`: SVG pictures of the screen under a real load.
 //!
-//! Runs as root in a mount namespace of its own, in which it mounts an empty filesystem on /srv for
-//! real programs to fill. Arguments: the directory for the pictures, and a path for the image.
+//! Runs as root in its own mount namespace, where it mounts an empty filesystem on /srv for real
+//! programs to fill. Arguments: the output directory, and a path for the filesystem image.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,10 +16,10 @@ use tracer::tui::{App, UiState, render_svg};
 use tracer_kernel::TracerOptions;
 use tracer_model::history::retention::Limits;
 
-/// How long the screen has watched when the pictures are taken.
+/// How long to measure before the pictures are taken.
 const WATCHED: Duration = Duration::from_secs(25);
 
-/// Programs that write, in the order in which they are started, each in a cgroup of this name.
+/// Name and command of the writing programs, in start order; each runs in a cgroup of that name.
 const LOAD: [(&str, &str); 3] = [
     (
         "backup",
@@ -35,27 +35,27 @@ const LOAD: [(&str, &str); 3] = [
     ),
 ];
 
-/// File name, size and the keys that lead there from the one before.
+/// File name, size, and the keys to press after the previous picture.
 const PICTURES: [(&str, u16, u16, &[Key]); 3] = [
     ("writers", 100, 24, &[]),
     ("groups", 100, 24, &[Key::Char('2'), Key::Char('E')]),
     ("act", 80, 24, &[Key::Char('1'), Key::Char('x')]),
 ];
 
-/// Removes the cgroups in the end: it is started before the tracer gives up the rights to do that. What
-/// a shell had started may take a moment to be gone.
+/// Shell script that removes the cgroups at the end. It is started before the tracer drops the
+/// privileges for that. Processes that a shell had started may take a moment to exit.
 const SWEEP: &str =
     "cat; for i in 1 2 3 4 5; do sleep 0.2; rmdir \"$@\" 2>/dev/null && break; done";
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = env::args_os().skip(1);
-    let into = arguments.next().context("into which directory?")?;
-    let image = arguments.next().context("where may the image be?")?;
+    let into = arguments.next().context("usage: pictures DIRECTORY IMAGE")?;
+    let image = arguments.next().context("usage: pictures DIRECTORY IMAGE")?;
     let (into, image) = (Path::new(&into), Path::new(&image));
     fs::File::create(image)?.set_len(6 << 30)?;
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image))?;
     run(Command::new("mount").args(["-o", "loop"]).arg(image).arg("/srv"))?;
-    // What others have mounted here is no part of the picture.
+    // Other mounts of this machine do not belong in the pictures.
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     for mount in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         if ["/tmp/", "/mnt/", "/var/tmp/"].iter().any(|place| mount.starts_with(place)) {
@@ -70,15 +70,16 @@ fn main() -> anyhow::Result<()> {
         .spawn()?;
     let result = take(into, &mut load);
     for child in &mut load {
-        // A shell with what it started: they are a process group of their own.
+        // Kills the shell and its children, which form a process group.
         let group = rustix::process::Pid::from_child(child);
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = child.wait();
     }
-    // It waits for the end of its standard input.
+    // The script waits for the end of its standard input.
     drop(sweeper.stdin.take());
     sweeper.wait()?;
-    // The mount goes with its namespace: unmounting takes a right that the tracer has given up by now.
+    // The mount disappears with its namespace. Unmounting it would need a privilege that the tracer
+    // has dropped by now.
     fs::remove_file(image)?;
     result
 }
@@ -89,15 +90,15 @@ fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
     let mut app = App::new(state, Limits::default());
     for (name, command) in LOAD {
         let mut shell = Command::new("sh");
-        // Pictures must not tell where they were made.
+        // Pictures must not reveal the directory in which they were made.
         shell.args(["-c", command]).current_dir("/").stderr(Stdio::null()).process_group(0);
         let procs = cgroup(name)?.join("cgroup.procs");
-        // SAFETY: between fork and exec it opens and writes one file, by system calls alone: the path
-        // was made before, and `0` stands for the writing process.
+        // SAFETY: between fork and exec it only opens and writes one file, with system calls alone.
+        // The path was allocated before the fork; `0` means the writing process.
         unsafe { shell.pre_exec(move || fs::write(&procs, "0")) };
         load.push(shell.spawn()?);
     }
-    // It gives up the rights to move others into cgroups.
+    // After the load: this drops the privilege to move processes into cgroups.
     let mut pipeline = Pipeline::start(&TracerOptions::default())?;
     watch(&mut pipeline, &mut app, WATCHED)?;
     for (name, width, height, keys) in PICTURES {
@@ -112,7 +113,7 @@ fn take(into: &Path, load: &mut Vec<Child>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A cgroup of its own for a program, as a service manager would make it.
+/// Creates a cgroup for a program, as a service manager would.
 fn cgroup(name: &str) -> anyhow::Result<PathBuf> {
     let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(Path::new);
     let root = places.into_iter().find(|place| place.join("cgroup.procs").exists());
@@ -123,7 +124,7 @@ fn cgroup(name: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// As the live screen does, once a second.
+/// Samples once per second, like the live screen.
 fn watch(pipeline: &mut Pipeline, app: &mut App, length: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut due = Duration::from_secs(1);

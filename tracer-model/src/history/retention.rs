@@ -1,4 +1,4 @@
-//! The past that is kept in memory: bounded in time and in bytes, coarser the older it is.
+//! The history kept in memory: bounded in time and bytes, coarser the older it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use jiff::Timestamp;
 
 use super::merge;
 
-/// How much to keep.
+/// How much history to keep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// How far back, seconds.
+    /// Longest time span, seconds.
     pub seconds: f64,
-    /// In how much memory.
+    /// Most memory, bytes.
     pub bytes: usize,
 }
 
 impl Default for Limits {
-    /// An hour, in 64 MiB at most.
+    /// One hour, in at most 64 MiB.
     fn default() -> Self {
         Self { seconds: 3600.0, bytes: 64 << 20 }
     }
@@ -31,8 +31,8 @@ struct Entry {
 
 /// Snapshots, oldest first.
 ///
-/// When they take more than the limit, neighbours in the older half are made one: twice as coarse,
-/// half as large, and every byte still counted.
+/// When they exceed the memory limit, neighbours in the older half are merged: twice as coarse,
+/// half as large, with every byte still counted.
 pub struct History {
     entries: VecDeque<Entry>,
     limits: Limits,
@@ -40,17 +40,17 @@ pub struct History {
 }
 
 impl History {
-    /// An empty one.
+    /// An empty history.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
         Self { entries: VecDeque::new(), limits, bytes: 0 }
     }
 
-    /// The newest Snapshot, of which the largest rows are kept.
+    /// Appends the newest Snapshot, of which only the largest rows are kept.
     pub fn push(&mut self, snapshot: Arc<Snapshot>) {
         let snapshot =
             if merge::is_long(&snapshot) { Arc::new(merge::trimmed(&snapshot)) } else { snapshot };
-        // A clock that was set back would make the past the future.
+        // After the clock was set back, newer entries would lie in the future.
         while self.newest().is_some_and(|newest| newest.taken_at >= snapshot.taken_at) {
             self.pop_back();
         }
@@ -70,7 +70,7 @@ impl History {
         }
     }
 
-    /// Puts what another history knows before what this one knows, within this one's limits.
+    /// Inserts another history before this one, within this one's limits.
     pub fn prepend(&mut self, mut past: Self) {
         past.limits = self.limits;
         let later = std::mem::replace(self, past);
@@ -91,7 +91,7 @@ impl History {
         }
     }
 
-    /// Makes pairs in the older half one; where that frees nothing the oldest goes.
+    /// Merges pairs in the older half; if that frees nothing, drops the oldest entry.
     fn coarsen(&mut self) {
         let before = self.bytes;
         let half = self.entries.len() / 2;
@@ -112,19 +112,19 @@ impl History {
         }
     }
 
-    /// The newest, if any.
+    /// The newest Snapshot, if any.
     #[must_use]
     pub fn newest(&self) -> Option<&Arc<Snapshot>> {
         self.entries.back().map(|entry| &entry.snapshot)
     }
 
-    /// What it takes in memory, bytes.
+    /// Memory used, bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// From the start of the oldest to the end of the newest, seconds.
+    /// Seconds from the start of the oldest Snapshot to the end of the newest.
     #[must_use]
     pub fn span_s(&self) -> f64 {
         match (self.entries.front(), self.newest()) {
@@ -135,18 +135,18 @@ impl History {
         }
     }
 
-    /// Index of the last one taken at `time` or before; the oldest where there is none.
+    /// Index of the last Snapshot taken at or before `time`; the oldest if there is none.
     fn index(&self, time: Timestamp) -> usize {
         self.entries.partition_point(|entry| entry.snapshot.taken_at <= time).saturating_sub(1)
     }
 
-    /// The Snapshot shown at `time`.
+    /// The Snapshot to show for `time`.
     #[must_use]
     pub fn at(&self, time: Timestamp) -> Option<&Arc<Snapshot>> {
         self.entries.get(self.index(time)).map(|entry| &entry.snapshot)
     }
 
-    /// When the Snapshot `steps` after the one at `time` was taken; `None` for the newest.
+    /// The time of the Snapshot `steps` after the one at `time`; `None` if that is the newest.
     #[must_use]
     pub fn step(&self, time: Timestamp, steps: i32) -> Option<Timestamp> {
         let to = self.index(time).saturating_add_signed(steps as isize);
@@ -154,14 +154,14 @@ impl History {
         Some(entry.snapshot.taken_at)
     }
 
-    /// Those that end at `time` or before, newest first.
+    /// The Snapshots taken at or before `time`, newest first.
     pub fn until(&self, time: Timestamp) -> impl Iterator<Item = &Arc<Snapshot>> {
         let end = (self.index(time) + 1).min(self.entries.len());
         self.entries.range(..end).rev().map(|entry| &entry.snapshot)
     }
 }
 
-/// What a Snapshot takes in memory, bytes: its rows and their texts.
+/// Memory used by a Snapshot, bytes: its rows and their strings.
 #[must_use]
 pub fn size(snapshot: &Snapshot) -> usize {
     fn text(text: &String) -> usize {

@@ -1,18 +1,18 @@
-//! File names and command lines are hostile text: made safe to show, and unambiguous.
+//! Makes file names and command lines, which are untrusted, safe and unambiguous to show.
 //!
-//! Three forms of a name exist, and each has one way into the next:
+//! A name has three forms, with one conversion from each to the next:
 //!
-//! 1. **raw**: the bytes that the kernel has; anything but NUL.
-//! 2. **lossless** ([`lossless`], back with [`restore`]): what a [`Snapshot`](crate::snapshot) and
-//!    its JSON hold. It is the exact name where that is valid UTF-8 (JSON escapes the controls
-//!    itself); a byte that is not UTF-8 becomes `\xNN`, and so that this cannot be mistaken,
-//!    backslashes in front of a literal `\x80`…`\xff` are doubled.
-//! 3. **shown** ([`display`] from the lossless form, [`escape`] from raw bytes, back with
-//!    [`unescape`]): what a terminal or a log may be given. Nothing in it moves the cursor, changes
-//!    the direction of text, or is invisible.
+//! 1. **raw**: the kernel's bytes, anything but NUL.
+//! 2. **lossless** ([`lossless`], reversed by [`restore`]): the form in a
+//!    [`Snapshot`](crate::snapshot) and its JSON. It is the exact name if that is valid UTF-8 (JSON
+//!    itself escapes control characters). A byte that is not UTF-8 becomes `\xNN`; to keep this
+//!    unambiguous, backslashes in front of a literal `\x80`…`\xff` are doubled.
+//! 3. **shown** ([`display`] from the lossless form, [`escape`] from raw bytes, reversed by
+//!    [`unescape`]): the form for a terminal or a log. Nothing in it moves the cursor, changes the
+//!    direction of text, or is invisible.
 //!
-//! Learned from fd's rule that no control character may reach a terminal; the reversible form is
-//! our own, because a culprit's file has to be found again by the name that was printed.
+//! The rule that no control character may reach a terminal is fd's. The reversible form is our own,
+//! because users must be able to find a culprit's file by the name that was printed.
 
 #[cfg(test)]
 mod tests;
@@ -25,14 +25,14 @@ use unicode_width::UnicodeWidthChar as _;
 
 pub use self::truncate::{fit, truncate, width};
 
-/// Combining marks that one character may carry before the next is escaped: enough for every
-/// living script, too few to paint over the neighbouring lines.
+/// Most combining marks on one character; further marks are escaped. Enough for every living
+/// script, too few to paint over the neighbouring lines.
 const MAX_MARKS: usize = 4;
 
-/// Length of the literal that [`lossless`] writes for one byte: `\xNN`.
+/// Length of the escape that [`lossless`] writes for one byte: `\xNN`.
 const HEX_ESCAPE: usize = 4;
 
-/// Raw bytes of a name as UTF-8 that loses nothing: see the [module](self).
+/// Converts the raw bytes of a name to the lossless form; see the [module](self).
 ///
 /// ```
 /// # use crate::sanitize::{lossless, restore};
@@ -53,8 +53,8 @@ pub fn lossless(raw: &[u8]) -> String {
     out
 }
 
-/// Appends `text`, doubling the runs of backslashes that stand before something that reads as an
-/// escape: a literal `x80`…`xff`, or the end of `text` when an escape `follows`.
+/// Appends `text`, doubling each run of backslashes in front of a literal `x80`…`xff`, or at the
+/// end of `text` if an escape `follows`.
 fn push_doubling(out: &mut String, text: &str, follows: bool) {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -68,12 +68,12 @@ fn push_doubling(out: &mut String, text: &str, follows: bool) {
     out.push_str(rest);
 }
 
-/// Does `text` start with `x80`…`xff`, as [`lossless`] writes it?
+/// Whether `text` starts with `x80`…`xff`, as written by [`lossless`].
 fn is_high_hex(text: &str) -> bool {
     matches!(text.as_bytes(), [b'x', b'8' | b'9' | b'a'..=b'f', b'0'..=b'9' | b'a'..=b'f', ..])
 }
 
-/// The raw bytes that [`lossless`] was given.
+/// Returns the raw bytes that were given to [`lossless`].
 #[must_use]
 pub fn restore(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
@@ -99,18 +99,18 @@ pub fn restore(text: &str) -> Vec<u8> {
     out
 }
 
-/// Which characters the terminal can show.
+/// The characters that the terminal can show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Charset {
-    /// Everything printable.
+    /// All printable characters.
     #[default]
     Unicode,
-    /// 7 bits; everything else is escaped.
+    /// ASCII; everything else is escaped.
     Ascii,
 }
 
 impl Charset {
-    /// What stands for text that was left out: one column.
+    /// The mark for omitted text, one column wide.
     #[must_use]
     pub const fn ellipsis(self) -> &'static str {
         match self {
@@ -120,12 +120,12 @@ impl Charset {
     }
 }
 
-/// Raw bytes as text that is safe on a terminal and that [`unescape`] turns back.
+/// Escapes raw bytes so that they are safe on a terminal; [`unescape`] reverses it.
 ///
-/// `\` becomes `\\`; newline, tab and carriage return `\n`, `\t`, `\r`; other control characters and
-/// bytes that are not UTF-8 `\xNN`; everything else that is invisible, or changes how its
-/// surroundings look (C1, bidi, zero width, separators, odd spaces, stray combining marks),
-/// `\u{N}`.
+/// `\` becomes `\\`; newline, tab and carriage return become `\n`, `\t`, `\r`; other control
+/// characters and bytes that are not UTF-8 become `\xNN`. Other characters that are invisible or
+/// change the appearance of their surroundings (C1, bidi, zero width, separators, odd spaces, stray
+/// combining marks) become `\u{N}`.
 ///
 /// ```
 /// # use crate::sanitize::escape;
@@ -137,11 +137,11 @@ pub fn escape(raw: &[u8]) -> String {
     escape_for(raw, Charset::Unicode)
 }
 
-/// [`escape`], for a terminal that shows `charset` only.
+/// Like [`escape`], for a terminal that shows only `charset`.
 #[must_use]
 pub fn escape_for(raw: &[u8], charset: Charset) -> String {
     let mut out = String::with_capacity(raw.len() + 8);
-    // Combining marks since the last character that takes a column.
+    // Combining marks since the last character with a width.
     let mut marks = MAX_MARKS;
     for chunk in raw.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -155,7 +155,7 @@ pub fn escape_for(raw: &[u8], charset: Charset) -> String {
                 marks = if mark { marks + 1 } else { 0 };
                 out.push(c);
             } else {
-                // What follows would sit on the closing character of the escape.
+                // A following mark would combine with the last character of the escape.
                 marks = MAX_MARKS;
                 push_escaped(&mut out, c);
             }
@@ -183,10 +183,10 @@ fn push_escaped(out: &mut String, c: char) {
     }
 }
 
-/// Does this non-ASCII character show as itself, and only as itself?
+/// Whether this non-ASCII character is visible and leaves its surroundings alone.
 ///
-/// After Unicode's `Default_Ignorable_Code_Point`, `Bidi_Control`, `White_Space` and `Cc`, with the
-/// variation selectors, on whose width terminals do not agree.
+/// Excludes Unicode's `Default_Ignorable_Code_Point`, `Bidi_Control`, `White_Space` and `Cc`, and
+/// the variation selectors, on whose width terminals disagree.
 fn is_visible(c: char) -> bool {
     !(c.is_control()
         || c.is_whitespace()
@@ -203,7 +203,7 @@ fn is_visible(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}'))
 }
 
-/// The raw bytes that [`escape`] was given; `None` if `text` is not something that it writes.
+/// Returns the raw bytes that were given to [`escape`]; `None` if `text` is not its output.
 #[must_use]
 pub fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
@@ -240,23 +240,23 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A Snapshot's string (lossless form) as text that is safe on a terminal.
+/// Escapes a string of a Snapshot (lossless form) so that it is safe on a terminal.
 #[must_use]
 pub fn display(text: &str) -> Cow<'_, str> {
     display_for(text, Charset::Unicode)
 }
 
-/// [`display`], for a terminal that shows `charset` only.
+/// Like [`display`], for a terminal that shows only `charset`.
 #[must_use]
 pub fn display_for(text: &str, charset: Charset) -> Cow<'_, str> {
-    // Nearly every name: printable ASCII, and nothing to undo.
+    // Nearly every name: printable ASCII without escapes.
     if text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'\\') {
         return Cow::Borrowed(text);
     }
     Cow::Owned(escape_for(&restore(text), charset))
 }
 
-/// `word` as one argument for a POSIX shell.
+/// Quotes `word` as one argument for a POSIX shell.
 #[must_use]
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+".contains(c);
@@ -266,9 +266,9 @@ pub fn shell_word(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Our own punctuation in 7 bits; names must be escaped for [`Charset::Ascii`] already.
+/// Replaces our own punctuation by ASCII; names must be escaped for [`Charset::Ascii`] already.
 ///
-/// Every character is replaced by one of the same width, so that columns hold.
+/// Every character is replaced by one of the same width, so that columns stay aligned.
 #[must_use]
 pub fn plain_punctuation(text: &str) -> String {
     text.chars()

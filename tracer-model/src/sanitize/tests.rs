@@ -121,7 +121,7 @@ fn labels_keep_their_start(#[case] text: &str, #[case] columns: usize, #[case] w
     assert_eq!(truncate(text, columns, Charset::Unicode), want);
 }
 
-/// Strings made of what goes wrong, with ordinary text between.
+/// Strings of problematic pieces, with ordinary text in between.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<Vec<u8>>(),

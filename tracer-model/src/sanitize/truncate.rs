@@ -1,4 +1,4 @@
-//! Text cut to columns.
+//! Truncates text to a number of columns.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::Charset;
 
-/// Columns that `text` takes on a terminal.
+/// Columns that `text` occupies on a terminal.
 #[must_use]
 pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The longest prefix of `text` that takes at most `columns`, combining marks included.
+/// The longest prefix of `text` in at most `columns`, including its combining marks.
 fn head(text: &str, columns: usize) -> &str {
     if text.len() <= columns {
         return text;
@@ -29,8 +29,8 @@ fn head(text: &str, columns: usize) -> &str {
     &text[..end]
 }
 
-/// The longest suffix of `text` that takes at most `columns` and does not start with a mark that
-/// belongs to what was cut off.
+/// The longest suffix of `text` in at most `columns` that does not start with a combining mark of
+/// the removed part.
 fn tail(text: &str, columns: usize) -> &str {
     let mut used = 0;
     let mut start = text.len();
@@ -47,9 +47,9 @@ fn tail(text: &str, columns: usize) -> &str {
     &text[start..]
 }
 
-/// A label, command or sentence cut to `columns` at its end: `postgres: chec…`.
+/// Truncates a label, command or sentence to `columns` at its end: `postgres: chec…`.
 ///
-/// `text` must be safe already ([`display`](super::display)).
+/// `text` must be escaped already ([`display`](super::display)).
 #[must_use]
 pub fn truncate(text: &str, columns: usize, charset: Charset) -> Cow<'_, str> {
     if text.width() <= columns {
@@ -61,11 +61,11 @@ pub fn truncate(text: &str, columns: usize, charset: Charset) -> Cow<'_, str> {
     }
 }
 
-/// A path cut to `columns`, its end kept: `/srv/…/part.0001`, or `…art.0001` when not even the last
-/// name fits.
+/// Shortens a path to `columns` and keeps its end: `/srv/…/part.0001`, or `…art.0001` if not even
+/// the last name fits.
 ///
-/// Long ids are shortened first: what names the container or pod stays. As many whole leading
-/// directories stay as there is room for. `text` must be safe already
+/// Long ids are shortened first, so that the part that names the container or pod stays. As many
+/// whole leading directories are kept as fit. `text` must be escaped already
 /// ([`display`](super::display)).
 #[must_use]
 pub fn fit(text: &str, columns: usize, charset: Charset) -> Cow<'_, str> {
@@ -76,7 +76,7 @@ pub fn fit(text: &str, columns: usize, charset: Charset) -> Cow<'_, str> {
     Cow::Owned(fit_whole(&short_ids(text, dots), columns, dots).into_owned())
 }
 
-/// Ids of containers, layers and pods with their first digits alone: nobody reads more of them.
+/// Shortens ids of containers, layers and pods to their first digits, which identify them.
 fn short_ids<'t>(text: &'t str, dots: &str) -> Cow<'t, str> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let bytes = text.as_bytes();
@@ -106,10 +106,10 @@ fn short_ids<'t>(text: &'t str, dots: &str) -> Cow<'t, str> {
     Cow::Owned(out)
 }
 
-/// Hexadecimal digits that are an id, and not a number or a word.
+/// Fewest consecutive hexadecimal digits that count as an id rather than a number or a word.
 const LONG_ID: usize = 32;
 
-/// The length of the UUID that `bytes` begins with.
+/// The length of the UUID at the start of `bytes`, if there is one.
 fn uuid(bytes: &[u8]) -> Option<usize> {
     let uuid = bytes.get(..36)?;
     let fits = uuid.iter().enumerate().all(|(at, byte)| match at {
@@ -134,12 +134,12 @@ fn fit_whole<'t>(text: &'t str, columns: usize, dots: &str) -> Cow<'t, str> {
     }
     let room = columns - name_width - 1;
     let front = head(&text[..text.len() - name.len()], room);
-    // Only whole directories in front; a path always has its leading slash.
+    // Keep only whole directories in front; a path always keeps its leading slash.
     let front = front.rfind('/').map_or("", |at| &front[..=at]);
     if front.is_empty() {
         return Cow::Owned(format!("{dots}{}", tail(text, columns - 1)));
     }
-    // The columns that whole directories leave unused go to the end of the path.
+    // Use the columns left over by whole directories for the end of the path.
     let left = columns - front.width() - 1;
     let end = tail(text, left);
     let end = end.find('/').map_or(end, |at| &end[at..]);

@@ -1,13 +1,13 @@
-//! Bytes, rates and durations as people read them.
+//! Formats bytes, rates and durations for people.
 //!
-//! Every form has a bounded width, so that columns hold; a value that is not known, or not a
-//! number, is `?`.
+//! Every format has a bounded width, so that columns stay aligned. A value that is unknown or not a
+//! number is shown as `?`.
 
 mod time;
 
 pub use time::{duration, eta_short, eta_words, short_duration, until_full};
 
-/// Which multiples of a byte.
+/// The multiples of a byte.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Units {
     /// Powers of 1024: KiB, MiB.
@@ -17,12 +17,12 @@ pub enum Units {
     Si,
 }
 
-/// What is shown for a value that is unknown.
+/// Shown for an unknown value.
 pub const UNKNOWN: &str = "?";
 
 /// Longest result of [`Units::bytes`]: `1023.9 KiB`.
 pub const BYTES_WIDTH: usize = 10;
-/// Longest result of [`Units::rate`]: `1023.9 KiB/s`, with the sign of [`Units::growth`] one more.
+/// Longest result of [`Units::rate`]: `1023.9 KiB/s`. The sign of [`Units::growth`] adds one.
 pub const RATE_WIDTH: usize = 12;
 /// Longest result of [`Units::short`]: `1023M`.
 pub const SHORT_WIDTH: usize = 5;
@@ -42,7 +42,8 @@ impl Units {
         }
     }
 
-    /// The largest unit in which `tenths` (of it, rounded) stays under one of the next.
+    /// Returns `bytes` in rounded tenths of a unit, and the power of that unit: the smallest one in
+    /// which the value is below one of the next unit.
     fn scale(self, bytes: u64) -> (u128, usize) {
         let mut unit = 1;
         let mut power = 0;
@@ -56,7 +57,8 @@ impl Units {
         }
     }
 
-    /// `512 B`, `71.6 GiB`; at most [`BYTES_WIDTH`] columns. Rounded half up, never `1024.0 KiB`.
+    /// Formats bytes in at most [`BYTES_WIDTH`] columns: `512 B`, `71.6 GiB`. Rounds half up, but
+    /// never to `1024.0 KiB`.
     #[must_use]
     pub fn bytes(self, bytes: u64) -> String {
         match self.scale(bytes) {
@@ -65,7 +67,7 @@ impl Units {
         }
     }
 
-    /// `102M`, `9.5G`; at most [`SHORT_WIDTH`] columns, for narrow screens.
+    /// Formats bytes in at most [`SHORT_WIDTH`] columns, for narrow screens: `102M`, `9.5G`.
     #[must_use]
     pub fn short(self, bytes: u64) -> String {
         let letters = match self {
@@ -83,8 +85,8 @@ impl Units {
         format!("{whole}{}", letters[power])
     }
 
-    /// `102.4 MiB/s`; at most [`RATE_WIDTH`] columns. Negative rates are 0 here: see
-    /// [`growth`](Self::growth).
+    /// Formats a rate in at most [`RATE_WIDTH`] columns: `102.4 MiB/s`. Negative rates become 0;
+    /// use [`growth`](Self::growth) for those.
     #[must_use]
     pub fn rate(self, per_s: f64) -> String {
         match whole(per_s) {
@@ -93,19 +95,19 @@ impl Units {
         }
     }
 
-    /// A rate in the [short](Self::short) form.
+    /// Formats a rate in the [short](Self::short) form.
     #[must_use]
     pub fn short_rate(self, per_s: f64) -> String {
         whole(per_s).map_or_else(|| UNKNOWN.to_owned(), |bytes| self.short(bytes))
     }
 
-    /// A rate with its sign: `+1.2 MiB/s`, `-3.4 MiB/s`, `0 B/s`.
+    /// Formats a rate with its sign: `+1.2 MiB/s`, `-3.4 MiB/s`, `0 B/s`.
     #[must_use]
     pub fn growth(self, per_s: f64) -> String {
         self.signed(per_s, Self::rate)
     }
 
-    /// A rate with its sign in the [short](Self::short) form.
+    /// Formats a rate with its sign in the [short](Self::short) form.
     #[must_use]
     pub fn short_growth(self, per_s: f64) -> String {
         self.signed(per_s, Self::short_rate)
@@ -120,20 +122,21 @@ impl Units {
         }
     }
 
-    /// Bytes, or `?`.
+    /// Formats bytes, `?` if unknown.
     #[must_use]
     pub fn bytes_or_unknown(self, bytes: Option<u64>) -> String {
         bytes.map_or_else(|| UNKNOWN.to_owned(), |bytes| self.bytes(bytes))
     }
 }
 
-/// The nearest whole number from 0 on; `None` for what is not a finite number.
+/// The nearest non-negative whole number; `None` if `value` is not finite.
 fn whole(value: f64) -> Option<u64> {
-    // `as` saturates at both ends, which is what a display wants.
+    // `as` saturates at both ends, which suits a display.
     value.is_finite().then(|| value.round() as u64)
 }
 
-/// A ratio as `42%`; never 0% or 100% unless it is: `<1%`, `>99%`. At most 4 columns up to 999%.
+/// Formats a ratio: `42%`. A positive ratio never becomes 0% but `<1%`, and one below 1 never 100%
+/// but `>99%`. At most 4 columns up to 999%.
 #[must_use]
 pub fn percent(ratio: f64) -> String {
     if !ratio.is_finite() {
@@ -154,7 +157,7 @@ pub fn percent(ratio: f64) -> String {
     }
 }
 
-/// [`percent`], or `?`.
+/// Formats a ratio like [`percent`], `?` if unknown.
 #[must_use]
 pub fn percent_or_unknown(ratio: Option<f64>) -> String {
     ratio.map_or_else(|| UNKNOWN.to_owned(), percent)

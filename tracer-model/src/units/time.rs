@@ -1,4 +1,4 @@
-//! Times: lengths as people say them, and when a volume is full.
+//! Formats durations and the time until a volume is full.
 
 use super::UNKNOWN;
 
@@ -7,10 +7,10 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const YEAR: u64 = 365 * DAY;
 
-/// A duration as people say it: `45 s`, `4 min`, `1 h 20 min`, `2 d 4 h`, `30 d`, `3 y`.
+/// Formats a duration: `45 s`, `4 min`, `1 h 20 min`, `2 d 4 h`, `30 d`, `3 y`.
 ///
-/// Rounded to the step that is shown: whole minutes from two minutes on (`1 min 30 s` before), five
-/// minutes' worth is left as is, hours from a day on, days from ten days on, years from two years on.
+/// Rounded to the unit shown: seconds below two minutes (`1 min 30 s`), then minutes, hours from
+/// one day on, days from ten days on, years from two years on.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
@@ -38,7 +38,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A duration in at most five columns: `45s`, `4m`, `1h20`, `2d4h`, `30d`, `3y`.
+/// Formats a duration in at most five columns: `45s`, `4m`, `1h20`, `2d4h`, `30d`, `3y`.
 #[must_use]
 pub fn short_duration(seconds: f64) -> String {
     let long = duration(seconds);
@@ -46,7 +46,7 @@ pub fn short_duration(seconds: f64) -> String {
     let mut out = String::new();
     while let (Some(number), Some(unit)) = (parts.next(), parts.next()) {
         out.push_str(number);
-        // `1h20` and `1m30` need no second letter: it can be nothing else.
+        // `1h20` and `1m30` are unambiguous without the second letter.
         if out.len() == number.len() || unit == "h" {
             out.push_str(&unit[..1]);
         }
@@ -65,7 +65,8 @@ fn pair(value: u64, per: u64, big: &str, step: u64, small: &str) -> String {
     }
 }
 
-/// When a volume fills, in words: `FULL`, `full in 4 min (3–6)`, `not filling`.
+/// Describes when a volume fills: `FULL`, `full in 4 min (3–6)`, `not filling`. Arguments in
+/// seconds.
 #[must_use]
 pub fn until_full(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
     match eta {
@@ -75,10 +76,10 @@ pub fn until_full(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>
     }
 }
 
-/// The same for a column that is headed `FULL IN`: `FULL`, `4 min (3–6)`, `-`.
+/// Like [`until_full`], for a column with the heading `FULL IN`: `FULL`, `4 min (3–6)`, `-`.
 ///
-/// The interval takes the unit of the estimate where that reads right, and ends in `?` where the
-/// latest time may never come.
+/// The interval uses the unit of the estimate if all three share it, and ends in `?` if there is no
+/// upper bound.
 #[must_use]
 pub fn eta_words(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
     match eta {
@@ -91,7 +92,7 @@ pub fn eta_words(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>)
     }
 }
 
-/// [`eta_words`] in at most 19 columns: `4m (3m–6m)`, `1h20 (55m–1h50)`.
+/// Like [`eta_words`], in at most 19 columns: `4m (3m–6m)`, `1h20 (55m–1h50)`.
 #[must_use]
 pub fn eta_short(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>) -> String {
     let short = |end: Option<f64>| end.map_or_else(|| UNKNOWN.to_owned(), short_duration);
@@ -104,8 +105,8 @@ pub fn eta_short(full: bool, eta: Option<f64>, lo: Option<f64>, hi: Option<f64>)
     }
 }
 
-/// `3–6` where all three share one unit, else both ends in full; `None` where it would say nothing
-/// that the estimate does not.
+/// Formats the interval: `3–6` if all three values share one unit, otherwise both ends with units.
+/// Returns `None` if it would add nothing to the estimate.
 fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
     if lo.is_none() && hi.is_none() {
         return None;
@@ -122,7 +123,7 @@ fn interval(eta: f64, lo: Option<f64>, hi: Option<f64>) -> Option<String> {
     let one_unit = ends.iter().all(|end| end == UNKNOWN || unit(end) == unit(&middle));
     let [lo, hi] = ends;
     if one_unit && unit(&middle).is_some() {
-        // Less than one is from nothing on.
+        // `<1` as a lower end means 0.
         let number = |text: &str| match text.split(' ').next() {
             Some("<1") => "0".to_owned(),
             number => number.unwrap_or(UNKNOWN).to_owned(),

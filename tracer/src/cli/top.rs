@@ -25,33 +25,33 @@ use crate::tui;
 use crate::tui::{Options, UiState};
 use tracer_model::history::retention::Limits;
 
-/// What to show, and how.
+/// Arguments of `filltop top`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   sudo filltop /var                     only the volume that holds /var
-  sudo filltop top --interval 5s        numbers every five seconds
+  sudo filltop top --interval 5s        one sample every five seconds
   filltop top --replay filltop.rec      a recording, opened at its end
 
-Left and right go through the past. Where `filltop watch` runs, it shows what
-that measures, with an hour of the past.")]
+The left and right arrow keys step through history. If `filltop watch` is
+running, its measurements are shown, with an hour of history.")]
 pub struct TopArgs {
-    /// Only the volumes that hold these paths
+    /// Show only the volumes that contain these paths
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Seconds between two screens
+    /// Time between two samples
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     interval: Duration,
-    /// Show what `filltop record` wrote; needs no privileges
+    /// Play back a recording made by `filltop record`; needs no privileges
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "interval"])]
     replay: Option<PathBuf>,
-    /// Only ASCII characters (also where the locale is not UTF-8)
+    /// Use only ASCII characters (automatic if the locale is not UTF-8)
     #[arg(long)]
     ascii: bool,
     /// Powers of 1000 instead of 1024
     #[arg(long)]
     si: bool,
-    /// Let the mouse select rows, volumes and views (selecting text then needs Shift)
+    /// Select rows, volumes and views with the mouse (selecting text then needs Shift)
     #[arg(long)]
     mouse: bool,
     #[command(flatten)]
@@ -62,10 +62,10 @@ pub struct TopArgs {
     config: ConfigArgs,
 }
 
-/// Shows the screen until it is quit.
+/// Shows the live screen until the user quits.
 ///
 /// # Errors
-/// Without a terminal, if tracing is not possible, or if there is nothing to replay.
+/// If there is no terminal, if tracing is not possible, or if the recording cannot be read.
 pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
     if !io::stdout().is_terminal() {
         return Err(anyhow!(
@@ -82,7 +82,7 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
     let options = Options { state, mouse: args.mouse, ..Options::default() };
     match &args.replay {
         Some(file) => {
-            // All of it, however long it is: where memory is short it gets coarser.
+            // Load the whole recording; beyond the memory limit, its older half gets coarser.
             let limits = Limits { seconds: 1e9, ..Limits::default() };
             tui::run_replay(|app| record::load(file, app), Options { limits, ..options }).await?;
         }
@@ -97,7 +97,7 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what the service measures.
+/// Shows the service's measurements.
 async fn attached(
     args: &TopArgs,
     client: Client,
@@ -108,7 +108,8 @@ async fn attached(
     let feed = attach::feed(client, only, wanted)?;
     let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
     tokio::select! {
-        // Else the screen could be first to see that nothing follows, and end without a word.
+        // Otherwise the screen could notice the end of the Snapshots first, and quit without an
+        // error message.
         biased;
         Ok(error) = feed.end => Err(error),
         never = work(clerk) => match never {},
@@ -116,8 +117,8 @@ async fn attached(
     }
 }
 
-/// The screen with what carries out its actions. Where there are no privileges to act with, it only
-/// shows.
+/// Connects the screen to the privileged helper that carries out its actions. Without root
+/// privileges, actions are only shown.
 fn with_hands(config: &ConfigArgs, options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
     if !rustix::process::geteuid().is_root() {
         return Ok((options, None));
@@ -136,7 +137,7 @@ async fn work(clerk: Option<Clerk>) -> Infallible {
 
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
-    // Before the tracer gives up its privileges.
+    // Before the tracer drops its privileges.
     let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
@@ -144,13 +145,14 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
     let tracing = async {
         let mut poll = interval(POLL_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The volumes and what is held at once, the first rates soon, the next ones at the interval.
+        // Show volumes and held files immediately, the first rates soon, then one sample per
+        // interval.
         let mut early = [Duration::ZERO, POLL_INTERVAL * 2].into_iter();
         let mut due = Instant::now() + early.next().unwrap_or_default();
         loop {
             poll.tick().await;
             pipeline.poll();
-            // `+` and `-` on the screen: a shorter interval does not wait for the longer one's end.
+            // The keys `+` and `-`: a shorter interval takes effect before the longer one ends.
             let every = Duration::from_secs_f64(*wanted.borrow());
             due = due.min(Instant::now() + every);
             if Instant::now() >= due {

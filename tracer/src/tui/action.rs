@@ -1,7 +1,7 @@
-//! What can be done about a row: the menu's entries, what each would free, why it is refused.
+//! The actions available for a row: the menu's entries, their effects, and why one is refused.
 //!
-//! Pure: it says what would be done. What carries it out, and looks again before it does, is
-//! `crate::actions`.
+//! Pure: this module only describes actions. `crate::actions` carries them out, and checks again
+//! before it does.
 
 use jiff::Timestamp;
 use tracer_model::sanitize::{Charset, display_for, shell_word};
@@ -11,28 +11,28 @@ use tracer_model::units::Units;
 use super::rows::{GroupSum, Item, Rows};
 use crate::actions::unit;
 
-/// How to stop, in the words of `filltop stop --how`.
+/// An action, named as in `filltop stop --how`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum How {
-    /// Suspend it: growth ends, nothing is lost, nothing is freed.
+    /// Suspend the processes: growth stops, nothing is lost, nothing is freed.
     #[default]
     Freeze,
-    /// Limit its write rate.
+    /// Limit the write rate.
     Throttle,
-    /// Let its writes on its volume fail.
+    /// Make writes to the volume fail.
     Fence,
-    /// SIGTERM.
+    /// Send SIGTERM.
     Term,
-    /// SIGKILL.
+    /// Send SIGKILL.
     Kill,
-    /// Stop its unit.
+    /// Stop the unit or container.
     Unit,
     /// Undo freeze, throttle and fence.
     Resume,
 }
 
 impl How {
-    /// In the order of the menu: from what loses nothing to what loses most.
+    /// In menu order: from the action that loses nothing to the one that loses most.
     pub const ALL: [Self; 7] = [
         Self::Freeze,
         Self::Throttle,
@@ -43,7 +43,7 @@ impl How {
         Self::Resume,
     ];
 
-    /// As the command line has it.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl How {
         }
     }
 
-    /// The entry after it, or before.
+    /// The menu entry `by` places further, wrapping around.
     #[must_use]
     pub fn step(self, by: i32) -> Self {
         let at = Self::ALL.iter().position(|&how| how == self).unwrap_or(0);
@@ -65,35 +65,35 @@ impl How {
     }
 }
 
-/// What an action would hit.
+/// The process or group that an action would affect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// The process; `None` for a whole group.
     pub pid: Option<u32>,
-    /// When it started: a reused pid is somebody else.
+    /// The process's start time, which distinguishes it from a later process with the same pid.
     pub start_time: Option<Timestamp>,
-    /// Its name.
+    /// Name of the process, or of the group.
     pub comm: String,
-    /// Its command line.
+    /// Command line of the process.
     pub cmdline: Option<String>,
     /// Kind and name of its group.
     pub group: Option<(String, String)>,
-    /// Path of its cgroup, as /proc/PID/cgroup has it.
+    /// Path of its cgroup, as in /proc/PID/cgroup.
     pub cgroup: Option<String>,
-    /// Mount point of the volume that it writes on, the one where it grows most; `None` if unknown.
+    /// Mount point of the volume on which it grows most; `None` if unknown.
     pub volume: Option<String>,
-    /// Did it run at the end of the window?
+    /// Whether it was running at the end of the window.
     pub alive: bool,
-    /// Processes that it stands for.
+    /// Number of its processes.
     pub processes: usize,
-    /// Its growth, bytes per second.
+    /// Growth, bytes per second.
     pub growth_bytes_per_s: f64,
-    /// Space of deleted files that ends with it; `None` if unknown.
+    /// Space of deleted files that is freed when it exits; `None` if unknown.
     pub held_bytes: Option<u64>,
 }
 
 impl Target {
-    /// What the row under the cursor stands for; `None` where there is nothing to act on.
+    /// The target of the row under the cursor; `None` if there is nothing to act on.
     #[must_use]
     pub fn of(snapshot: &Snapshot, rows: &Rows, item: Item) -> Option<Self> {
         match item {
@@ -169,17 +169,17 @@ impl Target {
         }
     }
 
-    /// How the target is named on the command line, before it is quoted.
+    /// The target's name on the command line, not yet quoted.
     #[must_use]
     pub fn word(&self, how: How) -> String {
         match (&self.pid, &self.group, how) {
             (Some(pid), _, how) if how != How::Unit => pid.to_string(),
-            // A cgroup that is no unit or container is known by its path alone, and so is a monitor, which
-            // no name stands for.
+            // Only its path identifies a cgroup that is not a unit or container. The same holds for
+            // a monitor, which has no name of its own.
             (_, Some((kind, name)), _) if matches!(kind.as_str(), "cgroup" | "monitor") => {
                 self.cgroup.as_ref().unwrap_or(name).clone()
             }
-            // A container of another runtime may be called the same.
+            // A container of another runtime may have the same name.
             (_, Some((kind, name)), _) if unit::has_manager(kind) && kind != "unit" => {
                 format!("{kind}/{name}")
             }
@@ -189,7 +189,7 @@ impl Target {
         }
     }
 
-    /// The command to type.
+    /// The shell command that carries out this action.
     #[must_use]
     pub fn command(&self, how: How) -> String {
         let word = shell_word(&self.word(how));
@@ -203,49 +203,52 @@ impl Target {
         }
     }
 
-    /// Why this cannot be done, as far as the Snapshot tells; the guard checks again, and more.
+    /// Why this action is refused, as far as the Snapshot shows. The guard checks this again, and
+    /// more.
     #[must_use]
     pub fn refusal(&self, how: How) -> Option<&'static str> {
         let kind = self.group.as_ref().map(|(kind, _)| kind.as_str());
         match how {
             _ if self.pid == Some(1) => Some("PID 1 is never touched"),
-            How::Unit if kind == Some("pod") => Some("Kubernetes would start it again"),
+            How::Unit if kind == Some("pod") => Some("Kubernetes would restart it"),
             How::Unit if !kind.is_some_and(unit::has_manager) => {
-                Some("it belongs to no systemd unit and no container")
+                Some("not part of a systemd unit or container")
             }
-            // A unit that starts a new process each time is stopped, not the one that has ended.
+            // The unit is stopped, not the process: it may start a new one each time.
             How::Unit => None,
-            // Who stands still may not be seen to run.
+            // A suspended process may not be reported as running.
             How::Resume => None,
-            _ if !self.alive => Some("it has ended already"),
-            How::Fence if self.volume.is_none() => Some("its volume is not known"),
+            _ if !self.alive => Some("already exited"),
+            How::Fence if self.volume.is_none() => Some("its volume is unknown"),
             How::Fence | How::Throttle | How::Freeze | How::Term | How::Kill => None,
         }
     }
 
-    /// What it would bring, in words.
+    /// The effect of this action, in words.
     #[must_use]
     pub fn gain(&self, how: How, units: Units) -> String {
         let growth = if self.growth_bytes_per_s > 0.0 {
-            format!("ends {}", units.growth(self.growth_bytes_per_s))
+            format!("stops its growth ({})", units.growth(self.growth_bytes_per_s))
         } else {
-            "it is not growing".to_owned()
+            "not growing".to_owned()
         };
         let frees = match self.held_bytes {
-            Some(0) => "frees nothing that is deleted".to_owned(),
-            Some(held) => format!("frees {} held", units.bytes(held)),
-            None => "frees what it holds (unknown)".to_owned(),
+            Some(0) => "frees no held space".to_owned(),
+            Some(held) => format!("frees {} of held space", units.bytes(held)),
+            None => "frees its held space (size unknown)".to_owned(),
         };
         match how {
             How::Freeze => format!("{growth}, frees nothing, can be undone"),
-            How::Throttle => "slows it down, frees nothing, can be undone".to_owned(),
-            How::Fence => "lets its writes here fail, frees nothing, can be undone".to_owned(),
+            How::Throttle => "limits its write rate, frees nothing, can be undone".to_owned(),
+            How::Fence => {
+                "makes its writes to this volume fail, frees nothing, can be undone".to_owned()
+            }
             How::Term | How::Kill | How::Unit => format!("{growth}, {frees}"),
             How::Resume => "undoes freeze, throttle and fence".to_owned(),
         }
     }
 
-    /// Who it is, a fact a line: what has to be read before saying yes.
+    /// Label and value of each fact that identifies the target, to be read before confirming.
     #[must_use]
     pub fn facts(&self, charset: Charset) -> Vec<(&'static str, String)> {
         let safe = |text: &str| display_for(text, charset).into_owned();
@@ -271,12 +274,12 @@ impl Target {
     }
 }
 
-/// What was chosen and confirmed.
+/// An action that was selected and confirmed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActionRequest {
-    /// On what.
+    /// The process or group to act on.
     pub target: Target,
-    /// What.
+    /// The action.
     pub how: How,
 }
 
@@ -311,12 +314,12 @@ mod tests {
     fn what_must_not_be_hit_is_refused() {
         let busy = fixtures::busy();
         let gone = Target::writer(&busy.writers[2]);
-        assert_eq!(gone.refusal(How::Kill), Some("it has ended already"));
+        assert_eq!(gone.refusal(How::Kill), Some("already exited"));
         let init = Target::writer(&busy.writers[3]);
         assert_eq!(init.refusal(How::Freeze), Some("PID 1 is never touched"));
-        assert_eq!(gone.refusal(How::Unit), None, "its container has not ended");
+        assert_eq!(gone.refusal(How::Unit), None, "its container is still running");
         let ended = Target { alive: false, ..minio() };
-        assert_eq!(ended.refusal(How::Unit), None, "its unit has not ended");
+        assert_eq!(ended.refusal(How::Unit), None, "its unit is still running");
     }
 
     #[test]
@@ -333,11 +336,11 @@ mod tests {
         for kind in ["pod", "monitor", "cgroup", "session"] {
             assert!(of(kind, None).refusal(How::Unit).is_some(), "{kind}");
         }
-        // Of a process's row, too, the container is what its runtime stops.
+        // For a process row, too, the runtime stops the whole container.
         for pid in [None, Some(70)] {
             assert_eq!(of("docker", pid).word(How::Unit), "docker/web");
         }
-        // What a monitor is called may be the name of a container.
+        // A monitor may have the name of a container.
         assert_eq!(of("monitor", None).word(How::Freeze), "/x/web");
     }
 

@@ -1,4 +1,4 @@
-//! The screen without its terminal: history, state and what is shown of them. No clock, no I/O.
+//! The screen without its terminal: history, state and the Snapshot shown. No clock, no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use super::term::blank_halves;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
 
-/// Points that a sparkline can use.
+/// Most points in a sparkline.
 const TREND: usize = 120;
 
-/// History and state.
+/// The screen's history and state.
 pub struct App {
     state: UiState,
     history: History,
-    /// The newest Snapshot with all its rows, of which the history keeps the largest.
+    /// The newest Snapshot with all its rows; the history keeps only the largest ones.
     live: Option<Arc<Snapshot>>,
-    /// Everything since the screen was opened, as one.
+    /// All Snapshots since the screen was opened, merged into one.
     since_start: Option<Snapshot>,
-    /// The moment shown; `None` for now.
+    /// The time shown; `None` for the present.
     at: Option<Timestamp>,
     replay: bool,
     shown: Option<Arc<Snapshot>>,
 }
 
 impl App {
-    /// With this state, before the first Snapshot.
+    /// An app with this state, before the first Snapshot.
     #[must_use]
     pub fn new(state: UiState, limits: Limits) -> Self {
         Self {
@@ -50,24 +50,25 @@ impl App {
         }
     }
 
-    /// For a recording, opened at its end; left and right go through it.
+    /// An app for a recording, opened at its end; the left and right keys step through it.
     #[must_use]
     pub fn replay(state: UiState, limits: Limits) -> Self {
         Self { replay: true, ..Self::new(state, limits) }
     }
 
-    /// The next Snapshot of a recording; shown from the next [`resize`](App::resize) or key on.
+    /// Adds the next Snapshot of a recording; it is shown after the next [`resize`](App::resize) or
+    /// key.
     pub fn see_recorded(&mut self, snapshot: Arc<Snapshot>) {
         self.record(snapshot);
     }
 
-    /// What was before the screen was opened.
+    /// Adds the history from before the screen was opened.
     pub fn see_past(&mut self, past: History) {
         self.history.prepend(past);
         self.refresh();
     }
 
-    /// What is on the screen.
+    /// The state of the screen.
     #[must_use]
     pub fn state(&self) -> &UiState {
         &self.state
@@ -79,7 +80,7 @@ impl App {
         self.shown.as_ref()
     }
 
-    /// A new measurement.
+    /// Adds a new measurement and shows it, unless the screen is paused.
     pub fn see(&mut self, snapshot: Arc<Snapshot>) {
         self.record(snapshot);
         self.refresh();
@@ -95,7 +96,7 @@ impl App {
         }
     }
 
-    /// A key; what is left to do outside comes back.
+    /// Handles a key and returns the effects that the caller has to carry out.
     pub fn press(&mut self, key: Key) -> Effects {
         let (state, effects) = super::update(self.state.clone(), key);
         self.state = state;
@@ -110,7 +111,7 @@ impl App {
                 Effect::Travel(steps) => self.travel(|history, from| history.step(from, steps)),
                 Effect::TravelMinutes(minutes) => self.travel(|history, from| {
                     let to = merge::seconds_before(from, f64::from(minutes) * -60.0);
-                    // A minute may hold no other Snapshot: at least one step is made.
+                    // There may be no other Snapshot within a minute: move at least one step.
                     history
                         .step(to, 0)
                         .filter(|&to| to != from)
@@ -130,13 +131,13 @@ impl App {
         }
     }
 
-    /// The terminal has this size now.
+    /// Sets the size of the terminal.
     pub fn resize(&mut self, size: Size) {
         self.state.size = size;
         self.refresh();
     }
 
-    /// A line for the footer, until the next key.
+    /// Shows a line in the footer until the next key.
     pub fn say(&mut self, text: &str) {
         self.state.notice = Some(text.to_owned());
     }
@@ -150,7 +151,7 @@ impl App {
         blank_halves(frame.buffer_mut());
     }
 
-    /// The frame that [`draw`](App::draw) paints, by itself: for pictures and tests.
+    /// Returns the frame that [`draw`](App::draw) paints, for pictures and tests.
     #[must_use]
     pub fn frame(&self) -> Buffer {
         let Size { width, height } = self.state.size;
@@ -159,7 +160,7 @@ impl App {
         terminal.backend().buffer().clone()
     }
 
-    /// Finds the Snapshot for moment and window, and settles the state on it.
+    /// Finds the Snapshot for the time and window shown, and reconciles the state with it.
     fn refresh(&mut self) {
         let Some(newest) = self.history.newest().cloned() else { return };
         let end = self.at.unwrap_or(newest.taken_at);
@@ -208,7 +209,7 @@ impl App {
         Trends { volumes, selected }
     }
 
-    /// Is the selected row explained anywhere on the screen?
+    /// Whether the details of the selected row are shown anywhere on the screen.
     fn explains(&self) -> bool {
         let area = ratatui::layout::Rect::new(0, 0, self.state.size.width, self.state.size.height);
         let side = Layout::new(area, self.state.mounts.len()).and_then(|layout| layout.side);
@@ -216,7 +217,8 @@ impl App {
     }
 }
 
-/// What the sparkline of a row is made of, bytes per second; held files: bytes.
+/// The value that a row's sparkline plots: bytes per second; for held files bytes, for victims
+/// failed writes.
 fn rate(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
     match key {
         RowKey::Writer { pid, start_time, volume } => snapshot

@@ -1,10 +1,10 @@
-//! Key presses, and what each is bound to: one table for `update`, the help and the tests.
+//! Keys and the commands bound to them: one table for `update`, the help page and the tests.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::state::View;
 
-/// What somebody pressed.
+/// A key press or a mouse action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     /// A printable character.
@@ -41,7 +41,7 @@ pub enum Key {
     Esc,
     /// Backspace.
     Backspace,
-    /// The left mouse button, at this column and row.
+    /// A click of the left mouse button, at this column and row.
     Click(u16, u16),
     /// The wheel, away from the user.
     WheelUp,
@@ -50,7 +50,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// The key of a terminal event; `None` for releases and for keys that nothing is bound to.
+    /// The key of a terminal event; `None` for key releases and for unsupported keys.
     #[must_use]
     pub fn from_event(event: &KeyEvent) -> Option<Self> {
         if event.kind == KeyEventKind::Release {
@@ -82,75 +82,75 @@ impl Key {
     }
 }
 
-/// What a key asks for, where no prompt or menu takes it.
+/// What a key does on the main screen, when no prompt or menu handles it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Move the selection by this many rows.
     Move(i32),
-    /// Move it by pages.
+    /// Move the selection by this many pages.
     Page(i32),
-    /// To the first row.
+    /// Select the first row.
     First,
-    /// To the last row.
+    /// Select the last row.
     Last,
-    /// Show another table.
+    /// Show this table.
     Show(View),
-    /// The next table, or the one before.
+    /// Show the next or previous table.
     NextView(i32),
-    /// The next volume, or the one before.
+    /// Show the next or previous volume.
     NextVolume(i32),
-    /// Rows of all volumes.
+    /// Show the rows of all volumes, or of one.
     AllVolumes,
-    /// Follow the volume in most danger again.
+    /// Follow the most urgent volume again.
     Endangered,
-    /// All that is known about the selected row.
+    /// Show the details of the selected row.
     Detail,
-    /// Close what is open; then clear filter and selection.
+    /// Close the open page, return to the present, then clear the filter, then the selection.
     Back,
-    /// Unfold the selected row, or fold it.
+    /// Expand or collapse the selected row.
     Fold,
-    /// Unfold all rows, or fold all.
+    /// Expand or collapse all rows.
     FoldAll,
     /// Type a filter.
     Filter,
     /// Sort by another column.
     Sort(i32),
-    /// Sort the other way round.
+    /// Reverse the sort order.
     Reverse,
-    /// Stand still, or go on.
+    /// Pause or resume the display.
     Pause,
     /// Back or forward in time, in Snapshots.
     Travel(i32),
     /// Back or forward in time, in minutes.
     TravelMinutes(i32),
-    /// Measure more or less often.
+    /// Use the next longer or shorter sampling interval.
     Interval(i32),
-    /// Over how long rates are taken.
+    /// Change the window over which rates are averaged.
     Window,
-    /// IEC or SI.
+    /// Switch between IEC and SI units.
     Units,
-    /// Colours.
+    /// Switch to the next colour theme.
     Theme,
-    /// The menu of actions.
+    /// Open the action menu.
     Act,
-    /// The tracer's own state.
+    /// Show the tracer's status.
     Health,
-    /// All keys.
+    /// Show the help page.
     Help,
-    /// Send the whole screen again.
+    /// Redraw the whole screen.
     Redraw,
-    /// Job control.
+    /// Suspend filltop for shell job control.
     Suspend,
-    /// The end.
+    /// Quit.
     Quit,
 }
 
-/// One line of the help.
+/// One line of the help page.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding {
-    /// What to press, in words.
+    /// The keys, as shown.
     pub label: &'static str,
-    /// What it does.
+    /// What they do.
     pub does: &'static str,
     /// The keys, each with its command.
     pub keys: &'static [(Key, Command)],
@@ -160,7 +160,7 @@ const fn line(label: &'static str, does: &'static str, keys: &'static [(Key, Com
     Binding { label, does, keys }
 }
 
-/// Every key that works on the main screen.
+/// Every key of the main screen.
 pub const BINDINGS: &[Binding] = &[
     line(
         "↑ ↓  k j",
@@ -176,7 +176,7 @@ pub const BINDINGS: &[Binding] = &[
     ),
     line(
         "PgUp PgDn",
-        "a page up, down",
+        "one page up, down",
         &[(Key::PageUp, Command::Page(-1)), (Key::PageDown, Command::Page(1))],
     ),
     line("Home End", "first, last row", &[(Key::Home, Command::First), (Key::End, Command::Last)]),
@@ -194,7 +194,7 @@ pub const BINDINGS: &[Binding] = &[
     ),
     line(
         "Tab",
-        "next table (Shift-Tab: the one before)",
+        "next table (Shift-Tab: previous)",
         &[(Key::Tab, Command::NextView(1)), (Key::BackTab, Command::NextView(-1))],
     ),
     line(
@@ -202,13 +202,13 @@ pub const BINDINGS: &[Binding] = &[
         "previous, next volume",
         &[(Key::Char('['), Command::NextVolume(-1)), (Key::Char(']'), Command::NextVolume(1))],
     ),
-    line("a", "rows of all volumes, or of one", &[(Key::Char('a'), Command::AllVolumes)]),
-    line("d", "back to the volume in most danger", &[(Key::Char('d'), Command::Endangered)]),
-    line("Enter", "all that is known about the row", &[(Key::Enter, Command::Detail)]),
-    line("x", "act on it: freeze, throttle, stop …", &[(Key::Char('x'), Command::Act)]),
+    line("a", "rows of all volumes, or only one", &[(Key::Char('a'), Command::AllVolumes)]),
+    line("d", "back to the most urgent volume", &[(Key::Char('d'), Command::Endangered)]),
+    line("Enter", "details of the row", &[(Key::Enter, Command::Detail)]),
+    line("x", "act on the row: freeze, throttle, stop …", &[(Key::Char('x'), Command::Act)]),
     line(
         "e",
-        "unfold or fold the row (E: all)",
+        "expand or collapse the row (E: all)",
         &[(Key::Char('e'), Command::Fold), (Key::Char('E'), Command::FoldAll)],
     ),
     line("/", "filter rows (Ctrl-R: regular expression)", &[(Key::Char('/'), Command::Filter)]),
@@ -221,11 +221,11 @@ pub const BINDINGS: &[Binding] = &[
             (Key::Char('<'), Command::Sort(-1)),
         ],
     ),
-    line("r", "sort the other way round", &[(Key::Char('r'), Command::Reverse)]),
-    line("Space", "stand still, go on", &[(Key::Char(' '), Command::Pause)]),
+    line("r", "reverse the sort order", &[(Key::Char('r'), Command::Reverse)]),
+    line("Space", "pause, resume", &[(Key::Char(' '), Command::Pause)]),
     line(
         "← →  h l",
-        "back, forward in time (Shift: a minute)",
+        "back, forward in time (Shift: one minute)",
         &[
             (Key::Left, Command::Travel(-1)),
             (Key::Char('h'), Command::Travel(-1)),
@@ -239,25 +239,25 @@ pub const BINDINGS: &[Binding] = &[
     ),
     line(
         "+ -",
-        "measure less, more often",
+        "longer, shorter interval",
         &[(Key::Char('+'), Command::Interval(1)), (Key::Char('-'), Command::Interval(-1))],
     ),
-    line("w", "rates over: last, 10 s, 1 min, since start", &[(Key::Char('w'), Command::Window)]),
+    line("w", "rate window: last, 10 s, 1 min, since start", &[(Key::Char('w'), Command::Window)]),
     line("u", "KiB or kB", &[(Key::Char('u'), Command::Units)]),
     line("c", "colours: dark, light, colour-blind safe, none", &[(Key::Char('c'), Command::Theme)]),
-    line("i", "the tracer: hooks, blind spots, losses", &[(Key::Char('i'), Command::Health)]),
-    line("?", "this help", &[(Key::Char('?'), Command::Help)]),
+    line("i", "tracer status: hooks, blind spots, losses", &[(Key::Char('i'), Command::Health)]),
+    line("?", "this page", &[(Key::Char('?'), Command::Help)]),
     line("Esc", "close; clear filter and selection; back to now", &[(Key::Esc, Command::Back)]),
-    line("Ctrl-L", "draw the screen again", &[(Key::Ctrl('l'), Command::Redraw)]),
-    line("Ctrl-Z", "suspend", &[(Key::Ctrl('z'), Command::Suspend)]),
+    line("Ctrl-L", "redraw the screen", &[(Key::Ctrl('l'), Command::Redraw)]),
+    line("Ctrl-Z", "suspend filltop", &[(Key::Ctrl('z'), Command::Suspend)]),
     line(
         "q",
-        "quit (Ctrl-C too)",
+        "quit (also Ctrl-C)",
         &[(Key::Char('q'), Command::Quit), (Key::Ctrl('c'), Command::Quit)],
     ),
 ];
 
-/// What `key` is bound to on the main screen.
+/// The command bound to `key` on the main screen.
 #[must_use]
 pub fn command(key: Key) -> Option<Command> {
     BINDINGS

@@ -1,35 +1,35 @@
-//! Where things are on a terminal of a given size.
+//! The layout of the screen for a given terminal size.
 
 use ratatui::layout::{Rect, Size};
 
-/// Below this there is only room for one sentence.
+/// The smallest terminal with tables; a smaller one gets a single sentence.
 pub const MIN: Size = Size::new(30, 8);
-/// From this width on the selected row is explained beside the table.
+/// From this width on, the details of the selected row are shown next to the table.
 const SIDE_FROM: u16 = 150;
-/// From this height on a second table is shown below the first.
+/// From this height on, a second table is shown below the first.
 const SECOND_FROM: u16 = 44;
 
-/// The places.
+/// The areas of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// One line: host, time, backend, losses.
+    /// One line: host, time, losses, backend.
     pub header: Rect,
-    /// A heading and one line for each volume that has room.
+    /// A heading, and one line for each volume that fits.
     pub volumes: Rect,
-    /// One line: the tables' names.
+    /// One line: the names of the tables.
     pub tabs: Rect,
-    /// A heading and rows.
+    /// A heading and the rows.
     pub table: Rect,
-    /// The selected row's details, on wide terminals.
+    /// The details of the selected row, on wide terminals.
     pub side: Option<Rect>,
-    /// Another table, on tall terminals.
+    /// A second table, on tall terminals.
     pub second: Option<Rect>,
-    /// One line: the keys that work now.
+    /// One line: the keys available now.
     pub footer: Rect,
 }
 
 impl Layout {
-    /// For `area`, with this many volumes; `None` where it is too small.
+    /// The layout of `area` with this many volumes; `None` if it is smaller than [`MIN`].
     #[must_use]
     pub fn new(area: Rect, volumes: usize) -> Option<Self> {
         if area.width < MIN.width || area.height < MIN.height {
@@ -46,7 +46,7 @@ impl Layout {
             width: side_width,
             ..body
         });
-        // One blank column between.
+        // One blank column in between.
         let main_width = area.width - side_width - u16::from(side_width > 0);
         let second_height = if area.height >= SECOND_FROM { body.height / 2 } else { 0 };
         let main = Rect { width: main_width, height: body.height - second_height, ..body };
@@ -66,7 +66,7 @@ impl Layout {
         })
     }
 
-    /// Rows of the table, without its heading.
+    /// Number of table rows, without the heading.
     #[must_use]
     pub fn page(&self) -> usize {
         usize::from(self.table.height.saturating_sub(1))

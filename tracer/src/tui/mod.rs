@@ -1,7 +1,7 @@
-//! The live screen: `draw` and `update` are pure, `run` is the only place with a terminal.
+//! The live screen. `draw` and `update` are pure; only `run` touches a terminal.
 //!
-//! A key goes through [`update`], a Snapshot through [`UiState::settle`]; [`App`] adds the past that
-//! is kept in memory, and [`run`](run()) the terminal.
+//! A key goes through [`update`], a Snapshot through [`UiState::settle`]. [`App`] adds the history
+//! kept in memory, and [`run`](run()) adds the terminal.
 
 pub mod action;
 pub mod app;
@@ -42,8 +42,8 @@ pub use self::update::update;
 
 /// Paints one frame: a pure function of its arguments.
 ///
-/// Rows are taken from `state` where it was [settled](UiState::settle) on this Snapshot, and made
-/// anew where not.
+/// Uses the rows in `state` if it was [reconciled](UiState::settle) with this Snapshot, and
+/// rebuilds them otherwise.
 pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
     let area = frame.area();
     let ink = &mut Ink::new(frame.buffer_mut(), state);
@@ -58,7 +58,7 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
     tabs::draw(ink, layout.tabs, &rows, state);
     footer::draw(ink, layout.footer, state);
 
-    // What is open takes the tables' place, the second one's too.
+    // An overlay covers the tables, including the second one.
     let body = layout.second.map_or(layout.table, |second| layout.table.union(second));
     match &state.overlay {
         Overlay::None => tables(ink, &layout, snapshot, state, &rows),
@@ -69,7 +69,7 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
         }
         Overlay::Help(from) => page(ink, body, "Keys", &pages::help(), *from),
         Overlay::Health(from) => {
-            page(ink, body, "How it is measured", &pages::health(snapshot, state), *from);
+            page(ink, body, "Tracer status", &pages::health(snapshot, state), *from);
         }
         Overlay::Menu(target, how) => menu::draw(ink, body, target, *how, state),
         Overlay::Confirm(request) => menu::confirm(ink, body, request, state),
@@ -98,7 +98,7 @@ fn tables(ink: &mut Ink<'_>, layout: &Layout, snapshot: &Snapshot, state: &UiSta
     }
 }
 
-/// Those that were made before where they are the right ones, else new ones.
+/// The rows in `made` if they match this Snapshot and state, otherwise newly built ones.
 fn rows_for<'r>(snapshot: &Snapshot, state: &UiState, made: &'r Rows) -> Cow<'r, Rows> {
     if made.fits(snapshot, state) {
         Cow::Borrowed(made)
@@ -107,7 +107,7 @@ fn rows_for<'r>(snapshot: &Snapshot, state: &UiState, made: &'r Rows) -> Cow<'r,
     }
 }
 
-/// What a terminal of a few lines can still say: the worst volume, and who fills it.
+/// Paints what fits on a terminal of a few lines: the most urgent volume and its top writer.
 fn draw_small(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     let mut text = match snapshot.volumes.first() {
         Some(volume) => {
@@ -132,7 +132,7 @@ fn draw_small(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiStat
     }
 }
 
-/// What is shown before the first measurement.
+/// Paints the screen shown before the first measurement.
 pub fn draw_waiting(state: &UiState, frame: &mut Frame<'_>) {
     let area = frame.area();
     let ink = &mut Ink::new(frame.buffer_mut(), state);

@@ -1,4 +1,4 @@
-//! What a new Snapshot does to the selection: pure.
+//! Reconciles the state with a new Snapshot: selection, rows and scroll position. Pure.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use super::state::{Overlay, UiState, VolumeChoice};
 use super::update::screen;
 
 impl UiState {
-    /// The state for this Snapshot: resolves the volume, makes the rows, and keeps the selection on
-    /// the same thing, or on its place when that is gone.
+    /// Reconciles the state with this Snapshot: resolves the volume, builds the rows, and keeps the
+    /// selection on the same item, or at its position if the item is gone.
     #[must_use]
     pub fn settle(mut self, snapshot: &Snapshot) -> Self {
         self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
         let focus = self.resolve_volume(snapshot);
         if focus != self.focus && self.volume == VolumeChoice::Endangered {
-            // What was selected there is not meant here.
+            // The selection belonged to the previous volume.
             self.touched = false;
             self.selected = None;
             self.missing = false;
@@ -33,19 +33,19 @@ impl UiState {
                 self.fold_changes += 1;
                 self.rows = Arc::new(Rows::build(snapshot, &self));
             } else {
-                self.notice = Some("nothing to unfold here".to_owned());
+                self.notice = Some("nothing to expand here".to_owned());
             }
         }
         let last = self.rows.rows.len().saturating_sub(1);
         let place = self.selected.as_ref().and_then(|key| self.rows.find(snapshot, key));
         self.cursor = match place {
             Some(place) if self.touched => place,
-            // Nobody chose it: the first row is the one that matters.
+            // The user did not select it: show the first row, which matters most.
             Some(_) | None if !self.touched => 0,
             _ => self.cursor.min(last),
         };
-        // What was chosen does not turn into somebody else when it rests for a moment: the next
-        // key may be the one that stops it.
+        // A selected item that is idle for a moment must not turn into another one: the next key
+        // may be the one that stops it.
         self.missing = place.is_none() && self.selected.is_some() && self.touched;
         if !self.missing {
             self.selected = self.rows.key(snapshot, self.cursor);
@@ -69,7 +69,7 @@ impl UiState {
         self
     }
 
-    /// What is selected, where it is in the Snapshot.
+    /// The selected item; `None` if it is not in the Snapshot.
     #[must_use]
     pub fn item(&self) -> Option<Item> {
         self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
@@ -79,7 +79,7 @@ impl UiState {
         let has = |mount: &String| self.mounts.contains(mount);
         match &self.volume {
             VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
-            // Somebody is at work there: the table is not pulled from under the cursor.
+            // The user is working on this volume: do not switch the table under the cursor.
             VolumeChoice::Endangered
                 if self.touched && has(&self.focus) && !self.yields(snapshot) =>
             {
@@ -90,8 +90,8 @@ impl UiState {
         }
     }
 
-    /// Does the volume that somebody is at work on give way to the one in most danger? When the
-    /// selected row rests, nothing is open, and only the other one fills.
+    /// Whether the volume the user is working on gives way to the most urgent one: the selected row
+    /// is idle, nothing is open, and only the other volume is filling.
     fn yields(&self, snapshot: &Snapshot) -> bool {
         let fills = |mount: &str| {
             let found = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);

@@ -23,31 +23,31 @@ use super::state::{Effect, UiState};
 use super::term::{Ansi, Tty};
 use tracer_model::history::retention::{History, Limits};
 
-/// How the screen starts, and what it can reach.
+/// Initial state of the screen, and its channels to the rest of the program.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Units, theme, charset, volume.
+    /// Initial units, theme, charset and volume.
     pub state: UiState,
-    /// How much past to keep.
+    /// How much history to keep.
     pub limits: Limits,
-    /// Let the mouse select rows (then the terminal's own selection needs Shift).
+    /// Whether the mouse selects rows; the terminal's own selection then needs Shift.
     pub mouse: bool,
-    /// Where `+` and `-` send the interval that is wanted, seconds; without it they say that it
-    /// cannot be changed.
+    /// Where `+` and `-` send the requested interval, seconds; if `None`, the interval cannot be
+    /// changed.
     pub interval: Option<watch::Sender<f64>>,
-    /// Who carries out what was confirmed; without it the screen shows the command to type.
+    /// Receives confirmed actions; if `None`, the screen shows the command to run instead.
     pub actions: Option<mpsc::Sender<ActionRequest>>,
-    /// What became of them, a line each; the last one is shown.
+    /// Results of those actions, one line each; the latest is shown.
     pub results: Option<watch::Receiver<String>>,
 }
 
-/// Shows what `snapshots` holds until somebody quits or the sender is gone.
+/// Shows the Snapshots received until the user quits or the sender is dropped.
 ///
-/// Collecting is never held up: only the newest value is taken, and a terminal that does not read
-/// gets no further frame until it has read the last.
+/// Never blocks the sender: only the newest value is taken, and a terminal that does not read gets
+/// no further frame until it has read the last one.
 ///
 /// # Errors
-/// When standard output is no terminal, or when it goes away.
+/// If standard output is not a terminal, or if the terminal is closed.
 pub async fn run(
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     options: Options,
@@ -56,7 +56,7 @@ pub async fn run(
     run_app(app, snapshots, None, options).await
 }
 
-/// The same with a past that another process knows, which may come later.
+/// Like [`run`], with a history from another process, which may arrive later.
 ///
 /// # Errors
 /// As [`run`].
@@ -69,17 +69,17 @@ pub async fn run_attached(
     run_app(app, snapshots, Some(past), options).await
 }
 
-/// Shows a recording, opened at its end; `load` gives it to the app.
+/// Shows a recording, opened at its end; `load` adds its Snapshots to the app.
 ///
 /// # Errors
-/// As [`run`], and what `load` says, before the terminal is touched.
+/// As [`run`], and the errors of `load`, which runs before the terminal is touched.
 pub async fn run_replay(
     load: impl FnOnce(&mut App) -> anyhow::Result<()>,
     options: Options,
 ) -> anyhow::Result<()> {
     let mut app = App::replay(start_state(&options), options.limits);
     load(&mut app)?;
-    // Nothing follows, and the sender lives as long as the screen does.
+    // No Snapshot follows; the sender must live as long as the screen.
     let (_sender, snapshots) = watch::channel(None);
     run_app(app, snapshots, None, options).await
 }
@@ -102,7 +102,7 @@ async fn run_app(
     screen.show(EventStream::new(), snapshots, &options).await
 }
 
-/// A terminal with an app on it.
+/// A terminal that shows an app.
 pub struct Screen {
     tty: Tty,
     terminal: Terminal<Ansi>,
@@ -111,20 +111,20 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// On a terminal that was taken over.
+    /// A screen on a terminal in raw mode.
     ///
     /// # Errors
-    /// None that is known: ratatui asks the backend, which does no I/O.
+    /// None known: ratatui queries the backend, which does no I/O.
     pub fn new(tty: Tty, mut app: App) -> io::Result<Self> {
         let size = tty.size();
         app.resize(size);
         Ok(Self { terminal: Terminal::new(Ansi::new(size))?, tty, app, past: None })
     }
 
-    /// The loop of [`run`], with the terminal's events from anywhere.
+    /// The event loop of [`run`], with terminal events from any source.
     ///
     /// # Errors
-    /// When the terminal goes away.
+    /// If the terminal is closed.
     pub async fn show(
         mut self,
         events: impl Stream<Item = io::Result<Event>>,
@@ -136,7 +136,8 @@ impl Screen {
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
             ends.push(signal(kind)?);
         }
-        // Others stop us too (`kill -TSTP`), and whoever lets us go on may have used the terminal.
+        // Another process may suspend filltop too (`kill -TSTP`), and may have used the terminal
+        // before it resumes filltop.
         let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
         let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
         let mut results = options.results.clone();
@@ -178,7 +179,7 @@ impl Screen {
                     dirty = true;
                 }
                 event = poll_fn(|context| events.as_mut().poll_next(context)) => {
-                    // Without a terminal there is nobody to show anything to.
+                    // The terminal is closed.
                     let Some(event) = event else { return Ok(()) };
                     if self.event(&event?, options)? {
                         return Ok(());
@@ -194,7 +195,7 @@ impl Screen {
         self.tty.send(self.terminal.backend_mut().take())
     }
 
-    /// `true`: that was the end.
+    /// Handles a terminal event; returns `true` to quit.
     fn event(&mut self, event: &Event, options: &Options) -> anyhow::Result<bool> {
         let key = match event {
             Event::Key(event) => Key::from_event(event),
@@ -220,13 +221,13 @@ impl Screen {
                     let actions = options.actions.as_ref();
                     let sent = actions.is_some_and(|actions| actions.try_send(*request).is_ok());
                     let said = if sent {
-                        "asked for; the result is shown when it is there"
+                        "requested; waiting for the result"
                     } else {
-                        "not done: the last action is still under way"
+                        "not done: the previous action is still running"
                     };
                     self.app.say(said);
                 }
-                // Those the app has dealt with itself.
+                // Handled by the app.
                 Effect::TogglePause | Effect::Live => {}
                 Effect::Travel(_) | Effect::TravelMinutes(_) => {}
             }
@@ -239,7 +240,7 @@ impl Screen {
         self.app.resize(size);
     }
 
-    /// Stops the process; SIGCONT is what goes on from here.
+    /// Stops the process; SIGCONT resumes it here.
     fn suspend(&mut self) -> anyhow::Result<()> {
         self.tty.leave();
         kill_process(getpid(), Signal::STOP)?;
@@ -255,7 +256,7 @@ impl Screen {
     }
 }
 
-/// The next line about an action; never, where nobody acts.
+/// Returns the next result of an action; never returns if there are no actions.
 async fn next_result(results: &mut Option<watch::Receiver<String>>) -> String {
     if let Some(receiver) = results {
         if receiver.changed().await.is_ok() {

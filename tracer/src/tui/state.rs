@@ -1,4 +1,4 @@
-//! What the screen remembers between two key presses.
+//! The state that the screen keeps between key presses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,18 +26,18 @@ pub enum View {
     Dirs,
     /// Files.
     Files,
-    /// Deleted-but-open files.
+    /// Deleted files that are still open.
     Held,
-    /// Who suffers.
+    /// Processes whose writes fail or wait.
     Victims,
 }
 
 impl View {
-    /// In the order of their keys.
+    /// In the order of their number keys.
     pub const ALL: [Self; 6] =
         [Self::Writers, Self::Groups, Self::Dirs, Self::Files, Self::Held, Self::Victims];
 
-    /// Name on its tab.
+    /// The name on its tab.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -50,26 +50,26 @@ impl View {
         }
     }
 
-    /// Its place in [`View::ALL`].
+    /// Its index in [`View::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// Whose rows are shown.
+/// Which volume's rows are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum VolumeChoice {
-    /// Those of the volume in most danger, until somebody selects a row.
+    /// Those of the most urgent volume, until the user selects a row.
     #[default]
     Endangered,
     /// Those of the volume mounted here.
     Mount(String),
-    /// All.
+    /// Those of all volumes.
     All,
 }
 
-/// Over how long rates are taken.
+/// The window over which rates are averaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Window {
     /// The last interval.
@@ -77,14 +77,14 @@ pub enum Window {
     Last,
     /// Ten seconds.
     TenSeconds,
-    /// A minute.
+    /// One minute.
     Minute,
     /// Since the screen was opened.
     Start,
 }
 
 impl Window {
-    /// The order in which the key goes round.
+    /// The next window in the order of the `w` key.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -95,7 +95,7 @@ impl Window {
         }
     }
 
-    /// Its length, seconds; `None` where it has no bound.
+    /// Length in seconds; `None` if unbounded.
     #[must_use]
     pub const fn seconds(self) -> Option<f64> {
         match self {
@@ -107,16 +107,16 @@ impl Window {
     }
 }
 
-/// By what a table is sorted.
+/// The sort order of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
-    /// The column.
+    /// The column to sort by.
     pub column: Col,
-    /// Largest first?
+    /// Whether the largest value comes first.
     pub descending: bool,
 }
 
-/// Which rows are shown: those that contain a text, or match an expression. Case is ignored.
+/// A row filter: a substring or a regular expression. Case is ignored.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     text: String,
@@ -124,35 +124,35 @@ pub struct Filter {
     compiled: Option<Result<Regex, String>>,
 }
 
-/// Longest filter, characters: bounds what an expression can cost.
+/// Longest filter, characters; bounds the cost of an expression.
 const FILTER_MAX: usize = 200;
 
 impl Filter {
-    /// What was typed.
+    /// The text that was typed.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Is it a regular expression?
+    /// Whether the text is a regular expression.
     #[must_use]
     pub const fn is_regex(&self) -> bool {
         self.regex
     }
 
-    /// What is wrong with the expression.
+    /// The error in the expression, if any.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.compiled.as_ref()?.as_ref().err().map(String::as_str)
     }
 
-    /// Does it let everything through?
+    /// Whether every row passes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// One more character.
+    /// Appends a character.
     pub fn push(&mut self, c: char) {
         if self.text.chars().count() < FILTER_MAX {
             self.text.push(c);
@@ -160,26 +160,26 @@ impl Filter {
         }
     }
 
-    /// One fewer.
+    /// Removes the last character.
     pub fn pop(&mut self) {
         self.text.pop();
         self.compile();
     }
 
-    /// Lets everything through again.
+    /// Clears the text, so that every row passes.
     pub fn clear(&mut self) {
         self.text.clear();
         self.compile();
     }
 
-    /// Text or regular expression.
+    /// Switches between substring and regular expression.
     pub fn toggle_regex(&mut self) {
         self.regex = !self.regex;
         self.compile();
     }
 
     fn compile(&mut self) {
-        // A substring is an escaped expression: one matcher, one rule for case.
+        // A substring becomes an escaped expression: one matcher, one case rule.
         let pattern = if self.regex { self.text.clone() } else { regex_lite::escape(&self.text) };
         self.compiled = (!self.text.is_empty()).then(|| {
             RegexBuilder::new(&pattern)
@@ -190,7 +190,7 @@ impl Filter {
         });
     }
 
-    /// Does one of `texts` pass? An expression that is not valid (yet) hides nothing.
+    /// Whether one of `texts` matches. An expression that is not (yet) valid hides nothing.
     pub fn lets<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> bool {
         match &self.compiled {
             Some(Ok(regex)) => texts.into_iter().any(|text| regex.is_match(text)),
@@ -199,36 +199,36 @@ impl Filter {
     }
 }
 
-/// What covers the tables.
+/// A page or menu that covers the tables.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Overlay {
     /// Nothing.
     #[default]
     None,
-    /// All keys, from this line on.
+    /// The help page, scrolled to this line.
     Help(usize),
-    /// The selected row, from this line on.
+    /// The details of the selected row, scrolled to this line.
     Detail(usize),
-    /// The tracer itself, from this line on.
+    /// The tracer's status, scrolled to this line.
     Health(usize),
-    /// The menu of actions on a target, with one of them chosen.
+    /// The menu of actions on a target, and the selected one.
     Menu(Box<Target>, How),
-    /// The question before an action.
+    /// The confirmation before an action.
     Confirm(Box<ActionRequest>),
 }
 
-/// How the past is kept and what of it is shown; for the header.
+/// The extent of the history and the position in it, for the header.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Past {
-    /// The moment that is shown, when it is not now.
+    /// The time shown; `None` for the present.
     pub at: Option<Timestamp>,
-    /// How long before the newest Snapshot that is, seconds.
+    /// Seconds between that time and the newest Snapshot.
     pub behind_s: f64,
-    /// How far back one can go, seconds.
+    /// Seconds of history kept.
     pub span_s: f64,
-    /// What that takes in memory.
+    /// Memory used by the history, bytes.
     pub bytes: usize,
-    /// Is it a recording?
+    /// Whether a recording is shown.
     pub replay: bool,
 }
 
@@ -237,74 +237,74 @@ pub struct Past {
 pub struct Trends {
     /// Growth per second by mount point.
     pub volumes: BTreeMap<String, Vec<f64>>,
-    /// Rate of the selected row.
+    /// Values of the selected row.
     pub selected: Vec<f64>,
 }
 
-/// Everything that [`draw`](super::draw) needs beside the Snapshot.
+/// Everything that [`draw`](super::draw) needs in addition to the Snapshot.
 #[derive(Debug, Clone)]
 pub struct UiState {
-    /// IEC or SI.
+    /// IEC or SI units.
     pub units: Units,
-    /// Colours.
+    /// Colour theme.
     pub theme: Theme,
-    /// What the terminal can show.
+    /// The characters that the terminal can show.
     pub charset: Charset,
-    /// The terminal.
+    /// Size of the terminal.
     pub size: Size,
-    /// Which table.
+    /// The table shown.
     pub view: View,
-    /// Whose rows.
+    /// Which volume's rows are shown.
     pub volume: VolumeChoice,
-    /// The volume that is meant, resolved; empty where there is none.
+    /// Mount point of the current volume; empty if there is none.
     pub focus: String,
-    /// Mount points, in the order shown.
+    /// Mount points of all volumes, in the order shown.
     pub mounts: Vec<String>,
-    /// Sorting, by view.
+    /// Sort order, by view.
     pub sorts: [Sort; 6],
-    /// Which rows.
+    /// The row filter.
     pub filter: Filter,
-    /// Is the filter being typed?
+    /// Whether the filter is being typed.
     pub typing: bool,
-    /// Rows that were folded or unfolded by hand.
+    /// Rows that the user collapsed (`false`) or expanded (`true`), by fold name.
     pub folds: BTreeMap<String, bool>,
-    /// The selected row is to be folded or unfolded, once it is known which one that is.
+    /// Whether to toggle the selected row at the next reconcile, once that row is known.
     pub fold_wish: bool,
-    /// How often one was, so that rows made before are told apart.
+    /// Number of fold changes so far; rows built before the last one are stale.
     pub fold_changes: usize,
-    /// Fold or unfold everything else: `None` is as the view has it.
+    /// Whether all other rows are expanded; `None` for the view's default.
     pub fold_all: Option<bool>,
-    /// The selected row; `None` until [`settle`](UiState::settle) names what `cursor` is on.
+    /// The selected row; `None` until [`settle`](UiState::settle) sets it from `cursor`.
     pub selected: Option<RowKey>,
-    /// Is the row that was selected not in this Snapshot?
+    /// Whether the selected row is absent from this Snapshot.
     pub missing: bool,
-    /// What an action on it would hit.
+    /// The target of an action on the selected row.
     pub target: Option<Target>,
-    /// Did somebody select it, rather than the program?
+    /// Whether the user selected the row, rather than the program.
     pub touched: bool,
     /// Index of the selected row.
     pub cursor: usize,
     /// First row shown.
     pub scroll: usize,
-    /// The rows of the Snapshot last settled on.
+    /// The rows of the last reconciled Snapshot.
     pub rows: Arc<Rows>,
-    /// The rows of the second table, where there is room for one.
+    /// The rows of the second table, on terminals tall enough for one.
     pub second: Arc<Rows>,
-    /// What is open.
+    /// The page or menu that is open.
     pub overlay: Overlay,
     /// Rate window.
     pub window: Window,
-    /// Interval asked for, seconds; `None` where it cannot be changed.
+    /// Requested sampling interval, seconds; `None` if it cannot be changed.
     pub interval_s: Option<f64>,
-    /// Can actions be carried out, or only be shown as commands?
+    /// Whether actions can be carried out, rather than only shown as commands.
     pub can_act: bool,
-    /// What was last frozen or slowed down: it is soon in no table any more.
+    /// The last target that was suspended. It soon disappears from the tables.
     pub halted: Option<Target>,
-    /// The past.
+    /// The extent of the history and the position in it.
     pub past: Past,
-    /// Sparklines.
+    /// Values for the sparklines.
     pub trends: Arc<Trends>,
-    /// A line for the footer, until the next key.
+    /// A message in the footer, shown until the next key.
     pub notice: Option<String>,
 }
 
@@ -355,49 +355,49 @@ impl Default for UiState {
 }
 
 impl UiState {
-    /// How the table that is shown is sorted.
+    /// The sort order of the table shown.
     #[must_use]
     pub fn sort(&self) -> Sort {
         self.sorts[self.view.index()]
     }
 
-    /// The state of the second table: who, and into which files, is the question behind the
-    /// question.
+    /// The state of the second table: the files next to the writers, and the writers next to the
+    /// files.
     #[must_use]
     pub fn beside(&self) -> Self {
         let view = if self.view == View::Files { View::Writers } else { View::Files };
         Self { view, ..self.clone() }
     }
 
-    /// Is this row of a tree unfolded?
+    /// Whether a row of a tree is expanded; `by_itself` is the view's default.
     #[must_use]
     pub fn is_open(&self, fold: &str, by_itself: bool) -> bool {
         self.folds.get(fold).copied().unwrap_or_else(|| self.fold_all.unwrap_or(by_itself))
     }
 }
 
-/// What is to be done outside the screen after a key.
+/// Something to do outside the screen state after a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// End the program.
+    /// Quit the program.
     Quit,
-    /// Stop, as the shell's job control has it.
+    /// Suspend filltop for shell job control.
     Suspend,
-    /// Send the whole screen again.
+    /// Redraw the whole screen.
     Redraw,
-    /// Stand still or go on.
+    /// Pause or resume the display.
     TogglePause,
-    /// Show now.
+    /// Return to the present.
     Live,
-    /// Show an earlier or later Snapshot.
+    /// Move by this many Snapshots in time.
     Travel(i32),
-    /// Show an earlier or later minute.
+    /// Move by this many minutes in time.
     TravelMinutes(i32),
-    /// Measure at this interval, seconds.
+    /// Change the sampling interval, seconds.
     Interval(f64),
-    /// Carry this out; it was confirmed.
+    /// Carry out this confirmed action.
     Act(Box<ActionRequest>),
 }
 
-/// In the order in which they are to be done.
+/// Effects, in the order in which to carry them out.
 pub type Effects = Vec<Effect>;

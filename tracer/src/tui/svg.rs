@@ -1,20 +1,20 @@
-//! A painted frame as a picture, for documents: what the terminal would show, cell by cell.
+//! Renders a painted frame as a picture for documents, cell by cell as a terminal would show it.
 
 use std::fmt::Write as _;
 
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
-/// Width of a cell in the picture, pixels.
+/// Width of a cell, pixels.
 const CELL_WIDTH: f64 = 8.4;
-/// Height of a cell.
+/// Height of a cell, pixels.
 const CELL_HEIGHT: f64 = 17.0;
-/// Blank frame around the screen.
+/// Margin around the screen, pixels.
 const MARGIN: f64 = 10.0;
-/// Where the text's baseline is in a cell.
+/// Text baseline, pixels below the top of a cell.
 const BASELINE: f64 = 13.0;
 
-/// Of a terminal with a dark background.
+/// Colours of a terminal with a dark background.
 const FOREGROUND: &str = "#d0d0d0";
 const BACKGROUND: &str = "#16181d";
 
@@ -24,14 +24,14 @@ const BASIC: [&str; 16] = [
     "#7a808c", "#ff7a75", "#9fd089", "#ffd06f", "#8abfff", "#e09ff0", "#7fd8e0", "#ffffff",
 ];
 
-/// The frame as a complete SVG document.
+/// Renders the frame as a complete SVG document.
 #[must_use]
 pub fn render_svg(buffer: &Buffer) -> String {
     let area = buffer.area;
     let width = f64::from(area.width) * CELL_WIDTH + 2.0 * MARGIN;
     let height = f64::from(area.height) * CELL_HEIGHT + 2.0 * MARGIN;
     let mut out = String::new();
-    // A string takes every write.
+    // Writing to a string cannot fail.
     let _ = writeln!(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
@@ -69,7 +69,7 @@ fn looks(cell: &Cell) -> (Color, Color, Modifier) {
     (cell.fg, cell.bg, cell.modifier)
 }
 
-/// Neighbouring cells that look the same.
+/// Writes neighbouring cells of the same style.
 fn run(out: &mut String, x: u16, y: u16, cells: u16, text: &str, look: &Cell) {
     let left = MARGIN + f64::from(x) * CELL_WIDTH;
     let top = MARGIN + f64::from(y) * CELL_HEIGHT;
@@ -133,7 +133,7 @@ fn color(color: Color) -> Option<String> {
         Color::Rgb(r, g, b) => Some(format!("#{r:02x}{g:02x}{b:02x}")),
         Color::Indexed(n @ 0..=15) => basic(usize::from(n)),
         Color::Indexed(n @ 16..=231) => {
-            // xterm's cube: six steps a channel.
+            // xterm's colour cube: six steps per channel.
             let step = |n: u8| if n == 0 { 0 } else { 55 + 40 * n };
             let n = n - 16;
             Some(format!("#{:02x}{:02x}{:02x}", step(n / 36), step(n / 6 % 6), step(n % 6)))

@@ -1,43 +1,42 @@
-//! What stands out, and how: every meaning is also said in words or by its place, never by colour
-//! alone.
+//! Roles and their styles. Nothing is expressed by colour alone: words or position say the same.
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// What a piece of text means.
+/// The role of a piece of text, which decides its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// Ordinary.
+    /// Ordinary text.
     Plain,
-    /// Headings and names of things.
+    /// Headings and names.
     Head,
-    /// Of less weight.
+    /// Less important text.
     Faint,
-    /// The bars of gauges and sparklines, and keys.
+    /// Usage bars, sparklines and keys.
     Accent,
-    /// Fills within hours; held and growing.
+    /// A volume that fills within hours; a held file that grows.
     Warning,
-    /// Full, or within half an hour.
+    /// A volume that is full, or will be within half an hour.
     Critical,
     /// The selected row.
     Selected,
 }
 
-/// A set of styles.
+/// A set of styles, one per role.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Theme {
     /// The terminal's own 16 colours on a dark background.
     #[default]
     Dark,
-    /// The same for a light background, on which yellow and cyan cannot be read.
+    /// The same for a light background, on which yellow and cyan are illegible.
     Light,
-    /// Blue and orange from the 256 colours: told apart with every colour blindness.
+    /// Blue and orange from the 256-colour palette, distinguishable with every colour blindness.
     Safe,
-    /// Bold, underlined and reversed only (`NO_COLOR`).
+    /// Bold, underlined and reversed text only (`NO_COLOR`).
     Mono,
 }
 
 impl Theme {
-    /// The order in which the theme key goes round.
+    /// The next theme in the order of the `c` key.
     #[must_use]
     pub const fn next(self) -> Self {
         match self {
@@ -48,7 +47,7 @@ impl Theme {
         }
     }
 
-    /// Its name, for the footer.
+    /// The name, for the footer.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -59,7 +58,7 @@ impl Theme {
         }
     }
 
-    /// How a tone looks.
+    /// The style of a role.
     #[must_use]
     pub fn style(self, tone: Tone) -> Style {
         let plain = Style::new();

@@ -1,4 +1,4 @@
-//! What a key does: pure functions.
+//! Handles keys. Pure.
 
 use ratatui::layout::{Position, Rect};
 use tracer_model::units::Units;
@@ -9,17 +9,17 @@ use super::layout::Layout;
 use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
 use super::{keys, views};
 
-/// Intervals that `+` and `-` go through, seconds.
+/// Intervals that `+` and `-` step through, seconds.
 pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// The state after `key`, and what is to be done outside.
+/// Returns the state after `key`, and the effects to carry out.
 ///
-/// Follow it with [`UiState::settle`], which names what the selection is now on.
+/// Call [`UiState::settle`] afterwards, which updates the selection.
 #[must_use]
 pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
     state.notice = None;
     let effects = match keys::command(key) {
-        // These work whatever is open.
+        // These work regardless of what is open.
         Some(Command::Quit) if key == Key::Ctrl('c') => vec![Effect::Quit],
         Some(Command::Suspend) => vec![Effect::Suspend],
         Some(Command::Redraw) => vec![Effect::Redraw],
@@ -38,7 +38,7 @@ pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
 
 fn type_filter(state: &mut UiState, key: Key) -> Effects {
     if matches!(key, Key::Char(_) | Key::Backspace | Key::Ctrl('r')) {
-        // The first one found is meant.
+        // Select the first match.
         state.selected = None;
         state.cursor = 0;
     }
@@ -53,7 +53,7 @@ fn type_filter(state: &mut UiState, key: Key) -> Effects {
             state.filter.clear();
             state.typing = false;
         }
-        // Looking through what is found while still typing.
+        // Move through the matches while still typing.
         Key::Up => move_by(state, -1),
         Key::Down => move_by(state, 1),
         _ => {}
@@ -61,7 +61,7 @@ fn type_filter(state: &mut UiState, key: Key) -> Effects {
     vec![]
 }
 
-/// A page of text over the tables: moves scroll it, its own key or Esc closes it.
+/// Handles a command on a page over the tables: moves scroll it, its own key or Esc closes it.
 fn page(
     state: &mut UiState,
     overlay: fn(usize) -> Overlay,
@@ -73,11 +73,11 @@ fn page(
         Some(Command::Move(by)) => at.saturating_add_signed(by as isize),
         Some(Command::Page(by)) => at.saturating_add_signed(by as isize * height as isize),
         Some(Command::First) => 0,
-        // Drawing stops at the last line.
+        // Painting clamps this to the last line.
         Some(Command::Last) => usize::MAX / 2,
         Some(Command::Quit) => return vec![Effect::Quit],
         Some(Command::Back | Command::Detail | Command::Help | Command::Health) => return vec![],
-        // The row is still the selected one: acting on it and going through time make sense.
+        // The row is still selected, so acting on it and moving in time make sense.
         Some(Command::Act) if matches!(overlay(0), Overlay::Detail(_)) => {
             return open_menu(state);
         }
@@ -118,7 +118,7 @@ fn menu(state: &mut UiState, target: Box<Target>, how: How, key: Key) -> Effects
 
 fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effects {
     match key {
-        // Enter alone is too easily pressed once too often.
+        // Not Enter: it is too easily pressed once too often.
         Key::Char('y' | 'Y') if state.can_act => {
             match request.how {
                 How::Freeze | How::Throttle | How::Fence => {
@@ -170,7 +170,7 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
             state.touched = false;
         }
         Command::Detail => {
-            // From now on this row is meant, wherever it moves.
+            // From now on, the selection follows this row.
             state.touched |= !state.rows.rows.is_empty();
             state.overlay = Overlay::Detail(0);
         }
@@ -206,7 +206,7 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
         Command::Health => state.overlay = Overlay::Health(0),
         Command::Help => state.overlay = Overlay::Help(0),
         Command::Quit => return vec![Effect::Quit],
-        // Taken care of before.
+        // Handled by `update`.
         Command::Redraw | Command::Suspend => {}
     }
     vec![]
@@ -220,12 +220,12 @@ fn open_menu(state: &mut UiState) -> Effects {
         (None, Some(halted)) => {
             state.overlay = Overlay::Menu(Box::new(halted.clone()), How::Resume);
         }
-        (None, None) => state.notice = Some("select a process or a group to act on".to_owned()),
+        (None, None) => state.notice = Some("select a process or group to act on".to_owned()),
     }
     vec![]
 }
 
-/// One thing at a time: the past, the filter, the selection.
+/// Undoes one thing: the position in time, else the filter, else the selection.
 fn back(state: &mut UiState) -> Effects {
     if state.past.at.is_some() {
         return vec![Effect::Live];
@@ -244,7 +244,7 @@ fn move_by(state: &mut UiState, by: i32) {
     select(state, state.cursor.saturating_add_signed(by as isize));
 }
 
-/// `settle` finds the last row for an index beyond it.
+/// Selects the row at `index`, or the last row if `index` is beyond it.
 fn select(state: &mut UiState, index: usize) {
     if state.rows.rows.is_empty() {
         return;
@@ -290,7 +290,7 @@ fn sort_by_next(state: &mut UiState, by: i32) {
 
 fn interval(state: &mut UiState, by: i32) -> Effects {
     let Some(now) = state.interval_s else {
-        state.notice = Some("the interval is the service's, it cannot be changed here".to_owned());
+        state.notice = Some("the interval cannot be changed here".to_owned());
         return vec![];
     };
     let at = INTERVALS.iter().position(|&step| step >= now).unwrap_or(INTERVALS.len() - 1);
@@ -320,12 +320,12 @@ fn click(state: &mut UiState, at: Position) {
     }
 }
 
-/// The whole terminal.
+/// The area of the whole terminal.
 pub(super) fn screen(state: &UiState) -> Rect {
     Rect { x: 0, y: 0, width: state.size.width, height: state.size.height }
 }
 
-/// The first volume shown where only `shown` have room: the one that is meant is among them.
+/// Index of the first volume shown if only `shown` fit, so that the current one is among them.
 #[must_use]
 pub fn first_volume(state: &UiState, shown: usize) -> usize {
     let at = state.mounts.iter().position(|mount| *mount == state.focus).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Several Snapshots as one: longer windows for rates, and a coarser past.
+//! Merges Snapshots: longer windows for rates, and a coarser history.
 
 mod rows;
 
@@ -9,19 +9,19 @@ use jiff::Timestamp;
 
 use self::rows::{Times, absent, directory, group, join, path, victim, volume, writer};
 
-/// Rows that a table of a merged Snapshot keeps, largest first. What is cut off stays in the
-/// volumes' totals, and is added to `unattributed_bytes`.
+/// Most rows in a table of a merged Snapshot, largest first. Rows beyond that stay in the volumes'
+/// totals; the bytes of such writers are added to `unattributed_bytes`.
 pub const MAX_ROWS: usize = 2000;
 
-/// Adds the Snapshot that follows `sum`: totals add up, gauges are the later ones, rates are means
-/// over both windows.
+/// Merges the Snapshot that follows `sum` into it: totals are added, gauges are those of the later
+/// one, rates are averaged over both windows.
 ///
-/// Two things cannot be known from the parts and are bounds: `files` of a writer is the largest of
-/// the parts (at least that many), the 99th percentile of fsync the largest (at most that).
+/// Two values cannot be derived from the parts and are bounds: `files` of a writer is the maximum
+/// of the parts (a lower bound), the 99th percentile of fsync the maximum (an upper bound).
 pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     let times = Times { before: sum.interval_s, after: next.interval_s };
     let mut backend = next.backend.clone();
-    // Since the start, in every Snapshot.
+    // Both count since the start in every Snapshot.
     backend.lost_events = backend.lost_events.max(sum.backend.lost_events);
     backend.unattributed_bytes =
         backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);
@@ -90,14 +90,14 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     shares(sum);
 }
 
-/// Has a table more than [`MAX_ROWS`]?
+/// Whether a table has more than [`MAX_ROWS`] rows.
 #[must_use]
 pub fn is_long(snapshot: &Snapshot) -> bool {
     let Snapshot { writers, dirs, paths, .. } = snapshot;
     [writers.len(), dirs.len(), paths.len()].into_iter().any(|rows| rows > MAX_ROWS)
 }
 
-/// Cuts the tables to [`MAX_ROWS`].
+/// Truncates the tables to [`MAX_ROWS`].
 fn trim(snapshot: &mut Snapshot) {
     let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
     let cut = writers.get(MAX_ROWS..).unwrap_or_default();
@@ -111,7 +111,7 @@ fn written(writers: &[Writer]) -> u64 {
     writers.iter().fold(0, |sum, writer| sum.saturating_add(writer.written_bytes))
 }
 
-/// The Snapshot with its tables cut to [`MAX_ROWS`]; copies no more than those.
+/// Returns a copy of the Snapshot with at most [`MAX_ROWS`] rows in each table.
 #[must_use]
 pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
     fn first<T: Clone>(rows: &[T]) -> Vec<T> {
@@ -137,13 +137,13 @@ pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
     }
 }
 
-/// Each writer's share of what grows on its volume.
+/// Recomputes each writer's share of the growth of its volume.
 fn shares(snapshot: &mut Snapshot) {
     let mut growing: HashMap<String, f64> = HashMap::new();
     for writer in &snapshot.writers {
         *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
     }
-    // Who is seen has no share in what is not.
+    // On a blind volume, attributed growth is only a part of the volume's growth.
     for volume in snapshot.volumes.iter().filter(|volume| volume.blind.is_some()) {
         if let Some(all) = growing.get_mut(&volume.mount_point) {
             *all = all.max(volume.growth_bytes_per_s);
@@ -155,7 +155,7 @@ fn shares(snapshot: &mut Snapshot) {
     }
 }
 
-/// The Snapshots as one; `None` if there is none.
+/// Merges the Snapshots into one; `None` if there are none.
 pub fn merge<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Option<Snapshot> {
     let mut snapshots = snapshots.into_iter();
     let mut sum = snapshots.next()?.clone();
@@ -165,13 +165,13 @@ pub fn merge<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Option<Sn
     Some(sum)
 }
 
-/// When the window of this Snapshot began.
+/// The start of this Snapshot's window.
 #[must_use]
 pub fn began(snapshot: &Snapshot) -> Timestamp {
     seconds_before(snapshot.taken_at, snapshot.interval_s)
 }
 
-/// `seconds` before `time`, at the earliest time there is.
+/// The time `seconds` before `time`, or the earliest representable one.
 #[must_use]
 pub fn seconds_before(time: Timestamp, seconds: f64) -> Timestamp {
     let span = jiff::SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How two rows of the same thing become one.
+//! Merges two rows of the same item.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,10 +7,10 @@ use crate::snapshot::{
     Directory, Fsync, GroupRow, Moved, OnBehalf, PathRow, Victim, Volume, WriteErrors, Writer,
 };
 
-/// Used space that moved less than this says nothing about how much of it was explained.
+/// Smallest change of used space, bytes, for which `explained` is meaningful.
 const MOVED: u64 = 1 << 20;
 
-/// Lengths of the two windows, seconds.
+/// Lengths of the two merged windows, seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) before: f64,
@@ -22,7 +22,7 @@ impl Times {
         self.before + self.after
     }
 
-    /// The rate over both windows.
+    /// The mean rate over both windows.
     pub(super) fn mean(self, before: f64, after: f64) -> f64 {
         if self.both() > 0.0 {
             (before * self.before + after * self.after) / self.both()
@@ -32,9 +32,9 @@ impl Times {
     }
 }
 
-/// Rows of both, those of the same thing made one.
+/// The rows of both parts, with rows of the same item merged by `one`.
 ///
-/// A row that is in one part only counts as zero in the other: `one` is given its empty double.
+/// A row that is in only one part counts as zero in the other: `one` gets its [`Row::empty`].
 pub(super) fn join<T: Row, K: Hash + Eq>(
     earlier: Vec<T>,
     later: &[T],
@@ -65,7 +65,7 @@ pub(super) fn join<T: Row, K: Hash + Eq>(
     rows
 }
 
-/// A row's identity with nothing having happened to it.
+/// A row that has an all-zero copy of itself.
 pub(super) trait Row {
     fn empty(&self) -> Self;
 }
@@ -167,7 +167,7 @@ fn errors(a: WriteErrors, b: WriteErrors) -> WriteErrors {
     }
 }
 
-/// A volume that was not there before.
+/// The zero row of a volume that is new in the later Snapshot.
 pub(super) fn absent(volume: &Volume) -> Volume {
     Volume {
         written_bytes: 0,
@@ -205,7 +205,8 @@ pub(super) fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         Some(_) if times.both() > 0.0 => used_delta_bytes as f64 / times.both(),
         _ => merged.growth_bytes_per_s,
     };
-    // What is too little to tell over this window may be enough over the time that the later one looked at.
+    // A change too small to judge over this window may be large enough over the period that the
+    // later Snapshot judged.
     Volume { blind: blind.or(later.blind), growth_bytes_per_s, ..merged }
 }
 
@@ -218,7 +219,7 @@ pub(super) fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
         growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         files: earlier.files.max(later.files),
         errors: errors(earlier.errors, later.errors),
-        // A window without one has none, which does not undo those of the other.
+        // A window without fsync calls must not discard those of the other.
         fsync: earlier.fsync.into_iter().chain(later.fsync).reduce(|a, b| Fsync {
             count: a.count.saturating_add(b.count),
             max_ms: a.max_ms.max(b.max_ms),
@@ -229,7 +230,7 @@ pub(super) fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
     }
 }
 
-/// Sums by container, largest growth first.
+/// Sums per container, largest growth first.
 fn on_behalf(earlier: &[OnBehalf], later: &[OnBehalf], times: Times) -> Vec<OnBehalf> {
     let none = |row: &OnBehalf| OnBehalf {
         written_bytes: 0,

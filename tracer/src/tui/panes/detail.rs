@@ -1,4 +1,4 @@
-//! All that is known about the selected row.
+//! The details of the selected row.
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
@@ -13,10 +13,10 @@ use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
 use crate::tui::views::{milliseconds, number};
 
-/// Files, members or holders that are listed before "and N more".
+/// Files, members or holders listed before "and N more".
 const LIST: usize = 12;
 
-/// Title and lines.
+/// Returns the title and the lines of the page.
 #[must_use]
 pub fn lines(
     snapshot: &Snapshot,
@@ -28,11 +28,11 @@ pub fn lines(
     let page = Page { snapshot, state, width };
     let nothing = || match &state.selected {
         Some(key) if state.missing => {
-            let text = "not in this window: it did nothing here, or has ended";
+            let text = "not in this window: inactive or gone";
             let lines = vec![Line::new(text, Tone::Warning), page.trend("growth")];
             (page.safe(&key.label()), lines)
         }
-        _ => ("Nothing is selected".to_owned(), vec![]),
+        _ => ("Nothing selected".to_owned(), vec![]),
     };
     match item {
         Some(Item::Writer(i)) => snapshot.writers.get(i).map(|row| page.writer(row)),
@@ -69,19 +69,19 @@ impl Page<'_> {
         self.rate(bytes as f64 / self.snapshot.interval_s)
     }
 
-    /// The row's own history, with its highest point.
+    /// A sparkline of the row's history, with its peak.
     fn trend(&self, what: &str) -> Line {
         let trend = &self.state.trends.selected;
         let top = trend.iter().copied().fold(0.0, f64::max);
         let top = match what {
             "size" => self.state.units.bytes(top as u64),
-            "failures" => format!("{top:.0}"),
+            "failure" => format!("{top:.0}"),
             _ => self.rate(top),
         };
-        // Label and peak take their part of the line.
+        // The label and the peak take up part of the line.
         let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
         let bars = spark(trend, width, self.state.charset);
-        Line::new(fact(&format!("{what} was"), &format!("{bars} up to {top}")), Tone::Accent)
+        Line::new(fact(&format!("{what} trend"), &format!("{bars} up to {top}")), Tone::Accent)
     }
 
     fn errors(errors: &WriteErrors) -> Option<Line> {
@@ -96,9 +96,8 @@ impl Page<'_> {
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
-        (!text.is_empty()).then(|| {
-            Line::new(fact("failed", &format!("{} writes", text.join(", "))), Tone::Critical)
-        })
+        (!text.is_empty())
+            .then(|| Line::new(fact("failed writes", &text.join(", ")), Tone::Critical))
     }
 
     fn list(lines: &mut Vec<Line>, heading: &str, items: Vec<String>) {
@@ -119,7 +118,7 @@ impl Page<'_> {
         let started = writer.start_time.strftime("%F %T UTC").to_string();
         let age = self.snapshot.taken_at - writer.start_time;
         let age = units::duration(age.total(jiff::Unit::Second).unwrap_or(f64::NAN));
-        let state = if writer.alive { "running" } else { "ended in this window" };
+        let state = if writer.alive { "running" } else { "exited in this window" };
         let unknown = || units::UNKNOWN.to_owned();
         let maybe = |text: Option<&String>| text.map_or_else(unknown, |text| self.safe(text));
         let group = self.group_name(writer.group.as_ref());
@@ -152,23 +151,27 @@ impl Page<'_> {
             Line::plain(fact("written", &format!("{written}, {total} in this window"))),
             Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
             Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
-            Line::plain(fact("holds", &format!("{} deleted", self.bytes(writer.held_bytes)))),
+            Line::plain(fact(
+                "held",
+                &format!("{} of deleted files", self.bytes(writer.held_bytes)),
+            )),
             self.trend("growth"),
         ]);
         lines.extend(Self::errors(&writer.errors));
         if let Some(fsync) = writer.fsync.filter(|fsync| fsync.count > 0) {
             let (p99, max) = (milliseconds(fsync.p99_ms), milliseconds(fsync.max_ms));
-            let text = format!("{} calls, 99% within {p99}, longest {max}", fsync.count);
+            let calls = if fsync.count == 1 { "call" } else { "calls" };
+            let text = format!("{} {calls}, 99% within {p99}, longest {max}", fsync.count);
             lines.push(Line::plain(fact("fsync", &text)));
         }
         if let Some(container) = writer.mostly_for() {
-            lines.push(Line::plain(fact("for good", format::log_cure(container))));
+            lines.push(Line::plain(fact("permanent fix", format::log_cure(container))));
         }
         let logs = writer.on_behalf_of.iter().map(|log| {
             let growth = self.state.units.growth(log.growth_bytes_per_s);
             format!("{growth:>13}  {}", format::log_of(&log.group, self.state.charset))
         });
-        Self::list(&mut lines, "Logs of containers that it writes", logs.collect());
+        Self::list(&mut lines, "Container logs it writes", logs.collect());
         let files = self.snapshot.paths.iter().filter(|path| path.writers.contains(&writer.pid));
         Self::list(&mut lines, "Files it wrote", files.map(|path| self.file_line(path)).collect());
         let held = self
@@ -204,7 +207,7 @@ impl Page<'_> {
     fn group(&self, group: &GroupSum) -> (String, Vec<Line>) {
         let unknown = units::UNKNOWN.to_owned();
         let cgroup = group.cgroup.as_ref().map_or(unknown, |cgroup| self.safe(cgroup));
-        let alive = format!("{}, {} of them running", group.members.len(), group.alive);
+        let alive = format!("{} ({} running)", group.members.len(), group.alive);
         let growth = self.state.units.growth(group.growth_bytes_per_s);
         let share = units::percent(group.share);
         let mut lines = vec![
@@ -213,12 +216,15 @@ impl Page<'_> {
             Line::plain(fact("processes", &alive)),
             Line::plain(fact("written", &self.rate(group.written_bytes_per_s))),
             Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
-            Line::plain(fact("holds", &format!("{} deleted", self.bytes(group.held_bytes)))),
+            Line::plain(fact(
+                "held",
+                &format!("{} of deleted files", self.bytes(group.held_bytes)),
+            )),
             self.trend("growth"),
         ];
         if group.errors > 0 {
-            let text = format!("{} writes", group.errors);
-            lines.push(Line::new(fact("failed", &text), Tone::Critical));
+            let text = group.errors.to_string();
+            lines.push(Line::new(fact("failed writes", &text), Tone::Critical));
         }
         let members = group.members.iter().filter_map(|&i| self.snapshot.writers.get(i));
         let members = members.map(|writer| self.writer_line(writer)).collect();
@@ -234,7 +240,7 @@ impl Page<'_> {
         let drain = dir.drain.map_or_else(|| "-".to_owned(), units::percent);
         let (created, removed) = (number(dir.files_created), number(dir.files_removed));
         let files = format!("{created} created, {removed} removed");
-        let drains = format!("{drain} of what comes in goes out");
+        let drains = format!("{drain} of the inflow flows out");
         let mut lines = vec![
             Line::plain(fact("volume", &self.safe(&dir.volume))),
             Line::plain(fact("inflow", &self.rate(dir.inflow_bytes_per_s))),
@@ -250,7 +256,7 @@ impl Page<'_> {
                 && paths.iter().any(|path| path.writers.contains(&writer.pid))
         });
         let writers = writers.map(|writer| self.writer_line(writer)).collect();
-        Self::list(&mut lines, "Who writes below it", writers);
+        Self::list(&mut lines, "Writers below it", writers);
         Self::list(
             &mut lines,
             "Files written below it",
@@ -282,15 +288,15 @@ impl Page<'_> {
         }
         if let Some(container) = &path.log_of {
             let whose = format::log_of(container, self.state.charset);
-            lines.insert(0, Line::plain(fact("is the", &whose)));
-            lines.push(Line::plain(fact("for good", format::log_cure(container))));
+            lines.insert(0, Line::plain(fact("contents", &whose)));
+            lines.push(Line::plain(fact("permanent fix", format::log_cure(container))));
         }
         if path.deleted {
-            let text = fact("deleted", "its last name is gone; space is free once it is closed");
+            let text = fact("deleted", "no name left; its space is freed when it is closed");
             lines.push(Line::new(text, Tone::Warning));
         }
         if path.approximate {
-            let text = "mmap stores are counted by page";
+            let text = "mmap stores are counted per page";
             lines.push(Line::plain(fact("approximate", text)));
         }
         self.processes(&mut lines, "Written by", &path.writers);
@@ -326,12 +332,12 @@ impl Page<'_> {
             self.trend("size"),
         ];
         if let Some(path) = &held.path_in_container {
-            lines.push(Line::plain(fact("seen there as", &self.safe(path))));
+            lines.push(Line::plain(fact("in container", &self.safe(path))));
         }
         if held.growing {
-            lines.push(Line::new(fact("growing", "it is still written to"), Tone::Warning));
+            lines.push(Line::new(fact("growing", "still being written"), Tone::Warning));
         }
-        lines.push(Line::plain(fact("to free it", "end or restart the holders (x)")));
+        lines.push(Line::plain(fact("to free it", "stop or restart the holders (x)")));
         self.processes(&mut lines, "Holders", &held.holders);
         (self.safe(&held.path), lines)
     }
@@ -341,7 +347,7 @@ impl Page<'_> {
         let mut lines = vec![
             Line::plain(fact("volume", &self.safe(&victim.volume))),
             Line::plain(fact("waited", &format!("{waited} in this window"))),
-            self.trend("failures"),
+            self.trend("failure"),
         ];
         lines.extend(Self::errors(&victim.errors));
         let culprits = self.snapshot.writers.iter().filter(|writer| {
@@ -350,7 +356,7 @@ impl Page<'_> {
                 && writer.growth_bytes_per_s > 0.0
         });
         let culprits = culprits.map(|writer| self.writer_line(writer)).collect();
-        Self::list(&mut lines, "Who fills that volume", culprits);
+        Self::list(&mut lines, "Writers filling this volume", culprits);
         (format!("{} ({})", self.safe(&victim.comm), victim.pid), lines)
     }
 }

@@ -1,4 +1,4 @@
-//! The last line: the keys that work now, or what was just said.
+//! The last line: the keys available now, or the latest message.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize;
@@ -8,7 +8,7 @@ use super::Ink;
 use crate::tui::state::{Overlay, UiState, View, Window};
 use crate::tui::theme::Tone;
 
-/// Paints it.
+/// Paints the footer.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, state: &UiState) {
     if state.typing {
         prompt(ink, area, state);
@@ -41,21 +41,21 @@ fn prompt(ink: &mut Ink<'_>, area: Rect, state: &UiState) {
         tone = Tone::Warning;
     }
     let x = area.x + ink.put(area.x, area.y, &line, area.width, tone) + 2;
-    let hint = "Enter keep  Esc clear  Ctrl-R regex";
+    let hint = "Enter done  Esc clear  Ctrl-R regex";
     if x + hint.len() as u16 <= area.right() {
         ink.put(x, area.y, hint, area.right() - x, Tone::Faint);
     }
 }
 
-/// Most useful first: those that do not fit are left out.
+/// The key hints, most useful first; those that do not fit are left out.
 fn hints(state: &UiState) -> Vec<(&'static str, String)> {
     let hint = |key, does: &str| (key, does.to_owned());
     match &state.overlay {
         Overlay::Menu(..) => {
-            return vec![hint("Enter", "choose"), hint("↑↓", "move"), hint("Esc", "back")];
+            return vec![hint("Enter", "select"), hint("↑↓", "move"), hint("Esc", "back")];
         }
         Overlay::Confirm(_) if state.can_act => {
-            return vec![hint("y", "do it"), hint("Esc", "do nothing")];
+            return vec![hint("y", "confirm"), hint("Esc", "cancel")];
         }
         Overlay::Confirm(_) => return vec![hint("Esc", "back")],
         Overlay::Help(_) | Overlay::Health(_) => {
@@ -88,7 +88,7 @@ fn hints(state: &UiState) -> Vec<(&'static str, String)> {
         hints.push(hint("x", "act"));
     }
     if matches!(state.view, View::Groups | View::Dirs) {
-        hints.push(hint("e", "unfold"));
+        hints.push(hint("e", "expand"));
     }
     hints.extend([hint("/", "filter"), hint("s", "sort")]);
     hints.push(("w", format!("rate {window}")));

@@ -1,4 +1,4 @@
-//! The first line: where, when, how it was measured, and what was missed.
+//! The first line: host, time, losses and backend.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize::display_for;
@@ -10,13 +10,13 @@ use crate::output::format::{blind_short, least_explained};
 use crate::tui::state::{UiState, Window};
 use crate::tui::theme::Tone;
 
-/// Paints it.
+/// Paints the header.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     let mut x = area.x;
     for (i, (text, tone)) in facts(snapshot, state).into_iter().enumerate() {
         let gap = if i == 0 { "" } else { " · " };
         let width = (sanitize::width(gap) + sanitize::width(&text)) as u16;
-        // A fact that does not fit is left out whole; the first one is cut.
+        // A fact that does not fit is left out entirely; the first one is truncated.
         if i > 0 && x + width > area.right() {
             continue;
         }
@@ -25,7 +25,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     }
 }
 
-/// In the order in which they find room: what would make the rest misread comes first.
+/// The facts by priority: without the first ones, the others could be misread.
 fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Tone)> {
     let backend = &snapshot.backend;
     let host = display_for(&snapshot.host, state.charset);
@@ -65,7 +65,7 @@ fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Tone)> {
     facts.push((format!("explained {}", units::percent_or_unknown(explained)), tone));
     facts.push((backend.write.name().to_owned(), Tone::Plain));
     if let Some(cpu) = backend.own_cpu {
-        facts.push((format!("own {:.1}% CPU", cpu * 100.0), Tone::Plain));
+        facts.push((format!("own CPU {:.1}%", cpu * 100.0), Tone::Plain));
     }
     if let Some(ns) = backend.overhead_ns_per_write {
         facts.push((format!("{ns:.0} ns/write"), Tone::Plain));

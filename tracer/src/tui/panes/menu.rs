@@ -1,4 +1,4 @@
-//! Acting: what can be done to a process or a group, and the question before it is.
+//! The menu of actions on a process or group, and the confirmation.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize::{display_for, truncate};
@@ -10,7 +10,7 @@ use crate::tui::theme::Tone;
 
 /// Paints the menu.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: &UiState) {
-    // Two rows of a long command tell who it is; the choice must not be pushed off the screen.
+    // Two rows of a long command identify the process; more could push the menu off the screen.
     let room = usize::from(area.width) * 2;
     let mut lines: Vec<Line> = target
         .facts(state.charset)
@@ -19,7 +19,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: 
             Line::plain(truncate(&fact(label, &text), room, state.charset).into_owned())
         })
         .collect();
-    // On a low terminal who it is can be read in the row above; the choice cannot.
+    // On a low terminal, keep the menu: the title already names the target.
     if usize::from(area.height) < lines.len() + How::ALL.len() + 4 {
         lines.truncate(1);
     } else {
@@ -39,10 +39,10 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: 
         lines.push(Line::plain(""));
         lines.push(Line::new(fact("command", &command), Tone::Accent));
     }
-    page(ink, area, &title("What to do about", target, state), &lines, 0);
+    page(ink, area, &title("Actions for", target, state), &lines, 0);
 }
 
-/// Paints the question.
+/// Paints the confirmation.
 pub fn confirm(ink: &mut Ink<'_>, area: Rect, request: &ActionRequest, state: &UiState) {
     let ActionRequest { target, how } = request;
     let command = display_for(&target.command(*how), state.charset).into_owned();
@@ -56,18 +56,18 @@ pub fn confirm(ink: &mut Ink<'_>, area: Rect, request: &ActionRequest, state: &U
     lines.push(Line::plain(fact("effect", &target.gain(*how, state.units))));
     lines.push(Line::plain(""));
     if state.can_act {
-        lines.push(Line::new("Press y to do it, Esc to do nothing.", Tone::Head));
+        lines.push(Line::new("Press y to confirm, Esc to cancel.", Tone::Head));
     } else {
-        lines.push(Line::plain("This screen does not act. Type in another terminal:"));
+        lines.push(Line::plain("This screen cannot act. Run this in another terminal:"));
         lines.push(Line::new(command, Tone::Head));
     }
-    page(ink, area, &title("Really act on", target, state), &lines, 0);
+    page(ink, area, &title("Confirm action on", target, state), &lines, 0);
 }
 
 fn title(what: &str, target: &Target, state: &UiState) -> String {
     let name = display_for(&target.comm, state.charset);
     match target.pid {
-        Some(pid) => format!("{what} {name} ({pid})?"),
-        None => format!("{what} {name}?"),
+        Some(pid) => format!("{what} {name} ({pid})"),
+        None => format!("{what} {name}"),
     }
 }

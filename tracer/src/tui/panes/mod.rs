@@ -1,4 +1,4 @@
-//! The parts of the screen, each painted by a pure function.
+//! The parts of the screen, each with a pure paint function.
 
 pub mod detail;
 pub mod footer;
@@ -17,7 +17,7 @@ use tracer_model::sanitize::Charset;
 use super::state::UiState;
 use super::theme::{Theme, Tone};
 
-/// A buffer to write to in tones.
+/// Writes text to a buffer, styled by role.
 pub struct Ink<'b> {
     buffer: &'b mut Buffer,
     theme: Theme,
@@ -25,12 +25,13 @@ pub struct Ink<'b> {
 }
 
 impl<'b> Ink<'b> {
-    /// On `buffer`, as `state` has it.
+    /// A painter on `buffer` with the theme and charset of `state`.
     pub fn new(buffer: &'b mut Buffer, state: &UiState) -> Self {
         Self { buffer, theme: state.theme, charset: state.charset }
     }
 
-    /// Writes `text`, which is safe already, into at most `width` columns; says how many it took.
+    /// Writes `text`, which must be escaped already, into at most `width` columns, and returns the
+    /// number of columns used.
     pub fn put(&mut self, x: u16, y: u16, text: &str, width: u16, tone: Tone) -> u16 {
         if !self.buffer.area.contains((x, y).into()) {
             return 0;
@@ -45,12 +46,12 @@ impl<'b> Ink<'b> {
         end.saturating_sub(x)
     }
 
-    /// Lays a tone over what is written in `area`.
+    /// Applies the style of a role to `area` without changing its text.
     pub fn tint(&mut self, area: Rect, tone: Tone) {
         self.buffer.set_style(area.intersection(self.buffer.area), self.theme.style(tone));
     }
 
-    /// Makes `area` blank.
+    /// Blanks `area`.
     pub fn clear(&mut self, area: Rect) {
         let area = area.intersection(self.buffer.area);
         for y in area.top()..area.bottom() {
@@ -61,29 +62,29 @@ impl<'b> Ink<'b> {
     }
 }
 
-/// A line of a page, safe to show.
+/// A line of a page, escaped for display.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// How it stands out.
+    /// The role that decides its style.
     pub tone: Tone,
 }
 
 impl Line {
-    /// An ordinary one.
+    /// A line in the plain role.
     pub fn plain(text: impl Into<String>) -> Self {
         Self { text: text.into(), tone: Tone::Plain }
     }
 
-    /// One with a tone.
+    /// A line in this role.
     pub fn new(text: impl Into<String>, tone: Tone) -> Self {
         Self { text: text.into(), tone }
     }
 }
 
-/// A page of text on `area`, from line `from` on: a title, the lines wrapped, and how much more
-/// there is.
+/// Paints a page of text on `area`, scrolled to line `from`: the title, the wrapped lines, and the
+/// number of lines below.
 pub fn page(ink: &mut Ink<'_>, area: Rect, title: &str, lines: &[Line], from: usize) {
     ink.clear(area);
     if area.is_empty() {
@@ -104,8 +105,8 @@ pub fn page(ink: &mut Ink<'_>, area: Rect, title: &str, lines: &[Line], from: us
     }
 }
 
-/// `text` in lines of at most `width` columns, broken at blanks where there are any; what follows
-/// is indented as the text behind a label is.
+/// Wraps `text` into lines of at most `width` columns, at blanks if possible. Continuation lines
+/// are indented to the column after the label.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     const LABEL: usize = 14;
@@ -128,7 +129,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
             }
             end = at + c.len_utf8();
         }
-        // A blank in the last third is worth breaking at.
+        // Break at a blank only if it is in the last third of the line.
         let at = rest[..end].rfind(' ').filter(|&at| at > end * 2 / 3).unwrap_or(end);
         lines.push(format!("{pad}{}", &rest[..at]));
         rest = rest[at..].trim_start();
@@ -141,13 +142,13 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     }
 }
 
-/// `label` in its column with `text` behind it.
+/// `label` padded to its column, followed by `text`.
 #[must_use]
 pub fn fact(label: &str, text: &str) -> String {
     format!("{label:<13} {text}")
 }
 
-/// The last values as bars, the largest as high as a line; blanks before the first value.
+/// The last `width` values as a sparkline scaled to the largest; padded with blanks on the left.
 #[must_use]
 pub fn spark(values: &[f64], width: usize, charset: Charset) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -160,7 +161,7 @@ pub fn spark(values: &[f64], width: usize, charset: Charset) -> String {
     let top = last.iter().copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
     let mut out = " ".repeat(width - last.len());
     out.extend(last.iter().map(|&value| {
-        // What shrinks lies on the floor: the signed rate stands beside it.
+        // Negative values get the lowest bar; the signed rate is shown next to the sparkline.
         let part = if top > 0.0 { (value / top).clamp(0.0, 1.0) } else { 0.0 };
         bars[((part * 7.0).round() as usize).min(7)]
     }));

@@ -1,4 +1,4 @@
-//! Help, and the tracer's own state.
+//! The help page and the tracer's status page.
 
 use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::{HookState, Snapshot};
@@ -9,28 +9,31 @@ use crate::tui::keys::BINDINGS;
 use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
 
-/// Every key.
+/// Lines of the help page: every key, and a short legend.
 #[must_use]
 pub fn help() -> Vec<Line> {
     let mut lines: Vec<Line> =
         BINDINGS.iter().map(|binding| Line::plain(fact(binding.label, binding.does))).collect();
     lines.extend([
         Line::plain(""),
-        Line::plain("written: bytes that a write really put into a file; ~ is counted by page."),
-        Line::plain("growth: space charged minus space given back. held: deleted, still open."),
-        Line::plain("The bar: used, free, reserved for root. Names are shown with \\ escapes."),
+        Line::plain("written: bytes actually written to a file; ~ means counted per page."),
+        Line::plain("growth: space allocated minus space freed. held: deleted but still open."),
+        Line::plain(
+            "Bar: used, free, reserved for root. Unsafe characters are shown as \\ escapes.",
+        ),
     ]);
     lines
 }
 
-/// Backend, hooks, blind spots, losses, memory.
+/// Lines of the status page: backend, losses, overhead, history, blind spots, hooks.
 #[must_use]
 pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
     let backend = &snapshot.backend;
     let safe = |text: &str| display_for(text, state.charset).into_owned();
     let unknown = || units::UNKNOWN.to_owned();
     let cost = backend.overhead_ns_per_write.map_or_else(unknown, |ns| format!("{ns:.0} ns"));
-    let cpu = backend.own_cpu.map_or_else(unknown, |cpu| format!("{:.1}% of one", cpu * 100.0));
+    let cpu =
+        backend.own_cpu.map_or_else(unknown, |cpu| format!("{:.1}% of one core", cpu * 100.0));
     let bytes = state.units.bytes(backend.unattributed_bytes);
     let history = format!(
         "{} in {}",
@@ -47,11 +50,11 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
         Line::plain(fact("history", &history)),
     ];
     if backend.folded_files > 0 {
-        let text = format!("{} that moved least have no row", backend.folded_files);
+        let text = format!("{} without a row (least active)", backend.folded_files);
         lines.push(Line::plain(fact("files", &text)));
     }
     for spot in &backend.blind_spots {
-        lines.push(Line::new(fact("not seen", &safe(spot)), Tone::Warning));
+        lines.push(Line::new(fact("blind spot", &safe(spot)), Tone::Warning));
     }
     for hook in &backend.hooks {
         let (state, tone) = match &hook.state {

@@ -1,4 +1,4 @@
-//! The rows of a view.
+//! Paints the table of a view.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize::Charset;
@@ -13,26 +13,26 @@ use crate::tui::theme::Tone;
 use crate::tui::views;
 use crate::tui::views::{Col, Manner};
 
-/// Which part of which rows.
+/// The rows to paint and where to start.
 pub struct Part<'a> {
-    /// The table.
+    /// The view.
     pub view: View,
     /// Its rows.
     pub rows: &'a Rows,
-    /// First one shown.
+    /// Index of the first row shown.
     pub from: usize,
-    /// The selected one, if any.
+    /// Index of the selected row, if any.
     pub selected: Option<usize>,
-    /// By what they are sorted.
+    /// The sort order.
     pub sort: Sort,
 }
 
-/// Paints heading and rows.
+/// Paints the heading and the rows.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState, part: &Part<'_>) {
     if area.height == 0 || area.width < 2 {
         return;
     }
-    // The marker of the selected row takes a column: it is seen without colour, too.
+    // The marker of the selected row takes a column, so that it is visible without colour.
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
     let all = state.volume == VolumeChoice::All;
     let columns = views::fitting(part.view, all, inner.width);
@@ -79,7 +79,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
         }
     }
     if part.view == View::Victims {
-        // A line for what an empty table says.
+        // An empty table shows one line of text.
         let rows = part.rows.rows.len().saturating_sub(part.from).max(1);
         let below =
             inner.y.saturating_add(u16::try_from(rows).unwrap_or(u16::MAX)).saturating_add(2);
@@ -99,16 +99,16 @@ fn put(ink: &mut Ink<'_>, x: u16, y: u16, text: &str, width: usize, tone: Tone) 
     ink.put(x, y, text, u16::try_from(width).unwrap_or(u16::MAX), tone);
 }
 
-/// What an empty table says.
+/// The text shown in an empty table.
 fn nothing(view: View, state: &UiState) -> &'static str {
     if !state.filter.is_empty() {
-        return "no row matches the filter (Esc clears it)";
+        return "no rows match the filter (Esc clears it)";
     }
     match view {
-        View::Writers | View::Groups => "nobody wrote here in this window",
+        View::Writers | View::Groups => "no writes in this window",
         View::Dirs => "no directory changed in this window",
         View::Files => "no file was written in this window",
-        View::Held => "no deleted file is held open here",
-        View::Victims => "nobody suffers from this volume",
+        View::Held => "no deleted files are held open here",
+        View::Victims => "no victims on this volume",
     }
 }

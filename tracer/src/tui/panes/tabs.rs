@@ -1,4 +1,4 @@
-//! The tables' names with their keys, and what the rows are restricted to.
+//! The tabs: names of the tables with their keys, and the active volume and filter.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize;
@@ -9,10 +9,10 @@ use crate::tui::rows::Rows;
 use crate::tui::state::{UiState, View, VolumeChoice};
 use crate::tui::theme::Tone;
 
-/// Narrower terminals show the name of the current table only.
+/// Below this width only the current table's name is shown.
 const NAMES_FROM: u16 = 64;
 
-/// `1 writers 12`
+/// The label of a tab: `1 writers 12`.
 fn label(state: &UiState, rows: &Rows, view: View) -> String {
     let key = view.index() + 1;
     let count = rows.counts[view.index()];
@@ -25,7 +25,7 @@ fn label(state: &UiState, rows: &Rows, view: View) -> String {
     }
 }
 
-/// Each table's tab: from which column to before which.
+/// The columns of each tab: first, and one past the last.
 #[must_use]
 pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
     let mut x = 0;
@@ -39,7 +39,7 @@ pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
         .collect()
 }
 
-/// Paints it.
+/// Paints the tabs.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
     let mut x = area.x;
     for view in View::ALL {
@@ -57,7 +57,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
     } else {
         let filter = format!("/{}/", display_for(state.filter.text(), state.charset));
         let found = format!("{filter} {} found", rows.rows.len());
-        // As much as there is room for; that rows are hidden is said before where one is.
+        // As much as fits. The filter comes before the volume: it explains why rows are missing.
         [format!("{volume}  {found}"), found]
             .into_iter()
             .find(|note| sanitize::width(note) <= room)

@@ -1,4 +1,4 @@
-//! The volumes: how full, how fast, how long.
+//! The volumes: usage, growth and time to full.
 
 use ratatui::layout::Rect;
 use tracer_model::sanitize::{Charset, display_for};
@@ -13,7 +13,7 @@ use crate::tui::state::{UiState, VolumeChoice};
 use crate::tui::theme::Tone;
 use crate::tui::update::first_volume;
 
-/// Bytes are written out from this width on.
+/// From this width on, bytes are shown in the long form.
 const LONG_FROM: u16 = 120;
 
 const COLUMNS: [Column; 9] = [
@@ -28,24 +28,24 @@ const COLUMNS: [Column; 9] = [
     Column::new("FULL IN", Align::Left, LEAST_WORDS, 0),
 ];
 const FULL_IN: usize = 8;
-/// From this width on there is room for everything.
+/// From this width on, every column fits.
 const ROOMY: u16 = 100;
-/// `4 min (3–6)`, and one to spare: what the column has where nothing needs more.
+/// Minimum width of the FULL IN column: `4 min (3–6)` and one spare column.
 const LEAST_WORDS: usize = 12;
-/// VOLUME, USED and AVAIL, which stay beside it whatever happens.
+/// Width of VOLUME, USED and AVAIL with their gaps; these are never dropped.
 const BESIDE: usize = 8 + 4 + 5 + 3;
-/// What a bar may shrink to where the words need the room.
+/// Smallest width of a bar when the FULL IN column needs the space.
 const LEAST_BAR: usize = 8;
 const GAUGE: usize = 1;
 const TREND: usize = 7;
 
-/// Paints heading and lines.
+/// Paints the heading and one line per volume.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     let long = area.width >= LONG_FROM;
     let bytes = if long { units::BYTES_WIDTH } else { units::SHORT_WIDTH };
-    // The marker of the chosen volume takes a column.
+    // The marker of the selected volume takes a column.
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
-    // The interval is not cut off: sooner are bars short, and columns of higher rank left out.
+    // Never truncate the interval: shorten the bars and drop columns of higher rank first.
     let mut columns = COLUMNS;
     let shortest =
         |volume: &Volume| eta_short_width(volume).min(sanitize::width(&eta_cell(volume)));
@@ -83,7 +83,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
         x += widths[i] as u16 + 1;
     }
     if snapshot.volumes.is_empty() {
-        ink.put(inner.x, area.y + 1, "no volume is mounted writable", inner.width, Tone::Faint);
+        ink.put(inner.x, area.y + 1, "no writable volume is mounted", inner.width, Tone::Faint);
     }
     let from = first_volume(state, shown);
     for (y, volume) in (area.y + 1..area.bottom()).zip(snapshot.volumes.iter().skip(from)) {
@@ -121,7 +121,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState)
     }
 }
 
-/// How a volume stands out.
+/// The role of a volume, by its time to full.
 #[must_use]
 pub fn danger(volume: &Volume) -> Tone {
     match (volume.full, volume.eta_s) {
@@ -146,7 +146,7 @@ fn fact(column: usize, volume: &Volume, state: &UiState, long: bool) -> String {
     }
 }
 
-/// Used, reserved and free as parts of a bar.
+/// A bar of the used, free and reserved parts of a volume.
 fn gauge(volume: &Volume, width: usize, charset: Charset) -> String {
     let (used, reserved, free) = match charset {
         Charset::Unicode => ("█", "▒", "░"),
@@ -155,7 +155,7 @@ fn gauge(volume: &Volume, width: usize, charset: Charset) -> String {
     let total = volume.total_bytes.max(1) as f64;
     let part = |bytes: u64| (bytes as f64 / total * width as f64).round() as usize;
     let filled = part(volume.used_bytes).min(width);
-    // The reserve is at the end: it is what only root can still take.
+    // The reserve is at the end: only root can use it.
     let kept = part(volume.reserved_bytes).min(width - filled);
     format!(
         "{}{}{}",

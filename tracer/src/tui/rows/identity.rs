@@ -1,11 +1,11 @@
-//! What a row is, whatever its place: by this the selection stays on the same thing.
+//! Identity of rows, independent of their position, so that the selection follows the item.
 
 use jiff::Timestamp;
 use tracer_model::snapshot::Snapshot;
 
 use super::{Fold, Item, Rows, group_fold};
 
-/// What a row is, whatever its place: the selection stays on it.
+/// Identifies a row independently of its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields that identify a row, named as in the Snapshot")]
 pub enum RowKey {
@@ -18,7 +18,7 @@ pub enum RowKey {
 }
 
 impl RowKey {
-    /// Its name, as it is: to be made safe before it is shown.
+    /// The item's name, not yet escaped for display.
     #[must_use]
     pub fn label(&self) -> String {
         match self {
@@ -32,7 +32,7 @@ impl RowKey {
 }
 
 impl Rows {
-    /// What the row at `index` is.
+    /// The key of the row at `index`.
     #[must_use]
     pub fn key(&self, snapshot: &Snapshot, index: usize) -> Option<RowKey> {
         Some(match self.rows.get(index)?.item {
@@ -67,7 +67,7 @@ impl Rows {
         })
     }
 
-    /// Where the row with this key is now.
+    /// The current index of the row with this key.
     #[must_use]
     pub fn find(&self, snapshot: &Snapshot, key: &RowKey) -> Option<usize> {
         self.rows.iter().position(|row| match (row.item, key) {
@@ -100,7 +100,8 @@ impl Rows {
         })
     }
 
-    /// By what the row at `index` is remembered as folded; `None` where nothing is below it.
+    /// The name under which the fold of the row at `index` is stored, and whether the row is now
+    /// expanded; `None` if nothing is below it.
     #[must_use]
     pub fn fold_name(&self, snapshot: &Snapshot, index: usize) -> Option<(String, bool)> {
         let row = self.rows.get(index).filter(|row| row.fold != Fold::Leaf)?;

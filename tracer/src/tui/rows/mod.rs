@@ -1,4 +1,4 @@
-//! From a Snapshot to the rows of a table: which, in what order, and folded how.
+//! Builds the rows of a table from a Snapshot: filtered, sorted, and expanded or collapsed.
 
 mod identity;
 
@@ -13,7 +13,7 @@ use super::state::{Sort, UiState, View, VolumeChoice};
 use super::views;
 use super::views::Value;
 
-/// What a row shows: an index into the Snapshot, or into [`Rows::groups`].
+/// The item that a row shows: an index into the Snapshot, or into [`Rows::groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is the table it points into")]
 pub enum Item {
@@ -25,58 +25,58 @@ pub enum Item {
     Victim(usize),
 }
 
-/// Does a row unfold?
+/// Whether a row can be expanded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fold {
     /// Nothing is below it.
     Leaf,
-    /// What is below it follows.
+    /// Expanded: its children follow.
     Open,
-    /// What is below it is hidden.
+    /// Collapsed: its children are hidden.
     Closed,
 }
 
 /// One row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// What it shows.
+    /// The item shown.
     pub item: Item,
-    /// How deep it is in a tree.
+    /// Depth in the tree, 0 at the top.
     pub depth: u8,
-    /// Does it unfold?
+    /// Whether it is expanded, collapsed or a leaf.
     pub fold: Fold,
-    /// Where the name starts in the path: what is above is said by the parent's row.
+    /// Byte offset of the name in the path; the parent's row shows the part before it.
     pub name_from: usize,
 }
 
-/// All processes of a unit or container.
+/// Sums over the processes of a unit or container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupSum {
-    /// As [`tracer_model::snapshot::Group`] has it; `process` for one without a group.
+    /// The kind, as in [`tracer_model::snapshot::Group`]; `process` for processes without a group.
     pub kind: String,
-    /// Its name.
+    /// Name of the group; the process name for processes without a group.
     pub name: String,
     /// Path of its cgroup.
     pub cgroup: Option<String>,
-    /// Its writers in the Snapshot.
+    /// Indices of its writers in the Snapshot.
     pub members: Vec<usize>,
-    /// How many of them still run.
+    /// Number of members that were running at the end of the window.
     pub alive: usize,
-    /// Sum.
+    /// Written bytes per second.
     pub written_bytes_per_s: f64,
-    /// Sum.
+    /// Growth, bytes per second.
     pub growth_bytes_per_s: f64,
-    /// Sum.
+    /// Share of the volume's growth.
     pub share: f64,
-    /// Sum; a file that two of them touch counts twice.
+    /// Number of files; one that two members write counts twice.
     pub files: u64,
-    /// Sum of what is known.
+    /// Held space, bytes, of the members for which it is known; `None` if it is known for none.
     pub held_bytes: Option<u64>,
-    /// Sum.
+    /// Number of failed writes.
     pub errors: u64,
 }
 
-/// Which Snapshot, and which of the state's wishes, rows were made from.
+/// The Snapshot and the query settings from which rows were built.
 #[derive(Debug, Clone, PartialEq)]
 struct Stamp {
     taken_at: Timestamp,
@@ -96,14 +96,14 @@ pub struct Rows {
     stamp: Option<Stamp>,
     /// In the order shown.
     pub rows: Vec<Row>,
-    /// Sums by group, for the groups view.
+    /// Sums per group, for the groups view.
     pub groups: Vec<GroupSum>,
-    /// Rows of each view on the volume, unfiltered (groups are not counted: 0).
+    /// Number of rows of each view on the volume, unfiltered; 0 for groups, which are not counted.
     pub counts: [usize; 6],
 }
 
 impl Rows {
-    /// The rows that `state` asks for.
+    /// Builds the rows for the view, volume, sort order, filter and folds in `state`.
     #[must_use]
     pub fn build(snapshot: &Snapshot, state: &UiState) -> Self {
         let mut rows = Self { stamp: Some(stamp(snapshot, state)), ..Self::default() };
@@ -124,7 +124,7 @@ impl Rows {
         rows
     }
 
-    /// Were these made from this Snapshot for this state?
+    /// Whether these rows were built from this Snapshot and the same query.
     #[must_use]
     pub fn fits(&self, snapshot: &Snapshot, state: &UiState) -> bool {
         self.stamp.as_ref() == Some(&stamp(snapshot, state))
@@ -177,7 +177,7 @@ impl Rows {
             .collect();
     }
 
-    /// Stable, so that equal rows keep the Snapshot's order.
+    /// Sorts `items`. Stable, so that equal rows keep the Snapshot's order.
     fn sort(&self, snapshot: &Snapshot, sort: Sort, items: &mut Vec<Item>) {
         let value = |item: Item| views::value(snapshot, self, item, sort.column);
         let mut valued: Vec<(Value<'_>, Item)> =
@@ -185,7 +185,7 @@ impl Rows {
         valued.sort_by(|(a, _), (b, _)| {
             let order = match (a, b) {
                 (Value::Number(a), Value::Number(b)) => a.total_cmp(b),
-                // From A on is what "first" means for texts.
+                // Reversed: "descending" starts at A for text.
                 (Value::Text(a), Value::Text(b)) => b.cmp(a),
                 _ => Ordering::Equal,
             };
@@ -267,7 +267,7 @@ impl Rows {
                 None => roots.push(Item::Dir(i)),
             }
         }
-        // A hash map's order is chance: equal rows keep the Snapshot's order instead.
+        // The order of a hash map is random: let equal rows keep the Snapshot's order instead.
         let place = |item: &Item| if let Item::Dir(i) = item { *i } else { 0 };
         let ordered = |rows: &Self, mut items: Vec<Item>| {
             items.sort_by_key(place);
@@ -275,7 +275,7 @@ impl Rows {
             items.reverse();
             items
         };
-        // What is above the hottest directories, which is where to look.
+        // The ancestors of the hottest directories, which the user wants to see.
         let hot = known.values().filter(|&&i| dirs[i].hot);
         let leads: HashSet<&str> = hot.flat_map(|&i| ancestors(&dirs[i].path)).collect();
         let mut todo: Vec<(Item, u8, usize)> =
@@ -283,7 +283,7 @@ impl Rows {
         while let Some((item, depth, name_from)) = todo.pop() {
             let Item::Dir(i) = item else { continue };
             let children = below.remove(&i).unwrap_or_default();
-            // Who only looks sees where it goes: down to the hottest one, or the first levels.
+            // By default, expand down to the hottest directories, or else the first two levels.
             let by_default =
                 if leads.is_empty() { depth < 2 } else { leads.contains(&*dirs[i].path) };
             let open = state.is_open(&dirs[i].path, by_default);
@@ -323,7 +323,7 @@ fn stamp(snapshot: &Snapshot, state: &UiState) -> Stamp {
     }
 }
 
-/// Kind and name of what a writer is rolled up to; a process without a group stands for itself.
+/// Kind and name of a writer's group; for a process without one, `process` and its name.
 fn group_name(writer: &Writer) -> (&str, &str) {
     match &writer.group {
         Some(group) => (&group.kind, &group.name),
@@ -332,7 +332,7 @@ fn group_name(writer: &Writer) -> (&str, &str) {
 }
 
 fn group_fold(group: &GroupSum) -> String {
-    // A path starts with a slash: no directory has this name.
+    // A path starts with a slash, so no directory has this name.
     format!("{} {}", group.kind, group.name)
 }
 

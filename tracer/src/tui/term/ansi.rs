@@ -1,10 +1,11 @@
-//! A ratatui backend that turns cells into as few bytes as it can.
+//! A ratatui backend that sends as few bytes as possible.
 //!
-//! crossterm's backend sends absolute positions, 256-colour codes for the basic colours, and a reset
-//! at the end of every frame, also of one in which nothing changed. This one keeps the cursor's
-//! place, the style and what is shown between frames, and sends nothing for nothing. On 80 × 24 with
-//! every number changing (the test `a_slow_line_is_enough`, bytes): 498 a frame against 748, 2,060
-//! for a full screen against 3,465, and 0 against 25 for a frame in which nothing changed.
+//! crossterm's backend sends absolute positions, 256-colour codes for the basic colours, and a
+//! reset at the end of every frame, even of an unchanged one. This backend remembers the cursor
+//! position, the style and the screen's contents between frames, and sends nothing for an unchanged
+//! frame. On 80 × 24 with every number changing (the test `a_slow_line_is_enough`), it sends 498
+//! bytes per frame instead of 748, 2,060 instead of 3,465 for a full screen, and 0 instead of 25
+//! for an unchanged frame.
 
 use std::io::{self, Write as _};
 
@@ -14,16 +15,16 @@ use ratatui::layout::{Position, Rect, Size};
 use ratatui::style::{Color, Modifier};
 use tracer_model::sanitize;
 
-/// Collects the bytes of a frame; [`Ansi::take`] hands them over.
+/// Collects the bytes of a frame, which [`Ansi::take`] returns.
 #[derive(Debug)]
 pub struct Ansi {
     out: Vec<u8>,
     size: Size,
-    /// Where the cursor is; `None` after something whose width terminals do not agree on.
+    /// Position of the cursor; `None` after a character on whose width terminals disagree.
     at: Option<Position>,
     style: Style,
     cursor_shown: bool,
-    /// What the terminal shows.
+    /// The contents of the terminal.
     screen: Buffer,
 }
 
@@ -36,7 +37,7 @@ struct Style {
 
 const PLAIN: Style = Style { fg: Color::Reset, bg: Color::Reset, modifier: Modifier::empty() };
 
-/// SGR parameters of the modifiers that themes use.
+/// SGR parameters for the modifiers that themes use.
 const MODIFIERS: [(Modifier, u8); 5] = [
     (Modifier::BOLD, 1),
     (Modifier::DIM, 2),
@@ -46,7 +47,7 @@ const MODIFIERS: [(Modifier, u8); 5] = [
 ];
 
 impl Ansi {
-    /// For a terminal of this size, which shows a cursor and whose state is not known.
+    /// A backend for a terminal of this size, with a visible cursor and otherwise unknown state.
     #[must_use]
     pub fn new(size: Size) -> Self {
         Self {
@@ -59,18 +60,18 @@ impl Ansi {
         }
     }
 
-    /// The bytes since the last call.
+    /// Returns the bytes collected since the last call.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// The terminal has a new size.
+    /// Sets the new size of the terminal.
     pub fn set_size(&mut self, size: Size) {
         self.size = size;
         self.screen = blank(size);
     }
 
-    /// Somebody else has written to the terminal: assume nothing about it.
+    /// Assumes nothing about the terminal's state: another process has written to it.
     pub fn forget(&mut self) {
         self.out.clear();
         self.out.extend_from_slice(b"\x1b[m");
@@ -79,8 +80,8 @@ impl Ansi {
         self.cursor_shown = true;
     }
 
-    /// The text between the cursor and `to` where it is shorter to write it again than to jump:
-    /// a few narrow characters in the style that is on.
+    /// The text between the cursor and `to` if writing it again is shorter than moving the cursor:
+    /// a few narrow characters in the current style.
     fn between(&self, to: Position) -> Option<String> {
         let at = self.at.filter(|at| at.y == to.y && at.x < to.x)?;
         let mut text = String::new();
@@ -92,7 +93,7 @@ impl Ansi {
                 return None;
             }
         }
-        // `CSI C`, with a number from two on.
+        // The alternative is `CSI C`, with a number if that is 2 or more.
         (text.len() <= 3 + usize::from(to.x > at.x + 1)).then_some(text)
     }
 
@@ -142,7 +143,7 @@ impl Ansi {
             codes.push(color(new.bg, 40));
         }
         if !codes.is_empty() {
-            // A vector takes every write.
+            // Writing to a vector cannot fail.
             let _ = write!(self.out, "\x1b[{}m", codes.join(";"));
         }
         self.style = new;
@@ -157,7 +158,7 @@ fn style(cell: &Cell) -> Style {
     Style { fg: cell.fg, bg: cell.bg, modifier: cell.modifier }
 }
 
-/// SGR parameters of a colour; `base` is 30 for the foreground, 40 for the background.
+/// SGR parameters for a colour; `base` is 30 for the foreground, 40 for the background.
 fn color(color: Color, base: u8) -> String {
     let basic = |n: u8| (base + n).to_string();
     let bright = |n: u8| (base + 60 + n).to_string();
@@ -201,7 +202,7 @@ impl Backend for Ansi {
             let next = x + 1;
             let narrow = sanitize::width(cell.symbol()) == 1;
             if !narrow && let Some(covered) = self.screen.cell_mut((next, y)) {
-                // What was there before must not be written over the second half.
+                // The old cell must not be written over the second half.
                 covered.set_symbol("");
             }
             let known = narrow && next < self.size.width;

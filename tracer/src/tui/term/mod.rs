@@ -1,4 +1,4 @@
-//! The terminal itself: what is sent to it, and how it is given back.
+//! The terminal: the bytes sent to it, and restoring it on exit.
 
 mod ansi;
 mod pipe;

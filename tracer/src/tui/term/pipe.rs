@@ -1,8 +1,8 @@
-//! Bytes on their way to a terminal that may not read them.
+//! Writes frames to a terminal that may not read them.
 //!
-//! A stalled ssh connection blocks `write` for minutes. So one thread writes, and it is given one
-//! frame at a time: while that is under way nothing more is drawn, and what is drawn next is the
-//! newest state. The buffer can therefore never grow beyond one frame, and no other thread waits.
+//! A stalled ssh connection blocks `write` for minutes. Therefore a separate thread writes, one
+//! frame at a time. Nothing is drawn while a frame is being written, and the next frame shows the
+//! newest state. So the buffer never grows beyond one frame, and no other thread waits.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -29,12 +29,13 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The writer holds the lock only to move values in and out: nothing is ever half done.
+        // Ignore poisoning: the lock is held only to move values in and out, so the state is always
+        // consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One writer thread with room for one frame.
+/// A writer thread with a buffer of one frame.
 pub struct Pipe {
     shared: Arc<Shared>,
 }
@@ -43,7 +44,7 @@ impl Pipe {
     /// Starts the thread, which owns `out`.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn new(mut out: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
@@ -76,36 +77,36 @@ impl Pipe {
         Ok(Self { shared })
     }
 
-    /// Has the last frame been taken by the terminal?
+    /// Whether the last frame has been written.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let state = self.shared.lock();
         state.frame.is_none() && !state.writing
     }
 
-    /// Hands over a frame; call it when [`is_idle`](Self::is_idle). An empty one is no work.
+    /// Queues a frame; call this only when [`is_idle`](Self::is_idle). An empty frame is ignored.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// If the terminal is closed.
     pub fn send(&self, frame: Vec<u8>) -> io::Result<()> {
         let mut state = self.shared.lock();
         if let Some(kind) = state.failed {
             return Err(kind.into());
         }
         if !frame.is_empty() {
-            debug_assert!(state.frame.is_none(), "the frame before is still waiting");
+            debug_assert!(state.frame.is_none(), "the previous frame is still queued");
             state.frame = Some(frame);
             self.shared.changed.notify_all();
         }
         Ok(())
     }
 
-    /// Returns when a frame has been written since the last call.
+    /// Waits until a frame has been written since the last call.
     pub async fn written(&self) {
         self.shared.idle.notified().await;
     }
 
-    /// Waits until the terminal has taken everything; `false` if it has not after `limit`.
+    /// Waits until everything is written; returns `false` if that takes longer than `limit`.
     #[must_use]
     pub fn drain(&self, limit: Duration) -> bool {
         let state = self.shared.lock();
@@ -114,7 +115,7 @@ impl Pipe {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Bytes that the terminal has taken.
+    /// Bytes written so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.shared.lock().sent

@@ -1,4 +1,4 @@
-//! Taking a terminal over and giving it back, whatever happens.
+//! Puts a terminal into raw mode, and restores it in every case.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,49 +14,49 @@ use rustix::termios::{
 
 use super::Pipe;
 
-/// Alternate screen.
+/// Switches to the alternate screen.
 const ENTER: &[u8] = b"\x1b[?1049h";
-/// Presses, releases and the wheel, in the encoding without a limit of columns.
+/// Mouse on: presses, releases and the wheel, in the SGR encoding, which has no column limit.
 const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
-/// Mouse off, plain style, our text away, cursor on, ordinary screen. The text is cleared for
-/// terminals without a second screen, and for tmux, which after a resize moves lines of the one screen
-/// into the other (seen with 3.3).
+/// Mouse off, plain style, clear, cursor on, normal screen. The clear is for terminals without an
+/// alternate screen, and for tmux, which after a resize moves lines from one screen to the other
+/// (seen with 3.3).
 const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[H\x1b[J\x1b[?25h\x1b[?1049l";
-/// How long a terminal that does not read may keep us when leaving; twice.
+/// How long to wait, twice, for a terminal that does not read when leaving.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// A terminal in raw mode, with our screen on it. Dropping gives it back.
+/// A terminal in raw mode that shows our screen. Dropping restores it.
 pub struct Tty {
     file: File,
-    /// Where every byte goes through; frames are handed to [`Tty::send`].
+    /// The writer of all bytes; use [`Tty::send`] for frames.
     pub pipe: Pipe,
     mouse: bool,
-    /// Is our screen up?
+    /// Whether our screen is shown.
     entered: bool,
-    /// How the terminal was before; `None` while it is given back.
+    /// The original terminal settings; `None` while they are restored.
     before: Option<Termios>,
 }
 
 impl Tty {
-    /// Takes over standard output's terminal.
+    /// Puts the terminal on standard output into raw mode.
     ///
     /// # Errors
-    /// When standard output is not a terminal, or refuses raw mode.
+    /// If standard output is not a terminal, or raw mode cannot be set.
     pub fn stdout(mouse: bool) -> io::Result<Self> {
         let stdout = io::stdout();
         if !stdout.is_terminal() {
             return Err(io::Error::other(
-                "standard output is not one; `filltop snapshot` prints once, as text or JSON",
+                "standard output is not a terminal; use `filltop snapshot` to print once",
             ));
         }
         restore_on_panic();
         Self::take(File::from(stdout.as_fd().try_clone_to_owned()?), mouse)
     }
 
-    /// Takes over any terminal.
+    /// Puts the terminal `file` into raw mode.
     ///
     /// # Errors
-    /// When `file` is no terminal, or refuses raw mode.
+    /// If `file` is not a terminal, or raw mode cannot be set.
     pub fn take(file: File, mouse: bool) -> io::Result<Self> {
         let pipe = Pipe::new(file.try_clone()?)?;
         let mut tty = Self { file, pipe, mouse, entered: false, before: None };
@@ -64,7 +64,7 @@ impl Tty {
         Ok(tty)
     }
 
-    /// Columns and rows, at least one of each: a serial console says 0 × 0, which is taken for
+    /// Columns and rows, at least one of each. A serial console reports 0 × 0, which is treated as
     /// 80 × 24.
     #[must_use]
     pub fn size(&self) -> Size {
@@ -74,17 +74,17 @@ impl Tty {
         }
     }
 
-    /// Is our screen on it? Not while the process is suspended, or about to be.
+    /// Whether the terminal is in raw mode; `false` while the process is stopped or about to be.
     #[must_use]
     pub const fn is_ours(&self) -> bool {
         self.before.is_some()
     }
 
-    /// Raw mode and our screen: at the start, after a suspension, and after somebody else may have
-    /// used the terminal.
+    /// Sets raw mode and shows our screen with the next frame: at the start, and whenever another
+    /// process may have used the terminal.
     ///
     /// # Errors
-    /// When the terminal refuses.
+    /// If raw mode cannot be set.
     pub fn enter(&mut self) -> io::Result<()> {
         let now = tcgetattr(&self.file)?;
         let mut raw = now.clone();
@@ -98,11 +98,11 @@ impl Tty {
         Ok(())
     }
 
-    /// Hands over a frame when the [pipe](Self::pipe) is idle; our screen is put up before the
-    /// first.
+    /// Sends a frame; call this only when the [pipe](Self::pipe) is idle. The first frame switches
+    /// to our screen.
     ///
     /// # Errors
-    /// When the terminal is gone.
+    /// If the terminal is closed.
     pub fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
         if self.entered || frame.is_empty() {
             return self.pipe.send(frame);
@@ -112,11 +112,11 @@ impl Tty {
         self.pipe.send([ENTER, mouse, &*frame].concat())
     }
 
-    /// Gives the terminal back, within 0.6 s even if it does not read.
+    /// Restores the terminal, within 0.6 s even if it does not read.
     pub fn leave(&mut self) {
         let Some(before) = self.before.take() else { return };
         *lock_taken() = None;
-        // Throw away what nobody reads, so that the last few bytes find room.
+        // Discard unread output to make space for the last few bytes.
         for _ in 0..10 {
             if self.pipe.drain(PATIENCE / 10) {
                 break;
@@ -137,15 +137,14 @@ impl Drop for Tty {
     }
 }
 
-/// How the terminal was before our screen was put on it: for the panic hook, which has nobody else
-/// to ask.
+/// The original terminal settings, for the panic hook, which cannot reach the [`Tty`].
 static TAKEN: Mutex<Option<Termios>> = Mutex::new(None);
 
 fn lock_taken() -> MutexGuard<'static, Option<Termios>> {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a panic readable: the terminal is given back before the message is printed.
+/// Installs a panic hook that restores the terminal before the message is printed.
 fn restore_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

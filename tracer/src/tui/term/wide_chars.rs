@@ -1,11 +1,12 @@
-//! Characters of two columns over half of which something else was drawn: a name below a menu.
+//! Wide characters that were partly overwritten, such as a name below a menu.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Position;
 use tracer_model::sanitize;
 
-/// Puts a space for each of them. Half a character cannot be shown, and what compares one frame with the next
-/// assumes that there is none: it would leave out what was drawn over it.
+/// Replaces each wide character whose second half was overwritten with a space. A terminal cannot
+/// show half a character, and ratatui's comparison of frames assumes that there is none: it would
+/// skip the cell drawn over the second half.
 pub fn blank_halves(buffer: &mut Buffer) {
     let area = buffer.area;
     for y in area.top()..area.bottom() {

@@ -1,4 +1,4 @@
-//! Golden frames: text and styles of every view in colour, without, and in ASCII.
+//! Golden frames: text and styles of every view with colours, without, and in ASCII.
 
 use tracer_model::sanitize::Charset;
 
@@ -15,7 +15,7 @@ fn looks() -> [(&'static str, Theme, Charset); 3] {
     ]
 }
 
-/// A past to draw sparklines from.
+/// An app with enough history for sparklines.
 fn with_past(state: UiState) -> App {
     let mut app = App::new(state, Limits::default());
     for i in 0..6 {
@@ -111,7 +111,7 @@ fn full_and_idle() {
     );
 }
 
-/// Time to full with its interval, whatever it is, on every terminal that has a table.
+/// Time to full with its interval, for several lengths, on every terminal with a table.
 #[test]
 fn the_interval_is_never_cut() {
     for (lo, eta, hi) in [
@@ -148,7 +148,7 @@ fn what_finds_no_room_is_counted() {
     let mut app = App::new(UiState::default(), Limits::default());
     app.see(Arc::new(snapshot));
     assert!(text(&screen(&app)).contains("6 OF 22"));
-    // The chosen one is always among those shown.
+    // The selected volume is always among those shown.
     press(&mut app, "[");
     let shown = text(&screen(&app));
     assert!(shown.contains(">/mnt/disk19"), "{shown}");

@@ -1,4 +1,4 @@
-//! Every key that the help lists does what it says.
+//! Every key listed in the help does what the help says.
 
 use super::*;
 use crate::tui::keys::BINDINGS;
@@ -22,8 +22,8 @@ fn ready() -> App {
     app
 }
 
-/// Situations in one of which every key has an effect: at the start, and in the middle of
-/// everything.
+/// Situations such that every key has an effect in at least one: at the start, and in the middle of
+/// the tables and of the history.
 const SITUATIONS: [&[Key]; 2] =
     [&[Key::Char('2')], &[Key::Down, Key::Down, Key::Char('a'), Key::Left, Key::Left, Key::Left]];
 
@@ -100,7 +100,7 @@ fn the_selection_stays_on_the_same_thing() {
     app.see(Arc::new(later.clone()));
     assert_eq!(app.state().cursor, 0, "its row has moved up");
     assert_eq!(app.state().selected, selected);
-    // It rests: nobody else takes its place under the cursor.
+    // It is idle: no other row takes its place under the cursor.
     let back = later.clone();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
     later.writers.remove(1);
@@ -108,8 +108,8 @@ fn the_selection_stays_on_the_same_thing() {
     assert!(app.state().item().is_none() && app.state().target.is_none());
     assert!(!text(&screen(&app)).contains(">   2114"));
     press(&mut app, "x");
-    assert_eq!(app.state().overlay, Overlay::None, "x hits nobody");
-    // It goes on.
+    assert_eq!(app.state().overlay, Overlay::None, "x has no target");
+    // It writes again.
     app.see(Arc::new(Snapshot {
         taken_at: back.taken_at + jiff::SignedDuration::from_secs(10),
         ..back
@@ -128,7 +128,7 @@ fn open_details_do_not_turn_into_somebody_elses() {
     app.see(Arc::new(later));
     let shown = text(&screen(&app));
     assert!(shown.contains("process 2114") && shown.contains("not in this window"), "{shown}");
-    assert!(app.state().target.is_none(), "and x does not hit another one");
+    assert!(app.state().target.is_none(), "x must not target another process");
     // It writes again.
     let mut again = fixtures::busy();
     again.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
@@ -159,7 +159,7 @@ fn the_most_endangered_volume_is_followed_until_somebody_works() {
     later.volumes.swap(0, 1);
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
     app.see(Arc::new(later));
-    assert_eq!(app.state().focus, "/", "the table is not pulled away");
+    assert_eq!(app.state().focus, "/", "the table does not change under the cursor");
     press(&mut app, "d");
     assert_eq!(app.state().focus, "/srv/store");
 }
@@ -182,7 +182,7 @@ fn a_volume_at_rest_gives_way_to_one_that_fills() {
     assert_eq!(app.state().focus, "/");
     press(&mut app, "jjk");
     assert!(!app.state().touched, "there is nothing to select");
-    // Somebody selects a row of the quiet volume, which then rests.
+    // The user selects a row of the quiet volume, which then becomes idle.
     app.see(Arc::new(quiet(1)));
     press(&mut app, "j");
     assert!(app.state().touched);
@@ -284,7 +284,7 @@ fn sorting() {
     assert_eq!(app.state().sort().column, Col::WrittenRate);
     assert!(app.state().sort().descending);
     press(&mut app, "<<<");
-    assert_eq!(app.state().sort().column, Col::Command, "it goes round");
+    assert_eq!(app.state().sort().column, Col::Command, "it wraps around");
     press(&mut app, "s");
     assert_eq!(app.state().sort().column, Col::Pid);
     assert_eq!(first(&app), Item::Writer(2));
@@ -308,7 +308,7 @@ fn filtering() {
     press(&mut app, "/.");
     assert_eq!(app.state().rows.rows.len(), 2, "a dot is a dot, as in part.0001");
     app.press(Key::Ctrl('r'));
-    assert_eq!(app.state().rows.rows.len(), 3, "and now it is any character");
+    assert_eq!(app.state().rows.rows.len(), 3, "now a dot is any character");
     app.press(Key::Backspace);
     press(&mut app, r"\d{4}$");
     assert_eq!(app.state().rows.rows.len(), 2);
@@ -366,7 +366,7 @@ fn two_keys_to_the_action_and_a_third_to_confirm() {
     for fact in ["2114 (minio)", "2026-11-21 01:36:53 UTC", "minio server", "minio.service"] {
         assert!(asked.contains(fact), "{fact}\n{asked}");
     }
-    // Nobody carries it out here: the command is shown, and y does nothing.
+    // Actions are not available here: the command is shown, and y does nothing.
     assert!(asked.contains("filltop stop 2114 --how freeze"), "{asked}");
     assert!(app.press(Key::Char('y')).is_empty());
     app.press(Key::Esc);

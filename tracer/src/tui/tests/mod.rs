@@ -1,4 +1,4 @@
-//! The screen as a whole: golden frames, every key, and what must never happen.
+//! Tests of the whole screen: golden frames, every key, and invariants.
 
 mod frames;
 mod keys;
@@ -21,7 +21,7 @@ use super::keys::Key;
 use super::state::UiState;
 use tracer_model::history::retention::Limits;
 
-/// A state settled on `snapshot` at this size.
+/// A state reconciled with `snapshot` at this size.
 fn settled(snapshot: &Snapshot, width: u16, height: u16) -> UiState {
     UiState { size: Size::new(width, height), ..UiState::default() }.settle(snapshot)
 }
@@ -33,7 +33,7 @@ fn paint(snapshot: &Snapshot, state: &UiState) -> Buffer {
     terminal.backend().buffer().clone()
 }
 
-/// An app that has seen one busy Snapshot on 80 × 24.
+/// An app with one busy Snapshot on 80 × 24.
 fn app() -> App {
     let mut app = App::new(UiState::default(), Limits::default());
     app.see(Arc::new(tracer_model::fixtures::busy()));
@@ -50,7 +50,7 @@ fn press(app: &mut App, keys: &str) {
     }
 }
 
-/// The text of a frame, without blanks at line ends.
+/// The text of a frame, without trailing blanks.
 fn text(buffer: &Buffer) -> String {
     let mut out = String::new();
     for y in buffer.area.top()..buffer.area.bottom() {
@@ -67,9 +67,9 @@ fn text(buffer: &Buffer) -> String {
     out
 }
 
-/// Text, and below it every run of cells that does not look plain: `line: from-to style`.
+/// The text, followed by every run of cells with a style: `line: from-to style`.
 fn golden(buffer: &Buffer) -> String {
-    // What the past takes in memory depends on the sizes of structs: not on what is drawn.
+    // The memory of the history depends on the sizes of structs, not on what is drawn.
     let memory = regex_lite::Regex::new(r"(history +30 s(?:,| in)) [0-9.]+ KiB").unwrap();
     let mut out = memory.replace_all(&text(buffer), "$1 ... KiB").into_owned();
     out.push_str("---\n");

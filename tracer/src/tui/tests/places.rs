@@ -1,4 +1,4 @@
-//! Where to look, and who else lives there.
+//! The hottest directory, and other services with files on the volume.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn seen(snapshot: Snapshot, keys: &str) -> String {
     text(&screen(&app))
 }
 
-/// The tree is open down to the hottest directory, and no further.
+/// The tree is expanded down to the hottest directory, and no further.
 #[test]
 fn the_hottest_directory_is_in_sight() {
     let mut snapshot = busy();
@@ -39,7 +39,7 @@ fn the_hottest_directory_is_in_sight() {
     assert!(!frame.contains("leaf-7") && !frame.contains("far"), "{frame}");
 }
 
-/// What goes down when the volume is full is said below its victims.
+/// Databases that would fail when the volume is full are listed below its victims.
 #[test]
 fn databases_on_the_volume_are_told() {
     let mut snapshot = busy();

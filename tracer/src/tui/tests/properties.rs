@@ -1,4 +1,4 @@
-//! What holds for every size, every name and every order of keys.
+//! Properties that hold for every size, every name and every order of keys.
 
 use std::cell::Cell;
 use std::io;
@@ -130,7 +130,7 @@ proptest! {
 fn every_size_is_drawn() {
     let snapshot = fixtures::busy();
     for width in 1..=300 {
-        // Every height for a few widths, every width for a few heights.
+        // Every height at a few widths, and every width at a few heights.
         let step = if width % 40 == 1 { 1 } else { 9 };
         for height in (1..=100).step_by(step) {
             let state = settled(&snapshot, width, height);
@@ -139,7 +139,7 @@ fn every_size_is_drawn() {
     }
 }
 
-/// A state that was settled on something else is no danger.
+/// A state that was reconciled with another Snapshot must not cause a panic.
 #[test]
 fn a_stale_state_is_drawn() {
     let busy = fixtures::busy();
@@ -148,12 +148,12 @@ fn a_stale_state_is_drawn() {
     paint(&fixtures::idle(), &state);
 }
 
-/// One second of a busy host: every number in every row changes.
+/// One second of a busy host, in which every number in every row changes.
 fn changing(i: u64) -> Snapshot {
     let mut snapshot = fixtures::busy();
     snapshot.taken_at = jiff::Timestamp::from_second(fixtures::NOW + i as i64).unwrap();
     snapshot.interval_s = 1.0;
-    // A linear congruence: the same numbers in every run.
+    // A linear congruential generator: the same numbers in every run.
     let mut random = i.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     let mut next = || {
         random =
@@ -178,7 +178,7 @@ fn changing(i: u64) -> Snapshot {
     snapshot
 }
 
-/// Counts what is written to it.
+/// Counts the bytes written to it.
 #[derive(Clone, Default)]
 struct Counter(Rc<Cell<usize>>);
 
@@ -193,8 +193,8 @@ impl io::Write for Counter {
     }
 }
 
-/// The ssh line: a full screen under 8 kB, then under 2 kB a second with all rows live, and nothing
-/// at all when nothing changed. The library's own encoder is measured beside ours.
+/// A slow ssh line: a full screen in less than 8 kB, then less than 2 kB per frame with all rows
+/// changing, and no bytes for an unchanged frame. Crossterm's encoder is measured for comparison.
 #[test]
 fn a_slow_line_is_enough() {
     let size = Size::new(80, 24);
@@ -234,7 +234,7 @@ fn a_slow_line_is_enough() {
     println!("crossterm's: full {their_first}, live {their_steady}, unchanged {their_idle}");
     assert!(first < 8000, "full redraw: {first} bytes");
     assert!(steady < 2000, "steady: {steady} bytes a frame");
-    // What own code has to be worth.
+    // The saving that justifies our own code.
     assert!(4 * steady < 3 * their_steady, "live: {steady} against {their_steady}");
     assert!(4 * first < 3 * their_first, "full: {first} against {their_first}");
 }

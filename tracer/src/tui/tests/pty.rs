@@ -1,4 +1,4 @@
-//! A real terminal device: what is sent to it, one that does not read, and how it is given back.
+//! Tests on a real terminal device: output, a terminal that does not read, and restoring it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -78,7 +78,7 @@ fn a_terminal_that_does_not_read_holds_up_nobody() {
         let (keys, events) = mpsc::channel(8);
         let (sender, snapshots) = watch::channel(None);
         let collector = async {
-            // Nobody reads from `master`: after some 4 KiB every write blocks.
+            // `master` is never read: after some 4 KiB every write blocks.
             let mut slowest = Duration::ZERO;
             let mut last = numbered(0);
             for i in 1..=200 {
@@ -89,8 +89,8 @@ fn a_terminal_that_does_not_read_holds_up_nobody() {
                 slowest = slowest.max(before.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            // One here, one in the channel, and at least one in the history.
-            assert!(Arc::strong_count(&last) > 2, "the loop stands still");
+            // One reference here, one in the channel, and at least one in the history.
+            assert!(Arc::strong_count(&last) > 2, "the event loop is blocked");
             assert!(slowest < Duration::from_millis(500), "{slowest:?}");
             let asked = Instant::now();
             keys.send(key('q')).await.unwrap();
@@ -109,7 +109,7 @@ fn one_frame_is_all_that_waits() {
     let (master, slave) = pty(80, 24);
     let pipe = Pipe::new(slave).unwrap();
     pipe.send(vec![b'x'; 1 << 20]).unwrap();
-    assert!(!pipe.drain(Duration::from_millis(100)), "a pty takes no megabyte unread");
+    assert!(!pipe.drain(Duration::from_millis(100)), "a pty does not buffer a megabyte");
     assert!(!pipe.is_idle());
     let reader = std::thread::spawn(move || {
         let mut master = File::from(master);
@@ -125,13 +125,13 @@ fn one_frame_is_all_that_waits() {
     let (read, master) = reader.join().unwrap();
     assert_eq!(read, 1 << 20);
     drop(master);
-    // Nobody is at the other end any more: the next frame fails, and is not waited for.
+    // The other end is closed: the next frame fails without blocking.
     pipe.send(b"x".to_vec()).unwrap();
     let _ = pipe.drain(Duration::from_secs(1));
     assert!(pipe.send(b"x".to_vec()).is_err());
 }
 
-/// Shows one Snapshot, then these events, then `end`; returns what the terminal was sent.
+/// Shows one Snapshot, sends these events, calls `end`, and returns the terminal's output.
 fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
     let (master, slave) = pty(80, 24);
     let observer = slave.try_clone().unwrap();
@@ -141,7 +141,7 @@ fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
         let mut master = File::from(master);
         let mut all = vec![];
         let mut buffer = [0; 4096];
-        // The last slave's closing ends it with EIO.
+        // Reading ends with EIO when the last slave is closed.
         while let Ok(n @ 1..) = master.read(&mut buffer) {
             all.extend_from_slice(&buffer[..n]);
         }
@@ -170,7 +170,7 @@ fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
         ended.unwrap();
     });
     let after = tcgetattr(&observer).unwrap();
-    assert_eq!(after.local_modes, before.local_modes, "the terminal is as it was");
+    assert_eq!(after.local_modes, before.local_modes, "the terminal is restored");
     assert_eq!(after.input_modes, before.input_modes);
     drop(observer);
     String::from_utf8(reader.join().unwrap()).unwrap()
@@ -205,10 +205,10 @@ fn a_resize_is_followed() {
     assert!(after.ends_with("\x1b[?1049l"), "{sent:?}");
 }
 
-/// Set for the process that is to panic.
+/// Set in the environment of the process that shall panic.
 const PANIC: &str = "FILLTOP_TEST_PANIC";
 
-/// The test binary once more, on a terminal of its own: it takes the terminal over, and panics.
+/// Runs the test binary again on a terminal of its own, where it sets raw mode and panics.
 #[test]
 fn a_panic_gives_the_terminal_back_and_is_readable() {
     if std::env::var_os(PANIC).is_some() {
@@ -244,7 +244,7 @@ fn a_panic_gives_the_terminal_back_and_is_readable() {
     assert!(after.contains("as a test"), "the message is on the shell's screen: {sent:?}");
 }
 
-/// As much of a terminal as [`Ansi`] makes use of.
+/// An emulator of the terminal features that [`Ansi`] uses.
 struct Emulator {
     size: Size,
     cells: Vec<String>,
@@ -314,7 +314,7 @@ impl Emulator {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// After any frames the terminal shows the last one.
+    /// After any sequence of frames, the terminal shows the last one.
     #[test]
     fn what_is_sent_shows_the_frame(
         frames in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! Standing still, going back, longer windows, and what the past costs.
+//! Tests of pausing, moving in time, longer windows, and the cost of history.
 
 use super::*;
 use crate::tui::state::Window;
@@ -9,7 +9,7 @@ use tracer_model::history::merge::{add, merge};
 use tracer_model::history::retention::{History, size};
 use tracer_model::snapshot::{Fsync, Writer};
 
-/// A busy Snapshot `n` intervals after the first, with rates that tell it apart.
+/// A busy Snapshot `n` intervals after the first, with distinct rates.
 fn nth(n: u32) -> Arc<Snapshot> {
     let mut snapshot = fixtures::busy();
     snapshot.taken_at = Timestamp::from_second(fixtures::NOW + 5 * i64::from(n)).unwrap();
@@ -50,11 +50,11 @@ fn back_and_forward() {
     assert_eq!(shown_at(&app), 90);
     app.press(Key::Right);
     app.press(Key::Right);
-    assert_eq!(app.state().past.at, None, "the newest is now");
+    assert_eq!(app.state().past.at, None, "the newest Snapshot is the present");
     app.press(Key::ShiftLeft);
     assert_eq!(shown_at(&app), 40);
     app.press(Key::ShiftLeft);
-    assert_eq!(shown_at(&app), 0, "no further than the past goes");
+    assert_eq!(shown_at(&app), 0, "no further back than the history");
     app.press(Key::ShiftLeft);
     assert_eq!(shown_at(&app), 0);
     app.press(Key::ShiftRight);
@@ -124,7 +124,7 @@ fn the_past_is_bounded_in_bytes_and_loses_no_byte_written() {
         history.until(newest).map(|snapshot| &**snapshot).collect::<Vec<_>>().into_iter().rev(),
     );
     let kept = all.unwrap();
-    // What has left is the oldest alone: the rest adds up exactly.
+    // Only the oldest entries were dropped; the rest adds up exactly.
     let first = 1000 - (kept.interval_s / 5.0) as u64;
     let want: u64 = (first..1000).map(|n| n << 20).sum();
     let minio: u64 = kept.writers.iter().filter(|w| w.pid == 2114).map(|w| w.written_bytes).sum();
@@ -147,11 +147,11 @@ fn a_host_with_many_writers_has_a_past_too() {
     app.press(Key::Left);
     let before = app.shown().unwrap();
     assert_eq!(before.writers.len(), 2000);
-    assert_eq!(before.backend.unattributed_bytes, 3000 * (3 << 20), "what was cut off is said");
+    assert_eq!(before.backend.unattributed_bytes, 3000 * (3 << 20), "truncated rows are reported");
     press(&mut app, "www");
     let all = app.shown().unwrap();
     let rows: u64 = all.writers.iter().map(|writer| writer.written_bytes).sum();
-    // Standing one step back: what minio wrote at first, and three times 5,000 writers.
+    // One step back in time: what minio wrote at first, and three times 5,000 writers.
     let want = (500 << 20) + (40 << 20) + (20 << 20) + (3 << 20) + 5000 * ((1 + 2 + 3) << 20);
     assert_eq!(rows + all.backend.unattributed_bytes, want);
 }
@@ -166,7 +166,7 @@ fn a_clock_that_was_set_back_does_no_harm() {
 }
 
 proptest! {
-    /// However windows are cut, the totals are the same.
+    /// However the windows are split, the totals are the same.
     #[test]
     fn merging_is_the_same_in_one_or_two_steps(cut in 1usize..9) {
         let parts: Vec<_> = (0..10).map(nth).collect();

@@ -1,4 +1,4 @@
-//! What the cells of the tables say.
+//! The contents of table cells.
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{Snapshot, Writer};
@@ -10,37 +10,37 @@ use crate::output::format;
 use crate::tui::rows::{Fold, Item, Row, Rows};
 use crate::tui::theme::Tone;
 
-/// Bytes are written out from this width of the table on, short below.
+/// From this table width on, bytes are shown in the long form.
 pub const LONG_FROM: u16 = 72;
 
-/// One cell, safe to show.
+/// One cell, escaped for display.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// What it says.
+    /// The text.
     pub text: String,
-    /// How it stands out.
+    /// The role that decides its style.
     pub tone: Tone,
 }
 
-/// How cells are written.
+/// The format of cells.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
-    /// IEC or SI.
+    /// IEC or SI units.
     pub units: Units,
-    /// Written out or short.
+    /// Whether to use the long form.
     pub long: bool,
-    /// What the terminal can show.
+    /// The characters that the terminal can show.
     pub charset: Charset,
 }
 
 impl Manner {
-    /// For a table of this width.
+    /// The format for a table of this width.
     #[must_use]
     pub const fn new(units: Units, charset: Charset, width: u16) -> Self {
         Self { units, long: width >= LONG_FROM, charset }
     }
 
-    /// Bytes.
+    /// Formats a number of bytes.
     #[must_use]
     pub fn bytes(&self, bytes: u64) -> String {
         if self.long { self.units.bytes(bytes) } else { self.units.short(bytes) }
@@ -50,7 +50,7 @@ impl Manner {
         bytes.map_or_else(|| units::UNKNOWN.to_owned(), |bytes| self.bytes(bytes))
     }
 
-    /// A rate; the heading says that it is one.
+    /// Formats a rate without `/s`, which the heading has.
     #[must_use]
     pub fn rate(&self, per_s: f64) -> String {
         if !self.long {
@@ -59,7 +59,7 @@ impl Manner {
         self.units.rate(per_s).trim_end_matches("/s").to_owned()
     }
 
-    /// A rate with its sign.
+    /// Formats a rate with its sign, without `/s`.
     #[must_use]
     pub fn growth(&self, per_s: f64) -> String {
         if !self.long {
@@ -201,7 +201,7 @@ fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, manner: &Manner) 
     Cell { text, tone }
 }
 
-/// `12 ms`, `1.8 s`: what a wait for the disk looks like.
+/// Formats a latency: `12 ms`, `1.8 s`.
 #[must_use]
 pub fn milliseconds(ms: f64) -> String {
     match ms {
@@ -213,7 +213,7 @@ pub fn milliseconds(ms: f64) -> String {
     }
 }
 
-/// A count, or `?`.
+/// Formats a count, `?` if unknown.
 #[must_use]
 pub fn number(count: Option<u64>) -> String {
     count.map_or_else(|| units::UNKNOWN.to_owned(), |count| count.to_string())
@@ -224,9 +224,9 @@ fn pids(first: Option<u32>, count: usize) -> String {
     if count > 1 { format!("{first}+") } else { first }
 }
 
-/// The name of a tree's row in at most `width` columns: its indent, whether it unfolds, and what it is.
+/// The tree cell of a row in at most `width` columns: indent, fold marker and name.
 ///
-/// Only the name is cut: a path in its middle, everything else at its end.
+/// Only the name is truncated: a path in the middle, everything else at the end.
 #[must_use]
 pub fn tree_cell(
     snapshot: &Snapshot,
@@ -242,7 +242,7 @@ pub fn tree_cell(
         (Fold::Open, Charset::Ascii) => "- ",
         (Fold::Closed, Charset::Ascii) => "+ ",
     };
-    // A tree deeper than this says so by its names.
+    // Deeper rows are not indented further; their names show where they belong.
     let indent = "  ".repeat(usize::from(row.depth).min(8));
     let name = match row.item {
         Item::Writer(i) => snapshot

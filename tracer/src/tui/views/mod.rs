@@ -1,4 +1,4 @@
-//! The columns of every table: what each shows, how wide it is, and by what it sorts.
+//! The columns of every table: heading, width and sort value of each.
 
 mod cells;
 
@@ -10,7 +10,7 @@ use super::rows::{Item, Rows};
 use super::state::View;
 use crate::output::columns::{Align, Column};
 
-/// A column of some table.
+/// A column of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is its heading")]
 pub enum Col {
@@ -46,12 +46,12 @@ pub enum Col {
     Waited,
 }
 
-/// By what a row sorts.
+/// The value by which a row is sorted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value<'a> {
-    /// A number; unknown ones are below all others.
+    /// A number; an unknown one sorts below all others.
     Number(f64),
-    /// Text.
+    /// A string.
     Text(&'a str),
 }
 
@@ -85,7 +85,7 @@ pub const fn columns(view: View) -> &'static [Col] {
 }
 
 impl Col {
-    /// Its heading.
+    /// The heading.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl Col {
         }
     }
 
-    /// Heading on a narrow terminal.
+    /// The heading on a narrow terminal.
     const fn short_title(self) -> &'static str {
         match self {
             Self::WrittenRate => "WR/s",
@@ -141,7 +141,7 @@ impl Col {
         }
     }
 
-    /// Columns of the terminal that it takes; the last one of a table, and a tree's, take the rest.
+    /// Preferred width in terminal columns; the last column and the tree column take the rest.
     const fn width(self, long: bool) -> usize {
         match self {
             Self::Pid => 7,
@@ -186,10 +186,10 @@ impl Col {
         }
     }
 
-    /// 0 stays; the highest goes first.
+    /// Rank for dropping columns: 0 always stays, the highest is dropped first.
     const fn rank(self, view: View) -> u8 {
         match self {
-            // Of a held file this is the point; of a writer it is one fact of many.
+            // Essential in the view of held files, one fact of many for a writer.
             Self::HeldBytes if !matches!(view, View::Held) => 6,
             Self::Command | Self::Tree | Self::Path | Self::Pid | Self::WrittenRate => 0,
             Self::Inflow | Self::Enospc | Self::Comm => 0,
@@ -217,7 +217,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
             Column::new(title, col.align(), col.min(long), col.rank(view))
         })
         .collect();
-    // One more than the heading, for the mark of the sorted column.
+    // One more than the heading, for the sort marker.
     let wanted: Vec<usize> = cols
         .iter()
         .zip(&specs)
@@ -233,7 +233,7 @@ pub fn fitting(view: View, all_volumes: bool, width: u16) -> Vec<(Col, Column, u
     out
 }
 
-/// What to sort `item` by in `col`.
+/// The value by which `item` is sorted in `col`.
 #[must_use]
 pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -> Value<'a> {
     let none = Value::Number(f64::NEG_INFINITY);
@@ -304,7 +304,7 @@ pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -
     }
 }
 
-/// allocated − freed in the window; `None` where space is not traced.
+/// Allocated − freed in the window, bytes; `None` if space is not traced.
 fn file_growth(path: &PathRow) -> Option<f64> {
     Some(path.allocated_bytes? as f64 - path.freed_bytes.unwrap_or(0) as f64)
 }
