@@ -177,13 +177,7 @@ pub(super) fn svg(story: &Story) -> String {
     }
     estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));
     frame(&mut s, SECOND);
-    text(
-        &mut s,
-        LEFT,
-        SECOND - 10.0,
-        "start",
-        "time to full as forecast, with its 80 % interval",
-    );
+    text(&mut s, LEFT, SECOND - 10.0, "start", "time to full as forecast, with its 80 % interval");
     let ago = format!("{} ago", units::duration(axes.now - axes.start));
     for bottom in [TOP + H, SECOND + H] {
         text(&mut s, LEFT, bottom + 16.0, "start", &ago);
