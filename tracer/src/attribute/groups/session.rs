@@ -1,4 +1,4 @@
-//! Sessions: what is left to roll up by where nobody uses cgroups.
+//! Sessions: what processes are rolled up to if they are in no cgroup of their own.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,45 +6,46 @@ use std::fs;
 use tracer_common::ProcKey;
 use tracer_model::sanitize;
 
-/// Sessions that are remembered.
+/// Maximum number of sessions that are remembered.
 const MAX_SESSIONS: usize = 16_384;
 
-/// Of the kernel's include/linux/sched.h.
+/// Process flags, from the kernel's include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
 const PF_EXITING: u64 = 0x4;
 
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// Name, at most 15 bytes, made safe.
+    /// Name, at most 15 bytes, with invalid UTF-8 escaped.
     pub comm: String,
     /// State: `R`, `S`, `D`, `T` (stopped), `t` (by a tracer), `Z`, …
     pub state: char,
-    /// Has it ended, and only waits to be reaped?
+    /// Whether it has ended and only waits to be reaped.
     pub ended: bool,
-    /// Is it about to end (PF_EXITING)? It leaves its cgroups before its state tells of it.
+    /// Whether it is exiting (PF_EXITING). It leaves its cgroups before its state changes.
     pub exiting: bool,
-    /// Parent.
+    /// Pid of the parent.
     pub ppid: u32,
-    /// Process group.
+    /// Process group id.
     pub pgrp: u32,
-    /// Session.
+    /// Session id.
     pub session: u32,
-    /// Controlling terminal; 0 for none.
+    /// Device number of the controlling terminal; 0 for none.
     pub tty: i32,
-    /// Is it a thread of the kernel's own (PF_KTHREAD)?
+    /// Whether it is a kernel thread (PF_KTHREAD).
     pub kernel_thread: bool,
-    /// Start, ticks since boot.
+    /// Start time, clock ticks since boot.
     pub start_ticks: u64,
 }
 
-/// Reads /proc/PID/stat.
+/// Reads /proc/PID/stat; `None` if the process does not exist.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name may hold spaces and parentheses: fields count from the last one.
+/// Parses /proc/PID/stat. The name may contain spaces and parentheses: fields are counted from the
+/// last one.
 fn parse(stat: &[u8]) -> Option<Stat> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
@@ -65,31 +66,31 @@ fn parse(stat: &[u8]) -> Option<Stat> {
     })
 }
 
-/// What the kernel side told of a process that is to be placed in a session.
+/// A process to be assigned to a session, as described by the eBPF side.
 pub struct Member<'a> {
     /// The process.
     pub proc: ProcKey,
     /// Its name.
     pub comm: &'a str,
-    /// Its session.
+    /// Its session id.
     pub session: u32,
-    /// Its parent, and the parent's name.
+    /// Its parent, with the parent's name.
     pub parent: (ProcKey, &'a str),
 }
 
-/// Names of sessions by their number.
+/// Names of sessions. Keyed by session id, with the leader's start time in ticks (0 if unknown).
 #[derive(Default)]
 pub struct Sessions {
     known: HashMap<u32, (u64, String)>,
 }
 
 impl Sessions {
-    /// The name of a process's session: `bash[1234]` with a terminal, because people tell theirs
-    /// apart; else the leader's command alone, with its parent where that is not init, because a
-    /// supervisor that restarts its server gives it a new session each time.
+    /// The name of a process's session: `bash[1234]` with a terminal, so that users can distinguish
+    /// their sessions; otherwise only the leader's name, with its parent unless that is init,
+    /// because a service manager that restarts its server gives it a new session each time.
     pub fn name(&mut self, member: &Member<'_>) -> String {
         if member.session == member.proc.tgid {
-            // It leads: the kernel side told all but the terminal.
+            // A session leader: the eBPF side sent everything but the terminal.
             let tty = stat(member.session).map_or(0, |stat| stat.tty);
             let name = name(member.comm, member.session, tty, member.parent.0.tgid, || {
                 member.parent.1.to_owned()
@@ -108,7 +109,7 @@ impl Sessions {
                 });
                 self.remember(member.session, leader.start_ticks, name)
             }
-            // The leader has ended: a daemon's first process, or a job's shell.
+            // The leader has ended, such as a daemon's first process or a job's shell.
             _ => match self.known.get(&member.session) {
                 Some((_, name)) => name.clone(),
                 None => member.comm.to_owned(),
