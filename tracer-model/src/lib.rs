@@ -1,6 +1,7 @@
-//! filltop's pure core: no clock, no files, no async.
+//! The pure core of filltop: no clock, no files, no async.
 //!
-//! Values go in, values come out: everything here can be replayed, and is tested that way.
+//! All functions are deterministic in their arguments, so recorded data can be replayed through
+//! them; the tests do so.
 
 pub mod action;
 pub mod alert;

@@ -16,7 +16,7 @@ const PF_EXITING: u64 = 0x4;
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// Name, at most 15 bytes, with invalid UTF-8 escaped.
+    /// Name, at most 15 bytes, escaped by [`sanitize::lossless`].
     pub comm: String,
     /// State: `R`, `S`, `D`, `T` (stopped), `t` (by a tracer), `Z`, …
     pub state: char,
