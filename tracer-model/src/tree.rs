@@ -1,39 +1,39 @@
-//! Traffic by directory, rolled up, in bounded memory.
+//! Traffic rolled up by directory, in bounded memory.
 //!
-//! Each amount is added to its directory and to all above it at once, so the sum of a directory is
-//! exact however many below it have been forgotten. A directory that was itself forgotten, because
-//! it was among the quietest, and comes back starts from nothing.
+//! Each amount is added to its directory and to all its ancestors at the same time, so the sum of a
+//! directory is exact however many below it have been forgotten. A directory that was forgotten
+//! itself, because it was among the quietest, starts again at 0.
 
 use std::collections::HashMap;
 
-/// Directories kept; beyond it the quietest leaves are forgotten. Some 120 bytes each.
+/// Maximum number of directories kept, some 120 bytes each; beyond it, the quietest leaves are
+/// forgotten.
 pub const MAX_DIRECTORIES: usize = 65_536;
-/// Longest name of a directory that is told apart, and deepest level: what is deeper counts for the
-/// level above.
+/// Deepest level that is kept; traffic below it counts for this level.
 const MAX_DEPTH: usize = 128;
-/// A directory is hot when it holds this part of all traffic, hot ones below it left out.
+/// A directory is hot if it has this share of all traffic, not counting hot directories below it.
 const HOT: f64 = 0.2;
-/// So many of the root's directories stand for it when no single one is hot.
+/// Number of the root's directories that are hot in its place if none is hot by itself.
 const STAND_INS: usize = 5;
-/// What a created or removed file counts for when the hottest are chosen, bytes: its inode and its
-/// directory entry, so that a storm of empty files is hot, too.
+/// Bytes that a created or removed file counts for when the hottest directories are chosen: its
+/// inode and its directory entry, so that a storm of empty files is hot, too.
 const FILE_COST: u64 = 512;
 
-/// What happened in a directory.
+/// The traffic of a directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes that came.
+    /// Bytes allocated (written, if space is not traced).
     pub inflow: u64,
-    /// Bytes that went.
+    /// Bytes freed.
     pub outflow: u64,
-    /// Files that came.
+    /// Files created.
     pub created: u64,
-    /// Files that went.
+    /// Files removed.
     pub removed: u64,
 }
 
 impl Traffic {
-    /// Adds another.
+    /// Adds other traffic.
     pub const fn add(&mut self, other: &Self) {
         self.inflow += other.inflow;
         self.outflow += other.outflow;
@@ -41,7 +41,7 @@ impl Traffic {
         self.removed += other.removed;
     }
 
-    /// How hot it is.
+    /// The measure of hotness, bytes.
     const fn heat(&self) -> u64 {
         self.inflow + self.outflow + FILE_COST * (self.created + self.removed)
     }
@@ -51,7 +51,7 @@ impl Traffic {
 struct Node {
     name: Box<[u8]>,
     parent: usize,
-    /// With all below it.
+    /// Traffic including everything below it.
     sum: Traffic,
     children: usize,
     depth: u16,
@@ -60,21 +60,21 @@ struct Node {
 /// The directories of one volume.
 #[derive(Debug)]
 pub struct Tree {
-    /// The first is the root.
+    /// All directories; the first is the root.
     nodes: Vec<Node>,
     /// (parent, name) → index.
     index: HashMap<(usize, Box<[u8]>), usize>,
     limit: usize,
 }
 
-/// A directory with all below it.
+/// A directory, including everything below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// From the volume's root: no slash at either end, empty for the root itself.
+    /// Path from the volume's root: no slash at either end, empty for the root itself.
     pub path: Vec<u8>,
     /// Its traffic.
     pub traffic: Traffic,
-    /// Is it a hottest useful level?
+    /// Whether it is one of the hottest directories at a useful level.
     pub hot: bool,
 }
 
@@ -85,13 +85,14 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// A tree of at most `limit` directories (at least two).
+    /// Creates a tree of at most `limit` directories (at least two).
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Self { nodes: vec![Node::default()], index: HashMap::new(), limit: limit.max(2) }
     }
 
-    /// Adds traffic of a directory, given from the volume's root, with or without a leading slash.
+    /// Adds traffic of a directory. `path` is relative to the volume's root, with or without a
+    /// leading slash.
     pub fn add(&mut self, path: &[u8], traffic: &Traffic) {
         let mut at = 0;
         self.nodes[0].sum.add(traffic);
@@ -102,19 +103,19 @@ impl Tree {
             at = self.child(at, name);
             self.nodes[at].sum.add(traffic);
         }
-        // Only now: no index may change while a path is walked.
+        // Only now, because indices must not change while a path is walked.
         if self.nodes.len() > self.limit + MAX_DEPTH {
             self.forget();
         }
     }
 
-    /// Directories that are kept.
+    /// Number of directories that are kept.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Is there but the root, and nothing in it?
+    /// Whether there has been no traffic at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes[0].sum == Traffic::default()
@@ -127,7 +128,7 @@ impl Tree {
         let hot = self.hottest();
         let heat = |at: &usize| self.nodes[*at].sum.heat();
         let mut order: Vec<usize> = (0..self.nodes.len()).filter(|at| heat(at) > 0).collect();
-        // A directory before those below it, where they are equally hot.
+        // A directory comes before those below it if they are equally hot.
         order.sort_by_key(|at| {
             (!hot.contains(at), std::cmp::Reverse(heat(at)), self.nodes[*at].depth)
         });
@@ -142,8 +143,8 @@ impl Tree {
             .collect()
     }
 
-    /// Hierarchical heavy hitters: from the leaves up, whoever holds [`HOT`] of all traffic that no
-    /// hot one below it accounts for.
+    /// Hierarchical heavy hitters: from the leaves up, each directory with a share of [`HOT`] of
+    /// all traffic, not counting hot directories below it.
     fn hottest(&self) -> Vec<usize> {
         let total = self.nodes[0].sum.heat();
         if total == 0 {
@@ -160,7 +161,7 @@ impl Tree {
                 continue;
             }
             hot.push(at);
-            // Known below: taken from all above.
+            // Accounted for here: subtract it from all ancestors.
             let mut up = at;
             while up != 0 {
                 up = self.nodes[up].parent;
@@ -168,8 +169,9 @@ impl Tree {
             }
         }
         if hot.is_empty() {
-            // Spread over the root's directories: the largest of them say more than the root. If
-            // its own files make up most, it is the root all the same.
+            // The traffic is spread over the root's directories: the largest of them are more
+            // useful than the root. If most of it is in the root's own files, the root is hot all
+            // the same.
             let mut tops: Vec<usize> =
                 (1..self.nodes.len()).filter(|at| self.nodes[*at].parent == 0).collect();
             let below: u64 = tops.iter().map(|at| self.nodes[*at].sum.heat()).sum();
@@ -204,14 +206,14 @@ impl Tree {
         parts.join(&b'/')
     }
 
-    /// Forgets the quietest leaves until half of the limit is left. Their traffic stays in those
-    /// above.
+    /// Forgets the quietest leaves until half of the limit is left. Their traffic stays in their
+    /// ancestors.
     fn forget(&mut self) {
         let target = (self.limit / 2).max(1);
         let mut keep = vec![true; self.nodes.len()];
         let mut kept = self.nodes.len();
         // Quietest first; a directory is never quieter than those below it, and deeper ones come
-        // first among equals, so a parent is looked at after all its children.
+        // first among equals, so a parent is visited after all its children.
         let mut order: Vec<usize> = (1..self.nodes.len()).collect();
         order.sort_by_key(|at| {
             (self.nodes[*at].sum.heat(), std::cmp::Reverse(self.nodes[*at].depth))
@@ -346,7 +348,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is forgotten, what is still there has its exact sum, and the root everything.
+        /// Whatever is forgotten, the remaining directories have exact sums, and the root has
+        /// everything.
         #[test]
         fn sums_stay_exact(adds in paths(), limit in 2usize..40) {
             let mut small = Tree::with_limit(limit);
@@ -366,8 +369,8 @@ mod tests {
             }
         }
 
-        /// No sum is more than its parent's; there is a hot one whenever there is traffic, and at
-        /// most as many as the bar allows.
+        /// No sum exceeds its parent's. There is a hot directory whenever there is traffic, and at
+        /// most as many as the threshold allows.
         #[test]
         fn there_is_always_a_useful_level(adds in paths()) {
             let mut tree = Tree::default();
