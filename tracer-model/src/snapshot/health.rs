@@ -10,7 +10,7 @@ pub enum WriteBackend {
     Fentry,
     /// kprobes and kretprobes.
     Kprobe,
-    /// Static tracepoints alone.
+    /// Static tracepoints only.
     Tracepoint,
 }
 
