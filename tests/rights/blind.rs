@@ -29,7 +29,7 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     keep_only(&mut strict, STRICT);
     let mut watch = Running::from(strict.spawn()?);
     let mut said = BufReader::new(watch.child.stderr.take().context("stderr is piped")?).lines();
-    let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
+    let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing with"));
     ensure!(traces, "it ended");
     // Somebody has to take what it says later.
     thread::spawn(move || said.count());

@@ -76,7 +76,7 @@ impl Watch {
         let mut child = command.spawn().with_context(|| format!("cannot run {command:?}"))?;
         let mut stderr = BufReader::new(child.stderr.take().context("stderr is piped")?);
         let mut said = String::new();
-        while !said.contains("tracing by") {
+        while !said.contains("tracing with") {
             if stderr.read_line(&mut said)? == 0 {
                 bail!("filltop watch ended: {said}");
             }

@@ -63,7 +63,7 @@ impl Filltop {
             if stderr.read_line(&mut said)? == 0 {
                 bail!("filltop ended: {said}");
             }
-            if said[start..].contains("tracing by") {
+            if said[start..].contains("tracing with") {
                 // By a thread of its own, else who says much while its JSON is awaited would wait, too.
                 let said = thread::spawn(move || {
                     let mut said = String::new();

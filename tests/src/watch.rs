@@ -77,7 +77,7 @@ impl Watch {
         let mut all = String::new();
         loop {
             match watch.said.recv_timeout(Duration::from_secs(30)) {
-                Ok(line) if line.contains("tracing by") => return Ok(watch),
+                Ok(line) if line.contains("tracing with") => return Ok(watch),
                 Ok(line) => all.push_str(&line),
                 Err(_) => bail!("filltop did not start: {all}"),
             }

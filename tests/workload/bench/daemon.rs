@@ -261,7 +261,7 @@ impl Running {
             .stderr(said.reopen()?)
             .spawn()?;
         let start = Instant::now();
-        while !fs::read_to_string(said.path())?.contains("tracing by") {
+        while !fs::read_to_string(said.path())?.contains("tracing with") {
             if child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
                 bail!("filltop: {}", fs::read_to_string(said.path())?);
             }

@@ -40,7 +40,7 @@ const fn floor(name: &'static str, command: &'static [&'static str]) -> Program 
 }
 
 const fn ours(name: &'static str, command: &'static [&'static str]) -> Program {
-    Program { name, command, ready: Ready::Says("tracing by") }
+    Program { name, command, ready: Ready::Says("tracing with") }
 }
 
 /// bpftrace reads its timers' output once it has attached all probes, so that a line from one comes

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and the faces that answer.
+//! The command line: its commands and options, and the dispatch to each command.
 
 mod check;
 pub mod doctor;
@@ -43,10 +43,10 @@ Examples:
   sudo filltop                        the live screen
   sudo filltop /var                   only the volume that holds /var
   sudo filltop snapshot --for 10s     measure for ten seconds and print
-  sudo filltop snapshot --json | jq . the same for programs
-  sudo filltop watch                  warn before a volume is full, and say who
+  sudo filltop snapshot --json | jq . the same as JSON
+  sudo filltop watch                  warn before a volume is full, with the cause
   sudo filltop held                   deleted files that still take space
-  sudo filltop doctor                 can it run here, and what will it miss?")]
+  sudo filltop doctor                 can filltop run here, and what would it miss?")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -66,36 +66,36 @@ enum Command {
     Check(CheckArgs),
     /// Deleted-but-open files now, largest first
     Held(HeldArgs),
-    /// When will it be full? Replay a volume's recorded history
+    /// Predict when a volume will be full, from its recorded history
     Forecast(forecast::ForecastArgs),
     /// Flight recorder: write Snapshots to a bounded file until stopped
     Record(RecordArgs),
-    /// Look back into a recording
+    /// Play a recording back as text or JSON
     Replay(ReplayArgs),
-    /// Can it run here, with which backend, and what will it not see?
+    /// Check whether filltop can run here, and what it would miss
     Doctor(DoctorArgs),
-    /// Act on who fills the disk: freeze, throttle, fence, term, kill; says first what that would do
+    /// Freeze, throttle, fence, terminate or kill what fills the disk (shows a plan first)
     Stop(StopArgs),
-    /// Let go on what `stop` has frozen or slowed down
+    /// Undo `stop`: resume what was frozen, throttled or fenced
     Resume(ResumeArgs),
-    /// What answers for something that is frozen; started by `stop`
+    /// Internal: supervises a suspended target; started by `stop`
     #[command(hide = true)]
     Keep,
-    /// What acts for the screen and the guard, which have no privileges; started by them
+    /// Internal: acts on behalf of the screen and the guard, which have no privileges
     #[command(hide = true)]
     Hands,
 }
 
-/// How to trace.
+/// Options that choose how to trace.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TraceArgs {
     /// Use only this kind of probe
     #[arg(long, value_enum)]
     backend: Option<BackendArg>,
-    /// Hook this kernel function, too: vfs_write counts filesystems that are not known
+    /// Also hook this kernel function (`vfs_write` covers unknown filesystems)
     #[arg(long, value_name = "FUNCTION")]
     hooks: Vec<String>,
-    /// Say what the tracer does, on stderr; twice for the kernel side, too
+    /// Verbose logging to stderr; repeat to include the eBPF log
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -112,8 +112,9 @@ enum BackendArg {
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Shows what `lsof +L1` shows, by size, on the volume whose space it takes: of a
-container on an overlay, that of its upper directory. Needs no tracing.")]
+Shows the same files as `lsof +L1`, largest first, under the volume whose space
+they use: for a container on an overlay, the volume of its upper directory.
+Needs no tracing.")]
 struct HeldArgs {
     /// One JSON array
     #[arg(long)]
@@ -127,10 +128,10 @@ struct HeldArgs {
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Where `filltop watch` runs, it tells how that is traced, with that one's rights;
---standalone tells what this command could do.
+Where `filltop watch` runs, this reports how that service traces, with the
+service's privileges. With --standalone it reports what this command could do.
 
-Exit status: 0 when every volume is traced as well as this kernel can, else 1.")]
+Exit status: 0 if every volume is traced as well as this kernel allows, else 1.")]
 struct DoctorArgs {
     /// One JSON object
     #[arg(long)]
@@ -141,7 +142,7 @@ struct DoctorArgs {
     trace: TraceArgs,
 }
 
-/// The command line with all its commands, for manual pages and completions.
+/// Returns the whole command line with its subcommands, for man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
@@ -182,7 +183,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // `filltop … | head` is no failure.
+        // `filltop … | head` is not a failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("filltop: {error:#}");
@@ -191,7 +192,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Wrong usage is 2; of `check`, where 2 would be CRITICAL, it is UNKNOWN.
+/// Prints a usage error and returns its exit status: 2, or UNKNOWN for `check`, where 2 would mean
+/// CRITICAL.
 fn refuse(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     let is_check = std::env::args_os().nth(1).is_some_and(|first| first == "check");
@@ -228,7 +230,7 @@ fn start_log(verbose: u8) {
 }
 
 impl TraceArgs {
-    /// Is it said how to trace?
+    /// Whether any tracing option was given.
     pub(crate) fn is_special(&self) -> bool {
         self.backend.is_some() || !self.hooks.is_empty()
     }
@@ -270,10 +272,9 @@ fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
     }
     stdout.flush()?;
     if found.unreadable > 0 {
-        eprintln!(
-            "filltop: {} processes could not be looked into: run as root to see what they hold",
-            found.unreadable
-        );
+        let count = found.unreadable;
+        let processes = if count == 1 { "process" } else { "processes" };
+        eprintln!("filltop: could not inspect {count} {processes}; run as root to see their files");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -312,12 +313,12 @@ pub(crate) fn text_options(si: bool) -> text::TextOptions {
     }
 }
 
-/// The mount point of the volume that holds a path, as the Snapshot names it.
+/// The mount point of the volume that holds a path, as the Snapshot prints it.
 pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
     Ok(mounts::holding(path)?.primary().mount_point.to_string_lossy().into_owned())
 }
 
-/// Leaves only these volumes.
+/// Removes the rows of all volumes except those with these mount points.
 pub(crate) fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
     snapshot.volumes.retain(|row| mounts.contains(&row.mount_point));
     snapshot.writers.retain(|row| mounts.contains(&row.volume));
@@ -329,7 +330,7 @@ pub(crate) fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
     snapshot.residents.retain(|row| mounts.contains(&row.volume));
 }
 
-/// SIGINT and SIGTERM.
+/// The signals that end a command: SIGINT and SIGTERM.
 pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
@@ -351,7 +352,7 @@ impl StopSignals {
     }
 }
 
-/// `500ms`, `5s`, `2m`, `1h`, or a number of seconds.
+/// Parses `500ms`, `5s`, `2m`, `1h`, or a number of seconds. From 100 ms to 7 days.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -360,9 +361,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
     };
-    let number: f64 = number.parse().map_err(|_| "not a length of time, e.g. 5s".to_owned())?;
+    let number: f64 = number.parse().map_err(|_| "not a duration; use e.g. 5s".to_owned())?;
     let length = Duration::try_from_secs_f64(number * seconds_per_unit)
         .map_err(|_| "too long".to_owned())?;
     if length < Duration::from_millis(100) || length > Duration::from_secs(7 * 86_400) {
@@ -380,7 +381,7 @@ mod tests {
         command().debug_assert();
     }
 
-    /// Prose is wrapped to the terminal; what follows it is shown as it is.
+    /// clap wraps option help to the terminal's width, but prints the text after it unchanged.
     #[test]
     fn examples_fit_80_columns() {
         let root = command();
@@ -392,7 +393,7 @@ mod tests {
         }
     }
 
-    /// Each text that `--help` prints, hidden commands' too: a change of it is to be seen by whoever reviews it.
+    /// Pins the `--help` text of every command, hidden ones included, so that reviews show changes.
     #[test]
     fn help_of_every_command() {
         let mut root = command().term_width(100);
