@@ -1,5 +1,5 @@
-//! A forking writer is frozen within a second, writes not one byte more until resume, and goes on
-//! unharmed.
+//! A forking writer is frozen within a second, does not write another byte until `resume`, and then
+//! continues unharmed.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -14,14 +14,14 @@ use serde_json::Value;
 use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
-/// From the command to the last byte. Emulated processors, which is what virtual machines with disks
-/// of their own have, need longer to start two programs; halting itself takes no longer there.
+/// The limit from the command to the last byte. Virtual machines with disks of their own emulate
+/// their processors and need longer to start two programs; suspending itself takes no longer there.
 fn within() -> Duration {
     let emulated = std::env::var_os("FILLTOP_TEST_DISKS").is_some();
     Duration::from_secs(if emulated { 5 } else { 1 })
 }
 
-/// Ends a server and its workers, should the test fail before they are through.
+/// Kills a server and its workers if the test fails before they have ended.
 struct Leash(Pid);
 
 impl Drop for Leash {
@@ -30,8 +30,8 @@ impl Drop for Leash {
     }
 }
 
-/// The server runs 400 workers of 50 ms, eight at a time. `place` puts it into a cgroup; `target`
-/// names what is to be frozen.
+/// The server runs 400 workers of 50 ms, eight at a time. `place` moves it into a cgroup; `target`
+/// returns what is to be frozen.
 fn forking_writer(
     place: impl FnOnce(&std::process::Child) -> Result,
     target: impl FnOnce(u32, &Path) -> Result<String>,
@@ -80,7 +80,7 @@ fn by_signals_as_a_tree() -> Result {
     forking_writer(|_| Ok(()), |pid, _| Ok(pid.to_string()), "SIGSTOP")
 }
 
-/// A worker that is gone a moment later stands for the server that forks it.
+/// The pid of a worker that exits a moment later stands for the server that forks it.
 #[test]
 fn by_the_pid_of_one_worker() -> Result {
     need_root!();
@@ -124,7 +124,8 @@ fn by_the_freezer_of_cgroup_v2() -> Result {
     )
 }
 
-/// A pid whose tree fills a cgroup by itself is frozen by that: nothing can escape.
+/// If the tree of a pid is all that its cgroup contains, the cgroup's freezer is used: no process
+/// can escape.
 #[test]
 fn by_the_freezer_around_a_tree() -> Result {
     need_root!();

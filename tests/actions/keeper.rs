@@ -1,4 +1,4 @@
-//! Who answers for a freeze: whatever dies, the frozen thaw.
+//! Supervisor and watchdog of a freeze: whichever of them dies, the target thaws.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{Bench, Result, Writer, goes_on, need_root, small_writer, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
-/// What docs/actions.md states.
+/// The time that docs/actions.md promises.
 const STATED: Duration = Duration::from_secs(1);
 
 struct Frozen {
@@ -75,7 +75,7 @@ fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
     Ok(())
 }
 
-/// Both killed before either could see it: what the next command finds is undone.
+/// Both are killed before either can react: the next command undoes the freeze.
 #[test]
 fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
     need_root!();
@@ -92,7 +92,8 @@ fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
     Ok(())
 }
 
-/// The same while a screen or a guard runs: their hands find it, without any command.
+/// The same while a screen or a guard runs: its helper process finds the freeze, without any
+/// command.
 #[test]
 fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
     need_root!();
@@ -100,7 +101,7 @@ fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let mut hands = frozen.bench.command(&["hands"]);
     let mut hands = hands.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
-    // They are not to blame for what is answered for.
+    // The helper must not touch a freeze whose supervisor is alive.
     stands_still(frozen.dir())?;
     let (keeper, second) = frozen.bench.keepers()?;
     signal(second, Signal::STOP)?;
@@ -126,7 +127,7 @@ fn it_expires() -> Result {
     Ok(())
 }
 
-/// A keeper that hangs is no keeper: its second goes by the time.
+/// If the supervisor hangs, its watchdog ends the freeze on time.
 #[test]
 fn it_expires_even_if_the_keeper_hangs() -> Result {
     need_root!();
@@ -140,14 +141,15 @@ fn it_expires_even_if_the_keeper_hangs() -> Result {
     Ok(())
 }
 
-/// kill -9 of `filltop stop` at every moment: the target runs, or somebody answers for it.
+/// `filltop stop` is killed with kill -9 at various moments: the target either runs or has a
+/// supervisor.
 #[test]
 fn killed_at_any_moment_somebody_answers() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
-    // How long one takes here.
+    // How long one `stop` takes on this machine.
     let start = Instant::now();
     Bench::new()?.stop(&writer.pid(), &[])?;
     let whole = start.elapsed();

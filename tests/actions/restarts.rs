@@ -1,5 +1,5 @@
-//! A target that is started again: what was done to the one before holds for nobody, and who starts it is
-//! told beforehand.
+//! A target that is started again: an action on its predecessor does not apply to it, and the plan
+//! names what will start it.
 
 use std::fs;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::{
 const ID: &str = "5ea1c0ffee00000000000000000000000000000000000000000000000000cccc";
 const SOON: Duration = Duration::from_secs(5);
 
-/// What `resume --list --json` says.
+/// The list that `resume --list --json` prints.
 fn listed(bench: &Bench) -> Result<Vec<Value>> {
     lines(&bench.command(&["resume", "--list", "--json"]).output()?)
 }
 
-/// A docker-like container: a writer in a cgroup named by an id. Started again it has another cgroup of the
-/// same path, as with Docker.
+/// A Docker-like container: a writer in a cgroup named by an id. When it is started again it gets
+/// another cgroup with the same path, as with Docker.
 struct Container {
     writer: Option<(Cgroup, crate::Writer)>,
     _parents: Parents,
@@ -53,14 +53,14 @@ impl Container {
 
     fn restart(&mut self) -> Result {
         let (cgroup, writer) = self.writer.take().context("it does not run")?;
-        // Frozen or not, SIGKILL ends who is in a cgroup v2.
+        // SIGKILL ends the processes of a cgroup v2, frozen or not.
         drop(writer);
         drop(cgroup);
         self.run()
     }
 }
 
-/// The new one runs, and nobody claims anything else.
+/// The new process runs, and nothing reports otherwise.
 fn a_restart_ends(how: &[&str]) -> Result {
     let bench = Bench::new()?;
     let mut container = Container::start()?;
@@ -68,11 +68,11 @@ fn a_restart_ends(how: &[&str]) -> Result {
     let before = listed(&bench)?;
     ensure!(before.len() == 1 && before[0]["standing"] == "in_force", "{before:?}");
     container.restart()?;
-    // At once, before its keeper has noticed.
+    // Immediately, before the supervisor has noticed.
     let after = listed(&bench)?;
     let claims = after.iter().filter(|record| record["standing"] == "in_force").count();
     ensure!(claims == 0, "{after:?}");
-    // What runs now can be acted upon, although a record may still have its path.
+    // The new process can be acted on, although a record with its path may still exist.
     bench.stop(ID, how)?;
     bench.resume(ID)?;
     let (bytes, start) = (bytes_in(container.volume.path())?, Instant::now());
@@ -95,7 +95,7 @@ fn a_restart_ends_a_throttle() -> Result {
     a_restart_ends(&["--how", "throttle", "--rate", "20kB"])
 }
 
-/// Whoever answers for a freeze does not thaw what somebody else has frozen by the same path since.
+/// The supervisor of a freeze does not thaw the same path when another program has frozen it since.
 #[test]
 fn the_freeze_of_a_later_one_is_left_alone() -> Result {
     need_root!();
@@ -117,7 +117,7 @@ fn the_freeze_of_a_later_one_is_left_alone() -> Result {
     still
 }
 
-/// Somebody else thaws it: it is listed as what it is.
+/// When another program thaws the target, the list says so.
 #[test]
 fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
     need_root!();
@@ -130,8 +130,8 @@ fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
     Ok(())
 }
 
-/// A process with a bind mount of what Docker's daemon mounts into its containers, in a mount namespace of
-/// its own and as the first process of a pid namespace.
+/// A process with a bind mount of the files that Docker's daemon mounts into its containers, in a
+/// mount namespace of its own and as the first process of a pid namespace.
 fn in_a_container(data: &Path, policy: &str) -> Result<Child> {
     let dir = data.join("containers").join(ID);
     fs::create_dir_all(&dir)?;
@@ -190,7 +190,7 @@ fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
     let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
     ensure!(of("kill")?["restart"] == expected && of("term")?["restart"] == expected, "{plan}");
     ensure!(of("freeze")?.get("restart").is_none() && of("unit")?.get("restart").is_none());
-    // sleep has no handler, and is the first process there.
+    // sleep has no signal handler, and is the first process of its pid namespace.
     ensure!(of("term")?["ignored_by"] == serde_json::json!([first]), "{plan}");
     let term = bench.command(&["stop", ID, "--how", "term", "--yes", "--json"]).output()?;
     ensure!(term.status.code() == Some(1), "{:?}", term.status);

@@ -1,4 +1,4 @@
-//! A writer of 100 MB/s is held to 5 MB/s.
+//! A writer of 100 MB/s is limited to 5 MB/s.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::{Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root};
 const SOON: Duration = Duration::from_secs(5);
 const RATE: f64 = 5e6;
 
-/// How long it is measured; FILLTOP_THROTTLE_SECONDS=30 for the figure.
+/// How long the rate is measured; FILLTOP_THROTTLE_SECONDS=30 gives the figure.
 fn length() -> Duration {
     let seconds = std::env::var("FILLTOP_THROTTLE_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(10))
@@ -75,7 +75,7 @@ fn by_the_freezer() -> Result {
     held_to_its_rate(PACE, Some(&cgroup))
 }
 
-/// Eight workers at a time that live 50 ms: 42 MB/s when they are free.
+/// Eight workers at a time that live 50 ms: 42 MB/s without a limit.
 #[test]
 fn a_forking_server_too() -> Result {
     need_root!();

@@ -15,7 +15,7 @@ use crate::{
     number, said, section, show, succeed, systemctl, user, wait_for,
 };
 
-/// What the helper keeps.
+/// The capabilities that the helper process keeps.
 const ADMIN: u64 = 1 << capability::SYS_ADMIN;
 const SOCKET: &str = "/run/filltop/filltop.sock";
 
@@ -24,7 +24,7 @@ fn signal(pid: u64, signal: Signal) -> Result {
     Ok(kill_process(pid, signal)?)
 }
 
-/// It was started again by systemd, and measures.
+/// Waits until systemd has restarted it and it measures.
 fn started_again(before: u64, restarts: u64) -> Result {
     let took = wait_for("it is started again", || {
         Ok(number(UNIT, "NRestarts")? > restarts
@@ -132,7 +132,7 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
     ensure!(UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"), "30 s are long to wait here");
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
-    // While it does not hang it is left alone.
+    // As long as it responds, the watchdog does not act.
     std::thread::sleep(Duration::from_secs(12));
     ensure!(number(UNIT, "MainPID")? == pid && number(UNIT, "NRestarts")? == restarts);
     signal(pid, Signal::STOP)?;

@@ -1,4 +1,4 @@
-//! The command line as its users meet it: help, exit statuses, JSON alone on stdout.
+//! The command line as users see it: help, exit status, nothing but JSON on stdout.
 
 use std::process::Command;
 
@@ -46,7 +46,7 @@ fn first_numbers_come_soon_and_json_stands_alone() -> Result {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout)?;
     ensure!(snapshot.interval_s >= 0.1, "{}", snapshot.interval_s);
-    // By a tracepoint, or by a kprobe where its programs may be put aside.
+    // With a tracepoint, or with a kprobe where tracepoint programs can be preempted.
     let ends = ["sched_process_exit", "acct_process"];
     ensure!(snapshot.backend.hooks.iter().any(|hook| ends.contains(&hook.name.as_str())));
     Ok(())
