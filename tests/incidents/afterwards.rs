@@ -1,4 +1,4 @@
-//! filltop comes late, or is asked when all is over.
+//! filltop is started late, or asked when everything is over.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use crate::stage::Stage;
 use crate::{Result, need_program};
 
 const NOBODY: u32 = 65_534;
-/// What is left when the writer begins.
+/// Space that is left when the writer begins.
 const LEFT_BYTES: u64 = 90 << 20;
 
 #[test]
@@ -92,12 +92,12 @@ fn sort() -> Result {
     ensure!(event.culprits.first().is_some_and(|row| row.pid == pid), "{:?}", event.culprits);
     stage.must("over")?;
     stage.pump(Duration::from_secs(3));
-    // Nobody writes any more; who is asked now still tells.
+    // The writer has ended, but a command can still report it.
     let length = format!("{}s", stage.now_s().ceil() + 1.0);
     let snapshot = stage.snapshot(&length)?;
     let row = stage.writer(&snapshot, pid).context("sort is forgotten")?;
     ensure!(!row.alive && row.errors.enospc > 0, "{row:?}");
-    // By tracepoints alone, space is traced on ext4 only.
+    // With tracepoints alone, space is traced on ext4 only.
     if let Some((allocated, freed)) = row.allocated_bytes.zip(row.freed_bytes) {
         ensure!(allocated.abs_diff(freed) < 1 << 20 && allocated >= peak * 9 / 10, "{row:?}");
     }

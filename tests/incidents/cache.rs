@@ -1,4 +1,4 @@
-//! Jobs fill a cache past what was agreed, and a consensus store on the same disk gets slow.
+//! Jobs fill a cache beyond its agreed size, and a consensus store on the same disk gets slow.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::{Result, need_program, need_speed};
 const JOBS: &str = "filltop-incident-jobs";
 const STORE: &str = "filltop-incident-etcd";
 const CAP_BYTES: u64 = 200_000_000;
-/// One job after the other: new content, kept under its hashes.
+/// One job after another: new content, stored under its hashes.
 const BUILD: &str = "
 cd \"$1\" && while [ ! -e over ]; do
     head -c 25000000 /dev/urandom > artefact
@@ -64,9 +64,9 @@ fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Puts 1 kB under one of some keys.
+/// Stores 1 kB under one of 1,000 keys.
 fn put(address: SocketAddr, n: u64) -> Result {
-    // base64 of anything: four letters are three bytes.
+    // Base64 of arbitrary data: four letters are three bytes.
     let body = format!(r#"{{"key":"k{:03}","value":"{}"}}"#, n % 1000, "abcd".repeat(341));
     ask(
         address,
@@ -169,7 +169,8 @@ fn cache() -> Result {
             ));
             // etcd's buckets double, and filltop counts the database's fsyncs, too.
             ensure!(told.count >= count * 9 / 10, "{told:?}, but etcd has {count}");
-            // Of many windows filltop has the worst one's percentile: no less than that of all.
+            // filltop gives the percentile of the worst of many intervals: no less than that of
+            // all.
             ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but etcd says {own} s");
             let done = fs::read_to_string(job.join("jobs"))?.lines().count();
             let rows: Vec<_> = snapshot

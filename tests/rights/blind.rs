@@ -1,5 +1,5 @@
-//! A service that lacks the capability to see all writes hides nothing: it says so, and root's commands
-//! measure by themselves.
+//! A service that lacks the capability to see all writes reports that, and root's commands measure
+//! directly instead.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -31,14 +31,14 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     let mut said = BufReader::new(watch.child.stderr.take().context("stderr is piped")?).lines();
     let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
     ensure!(traces, "it ended");
-    // Somebody has to take what it says later.
+    // Its output must be read.
     thread::spawn(move || said.count());
     let root_asks = |arguments: &[&str]| {
         let mut command = Command::new(filltop());
         command.args(arguments).arg("--socket").arg(&socket);
         command
     };
-    // As somebody without that capability asks it.
+    // As a user without that capability runs the commands.
     let ask = |arguments: &[&str]| {
         let mut command = root_asks(arguments);
         keep_only(&mut command, STRICT);
@@ -62,12 +62,12 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
     let growth = row.used_delta_bytes as f64 / seen.interval_s;
     ensure!((row.growth_bytes_per_s - growth).abs() <= 1.0 + growth.abs() * 0.01, "{row:?}");
-    // In words.
+    // In the text output.
     let text = String::from_utf8(ask(&["snapshot", "--for", "2s"]).output()?.stdout)?;
     ensure!(text.contains("not all writes are seen") && text.contains("CAP_SYS_ADMIN"), "{text}");
     let check = ask(&["check", "--for", "2s", "--volume", mount]).output()?;
     ensure!(check.status.code() != Some(0), "{}", String::from_utf8_lossy(&check.stdout));
-    // The doctor tells of the service, also where the caller has more rights.
+    // `doctor` reports about the service, also where the caller has more privileges.
     let doctor = root_asks(&["doctor", "--json"]).output()?;
     ensure!(doctor.status.code() == Some(1), "{:?}", doctor.status);
     let report: Value = serde_json::from_slice(&doctor.stdout)?;
@@ -75,7 +75,7 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     let rows = report["volumes"].as_array().context("volumes")?;
     let told = rows.iter().find(|row| row["mount_point"] == mount).context("not told")?;
     ensure!(told["gap"] == "needs_sys_admin", "{told}");
-    // Root sees all of it, beside the service.
+    // Root sees all of it, measuring next to the service.
     let output = root_asks(&["snapshot", "--for", "2s", "--json"]).output()?;
     let own: Snapshot = serde_json::from_slice(&output.stdout)?;
     let row = own.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;

@@ -13,12 +13,13 @@ use crate::Result;
 use crate::measured::{HELD, PACE};
 use crate::world::World;
 
-/// Long enough for a writer of [`PACE`] to be seen.
+/// Long enough to see a writer of [`PACE`] write.
 const MOMENT: Duration = Duration::from_millis(1_200);
-/// How long a container may take to go on, or to be started again, where all is slow.
+/// How long a container may take to resume, or to be restarted, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `filltop` with its records in a directory of the test's own; what was halted is let go on drop.
+/// `filltop` with its records in a directory of the test's own; suspended targets are resumed on
+/// drop.
 struct Bench<'w> {
     world: &'w World,
     run: tempfile::TempDir,
@@ -62,7 +63,7 @@ fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path).with_context(|| path.display().to_string())?.len())
 }
 
-/// By how much a file grew in a moment.
+/// By how much a file grows within [`MOMENT`].
 fn growth(path: &Path) -> Result<u64> {
     let before = size(path)?;
     thread::sleep(MOMENT);
@@ -83,7 +84,7 @@ pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
     ensure!(subject["name"] == name.as_str(), "{subject}");
     let grew = growth(&file)?;
     ensure!(grew == 0, "{grew} bytes while it was frozen");
-    // Nobody else is, the one that looks after it least of all: the runtime answers.
+    // Nothing else is frozen, least of all the container's monitor: the runtime responds.
     world.runtime.pid(&filler)?;
     let state = fs::read_to_string(format!("/proc/{web}/wchan")).unwrap_or_default();
     ensure!(!state.contains("freez"), "another container is frozen: {state}");
@@ -152,8 +153,8 @@ pub fn a_restart_policy_is_told(world: &mut World) -> Result {
     world.remove(&name)
 }
 
-/// podman puts a container into `libpod-ID.scope` and its monitor into `libpod-conmon-ID.scope`, which comes first
-/// if the id begins with d, e or f.
+/// podman puts a container into `libpod-ID.scope` and its monitor into `libpod-conmon-ID.scope`,
+/// which sorts first if the id begins with d, e or f.
 pub fn an_id_that_sorts_behind_its_monitor_is_frozen(world: &mut World) -> Result {
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
@@ -162,7 +163,7 @@ pub fn an_id_that_sorts_behind_its_monitor_is_frozen(world: &mut World) -> Resul
         );
         return Ok(());
     }
-    // Three of sixteen begin so: that none of eighty does happens once in ten million times.
+    // Three of sixteen ids begin so: the chance that none of eighty does is one in ten million.
     for n in 0..80 {
         let name = world.name(&format!("late{n}"));
         world.run(

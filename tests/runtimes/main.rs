@@ -1,8 +1,8 @@
-//! Containers of real runtimes: what filltop says of them, against what the runtime, stat and df say, and what
-//! `stop` does to them.
+//! Containers of real runtimes: what filltop reports about them, compared with the runtime, stat
+//! and df, and what `stop` does to them.
 //!
-//! Each runtime is started once, with its store on a volume of its own; [`world`] has its containers. A runtime that
-//! is not here, or cannot run here, is a skip of each of its tests.
+//! Each runtime is started once, with its store on a volume of its own; [`world`] has its
+//! containers. If a runtime is not installed or cannot run here, each of its tests is skipped.
 
 mod actions;
 mod image;
@@ -20,7 +20,7 @@ use anyhow::{Context as _, ensure};
 
 type Result<T = ()> = anyhow::Result<T>;
 
-/// Why a runtime is not to be had here.
+/// The reason why a runtime is not available here.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Runs a command that has to succeed; what it printed.
+/// Runs a command that has to succeed; returns its output.
 fn succeed(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,4 +1,4 @@
-//! The menu acts: freeze, resume, and whatever the screen has frozen goes on when it dies.
+//! The menu acts: freeze, resume; what the screen has frozen is resumed when the screen dies.
 
 use std::fs;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
     let mut terminal = Terminal::start(command, 120, 30)?;
     for round in 0..2 {
         terminal.wait_for("the culprit", PROMISED, |text| shows(text, &pid, "/volume"))?;
-        // The menu begins with freeze.
+        // Freeze is the menu's first entry.
         terminal.press("x")?;
         terminal.wait_for("the menu", SOON, |text| text.contains("What to do about"))?;
         terminal.press("\r")?;
@@ -66,7 +66,7 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
         terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
         rests(root)?;
         if round == 0 {
-            // Who stands still writes nothing, and is in no table any more.
+            // A frozen process writes nothing, so that no table lists it any longer.
             terminal.wait_for("no row", SOON, |text| text.contains("nobody wrote here"))?;
             terminal.press("x")?;
             terminal.wait_for("resume", SOON, |text| text.contains("> resume"))?;

@@ -1,4 +1,4 @@
-//! Poor terminals: no colour, sixteen colours, ASCII alone, with a mouse and without.
+//! Limited terminals: no colour, sixteen colours, ASCII only, with a mouse and without.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,15 @@ use crate::pty::Terminal;
 use crate::writer::Writer;
 use crate::{PROMISED, Result, SOON, shows, steady};
 
-/// The screen with this in its environment, once the culprit is on it.
+/// The screen with these environment variables, once the culprit is on it.
 fn with(
     environment: &[&str],
     arguments: &[&str],
     volume: &Path,
     pid: &str,
 ) -> anyhow::Result<Terminal> {
-    // env(1) becomes the program; it is set behind what every terminal of these tests has.
+    // env(1) executes the program; these variables override those that all terminals of these tests
+    // have.
     let mut command = Command::new("env");
     command.args(environment).arg(filltop()).args(arguments).arg("--standalone").arg(volume);
     let terminal = Terminal::start(command, 80, 24)?;
@@ -33,7 +34,7 @@ fn colour_and_letters_are_what_the_terminal_has() -> Result {
     let pid = writer.pid()?.to_string();
     let colour = with(&[], &[], volume.path(), &pid)?;
     ensure!(!colour.colours().is_empty() && !colour.text().is_ascii(), "{}", colour.text());
-    // The sixteen that every terminal has, of its own choice: they suit its background.
+    // The sixteen colours that every terminal has, at its own choice: they fit its background.
     let basic = |colour: &vt100::Color| matches!(colour, vt100::Color::Idx(0..=15));
     ensure!(colour.colours().iter().all(basic), "{:?}", colour.colours());
     drop(colour);

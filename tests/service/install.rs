@@ -1,4 +1,4 @@
-//! What contrib/ gives to those who install: the unit, the image's recipe, the manifests.
+//! The files of contrib/ for installers: the unit, the image's recipe, the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Result;
 use crate::watch::{Watch, utf8};
 
-/// A file that is given to those who install.
+/// A file of contrib/.
 pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {
     let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     Ok(Path::new(&tests).join("../contrib").join(path))
 }
 
-/// Values of a setting of the unit.
+/// Values of a setting in the unit.
 pub fn setting(unit: &str, key: &str) -> Vec<String> {
     unit.lines()
         .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -30,7 +30,7 @@ pub fn setting(unit: &str, key: &str) -> Vec<String> {
 #[test]
 fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let unit = contrib("systemd/filltop.service")?;
-    // verify wants to find the program where the unit says.
+    // verify requires the program to exist at the unit's path.
     let dir = tempfile::tempdir()?;
     let text = fs::read_to_string(&unit)?;
     let program = filltop();
@@ -44,7 +44,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && said.is_empty(), "{said}");
     let mut security = Command::new("systemd-analyze");
-    // 3.3 of 10, less is better; what is left is named in docs/service.md.
+    // 3.3 of 10, less is better; docs/service.md explains the rest.
     security.args(["security", "--offline=true", "--threshold=33"]).arg(&copy);
     let output = security.output()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -54,8 +54,8 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     Ok(())
 }
 
-/// Every system call that is made at start, while clients and scrapers come, and at the end is one that
-/// the unit's filter lets through.
+/// The unit's filter allows every system call that is made at start, while clients and scrapers
+/// connect, and at the end.
 #[test]
 fn the_units_filter_lets_every_system_call_through() -> Result {
     need_tracing!();

@@ -1,4 +1,4 @@
-//! One tracer, many eyes: the service, those that attach to it, and those that scrape it.
+//! One tracer, many readers: the service, the clients that attach to it, and those that scrape it.
 
 mod container;
 mod fleet;
@@ -49,9 +49,9 @@ fn snapshot_shows_at_once_what_the_service_knows() -> Result {
     let writer = writer.context("who wrote before it was asked is not there")?;
     ensure!(writer.written_bytes == truth.total(), "{} bytes", writer.written_bytes);
     ensure!(snapshot.paths.iter().any(|row| row.path == path.to_string_lossy()));
-    // Nothing was loaded for it, not even for a moment.
+    // Nothing was loaded for the command, not even for a moment.
     ensure!(bpf_programs()? == programs, "programs came or went");
-    // And what is asked for the last second does not know him any more.
+    // The data of the last second no longer includes the writer.
     thread::sleep(Duration::from_secs(2));
     let later = watch.snapshot("1s")?;
     ensure!(later.interval_s < 2.0, "{} s", later.interval_s);
@@ -94,7 +94,7 @@ fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result
         thread::sleep(Duration::from_millis(20));
     }
     ensure!(child.wait()?.success());
-    // A service that was killed leaves its socket behind.
+    // A killed service leaves its socket behind.
     watch.kill()?;
     let command = ["snapshot", "--json", "--for", "300ms", "--socket", socket];
     let output = succeeded(Command::new(filltop()).args(command).output()?)?;
@@ -105,7 +105,7 @@ fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result
     Ok(())
 }
 
-/// The operator who logs in at 01:20 scrolls back to 01:14.
+/// The operator logs in at 01:20 and scrolls back to 01:14.
 #[test]
 fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     need_tracing!();
@@ -127,7 +127,7 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     println!("first screen after {:.0} ms", now.as_secs_f64() * 1e3);
     ensure!(bpf_programs()? == programs, "programs were loaded for the screen");
     ensure!(!terminal.text().contains(&early_pid), "the early writer has gone");
-    // The screen's second is two of the service's windows: one row a writer all the same.
+    // The screen's second is two of the service's intervals: still one row per writer.
     thread::sleep(Duration::from_secs(2));
     let rows = terminal.text().lines().filter(|line| line.contains(&late_pid)).count();
     ensure!(rows == 1, "{}", terminal.text());
@@ -140,17 +140,17 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
         thread::sleep(Duration::from_millis(100));
     }
     println!("{steps} steps back");
-    // Still there when more comes in.
+    // The screen stays in the past when new data arrives.
     thread::sleep(Duration::from_secs(1));
     ensure!(before(&terminal.text()), "{}", terminal.text());
-    // A restart of the service is survived, its end is said.
+    // A restart of the service is survived, its end is reported.
     let socket = watch.socket();
     watch.kill()?;
     let again = Command::new(filltop())
         .args(["watch", "--interval", "500ms", "--socket", utf8(&socket)?])
         .spawn();
     let mut again = Guarded(again?);
-    // Back to now.
+    // Back to the present.
     terminal.press(" ")?;
     let killed = terminal.text();
     let clock = |text: &str| text.lines().next().map(str::to_owned);
@@ -166,7 +166,7 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     Ok(())
 }
 
-/// A child that is ended, by its pid, on drop.
+/// A child that is killed, by its pid, on drop.
 struct Guarded(std::process::Child);
 
 impl Guarded {
@@ -197,7 +197,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
         let path = dir.join(format!("file{n}"));
         let truth = run_workload(workload().arg("write").arg(path).args(["--bytes", "7654321"]))?;
         total += truth.total();
-        // Across several windows, so that they have to be added up.
+        // Across several intervals, so that they have to be summed.
         thread::sleep(Duration::from_millis(400));
     }
     thread::sleep(Duration::from_secs(1));
@@ -205,7 +205,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
     ensure!(text.ends_with("# EOF\n"), "{text}");
     let counted = value(&text, &series).context("no counter")?;
     ensure!(counted == total as f64, "{counted} of {total} bytes");
-    // The workloads have one group, whatever its name is here.
+    // The workloads belong to one group, whatever its name is here.
     let written: f64 = text
         .lines()
         .filter(|line| line.starts_with("filltop_group_written_bytes_total{"))
@@ -224,7 +224,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
     Ok(())
 }
 
-/// What systemd is told, and what it is not told when the program hangs.
+/// The notifications to systemd, and those that are withheld when the program hangs.
 #[test]
 fn the_service_manager_knows_how_it_is() -> Result {
     need_tracing!();

@@ -1,4 +1,4 @@
-//! contrib/kubernetes against the fields that Kubernetes' API has, and its names against each other.
+//! contrib/kubernetes against the fields of Kubernetes' API, and its names against each other.
 
 mod fields;
 
@@ -41,7 +41,7 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     }
     let (template, pod) = (&set.spec.template, &set.spec.template.spec);
     ensure!(Some(&pod.service_account_name) == account.metadata.name.as_ref());
-    // What is selected, and allowed to be scraped, are the pods of the set.
+    // The selectors must match the pods of the set.
     for selector in [&set.spec.selector, &policy.spec.pod_selector] {
         fits(selector, &template.metadata)?;
     }
@@ -57,9 +57,9 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     ensure!(
         container.args.last() == Some(&format!("0.0.0.0:{}", container.ports[0].container_port))
     );
-    // A class that takes a quota would keep the pods away from clusters that have none.
+    // A class with a quota would exclude the pods from clusters that have none.
     ensure!(pod.priority_class_name.is_none());
-    // Both ways to switch AppArmor off: that of 1.28 and 1.29 names the container.
+    // Both ways to disable AppArmor: the one of 1.28 and 1.29 names the container.
     let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name);
     ensure!(template.metadata.annotations.get(&key).is_some_and(|value| value == "unconfined"));
     mounts_fit(pod, container, config)?;
@@ -73,7 +73,7 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     Ok(())
 }
 
-/// A selector finds what has this metadata.
+/// A selector matches this metadata.
 fn fits(selector: &Selector, metadata: &Metadata) -> Result {
     ensure!(!selector.match_labels.is_empty());
     for (key, value) in &selector.match_labels {
@@ -82,7 +82,8 @@ fn fits(selector: &Selector, metadata: &Metadata) -> Result {
     Ok(())
 }
 
-/// Every volume is mounted, at the place that the program knows, and holds what it is told to read.
+/// Every volume is mounted, at the path that the program uses, and contains the files that it is
+/// configured to read.
 fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
     let volumes: BTreeSet<&str> = pod.volumes.iter().map(|volume| volume.name.as_str()).collect();
     let mounted: BTreeSet<&str> = container.volume_mounts.iter().map(|m| m.name.as_str()).collect();
@@ -110,7 +111,7 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
     Ok(())
 }
 
-/// The file in the ConfigMap, read by the program itself.
+/// The configuration in the ConfigMap, read by the program itself.
 #[test]
 fn the_manifests_configuration_is_right() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/base/config.yaml")?)?;

@@ -7,7 +7,7 @@ use filltop_tests::{TestVolume, command, fill, need_tracing};
 
 use super::Result;
 
-/// Exit status and line.
+/// Exit status and output line.
 fn check(arguments: &[&str]) -> anyhow::Result<(i32, String)> {
     let mut all = vec!["check", "--for", "1s"];
     all.extend(arguments);

@@ -13,8 +13,8 @@ use super::Result;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A volume with a database on it (by name and by what it holds open, which is what the guard goes
-/// by), and a forking server in a cgroup that fills it at some 40 MB/s.
+/// A volume with a database on it (recognized by its name and by the files it has open, as the
+/// guard does), and a forking server in a cgroup that fills it at some 40 MB/s.
 struct Incident {
     volume: TestVolume,
     jail: Cgroup,
@@ -105,7 +105,7 @@ fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() ->
     let event = incident.action(|event| event.summary.contains("stand still"))?;
     println!("after {:.1} s: {}", start.elapsed().as_secs_f64(), event.summary);
     let (before, wal) = (incident.spooled()?, fs::metadata(&incident.wal)?.len());
-    // However busy this machine is: it is the jail that must not move meanwhile.
+    // Independent of how busy this machine is: the jail must not move meanwhile.
     let frozen = Instant::now();
     while fs::metadata(&incident.wal)?.len() <= wal + 100_000
         || frozen.elapsed() < Duration::from_secs(2)
@@ -119,7 +119,7 @@ fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() ->
     let share = space.f_bavail as f64 / space.f_blocks as f64;
     println!("{:.0} % are still free", share * 100.0);
     ensure!(share > 0.05, "the disk is full: {share}");
-    // kill -9 of the watch that answers for it.
+    // kill -9 of the watch that is the supervisor of the freeze.
     let records = fs::read_dir(incident.run.path().join("actions"))?.count();
     ensure!(records == 1, "{records} records");
     incident.watch.signal(Signal::KILL)?;

@@ -1,5 +1,5 @@
-//! `filltop watch` and `filltop check` as their users meet them: real volumes that fill, real sinks
-//! that fail.
+//! `filltop watch` and `filltop check` as users see them: real volumes that fill, real sinks that
+//! fail.
 
 mod blind;
 mod check;
@@ -24,7 +24,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 3072)?;
     let watch = Watch::start("")?;
-    // A second of what was there before.
+    // Writes that are seconds old by the time the runaway begins.
     thread::sleep(3 * SECOND);
     let start = std::time::Instant::now();
     let writer = write_at(&volume.path().join("runaway"), 100e6, 8 * SECOND)?;
@@ -132,7 +132,7 @@ fn a_directory_is_counted_once_and_then_kept_by_what_is_written() -> Result {
     }
     rules.sort();
     ensure!(rules == ["budget", "cap"], "{rules:?}");
-    // One that was there before, and that filltop has never seen written.
+    // A file from before the start, whose writes filltop has never seen.
     fs::remove_file(dir.join("a/b/old"))?;
     watch.wait(8 * SECOND, is(volume.path(), "cap", EventKind::Resolved))?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Alerts leave by every sink, whatever is full, slow or gone.
+//! Alerts reach every sink, whatever is full, slow or gone.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use tracer_model::alert::{Event, EventKind};
 
 use super::{Result, SECOND};
 
-/// What a datagram socket of ours gets.
+/// The datagrams that our socket receives.
 fn datagrams(socket: UnixDatagram) -> Receiver<(Instant, String)> {
     let (text, texts) = channel();
     thread::spawn(move || {
@@ -73,7 +73,7 @@ command = ["/bin/bash", "-c", "exec cat > /dev/tcp/127.0.0.1/{mail}"]
     let mut next = || ports.next().context("a listener for each");
     let (syslog, hook, alertmanager) = (tcp(next()?), http(next()?), http(next()?));
     let (exec, mail) = (tcp(next()?), tcp(next()?));
-    // All that it could want to write to is on the volume that fills.
+    // Everything that it might write to is on the volume that fills.
     let watch = Watch::start_with(&config, |command| {
         command.current_dir(volume.path());
         for name in ["TMPDIR", "HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
@@ -147,7 +147,7 @@ fn a_reader_that_stands_still_holds_nobody_up() -> Result {
         ));
     }
     let bodies = http(hook);
-    // Nobody reads this pipe: it holds 64 KiB.
+    // This pipe is not read: it holds 64 KiB.
     let (mut reader, writer) = std::io::pipe()?;
     let watch = Watch::start_with(&config, |command| {
         command.stdout(Stdio::from(writer));
@@ -192,7 +192,7 @@ fn programs_keep_the_privileges_that_tracing_gives_up() -> Result {
     let kept = capabilities(&own).context("no CapEff")?;
     arrives(&texts, "exec", &["NoNewPrivs:\t0", &kept], 10 * SECOND)?;
     drop(watch);
-    // One that a reload brings comes too late, and that is said.
+    // A reload that adds one comes too late, and that is reported.
     let watch = Watch::start(&rule)?;
     std::fs::write(watch.config(), format!("{rule}{exec}"))?;
     watch.signal(rustix::process::Signal::HUP)?;

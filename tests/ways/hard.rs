@@ -1,4 +1,4 @@
-//! Single hard cases: full volumes, numbers used again, volumes on volumes, compression.
+//! Single hard cases: full volumes, reused numbers, volumes on volumes, compression.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +13,7 @@ use crate::{
     Result, calls_were_skipped, credited_to_who_asked, explained, nothing_lost, perform, wanted,
 };
 
-/// The last write before a volume is full goes in by halves.
+/// The last write before a volume is full succeeds only in part.
 #[test]
 fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
     need_tracing!();
@@ -49,7 +49,7 @@ fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
     Ok(())
 }
 
-/// One number, two files: two rows.
+/// One inode number, two files: two rows.
 #[test]
 fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
     need_tracing!();
@@ -89,7 +89,7 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     };
     let (first, one) = write("first", "100000")?;
     let mut other = None;
-    // Others start processes, too, and may be faster.
+    // Other programs start processes too, and may be faster.
     for attempt in 0..50 {
         fs::write(LAST, (one.pid - 1).to_string())?;
         let (path, truth) = write(&format!("second-{attempt}"), "200000")?;
@@ -112,8 +112,8 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     nothing_lost(&measured)
 }
 
-/// What compression saves is not growth: it shows when the data is written back, and is still the
-/// writer's.
+/// Space that compression saves is not growth: it shows when the data is written back, and is still
+/// attributed to the writer.
 #[test]
 fn compressed_btrfs_is_explained() -> Result {
     need_tracing!();
@@ -129,7 +129,7 @@ fn compressed_btrfs_is_explained() -> Result {
     credited_to_who_asked(&measured, &truths, volume.path())
 }
 
-/// The inner volume's writer is the process, the outer one's is the kernel's own worker.
+/// The inner volume's writer is the process; the outer one's is a kernel worker.
 #[test]
 fn a_loop_device_is_credited_on_both_volumes() -> Result {
     need_tracing!();
@@ -145,7 +145,7 @@ fn a_loop_device_is_credited_on_both_volumes() -> Result {
         return Ok(());
     }
     let image = measured.path(&outer.path().join("image"))?;
-    // Data and metadata, all of it through the worker.
+    // Data and metadata, all of it written by the worker.
     ensure!(image.written_bytes >= truths[0].written, "{image:?}");
     ensure!(!image.writers.contains(&truths[0].pid), "{image:?}");
     for pid in &image.writers {
@@ -156,7 +156,7 @@ fn a_loop_device_is_credited_on_both_volumes() -> Result {
     nothing_lost(&measured)
 }
 
-/// Where filltop says that the kernel's own writes are not counted, nothing is to be found.
+/// Where filltop reports that the kernel's own writes are not counted, there must be no row.
 fn kernel_is_unseen(measured: &Measured, test: &str) -> bool {
     let told = |text: &&String| text.contains("what the kernel itself writes");
     let spot = measured.snapshot.backend.blind_spots.iter().find(told);
