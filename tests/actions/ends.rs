@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::TestVolume;
+use filltop_tests::{TestVolume, wait_until};
 
 use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still};
 
@@ -73,8 +73,8 @@ fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
     let path = volume.path().join("app.log");
     let text = path.to_str().context("UTF-8")?.to_owned();
     let writer = Writer::start(&["pace", &text, "--rate", "4000000", "--block", "40000"])?;
-    goes_on(volume.path(), SOON)?;
-    std::thread::sleep(Duration::from_millis(500));
+    let has_enough = || Ok(fs::metadata(&path).map_or(0, |file| file.len()) > 1_500_000);
+    wait_until("some space is taken", SOON, has_enough)?;
     let arguments = ["--how", "truncate", "--file", &text];
     ensure!(bench.refused(&writer.pid(), &arguments)?.contains("still has a name"));
     let held = File::open(&path)?;
@@ -86,8 +86,7 @@ fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
     ensure!(held.metadata()?.len() < blocks, "it still has {}", held.metadata()?.len());
     // The holder keeps running.
     let before = held.metadata()?.len();
-    std::thread::sleep(Duration::from_millis(200));
-    ensure!(held.metadata()?.len() > before);
+    wait_until("the holder keeps writing", SOON, || Ok(held.metadata()?.len() > before))?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod blind;
 mod helper;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -74,10 +75,15 @@ impl Holder {
             .uid(65534)
             .gid(65534)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()?;
-        thread::sleep(Duration::from_millis(500));
-        Ok(Self { child: child.into(), _program: program })
+        let mut child = Running::from(child);
+        // It prints the truth when it has written everything.
+        let mut line = String::new();
+        let stdout = child.child.stdout.take().context("stdout is piped")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(!line.is_empty(), "the holder has ended");
+        Ok(Self { child, _program: program })
     }
 
     fn pid(&self) -> u32 {

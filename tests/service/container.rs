@@ -1,19 +1,18 @@
 //! filltop in containers: what it sees, what it refuses, and what it calls the machine.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, TestVolume, filltop, need_tracing, run_workload, workload};
 use serde_json::Value;
 
-use crate::Result;
 use crate::install::{contrib, setting};
 use crate::watch::{Watch, succeeded, utf8, value};
+use crate::{Result, written_bytes_of};
 
 /// The image contains one file; the host's volumes, users and processes are seen all the same.
 #[test]
@@ -47,9 +46,8 @@ fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
     let watch = Watch::start_by(command, &["--no-socket"])?;
     let path = volume.path().join("by-the-host");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "5000000"]))?;
-    thread::sleep(Duration::from_millis(1500));
-    let text = watch.metrics("")?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
+    let text = watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     let counted = value(&text, &series).with_context(|| format!("no {series} in {text}"))?;
     ensure!(counted == truth.total() as f64, "{counted} of {} bytes", truth.total());
     let avail = value(&text, &format!("filltop_volume_avail_bytes{{volume=\"{mount}\"}}"));
@@ -165,10 +163,8 @@ fn without_a_place_for_its_socket_it_watches_all_the_same() -> Result {
     let watch = Watch::start_without_socket(Path::new("/proc/filltop/filltop.sock"))?;
     let path = volume.path().join("seen");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "3000000"]))?;
-    thread::sleep(Duration::from_millis(1500));
-    let text = watch.metrics("")?;
-    let mount = utf8(volume.path())?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
+    let text = watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     ensure!(value(&text, &series) == Some(truth.total() as f64), "{text}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{filltop, need_tracing};
@@ -84,13 +84,14 @@ fn the_units_filter_lets_every_system_call_through() -> Result {
     let trace = dir.path().join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-o"]).arg(&trace).arg(filltop());
-    let watch = Watch::start_by(command, &[])?;
+    let mut watch = Watch::start_by(command, &[])?;
     watch.snapshot("1s")?;
     let pid = fs::read_to_string(&trace)?;
     let pid: i32 = pid.split(' ').next().context("an empty trace")?.parse()?;
     let pid = Pid::from_raw(pid).context("no pid")?;
     kill_process(pid, Signal::TERM)?;
-    thread::sleep(Duration::from_secs(2));
+    // strace has written all of its trace when it exits.
+    watch.has_exited_within(Duration::from_secs(20))?;
     let text = fs::read_to_string(&trace)?;
     let made: BTreeSet<&str> = text
         .lines()

@@ -17,12 +17,15 @@ mod writer;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, bpf_programs, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{
+    TestVolume, bpf_programs, filltop, need_tracing, run_workload, wait_until, workload,
+};
 use pty::Terminal;
 use rustix::process::Signal;
 use tracer_model::snapshot::{Held, Snapshot};
@@ -38,7 +41,8 @@ fn snapshot_shows_at_once_what_the_service_knows() -> Result {
     let watch = Watch::start(&[])?;
     let path = volume.path().join("before");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "30000000"]))?;
-    thread::sleep(Duration::from_secs(1));
+    let series = written_bytes_of(volume.path())?;
+    watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     let programs = bpf_programs()?;
     let start = Instant::now();
     let snapshot = watch.snapshot("60s")?;
@@ -51,14 +55,20 @@ fn snapshot_shows_at_once_what_the_service_knows() -> Result {
     ensure!(snapshot.paths.iter().any(|row| row.path == path.to_string_lossy()));
     // Nothing was loaded for the command, not even for a moment.
     ensure!(bpf_programs()? == programs, "programs came or went");
-    // The data of the last second no longer includes the writer.
-    thread::sleep(Duration::from_secs(2));
-    let later = watch.snapshot("1s")?;
-    ensure!(later.interval_s < 2.0, "{} s", later.interval_s);
-    ensure!(later.writers.iter().all(|writer| writer.pid != truth.pid));
+    // After a while the data of the last second no longer includes the writer.
+    wait_until("the writer is not in the last second", Duration::from_secs(10), || {
+        let later = watch.snapshot("1s")?;
+        ensure!(later.interval_s < 2.0, "{} s", later.interval_s);
+        Ok(later.writers.iter().all(|writer| writer.pid != truth.pid))
+    })?;
     let took = watch.stop()?;
     ensure!(took < Duration::from_secs(1), "stopped after {took:?}");
     Ok(())
+}
+
+/// The series of a volume's written bytes.
+fn written_bytes_of(volume: &Path) -> anyhow::Result<String> {
+    Ok(format!("filltop_volume_written_bytes_total{{volume=\"{}\"}}", utf8(volume)?))
 }
 
 #[test]
@@ -191,7 +201,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
     std::fs::create_dir(&dir)?;
     let watch = Watch::start(&["--metrics-directory", utf8(&dir)?])?;
     let mount = utf8(volume.path())?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
     let mut total = 0;
     for n in 0..5 {
         let path = dir.join(format!("file{n}"));
@@ -200,8 +210,12 @@ fn counters_are_the_truth_to_the_byte() -> Result {
         // Across several intervals, so that they have to be summed.
         thread::sleep(Duration::from_millis(400));
     }
-    thread::sleep(Duration::from_secs(1));
-    let text = watch.metrics("application/openmetrics-text; version=1.0.0")?;
+    let declared = format!("{{directory=\"{}\",volume=\"{mount}\"}}", utf8(&dir)?);
+    let inflow = format!("filltop_directory_inflow_bytes_total{declared}");
+    let text = watch.settled("application/openmetrics-text; version=1.0.0", |text| {
+        let taken = value(text, &inflow).unwrap_or(0.0);
+        value(text, &series) == Some(total as f64) && taken > total as f64 * 0.99
+    })?;
     ensure!(text.ends_with("# EOF\n"), "{text}");
     let counted = value(&text, &series).context("no counter")?;
     ensure!(counted == total as f64, "{counted} of {total} bytes");
@@ -213,9 +227,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum();
     ensure!(written == total as f64, "groups wrote {written} of {total} bytes");
-    let declared = format!("{{directory=\"{}\",volume=\"{mount}\"}}", utf8(&dir)?);
-    let inflow = value(&text, &format!("filltop_directory_inflow_bytes_total{declared}"));
-    let inflow = inflow.context("no inflow")?;
+    let inflow = value(&text, &inflow).context("no inflow")?;
     ensure!((inflow / total as f64 - 1.0).abs() < 0.01, "inflow {inflow} of {total} bytes");
     for own in ["process_cpu_seconds_total", "process_resident_memory_bytes"] {
         ensure!(value(&text, own).is_some_and(|value| value > 0.0), "{own}");

@@ -138,6 +138,36 @@ impl Watch {
         Ok(body.to_owned())
     }
 
+    /// Scrapes until `holds` is true for two Snapshots in a row, at most for 20 s, so that whatever
+    /// is counted too late or twice is in it. Returns the last scrape in either case: the caller
+    /// asserts on its figures.
+    pub fn settled(&self, accept: &str, holds: impl Fn(&str) -> bool) -> anyhow::Result<String> {
+        let start = Instant::now();
+        let mut since = None;
+        loop {
+            let text = self.metrics(accept)?;
+            let snapshots = value(&text, "filltop_snapshots_total").context("no count")?;
+            since = holds(&text).then_some(since.unwrap_or(snapshots));
+            let is_settled = since.is_some_and(|first| snapshots > first);
+            if is_settled || start.elapsed() > Duration::from_secs(20) {
+                return Ok(text);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until its process has exited, at most for `limit`; returns whether it has.
+    pub fn has_exited_within(&mut self, limit: Duration) -> anyhow::Result<bool> {
+        let start = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if start.elapsed() > limit {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+
     /// Its resident memory in bytes.
     pub fn resident(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;

@@ -16,6 +16,7 @@ pub mod rights;
 mod running;
 mod server;
 mod volume;
+mod wait;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use public::Public;
 pub use running::{Filltop, Measured, bpf_programs, has_rights_of_the_unit};
 pub use server::Server;
 pub use volume::{Overlay, TestVolume};
+pub use wait::wait_until;
 pub use watch::{Watch, command, is};
 
 /// The report of `filltop-workload`.

@@ -49,7 +49,6 @@ const NONE: &str = "none";
 const MIN_BATCHES: usize = 5;
 /// Wait after a program has started: filltop has the kernel time its programs until it has seen
 /// some writes, which makes each of them slower.
-/// makes each of them dearer.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Enough writes for that.
 const SOME_WRITES: usize = 1_000;
