@@ -48,7 +48,7 @@ fn a_held_file_is_shown_with_its_holder_to_the_block() -> Result {
 
 /// All files are opened before filltop starts.
 #[test]
-fn a_shared_handle_counts_once_and_memory_not_at_all() -> Result {
+fn a_shared_descriptor_counts_once_and_a_memfd_not_at_all() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let anonymous = filled(

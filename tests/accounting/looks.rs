@@ -85,12 +85,12 @@ fn none_skips_kprobes(counted: &BTreeMap<u32, usize>) -> Result {
 /// preempted then, the writes of the next process on that CPU would be lost. So filltop makes no
 /// such call.
 #[test]
-fn a_look_keeps_no_kprobe_from_running() -> Result {
+fn reading_the_maps_skips_no_kprobe() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&["--top", "100000"])?;
     let Some(calls) = BpfCalls::of(filltop.pid())? else {
-        println!("SKIP a_look_keeps_no_kprobe_from_running: no events for system calls");
+        println!("SKIP reading_the_maps_skips_no_kprobe: no events for system calls");
         return Ok(());
     };
     // Causes spilled counters, created files, waits and failures.
@@ -124,11 +124,11 @@ fn go_to(cpu: usize) -> Result {
 /// kernel's table for it (CPU 0) or not (CPU 1, where all the others are), and at whatever moment
 /// it is written.
 #[test]
-fn a_file_that_was_forgotten_is_named_again() -> Result {
+fn a_folded_file_that_is_written_again_is_named() -> Result {
     need_tracing!();
     if env::var_os("FILLTOP_IN_VM").is_some() {
         println!(
-            "SKIP a_file_that_was_forgotten_is_named_again: too many files for an emulated machine"
+            "SKIP a_folded_file_that_is_written_again_is_named: too many files for an emulated machine"
         );
         return Ok(());
     }

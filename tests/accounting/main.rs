@@ -94,7 +94,7 @@ fn a_thousand_files_by_one_process() -> Result {
 }
 
 #[test]
-fn two_hundred_processes_of_some_milliseconds() -> Result {
+fn two_hundred_processes_that_live_for_milliseconds() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 320)?;
     let filltop = Filltop::start(&[])?;

@@ -222,7 +222,7 @@ fn held_in_a_container_on_btrfs() -> Result {
 }
 
 #[test]
-fn held_in_a_container_of_a_user() -> Result {
+fn held_in_a_container_with_a_user_namespace() -> Result {
     need_tracing!();
     in_a_container("ext4", 96, "filltop-held-user", &[&["--user"]])
 }
@@ -330,7 +330,7 @@ fn two_containers_of_one_image_hold_two_files() -> Result {
 
 /// In mountinfo the upper directory is relative to a directory that is not reported.
 #[test]
-fn held_where_the_names_of_the_layers_are_relative() -> Result {
+fn held_where_layer_paths_are_relative() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let overlay = Overlay::relative(volume.path())?;
@@ -340,7 +340,7 @@ fn held_where_the_names_of_the_layers_are_relative() -> Result {
 
 /// The upper bits of inode numbers hold the number of the layer (`xino`).
 #[test]
-fn held_where_the_layers_are_numbered() -> Result {
+fn held_with_xino() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let image = TestVolume::with_options("tmpfs", 16, "")?;
@@ -385,7 +385,7 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
 
 /// A file that is being written is marked as growing, also in the first interval.
 #[test]
-fn what_is_written_in_the_window_grows() -> Result {
+fn a_held_file_that_is_written_is_marked_growing() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let overlay = Overlay::new(volume.path())?;

@@ -83,7 +83,7 @@ fn under_lockdown_it_names_the_fix() -> Result {
 }
 
 #[test]
-fn without_a_bpf_file_system_it_runs_all_the_same() -> Result {
+fn it_runs_without_a_bpf_file_system() -> Result {
     need_tracing!();
     let mut command = Command::new(filltop());
     command.args(["snapshot", "--for", "100ms", "--json"]);
@@ -96,7 +96,7 @@ fn without_a_bpf_file_system_it_runs_all_the_same() -> Result {
 }
 
 #[test]
-fn while_it_traces_it_has_only_the_capabilities_that_it_needs() -> Result {
+fn it_keeps_only_the_capabilities_that_it_needs() -> Result {
     need_tracing!();
     const DAC_READ_SEARCH: u64 = 1 << 2;
     const SYS_PTRACE: u64 = 1 << 19;
@@ -132,7 +132,7 @@ fn wait_until_gone(before: &[u32]) -> Result {
 }
 
 #[test]
-fn killed_it_leaves_nothing_attached() -> Result {
+fn it_leaves_nothing_attached_when_killed() -> Result {
     need_tracing!();
     let before = bpf_programs()?;
     let filltop = Filltop::start(&[])?;

@@ -85,7 +85,7 @@ fn store(file: &File, offset: usize, bytes: usize) -> Result {
 /// Files are created, written a moment later, and extended in a way that may not be seen. Wherever
 /// a sample falls in between, all of their space is reported.
 #[test]
-fn a_file_that_is_made_just_before_a_look_has_all_its_space() -> Result {
+fn a_file_created_just_before_a_sample_has_all_its_space() -> Result {
     const HALF: usize = 64 << 10;
     need_tracing!();
     let volume = TestVolume::new("xfs", 400)?;

@@ -66,7 +66,7 @@ fn kill_ends_a_cgroup_that_is_frozen() -> Result {
 }
 
 #[test]
-fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
+fn a_held_file_is_truncated_without_ending_its_holder() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
@@ -91,7 +91,7 @@ fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
 }
 
 #[test]
-fn the_plan_says_what_a_step_frees() -> Result {
+fn the_plan_shows_what_a_step_frees() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
@@ -120,7 +120,7 @@ fn the_plan_says_what_a_step_frees() -> Result {
 }
 
 #[test]
-fn some_are_never_hit() -> Result {
+fn protected_processes_are_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     ensure!(bench.refused("1", &["--reach", "alone"])?.contains("PID 1"));
@@ -160,7 +160,7 @@ fn some_are_never_hit() -> Result {
 
 /// The guard's configuration also applies to commands: as a refusal, or as a warning.
 #[test]
-fn the_configurations_guard_is_heeded() -> Result {
+fn the_guards_configuration_is_applied() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let file = bench.run.path().join("filltop.toml");

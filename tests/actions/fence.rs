@@ -176,20 +176,20 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
 }
 
 #[test]
-fn a_cgroup_is_kept_off_a_volume() -> Result {
+fn a_cgroup_is_fenced_off_a_volume() -> Result {
     need_fence!();
     let cgroup = Cgroup::new("filltop-fence")?;
     keeps_off("ext4", Some(&cgroup))
 }
 
 #[test]
-fn processes_are_kept_off_one_by_one() -> Result {
+fn processes_without_a_cgroup_are_fenced_individually() -> Result {
     need_fence!();
     keeps_off("ext4", None)
 }
 
 #[test]
-fn on_other_filesystems_too() -> Result {
+fn a_fence_works_on_other_filesystems() -> Result {
     need_fence!();
     for fs_type in ["xfs", "btrfs", "tmpfs"] {
         let cgroup = Cgroup::new("filltop-fence-fs")?;
@@ -200,7 +200,7 @@ fn on_other_filesystems_too() -> Result {
 
 /// A grandchild in a child cgroup: the fence covers the whole subtree.
 #[test]
-fn what_lives_below_is_kept_off_with_it() -> Result {
+fn child_cgroups_are_fenced_too() -> Result {
     need_fence!();
     let volume = TestVolume::new("ext4", 64)?;
     let elsewhere = tempfile::tempdir()?;
@@ -250,7 +250,7 @@ fn a_fence_expires() -> Result {
 }
 
 #[test]
-fn a_fence_ends_with_its_keeper() -> Result {
+fn a_fence_ends_with_its_supervisor() -> Result {
     need_fence!();
     let mut held = held("10m")?;
     let (keeper, _) = held.bench.keepers()?;
@@ -268,7 +268,7 @@ fn a_fence_ends_with_its_keeper() -> Result {
 /// A watchdog that replaced another one first inherits the supervisor's descriptors and must close
 /// them. Unlike a freeze, a fence ends without help when supervisor and watchdog are both gone.
 #[test]
-fn a_fence_ends_when_nobody_is_left_to_answer_for_it() -> Result {
+fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
     need_fence!();
     let mut held = held("10m")?;
     let (keeper, second) = held.bench.keepers()?;
@@ -291,7 +291,7 @@ fn a_fence_ends_when_nobody_is_left_to_answer_for_it() -> Result {
 }
 
 #[test]
-fn a_fence_expires_even_if_its_keeper_hangs() -> Result {
+fn a_fence_expires_even_if_its_supervisor_hangs() -> Result {
     need_fence!();
     let mut held = held("2s")?;
     let (keeper, _) = held.bench.keepers()?;
@@ -318,7 +318,7 @@ fn a_dry_run_of_a_fence_loads_and_attaches_nothing() -> Result {
 
 /// Where fences are unavailable, the plan and `doctor` give the reason, and nothing is done.
 #[test]
-fn where_there_is_no_fence_the_reason_is_named() -> Result {
+fn where_fences_are_unavailable_the_reason_is_given() -> Result {
     need_root!();
     if possible() {
         let name = std::thread::current().name().unwrap_or("?").to_owned();
@@ -365,7 +365,7 @@ fn doctor_with(kept: &'static [u32]) -> Result<serde_json::Value> {
 }
 
 #[test]
-fn a_fence_takes_two_capabilities() -> Result {
+fn a_fence_needs_two_capabilities() -> Result {
     need_fence!();
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
@@ -379,7 +379,7 @@ fn a_fence_takes_two_capabilities() -> Result {
 }
 
 #[test]
-fn doctor_says_that_there_is_one() -> Result {
+fn doctor_reports_that_fences_are_available() -> Result {
     need_fence!();
     let output = Bench::new()?.command(&["doctor", "--json"]).output()?;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;

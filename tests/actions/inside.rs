@@ -107,7 +107,7 @@ const READ_ONLY: &str = "for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mount
                          mount -o remount,bind,ro $at || exit 3; done";
 
 #[test]
-fn it_ends_with_the_container_where_the_keeper_can_leave_it() -> Result {
+fn the_freeze_ends_with_the_container_where_the_supervisor_can_leave_it() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop("true", "60s")?;
@@ -124,7 +124,7 @@ fn it_ends_with_the_container_where_the_keeper_can_leave_it() -> Result {
 }
 
 #[test]
-fn it_ends_with_its_time_and_with_sigterm() -> Result {
+fn the_freeze_ends_at_its_time_limit_and_with_sigterm() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop("true", "3s")?;
@@ -143,7 +143,7 @@ fn it_ends_with_its_time_and_with_sigterm() -> Result {
 }
 
 #[test]
-fn it_is_refused_where_nobody_would_let_go() -> Result {
+fn a_freeze_is_refused_where_nothing_would_undo_it() -> Result {
     need_root!();
     let stage = Stage::new()?;
     // Refused as well if the record existed only in the container.
@@ -159,7 +159,7 @@ fn it_is_refused_where_nobody_would_let_go() -> Result {
 
 /// With the record on the host, the next command on the host resumes the target.
 #[test]
-fn what_the_container_leaves_is_found_on_the_host() -> Result {
+fn a_freeze_left_by_the_container_is_undone_by_a_command_on_the_host() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop(READ_ONLY, "60s")?;
@@ -182,7 +182,7 @@ fn what_the_container_leaves_is_found_on_the_host() -> Result {
 
 /// The same with `watch`, which does it without any command.
 #[test]
-fn what_the_container_leaves_is_found_by_a_watch() -> Result {
+fn a_freeze_left_by_the_container_is_undone_by_a_watch() -> Result {
     need_root!();
     need_tracing!();
     let stage = Stage::new()?;

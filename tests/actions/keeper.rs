@@ -40,7 +40,7 @@ fn signal(pid: u32, signal: Signal) -> Result {
 }
 
 #[test]
-fn killed_keepers_let_go() -> Result {
+fn a_killed_supervisor_thaws_the_target() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     stands_still(frozen.dir())?;
@@ -56,7 +56,7 @@ fn killed_keepers_let_go() -> Result {
 }
 
 #[test]
-fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
+fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (keeper, second) = frozen.bench.keepers()?;
@@ -77,7 +77,7 @@ fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
 
 /// Both are killed before either can react: the next command undoes the freeze.
 #[test]
-fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
+fn an_orphaned_freeze_is_undone_by_the_next_command() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (keeper, second) = frozen.bench.keepers()?;
@@ -95,7 +95,7 @@ fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
 /// The same while a screen or a guard runs: its helper process finds the freeze, without any
 /// command.
 #[test]
-fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
+fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -129,7 +129,7 @@ fn it_expires() -> Result {
 
 /// If the supervisor hangs, its watchdog ends the freeze on time.
 #[test]
-fn it_expires_even_if_the_keeper_hangs() -> Result {
+fn it_expires_even_if_the_supervisor_hangs() -> Result {
     need_root!();
     let frozen = Frozen::new(&["--for", "2s"])?;
     let (keeper, _) = frozen.bench.keepers()?;
@@ -144,7 +144,7 @@ fn it_expires_even_if_the_keeper_hangs() -> Result {
 /// `filltop stop` is killed with kill -9 at various moments: the target either runs or has a
 /// supervisor.
 #[test]
-fn killed_at_any_moment_somebody_answers() -> Result {
+fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let writer = small_writer(volume.path())?;

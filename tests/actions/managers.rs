@@ -27,7 +27,7 @@ fn asked(dir: &Path) -> Result<String> {
 }
 
 #[test]
-fn a_container_by_its_runtime() -> Result {
+fn a_container_is_stopped_by_its_runtime() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let dir = tempfile::tempdir()?;
@@ -75,10 +75,10 @@ fn a_container_by_its_runtime() -> Result {
 /// systemd counts as running where /run/systemd/system exists; the test creates that in a mount
 /// namespace.
 #[test]
-fn a_unit_by_systemd_where_that_runs() -> Result {
+fn a_unit_is_stopped_by_systemd_where_that_runs() -> Result {
     need_root!();
     if Command::new("unshare").args(["-m", "true"]).output().is_err() {
-        println!("SKIP a_unit_by_systemd_where_that_runs: no unshare");
+        println!("SKIP a_unit_is_stopped_by_systemd_where_that_runs: no unshare");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;

@@ -39,13 +39,13 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
 }
 
 #[test]
-fn children_that_come_and_go() -> Result {
+fn short_lived_children() -> Result {
     need_root!();
     fleeing("fork", None, Duration::ZERO, 10)
 }
 
 #[test]
-fn children_whose_parents_end() -> Result {
+fn children_whose_parents_exit() -> Result {
     need_root!();
     fleeing("double-fork", None, SETTLE, 10)
 }
@@ -58,7 +58,7 @@ fn children_in_sessions_of_their_own() -> Result {
 
 /// A process cannot leave a cgroup by forking.
 #[test]
-fn all_of_them_in_a_cgroup() -> Result {
+fn children_in_a_cgroup() -> Result {
     need_root!();
     let cgroup = Cgroup::new("filltop-flee")?;
     let volume = TestVolume::new("ext4", 390)?;
@@ -77,7 +77,7 @@ fn all_of_them_in_a_cgroup() -> Result {
 }
 
 #[test]
-fn a_process_that_ends_meanwhile_is_no_error_and_no_other_is_hit() -> Result {
+fn a_process_that_has_exited_is_reported_and_no_other_is_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let mut child = std::process::Command::new("true").spawn()?;
@@ -89,7 +89,7 @@ fn a_process_that_ends_meanwhile_is_no_error_and_no_other_is_hit() -> Result {
 }
 
 #[test]
-fn a_process_that_changes_its_cgroup_stands_still() -> Result {
+fn a_process_that_is_moved_to_another_cgroup_stays_frozen() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
@@ -107,7 +107,7 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
 /// The target moves itself from cgroup to cgroup all the time: the chosen freezer may be empty by
 /// the time it is used.
 #[test]
-fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
+fn a_process_that_keeps_changing_its_cgroup_is_frozen() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let cgroups = ["filltop-hop-a", "filltop-hop-b", "filltop-hop-c"];
@@ -203,7 +203,7 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
 /// SIGKILL takes effect when the process returns to user space; until then it is reported as
 /// remaining.
 #[test]
-fn what_cannot_be_killed_yet_is_named() -> Result {
+fn a_process_that_cannot_be_killed_yet_is_reported() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;

@@ -97,7 +97,7 @@ fn a_restart_ends_a_throttle() -> Result {
 
 /// The supervisor of a freeze does not thaw the same path when another program has frozen it since.
 #[test]
-fn the_freeze_of_a_later_one_is_left_alone() -> Result {
+fn a_later_freeze_by_another_program_is_kept() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let mut container = Container::start()?;
@@ -119,7 +119,7 @@ fn the_freeze_of_a_later_one_is_left_alone() -> Result {
 
 /// When another program thaws the target, the list says so.
 #[test]
-fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
+fn a_freeze_that_was_undone_elsewhere_is_not_listed_as_in_force() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _container = Container::start()?;
@@ -172,7 +172,7 @@ fn child_of(pid: u32) -> Result<u32> {
 }
 
 #[test]
-fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
+fn a_restart_policy_is_in_the_plan_and_a_restart_is_detected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["docker"])?;

@@ -93,7 +93,7 @@ fn pids(plan: &Value) -> Vec<u64> {
 }
 
 #[test]
-fn the_monitor_of_lxc_is_never_hit() -> Result {
+fn the_monitor_of_lxc_is_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     // Listed first, as with LXC itself.
@@ -112,7 +112,7 @@ fn the_monitor_of_lxc_is_never_hit() -> Result {
 }
 
 #[test]
-fn the_monitors_of_podman_are_never_hit() -> Result {
+fn the_monitors_of_podman_are_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["libpod_parent"])?;
@@ -134,7 +134,7 @@ fn the_monitors_of_podman_are_never_hit() -> Result {
 }
 
 #[test]
-fn the_beginning_of_an_id_is_enough_if_it_is_one_containers() -> Result {
+fn an_unambiguous_id_prefix_is_enough() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["docker"])?;
@@ -157,7 +157,7 @@ fn the_beginning_of_an_id_is_enough_if_it_is_one_containers() -> Result {
 }
 
 #[test]
-fn a_name_of_two_kinds_is_refused() -> Result {
+fn an_ambiguous_name_is_refused() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["filltop.slice"])?;
@@ -175,7 +175,7 @@ fn a_name_of_two_kinds_is_refused() -> Result {
 }
 
 #[test]
-fn a_pod_is_its_containers() -> Result {
+fn a_pod_stands_for_its_containers() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let pod = format!("pod{POD}");

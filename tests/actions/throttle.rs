@@ -77,7 +77,7 @@ fn by_the_freezer() -> Result {
 
 /// Eight workers at a time that live 50 ms: 42 MB/s without a limit.
 #[test]
-fn a_forking_server_too() -> Result {
+fn a_forking_server() -> Result {
     need_root!();
     let server =
         ["fork-server", "DIR", "--workers", "100000", "--bytes", "262144", "--life-ms", "50"];

@@ -242,7 +242,7 @@ fn it_runs_on_a_kernel_as_debian_installs_it() -> Result {
 }
 
 #[test]
-fn what_is_mounted_when_it_starts_is_as_exact_as_for_root() -> Result {
+fn volumes_mounted_before_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;
@@ -254,7 +254,7 @@ fn what_is_mounted_when_it_starts_is_as_exact_as_for_root() -> Result {
 }
 
 #[test]
-fn what_is_mounted_afterwards_is_as_exact_as_for_root() -> Result {
+fn volumes_mounted_after_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;
@@ -266,7 +266,7 @@ fn what_is_mounted_afterwards_is_as_exact_as_for_root() -> Result {
 }
 
 #[test]
-fn what_is_mounted_by_a_module_that_comes_afterwards_is_as_exact_as_for_root() -> Result {
+fn volumes_of_modules_loaded_after_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;

@@ -44,7 +44,7 @@ fn stop(arguments: &[&str]) -> Result<Output> {
 }
 
 #[test]
-fn a_runaway_unit_is_named_frozen_and_let_go() -> Result {
+fn a_runaway_unit_is_named_frozen_and_resumed() -> Result {
     need_debian!();
     installed(None)?;
     let volume = TestVolume::new("ext4", 500)?;
@@ -95,7 +95,7 @@ fn a_runaway_unit_is_stopped_by_its_manager() -> Result {
 }
 
 #[test]
-fn what_holds_the_machine_together_is_refused() -> Result {
+fn essential_services_are_refused() -> Result {
     need_debian!();
     installed(None)?;
     for unit in ["systemd-journald.service", "dbus.service", "init.scope"] {

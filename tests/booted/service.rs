@@ -45,7 +45,7 @@ fn snapshot(length: &str) -> Result<Snapshot> {
 }
 
 #[test]
-fn it_is_active_once_it_measures_with_the_rights_it_was_given() -> Result {
+fn it_is_active_once_it_measures_and_has_the_units_capabilities() -> Result {
     need_debian!();
     installed(None)?;
     ensure!(show(UNIT, "ActiveState")? == "active" && show(UNIT, "Type")? == "notify");
@@ -97,7 +97,7 @@ fn systemd_rates_its_exposure_as_the_docs_say() -> Result {
 }
 
 #[test]
-fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
+fn a_reload_applies_a_valid_configuration_and_rejects_an_invalid_one() -> Result {
     need_debian!();
     let config = "/etc/filltop.toml";
     fs::write(config, "")?;
@@ -118,7 +118,7 @@ fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
 }
 
 #[test]
-fn kill_9_has_it_started_again() -> Result {
+fn it_is_restarted_after_kill_9() -> Result {
     need_debian!();
     installed(None)?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
@@ -127,7 +127,7 @@ fn kill_9_has_it_started_again() -> Result {
 }
 
 #[test]
-fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
+fn a_hanging_service_is_restarted_by_the_watchdog() -> Result {
     need_debian!();
     ensure!(UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"), "30 s are long to wait here");
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
@@ -143,7 +143,7 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
 }
 
 #[test]
-fn members_of_the_group_may_look_and_nobody_else() -> Result {
+fn only_members_of_the_group_may_connect() -> Result {
     need_debian!();
     installed(None)?;
     user(MEMBER, &["-G", "filltop"])?;

@@ -139,7 +139,7 @@ fn a_container_is_named_wherever_its_data_root_is() -> Result {
 /// The daemon writes what a container prints to its log; another process that creates a file of
 /// that name is not a log driver.
 #[test]
-fn a_log_is_put_down_to_its_container() -> Result {
+fn a_log_is_attributed_to_its_container() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let state = data_root(&volume)?;

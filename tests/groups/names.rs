@@ -41,7 +41,7 @@ fn hostile_names_are_safe_and_lose_nothing() -> Result {
 }
 
 #[test]
-fn a_very_deep_and_long_path_is_told_whole() -> Result {
+fn a_very_deep_and_long_path_is_complete() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mut dir = File::open(volume.path())?;

@@ -104,7 +104,7 @@ fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, O
 }
 
 #[test]
-fn a_cgroup_that_is_gone_is_named() -> Result {
+fn a_removed_cgroup_is_named() -> Result {
     need_tracing!();
     let (kind, name, cgroup) = written_in(&unified()?, "filltop-test/nightly\u{1b}job")?;
     ensure!(kind == "cgroup" && name == "/filltop-test/nightly\u{1b}job", "{kind} {name:?}");
@@ -113,7 +113,7 @@ fn a_cgroup_that_is_gone_is_named() -> Result {
 }
 
 #[test]
-fn a_unit_and_a_container_are_known_by_their_cgroups() -> Result {
+fn a_unit_and_a_container_are_recognized_by_their_cgroups() -> Result {
     need_tracing!();
     let path = "filltop.slice/apache2@web3.service";
     let (kind, name, cgroup) = written_in(&unified()?, path)?;
@@ -158,7 +158,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
 }
 
 #[test]
-fn a_chroot_is_named_and_its_view_told() -> Result {
+fn a_chroot_is_named_with_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let jail = volume.path().join("jails/web3");
@@ -179,7 +179,7 @@ fn a_chroot_is_named_and_its_view_told() -> Result {
 
 /// Like most servers: they open their log first, and enter their chroot later.
 #[test]
-fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
+fn a_process_that_enters_a_chroot_later_has_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let jail = volume.path().join("jail");
@@ -214,7 +214,7 @@ fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
 /// A container as most runtimes make it, on an overlay that the host has mounted. It is gone before
 /// it could be looked up.
 #[test]
-fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
+fn a_short_lived_container_process_has_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let overlay = Overlay::new(volume.path())?;
@@ -232,7 +232,7 @@ fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
     let measured = filltop.stop()?;
     if !sees_overlays(&measured) {
         println!(
-            "SKIP who_was_in_a_container_for_a_moment_is_seen_from_there: by tracepoints, overlayfs \
+            "SKIP a_short_lived_container_process_has_the_path_inside: by tracepoints, overlayfs \
              is not seen before Linux 6.6"
         );
         return Ok(());
@@ -277,13 +277,13 @@ fn container(name: &str, arguments: &[&str]) -> Result {
 }
 
 #[test]
-fn in_an_overlay_container_both_paths_are_told() -> Result {
+fn an_overlay_container_has_both_paths() -> Result {
     need_tracing!();
-    container("in_an_overlay_container_both_paths_are_told", &[])
+    container("an_overlay_container_has_both_paths", &[])
 }
 
 #[test]
-fn in_a_user_namespace_too() -> Result {
+fn a_user_namespace_container_has_both_paths() -> Result {
     need_tracing!();
-    container("in_a_user_namespace_too", &["--user"])
+    container("a_user_namespace_container_has_both_paths", &["--user"])
 }

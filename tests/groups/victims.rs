@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::Result;
 
 #[test]
-fn every_call_that_finds_no_space_makes_a_victim() -> Result {
+fn every_call_that_fails_with_enospc_makes_a_victim() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 50)?;
     let mut file = File::create(volume.path().join("all"))?;
@@ -72,7 +72,7 @@ fn fsync_is_timed() -> Result {
 }
 
 #[test]
-fn who_else_lives_there_is_told() -> Result {
+fn residents_of_a_volume_are_listed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let wal = volume.path().join("main/pg_wal");

@@ -15,9 +15,9 @@ use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 use crate::{Result, Running, backend};
 
 #[test]
-fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
+fn a_service_without_sys_admin_reports_the_gap_and_root_measures_directly() -> Result {
     need_tracing!();
-    let name = "a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself";
+    let name = "a_service_without_sys_admin_reports_the_gap_and_root_measures_directly";
     let volume = TestVolume::new("xfs", 600)?;
     let mount = volume.path().to_str().context("UTF-8")?;
     let dir = tempfile::tempdir()?;

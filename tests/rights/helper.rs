@@ -49,11 +49,11 @@ pub fn is_known_here() -> bool {
 }
 
 #[test]
-fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
+fn only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch() -> Result {
     need_tracing!();
     if !is_known_here() {
         println!(
-            "SKIP the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch: this kernel keeps no types of \
+            "SKIP only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch: this kernel keeps no types of \
              modules, which it would hand out"
         );
         return Ok(());

@@ -140,7 +140,7 @@ fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
 }
 
 #[test]
-fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
+fn with_the_units_capabilities_as_much_is_seen_as_with_all() -> Result {
     need_tracing!();
     let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let (root, unit) = root_and(&kept)?;
@@ -222,7 +222,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
 
 /// The lines of the unit's filter that come after those that remove groups of system calls.
 #[test]
-fn the_units_filter_leaves_the_system_calls_that_are_in_no_group_of_services() -> Result {
+fn the_units_filter_allows_the_system_calls_outside_of_system_service() -> Result {
     let filters: Vec<&str> =
         UNIT.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
     let last_taken = filters.iter().rposition(|line| line.starts_with('~'));
@@ -271,11 +271,11 @@ fn it_is_hard_to_kill() -> Result {
 
 /// Capabilities do not help in this case, and are not suggested.
 #[test]
-fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
+fn a_low_limit_of_locked_memory_is_named() -> Result {
     need_tracing!();
     if helper::is_known_here() {
         println!(
-            "SKIP a_limit_of_locked_memory_that_is_too_low_is_named: maps are no locked memory since 5.11"
+            "SKIP a_low_limit_of_locked_memory_is_named: maps are no locked memory since 5.11"
         );
         return Ok(());
     }
@@ -299,7 +299,7 @@ fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
 }
 
 #[test]
-fn without_any_of_them_something_is_missing() -> Result {
+fn each_capability_is_needed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;

@@ -70,7 +70,7 @@ fn growth(path: &Path) -> Result<u64> {
     Ok(size(path)?.saturating_sub(before))
 }
 
-pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
+pub fn a_freeze_by_name_lasts_until_resume(world: &mut World) -> Result {
     let (filler, file) = filler(world)?;
     let seen = world.seen()?;
     let web = seen.runtime.pid(&seen.measured.names.web)?;
@@ -97,7 +97,7 @@ pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn other_names_are_understood(world: &mut World) -> Result {
+pub fn other_names_are_accepted(world: &mut World) -> Result {
     let (filler, _) = filler(world)?;
     let wanted = world.runtime.called(&filler);
     let bench = Bench::new(world)?;
@@ -112,7 +112,7 @@ pub fn other_names_are_understood(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
+pub fn the_plan_has_the_held_bytes_and_the_volume(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (held, mount) = (seen.measured.held_blocks, seen.mount);
     let name = seen.runtime.called(&seen.measured.names.web);
@@ -126,7 +126,7 @@ pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn a_restart_policy_is_told(world: &mut World) -> Result {
+pub fn a_restart_policy_is_in_the_plan(world: &mut World) -> Result {
     ensure!(world.runtime.restarts());
     let name = world.name("always");
     world.run(&name, &format!("exec workload pace /again --rate {PACE} --block 40000"), true)?;
@@ -155,7 +155,7 @@ pub fn a_restart_policy_is_told(world: &mut World) -> Result {
 
 /// podman puts a container into `libpod-ID.scope` and its monitor into `libpod-conmon-ID.scope`,
 /// which sorts first if the id begins with d, e or f.
-pub fn an_id_that_sorts_behind_its_monitor_is_frozen(world: &mut World) -> Result {
+pub fn an_id_that_sorts_after_its_monitor_is_frozen(world: &mut World) -> Result {
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
         println!(

@@ -116,7 +116,7 @@ pub fn the_rate_is_the_writers(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn paths_are_told_as_the_host_and_the_container_see_them(world: &mut World) -> Result {
+pub fn paths_are_given_as_host_and_container_see_them(world: &mut World) -> Result {
     let seen = world.seen()?;
     for (file, inside, _) in files(&seen) {
         let row = path(seen.measured, &file)?;
@@ -125,7 +125,7 @@ pub fn paths_are_told_as_the_host_and_the_container_see_them(world: &mut World) 
     Ok(())
 }
 
-pub fn a_held_file_is_told_with_its_container(world: &mut World) -> Result {
+pub fn a_held_file_has_its_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (kind, measured) = (seen.runtime.kind(), seen.measured);
     let name = seen.runtime.called(&measured.names.web);
@@ -143,7 +143,7 @@ pub fn a_held_file_is_told_with_its_container(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn a_log_is_its_containers(world: &mut World) -> Result {
+pub fn a_log_belongs_to_its_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (kind, measured) = (seen.runtime.kind(), seen.measured);
     let name = seen.runtime.called(&measured.names.chatty);
@@ -185,7 +185,7 @@ pub fn its_shm_is_a_volume(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn the_text_names_it(world: &mut World) -> Result {
+pub fn the_text_names_the_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let mut snapshot = Command::new(filltop());
     snapshot.args(["snapshot", "--standalone", "--for", "2s", "--volume", &seen.mount]);

@@ -35,7 +35,7 @@ pub fn rests(dir: &Path) -> Result {
 }
 
 #[test]
-fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
+fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
     need_tracing!();
     let run = tempfile::tempdir()?;
     let volume = TestVolume::new("ext4", 256)?;

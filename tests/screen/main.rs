@@ -87,7 +87,7 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
 }
 
 #[test]
-fn sizes_are_followed() -> Result {
+fn the_screen_follows_resizes() -> Result {
     need_tracing!();
     let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
     terminal.wait_for("the screen", PROMISED, |text| text.contains("q quit"))?;
@@ -116,7 +116,7 @@ fn sizes_are_followed() -> Result {
 }
 
 #[test]
-fn it_is_suspended_and_goes_on() -> Result {
+fn ctrl_z_suspends_it_and_sigcont_resumes_it() -> Result {
     need_tracing!();
     let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
     let before = terminal.modes()?;
@@ -139,7 +139,7 @@ fn it_is_suspended_and_goes_on() -> Result {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() -> Result {
+fn a_signal_restores_the_terminal() -> Result {
     need_tracing!();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
@@ -306,7 +306,7 @@ fn over_a_real_ssh_connection() -> Result {
 }
 
 #[test]
-fn what_was_recorded_is_shown_again() -> Result {
+fn a_recording_is_replayed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;

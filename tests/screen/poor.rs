@@ -27,7 +27,7 @@ fn with(
 }
 
 #[test]
-fn colour_and_letters_are_what_the_terminal_has() -> Result {
+fn colours_and_characters_fit_the_terminal() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;
@@ -61,7 +61,7 @@ fn colour_and_letters_are_what_the_terminal_has() -> Result {
 }
 
 #[test]
-fn the_mouse_is_asked_for_only_where_it_is_wanted() -> Result {
+fn mouse_reporting_is_enabled_only_on_request() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;

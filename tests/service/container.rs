@@ -16,7 +16,7 @@ use crate::{Result, written_bytes_of};
 
 /// The image contains one file; the host's volumes, users and processes are seen all the same.
 #[test]
-fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
+fn the_host_is_seen_from_an_empty_image() -> Result {
     need_tracing!();
     let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
     ensure!(recipe.contains("FROM scratch") && recipe.contains("FILLTOP_HOST_ROOT=/proc/1/root"));
@@ -71,7 +71,7 @@ fn without_host_pid(arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn without_the_hosts_processes_it_refuses_with_that_word() -> Result {
+fn without_the_hosts_pid_namespace_it_refuses_and_names_the_flag() -> Result {
     for arguments in
         [&["snapshot", "--standalone", "--for", "1s"][..], &["watch", "--no-socket"], &["doctor"]]
     {
@@ -92,7 +92,7 @@ fn without_the_hosts_processes_it_refuses_with_that_word() -> Result {
 /// In a container the advice is about the runtime's flags, and `doctor` reports what `snapshot`
 /// reports.
 #[test]
-fn a_container_without_rights_is_told_the_flags() -> Result {
+fn a_container_without_capabilities_is_told_the_flags() -> Result {
     for command in ["snapshot", "doctor"] {
         let mut bare = Command::new("setpriv");
         bare.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(filltop());
@@ -111,7 +111,7 @@ fn a_container_without_rights_is_told_the_flags() -> Result {
 
 /// Outputs and alerts name the node, not the container.
 #[test]
-fn the_nodes_name_is_in_snapshots_and_alerts() -> Result {
+fn snapshots_and_alerts_have_the_nodes_name() -> Result {
     need_tracing!();
     let host = |variables: &[(&str, &str)], own: &str| -> anyhow::Result<String> {
         let mut command = Command::new("unshare");
@@ -156,7 +156,7 @@ fn the_nodes_name_is_in_snapshots_and_alerts() -> Result {
 
 /// A scratch image under Docker has no /run, and its root may be read-only.
 #[test]
-fn without_a_place_for_its_socket_it_watches_all_the_same() -> Result {
+fn it_watches_without_a_place_for_its_socket() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     // Not even root can create anything there.
@@ -172,10 +172,10 @@ fn without_a_place_for_its_socket_it_watches_all_the_same() -> Result {
 /// With cgroup v2 a container has a cgroup namespace of its own, in which no path means what it
 /// means on the host.
 #[test]
-fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
+fn cgroups_in_a_cgroup_namespace_have_the_hosts_paths() -> Result {
     need_tracing!();
     let Ok(target) = Cgroup::new("filltop-seen") else {
-        println!("SKIP cgroups_are_the_hosts_from_a_cgroup_namespace: no cgroup v2 here");
+        println!("SKIP cgroups_in_a_cgroup_namespace_have_the_hosts_paths: no cgroup v2 here");
         return Ok(());
     };
     let container = Cgroup::new("filltop-container")?;
@@ -205,9 +205,9 @@ fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
 /// Built with a real builder, the image contains the program, its licences and one directory, and
 /// starts.
 #[test]
-fn the_recipe_makes_an_image_of_one_program() -> Result {
+fn the_recipe_builds_an_image_with_one_program() -> Result {
     if Command::new("podman").arg("--version").output().is_err() {
-        println!("SKIP the_recipe_makes_an_image_of_one_program: no podman here");
+        println!("SKIP the_recipe_builds_an_image_with_one_program: no podman here");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
@@ -265,7 +265,7 @@ fn the_recipe_makes_an_image_of_one_program() -> Result {
 
 /// The same capabilities in every installation, and in docs/containers.md.
 #[test]
-fn unit_manifest_and_recipe_give_the_same_rights() -> Result {
+fn unit_manifest_and_recipe_give_the_same_capabilities() -> Result {
     let unit = fs::read_to_string(contrib("systemd/filltop.service")?)?;
     let bounding = setting(&unit, "CapabilityBoundingSet");
     let unit_caps: BTreeSet<&str> = bounding

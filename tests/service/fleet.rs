@@ -183,7 +183,7 @@ fn promtool_accepts_the_rules_and_their_tests() -> Result {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say_about_the_metrics() -> Result {
+fn promtool_accepts_the_metrics() -> Result {
     need_tracing!();
     let promtool = need_tool!("promtool");
     let watch = Watch::start(&["--metrics-directory", "/tmp"])?;
@@ -303,13 +303,15 @@ impl Fleet {
 /// A runaway on a real volume: scraped, fired, delivered with its culprit, and resolved when it is
 /// over.
 #[test]
-fn a_runaway_alerts_by_prometheus_and_alertmanager_and_resolves() -> Result {
+fn a_runaway_fires_and_resolves_in_prometheus_and_alertmanager() -> Result {
     need_tracing!();
     need_tool!("prometheus");
     need_tool!("prometheus-alertmanager");
     let dir = tempfile::tempdir()?;
     if !certificate(dir.path())? {
-        println!("SKIP a_runaway_alerts_by_prometheus_and_alertmanager: no openssl here");
+        println!(
+            "SKIP a_runaway_fires_and_resolves_in_prometheus_and_alertmanager: no openssl here"
+        );
         return Ok(());
     }
     let guard = dir.path().join("guard.toml");

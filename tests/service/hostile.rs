@@ -50,7 +50,7 @@ fn connect(watch: &Watch) -> anyhow::Result<UnixStream> {
 }
 
 #[test]
-fn garbage_is_answered_with_words_and_the_end() -> Result {
+fn garbage_is_answered_with_an_error_and_disconnected() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     let cases: [(&str, Vec<u8>, &str); 7] = [
@@ -90,7 +90,7 @@ fn garbage_is_answered_with_words_and_the_end() -> Result {
 /// Forty clients that read nothing: the service answers others as before, measures as before, and
 /// does not grow.
 #[test]
-fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
+fn stalled_clients_cost_nothing_and_are_dropped() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     thread::sleep(Duration::from_secs(2));
@@ -136,7 +136,7 @@ fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
 
 /// A full volume prevents the socket, not the watch.
 #[test]
-fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
+fn it_watches_even_if_the_socket_is_on_a_full_volume() -> Result {
     need_tracing!();
     let full = TestVolume::new("ext4", 16)?;
     // Writeback may release blocks that were reserved for it.
@@ -162,7 +162,7 @@ fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
 
 /// A service that hangs does not hang its clients: after a while commands measure directly.
 #[test]
-fn a_service_that_hangs_is_done_without() -> Result {
+fn commands_measure_directly_if_the_service_hangs() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     watch.halt()?;
@@ -195,7 +195,7 @@ fn a_service_that_hangs_is_done_without() -> Result {
 }
 
 #[test]
-fn scrapers_that_stall_do_not_keep_others_out_for_long() -> Result {
+fn stalled_scrapers_do_not_block_others_for_long() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     let mut slow = Vec::new();
@@ -234,7 +234,7 @@ fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
 /// The socket's permissions admit root and the group; if they are opened, the service still checks
 /// its clients.
 #[test]
-fn root_and_the_group_may_look_and_nobody_else() -> Result {
+fn only_root_and_the_group_may_connect() -> Result {
     const GROUP: u32 = 54_321;
     need_tracing!();
     let dir = tempfile::tempdir()?;

@@ -57,11 +57,11 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
 /// The unit's filter allows every system call that is made at start, while clients and scrapers
 /// connect, and at the end.
 #[test]
-fn the_units_filter_lets_every_system_call_through() -> Result {
+fn the_units_filter_allows_every_system_call_used() -> Result {
     need_tracing!();
     let sets = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
     let (Ok(sets), true) = (sets, Path::new("/usr/bin/strace").exists()) else {
-        println!("SKIP the_units_filter_lets_every_system_call_through: no systemd or no strace");
+        println!("SKIP the_units_filter_allows_every_system_call_used: no systemd or no strace");
         return Ok(());
     };
     let sets = Sets::parse(&String::from_utf8(sets.stdout)?);

@@ -120,8 +120,10 @@ fn without_helms(value: &mut Value) {
 }
 
 #[test]
-fn the_chart_passes_lint_and_gives_what_the_manifests_give() -> Result {
-    let Some(tools) = Tools::find("the_chart_passes_lint_and_gives_what_the_manifests_give") else {
+fn the_chart_passes_lint_and_renders_the_same_objects_as_the_manifests() -> Result {
+    let Some(tools) =
+        Tools::find("the_chart_passes_lint_and_renders_the_same_objects_as_the_manifests")
+    else {
         return Ok(());
     };
     let chart = contrib("helm/filltop")?;
@@ -157,8 +159,8 @@ fn the_chart_passes_lint_and_gives_what_the_manifests_give() -> Result {
 
 /// Invalid values are refused: incomplete capabilities, a rule in the wrong place.
 #[test]
-fn the_chart_refuses_values_that_it_does_not_know() -> Result {
-    let Some(tools) = Tools::find("the_chart_refuses_values_that_it_does_not_know") else {
+fn the_chart_refuses_invalid_values() -> Result {
+    let Some(tools) = Tools::find("the_chart_refuses_invalid_values") else {
         return Ok(());
     };
     for wrong in ["mayact=true", "strict=perhaps", "image.digest=sha256:12", "podMonitor=true"] {
@@ -202,7 +204,7 @@ fn every_release_of_kubernetes_knows_all_fields() -> Result {
 
 /// All places have the same version.
 #[test]
-fn chart_and_manifests_name_this_version() -> Result {
+fn chart_and_manifests_have_this_version() -> Result {
     let version = env!("CARGO_PKG_VERSION");
     let chart: Value =
         serde_saphyr::from_str(&fs::read_to_string(contrib("helm/filltop/Chart.yaml")?)?)?;

@@ -35,7 +35,7 @@ use writer::{Job, Writer};
 type Result = anyhow::Result<()>;
 
 #[test]
-fn snapshot_shows_at_once_what_the_service_knows() -> Result {
+fn snapshot_prints_the_services_data_immediately() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 128)?;
     let watch = Watch::start(&[])?;
@@ -89,7 +89,7 @@ fn held_is_answered_by_the_service() -> Result {
 }
 
 #[test]
-fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result {
+fn commands_measure_directly_without_a_service_or_with_standalone() -> Result {
     need_tracing!();
     let mut watch = Watch::start(&[])?;
     let socket = watch.socket();
@@ -194,7 +194,7 @@ impl Drop for Guarded {
 }
 
 #[test]
-fn counters_are_the_truth_to_the_byte() -> Result {
+fn counters_equal_the_truth_to_the_byte() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let dir = volume.path().join("declared");
@@ -238,7 +238,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
 
 /// The notifications to systemd, and those that are withheld when the program hangs.
 #[test]
-fn the_service_manager_knows_how_it_is() -> Result {
+fn systemd_is_notified_of_its_state() -> Result {
     need_tracing!();
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("notify");

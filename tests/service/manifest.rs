@@ -20,7 +20,7 @@ fn objects(text: &str) -> anyhow::Result<Vec<Object>> {
 }
 
 #[test]
-fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
+fn the_manifests_fields_are_valid_and_its_names_match() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     let objects = objects(&text)?;
     let [
@@ -113,7 +113,7 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
 
 /// The configuration in the ConfigMap, read by the program itself.
 #[test]
-fn the_manifests_configuration_is_right() -> Result {
+fn the_manifests_configuration_is_valid() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/base/config.yaml")?)?;
     let objects = objects(&text)?;
     let [Object::ConfigMap(config)] = &objects[..] else { anyhow::bail!("{objects:?}") };
@@ -129,7 +129,7 @@ fn the_manifests_configuration_is_right() -> Result {
 }
 
 #[test]
-fn the_operators_objects_have_their_fields_and_find_the_pods() -> Result {
+fn the_operators_objects_are_valid_and_select_the_pods() -> Result {
     let read = |name: &str| -> anyhow::Result<Vec<Object>> {
         objects(&fs::read_to_string(contrib(&format!("kubernetes/{name}"))?)?)
     };
@@ -155,7 +155,7 @@ fn the_operators_objects_have_their_fields_and_find_the_pods() -> Result {
 }
 
 #[test]
-fn a_manifest_that_is_wrong_is_seen() -> Result {
+fn an_invalid_manifest_is_detected() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     for (right, wrong) in [
         ("hostPID: true", "hostPid: true"),

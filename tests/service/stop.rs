@@ -26,7 +26,7 @@ fn plan(pid: u32, arguments: &[&str]) -> anyhow::Result<Value> {
 }
 
 #[test]
-fn the_plan_tells_what_the_service_measured() -> Result {
+fn the_plan_has_the_services_figures() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 390)?;
     let watch = Watch::start(&[])?;

@@ -39,9 +39,9 @@ fn fill_by_mapping(path: &Path, mib: usize) -> anyhow::Result<JoinHandle<anyhow:
 }
 
 #[test]
-fn growth_that_nobody_is_seen_to_cause_is_told_and_nobody_is_blamed() -> Result {
+fn unseen_growth_is_reported_and_no_writer_is_blamed() -> Result {
     need_tracing!();
-    let name = "growth_that_nobody_is_seen_to_cause_is_told_and_nobody_is_blamed";
+    let name = "unseen_growth_is_reported_and_no_writer_is_blamed";
     let volume = TestVolume::new("tmpfs", 400)?;
     let mount = volume.path().to_str().context("UTF-8")?;
     // An innocent writer on the same volume.

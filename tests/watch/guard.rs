@@ -82,7 +82,7 @@ impl Incident {
 }
 
 #[test]
-fn in_a_dry_run_the_jail_is_named_and_nothing_is_done() -> Result {
+fn in_a_dry_run_the_jail_is_named_and_not_frozen() -> Result {
     need_tracing!();
     let incident = Incident::new("filltop-jail-dry", "")?;
     let event = incident.action(|event| event.summary.starts_with("would freeze"))?;
@@ -99,7 +99,7 @@ fn in_a_dry_run_the_jail_is_named_and_nothing_is_done() -> Result {
 }
 
 #[test]
-fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() -> Result {
+fn when_armed_it_freezes_the_jail_before_the_disk_is_full_and_the_database_continues() -> Result {
     need_tracing!();
     let mut incident = Incident::new("filltop-jail", "dry_run = false\n")?;
     let start = Instant::now();
@@ -135,7 +135,7 @@ fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() ->
 }
 
 #[test]
-fn the_ladder_ends_what_nobody_came_for() -> Result {
+fn an_unattended_freeze_escalates_to_kill() -> Result {
     need_tracing!();
     let ladder =
         "dry_run = false\nladder = [\"freeze\", \"kill\"]\nwait = \"3s\"\ncool_down = \"1s\"\n";
@@ -152,12 +152,12 @@ fn the_ladder_ends_what_nobody_came_for() -> Result {
 
 /// The same with a real PostgreSQL, whose clients notice nothing.
 #[test]
-fn postgresql_on_the_same_volume_goes_on() -> Result {
+fn postgresql_on_the_same_volume_continues() -> Result {
     need_tracing!();
     let incident = Incident::new("filltop-jail-pg", "dry_run = false\n")?;
     let socket = tempfile::tempdir()?;
     let Some(postgres) = Postgres::new(incident.volume.path(), socket.path())? else {
-        println!("SKIP postgresql_on_the_same_volume_goes_on: PostgreSQL is not installed");
+        println!("SKIP postgresql_on_the_same_volume_continues: PostgreSQL is not installed");
         return Ok(());
     };
     let transactions = std::thread::scope(|scope| {

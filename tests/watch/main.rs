@@ -49,7 +49,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
 }
 
 #[test]
-fn full_is_said_stays_said_and_ends_when_there_is_space() -> Result {
+fn full_fires_repeats_and_resolves_when_there_is_space() -> Result {
     need_tracing!();
     let config = "[[rule]]\nname = \"full\"\nclear_after = \"1s\"\nrepeat = \"2s\"\n\
                   [[rule]]\nname = \"time-to-full\"\nclear_after = \"1s\"";
@@ -78,7 +78,7 @@ fn full_is_said_stays_said_and_ends_when_there_is_space() -> Result {
 }
 
 #[test]
-fn a_bad_new_configuration_keeps_the_old_one_and_says_so() -> Result {
+fn an_invalid_new_configuration_is_reported_and_the_old_one_kept() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mount = volume.path().to_str().context("UTF-8")?;
@@ -104,7 +104,7 @@ fn a_bad_new_configuration_keeps_the_old_one_and_says_so() -> Result {
 }
 
 #[test]
-fn a_directory_is_counted_once_and_then_kept_by_what_is_written() -> Result {
+fn a_directory_is_scanned_once_and_then_updated_from_writes() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 200)?;
     let dir = volume.path().join("uploads");
@@ -139,7 +139,7 @@ fn a_directory_is_counted_once_and_then_kept_by_what_is_written() -> Result {
 }
 
 #[test]
-fn a_recorded_history_is_watched_without_privileges() -> Result {
+fn a_recorded_history_is_replayed_without_privileges() -> Result {
     let trace =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("forecast/traces/rocksdb-fillrandom.csv");
     let output = command(&["watch", "--json", "--replay-csv"]).arg(trace).output()?;

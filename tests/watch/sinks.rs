@@ -31,7 +31,7 @@ fn datagrams(socket: UnixDatagram) -> Receiver<(Instant, String)> {
 }
 
 #[test]
-fn with_its_own_disk_full_alerts_leave_by_every_sink() -> Result {
+fn every_sink_delivers_while_filltops_own_disk_is_full() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 100)?;
     let sockets = tempfile::tempdir()?;
@@ -97,7 +97,7 @@ command = ["/bin/bash", "-c", "exec cat > /dev/tcp/127.0.0.1/{mail}"]
 }
 
 #[test]
-fn a_webhook_that_was_down_for_a_minute_gets_it_once() -> Result {
+fn a_webhook_that_was_down_for_a_minute_receives_the_alert_once() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mount = volume.path().to_str().context("UTF-8")?;
@@ -133,7 +133,7 @@ fn a_webhook_that_was_down_for_a_minute_gets_it_once() -> Result {
 }
 
 #[test]
-fn a_reader_that_stands_still_holds_nobody_up() -> Result {
+fn a_stalled_reader_does_not_block_other_sinks() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mount = volume.path().to_str().context("UTF-8")?;
@@ -173,7 +173,7 @@ fn a_reader_that_stands_still_holds_nobody_up() -> Result {
 }
 
 #[test]
-fn programs_keep_the_privileges_that_tracing_gives_up() -> Result {
+fn exec_sinks_keep_the_privileges_that_the_tracer_drops() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mount = volume.path().to_str().context("UTF-8")?;

@@ -26,7 +26,7 @@ fn fill(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Write
 }
 
 #[test]
-fn a_quota_that_is_used_up() -> Result {
+fn a_quota_that_is_exceeded() -> Result {
     need_tracing!();
     if !wanted("btrfs") {
         return Ok(());

@@ -15,7 +15,7 @@ use crate::{
 
 /// The last write before a volume is full succeeds only in part.
 #[test]
-fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
+fn a_short_write_counts_the_bytes_written() -> Result {
     need_tracing!();
     const BLOCK: u64 = 1_000_003;
     for (fs, mib) in [("ext4", 50), ("xfs", 320), ("btrfs", 128), ("tmpfs", 20)] {
@@ -51,7 +51,7 @@ fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
 
 /// One inode number, two files: two rows.
 #[test]
-fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
+fn reused_inode_numbers_are_distinguished() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&[])?;
@@ -73,11 +73,11 @@ fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
 
 /// One pid, two processes: two rows.
 #[test]
-fn pids_that_are_used_again_are_kept_apart() -> Result {
+fn reused_pids_are_distinguished() -> Result {
     need_tracing!();
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     if !Path::new(LAST).exists() {
-        println!("SKIP pids_that_are_used_again_are_kept_apart: no {LAST} in this kernel");
+        println!("SKIP reused_pids_are_distinguished: no {LAST} in this kernel");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -100,7 +100,7 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     }
     let measured = filltop.stop()?;
     let Some(second) = other else {
-        println!("SKIP pids_that_are_used_again_are_kept_apart: the pid was never given again");
+        println!("SKIP reused_pids_are_distinguished: the pid was never given again");
         return Ok(());
     };
     let mut rows: Vec<_> =
@@ -174,12 +174,12 @@ fn perform_write(dir: &Path) -> anyhow::Result<Vec<crate::WayTruth>> {
 
 /// The kernel writes on behalf of a process that dies.
 #[test]
-fn a_core_dump_is_its_process_s() -> Result {
+fn a_core_dump_is_attributed_to_its_process() -> Result {
     need_tracing!();
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
     let pattern = pattern.trim();
     if pattern.starts_with(['|', '/']) || pattern.contains('%') {
-        println!("SKIP a_core_dump_is_its_process_s: core_pattern is {pattern}");
+        println!("SKIP a_core_dump_is_attributed_to_its_process: core_pattern is {pattern}");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -189,7 +189,7 @@ fn a_core_dump_is_its_process_s() -> Result {
     let status = child.wait()?;
     let measured = filltop.stop()?;
     if !status.core_dumped() {
-        println!("SKIP a_core_dump_is_its_process_s: {status}, without a core");
+        println!("SKIP a_core_dump_is_attributed_to_its_process: {status}, without a core");
         return Ok(());
     }
     let core = fs::read_dir(volume.path())?
@@ -199,7 +199,7 @@ fn a_core_dump_is_its_process_s() -> Result {
             path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"core"))
         })
         .context("no core file")?;
-    if kernel_is_unseen(&measured, "a_core_dump_is_its_process_s") {
+    if kernel_is_unseen(&measured, "a_core_dump_is_attributed_to_its_process") {
         return Ok(());
     }
     let row = measured.path(&core)?;

@@ -100,10 +100,10 @@ fn is_exact(measured: &Measured, path: &Path, truth: &Truth) -> Result {
 }
 
 #[test]
-fn a_module_that_comes_later_is_traced() -> Result {
+fn a_module_loaded_after_the_start_is_traced() -> Result {
     need_tracing!();
     let Some(file) = unloaded()? else {
-        println!("SKIP a_module_that_comes_later_is_traced: no xfs module to load here");
+        println!("SKIP a_module_loaded_after_the_start_is_traced: no xfs module to load here");
         return Ok(());
     };
     let filltop = Filltop::start(&[])?;
@@ -127,13 +127,13 @@ fn a_module_that_comes_later_is_traced() -> Result {
 }
 
 #[test]
-fn what_is_mounted_later_is_traced_by_what_was_kept() -> Result {
+fn a_volume_mounted_after_the_start_is_traced_without_the_helper() -> Result {
     need_tracing!();
     let is_loaded = Path::new("/sys/kernel/btf/xfs").exists();
     let file = if is_loaded { None } else { module_file("xfs") };
     if !by_trampolines() || !(is_loaded || file.is_some()) {
         println!(
-            "SKIP what_is_mounted_later_is_traced_by_what_was_kept: xfs is no module here, or not traced by \
+            "SKIP a_volume_mounted_after_the_start_is_traced_without_the_helper: xfs is no module here, or not traced by \
              trampolines"
         );
         return Ok(());
@@ -149,12 +149,12 @@ fn what_is_mounted_later_is_traced_by_what_was_kept() -> Result {
 }
 
 #[test]
-fn a_module_that_comes_after_the_helper_has_ended_is_told() -> Result {
+fn a_module_loaded_after_the_helper_has_ended_is_reported() -> Result {
     need_tracing!();
     let file = if by_trampolines() { unloaded()? } else { None };
     let Some(file) = file.filter(|_| Path::new("/sys/kernel/btf").join("overlay").exists()) else {
         println!(
-            "SKIP a_module_that_comes_after_the_helper_has_ended_is_told: no xfs module to load here, or no \
+            "SKIP a_module_loaded_after_the_helper_has_ended_is_reported: no xfs module to load here, or no \
              trampolines in modules"
         );
         return Ok(());

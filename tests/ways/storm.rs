@@ -88,7 +88,7 @@ fn a_fork_bomb() -> Result {
 
 /// All at the same time, and each of them has a row.
 #[test]
-fn ten_thousand_writers_at_once() -> Result {
+fn ten_thousand_simultaneous_writers() -> Result {
     need_tracing!();
     each_has_a_row(&["spawn", "--at-once", "--processes", &size(10_000, 200)])
 }

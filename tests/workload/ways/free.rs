@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_tell_what_a_file_holds() {
+    fn the_truth_of_a_way_matches_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let truths = super::super::perform(dir.path(), &["write".into(), "unlink".into()]).unwrap();
         let file = OpenOptions::new().read(true).open(dir.path().join("way-write")).unwrap();
