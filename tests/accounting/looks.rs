@@ -90,7 +90,9 @@ fn reading_the_maps_skips_no_kprobe() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&["--top", "100000"])?;
     let Some(calls) = BpfCalls::of(filltop.pid())? else {
-        println!("SKIP reading_the_maps_skips_no_kprobe: no events for system calls");
+        println!(
+            "SKIP reading_the_maps_skips_no_kprobe: this kernel has no events for system calls"
+        );
         return Ok(());
     };
     // Causes spilled counters, created files, waits and failures.
@@ -168,7 +170,7 @@ fn a_folded_file_that_is_written_again_is_named() -> Result {
         folded[*cpu] += u32::from(row.written_bytes == 10_000);
     }
     // Half of all rows were folded; which half is not known.
-    ensure!(folded.iter().all(|n| *n > 5), "{folded:?} of those that came again were folded");
+    ensure!(folded.iter().all(|n| *n > 5), "{folded:?} of the files written again were folded");
     if let Some(calls) = calls {
         let counted = calls.counted()?;
         none_skips_kprobes(&counted)?;

@@ -71,7 +71,7 @@ fn dd_is_measured_to_the_byte() -> Result {
         .status();
     let measured = filltop.stop()?;
     if status.is_err() {
-        println!("SKIP dd_is_measured_to_the_byte: no dd here");
+        println!("SKIP dd_is_measured_to_the_byte: dd is not installed");
         return Ok(());
     }
     let row = measured.path(&path)?;

@@ -156,10 +156,10 @@ fn shown_everywhere(holder: &Holder, volume: &TestVolume, path: &Path, inside: &
     ensure!(bytes >= BYTES, "{bytes}");
     let rows = held()?;
     let walked = holder.row(&rows)?;
-    holder.check(walked, path, inside, volume).context("by the walk")?;
+    holder.check(walked, path, inside, volume).context("as walked in /proc")?;
     if let Some(snapshot) = snapshot()? {
         let told = holder.row(&snapshot.held)?;
-        holder.check(told, path, inside, volume).context("by the iterator")?;
+        holder.check(told, path, inside, volume).context("as reported by the iterator")?;
         ensure!(held_bytes(&snapshot, volume) == Some(bytes), "{:?}", snapshot.volumes);
         ensure!(!told.growing, "{told:?}");
     }
@@ -364,7 +364,9 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     let reader = File::open(overlay.merged().join("part"))?;
     fs::remove_file(&below)?;
     let Some(snapshot) = snapshot()? else {
-        println!("SKIP a_removed_file_of_a_lower_layer_is_held_there: no iterator on this kernel");
+        println!(
+            "SKIP a_removed_file_of_a_lower_layer_is_held_there: this kernel has no iterator over open files"
+        );
         return Ok(());
     };
     drop(reader);
@@ -374,7 +376,7 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
         let has_types = Path::new("/sys/kernel/btf/overlay").exists();
         ensure!(is_module && !has_types, "{:?}", snapshot.held);
         println!(
-            "SKIP a_removed_file_of_a_lower_layer_is_held_there: no types of overlayfs on this kernel"
+            "SKIP a_removed_file_of_a_lower_layer_is_held_there: this kernel has no BTF of overlayfs"
         );
         return Ok(());
     }

@@ -72,7 +72,7 @@ fn without_type_information_it_names_the_fix() -> Result {
 fn under_lockdown_it_names_the_fix() -> Result {
     need_tracing!();
     if !std::path::Path::new("/sys/kernel/security").is_dir() {
-        println!("SKIP refusals::under_lockdown_it_names_the_fix: no securityfs");
+        println!("SKIP refusals::under_lockdown_it_names_the_fix: securityfs is not available");
         return Ok(());
     }
     let mut command = Command::new(filltop());

@@ -120,6 +120,6 @@ fn a_file_created_just_before_a_sample_has_all_its_space() -> Result {
         let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
         short += usize::from(allocated - freed < 2 * HALF as u64);
     }
-    ensure!(short == 0, "{short} of {} miss some", paths.len());
+    ensure!(short == 0, "{short} of {} files lack some of their space", paths.len());
     Ok(())
 }

@@ -45,7 +45,7 @@ macro_rules! need_fence {
         if !possible() {
             let name = std::thread::current().name().unwrap_or("?").to_owned();
             let list = "/sys/kernel/security/lsm";
-            println!("SKIP {name}: {list} does not say that this kernel asks BPF programs");
+            println!("SKIP {name}: {list} does not include bpf");
             return Ok(());
         }
     };
@@ -256,7 +256,7 @@ fn a_fence_ends_with_its_supervisor() -> Result {
     let (keeper, _) = held.bench.keepers()?;
     kill(keeper)?;
     let took = held.fenced.is_free_within(STATED)?;
-    println!("lifted {:.1} ms after kill -9 of the keeper", took.as_secs_f64() * 1e3);
+    println!("lifted {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     // The kernel needs some time to detach everything; only then the supervisor has exited.
     let start = Instant::now();
     while !held.bench.records().is_empty() {
@@ -277,7 +277,7 @@ fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
     let next = loop {
         match held.bench.keepers() {
             Ok((_, next)) if next != second => break next,
-            _ => ensure!(start.elapsed() < STATED, "no other second"),
+            _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
     held.fenced.is_fenced(true)?;
@@ -297,7 +297,7 @@ fn a_fence_expires_even_if_its_supervisor_hangs() -> Result {
     let (keeper, _) = held.bench.keepers()?;
     kill_process(Pid::from_raw(keeper as i32).context("pid")?, Signal::STOP)?;
     held.fenced.is_free_within(Duration::from_secs(10))?;
-    ensure!(!fs::exists(format!("/proc/{keeper}/exe"))?, "the keeper that hangs is still there");
+    ensure!(!fs::exists(format!("/proc/{keeper}/exe"))?, "the hanging supervisor still exists");
     Ok(())
 }
 
@@ -322,7 +322,7 @@ fn where_fences_are_unavailable_the_reason_is_given() -> Result {
     need_root!();
     if possible() {
         let name = std::thread::current().name().unwrap_or("?").to_owned();
-        println!("SKIP {name}: there is one here");
+        println!("SKIP {name}: fences are available here");
         return Ok(());
     }
     let bench = Bench::new()?;

@@ -55,9 +55,9 @@ fn forking_writer(
     let done = bench.stop(&target, &[])?;
     let took = start.elapsed();
     stands_still(volume.path())?;
-    ensure!(took < within(), "frozen after {took:?}: {done}");
+    ensure!(took < within(), "frozen only after {took:?}: {done}");
     let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
-    ensure!(halted < 1_000.0, "halted after {halted} ms");
+    ensure!(halted < 1_000.0, "suspended only after {halted} ms");
     let plan = bench.command(&["stop", &target, "--json"]).output()?;
     let plan: Value = serde_json::from_slice(&plan.stdout)?;
     let said = plan["by"].as_str().context("by")?;
@@ -67,7 +67,7 @@ fn forking_writer(
     bench.resume(done["id"].as_str().context("id")?)?;
     goes_on(volume.path(), SOON)?;
     let output = server.wait_with_output()?;
-    ensure!(output.status.success(), "it was harmed: {:?}", output.status);
+    ensure!(output.status.success(), "the server failed: {:?}", output.status);
     let truth: Truth = serde_json::from_slice(&output.stdout)?;
     ensure!(truth.total() == 400 * 262_144 && crate::bytes_in(volume.path())? == truth.total());
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
@@ -101,7 +101,7 @@ fn by_the_pid_of_one_worker() -> Result {
     let start = Instant::now();
     let children = format!("/proc/{0}/task/{0}/children", server.pid());
     loop {
-        ensure!(start.elapsed() < SOON, "no worker lived long enough to be named");
+        ensure!(start.elapsed() < SOON, "no worker lived long enough to be a target");
         let workers = std::fs::read_to_string(&children)?;
         let Some(worker) = workers.split_whitespace().last() else { continue };
         if bench.stop(worker, &[]).is_ok() {
@@ -109,7 +109,7 @@ fn by_the_pid_of_one_worker() -> Result {
         }
     }
     stands_still(volume.path())?;
-    ensure!(crate::state(server.child.id())? == 'T', "the one that forks runs");
+    ensure!(crate::state(server.child.id())? == 'T', "the forking parent is not stopped");
     Ok(())
 }
 
@@ -138,7 +138,7 @@ fn by_the_freezer_of_cgroup_v1() -> Result {
     need_root!();
     let hierarchy = Path::new("/sys/fs/cgroup/freezer");
     if !hierarchy.join("cgroup.procs").exists() {
-        println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted");
+        println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted here");
         return Ok(());
     }
     let cgroup = Cgroup::below(hierarchy, "filltop-freeze-v1")?;

@@ -68,11 +68,11 @@ impl Stage {
         for _ in 0..3 {
             let mut line = String::new();
             stdout.read_line(&mut line)?;
-            ensure!(!line.is_empty(), "it ended: {}", said(stop));
+            ensure!(!line.is_empty(), "the command exited: {}", said(stop));
         }
         stop.stdout = Some(stdout.into_inner());
         stands_still(self.volume.path())?;
-        ensure!(stop.try_wait()?.is_none(), "it did not stay in the foreground");
+        ensure!(stop.try_wait()?.is_none(), "the command did not stay in the foreground");
         Ok(())
     }
 

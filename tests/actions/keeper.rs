@@ -47,7 +47,7 @@ fn a_killed_supervisor_thaws_the_target() -> Result {
     let (keeper, _) = frozen.bench.keepers()?;
     signal(keeper, Signal::KILL)?;
     let took = goes_on(frozen.dir(), STATED)?;
-    println!("thawed {:.1} ms after kill -9 of the keeper", took.as_secs_f64() * 1e3);
+    println!("thawed {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     let start = Instant::now();
     while !frozen.bench.records().is_empty() {
         ensure!(start.elapsed() < STATED, "{:?}", frozen.bench.records());
@@ -65,7 +65,7 @@ fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
     let next = loop {
         match frozen.bench.keepers() {
             Ok((_, next)) if next != second => break next,
-            _ => ensure!(start.elapsed() < STATED, "no other second"),
+            _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
     stands_still(frozen.dir())?;
@@ -166,12 +166,12 @@ fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
         if crate::state(writer.child.id())? == 'T' {
             halted += 1;
             let (keeper, second) = bench.keepers()?;
-            ensure!(fs::exists(format!("/proc/{second}"))?, "no second");
+            ensure!(fs::exists(format!("/proc/{second}"))?, "there is no watchdog");
             signal(keeper, Signal::KILL)?;
         }
         goes_on(volume.path(), STATED).with_context(|| format!("killed after {moment} steps"))?;
     }
-    ensure!(halted > 0, "the test is no test: it was never halted by then");
-    println!("25 kills, {halted} of them when it was halted already");
+    ensure!(halted > 0, "nothing was tested: no kill came after the freeze");
+    println!("25 kills, {halted} of them after the freeze");
     Ok(())
 }

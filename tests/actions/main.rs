@@ -72,10 +72,10 @@ impl Bench {
         let [path] = &records[..] else { anyhow::bail!("{} records", records.len()) };
         let text = fs::read_to_string(path)?;
         let record: Value = serde_json::from_str(text.lines().next().context("empty")?)?;
-        let keeper = record["keeper"]["pid"].as_u64().context("no keeper")? as u32;
+        let keeper = record["keeper"]["pid"].as_u64().context("no supervisor")? as u32;
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))
             .context("/proc/PID/task/PID/children")?;
-        let second = children.split_whitespace().next().context("no second")?.parse()?;
+        let second = children.split_whitespace().next().context("no watchdog")?.parse()?;
         Ok((keeper, second))
     }
 }
@@ -113,7 +113,7 @@ impl Writer {
         let stdout = self.child.stdout.as_mut().context("piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(!line.is_empty(), "it ended");
+        ensure!(!line.is_empty(), "the workload has ended");
         Ok(())
     }
 }
@@ -158,7 +158,7 @@ fn stands_still(dir: &Path) -> Result {
     let before = bytes_in(dir)?;
     std::thread::sleep(Duration::from_millis(1_200));
     let after = bytes_in(dir)?;
-    ensure!(before == after, "{} bytes more", after - before);
+    ensure!(before == after, "{} bytes were written", after - before);
     Ok(())
 }
 

@@ -66,7 +66,7 @@ fn a_container_is_stopped_by_its_runtime() -> Result {
     let left = done["ended"]["left"].as_array().map(Vec::len);
     ensure!(status == Some(0) && left == Some(0), "{status:?} {done}");
     ensure!(asked(dir.path())?.trim_end().ends_with(&format!("docker stop {}", &id[..12])));
-    ensure!(alive, "nobody but the runtime ends it");
+    ensure!(alive, "something else than the runtime ended it");
     drop(cgroup);
     let _ = fs::remove_dir(parent);
     Ok(())
@@ -78,7 +78,7 @@ fn a_container_is_stopped_by_its_runtime() -> Result {
 fn a_unit_is_stopped_by_systemd_where_that_runs() -> Result {
     need_root!();
     if Command::new("unshare").args(["-m", "true"]).output().is_err() {
-        println!("SKIP a_unit_is_stopped_by_systemd_where_that_runs: no unshare");
+        println!("SKIP a_unit_is_stopped_by_systemd_where_that_runs: unshare is not installed");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;

@@ -30,7 +30,7 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
         let before = bytes_in(volume.path())?;
         std::thread::sleep(Duration::from_millis(200));
         let more = bytes_in(volume.path())? - before;
-        ensure!(more == 0, "round {round}: {more} bytes more; {done}");
+        ensure!(more == 0, "round {round}: {more} bytes were written; {done}");
         ensure!(done["halted"]["notes"].as_array().is_some_and(Vec::is_empty), "{done}");
         bench.resume(&writer.pid())?;
     }
@@ -129,11 +129,11 @@ fn a_process_that_keeps_changing_its_cgroup_is_frozen() -> Result {
         by_signals += u32::from(state(writer.child.id())? == 'T');
         let before = bytes_in(volume.path())?;
         std::thread::sleep(Duration::from_millis(100));
-        ensure!(bytes_in(volume.path())? == before, "round {round}: it goes on; {done}");
+        ensure!(bytes_in(volume.path())? == before, "round {round}: it keeps writing; {done}");
         bench.resume(&writer.pid())?;
     }
-    println!("20 rounds, {by_signals} of them by signals, because it had moved on");
-    ensure!(by_signals > 0, "the test is no test: it never moved meanwhile");
+    println!("20 rounds, {by_signals} of them with signals because it had left the cgroup");
+    ensure!(by_signals > 0, "nothing was tested: it never left its cgroup");
     Ok(())
 }
 

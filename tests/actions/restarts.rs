@@ -52,7 +52,7 @@ impl Container {
     }
 
     fn restart(&mut self) -> Result {
-        let (cgroup, writer) = self.writer.take().context("it does not run")?;
+        let (cgroup, writer) = self.writer.take().context("the container is not running")?;
         // SIGKILL ends the processes of a cgroup v2, frozen or not.
         drop(writer);
         drop(cgroup);
@@ -78,7 +78,7 @@ fn a_restart_ends(how: &[&str]) -> Result {
     let (bytes, start) = (bytes_in(container.volume.path())?, Instant::now());
     std::thread::sleep(Duration::from_secs(2));
     let rate = (bytes_in(container.volume.path())? - bytes) as f64 / start.elapsed().as_secs_f64();
-    ensure!(rate > 200_000.0, "the new one is held to {rate} bytes per second");
+    ensure!(rate > 200_000.0, "the new process is limited to {rate} bytes per second");
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
     Ok(())
 }
@@ -107,13 +107,13 @@ fn a_later_freeze_by_another_program_is_kept() -> Result {
     fs::write(&freeze, "1")?;
     let start = Instant::now();
     while !bench.records().is_empty() {
-        ensure!(start.elapsed() < SOON, "the record is still there");
+        ensure!(start.elapsed() < SOON, "the record still exists");
         std::thread::sleep(Duration::from_millis(20));
     }
     let frozen = fs::read_to_string(&freeze)?;
     let still = stands_still(container.volume.path());
     fs::write(&freeze, "0")?;
-    ensure!(frozen.trim() == "1", "it was thawed");
+    ensure!(frozen.trim() == "1", "the later freeze was thawed");
     still
 }
 
@@ -166,7 +166,7 @@ fn child_of(pid: u32) -> Result<u32> {
                 return Ok(child);
             }
         }
-        ensure!(start.elapsed() < SOON, "it did not start");
+        ensure!(start.elapsed() < SOON, "the container did not start");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -204,13 +204,13 @@ fn a_restart_policy_is_in_the_plan_and_a_restart_is_detected() -> Result {
         Ok(next)
     });
     let kill = bench.command(&["stop", ID, "--how", "kill", "--yes", "--json"]).output()?;
-    let mut next = daemon.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    let mut next = daemon.join().map_err(|_| anyhow::anyhow!("the daemon panicked"))??;
     let pid = next.id();
     next.kill()?;
     next.wait()?;
     let last = String::from_utf8(kill.stdout)?;
-    let done: Value = serde_json::from_str(last.lines().last().context("nothing was said")?)?;
+    let done: Value = serde_json::from_str(last.lines().last().context("nothing was printed")?)?;
     ensure!(done["ended"]["back"] == serde_json::json!([pid]), "{done}");
-    ensure!(kill.status.code() == Some(1), "it runs again: {:?}", kill.status);
+    ensure!(kill.status.code() == Some(1), "the restart is not reported: {:?}", kill.status);
     Ok(())
 }

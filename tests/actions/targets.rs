@@ -101,10 +101,10 @@ fn the_monitor_of_lxc_is_never_affected() -> Result {
     let mut payload = Inhabitant::new(&[], "lxc.payload.filltop-jail1")?;
     let freeze = plan(&bench, "filltop-jail1", &[])?;
     ensure!(pids(&freeze) == [payload.pid()] && freeze["target"]["kind"] == "lxc", "{freeze}");
-    ensure!(freeze["blast"]["processes"] == 0, "nobody but whom was named: {freeze}");
+    ensure!(freeze["blast"]["processes"] == 0, "other processes than the named ones: {freeze}");
     let done = bench.stop("lxc/filltop-jail1", &["--how", "kill"])?;
     ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
-    ensure!(!payload.runs()? && monitor.runs()?, "the monitor was hit");
+    ensure!(!payload.runs()? && monitor.runs()?, "the monitor was affected");
     drop(payload);
     let refused = bench.refused("filltop-jail1", &["--how", "kill"])?;
     ensure!(refused.contains("monitor") && monitor.runs()?, "{refused}");
@@ -124,7 +124,7 @@ fn the_monitors_of_podman_are_never_affected() -> Result {
         ensure!(pids(&plan) == [container.pid()], "{word}: {plan}");
     }
     bench.stop("d771", &["--how", "kill"])?;
-    ensure!(!container.runs()? && scope.runs()? && common.runs()?, "a monitor was hit");
+    ensure!(!container.runs()? && scope.runs()? && common.runs()?, "a monitor was affected");
     drop(container);
     for word in ["d771", D1, "conmon", "podman/d771"] {
         let refused = bench.refused(word, &["--how", "kill"])?;

@@ -44,12 +44,12 @@ fn held_to_its_rate(arguments: &[&str], cgroup: Option<&Cgroup>) -> Result {
     }
     let done = bench.stop(&writer.pid(), &["--how", "throttle", "--rate", "5MB"])?;
     let slow = speed(volume.path(), length())?;
-    println!("{:.1} MB/s free, {:.2} MB/s held to 5", free / 1e6, slow / 1e6);
+    println!("{:.1} MB/s free, {:.2} MB/s throttled to 5", free / 1e6, slow / 1e6);
     ensure!((slow / RATE - 1.0).abs() <= 0.2, "{slow} B/s");
     bench.resume(done["id"].as_str().context("id")?)?;
     let start = Instant::now();
     while speed(volume.path(), Duration::from_millis(400))? < 2.0 * RATE {
-        ensure!(start.elapsed() < SOON, "it is not free again");
+        ensure!(start.elapsed() < SOON, "it is still throttled");
     }
     Ok(())
 }

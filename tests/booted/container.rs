@@ -125,16 +125,16 @@ impl Seen {
         let row = row.with_context(|| format!("no row of {}: {:?}", file.display(), others()))?;
         let rate = row.written_bytes as f64 / snapshot.interval_s;
         println!("{rate:.0} bytes/s written by the container; statvfs: {grown:.0}");
-        ensure!(self.is_near(rate), "{row:?}: {rate}/s, and statvfs says {grown}/s");
+        ensure!(self.is_near(rate), "{row:?}: {rate}/s, but {grown}/s in statvfs");
         ensure!(row.allocated_bytes.is_some_and(|bytes| bytes > 0), "{row:?}");
         let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
         let volume = volume.context("no row of /")?;
         ensure!(volume.fs_type == "ext4", "{volume:?}");
         let growth = volume.growth_bytes_per_s;
-        ensure!(self.is_near(growth), "{volume:?}, and statvfs says {grown}/s");
+        ensure!(self.is_near(growth), "{volume:?}, but {grown}/s in statvfs");
         ensure!(text.contains("a.log") && !text.contains("Nobody wrote anything"), "{text}");
         let growth = performance(check, "/ growth_bytes_per_s")?;
-        ensure!(self.is_near(growth), "{check}, and statvfs says {grown}/s");
+        ensure!(self.is_near(growth), "{check}, but {grown}/s in statvfs");
         Ok(())
     }
 

@@ -146,14 +146,17 @@ fn same_view(service: &Measured, root: &Measured) -> Result {
         service.snapshot.backend.hooks.iter().filter(|hook| hook.name == name).collect()
     };
     let missing: Vec<_> = roots.difference(&ours).map(|key| (key, rows(key.0))).collect();
-    ensure!(missing.is_empty(), "root has these, and not the service: {missing:#?}");
+    ensure!(missing.is_empty(), "only root has these: {missing:#?}");
     let further: Vec<_> = ours.difference(&roots).collect();
-    ensure!(further.is_empty(), "the service has these, and not root: {further:#?}");
+    ensure!(further.is_empty(), "only the service has these: {further:#?}");
     let hooks = service.snapshot.backend.hooks.iter();
     let broken: Vec<_> =
         hooks.filter(|hook| matches!(hook.state, HookState::Broken { .. })).collect();
     ensure!(broken.is_empty(), "{broken:#?}");
-    ensure!(service.snapshot.backend.write == root.snapshot.backend.write, "another backend");
+    ensure!(
+        service.snapshot.backend.write == root.snapshot.backend.write,
+        "service and root use different backends"
+    );
     println!(
         "{} hooks attached, all as root's, by {}",
         ours.len(),
@@ -234,7 +237,7 @@ fn it_runs_on_a_kernel_as_debian_installs_it() -> Result {
         succeed(Command::new("modinfo").arg(module))?;
     }
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled")?;
-    ensure!(enabled.trim() == "Y", "AppArmor is not on");
+    ensure!(enabled.trim() == "Y", "AppArmor is not enabled");
     let profiles = fs::read_to_string("/sys/kernel/security/apparmor/profiles")?;
     ensure!(!profiles.trim().is_empty(), "no profile is loaded");
     println!("Linux {}, {} profiles of AppArmor", release.trim(), profiles.lines().count());
@@ -274,7 +277,7 @@ fn volumes_of_modules_loaded_after_the_start_are_as_exact_as_for_root() -> Resul
     restart()?;
     for module in UNLOADABLE {
         if is_loaded(module)? {
-            bail!("{module} is loaded already");
+            bail!("{module} is already loaded");
         }
     }
     // mount(2) makes the kernel load them with modprobe.

@@ -44,7 +44,7 @@ macro_rules! need_debian {
     () => {
         if !crate::is_ours() {
             let name = std::thread::current().name().unwrap_or("?").to_owned();
-            println!("SKIP {name}: only in a Debian that was booted for it");
+            println!("SKIP {name}: runs only in a Debian booted for this test");
             return Ok(());
         }
     };
@@ -112,7 +112,7 @@ fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Durati
             return Ok(started.elapsed());
         }
         if started.elapsed() > PATIENCE {
-            bail!("waited in vain until {what}: {}", journal(UNIT)?);
+            bail!("{what}: not within {PATIENCE:?}: {}", journal(UNIT)?);
         }
         thread::sleep(Duration::from_millis(200));
     }
@@ -122,13 +122,16 @@ fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Durati
 fn section() -> Result<&'static str> {
     let text =
         DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("\n## ").next());
-    text.context("docs/service.md tells of the unit")
+    text.context("docs/service.md has a section about the unit")
 }
 
 /// The first drop-in in docs/service.md after these words.
 fn drop_in_of_the_docs(words: &str) -> Result<String> {
     const EDIT: &str = "# systemctl edit filltop\n";
-    let after = section()?.split_once(words).with_context(|| format!("nothing about {words}"))?.1;
+    let after = section()?
+        .split_once(words)
+        .with_context(|| format!("docs/service.md has no {words:?}"))?
+        .1;
     let block = after.split_once(EDIT).and_then(|(_, block)| block.split_once("```"));
     let (drop_in, _) = block.with_context(|| format!("no drop-in after {words}"))?;
     Ok(drop_in.to_owned())

@@ -92,7 +92,7 @@ fn systemd_rates_its_exposure_as_the_docs_say() -> Result {
     let figure = figure.with_context(|| verdict.to_owned())?;
     let told = section()?.split("`systemd-analyze security` says ").nth(1).unwrap_or_default();
     let told = told.split(':').next().unwrap_or_default();
-    ensure!(told.contains(figure), "docs/service.md says {told}, systemd {figure}");
+    ensure!(told.contains(figure), "docs/service.md has {told}, systemd {figure}");
     Ok(())
 }
 
@@ -129,7 +129,10 @@ fn it_is_restarted_after_kill_9() -> Result {
 #[test]
 fn a_hanging_service_is_restarted_by_the_watchdog() -> Result {
     need_debian!();
-    ensure!(UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"), "30 s are long to wait here");
+    ensure!(
+        UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"),
+        "the unit has no WatchdogSec=30, which this test shortens"
+    );
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
     // As long as it responds, the watchdog does not act.
@@ -155,6 +158,6 @@ fn only_members_of_the_group_may_connect() -> Result {
     ensure!(snapshot.volumes.iter().any(|volume| volume.mount_point == "/"));
     let stranger = ask("stranger")?;
     ensure!(stranger.status.code() == Some(1) && stranger.stdout.is_empty(), "{}", said(&stranger));
-    println!("a stranger is told: {}", said(&stranger).trim());
+    println!("a user outside of the group gets: {}", said(&stranger).trim());
     Ok(())
 }

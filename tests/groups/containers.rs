@@ -160,7 +160,8 @@ fn a_log_is_attributed_to_its_container() -> Result {
     let measured = filltop.stop()?;
     drop(container);
     let row = measured.path(&log)?;
-    let of = row.log_of.as_ref().with_context(|| format!("nobody's log: {row:?}"))?;
+    let of =
+        row.log_of.as_ref().with_context(|| format!("not attributed to a container: {row:?}"))?;
     ensure!(of.kind == "docker" && of.name == "web-a", "{of:?}");
     ensure!(of.cgroup.as_deref() == Some(&format!("/docker/{ID}")), "{of:?}");
     let writer = measured.writers_of(daemon.pid).next().context("no row for the daemon")?;
@@ -192,7 +193,7 @@ fn the_memory_of_a_container_is_a_volume() -> Result {
     let volume = volume.with_context(|| format!("{volumes:#?}"))?;
     ensure!(volume.fs_type == "tmpfs" && volume.total_bytes == SHM, "{volume:?}");
     ensure!(volume.used_bytes >= 2_000_000, "{volume:?}");
-    let owner = volume.container.as_ref().context("nobody's")?;
+    let owner = volume.container.as_ref().context("the volume has no container")?;
     ensure!(owner.kind == "docker" && owner.name == ID[..12], "{owner:?}");
     let writer = measured.writers_of(container.child.id()).next().context("no row")?;
     ensure!(writer.volume == name && writer.written_bytes == 2_000_000, "{writer:?}");

@@ -99,6 +99,6 @@ fn renames_are_followed() -> Result {
         ensure!(row.written_bytes == bytes, "{row:?}");
     }
     let told = measured.snapshot.backend.blind_spots.iter().any(|spot| spot.contains("renames"));
-    ensure!(told != hooked(&measured, "d_move"), "a missing hook must be said");
+    ensure!(told != hooked(&measured, "d_move"), "a missing hook must be reported");
     Ok(())
 }

@@ -130,7 +130,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
     need_tracing!();
     let hierarchy = Path::new("/sys/fs/cgroup/pids");
     if !hierarchy.join("cgroup.procs").exists() {
-        println!("SKIP a_cgroup_of_version_1_is_named: no hierarchy of cgroup v1 is mounted");
+        println!("SKIP a_cgroup_of_version_1_is_named: cgroup v1 is not mounted");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -232,7 +232,7 @@ fn a_short_lived_container_process_has_the_path_inside() -> Result {
     let measured = filltop.stop()?;
     if !sees_overlays(&measured) {
         println!(
-            "SKIP a_short_lived_container_process_has_the_path_inside: by tracepoints, overlayfs \
+            "SKIP a_short_lived_container_process_has_the_path_inside: with tracepoints, overlayfs \
              is not seen before Linux 6.6"
         );
         return Ok(());
@@ -265,7 +265,7 @@ fn container(name: &str, arguments: &[&str]) -> Result {
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;
     if !sees_overlays(&measured) {
-        println!("SKIP {name}: by tracepoints, overlayfs is not seen before Linux 6.6");
+        println!("SKIP {name}: with tracepoints, overlayfs is not seen before Linux 6.6");
         return Ok(());
     }
     let row = measured.path(&dir.join("upper/srv/data/part"))?;

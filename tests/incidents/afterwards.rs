@@ -35,7 +35,7 @@ fn late() -> Result {
     let event = stage.must("time")?;
     let (now, left) = (stage.free_bytes()?, event.avail_bytes.context("no figure")?);
     ensure!(now > 0, "it was full by then");
-    let suggestion = event.suggestion.context("nothing to type")?;
+    let suggestion = event.suggestion.context("no suggested command")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", writer.pid()));
     let (eta, truth) = (event.eta_s.context("no estimate")?, left as f64 / 3e6);
     stage.truth(format!("at 3 MB/s {truth:.1} s were left when filltop said {eta:.1} s"));
@@ -95,7 +95,7 @@ fn sort() -> Result {
     // The writer has ended, but a command can still report it.
     let length = format!("{}s", stage.now_s().ceil() + 1.0);
     let snapshot = stage.snapshot(&length)?;
-    let row = stage.writer(&snapshot, pid).context("sort is forgotten")?;
+    let row = stage.writer(&snapshot, pid).context("sort has no row any longer")?;
     ensure!(!row.alive && row.errors.enospc > 0, "{row:?}");
     // With tracepoints alone, space is traced on ext4 only.
     if let Some((allocated, freed)) = row.allocated_bytes.zip(row.freed_bytes) {

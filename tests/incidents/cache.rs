@@ -144,12 +144,12 @@ fn cache() -> Result {
             stage.look("over the cap");
             let times = size as f64 / CAP_BYTES as f64;
             stage.truth(format!("the cache holds {size} B, {times:.2} of its cap, a moment later"));
-            ensure!((1.0..1.3).contains(&times), "said at {times:.2} of the cap");
+            ensure!((1.0..1.3).contains(&times), "reported at {times:.2} of the cap");
             let said_s = stage.now_s();
             listeners::arrives(&bodies, "the webhook", &["cache-cap"], patience(10))?;
             stage.truth(format!("the webhook had it {:.1} s later", stage.now_s() - said_s));
             ensure!(stage.now_s() < patience(60).as_secs_f64(), "after {:.0} s", stage.now_s());
-            let suggestion = event.suggestion.context("nothing to type")?;
+            let suggestion = event.suggestion.context("no suggested command")?;
             ensure!(suggestion.command.contains(JOBS), "{suggestion:?}");
             stage.must("fsync")?;
             let length = format!("{}s", stage.now_s().ceil());
@@ -171,7 +171,7 @@ fn cache() -> Result {
             ensure!(told.count >= count * 9 / 10, "{told:?}, but etcd has {count}");
             // filltop gives the percentile of the worst of many intervals: no less than that of
             // all.
-            ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but etcd says {own} s");
+            ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but {own} s by etcd");
             let done = fs::read_to_string(job.join("jobs"))?.lines().count();
             let rows: Vec<_> = snapshot
                 .groups

@@ -39,7 +39,7 @@ fn db_bench(program: &Path, db: &Path, work: &str) -> Command {
 fn counter(report: &str, name: &str) -> anyhow::Result<u64> {
     let start = format!("rocksdb.{name} COUNT : ");
     let value = report.lines().find_map(|line| line.strip_prefix(&start));
-    Ok(value.with_context(|| format!("db_bench says nothing of {name}"))?.trim().parse()?)
+    Ok(value.with_context(|| format!("db_bench does not print {name}"))?.trim().parse()?)
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
             refused_at = Some(Instant::now());
         }
         series.push((Instant::now(), stage.volume_now()?.eta_s));
-        ensure!(stage.now_s() < 150.0, "nothing is said");
+        ensure!(stage.now_s() < 150.0, "nothing is reported");
         stage.pump(Duration::from_millis(100));
     }
     stage.must("errors")?;
@@ -133,9 +133,9 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
         // Debian builds RocksDB with its assertions enabled: after a failed write, the next one may
         // abort it before it prints anything.
         Some(_) => fs::read_to_string(&words)?.rsplit("ops").next().unwrap_or_default().to_owned(),
-        None => "stands still: it cannot compact, and waits for space".to_owned(),
+        None => "stalled: it cannot compact, and waits for space".to_owned(),
     };
-    let signs = ["No space left", "GetStatusForPrevError", "stands still"];
+    let signs = ["No space left", "GetStatusForPrevError", "stalled"];
     ensure!(signs.iter().any(|sign| state.contains(sign)), "another reason: {state}");
     stage.truth(format!(
         "db_bench: {}; filltop had said so {:.1} s after the volume was full or the engine had ended",
@@ -146,7 +146,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
 
     let room = stage.must("room")?;
     let removed = fs::read_to_string(&done).context("the program did not run")?.lines().count();
-    let (at, free) = room_at.context("it was said")?;
+    let (at, free) = room_at.context("the shortage was reported")?;
     let went_on = said.duration_since(at);
     stage.truth(format!(
         "with {free} B left the program removed {removed} whole files; the engine went on for {:.1} s",
@@ -168,7 +168,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     let moved = told.iter().filter(|event| event.rule == "time-to-full");
     let moves: Vec<_> = moved.map(|event| (event.event, event.severity)).collect();
     ensure!(!moves.iter().any(|(event, _)| *event == EventKind::Resolved), "{told:#?}");
-    ensure!(moves.len() <= 3, "it flaps: {told:#?}");
+    ensure!(moves.len() <= 3, "the alert flaps: {told:#?}");
     Ok(())
 }
 

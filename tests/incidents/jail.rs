@@ -158,9 +158,12 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     let spool = jail.join("tmp/mod_gzip");
     stage.begin("filling");
     let named = stage.must("named")?;
-    ensure!(named.avail_bytes.is_some_and(|avail| avail > 0), "only when it was full: {named:?}");
+    ensure!(
+        named.avail_bytes.is_some_and(|avail| avail > 0),
+        "the culprit was named only when the volume was full: {named:?}"
+    );
     stage.look("while it fills");
-    let suggestion = named.suggestion.as_ref().context("nothing to type")?;
+    let suggestion = named.suggestion.as_ref().context("no suggested command")?;
     ensure!(suggestion.command.contains(GROUP), "{suggestion:?}");
     let snapshot = stage.snapshot("5s")?;
     let mount = stage.mount().to_str();

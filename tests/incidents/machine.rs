@@ -54,7 +54,7 @@ macro_rules! need_speed {
     ($why:expr) => {
         if $crate::machine::slowness() > 1.0 {
             let test = std::thread::current().name().unwrap_or("?").to_owned();
-            println!("SKIP {test}: not for slow machines (FILLTOP_SLOWNESS): {}", $why);
+            println!("SKIP {test}: too slow a machine (FILLTOP_SLOWNESS): {}", $why);
             return Ok(());
         }
     };

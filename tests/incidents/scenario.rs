@@ -84,7 +84,7 @@ impl Scenario {
     /// The required report of this name.
     pub fn say(&self, id: &str) -> anyhow::Result<Say> {
         let found = self.say.iter().find(|say| say.id == id).cloned();
-        found.with_context(|| format!("{} says nothing of {id}", self.name))
+        found.with_context(|| format!("{} has no report {id}", self.name))
     }
 }
 

@@ -107,7 +107,7 @@ fn lsof(mount: &Path) -> anyhow::Result<Option<u64>> {
 fn du(mount: &Path) -> anyhow::Result<u64> {
     let output = Command::new("du").args(["-s", "-x", "-B1"]).arg(mount).output()?;
     let text = String::from_utf8(output.stdout)?;
-    Ok(text.split_whitespace().next().context("du says nothing")?.parse()?)
+    Ok(text.split_whitespace().next().context("du prints nothing")?.parse()?)
 }
 
 fn used(mount: &Path) -> anyhow::Result<u64> {
@@ -152,9 +152,9 @@ fn spool() -> Result {
     let event = stage.must("held")?;
     let streams = streams.join().map_err(|_| anyhow::anyhow!("the clients panicked"))??;
     let whole = || Ok(truth(mount, &[giant.pid()])?.values().any(|held| held.1 >= GIANT_BYTES));
-    stage.until("the giant is whole", Duration::from_secs(60), whole)?;
+    stage.until("the huge file is complete", Duration::from_secs(60), whole)?;
     rustix::fs::sync();
-    let suggestion = event.suggestion.context("nothing to type")?;
+    let suggestion = event.suggestion.context("no suggested command")?;
     stage.truth(format!(
         "held, by descriptors: {}",
         said_of(&truth(mount, &[worker, giant.pid()])?)
@@ -179,7 +179,7 @@ fn spool() -> Result {
     let plan = stage.stop(&[&giant.pid().to_string(), "--how", "term", "--dry-run"])?;
     ensure!(
         plan.contains(&Units::Iec.bytes(largest.bytes)),
-        "the plan does not say what it frees: {plan}"
+        "the plan does not show what it frees: {plan}"
     );
 
     let free = stage.free_bytes()?;
@@ -194,7 +194,7 @@ fn spool() -> Result {
     })?;
     let given_back = stage.free_bytes()? - free;
     let running = |pid: u32| Path::new(&format!("/proc/{pid}/stat")).exists();
-    ensure!(running(giant.pid()) && running(worker), "somebody was killed");
+    ensure!(running(giant.pid()) && running(worker), "a process was killed");
     stage.truth(format!("{given_back} B more are free, and both processes run on"));
     drop(streams);
     stage.finish()

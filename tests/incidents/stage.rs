@@ -180,7 +180,7 @@ impl Stage {
                     .iter()
                     .map(|(_, e)| format!("{} {} {}", e.event.name(), e.rule, e.summary))
                     .collect();
-                bail!("{id} was not said within {within_s} s, but {said:#?}");
+                bail!("{id} was not reported within {within_s} s, but {said:#?}");
             }
             self.pump(Duration::from_millis(100));
         }
@@ -198,7 +198,7 @@ impl Stage {
         let from = self.phase(&say.after)?;
         let log = self.log.borrow();
         let found = log.iter().find(|(at, event)| *at >= from && say.is(event));
-        Ok(found.with_context(|| format!("{id} was not said"))?.0)
+        Ok(found.with_context(|| format!("{id} was not reported"))?.0)
     }
 
     /// Collects the watch's events for some time.
@@ -262,7 +262,7 @@ impl Stage {
         let mount = self.mount().to_str();
         let mut rows = snapshot.writers.iter().filter(|row| row.pid == pid);
         let found = rows.find(|row| Some(row.volume.as_str()) == mount);
-        found.with_context(|| format!("{pid} is no writer"))
+        found.with_context(|| format!("{pid} is not a writer"))
     }
 
     /// The output of a filltop command that queries the service.
@@ -338,7 +338,9 @@ impl Stage {
     /// all its threads from the moment when the workload could begin.
     pub fn finish(self) -> anyhow::Result<()> {
         for look in self.looks.take() {
-            let look = look.join().map_err(|_| anyhow::anyhow!("a look panicked"))?;
+            let look = look
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread that runs the other tools panicked"))?;
             self.record.borrow_mut().looks.push(look);
         }
         self.pump(Duration::ZERO);
@@ -346,7 +348,7 @@ impl Stage {
         let ticks = processor_ticks(pid)? - self.ticks.get();
         let own_cpu = ticks as f64 / rustix::param::clock_ticks_per_second() as f64 / self.now_s();
         let own_bytes = bytes_to_disk(pid)?;
-        println!("filltop took {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
+        println!("filltop used {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
         let snapshot = self.snapshot("5s")?;
         let mut record = self.record.take();
         record.traced_by = format!(
@@ -372,7 +374,7 @@ impl Stage {
         record.keep(&self.plain_names(&snapshot.backend.kernel))?;
         ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
         let most = MOST_CPU * slowness();
-        ensure!(own_cpu < most, "filltop itself took {:.1} % of a core", own_cpu * 100.0);
+        ensure!(own_cpu < most, "filltop itself used {:.1} % of a core", own_cpu * 100.0);
         Ok(())
     }
 }

@@ -217,14 +217,14 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         );
         estimates(stage, &series)?;
         stage.truth(format!(
-            "{} parts of {} MiB were taken; the sink stood still with {free} B left",
+            "{} parts of {} MiB were taken; the sink was stopped with {free} B left",
             clients.parts.load(Ordering::Relaxed),
             part_bytes() >> 20
         ));
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
         let failed = said.lines().find(|line| line.contains("failed")).context("no figures")?;
         ensure!(failed.contains(": 0 "), "{said}");
-        ensure!(stage.free_bytes()? > free / 2, "it went on");
+        ensure!(stage.free_bytes()? > free / 2, "it was not stopped");
         intact(stage, postgres, &said)
     })
 }

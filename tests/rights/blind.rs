@@ -30,7 +30,7 @@ fn a_service_without_sys_admin_reports_the_gap_and_root_measures_directly() -> R
     let mut watch = Running::from(strict.spawn()?);
     let mut said = BufReader::new(watch.child.stderr.take().context("stderr is piped")?).lines();
     let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
-    ensure!(traces, "it ended");
+    ensure!(traces, "the service has ended");
     // Its output must be read.
     thread::spawn(move || said.count());
     let root_asks = |arguments: &[&str]| {
@@ -52,12 +52,13 @@ fn a_service_without_sys_admin_reports_the_gap_and_root_measures_directly() -> R
     let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
     let row = seen.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
     if row.gap.is_none() {
-        println!("SKIP {name}: xfs is no module here that CAP_SYS_ADMIN is needed for");
+        println!("SKIP {name}: xfs can be hooked here without CAP_SYS_ADMIN");
         return Ok(());
     }
     ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
-    let blind =
-        row.blind.with_context(|| format!("it takes writes: {row:?}, {:?}", seen.backend.hooks))?;
+    let blind = row
+        .blind
+        .with_context(|| format!("the volume is not blind: {row:?}, {:?}", seen.backend.hooks))?;
     ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
     ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
     let growth = row.used_delta_bytes as f64 / seen.interval_s;
@@ -73,7 +74,8 @@ fn a_service_without_sys_admin_reports_the_gap_and_root_measures_directly() -> R
     let report: Value = serde_json::from_slice(&doctor.stdout)?;
     ensure!(report["service"] == true, "{report}");
     let rows = report["volumes"].as_array().context("volumes")?;
-    let told = rows.iter().find(|row| row["mount_point"] == mount).context("not told")?;
+    let told =
+        rows.iter().find(|row| row["mount_point"] == mount).context("the volume is not listed")?;
     ensure!(told["gap"] == "needs_sys_admin", "{told}");
     // Root sees all of it, measuring next to the service.
     let output = root_asks(&["snapshot", "--for", "2s", "--json"]).output()?;

@@ -37,7 +37,7 @@ fn watch(kept: &[u32]) -> anyhow::Result<Running> {
     watch.pid = main_pid(&unit, &watch.child)?;
     let pid = watch.pid.to_string();
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
-    until("it gives up its rights", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
+    until("it drops its capabilities", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
     Ok(watch)
 }
 
@@ -53,8 +53,8 @@ fn only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch() -> Result {
     need_tracing!();
     if !is_known_here() {
         println!(
-            "SKIP only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch: this kernel keeps no types of \
-             modules, which it would hand out"
+            "SKIP only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch: this kernel has no BTF of \
+             modules, which the helper would provide"
         );
         return Ok(());
     }
@@ -114,7 +114,7 @@ fn only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch() -> Result {
 fn a_killed_helper_leaves_the_watch_running() -> Result {
     need_tracing!();
     if !is_known_here() {
-        println!("SKIP a_killed_helper_leaves_the_watch_running: there is none before 5.11");
+        println!("SKIP a_killed_helper_leaves_the_watch_running: there is no helper before 5.11");
         return Ok(());
     }
     let before = types_helpers();
@@ -128,7 +128,7 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
     until("the helper is gone", || Ok(types_helpers() == before))?;
     // After some samples.
     thread::sleep(Duration::from_secs(2));
-    ensure!(watch.child.try_wait()?.is_none(), "the watch has ended with it");
+    ensure!(watch.child.try_wait()?.is_none(), "the watch has ended too");
     Ok(())
 }
 
@@ -136,7 +136,7 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
 fn without_cap_sys_admin_there_is_no_helper() -> Result {
     need_tracing!();
     if env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "kprobe") {
-        println!("SKIP without_cap_sys_admin_there_is_no_helper: kprobes may take that right");
+        println!("SKIP without_cap_sys_admin_there_is_no_helper: kprobes may need that capability");
         return Ok(());
     }
     let before = types_helpers();

@@ -131,11 +131,11 @@ fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
     let everything: Vec<u32> = (0..=capability::LAST).collect();
     let root = read(&snapshot_with(&everything)?)?;
     let with_these = read(&snapshot_with(kept)?)?;
-    ensure!(holds(&root), "the holder is not there: {:?}", root.held);
+    ensure!(holds(&root), "the holder has no row: {:?}", root.held);
     ensure!(holds(&with_these), "another user's descriptors are not seen");
     let mount = volume.path().to_string_lossy();
     let is_there = with_these.volumes.iter().any(|row| row.mount_point == mount);
-    ensure!(is_there, "the volume is not there");
+    ensure!(is_there, "the volume has no row");
     Ok((root, with_these))
 }
 
@@ -146,7 +146,7 @@ fn with_the_units_capabilities_as_much_is_seen_as_with_all() -> Result {
     let (root, unit) = root_and(&kept)?;
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
     let missing: Vec<_> = all.symmetric_difference(&ours).collect();
-    ensure!(missing.is_empty(), "not the same: {missing:#?}");
+    ensure!(missing.is_empty(), "the hooks differ: {missing:#?}");
     println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
     Ok(())
 }
@@ -187,7 +187,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
         })
         .map(|hook| hook.name.as_str())
         .collect();
-    println!("not without CAP_SYS_ADMIN: {in_modules:?}");
+    println!("only with CAP_SYS_ADMIN: {in_modules:?}");
     // Other functions of a filesystem are hooked only where its write_iter is.
     let filesystems = in_modules.iter().filter_map(|name| name.strip_suffix("file_write_iter"));
     let filesystems: Vec<&str> = filesystems.collect();
@@ -212,7 +212,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     };
     let differ = all.symmetric_difference(&ours).filter(|row| !of_module(row) && !instead(row));
     let missing: Vec<_> = differ.filter(|row| !refused || !by_perf(row)).collect();
-    ensure!(missing.is_empty(), "not the same: {missing:#?}");
+    ensure!(missing.is_empty(), "the hooks differ: {missing:#?}");
     for row in &ours {
         ensure!(!row.contains("restart filltop"), "a restart does not help: {row}");
         ensure!(!row.contains("set it to"), "a setting does not help: {row}");
@@ -275,7 +275,7 @@ fn a_low_limit_of_locked_memory_is_named() -> Result {
     need_tracing!();
     if helper::is_known_here() {
         println!(
-            "SKIP a_low_limit_of_locked_memory_is_named: maps are no locked memory since 5.11"
+            "SKIP a_low_limit_of_locked_memory_is_named: maps do not count as locked memory since 5.11"
         );
         return Ok(());
     }

@@ -77,7 +77,7 @@ pub fn a_freeze_by_name_lasts_until_resume(world: &mut World) -> Result {
     let name = world.runtime.called(&filler);
     let bench = Bench::new(world)?;
     let grew = growth(&file)?;
-    ensure!(grew > PACE / 4, "it does not write: {grew} bytes");
+    ensure!(grew > PACE / 4, "the container does not write: {grew} bytes");
     let lines = bench.stop(&name, &["--how", "freeze", "--yes", "--for", "30s"])?;
     let subject = &lines.first().context("no plan")?["target"];
     ensure!(subject["kind"] == world.runtime.kind(), "{subject}");
@@ -92,7 +92,7 @@ pub fn a_freeze_by_name_lasts_until_resume(world: &mut World) -> Result {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let start = Instant::now();
     while growth(&file)? == 0 {
-        ensure!(start.elapsed() < PATIENCE, "it does not go on");
+        ensure!(start.elapsed() < PATIENCE, "the container does not resume");
     }
     Ok(())
 }
@@ -122,7 +122,7 @@ pub fn the_plan_has_the_held_bytes_and_the_volume(world: &mut World) -> Result {
     let steps = plan["steps"].as_array().context("no steps")?;
     let kill = steps.iter().find(|step| step["how"] == "kill").context("no kill")?;
     ensure!(kill["frees_bytes"].as_u64().is_some_and(|frees| frees >= HELD), "{held}: {plan}");
-    ensure!(plan.to_string().contains(&mount), "its volume is not told: {plan}");
+    ensure!(plan.to_string().contains(&mount), "its volume is not in the plan: {plan}");
     Ok(())
 }
 
@@ -136,17 +136,19 @@ pub fn a_restart_policy_is_in_the_plan(world: &mut World) -> Result {
     let steps = dry[0]["steps"].as_array().context("no steps")?;
     let kill = steps.iter().find(|step| step["how"] == "kill").context("no kill")?;
     let wanted = json!({"by": world.runtime.kind(), "policy": "always", "returns": true});
-    ensure!(kill["restart"] == wanted, "the plan does not tell of the policy: {kill}");
+    ensure!(kill["restart"] == wanted, "the policy is not in the plan: {kill}");
     let output = bench.run(&["stop", &name, "--how", "kill", "--yes", "--json"])?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let start = Instant::now();
     while world.runtime.pid(&name).map_or(true, |pid| pid == first) {
-        ensure!(start.elapsed() < PATIENCE, "it was not started again");
+        ensure!(start.elapsed() < PATIENCE, "the container was not restarted");
         thread::sleep(Duration::from_millis(50));
     }
     let done: Value = serde_json::from_str(said.lines().last().context("nothing was printed")?)?;
     let again = world.runtime.pid(&name)?;
-    let back = done["ended"]["back"].as_array().with_context(|| format!("not told: {done}"))?;
+    let back = done["ended"]["back"]
+        .as_array()
+        .with_context(|| format!("the restart is not reported: {done}"))?;
     ensure!(back.iter().any(|pid| *pid == again), "{again} is not among {back:?}");
     ensure!(output.status.code() == Some(1), "{:?}: it did not stop", output.status);
     drop(bench);
@@ -159,7 +161,7 @@ pub fn an_id_that_sorts_after_its_monitor_is_frozen(world: &mut World) -> Result
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
         println!(
-            "SKIP {name}: its containers have scopes of systemd only in a Debian that was booted for it"
+            "SKIP {name}: containers have systemd scopes only in a Debian booted for this test"
         );
         return Ok(());
     }

@@ -150,7 +150,7 @@ fn web() -> String {
 fn wait_for(path: &Path) -> Result {
     let start = Instant::now();
     while !path.exists() {
-        ensure!(start.elapsed() < PATIENCE, "{} does not come", path.display());
+        ensure!(start.elapsed() < PATIENCE, "{} does not appear", path.display());
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -176,5 +176,5 @@ fn held_blocks(of_container: u32) -> Result<u64> {
             }
         }
     }
-    bail!("nobody in the container holds /held")
+    bail!("no process of the container holds /held")
 }

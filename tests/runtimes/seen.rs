@@ -88,7 +88,7 @@ pub fn the_group_is_named_and_has_the_sum(world: &mut World) -> Result {
 pub fn growth_is_explained(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (volume, measured) = (volume(&seen)?, seen.measured);
-    let explained = volume.explained.context("it did not move")?;
+    let explained = volume.explained.context("the used space did not change")?;
     println!("explained {explained:.4} of {} bytes", volume.used_delta_bytes);
     ensure!(explained > EXPLAINED, "{volume:#?}");
     let ours: Vec<u64> = files(&seen)
@@ -181,7 +181,7 @@ pub fn its_shm_is_a_volume(world: &mut World) -> Result {
     let volume = volumes.iter().find(|row| row["mount_point"] == rows[0].volume.as_str());
     let volume = volume.with_context(|| format!("no volume of {:?}", rows[0]))?;
     ensure!(volume["fs_type"] == "tmpfs", "{volume}");
-    ensure!(volume.to_string().contains(&name), "it does not say whose it is: {volume}");
+    ensure!(volume.to_string().contains(&name), "its container is not named: {volume}");
     Ok(())
 }
 

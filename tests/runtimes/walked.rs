@@ -43,12 +43,12 @@ fn blocks(section: &str) -> Vec<&'static str> {
 pub fn the_documented_commands_work(world: &mut World) -> Result {
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
-        println!("SKIP {name}: only in a Debian that was booted for it");
+        println!("SKIP {name}: runs only in a Debian booted for this test");
         return Ok(());
     }
     let section = if world.runtime.kind() == "docker" { "Docker" } else { "podman" };
     let blocks = blocks(section);
-    ensure!(!blocks.is_empty(), "docs/containers.md has nothing to walk under {section}");
+    ensure!(!blocks.is_empty(), "docs/containers.md has no marked block under {section}");
     let checkout = tempfile::tempdir()?;
     for (path, text) in CHECKOUT {
         let path = checkout.path().join(path);
@@ -67,7 +67,7 @@ pub fn the_documented_commands_work(world: &mut World) -> Result {
             if block.contains(" run -d ") {
                 let start = Instant::now();
                 while !Path::new(SOCKET).exists() {
-                    ensure!(start.elapsed() < PATIENCE, "it does not answer");
+                    ensure!(start.elapsed() < PATIENCE, "the container does not respond");
                     thread::sleep(Duration::from_millis(200));
                 }
                 // Long enough for one interval.

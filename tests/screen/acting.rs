@@ -30,7 +30,7 @@ fn grows(dir: &Path, within: Duration) -> Result {
 pub fn rests(dir: &Path) -> Result {
     let before = size(dir)?;
     std::thread::sleep(Duration::from_secs(1));
-    ensure!(size(dir)? == before, "it is not frozen");
+    ensure!(size(dir)? == before, "the writer is not frozen");
     Ok(())
 }
 
@@ -80,9 +80,6 @@ fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
     let start = Instant::now();
     terminal.signal(Signal::KILL)?;
     grows(root, Duration::from_secs(1))?;
-    println!(
-        "{:.0} ms after kill -9 of the screen it goes on",
-        start.elapsed().as_secs_f64() * 1e3
-    );
+    println!("resumed {:.0} ms after kill -9 of the screen", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }

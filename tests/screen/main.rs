@@ -179,7 +179,7 @@ fn a_stalled_terminal_does_not_stop_collecting() -> Result {
     let stalled = terminal.received();
     std::thread::sleep(Duration::from_secs(8));
     // At most one read was under way.
-    ensure!(terminal.received() - stalled <= 8192, "it was read");
+    ensure!(terminal.received() - stalled <= 8192, "the output was read");
     terminal.read(true);
     let history = |text: &str| -> Option<u32> {
         text.split_once("history ")?.1.split_once(" s,")?.0.trim().parse().ok()
@@ -246,7 +246,7 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
         ("the culprit", found),
         ("the stop command", menu),
         ("the confirmation", asked),
-        ("it stands still", stopped),
+        ("the culprit is suspended", stopped),
     ] {
         println!("mod_gzip: {what} after {presses} key presses, {:.1} s", time.as_secs_f64());
     }
@@ -283,7 +283,7 @@ impl Drop for Cgroup {
 fn over_a_real_ssh_connection() -> Result {
     need_tracing!();
     let Some(server) = remote::Server::start()? else {
-        println!("SKIP over_a_real_ssh_connection: no sshd or ssh here (openssh-server)");
+        println!("SKIP over_a_real_ssh_connection: ssh or sshd is not installed (openssh-server)");
         return Ok(());
     };
     let volume = TestVolume::new("ext4", 256)?;

@@ -175,7 +175,9 @@ fn it_watches_without_a_place_for_its_socket() -> Result {
 fn cgroups_in_a_cgroup_namespace_have_the_hosts_paths() -> Result {
     need_tracing!();
     let Ok(target) = Cgroup::new("filltop-seen") else {
-        println!("SKIP cgroups_in_a_cgroup_namespace_have_the_hosts_paths: no cgroup v2 here");
+        println!(
+            "SKIP cgroups_in_a_cgroup_namespace_have_the_hosts_paths: cgroup v2 is not mounted"
+        );
         return Ok(());
     };
     let container = Cgroup::new("filltop-container")?;
@@ -207,7 +209,7 @@ fn cgroups_in_a_cgroup_namespace_have_the_hosts_paths() -> Result {
 #[test]
 fn the_recipe_builds_an_image_with_one_program() -> Result {
     if Command::new("podman").arg("--version").output().is_err() {
-        println!("SKIP the_recipe_builds_an_image_with_one_program: no podman here");
+        println!("SKIP the_recipe_builds_an_image_with_one_program: podman is not installed");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;

@@ -310,7 +310,7 @@ fn a_runaway_fires_and_resolves_in_prometheus_and_alertmanager() -> Result {
     let dir = tempfile::tempdir()?;
     if !certificate(dir.path())? {
         println!(
-            "SKIP a_runaway_fires_and_resolves_in_prometheus_and_alertmanager: no openssl here"
+            "SKIP a_runaway_fires_and_resolves_in_prometheus_and_alertmanager: openssl is not installed"
         );
         return Ok(());
     }

@@ -71,7 +71,7 @@ fn garbage_is_answered_with_an_error_and_disconnected() -> Result {
         let mut rest = Vec::new();
         // Unread data that it had sent resets the connection.
         let _ = stream.read_to_end(&mut rest);
-        ensure!(rest.is_empty(), "{name}: more after the end");
+        ensure!(rest.is_empty(), "{name}: more data after the error");
     }
     // The same after a welcome.
     let mut stream = connect(&watch)?;
@@ -106,11 +106,11 @@ fn stalled_clients_cost_nothing_and_are_dropped() -> Result {
     let start = Instant::now();
     watch.snapshot("1s")?;
     let took = start.elapsed();
-    ensure!(took < Duration::from_secs(1), "answered after {took:?}");
+    ensure!(took < Duration::from_secs(1), "answered only after {took:?}");
     // A client too many is refused immediately; it is not kept waiting.
     let mut last = connect(&watch)?;
     last.write_all(&hello(1))?;
-    ensure!(next(&mut last)?.0 == b'W', "the last place");
+    ensure!(next(&mut last)?.0 == b'W', "the last free place is refused");
     let mut more = connect(&watch)?;
     let (kind, body) = next(&mut more)?;
     let said = String::from_utf8(body)?;
@@ -151,7 +151,7 @@ fn it_watches_even_if_the_socket_is_on_a_full_volume() -> Result {
             Err(error) => return Err(error.into()),
         }
         turn += 1;
-        ensure!(turn < 50, "it is not full");
+        ensure!(turn < 50, "the volume is not full");
     }
     let socket = full.path().join("run/filltop.sock");
     let watch = Watch::start_at(&socket)?;
@@ -209,7 +209,7 @@ fn stalled_scrapers_do_not_block_others_for_long() -> Result {
         if let Ok(text) = watch.metrics("") {
             break text;
         }
-        ensure!(start.elapsed() < Duration::from_secs(12), "they keep everybody out");
+        ensure!(start.elapsed() < Duration::from_secs(12), "no scrape succeeds");
     };
     println!("answered after {:.1} s", start.elapsed().as_secs_f64());
     ensure!(text.contains("filltop_volume_avail_bytes"));
@@ -262,7 +262,7 @@ fn only_root_and_the_group_may_connect() -> Result {
     let output = as_nobody(&watch, None)?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("only root and members of the group filltop"), "{said}");
-    ensure!(!output.status.success(), "it measured as nobody");
+    ensure!(!output.status.success(), "the command measured as user nobody");
     // Clients check the service as well: one of user nobody is not trusted.
     let fake = dir.path().join("fake.sock");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
@@ -271,7 +271,7 @@ fn only_root_and_the_group_may_connect() -> Result {
                   s.listen(); print('ready', flush=True); time.sleep(20)";
     python.args(["-c", script]).arg(&fake).uid(65534).gid(65534).stdout(Stdio::piped());
     let Ok(mut python) = python.spawn() else {
-        println!("SKIP the part about a fake service: no python3 here");
+        println!("SKIP the part about a fake service: python3 is not installed");
         return Ok(());
     };
     let mut stdout = python.stdout.take().context("piped")?;

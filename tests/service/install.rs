@@ -38,7 +38,9 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let copy = dir.path().join("filltop.service");
     fs::write(&copy, text)?;
     let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&copy).output() else {
-        println!("SKIP systemd_finds_nothing_wrong_with_the_unit: no systemd-analyze here");
+        println!(
+            "SKIP systemd_finds_nothing_wrong_with_the_unit: systemd-analyze is not installed"
+        );
         return Ok(());
     };
     let said = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +63,9 @@ fn the_units_filter_allows_every_system_call_used() -> Result {
     need_tracing!();
     let sets = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
     let (Ok(sets), true) = (sets, Path::new("/usr/bin/strace").exists()) else {
-        println!("SKIP the_units_filter_allows_every_system_call_used: no systemd or no strace");
+        println!(
+            "SKIP the_units_filter_allows_every_system_call_used: systemd-analyze or strace is not installed"
+        );
         return Ok(());
     };
     let sets = Sets::parse(&String::from_utf8(sets.stdout)?);

@@ -29,7 +29,7 @@ impl Tools {
         {
             let there = tools.command(name).arg(argument).output();
             if !there.is_ok_and(|output| output.status.success()) {
-                println!("SKIP {test}: no {name} here (cargo xtask test unpacks it)");
+                println!("SKIP {test}: {name} is not available (cargo xtask test unpacks it)");
                 return None;
             }
         }

@@ -50,11 +50,11 @@ fn snapshot_prints_the_services_data_immediately() -> Result {
     println!("answered after {:.0} ms", took.as_secs_f64() * 1e3);
     ensure!(took < Duration::from_secs(1), "{took:?}");
     let writer = snapshot.writers.iter().find(|writer| writer.pid == truth.pid);
-    let writer = writer.context("who wrote before it was asked is not there")?;
+    let writer = writer.context("the earlier writer has no row")?;
     ensure!(writer.written_bytes == truth.total(), "{} bytes", writer.written_bytes);
     ensure!(snapshot.paths.iter().any(|row| row.path == path.to_string_lossy()));
     // Nothing was loaded for the command, not even for a moment.
-    ensure!(bpf_programs()? == programs, "programs came or went");
+    ensure!(bpf_programs()? == programs, "BPF programs were loaded or unloaded");
     // After a while the data of the last second no longer includes the writer.
     wait_until("the writer is not in the last second", Duration::from_secs(10), || {
         let later = watch.snapshot("1s")?;
@@ -62,7 +62,7 @@ fn snapshot_prints_the_services_data_immediately() -> Result {
         Ok(later.writers.iter().all(|writer| writer.pid != truth.pid))
     })?;
     let took = watch.stop()?;
-    ensure!(took < Duration::from_secs(1), "stopped after {took:?}");
+    ensure!(took < Duration::from_secs(1), "stopped only after {took:?}");
     Ok(())
 }
 
@@ -100,7 +100,7 @@ fn commands_measure_directly_without_a_service_or_with_standalone() -> Result {
         Command::new(filltop()).args(command).stdout(std::process::Stdio::null()).spawn()?;
     let start = Instant::now();
     while bpf_programs()?.len() <= programs {
-        ensure!(start.elapsed() < Duration::from_secs(5), "it loads nothing");
+        ensure!(start.elapsed() < Duration::from_secs(5), "it loads no BPF program");
         thread::sleep(Duration::from_millis(20));
     }
     ensure!(child.wait()?.success());
@@ -133,10 +133,10 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     let programs = bpf_programs()?;
     let mut terminal = Terminal::start(watch.ask(&["top", utf8(root)?]), 100, 30)?;
     let soon = Duration::from_secs(5);
-    let now = terminal.wait_for("who writes now", soon, |text| text.contains(&late_pid))?;
+    let now = terminal.wait_for("the present writer", soon, |text| text.contains(&late_pid))?;
     println!("first screen after {:.0} ms", now.as_secs_f64() * 1e3);
     ensure!(bpf_programs()? == programs, "programs were loaded for the screen");
-    ensure!(!terminal.text().contains(&early_pid), "the early writer has gone");
+    ensure!(!terminal.text().contains(&early_pid), "the early writer is still listed");
     // The screen's second is two of the service's intervals: still one row per writer.
     thread::sleep(Duration::from_secs(2));
     let rows = terminal.text().lines().filter(|line| line.contains(&late_pid)).count();
@@ -259,7 +259,7 @@ fn systemd_is_notified_of_its_state() -> Result {
                 return Ok(());
             }
         }
-        anyhow::bail!("not told within {limit:?}: {what}")
+        anyhow::bail!("not notified within {limit:?}: {what}")
     };
     wait_for("READY=1", Duration::from_secs(1))?;
     for _ in 0..3 {
@@ -268,7 +268,7 @@ fn systemd_is_notified_of_its_state() -> Result {
     wait_for("STATUS=", Duration::from_secs(2))?;
     watch.signal(Signal::STOP)?;
     while hear(Duration::from_millis(200)).is_some() {}
-    ensure!(hear(Duration::from_secs(3)).is_none(), "it is said to be well, and is stopped");
+    ensure!(hear(Duration::from_secs(3)).is_none(), "a stopped service is reported as alive");
     watch.signal(Signal::CONT)?;
     wait_for("WATCHDOG=1", Duration::from_secs(2))?;
     watch.stop()?;

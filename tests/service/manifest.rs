@@ -97,7 +97,7 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
                 let given = container.args.iter().skip_while(|arg| *arg != "--config").nth(1);
                 let file =
                     given.and_then(|path| Path::new(path).strip_prefix(&mount.mount_path).ok());
-                let file = file.and_then(Path::to_str).context("--config leads nowhere")?;
+                let file = file.and_then(Path::to_str).context("--config is not on a volume")?;
                 ensure!(config.data.contains_key(file), "no {file} in the ConfigMap");
             }
             // The records of actions, and the socket.

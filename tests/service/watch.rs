@@ -92,7 +92,7 @@ impl Watch {
     fn wait_until(&self, is_there: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let start = Instant::now();
         while !is_there(self) {
-            ensure!(start.elapsed() < Duration::from_secs(10), "nothing is served");
+            ensure!(start.elapsed() < Duration::from_secs(10), "it does not respond");
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -214,7 +214,7 @@ impl Watch {
         self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "{status}");
-        ensure!(!self.socket().exists(), "its socket is still there");
+        ensure!(!self.socket().exists(), "its socket still exists");
         Ok(start.elapsed())
     }
 }

@@ -82,7 +82,7 @@ pub fn arrives(
         match from.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok((_, text)) if words.iter().all(|word| text.contains(word)) => return Ok(()),
             Ok((_, text)) => others.push_str(&text),
-            Err(_) => bail!("{what}: nothing with {words:?} within {most:?}, but {others:.2000}"),
+            Err(_) => bail!("{what}: no text with {words:?} within {most:?}, but {others:.2000}"),
         }
     }
 }

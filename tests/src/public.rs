@@ -61,7 +61,7 @@ mod tests {
         assert!(public.path().ancestors().all(|path| others_may(path, 0o1)));
         let copy = public.path().to_owned();
         drop(public);
-        assert!(!copy.exists(), "the copy is left");
+        assert!(!copy.exists(), "the copy still exists");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(Public::new(&program).unwrap().path(), program);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o711)).unwrap();

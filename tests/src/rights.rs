@@ -48,7 +48,7 @@ const NUMBERS: &[(&str, u32)] = &[
 /// If there is no bounding set, or a name without a number here.
 pub fn unit_capabilities() -> anyhow::Result<Vec<(&'static str, u32)>> {
     let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    line.context("the unit bounds its capabilities")?
+    line.context("the unit has no CapabilityBoundingSet")?
         .split_whitespace()
         .map(|name| {
             let known = NUMBERS.iter().find(|(known, _)| *known == name);

@@ -146,8 +146,8 @@ impl Measured {
         near.truncate(100);
         let backend = &self.snapshot.backend;
         format!(
-            "\non its volume {mount}: {near:#?}\nelsewhere {} rows, of them {:?}\nlost {:?}, \
-             unattributed {}, folded {}, by {:?} on {}\nit said: {}",
+            "\non its volume {mount}: {near:#?}\nelsewhere {} rows, such as {:?}\nlost {:?}, \
+             unattributed {}, folded {}, traced with {:?} on {}\nits log: {}",
             far.len(),
             far.iter().take(5).map(|row| &row.path).collect::<Vec<_>>(),
             backend.lost,

@@ -88,7 +88,7 @@ impl Drop for TestVolume {
         let start = Instant::now();
         while rustix::mount::unmount(&self.mount_point, UnmountFlags::empty()).is_err() {
             if start.elapsed() > LET_GO {
-                eprintln!("{} is unmounted while it is used", self.mount_point.display());
+                eprintln!("{} is detached while it is in use", self.mount_point.display());
                 let _ = rustix::mount::unmount(&self.mount_point, UnmountFlags::DETACH);
                 break;
             }
@@ -129,7 +129,7 @@ fn make(fs_type: &str, source: &Path, mib: u64) -> anyhow::Result<()> {
         "ext4" => mkfs.args(["-q", "-F", "-b", "4096"]).arg(source).arg(format!("{mib}M")),
         "xfs" => mkfs.args(["-q", "-f"]).arg(source),
         "btrfs" => mkfs.args(["-q", "-f"]).arg(source),
-        _ => bail!("no recipe for {fs_type}"),
+        _ => bail!("cannot make a {fs_type}"),
     };
     run(&mut mkfs)
 }

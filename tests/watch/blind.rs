@@ -51,7 +51,7 @@ fn unseen_growth_is_reported_and_no_writer_is_blamed() -> Result {
     let text = String::from_utf8(output.stdout)?;
     let json: Value = serde_json::from_str(&text)?;
     if json["backend"]["write"] != "tracepoint" {
-        println!("SKIP {name}: stores into tmpfs are seen by {}", json["backend"]["write"]);
+        println!("SKIP {name}: stores into tmpfs are seen with {}", json["backend"]["write"]);
         return Ok(());
     }
     let row = &json["volumes"][0];
@@ -62,7 +62,7 @@ fn unseen_growth_is_reported_and_no_writer_is_blamed() -> Result {
     ensure!(part("unexplained_bytes")? > 0.9 * part("grown_bytes")?, "{row}");
     let (grown, delta) = (grown.as_f64().context("growth")?, delta.as_f64().context("delta")?);
     let interval = json["interval_s"].as_f64().context("interval")?;
-    ensure!((grown - delta / interval).abs() < 1.0, "statvfs is the one who knows: {row}");
+    ensure!((grown - delta / interval).abs() < 1.0, "the growth is not that of statvfs: {row}");
     ensure!(grown > 4e6, "{row}");
     for seen in json["writers"].as_array().context("writers")? {
         ensure!(seen["share"].as_f64().is_some_and(|share| share < 0.1), "{seen}");

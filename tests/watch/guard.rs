@@ -111,14 +111,14 @@ fn when_armed_it_freezes_the_jail_before_the_disk_is_full_and_the_database_conti
     while fs::metadata(&incident.wal)?.len() <= wal + 100_000
         || frozen.elapsed() < Duration::from_secs(2)
     {
-        ensure!(frozen.elapsed() < PATIENCE, "the database does not go on");
+        ensure!(frozen.elapsed() < PATIENCE, "the database does not continue");
         std::thread::sleep(Duration::from_millis(20));
     }
-    ensure!(incident.spooled()? == before, "the jail goes on");
-    ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
+    ensure!(incident.spooled()? == before, "the jail is not frozen");
+    ensure!(incident.database.0.try_wait()?.is_none(), "the database has ended");
     let space = rustix::fs::statvfs(incident.volume.path())?;
     let share = space.f_bavail as f64 / space.f_blocks as f64;
-    println!("{:.0} % are still free", share * 100.0);
+    println!("{:.0} % is still free", share * 100.0);
     ensure!(share > 0.05, "the disk is full: {share}");
     // kill -9 of the watch that is the supervisor of the freeze.
     let records = fs::read_dir(incident.run.path().join("actions"))?.count();
@@ -126,10 +126,10 @@ fn when_armed_it_freezes_the_jail_before_the_disk_is_full_and_the_database_conti
     incident.watch.signal(Signal::KILL)?;
     let start = Instant::now();
     while incident.spooled()? == before {
-        ensure!(start.elapsed() < Duration::from_secs(1), "it is frozen for ever");
+        ensure!(start.elapsed() < Duration::from_secs(1), "it stays frozen");
         std::thread::sleep(Duration::from_millis(1));
     }
-    println!("it goes on {:.0} ms after kill -9", start.elapsed().as_secs_f64() * 1e3);
+    println!("resumed {:.0} ms after kill -9", start.elapsed().as_secs_f64() * 1e3);
     ensure!(incident.server.0.try_wait()?.is_none() && !incident.jail.processes().is_empty());
     Ok(())
 }
@@ -146,7 +146,7 @@ fn an_unattended_freeze_escalates_to_kill() -> Result {
     incident.action(|event| event.summary.contains("processes signalled"))?;
     ensure!(incident.server.0.wait()?.code().is_none(), "it was not killed");
     ensure!(incident.jail.processes().is_empty(), "{:?}", incident.jail.processes());
-    ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
+    ensure!(incident.database.0.try_wait()?.is_none(), "the database has ended");
     Ok(())
 }
 
@@ -166,7 +166,7 @@ fn postgresql_on_the_same_volume_continues() -> Result {
         println!("{}", event.summary);
         let before = incident.spooled()?;
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
-        ensure!(incident.spooled()? == before, "the jail goes on");
+        ensure!(incident.spooled()? == before, "the jail is not frozen");
         Ok(said)
     })?;
     let failed = transactions.lines().find(|line| line.contains("failed")).context("no figures")?;

@@ -40,7 +40,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
     ensure!(event.culprits.len() == 1, "{:?}", event.culprits);
     ensure!((50e6..200e6).contains(&first.growth_bytes_per_s), "{first:?}");
     let eta = event.eta_s.context("no estimate")?;
-    ensure!((10.0..80.0).contains(&eta), "{eta} s, in truth some 28 s");
+    ensure!((10.0..80.0).contains(&eta), "{eta} s instead of some 28 s");
     ensure!(event.summary.contains(&format!("pid {}", first.pid)), "{}", event.summary);
     let suggestion = event.suggestion.context("no suggestion")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", first.pid));

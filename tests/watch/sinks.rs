@@ -162,7 +162,7 @@ fn a_stalled_reader_does_not_block_other_sinks() -> Result {
             count += 1;
         }
     }
-    ensure!(count >= 100, "{count} events in 8 s by the webhook that works");
+    ensure!(count >= 100, "{count} events in 8 s from the working webhook");
     let (took, status) = watch.stop()?;
     ensure!(took < SECOND && status.success(), "{took:?}, {status}");
     let mut text = String::new();
@@ -190,7 +190,7 @@ fn exec_sinks_keep_the_privileges_that_the_tracer_drops() -> Result {
     let texts = tcp(socket);
     let watch = Watch::start(&format!("{rule}{exec}"))?;
     let status = std::fs::read_to_string(format!("/proc/{}/status", watch.pid()))?;
-    ensure!(status.contains("NoNewPrivs:\t1"), "the tracer kept too much: {status}");
+    ensure!(status.contains("NoNewPrivs:\t1"), "the tracer has no no_new_privs: {status}");
     std::fs::write(volume.path().join("file"), vec![7; 20 << 20])?;
     let kept = capabilities(&own).context("no CapEff")?;
     arrives(&texts, "exec", &["NoNewPrivs:\t0", &kept], 10 * SECOND)?;

@@ -34,8 +34,12 @@ fn a_quota_that_is_exceeded() -> Result {
     let volume = TestVolume::new("btrfs", 256)?;
     limit_space(volume.path(), 20 * MIB)?;
     let (truth, writer) = fill(&volume, &["--block", "1000003"])?;
-    ensure!(truth.errors.get("EDQUOT") == Some(&5), "no quota: {:?}", truth.errors);
-    ensure!(truth.total() < 20 * MIB, "{} bytes went in", truth.total());
+    ensure!(
+        truth.errors.get("EDQUOT") == Some(&5),
+        "the quota was not enforced: {:?}",
+        truth.errors
+    );
+    ensure!(truth.total() < 20 * MIB, "{} bytes were written", truth.total());
     let WriteErrors { edquot, enospc, .. } = writer.errors;
     ensure!(edquot >= 5 && enospc == 0, "{:?}", writer.errors);
     Ok(())
@@ -53,7 +57,7 @@ fn a_disk_that_breaks() -> Result {
     let (eio, enospc) = (of("EIO"), of("ENOSPC"));
     ensure!(eio + enospc > 0, "{:?}", truth.errors);
     if eio == 0 {
-        println!("the loop device passes ENOSPC on: no EIO here");
+        println!("the loop device returns ENOSPC: no EIO here");
     }
     let found = writer.errors;
     ensure!(found.eio >= eio && found.enospc >= enospc, "{found:?}, not {:?}", truth.errors);

@@ -62,7 +62,7 @@ fn reused_inode_numbers_are_distinguished() -> Result {
     fs::write(&second, vec![2; 200_000])?;
     let again = fs::metadata(&second)?.ino();
     let measured = filltop.stop()?;
-    ensure!(number == again, "ext4 gave {again} and not {number} again: nothing is tested");
+    ensure!(number == again, "nothing was tested: ext4 assigned {again} instead of {number}");
     let (first, second) = (measured.path(&first)?, measured.path(&second)?);
     ensure!(first.ino == number && second.ino == number);
     ensure!((first.written_bytes, first.deleted) == (100_000, true), "{first:?}");
@@ -77,7 +77,7 @@ fn reused_pids_are_distinguished() -> Result {
     need_tracing!();
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     if !Path::new(LAST).exists() {
-        println!("SKIP reused_pids_are_distinguished: no {LAST} in this kernel");
+        println!("SKIP reused_pids_are_distinguished: this kernel has no {LAST}");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -100,7 +100,7 @@ fn reused_pids_are_distinguished() -> Result {
     }
     let measured = filltop.stop()?;
     let Some(second) = other else {
-        println!("SKIP reused_pids_are_distinguished: the pid was never given again");
+        println!("SKIP reused_pids_are_distinguished: the pid was never reused");
         return Ok(());
     };
     let mut rows: Vec<_> =
@@ -213,6 +213,6 @@ fn a_core_dump_is_attributed_to_its_process() -> Result {
         row.allocated_bytes.is_none_or(|bytes| bytes == blocks || bytes + extents == blocks),
         "not {blocks}: {row:?}"
     );
-    ensure!(row.writers == [child.id()], "not by {}: {row:?}", child.id());
+    ensure!(row.writers == [child.id()], "not written by {}: {row:?}", child.id());
     nothing_lost(&measured)
 }

@@ -103,7 +103,9 @@ fn is_exact(measured: &Measured, path: &Path, truth: &Truth) -> Result {
 fn a_module_loaded_after_the_start_is_traced() -> Result {
     need_tracing!();
     let Some(file) = unloaded()? else {
-        println!("SKIP a_module_loaded_after_the_start_is_traced: no xfs module to load here");
+        println!(
+            "SKIP a_module_loaded_after_the_start_is_traced: there is no xfs module to load here"
+        );
         return Ok(());
     };
     let filltop = Filltop::start(&[])?;
@@ -133,7 +135,7 @@ fn a_volume_mounted_after_the_start_is_traced_without_the_helper() -> Result {
     let file = if is_loaded { None } else { module_file("xfs") };
     if !by_trampolines() || !(is_loaded || file.is_some()) {
         println!(
-            "SKIP a_volume_mounted_after_the_start_is_traced_without_the_helper: xfs is no module here, or not traced by \
+            "SKIP a_volume_mounted_after_the_start_is_traced_without_the_helper: xfs is not a module here, or not traced with \
              trampolines"
         );
         return Ok(());
@@ -154,7 +156,7 @@ fn a_module_loaded_after_the_helper_has_ended_is_reported() -> Result {
     let file = if by_trampolines() { unloaded()? } else { None };
     let Some(file) = file.filter(|_| Path::new("/sys/kernel/btf").join("overlay").exists()) else {
         println!(
-            "SKIP a_module_loaded_after_the_helper_has_ended_is_reported: no xfs module to load here, or no \
+            "SKIP a_module_loaded_after_the_helper_has_ended_is_reported: there is no xfs module to load here, or no \
              trampolines in modules"
         );
         return Ok(());
@@ -164,7 +166,7 @@ fn a_module_loaded_after_the_helper_has_ended_is_reported() -> Result {
     load(&file)?;
     let (_volume, path, truth) = write_later()?;
     let measured = filltop.stop()?;
-    let reason = reason(&measured).context("it should not be traced")?;
+    let reason = reason(&measured).context("xfs should not be traced")?;
     ensure!(
         reason.contains("the process that kept it is not there")
             && reason.ends_with("restart filltop"),
@@ -180,7 +182,7 @@ fn a_module_loaded_after_the_helper_has_ended_is_reported() -> Result {
 fn strict_on_an_overlay(fs: &str) -> Result {
     need_tracing!();
     if env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "kprobe") {
-        println!("SKIP strict_on_an_overlay_{fs}: kprobes may take CAP_SYS_ADMIN");
+        println!("SKIP strict_on_an_overlay_{fs}: kprobes may need CAP_SYS_ADMIN");
         return Ok(());
     }
     let volume = TestVolume::new(fs, 390)?;

@@ -220,7 +220,7 @@ fn measure(one: &mut Loop, budget: Duration) -> anyhow::Result<Measured> {
 fn wait_until_gone(before: &[u32]) -> anyhow::Result<()> {
     let begun = Instant::now();
     while bpf_programs()?.iter().any(|id| !before.contains(id)) {
-        anyhow::ensure!(begun.elapsed() < DETACH_PATIENCE, "its BPF programs stay after its end");
+        anyhow::ensure!(begun.elapsed() < DETACH_PATIENCE, "its BPF programs outlive it");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

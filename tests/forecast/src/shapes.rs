@@ -404,7 +404,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
                 }
             }
         }
-        other => panic!("no shape {other}"),
+        other => panic!("unknown shape {other}"),
     }
     s.done()
 }

@@ -46,7 +46,7 @@ impl Docker {
         home.tools.program("docker")?;
         let start = Instant::now();
         while !client(&home)?.arg("version").output()?.status.success() {
-            ensure!(start.elapsed() < PATIENCE, "dockerd does not answer");
+            ensure!(start.elapsed() < PATIENCE, "dockerd does not respond");
             thread::sleep(Duration::from_millis(500));
         }
         Self { _daemon: None, home }.loaded()

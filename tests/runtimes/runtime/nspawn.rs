@@ -92,7 +92,7 @@ impl Runtime for Nspawn {
         let lists = hierarchies().into_iter().map(|hierarchy| hierarchy.join(&payload));
         let mut lists = lists.filter_map(|path| fs::read_to_string(path).ok());
         let pid = lists.find_map(|text| text.lines().next()?.parse().ok());
-        pid.context("nobody is in its cgroup")
+        pid.context("its cgroup has no process")
     }
 
     fn root(&self, name: &str) -> Result<PathBuf> {

@@ -88,7 +88,7 @@ pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
         "threads-one" => return threads(name, tmpfs.join("threads-one"), 1, false),
         "threads-own" => return threads(name, tmpfs.join("threads-own"), cpus()?, false),
         "threads-shared" => return threads(name, tmpfs.join("threads-shared"), cpus()?, true),
-        other => bail!("no loop {other:?}"),
+        other => bail!("unknown loop {other:?}"),
     };
     Ok(Loop { name: name.to_owned(), operations, body: Body::Here(body) })
 }

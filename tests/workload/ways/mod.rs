@@ -172,7 +172,7 @@ impl Done {
 /// own accounting has settled.
 pub fn perform(dir: &Path, only: &[String]) -> anyhow::Result<Vec<WayTruth>> {
     if let Some(unknown) = only.iter().find(|name| WAYS.iter().all(|(known, _)| known != name)) {
-        anyhow::bail!("there is no way {unknown}");
+        anyhow::bail!("unknown way {unknown:?}");
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|other| other == name);
     let mut truths = Vec::new();
