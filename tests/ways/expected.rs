@@ -67,15 +67,15 @@ pub fn expected(kernel: &str, fs: &str, way: &str, backend: &str) -> (Verdict, &
         {
             (
                 Verdict::Missed,
-                "overlayfs has the filesystem below share blocks, which takes no space",
+                "overlayfs makes the lower filesystem share blocks, which takes no space",
             )
         }
-        Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the least there is"),
+        Reach::Full if way == "mmap" => (Verdict::Approximate, "a page is the smallest unit"),
         Reach::Ext4 if way == "mmap" => (Verdict::Folios, FOLIO),
         Reach::Full | Reach::Ext4 if way == "threads-dsync" => {
-            (Verdict::Approximate, "blocks of the tree of extents come and go in writeback")
+            (Verdict::Approximate, "writeback allocates and frees blocks of the extent tree")
         }
-        Reach::Full | Reach::Ext4 => (Verdict::Exact, "nothing stands against it"),
+        Reach::Full | Reach::Ext4 => (Verdict::Exact, "no known limitation"),
         Reach::Bytes => (Verdict::Sampled, "the layout of its inodes is not in this kernel's BTF"),
         Reach::SystemCalls => by_call(version, fs, way),
     }
@@ -90,20 +90,23 @@ fn is_overlay_with_clones(fs: &str) -> bool {
 /// in between were not tried.
 const CLONES_SEEN: (u32, u32) = (6, 12);
 
-const FOLIO: &str = "the kernel tells of a folio when it becomes dirty, on whatever file is mapped";
+const FOLIO: &str = "the kernel reports a folio when it becomes dirty, whatever file is mapped";
 
 /// What is seen where only the return of system calls is hooked, and what replaces the rest.
 fn by_call(version: (u32, u32), fs: &str, way: &str) -> (Verdict, &'static str) {
     if way == "mmap" && fs == "tmpfs" {
-        (Verdict::Missed, "nobody is told when a page of tmpfs becomes dirty")
+        (Verdict::Missed, "the kernel reports nothing when a page of tmpfs becomes dirty")
     } else if way == "mmap" {
         (Verdict::Folios, FOLIO)
     } else if way.starts_with("io_uring") && version < (5, 19) {
-        (Verdict::Missed, "the end of a request does not tell of its file")
+        (Verdict::Missed, "the completion of a request does not name its file")
     } else if way.starts_with("libaio") {
-        (Verdict::Missed, "its results are in a ring of the process's own, told by no tracepoint")
+        (
+            Verdict::Missed,
+            "its results are in a ring in the process's memory, which no tracepoint reports",
+        )
     } else {
-        (Verdict::Sampled, "no hook tells of its space")
+        (Verdict::Sampled, "no hook reports its space")
     }
 }
 
