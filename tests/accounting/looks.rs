@@ -1,4 +1,4 @@
-//! How filltop reads what the kernel side counted.
+//! How filltop reads the counters of the eBPF programs.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,18 +15,18 @@ use crate::Result;
 /// Commands of bpf(2) during which the kernel skips kprobes (`bpf_disable_instrumentation` in
 /// kernel/bpf/syscall.c and hashtab.c): look-ups, updates and deletions, also in batches.
 const SKIP_KPROBES: [u32; 7] = [1, 2, 3, 24, 25, 26, 27];
-/// BPF_ITER_CREATE: a pass over a map.
+/// BPF_ITER_CREATE: one pass of an iterator over a map.
 const ITER_CREATE: u32 = 33;
-/// BPF_PROG_TEST_RUN: what lets a name be sent again.
+/// BPF_PROG_TEST_RUN: runs the program that allows a name to be emitted again.
 const TEST_RUN: u32 = 10;
 
-/// The calls of bpf(2) of one process, told by tracefs.
+/// The calls of bpf(2) of one process, traced with tracefs.
 struct BpfCalls {
     instance: PathBuf,
 }
 
 impl BpfCalls {
-    /// `None` where the kernel has no events for system calls.
+    /// Starts tracing; `None` where the kernel has no events for system calls.
     fn of(pid: u32) -> anyhow::Result<Option<Self>> {
         let tracefs = Path::new("/sys/kernel/tracing");
         let event = "events/syscalls/sys_enter_bpf";
@@ -51,13 +51,13 @@ impl BpfCalls {
         fs::write(self.instance.join(file), value).with_context(|| file.to_owned())
     }
 
-    /// How often each command was called since.
+    /// Number of calls of each command since the start.
     fn counted(&self) -> anyhow::Result<BTreeMap<u32, usize>> {
         let mut counted = BTreeMap::new();
         for line in fs::read_to_string(self.instance.join("trace"))?.lines() {
             let Some((_, arguments)) = line.split_once("sys_bpf(cmd: ") else { continue };
             let command = arguments.split([',', ')']).next().context("no command")?;
-            // In hexadecimal; by its name, too, in newer kernels.
+            // The command is in hexadecimal; newer kernels add its name.
             let number = command.split_whitespace().next().unwrap_or_default();
             let number = u32::from_str_radix(number.trim_start_matches("0x"), 16)
                 .with_context(|| line.to_owned())?;
@@ -81,18 +81,21 @@ fn none_skips_kprobes(counted: &BTreeMap<u32, usize>) -> Result {
     Ok(())
 }
 
-/// While a system call looks into a hash map, the kernel skips kprobes on its CPU, and with them the writes of
-/// whoever comes next there if filltop is put aside: so it makes none.
+/// While a system call accesses a hash map, the kernel skips kprobes on that CPU. If filltop were
+/// preempted then, the writes of the next process on that CPU would be lost. So filltop makes no
+/// such call.
 #[test]
-fn a_look_keeps_no_kprobe_from_running() -> Result {
+fn reading_the_maps_skips_no_kprobe() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&["--top", "100000"])?;
     let Some(calls) = BpfCalls::of(filltop.pid())? else {
-        println!("SKIP a_look_keeps_no_kprobe_from_running: no events for system calls");
+        println!(
+            "SKIP reading_the_maps_skips_no_kprobe: this kernel has no events for system calls"
+        );
         return Ok(());
     };
-    // Spilled counts, created files, waits, failures.
+    // Causes spilled counters, created files, waits and failures.
     let mut work = workload();
     work.arg("many").arg(volume.path()).args(["--files", "3000", "--bytes", "1000"]);
     let truth = run_workload(&mut work)?;
@@ -108,25 +111,26 @@ fn a_look_keeps_no_kprobe_from_running() -> Result {
     Ok(())
 }
 
-/// Rows that filltop keeps in a window (`MAX_PAIRS`).
+/// Rows that filltop keeps in one interval (`MAX_PAIRS`).
 const ROWS: usize = (1 << 18) / 8 * 7;
 
-/// All that this thread, and whoever it starts, does from now on is done on this CPU.
+/// Pins this thread, and the processes that it starts from now on, to this CPU.
 fn go_to(cpu: usize) -> Result {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// More files than there are rows: those that moved least are folded, and their names forgotten. One that is
-/// written again has its name then, whether its process still has a cell of the kernel side's table for it
-/// (of CPU 0) or not (of CPU 1, where all the others are), and at whatever moment it is written.
+/// With more files than rows, the files that changed least are folded, and their names are dropped.
+/// A file that is written again has its name back: whether its process still has a slot in the
+/// kernel's table for it (CPU 0) or not (CPU 1, where all the others are), and at whatever moment
+/// it is written.
 #[test]
-fn a_file_that_was_forgotten_is_named_again() -> Result {
+fn a_folded_file_that_is_written_again_is_named() -> Result {
     need_tracing!();
     if env::var_os("FILLTOP_IN_VM").is_some() {
         println!(
-            "SKIP a_file_that_was_forgotten_is_named_again: too many files for an emulated machine"
+            "SKIP a_folded_file_that_is_written_again_is_named: too many files for an emulated machine"
         );
         return Ok(());
     }
@@ -138,7 +142,8 @@ fn a_file_that_was_forgotten_is_named_again() -> Result {
     for part in 0..8 {
         let dir = volume.path().join(part.to_string());
         fs::create_dir(&dir)?;
-        // As many in each look as the kernel side has room for; and some that come again.
+        // As many files in each sample as the kernel's tables have slots for, plus some that are
+        // written again.
         let files = (ROWS / 8 + 8).to_string();
         run_workload(workload().arg("many").arg(&dir).args(["--files", &files, "--bytes", "10"]))?;
         for n in 0..16 {
@@ -151,7 +156,7 @@ fn a_file_that_was_forgotten_is_named_again() -> Result {
             thread::sleep(Duration::from_millis(1200));
         }
     }
-    // While the look goes on in which files are folded, too.
+    // These writes continue while a sample is read in which files are folded.
     for (cpu, path) in &paths {
         go_to(*cpu)?;
         fs::OpenOptions::new().append(true).open(path)?.write_all(&[7; 10_000])?;
@@ -164,8 +169,8 @@ fn a_file_that_was_forgotten_is_named_again() -> Result {
         ensure!([10_000, 10_004].contains(&row.written_bytes), "{row:?}");
         folded[*cpu] += u32::from(row.written_bytes == 10_000);
     }
-    // Half of all rows were folded, of which it is not known which.
-    ensure!(folded.iter().all(|n| *n > 5), "{folded:?} of those that came again were folded");
+    // Half of all rows were folded; which half is not known.
+    ensure!(folded.iter().all(|n| *n > 5), "{folded:?} of the files written again were folded");
     if let Some(calls) = calls {
         let counted = calls.counted()?;
         none_skips_kprobes(&counted)?;

@@ -1,4 +1,5 @@
-//! A container that fills the root of a stock Debian, whose ext4 and overlay are modules: the service sees it.
+//! A container that fills the root of a stock Debian, whose ext4 and overlay are modules: the
+//! service sees it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,11 +18,11 @@ use crate::{
     user, wait_for,
 };
 
-/// Bytes a second.
+/// Bytes per second.
 const RATE: u64 = 3 << 20;
 
-/// As a runtime makes it: namespaces of its own, an overlay as its root, one program in it. Killed and removed on
-/// drop.
+/// Made like a runtime does it: namespaces of its own, an overlay as its root, one program in it.
+/// Killed and removed on drop.
 struct Container {
     dir: PathBuf,
     child: Child,
@@ -46,7 +47,7 @@ impl Container {
         Ok(Self { dir: dir.to_owned(), child: command.spawn()? })
     }
 
-    /// The file as the host has it.
+    /// The file's path on the host.
     fn file(&self) -> PathBuf {
         self.dir.join("upper/data/a.log")
     }
@@ -67,22 +68,22 @@ fn performance(text: &str, label: &str) -> Result<f64> {
     Ok(rest[..end.unwrap_or(rest.len())].parse()?)
 }
 
-/// What is said while a container writes into the root.
+/// All output collected while a container writes to the root filesystem.
 struct Seen {
     snapshot: Snapshot,
-    /// `snapshot` as people read it.
+    /// The text output of `snapshot`.
     text: String,
-    /// What `check` prints.
+    /// The output of `check`.
     check: String,
-    /// The container's file on the host.
+    /// The container's file, as a path on the host.
     file: PathBuf,
-    /// Growth of the root by statvfs, bytes a second.
+    /// Growth of the root filesystem in bytes per second, from statvfs.
     grown: f64,
 }
 
 impl Seen {
-    /// As a member of the service's group is told, who cannot measure by himself as root does where the service
-    /// lacks a right.
+    /// Collects it as a member of the service's group, who cannot measure directly as root does
+    /// where the service lacks a capability.
     fn of(dir: &str) -> Result<Self> {
         user(MEMBER, &["-G", "filltop"])?;
         let container = Container::start(Path::new(dir))?;
@@ -93,7 +94,7 @@ impl Seen {
             Ok((space.f_blocks - space.f_bfree) * space.f_frsize)
         };
         let (started, before) = (Instant::now(), used()?);
-        // The windows that are asked for hold nothing else.
+        // So that the intervals that the commands ask for contain nothing else.
         thread::sleep(Duration::from_secs(8));
         let ask =
             |arguments: &[&str]| as_user(MEMBER).args(arguments).args(["--for", "5s"]).output();
@@ -116,7 +117,7 @@ impl Seen {
         (bytes_per_s - self.grown).abs() < self.grown * 0.3
     }
 
-    /// The container's file is named, and what it takes is the growth of the root.
+    /// The container's file is named, and its growth is the growth of the root filesystem.
     fn is_right(&self) -> Result {
         let Self { snapshot, text, check, file, grown } = self;
         let row = snapshot.paths.iter().find(|row| Path::new(&row.path) == file);
@@ -124,16 +125,16 @@ impl Seen {
         let row = row.with_context(|| format!("no row of {}: {:?}", file.display(), others()))?;
         let rate = row.written_bytes as f64 / snapshot.interval_s;
         println!("{rate:.0} bytes/s written by the container; statvfs: {grown:.0}");
-        ensure!(self.is_near(rate), "{row:?}: {rate}/s, and statvfs says {grown}/s");
+        ensure!(self.is_near(rate), "{row:?}: {rate}/s, but {grown}/s in statvfs");
         ensure!(row.allocated_bytes.is_some_and(|bytes| bytes > 0), "{row:?}");
         let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
         let volume = volume.context("no row of /")?;
         ensure!(volume.fs_type == "ext4", "{volume:?}");
         let growth = volume.growth_bytes_per_s;
-        ensure!(self.is_near(growth), "{volume:?}, and statvfs says {grown}/s");
+        ensure!(self.is_near(growth), "{volume:?}, but {grown}/s in statvfs");
         ensure!(text.contains("a.log") && !text.contains("Nobody wrote anything"), "{text}");
         let growth = performance(check, "/ growth_bytes_per_s")?;
-        ensure!(self.is_near(growth), "{check}, and statvfs says {grown}/s");
+        ensure!(self.is_near(growth), "{check}, but {grown}/s in statvfs");
         Ok(())
     }
 
@@ -182,11 +183,12 @@ fn in_the_strict_mode_of_the_docs_a_container_is_still_named() -> Result {
     let root = seen.snapshot.volumes.iter().find(|volume| volume.mount_point == "/");
     let root = root.context("no row of /")?;
     if root.counted_by == Some(CountedBy::Tracepoints) {
-        // From 6.6 on ext4's own tracepoints tell of every write: there the strict mode costs nothing on ext4.
+        // From 6.6 on ext4's own tracepoints report every write: there the strict mode costs
+        // nothing on ext4.
         ensure!(root.gap.is_none() && seen.explained() > 0.9, "{root:?}");
         return Ok(());
     }
-    // What it costs is said where people look.
+    // The cost is shown in the normal output.
     ensure!(seen.text.contains("CAP_SYS_ADMIN"), "{}", seen.text);
     ensure!(!seen.check.starts_with("FILLTOP OK"), "{}", seen.check);
     Ok(())

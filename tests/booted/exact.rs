@@ -1,5 +1,6 @@
-//! The service by the unit's own lines, its system call filter included, beside root: the same volumes, hooks and
-//! bytes, on every filesystem, whenever its module is loaded and it is mounted.
+//! The service under the unit's own settings, its system call filter included, next to root: the
+//! same volumes, hooks and bytes, on every filesystem, whenever its module is loaded and it is
+//! mounted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::{
 
 /// Filesystems whose modules can be unloaded here: the root is an ext4.
 const UNLOADABLE: [&str; 3] = ["xfs", "btrfs", "overlay"];
-/// The module's function that counts writes: the last to be attached.
+/// The function of each module that counts writes: the last to be attached.
 const COUNTS: [(&str, &str); 3] = [
     ("ext4", "ext4_file_write_iter"),
     ("xfs", "xfs_file_write_iter"),
@@ -29,7 +30,7 @@ const COUNTS: [(&str, &str); 3] = [
 /// A filesystem, and an overlay on it.
 struct Pair {
     fs: &'static str,
-    // Dropped before the volume that it lies on.
+    // Dropped before the volume that it is on.
     overlay: Overlay,
     volume: TestVolume,
 }
@@ -41,7 +42,8 @@ impl Pair {
         Ok(Self { fs, overlay, volume })
     }
 
-    /// Where a writer writes: the name of the filesystem that it sees, its directory, and that of the host.
+    /// The places to write: the name of the filesystem that the writer sees, its directory, and the
+    /// same on the host.
     fn places(&self) -> [(&'static str, PathBuf, PathBuf); 2] {
         let direct = self.volume.path().join("direct");
         let over = match self.fs {
@@ -58,13 +60,13 @@ fn is_loaded(module: &str) -> Result<bool> {
     Ok(fs::read_to_string("/proc/modules")?.lines().any(|line| line.starts_with(&start)))
 }
 
-/// Loads or unloads all that can be unloaded; the service must not run.
+/// Loads or unloads all modules that can be unloaded; the service must not run.
 fn modules(loaded: bool) -> Result {
     for module in UNLOADABLE {
         if loaded {
             succeed(Command::new("modprobe").arg(module))?;
         } else if is_loaded(module)? {
-            // Another test's loop device may be about to let go of it.
+            // Another test's loop device may not have released it yet.
             wait_for(&format!("{module} can be unloaded"), || {
                 Ok(Command::new("modprobe").args(["-r", module]).status()?.success())
             })?;
@@ -78,22 +80,23 @@ fn restart() -> Result<()> {
     Ok(())
 }
 
-/// What the service says of its last so many seconds. Root would measure by himself beside one that lacks a right.
+/// The service's data of the last `length`, asked as a member of its group: next to a service that
+/// lacks a capability, root would measure directly.
 fn ask(length: &str) -> Result<Snapshot> {
     user(MEMBER, &["-G", "filltop"])?;
     let json = succeed(as_user(MEMBER).args(["snapshot", "--json", "--for", length]))?;
     Ok(serde_json::from_str(&json)?)
 }
 
-/// What the service says of the time since then.
+/// The service's data since `since`.
 fn of_the_service(since: Instant) -> Result<Measured> {
-    // Its next Snapshot holds the last of it.
+    // The next Snapshot contains the last writes.
     thread::sleep(Duration::from_secs(3));
     let length = format!("{}s", since.elapsed().as_secs() + 1);
     Ok(Measured { snapshot: ask(&length)?, said: journal(UNIT)? })
 }
 
-/// Waits until the service counts at the filesystems' own functions.
+/// Waits until the service counts with the filesystems' own functions.
 fn attached(filesystems: &[&str]) -> Result {
     let mut last = String::new();
     let wanted = COUNTS.iter().filter(|(fs, _)| filesystems.contains(fs));
@@ -115,7 +118,7 @@ fn attached(filesystems: &[&str]) -> Result {
     Ok(())
 }
 
-/// What is attached, by name and way to attach.
+/// What is attached, by name and kind of hook.
 fn attachments(measured: &Measured) -> BTreeSet<(&str, &str)> {
     let all = measured.snapshot.backend.hooks.iter();
     let attached = all.filter(|hook| hook.state == HookState::Ok);
@@ -143,14 +146,17 @@ fn same_view(service: &Measured, root: &Measured) -> Result {
         service.snapshot.backend.hooks.iter().filter(|hook| hook.name == name).collect()
     };
     let missing: Vec<_> = roots.difference(&ours).map(|key| (key, rows(key.0))).collect();
-    ensure!(missing.is_empty(), "root has these, and not the service: {missing:#?}");
+    ensure!(missing.is_empty(), "only root has these: {missing:#?}");
     let further: Vec<_> = ours.difference(&roots).collect();
-    ensure!(further.is_empty(), "the service has these, and not root: {further:#?}");
+    ensure!(further.is_empty(), "only the service has these: {further:#?}");
     let hooks = service.snapshot.backend.hooks.iter();
     let broken: Vec<_> =
         hooks.filter(|hook| matches!(hook.state, HookState::Broken { .. })).collect();
     ensure!(broken.is_empty(), "{broken:#?}");
-    ensure!(service.snapshot.backend.write == root.snapshot.backend.write, "another backend");
+    ensure!(
+        service.snapshot.backend.write == root.snapshot.backend.write,
+        "service and root use different backends"
+    );
     println!(
         "{} hooks attached, all as root's, by {}",
         ours.len(),
@@ -159,7 +165,7 @@ fn same_view(service: &Measured, root: &Measured) -> Result {
     Ok(())
 }
 
-/// Growth is what the volume lost, and it is explained.
+/// The measured growth equals the space that the volume lost, and it is explained.
 fn explained(measured: &Measured, mount: &Path, who: &str) -> Result {
     let row = volume(measured, mount)?;
     let growth = row.growth_bytes_per_s * measured.snapshot.interval_s;
@@ -176,7 +182,8 @@ fn explained(measured: &Measured, mount: &Path, who: &str) -> Result {
     Ok(())
 }
 
-/// Runs the ways to write in each place and holds what the service and root say against the truth.
+/// Runs all ways to write in each place and compares the figures of the service and of root with
+/// the truth.
 fn all_ways(pairs: &[Pair]) -> Result {
     for pair in pairs {
         fs::create_dir(pair.volume.path().join("direct"))?;
@@ -193,7 +200,7 @@ fn all_ways(pairs: &[Pair]) -> Result {
         let root = root.stop()?;
         same_view(&service, &root)?;
         let mut surprises = Vec::new();
-        // Root's lines are those of its backend, as without a service.
+        // Root's lines have the name of its backend, as without a service.
         for (who, by, measured) in [("root", "", &root), ("service", "service", &service)] {
             let lost = &measured.snapshot.backend.lost;
             for ((fs, dir, host), truths) in pair.places().into_iter().zip(&truths) {
@@ -230,7 +237,7 @@ fn it_runs_on_a_kernel_as_debian_installs_it() -> Result {
         succeed(Command::new("modinfo").arg(module))?;
     }
     let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled")?;
-    ensure!(enabled.trim() == "Y", "AppArmor is not on");
+    ensure!(enabled.trim() == "Y", "AppArmor is not enabled");
     let profiles = fs::read_to_string("/sys/kernel/security/apparmor/profiles")?;
     ensure!(!profiles.trim().is_empty(), "no profile is loaded");
     println!("Linux {}, {} profiles of AppArmor", release.trim(), profiles.lines().count());
@@ -238,7 +245,7 @@ fn it_runs_on_a_kernel_as_debian_installs_it() -> Result {
 }
 
 #[test]
-fn what_is_mounted_when_it_starts_is_as_exact_as_for_root() -> Result {
+fn volumes_mounted_before_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;
@@ -250,7 +257,7 @@ fn what_is_mounted_when_it_starts_is_as_exact_as_for_root() -> Result {
 }
 
 #[test]
-fn what_is_mounted_afterwards_is_as_exact_as_for_root() -> Result {
+fn volumes_mounted_after_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;
@@ -262,7 +269,7 @@ fn what_is_mounted_afterwards_is_as_exact_as_for_root() -> Result {
 }
 
 #[test]
-fn what_is_mounted_by_a_module_that_comes_afterwards_is_as_exact_as_for_root() -> Result {
+fn volumes_of_modules_loaded_after_the_start_are_as_exact_as_for_root() -> Result {
     need_debian!();
     installed(None)?;
     systemctl(&["stop", UNIT])?;
@@ -270,10 +277,10 @@ fn what_is_mounted_by_a_module_that_comes_afterwards_is_as_exact_as_for_root() -
     restart()?;
     for module in UNLOADABLE {
         if is_loaded(module)? {
-            bail!("{module} is loaded already");
+            bail!("{module} is already loaded");
         }
     }
-    // The kernel loads them by modprobe, as mount(2) asks for them.
+    // mount(2) makes the kernel load them with modprobe.
     let pairs = mount_all(&["xfs", "btrfs"])?;
     attached(&["xfs", "btrfs"])?;
     all_ways(&pairs)

@@ -1,6 +1,7 @@
-//! A Debian that was booted for it: what its systemd does with the unit, and `filltop stop` with a unit.
+//! A Debian booted for this test: what its systemd does with the unit, and `filltop stop` on a
+//! unit.
 //!
-//! Changes the system: runs in `cargo xtask vm --debian` alone.
+//! These tests change the system: they run in `cargo xtask vm --debian` only.
 
 #[path = "../ways/compare.rs"]
 mod compare;
@@ -28,21 +29,22 @@ const DOCS: &str = include_str!("../../docs/service.md");
 const PROGRAM: &str = "/usr/bin/filltop";
 const DROP_INS: &str = "/etc/systemd/system/filltop.service.d";
 
-/// What the service keeps once it measures: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
+/// What the service keeps after startup: CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and
+/// CAP_DAC_READ_SEARCH.
 const FOUR: u64 = 1 << capability::BPF
     | 1 << capability::PERFMON
     | 1 << capability::SYS_PTRACE
     | 1 << capability::DAC_READ_SEARCH;
 
-/// Everything is slow here: what takes longer than this never comes.
+/// Upper limit for every wait: these machines are emulated and slow.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Leaves a test that would change the machine of whoever runs it.
+/// Skips a test that would change the developer's machine.
 macro_rules! need_debian {
     () => {
         if !crate::is_ours() {
             let name = std::thread::current().name().unwrap_or("?").to_owned();
-            println!("SKIP {name}: only in a Debian that was booted for it");
+            println!("SKIP {name}: runs only in a Debian booted for this test");
             return Ok(());
         }
     };
@@ -59,7 +61,7 @@ fn succeed(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Both streams, for messages.
+/// Both output streams, for messages.
 fn said(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{}{}", text(&output.stdout), text(&output.stderr))
@@ -84,10 +86,10 @@ fn journal(unit: &str) -> Result<String> {
     succeed(Command::new("journalctl").args(["--no-pager", "-o", "cat", "-u", unit]))
 }
 
-/// A member of the group that may ask the service.
+/// A member of the group that may connect to the service.
 const MEMBER: &str = "member";
 
-/// Makes a user, unless there is one of this name.
+/// Creates a user, unless one of this name exists.
 fn user(name: &str, arguments: &[&str]) -> Result {
     if !fs::read_to_string("/etc/passwd")?.contains(&format!("{name}:")) {
         succeed(Command::new("useradd").args(arguments).arg(name))?;
@@ -95,14 +97,14 @@ fn user(name: &str, arguments: &[&str]) -> Result {
     Ok(())
 }
 
-/// filltop as this user runs it.
+/// filltop, run as this user.
 fn as_user(name: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", name, "--regid", name, "--init-groups", PROGRAM]);
     command
 }
 
-/// Looks until it is so; how long that took.
+/// Polls until the condition holds; returns how long that took.
 fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let started = Instant::now();
     loop {
@@ -110,29 +112,32 @@ fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Durati
             return Ok(started.elapsed());
         }
         if started.elapsed() > PATIENCE {
-            bail!("waited in vain until {what}: {}", journal(UNIT)?);
+            bail!("{what}: not within {PATIENCE:?}: {}", journal(UNIT)?);
         }
         thread::sleep(Duration::from_millis(200));
     }
 }
 
-/// The section of docs/service.md that the tests walk.
+/// The section of docs/service.md whose commands the tests run.
 fn section() -> Result<&'static str> {
     let text =
         DOCS.split("## As a systemd unit").nth(1).and_then(|text| text.split("\n## ").next());
-    text.context("docs/service.md tells of the unit")
+    text.context("docs/service.md has a section about the unit")
 }
 
-/// The first drop-in that docs/service.md gives after these words.
+/// The first drop-in in docs/service.md after these words.
 fn drop_in_of_the_docs(words: &str) -> Result<String> {
     const EDIT: &str = "# systemctl edit filltop\n";
-    let after = section()?.split_once(words).with_context(|| format!("nothing about {words}"))?.1;
+    let after = section()?
+        .split_once(words)
+        .with_context(|| format!("docs/service.md has no {words:?}"))?
+        .1;
     let block = after.split_once(EDIT).and_then(|(_, block)| block.split_once("```"));
     let (drop_in, _) = block.with_context(|| format!("no drop-in after {words}"))?;
     Ok(drop_in.to_owned())
 }
 
-/// Installs with the very commands of docs/service.md, in a directory that looks like a checkout.
+/// Installs with the commands of docs/service.md, in a directory that looks like a checkout.
 fn install() -> Result {
     let commands = section()?.split("```").nth(1);
     let checkout = tempfile::tempdir()?;
@@ -149,7 +154,7 @@ fn install() -> Result {
     Ok(())
 }
 
-/// The service, running with this drop-in, if any.
+/// Starts the service with this drop-in, if any.
 fn installed(drop_in: Option<&str>) -> Result {
     if !Path::new(PROGRAM).exists() {
         install()?;

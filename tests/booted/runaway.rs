@@ -44,7 +44,7 @@ fn stop(arguments: &[&str]) -> Result<Output> {
 }
 
 #[test]
-fn a_runaway_unit_is_named_frozen_and_let_go() -> Result {
+fn a_runaway_unit_is_named_frozen_and_resumed() -> Result {
     need_debian!();
     installed(None)?;
     let volume = TestVolume::new("ext4", 500)?;
@@ -55,7 +55,7 @@ fn a_runaway_unit_is_named_frozen_and_let_go() -> Result {
     let snapshot: Snapshot = serde_json::from_str(&text)?;
     let mount = volume.path().display().to_string();
     let group = snapshot.groups.iter().find(|row| row.volume == mount);
-    let group = &group.with_context(|| format!("nobody on {mount}: {text}"))?.group;
+    let group = &group.with_context(|| format!("no writer on {mount}: {text}"))?.group;
     ensure!(group.name == runaway.unit && group.kind == "unit", "{group:?}");
 
     let started = Instant::now();
@@ -72,7 +72,7 @@ fn a_runaway_unit_is_named_frozen_and_let_go() -> Result {
 
     let output = Command::new(PROGRAM).args(["resume", runaway.unit]).output()?;
     ensure!(output.status.success(), "{}", said(&output));
-    wait_for("it goes on", || Ok(runaway.size() > size + (1 << 20)))?;
+    wait_for("it writes again", || Ok(runaway.size() > size + (1 << 20)))?;
     Ok(())
 }
 
@@ -90,12 +90,12 @@ fn a_runaway_unit_is_stopped_by_its_manager() -> Result {
     wait_for("it is stopped", || Ok(show(runaway.unit, "ActiveState")? == "inactive"))?;
     let size = runaway.size();
     thread::sleep(Duration::from_secs(2));
-    ensure!(runaway.size() == size, "it writes on");
+    ensure!(runaway.size() == size, "it keeps writing");
     Ok(())
 }
 
 #[test]
-fn what_holds_the_machine_together_is_refused() -> Result {
+fn essential_services_are_refused() -> Result {
     need_debian!();
     installed(None)?;
     for unit in ["systemd-journald.service", "dbus.service", "init.scope"] {

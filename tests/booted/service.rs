@@ -15,7 +15,7 @@ use crate::{
     number, said, section, show, succeed, systemctl, user, wait_for,
 };
 
-/// What the helper keeps.
+/// The capabilities that the helper process keeps.
 const ADMIN: u64 = 1 << capability::SYS_ADMIN;
 const SOCKET: &str = "/run/filltop/filltop.sock";
 
@@ -24,7 +24,7 @@ fn signal(pid: u64, signal: Signal) -> Result {
     Ok(kill_process(pid, signal)?)
 }
 
-/// It was started again by systemd, and measures.
+/// Waits until systemd has restarted it and it measures.
 fn started_again(before: u64, restarts: u64) -> Result {
     let took = wait_for("it is started again", || {
         Ok(number(UNIT, "NRestarts")? > restarts
@@ -45,7 +45,7 @@ fn snapshot(length: &str) -> Result<Snapshot> {
 }
 
 #[test]
-fn it_is_active_once_it_measures_with_the_rights_it_was_given() -> Result {
+fn it_is_active_once_it_measures_and_has_the_units_capabilities() -> Result {
     need_debian!();
     installed(None)?;
     ensure!(show(UNIT, "ActiveState")? == "active" && show(UNIT, "Type")? == "notify");
@@ -92,12 +92,12 @@ fn systemd_rates_its_exposure_as_the_docs_say() -> Result {
     let figure = figure.with_context(|| verdict.to_owned())?;
     let told = section()?.split("`systemd-analyze security` says ").nth(1).unwrap_or_default();
     let told = told.split(':').next().unwrap_or_default();
-    ensure!(told.contains(figure), "docs/service.md says {told}, systemd {figure}");
+    ensure!(told.contains(figure), "docs/service.md has {told}, systemd {figure}");
     Ok(())
 }
 
 #[test]
-fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
+fn a_reload_applies_a_valid_configuration_and_rejects_an_invalid_one() -> Result {
     need_debian!();
     let config = "/etc/filltop.toml";
     fs::write(config, "")?;
@@ -118,7 +118,7 @@ fn a_reload_takes_a_right_configuration_and_leaves_a_wrong_one() -> Result {
 }
 
 #[test]
-fn kill_9_has_it_started_again() -> Result {
+fn it_is_restarted_after_kill_9() -> Result {
     need_debian!();
     installed(None)?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
@@ -127,12 +127,15 @@ fn kill_9_has_it_started_again() -> Result {
 }
 
 #[test]
-fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
+fn a_hanging_service_is_restarted_by_the_watchdog() -> Result {
     need_debian!();
-    ensure!(UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"), "30 s are long to wait here");
+    ensure!(
+        UNIT_FILE.lines().any(|line| line == "WatchdogSec=30"),
+        "the unit has no WatchdogSec=30, which this test shortens"
+    );
     installed(Some("[Service]\nWatchdogSec=5\nTimeoutAbortSec=2\n"))?;
     let (pid, restarts) = (number(UNIT, "MainPID")?, number(UNIT, "NRestarts")?);
-    // While it does not hang it is left alone.
+    // As long as it responds, the watchdog does not act.
     std::thread::sleep(Duration::from_secs(12));
     ensure!(number(UNIT, "MainPID")? == pid && number(UNIT, "NRestarts")? == restarts);
     signal(pid, Signal::STOP)?;
@@ -143,7 +146,7 @@ fn one_that_hangs_is_ended_by_the_watchdog_and_started_again() -> Result {
 }
 
 #[test]
-fn members_of_the_group_may_look_and_nobody_else() -> Result {
+fn only_members_of_the_group_may_connect() -> Result {
     need_debian!();
     installed(None)?;
     user(MEMBER, &["-G", "filltop"])?;
@@ -155,6 +158,6 @@ fn members_of_the_group_may_look_and_nobody_else() -> Result {
     ensure!(snapshot.volumes.iter().any(|volume| volume.mount_point == "/"));
     let stranger = ask("stranger")?;
     ensure!(stranger.status.code() == Some(1) && stranger.stdout.is_empty(), "{}", said(&stranger));
-    println!("a stranger is told: {}", said(&stranger).trim());
+    println!("a user outside of the group gets: {}", said(&stranger).trim());
     Ok(())
 }

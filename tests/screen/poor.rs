@@ -1,4 +1,4 @@
-//! Poor terminals: no colour, sixteen colours, ASCII alone, with a mouse and without.
+//! Limited terminals: no colour, sixteen colours, ASCII only, with a mouse and without.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,15 @@ use crate::pty::Terminal;
 use crate::writer::Writer;
 use crate::{PROMISED, Result, SOON, shows, steady};
 
-/// The screen with this in its environment, once the culprit is on it.
+/// The screen with these environment variables, once the culprit is on it.
 fn with(
     environment: &[&str],
     arguments: &[&str],
     volume: &Path,
     pid: &str,
 ) -> anyhow::Result<Terminal> {
-    // env(1) becomes the program; it is set behind what every terminal of these tests has.
+    // env(1) executes the program; these variables override those that all terminals of these tests
+    // have.
     let mut command = Command::new("env");
     command.args(environment).arg(filltop()).args(arguments).arg("--standalone").arg(volume);
     let terminal = Terminal::start(command, 80, 24)?;
@@ -26,14 +27,14 @@ fn with(
 }
 
 #[test]
-fn colour_and_letters_are_what_the_terminal_has() -> Result {
+fn colours_and_characters_fit_the_terminal() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;
     let pid = writer.pid()?.to_string();
     let colour = with(&[], &[], volume.path(), &pid)?;
     ensure!(!colour.colours().is_empty() && !colour.text().is_ascii(), "{}", colour.text());
-    // The sixteen that every terminal has, of its own choice: they suit its background.
+    // The sixteen colours that every terminal has, at its own choice: they fit its background.
     let basic = |colour: &vt100::Color| matches!(colour, vt100::Color::Idx(0..=15));
     ensure!(colour.colours().iter().all(basic), "{:?}", colour.colours());
     drop(colour);
@@ -60,7 +61,7 @@ fn colour_and_letters_are_what_the_terminal_has() -> Result {
 }
 
 #[test]
-fn the_mouse_is_asked_for_only_where_it_is_wanted() -> Result {
+fn mouse_reporting_is_enabled_only_on_request() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;

@@ -1,4 +1,4 @@
-//! The truth of each way against filltop's row of its file.
+//! Compares the truth of each way with filltop's row of its file.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use tracer_model::snapshot::PathRow;
 
 use crate::expected::{Verdict, expected};
 
-/// What the workload says of one way: `ways::WayTruth` over there.
+/// The workload's report on one way: `ways::WayTruth` there.
 #[derive(Deserialize, Debug)]
 pub struct WayTruth {
     pub name: String,
@@ -24,21 +24,21 @@ pub struct WayTruth {
     pub why_not: Option<String>,
 }
 
-/// Where the ways were done.
+/// Where the ways were performed.
 pub struct Place<'a> {
-    /// The filesystem, as the table names it.
+    /// The filesystem's name in the table.
     pub fs: &'a str,
-    /// Mount point of the volume that has to pay.
+    /// Mount point of the volume to which space must be charged.
     pub volume: &'a Path,
     /// The directory as the workload saw it.
     pub seen: &'a Path,
-    /// The same as the host sees it: another one behind an overlay.
+    /// The same directory as the host sees it: a different one behind an overlay.
     pub host: PathBuf,
-    /// Whose view it is, as the `WAY` lines name it; empty: that of the backend.
+    /// The reader's name in the `WAY` lines; empty: the backend's.
     pub by: &'a str,
 }
 
-/// What filltop says of a file.
+/// filltop's figures for a file.
 #[derive(Default)]
 struct Figures {
     rows: usize,
@@ -49,7 +49,7 @@ struct Figures {
     writers: Vec<u32>,
 }
 
-/// Prints a `WAY` line for each way, and fails if any is not as expected.
+/// Prints a `WAY` line for each way, and fails if any differs from what is expected.
 pub fn compare(measured: &Measured, truths: &[WayTruth], place: &Place<'_>) -> anyhow::Result<()> {
     let backend = &measured.snapshot.backend;
     let kernel = &series(&backend.kernel);
@@ -116,7 +116,7 @@ fn figures(measured: &Measured, truth: &WayTruth, place: &Place<'_>) -> Figures 
         figures.writers.extend(&row.writers);
     }
     if figures.rows == 0 {
-        // Nothing was done to the file as far as filltop knows; where space is traced, that is 0.
+        // filltop knows of no change to the file; where space is traced, that counts as 0.
         let volume = place.volume.to_str();
         let row =
             measured.snapshot.volumes.iter().find(|row| Some(row.mount_point.as_str()) == volume);
@@ -127,8 +127,8 @@ fn figures(measured: &Measured, truth: &WayTruth, place: &Place<'_>) -> Figures 
     figures
 }
 
-/// The row of the file by its inode and its path on the host. The number alone would not do, for
-/// numbers are used again; a file that never had a name has no path to compare.
+/// Finds the file's row by its inode and its path on the host. The inode number alone is not
+/// enough, because numbers are reused; a file that never had a name has no path to compare.
 fn is_of(row: &PathRow, truth: &WayTruth, place: &Place<'_>) -> bool {
     if row.ino != truth.ino || Some(row.volume.as_str()) != place.volume.to_str() {
         return false;
@@ -139,7 +139,7 @@ fn is_of(row: &PathRow, truth: &WayTruth, place: &Place<'_>) -> bool {
     }
 }
 
-/// Is the space of the volume asked from its filesystem at intervals, as filltop says?
+/// Whether the volume's space is sampled from its filesystem, according to filltop.
 pub fn is_sampled(measured: &Measured, volume: &Path) -> bool {
     let snapshot = &measured.snapshot;
     let volume = volume.to_str();
@@ -151,7 +151,7 @@ pub fn is_sampled(measured: &Measured, volume: &Path) -> bool {
     })
 }
 
-/// Are stores through mappings counted by folio, as filltop says?
+/// Whether stores through mappings are counted per folio, according to filltop.
 fn counts_folios(measured: &Measured) -> bool {
     measured.snapshot.backend.blind_spots.iter().any(|text| text.contains("by folio"))
 }

@@ -1,5 +1,5 @@
-//! Writes that fail by a quota or by a broken disk: what went in before counts, the failures are
-//! counted as what they are.
+//! Writes that fail because of a quota or a broken disk: what was written before counts, and the
+//! failures are counted by kind.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::{Result, wanted};
 
 const MIB: u64 = 1 << 20;
 
-/// Fills a file until writes fail, and holds filltop's figures against the truth.
+/// Fills a file until writes fail, and compares filltop's figures with the truth.
 fn fill(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Writer)> {
     let filltop = Filltop::start(&[])?;
     let path = volume.path().join("fills");
@@ -26,7 +26,7 @@ fn fill(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Write
 }
 
 #[test]
-fn a_quota_that_is_used_up() -> Result {
+fn a_quota_that_is_exceeded() -> Result {
     need_tracing!();
     if !wanted("btrfs") {
         return Ok(());
@@ -34,14 +34,19 @@ fn a_quota_that_is_used_up() -> Result {
     let volume = TestVolume::new("btrfs", 256)?;
     limit_space(volume.path(), 20 * MIB)?;
     let (truth, writer) = fill(&volume, &["--block", "1000003"])?;
-    ensure!(truth.errors.get("EDQUOT") == Some(&5), "no quota: {:?}", truth.errors);
-    ensure!(truth.total() < 20 * MIB, "{} bytes went in", truth.total());
+    ensure!(
+        truth.errors.get("EDQUOT") == Some(&5),
+        "the quota was not enforced: {:?}",
+        truth.errors
+    );
+    ensure!(truth.total() < 20 * MIB, "{} bytes were written", truth.total());
     let WriteErrors { edquot, enospc, .. } = writer.errors;
     ensure!(edquot >= 5 && enospc == 0, "{:?}", writer.errors);
     Ok(())
 }
 
-/// A disk on a volume without space for it: what it cannot take, it refuses as broken disks do.
+/// A disk image on a volume without space for it: what cannot be stored is refused as by a broken
+/// disk.
 #[test]
 fn a_disk_that_breaks() -> Result {
     need_tracing!();
@@ -52,17 +57,17 @@ fn a_disk_that_breaks() -> Result {
     let (eio, enospc) = (of("EIO"), of("ENOSPC"));
     ensure!(eio + enospc > 0, "{:?}", truth.errors);
     if eio == 0 {
-        println!("the loop device passes ENOSPC on: no EIO here");
+        println!("the loop device returns ENOSPC: no EIO here");
     }
     let found = writer.errors;
     ensure!(found.eio >= eio && found.enospc >= enospc, "{found:?}, not {:?}", truth.errors);
     ensure!((found.eio == 0) == (eio == 0) && (found.enospc == 0) == (enospc == 0), "{found:?}");
-    // What is cached of it cannot be written any more, which is not to hold up the rest.
+    // Its cached data cannot be written any longer, and must not block the rest.
     fs::remove_file(below.path().join("image"))?;
     Ok(())
 }
 
-/// Limits the space of a btrfs volume's files, as `btrfs quota enable` and `btrfs qgroup limit` do.
+/// Limits the space of a btrfs volume, as `btrfs quota enable` and `btrfs qgroup limit` do.
 fn limit_space(mount_point: &Path, bytes: u64) -> anyhow::Result<()> {
     const QUOTA_ENABLE: u64 = 1;
     const TOP_LEVEL: u64 = 5;

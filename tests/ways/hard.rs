@@ -1,4 +1,4 @@
-//! Single hard cases: full volumes, numbers used again, volumes on volumes, compression.
+//! Single hard cases: full volumes, reused numbers, volumes on volumes, compression.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,9 +13,9 @@ use crate::{
     Result, calls_were_skipped, credited_to_who_asked, explained, nothing_lost, perform, wanted,
 };
 
-/// The last write before a volume is full goes in by halves.
+/// The last write before a volume is full succeeds only in part.
 #[test]
-fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
+fn a_short_write_counts_the_bytes_written() -> Result {
     need_tracing!();
     const BLOCK: u64 = 1_000_003;
     for (fs, mib) in [("ext4", 50), ("xfs", 320), ("btrfs", 128), ("tmpfs", 20)] {
@@ -49,9 +49,9 @@ fn a_write_that_fails_half_way_counts_what_went_in() -> Result {
     Ok(())
 }
 
-/// One number, two files: two rows.
+/// One inode number, two files: two rows.
 #[test]
-fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
+fn reused_inode_numbers_are_distinguished() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&[])?;
@@ -62,7 +62,7 @@ fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
     fs::write(&second, vec![2; 200_000])?;
     let again = fs::metadata(&second)?.ino();
     let measured = filltop.stop()?;
-    ensure!(number == again, "ext4 gave {again} and not {number} again: nothing is tested");
+    ensure!(number == again, "nothing was tested: ext4 assigned {again} instead of {number}");
     let (first, second) = (measured.path(&first)?, measured.path(&second)?);
     ensure!(first.ino == number && second.ino == number);
     ensure!((first.written_bytes, first.deleted) == (100_000, true), "{first:?}");
@@ -73,11 +73,11 @@ fn inode_numbers_that_are_used_again_are_kept_apart() -> Result {
 
 /// One pid, two processes: two rows.
 #[test]
-fn pids_that_are_used_again_are_kept_apart() -> Result {
+fn reused_pids_are_distinguished() -> Result {
     need_tracing!();
     const LAST: &str = "/proc/sys/kernel/ns_last_pid";
     if !Path::new(LAST).exists() {
-        println!("SKIP pids_that_are_used_again_are_kept_apart: no {LAST} in this kernel");
+        println!("SKIP reused_pids_are_distinguished: this kernel has no {LAST}");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -89,7 +89,7 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     };
     let (first, one) = write("first", "100000")?;
     let mut other = None;
-    // Others start processes, too, and may be faster.
+    // Other programs start processes too, and may be faster.
     for attempt in 0..50 {
         fs::write(LAST, (one.pid - 1).to_string())?;
         let (path, truth) = write(&format!("second-{attempt}"), "200000")?;
@@ -100,7 +100,7 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     }
     let measured = filltop.stop()?;
     let Some(second) = other else {
-        println!("SKIP pids_that_are_used_again_are_kept_apart: the pid was never given again");
+        println!("SKIP reused_pids_are_distinguished: the pid was never reused");
         return Ok(());
     };
     let mut rows: Vec<_> =
@@ -112,8 +112,8 @@ fn pids_that_are_used_again_are_kept_apart() -> Result {
     nothing_lost(&measured)
 }
 
-/// What compression saves is not growth: it shows when the data is written back, and is still the
-/// writer's.
+/// Space that compression saves is not growth: it shows when the data is written back, and is still
+/// attributed to the writer.
 #[test]
 fn compressed_btrfs_is_explained() -> Result {
     need_tracing!();
@@ -129,7 +129,7 @@ fn compressed_btrfs_is_explained() -> Result {
     credited_to_who_asked(&measured, &truths, volume.path())
 }
 
-/// The inner volume's writer is the process, the outer one's is the kernel's own worker.
+/// The inner volume's writer is the process; the outer one's is a kernel worker.
 #[test]
 fn a_loop_device_is_credited_on_both_volumes() -> Result {
     need_tracing!();
@@ -145,7 +145,7 @@ fn a_loop_device_is_credited_on_both_volumes() -> Result {
         return Ok(());
     }
     let image = measured.path(&outer.path().join("image"))?;
-    // Data and metadata, all of it through the worker.
+    // Data and metadata, all of it written by the worker.
     ensure!(image.written_bytes >= truths[0].written, "{image:?}");
     ensure!(!image.writers.contains(&truths[0].pid), "{image:?}");
     for pid in &image.writers {
@@ -156,7 +156,7 @@ fn a_loop_device_is_credited_on_both_volumes() -> Result {
     nothing_lost(&measured)
 }
 
-/// Where filltop says that the kernel's own writes are not counted, nothing is to be found.
+/// Where filltop reports that the kernel's own writes are not counted, there must be no row.
 fn kernel_is_unseen(measured: &Measured, test: &str) -> bool {
     let told = |text: &&String| text.contains("writes by the kernel itself");
     let spot = measured.snapshot.backend.blind_spots.iter().find(told);
@@ -174,12 +174,12 @@ fn perform_write(dir: &Path) -> anyhow::Result<Vec<crate::WayTruth>> {
 
 /// The kernel writes on behalf of a process that dies.
 #[test]
-fn a_core_dump_is_its_process_s() -> Result {
+fn a_core_dump_is_attributed_to_its_process() -> Result {
     need_tracing!();
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
     let pattern = pattern.trim();
     if pattern.starts_with(['|', '/']) || pattern.contains('%') {
-        println!("SKIP a_core_dump_is_its_process_s: core_pattern is {pattern}");
+        println!("SKIP a_core_dump_is_attributed_to_its_process: core_pattern is {pattern}");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -189,7 +189,7 @@ fn a_core_dump_is_its_process_s() -> Result {
     let status = child.wait()?;
     let measured = filltop.stop()?;
     if !status.core_dumped() {
-        println!("SKIP a_core_dump_is_its_process_s: {status}, without a core");
+        println!("SKIP a_core_dump_is_attributed_to_its_process: {status}, without a core");
         return Ok(());
     }
     let core = fs::read_dir(volume.path())?
@@ -199,7 +199,7 @@ fn a_core_dump_is_its_process_s() -> Result {
             path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"core"))
         })
         .context("no core file")?;
-    if kernel_is_unseen(&measured, "a_core_dump_is_its_process_s") {
+    if kernel_is_unseen(&measured, "a_core_dump_is_attributed_to_its_process") {
         return Ok(());
     }
     let row = measured.path(&core)?;
@@ -213,6 +213,6 @@ fn a_core_dump_is_its_process_s() -> Result {
         row.allocated_bytes.is_none_or(|bytes| bytes == blocks || bytes + extents == blocks),
         "not {blocks}: {row:?}"
     );
-    ensure!(row.writers == [child.id()], "not by {}: {row:?}", child.id());
+    ensure!(row.writers == [child.id()], "not written by {}: {row:?}", child.id());
     nothing_lost(&measured)
 }

@@ -1,5 +1,5 @@
-//! A filesystem whose module is loaded, or that is mounted, when filltop runs already and has given its rights up;
-//! and what is seen where it never had them.
+//! A filesystem whose module is loaded, or that is mounted, when filltop is already running and has
+//! dropped its privileges; and what is seen where it never had them.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use tracer_model::snapshot::{HookState, WriteBackend};
 
 use crate::{Result, expected};
 
-/// Where machines of `cargo xtask vm` keep their modules: `NUMBER-NAME.ko`, in the order in which they load.
+/// Where machines of `cargo xtask vm` keep their modules: `NUMBER-NAME.ko`, in load order.
 const MODULES: &str = "/modules";
 const BYTES: &str = "7654321";
 
@@ -27,10 +27,10 @@ fn module_file(name: &str) -> Option<PathBuf> {
     files.into_iter().find(|file| file.to_str().is_some_and(|path| path.ends_with(&end)))
 }
 
-/// The module of xfs, in its file, and not in the kernel.
+/// The module file of xfs, with the module not loaded; `None` if there is none.
 fn unloaded() -> anyhow::Result<Option<PathBuf>> {
     let Some(file) = module_file("xfs") else { return Ok(None) };
-    // Another test's loop device or log may be about to let go of it.
+    // Another test's loop device or log may not have released it yet.
     let began = Instant::now();
     while let Err(error) = rustix::system::delete_module(c"xfs", 0) {
         if error == rustix::io::Errno::NOENT {
@@ -46,7 +46,7 @@ fn load(file: &Path) -> Result {
     Ok(rustix::system::finit_module(File::open(file)?, &CString::default(), 0)?)
 }
 
-/// Ends the process of filltop that could get more types.
+/// Kills filltop's helper process, which could get BTF of more modules.
 fn kill_helpers() -> Result {
     for pid in types_helpers() {
         let pid = Pid::from_raw(pid.cast_signed()).context("a pid is not 0")?;
@@ -55,7 +55,7 @@ fn kill_helpers() -> Result {
     Ok(())
 }
 
-/// Is the filesystem that comes later to be counted by trampolines?
+/// Whether fentry/fexit hooks (trampolines) are expected for the filesystem that comes later.
 fn by_trampolines() -> bool {
     let forced = env::var("FILLTOP_BACKEND").ok();
     forced.is_none_or(|backend| backend == "fentry")
@@ -64,15 +64,15 @@ fn by_trampolines() -> bool {
 /// Mounts an xfs and writes a file there.
 fn write_later() -> anyhow::Result<(TestVolume, PathBuf, Truth)> {
     let volume = TestVolume::new("xfs", 320)?;
-    // It asks ten times a second whether something was mounted; to read the types takes an emulated machine
-    // some seconds.
+    // filltop checks for new mounts ten times a second; an emulated machine takes some seconds to
+    // read the BTF.
     thread::sleep(Duration::from_secs(10));
     let path = volume.path().join("later");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", BYTES]))?;
     Ok((volume, path, truth))
 }
 
-/// Why xfs is not counted at its own functions, if it is not.
+/// Why xfs is not counted at its own functions; `None` if it is.
 fn reason(measured: &Measured) -> Option<String> {
     let backend = &measured.snapshot.backend;
     let mut hooks = backend.hooks.iter().filter(|hook| hook.name == "xfs_file_write_iter");
@@ -82,7 +82,7 @@ fn reason(measured: &Measured) -> Option<String> {
     })
 }
 
-/// To the byte, space included, at its own functions.
+/// Exact to the byte, space included, at its own functions.
 fn is_exact(measured: &Measured, path: &Path, truth: &Truth) -> Result {
     ensure!(reason(measured).is_none(), "{:?}", measured.snapshot.backend.hooks);
     let row = measured.path(path)?;
@@ -90,7 +90,7 @@ fn is_exact(measured: &Measured, path: &Path, truth: &Truth) -> Result {
         .map(|meta| std::os::unix::fs::MetadataExt::blocks(&meta) * 512)
         .unwrap_or_default();
     ensure!(row.written_bytes == truth.total() && row.writers == [truth.pid], "{row:?}");
-    // What xfs took in advance, it has given back when the file was closed.
+    // xfs has freed its preallocated space when the file was closed.
     ensure!(
         row.allocated_bytes.zip(row.freed_bytes).is_some_and(|(a, f)| a - f == allocated),
         "{row:?}, {allocated}"
@@ -100,10 +100,12 @@ fn is_exact(measured: &Measured, path: &Path, truth: &Truth) -> Result {
 }
 
 #[test]
-fn a_module_that_comes_later_is_traced() -> Result {
+fn a_module_loaded_after_the_start_is_traced() -> Result {
     need_tracing!();
     let Some(file) = unloaded()? else {
-        println!("SKIP a_module_that_comes_later_is_traced: no xfs module to load here");
+        println!(
+            "SKIP a_module_loaded_after_the_start_is_traced: there is no xfs module to load here"
+        );
         return Ok(());
     };
     let filltop = Filltop::start(&[])?;
@@ -114,11 +116,11 @@ fn a_module_that_comes_later_is_traced() -> Result {
     if by_trampolines() && expected::version(&backend.kernel) >= (5, 11) {
         return is_exact(&measured, &path, &truth);
     }
-    // Debian's settings for kprobes leave them to a right that was given up after the start.
+    // Debian's settings reserve kprobes to a capability that was dropped after startup.
     let told = reason(&measured).is_some_and(|reason| reason.ends_with("restart filltop"));
     ensure!(told || backend.write == WriteBackend::Tracepoint, "{:?}", backend.hooks);
     if backend.write == WriteBackend::Kprobe {
-        // Forced: vfs_write is refused as well.
+        // Forced backend: vfs_write is refused as well.
         return Ok(());
     }
     let row = measured.path(&path)?;
@@ -127,13 +129,13 @@ fn a_module_that_comes_later_is_traced() -> Result {
 }
 
 #[test]
-fn what_is_mounted_later_is_traced_by_what_was_kept() -> Result {
+fn a_volume_mounted_after_the_start_is_traced_without_the_helper() -> Result {
     need_tracing!();
     let is_loaded = Path::new("/sys/kernel/btf/xfs").exists();
     let file = if is_loaded { None } else { module_file("xfs") };
     if !by_trampolines() || !(is_loaded || file.is_some()) {
         println!(
-            "SKIP what_is_mounted_later_is_traced_by_what_was_kept: xfs is no module here, or not traced by \
+            "SKIP a_volume_mounted_after_the_start_is_traced_without_the_helper: xfs is not a module here, or not traced with \
              trampolines"
         );
         return Ok(());
@@ -142,19 +144,19 @@ fn what_is_mounted_later_is_traced_by_what_was_kept() -> Result {
         load(&file)?;
     }
     let filltop = Filltop::start(&[])?;
-    // So that there is nothing else.
+    // So that nothing can replace it.
     kill_helpers()?;
     let (_volume, path, truth) = write_later()?;
     is_exact(&filltop.stop()?, &path, &truth)
 }
 
 #[test]
-fn a_module_that_comes_after_the_helper_has_ended_is_told() -> Result {
+fn a_module_loaded_after_the_helper_has_ended_is_reported() -> Result {
     need_tracing!();
     let file = if by_trampolines() { unloaded()? } else { None };
     let Some(file) = file.filter(|_| Path::new("/sys/kernel/btf").join("overlay").exists()) else {
         println!(
-            "SKIP a_module_that_comes_after_the_helper_has_ended_is_told: no xfs module to load here, or no \
+            "SKIP a_module_loaded_after_the_helper_has_ended_is_reported: there is no xfs module to load here, or no \
              trampolines in modules"
         );
         return Ok(());
@@ -164,7 +166,7 @@ fn a_module_that_comes_after_the_helper_has_ended_is_told() -> Result {
     load(&file)?;
     let (_volume, path, truth) = write_later()?;
     let measured = filltop.stop()?;
-    let reason = reason(&measured).context("it should not be traced")?;
+    let reason = reason(&measured).context("xfs should not be traced")?;
     ensure!(
         reason.contains("the helper process that kept it is not running")
             && reason.ends_with("restart filltop"),
@@ -175,12 +177,12 @@ fn a_module_that_comes_after_the_helper_has_ended_is_told() -> Result {
     Ok(())
 }
 
-/// What a container writes to its root, where filltop never had CAP_SYS_ADMIN: counted at vfs_write where the
-/// filesystem is a module, for the upper file.
+/// A container's writes to its root, where filltop never had CAP_SYS_ADMIN: counted at vfs_write
+/// where the filesystem is a module, for the upper file.
 fn strict_on_an_overlay(fs: &str) -> Result {
     need_tracing!();
     if env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "kprobe") {
-        println!("SKIP strict_on_an_overlay_{fs}: kprobes may take CAP_SYS_ADMIN");
+        println!("SKIP strict_on_an_overlay_{fs}: kprobes may need CAP_SYS_ADMIN");
         return Ok(());
     }
     let volume = TestVolume::new(fs, 390)?;
@@ -188,7 +190,7 @@ fn strict_on_an_overlay(fs: &str) -> Result {
     let filltop = Filltop::start_with(&[], |command| keep_only(command, STRICT))?;
     let named = overlay.merged().join("by_container");
     let truth = run_workload(workload().arg("write").arg(&named).args(["--bytes", BYTES]))?;
-    // Beside it, not through the overlay.
+    // A file next to it, not written through the overlay.
     let beside = volume.path().join("by_host");
     let truth_beside =
         run_workload(workload().arg("write").arg(&beside).args(["--bytes", "54321"]))?;
@@ -198,7 +200,7 @@ fn strict_on_an_overlay(fs: &str) -> Result {
     let output = workload().arg("ways").arg(&ways).args(["--only", only]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let truths: Vec<crate::compare::WayTruth> = serde_json::from_slice(&output.stdout)?;
-    // Where space is sampled, it is so once a second.
+    // Where space is sampled, the interval is one second.
     thread::sleep(Duration::from_secs(3));
     let measured = filltop.stop()?;
     for hook in &measured.snapshot.backend.hooks {
@@ -216,7 +218,7 @@ fn strict_on_an_overlay(fs: &str) -> Result {
         row.written_bytes == truth_beside.total() && row.writers == [truth_beside.pid],
         "{row:?}"
     );
-    // Since 6.2 or so, no write that is not a system call's own is seen at vfs_write.
+    // Since about 6.2, only a system call's own writes are seen at vfs_write.
     let above = measured
         .snapshot
         .backend

@@ -1,5 +1,5 @@
-//! Every way to write and to free, on every filesystem: what filltop says of each is held against
-//! the truth, and one `WAY` line each tells what came of it. docs/kernels.md is made of them.
+//! Every way to write and to free, on every filesystem: filltop's figures for each are compared
+//! with the truth, and one `WAY` line each has the result. docs/kernels.md is generated from them.
 
 mod compare;
 mod errors;
@@ -22,7 +22,7 @@ use compare::{Place, WayTruth, compare, is_sampled};
 
 type Result = anyhow::Result<()>;
 
-/// Runs the ways in a directory.
+/// Performs the ways in a directory.
 fn perform(dir: &Path) -> anyhow::Result<Vec<WayTruth>> {
     let output = workload().arg("ways").arg(dir).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -30,7 +30,7 @@ fn perform(dir: &Path) -> anyhow::Result<Vec<WayTruth>> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Is this filesystem among those that were asked for?
+/// Whether this filesystem was requested.
 fn wanted(fs: &str) -> bool {
     env::var("FILLTOP_TEST_FS").map_or(true, |list| list.split(',').any(|name| name == fs))
 }
@@ -71,8 +71,9 @@ fn all_ways_on(fs: &str) -> Result {
     credited_to_who_asked(&measured, &truths, volume.path())
 }
 
-/// Where the kernel puts programs aside and skips calls meanwhile, and filltop says so beforehand and
-/// afterwards, there is nothing to compare. By kprobes, which filltop prefers there, that is no excuse.
+/// Where the kernel preempts BPF programs and skips calls meanwhile, and filltop reports it before
+/// and afterwards, there is nothing to compare. With kprobes, which filltop prefers there, that is
+/// no excuse.
 fn calls_were_skipped(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
     let may = backend.blind_spots.iter().any(|text| text.contains("skipped and counted as lost"));
@@ -83,8 +84,8 @@ fn calls_were_skipped(measured: &Measured) -> bool {
     may && did
 }
 
-/// Where trampolines are forced, nothing else is taken that has them, in modules neither; before 5.11 the types
-/// of modules are not known, so that kprobes are.
+/// Where trampolines are forced, no other hook is used for functions that can have them, modules
+/// included; before 5.11 there is no BTF of modules, so that kprobes are used for those.
 fn by_trampolines_alone(measured: &Measured) -> Result {
     let backend = &measured.snapshot.backend;
     let forced = env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "fentry");
@@ -103,7 +104,7 @@ fn nothing_lost(measured: &Measured) -> Result {
     Ok(())
 }
 
-/// Attributed growth accounts for what the volume lost, where space is traced.
+/// Attributed growth explains the space that the volume lost, where space is traced.
 fn explained(measured: &Measured, fs: &str, volume: &Path) -> Result {
     let mount_point = volume.to_str().context("UTF-8")?;
     let row = measured.snapshot.volumes.iter().find(|row| row.mount_point == mount_point);
@@ -119,8 +120,8 @@ fn explained(measured: &Measured, fs: &str, volume: &Path) -> Result {
     );
     let backend = &measured.snapshot.backend;
     let least = match (fs, is_sampled(measured, volume)) {
-        // Of tracepoints none tells of libaio: 0.87 to 0.92. Before 5.19 none tells of io_uring, either: 0.72
-        // to 0.74.
+        // No tracepoint reports libaio: 0.87 to 0.92. Before 5.19 none reports io_uring either:
+        // 0.72 to 0.74.
         (_, true) if backend.write == WriteBackend::Tracepoint => {
             let told = |hook: &Hook| {
                 hook.name == "io_uring_complete" && matches!(hook.state, HookState::Ok)
@@ -134,7 +135,7 @@ fn explained(measured: &Measured, fs: &str, volume: &Path) -> Result {
     Ok(())
 }
 
-/// No kernel thread and nobody else is charged for what the workload did.
+/// Neither kernel threads nor other processes are charged for what the workload did.
 fn credited_to_who_asked(measured: &Measured, truths: &[WayTruth], volume: &Path) -> Result {
     let volume = volume.to_str().context("UTF-8")?;
     for writer in measured.snapshot.writers.iter().filter(|writer| writer.volume == volume) {

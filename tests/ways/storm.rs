@@ -1,5 +1,5 @@
-//! Storms: totals stay exact whatever the breakdown has room for. Smaller in virtual machines,
-//! which emulate their processor.
+//! Storms: totals stay exact whatever the size of the breakdown. Smaller in virtual machines, which
+//! emulate their processor.
 
 use std::env;
 
@@ -13,8 +13,8 @@ fn size(native: u32, emulated: u32) -> String {
     if env::var_os("FILLTOP_IN_VM").is_some() { emulated } else { native }.to_string()
 }
 
-/// Every byte is in a row or in the rest; what has no row is said.
-/// False where the kernel skipped calls, and said so: then there is nothing to compare.
+/// Every byte is in a row or in the remainder; what has no row is reported. Returns false where the
+/// kernel skipped calls and filltop reported it: then there is nothing to compare.
 fn total_is_exact(measured: &Measured, written: u64, truth: &Truth) -> anyhow::Result<bool> {
     let backend = &measured.snapshot.backend;
     println!(
@@ -38,7 +38,7 @@ fn total_is_exact(measured: &Measured, written: u64, truth: &Truth) -> anyhow::R
 #[test]
 fn a_hundred_thousand_files_by_one_process() -> Result {
     need_tracing!();
-    // An inode for each 16 KiB is what mkfs makes.
+    // mkfs creates one inode per 16 KiB.
     let volume =
         TestVolume::new("ext4", if env::var_os("FILLTOP_IN_VM").is_some() { 400 } else { 1800 })?;
     let filltop = Filltop::start(&["--top", "1000000"])?;
@@ -59,8 +59,8 @@ fn a_hundred_thousand_files_by_one_process() -> Result {
     Ok(())
 }
 
-/// A storm of small writers on a volume of its own: what was done, and the rows of whoever did it, whose sum
-/// is exact. `None` where the kernel skipped calls, and said so.
+/// A storm of small writers on a volume of its own: the truth, and the rows of the writers, whose
+/// sum is exact. `None` where the kernel skipped calls and filltop reported it.
 fn storm(how: &[&str]) -> anyhow::Result<Option<(Truth, Vec<Writer>)>> {
     let volume = TestVolume::new("ext4", 400)?;
     let filltop = Filltop::start(&["--top", "1000000"])?;
@@ -74,7 +74,7 @@ fn storm(how: &[&str]) -> anyhow::Result<Option<(Truth, Vec<Writer>)>> {
     Ok(total_is_exact(&measured, written, &truth)?.then_some((truth, writers)))
 }
 
-/// No pid lives long enough to be looked up, and fathers end after their children.
+/// No pid lives long enough to be looked up, and parents exit after their children.
 #[test]
 fn a_fork_bomb() -> Result {
     need_tracing!();
@@ -86,9 +86,9 @@ fn a_fork_bomb() -> Result {
     Ok(())
 }
 
-/// All at once, and each of them in the list.
+/// All at the same time, and each of them has a row.
 #[test]
-fn ten_thousand_writers_at_once() -> Result {
+fn ten_thousand_simultaneous_writers() -> Result {
     need_tracing!();
     each_has_a_row(&["spawn", "--at-once", "--processes", &size(10_000, 200)])
 }

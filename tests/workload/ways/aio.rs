@@ -1,4 +1,4 @@
-//! io_submit(2): what libaio calls.
+//! io_submit(2), the system call under libaio.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -36,7 +36,7 @@ struct Event {
 
 const IOCB_CMD_PWRITE: u16 = 1;
 
-/// Four requests at once, to their end.
+/// Submits four requests at once, and waits for all of them.
 pub fn write_all(file: &File, buffer: &[u8]) -> anyhow::Result<u64> {
     let mut context: libc::c_ulong = 0;
     // SAFETY: the kernel writes one word.
@@ -56,7 +56,7 @@ pub fn write_all(file: &File, buffer: &[u8]) -> anyhow::Result<u64> {
     let mut events: [Event; 4] = std::array::from_fn(|_| Event::default());
     let mut done = 0;
     let mut written = 0;
-    // SAFETY: requests, buffers and events live until all four have ended.
+    // SAFETY: requests, buffers and events outlive all four requests.
     unsafe {
         let n = check(libc::syscall(libc::SYS_io_submit, context, 4, pointers.as_mut_ptr()))?;
         anyhow::ensure!(n == 4, "{n} of 4 requests submitted");

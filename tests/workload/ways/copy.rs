@@ -7,9 +7,9 @@ use std::ptr;
 
 use super::{Done, ODD, ROUND, Site, check, create, noise};
 
-/// A file in memory alone, of no volume.
+/// A file in memory, on no volume.
 fn memory(bytes: usize) -> anyhow::Result<File> {
-    // SAFETY: a new descriptor, which is ours alone.
+    // SAFETY: a new descriptor that nothing else owns.
     let mut file = unsafe {
         let fd = check(i64::from(libc::memfd_create(c"source".as_ptr(), 0)))?;
         File::from(OwnedFd::from_raw_fd(fd as i32))
@@ -45,7 +45,7 @@ pub fn sendfile(site: &Site) -> anyhow::Result<Done> {
     let mut written = 0;
     while written < ODD as u64 {
         let left = ODD - written as usize;
-        // SAFETY: the offset is ours.
+        // SAFETY: the offset is a local variable.
         written += check(unsafe {
             libc::sendfile(file.as_raw_fd(), source.as_raw_fd(), &raw mut offset, left) as i64
         })?;
@@ -59,7 +59,7 @@ fn copied(source: &File, file: &File, bytes: usize) -> anyhow::Result<u64> {
     while written < bytes as u64 {
         let left = bytes - written as usize;
         let (input, output) = (source.as_raw_fd(), file.as_raw_fd());
-        // SAFETY: the offsets are ours.
+        // SAFETY: the offsets are local variables.
         let n = check(unsafe {
             libc::copy_file_range(input, &raw mut from, output, &raw mut to, left, 0) as i64
         })?;
@@ -69,7 +69,7 @@ fn copied(source: &File, file: &File, bytes: usize) -> anyhow::Result<u64> {
     Ok(written)
 }
 
-/// Within one filesystem: where it can share extents, that is what it does.
+/// Within one filesystem, which shares extents where it can.
 pub fn copy_file_range(site: &Site) -> anyhow::Result<Done> {
     let mut source = create(&site.beside("-source"), 0)?;
     source.write_all(&noise(ROUND))?;
@@ -93,7 +93,7 @@ fn ficlone(source: &File, file: &File) -> std::io::Result<u64> {
     check(unsafe { i64::from(libc::ioctl(file.as_raw_fd(), libc::FICLONE, source.as_raw_fd())) })
 }
 
-/// All extents shared with another file: the volume loses nothing.
+/// All extents are shared with another file: the volume loses no space.
 pub fn reflink(site: &Site) -> anyhow::Result<Done> {
     let mut source = create(&site.beside("-source"), 0)?;
     source.write_all(&noise(ROUND))?;

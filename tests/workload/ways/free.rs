@@ -1,4 +1,4 @@
-//! Ways to give space back.
+//! Ways to free space.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::plain::{fill, filled};
 use super::{Done, ROUND, Site, blocks, check, noise, tmpfile};
 
-/// The last name, with no handle left.
+/// Removes the last name, with no descriptor left.
 pub fn unlink(site: &Site) -> anyhow::Result<Done> {
     let (file, done) = filled(site)?;
     drop(file);
@@ -18,7 +18,7 @@ pub fn unlink(site: &Site) -> anyhow::Result<Done> {
     Ok(Done { freed: done.allocated, ..done })
 }
 
-/// The last handle, with no name left.
+/// Closes the last descriptor, with no name left.
 pub fn close_deleted(site: &Site) -> anyhow::Result<Done> {
     let (file, done) = filled(site)?;
     fs::remove_file(&site.path)?;
@@ -34,13 +34,13 @@ pub fn truncate(site: &Site) -> anyhow::Result<Done> {
     Ok(Done { freed, ..done })
 }
 
-/// Again and again the same block, which is taken away in between: while it is only reserved, the inode's
-/// length and its blocks are what they were at each write.
+/// Rewrites the same block again and again, and truncates it in between: while it is only reserved,
+/// the inode's length and blocks are the same at each write.
 pub fn truncate_rewrite(site: &Site) -> anyhow::Result<Done> {
     rewrite(site, |file| Ok(file.set_len(0)?))
 }
 
-/// The same with a hole, the file keeping its length.
+/// The same with a hole, with the file's length unchanged.
 pub fn punch_rewrite(site: &Site) -> anyhow::Result<Done> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     rewrite(site, |file| {
@@ -50,7 +50,7 @@ pub fn punch_rewrite(site: &Site) -> anyhow::Result<Done> {
     })
 }
 
-/// More than btrfs keeps within an inode.
+/// More than btrfs stores inline in an inode.
 const REWRITTEN: usize = 8192;
 
 fn rewrite(site: &Site, take: impl Fn(&File) -> anyhow::Result<()>) -> anyhow::Result<Done> {
@@ -81,7 +81,7 @@ pub fn punch_hole(site: &Site) -> anyhow::Result<Done> {
     let (file, done) = filled(site)?;
     file.sync_all()?;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // All of it: part of an extent of btrfs frees nothing.
+    // The whole length: punching part of an extent of btrfs frees nothing.
     // SAFETY: the descriptor is open.
     check(unsafe { i64::from(libc::fallocate(file.as_raw_fd(), mode, 0, ROUND as i64)) })?;
     let after = blocks(&file)?;
@@ -90,7 +90,7 @@ pub fn punch_hole(site: &Site) -> anyhow::Result<Done> {
     Ok(Done { freed: done.allocated - after, ..done })
 }
 
-/// The file that another one is renamed over.
+/// Frees a file by renaming another one over it.
 pub fn rename_over(site: &Site) -> anyhow::Result<Done> {
     let (file, done) = filled(site)?;
     drop(file);
@@ -100,19 +100,19 @@ pub fn rename_over(site: &Site) -> anyhow::Result<Done> {
     Ok(Done { freed: done.allocated, ..done })
 }
 
-/// A process that is killed while it alone holds a file without a name.
+/// A process is killed that is the only one to hold a deleted file.
 pub fn death_with_tmpfile(site: &Site) -> anyhow::Result<Done> {
-    // Where there are none, it is said here and not in the child.
+    // Fails here and not in the child where O_TMPFILE is unsupported.
     drop(tmpfile(&site.dir)?);
     let (mut reader, mut writer) = std::io::pipe()?;
-    // SAFETY: no other thread runs now, so that the child may do what it likes.
+    // SAFETY: no other thread runs now, so that the child may do anything.
     let pid = unsafe { check(i64::from(libc::fork()))? } as i32;
     if pid == 0 {
         let told = (|| -> anyhow::Result<String> {
             let file = tmpfile(&site.dir)?;
             let done = fill(site, &file)?;
             let told = format!("{} {} {}\n", done.ino, done.written, done.allocated);
-            // Its end closes it, not we.
+            // It is to be closed by the end of the process.
             std::mem::forget(file);
             Ok(told)
         })();
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_tell_what_a_file_holds() {
+    fn the_truth_of_a_way_matches_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let truths = super::super::perform(dir.path(), &["write".into(), "unlink".into()]).unwrap();
         let file = OpenOptions::new().read(true).open(dir.path().join("way-write")).unwrap();

@@ -1,7 +1,8 @@
-//! Every way to write into a file and to free its space, one file each, with the truth about it.
+//! Every way to write to a file and to free its space, one file each, with the truth about it.
 //!
-//! What a way allocated is `st_blocks` × 512 while its file is still open: every filesystem here
-//! counts delayed allocation in it. What closing gives back (xfs takes space in advance) is freed.
+//! The space that a way allocated is `st_blocks` × 512 while its file is still open: every
+//! filesystem tested here includes delayed allocation in it. Space that close gives back (xfs
+//! preallocates) counts as freed.
 
 mod aio;
 mod copy;
@@ -21,7 +22,7 @@ use std::{io, thread};
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// A round amount, fit for O_DIRECT.
+/// A round amount, suitable for O_DIRECT.
 pub const ROUND: usize = 1 << 20;
 /// An amount that ends within a block.
 pub const ODD: usize = ROUND + 12_345;
@@ -30,18 +31,19 @@ pub const ODD: usize = ROUND + 12_345;
 #[derive(Serialize, Debug)]
 pub struct WayTruth {
     name: &'static str,
-    /// As this process names it; of a file without a name, the directory it was made in.
+    /// The path as this process knows it; for a file without a name, the directory it was created
+    /// in.
     path: PathBuf,
     ino: u64,
     pid: u32,
     written: u64,
     allocated: u64,
     freed: u64,
-    /// Written is counted by page, or some blocks of the filesystem's own come and go.
+    /// Written is counted per page, or the filesystem allocates and frees some blocks by itself.
     approximate: bool,
-    /// Can it be done here?
+    /// Whether it is supported here.
     supported: bool,
-    /// Why not.
+    /// The reason if it is not.
     why_not: Option<String>,
 }
 
@@ -95,31 +97,31 @@ pub struct Site {
 }
 
 impl Site {
-    /// Another file beside the way's own.
+    /// Another file, next to the way's own.
     fn beside(&self, suffix: &str) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(suffix);
         path.into()
     }
 
-    /// A new file at the way's own path, for reading and writing.
+    /// Creates a file at the way's own path, for reading and writing.
     fn create(&self, flags: i32) -> anyhow::Result<File> {
         create(&self.path, flags)
     }
 
-    /// As [`Site::done`], for direct writes: btrfs enters their extents a moment after they ended.
+    /// As [`Site::done`], for direct writes: btrfs records their extents a moment after they ended.
     fn done_later(&self, file: File, written: u64) -> anyhow::Result<Done> {
         file.sync_all()?;
         self.done(file, written)
     }
 
-    /// The way wrote so much; its file is closed now.
+    /// The way has written this much; its file is closed now.
     fn done(&self, file: File, written: u64) -> anyhow::Result<Done> {
         self.closed(file, written, Duration::ZERO)
     }
 
-    /// As [`Site::done`], where a thread of the kernel may be the last to let go of the file: what was
-    /// allocated ahead of its end is given back then.
+    /// As [`Site::done`], where a kernel thread may be the last to release the file: only then
+    /// preallocated space is given back.
     fn done_by_a_worker(&self, file: File, written: u64) -> anyhow::Result<Done> {
         self.closed(file, written, Duration::from_secs(1))
     }
@@ -141,7 +143,7 @@ impl Site {
     }
 }
 
-/// What a way did with its file.
+/// The result of a way on its file.
 struct Done {
     path: PathBuf,
     ino: u64,
@@ -166,11 +168,11 @@ impl Done {
     }
 }
 
-/// Performs all ways in `dir`, or those named, and syncs the filesystem at the end so that it has
-/// settled its own books.
+/// Performs all ways in `dir`, or the named ones, and syncs the filesystem at the end so that its
+/// own accounting has settled.
 pub fn perform(dir: &Path, only: &[String]) -> anyhow::Result<Vec<WayTruth>> {
     if let Some(unknown) = only.iter().find(|name| WAYS.iter().all(|(known, _)| known != name)) {
-        anyhow::bail!("there is no way {unknown}");
+        anyhow::bail!("unknown way {unknown:?}");
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|other| other == name);
     let mut truths = Vec::new();
@@ -210,7 +212,7 @@ pub fn perform(dir: &Path, only: &[String]) -> anyhow::Result<Vec<WayTruth>> {
     Ok(truths)
 }
 
-/// Does the kernel or the filesystem say that it cannot do this at all?
+/// Whether the kernel or the filesystem reports that it does not support this at all.
 fn is_unsupported(error: &anyhow::Error) -> bool {
     const ENOTSUPP: i32 = 524;
     let cannot = [
@@ -283,7 +285,7 @@ impl std::ops::Deref for Aligned {
     }
 }
 
-/// Bytes half of which compress, so that compression shows in what is allocated.
+/// Data of which half compresses, so that compression shows in the allocated space.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     (0..len)

@@ -64,7 +64,7 @@ pub fn append(site: &Site) -> anyhow::Result<Done> {
     site.done(file, written)
 }
 
-/// The second time in place: nothing is allocated for that.
+/// The second write is in place: it allocates nothing.
 pub fn overwrite(site: &Site) -> anyhow::Result<Done> {
     let file = site.create(0)?;
     let buffer = noise(ROUND);
@@ -73,18 +73,18 @@ pub fn overwrite(site: &Site) -> anyhow::Result<Done> {
     site.done(file, written)
 }
 
-/// From memory of which only the beginning is there: the kernel copies up to the page that is missing,
-/// fetches it and goes on, and may have to copy again what it had.
+/// Writes from memory of which only the beginning is resident: the kernel copies up to the missing
+/// page, faults it in and continues, and may have to copy again what it had.
 pub fn cold_source(site: &Site) -> anyhow::Result<Done> {
     const OFFSET: usize = 1_234;
     let file = site.create(0)?;
     let source = rustix::fs::memfd_create("filltop-source", rustix::fs::MemfdFlags::CLOEXEC)?;
     rustix::io::write(&source, &noise(ODD + OFFSET))?;
     let mut written = 0;
-    // Into new pages of the file, and into those that it has.
+    // To new pages of the file, and to existing ones.
     for _ in 0..2 {
-        // SAFETY: a new mapping of a file that is as long and does not change, read within its length
-        // until it is gone.
+        // SAFETY: a new mapping of a file of that length that does not change, read within its
+        // length until it is unmapped.
         unsafe {
             let (length, protection) = (ODD + OFFSET, ProtFlags::READ);
             let start = mmap(ptr::null_mut(), length, protection, MapFlags::PRIVATE, &source, 0)?;
@@ -109,14 +109,14 @@ pub fn sync(site: &Site) -> anyhow::Result<Done> {
     site.done(file, written)
 }
 
-/// 64 threads at once, each with its own part of the file: return probes with too little room lose
-/// most of this.
+/// 64 threads at the same time, each with its own part of the file: return probes with too few
+/// slots lose most of this.
 pub fn threads_dsync(site: &Site) -> anyhow::Result<Done> {
     const THREADS: u64 = 64;
     const WRITES: u64 = 16;
     const EACH: u64 = 4096;
-    // One handle: with more of them, xfs gives back what it took in advance each time that one is
-    // closed, and nobody could say how often.
+    // One descriptor: with more of them, xfs frees its preallocated space each time one is closed,
+    // and how often that happens is not known.
     let file = site.create(libc::O_DSYNC)?;
     let written = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -137,11 +137,11 @@ pub fn threads_dsync(site: &Site) -> anyhow::Result<Done> {
         threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
     })?;
     let done = site.done(file, written.into_inner())?;
-    // What the filesystem takes for its tree of extents comes and goes as they grow together.
+    // The filesystem allocates and frees blocks for its tree of extents as they are merged.
     Ok(Done { approximate: true, ..done })
 }
 
-/// A file with something in it, for ways to free.
+/// Creates a file with data, for the ways that free space.
 pub fn filled(site: &Site) -> anyhow::Result<(std::fs::File, Done)> {
     let file = create(&site.path, 0)?;
     let done = fill(site, &file)?;

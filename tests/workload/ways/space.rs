@@ -1,4 +1,4 @@
-//! Space taken without write(2): by mapping, in advance, or not at all.
+//! Space taken without write(2): with mmap, with fallocate, or not at all.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -7,7 +7,7 @@ use std::ptr;
 
 use super::{Done, ODD, ROUND, Site, blocks, check, noise, tmpfile};
 
-/// Stores into every second page of a new, sparse file.
+/// Stores to every second page of a new, sparse file.
 pub fn mmap(site: &Site) -> anyhow::Result<Done> {
     const PAGE: usize = 4096;
     let file = site.create(0)?;
@@ -57,7 +57,7 @@ pub fn fallocate_zero_range(site: &Site) -> anyhow::Result<Done> {
     site.done(file, written)
 }
 
-/// A sparse file takes nothing.
+/// Extends a file: a sparse file takes no space.
 pub fn ftruncate_up(site: &Site) -> anyhow::Result<Done> {
     let file = site.create(0)?;
     file.set_len(1 << 30)?;
@@ -69,6 +69,6 @@ pub fn o_tmpfile(site: &Site) -> anyhow::Result<Done> {
     let written = file.write_at(&noise(ODD), 0)? as u64;
     let allocated = blocks(&file)?;
     let ino = file.metadata()?.ino();
-    // No name is left: closing it frees all of it.
+    // There is no name left: closing it frees all of it.
     Ok(Done { written, allocated, freed: allocated, ..Done::of(&site.dir, ino) })
 }

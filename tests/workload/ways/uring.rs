@@ -9,7 +9,7 @@ use io_uring::{IoUring, opcode, squeue, types};
 use super::plain::vectors;
 use super::{Aligned, Done, ODD, ROUND, Site, completed, noise};
 
-/// One request to its end.
+/// Submits one request and waits for it.
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) -> anyhow::Result<u64> {
     // SAFETY: what the entry points to outlives this call, which waits for its completion.
     unsafe { ring.submission().push(entry)? };
@@ -68,12 +68,12 @@ pub fn direct(site: &Site) -> anyhow::Result<Done> {
     site.done_later(file, written)
 }
 
-/// The kernel's own thread takes the requests.
+/// A kernel thread takes the requests.
 pub fn sqpoll(site: &Site) -> anyhow::Result<Done> {
     let mut ring = IoUring::builder().setup_sqpoll(100).build(8)?;
     let file = site.create(0)?;
     let buffer = noise(ODD);
-    // A registered file, which 5.10 demands here.
+    // A registered file, which 5.10 requires here.
     ring.submitter().register_files(&[file.as_raw_fd()])?;
     let entry = opcode::Write::new(types::Fixed(0), buffer.as_ptr(), buffer.len() as u32).build();
     let written = submit(&mut ring, &entry)?;
