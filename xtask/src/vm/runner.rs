@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
-use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
+use filltop_init::{DEBIAN_FILES_DIR, JOB_PATH, Job, Report};
 
 use super::args::{Backend, DEFAULT_KERNEL, VmArgs};
 use super::boot::boot;
@@ -244,7 +244,7 @@ impl<'a> Runner<'a> {
 
     /// The directory in the machine below which the files of the initramfs are.
     fn prefix(&self) -> &'static str {
-        if self.arguments.debian { BOOTED_DIR } else { "" }
+        if self.arguments.debian { DEBIAN_FILES_DIR } else { "" }
     }
 
     /// A job without commands: the modules to load and the environment of the tests.
