@@ -121,7 +121,7 @@ pub(crate) fn require_postgres_if_installable() -> Result<()> {
         return Ok(());
     }
     update_lists()?;
-    let purpose = "the test of PostgreSQL";
+    let purpose = "testing PostgreSQL";
     install(purpose, &["postgresql-common".to_owned()])?;
     let settings = fs::read_to_string(POSTGRES_SETTINGS).context(POSTGRES_SETTINGS)?;
     fs::write(POSTGRES_SETTINGS, format!("{settings}\ncreate_main_cluster = false\n"))?;

@@ -59,7 +59,7 @@ pub(crate) fn output_of(
 
 /// Installs the programs that make the tests' filesystems, where packages can be installed.
 pub(crate) fn require_mkfs() -> Result<()> {
-    packages::require_if_installable("the end-to-end tests' filesystems", MKFS)
+    packages::require_if_installable("making the end-to-end tests' filesystems", MKFS)
 }
 
 /// Prepares the software that tests run, and returns the arguments of env(1) with its directories.

@@ -20,8 +20,9 @@ const INCIDENTS: &[(&str, &str)] = &[
 /// Installs and unpacks the software, and returns environment variables with its directories. Tests of software
 /// that is missing are skipped; the reason is printed.
 pub(crate) fn prepare(workspace: &Workspace) -> Vec<(&'static str, PathBuf)> {
-    let report = |error: &anyhow::Error| println!("tests are skipped without it: {error:#}");
-    let _ = packages::require_if_installable("the incidents", INCIDENTS).inspect_err(report);
+    let report = |error: &anyhow::Error| println!("some tests are skipped: {error:#}");
+    let _ =
+        packages::require_if_installable("running the incidents", INCIDENTS).inspect_err(report);
     let _ = packages::require_postgres_if_installable().inspect_err(report);
     let unpacked = [
         ("FILLTOP_FLEET_TOOLS", fleet(workspace)),
