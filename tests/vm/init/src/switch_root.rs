@@ -1,4 +1,4 @@
-//! Handing over to a Debian on a disk: its systemd becomes PID 1, and starts us again as a unit.
+//! Switching to the root of a Debian on a disk: its systemd becomes PID 1 and starts this program as a unit.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,33 +7,33 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use filltop_init::{BOOTED_DIR, JOB_PATH};
+use filltop_init::{DEBIAN_FILES_DIR, JOB_PATH};
 use rustix::mount::{MountFlags, mount, mount_move};
 
 const NEW_ROOT: &str = "/newroot";
 
-/// What goes along: the rest of the initramfs is gone afterwards.
-const BAGGAGE: [&str; 4] = ["/init", JOB_PATH, "/bin/filltop", "/bin/filltop-workload"];
+/// Files to copy, because the initramfs is not accessible afterwards.
+const FILES: [&str; 4] = ["/init", JOB_PATH, "/bin/filltop", "/bin/filltop-workload"];
 const TESTS: &str = "/tests";
 
-/// Units that are there for this boot alone.
+/// The directory of units that exist for one boot only.
 const UNITS: &str = "run/systemd/system";
-/// Not one that filltop protects as its own (`filltop*`).
+/// The unit's name, which does not start with `filltop`: filltop protects units of that name.
 const UNIT: &str = "job.service";
 
-/// Becomes the init of the system on `device`; returns only if that fails.
-pub(crate) fn hand_over(device: &str) -> Result<()> {
+/// Executes the init of the system on `device`. Returns only if that fails.
+pub(crate) fn switch_root(device: &str) -> Result<()> {
     fs::create_dir_all(NEW_ROOT)?;
     mount(device, NEW_ROOT, "ext4", MountFlags::empty(), c"").context(device.to_owned())?;
     let new = Path::new(NEW_ROOT);
-    // systemd leaves what is mounted there already.
+    // systemd keeps a /run that is mounted already.
     mount("tmpfs", new.join("run"), "tmpfs", MountFlags::empty(), c"mode=0755")?;
-    let bags = new.join(BOOTED_DIR.trim_start_matches('/'));
-    for path in BAGGAGE {
-        carry(Path::new(path), &bags)?;
+    let copies = new.join(DEBIAN_FILES_DIR.trim_start_matches('/'));
+    for path in FILES {
+        copy_into(Path::new(path), &copies)?;
     }
     for test in fs::read_dir(TESTS).into_iter().flatten() {
-        carry(&test?.path(), &bags)?;
+        copy_into(&test?.path(), &copies)?;
     }
     let units = new.join(UNITS);
     let wants = units.join("multi-user.target.wants");
@@ -51,18 +51,18 @@ pub(crate) fn hand_over(device: &str) -> Result<()> {
     Err(Command::new("/sbin/init").env_clear().exec()).context("/sbin/init")
 }
 
-/// Copies a file below `into`, under its own path.
-fn carry(path: &Path, into: &Path) -> Result<()> {
+/// Copies a file to the same path below `into`.
+fn copy_into(path: &Path, into: &Path) -> Result<()> {
     let to = into.join(path.strip_prefix("/")?);
-    fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+    fs::create_dir_all(to.parent().context("a file without a directory")?)?;
     fs::copy(path, &to).with_context(|| path.display().to_string())?;
     Ok(())
 }
 
 fn unit() -> String {
     format!(
-        "[Unit]\nDescription=filltop's tests\nAfter=multi-user.target\n\n\
-         [Service]\nType=exec\nExecStart={BOOTED_DIR}/init\nStandardError=journal+console\n\
+        "[Unit]\nDescription=filltop tests\nAfter=multi-user.target\n\n\
+         [Service]\nType=exec\nExecStart={DEBIAN_FILES_DIR}/init\nStandardError=journal+console\n\
          TimeoutStopSec=1\n"
     )
 }

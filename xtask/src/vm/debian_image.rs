@@ -1,5 +1,5 @@
-//! Whole Debians on disks, for the tests of what systemd does with filltop, and for the incidents'
-//! real software on kernels that this machine does not have.
+//! Disk images with a complete Debian: for the tests of filltop under systemd, and for the incidents'
+//! real software on kernels other than this machine's.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,42 +9,45 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::debian::{KEYRING, Kernel, Series, mirror};
+use super::kernel::{Kernel, Series};
+use crate::apt::{KEYRING, mirror};
+use crate::command::{find_program, run_step};
 use crate::packages;
-use crate::step::step;
+use crate::privileges::is_root;
 use crate::workspace::Workspace;
 
-/// The kernels that Debian installs on a computer, on each of the Debians that are booted: filesystems are modules.
+/// The generic kernel of each Debian that has an image; its filesystems are modules.
 pub(super) const KERNELS: [&str; 2] = ["6.1-generic", "6.12-generic"];
-/// The Debians that the mirrors still have whole, which debootstrap needs.
-const DEBIANS: [&str; 2] = ["bookworm", "trixie"];
+/// The Debian releases of which mirrors still have the main suite, which debootstrap needs.
+const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
-/// Beside what every Debian has: its init, the bus that systemctl asks, what finds and loads modules, AppArmor's
-/// profiles, and what makes and mounts filesystems.
+/// Packages in addition to debootstrap's minimal set: systemd, the bus that systemctl uses, udev and kmod to load
+/// modules, AppArmor, and the tools that make and mount filesystems.
 const PACKAGES: &str =
     "systemd,systemd-sysv,dbus,udev,kmod,apparmor,passwd,mount,e2fsprogs,xfsprogs,btrfs-progs";
-/// What else the incidents run.
-const SOFTWARE: &str =
+/// Additional packages for the incidents.
+const INCIDENTS: &str =
     "python3-minimal,lsof,apache2-bin,nginx,rclone,restic,etcd-server,rocksdb-tools,postgresql";
-/// What the suite `runtimes` runs there. Their daemons start at boot, as on people's machines.
+/// Additional packages for the suite `runtimes`. Their daemons start at boot, as their packages configure them.
 const RUNTIMES: &str = "docker.io,podman,crun,netavark,busybox-static";
-/// What packages of the incidents would start at boot, below the tree's /etc; the tests start them as they want.
-const STARTED: &[&str] = &[
+/// Files below the image's /etc that would start the incidents' services at boot; removed, because the tests start
+/// those services themselves.
+const STARTED_AT_BOOT: &[&str] = &[
     "systemd/system/multi-user.target.wants/nginx.service",
     "systemd/system/multi-user.target.wants/etcd.service",
     "systemd/system/multi-user.target.wants/postgresql.service",
     "postgresql",
 ];
 
-/// What a Debian has beside what systemd and filesystems need.
+/// The software in an image in addition to systemd and filesystem tools.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Software {
-    /// Nothing.
+    /// No additional software
     Plain,
-    /// What the incidents run, which have large test disks.
+    /// The software of the incidents, with large test disks.
     #[value(skip)]
     Incidents,
-    /// docker and podman as Debian has them
+    /// docker and podman, as Debian packages them
     Runtimes,
 }
 
@@ -60,12 +63,12 @@ impl Software {
     fn packages(self) -> String {
         match self {
             Self::Plain => PACKAGES.to_owned(),
-            Self::Incidents => format!("{PACKAGES},{SOFTWARE}"),
+            Self::Incidents => format!("{PACKAGES},{INCIDENTS}"),
             Self::Runtimes => format!("{PACKAGES},{RUNTIMES}"),
         }
     }
 
-    /// Some times what is in it. The file is sparse.
+    /// The size of the image, several times that of its contents. The file is sparse.
     const fn size(self) -> &'static str {
         match self {
             Self::Plain => "3G",
@@ -75,52 +78,50 @@ impl Software {
     }
 }
 
-/// The image of an ext4 with a fresh Debian and all modules of this kernel, which is of the series; made once,
-/// and never written to by a machine.
-pub(super) fn image(
+/// Returns an ext4 image with a fresh Debian and all modules of `kernel`, a kernel of `series`. It is built the first
+/// time, with debootstrap, and machines never write to it.
+///
+/// # Errors
+/// If mirrors no longer have the release, if this process is not root, or if a step fails.
+pub(super) fn build(
     workspace: &Workspace,
     series: &Series,
     kernel: &Kernel,
     software: Software,
 ) -> Result<PathBuf> {
-    let debian = series.debian();
+    let release = series.debian();
     ensure!(
-        DEBIANS.contains(&debian),
-        "there is no Debian to boot with kernel {}: of {} the mirrors keep updates alone",
-        series.name,
-        debian
+        RELEASES.contains(&release),
+        "no Debian image for kernel {}: mirrors have only the security updates of {release}",
+        series.name
     );
     let directory = workspace.target.join("vm/debian");
-    // A newer build of the kernel has other modules.
-    let name = format!("{debian}{}-{}", software.suffix(), kernel.release);
+    // Each build of a kernel has its own modules.
+    let name = format!("{release}{}-{}", software.suffix(), kernel.release);
     let image = directory.join(format!("{name}.ext4"));
     if image.exists() {
         return Ok(image);
     }
-    if !packages::is_root() {
-        bail!("a Debian is put together by debootstrap, which needs root");
+    if !is_root() {
+        bail!("building a Debian image with debootstrap needs root; run as root");
     }
-    packages::need(
-        "a Debian to boot",
+    packages::require(
+        "building a Debian image",
         &[("debootstrap", "debootstrap"), ("unshare", "util-linux")],
     )?;
     fs::create_dir_all(&directory)?;
     let tree = directory.join(format!("{name}.tree"));
-    // What debootstrap mounts there goes with its mount namespace, however it ends.
-    ensure!(
-        !tree.exists(),
-        "{} is left from an attempt that was cut off: remove it",
-        tree.display()
-    );
+    ensure!(!tree.exists(), "{} is left over from an interrupted build; remove it", tree.display());
+    // The mount namespace also removes debootstrap's mounts if it fails.
     let mut debootstrap = Command::new("unshare");
     debootstrap
         .args(["--mount", "--propagation", "private", "--", "debootstrap", "--variant=minbase"])
         .arg(format!("--include={}", software.packages()))
-        .args([format!("--keyring={KEYRING}"), debian.to_owned()])
+        .args([format!("--keyring={KEYRING}"), release.to_owned()])
         .arg(&tree)
         .arg(mirror()?);
-    step(&format!("Debian {debian} to boot ({name}), once"), &mut debootstrap)?;
-    for path in STARTED.iter().map(|path| tree.join("etc").join(path)) {
+    run_step(&format!("debootstrap {name} (first time only)"), &mut debootstrap)?;
+    for path in STARTED_AT_BOOT.iter().map(|path| tree.join("etc").join(path)) {
         let removed =
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
@@ -132,25 +133,25 @@ pub(super) fn image(
     }
     add_modules(kernel, &tree)?;
     let part = directory.join(format!("{name}.part"));
-    let mut mkfs = Command::new(packages::program("mkfs.ext4").context("mkfs.ext4 is not here")?);
+    let mut mkfs = Command::new(find_program("mkfs.ext4").context("mkfs.ext4 not found")?);
     mkfs.args(["-q", "-F", "-d"]).arg(&tree).arg(&part).arg(software.size());
-    step("its disk", &mut mkfs)?;
+    run_step("mkfs.ext4", &mut mkfs)?;
     fs::remove_dir_all(&tree).with_context(|| tree.display().to_string())?;
     fs::rename(&part, &image)?;
     Ok(image)
 }
 
-/// What installing the kernel's package leaves there, but for the kernel itself.
+/// Adds what installing the kernel's package would add, without the kernel image itself.
 fn add_modules(kernel: &Kernel, tree: &Path) -> Result<()> {
     let all = tree.join("usr/lib/modules");
     fs::create_dir_all(&all)?;
     let mut copy = Command::new("cp");
     copy.arg("--archive").arg(&kernel.modules).arg(all.join(&kernel.release));
-    step("modules of its kernel", &mut copy)?;
+    run_step("copy kernel modules", &mut copy)?;
     if kernel.config.exists() {
         let config = tree.join("boot").join(format!("config-{}", kernel.release));
         fs::copy(&kernel.config, &config).with_context(|| config.display().to_string())?;
     }
-    step("depmod", Command::new("chroot").arg(tree).args(["depmod", &kernel.release]))?;
+    run_step("depmod", Command::new("chroot").arg(tree).args(["depmod", &kernel.release]))?;
     Ok(())
 }
