@@ -64,7 +64,10 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     ensure!((row.growth_bytes_per_s - growth).abs() <= 1.0 + growth.abs() * 0.01, "{row:?}");
     // In words.
     let text = String::from_utf8(ask(&["snapshot", "--for", "2s"]).output()?.stdout)?;
-    ensure!(text.contains("not all writes are seen") && text.contains("CAP_SYS_ADMIN"), "{text}");
+    ensure!(
+        text.contains("some writes are not traced") && text.contains("CAP_SYS_ADMIN"),
+        "{text}"
+    );
     let check = ask(&["check", "--for", "2s", "--volume", mount]).output()?;
     ensure!(check.status.code() != Some(0), "{}", String::from_utf8_lossy(&check.stdout));
     // The doctor tells of the service, also where the caller has more rights.

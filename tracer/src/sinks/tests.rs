@@ -22,8 +22,7 @@ pub(crate) fn event() -> Event {
         severity: Severity::Critical,
         volume: Some("/srv/store".to_owned()),
         directory: Some("/srv/store/.minio.sys/multipart".to_owned()),
-        summary: "/srv/store will be full in 4 min: minio (pid 2114) grows by 100.0 MiB/s"
-            .to_owned(),
+        summary: "/srv/store will be full in 4 min: minio (pid 2114) adds 100.0 MiB/s".to_owned(),
         avail_bytes: Some(busy.volumes[0].avail_bytes),
         eta_s: busy.volumes[0].eta_s,
         culprits: vec![busy.writers[0].clone()],
