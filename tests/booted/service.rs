@@ -49,7 +49,7 @@ fn it_is_active_once_it_measures_with_the_rights_it_was_given() -> Result {
     need_debian!();
     installed(None)?;
     ensure!(show(UNIT, "ActiveState")? == "active" && show(UNIT, "Type")? == "notify");
-    wait_for("it says how it is", || Ok(show(UNIT, "StatusText")?.contains("volumes;")))?;
+    wait_for("the status line", || Ok(show(UNIT, "StatusText")?.contains(" volume")))?;
     let pid = number(UNIT, "MainPID")?;
     ensure!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?.trim() == "-900");
     let at = |property| number(UNIT, property);

@@ -84,7 +84,10 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     let row = own.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
     ensure!(row.gap.is_none() && row.blind.is_none(), "{row:?}");
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("CAP_SYS_ADMIN") && said.contains("measuring here instead"), "{said}");
+    ensure!(
+        said.contains("CAP_SYS_ADMIN") && said.contains("measuring directly instead"),
+        "{said}"
+    );
     ensure!(own.writers.iter().any(|row| row.pid == writer.pid), "{:?}", own.writers);
     Ok(())
 }

@@ -281,6 +281,6 @@ fn root_and_the_group_may_look_and_nobody_else() -> Result {
     python.kill()?;
     python.wait()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(output.status.success() && said.contains("neither root's nor yours"), "{said}");
+    ensure!(output.status.success() && said.contains("neither root nor you"), "{said}");
     Ok(())
 }
