@@ -44,13 +44,13 @@ fn made(contrib: &Path) -> Result<[(&'static str, String); 3]> {
 }
 
 const WHOLE: &str = "\
-# kubectl apply -f filltop.yaml, after the image's name was changed to that of your registry.
-# For Kubernetes 1.30 and later; before, see before-1.30/. docs/containers.md says what each right is for.
-# Made from base/ by `cargo xtask manifests`.
+# Set the image name to that of your registry, then: kubectl apply -f filltop.yaml
+# For Kubernetes 1.30 and later; for earlier releases see before-1.30/. docs/containers.md explains
+# each privilege. Generated from base/ by `cargo xtask manifests`.
 ";
 
 const RULE: &str = "\
-# Made from contrib/prometheus/filltop.rules.yml by `cargo xtask manifests`.
+# Generated from contrib/prometheus/filltop.rules.yml by `cargo xtask manifests`.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
