@@ -228,7 +228,7 @@ fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
     assert!(said.summary.contains(words), "{}", said.summary);
     // Most of the growth is something else, and the daemon itself must never be frozen.
     assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
-    assert!(say(0.9, container(None)).suggestion.is_none(), "it does not run any more");
+    assert!(say(0.9, container(None)).suggestion.is_none(), "it no longer runs");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
     let said = host.run(1);
     assert_eq!(said[0].rule, "no-space-errors");
     assert!(said[0].summary.contains("sort (pid 7, sort.service, ended) added"), "{said:?}");
-    assert!(said[0].suggestion.is_none(), "it is dead");
+    assert!(said[0].suggestion.is_none(), "it has exited");
     // A new process that grows by more becomes the culprit.
     for second in 0..40 {
         host.snapshot.writers = vec![writer(9, "copy", 80e6)];
