@@ -132,7 +132,7 @@ impl Seen {
         ensure!(volume.fs_type == "ext4", "{volume:?}");
         let growth = volume.growth_bytes_per_s;
         ensure!(self.is_near(growth), "{volume:?}, but {grown}/s in statvfs");
-        ensure!(text.contains("a.log") && !text.contains("Nobody wrote anything"), "{text}");
+        ensure!(text.contains("a.log") && !text.contains("Nothing was written"), "{text}");
         let growth = performance(check, "/ growth_bytes_per_s")?;
         ensure!(self.is_near(growth), "{check}, but {grown}/s in statvfs");
         Ok(())

@@ -281,6 +281,6 @@ fn only_root_and_the_group_may_connect() -> Result {
     python.kill()?;
     python.wait()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(output.status.success() && said.contains("neither root's nor yours"), "{said}");
+    ensure!(output.status.success() && said.contains("neither root nor you"), "{said}");
     Ok(())
 }

@@ -111,7 +111,7 @@ fn commands_measure_directly_without_a_service_or_with_standalone() -> Result {
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout)?;
     ensure!((0.3..2.0).contains(&snapshot.interval_s), "{} s", snapshot.interval_s);
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("measuring here instead") && said.lines().count() == 1, "{said}");
+    ensure!(said.contains("measuring directly instead") && said.lines().count() == 1, "{said}");
     Ok(())
 }
 
@@ -172,7 +172,7 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     again.kill()?;
     let status = terminal.end(Duration::from_secs(25))?;
     ensure!(status.code() == Some(1), "{status}");
-    ensure!(terminal.text().contains("the service has gone"), "{}", terminal.text());
+    ensure!(terminal.text().contains("lost the connection to the service"), "{}", terminal.text());
     Ok(())
 }
 

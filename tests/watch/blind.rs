@@ -73,7 +73,7 @@ fn unseen_growth_is_reported_and_no_writer_is_blamed() -> Result {
     let status = output.status.code();
     ensure!(status.is_some_and(|status| (1..=3).contains(&status)), "{status:?} {line}");
     let (said, _) = line.split_once(" | ").context("no perfdata")?;
-    ensure!(said.contains(mount) && said.contains("not explained"), "{line}");
+    ensure!(said.contains(mount) && said.contains("unexplained"), "{line}");
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
     innocent.join().map_err(|_| anyhow::anyhow!("the innocent panicked"))?;
     Ok(())

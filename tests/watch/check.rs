@@ -36,7 +36,7 @@ fn ok_warning_critical_and_their_numbers() -> Result {
     rustix::fs::sync();
     let (status, line) = check(&["--volume", mount])?;
     ensure!(status == 1 && line.starts_with("FILLTOP WARNING - "), "{status} {line}");
-    ensure!(line.contains("nearly full, but at rest"), "{line}");
+    ensure!(line.contains("nearly full, but not growing"), "{line}");
     fill(&volume.path().join("rest"))?;
     let (status, line) = check(&["--volume", mount])?;
     ensure!(status == 2 && line.starts_with("FILLTOP CRITICAL - "), "{status} {line}");

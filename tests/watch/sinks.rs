@@ -112,7 +112,7 @@ fn a_webhook_that_was_down_for_a_minute_receives_the_alert_once() -> Result {
     watch.wait(5 * SECOND, is(volume.path(), "used", EventKind::Firing))?;
     let down = Instant::now();
     let (_, event) = watch.wait(10 * SECOND, |event| event.rule == "sink")?;
-    ensure!(event.summary.starts_with("alerts cannot be delivered by ops: "), "{}", event.summary);
+    ensure!(event.summary.starts_with("sink ops cannot deliver alerts: "), "{}", event.summary);
     thread::sleep((60 * SECOND).saturating_sub(down.elapsed()));
     let bodies = http(TcpListener::bind(("127.0.0.1", port))?);
     let mut fired = 0;
@@ -128,7 +128,7 @@ fn a_webhook_that_was_down_for_a_minute_receives_the_alert_once() -> Result {
         }
     }
     ensure!(fired == 1, "delivered {fired} times");
-    watch.wait(SECOND, |event| event.summary.starts_with("alerts are delivered by ops again"))?;
+    watch.wait(SECOND, |event| event.summary.starts_with("sink ops delivers alerts again"))?;
     Ok(())
 }
 
@@ -199,7 +199,7 @@ fn exec_sinks_keep_the_privileges_that_the_tracer_drops() -> Result {
     let watch = Watch::start(&rule)?;
     std::fs::write(watch.config(), format!("{rule}{exec}"))?;
     watch.signal(rustix::process::Signal::HUP)?;
-    watch.wait(5 * SECOND, |event| event.summary.contains("without root's rights"))?;
+    watch.wait(5 * SECOND, |event| event.summary.contains("without root's privileges"))?;
     std::fs::write(volume.path().join("more"), vec![7; 1 << 20])?;
     arrives(&texts, "exec", &["NoNewPrivs:\t1"], 10 * SECOND)
 }

@@ -9,9 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::compiler;
-use crate::compiler::{Compiler, Llvm};
-use crate::step::{capture, step};
+use crate::command::{capture, run_step};
+use crate::compiler::{self, Compiler, Llvm};
 use crate::workspace::Workspace;
 
 const LINKER: &str = "bpf-linker";

@@ -8,9 +8,8 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::command::{find_program, run_step};
 use crate::packages;
-use crate::packages::program;
-use crate::step::step;
 use crate::workspace::Workspace;
 
 /// The validator.

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::packages::{is_root, program};
-use crate::step::{capture, follow};
+use crate::command::tee;
+use crate::privileges::as_root;
 use crate::tally::Tally;
-use crate::workspace::{Place, TestTarget, Workspace};
-use crate::{build, kubernetes, packages, vm};
+use crate::workspace::{Place, Workspace};
+use crate::{build, suite};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 

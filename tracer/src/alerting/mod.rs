@@ -24,42 +24,42 @@ use crate::config::{Config, SAMPLE};
 use crate::service::ServeArgs;
 use tracer_host::clock;
 
-/// What to watch for, and how.
+/// Arguments of `filltop watch`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo filltop watch                            warn within 4 h of full, say who
+  sudo filltop watch                            warn 4 h before full, name the culprit
   sudo filltop watch --json | jq -r .summary
-  filltop watch --print-config > filltop.toml   a sample of all keys
+  filltop watch --print-config > filltop.toml   sample configuration with all keys
   filltop watch --check-config --config filltop.toml
   sudo filltop watch --config filltop.toml
-  sudo filltop watch --metrics 127.0.0.1:9823   and Prometheus can scrape it
-  filltop watch --replay-csv history.csv        what would it have said?
+  sudo filltop watch --metrics 127.0.0.1:9823   serve metrics for Prometheus, too
+  filltop watch --replay-csv history.csv        alerts it would have raised
 
-While it runs, `filltop top`, `snapshot`, `held` and `check` show what it knows.
+While it runs, `filltop top`, `snapshot`, `held` and `check` show its data, which
+they read over its socket.
 
-SIGHUP reads the configuration again; one that is wrong changes nothing. SIGUSR1
-acknowledges all alerts that are on: no more reminders until they get worse or
-come again. Other commands ask the running watch over its socket.
-contrib/systemd has a unit for it, contrib/prometheus rules.")]
+SIGHUP reloads the configuration; if the new one is invalid, the previous one is
+kept. SIGUSR1 acknowledges all active alerts: no reminders until they get worse
+or fire again. contrib/systemd has a unit for it, contrib/prometheus alert rules.")]
 pub struct WatchArgs {
-    /// Rules, and where alerts go (TOML); without it, the rules that filltop brings
+    /// Rules, and where alerts go (TOML) [default: the built-in rules]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
-    /// Time between two looks [default: 1s]
+    /// Time between two samples [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     interval: Option<Duration>,
-    /// Say whether the configuration is right, and exit: 0 if it is
+    /// Check the configuration and exit (0 if valid)
     #[arg(long)]
     check_config: bool,
-    /// Print a sample of a configuration, and exit
+    /// Print a sample configuration and exit
     #[arg(long, conflicts_with_all = ["check_config", "replay_csv"])]
     print_config: bool,
-    /// Instead of this host, watch the recorded history of a volume (as for `filltop forecast`; -
-    /// is standard input)
+    /// Evaluate the recorded history of a volume instead of this host (format as for `filltop
+    /// forecast`; - is standard input)
     #[arg(long, value_name = "FILE", conflicts_with = "check_config")]
     replay_csv: Option<PathBuf>,
     #[command(flatten)]
@@ -68,10 +68,10 @@ pub struct WatchArgs {
     pub(crate) trace: TraceArgs,
 }
 
-/// Watches until it is stopped.
+/// Runs `filltop watch` until it is stopped.
 ///
 /// # Errors
-/// If the configuration is wrong, or tracing is not possible.
+/// If the configuration is invalid, or tracing is not possible.
 pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     if args.print_config {
         print!("{SAMPLE}");
@@ -81,18 +81,20 @@ pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
     if args.check_config {
         let file =
             args.config.as_ref().map_or("no file given".into(), |file| file.display().to_string());
-        println!("{file}: {} rules, {} sinks, no mistakes", config.rules.len(), config.sinks.len());
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (rules, sinks) = (config.rules.len(), config.sinks.len());
+        println!("{file}: valid, with {} and {}", count(rules, "rule"), count(sinks, "sink"));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(file) = &args.replay_csv {
         return replay::replay(file, config.rules, args.json);
     }
-    // Before the tracer gives up its privileges.
+    // Before the tracer drops its privileges.
     let mut guard = Guarding::start(&config.guard)?;
     run::run(&args, config, &mut guard).await
 }
 
-/// Now, on both clocks, with the minute of the local day.
+/// The present time on both clocks, with the minute of the local day.
 pub(crate) fn moment(zone: &TimeZone) -> Moment {
     let wall = clock::now();
     let local = wall.to_zoned(zone.clone()).time();
@@ -100,7 +102,7 @@ pub(crate) fn moment(zone: &TimeZone) -> Moment {
     Moment { steady_s: clock::boottime_s(), wall, minute }
 }
 
-/// Leaves out volumes that are never watched.
+/// Removes ignored volumes from a Snapshot.
 pub(crate) fn leave_out(snapshot: &mut Snapshot, ignore: &[Glob]) {
     let is_ignored = |name: &str| ignore.iter().any(|glob| glob.matches(name));
     let left: Vec<String> = snapshot

@@ -1,10 +1,11 @@
-//! Values as people write them: `4h`, `10GiB`, `50MB/s`, `90%`, `22:00-07:00`.
+//! Parsers of values with units: `4h`, `10GiB`, `50MB/s`, `90%`, `22:00-07:00`.
 
 use std::time::Duration;
 
 use tracer_model::alert::Quiet;
 
-/// `500ms`, `30s`, `5m`, `4h`, `7d`, or a number of seconds; at most ten years.
+/// Parses a time, in seconds: `500ms`, `30s`, `5m`, `4h`, `7d`, or a number of seconds; at most ten
+/// years.
 pub(super) fn length(text: &str) -> Result<f64, String> {
     let (number, unit) = split(text)?;
     let seconds = match unit {
@@ -13,16 +14,16 @@ pub(super) fn length(text: &str) -> Result<f64, String> {
         "m" | "min" => 60.0,
         "h" => 3600.0,
         "d" => 86_400.0,
-        _ => return Err(format!("unknown unit of time {unit:?}: use ms, s, m, h or d")),
+        _ => return Err(format!("unknown time unit {unit:?}: use ms, s, m, h or d")),
     };
     let length = number * seconds;
     if length > 10.0 * 365.25 * 86_400.0 {
-        return Err("longer than ten years".to_owned());
+        return Err("must be at most ten years".to_owned());
     }
     Ok(length)
 }
 
-/// The same as a [`Duration`] from `least` to `most` seconds.
+/// Parses a time as a [`Duration`] from `least` to `most` seconds.
 pub(super) fn duration(text: &str, least: f64, most: f64) -> Result<Duration, String> {
     let seconds = length(text)?;
     if !(least..=most).contains(&seconds) {
@@ -31,7 +32,8 @@ pub(super) fn duration(text: &str, least: f64, most: f64) -> Result<Duration, St
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// `10GiB`, `500MB`, `4096`; with `/s`, `/m` or `/h` behind it a rate, a second.
+/// Parses a size in bytes (`10GiB`, `500MB`, `4096`), or with `rate` a rate in bytes per second
+/// (`50MB/s`, also per `/m`, `/h` or `/d`).
 pub(super) fn bytes(text: &str, rate: bool) -> Result<f64, String> {
     let (size, per) = match text.split_once('/') {
         Some((size, per)) => (size.trim(), Some(per.trim())),
@@ -42,9 +44,9 @@ pub(super) fn bytes(text: &str, rate: bool) -> Result<f64, String> {
         (true, Some("m" | "min")) => 60.0,
         (true, Some("h")) => 3600.0,
         (true, Some("d")) => 86_400.0,
-        (true, None) => return Err("a rate is written like 50MB/s".to_owned()),
-        (true, Some(_)) => return Err("rates are per s, m, h or d".to_owned()),
-        (false, Some(_)) => return Err("this is a size, not a rate: 10GiB".to_owned()),
+        (true, None) => return Err("must be a rate such as 50MB/s".to_owned()),
+        (true, Some(_)) => return Err("a rate must be per s, m, h or d".to_owned()),
+        (false, Some(_)) => return Err("must be a size such as 10GiB, not a rate".to_owned()),
     };
     let (number, unit) = split(size)?;
     let factor: f64 = match unit.to_ascii_lowercase().as_str() {
@@ -64,21 +66,21 @@ pub(super) fn bytes(text: &str, rate: bool) -> Result<f64, String> {
     Ok(number * factor / seconds)
 }
 
-/// `90%` or `0.9`, as a ratio.
+/// Parses a share as a ratio: `90%` or `0.9`.
 pub(super) fn ratio(text: &str) -> Result<f64, String> {
     let (number, unit) = split(text)?;
     let ratio = match unit {
         "%" => number / 100.0,
         "" => number,
-        _ => return Err("a share is written like 90%".to_owned()),
+        _ => return Err("must be a share such as 90%".to_owned()),
     };
     if ratio > 100.0 {
-        return Err("more than 10000%".to_owned());
+        return Err("must be at most 10000%".to_owned());
     }
     Ok(ratio)
 }
 
-/// `22:00-07:00`.
+/// Parses quiet hours: `22:00-07:00`.
 pub(super) fn quiet(text: &str) -> Result<Quiet, String> {
     let minute = |text: &str| {
         let (hour, minute) = text.trim().split_once(':')?;
@@ -88,10 +90,10 @@ pub(super) fn quiet(text: &str) -> Result<Quiet, String> {
     text.split_once('-')
         .and_then(|(from, to)| Some(Quiet { from: minute(from)?, to: minute(to)? }))
         .filter(|quiet| quiet.from != quiet.to)
-        .ok_or_else(|| "quiet hours are written like 22:00-07:00".to_owned())
+        .ok_or_else(|| "must be a time range such as 22:00-07:00".to_owned())
 }
 
-/// A number that is not negative, and its unit.
+/// Splits a text into a number, which is not negative, and its unit.
 fn split(text: &str) -> Result<(f64, &str), String> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

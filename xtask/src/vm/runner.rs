@@ -10,12 +10,17 @@ use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use filltop_init::{DEBIAN_FILES_DIR, JOB_PATH, Job, Report};
 
-use super::booted::Software;
-use super::debian::Series;
-use super::emulator::Emulator;
-use super::initramfs::{Contents, Userland};
-use super::qemu::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
-use super::{Backend, DEFAULT_KERNEL, VmArgs, booted, debian, initramfs, modules};
+use super::args::{Backend, DEFAULT_KERNEL, VmArgs};
+use super::boot::boot;
+use super::debian_image::{self, Software};
+use super::initramfs::{self, Contents, Userland};
+use super::kernel::{self, Series};
+use super::machine::{GUEST_DISKS, GUEST_ROOT, Machine, Outcome};
+use super::modules;
+use super::qemu::Qemu;
+use super::results::tally;
+use crate::build;
+use crate::packages::{self, MKFS};
 use crate::tally::{Tally, first_line};
 use crate::workspace::{Place, Workspace, env_or};
 
