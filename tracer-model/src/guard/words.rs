@@ -55,10 +55,7 @@ pub(super) fn explanation(
     let name = group(&culprit.group);
     let mut text = match step {
         Some(step) if config.dry_run => {
-            format!(
-                "would {} {name} (dry run: nothing is done): chosen because {because}",
-                step.name()
-            )
+            format!("would {} {name} (dry run): chosen because {because}", step.name())
         }
         Some(step) => format!("{} {name}: chosen because {because}", step.name()),
         None => format!("guard: {because}"),
