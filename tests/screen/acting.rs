@@ -63,7 +63,7 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
             text.contains("Press y to do it") && text.contains(&pid)
         })?;
         terminal.press("y")?;
-        terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+        terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
         rests(root)?;
         if round == 0 {
             // Who stands still writes nothing, and is in no table any more.
@@ -73,7 +73,9 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
             terminal.press("\r")?;
             terminal.wait_for("the question", SOON, |text| text.contains("Press y to do it"))?;
             terminal.press("y")?;
-            terminal.wait_for("the result", SOON, |text| text.contains("goes on"))?;
+            terminal.wait_for("the result", SOON, |text| {
+                text.contains("resumed") || text.contains("the suspension has ended")
+            })?;
             grows(root, SOON)?;
         }
     }

@@ -102,7 +102,7 @@ fn armed_it_stops_the_jail_before_the_disk_is_full_and_the_database_goes_on() ->
     need_tracing!();
     let mut incident = Incident::new("filltop-jail", "dry_run = false\n")?;
     let start = Instant::now();
-    let event = incident.action(|event| event.summary.contains("stand still"))?;
+    let event = incident.action(|event| event.summary.contains("suspended in"))?;
     println!("after {:.1} s: {}", start.elapsed().as_secs_f64(), event.summary);
     let (before, wal) = (incident.spooled()?, fs::metadata(&incident.wal)?.len());
     // However busy this machine is: it is the jail that must not move meanwhile.
@@ -139,10 +139,10 @@ fn the_ladder_ends_what_nobody_came_for() -> Result {
     let ladder =
         "dry_run = false\nladder = [\"freeze\", \"kill\"]\nwait = \"3s\"\ncool_down = \"1s\"\n";
     let mut incident = Incident::new("filltop-jail-kill", ladder)?;
-    incident.action(|event| event.summary.contains("stand still"))?;
+    incident.action(|event| event.summary.contains("suspended in"))?;
     let event = incident.action(|event| event.summary.starts_with("kill "))?;
-    ensure!(event.summary.contains("nobody has come"), "{}", event.summary);
-    incident.action(|event| event.summary.contains("processes signalled"))?;
+    ensure!(event.summary.contains("no operator has intervened"), "{}", event.summary);
+    incident.action(|event| event.summary.contains(" signalled"))?;
     ensure!(incident.server.0.wait()?.code().is_none(), "it was not killed");
     ensure!(incident.jail.processes().is_empty(), "{:?}", incident.jail.processes());
     ensure!(incident.database.0.try_wait()?.is_none(), "the database is gone");
@@ -161,7 +161,7 @@ fn postgresql_on_the_same_volume_goes_on() -> Result {
     };
     let transactions = std::thread::scope(|scope| {
         let bench = scope.spawn(|| postgres.bench(&["-T", "25", "-c", "2"]));
-        let event = incident.action(|event| event.summary.contains("stand still"))?;
+        let event = incident.action(|event| event.summary.contains("suspended in"))?;
         println!("{}", event.summary);
         let before = incident.spooled()?;
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;

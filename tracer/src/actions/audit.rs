@@ -91,7 +91,8 @@ impl Audit {
             let _ = write!(line, " by={:?}", sanitize::display(by));
         }
         let dry = if self.dry_run { " (dry run)" } else { "" };
-        let _ = write!(line, " requested by {}: {}{dry}", self.who, sanitize::display(&self.reason));
+        let _ =
+            write!(line, " requested by {}: {}{dry}", self.who, sanitize::display(&self.reason));
         line
     }
 

@@ -114,8 +114,7 @@ impl Wall {
                 fence.add(identity.pid, identity.start_ticks)?;
             }
             if start.elapsed() > PATIENCE {
-                let error =
-                    "it forks faster than its processes can be enumerated; fence its cgroup instead";
+                let error = "it forks faster than its processes can be enumerated; fence its cgroup instead";
                 return Err(io::Error::new(ErrorKind::TimedOut, error));
             }
         }

@@ -109,7 +109,9 @@ impl Hands {
         std::thread::Builder::new().name("hands".to_owned()).spawn(move || {
             // The thread is started before the tracer drops its capabilities, and would keep them.
             if let Err(error) = preflight::drop_capabilities() {
-                tracing::warn!("cannot drop the capabilities of the helper's reader thread: {error}");
+                tracing::warn!(
+                    "cannot drop the capabilities of the helper's reader thread: {error}"
+                );
             }
             for line in reader.lines().map_while(Result::ok) {
                 let Ok(answer) = serde_json::from_str(&line) else { continue };

@@ -245,11 +245,7 @@ mod tests {
         assert_eq!(found(&[other.clone(), entry(ID, always)]).as_deref(), Some("always"));
         assert_eq!(found(&[entry(ID, ""), other.clone()]).as_deref(), Some("no"));
         assert_eq!(found(&[entry(ID, always), entry(ID, always)]).as_deref(), Some("always"));
-        assert_eq!(
-            found(&[entry(ID, always), entry(ID, "")]),
-            None,
-            "the current one is unknown"
-        );
+        assert_eq!(found(&[entry(ID, always), entry(ID, "")]), None, "the current one is unknown");
         assert_eq!(found(&[other]), None);
     }
 
