@@ -324,8 +324,8 @@ impl Halter {
         let mut notes = Vec::new();
         if self.tracker.is_deaf() {
             notes.push(
-                "fork events are unavailable (no process connector): a child that called setsid \
-                 while its parent exited may have been missed"
+                "fork events are unavailable (no process connector) or were lost: a child that \
+                 called setsid while its parent exited may have been missed"
                     .to_owned(),
             );
         }
