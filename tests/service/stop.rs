@@ -64,7 +64,7 @@ fn the_plan_tells_what_the_service_measured() -> Result {
     idle.kill()?;
     idle.wait()?;
     let warnings = warned?["warnings"].to_string();
-    ensure!(warnings.contains("this ends no growth"), "{warnings}");
+    ensure!(warnings.contains("this stops no growth"), "{warnings}");
     // A plan without either is made at once, and knows nothing.
     let nowhere = plan(pid, &["--socket", "/nonexistent/socket"])?;
     ensure!(nowhere["measured"].is_null(), "{nowhere}");

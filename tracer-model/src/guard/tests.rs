@@ -176,7 +176,7 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
     let text = &decision.explanation;
     assert!(text.starts_with("would freeze cgroup /jail (dry run"), "{text}");
     assert!(text.contains("chosen because /data will be full in 2 min"), "{text}");
-    assert!(text.contains("it caused 94 % of the growth"), "{text}");
+    assert!(text.contains("this group caused 94 % of the growth"), "{text}");
     assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
 }
 

@@ -26,7 +26,7 @@ fn state(volume: &Volume) -> String {
 /// Explains why the group is the culprit.
 pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig) -> String {
     format!(
-        "{}, and it caused {:.0} % of the growth over {} s ({}; threshold {:.0} %)",
+        "{}, and this group caused {:.0} % of the growth over {} s ({}; threshold {:.0} %)",
         state(volume),
         culprit.share * 100.0,
         culprit.span_s.round(),

@@ -101,7 +101,7 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
     match find(program) {
         Some(program) => Ok(StopCommand { program, arguments }),
         None => Err(format!(
-            "{program} is not installed here to run `{program} {}`",
+            "{program} is not installed; it is needed for `{program} {}`",
             arguments.join(" ")
         )),
     }
