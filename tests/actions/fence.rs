@@ -168,7 +168,7 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
     fenced.is_fenced(fs_type != "btrfs")?;
     other.is_free()?;
     let again = bench.refused(&target, &arguments)?;
-    ensure!(again.contains("it is under fence-"), "{again}");
+    ensure!(again.contains("already suspended by fence-"), "{again}");
     bench.resume(done["id"].as_str().context("id")?)?;
     fenced.is_free()?;
     ensure!(bench.records().is_empty(), "{:?}", bench.records());

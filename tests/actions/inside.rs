@@ -174,7 +174,7 @@ fn a_freeze_left_by_the_container_is_undone_by_a_command_on_the_host() -> Result
     let start = Instant::now();
     let output = stage.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("without its keeper"), "{said}");
+    ensure!(said.contains("had lost its supervisor"), "{said}");
     goes_on(stage.dir(), STATED)?;
     println!("thawed {:.0} ms after the next command began", start.elapsed().as_secs_f64() * 1e3);
     Ok(())

@@ -87,7 +87,7 @@ fn an_orphaned_freeze_is_undone_by_the_next_command() -> Result {
     stands_still(frozen.dir())?;
     let output = frozen.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("without its keeper"), "{said}");
+    ensure!(said.contains("had lost its supervisor"), "{said}");
     goes_on(frozen.dir(), STATED)?;
     Ok(())
 }

@@ -103,7 +103,7 @@ fn a_unit_is_stopped_by_systemd_where_that_runs() -> Result {
     child.kill()?;
     child.wait()?;
     let (without, with, protected) = (without?, with?, protected?);
-    ensure!(String::from_utf8_lossy(&without.stderr).contains("systemd does not run here"));
+    ensure!(String::from_utf8_lossy(&without.stderr).contains("systemd is not running here"));
     ensure!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
     ensure!(once.trim_end().ends_with("systemctl stop -- shop.service"), "{once}");
     ensure!(String::from_utf8_lossy(&protected.stderr).contains("protected"), "{protected:?}");

@@ -202,7 +202,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
         refilled(stage, freed, took, told)?;
     }
     let said = stage.stop(&[&format!("/{GROUP}"), "--how", "freeze", "--yes"])?;
-    ensure!(said.contains("stand still"), "{said}");
+    ensure!(said.contains("suspended in"), "{said}");
     stage.begin("stopped");
     let freed = delete_oldest(&spool)?;
     stage.must("free")?;

@@ -63,7 +63,7 @@ fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
             text.contains("Press y to confirm") && text.contains(&pid)
         })?;
         terminal.press("y")?;
-        terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+        terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
         rests(root)?;
         if round == 0 {
             // A frozen process writes nothing, so that no table lists it any longer.
@@ -73,7 +73,9 @@ fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
             terminal.press("\r")?;
             terminal.wait_for("the question", SOON, |text| text.contains("Press y to confirm"))?;
             terminal.press("y")?;
-            terminal.wait_for("the result", SOON, |text| text.contains("goes on"))?;
+            terminal.wait_for("the result", SOON, |text| {
+                text.contains("resumed") || text.contains("the suspension has ended")
+            })?;
             grows(root, SOON)?;
         }
     }

@@ -239,7 +239,7 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     let asked = (terminal.presses, start.elapsed());
     println!("{}", terminal.text());
     terminal.press("y")?;
-    terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+    terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
     let stopped = (terminal.presses, start.elapsed());
     acting::rests(&root)?;
     for (what, (presses, time)) in [

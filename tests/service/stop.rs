@@ -64,7 +64,7 @@ fn the_plan_has_the_services_figures() -> Result {
     idle.kill()?;
     idle.wait()?;
     let warnings = warned?["warnings"].to_string();
-    ensure!(warnings.contains("this ends no growth"), "{warnings}");
+    ensure!(warnings.contains("this stops no growth"), "{warnings}");
     // A plan without service or measurement is made immediately, and has no figures.
     let nowhere = plan(pid, &["--socket", "/nonexistent/socket"])?;
     ensure!(nowhere["measured"].is_null(), "{nowhere}");

@@ -103,7 +103,7 @@ fn when_armed_it_freezes_the_jail_before_the_disk_is_full_and_the_database_conti
     need_tracing!();
     let mut incident = Incident::new("filltop-jail", "dry_run = false\n")?;
     let start = Instant::now();
-    let event = incident.action(|event| event.summary.contains("stand still"))?;
+    let event = incident.action(|event| event.summary.contains("suspended in"))?;
     println!("after {:.1} s: {}", start.elapsed().as_secs_f64(), event.summary);
     let (before, wal) = (incident.spooled()?, fs::metadata(&incident.wal)?.len());
     // Independent of how busy this machine is: the jail must not move meanwhile.
@@ -140,10 +140,10 @@ fn an_unattended_freeze_escalates_to_kill() -> Result {
     let ladder =
         "dry_run = false\nladder = [\"freeze\", \"kill\"]\nwait = \"3s\"\ncool_down = \"1s\"\n";
     let mut incident = Incident::new("filltop-jail-kill", ladder)?;
-    incident.action(|event| event.summary.contains("stand still"))?;
+    incident.action(|event| event.summary.contains("suspended in"))?;
     let event = incident.action(|event| event.summary.starts_with("kill "))?;
-    ensure!(event.summary.contains("nobody has come"), "{}", event.summary);
-    incident.action(|event| event.summary.contains("processes signalled"))?;
+    ensure!(event.summary.contains("no operator has intervened"), "{}", event.summary);
+    incident.action(|event| event.summary.contains(" signalled"))?;
     ensure!(incident.server.0.wait()?.code().is_none(), "it was not killed");
     ensure!(incident.jail.processes().is_empty(), "{:?}", incident.jail.processes());
     ensure!(incident.database.0.try_wait()?.is_none(), "the database has ended");
@@ -162,7 +162,7 @@ fn postgresql_on_the_same_volume_continues() -> Result {
     };
     let transactions = std::thread::scope(|scope| {
         let bench = scope.spawn(|| postgres.bench(&["-T", "25", "-c", "2"]));
-        let event = incident.action(|event| event.summary.contains("stand still"))?;
+        let event = incident.action(|event| event.summary.contains("suspended in"))?;
         println!("{}", event.summary);
         let before = incident.spooled()?;
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
