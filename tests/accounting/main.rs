@@ -1,11 +1,11 @@
 //! Written bytes per process and per file equal the truth to the byte, with every backend.
 
 mod held;
-mod looks;
 mod names;
 mod overlays;
 mod refusals;
 mod sampled;
+mod samples;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

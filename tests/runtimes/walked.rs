@@ -15,7 +15,7 @@ use crate::{Result, succeed};
 
 const DOCS: &str = include_str!("../../docs/containers.md");
 /// Precedes a block whose commands are run.
-const MARK: &str = "<!-- walked by tests/booted -->\n```\n";
+const MARK: &str = "<!-- walked by tests/systemd -->\n```\n";
 /// The files of a checkout that the commands need, in addition to the program.
 const CHECKOUT: [(&str, &str); 4] = [
     ("contrib/container/Containerfile", include_str!("../../contrib/container/Containerfile")),

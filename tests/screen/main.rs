@@ -1,7 +1,7 @@
 //! The real program in a pseudo-terminal, against real writers.
 
 mod acting;
-mod poor;
+mod limited_terminal;
 mod pty;
 mod remote;
 mod writer;

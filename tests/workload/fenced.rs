@@ -15,7 +15,7 @@ use std::ptr;
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::ways::write_by_aio;
+use crate::io_paths::write_by_aio;
 
 const LEN: usize = 256 << 10;
 const BLOCK: usize = 4096;

@@ -3,10 +3,10 @@
 
 mod bench;
 mod fenced;
+mod io_paths;
 mod places;
 mod restless;
 mod storms;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -158,7 +158,7 @@ fn main() -> anyhow::Result<()> {
             fill(&path, block, failures, direct, &mut truth)?;
         }
         Work::Ways { dir, only } => {
-            println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
+            println!("{}", serde_json::to_string(&io_paths::perform(&dir, &only)?)?);
             return Ok(());
         }
         Work::Fenced { dir, elsewhere } => return fenced::run(&dir, &elsewhere),

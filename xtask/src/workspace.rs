@@ -164,17 +164,17 @@ mod tests {
         let metadata = serde_json::json!({"packages": [
             {"name": "tracer", "targets": [{"kind": ["test"], "name": "unrelated"}]},
             {"name": "filltop-tests", "metadata": {"xtask": {"host-only": ["cli"],
-                "booted-only": ["booted"]}}, "targets": [
+                "booted-only": ["systemd"]}}, "targets": [
                 {"kind": ["lib"], "name": "filltop_tests"},
                 {"kind": ["test"], "name": "accounting"},
                 {"kind": ["test"], "name": "cli"},
-                {"kind": ["test"], "name": "booted"},
+                {"kind": ["test"], "name": "systemd"},
             ]},
         ]});
         let expected = [
             ("accounting", Place::Anywhere),
             ("cli", Place::HostOnly),
-            ("booted", Place::DebianVmOnly),
+            ("systemd", Place::DebianVmOnly),
         ]
         .map(|(name, place)| TestTarget { name: name.into(), place });
         assert_eq!(test_targets(&metadata), expected);

@@ -22,7 +22,7 @@ const FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 
 /// Suites that also run with kprobes: those that depend on how bytes are counted. All suites run with
 /// fentry. `cargo xtask vm` runs the remaining suites with kprobes, too.
-const KPROBE_SUITES: [&str; 2] = ["accounting", "ways"];
+const KPROBE_SUITES: [&str; 2] = ["accounting", "io_paths"];
 
 /// A kernel whose filesystems are modules, and those filesystems on which all ways to write are tested
 /// there, with fentry.
@@ -31,7 +31,7 @@ const MODULE_KERNEL: (&str, &str) = ("6.1-generic", "ext4,xfs,btrfs");
 /// The suite and filter that run with tracepoints, on a kernel that supports the other backends as well: all
 /// ways to write, of which tracepoints miss the expected ones. The native tests run everything with the
 /// backend that this machine's kernel supports, which may be tracepoints alone.
-const TRACEPOINT_TESTS: (&str, &str) = ("ways", "all_ways");
+const TRACEPOINT_TESTS: (&str, &str) = ("io_paths", "all_ways");
 
 /// Runs the end-to-end tests on the default kernel with each backend as part of `cargo xtask test`, and
 /// `alongside` at the same time.

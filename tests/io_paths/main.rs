@@ -79,7 +79,7 @@ fn calls_were_skipped(measured: &Measured) -> bool {
     let may = backend.blind_spots.iter().any(|text| text.contains("skipped and counted as lost"));
     let did = backend.lost.iter().any(|loss| loss.cause.starts_with("the kernel skipped"));
     if may && did {
-        println!("SKIP ways: this kernel skipped calls: {:?}", backend.lost);
+        println!("SKIP io_paths: this kernel skipped calls: {:?}", backend.lost);
     }
     may && did
 }

@@ -9,7 +9,7 @@ use tracer_model::snapshot::PathRow;
 
 use crate::expected::{Verdict, expected};
 
-/// The workload's report on one way: `ways::WayTruth` there.
+/// The workload's report on one way: `io_paths::WayTruth` there.
 #[derive(Deserialize, Debug)]
 pub struct WayTruth {
     pub name: String,

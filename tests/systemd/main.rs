@@ -3,11 +3,11 @@
 //!
 //! These tests change the system: they run in `cargo xtask vm --debian` only.
 
-#[path = "../ways/compare.rs"]
+#[path = "../io_paths/compare.rs"]
 mod compare;
 mod container;
 mod exact;
-#[path = "../ways/expected.rs"]
+#[path = "../io_paths/expected.rs"]
 mod expected;
 mod runaway;
 mod service;
