@@ -2,9 +2,10 @@
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
+use crate::atomic::{atomic_add, exchange, store};
 use crate::gauge::gauge;
 use crate::hot::{self, Seen, learn};
-use crate::kernel_read::{Kptr, Probed, Read, current_leader, exchange, load};
+use crate::kernel_read::{Kptr, Probed, Read, current_leader, load};
 use crate::maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add};
 use crate::maps_where::{ERRORS_A, ERRORS_B, first_is_active};
 use crate::{names, process, space};
@@ -279,21 +280,5 @@ fn spill(key: &PairKey, counts: &Counters) {
     unsafe {
         (*total).unlinked = (*total).unlinked.wrapping_add(counts.unlinked);
         (*total).flags |= counts.flags;
-    }
-}
-
-#[inline(always)]
-fn store<T>(cell: *mut T, value: T) {
-    // SAFETY: a field of a map value.
-    unsafe { core::ptr::write_volatile(cell, value) };
-}
-
-/// A relaxed add whose result is not used: BPF_XADD, which 5.10 has (it refuses fetch_add). Inline
-/// assembly because core offers no atomic add for this target.
-#[inline(always)]
-pub fn atomic_add(cell: *mut u64, n: u64) {
-    // SAFETY: a field of a map value, aligned to 8.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({cell} + 0) += {n}", cell = in(reg) cell, n = in(reg) n);
     }
 }

@@ -3,7 +3,8 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Health, PairKey};
 
-use crate::kernel_read::{Kptr, config, exchange};
+use crate::atomic::exchange;
+use crate::kernel_read::{Kptr, config};
 use crate::maps::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey, health_add};
 
 /// Where a call's process and file are not needed, or not known yet.

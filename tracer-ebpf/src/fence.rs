@@ -7,7 +7,7 @@
 
 #![no_std]
 #![no_main]
-// For the atomic exchange in kernel_read.rs.
+// For the loads in kernel_read.rs.
 #![feature(asm_experimental_arch)]
 
 mod gauge;

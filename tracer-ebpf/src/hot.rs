@@ -8,7 +8,8 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::Slot;
 use tracer_common::offsets::gauge_kind;
 
-use crate::account::{Write, atomic_add};
+use crate::account::Write;
+use crate::atomic::atomic_add;
 use crate::kernel_read::{Kptr, Read, config, current_leader, load, load_u32};
 use crate::maps::SLOTS;
 use crate::space;

@@ -283,26 +283,3 @@ pub fn magic<R: Read>(inode: Kptr) -> u32 {
     let magic: u64 = load!(R, Kptr(load!(R, inode, inode_sb)), sb_magic);
     magic as u32
 }
-
-/// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
-/// before that always.
-#[inline(always)]
-pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
-    if config!(has_cmpxchg) != 0 {
-        let found: u64;
-        // SAFETY: a field of a map value, aligned to 8.
-        unsafe {
-            asm!(
-                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
-                cell = in(reg) cell,
-                new = in(reg) new,
-                inout("r0") old => found,
-            );
-        }
-        found == old
-    } else {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(cell, new) };
-        true
-    }
-}

@@ -6,10 +6,11 @@
 
 #![no_std]
 #![no_main]
-// For the one atomic add in account.rs.
+// For the atomic operations in atomic.rs and the loads in kernel_read.rs.
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod atomic;
 mod behind;
 mod calls;
 mod cgroups;

@@ -6,7 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use tracer_common::counters::HEALTH_CELLS;
 use tracer_common::{Counters, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot};
 
-use crate::account::atomic_add;
+use crate::atomic::atomic_add;
 use crate::scratch::{NameWork, ProcRooms, ROOMS, Rooms};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;

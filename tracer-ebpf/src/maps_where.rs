@@ -5,7 +5,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use tracer_common::offsets::OrderedEvent;
 use tracer_common::{BtrfsFile, ErrorKey, Errors, Health, PairKey, WaitKey, Waits};
 
-use crate::account::atomic_add;
+use crate::atomic::atomic_add;
 use crate::maps::{SPILL_ACTIVE, health_add};
 
 /// Waits since the last look, one of two as with the spill maps: the daemon turns

@@ -6,7 +6,7 @@
 use aya_ebpf::maps::PerCpuArray;
 use tracer_common::{NameRecord, ProcRecord};
 
-use crate::kernel_read::exchange;
+use crate::atomic::exchange;
 
 /// Rooms of one kind per CPU: programs that may be put aside at the same time.
 pub const ROOMS: u32 = 4;

@@ -10,11 +10,12 @@ use core::cell::UnsafeCell;
 use tracer_common::offsets::{Gauge, Offsets, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 
-use crate::account::{ZERO, account, atomic_add};
+use crate::account::{ZERO, account};
+use crate::atomic::{atomic_add, exchange};
 use crate::gauge::{GAUGES, gauge, kind_of, within};
 use crate::kernel_read::{
-    Kptr, Probed, Read, config, current_proc, current_task, exchange, file_key, is_regular, load,
-    load_u32, magic, offset,
+    Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load, load_u32,
+    magic, offset,
 };
 use crate::maps::{INODES, health_add};
 

@@ -8,7 +8,8 @@ use aya_ebpf::programs::{
 use tracer_common::waits::{WAIT_CELLS, wait_cell};
 use tracer_common::{Health, PairKey, ProcKey, WaitKey, WaitKind};
 
-use crate::account::{account_error, atomic_add};
+use crate::account::account_error;
+use crate::atomic::atomic_add;
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset};
 use crate::maps::{InFlight, health_add};
 use crate::maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook};
