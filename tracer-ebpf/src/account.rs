@@ -3,6 +3,7 @@
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::atomic::{atomic_add, exchange, store};
+use crate::event::{Who, Write, ZERO};
 use crate::gauge::gauge;
 use crate::hot::{self, Seen, learn};
 use crate::kernel_read::{Kptr, Probed, Read, current_leader, load};
@@ -27,32 +28,6 @@ pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: C
     } else {
         move_in::<Probed>(index, &who, &delta);
     }
-}
-
-/// Who did something to which file.
-#[derive(Clone, Copy)]
-pub struct Who {
-    /// The process.
-    pub proc: ProcKey,
-    /// The file.
-    pub file: FileKey,
-    /// For its name.
-    pub dentry: Kptr,
-    /// The file's own inode, if the dentry may be another's; else null.
-    pub inode: Kptr,
-}
-
-/// A write that returned.
-#[derive(Clone, Copy)]
-pub struct Write {
-    /// Who wrote into what.
-    pub who: Who,
-    /// `offsets::gauge_kind`.
-    pub kind: u32,
-    /// What it returned: bytes that went in, or an error.
-    pub result: i64,
-    /// Where it ended, if that is known: else 0.
-    pub end: u64,
 }
 
 /// Counts the result of one write, and the space that it took. What is still under way
@@ -135,9 +110,6 @@ fn slot(index: u32) -> Option<&'static mut Slot> {
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
-
-/// A [`Counters`] without anything in it, for struct updates.
-pub const ZERO: Counters = Counters { written: 0, allocated: 0, freed: 0, unlinked: 0, flags: 0 };
 
 const EINTR: i64 = -4;
 const EIO: i64 = -5;

@@ -8,8 +8,8 @@ use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::Slot;
 use tracer_common::offsets::gauge_kind;
 
-use crate::account::Write;
 use crate::atomic::atomic_add;
+use crate::event::{BY_CALL, Write};
 use crate::kernel_read::{Kptr, Read, config, current_leader, load, load_u32};
 use crate::maps::SLOTS;
 use crate::space;
@@ -57,11 +57,6 @@ pub fn count<R: Read>(
 fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
     end <= slot.to && end.wrapping_sub(written) >= slot.from
 }
-
-/// [`Write::end`] of one that is known by the return of its system call alone, and [`Slot::to`] of its pair:
-/// nothing tells of the end of its inode, so that the generation is to be compared, and its space is not
-/// looked at. What is counted otherwise is not counted at the system call, and the other way round.
-pub const BY_CALL: u64 = u64::MAX - 1;
 
 /// What was seen of a written file's space before that was accounted for, to see at the next write
 /// whether it changed: not the gauge itself, but what it is made of, in fewer loads. What changes

@@ -14,6 +14,7 @@ mod atomic;
 mod behind;
 mod calls;
 mod cgroups;
+mod event;
 mod gauge;
 mod hot;
 mod kernel_read;

@@ -10,8 +10,9 @@ use core::cell::UnsafeCell;
 use tracer_common::offsets::{Gauge, Offsets, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 
-use crate::account::{ZERO, account};
+use crate::account::account;
 use crate::atomic::{atomic_add, exchange};
+use crate::event::ZERO;
 use crate::gauge::{GAUGES, gauge, kind_of, within};
 use crate::kernel_read::{
     Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load, load_u32,

@@ -3,7 +3,8 @@
 use tracer_common::{Counters, slot_flags};
 
 use super::shared::OVERLAY_MAGIC;
-use crate::account::{ZERO, account, account_error};
+use crate::account::{account, account_error};
+use crate::event::ZERO;
 use crate::gauge::{gauge, kind_of};
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset};
 use crate::space;

@@ -6,8 +6,8 @@ use aya_ebpf::macros::{fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_common::PairKey;
 
-use crate::account::ZERO;
 use crate::atomic::atomic_add;
+use crate::event::ZERO;
 use crate::maps::SPILL_A;
 
 #[fexit]

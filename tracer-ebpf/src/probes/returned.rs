@@ -4,8 +4,9 @@ use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, ProcKey};
 
 use super::shared;
-use crate::account::{Who, Write, ZERO, account, account_write};
-use crate::hot::{self, BY_CALL};
+use crate::account::{account, account_write};
+use crate::event::{BY_CALL, Who, Write, ZERO};
+use crate::hot;
 use crate::kernel_read::{
     Kptr, Probed, Read as _, current_proc, file_key, is_regular, load, offset,
 };

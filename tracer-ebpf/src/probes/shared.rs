@@ -3,7 +3,8 @@
 use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
 
-use crate::account::{Who, Write, ZERO, account, account_write};
+use crate::account::{account, account_write};
+use crate::event::{Who, Write, ZERO};
 use crate::gauge::{GAUGES, kind_of};
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed, file_key,

@@ -12,7 +12,8 @@ use tracer_common::PairKey;
 use tracer_common::offsets::gauge_kind;
 
 use super::{allocate, returned, shared};
-use crate::account::{Who, Write, account_write};
+use crate::account::account_write;
+use crate::event::{Who, Write};
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
     magic, offset,
