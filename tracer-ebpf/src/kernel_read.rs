@@ -283,3 +283,18 @@ pub fn magic<R: Read>(inode: Kptr) -> u32 {
     let magic: u64 = load!(R, Kptr(load!(R, inode, inode_sb)), sb_magic);
     magic as u32
 }
+
+/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
+#[inline(always)]
+pub fn any_dentry(inode: Kptr) -> Kptr {
+    let first = Probed::follow(inode, offset!(inode_dentry));
+    if first.is_null() {
+        return first;
+    }
+    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
+        offset!(dentry_alias_v7)
+    } else {
+        offset!(dentry_alias)
+    };
+    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
+}

@@ -12,10 +12,11 @@ use aya_log_ebpf::debug;
 use tracer_common::records::{NAME_MAX, NAME_ROOM, WALK_STEPS, WALK_STEPS_UNROLLED, name_flags};
 use tracer_common::{FileKey, Health, NameRecord, RecordKind};
 
-use crate::kernel_read::{Kptr, Probed, Read, config, file_key, is_regular, load, load_u32, magic};
+use crate::kernel_read::{
+    Kptr, Probed, Read, any_dentry, config, file_key, is_regular, load, load_u32, magic,
+};
 use crate::maps::{NAME_ROOMS, NAMED, RECORDS, RING_BYTES, health_add};
 use crate::scratch::{self, NameWork};
-use crate::space::any_dentry;
 
 /// Sends the name of `file`, and of the directories above it, unless that was done. `inode` is its
 /// own, or null if the dentry's is: before 6.6 the file that overlayfs opens on its upper layer has

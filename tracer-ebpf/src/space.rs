@@ -7,7 +7,7 @@
 
 use core::cell::UnsafeCell;
 
-use tracer_common::offsets::{Gauge, Offsets, gauge_kind};
+use tracer_common::offsets::{Gauge, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 
 use crate::account::account;
@@ -15,8 +15,8 @@ use crate::atomic::{atomic_add, exchange};
 use crate::event::ZERO;
 use crate::gauge::{GAUGES, gauge, kind_of, within};
 use crate::kernel_read::{
-    Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load, load_u32,
-    magic, offset,
+    Kptr, Probed, Read, any_dentry, config, current_proc, current_task, file_key, is_regular, load,
+    load_u32, magic, offset,
 };
 use crate::maps::{INODES, health_add};
 
@@ -281,19 +281,4 @@ fn free_all<R: Read>(inode: Kptr) {
     if change != 0 {
         account(proc, file, any_dentry(inode), Kptr::from_addr(0), counts(change));
     }
-}
-
-/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
-#[inline(always)]
-pub fn any_dentry(inode: Kptr) -> Kptr {
-    let first = Probed::follow(inode, offset!(inode_dentry));
-    if first.is_null() {
-        return first;
-    }
-    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
-        offset!(dentry_alias_v7)
-    } else {
-        offset!(dentry_alias)
-    };
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
 }

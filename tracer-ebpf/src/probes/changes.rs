@@ -10,11 +10,13 @@ use aya_ebpf::programs::{
 use tracer_common::{FileKey, Health, PairKey};
 
 use super::victims::{failed_on, is_out_of_space};
-use crate::kernel_read::{Direct, Kptr, Probed, Read, current_proc, file_key, is_regular, offset};
+use crate::kernel_read::{
+    Direct, Kptr, Probed, Read, any_dentry, current_proc, file_key, is_regular, offset,
+};
 use crate::maps::{NAME_ROOMS, NAMED, health_add};
 use crate::maps_where::{CREATING_ON, count_created, hook};
 use crate::scratch::{self, NameWork};
-use crate::{calls, names, process, space};
+use crate::{calls, names, process};
 
 /// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
 /// directory of `target`. The one place where all renames end, with the same arguments ever since.
@@ -214,7 +216,7 @@ fn count(key: &PairKey, dir: u64) {
     }
     let file: FileKey = key.file();
     if NAMED.get_ptr(file).is_none() {
-        names::send_walk(space::any_dentry(Kptr::from_addr(dir)).addr());
+        names::send_walk(any_dentry(Kptr::from_addr(dir)).addr());
     }
     process::describe_once(key.process());
 }

@@ -6,8 +6,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::Offsets;
 
 use super::shared;
-use crate::kernel_read::{Kptr, Probed, Read as _, config, current_task, offset};
-use crate::space;
+use crate::kernel_read::{Kptr, Probed, Read as _, any_dentry, config, current_task, offset};
 
 /// `writeback_dirty_folio(struct folio *folio, struct address_space *mapping)`, before 5.18
 /// `writeback_dirty_page(struct page *page, struct address_space *mapping)`: it has become dirty. Most do so
@@ -19,7 +18,7 @@ fn tp_writeback_dirty_folio(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let inode = Probed::follow(Kptr(ctx.arg::<*const u8>(1)), offset!(mapping_host));
-    shared::pages_stored(inode, space::any_dentry(inode), pages(Kptr(ctx.arg::<*const u8>(0))));
+    shared::pages_stored(inode, any_dentry(inode), pages(Kptr(ctx.arg::<*const u8>(0))));
     0
 }
 

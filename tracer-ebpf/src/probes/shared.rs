@@ -7,8 +7,8 @@ use crate::account::{account, account_write};
 use crate::event::{Who, Write, ZERO};
 use crate::gauge::{GAUGES, kind_of};
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed, file_key,
-    is_regular, load, magic, offset,
+    Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, current_task_typed,
+    file_key, is_regular, load, magic, offset,
 };
 use crate::maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
 use crate::{calls, hot, overlay, process, space};
@@ -364,7 +364,7 @@ pub fn settled() -> u64 {
 pub fn settling_ends() {
     if let Some(call) = calls::end(hook::SETTLE) {
         let inode = Kptr::from_addr(call.object);
-        space::changed(inode, space::any_dentry(inode));
+        space::changed(inode, any_dentry(inode));
         if call.extra != 0 {
             space::compressed(inode.addr(), call.extra);
         }

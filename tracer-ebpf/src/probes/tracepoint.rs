@@ -15,8 +15,8 @@ use super::{allocate, returned, shared};
 use crate::account::account_write;
 use crate::event::{Who, Write};
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
-    magic, offset,
+    Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, file_key,
+    is_regular, load, magic, offset,
 };
 use crate::maps::{InFlight, hook};
 use crate::{calls, hot, overlay, process, space};
@@ -68,7 +68,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
             who: Who {
                 proc: current_proc(),
                 file: file_key::<Probed>(inode),
-                dentry: space::any_dentry(inode),
+                dentry: any_dentry(inode),
                 inode,
             },
             kind: gauge_kind::EXT4,
@@ -103,7 +103,7 @@ fn taken_after_all(inode: Kptr, at: u64) -> u64 {
 fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
     let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
-    space::taken(inode, space::any_dentry(inode), blocks);
+    space::taken(inode, any_dentry(inode), blocks);
     0
 }
 
@@ -111,7 +111,7 @@ fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
 fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
-    space::changed(inode, space::any_dentry(inode));
+    space::changed(inode, any_dentry(inode));
     0
 }
 
@@ -227,7 +227,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             if inode.is_null() {
                 (inode, _) = overlay::target(file);
             }
-            let dentry = space::any_dentry(inode);
+            let dentry = any_dentry(inode);
             // Modules have no types before 5.11; later this would only be more to verify.
             if config!(has_task_btf) == 0 && number == FALLOCATE {
                 let mode: u64 = load!(Direct, regs, regs_si);
