@@ -14,6 +14,7 @@ mod atomic;
 mod behind;
 mod calls;
 mod cgroups;
+mod charge;
 mod event;
 mod gauge;
 mod hot;

@@ -4,10 +4,10 @@ use tracer_common::{Counters, slot_flags};
 
 use super::shared::OVERLAY_MAGIC;
 use crate::account::{account, account_error};
+use crate::charge;
 use crate::event::ZERO;
 use crate::gauge::{gauge, kind_of};
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset};
-use crate::space;
 
 /// fallocate returned.
 #[inline(always)]
@@ -18,7 +18,7 @@ pub fn fallocated(inode: Kptr, dentry: Kptr, result: i64) {
         }
     }
     // One that failed may have gone half the way.
-    space::changed(inode, dentry);
+    charge::changed(inode, dentry);
 }
 
 /// What vfs_fallocate's arguments ask for: bytes, if it is only to allocate them.

@@ -10,8 +10,8 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 use tracer_common::offsets::gauge_kind;
 
 use super::{allocate, shared};
+use crate::charge;
 use crate::kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset};
-use crate::space;
 
 /// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
 #[inline(always)]
@@ -93,7 +93,7 @@ fn fentry_security_file_open(ctx: FEntryContext) -> i32 {
 /// `static void evict(struct inode *inode)`
 #[fentry]
 fn fentry_evict(ctx: FEntryContext) -> i32 {
-    space::evicted::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
+    charge::evicted::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 

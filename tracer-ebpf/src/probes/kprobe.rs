@@ -13,7 +13,7 @@ use crate::calls::{self, NOBODY};
 use crate::gauge::kind_of;
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset};
 use crate::maps::{InFlight, hook};
-use crate::{overlay, process, space};
+use crate::{charge, overlay, process};
 
 /// An argument, as a pointer.
 #[inline(always)]
@@ -129,7 +129,7 @@ fn kprobe_security_file_open(ctx: ProbeContext) -> u32 {
 /// `static void evict(struct inode *inode)`
 #[kprobe]
 fn kprobe_evict(ctx: ProbeContext) -> u32 {
-    space::evicted::<Probed>(pointer(&ctx, 0));
+    charge::evicted::<Probed>(pointer(&ctx, 0));
     0
 }
 

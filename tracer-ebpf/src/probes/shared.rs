@@ -11,7 +11,7 @@ use crate::kernel_read::{
     file_key, is_regular, load, magic, offset,
 };
 use crate::maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
-use crate::{calls, hot, overlay, process, space};
+use crate::{calls, charge, hot, overlay, process, space};
 
 /// `s_magic` of tmpfs.
 pub const TMPFS_MAGIC: u32 = 0x0102_1994;
@@ -238,7 +238,7 @@ pub fn page_dirtied(file: Kptr) {
 pub fn pages_stored(inode: Kptr, dentry: Kptr, pages: u32) {
     if is_regular::<Probed>(inode) {
         count_pages(inode.addr(), dentry.addr(), pages);
-        space::taken(inode, dentry, pages);
+        charge::taken(inode, dentry, pages);
     }
 }
 
@@ -265,7 +265,7 @@ pub fn attributes_begin(dentry: Kptr, attributes: Kptr) {
 /// Attributes have changed.
 #[inline(always)]
 pub fn attributes_end(dentry: Kptr) {
-    space::changed(Probed::follow(dentry, offset!(dentry_inode)), dentry);
+    charge::changed(Probed::follow(dentry, offset!(dentry_inode)), dentry);
 }
 
 /// A file is opened: its space is remembered before anything can change it.
@@ -364,9 +364,9 @@ pub fn settled() -> u64 {
 pub fn settling_ends() {
     if let Some(call) = calls::end(hook::SETTLE) {
         let inode = Kptr::from_addr(call.object);
-        space::changed(inode, any_dentry(inode));
+        charge::changed(inode, any_dentry(inode));
         if call.extra != 0 {
-            space::compressed(inode.addr(), call.extra);
+            charge::compressed(inode.addr(), call.extra);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::kernel_read::{
     is_regular, load, magic, offset,
 };
 use crate::maps::{InFlight, hook};
-use crate::{calls, hot, overlay, process, space};
+use crate::{calls, charge, hot, overlay, process, space};
 
 const EXT4_SUPER_MAGIC: u32 = 0xEF53;
 
@@ -103,7 +103,7 @@ fn taken_after_all(inode: Kptr, at: u64) -> u64 {
 fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
     let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
-    space::taken(inode, any_dentry(inode), blocks);
+    charge::taken(inode, any_dentry(inode), blocks);
     0
 }
 
@@ -111,7 +111,7 @@ fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
 fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
     let inode = Kptr(ctx.arg::<*const u8>(0));
-    space::changed(inode, any_dentry(inode));
+    charge::changed(inode, any_dentry(inode));
     0
 }
 
@@ -133,7 +133,7 @@ fn tp_ext4_range_changes(ctx: RawTracePointContext) -> i32 {
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
-    space::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
+    charge::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
     0
 }
 
