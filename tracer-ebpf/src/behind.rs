@@ -11,9 +11,6 @@ use crate::kernel_read::{Kptr, Probed, Read, load};
 #[map]
 pub static BEHIND: Array<OverlayInode> = Array::with_max_entries(1, 0);
 
-/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
-pub const OVERLAY_MAGIC: u32 = 0x794c_7630;
-
 /// The inode that an overlay's inode of a regular file stands for: on the upper layer if it is there,
 /// else on the topmost lower one. A deleted file keeps its dentry on the upper layer as long as the
 /// overlay's inode lives (`ovl_destroy_inode`). Null where this kernel's layout is not known.

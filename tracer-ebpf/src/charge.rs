@@ -4,7 +4,8 @@ use tracer_common::{Counters, FileKey, ProcKey};
 
 use crate::account::account;
 use crate::event::ZERO;
-use crate::gauge::{gauge, kind_of};
+use crate::filesystem::kind_of;
+use crate::gauge::gauge;
 use crate::kernel_read::{
     Kptr, Probed, Read, any_dentry, current_proc, current_task, file_key, is_regular, load, magic,
     offset,

@@ -10,6 +10,8 @@
 // For the loads in kernel_read.rs.
 #![feature(asm_experimental_arch)]
 
+#[expect(dead_code, reason = "the tracer's own object uses all of it")]
+mod filesystem;
 mod gauge;
 #[expect(dead_code, unused_imports, reason = "the tracer's own object uses all of it")]
 mod kernel_read;
@@ -23,7 +25,8 @@ use aya_ebpf::programs::{LsmContext, RawTracePointContext};
 use tracer_common::fence::{Fence, MAX_FENCED, NS_PER_TICK};
 use tracer_common::offsets::{Offsets, gauge_kind};
 
-use crate::gauge::{gauge, kind_of};
+use crate::filesystem::kind_of;
+use crate::gauge::gauge;
 use crate::kernel_read::{Direct, Kptr, Probed, Read, current_proc, is_regular, magic, offset};
 
 /// Filled in by the daemon before loading.

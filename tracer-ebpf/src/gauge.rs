@@ -10,18 +10,6 @@ use crate::kernel_read::{Kptr, Probed, Read, load};
 #[map]
 pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
 
-/// Which gauge a filesystem has, by its magic number.
-#[inline(always)]
-pub fn kind_of(magic: u32) -> u32 {
-    match magic {
-        0xEF53 => gauge_kind::EXT4,
-        0x5846_5342 => gauge_kind::XFS,
-        0x9123_683E => gauge_kind::BTRFS,
-        0x0102_1994 => gauge_kind::TMPFS,
-        _ => gauge_kind::NONE,
-    }
-}
-
 /// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
 #[inline(always)]
 pub fn gauge<R: Read>(kind: u32, inode: Kptr) -> Option<u64> {

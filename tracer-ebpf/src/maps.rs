@@ -53,11 +53,6 @@ pub const CALL_CELLS: u32 = 16_384;
 #[map]
 pub static IN_FLIGHT: LruHashMap<InFlightKey, InFlight> = LruHashMap::with_max_entries(32_768, 0);
 
-/// `s_magic` of filesystems that are counted below vfs_write, and how: `offsets::counted`. A map
-/// and not frozen data, because filesystems are mounted while the daemon runs.
-#[map]
-pub static COUNTED: HashMap<u32, u32> = HashMap::with_max_entries(16, 0);
-
 /// The space of inodes as last accounted. What LRU forgets is taken up again at the next write,
 /// which then may err by its own length.
 #[map]

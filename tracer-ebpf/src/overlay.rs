@@ -4,9 +4,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use tracer_common::offsets::counted;
 
+use crate::counted::counted_below;
 use crate::gauge::within;
 use crate::kernel_read::{Kptr, Probed, Read, is_regular, load, offset};
-use crate::probes::shared::counted_below;
 
 /// How many bytes behind an overlay's `struct inode` the pointer to its upper dentry is
 /// (`struct ovl_inode`); 0: overlays are not followed. Not frozen, because the module may be loaded later.

@@ -12,7 +12,8 @@ use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 
 use crate::atomic::{atomic_add, exchange};
 use crate::event::ZERO;
-use crate::gauge::{GAUGES, gauge, kind_of, within};
+use crate::filesystem::kind_of;
+use crate::gauge::{GAUGES, gauge, within};
 use crate::kernel_read::{
     Kptr, Probed, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };

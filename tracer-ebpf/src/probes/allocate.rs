@@ -2,11 +2,11 @@
 
 use tracer_common::{Counters, slot_flags};
 
-use super::shared::OVERLAY_MAGIC;
 use crate::account::{account, account_error};
 use crate::charge;
 use crate::event::ZERO;
-use crate::gauge::{gauge, kind_of};
+use crate::filesystem::{OVERLAY_MAGIC, kind_of};
+use crate::gauge::gauge;
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, is_regular, magic, offset};
 
 /// fallocate returned.

@@ -11,6 +11,7 @@ use tracer_common::offsets::gauge_kind;
 
 use super::{allocate, shared};
 use crate::charge;
+use crate::filesystem::TMPFS_MAGIC;
 use crate::kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset};
 
 /// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
@@ -49,7 +50,7 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
     let file = || Kptr(load!(Direct, iocb(), kiocb_filp));
     let result = || fetch(&ctx, 2) as i64;
     if !shared::again::<Direct>(iocb, file, result, gauge_kind::TMPFS)
-        && magic::<Direct>(Kptr(load!(Direct, file(), file_inode))) == shared::TMPFS_MAGIC
+        && magic::<Direct>(Kptr(load!(Direct, file(), file_inode))) == TMPFS_MAGIC
     {
         shared::write_iter_in_full::<Direct>(iocb(), file(), gauge_kind::TMPFS, result());
     }

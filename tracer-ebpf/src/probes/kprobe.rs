@@ -10,7 +10,8 @@ use tracer_common::offsets::{counted, gauge_kind};
 
 use super::{allocate, shared};
 use crate::calls::{self, NOBODY};
-use crate::gauge::kind_of;
+use crate::counted::counted_below;
+use crate::filesystem::{TMPFS_MAGIC, kind_of};
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset};
 use crate::maps::{InFlight, hook};
 use crate::{charge, overlay, process};
@@ -48,7 +49,7 @@ fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
 /// The same for generic_file_write_iter, where only tmpfs is counted.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_begins(pointer(&ctx, 0), shared::TMPFS_MAGIC);
+    write_iter_begins(pointer(&ctx, 0), TMPFS_MAGIC);
     0
 }
 
@@ -264,7 +265,7 @@ fn kretprobe_vfs_unlink(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn vfs_write_begins(hook: u64, file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
-    let is_counted = || matches!(shared::counted_below::<Probed>(inode), 0 | counted::UPPER);
+    let is_counted = || matches!(counted_below::<Probed>(inode), 0 | counted::UPPER);
     if is_regular::<Probed>(inode) && is_counted() {
         let call = InFlight { key: NOBODY, object: file.addr(), extra: 0 };
         calls::keep(hook, call);

@@ -5,7 +5,8 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
 
 use crate::behind;
-use crate::gauge::{gauge, kind_of};
+use crate::filesystem::{OVERLAY_MAGIC, kind_of};
+use crate::gauge::gauge;
 use crate::kernel_read::{Direct, Kptr, Probed, Read, file_key, is_regular, magic, offset};
 
 /// `struct bpf_iter__task_file`
@@ -36,7 +37,7 @@ extern "C" fn iter_open_files(ctx: *const TaskFile) -> i32 {
         return 0;
     }
     let mut overlay = false;
-    if magic::<Probed>(inode) == behind::OVERLAY_MAGIC {
+    if magic::<Probed>(inode) == OVERLAY_MAGIC {
         let file = behind::inode(inode);
         overlay = file.is_null();
         if !overlay {

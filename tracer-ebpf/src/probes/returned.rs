@@ -5,6 +5,7 @@ use tracer_common::{Counters, ProcKey};
 
 use super::shared;
 use crate::account::{account, account_write};
+use crate::counted::counted_below;
 use crate::event::{BY_CALL, Who, Write, ZERO};
 use crate::hot;
 use crate::kernel_read::{
@@ -39,14 +40,14 @@ fn count(file: Kptr, inode: Kptr, result: i64, proc: ProcKey) {
     }
     let mut inode = inode;
     let mut dentry = Probed::follow(file, offset!(file_dentry));
-    let mut below = shared::counted_below::<Probed>(inode);
+    let mut below = counted_below::<Probed>(inode);
     if below == counted::UPPER {
         dentry = overlay::upper_dentry(inode);
         if dentry.is_null() {
             return;
         }
         inode = Probed::follow(dentry, offset!(dentry_inode));
-        below = shared::counted_below::<Probed>(inode);
+        below = counted_below::<Probed>(inode);
     }
     let skip = match below {
         0 => false,
@@ -87,7 +88,7 @@ struct CloneRange {
 #[inline(never)]
 pub fn cloned(file: u64, command: u32, argument: u64) {
     let (inode, dentry) = overlay::target(Kptr::from_addr(file));
-    if !is_regular::<Probed>(inode) || shared::counted_below::<Probed>(inode) != 0 {
+    if !is_regular::<Probed>(inode) || counted_below::<Probed>(inode) != 0 {
         return;
     }
     let mut range = CloneRange { source: argument as i64, offset: 0, length: 0 };

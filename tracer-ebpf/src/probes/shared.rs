@@ -4,19 +4,16 @@ use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
 
 use crate::account::{account, account_write};
+use crate::counted::counted_below;
 use crate::event::{Who, Write, ZERO};
-use crate::gauge::{GAUGES, kind_of};
+use crate::filesystem::kind_of;
+use crate::gauge::GAUGES;
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, current_task_typed,
     file_key, is_regular, load, magic, offset,
 };
-use crate::maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
+use crate::maps::{IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
 use crate::{calls, charge, hot, overlay, process, space};
-
-/// `s_magic` of tmpfs.
-pub const TMPFS_MAGIC: u32 = 0x0102_1994;
-/// `s_magic` of overlayfs.
-pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
 /// `ki_flags` of direct I/O.
 const IOCB_DIRECT: u32 = 1 << 17;
@@ -406,13 +403,6 @@ pub fn unlink_ends(result: i64) {
             unlinked(call.key, Kptr::from_addr(call.object));
         }
     }
-}
-
-/// How the inode's filesystem is counted at its own functions: `offsets::counted`, 0 for not.
-#[inline(always)]
-pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
-    // SAFETY: the value is copied at once; the daemon alone writes it.
-    unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
 }
 
 /// The open file behind a descriptor of the current process.

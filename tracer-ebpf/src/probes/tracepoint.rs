@@ -14,14 +14,13 @@ use tracer_common::offsets::gauge_kind;
 use super::{allocate, returned, shared};
 use crate::account::account_write;
 use crate::event::{Who, Write};
+use crate::filesystem::EXT4_MAGIC;
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, file_key,
     is_regular, load, magic, offset,
 };
 use crate::maps::{InFlight, hook};
 use crate::{calls, charge, hot, overlay, process, space};
-
-const EXT4_SUPER_MAGIC: u32 = 0xEF53;
 
 /// `sched_process_exit(struct task_struct *task[, bool group_dead])`
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
@@ -148,7 +147,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     let iocb = Kptr(ctx.arg::<*const u8>(0));
     let file = Probed::follow(iocb, offset!(kiocb_filp));
     let inode = Probed::follow(file, offset!(file_inode));
-    if magic::<Probed>(inode) != EXT4_SUPER_MAGIC || !is_regular::<Probed>(inode) {
+    if magic::<Probed>(inode) != EXT4_MAGIC || !is_regular::<Probed>(inode) {
         return 0;
     }
     let key = PairKey::new(current_proc(), file_key::<Probed>(inode));

@@ -10,13 +10,11 @@ use tracer_common::{Health, PairKey, ProcKey, WaitKey, WaitKind};
 
 use crate::account::account_error;
 use crate::atomic::atomic_add;
+use crate::filesystem::OVERLAY_MAGIC;
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset};
 use crate::maps::{InFlight, health_add};
 use crate::maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook};
 use crate::{calls, process};
-
-/// `s_magic` of overlayfs: its fsync calls the one of the filesystem below.
-const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
 /// A filesystem's `int fsync(struct file *file, loff_t start, loff_t end, int datasync)`. Not
 /// vfs_fsync_range, which compilers inline in part: on 6.1 it sees fsync, but not fdatasync.
@@ -79,6 +77,7 @@ balance_dirty_pages!(tp_balance_dirty_pages_8, 6);
 #[inline(always)]
 fn fsync_begins(file: Kptr) {
     let inode = Probed::follow(file, offset!(file_inode));
+    // An overlay's fsync calls the one of the filesystem below.
     if magic::<Probed>(inode) == OVERLAY_MAGIC {
         return;
     }
