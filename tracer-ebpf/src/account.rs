@@ -7,8 +7,9 @@ use crate::event::{Who, Write, ZERO};
 use crate::gauge::gauge;
 use crate::hot::{self, Seen, learn};
 use crate::kernel_read::{Kptr, Probed, Read, current_leader, load};
-use crate::maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add};
-use crate::maps_where::{ERRORS_A, ERRORS_B, first_is_active};
+use crate::maps::errors::{ERRORS_A, ERRORS_B};
+use crate::maps::health::health_add;
+use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
 
 /// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of

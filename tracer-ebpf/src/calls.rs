@@ -5,7 +5,8 @@ use tracer_common::{Health, PairKey};
 
 use crate::atomic::exchange;
 use crate::kernel_read::{Kptr, config};
-use crate::maps::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey, health_add};
+use crate::maps::health::health_add;
+use crate::maps::in_flight::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey};
 
 /// Where a call's process and file are not needed, or not known yet.
 pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };

@@ -11,7 +11,8 @@ use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLE
 use tracer_common::{FileKey, Health, RecordKind};
 
 use crate::kernel_read::{Kptr, Probed, Read, config, offset};
-use crate::maps::{NAME_ROOMS, NAMED, health_add};
+use crate::maps::events::{NAME_SCRATCH, NAMED};
+use crate::maps::health::health_add;
 use crate::names;
 use crate::scratch::{self, NameWork};
 
@@ -28,11 +29,11 @@ fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn send_walk(node: u64) {
-    let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
+    let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return;
     };
-    if let Some(work) = scratch::inside(&NAME_ROOMS, room) {
+    if let Some(work) = scratch::get(&NAME_SCRATCH, room) {
         work.next = node;
         if config!(has_loop) != 0 {
             // As in names::send_walk.
@@ -49,14 +50,14 @@ fn send_walk(node: u64) {
             }
         }
     }
-    scratch::leave(&NAME_ROOMS, room);
+    scratch::release(&NAME_SCRATCH, room);
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
 extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
     // SAFETY: what send_walk gave.
     let room = unsafe { *room };
-    scratch::inside(&NAME_ROOMS, room).map_or(1, |work| i64::from(step(work)))
+    scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
 }
 
 /// One step up; true if it was the last.

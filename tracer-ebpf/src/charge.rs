@@ -10,7 +10,7 @@ use crate::kernel_read::{
     Kptr, Probed, Read, any_dentry, current_proc, current_task, file_key, is_regular, load, magic,
     offset,
 };
-use crate::maps::INODES;
+use crate::maps::inodes::INODES;
 use crate::space::{advance_epoch, counts, settle, settle_to_nothing};
 
 /// The space of `inode` may have changed: charges the current process. Of an inode that is not

@@ -11,7 +11,7 @@ use tracer_common::offsets::gauge_kind;
 use crate::atomic::atomic_add;
 use crate::event::{BY_CALL, Write};
 use crate::kernel_read::{Kptr, Read, config, current_leader, load, load_u32};
-use crate::maps::SLOTS;
+use crate::maps::slots::SLOTS;
 use crate::space;
 
 /// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,

@@ -22,7 +22,6 @@ mod gauge;
 mod hot;
 mod kernel_read;
 mod maps;
-mod maps_where;
 mod names;
 mod overlay;
 mod probes;

@@ -15,7 +15,8 @@ use tracer_common::{FileKey, Health, NameRecord, RecordKind};
 use crate::kernel_read::{
     Kptr, Probed, Read, any_dentry, config, file_key, is_regular, load, load_u32, magic,
 };
-use crate::maps::{NAME_ROOMS, NAMED, RECORDS, RING_BYTES, health_add};
+use crate::maps::events::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES};
+use crate::maps::health::health_add;
 use crate::scratch::{self, NameWork};
 
 /// Sends the name of `file`, and of the directories above it, unless that was done. `inode` is its
@@ -46,13 +47,13 @@ pub fn send_once<R: Read>(file: &FileKey, dentry: Kptr, inode: Kptr) {
 /// too, else 0. Most new files are in a known directory, and end here.
 #[inline(never)]
 fn send_first<R: Read>(dentry: Kptr) -> u64 {
-    let Some(room) = scratch::enter(&NAME_ROOMS) else {
+    let Some(room) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
-    let above = scratch::inside(&NAME_ROOMS, room)
+    let above = scratch::get(&NAME_SCRATCH, room)
         .map_or(0, |work| send_one::<R>(&mut work.record, dentry).addr());
-    scratch::leave(&NAME_ROOMS, room);
+    scratch::release(&NAME_SCRATCH, room);
     above
 }
 
@@ -77,11 +78,11 @@ fn send_one<R: Read>(record: &mut NameRecord, dentry: Kptr) -> Kptr {
 /// Walks up from `dentry`, which was not sent yet, sending each component until one that is known.
 #[inline(never)]
 pub fn send_walk(dentry: u64) {
-    let Some(mut room) = scratch::enter(&NAME_ROOMS) else {
+    let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return;
     };
-    let Some(work) = scratch::inside(&NAME_ROOMS, room) else { return };
+    let Some(work) = scratch::get(&NAME_SCRATCH, room) else { return };
     work.next = dentry;
     if config!(has_loop) != 0 {
         // Verified once, not once for each step: a walk may be long, and loads fast.
@@ -101,14 +102,14 @@ pub fn send_walk(dentry: u64) {
         health_add(Health::PathTooDeep, 1);
         debug!((), "path too deep, inode {}", work.record.file.ino);
     }
-    scratch::leave(&NAME_ROOMS, room);
+    scratch::release(&NAME_SCRATCH, room);
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
 extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
     // SAFETY: what send_walk gave.
     let room = unsafe { *room };
-    scratch::inside(&NAME_ROOMS, room).map_or(1, |work| i64::from(step(work)))
+    scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
 }
 
 /// One step up; true if it was the last. Nothing is kept on the stack from one to the next.

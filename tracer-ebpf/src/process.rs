@@ -12,7 +12,8 @@ use tracer_common::{FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKi
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load, offset,
 };
-use crate::maps::{NAMED, PROC_ROOMS, PROCS, health_add};
+use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
+use crate::maps::health::health_add;
 use crate::{names, scratch};
 
 /// Describes `proc`, which must be the current process, unless that was done and it still sees files as
@@ -32,7 +33,7 @@ pub fn describe_once(proc: ProcKey) {
 #[inline(never)]
 fn is_described(proc: &ProcKey) -> bool {
     // SAFETY: the value is copied at once.
-    let Some(view) = (unsafe { PROCS.get(proc) }).copied() else { return false };
+    let Some(view) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
         let tgid: u32 = load!(Direct, task, task_tgid);
@@ -68,19 +69,19 @@ fn describe(proc: &ProcKey) -> u64 {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
         return 0;
     }
-    let Some(room) = scratch::enter(&PROC_ROOMS) else {
+    let Some(room) = scratch::acquire(&PROC_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
     relatives(room);
     let exe = fill_and_send(room, proc);
-    scratch::leave(&PROC_ROOMS, room);
+    scratch::release(&PROC_SCRATCH, room);
     exe
 }
 
 #[inline(never)]
 fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
-    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return 0 };
+    let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return 0 };
     let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent_leader = Probed::follow(parent, offset!(task_group_leader));
@@ -112,7 +113,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     }
     // SAFETY: a whole record.
     if unsafe { names::send_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
-        let _ = PROCS.insert(proc, view_in::<Probed>(task), 0);
+        let _ = EMITTED_PROCS.insert(proc, view_in::<Probed>(task), 0);
     } else {
         health_add(Health::RingFull, 1);
     }
@@ -125,7 +126,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
 /// share 512 bytes.
 #[inline(never)]
 fn relatives(room: u32) {
-    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return };
+    let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return };
     let task = current_task();
     let parent = Probed::follow(task, offset!(task_real_parent));
     let parent = Probed::follow(parent, offset!(task_group_leader));
@@ -179,7 +180,7 @@ fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
 /// Tells that the current process, whose last thread ends, is gone, if it was ever described.
 #[inline(always)]
 pub fn exited(proc: ProcKey) {
-    if PROCS.get_ptr(proc).is_none() {
+    if EMITTED_PROCS.get_ptr(proc).is_none() {
         return;
     }
     let record =
@@ -188,13 +189,13 @@ pub fn exited(proc: ProcKey) {
     if !unsafe { names::send_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
         health_add(Health::RingFull, 1);
     }
-    let _ = PROCS.remove(proc);
+    let _ = EMITTED_PROCS.remove(proc);
 }
 
 /// The current process has called execve: it is described anew at its next write.
 #[inline(always)]
 pub fn renamed(proc: ProcKey) {
-    if PROCS.get_ptr(proc).is_some() {
-        let _ = PROCS.remove(proc);
+    if EMITTED_PROCS.get_ptr(proc).is_some() {
+        let _ = EMITTED_PROCS.remove(proc);
     }
 }

@@ -1,4 +1,4 @@
-//! Room to build records in, which the stack of 512 bytes has not.
+//! ScratchBuffer to build records in, which the stack of 512 bytes has not.
 //!
 //! Per CPU, and several each: where the kernel is fully preemptible, a program may be put aside in
 //! the middle and another one run on its CPU.
@@ -8,12 +8,12 @@ use tracer_common::{NameRecord, ProcRecord};
 
 use crate::atomic::exchange;
 
-/// Rooms of one kind per CPU: programs that may be put aside at the same time.
-pub const ROOMS: u32 = 4;
+/// ScratchPool of one kind per CPU: programs that may be put aside at the same time.
+pub const SCRATCH_BUFFERS: u32 = 4;
 
 /// One room.
 #[repr(C)]
-pub struct Room<T> {
+pub struct ScratchBuffer<T> {
     /// What is built in it.
     pub value: T,
     /// 1 while it is taken.
@@ -29,16 +29,16 @@ pub struct NameWork {
     pub next: u64,
 }
 
-/// Rooms of one kind.
-pub type Rooms<T> = PerCpuArray<Room<T>>;
+/// ScratchPool of one kind.
+pub type ScratchPool<T> = PerCpuArray<ScratchBuffer<T>>;
 
-/// Rooms for processes.
-pub type ProcRooms = Rooms<ProcRecord>;
+/// ScratchPool for processes.
+pub type ProcScratchPool = ScratchPool<ProcRecord>;
 
-/// Takes a room: its number, to be given to [`leave`].
+/// Takes a room: its number, to be given to [`release`].
 #[inline(always)]
-pub fn enter<T>(rooms: &'static Rooms<T>) -> Option<u32> {
-    for number in 0..ROOMS {
+pub fn acquire<T>(rooms: &'static ScratchPool<T>) -> Option<u32> {
+    for number in 0..SCRATCH_BUFFERS {
         let room = rooms.get_ptr_mut(number)?;
         // SAFETY: a field of a map value.
         if exchange(unsafe { &raw mut (*room).busy }, 0, 1) {
@@ -50,7 +50,7 @@ pub fn enter<T>(rooms: &'static Rooms<T>) -> Option<u32> {
 
 /// Gives it back.
 #[inline(always)]
-pub fn leave<T>(rooms: &'static Rooms<T>, number: u32) {
+pub fn release<T>(rooms: &'static ScratchPool<T>, number: u32) {
     if let Some(room) = rooms.get_ptr_mut(number) {
         // SAFETY: a field of a map value; volatile, so that it comes after what was done there.
         unsafe { core::ptr::write_volatile(&raw mut (*room).busy, 0) };
@@ -59,7 +59,7 @@ pub fn leave<T>(rooms: &'static Rooms<T>, number: u32) {
 
 /// What is in a room that was taken.
 #[inline(always)]
-pub fn inside<T>(rooms: &'static Rooms<T>, number: u32) -> Option<&'static mut T> {
+pub fn get<T>(rooms: &'static ScratchPool<T>, number: u32) -> Option<&'static mut T> {
     // SAFETY: a valid pointer from the map, which nobody else uses until the room is left.
     rooms.get_ptr_mut(number).map(|room| unsafe { &mut (*room).value })
 }

@@ -17,7 +17,8 @@ use crate::gauge::{GAUGES, gauge, within};
 use crate::kernel_read::{
     Kptr, Probed, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
-use crate::maps::{INODES, health_add};
+use crate::maps::health::health_add;
+use crate::maps::inodes::INODES;
 
 /// `i_blocks`, its lower half.
 #[inline(always)]

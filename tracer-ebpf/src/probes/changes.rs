@@ -13,8 +13,10 @@ use super::victims::{failed_on, is_out_of_space};
 use crate::kernel_read::{
     Direct, Kptr, Probed, Read, any_dentry, current_proc, file_key, is_regular, offset,
 };
-use crate::maps::{NAME_ROOMS, NAMED, health_add};
-use crate::maps_where::{CREATING_ON, count_created, hook};
+use crate::maps::created::{LAST_CREATE_DEV, count_created};
+use crate::maps::events::{NAME_SCRATCH, NAMED};
+use crate::maps::health::health_add;
+use crate::maps::in_flight::hook;
 use crate::scratch::{self, NameWork};
 use crate::{calls, names, process};
 
@@ -77,14 +79,14 @@ fn send_moved(inode: u64, target: u64) {
     let parent_key = file_key::<Probed>(parent_inode);
     names::send_once::<Probed>(&parent_key, parent, parent_inode);
     let mut sent = false;
-    if let Some(room) = scratch::enter(&NAME_ROOMS) {
-        if let Some(NameWork { record, .. }) = scratch::inside(&NAME_ROOMS, room) {
+    if let Some(room) = scratch::acquire(&NAME_SCRATCH) {
+        if let Some(NameWork { record, .. }) = scratch::get(&NAME_SCRATCH, room) {
             record.file = key;
             record.parent = parent_key;
             names::fill::<Probed>(record, target, inode, false);
             sent = names::send(record);
         }
-        scratch::leave(&NAME_ROOMS, room);
+        scratch::release(&NAME_SCRATCH, room);
     }
     if !sent {
         health_add(Health::RingFull, 1);
@@ -179,7 +181,7 @@ fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
 fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
     let dir = Kptr(ctx.arg::<*const u8>(0));
     let dev = file_key::<Probed>(dir).dev;
-    let _ = CREATING_ON.insert(bpf_get_current_pid_tgid(), dev, 0);
+    let _ = LAST_CREATE_DEV.insert(bpf_get_current_pid_tgid(), dev, 0);
     0
 }
 

@@ -8,7 +8,7 @@ use tracer_common::PairKey;
 
 use crate::atomic::atomic_add;
 use crate::event::ZERO;
-use crate::maps::SPILL_A;
+use crate::maps::slots::SPILL_A;
 
 #[fexit]
 fn empty_fexit(_: FExitContext) -> i32 {

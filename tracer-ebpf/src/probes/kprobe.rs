@@ -13,7 +13,7 @@ use crate::calls::{self, NOBODY};
 use crate::counted::counted_below;
 use crate::filesystem::{TMPFS_MAGIC, kind_of};
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset};
-use crate::maps::{InFlight, hook};
+use crate::maps::in_flight::{InFlight, hook};
 use crate::{charge, overlay, process};
 
 /// An argument, as a pointer.

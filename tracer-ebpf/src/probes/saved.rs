@@ -7,7 +7,7 @@ use aya_ebpf::programs::TracePointContext;
 use tracer_common::BtrfsFile;
 
 use crate::kernel_read::{Kptr, Probed, Read as _};
-use crate::maps_where::{ORDERED_EVENT, count_saved};
+use crate::maps::btrfs::{ORDERED_EVENT, count_saved};
 
 /// `btrfs:btrfs_ordered_extent_remove`: delayed allocation has become an extent, perhaps a compressed one.
 #[tracepoint]

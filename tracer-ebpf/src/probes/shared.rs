@@ -12,7 +12,9 @@ use crate::kernel_read::{
     Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, current_task_typed,
     file_key, is_regular, load, magic, offset,
 };
-use crate::maps::{IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
+use crate::maps::health::health_add;
+use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
+use crate::maps::inodes::SHARED;
 use crate::{calls, charge, hot, overlay, process, space};
 
 /// `ki_flags` of direct I/O.

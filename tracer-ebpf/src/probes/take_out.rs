@@ -12,10 +12,13 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
 use crate::kernel_read::{Direct, Kptr, Read};
-use crate::maps::{NAMED, SHARED, SPILL_A, SPILL_B};
-use crate::maps_where::{
-    CREATED_A, CREATED_B, ERRORS_A, ERRORS_B, SAVED_A, SAVED_B, WAITS_A, WAITS_B, first_is_active,
-};
+use crate::maps::btrfs::{SAVED_A, SAVED_B};
+use crate::maps::created::{CREATED_A, CREATED_B};
+use crate::maps::errors::{ERRORS_A, ERRORS_B};
+use crate::maps::events::NAMED;
+use crate::maps::inodes::SHARED;
+use crate::maps::latency::{WAITS_A, WAITS_B};
+use crate::maps::slots::{SPILL_A, SPILL_B, first_is_active};
 
 /// `struct bpf_iter__bpf_map_elem`
 #[repr(C)]

@@ -19,7 +19,7 @@ use crate::kernel_read::{
     Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, file_key,
     is_regular, load, magic, offset,
 };
-use crate::maps::{InFlight, hook};
+use crate::maps::in_flight::{InFlight, hook};
 use crate::{calls, charge, hot, overlay, process, space};
 
 /// `sched_process_exit(struct task_struct *task[, bool group_dead])`

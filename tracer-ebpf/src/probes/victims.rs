@@ -7,7 +7,7 @@ use tracer_common::FileKey;
 
 use crate::account::account_error;
 use crate::kernel_read::{Direct, Kptr, current_proc, load};
-use crate::maps_where::CREATING_ON;
+use crate::maps::created::LAST_CREATE_DEV;
 
 /// EIO, ENOSPC or EDQUOT?
 #[inline(always)]
@@ -40,7 +40,7 @@ fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
     match number {
         // open, creat, mkdir, symlink, mknod, openat, mkdirat, mknodat, symlinkat, openat2
         2 | 85 | 83 | 88 | 133 | 257 | 258 | 259 | 266 | 437 => {
-            let dev = CREATING_ON.get_ptr(bpf_get_current_pid_tgid());
+            let dev = LAST_CREATE_DEV.get_ptr(bpf_get_current_pid_tgid());
             if let Some(dev) = dev {
                 // SAFETY: a valid pointer from the map.
                 failed_on(unsafe { *dev }, error);

@@ -12,8 +12,10 @@ use crate::account::account_error;
 use crate::atomic::atomic_add;
 use crate::filesystem::OVERLAY_MAGIC;
 use crate::kernel_read::{Kptr, Probed, Read, current_proc, file_key, magic, offset};
-use crate::maps::{InFlight, health_add};
-use crate::maps_where::{WAITS_A, WAITS_B, WAITS_SCRATCH, first_is_active, hook};
+use crate::maps::health::health_add;
+use crate::maps::in_flight::{InFlight, hook};
+use crate::maps::latency::{WAITS_A, WAITS_B, WAITS_SCRATCH};
+use crate::maps::slots::first_is_active;
 use crate::{calls, process};
 
 /// A filesystem's `int fsync(struct file *file, loff_t start, loff_t end, int datasync)`. Not
