@@ -3,38 +3,38 @@
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::atomic::{atomic_add, exchange, store};
-use crate::event::{Who, Write, ZERO};
-use crate::gauge::gauge;
-use crate::hot::{self, Seen, learn};
-use crate::kernel_read::{Kptr, Probed, Read, current_leader, load};
+use crate::event::{WriteEvent, WriteTarget, ZERO};
+use crate::fast_path::{self, SpaceStamp, update_slot_cache};
+use crate::inode_usage::usage;
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_leader, load};
 use crate::maps::errors::{ERRORS_A, ERRORS_B};
 use crate::maps::health::health_add;
 use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
 
 /// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
-/// `inode` or that is null, else one of `inode`'s does (see [`names::send_once`]); they are read
+/// `inode` or that is null, else one of `inode`'s does (see [`names::emit_path_once`]); they are read
 /// with `bpf_probe_read_kernel` alone, so any address will do.
 #[inline(always)]
-pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: Counters) {
-    let who = Who { proc, file, dentry, inode };
-    let Some(index) = index_of(&who) else {
+pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
+    let who = WriteTarget { proc, file, dentry, inode };
+    let Some(index) = slot_index(&who) else {
         spill(&PairKey::new(proc, file), &delta);
-        names::send_once::<Probed>(&file, dentry, inode);
+        names::emit_path_once::<ProbeRead>(&file, dentry, inode);
         return;
     };
-    let Some(slot) = slot(index) else { return };
+    let Some(slot) = slot_at(index) else { return };
     if slot.is_of(&who.proc, &who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in::<Probed>(index, &who, &delta);
+        claim_slot::<ProbeRead>(index, &who, &delta);
     }
 }
 
 /// Counts the result of one write, and the space that it took. What is still under way
 /// (EIOCBQUEUED) or was only interrupted is neither success nor error.
 #[inline(always)]
-pub fn account_write<R: Read>(write: &Write) {
+pub fn account_write<R: Read>(write: &WriteEvent) {
     if write.result < 0 {
         account_error(write.who.proc, write.who.file, write.result);
         return;
@@ -44,9 +44,9 @@ pub fn account_write<R: Read>(write: &Write) {
     }
     let written = write.result as u64;
     // Read before the gauge: what changes in between is found at the next write.
-    let seen = &Seen::of::<R>(write.kind, write.who.inode);
-    let index = index_of(&write.who);
-    let own = index.and_then(slot);
+    let seen = &SpaceStamp::of::<R>(write.kind, write.who.inode);
+    let index = slot_index(&write.who);
+    let own = index.and_then(slot_at);
     if let Some(slot) = own
         && slot.is_of(&write.who.proc, &write.who.file)
         && slot.blocks == seen.blocks
@@ -54,13 +54,13 @@ pub fn account_write<R: Read>(write: &Write) {
         && slot.epoch == seen.epoch
     {
         atomic_add(&raw mut slot.written, written);
-        learn::<R>(slot, write, seen);
+        update_slot_cache::<R>(slot, write, seen);
         return;
     }
     let mut delta = ZERO;
-    if let Some(gauge) = gauge::<R>(write.kind, write.who.inode) {
-        let before = presumed::<R>(write, gauge);
-        delta = space::counts(space::settle::<R>(
+    if let Some(gauge) = usage::<R>(write.kind, write.who.inode) {
+        let before = estimate_prior_usage::<R>(write, gauge);
+        delta = space::counts(space::reconcile::<R>(
             &write.who.file,
             write.who.inode,
             before,
@@ -70,24 +70,24 @@ pub fn account_write<R: Read>(write: &Write) {
     delta.written = written;
     let Some(index) = index else {
         spill(&PairKey::new(write.who.proc, write.who.file), &delta);
-        names::send_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
+        names::emit_path_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
         return;
     };
-    let Some(slot) = slot(index) else { return };
+    let Some(slot) = slot_at(index) else { return };
     if slot.is_of(&write.who.proc, &write.who.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in::<R>(index, &write.who, &delta);
+        claim_slot::<R>(index, &write.who, &delta);
     }
     if slot.is_of(&write.who.proc, &write.who.file) {
-        learn::<R>(slot, write, seen);
+        update_slot_cache::<R>(slot, write, seen);
     }
 }
 
 /// The space of a file before its first write that is seen, if its opening was not: none if the
 /// write is all that there is, else all but what the write itself can have taken.
 #[inline(always)]
-fn presumed<R: Read>(write: &Write, gauge: u64) -> u64 {
+fn estimate_prior_usage<R: Read>(write: &WriteEvent, gauge: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
     let size: u64 = load!(R, write.who.inode, inode_size);
@@ -100,14 +100,14 @@ fn presumed<R: Read>(write: &Write, gauge: u64) -> u64 {
 /// Where the cell of a (process, file) on this CPU is. Only the current process has one: what is done for
 /// another one, when its direct I/O ends or a kernel thread writes back what it wrote, is rare.
 #[inline(always)]
-fn index_of(who: &Who) -> Option<u32> {
+fn slot_index(who: &WriteTarget) -> Option<u32> {
     let (leader, start_ns) = current_leader();
     (start_ns == who.proc.start_ns)
-        .then(|| hot::index(hot::cells_of_cpu(), who.file.ino, leader.low()))
+        .then(|| fast_path::hash_index(fast_path::cpu_slot_base(), who.file.ino, leader.low()))
 }
 
 #[inline(always)]
-fn slot(index: u32) -> Option<&'static mut Slot> {
+fn slot_at(index: u32) -> Option<&'static mut Slot> {
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
@@ -127,7 +127,7 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
         return;
     }
     count_error(&proc, file.dev, error);
-    process::describe_once(proc);
+    process::emit_process_once(proc);
 }
 
 #[inline(never)]
@@ -178,16 +178,16 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 /// Gives the cell to somebody new and, where they are new, sends the names of process and file.
 /// One call after the other, not one in the other: all frames of a chain share 512 bytes.
 #[inline(always)]
-fn move_in<R: Read>(index: u32, who: &Who, delta: &Counters) {
-    take_slot(index, who, delta);
-    process::describe_once(who.proc);
-    names::send_once::<R>(&who.file, who.dentry, who.inode);
+fn claim_slot<R: Read>(index: u32, who: &WriteTarget, delta: &Counters) {
+    evict_slot(index, who, delta);
+    process::emit_process_once(who.proc);
+    names::emit_path_once::<R>(&who.file, who.dentry, who.inode);
 }
 
 /// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
 /// aside in the middle of that, the newcomer's counts go to the spill map themselves.
 #[inline(never)]
-fn take_slot(index: u32, who: &Who, delta: &Counters) {
+fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
     let slot = unsafe { &mut *slot };

@@ -10,7 +10,7 @@ use tracer_common::offsets::Offsets;
 use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags};
 use tracer_common::{FileKey, Health, RecordKind};
 
-use crate::kernel_read::{Kptr, Probed, Read, config, offset};
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, config, offset};
 use crate::maps::events::{NAME_SCRATCH, NAMED};
 use crate::maps::health::health_add;
 use crate::names;
@@ -19,10 +19,10 @@ use crate::scratch::{self, NameWork};
 /// `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
-    let cgroup = Kptr(ctx.arg::<*const u8>(0));
-    let root = Probed::follow(cgroup, offset!(cgroup_root));
-    if Probed::read::<u32>(root, offset!(root_hierarchy)) == 0 {
-        send_walk(Probed::follow(cgroup, offset!(cgroup_kn)).addr());
+    let cgroup = KernelPtr(ctx.arg::<*const u8>(0));
+    let root = ProbeRead::follow(cgroup, offset!(cgroup_root));
+    if ProbeRead::read::<u32>(root, offset!(root_hierarchy)) == 0 {
+        send_walk(ProbeRead::follow(cgroup, offset!(cgroup_kn)).addr());
     }
     0
 }
@@ -36,7 +36,7 @@ fn send_walk(node: u64) {
     if let Some(work) = scratch::get(&NAME_SCRATCH, room) {
         work.next = node;
         if config!(has_loop) != 0 {
-            // As in names::send_walk.
+            // As in names::emit_path_walk.
             // SAFETY: the callback gets the number of the room, which outlives the call.
             unsafe {
                 let callback = walk_step as *const () as *mut c_void;
@@ -63,7 +63,7 @@ extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
 /// One step up; true if it was the last.
 #[inline(always)]
 fn step(work: &mut NameWork) -> bool {
-    let node = Kptr::from_addr(work.next);
+    let node = KernelPtr::from_addr(work.next);
     let record = &mut work.record;
     record.file = node_key(node);
     if NAMED.get_ptr(&record.file).is_some() {
@@ -74,14 +74,14 @@ fn step(work: &mut NameWork) -> bool {
     record.parent = node_key(parent);
     record.flags = if parent.is_null() { name_flags::ROOT } else { 0 };
     record.magic = 0;
-    let name = Probed::follow(node, offset!(kn_name));
+    let name = ProbeRead::follow(node, offset!(kn_name));
     // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
     let len = unsafe {
         bpf_probe_read_kernel_str(record.name.as_mut_ptr().cast(), NAME_ROOM as u32, name.0.cast())
     };
     // With its NUL; negative where it cannot be read.
     record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
-    if !names::send(record) {
+    if !names::emit_name(record) {
         health_add(Health::RingFull, 1);
         return true;
     }
@@ -91,16 +91,16 @@ fn step(work: &mut NameWork) -> bool {
 }
 
 #[inline(always)]
-fn node_key(node: Kptr) -> FileKey {
-    FileKey { ino: Probed::read(node, offset!(kn_id)), generation: 0, dev: CGROUP_DEV }
+fn node_key(node: KernelPtr) -> FileKey {
+    FileKey { ino: ProbeRead::read(node, offset!(kn_id)), generation: 0, dev: CGROUP_DEV }
 }
 
 #[inline(always)]
-fn parent_of(node: Kptr) -> Kptr {
+fn parent_of(node: KernelPtr) -> KernelPtr {
     let offset = if offset!(kn_parent) == Offsets::ABSENT {
         offset!(kn_parent_v6_15)
     } else {
         offset!(kn_parent)
     };
-    Probed::follow(node, offset)
+    ProbeRead::follow(node, offset)
 }

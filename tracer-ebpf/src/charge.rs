@@ -5,41 +5,41 @@ use tracer_common::{Counters, FileKey, ProcKey};
 use crate::account::account;
 use crate::event::ZERO;
 use crate::filesystem::kind_of;
-use crate::gauge::gauge;
+use crate::inode_usage::usage;
 use crate::kernel_read::{
-    Kptr, Probed, Read, any_dentry, current_proc, current_task, file_key, is_regular, load, magic,
-    offset,
+    KernelPtr, ProbeRead, Read, any_dentry, current_proc, current_task, file_key, is_regular, load,
+    magic, offset,
 };
 use crate::maps::inodes::INODES;
-use crate::space::{advance_epoch, counts, settle, settle_to_nothing};
+use crate::space::{advance_epoch, counts, reconcile, reconcile_to_zero};
 
 /// The space of `inode` may have changed: charges the current process. Of an inode that is not
 /// known, earlier space is not ours to judge.
 #[inline(always)]
-pub fn changed(inode: Kptr, dentry: Kptr) {
+pub fn on_space_changed(inode: KernelPtr, dentry: KernelPtr) {
     advance_epoch(inode);
-    taken(inode, dentry, 0);
+    on_blocks_reserved(inode, dentry, 0);
 }
 
 /// The same, where it is known that so many blocks were taken just now.
 #[inline(always)]
-pub fn taken(inode: Kptr, dentry: Kptr, blocks: u32) {
-    if is_regular::<Probed>(inode) {
-        settle_current(inode.addr(), dentry.addr(), blocks);
+pub fn on_blocks_reserved(inode: KernelPtr, dentry: KernelPtr, blocks: u32) {
+    if is_regular::<ProbeRead>(inode) {
+        reconcile_current(inode.addr(), dentry.addr(), blocks);
     }
 }
 
 #[inline(never)]
-fn settle_current(inode: u64, dentry: u64, blocks: u32) {
-    let inode = Kptr::from_addr(inode);
-    let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) else { return };
-    let file = file_key::<Probed>(inode);
+fn reconcile_current(inode: u64, dentry: u64, blocks: u32) {
+    let inode = KernelPtr::from_addr(inode);
+    let Some(gauge) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) else { return };
+    let file = file_key::<ProbeRead>(inode);
     let proc = responsible(&file);
-    let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
+    let shift = ProbeRead::read::<u8>(inode, offset!(inode_blkbits)) & 31;
     let before = gauge.saturating_sub(u64::from(blocks) << shift);
-    let change = settle::<Probed>(&file, inode, before, &proc);
+    let change = reconcile::<ProbeRead>(&file, inode, before, &proc);
     if change != 0 {
-        account(proc, file, Kptr::from_addr(dentry), inode, counts(change));
+        account(proc, file, KernelPtr::from_addr(dentry), inode, counts(change));
     }
 }
 
@@ -48,7 +48,7 @@ fn settle_current(inode: u64, dentry: u64, blocks: u32) {
 fn responsible(file: &FileKey) -> ProcKey {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let proc = current_proc();
-    if Probed::read::<u32>(current_task(), offset!(task_flags)) & PF_KTHREAD != 0
+    if ProbeRead::read::<u32>(current_task(), offset!(task_flags)) & PF_KTHREAD != 0
         && let Some(known) = INODES.get_ptr(file)
     {
         // SAFETY: a valid pointer from the map.
@@ -63,9 +63,9 @@ fn responsible(file: &FileKey) -> ProcKey {
 /// Compression made so many bytes less of the inode's space than the gauge has: they are given back
 /// to the volume. Of files that are written over again, no more than the whole of them.
 #[inline(never)]
-pub fn compressed(inode: u64, bytes: u64) {
-    let inode = Kptr::from_addr(inode);
-    let file = file_key::<Probed>(inode);
+pub fn on_compressed(inode: u64, bytes: u64) {
+    let inode = KernelPtr::from_addr(inode);
+    let file = file_key::<ProbeRead>(inode);
     let Some(known) = INODES.get_ptr_mut(file) else { return };
     // SAFETY: a valid pointer from the map.
     let known = unsafe { &mut *known };
@@ -77,7 +77,7 @@ pub fn compressed(inode: u64, bytes: u64) {
             owner,
             file,
             any_dentry(inode),
-            Kptr::from_addr(0),
+            KernelPtr::from_addr(0),
             Counters { freed: saved, ..ZERO },
         );
     }
@@ -85,7 +85,7 @@ pub fn compressed(inode: u64, bytes: u64) {
 
 /// The inode leaves memory. Without a name left, its space is freed.
 #[inline(always)]
-pub fn evicted<R: Read>(inode: Kptr) {
+pub fn on_evict<R: Read>(inode: KernelPtr) {
     advance_epoch(inode);
     if !is_regular::<R>(inode) {
         return;
@@ -102,13 +102,13 @@ pub fn evicted<R: Read>(inode: Kptr) {
 }
 
 #[inline(never)]
-fn free_all<R: Read>(inode: Kptr) {
-    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+fn free_all<R: Read>(inode: KernelPtr) {
+    let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     let file = file_key::<R>(inode);
     let proc = responsible(&file);
     // Whatever changed since it was last looked at, and then all of it.
-    let change = settle_to_nothing(&file, gauge, &proc);
+    let change = reconcile_to_zero(&file, gauge, &proc);
     if change != 0 {
-        account(proc, file, any_dentry(inode), Kptr::from_addr(0), counts(change));
+        account(proc, file, any_dentry(inode), KernelPtr::from_addr(0), counts(change));
     }
 }

@@ -12,7 +12,7 @@
 
 #[expect(dead_code, reason = "the tracer's own object uses all of it")]
 mod filesystem;
-mod gauge;
+mod inode_usage;
 #[expect(dead_code, unused_imports, reason = "the tracer's own object uses all of it")]
 mod kernel_read;
 
@@ -26,8 +26,10 @@ use tracer_common::fence::{Fence, MAX_FENCED, NS_PER_TICK};
 use tracer_common::offsets::{Offsets, gauge_kind};
 
 use crate::filesystem::kind_of;
-use crate::gauge::gauge;
-use crate::kernel_read::{Direct, Kptr, Probed, Read, current_proc, is_regular, magic, offset};
+use crate::inode_usage::usage;
+use crate::kernel_read::{
+    BtfRead, KernelPtr, ProbeRead, Read, current_proc, is_regular, magic, offset,
+};
 
 /// Filled in by the daemon before loading.
 #[unsafe(no_mangle)]
@@ -74,36 +76,36 @@ fn fence_file_permission(ctx: LsmContext) -> i32 {
     if ctx.arg::<u32>(1) & MAY_WRITE == 0 {
         return 0;
     }
-    let file = Kptr(ctx.arg::<*const u8>(0));
-    let inode = Direct::follow(file, offset!(file_inode));
-    if !on_volume(inode) || !is_regular::<Direct>(inode) || !is_fenced() {
+    let file = KernelPtr(ctx.arg::<*const u8>(0));
+    let inode = BtfRead::follow(file, offset!(file_inode));
+    if !on_volume(inode) || !is_regular::<BtfRead>(inode) || !is_fenced() {
         return 0;
     }
-    if call_allocates_nothing(file, inode) { 0 } else { refuse() }
+    if call_allocates_nothing(file, inode) { 0 } else { deny() }
 }
 
 /// `int file_open(struct file *file)`: files without a name are made when they are opened.
 #[lsm(hook = "file_open")]
 fn fence_file_open(ctx: LsmContext) -> i32 {
-    let file = Kptr(ctx.arg::<*const u8>(0));
-    if Direct::read::<u32>(file, offset!(file_flags)) & O_TMPFILE == 0 {
+    let file = KernelPtr(ctx.arg::<*const u8>(0));
+    if BtfRead::read::<u32>(file, offset!(file_flags)) & O_TMPFILE == 0 {
         return 0;
     }
-    let inode = Direct::follow(file, offset!(file_inode));
-    if on_volume(inode) && is_fenced() { refuse() } else { 0 }
+    let inode = BtfRead::follow(file, offset!(file_inode));
+    if on_volume(inode) && is_fenced() { deny() } else { 0 }
 }
 
 /// Hooks that make something in a directory, which is their first argument.
-macro_rules! makes {
+macro_rules! creates {
     ($($name:ident: $hook:literal),+ $(,)?) => {$(
         #[lsm(hook = $hook)]
         fn $name(ctx: LsmContext) -> i32 {
-            if on_volume(Kptr(ctx.arg::<*const u8>(0))) && is_fenced() { refuse() } else { 0 }
+            if on_volume(KernelPtr(ctx.arg::<*const u8>(0))) && is_fenced() { deny() } else { 0 }
         }
     )+};
 }
 
-makes!(
+creates!(
     fence_inode_create: "inode_create",
     fence_inode_mkdir: "inode_mkdir",
     fence_inode_symlink: "inode_symlink",
@@ -119,7 +121,7 @@ fn fence_mmap_file(ctx: LsmContext) -> i32 {
     if !shared || ctx.arg::<u64>(2) & PROT_WRITE == 0 {
         return 0;
     }
-    mapping(Kptr(ctx.arg::<*const u8>(0)))
+    check_mapping(KernelPtr(ctx.arg::<*const u8>(0)))
 }
 
 /// `int file_mprotect(struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)`: one
@@ -129,35 +131,35 @@ fn fence_file_mprotect(ctx: LsmContext) -> i32 {
     if ctx.arg::<u64>(2) & PROT_WRITE == 0 {
         return 0;
     }
-    let vma = Kptr(ctx.arg::<*const u8>(0));
-    if Direct::read::<u64>(vma, offset!(vma_flags)) & VM_SHARED == 0 {
+    let vma = KernelPtr(ctx.arg::<*const u8>(0));
+    if BtfRead::read::<u64>(vma, offset!(vma_flags)) & VM_SHARED == 0 {
         return 0;
     }
-    mapping(Direct::follow(vma, offset!(vma_file)))
+    check_mapping(BtfRead::follow(vma, offset!(vma_file)))
 }
 
 #[inline(always)]
-fn mapping(file: Kptr) -> i32 {
+fn check_mapping(file: KernelPtr) -> i32 {
     if file.is_null() {
         return 0;
     }
-    let inode = Probed::follow(file, offset!(file_inode));
-    let sb = Probed::follow(inode, offset!(inode_sb));
-    if Probed::read::<u32>(sb, offset!(sb_dev)) != fence!(dev) || !is_fenced() {
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    let sb = ProbeRead::follow(inode, offset!(inode_sb));
+    if ProbeRead::read::<u32>(sb, offset!(sb_dev)) != fence!(dev) || !is_fenced() {
         return 0;
     }
-    if is_dense(inode, Probed::read::<u64>(inode, offset!(inode_size))) { 0 } else { refuse() }
+    if is_dense(inode, ProbeRead::read::<u64>(inode, offset!(inode_size))) { 0 } else { deny() }
 }
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`: before the child runs.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 fn fence_fork(ctx: RawTracePointContext) -> i32 {
-    let child = Kptr(ctx.arg::<*const u8>(1));
-    if !is_leader(child) || !is_fenced_itself() {
+    let child = KernelPtr(ctx.arg::<*const u8>(1));
+    if !is_leader(child) || !process_is_fenced() {
         return 0;
     }
-    let start = Probed::read::<u64>(child, offset!(task_start_boottime)) / NS_PER_TICK;
-    let tgid = Probed::read::<u32>(child, offset!(task_tgid));
+    let start = ProbeRead::read::<u64>(child, offset!(task_start_boottime)) / NS_PER_TICK;
+    let tgid = ProbeRead::read::<u32>(child, offset!(task_tgid));
     if FENCED.insert(&tgid, start, 0).is_err() {
         count(1);
     }
@@ -168,13 +170,13 @@ fn fence_fork(ctx: RawTracePointContext) -> i32 {
 /// it; its number may be another's by now.
 #[raw_tracepoint(tracepoint = "sched_process_free")]
 fn fence_free(ctx: RawTracePointContext) -> i32 {
-    let task = Kptr(ctx.arg::<*const u8>(0));
+    let task = KernelPtr(ctx.arg::<*const u8>(0));
     if !is_leader(task) {
         return 0;
     }
-    let tgid = Probed::read::<u32>(task, offset!(task_tgid));
-    let start = Probed::read::<u64>(task, offset!(task_start_boottime)) / NS_PER_TICK;
-    if known(tgid) == Some(start) {
+    let tgid = ProbeRead::read::<u32>(task, offset!(task_tgid));
+    let start = ProbeRead::read::<u64>(task, offset!(task_start_boottime)) / NS_PER_TICK;
+    if fenced_start(tgid) == Some(start) {
         let _ = FENCED.remove(&tgid);
     }
     0
@@ -194,22 +196,22 @@ fn fence_keeper_exit(_: RawTracePointContext) -> i32 {
 
 /// Is it the first thread of its process?
 #[inline(always)]
-fn is_leader(task: Kptr) -> bool {
-    Probed::follow(task, offset!(task_group_leader)).addr() == task.addr()
+fn is_leader(task: KernelPtr) -> bool {
+    ProbeRead::follow(task, offset!(task_group_leader)).addr() == task.addr()
 }
 
 /// Start of a process that is fenced one by one.
 #[inline(always)]
-fn known(tgid: u32) -> Option<u64> {
+fn fenced_start(tgid: u32) -> Option<u64> {
     // SAFETY: plain integers, which are replaced as a whole.
     unsafe { FENCED.get(tgid) }.copied()
 }
 
 /// Is the inode, of a file or a directory, on the volume that is fenced?
 #[inline(always)]
-fn on_volume(inode: Kptr) -> bool {
-    let sb = Direct::follow(inode, offset!(inode_sb));
-    Direct::read::<u32>(sb, offset!(sb_dev)) == fence!(dev)
+fn on_volume(inode: KernelPtr) -> bool {
+    let sb = BtfRead::follow(inode, offset!(inode_sb));
+    BtfRead::read::<u32>(sb, offset!(sb_dev)) == fence!(dev)
 }
 
 /// Is whoever runs now fenced? Workers of io_uring are threads of their process, in its cgroup.
@@ -217,7 +219,7 @@ fn on_volume(inode: Kptr) -> bool {
 fn is_fenced() -> bool {
     let level = fence!(level);
     if level == 0 {
-        return is_fenced_itself() && !is_lifted();
+        return process_is_fenced() && !is_lifted();
     }
     // SAFETY: a helper that takes a number; 0 where the task's cgroup is not that deep.
     let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
@@ -231,13 +233,13 @@ fn is_lifted() -> bool {
 }
 
 #[inline(always)]
-fn is_fenced_itself() -> bool {
+fn process_is_fenced() -> bool {
     let proc = current_proc();
-    known(proc.tgid) == Some(proc.start_ns / NS_PER_TICK)
+    fenced_start(proc.tgid) == Some(proc.start_ns / NS_PER_TICK)
 }
 
 #[inline(always)]
-fn refuse() -> i32 {
+fn deny() -> i32 {
     count(0);
     -EDQUOT
 }
@@ -254,29 +256,28 @@ fn count(cell: u32) {
 /// it overwrites what is allocated; of fallocate: it gives back. The others' places are known to the
 /// kernel alone, as are io_uring's and all of other architectures'.
 #[inline(always)]
-fn call_allocates_nothing(file: Kptr, inode: Kptr) -> bool {
+fn call_allocates_nothing(file: KernelPtr, inode: KernelPtr) -> bool {
     if offset!(regs_orig_ax) == Offsets::ABSENT {
         return false;
     }
     // SAFETY: the task is the current one, whose registers stay while it is in the kernel.
-    let regs = Kptr(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8);
+    let regs = KernelPtr(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8);
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    if Probed::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+    if ProbeRead::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
         return false;
     }
-    match Probed::read::<u64>(regs, offset!(regs_orig_ax)) {
+    match ProbeRead::read::<u64>(regs, offset!(regs_orig_ax)) {
         // pwrite64
         18 => {
-            let end =
-                Probed::read::<u64>(regs, offset!(regs_r10))
-                    .saturating_add(Probed::read::<u64>(regs, offset!(regs_dx)));
-            let size = Direct::read::<u64>(inode, offset!(inode_size));
-            let appends = Direct::read::<u32>(file, offset!(file_flags)) & O_APPEND != 0;
+            let end = ProbeRead::read::<u64>(regs, offset!(regs_r10))
+                .saturating_add(ProbeRead::read::<u64>(regs, offset!(regs_dx)));
+            let size = BtfRead::read::<u64>(inode, offset!(inode_size));
+            let appends = BtfRead::read::<u32>(file, offset!(file_flags)) & O_APPEND != 0;
             !appends && end <= size && is_dense(inode, size)
         }
         // fallocate
         285 => {
-            let mode = Probed::read::<u64>(regs, offset!(regs_si));
+            let mode = ProbeRead::read::<u64>(regs, offset!(regs_si));
             mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE) != 0
         }
         _ => false,
@@ -286,9 +287,9 @@ fn call_allocates_nothing(file: Kptr, inode: Kptr) -> bool {
 /// Has the file all blocks up to its length, on a filesystem that overwrites them in place? btrfs does
 /// not. The gauge counts an extent tree's own blocks, too: a hole that is no larger is not seen.
 #[inline(always)]
-fn is_dense(inode: Kptr, size: u64) -> bool {
-    let kind = kind_of(magic::<Probed>(inode));
-    kind != gauge_kind::BTRFS && gauge::<Probed>(kind, inode).is_some_and(|bytes| bytes >= size)
+fn is_dense(inode: KernelPtr, size: u64) -> bool {
+    let kind = kind_of(magic::<ProbeRead>(inode));
+    kind != gauge_kind::BTRFS && usage::<ProbeRead>(kind, inode).is_some_and(|bytes| bytes >= size)
 }
 
 #[panic_handler]

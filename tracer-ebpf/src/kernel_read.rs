@@ -1,7 +1,7 @@
 //! Every unsafe read of kernel memory.
 //!
-//! Two ways in: [`Direct`] loads through pointers that the verifier has typed from BTF (arguments of
-//! fentry/fexit), at a handful of instructions each, and [`Probed`] through
+//! Two ways in: [`BtfRead`] loads through pointers that the verifier has typed from BTF (arguments of
+//! fentry/fexit), at a handful of instructions each, and [`ProbeRead`] through
 //! `bpf_probe_read_kernel`, which any program may use and which gives 0 where the address is bad.
 
 use core::arch::asm;
@@ -47,7 +47,7 @@ macro_rules! config {
 /// Reads a field of a structure through a [`Read`]: `load!(R, inode, inode_ino)`.
 macro_rules! load {
     ($way:ty, $base:expr, $field:ident) => {
-        <$way as $crate::kernel_read::Read>::at::<
+        <$way as $crate::kernel_read::Read>::field::<
             _,
             { core::mem::offset_of!(tracer_common::Offsets, $field) },
         >($base)
@@ -58,7 +58,7 @@ macro_rules! load {
 #[allow(unused_macros, reason = "the fence has no use for it")]
 macro_rules! load_u32 {
     ($way:ty, $base:expr, $field:ident) => {
-        <$way as $crate::kernel_read::Read>::at_u32::<
+        <$way as $crate::kernel_read::Read>::field_u32::<
             { core::mem::offset_of!(tracer_common::Offsets, $field) },
         >($base)
     };
@@ -71,9 +71,9 @@ pub(crate) use offset;
 /// An address in the kernel. Never dereferenced but by a [`Read`].
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-pub struct Kptr(pub *const u8);
+pub struct KernelPtr(pub *const u8);
 
-impl Kptr {
+impl KernelPtr {
     /// Is there anything?
     #[inline(always)]
     pub fn is_null(self) -> bool {
@@ -96,7 +96,7 @@ impl Kptr {
         low as u32
     }
 
-    /// Back from a map: only for [`Probed`].
+    /// Back from a map: only for [`ProbeRead`].
     #[inline(always)]
     pub fn from_addr(addr: u64) -> Self {
         Self(addr as *const u8)
@@ -109,32 +109,32 @@ pub trait Read {
     const TYPED: bool;
 
     /// Reads a `T` at `base + offset`.
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T;
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T;
 
     /// Reads the field whose own place in [`Offsets`] is `FIELD`; see [`load!`].
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T;
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T;
 
     /// See [`load_u32!`].
     #[inline(always)]
-    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
-        u64::from(Self::at::<u32, FIELD>(base))
+    fn field_u32<const FIELD: usize>(base: KernelPtr) -> u64 {
+        u64::from(Self::field::<u32, FIELD>(base))
     }
 
     /// Follows a pointer at `base + offset`.
     #[inline(always)]
-    fn follow(base: Kptr, offset: u32) -> Kptr {
-        Kptr(Self::read::<*const u8>(base, offset))
+    fn follow(base: KernelPtr, offset: u32) -> KernelPtr {
+        KernelPtr(Self::read::<*const u8>(base, offset))
     }
 }
 
 /// Typed loads; the verifier turns a fault into a 0.
-pub struct Direct;
+pub struct BtfRead;
 
-impl Read for Direct {
+impl Read for BtfRead {
     const TYPED: bool = true;
 
     #[inline(always)]
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T {
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T {
         // SAFETY: `base` comes from a BTF-typed argument and `offset` from the running kernel's
         // BTF; the verifier checks that they name a field of the right size, or refuses to load.
         unsafe { core::ptr::read_volatile(base.0.add(offset as usize).cast::<T>()) }
@@ -143,7 +143,7 @@ impl Read for Direct {
     /// One instruction, whose offset the daemon puts in before it loads the program
     /// ([`field_mark`]): half of what a load costs whose offset comes from `OFFSETS`.
     #[inline(always)]
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T {
         let base = base.0;
         let value: u64;
         // SAFETY: as above; the daemon replaces each of these offsets by the running kernel's, or by
@@ -164,7 +164,7 @@ impl Read for Direct {
     }
 
     #[inline(always)]
-    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
+    fn field_u32<const FIELD: usize>(base: KernelPtr) -> u64 {
         let base = base.0;
         let value: u64;
         // SAFETY: as above.
@@ -177,13 +177,13 @@ impl Read for Direct {
 }
 
 /// `bpf_probe_read_kernel`.
-pub struct Probed;
+pub struct ProbeRead;
 
-impl Read for Probed {
+impl Read for ProbeRead {
     const TYPED: bool = false;
 
     #[inline(always)]
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T {
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
         // SAFETY: the helper checks the source, and zeroes the destination when it cannot be read.
         // Its result is not looked at: a branch here would double the verifier's work at each step
@@ -199,7 +199,7 @@ impl Read for Probed {
     }
 
     #[inline(always)]
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T {
         // SAFETY: a field of a valid static, all of whose fields are u32; volatile because the daemon
         // rewrites it before loading.
         let offset = unsafe {
@@ -214,17 +214,17 @@ impl Read for Probed {
 pub fn current_proc() -> ProcKey {
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let leader = Kptr(load!(Direct, task, task_group_leader));
+        let leader = KernelPtr(load!(BtfRead, task, task_group_leader));
         ProcKey {
-            start_ns: load!(Direct, leader, task_start_boottime),
-            tgid: load!(Direct, task, task_tgid),
+            start_ns: load!(BtfRead, leader, task_start_boottime),
+            tgid: load!(BtfRead, task, task_tgid),
             pad: 0,
         }
     } else {
         let task = current_task();
-        let leader = Probed::follow(task, offset!(task_group_leader));
+        let leader = ProbeRead::follow(task, offset!(task_group_leader));
         ProcKey {
-            start_ns: Probed::read(leader, offset!(task_start_boottime)),
+            start_ns: ProbeRead::read(leader, offset!(task_start_boottime)),
             tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
             pad: 0,
         }
@@ -233,44 +233,44 @@ pub fn current_proc() -> ProcKey {
 
 /// The main thread of the process that runs now, and when it started.
 #[inline(always)]
-pub fn current_leader() -> (Kptr, u64) {
+pub fn current_leader() -> (KernelPtr, u64) {
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let leader = Kptr(load!(Direct, task, task_group_leader));
-        (leader, load!(Direct, leader, task_start_boottime))
+        let leader = KernelPtr(load!(BtfRead, task, task_group_leader));
+        (leader, load!(BtfRead, leader, task_start_boottime))
     } else {
-        let leader = Kptr(load!(Probed, current_task(), task_group_leader));
-        (leader, load!(Probed, leader, task_start_boottime))
+        let leader = KernelPtr(load!(ProbeRead, current_task(), task_group_leader));
+        (leader, load!(ProbeRead, leader, task_start_boottime))
     }
 }
 
-/// `current`, for [`Direct`] reads; from 5.11 on (`Config::has_task_btf`).
+/// `current`, for [`BtfRead`] reads; from 5.11 on (`Config::has_task_btf`).
 #[inline(always)]
-pub fn current_task_typed() -> Kptr {
+pub fn current_task_typed() -> KernelPtr {
     // SAFETY: a helper without arguments.
-    Kptr(unsafe { bpf_get_current_task_btf() } as *const u8)
+    KernelPtr(unsafe { bpf_get_current_task_btf() } as *const u8)
 }
 
-/// `current`, for [`Probed`] reads.
+/// `current`, for [`ProbeRead`] reads.
 #[inline(always)]
-pub fn current_task() -> Kptr {
+pub fn current_task() -> KernelPtr {
     // SAFETY: a helper without arguments.
-    Kptr(unsafe { bpf_get_current_task() } as *const u8)
+    KernelPtr(unsafe { bpf_get_current_task() } as *const u8)
 }
 
 /// The key of an inode.
 #[inline(always)]
-pub fn file_key<R: Read>(inode: Kptr) -> FileKey {
+pub fn file_key<R: Read>(inode: KernelPtr) -> FileKey {
     FileKey {
         ino: load!(R, inode, inode_ino),
         generation: load!(R, inode, inode_generation),
-        dev: load!(R, Kptr(load!(R, inode, inode_sb)), sb_dev),
+        dev: load!(R, KernelPtr(load!(R, inode, inode_sb)), sb_dev),
     }
 }
 
 /// Is it a regular file? Pipes, sockets, ttys and devices are not counted.
 #[inline(always)]
-pub fn is_regular<R: Read>(inode: Kptr) -> bool {
+pub fn is_regular<R: Read>(inode: KernelPtr) -> bool {
     const S_IFMT: u16 = 0o170_000;
     const S_IFREG: u16 = 0o100_000;
     let mode: u16 = load!(R, inode, inode_mode);
@@ -279,15 +279,15 @@ pub fn is_regular<R: Read>(inode: Kptr) -> bool {
 
 /// `super_block::s_magic` of an inode's filesystem.
 #[inline(always)]
-pub fn magic<R: Read>(inode: Kptr) -> u32 {
-    let magic: u64 = load!(R, Kptr(load!(R, inode, inode_sb)), sb_magic);
+pub fn magic<R: Read>(inode: KernelPtr) -> u32 {
+    let magic: u64 = load!(R, KernelPtr(load!(R, inode, inode_sb)), sb_magic);
     magic as u32
 }
 
 /// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
 #[inline(always)]
-pub fn any_dentry(inode: Kptr) -> Kptr {
-    let first = Probed::follow(inode, offset!(inode_dentry));
+pub fn any_dentry(inode: KernelPtr) -> KernelPtr {
+    let first = ProbeRead::follow(inode, offset!(inode_dentry));
     if first.is_null() {
         return first;
     }
@@ -296,5 +296,5 @@ pub fn any_dentry(inode: Kptr) -> Kptr {
     } else {
         offset!(dentry_alias)
     };
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
+    KernelPtr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
 }

@@ -12,14 +12,14 @@
 mod account;
 mod atomic;
 mod behind;
-mod calls;
 mod cgroups;
 mod charge;
 mod counted;
 mod event;
+mod fast_path;
 mod filesystem;
-mod gauge;
-mod hot;
+mod inflight;
+mod inode_usage;
 mod kernel_read;
 mod maps;
 mod names;

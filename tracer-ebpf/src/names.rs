@@ -13,7 +13,7 @@ use tracer_common::records::{NAME_MAX, NAME_ROOM, WALK_STEPS, WALK_STEPS_UNROLLE
 use tracer_common::{FileKey, Health, NameRecord, RecordKind};
 
 use crate::kernel_read::{
-    Kptr, Probed, Read, any_dentry, config, file_key, is_regular, load, load_u32, magic,
+    KernelPtr, ProbeRead, Read, any_dentry, config, file_key, is_regular, load, load_u32, magic,
 };
 use crate::maps::events::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES};
 use crate::maps::health::health_add;
@@ -23,51 +23,51 @@ use crate::scratch::{self, NameWork};
 /// own, or null if the dentry's is: before 6.6 the file that overlayfs opens on its upper layer has
 /// the dentry of the overlay, and is to be named by one of its own.
 #[inline(always)]
-pub fn send_once<R: Read>(file: &FileKey, dentry: Kptr, inode: Kptr) {
+pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelPtr) {
     if dentry.is_null() || NAMED.get_ptr(file).is_some() {
         return;
     }
     let mut first = dentry.addr();
     if !inode.is_null() {
-        let named = Kptr(load!(R, dentry, dentry_inode));
+        let named = KernelPtr(load!(R, dentry, dentry_inode));
         if named.addr() != inode.addr() {
             first = any_dentry(inode).addr();
         }
     }
     // Where loads are cheap. Elsewhere the verifier would go through all of it twice for nothing.
     if R::TYPED && first == dentry.addr() {
-        first = send_first::<R>(dentry);
+        first = emit_first::<R>(dentry);
     }
     if first != 0 {
-        send_walk(first);
+        emit_path_walk(first);
     }
 }
 
 /// Sends the name that `dentry` gives. Returns the address of the directory's dentry if that is to be sent,
 /// too, else 0. Most new files are in a known directory, and end here.
 #[inline(never)]
-fn send_first<R: Read>(dentry: Kptr) -> u64 {
+fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
     let Some(room) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
     let above = scratch::get(&NAME_SCRATCH, room)
-        .map_or(0, |work| send_one::<R>(&mut work.record, dentry).addr());
+        .map_or(0, |work| emit_component::<R>(&mut work.record, dentry).addr());
     scratch::release(&NAME_SCRATCH, room);
     above
 }
 
 /// Sends one component. Returns the directory's dentry if that is to be sent, too, else null.
 #[inline(always)]
-fn send_one<R: Read>(record: &mut NameRecord, dentry: Kptr) -> Kptr {
-    let nothing = Kptr::from_addr(0);
-    let inode = Kptr(load!(R, dentry, dentry_inode));
+fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> KernelPtr {
+    let nothing = KernelPtr::from_addr(0);
+    let inode = KernelPtr(load!(R, dentry, dentry_inode));
     record.file = file_key::<R>(inode);
-    let parent = Kptr(load!(R, dentry, dentry_parent));
-    record.parent = file_key::<R>(Kptr(load!(R, parent, dentry_inode)));
+    let parent = KernelPtr(load!(R, dentry, dentry_parent));
+    record.parent = file_key::<R>(KernelPtr(load!(R, parent, dentry_inode)));
     let is_root = parent.addr() == dentry.addr();
-    fill::<R>(record, dentry, inode, is_root);
-    if !send(record) {
+    fill_record::<R>(record, dentry, inode, is_root);
+    if !emit_name(record) {
         health_add(Health::RingFull, 1);
         return nothing;
     }
@@ -77,7 +77,7 @@ fn send_one<R: Read>(record: &mut NameRecord, dentry: Kptr) -> Kptr {
 
 /// Walks up from `dentry`, which was not sent yet, sending each component until one that is known.
 #[inline(never)]
-pub fn send_walk(dentry: u64) {
+pub fn emit_path_walk(dentry: u64) {
     let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return;
@@ -115,14 +115,19 @@ extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
 /// One step up; true if it was the last. Nothing is kept on the stack from one to the next.
 #[inline(always)]
 fn step(work: &mut NameWork) -> bool {
-    let dentry = Kptr::from_addr(work.next);
-    work.next = send_one::<Probed>(&mut work.record, dentry).addr();
+    let dentry = KernelPtr::from_addr(work.next);
+    work.next = emit_component::<ProbeRead>(&mut work.record, dentry).addr();
     work.next == 0
 }
 
 /// Fills a record, all but its keys, from a dentry and the inode that it names.
 #[inline(always)]
-pub fn fill<R: Read>(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root: bool) {
+pub fn fill_record<R: Read>(
+    record: &mut NameRecord,
+    dentry: KernelPtr,
+    inode: KernelPtr,
+    is_root: bool,
+) {
     let mut flags = 0;
     if is_root {
         flags |= name_flags::ROOT;
@@ -141,7 +146,7 @@ pub fn fill<R: Read>(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root
     if len > NAME_MAX {
         len = NAME_MAX;
     }
-    let name = Kptr(load!(R, dentry, dentry_name));
+    let name = KernelPtr(load!(R, dentry, dentry_name));
     // SAFETY: `len` ≤ 255 < the destination's 256 bytes; the helper checks the source.
     unsafe { bpf_probe_read_kernel(record.name.as_mut_ptr().cast(), len as u32, name.0.cast()) };
     record.header.len = len as u32;
@@ -149,11 +154,11 @@ pub fn fill<R: Read>(record: &mut NameRecord, dentry: Kptr, inode: Kptr, is_root
 
 /// Sends the used part of a record; false if the ring is full.
 #[inline(always)]
-pub fn send(record: &NameRecord) -> bool {
+pub fn emit_name(record: &NameRecord) -> bool {
     const FIXED: usize = size_of::<NameRecord>() - NAME_ROOM;
     let len = (record.header.len as usize) & NAME_MAX;
     // SAFETY: FIXED + 255 bytes are within the record.
-    unsafe { send_bytes((record as *const NameRecord).cast(), FIXED + len) }
+    unsafe { emit_bytes((record as *const NameRecord).cast(), FIXED + len) }
 }
 
 /// Puts bytes into the ring. Wakes the daemon only when the ring fills: a wake-up costs ten times
@@ -162,7 +167,7 @@ pub fn send(record: &NameRecord) -> bool {
 /// # Safety
 /// `len` bytes at `data` must be readable.
 #[inline(always)]
-pub unsafe fn send_bytes(data: *const u8, len: usize) -> bool {
+pub unsafe fn emit_bytes(data: *const u8, len: usize) -> bool {
     const BPF_RB_NO_WAKEUP: u64 = 1;
     const BPF_RB_FORCE_WAKEUP: u64 = 2;
     const BPF_RB_AVAIL_DATA: u64 = 0;

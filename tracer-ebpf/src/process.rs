@@ -10,7 +10,8 @@ use tracer_common::records::{CMDLINE_ROOM, ExitRecord};
 use tracer_common::{FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind};
 
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load, offset,
+    BtfRead, KernelPtr, ProbeRead, Read, config, current_task, current_task_typed, file_key, load,
+    offset,
 };
 use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
 use crate::maps::health::health_add;
@@ -19,11 +20,11 @@ use crate::{names, scratch};
 /// Describes `proc`, which must be the current process, unless that was done and it still sees files as
 /// it did then.
 #[inline(always)]
-pub fn describe_once(proc: ProcKey) {
-    if !is_described(&proc) {
-        let exe = describe(&proc);
+pub fn emit_process_once(proc: ProcKey) {
+    if !is_emitted(&proc) {
+        let exe = emit_process(&proc);
         if exe != 0 {
-            names::send_walk(exe);
+            names::emit_path_walk(exe);
         }
     }
 }
@@ -31,41 +32,41 @@ pub fn describe_once(proc: ProcKey) {
 /// A server writes its log before it goes into its chroot, a container's first process mounts its root
 /// before it makes it its own: each is described anew then.
 #[inline(never)]
-fn is_described(proc: &ProcKey) -> bool {
+fn is_emitted(proc: &ProcKey) -> bool {
     // SAFETY: the value is copied at once.
     let Some(view) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let tgid: u32 = load!(Direct, task, task_tgid);
-        tgid != proc.tgid || view == view_in::<Direct>(task)
+        let tgid: u32 = load!(BtfRead, task, task_tgid);
+        tgid != proc.tgid || view == fs_context::<BtfRead>(task)
     } else {
         let task = current_task();
-        let tgid: u32 = load!(Probed, task, task_tgid);
-        tgid != proc.tgid || view == view_in::<Probed>(task)
+        let tgid: u32 = load!(ProbeRead, task, task_tgid);
+        tgid != proc.tgid || view == fs_context::<ProbeRead>(task)
     }
 }
 
 /// What a task's process sees files by, as a number: its root directory and its mount namespace.
 #[inline(always)]
-fn view_in<R: Read>(task: Kptr) -> u64 {
+fn fs_context<R: Read>(task: KernelPtr) -> u64 {
     // The main thread's, for threads may have roots of their own: they would be told in turns.
-    let view = view_of::<R>(Kptr(load!(R, task, task_group_leader)));
+    let view = fs_context_of::<R>(KernelPtr(load!(R, task, task_group_leader)));
     // It may have ended before the others.
-    if view == 0 { view_of::<R>(task) } else { view }
+    if view == 0 { fs_context_of::<R>(task) } else { view }
 }
 
 #[inline(always)]
-fn view_of<R: Read>(task: Kptr) -> u64 {
-    let root = Kptr(load!(R, Kptr(load!(R, task, task_fs)), fs_root));
-    let mounts = Kptr(load!(R, Kptr(load!(R, task, task_nsproxy)), nsproxy_mnt));
+fn fs_context_of<R: Read>(task: KernelPtr) -> u64 {
+    let root = KernelPtr(load!(R, KernelPtr(load!(R, task, task_fs)), fs_root));
+    let mounts = KernelPtr(load!(R, KernelPtr(load!(R, task, task_nsproxy)), nsproxy_mnt));
     u64::from(root.low()) << 32 | u64::from(mounts.low())
 }
 
 /// Returns the address of its executable's dentry, if that is to be named, or 0.
 #[inline(never)]
-fn describe(proc: &ProcKey) -> u64 {
+fn emit_process(proc: &ProcKey) -> u64 {
     let task = current_task();
-    if Probed::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
+    if ProbeRead::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
         // Direct I/O that completes in a kernel worker: its process was described when it began.
         return 0;
     }
@@ -73,7 +74,7 @@ fn describe(proc: &ProcKey) -> u64 {
         health_add(Health::RingFull, 1);
         return 0;
     };
-    relatives(room);
+    fill_ancestry(room);
     let exe = fill_and_send(room, proc);
     scratch::release(&PROC_SCRATCH, room);
     exe
@@ -83,17 +84,17 @@ fn describe(proc: &ProcKey) -> u64 {
 fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return 0 };
     let task = current_task();
-    let parent = Probed::follow(task, offset!(task_real_parent));
-    let parent_leader = Probed::follow(parent, offset!(task_group_leader));
-    let mm = Probed::follow(task, offset!(task_mm));
+    let parent = ProbeRead::follow(task, offset!(task_real_parent));
+    let parent_leader = ProbeRead::follow(parent, offset!(task_group_leader));
+    let mm = ProbeRead::follow(task, offset!(task_mm));
     record.header.kind = RecordKind::Proc as u32;
     record.proc = *proc;
     record.parent = ProcKey {
-        start_ns: Probed::read(parent_leader, offset!(task_start_boottime)),
-        tgid: Probed::read(parent, offset!(task_tgid)),
+        start_ns: ProbeRead::read(parent_leader, offset!(task_start_boottime)),
+        tgid: ProbeRead::read(parent, offset!(task_tgid)),
         pad: 0,
     };
-    record.task_flags = Probed::read(task, offset!(task_flags));
+    record.task_flags = ProbeRead::read(task, offset!(task_flags));
     record.uid = bpf_get_current_uid_gid() as u32;
     // SAFETY: a helper without arguments; and one that writes exactly the 16 bytes given.
     unsafe {
@@ -102,18 +103,18 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     }
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
-    let mut exe_dentry = Kptr::from_addr(0);
+    let mut exe_dentry = KernelPtr::from_addr(0);
     if !mm.is_null() {
-        let exe = Probed::follow(mm, offset!(mm_exe_file));
+        let exe = ProbeRead::follow(mm, offset!(mm_exe_file));
         if !exe.is_null() {
-            record.exe = file_key::<Probed>(Probed::follow(exe, offset!(file_inode)));
-            exe_dentry = Probed::follow(exe, offset!(file_dentry));
+            record.exe = file_key::<ProbeRead>(ProbeRead::follow(exe, offset!(file_inode)));
+            exe_dentry = ProbeRead::follow(exe, offset!(file_dentry));
         }
         read_cmdline(record, mm);
     }
     // SAFETY: a whole record.
-    if unsafe { names::send_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
-        let _ = EMITTED_PROCS.insert(proc, view_in::<Probed>(task), 0);
+    if unsafe { names::emit_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
+        let _ = EMITTED_PROCS.insert(proc, fs_context::<ProbeRead>(task), 0);
     } else {
         health_add(Health::RingFull, 1);
     }
@@ -125,46 +126,46 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
 /// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
 /// share 512 bytes.
 #[inline(never)]
-fn relatives(room: u32) {
+fn fill_ancestry(room: u32) {
     let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return };
     let task = current_task();
-    let parent = Probed::follow(task, offset!(task_real_parent));
-    let parent = Probed::follow(parent, offset!(task_group_leader));
-    record.parent_comm = Probed::read(parent, offset!(task_comm));
-    let grandparent = Probed::follow(parent, offset!(task_real_parent));
-    let grandparent = Probed::follow(grandparent, offset!(task_group_leader));
+    let parent = ProbeRead::follow(task, offset!(task_real_parent));
+    let parent = ProbeRead::follow(parent, offset!(task_group_leader));
+    record.parent_comm = ProbeRead::read(parent, offset!(task_comm));
+    let grandparent = ProbeRead::follow(parent, offset!(task_real_parent));
+    let grandparent = ProbeRead::follow(grandparent, offset!(task_group_leader));
     record.grandparent = ProcKey {
-        start_ns: Probed::read(grandparent, offset!(task_start_boottime)),
-        tgid: Probed::read(grandparent, offset!(task_tgid)),
+        start_ns: ProbeRead::read(grandparent, offset!(task_start_boottime)),
+        tgid: ProbeRead::read(grandparent, offset!(task_tgid)),
         pad: 0,
     };
-    record.grandparent_comm = Probed::read(grandparent, offset!(task_comm));
+    record.grandparent_comm = ProbeRead::read(grandparent, offset!(task_comm));
     record.session = session(task);
     // As in `view_in`.
-    let leader = Probed::follow(task, offset!(task_group_leader));
-    let has_view = !Probed::follow(leader, offset!(task_fs)).is_null();
+    let leader = ProbeRead::follow(task, offset!(task_group_leader));
+    let has_view = !ProbeRead::follow(leader, offset!(task_fs)).is_null();
     let task = if has_view { leader } else { task };
-    let namespaces = Probed::follow(task, offset!(task_nsproxy));
-    let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
-    record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
-    let root = Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root));
-    record.root = file_key::<Probed>(Probed::follow(root, offset!(dentry_inode)));
+    let namespaces = ProbeRead::follow(task, offset!(task_nsproxy));
+    let mounts = ProbeRead::follow(namespaces, offset!(nsproxy_mnt));
+    record.mnt_ns = ProbeRead::read(mounts, offset!(mnt_ns_inum));
+    let root = ProbeRead::follow(ProbeRead::follow(task, offset!(task_fs)), offset!(fs_root));
+    record.root = file_key::<ProbeRead>(ProbeRead::follow(root, offset!(dentry_inode)));
 }
 
 /// Number of the session in the initial pid namespace.
 #[inline(always)]
-fn session(task: Kptr) -> u32 {
+fn session(task: KernelPtr) -> u32 {
     // enum pid_type: PID, TGID, PGID, SID (since 4.19).
     const PIDTYPE_SID: u32 = 3;
-    let signal = Probed::follow(task, offset!(task_signal));
-    let pid = Probed::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
-    Probed::read(pid, offset!(pid_numbers))
+    let signal = ProbeRead::follow(task, offset!(task_signal));
+    let pid = ProbeRead::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
+    ProbeRead::read(pid, offset!(pid_numbers))
 }
 
 #[inline(always)]
-fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
-    let start = Probed::read::<u64>(mm, offset!(mm_arg_start));
-    let end = Probed::read::<u64>(mm, offset!(mm_arg_end));
+fn read_cmdline(record: &mut ProcRecord, mm: KernelPtr) {
+    let start = ProbeRead::read::<u64>(mm, offset!(mm_arg_start));
+    let end = ProbeRead::read::<u64>(mm, offset!(mm_arg_end));
     let mut len = end.wrapping_sub(start);
     if len > CMDLINE_ROOM as u64 {
         len = CMDLINE_ROOM as u64;
@@ -179,14 +180,14 @@ fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
 
 /// Tells that the current process, whose last thread ends, is gone, if it was ever described.
 #[inline(always)]
-pub fn exited(proc: ProcKey) {
+pub fn on_exit(proc: ProcKey) {
     if EMITTED_PROCS.get_ptr(proc).is_none() {
         return;
     }
     let record =
         ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
     // SAFETY: a whole record.
-    if !unsafe { names::send_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
+    if !unsafe { names::emit_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
         health_add(Health::RingFull, 1);
     }
     let _ = EMITTED_PROCS.remove(proc);
@@ -194,7 +195,7 @@ pub fn exited(proc: ProcKey) {
 
 /// The current process has called execve: it is described anew at its next write.
 #[inline(always)]
-pub fn renamed(proc: ProcKey) {
+pub fn on_exec(proc: ProcKey) {
     if EMITTED_PROCS.get_ptr(proc).is_some() {
         let _ = EMITTED_PROCS.remove(proc);
     }

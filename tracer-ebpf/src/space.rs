@@ -13,35 +13,35 @@ use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 use crate::atomic::{atomic_add, exchange};
 use crate::event::ZERO;
 use crate::filesystem::kind_of;
-use crate::gauge::{GAUGES, gauge, within};
+use crate::inode_usage::{GAUGES, bounded, usage};
 use crate::kernel_read::{
-    Kptr, Probed, Read, config, current_proc, file_key, is_regular, load_u32, magic,
+    KernelPtr, ProbeRead, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
 use crate::maps::health::health_add;
 use crate::maps::inodes::INODES;
 
 /// `i_blocks`, its lower half.
 #[inline(always)]
-pub fn blocks<R: Read>(inode: Kptr) -> u64 {
+pub fn blocks<R: Read>(inode: KernelPtr) -> u64 {
     // Allocation is by blocks of 512 bytes or more, so that i_bytes never changes alone.
     load_u32!(R, inode, inode_blocks)
 }
 
 /// What else the filesystem counts, in its own inode, mixed; 0 if nothing.
 #[inline(always)]
-pub fn parts(kind: u32, inode: Kptr) -> u32 {
+pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     if kind == gauge_kind::TMPFS || kind >= gauge_kind::NONE {
         return 0;
     }
     // SAFETY: the map's values are plain integers that the daemon alone writes.
     let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &Gauge = layout;
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
+    let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
     let mut parts = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
             // Low halves will do, at the same place in a little-endian word.
-            let value = Probed::read::<u32>(own, within(part.offset));
+            let value = ProbeRead::read::<u32>(own, bounded(part.offset));
             parts = parts.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
     }
@@ -61,19 +61,19 @@ unsafe impl Sync for Epochs {}
 
 /// See [`EPOCHS`]; its lower 32 bits.
 #[inline(always)]
-pub fn epoch(inode: Kptr) -> u64 {
+pub fn epoch(inode: KernelPtr) -> u64 {
     // SAFETY: half a cell of the static.
     u64::from(unsafe { core::ptr::read_volatile(epoch_cell(inode).cast::<u32>()) })
 }
 
 /// Says that space may have been taken from the inode, or that it ends.
 #[inline(always)]
-pub fn advance_epoch(inode: Kptr) {
+pub fn advance_epoch(inode: KernelPtr) {
     atomic_add(epoch_cell(inode), 1);
 }
 
 #[inline(always)]
-fn epoch_cell(inode: Kptr) -> *mut u64 {
+fn epoch_cell(inode: KernelPtr) -> *mut u64 {
     // An inode is some hundred bytes long.
     let cell = (inode.low() >> 8) as usize & (EPOCH_CELLS - 1);
     // SAFETY: within the array.
@@ -83,24 +83,24 @@ fn epoch_cell(inode: Kptr) -> *mut u64 {
 /// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
 /// it was presumably, if the inode is not known.
 #[inline(never)]
-pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
+pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
     let kind = kind_of(magic::<R>(inode));
-    let Some(known) = known(file, before, proc) else { return 0 };
+    let Some(known) = entry(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
         let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
         // Read after what was accounted last: so it is never behind it, and threads that write to
         // one file do not free and take the same block in turns.
-        let Some(now) = gauge::<R>(kind, inode) else { return 0 };
+        let Some(now) = usage::<R>(kind, inode) else { return 0 };
         if config!(has_cmpxchg) == 0 {
             // Two CPUs may both be charged for what they both find: who settles next gives back what is too
             // much, for the sum of all charges is what stays.
             atomic_add(&raw mut known.gauge, now.wrapping_sub(old));
-            return accounted(known, old, now, proc);
+            return update_entry(known, old, now, proc);
         }
         if exchange(&raw mut known.gauge, old, now) {
-            return accounted(known, old, now, proc);
+            return update_entry(known, old, now, proc);
         }
     }
     // Other CPUs account for this inode all the time, and will for this change.
@@ -109,15 +109,15 @@ pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey)
 
 /// Accounts for all that the inode has.
 #[inline(never)]
-pub fn settle_to_nothing(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
-    let Some(known) = known(file, before, proc) else { return 0 };
+pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
+    let Some(known) = entry(file, before, proc) else { return 0 };
     let old = known.gauge;
     known.gauge = 0;
-    accounted(known, old, 0, proc)
+    update_entry(known, old, 0, proc)
 }
 
 #[inline(always)]
-fn known(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
+fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
     let mut known = INODES.get_ptr_mut(file);
     if known.is_none() {
         // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
@@ -133,7 +133,7 @@ fn known(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut Ino
 }
 
 #[inline(always)]
-fn accounted(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i64 {
+fn update_entry(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i64 {
     known.owner = *proc;
     let change = gauge.wrapping_sub(old) as i64;
     if change < 0 && known.saved != 0 {
@@ -163,15 +163,15 @@ pub fn counts(change: i64) -> Counters {
 /// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
 /// charged.
 #[inline(always)]
-pub fn remember<R: Read>(inode: Kptr) {
+pub fn record_baseline<R: Read>(inode: KernelPtr) {
     if is_regular::<R>(inode) {
-        remember_regular::<R>(inode);
+        record_baseline_regular::<R>(inode);
     }
 }
 
 #[inline(never)]
-fn remember_regular<R: Read>(inode: Kptr) {
-    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+fn record_baseline_regular<R: Read>(inode: KernelPtr) {
+    let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
     // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
     // it.
@@ -181,8 +181,8 @@ fn remember_regular<R: Read>(inode: Kptr) {
 
 /// Takes the inode's space as it is: what was added is shared with another file.
 #[inline(always)]
-pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
-    if let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) {
+pub fn rebase(inode: KernelPtr, file: &FileKey) {
+    if let Some(gauge) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {
         let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
     }
 }

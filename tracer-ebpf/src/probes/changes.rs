@@ -9,31 +9,31 @@ use aya_ebpf::programs::{
 };
 use tracer_common::{FileKey, Health, PairKey};
 
-use super::victims::{failed_on, is_out_of_space};
+use super::write_errors::{count_failure_on, is_out_of_space};
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, any_dentry, current_proc, file_key, is_regular, offset,
+    BtfRead, KernelPtr, ProbeRead, Read, any_dentry, current_proc, file_key, is_regular, offset,
 };
 use crate::maps::created::{LAST_CREATE_DEV, count_created};
 use crate::maps::events::{NAME_SCRATCH, NAMED};
 use crate::maps::health::health_add;
 use crate::maps::in_flight::hook;
 use crate::scratch::{self, NameWork};
-use crate::{calls, names, process};
+use crate::{inflight, names, process};
 
 /// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
 /// directory of `target`. The one place where all renames end, with the same arguments ever since.
 #[fentry]
 fn fentry_d_move(ctx: FEntryContext) -> i32 {
-    moved(Kptr(ctx.arg::<*const u8>(0)), Kptr(ctx.arg::<*const u8>(1)));
+    on_rename(KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
     0
 }
 
 /// `void d_exchange(struct dentry *dentry1, struct dentry *dentry2)`
 #[fentry]
 fn fentry_d_exchange(ctx: FEntryContext) -> i32 {
-    let (one, other) = (Kptr(ctx.arg::<*const u8>(0)), Kptr(ctx.arg::<*const u8>(1)));
-    moved(one, other);
-    moved(other, one);
+    let (one, other) = (KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
+    on_rename(one, other);
+    on_rename(other, one);
     0
 }
 
@@ -41,7 +41,7 @@ fn fentry_d_exchange(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn kprobe_d_move(ctx: ProbeContext) -> u32 {
     let (dentry, target) = two_dentries(&ctx);
-    moved(dentry, target);
+    on_rename(dentry, target);
     0
 }
 
@@ -49,42 +49,42 @@ fn kprobe_d_move(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_d_exchange(ctx: ProbeContext) -> u32 {
     let (one, other) = two_dentries(&ctx);
-    moved(one, other);
-    moved(other, one);
+    on_rename(one, other);
+    on_rename(other, one);
     0
 }
 
 #[inline(always)]
-fn two_dentries(ctx: &ProbeContext) -> (Kptr, Kptr) {
-    let argument = |n| Kptr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()));
+fn two_dentries(ctx: &ProbeContext) -> (KernelPtr, KernelPtr) {
+    let argument = |n| KernelPtr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()));
     (argument(0), argument(1))
 }
 
 /// `dentry` gets the name of `target`: tells the daemon, if it knows the old name.
 #[inline(always)]
-fn moved(dentry: Kptr, target: Kptr) {
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
-    let key = file_key::<Probed>(inode);
+fn on_rename(dentry: KernelPtr, target: KernelPtr) {
+    let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
+    let key = file_key::<ProbeRead>(inode);
     if NAMED.get_ptr(key).is_some() {
-        send_moved(inode.addr(), target.addr());
+        emit_rename(inode.addr(), target.addr());
     }
 }
 
 #[inline(never)]
-fn send_moved(inode: u64, target: u64) {
-    let (inode, target) = (Kptr::from_addr(inode), Kptr::from_addr(target));
-    let key = file_key::<Probed>(inode);
-    let parent = Probed::follow(target, offset!(dentry_parent));
-    let parent_inode = Probed::follow(parent, offset!(dentry_inode));
-    let parent_key = file_key::<Probed>(parent_inode);
-    names::send_once::<Probed>(&parent_key, parent, parent_inode);
+fn emit_rename(inode: u64, target: u64) {
+    let (inode, target) = (KernelPtr::from_addr(inode), KernelPtr::from_addr(target));
+    let key = file_key::<ProbeRead>(inode);
+    let parent = ProbeRead::follow(target, offset!(dentry_parent));
+    let parent_inode = ProbeRead::follow(parent, offset!(dentry_inode));
+    let parent_key = file_key::<ProbeRead>(parent_inode);
+    names::emit_path_once::<ProbeRead>(&parent_key, parent, parent_inode);
     let mut sent = false;
     if let Some(room) = scratch::acquire(&NAME_SCRATCH) {
         if let Some(NameWork { record, .. }) = scratch::get(&NAME_SCRATCH, room) {
             record.file = key;
             record.parent = parent_key;
-            names::fill::<Probed>(record, target, inode, false);
-            sent = names::send(record);
+            names::fill_record::<ProbeRead>(record, target, inode, false);
+            sent = names::emit_name(record);
         }
         scratch::release(&NAME_SCRATCH, room);
     }
@@ -104,8 +104,8 @@ macro_rules! creates {
     ($($name:ident: $dir:literal of $arguments:literal, $is_file:literal;)+) => {$(
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
-            let dir = Kptr(ctx.arg::<*const u8>($dir));
-            created(current_key::<Direct>(dir), dir, ctx.arg::<u64>($arguments), $is_file);
+            let dir = KernelPtr(ctx.arg::<*const u8>($dir));
+            on_created(directory_key::<BtfRead>(dir), dir, ctx.arg::<u64>($arguments), $is_file);
             0
         }
     )+};
@@ -124,11 +124,11 @@ macro_rules! creates_by_result {
     ($($name:ident: $is_file:literal;)+) => {$(
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
-            let dir = Kptr(ctx.arg::<*const u8>(1));
+            let dir = KernelPtr(ctx.arg::<*const u8>(1));
             let mut result = 0u64;
             // SAFETY: the program's own context, and a valid place for the result.
             unsafe { bpf_get_func_ret(ctx.as_ptr(), &raw mut result) };
-            created(current_key::<Direct>(dir), dir, result, $is_file);
+            on_created(directory_key::<BtfRead>(dir), dir, result, $is_file);
             0
         }
     )+};
@@ -144,8 +144,8 @@ macro_rules! creates_by_kprobe {
     ($($name:ident: $dir:literal, $hook:ident;)+) => {$(
         #[kprobe]
         fn $name(ctx: ProbeContext) -> u32 {
-            let dir = Kptr(ctx.arg::<*const u8>($dir).unwrap_or(core::ptr::null()));
-            calls::begin(hook::$hook, current_key::<Probed>(dir), dir);
+            let dir = KernelPtr(ctx.arg::<*const u8>($dir).unwrap_or(core::ptr::null()));
+            inflight::enter(hook::$hook, directory_key::<ProbeRead>(dir), dir);
             0
         }
     )+};
@@ -161,8 +161,8 @@ creates_by_kprobe! {
 /// See [`kprobe_create`].
 #[kretprobe]
 fn kretprobe_create(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = calls::end(hook::CREATE) {
-        created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), true);
+    if let Some(call) = inflight::take(hook::CREATE) {
+        on_created(call.key, KernelPtr::from_addr(call.object), ctx.ret::<u64>(), true);
     }
     0
 }
@@ -170,8 +170,8 @@ fn kretprobe_create(ctx: RetProbeContext) -> u32 {
 /// See [`kprobe_mkdir`].
 #[kretprobe]
 fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = calls::end(hook::MKDIR) {
-        created(call.key, Kptr::from_addr(call.object), ctx.ret::<u64>(), false);
+    if let Some(call) = inflight::take(hook::MKDIR) {
+        on_created(call.key, KernelPtr::from_addr(call.object), ctx.ret::<u64>(), false);
     }
     0
 }
@@ -179,8 +179,8 @@ fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
 /// `ext4_request_inode(struct inode *dir, int mode)`: notes where, in case that it fails.
 #[raw_tracepoint(tracepoint = "ext4_request_inode")]
 fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
-    let dir = Kptr(ctx.arg::<*const u8>(0));
-    let dev = file_key::<Probed>(dir).dev;
+    let dir = KernelPtr(ctx.arg::<*const u8>(0));
+    let dev = file_key::<ProbeRead>(dir).dev;
     let _ = LAST_CREATE_DEV.insert(bpf_get_current_pid_tgid(), dev, 0);
     0
 }
@@ -188,37 +188,37 @@ fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
 /// `ext4_allocate_inode(struct inode *inode, struct inode *dir, int mode)`
 #[raw_tracepoint(tracepoint = "ext4_allocate_inode")]
 fn tp_ext4_allocate_inode(ctx: RawTracePointContext) -> i32 {
-    let dir = Kptr(ctx.arg::<*const u8>(1));
-    if is_regular::<Probed>(Kptr(ctx.arg::<*const u8>(0))) {
-        created(current_key::<Probed>(dir), dir, 0, true);
+    let dir = KernelPtr(ctx.arg::<*const u8>(1));
+    if is_regular::<ProbeRead>(KernelPtr(ctx.arg::<*const u8>(0))) {
+        on_created(directory_key::<ProbeRead>(dir), dir, 0, true);
     }
     0
 }
 
 #[inline(always)]
-fn current_key<R: Read>(dir: Kptr) -> PairKey {
+fn directory_key<R: Read>(dir: KernelPtr) -> PairKey {
     PairKey::new(current_proc(), file_key::<R>(dir))
 }
 
 /// A create or mkdir in `dir` ended.
 #[inline(always)]
-fn created(key: PairKey, dir: Kptr, result: u64, is_file: bool) {
+fn on_created(key: PairKey, dir: KernelPtr, result: u64, is_file: bool) {
     let error = i64::from(result as i32);
     if is_out_of_space(error) {
-        failed_on(key.dev, error);
+        count_failure_on(key.dev, error);
     } else if is_file && result as i32 == 0 {
-        count(&key, dir.addr());
+        count_and_emit(&key, dir.addr());
     }
 }
 
 #[inline(never)]
-fn count(key: &PairKey, dir: u64) {
+fn count_and_emit(key: &PairKey, dir: u64) {
     if !count_created(key) {
         return;
     }
     let file: FileKey = key.file();
     if NAMED.get_ptr(file).is_none() {
-        names::send_walk(any_dentry(Kptr::from_addr(dir)).addr());
+        names::emit_path_walk(any_dentry(KernelPtr::from_addr(dir)).addr());
     }
-    process::describe_once(key.process());
+    process::emit_process_once(key.process());
 }

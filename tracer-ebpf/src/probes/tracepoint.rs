@@ -3,7 +3,7 @@
 //!
 //! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
 //! included. All other filesystems are counted at the return of the system call, or when the request ends
-//! ([`super::asynchronous`]).
+//! ([`super::io_uring`]).
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
@@ -11,16 +11,16 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tracer_common::PairKey;
 use tracer_common::offsets::gauge_kind;
 
-use super::{allocate, returned, shared};
+use super::{fallocate, shared, syscall_exit};
 use crate::account::account_write;
-use crate::event::{Who, Write};
+use crate::event::{WriteEvent, WriteTarget};
 use crate::filesystem::EXT4_MAGIC;
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, any_dentry, config, current_proc, current_task, file_key,
+    BtfRead, KernelPtr, ProbeRead, Read, any_dentry, config, current_proc, current_task, file_key,
     is_regular, load, magic, offset,
 };
 use crate::maps::in_flight::{InFlight, hook};
-use crate::{calls, charge, hot, overlay, process, space};
+use crate::{charge, fast_path, inflight, overlay, process, space};
 
 /// `sched_process_exit(struct task_struct *task[, bool group_dead])`
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
@@ -29,11 +29,11 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
         ctx.arg::<u64>(1) & 1 != 0
     } else {
         // do_exit() counts `live` down before it calls this tracepoint.
-        let signal = Probed::follow(current_task(), offset!(task_signal));
-        Probed::read::<i32>(signal, offset!(signal_live)) == 0
+        let signal = ProbeRead::follow(current_task(), offset!(task_signal));
+        ProbeRead::read::<i32>(signal, offset!(signal_live)) == 0
     };
     if group_dead {
-        process::exited(current_proc());
+        process::on_exit(current_proc());
     }
     0
 }
@@ -43,7 +43,7 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let _ = ctx;
-    process::renamed(current_proc());
+    process::on_exec(current_proc());
     0
 }
 
@@ -51,22 +51,23 @@ fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
 /// same arguments for ext4_write_end and ext4_journalled_write_end.
 #[raw_tracepoint(tracepoint = "ext4_da_write_end")]
 fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
     let (at, length, copied) =
         (ctx.arg::<u64>(1), ctx.arg::<u64>(2) as u32, ctx.arg::<u64>(3) as u32);
     let taken = if copied < length { 0 } else { copied };
-    let written = u64::from(taken) + taken_after_all(inode, at);
+    let written = u64::from(taken) + take_short_copy(inode, at);
     if copied < length && copied > 0 {
-        short_copy(inode, at, copied);
+        remember_short_copy(inode, at, copied);
     }
     let end = at + u64::from(taken);
-    let again = || hot::count::<Probed>(|| inode, || end, || written, gauge_kind::EXT4);
+    let again =
+        || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, gauge_kind::EXT4);
     // A long symbolic link is written through the same functions.
-    if written > 0 && !again() && is_regular::<Probed>(inode) {
-        account_write::<Probed>(&Write {
-            who: Who {
+    if written > 0 && !again() && is_regular::<ProbeRead>(inode) {
+        account_write::<ProbeRead>(&WriteEvent {
+            who: WriteTarget {
                 proc: current_proc(),
-                file: file_key::<Probed>(inode),
+                file: file_key::<ProbeRead>(inode),
                 dentry: any_dentry(inode),
                 inode,
             },
@@ -82,16 +83,16 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
 /// it depends on its folio (block_write_end: nothing if that is not up to date), of which the tracepoint
 /// does not tell; where the thread goes on does.
 #[inline(always)]
-fn short_copy(inode: Kptr, at: u64, copied: u32) {
-    let key = PairKey { generation: copied, ..calls::NOBODY };
-    calls::keep(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
+fn remember_short_copy(inode: KernelPtr, at: u64, copied: u32) {
+    let key = PairKey { generation: copied, ..inflight::NO_KEY };
+    inflight::insert(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
 }
 
 /// How much was taken of the thread's last part, if that was copied in part and it goes on behind that.
 #[inline(always)]
-fn taken_after_all(inode: Kptr, at: u64) -> u64 {
+fn take_short_copy(inode: KernelPtr, at: u64) -> u64 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(part) = calls::end_in_cell(hook::SHORT_COPY, thread) else { return 0 };
+    let Some(part) = inflight::take_from_cell(hook::SHORT_COPY, thread) else { return 0 };
     let copied = u64::from(part.key.generation);
     if part.object == inode.addr() && at == part.extra + copied { copied } else { 0 }
 }
@@ -100,24 +101,24 @@ fn taken_after_all(inode: Kptr, at: u64) -> u64 {
 /// that is written to, by a write or through a mapping.
 #[raw_tracepoint(tracepoint = "ext4_da_reserve_space")]
 fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
     let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
-    charge::taken(inode, any_dentry(inode), blocks);
+    charge::on_blocks_reserved(inode, any_dentry(inode), blocks);
     0
 }
 
 /// `ext4_truncate_exit(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
 fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
-    charge::changed(inode, any_dentry(inode));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
+    charge::on_space_changed(inode, any_dentry(inode));
     0
 }
 
 /// `ext4_truncate_enter(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_enter")]
 fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
-    space::remember::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
+    space::record_baseline::<ProbeRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -125,14 +126,14 @@ fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
 /// ext4_punch_hole: nothing tells its end but the system call's, which may be one on an overlay's file.
 #[raw_tracepoint(tracepoint = "ext4_zero_range")]
 fn tp_ext4_range_changes(ctx: RawTracePointContext) -> i32 {
-    shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
+    shared::settle_enter(KernelPtr(ctx.arg::<*const u8>(0)), 0);
     0
 }
 
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
-    charge::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
+    charge::on_evict::<ProbeRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
@@ -140,40 +141,40 @@ fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
 /// done_before)`: remembers who asked, for the end may come in a kernel worker.
 #[raw_tracepoint(tracepoint = "iomap_dio_rw_begin")]
 fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
-    let iter = Kptr(ctx.arg::<*const u8>(1));
-    if Probed::read::<u8>(iter, offset!(iter_data_source)) == 0 {
+    let iter = KernelPtr(ctx.arg::<*const u8>(1));
+    if ProbeRead::read::<u8>(iter, offset!(iter_data_source)) == 0 {
         return 0;
     }
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    let file = Probed::follow(iocb, offset!(kiocb_filp));
-    let inode = Probed::follow(file, offset!(file_inode));
-    if magic::<Probed>(inode) != EXT4_MAGIC || !is_regular::<Probed>(inode) {
+    let iocb = KernelPtr(ctx.arg::<*const u8>(0));
+    let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    if magic::<ProbeRead>(inode) != EXT4_MAGIC || !is_regular::<ProbeRead>(inode) {
         return 0;
     }
-    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    process::describe_once(key.process());
-    shared::dio_begins(iocb, key, file, gauge_kind::EXT4);
+    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    process::emit_process_once(key.process());
+    shared::dio_submitted(iocb, key, file, gauge_kind::EXT4);
     0
 }
 
 /// `iomap_dio_complete(struct kiocb *iocb, int error, ssize_t ret)`
 #[raw_tracepoint(tracepoint = "iomap_dio_complete")]
 fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    shared::dio_ended(iocb, ctx.arg::<i64>(2));
+    let iocb = KernelPtr(ctx.arg::<*const u8>(0));
+    shared::dio_completed_in_order(iocb, ctx.arg::<i64>(2));
     0
 }
 
 /// `ext4_unlink_exit(struct dentry *dentry, int ret)`
 #[raw_tracepoint(tracepoint = "ext4_unlink_exit")]
 fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
-    let dentry = Kptr(ctx.arg::<*const u8>(0));
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    let dentry = KernelPtr(ctx.arg::<*const u8>(0));
+    let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
     if ctx.arg::<u64>(1) as i32 == 0
-        && is_regular::<Probed>(inode)
-        && Probed::read::<u32>(inode, offset!(inode_nlink)) == 0
+        && is_regular::<ProbeRead>(inode)
+        && ProbeRead::read::<u32>(inode, offset!(inode_nlink)) == 0
     {
-        shared::unlinked(PairKey::new(current_proc(), file_key::<Probed>(inode)), dentry);
+        shared::on_last_unlink(PairKey::new(current_proc(), file_key::<ProbeRead>(inode)), dentry);
     }
     0
 }
@@ -182,33 +183,33 @@ fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
 /// runs at every system call. x86-64 alone: the daemon does not attach it elsewhere.
 #[btf_tracepoint(function = "sys_exit")]
 fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
-    let regs = Kptr(ctx.arg::<*const u8>(0));
-    let number: u64 = load!(Direct, regs, regs_orig_ax);
+    let regs = KernelPtr(ctx.arg::<*const u8>(0));
+    let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     let result = ctx.arg::<i64>(1);
     let (call, fd): (Call, u64) = match number {
         // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
-        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
+        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(BtfRead, regs, regs_di)),
         // splice, copy_file_range: the third
-        275 | COPY_FILE_RANGE => (Call::Write, load!(Direct, regs, regs_dx)),
+        275 | COPY_FILE_RANGE => (Call::Write, load!(BtfRead, regs, regs_dx)),
         IOCTL if result == 0 => {
-            let command: u64 = load!(Direct, regs, regs_si);
-            if !returned::is_clone(command as u32) {
+            let command: u64 = load!(BtfRead, regs, regs_si);
+            if !syscall_exit::is_clone_ioctl(command as u32) {
                 return 0;
             }
-            (Call::Clone, load!(Direct, regs, regs_di))
+            (Call::Clone, load!(BtfRead, regs, regs_di))
         }
         // ftruncate, fallocate
-        77 | FALLOCATE => (Call::Space, load!(Direct, regs, regs_di)),
+        77 | FALLOCATE => (Call::Space, load!(BtfRead, regs, regs_di)),
         // open, creat, openat, openat2: the result
         2 | 85 | 257 | 437 if result >= 0 => (Call::Open, result as u64),
         _ => return 0,
     };
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    let segment: u64 = load!(Direct, regs, regs_cs);
+    let segment: u64 = load!(BtfRead, regs, regs_cs);
     if segment as u16 != 0x33 {
         return 0;
     }
-    let file = shared::file_of(fd as u32);
+    let file = shared::file_of_fd(fd as u32);
     if file.is_null() {
         return 0;
     }
@@ -216,32 +217,32 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         Call::Write => {
             // Before the rest, which the verifier would go through once more behind it.
             if number == COPY_FILE_RANGE && result > 0 {
-                shared::copied(file.addr());
+                shared::on_copied(file.addr());
             }
-            returned::write_returned(file.addr(), result);
+            syscall_exit::on_write_return(file.addr(), result);
         }
         Call::Space => {
             // Through an overlay, another inode than the file's.
-            let mut inode = Kptr::from_addr(shared::settled());
+            let mut inode = KernelPtr::from_addr(shared::take_settling_inode());
             if inode.is_null() {
                 (inode, _) = overlay::target(file);
             }
             let dentry = any_dentry(inode);
             // Modules have no types before 5.11; later this would only be more to verify.
             if config!(has_task_btf) == 0 && number == FALLOCATE {
-                let mode: u64 = load!(Direct, regs, regs_si);
-                let asked = allocate::asked_for(mode, load!(Direct, regs, regs_r10));
-                if allocate::allocated_unseen(inode, dentry, asked, result) {
+                let mode: u64 = load!(BtfRead, regs, regs_si);
+                let asked = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
+                if fallocate::count_if_unknown(inode, dentry, asked, result) {
                     return 0;
                 }
             }
-            allocate::fallocated(inode, dentry, result);
+            fallocate::on_fallocate(inode, dentry, result);
         }
         Call::Clone => {
-            let command: u64 = load!(Direct, regs, regs_si);
-            returned::cloned(file.addr(), command as u32, load!(Direct, regs, regs_dx));
+            let command: u64 = load!(BtfRead, regs, regs_si);
+            syscall_exit::on_clone(file.addr(), command as u32, load!(BtfRead, regs, regs_dx));
         }
-        Call::Open => shared::opened_as::<Probed>(file, || overlay::target(file).0),
+        Call::Open => shared::on_open_inode::<ProbeRead>(file, || overlay::target(file).0),
     }
     0
 }

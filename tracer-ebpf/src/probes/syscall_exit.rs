@@ -6,48 +6,54 @@ use tracer_common::{Counters, ProcKey};
 use super::shared;
 use crate::account::{account, account_write};
 use crate::counted::counted_below;
-use crate::event::{BY_CALL, Who, Write, ZERO};
-use crate::hot;
+use crate::event::{BY_SYSCALL, WriteEvent, WriteTarget, ZERO};
+use crate::fast_path;
 use crate::kernel_read::{
-    Kptr, Probed, Read as _, current_proc, file_key, is_regular, load, offset,
+    KernelPtr, ProbeRead, Read as _, current_proc, file_key, is_regular, load, offset,
 };
 use crate::overlay;
 use crate::user_read::read_user;
 
 /// A write of the current process returned. Apart, for the frames of a chain of calls share 512 bytes.
 #[inline(never)]
-pub fn write_returned(file: u64, result: i64) {
-    let file = Kptr::from_addr(file);
-    let inode = Probed::follow(file, offset!(file_inode));
-    if result > 0 && hot::count::<Probed>(|| inode, || BY_CALL, || result as u64, gauge_kind::NONE)
+pub fn on_write_return(file: u64, result: i64) {
+    let file = KernelPtr::from_addr(file);
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    if result > 0
+        && fast_path::try_fast_path::<ProbeRead>(
+            || inode,
+            || BY_SYSCALL,
+            || result as u64,
+            gauge_kind::NONE,
+        )
     {
         return;
     }
-    count(file, inode, result, current_proc());
+    count_write(file, inode, result, current_proc());
 }
 
 /// A write ended while another process runs than the one that asked for it.
 #[inline(never)]
-pub fn write_ended(file: u64, result: i64, proc: &ProcKey) {
-    let file = Kptr::from_addr(file);
-    count(file, Probed::follow(file, offset!(file_inode)), result, *proc);
+pub fn on_write_completed(file: u64, result: i64, proc: &ProcKey) {
+    let file = KernelPtr::from_addr(file);
+    count_write(file, ProbeRead::follow(file, offset!(file_inode)), result, *proc);
 }
 
 #[inline(always)]
-fn count(file: Kptr, inode: Kptr, result: i64, proc: ProcKey) {
-    if !is_regular::<Probed>(inode) {
+fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
+    if !is_regular::<ProbeRead>(inode) {
         return;
     }
     let mut inode = inode;
-    let mut dentry = Probed::follow(file, offset!(file_dentry));
-    let mut below = counted_below::<Probed>(inode);
+    let mut dentry = ProbeRead::follow(file, offset!(file_dentry));
+    let mut below = counted_below::<ProbeRead>(inode);
     if below == counted::UPPER {
         dentry = overlay::upper_dentry(inode);
         if dentry.is_null() {
             return;
         }
-        inode = Probed::follow(dentry, offset!(dentry_inode));
-        below = counted_below::<Probed>(inode);
+        inode = ProbeRead::follow(dentry, offset!(dentry_inode));
+        below = counted_below::<ProbeRead>(inode);
     }
     let skip = match below {
         0 => false,
@@ -57,11 +63,11 @@ fn count(file: Kptr, inode: Kptr, result: i64, proc: ProcKey) {
     if skip {
         return;
     }
-    account_write::<Probed>(&Write {
-        who: Who { proc, file: file_key::<Probed>(inode), dentry, inode },
+    account_write::<ProbeRead>(&WriteEvent {
+        who: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
         kind: gauge_kind::NONE,
         result,
-        end: BY_CALL,
+        end: BY_SYSCALL,
     });
 }
 
@@ -70,7 +76,7 @@ const FICLONERANGE: u32 = 0x4020_940d;
 
 /// Does the ioctl share what another file has?
 #[inline(always)]
-pub fn is_clone(command: u32) -> bool {
+pub fn is_clone_ioctl(command: u32) -> bool {
     command == FICLONE || command == FICLONERANGE
 }
 
@@ -86,9 +92,9 @@ struct CloneRange {
 /// A reflink succeeded, which is all or nothing: the file shares what was asked for. Apart, for the frames
 /// of a chain of calls share 512 bytes.
 #[inline(never)]
-pub fn cloned(file: u64, command: u32, argument: u64) {
-    let (inode, dentry) = overlay::target(Kptr::from_addr(file));
-    if !is_regular::<Probed>(inode) || counted_below::<Probed>(inode) != 0 {
+pub fn on_clone(file: u64, command: u32, argument: u64) {
+    let (inode, dentry) = overlay::target(KernelPtr::from_addr(file));
+    if !is_regular::<ProbeRead>(inode) || counted_below::<ProbeRead>(inode) != 0 {
         return;
     }
     let mut range = CloneRange { source: argument as i64, offset: 0, length: 0 };
@@ -98,12 +104,13 @@ pub fn cloned(file: u64, command: u32, argument: u64) {
     }
     if range.length == 0 {
         // To the source's end.
-        let source = shared::file_of(range.source as u32);
-        let size: u64 = load!(Probed, Probed::follow(source, offset!(file_inode)), inode_size);
+        let source = shared::file_of_fd(range.source as u32);
+        let size: u64 =
+            load!(ProbeRead, ProbeRead::follow(source, offset!(file_inode)), inode_size);
         range.length = size.saturating_sub(range.offset);
     }
-    let key = file_key::<Probed>(inode);
-    shared::share(&key);
+    let key = file_key::<ProbeRead>(inode);
+    shared::mark_reflinked(&key);
     let delta = Counters { written: range.length, ..ZERO };
     account(current_proc(), key, dentry, inode, delta);
 }

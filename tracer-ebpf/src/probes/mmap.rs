@@ -6,31 +6,33 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::Offsets;
 
 use super::shared;
-use crate::kernel_read::{Kptr, Probed, Read as _, any_dentry, config, current_task, offset};
+use crate::kernel_read::{
+    KernelPtr, ProbeRead, Read as _, any_dentry, config, current_task, offset,
+};
 
 /// `writeback_dirty_folio(struct folio *folio, struct address_space *mapping)`, before 5.18
 /// `writeback_dirty_page(struct page *page, struct address_space *mapping)`: it has become dirty. Most do so
 /// in a write; in a fault of the process it is stored into.
 #[raw_tracepoint(tracepoint = "writeback_dirty_folio")]
 fn tp_writeback_dirty_folio(ctx: RawTracePointContext) -> i32 {
-    let bits: u32 = Probed::read(current_task(), config!(fault_bits_at) as u32);
+    let bits: u32 = ProbeRead::read(current_task(), config!(fault_bits_at) as u32);
     if u64::from(bits) & config!(fault_bits) == 0 {
         return 0;
     }
-    let inode = Probed::follow(Kptr(ctx.arg::<*const u8>(1)), offset!(mapping_host));
-    shared::pages_stored(inode, any_dentry(inode), pages(Kptr(ctx.arg::<*const u8>(0))));
+    let inode = ProbeRead::follow(KernelPtr(ctx.arg::<*const u8>(1)), offset!(mapping_host));
+    shared::pages_dirtied(inode, any_dentry(inode), pages(KernelPtr(ctx.arg::<*const u8>(0))));
     0
 }
 
 /// How many pages the folio has, all of which are written back. If it has more than one, its second `struct
 /// page` tells it, and that it is a tail: by the lowest bit of the word behind its flags.
 #[inline(always)]
-fn pages(folio: Kptr) -> u32 {
+fn pages(folio: KernelPtr) -> u32 {
     let newer = offset!(folio_nr_pages);
     let count = if newer == Offsets::ABSENT { offset!(folio_nr_pages_v6_13) } else { newer };
     if count == Offsets::ABSENT {
         return 1;
     }
-    let tail: u64 = Probed::read(folio, offset!(folio_second_flags).wrapping_add(8));
-    if tail & 1 == 0 { 1 } else { Probed::read::<u32>(folio, count).max(1) }
+    let tail: u64 = ProbeRead::read(folio, offset!(folio_second_flags).wrapping_add(8));
+    if tail & 1 == 0 { 1 } else { ProbeRead::read::<u32>(folio, count).max(1) }
 }

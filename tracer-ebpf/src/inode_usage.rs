@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use tracer_common::offsets::{Gauge, gauge_kind};
 
-use crate::kernel_read::{Kptr, Probed, Read, load};
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
 /// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
 #[map]
@@ -12,7 +12,7 @@ pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
 
 /// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
 #[inline(always)]
-pub fn gauge<R: Read>(kind: u32, inode: Kptr) -> Option<u64> {
+pub fn usage<R: Read>(kind: u32, inode: KernelPtr) -> Option<u64> {
     // SAFETY: the map's values are plain integers that the daemon alone writes.
     let layout: &Gauge = GAUGES.get(kind)?;
     if layout.known == 0 {
@@ -24,14 +24,14 @@ pub fn gauge<R: Read>(kind: u32, inode: Kptr) -> Option<u64> {
             (load!(R, inode, inode_blocks), load!(R, inode, inode_bytes));
         bytes = (blocks << 9) + u64::from(rest);
     }
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
+    let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
     for part in &layout.parts {
         if part.size != 0 {
-            let offset = within(part.offset);
+            let offset = bounded(part.offset);
             let value = if part.size == 4 {
-                u64::from(Probed::read::<u32>(own, offset))
+                u64::from(ProbeRead::read::<u32>(own, offset))
             } else {
-                Probed::read::<u64>(own, offset)
+                ProbeRead::read::<u64>(own, offset)
             };
             let shift = if part.in_blocks == 0 {
                 0
@@ -48,6 +48,6 @@ pub fn gauge<R: Read>(kind: u32, inode: Kptr) -> Option<u64> {
 /// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
 /// inode is a typed pointer, to which nothing of unknown size may be added.
 #[inline(always)]
-pub fn within(offset: u32) -> u32 {
+pub fn bounded(offset: u32) -> u32 {
     offset & 0xFFFF
 }

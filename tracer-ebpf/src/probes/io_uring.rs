@@ -4,8 +4,8 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{Offsets, ProcKey};
 
-use super::returned;
-use crate::kernel_read::{Kptr, Probed, Read as _, current_leader, offset};
+use super::syscall_exit;
+use crate::kernel_read::{KernelPtr, ProbeRead, Read as _, current_leader, offset};
 
 /// `io_uring_complete(struct io_ring_ctx *ctx, struct io_kiocb *req, ...)`: a request ended, and holds its
 /// file until its completion has been told. What follows differs (since 6.16 `struct io_uring_cqe *cqe`), but
@@ -14,28 +14,28 @@ use crate::kernel_read::{Kptr, Probed, Read as _, current_leader, offset};
 fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
     const ECANCELED: i32 = -125;
     // None for completions that are no request's end: then nothing can be read, and 0 is IORING_OP_NOP.
-    let request = Kptr(ctx.arg::<*const u8>(1));
-    if !is_write(Probed::read(request, offset!(request_opcode))) {
+    let request = KernelPtr(ctx.arg::<*const u8>(1));
+    if !is_write(ProbeRead::read(request, offset!(request_opcode))) {
         return 0;
     }
-    let result: i32 = Probed::read(request, offset!(request_result));
+    let result: i32 = ProbeRead::read(request, offset!(request_result));
     // It was never begun.
     if result == ECANCELED {
         return 0;
     }
-    let file = Probed::follow(request, offset!(request_file));
-    let leader = Probed::follow(submitter(request), offset!(task_group_leader));
+    let file = ProbeRead::follow(request, offset!(request_file));
+    let leader = ProbeRead::follow(submitter(request), offset!(task_group_leader));
     // Workers, and whoever polls the ring, are threads of the submitter; but what a process leaves behind ends
     // in a thread of the kernel.
     if leader.addr() == current_leader().0.addr() {
-        returned::write_returned(file.addr(), i64::from(result));
+        syscall_exit::on_write_return(file.addr(), i64::from(result));
     } else {
         let proc = ProcKey {
-            start_ns: Probed::read(leader, offset!(task_start_boottime)),
-            tgid: Probed::read(leader, offset!(task_tgid)),
+            start_ns: ProbeRead::read(leader, offset!(task_start_boottime)),
+            tgid: ProbeRead::read(leader, offset!(task_tgid)),
             pad: 0,
         };
-        returned::write_ended(file.addr(), i64::from(result), &proc);
+        syscall_exit::on_write_completed(file.addr(), i64::from(result), &proc);
     }
     0
 }
@@ -48,10 +48,10 @@ const fn is_write(opcode: u8) -> bool {
 
 /// The task that submitted a request: since 6.13 by way of its context.
 #[inline(always)]
-fn submitter(request: Kptr) -> Kptr {
+fn submitter(request: KernelPtr) -> KernelPtr {
     if offset!(request_tctx) == Offsets::ABSENT {
-        Probed::follow(request, offset!(request_task))
+        ProbeRead::follow(request, offset!(request_task))
     } else {
-        Probed::follow(Probed::follow(request, offset!(request_tctx)), offset!(tctx_task))
+        ProbeRead::follow(ProbeRead::follow(request, offset!(request_tctx)), offset!(tctx_task))
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::FileKey;
 
 use crate::account::account_error;
-use crate::kernel_read::{Direct, Kptr, current_proc, load};
+use crate::kernel_read::{BtfRead, KernelPtr, current_proc, load};
 use crate::maps::created::LAST_CREATE_DEV;
 
 /// EIO, ENOSPC or EDQUOT?
@@ -17,7 +17,7 @@ pub fn is_out_of_space(error: i64) -> bool {
 
 /// A process got an error on a device, where no file was open yet.
 #[inline(always)]
-pub fn failed_on(dev: u32, error: i64) {
+pub fn count_failure_on(dev: u32, error: i64) {
     let nowhere = FileKey { ino: 0, generation: 0, dev };
     account_error(current_proc(), nowhere, error);
 }
@@ -30,20 +30,20 @@ fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
     if !is_out_of_space(error) {
         return 0;
     }
-    let regs = Kptr(ctx.arg::<*const u8>(0));
+    let regs = KernelPtr(ctx.arg::<*const u8>(0));
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    let segment: u64 = load!(Direct, regs, regs_cs);
+    let segment: u64 = load!(BtfRead, regs, regs_cs);
     if segment as u16 != 0x33 {
         return 0;
     }
-    let number: u64 = load!(Direct, regs, regs_orig_ax);
+    let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     match number {
         // open, creat, mkdir, symlink, mknod, openat, mkdirat, mknodat, symlinkat, openat2
         2 | 85 | 83 | 88 | 133 | 257 | 258 | 259 | 266 | 437 => {
             let dev = LAST_CREATE_DEV.get_ptr(bpf_get_current_pid_tgid());
             if let Some(dev) = dev {
                 // SAFETY: a valid pointer from the map.
-                failed_on(unsafe { *dev }, error);
+                count_failure_on(unsafe { *dev }, error);
             }
         }
         _ => {}

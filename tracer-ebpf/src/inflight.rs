@@ -4,23 +4,23 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Health, PairKey};
 
 use crate::atomic::exchange;
-use crate::kernel_read::{Kptr, config};
+use crate::kernel_read::{KernelPtr, config};
 use crate::maps::health::health_add;
 use crate::maps::in_flight::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey};
 
 /// Where a call's process and file are not needed, or not known yet.
-pub const NOBODY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
+pub const NO_KEY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
 
 /// Remembers a call of the current thread until its end. Of calls to the same function in each other the
 /// innermost counts.
 #[inline(always)]
-pub fn begin(hook: u64, key: PairKey, object: Kptr) {
-    keep(hook, InFlight { key, object: object.addr(), extra: 0 });
+pub fn enter(hook: u64, key: PairKey, object: KernelPtr) {
+    insert(hook, InFlight { key, object: object.addr(), extra: 0 });
 }
 
 /// The same, with all that is to be remembered.
 #[inline(always)]
-pub fn keep(hook: u64, call: InFlight) {
+pub fn insert(hook: u64, call: InFlight) {
     let thread = bpf_get_current_pid_tgid();
     if let Some(cell) = cell(hook, thread) {
         let own = cell.thread == thread && cell.hook == hook;
@@ -30,35 +30,35 @@ pub fn keep(hook: u64, call: InFlight) {
             return;
         }
     }
-    keep_by(hook, thread, call);
+    insert_by_id(hook, thread, call);
 }
 
 /// What was remembered of the current thread's call.
 #[inline(always)]
-pub fn end(hook: u64) -> Option<InFlight> {
+pub fn take(hook: u64) -> Option<InFlight> {
     let thread = bpf_get_current_pid_tgid();
     if let Some(cell) = cell(hook, thread)
         && cell.thread == thread
         && cell.hook == hook
     {
-        return Some(leave(cell));
+        return Some(release(cell));
     }
-    end_by(hook, thread)
+    take_by_id(hook, thread)
 }
 
 /// The same, if it has a cell: for what is looked for at every write, and hardly ever there.
 #[inline(always)]
-pub fn end_in_cell(hook: u64, thread: u64) -> Option<InFlight> {
+pub fn take_from_cell(hook: u64, thread: u64) -> Option<InFlight> {
     let cell = cell(hook, thread)?;
     if cell.thread != thread || cell.hook != hook {
         return None;
     }
-    Some(leave(cell))
+    Some(release(cell))
 }
 
 /// What the cell holds, which is anybody's then.
 #[inline(always)]
-fn leave(cell: &mut CallCell) -> InFlight {
+fn release(cell: &mut CallCell) -> InFlight {
     let call = cell.call;
     // SAFETY: no instruction, but the compiler does not move reads of the cell behind it, when another thread
     // may have taken it. x86-64 keeps that order, too.
@@ -71,7 +71,7 @@ fn leave(cell: &mut CallCell) -> InFlight {
 
 /// Remembers what is not a thread's but goes by `id`: the address of a kiocb.
 #[inline(always)]
-pub fn keep_by(hook: u64, id: u64, call: InFlight) {
+pub fn insert_by_id(hook: u64, id: u64, call: InFlight) {
     if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
         health_add(Health::InFlightFull, 1);
     }
@@ -79,7 +79,7 @@ pub fn keep_by(hook: u64, id: u64, call: InFlight) {
 
 /// What was remembered by `id`.
 #[inline(always)]
-pub fn end_by(hook: u64, id: u64) -> Option<InFlight> {
+pub fn take_by_id(hook: u64, id: u64) -> Option<InFlight> {
     let key = InFlightKey { id, hook };
     let call = IN_FLIGHT.get_ptr(key)?;
     // SAFETY: a valid pointer from the map.

@@ -11,7 +11,7 @@ use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
-use crate::kernel_read::{Direct, Kptr, Read};
+use crate::kernel_read::{BtfRead, KernelPtr, Read};
 use crate::maps::btrfs::{SAVED_A, SAVED_B};
 use crate::maps::created::{CREATED_A, CREATED_B};
 use crate::maps::errors::{ERRORS_A, ERRORS_B};
@@ -22,7 +22,7 @@ use crate::maps::slots::{SPILL_A, SPILL_B, first_is_active};
 
 /// `struct bpf_iter__bpf_map_elem`
 #[repr(C)]
-pub struct Element {
+pub struct MapElemCtx {
     /// `struct bpf_iter_meta *`, whose first field is the `struct seq_file *`.
     meta: *const u8,
     /// `struct bpf_map *`
@@ -36,17 +36,17 @@ pub struct Element {
 /// The kernel goes on to the next element.
 const NEXT: i32 = 0;
 /// The kernel drops what was written of this element, and comes again with it.
-const AGAIN: i32 = 1;
+const RETRY: i32 = 1;
 
 /// Writes the element's key and value, and takes it out of its map by `remove`, or leaves it.
 #[inline(always)]
-fn take_out<K: Copy, V>(ctx: *const Element, remove: impl FnOnce(&K) -> bool) -> i32 {
+fn drain<K: Copy, V>(ctx: *const MapElemCtx, remove: impl FnOnce(&K) -> bool) -> i32 {
     // SAFETY: what the kernel gives the program.
-    let Element { meta, key, value, .. } = unsafe { core::ptr::read(ctx) };
+    let MapElemCtx { meta, key, value, .. } = unsafe { core::ptr::read(ctx) };
     if key.is_null() || value.is_null() {
         return NEXT;
     }
-    let seq = Direct::follow(Kptr(meta), 0).0.cast_mut();
+    let seq = BtfRead::follow(KernelPtr(meta), 0).0.cast_mut();
     // SAFETY: a key of the map that the iterator was made for. A helper takes a key from the stack alone.
     let own: K = unsafe { core::ptr::read(key.cast()) };
     // SAFETY: a typed pointer, and the map's own key and value. What does not fit sets the file to overflow,
@@ -56,17 +56,17 @@ fn take_out<K: Copy, V>(ctx: *const Element, remove: impl FnOnce(&K) -> bool) ->
             && bpf_seq_write(seq.cast(), value.cast_mut().cast(), size_of::<V>() as u32) == 0
     };
     // Told and left would be told twice.
-    if fits && !remove(&own) { AGAIN } else { NEXT }
+    if fits && !remove(&own) { RETRY } else { NEXT }
 }
 
 /// The same for the one of two maps to which no program adds any more.
 #[inline(always)]
-fn take_out_of_retired<K: Copy, V>(
-    ctx: *const Element,
+fn drain_inactive<K: Copy, V>(
+    ctx: *const MapElemCtx,
     first: &HashMap<K, V>,
     second: &HashMap<K, V>,
 ) -> i32 {
-    take_out::<K, V>(ctx, |key| {
+    drain::<K, V>(ctx, |key| {
         if first_is_active() { second.remove(key).is_ok() } else { first.remove(key).is_ok() }
     })
 }
@@ -74,44 +74,44 @@ fn take_out_of_retired<K: Copy, V>(
 /// Takes out what was spilled.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_spill(ctx: *const Element) -> i32 {
-    take_out_of_retired::<PairKey, Counters>(ctx, &SPILL_A, &SPILL_B)
+extern "C" fn iter_spill(ctx: *const MapElemCtx) -> i32 {
+    drain_inactive::<PairKey, Counters>(ctx, &SPILL_A, &SPILL_B)
 }
 
 /// Takes out the waits.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_waits(ctx: *const Element) -> i32 {
-    take_out_of_retired::<WaitKey, Waits>(ctx, &WAITS_A, &WAITS_B)
+extern "C" fn iter_waits(ctx: *const MapElemCtx) -> i32 {
+    drain_inactive::<WaitKey, Waits>(ctx, &WAITS_A, &WAITS_B)
 }
 
 /// Takes out the created files.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_created(ctx: *const Element) -> i32 {
-    take_out_of_retired::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
+extern "C" fn iter_created(ctx: *const MapElemCtx) -> i32 {
+    drain_inactive::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
 }
 
 /// Takes out what compression saved.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_saved(ctx: *const Element) -> i32 {
-    take_out_of_retired::<BtrfsFile, u64>(ctx, &SAVED_A, &SAVED_B)
+extern "C" fn iter_saved(ctx: *const MapElemCtx) -> i32 {
+    drain_inactive::<BtrfsFile, u64>(ctx, &SAVED_A, &SAVED_B)
 }
 
 /// Takes out the failed writes.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_errors(ctx: *const Element) -> i32 {
-    take_out_of_retired::<ErrorKey, Errors>(ctx, &ERRORS_A, &ERRORS_B)
+extern "C" fn iter_errors(ctx: *const MapElemCtx) -> i32 {
+    drain_inactive::<ErrorKey, Errors>(ctx, &ERRORS_A, &ERRORS_B)
 }
 
 /// Takes out the files that share space.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
-extern "C" fn iter_shared(ctx: *const Element) -> i32 {
+extern "C" fn iter_shared(ctx: *const MapElemCtx) -> i32 {
     // Whoever adds it again meanwhile has it told, at the latest now.
-    take_out::<FileKey, u32>(ctx, |key| {
+    drain::<FileKey, u32>(ctx, |key| {
         let _ = SHARED.remove(key);
         true
     })

@@ -6,16 +6,16 @@ use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use tracer_common::BtrfsFile;
 
-use crate::kernel_read::{Kptr, Probed, Read as _};
+use crate::kernel_read::{KernelPtr, ProbeRead, Read as _};
 use crate::maps::btrfs::{ORDERED_EVENT, count_saved};
 
 /// `btrfs:btrfs_ordered_extent_remove`: delayed allocation has become an extent, perhaps a compressed one.
 #[tracepoint]
 fn event_ordered_removed(ctx: TracePointContext) -> u32 {
     let Some(format) = ORDERED_EVENT.get(0) else { return 0 };
-    let record = Kptr(ctx.as_ptr().cast());
+    let record = KernelPtr(ctx.as_ptr().cast());
     // The verifier wants a bound; records are shorter.
-    let field = |offset: u32| Probed::read::<u64>(record, offset & 0xff);
+    let field = |offset: u32| ProbeRead::read::<u64>(record, offset & 0xff);
     let saved = field(format.len).saturating_sub(field(format.disk_len));
     if saved == 0 {
         return 0;
