@@ -3,11 +3,13 @@
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
 use crate::atomic::{atomic_add, exchange, store};
+use crate::errno::{EAGAIN, EDQUOT, EINTR, EIO, ENOSPC, ERESTARTSYS};
 use crate::event::{WriteEvent, WriteTarget, ZERO};
 use crate::fast_path::{self, SpaceStamp, update_slot_cache};
 use crate::inode_usage::usage;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_leader, load};
 use crate::maps::errors::{ERRORS_A, ERRORS_B};
+use crate::maps::flags::BPF_NOEXIST;
 use crate::maps::health::health_add;
 use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
@@ -112,18 +114,10 @@ fn slot_at(index: u32) -> Option<&'static mut Slot> {
     SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
 
-const EINTR: i64 = -4;
-const EIO: i64 = -5;
-const EAGAIN: i64 = -11;
-const ENOSPC: i64 = -28;
-const EDQUOT: i64 = -122;
-/// ERESTARTSYS: the kernel's own codes, never seen by a process, start here.
-const KERNEL_INTERNAL: i64 = -512;
-
 /// Counts a failed write.
 #[inline(always)]
 pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
-    if error == EAGAIN || error == EINTR || error <= KERNEL_INTERNAL {
+    if error == EAGAIN || error == EINTR || error <= ERESTARTSYS {
         return;
     }
     count_error(&proc, file.dev, error);
@@ -138,7 +132,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     let map = if first { &ERRORS_A } else { &ERRORS_B };
     if map.get_ptr(key).is_none() {
         // BPF_NOEXIST: another CPU may have been first, which is as good.
-        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, 1);
+        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, BPF_NOEXIST);
     }
     let Some(errors) = map.get_ptr_mut(key) else {
         health_add(Health::OtherErrors, 1);
@@ -232,7 +226,7 @@ fn spill(key: &PairKey, counts: &Counters) {
     let (map, used) =
         if active == 0 { (&SPILL_A, Health::UsedSpillA) } else { (&SPILL_B, Health::UsedSpillB) };
     health_add(used, 1);
-    if map.get_ptr(key).is_none() && map.insert(key, ZERO, 1).is_err() {
+    if map.get_ptr(key).is_none() && map.insert(key, ZERO, BPF_NOEXIST).is_err() {
         // Full, or another CPU was first: then it is found below.
     }
     let Some(total) = map.get_ptr_mut(key) else {

@@ -15,6 +15,8 @@ mod filesystem;
 mod inode_usage;
 #[expect(dead_code, unused_imports, reason = "the tracer's own object uses all of it")]
 mod kernel_read;
+#[expect(dead_code, reason = "the tracer's own object uses all of it")]
+mod syscall;
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_task_pt_regs,
@@ -263,20 +265,18 @@ fn call_allocates_nothing(file: KernelPtr, inode: KernelPtr) -> bool {
     // SAFETY: the task is the current one, whose registers stay while it is in the kernel.
     let regs = KernelPtr(unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8);
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    if ProbeRead::read::<u64>(regs, offset!(regs_cs)) as u16 != 0x33 {
+    if ProbeRead::read::<u64>(regs, offset!(regs_cs)) as u16 != syscall::USER_CS {
         return false;
     }
     match ProbeRead::read::<u64>(regs, offset!(regs_orig_ax)) {
-        // pwrite64
-        18 => {
+        syscall::PWRITE64 => {
             let end = ProbeRead::read::<u64>(regs, offset!(regs_r10))
                 .saturating_add(ProbeRead::read::<u64>(regs, offset!(regs_dx)));
             let size = BtfRead::read::<u64>(inode, offset!(inode_size));
             let appends = BtfRead::read::<u32>(file, offset!(file_flags)) & O_APPEND != 0;
             !appends && end <= size && is_dense(inode, size)
         }
-        // fallocate
-        285 => {
+        syscall::FALLOCATE => {
             let mode = ProbeRead::read::<u64>(regs, offset!(regs_si));
             mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE) != 0
         }

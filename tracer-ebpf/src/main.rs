@@ -15,6 +15,7 @@ mod behind;
 mod cgroups;
 mod charge;
 mod counted;
+mod errno;
 mod event;
 mod fast_path;
 mod filesystem;
@@ -28,6 +29,7 @@ mod probes;
 mod process;
 mod scratch;
 mod space;
+mod syscall;
 mod user_read;
 
 #[panic_handler]

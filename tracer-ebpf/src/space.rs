@@ -17,6 +17,7 @@ use crate::inode_usage::{GAUGES, bounded, usage};
 use crate::kernel_read::{
     KernelPtr, ProbeRead, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
+use crate::maps::flags::BPF_NOEXIST;
 use crate::maps::health::health_add;
 use crate::maps::inodes::INODES;
 
@@ -122,7 +123,8 @@ fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut Ino
     if known.is_none() {
         // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
         // account for what they find.
-        let _ = INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, 1);
+        let _ =
+            INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, BPF_NOEXIST);
         known = INODES.get_ptr_mut(file);
     }
     if known.is_none() {
@@ -176,7 +178,7 @@ fn record_baseline_regular<R: Read>(inode: KernelPtr) {
     // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
     // it.
     let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
-    let _ = INODES.insert(file_key::<R>(inode), space, 1);
+    let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 
 /// Takes the inode's space as it is: what was added is shared with another file.

@@ -5,6 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::{Offsets, ProcKey};
 
 use super::syscall_exit;
+use crate::errno::ECANCELED;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read as _, current_leader, offset};
 
 /// `io_uring_complete(struct io_ring_ctx *ctx, struct io_kiocb *req, ...)`: a request ended, and holds its
@@ -12,7 +13,6 @@ use crate::kernel_read::{KernelPtr, ProbeRead, Read as _, current_leader, offset
 /// the request has the result, too, since 5.19.
 #[raw_tracepoint(tracepoint = "io_uring_complete")]
 fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
-    const ECANCELED: i32 = -125;
     // None for completions that are no request's end: then nothing can be read, and 0 is IORING_OP_NOP.
     let request = KernelPtr(ctx.arg::<*const u8>(1));
     if !is_write(ProbeRead::read(request, offset!(request_opcode))) {
@@ -20,7 +20,7 @@ fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
     }
     let result: i32 = ProbeRead::read(request, offset!(request_result));
     // It was never begun.
-    if result == ECANCELED {
+    if result == ECANCELED as i32 {
         return 0;
     }
     let file = ProbeRead::follow(request, offset!(request_file));
@@ -43,7 +43,12 @@ fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
 /// Which opcodes write to their file (linux/io_uring.h): WRITEV, WRITE_FIXED, WRITE, SPLICE, WRITEV_FIXED.
 #[inline(always)]
 const fn is_write(opcode: u8) -> bool {
-    matches!(opcode, 2 | 5 | 23 | 30 | 61)
+    const WRITEV: u8 = 2;
+    const WRITE_FIXED: u8 = 5;
+    const WRITE: u8 = 23;
+    const SPLICE: u8 = 30;
+    const WRITEV_FIXED: u8 = 61;
+    matches!(opcode, WRITEV | WRITE_FIXED | WRITE | SPLICE | WRITEV_FIXED)
 }
 
 /// The task that submitted a request: since 6.13 by way of its context.

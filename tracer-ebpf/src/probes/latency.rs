@@ -12,6 +12,7 @@ use crate::account::account_error;
 use crate::atomic::atomic_add;
 use crate::filesystem::OVERLAY_MAGIC;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_proc, file_key, magic, offset};
+use crate::maps::flags::BPF_NOEXIST;
 use crate::maps::health::health_add;
 use crate::maps::in_flight::{InFlight, hook};
 use crate::maps::latency::{WAITS_A, WAITS_B, WAITS_SCRATCH};
@@ -125,7 +126,7 @@ fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     if map.get_ptr(key).is_none() {
         let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
         // SAFETY: a map value that nobody writes. BPF_NOEXIST: another CPU may have been first.
-        let _ = map.insert(key, unsafe { &*zero }, 1);
+        let _ = map.insert(key, unsafe { &*zero }, BPF_NOEXIST);
         process::emit_process_once(proc);
     }
     let Some(waits) = map.get_ptr_mut(key) else {

@@ -5,6 +5,7 @@ use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
 
 use crate::account::{account, account_write};
 use crate::counted::counted_below;
+use crate::errno::EIOCBQUEUED;
 use crate::event::{WriteEvent, WriteTarget, ZERO};
 use crate::filesystem::kind_of;
 use crate::inode_usage::GAUGES;
@@ -61,7 +62,6 @@ fn is_direct<R: Read>(iocb: KernelPtr) -> bool {
 /// the others keep nothing of it in registers.
 #[inline(never)]
 pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, result: i64) {
-    const EIOCBQUEUED: i64 = -529;
     let inode = KernelPtr(load!(R, file, file_inode));
     let direct = is_direct::<R>(iocb);
     let mut result = result;

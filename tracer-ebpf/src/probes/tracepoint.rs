@@ -20,7 +20,7 @@ use crate::kernel_read::{
     is_regular, load, magic, offset,
 };
 use crate::maps::in_flight::{InFlight, hook};
-use crate::{charge, fast_path, inflight, overlay, process, space};
+use crate::{charge, fast_path, inflight, overlay, process, space, syscall};
 
 /// `sched_process_exit(struct task_struct *task[, bool group_dead])`
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
@@ -187,26 +187,32 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     let result = ctx.arg::<i64>(1);
     let (call, fd): (Call, u64) = match number {
-        // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
-        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(BtfRead, regs, regs_di)),
-        // splice, copy_file_range: the third
-        275 | COPY_FILE_RANGE => (Call::Write, load!(BtfRead, regs, regs_dx)),
-        IOCTL if result == 0 => {
+        // The file written to is the first argument, out_fd of sendfile included.
+        syscall::WRITE
+        | syscall::PWRITE64
+        | syscall::WRITEV
+        | syscall::SENDFILE
+        | syscall::PWRITEV
+        | syscall::PWRITEV2 => (Call::Write, load!(BtfRead, regs, regs_di)),
+        // The third.
+        syscall::SPLICE | syscall::COPY_FILE_RANGE => (Call::Write, load!(BtfRead, regs, regs_dx)),
+        syscall::IOCTL if result == 0 => {
             let command: u64 = load!(BtfRead, regs, regs_si);
             if !syscall_exit::is_clone_ioctl(command as u32) {
                 return 0;
             }
             (Call::Clone, load!(BtfRead, regs, regs_di))
         }
-        // ftruncate, fallocate
-        77 | FALLOCATE => (Call::Space, load!(BtfRead, regs, regs_di)),
-        // open, creat, openat, openat2: the result
-        2 | 85 | 257 | 437 if result >= 0 => (Call::Open, result as u64),
+        syscall::FTRUNCATE | syscall::FALLOCATE => (Call::Space, load!(BtfRead, regs, regs_di)),
+        // The result.
+        syscall::OPEN | syscall::CREAT | syscall::OPENAT | syscall::OPENAT2 if result >= 0 => {
+            (Call::Open, result as u64)
+        }
         _ => return 0,
     };
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
     let segment: u64 = load!(BtfRead, regs, regs_cs);
-    if segment as u16 != 0x33 {
+    if segment as u16 != syscall::USER_CS {
         return 0;
     }
     let file = shared::file_of_fd(fd as u32);
@@ -216,7 +222,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     match call {
         Call::Write => {
             // Before the rest, which the verifier would go through once more behind it.
-            if number == COPY_FILE_RANGE && result > 0 {
+            if number == syscall::COPY_FILE_RANGE && result > 0 {
                 shared::on_copied(file.addr());
             }
             syscall_exit::on_write_return(file.addr(), result);
@@ -229,7 +235,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             }
             let dentry = any_dentry(inode);
             // Modules have no types before 5.11; later this would only be more to verify.
-            if config!(has_task_btf) == 0 && number == FALLOCATE {
+            if config!(has_task_btf) == 0 && number == syscall::FALLOCATE {
                 let mode: u64 = load!(BtfRead, regs, regs_si);
                 let asked = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
                 if fallocate::count_if_unknown(inode, dentry, asked, result) {
@@ -246,11 +252,6 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     }
     0
 }
-
-/// Their numbers.
-const IOCTL: u64 = 16;
-const COPY_FILE_RANGE: u64 = 326;
-const FALLOCATE: u64 = 285;
 
 /// What a system call does.
 enum Call {

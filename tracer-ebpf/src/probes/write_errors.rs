@@ -6,13 +6,15 @@ use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::FileKey;
 
 use crate::account::account_error;
+use crate::errno::{EDQUOT, EIO, ENOSPC};
 use crate::kernel_read::{BtfRead, KernelPtr, current_proc, load};
 use crate::maps::created::LAST_CREATE_DEV;
+use crate::syscall;
 
 /// EIO, ENOSPC or EDQUOT?
 #[inline(always)]
 pub fn is_out_of_space(error: i64) -> bool {
-    error == -5 || error == -28 || error == -122
+    error == EIO || error == ENOSPC || error == EDQUOT
 }
 
 /// A process got an error on a device, where no file was open yet.
@@ -33,13 +35,21 @@ fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
     let regs = KernelPtr(ctx.arg::<*const u8>(0));
     // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
     let segment: u64 = load!(BtfRead, regs, regs_cs);
-    if segment as u16 != 0x33 {
+    if segment as u16 != syscall::USER_CS {
         return 0;
     }
     let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     match number {
-        // open, creat, mkdir, symlink, mknod, openat, mkdirat, mknodat, symlinkat, openat2
-        2 | 85 | 83 | 88 | 133 | 257 | 258 | 259 | 266 | 437 => {
+        syscall::OPEN
+        | syscall::CREAT
+        | syscall::MKDIR
+        | syscall::SYMLINK
+        | syscall::MKNOD
+        | syscall::OPENAT
+        | syscall::MKDIRAT
+        | syscall::MKNODAT
+        | syscall::SYMLINKAT
+        | syscall::OPENAT2 => {
             let dev = LAST_CREATE_DEV.get_ptr(bpf_get_current_pid_tgid());
             if let Some(dev) = dev {
                 // SAFETY: a valid pointer from the map.
