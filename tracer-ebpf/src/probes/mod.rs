@@ -2,7 +2,7 @@
 
 mod bench_baseline;
 mod btrfs_compression;
-mod changes;
+mod create;
 mod drain;
 mod fallocate;
 mod fentry;
@@ -11,6 +11,7 @@ mod kprobe;
 mod latency;
 mod mmap;
 mod open_files;
+mod rename;
 pub mod shared;
 mod syscall_exit;
 mod tracepoint;
