@@ -14,9 +14,11 @@ use crate::maps::health::health_add;
 use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
 
-/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
-/// `inode` or that is null, else one of `inode`'s does (see [`names::emit_path_once`]); they are read
-/// with `bpf_probe_read_kernel` alone, so any address will do.
+/// Counts `delta` for what `proc` did to `file`.
+///
+/// If the file is new, `dentry` names it, provided that it belongs to `inode` or that `inode` is
+/// null; else one of `inode`'s own dentries does (see [`names::emit_path_once`]). Both are read
+/// with `bpf_probe_read_kernel` only, so any address is safe.
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
     let who = WriteTarget { proc, file, dentry, inode };
@@ -33,8 +35,8 @@ pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr
     }
 }
 
-/// Counts the result of one write, and the space that it took. What is still under way
-/// (EIOCBQUEUED) or was only interrupted is neither success nor error.
+/// Counts the result of one write, and the space that it took. A write that is still in progress
+/// (EIOCBQUEUED) or was only interrupted is neither a success nor an error.
 #[inline(always)]
 pub fn account_write<R: Read>(write: &WriteEvent) {
     if write.result < 0 {
@@ -45,7 +47,7 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
         return;
     }
     let written = write.result as u64;
-    // Read before the gauge: what changes in between is found at the next write.
+    // Read before the usage: a change in between is found at the next write.
     let seen = &SpaceStamp::of::<R>(write.kind, write.who.inode);
     let index = slot_index(&write.who);
     let own = index.and_then(slot_at);
@@ -86,8 +88,9 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
     }
 }
 
-/// The space of a file before its first write that is seen, if its opening was not: none if the
-/// write is all that there is, else all but what the write itself can have taken.
+/// Estimates a file's usage before the first write that was seen, when its opening was not seen: 0
+/// if the write is all the file has, else everything but the most that the write itself can have
+/// taken.
 #[inline(always)]
 fn estimate_prior_usage<R: Read>(write: &WriteEvent, gauge: u64) -> u64 {
     const BLOCK: u64 = 4096;
@@ -99,8 +102,8 @@ fn estimate_prior_usage<R: Read>(write: &WriteEvent, gauge: u64) -> u64 {
     gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
-/// Where the cell of a (process, file) on this CPU is. Only the current process has one: what is done for
-/// another one, when its direct I/O ends or a kernel thread writes back what it wrote, is rare.
+/// Index of the pair's slot on this CPU. Only the current process has one. Counting for another
+/// process is rare: when its direct I/O completes, or when a kernel thread writes back its data.
 #[inline(always)]
 fn slot_index(who: &WriteTarget) -> Option<u32> {
     let (leader, start_ns) = current_leader();
@@ -110,7 +113,7 @@ fn slot_index(who: &WriteTarget) -> Option<u32> {
 
 #[inline(always)]
 fn slot_at(index: u32) -> Option<&'static mut Slot> {
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
 
@@ -131,7 +134,6 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     health_add(if first { Health::UsedErrorsA } else { Health::UsedErrorsB }, 1);
     let map = if first { &ERRORS_A } else { &ERRORS_B };
     if map.get_ptr(key).is_none() {
-        // BPF_NOEXIST: another CPU may have been first, which is as good.
         let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, BPF_NOEXIST);
     }
     let Some(errors) = map.get_ptr_mut(key) else {
@@ -152,8 +154,8 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
 
 #[inline(always)]
 fn add_to_slot(slot: &mut Slot, delta: &Counters) {
-    // Atomic although the cell is this CPU's own: fexit programs may be preempted, and a thread that
-    // goes on with a stale sum would undo what others added meanwhile.
+    // Atomic although only this CPU uses the slot: fexit programs can be preempted, and a program
+    // that resumes with a stale sum would undo what others added meanwhile.
     atomic_add(&raw mut slot.written, delta.written);
     if delta.allocated != 0 {
         atomic_add(&raw mut slot.allocated, delta.allocated);
@@ -169,8 +171,8 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
     }
 }
 
-/// Gives the cell to somebody new and, where they are new, sends the names of process and file.
-/// One call after the other, not one in the other: all frames of a chain share 512 bytes.
+/// Gives the slot to a new pair, and sends the names of the process and the file if they are new.
+/// The calls are made one after the other, not nested: all frames of a call chain share 512 bytes.
 #[inline(always)]
 fn claim_slot<R: Read>(index: u32, who: &WriteTarget, delta: &Counters) {
     evict_slot(index, who, delta);
@@ -178,17 +180,17 @@ fn claim_slot<R: Read>(index: u32, who: &WriteTarget, delta: &Counters) {
     names::emit_path_once::<R>(&who.file, who.dentry, who.inode);
 }
 
-/// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
-/// aside in the middle of that, the newcomer's counts go to the spill map themselves.
+/// Moves the slot's occupant to the spill map, and puts the new pair in. If another program was
+/// preempted in the middle of that, the new pair's counts go to the spill map instead.
 #[inline(never)]
 fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     let slot = unsafe { &mut *slot };
-    // The daemon, too, sees by an odd number that the cell changes hands. Stores stay in order
-    // because they are volatile, and because x86 keeps them so.
+    // An odd `seq` shows, also to the daemon, that the slot is changing hands. The stores stay in
+    // order because they are volatile, and because x86 keeps them in order.
     let lock = (&raw mut slot.generation).cast::<u64>();
-    // SAFETY: `generation` and `seq`, eight aligned bytes of the cell.
+    // SAFETY: `generation` and `seq`, eight aligned bytes of the slot.
     let unlocked = unsafe { core::ptr::read_volatile(lock) };
     let seq = (unlocked >> 32) as u32;
     if seq & 1 != 0 || !exchange(lock, unlocked, unlocked.wrapping_add(1 << 32)) {
@@ -197,7 +199,8 @@ fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     }
     let mut tenant = slot.key();
     tenant.generation = unlocked as u32;
-    // Nobody's, so that who comes in between does not add to what is being read.
+    // Belongs to no process now, so that a program that runs in between does not add to what is
+    // being read.
     store(&raw mut slot.start_ns, u64::MAX);
     let counts = slot.counters();
     if !counts.is_zero() {
@@ -212,14 +215,14 @@ fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     store(&raw mut slot.freed, delta.freed);
     store(&raw mut slot.unlinked, delta.unlinked);
     store(&raw mut slot.flags, delta.flags);
-    // Nothing is known of its space yet.
+    // Nothing is known of the new file's space yet.
     store(&raw mut slot.inode, 0);
     store(&raw mut slot.blocks, u32::MAX);
     store(&raw mut slot.start_ns, who.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }
 
-/// Adds a tenant's counts to the active spill map, or to the exact rest when that is full.
+/// Adds an occupant's counts to the active spill map, or to the exact remainder if that is full.
 #[inline(never)]
 fn spill(key: &PairKey, counts: &Counters) {
     let active = SPILL_ACTIVE.get(0).copied().unwrap_or(0);
@@ -227,7 +230,7 @@ fn spill(key: &PairKey, counts: &Counters) {
         if active == 0 { (&SPILL_A, Health::UsedSpillA) } else { (&SPILL_B, Health::UsedSpillB) };
     health_add(used, 1);
     if map.get_ptr(key).is_none() && map.insert(key, ZERO, BPF_NOEXIST).is_err() {
-        // Full, or another CPU was first: then it is found below.
+        // Full, or another CPU inserted it first: then the next look-up finds it.
     }
     let Some(total) = map.get_ptr_mut(key) else {
         health_add(Health::OtherWritten, counts.written);
@@ -242,8 +245,8 @@ fn spill(key: &PairKey, counts: &Counters) {
     atomic_add(written, counts.written);
     atomic_add(allocated, counts.allocated);
     atomic_add(freed, counts.freed);
-    // SAFETY: as above. Not atomic: two CPUs that unlink the same file for the same process in the
-    // same instant would be needed to lose one.
+    // SAFETY: as above. Not atomic: an update is lost only if two CPUs unlink the same file for the
+    // same process at the same instant.
     unsafe {
         (*total).unlinked = (*total).unlinked.wrapping_add(counts.unlinked);
         (*total).flags |= counts.flags;

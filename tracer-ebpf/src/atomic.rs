@@ -10,8 +10,8 @@ pub fn store<T>(cell: *mut T, value: T) {
     unsafe { core::ptr::write_volatile(cell, value) };
 }
 
-/// A relaxed add whose result is not used: BPF_XADD, which 5.10 has (it refuses fetch_add). Inline
-/// assembly because core offers no atomic add for this target.
+/// Adds `n` to a map value: a relaxed add whose result is not used (BPF_XADD). 5.10 has that; it
+/// rejects a fetch_add. Inline assembly, because core offers no atomic add for this target.
 #[inline(always)]
 pub fn atomic_add(cell: *mut u64, n: u64) {
     // SAFETY: a field of a map value, aligned to 8.
@@ -20,8 +20,8 @@ pub fn atomic_add(cell: *mut u64, n: u64) {
     }
 }
 
-/// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
-/// before that always.
+/// Replaces a map value if it is still `old`, and returns whether it was. Atomic where BPF has an
+/// exchange (5.12); before that, it always replaces the value.
 #[inline(always)]
 pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
     if config!(has_cmpxchg) != 0 {

@@ -1,4 +1,4 @@
-//! The file behind a file of an overlay: where its data is, and the space that it takes.
+//! The real file behind a file of an overlay: where its data is, and the space that it takes.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -7,17 +7,17 @@ use tracer_common::offsets::{OverlayInode, lower_kind};
 use crate::inode_usage::bounded;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
-/// One entry: how overlayfs keeps it on this kernel.
+/// How overlayfs keeps the real file on this kernel; one entry.
 #[map]
 pub static BEHIND: Array<OverlayInode> = Array::with_max_entries(1, 0);
 
-/// The inode that an overlay's inode of a regular file stands for: on the upper layer if it is there,
-/// else on the topmost lower one. A deleted file keeps its dentry on the upper layer as long as the
+/// Returns the real inode of an overlay's regular file: on the upper layer if it is there, else on
+/// the topmost lower layer. A deleted file keeps its dentry on the upper layer as long as the
 /// overlay's inode lives (`ovl_destroy_inode`). Null where this kernel's layout is not known.
 #[inline(always)]
 pub fn real_inode(inode: KernelPtr) -> KernelPtr {
     let nothing = KernelPtr::from_addr(0);
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    // SAFETY: the map's values are plain integers, written only by the daemon.
     let Some(layout): Option<&OverlayInode> = BEHIND.get(0) else { return nothing };
     if layout.known == 0 {
         return nothing;

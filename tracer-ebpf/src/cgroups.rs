@@ -1,5 +1,6 @@
-//! Names of cgroup v2 directories, sent like those of files when they are made: a container's may be
-//! gone before the daemon could look for it. Those that were there first, the daemon reads.
+//! Names of cgroup v2 directories. They are sent when they are created, as names of files are: a
+//! container's cgroup may be gone before the daemon could look it up. The daemon reads those that
+//! existed before.
 
 use core::ffi::c_void;
 
@@ -37,7 +38,7 @@ fn send_walk(node: u64) {
         work.next = node;
         if config!(has_loop) != 0 {
             // As in names::emit_path_walk.
-            // SAFETY: the callback gets the number of the room, which outlives the call.
+            // SAFETY: the callback gets the number of the buffer, which outlives the call.
             unsafe {
                 let callback = walk_step as *const () as *mut c_void;
                 bpf_loop(WALK_STEPS_UNROLLED as u32, callback, (&raw mut room).cast(), 0);
@@ -53,14 +54,14 @@ fn send_walk(node: u64) {
     scratch::release(&NAME_SCRATCH, room);
 }
 
-/// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
+/// `long callback(u32 index, void *ctx)` of bpf_loop; returns 1 to end the loop.
 extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
-    // SAFETY: what send_walk gave.
+    // SAFETY: the pointer that emit_path_walk passed.
     let room = unsafe { *room };
     scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
 }
 
-/// One step up; true if it was the last.
+/// Moves one step up. Returns whether it was the last.
 #[inline(always)]
 fn step(work: &mut NameWork) -> bool {
     let node = KernelPtr::from_addr(work.next);
@@ -79,7 +80,7 @@ fn step(work: &mut NameWork) -> bool {
     let len = unsafe {
         bpf_probe_read_kernel_str(record.name.as_mut_ptr().cast(), NAME_ROOM as u32, name.0.cast())
     };
-    // With its NUL; negative where it cannot be read.
+    // The length includes the NUL; it is negative if the name cannot be read.
     record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
     if !names::emit_name(record) {
         health_add(Health::RingFull, 1);

@@ -1,4 +1,5 @@
-//! Charges a change of an inode's space to a process.
+//! Charges a change of an inode's space to a process. Above [`crate::account`] and
+//! [`crate::space`].
 
 use tracer_common::{Counters, FileKey, ProcKey};
 
@@ -13,15 +14,16 @@ use crate::kernel_read::{
 use crate::maps::inodes::INODES;
 use crate::space::{advance_epoch, counts, reconcile, reconcile_to_zero};
 
-/// The space of `inode` may have changed: charges the current process. Of an inode that is not
-/// known, earlier space is not ours to judge.
+/// Charges the current process for a possible change of the inode's space. If the inode is not
+/// known, its earlier space is charged to no process.
 #[inline(always)]
 pub fn on_space_changed(inode: KernelPtr, dentry: KernelPtr) {
     advance_epoch(inode);
     on_blocks_reserved(inode, dentry, 0);
 }
 
-/// The same, where it is known that so many blocks were taken just now.
+/// Like [`on_space_changed`], where it is known that `blocks` blocks were reserved just now. Space
+/// is only added, so the epoch stays.
 #[inline(always)]
 pub fn on_blocks_reserved(inode: KernelPtr, dentry: KernelPtr, blocks: u32) {
     if is_regular::<ProbeRead>(inode) {
@@ -43,7 +45,8 @@ fn reconcile_current(inode: u64, dentry: u64, blocks: u32) {
     }
 }
 
-/// Who is to be charged: the current process, or for a kernel thread the inode's last one.
+/// Returns the process to charge: the current one, or for a kernel thread the one that changed the
+/// inode last.
 #[inline(always)]
 fn responsible(file: &FileKey) -> ProcKey {
     const PF_KTHREAD: u32 = 0x0020_0000;
@@ -60,8 +63,8 @@ fn responsible(file: &FileKey) -> ProcKey {
     proc
 }
 
-/// Compression made so many bytes less of the inode's space than the gauge has: they are given back
-/// to the volume. Of files that are written over again, no more than the whole of them.
+/// Counts as freed the bytes that compression saved: the usage still includes them, but the volume
+/// has them back. For a file that is overwritten repeatedly, no more than the whole usage.
 #[inline(never)]
 pub fn on_compressed(inode: u64, bytes: u64) {
     let inode = KernelPtr::from_addr(inode);
@@ -83,7 +86,7 @@ pub fn on_compressed(inode: u64, bytes: u64) {
     }
 }
 
-/// The inode leaves memory. Without a name left, its space is freed.
+/// Handles the eviction of an inode from memory. If it has no name left, its space is freed.
 #[inline(always)]
 pub fn on_evict<R: Read>(inode: KernelPtr) {
     advance_epoch(inode);
@@ -106,7 +109,7 @@ fn free_all<R: Read>(inode: KernelPtr) {
     let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     let file = file_key::<R>(inode);
     let proc = responsible(&file);
-    // Whatever changed since it was last looked at, and then all of it.
+    // What changed since the usage was last read, and then all of it.
     let change = reconcile_to_zero(&file, gauge, &proc);
     if change != 0 {
         account(proc, file, any_dentry(inode), KernelPtr::from_addr(0), counts(change));

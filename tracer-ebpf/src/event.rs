@@ -1,39 +1,40 @@
-//! What a hook hands to the counting body: who did what to which file.
+//! What a hook passes to the counting body: which process did what to which file.
 
 use tracer_common::{Counters, FileKey, ProcKey};
 
 use crate::kernel_read::KernelPtr;
 
-/// Who did something to which file.
+/// The process that did something, and the file it was done to.
 #[derive(Clone, Copy)]
 pub struct WriteTarget {
     /// The process.
     pub proc: ProcKey,
     /// The file.
     pub file: FileKey,
-    /// For its name.
+    /// For the file's name.
     pub dentry: KernelPtr,
-    /// The file's own inode, if the dentry may be another's; else null.
+    /// The file's own inode if `dentry` may belong to another one, else null.
     pub inode: KernelPtr,
 }
 
 /// A write that returned.
 #[derive(Clone, Copy)]
 pub struct WriteEvent {
-    /// Who wrote into what.
+    /// The writing process, and the file.
     pub who: WriteTarget,
     /// `offsets::gauge_kind`.
     pub kind: u32,
-    /// What it returned: bytes that went in, or an error.
+    /// Return value: the bytes that were written, or a negative error number.
     pub result: i64,
-    /// Where it ended, if that is known: else 0.
+    /// Position in the file after the write; 0 if not known.
     pub end: u64,
 }
 
-/// [`Write::end`] of one that is known by the return of its system call alone, and [`Slot::to`] of its pair:
-/// nothing tells of the end of its inode, so that the generation is to be compared, and its space is not
-/// looked at. What is counted otherwise is not counted at the system call, and the other way round.
+/// [`WriteEvent::end`] of a write of which only the return of its system call (or of its io_uring
+/// request) is known, and [`Slot::to`](tracer_common::Slot::to) of its pair. No hook reports the
+/// eviction of such an inode, so the generation is compared too, and its space is not read. A file
+/// counted this way is counted nowhere else, and the other way round.
 pub const BY_SYSCALL: u64 = u64::MAX - 1;
 
-/// A [`Counters`] without anything in it, for struct updates.
+/// [`Counters`] that are all 0, for struct updates.
 pub const ZERO: Counters = Counters { written: 0, allocated: 0, freed: 0, unlinked: 0, flags: 0 };

@@ -1,8 +1,10 @@
-//! The short way of a write: to a file that its process wrote to just before, into space that it has.
+//! The fast path of a write: to a file that its process wrote to just before, into space that the
+//! file already has.
 //!
-//! The pair's cell is found by the inode's number and the main thread's address, and compared by what can be
-//! loaded through few pointers: the address and the number of the inode and the start of the process. An
-//! inode's epoch grows with its end, so that another one at the same address is not taken for it.
+//! The slot of the (process, file) pair is found by the inode number and the address of the main
+//! thread. It is verified with values that few loads reach: the inode's address and number, and the
+//! start time of the process. An inode's epoch grows when the inode is evicted, so that a new inode
+//! at the same address is not mistaken for it.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::Slot;
@@ -14,9 +16,13 @@ use crate::kernel_read::{KernelPtr, Read, config, current_leader, load, load_u32
 use crate::maps::slots::SLOTS;
 use crate::space;
 
-/// Counts a write that was successful and not direct, if it can be done the short way; else false. `inode`,
-/// `end` and `written` fetch what was written, up to where and how much: anew each time, for that is cheaper
-/// than to save it from the calls in between. `kind` is that of [`update_slot_cache`], or ext4's where it may be another.
+/// Counts a write that succeeded and was not direct, if the fast path applies. Returns whether it
+/// did.
+///
+/// `inode`, `end` and `written` fetch the inode, the position after the write and the number of
+/// bytes. They fetch them anew each time, because that is cheaper than saving the values across
+/// helper calls. `kind` is the one that [`update_slot_cache`] was called with, or ext4's where it
+/// can be another one.
 #[inline(always)]
 pub fn try_fast_path<R: Read>(
     inode: impl Fn() -> KernelPtr,
@@ -25,12 +31,12 @@ pub fn try_fast_path<R: Read>(
     kind: u32,
 ) -> bool {
     let (leader, start_ns) = current_leader();
-    // In this order few values have to be saved from a call.
+    // In this order, few values have to be saved across a helper call.
     let (leader, cells) = (leader.low(), cpu_slot_base());
     let inode = inode();
     let ino: u64 = load!(R, inode, inode_ino);
     let Some(slot) = SLOTS.get_ptr_mut(hash_index(cells, ino, leader)) else { return false };
-    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this cell.
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     let slot = unsafe { &mut *slot };
     if slot.inode != inode.addr() || slot.start_ns != start_ns || slot.ino != ino {
         return false;
@@ -49,18 +55,23 @@ pub fn try_fast_path<R: Read>(
     same
 }
 
-/// Did the write go where there is space? But on tmpfs, `i_blocks` alone does not tell, and the blocks that are
-/// only reserved lie beyond the inode, where a probe read would have to fetch them. xfs keeps none of its
-/// figures in the inode. What was written there keeps its space, but for what a change of the inode's epoch
-/// tells: to overwrite what is shared with another file takes space that is given back in the end.
+/// Returns whether the write went where the file already has space.
+///
+/// `i_blocks` alone shows that only on tmpfs. Elsewhere, blocks that are only reserved are counted
+/// outside `struct inode`, where they would need a probe read, and xfs keeps none of its figures in
+/// the inode. A range that was written keeps its space until the inode's epoch changes. Overwriting
+/// blocks that are shared with another file takes new blocks, but the file's usage is in the end
+/// the same.
 #[inline(always)]
 fn is_within(slot: &Slot, end: u64, written: u64) -> bool {
     end <= slot.to && end.wrapping_sub(written) >= slot.from
 }
 
-/// What was seen of a written file's space before that was accounted for, to see at the next write
-/// whether it changed: not the gauge itself, but what it is made of, in fewer loads. What changes
-/// without it being seen, were there such a thing, would be accounted with the next change.
+/// What was read of a file's space before a write was accounted for. The next write compares it, to
+/// detect a change.
+///
+/// It is not the usage itself but the values that it is computed from, in fewer loads. A change
+/// that went undetected, if there were one, would be accounted for with the next change.
 #[derive(Clone, Copy)]
 pub struct SpaceStamp {
     /// [`Slot::blocks`].
@@ -72,7 +83,7 @@ pub struct SpaceStamp {
 }
 
 impl SpaceStamp {
-    /// Looks.
+    /// Reads the current values.
     #[inline(always)]
     pub fn of<R: Read>(kind: u32, inode: KernelPtr) -> Self {
         Self {
@@ -83,7 +94,7 @@ impl SpaceStamp {
     }
 }
 
-/// Remembers in its tenant's cell a write that was accounted for, so that the next one goes the short way.
+/// Stores in the slot a write that was accounted for, so that the next one can take the fast path.
 #[inline(always)]
 pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, seen: &SpaceStamp) {
     let goes_on = slot.inode == write.who.inode.addr() && slot.epoch == seen.epoch;
@@ -91,13 +102,14 @@ pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, seen: &Sp
     slot.parts = seen.parts;
     slot.epoch = seen.epoch;
     let inode = write.who.inode;
-    // Otherwise the short way does not know what their space is made of, and where it was written.
+    // For other files, the fast path does not know what their space is computed from, or where they
+    // were written.
     let by_call = write.end == BY_SYSCALL;
     let known = write.kind != gauge_kind::NONE;
     if write.end == 0 || !(known || by_call) {
         return;
     }
-    // tmpfs tells of all its space by `i_blocks`.
+    // On tmpfs, `i_blocks` covers all space.
     let (mut from, mut to) = (0, if by_call { BY_SYSCALL } else { u64::MAX });
     if known && write.kind != gauge_kind::TMPFS {
         let bits: u8 = load!(R, inode, inode_blkbits);
@@ -112,23 +124,23 @@ pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, seen: &Sp
     slot.inode = inode.addr();
 }
 
-/// The blocks of a write from `start` to `end`.
+/// Returns the range of whole blocks that a write from `start` to `end` touches.
 #[inline(always)]
 fn blocks_around(start: u64, end: u64, block_bits: u8) -> (u64, u64) {
     let block = (1 << (block_bits & 31)) - 1;
     (start & !block, (end + block) & !block)
 }
 
-/// Where the cell of a pair is on this CPU, whose cells start at `cells`; `leader` is the lower half of the
-/// main thread's address. Consecutive inode numbers, the usual case, get consecutive cells: no collisions
-/// among the files of one writer until it has more files than there are cells.
+/// Index of a pair's slot, on the CPU whose slots start at `cells`; `leader` is the lower half of
+/// the main thread's address. Consecutive inode numbers, the usual case, get consecutive slots. So
+/// the files of one writer do not collide until it has more files than there are slots.
 #[inline(always)]
 pub fn hash_index(cells: u32, ino: u64, leader: u32) -> u32 {
     let hash = (ino as u32).wrapping_add(leader) & config!(slot_mask) as u32;
     cells.wrapping_add(hash)
 }
 
-/// The first cell of the CPU that this runs on.
+/// Index of the first slot of the current CPU.
 #[inline(always)]
 pub fn cpu_slot_base() -> u32 {
     // SAFETY: a helper without arguments.

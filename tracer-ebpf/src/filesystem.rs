@@ -13,7 +13,7 @@ pub const TMPFS_MAGIC: u32 = 0x0102_1994;
 /// `OVERLAYFS_SUPER_MAGIC`.
 pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
-/// Which gauge a filesystem has, by its magic number.
+/// Kind of usage layout (`offsets::gauge_kind`) of a filesystem, by its magic number.
 #[inline(always)]
 pub fn kind_of(magic: u32) -> u32 {
     match magic {

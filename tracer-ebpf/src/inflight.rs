@@ -1,4 +1,4 @@
-//! Calls that are under way: what their end has to know of their start.
+//! Calls in progress: what their return needs to know of their entry.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{Health, PairKey};
@@ -8,17 +8,17 @@ use crate::kernel_read::{KernelPtr, config};
 use crate::maps::health::health_add;
 use crate::maps::in_flight::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey};
 
-/// Where a call's process and file are not needed, or not known yet.
+/// Stands for a process and file that are not needed, or not known yet.
 pub const NO_KEY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
 
-/// Remembers a call of the current thread until its end. Of calls to the same function in each other the
+/// Stores a call of the current thread until it returns. Of nested calls to the same function, the
 /// innermost counts.
 #[inline(always)]
 pub fn enter(hook: u64, key: PairKey, object: KernelPtr) {
     insert(hook, InFlight { key, object: object.addr(), extra: 0 });
 }
 
-/// The same, with all that is to be remembered.
+/// Like [`enter`], with all data given by the caller.
 #[inline(always)]
 pub fn insert(hook: u64, call: InFlight) {
     let thread = bpf_get_current_pid_tgid();
@@ -33,7 +33,7 @@ pub fn insert(hook: u64, call: InFlight) {
     insert_by_id(hook, thread, call);
 }
 
-/// What was remembered of the current thread's call.
+/// Removes and returns the current thread's call.
 #[inline(always)]
 pub fn take(hook: u64) -> Option<InFlight> {
     let thread = bpf_get_current_pid_tgid();
@@ -46,7 +46,8 @@ pub fn take(hook: u64) -> Option<InFlight> {
     take_by_id(hook, thread)
 }
 
-/// The same, if it has a cell: for what is looked for at every write, and hardly ever there.
+/// Like [`take`], but looks only into the thread's cell. For a call that is looked up at every
+/// write and is hardly ever there.
 #[inline(always)]
 pub fn take_from_cell(hook: u64, thread: u64) -> Option<InFlight> {
     let cell = cell(hook, thread)?;
@@ -56,12 +57,12 @@ pub fn take_from_cell(hook: u64, thread: u64) -> Option<InFlight> {
     Some(release(cell))
 }
 
-/// What the cell holds, which is anybody's then.
+/// Returns the content of the cell, and makes the cell available to other threads.
 #[inline(always)]
 fn release(cell: &mut CallCell) -> InFlight {
     let call = cell.call;
-    // SAFETY: no instruction, but the compiler does not move reads of the cell behind it, when another thread
-    // may have taken it. x86-64 keeps that order, too.
+    // SAFETY: no instruction, but it keeps the compiler from moving reads of the cell behind it,
+    // where another thread may already use the cell. x86-64 keeps that order, too.
     unsafe {
         core::arch::asm!("");
         core::ptr::write_volatile(&raw mut cell.thread, 0);
@@ -69,7 +70,7 @@ fn release(cell: &mut CallCell) -> InFlight {
     call
 }
 
-/// Remembers what is not a thread's but goes by `id`: the address of a kiocb.
+/// Stores a call that belongs to no thread, under `id`: the address of a kiocb.
 #[inline(always)]
 pub fn insert_by_id(hook: u64, id: u64, call: InFlight) {
     if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
@@ -77,22 +78,23 @@ pub fn insert_by_id(hook: u64, id: u64, call: InFlight) {
     }
 }
 
-/// What was remembered by `id`.
+/// Removes and returns the call stored under `id`.
 #[inline(always)]
 pub fn take_by_id(hook: u64, id: u64) -> Option<InFlight> {
     let key = InFlightKey { id, hook };
     let call = IN_FLIGHT.get_ptr(key)?;
     // SAFETY: a valid pointer from the map.
     let call = unsafe { *call };
-    // Two may find it, if it is a kiocb; one takes it out.
+    // For a kiocb, two contexts can find the entry; only the one that removes it uses it.
     IN_FLIGHT.remove(key).ok()?;
     Some(call)
 }
 
-/// The thread's cell, which may be another one's. None where BPF has no atomic exchange to take it by.
+/// Returns the thread's cell, which another thread may be using. `None` if BPF has no atomic
+/// exchange on this kernel.
 #[inline(always)]
 fn cell(hook: u64, thread: u64) -> Option<&'static mut CallCell> {
-    // Spreads the hooks of one thread, and neighbouring threads stay apart.
+    // Spreads the hooks of one thread over the table, and keeps neighbouring threads apart.
     const SPREAD: u32 = 0x9E5;
     if config!(has_cmpxchg) == 0 {
         return None;

@@ -1,4 +1,5 @@
-//! The gauge of an inode: the space that its filesystem charges to it.
+//! The usage of an inode: the space that its filesystem charges to it. (A [`Gauge`] describes how
+//! to read it.)
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -6,14 +7,14 @@ use tracer_common::offsets::{Gauge, gauge_kind};
 
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
-/// Where each kind of filesystem keeps an inode's space: `offsets::gauge_kind` → [`Gauge`].
+/// Where each kind of filesystem keeps an inode's usage: `offsets::gauge_kind` → [`Gauge`].
 #[map]
 pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
 
-/// Bytes that are charged to the inode; `None` where this kernel's layout is not known.
+/// Returns the bytes that are charged to the inode; `None` where this kernel's layout is not known.
 #[inline(always)]
 pub fn usage<R: Read>(kind: u32, inode: KernelPtr) -> Option<u64> {
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    // SAFETY: the map's values are plain integers, written only by the daemon.
     let layout: &Gauge = GAUGES.get(kind)?;
     if layout.known == 0 {
         return None;
@@ -45,8 +46,8 @@ pub fn usage<R: Read>(kind: u32, inode: KernelPtr) -> Option<u64> {
     Some(bytes)
 }
 
-/// An offset from a map, of which the verifier has to see that it is small: in fexit programs the
-/// inode is a typed pointer, to which nothing of unknown size may be added.
+/// Masks an offset from a map, to show the verifier that it is small: in fexit programs the inode
+/// is a typed pointer, to which no unbounded value may be added.
 #[inline(always)]
 pub fn bounded(offset: u32) -> u32 {
     offset & 0xFFFF

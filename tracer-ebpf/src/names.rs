@@ -1,7 +1,7 @@
-//! Names of files: one walk of the dentries per new file, and each directory is sent once.
+//! Names of files: one walk up the dentries for each new file; each directory is sent once.
 //!
-//! The walk ends at the root of the *filesystem*; the daemon puts the host's mount point before
-//! it. So a path is the host's whatever the writer's chroot, mount namespace or bind mount.
+//! The walk ends at the root of the *filesystem*; the daemon prepends the host's mount point. So a
+//! path is always the host's, whatever the writer's chroot, mount namespace or bind mount.
 
 use core::ffi::c_void;
 
@@ -19,9 +19,11 @@ use crate::maps::events::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES};
 use crate::maps::health::health_add;
 use crate::scratch::{self, NameWork};
 
-/// Sends the name of `file`, and of the directories above it, unless that was done. `inode` is its
-/// own, or null if the dentry's is: before 6.6 the file that overlayfs opens on its upper layer has
-/// the dentry of the overlay, and is to be named by one of its own.
+/// Sends the names of `file` and of the directories above it, unless they were sent before.
+///
+/// `inode` is the file's own, or null if it is the dentry's. Before 6.6, the file that overlayfs
+/// opens on its upper layer has the dentry of the overlay; such a file is named by one of its
+/// inode's own dentries.
 #[inline(always)]
 pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelPtr) {
     if dentry.is_null() || NAMED.get_ptr(file).is_some() {
@@ -34,7 +36,8 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
             first = any_dentry(inode).addr();
         }
     }
-    // Where loads are cheap. Elsewhere the verifier would go through all of it twice for nothing.
+    // Only where loads are cheap. Elsewhere, the verifier would go through all of it twice for no
+    // gain.
     if R::TYPED && first == dentry.addr() {
         first = emit_first::<R>(dentry);
     }
@@ -43,8 +46,8 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
     }
 }
 
-/// Sends the name that `dentry` gives. Returns the address of the directory's dentry if that is to be sent,
-/// too, else 0. Most new files are in a known directory, and end here.
+/// Sends the name that `dentry` gives. Returns the address of the directory's dentry if the
+/// directory must be sent too, else 0. Most new files are in a known directory, and stop here.
 #[inline(never)]
 fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
     let Some(room) = scratch::acquire(&NAME_SCRATCH) else {
@@ -57,7 +60,8 @@ fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
     above
 }
 
-/// Sends one component. Returns the directory's dentry if that is to be sent, too, else null.
+/// Sends one component. Returns the directory's dentry if the directory must be sent too, else
+/// null.
 #[inline(always)]
 fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> KernelPtr {
     let nothing = KernelPtr::from_addr(0);
@@ -75,7 +79,8 @@ fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> Kernel
     if is_root || NAMED.get_ptr(&record.parent).is_some() { nothing } else { parent }
 }
 
-/// Walks up from `dentry`, which was not sent yet, sending each component until one that is known.
+/// Walks up from `dentry`, which was not sent yet, and sends each component until it reaches a
+/// known one.
 #[inline(never)]
 pub fn emit_path_walk(dentry: u64) {
     let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
@@ -85,8 +90,8 @@ pub fn emit_path_walk(dentry: u64) {
     let Some(work) = scratch::get(&NAME_SCRATCH, room) else { return };
     work.next = dentry;
     if config!(has_loop) != 0 {
-        // Verified once, not once for each step: a walk may be long, and loads fast.
-        // SAFETY: the callback gets the number of the room, which outlives the call.
+        // Verified once, not once for each step: walks can be long, and loading stays fast.
+        // SAFETY: the callback gets the number of the buffer, which outlives the call.
         unsafe {
             let callback = walk_step as *const () as *mut c_void;
             bpf_loop(WALK_STEPS, callback, (&raw mut room).cast(), 0);
@@ -105,14 +110,14 @@ pub fn emit_path_walk(dentry: u64) {
     scratch::release(&NAME_SCRATCH, room);
 }
 
-/// `long callback(u32 index, void *ctx)` of bpf_loop: 1 ends it.
+/// `long callback(u32 index, void *ctx)` of bpf_loop; returns 1 to end the loop.
 extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
-    // SAFETY: what send_walk gave.
+    // SAFETY: the pointer that emit_path_walk passed.
     let room = unsafe { *room };
     scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
 }
 
-/// One step up; true if it was the last. Nothing is kept on the stack from one to the next.
+/// Moves one step up. Returns whether it was the last. Keeps nothing on the stack between steps.
 #[inline(always)]
 fn step(work: &mut NameWork) -> bool {
     let dentry = KernelPtr::from_addr(work.next);
@@ -120,7 +125,7 @@ fn step(work: &mut NameWork) -> bool {
     work.next == 0
 }
 
-/// Fills a record, all but its keys, from a dentry and the inode that it names.
+/// Fills in all of a record except its keys, from a dentry and the inode that it names.
 #[inline(always)]
 pub fn fill_record<R: Read>(
     record: &mut NameRecord,
@@ -152,7 +157,7 @@ pub fn fill_record<R: Read>(
     record.header.len = len as u32;
 }
 
-/// Sends the used part of a record; false if the ring is full.
+/// Sends the used part of a record. Returns false if the ring is full.
 #[inline(always)]
 pub fn emit_name(record: &NameRecord) -> bool {
     const FIXED: usize = size_of::<NameRecord>() - NAME_ROOM;
@@ -161,8 +166,8 @@ pub fn emit_name(record: &NameRecord) -> bool {
     unsafe { emit_bytes((record as *const NameRecord).cast(), FIXED + len) }
 }
 
-/// Puts bytes into the ring. Wakes the daemon only when the ring fills: a wake-up costs ten times
-/// the record.
+/// Writes bytes to the ring. Wakes the daemon only when the ring fills up: a wake-up costs ten
+/// times as much as the record.
 ///
 /// # Safety
 /// `len` bytes at `data` must be readable.
@@ -172,10 +177,10 @@ pub unsafe fn emit_bytes(data: *const u8, len: usize) -> bool {
     const BPF_RB_FORCE_WAKEUP: u64 = 2;
     const BPF_RB_AVAIL_DATA: u64 = 0;
     let ring = (&raw const RECORDS).cast_mut().cast();
-    // SAFETY: the address of a ring buffer map, as the helper wants it.
+    // SAFETY: the address of a ring buffer map, as the helper requires.
     let waiting = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) };
     let flags =
         if waiting > u64::from(RING_BYTES / 2) { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-    // SAFETY: as above; the caller vouches for the data.
+    // SAFETY: as above; the caller guarantees that the data is readable.
     unsafe { bpf_ringbuf_output(ring, data.cast_mut().cast(), len as u64, flags) == 0 }
 }

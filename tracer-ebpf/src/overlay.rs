@@ -1,4 +1,4 @@
-//! From a file of an overlay to the one that is written to: that of its upper layer.
+//! From a file of an overlay to the file that is written to, on the upper layer.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -8,18 +8,19 @@ use crate::counted::counted_below;
 use crate::inode_usage::bounded;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, is_regular, load, offset};
 
-/// How many bytes behind an overlay's `struct inode` the pointer to its upper dentry is
-/// (`struct ovl_inode`); 0: overlays are not followed. Not frozen, because the module may be loaded later.
+/// Distance in bytes from an overlay's `struct inode` to the pointer to its upper dentry (`struct
+/// ovl_inode`); 0 if overlays are not followed. Not frozen, because the module may be loaded later.
 #[map]
 pub static UPPER_AT: Array<u32> = Array::with_max_entries(1, 0);
 
-/// Are writes to overlays counted for their upper files?
+/// Returns whether writes to overlays are counted for their upper files.
 #[inline(always)]
 pub fn are_followed() -> bool {
     UPPER_AT.get(0).copied().unwrap_or(0) != 0
 }
 
-/// The upper dentry of an overlay's inode; null where there is none, or it names no regular file.
+/// Returns the upper dentry of an overlay's inode; null if there is none, or if it does not name a
+/// regular file.
 #[inline(always)]
 pub fn upper_dentry(inode: KernelPtr) -> KernelPtr {
     let at = bounded(UPPER_AT.get(0).copied().unwrap_or(0));
@@ -31,7 +32,7 @@ pub fn upper_dentry(inode: KernelPtr) -> KernelPtr {
     dentry
 }
 
-/// The inode that what is done to an open file is done to, and a dentry that names it.
+/// Returns the inode that operations on an open file apply to, and a dentry that names it.
 #[inline(always)]
 pub fn target(file: KernelPtr) -> (KernelPtr, KernelPtr) {
     let inode = ProbeRead::follow(file, offset!(file_inode));
@@ -44,10 +45,11 @@ pub fn target(file: KernelPtr) -> (KernelPtr, KernelPtr) {
     (inode, ProbeRead::follow(file, offset!(file_dentry)))
 }
 
-/// Is it a file that an overlay opened on its upper layer, whose write is part of one to the overlay's own?
+/// Returns whether an overlay opened this file on its upper layer. A write to it is then part of a
+/// write to the overlay's own file.
 #[inline(always)]
 pub fn is_behind<R: Read>(file: KernelPtr) -> bool {
-    // Since 6.5. Before, such a file has the overlay's dentry.
+    // Since 6.5. Before that, such a file has the overlay's dentry.
     const FMODE_BACKING: u32 = 0x0200_0000;
     let mode: u32 = load!(R, file, file_mode);
     let named = KernelPtr(load!(R, KernelPtr(load!(R, file, file_dentry)), dentry_inode));

@@ -1,5 +1,5 @@
-//! Who a writer is, told once, while it runs: a process that lives 5 ms is gone before the daemon
-//! could ask /proc.
+//! Describes each writer once, while it runs: a process that lives for 5 ms is gone before the
+//! daemon could read /proc.
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::{
@@ -17,8 +17,8 @@ use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
 use crate::maps::health::health_add;
 use crate::{names, scratch};
 
-/// Describes `proc`, which must be the current process, unless that was done and it still sees files as
-/// it did then.
+/// Describes `proc`, which must be the current process, unless it was described before and its
+/// filesystem context is still the same.
 #[inline(always)]
 pub fn emit_process_once(proc: ProcKey) {
     if !is_emitted(&proc) {
@@ -29,11 +29,12 @@ pub fn emit_process_once(proc: ProcKey) {
     }
 }
 
-/// A server writes its log before it goes into its chroot, a container's first process mounts its root
-/// before it makes it its own: each is described anew then.
+/// Returns whether `proc` was described in its present filesystem context. A server writes its log
+/// before its chroot, and a container's first process mounts its root before it switches to it:
+/// both are described again afterwards.
 #[inline(never)]
 fn is_emitted(proc: &ProcKey) -> bool {
-    // SAFETY: the value is copied at once.
+    // SAFETY: the value is copied immediately.
     let Some(view) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
@@ -46,12 +47,13 @@ fn is_emitted(proc: &ProcKey) -> bool {
     }
 }
 
-/// What a task's process sees files by, as a number: its root directory and its mount namespace.
+/// Hash of how a task's process sees files: its root directory and its mount namespace.
 #[inline(always)]
 fn fs_context<R: Read>(task: KernelPtr) -> u64 {
-    // The main thread's, for threads may have roots of their own: they would be told in turns.
+    // Of the main thread, because threads can have roots of their own: the process would be
+    // described again each time another thread writes.
     let view = fs_context_of::<R>(KernelPtr(load!(R, task, task_group_leader)));
-    // It may have ended before the others.
+    // The main thread may have ended before the others.
     if view == 0 { fs_context_of::<R>(task) } else { view }
 }
 
@@ -62,12 +64,14 @@ fn fs_context_of<R: Read>(task: KernelPtr) -> u64 {
     u64::from(root.low()) << 32 | u64::from(mounts.low())
 }
 
-/// Returns the address of its executable's dentry, if that is to be named, or 0.
+/// Describes the current process. Returns the address of its executable's dentry if that has to be
+/// named, else 0.
 #[inline(never)]
 fn emit_process(proc: &ProcKey) -> u64 {
     let task = current_task();
     if ProbeRead::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
-        // Direct I/O that completes in a kernel worker: its process was described when it began.
+        // Direct I/O that completes in a kernel worker: its process was described when the I/O was
+        // submitted.
         return 0;
     }
     let Some(room) = scratch::acquire(&PROC_SCRATCH) else {
@@ -96,7 +100,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     };
     record.task_flags = ProbeRead::read(task, offset!(task_flags));
     record.uid = bpf_get_current_uid_gid() as u32;
-    // SAFETY: a helper without arguments; and one that writes exactly the 16 bytes given.
+    // SAFETY: a helper without arguments, and one that writes exactly the 16 bytes given.
     unsafe {
         record.cgroup_id = bpf_get_current_cgroup_id();
         bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
@@ -112,7 +116,7 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
         }
         read_cmdline(record, mm);
     }
-    // SAFETY: a whole record.
+    // SAFETY: a complete record.
     if unsafe { names::emit_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
         let _ = EMITTED_PROCS.insert(proc, fs_context::<ProbeRead>(task), 0);
     } else {
@@ -122,9 +126,8 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     if NAMED.get_ptr(&record.exe).is_some() { 0 } else { exe_dentry.addr() }
 }
 
-/// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
-/// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
-/// share 512 bytes.
+/// Fills in the parent's name, the grandparent, the session, the mount namespace and the root.
+/// Called before [`fill_and_send`], not from it: all frames of a call chain share 512 bytes.
 #[inline(never)]
 fn fill_ancestry(room: u32) {
     let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return };
@@ -141,7 +144,7 @@ fn fill_ancestry(room: u32) {
     };
     record.grandparent_comm = ProbeRead::read(grandparent, offset!(task_comm));
     record.session = session(task);
-    // As in `view_in`.
+    // As in [`fs_context`].
     let leader = ProbeRead::follow(task, offset!(task_group_leader));
     let has_view = !ProbeRead::follow(leader, offset!(task_fs)).is_null();
     let task = if has_view { leader } else { task };
@@ -152,7 +155,7 @@ fn fill_ancestry(room: u32) {
     record.root = file_key::<ProbeRead>(ProbeRead::follow(root, offset!(dentry_inode)));
 }
 
-/// Number of the session in the initial pid namespace.
+/// Returns the number of the task's session in the initial pid namespace.
 #[inline(always)]
 fn session(task: KernelPtr) -> u32 {
     // enum pid_type: PID, TGID, PGID, SID (since 4.19).
@@ -174,11 +177,12 @@ fn read_cmdline(record: &mut ProcRecord, mm: KernelPtr) {
     let read = unsafe {
         bpf_probe_read_user(record.cmdline.as_mut_ptr().cast(), len as u32, start as *const _)
     };
-    // The arguments may be swapped out, which this context cannot wait for: /proc is asked then.
+    // The arguments may be swapped out, and this context cannot wait for them. Then the daemon
+    // reads /proc.
     record.header.len = if read == 0 { len as u32 } else { 0 };
 }
 
-/// Tells that the current process, whose last thread ends, is gone, if it was ever described.
+/// Reports the end of the current process, whose last thread is ending, if it was described.
 #[inline(always)]
 pub fn on_exit(proc: ProcKey) {
     if EMITTED_PROCS.get_ptr(proc).is_none() {
@@ -186,14 +190,14 @@ pub fn on_exit(proc: ProcKey) {
     }
     let record =
         ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
-    // SAFETY: a whole record.
+    // SAFETY: a complete record.
     if !unsafe { names::emit_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
         health_add(Health::RingFull, 1);
     }
     let _ = EMITTED_PROCS.remove(proc);
 }
 
-/// The current process has called execve: it is described anew at its next write.
+/// Handles an execve of the current process: it is described again at its next write.
 #[inline(always)]
 pub fn on_exec(proc: ProcKey) {
     if EMITTED_PROCS.get_ptr(proc).is_some() {

@@ -1,41 +1,41 @@
-//! ScratchBuffer to build records in, which the stack of 512 bytes has not.
+//! Scratch buffers to build records in: the stack of 512 bytes is too small.
 //!
-//! Per CPU, and several each: where the kernel is fully preemptible, a program may be put aside in
-//! the middle and another one run on its CPU.
+//! Several for each CPU: where the kernel is fully preemptible, a program can be preempted, and
+//! another one can run on the same CPU.
 
 use aya_ebpf::maps::PerCpuArray;
 use tracer_common::{NameRecord, ProcRecord};
 
 use crate::atomic::exchange;
 
-/// ScratchPool of one kind per CPU: programs that may be put aside at the same time.
+/// Buffers of each pool and CPU: how many programs can be preempted at the same time.
 pub const SCRATCH_BUFFERS: u32 = 4;
 
-/// One room.
+/// One buffer.
 #[repr(C)]
 pub struct ScratchBuffer<T> {
-    /// What is built in it.
+    /// The record being built.
     pub value: T,
-    /// 1 while it is taken.
+    /// 1 while the buffer is in use.
     busy: u64,
 }
 
-/// A name, and where the walk that sends it is.
+/// A name record, and the position of the walk that sends it.
 #[repr(C)]
 pub struct NameWork {
-    /// What is sent.
+    /// The record to send.
     pub record: NameRecord,
-    /// `struct dentry *` of the component that is next; 0 at the end.
+    /// `struct dentry *` of the next component; 0 at the end.
     pub next: u64,
 }
 
-/// ScratchPool of one kind.
+/// A pool of buffers for `T`.
 pub type ScratchPool<T> = PerCpuArray<ScratchBuffer<T>>;
 
-/// ScratchPool for processes.
+/// The pool for process records.
 pub type ProcScratchPool = ScratchPool<ProcRecord>;
 
-/// Takes a room: its number, to be given to [`release`].
+/// Takes a buffer. Returns its number, which [`release`] needs; `None` if all are in use.
 #[inline(always)]
 pub fn acquire<T>(rooms: &'static ScratchPool<T>) -> Option<u32> {
     for number in 0..SCRATCH_BUFFERS {
@@ -48,18 +48,19 @@ pub fn acquire<T>(rooms: &'static ScratchPool<T>) -> Option<u32> {
     None
 }
 
-/// Gives it back.
+/// Returns a buffer to its pool.
 #[inline(always)]
 pub fn release<T>(rooms: &'static ScratchPool<T>, number: u32) {
     if let Some(room) = rooms.get_ptr_mut(number) {
-        // SAFETY: a field of a map value; volatile, so that it comes after what was done there.
+        // SAFETY: a field of a map value; volatile, so that it comes after all uses of the buffer.
         unsafe { core::ptr::write_volatile(&raw mut (*room).busy, 0) };
     }
 }
 
-/// What is in a room that was taken.
+/// The content of a buffer that was acquired.
 #[inline(always)]
 pub fn get<T>(rooms: &'static ScratchPool<T>, number: u32) -> Option<&'static mut T> {
-    // SAFETY: a valid pointer from the map, which nobody else uses until the room is left.
+    // SAFETY: a valid pointer from the map, which no other program uses until the buffer is
+    // released.
     rooms.get_ptr_mut(number).map(|room| unsafe { &mut (*room).value })
 }

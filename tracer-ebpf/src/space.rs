@@ -1,9 +1,9 @@
-//! Space: what a volume charges to an inode, and to whom a change of it is due.
+//! Space: what a filesystem charges to an inode, and how it changed.
 //!
-//! The gauge of an inode is what its filesystem counts as used for it, blocks that are only reserved
-//! (delayed allocation) included. It is read wherever it may have changed; the difference to what
-//! was accounted last, kept per inode in [`INODES`], is due to the process that runs, or, when that
-//! is a kernel thread, to the one that changed it last.
+//! The usage of an inode is what its filesystem counts as used for it, including blocks that are
+//! only reserved (delayed allocation). It is read wherever it may have changed. The difference to
+//! the usage that was accounted last, kept per inode in [`INODES`], is charged to the current
+//! process, or for a kernel thread to the process that changed the inode last ([`crate::charge`]).
 
 use core::cell::UnsafeCell;
 
@@ -21,27 +21,27 @@ use crate::maps::flags::BPF_NOEXIST;
 use crate::maps::health::health_add;
 use crate::maps::inodes::INODES;
 
-/// `i_blocks`, its lower half.
+/// The lower half of `i_blocks`.
 #[inline(always)]
 pub fn blocks<R: Read>(inode: KernelPtr) -> u64 {
-    // Allocation is by blocks of 512 bytes or more, so that i_bytes never changes alone.
+    // Allocation is in units of 512 bytes or more, so i_bytes never changes alone.
     load_u32!(R, inode, inode_blocks)
 }
 
-/// What else the filesystem counts, in its own inode, mixed; 0 if nothing.
+/// Hash of what else the filesystem counts, in its own inode; 0 if nothing.
 #[inline(always)]
 pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     if kind == gauge_kind::TMPFS || kind >= gauge_kind::NONE {
         return 0;
     }
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    // SAFETY: the map's values are plain integers, written only by the daemon.
     let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &Gauge = layout;
     let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
     let mut parts = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
-            // Low halves will do, at the same place in a little-endian word.
+            // The lower halves are enough; in a little-endian word, they are at the same offset.
             let value = ProbeRead::read::<u32>(own, bounded(part.offset));
             parts = parts.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
@@ -49,8 +49,8 @@ pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     parts
 }
 
-/// Grows whenever space may have been taken from an inode, or it ends (or another one of the same hash).
-/// Where ext4 wrote since, there is space.
+/// Counters that grow whenever space may have been taken from an inode, or when it is evicted (or
+/// another inode with the same hash). A range that was written since the last change has space.
 static EPOCHS: Epochs = Epochs(UnsafeCell::new([0; EPOCH_CELLS]));
 
 const EPOCH_CELLS: usize = 512;
@@ -60,14 +60,14 @@ struct Epochs(UnsafeCell<[u64; EPOCH_CELLS]>);
 // SAFETY: read as a whole, changed by atomic adds.
 unsafe impl Sync for Epochs {}
 
-/// See [`EPOCHS`]; its lower 32 bits.
+/// Lower 32 bits of the inode's counter in [`EPOCHS`].
 #[inline(always)]
 pub fn epoch(inode: KernelPtr) -> u64 {
     // SAFETY: half a cell of the static.
     u64::from(unsafe { core::ptr::read_volatile(epoch_cell(inode).cast::<u32>()) })
 }
 
-/// Says that space may have been taken from the inode, or that it ends.
+/// Advances the inode's epoch: space may have been taken from the inode, or it is evicted.
 #[inline(always)]
 pub fn advance_epoch(inode: KernelPtr) {
     atomic_add(epoch_cell(inode), 1);
@@ -75,14 +75,14 @@ pub fn advance_epoch(inode: KernelPtr) {
 
 #[inline(always)]
 fn epoch_cell(inode: KernelPtr) -> *mut u64 {
-    // An inode is some hundred bytes long.
+    // An inode is several hundred bytes long.
     let cell = (inode.low() >> 8) as usize & (EPOCH_CELLS - 1);
     // SAFETY: within the array.
     unsafe { EPOCHS.0.get().cast::<u64>().add(cell) }
 }
 
-/// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
-/// it was presumably, if the inode is not known.
+/// Accounts for the change of the inode's usage, and returns it: positive if space was allocated.
+/// `before` is the presumed earlier usage, if the inode is not known.
 #[inline(never)]
 pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
@@ -91,12 +91,12 @@ pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
         let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
-        // Read after what was accounted last: so it is never behind it, and threads that write to
-        // one file do not free and take the same block in turns.
+        // Read after the usage that was accounted last, so it is never older than that. Otherwise,
+        // threads that write to one file would free and take the same block in turns.
         let Some(now) = usage::<R>(kind, inode) else { return 0 };
         if config!(has_cmpxchg) == 0 {
-            // Two CPUs may both be charged for what they both find: who settles next gives back what is too
-            // much, for the sum of all charges is what stays.
+            // Two CPUs may both be charged for the same change. The next reconciliation gives back
+            // the excess, because the recorded value is the sum of all charges.
             atomic_add(&raw mut known.gauge, now.wrapping_sub(old));
             return update_entry(known, old, now, proc);
         }
@@ -104,11 +104,11 @@ pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &
             return update_entry(known, old, now, proc);
         }
     }
-    // Other CPUs account for this inode all the time, and will for this change.
+    // Other CPUs account for this inode all the time, and will account for this change.
     0
 }
 
-/// Accounts for all that the inode has.
+/// Accounts for the removal of all the inode's space, and returns the change.
 #[inline(never)]
 pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
     let Some(known) = entry(file, before, proc) else { return 0 };
@@ -121,7 +121,7 @@ pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
 fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
     let mut known = INODES.get_ptr_mut(file);
     if known.is_none() {
-        // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
+        // BPF_NOEXIST: if two CPUs meet a new inode, one of them sets the earlier usage, and both
         // account for what they find.
         let _ =
             INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, BPF_NOEXIST);
@@ -139,7 +139,8 @@ fn update_entry(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) ->
     known.owner = *proc;
     let change = gauge.wrapping_sub(old) as i64;
     if change < 0 && known.saved != 0 {
-        // In proportion, for nobody tells which extents went. In pages, so as not to overflow.
+        // In proportion, because it is not known which extents were freed. In pages, to avoid an
+        // overflow.
         let kept = if gauge == 0 {
             0
         } else {
@@ -152,7 +153,7 @@ fn update_entry(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) ->
     change
 }
 
-/// A change of space as counts.
+/// Converts a change of space into counters.
 #[inline(always)]
 pub fn counts(change: i64) -> Counters {
     if change >= 0 {
@@ -162,8 +163,8 @@ pub fn counts(change: i64) -> Counters {
     }
 }
 
-/// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
-/// charged.
+/// Records the usage of an inode that is not known yet, and the process that is about to change it.
+/// Charges no process.
 #[inline(always)]
 pub fn record_baseline<R: Read>(inode: KernelPtr) {
     if is_regular::<R>(inode) {
@@ -174,14 +175,15 @@ pub fn record_baseline<R: Read>(inode: KernelPtr) {
 #[inline(never)]
 fn record_baseline_regular<R: Read>(inode: KernelPtr) {
     let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
-    // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
-    // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
-    // it.
+    // Recorded for an empty file, too: then everything that comes later is known to be new.
+    // BPF_NOEXIST: an accounted value stays. If a kernel thread is the first to change the inode,
+    // it does so for the process that opened it.
     let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
     let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 
-/// Takes the inode's space as it is: what was added is shared with another file.
+/// Sets the accounted usage to the current one, charging no process: the space that was added is
+/// shared with another file.
 #[inline(always)]
 pub fn rebase(inode: KernelPtr, file: &FileKey) {
     if let Some(gauge) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {

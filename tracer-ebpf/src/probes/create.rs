@@ -1,4 +1,4 @@
-//! What happens to names: files that are created, and files and directories that are renamed.
+//! Created files and directories.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -17,10 +17,10 @@ use crate::maps::in_flight::hook;
 use crate::{inflight, names, process};
 
 /// `int X_create(struct mnt_idmap *idmap, struct inode *dir, struct dentry *dentry, umode_t mode,
-/// bool excl)` and `X_mkdir(idmap, dir, dentry, mode)`; before 5.12 without the first. From 6.15 on,
-/// mkdir returns a dentry: an error pointer has the error in its lower half, too. One program for
-/// each form: chosen at run time, the compiler would load from a computed address,
-/// which the verifier refuses.
+/// bool excl)` and `X_mkdir(idmap, dir, dentry, mode)`; before 5.12 without the first argument.
+/// From 6.15 on, mkdir returns a dentry; an error pointer, too, has the error in its lower half.
+/// One program for each signature: if it were chosen at run time, the compiler would load from a
+/// computed address, which the verifier rejects.
 macro_rules! creates {
     ($($name:ident: $dir:literal of $arguments:literal, $is_file:literal;)+) => {$(
         #[fexit]
@@ -39,8 +39,9 @@ creates! {
     fexit_mkdir_v5_11: 0 of 3, false;
 }
 
-/// The same since 6.15, when mkdir began to return a pointer, with which the verifier lets nothing be
-/// reckoned; create lost its last argument later. So the kernel is asked for the result (5.17).
+/// The same since 6.15, when mkdir began to return a pointer, on which the verifier allows no
+/// arithmetic; create lost its last argument later. So the result is read with bpf_get_func_ret
+/// (5.17).
 macro_rules! creates_by_result {
     ($($name:ident: $is_file:literal;)+) => {$(
         #[fexit]
@@ -60,7 +61,7 @@ creates_by_result! {
     fexit_mkdir: false;
 }
 
-/// Entry of create or mkdir: keeps the directory.
+/// Entry of create or mkdir: stores the directory.
 macro_rules! creates_by_kprobe {
     ($($name:ident: $dir:literal, $hook:ident;)+) => {$(
         #[kprobe]
@@ -97,7 +98,7 @@ fn kretprobe_mkdir(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `ext4_request_inode(struct inode *dir, int mode)`: notes where, in case that it fails.
+/// `ext4_request_inode(struct inode *dir, int mode)`: records the device, in case the call fails.
 #[raw_tracepoint(tracepoint = "ext4_request_inode")]
 fn tp_ext4_request_inode(ctx: RawTracePointContext) -> i32 {
     let dir = KernelPtr(ctx.arg::<*const u8>(0));
@@ -121,7 +122,7 @@ fn directory_key<R: Read>(dir: KernelPtr) -> PairKey {
     PairKey::new(current_proc(), file_key::<R>(dir))
 }
 
-/// A create or mkdir in `dir` ended.
+/// Handles the return of a create or mkdir in `dir`.
 #[inline(always)]
 fn on_created(key: PairKey, dir: KernelPtr, result: u64, is_file: bool) {
     let error = i64::from(result as i32);

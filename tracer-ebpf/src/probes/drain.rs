@@ -1,9 +1,10 @@
-//! Takes entries out of maps for the daemon, by iterators over a map's elements (`bpf_iter_bpf_map_elem`,
-//! 5.9), and by a program that the daemon runs itself.
+//! Drains maps for the daemon, with iterators over a map's elements (`bpf_iter_bpf_map_elem`, 5.9)
+//! and with a program that the daemon runs itself.
 //!
-//! Not by the system calls for that: while one of them looks into a hash map, the kernel skips the programs of
-//! kprobes on its CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c). Where tasks can be preempted in
-//! the kernel, the daemon may be put aside in there, and whoever writes on that CPU meanwhile is not seen.
+//! The system calls that could do it are not used: while one of them reads a hash map, the kernel
+//! skips the programs of kprobes on that CPU (`bpf_disable_instrumentation`, kernel/bpf/syscall.c).
+//! Where tasks can be preempted in the kernel, the daemon can be preempted there, and writes on
+//! that CPU are missed meanwhile.
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::raw_tracepoint;
@@ -33,33 +34,35 @@ pub struct MapElemCtx {
     value: *const u8,
 }
 
-/// The kernel goes on to the next element.
+/// The kernel continues with the next element.
 const NEXT: i32 = 0;
-/// The kernel drops what was written of this element, and comes again with it.
+/// The kernel discards what was written for this element, and calls the program for it again.
 const RETRY: i32 = 1;
 
-/// Writes the element's key and value, and takes it out of its map by `remove`, or leaves it.
+/// Writes the element's key and value, and removes it from its map with `remove`. If it does not
+/// fit, the element stays.
 #[inline(always)]
 fn drain<K: Copy, V>(ctx: *const MapElemCtx, remove: impl FnOnce(&K) -> bool) -> i32 {
-    // SAFETY: what the kernel gives the program.
+    // SAFETY: the context that the kernel passes.
     let MapElemCtx { meta, key, value, .. } = unsafe { core::ptr::read(ctx) };
     if key.is_null() || value.is_null() {
         return NEXT;
     }
     let seq = BtfRead::follow(KernelPtr(meta), 0).0.cast_mut();
-    // SAFETY: a key of the map that the iterator was made for. A helper takes a key from the stack alone.
+    // SAFETY: a key of the map that the iterator was created for. Helpers accept a key only from
+    // the stack.
     let own: K = unsafe { core::ptr::read(key.cast()) };
-    // SAFETY: a typed pointer, and the map's own key and value. What does not fit sets the file to overflow,
-    // and the kernel comes again with the element.
+    // SAFETY: a typed pointer, and the map's own key and value. Data that does not fit marks the
+    // seq_file as overflowed, and the kernel calls the program for the element again.
     let fits = unsafe {
         bpf_seq_write(seq.cast(), key.cast_mut().cast(), size_of::<K>() as u32) == 0
             && bpf_seq_write(seq.cast(), value.cast_mut().cast(), size_of::<V>() as u32) == 0
     };
-    // Told and left would be told twice.
+    // Reporting an entry without removing it would report it twice.
     if fits && !remove(&own) { RETRY } else { NEXT }
 }
 
-/// The same for the one of two maps to which no program adds any more.
+/// Drains the inactive map of a pair, to which no program adds any more.
 #[inline(always)]
 fn drain_inactive<K: Copy, V>(
     ctx: *const MapElemCtx,
@@ -71,59 +74,59 @@ fn drain_inactive<K: Copy, V>(
     })
 }
 
-/// Takes out what was spilled.
+/// Drains the inactive spill map.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_spill(ctx: *const MapElemCtx) -> i32 {
     drain_inactive::<PairKey, Counters>(ctx, &SPILL_A, &SPILL_B)
 }
 
-/// Takes out the waits.
+/// Drains the inactive map of waits.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_waits(ctx: *const MapElemCtx) -> i32 {
     drain_inactive::<WaitKey, Waits>(ctx, &WAITS_A, &WAITS_B)
 }
 
-/// Takes out the created files.
+/// Drains the inactive map of created files.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_created(ctx: *const MapElemCtx) -> i32 {
     drain_inactive::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
 }
 
-/// Takes out what compression saved.
+/// Drains the inactive map of what compression saved.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_saved(ctx: *const MapElemCtx) -> i32 {
     drain_inactive::<BtrfsFile, u64>(ctx, &SAVED_A, &SAVED_B)
 }
 
-/// Takes out the failed writes.
+/// Drains the inactive map of failed writes.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_errors(ctx: *const MapElemCtx) -> i32 {
     drain_inactive::<ErrorKey, Errors>(ctx, &ERRORS_A, &ERRORS_B)
 }
 
-/// Takes out the files that share space.
+/// Drains the files that share space with others.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_shared(ctx: *const MapElemCtx) -> i32 {
-    // Whoever adds it again meanwhile has it told, at the latest now.
+    // A file that is added again meanwhile is reported, at the latest now.
     drain::<FileKey, u32>(ctx, |key| {
         let _ = SHARED.remove(key);
         true
     })
 }
 
-/// Lets a file's name be sent again. Not attached: the daemon runs it (BPF_PROG_TEST_RUN), with the fields of
-/// the file's [`FileKey`] as arguments.
+/// Makes the kernel side send a file's name again. Not attached: the daemon runs it
+/// (BPF_PROG_TEST_RUN), with the fields of the file's [`FileKey`] as arguments.
 #[raw_tracepoint]
 fn run_forget_name(ctx: RawTracePointContext) -> i32 {
     let key =
         FileKey { ino: ctx.arg::<u64>(0), generation: ctx.arg::<u32>(1), dev: ctx.arg::<u32>(2) };
-    // It may have been forgotten already.
+    // It may have been evicted already.
     let _ = NAMED.remove(key);
     0
 }

@@ -1,4 +1,5 @@
-//! fallocate: what it took is the inode's gauge, and where there is none, what was asked for.
+//! fallocate: the space that it took is known from the inode's usage. Where the usage cannot be
+//! read, the requested length is counted.
 
 use tracer_common::{Counters, slot_flags};
 
@@ -11,7 +12,7 @@ use crate::kernel_read::{
     KernelPtr, ProbeRead, Read, current_proc, file_key, is_regular, magic, offset,
 };
 
-/// fallocate returned.
+/// Handles the return of fallocate.
 #[inline(always)]
 pub fn on_fallocate(inode: KernelPtr, dentry: KernelPtr, result: i64) {
     if result < 0 {
@@ -19,18 +20,18 @@ pub fn on_fallocate(inode: KernelPtr, dentry: KernelPtr, result: i64) {
             account_error(current_proc(), file_key::<ProbeRead>(inode), result);
         }
     }
-    // One that failed may have gone half the way.
+    // A failed call may have allocated part of the range.
     charge::on_space_changed(inode, dentry);
 }
 
-/// What vfs_fallocate's arguments ask for: bytes, if it is only to allocate them.
+/// Returns the bytes that the arguments of vfs_fallocate request; 0 unless the call only allocates.
 #[inline(always)]
 pub fn requested_bytes(mode: u64, length: u64) -> u64 {
     const KEEP_SIZE: u32 = 1;
     if mode as u32 & !KEEP_SIZE == 0 { length } else { 0 }
 }
 
-/// The same, of a file, and of so many bytes.
+/// Handles the return of an fallocate of a file, with the bytes that it requested.
 #[inline(always)]
 pub fn on_file_fallocate(file: KernelPtr, asked: u64, result: i64) {
     let inode = ProbeRead::follow(file, offset!(file_inode));
@@ -40,8 +41,9 @@ pub fn on_file_fallocate(file: KernelPtr, asked: u64, result: i64) {
     }
 }
 
-/// Where nothing tells what an inode has, what was asked for is what it got at most: the daemon looks
-/// closer. False where it is told.
+/// Counts the requested bytes if the inode's usage is unknown; returns whether it did. They are the
+/// most that the file can have got, so the count is marked approximate and the daemon samples the
+/// file.
 #[inline(always)]
 pub fn count_if_unknown(inode: KernelPtr, dentry: KernelPtr, asked: u64, result: i64) -> bool {
     result == 0 && asked != 0 && count_requested(inode.addr(), dentry.addr(), asked)

@@ -1,7 +1,7 @@
-//! fentry/fexit trampolines: typed arguments, direct loads, the cheapest way to a result.
+//! fentry/fexit trampolines: typed arguments and direct loads, the cheapest way to a result.
 //!
 //! The result of a function with n arguments is `arg(n)` of its fexit program; `ret()` would need
-//! bpf_get_func_ret, which came with 5.17.
+//! bpf_get_func_ret, which was added in 5.17.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{fentry, fexit};
@@ -14,15 +14,18 @@ use crate::charge;
 use crate::filesystem::TMPFS_MAGIC;
 use crate::kernel_read::{BtfRead, KernelPtr, ProbeRead, Read, load, magic, offset};
 
-/// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
+/// Loads argument `n`, or the result if `n` is the number of arguments, at the point of the call
+/// instead of keeping it.
 #[inline(always)]
 fn fetch(ctx: &FExitContext, n: usize) -> u64 {
-    // SAFETY: the context is an array of 64-bit words; the verifier checks that it has so many.
+    // SAFETY: the context is an array of 64-bit words; the verifier checks that it has at least `n
+    // + 1`.
     unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<u64>().add(n)) }
 }
 
-/// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`, one program per filesystem
-/// because each is loaded for one function, and because the kind of gauge is known then.
+/// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`. One program for each
+/// filesystem, because each is loaded for one function, and because the kind of usage layout is
+/// then known.
 macro_rules! write_iter {
     ($($name:ident: $kind:expr),+ $(,)?) => {$(
         #[fexit]
@@ -42,8 +45,8 @@ write_iter!(
     fexit_shmem_file_write_iter: gauge_kind::TMPFS,
 );
 
-/// tmpfs before 6.6 uses the generic function; the other filesystems that do are counted at
-/// vfs_write, and none of their files is known to the short way as one of tmpfs.
+/// tmpfs before 6.6 uses the generic function. Other filesystems that use it are counted at
+/// vfs_write, and the fast path knows none of their files as one of tmpfs.
 #[fexit]
 fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
     let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
@@ -67,7 +70,7 @@ fn fexit_iomap_dio_complete(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`: a store into a shared mapping
+/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`: a store to a shared mapping
 /// made a page dirty.
 #[fentry]
 fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
@@ -88,7 +91,7 @@ fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `int security_file_open(struct file *file)`: every open comes by here.
+/// `int security_file_open(struct file *file)`: called by every open.
 #[fentry]
 fn fentry_security_file_open(ctx: FEntryContext) -> i32 {
     shared::on_open::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)));
@@ -102,8 +105,8 @@ fn fentry_evict(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// Entry and exit of notify_change, whose dentry and attributes are arguments `$dentry` and the one
-/// after. One pair of programs for each form, see [`unlink`].
+/// Entry and exit of notify_change. `$dentry` is the index of the dentry argument; the attributes
+/// are the next one. One pair of programs for each signature, see [`unlink`].
 macro_rules! notify_change {
     ($entry:ident, $exit:ident, $dentry:literal) => {
         #[fentry]
@@ -141,8 +144,8 @@ fn fexit_remap_file_range(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
-/// advance.
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs frees its speculative
+/// preallocation.
 #[fentry]
 fn fentry_file_release(ctx: FEntryContext) -> i32 {
     shared::settle_enter(KernelPtr(ctx.arg::<*const u8>(0)), 0);
@@ -171,8 +174,8 @@ fn fexit_vfs_write(ctx: FExitContext) -> i32 {
     0
 }
 
-/// `static ssize_t do_iter_readv_writev(struct file *filp, struct iov_iter *iter, loff_t *ppos,
-/// int type, rwf_t flags)`: writev and its kin; `type` is 1 for a write.
+/// `static ssize_t do_iter_readv_writev(struct file *filp, struct iov_iter *iter, loff_t *ppos, int
+/// type, rwf_t flags)`: writev and its variants; `type` is 1 for a write.
 #[fexit]
 fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) == 1 {
@@ -181,9 +184,9 @@ fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     0
 }
 
-/// Entry and exit of vfs_unlink, whose dentry is argument `$dentry` of `$arguments`. One pair of
-/// programs for each form: chosen at run time, the compiler would merge the two loads into one at a
-/// computed address, which the verifier refuses.
+/// Entry and exit of vfs_unlink. `$dentry` is the index of the dentry argument, `$arguments` the
+/// number of arguments. One pair of programs for each signature: if it were chosen at run time, the
+/// compiler would merge the two loads into one at a computed address, which the verifier rejects.
 macro_rules! unlink {
     ($entry:ident, $exit:ident, $dentry:literal, $arguments:literal) => {
         #[fentry]

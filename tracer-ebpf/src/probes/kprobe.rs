@@ -1,7 +1,7 @@
 //! kprobes and kretprobes, for kernels without trampolines and for functions of modules.
 //!
-//! The daemon makes the return probes in tracefs with room for 1,024 calls at once: the default
-//! loses most of what 64 threads of synchronous writes do.
+//! The daemon creates the return probes in tracefs with 1,024 instances each: the default misses
+//! most of the calls that 64 threads of synchronous writes make.
 
 use aya_ebpf::macros::{kprobe, kretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -16,14 +16,14 @@ use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_proc, is_regular, m
 use crate::maps::in_flight::{InFlight, hook};
 use crate::{charge, overlay, process};
 
-/// An argument, as a pointer.
+/// Returns argument `n`, as a pointer.
 #[inline(always)]
 fn pointer(ctx: &ProbeContext, n: usize) -> KernelPtr {
     KernelPtr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
 }
 
-/// `void acct_process(void)`: do_exit() calls it for the last thread of a process alone, right before the
-/// tracepoint sched_process_exit.
+/// `void acct_process(void)`: do_exit() calls it only for the last thread of a process, right
+/// before the tracepoint sched_process_exit.
 #[kprobe]
 fn kprobe_acct_process(ctx: ProbeContext) -> u32 {
     let _ = ctx;
@@ -46,15 +46,15 @@ fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// The same for generic_file_write_iter, where only tmpfs is counted.
+/// The same for generic_file_write_iter, which is counted only on tmpfs.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
     write_iter_enter(pointer(&ctx, 0), TMPFS_MAGIC);
     0
 }
 
-/// `only`: of this filesystem, by its magic number, unless 0. It is looked at when the call ends, and
-/// kept where the file's device has its place.
+/// Stores a write_iter call. `only` is the magic number of the one filesystem to count, or 0 for
+/// any. It is checked when the call returns, and kept in the key's `dev`.
 #[inline(always)]
 fn write_iter_enter(iocb: KernelPtr, only: u32) {
     let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
@@ -68,7 +68,7 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     let Some(call) = inflight::take(hook::WRITE_ITER) else { return 0 };
     let (iocb, file) = (KernelPtr::from_addr(call.extra), KernelPtr::from_addr(call.object));
     let result = ctx.ret::<i64>();
-    // Only files of filesystems that are counted here are known to the short way.
+    // The fast path knows only files of filesystems that are counted here.
     if !shared::try_fast_path::<ProbeRead>(|| iocb, || file, || result, gauge_kind::EXT4) {
         let magic = magic::<ProbeRead>(ProbeRead::follow(file, offset!(file_inode)));
         if call.key.dev == 0 || call.key.dev == magic {
@@ -78,9 +78,9 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`: what it will return is known at its entry.
-/// Its return could not be told from that of another one, for it is called by interrupts, too, and
-/// those interrupt each other's threads.
+/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`: its result is known at its entry. A return
+/// could not be matched to its call: it is also called by interrupts, which can interrupt another
+/// call in the same thread.
 #[kprobe]
 fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
     let dio = pointer(&ctx, 0);
@@ -184,8 +184,8 @@ fn kretprobe_remap_file_range(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
-/// advance.
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs frees its speculative
+/// preallocation.
 #[kprobe]
 fn kprobe_file_release(ctx: ProbeContext) -> u32 {
     shared::settle_enter(pointer(&ctx, 0), 0);
@@ -228,7 +228,8 @@ fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
 fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
     if ctx.arg::<i32>(3).unwrap_or(0) == 1 {
         let file = pointer(&ctx, 0);
-        // Else the end of the overlay's own would not be known.
+        // Otherwise, this call would take the place of the overlay's own, whose return would not be
+        // matched.
         if !(overlay::are_followed() && overlay::is_behind::<ProbeRead>(file)) {
             vfs_write_enter(hook::VFS_WRITEV, file);
         }

@@ -1,4 +1,4 @@
-//! Who waits: fsync by its length, and writers that the kernel slows down.
+//! Processes that wait: fsync with its duration, and writers that the kernel throttles.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint};
@@ -20,7 +20,8 @@ use crate::maps::slots::first_is_active;
 use crate::{inflight, process};
 
 /// A filesystem's `int fsync(struct file *file, loff_t start, loff_t end, int datasync)`. Not
-/// vfs_fsync_range, which compilers inline in part: on 6.1 it sees fsync, but not fdatasync.
+/// vfs_fsync_range, which compilers inline in some places: on 6.1, a hook there sees fsync but not
+/// fdatasync.
 #[fentry]
 fn fentry_file_fsync(ctx: FEntryContext) -> i32 {
     fsync_enter(KernelPtr(ctx.arg::<*const u8>(0)));
@@ -62,8 +63,8 @@ fn tp_ext4_sync_file_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `balance_dirty_pages(struct bdi_writeback *wb, …, long pause, unsigned long start_time)`, with
-/// 12 arguments until they were gathered in a struct, 8 since. `pause` is in jiffies.
+/// `balance_dirty_pages(struct bdi_writeback *wb, …, long pause, unsigned long start_time)`: it had
+/// 12 arguments, and has 8 since some of them were put into a struct. `pause` is in jiffies.
 macro_rules! balance_dirty_pages {
     ($name:ident, $pause:literal) => {
         #[raw_tracepoint(tracepoint = "balance_dirty_pages")]
@@ -80,7 +81,7 @@ balance_dirty_pages!(tp_balance_dirty_pages_8, 6);
 #[inline(always)]
 fn fsync_enter(file: KernelPtr) {
     let inode = ProbeRead::follow(file, offset!(file_inode));
-    // An overlay's fsync calls the one of the filesystem below.
+    // An overlay's fsync calls that of the filesystem below.
     if magic::<ProbeRead>(inode) == OVERLAY_MAGIC {
         return;
     }
@@ -106,7 +107,7 @@ fn fsync_exit(result: i32) {
 
 #[inline(always)]
 fn on_throttled(wb: KernelPtr, pause: i64) {
-    // Not positive: it only looked.
+    // Not positive: no pause, only a check.
     if pause <= 0 {
         return;
     }
@@ -116,7 +117,7 @@ fn on_throttled(wb: KernelPtr, pause: i64) {
     add_wait(current_proc(), dev, WaitKind::Throttle, pause as u64);
 }
 
-/// Adds one wait: nanoseconds for an fsync, jiffies for a throttled writer.
+/// Adds one wait; `length` is in nanoseconds for an fsync, in jiffies for a throttled writer.
 #[inline(always)]
 fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     let key = WaitKey { start_ns: proc.start_ns, tgid: proc.tgid, dev, kind: kind as u32, pad: 0 };
@@ -125,7 +126,7 @@ fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     let map = if first { &WAITS_A } else { &WAITS_B };
     if map.get_ptr(key).is_none() {
         let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
-        // SAFETY: a map value that nobody writes. BPF_NOEXIST: another CPU may have been first.
+        // SAFETY: a map value that no program writes.
         let _ = map.insert(key, unsafe { &*zero }, BPF_NOEXIST);
         process::emit_process_once(proc);
     }
@@ -133,8 +134,8 @@ fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
         health_add(Health::OtherWaits, 1);
         return;
     };
-    // SAFETY: fields of a valid map value. The longest is not atomic: of two that end in the same
-    // instant on two CPUs, the shorter may win.
+    // SAFETY: fields of a valid map value. The maximum is not atomic: if two waits end at the same
+    // instant on two CPUs, the shorter one may win.
     unsafe {
         atomic_add(&raw mut (*waits).count, 1);
         atomic_add(&raw mut (*waits).total, length);

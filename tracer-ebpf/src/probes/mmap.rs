@@ -1,4 +1,4 @@
-//! Stores through a mapping, where no function is hooked that makes a page of one dirty.
+//! Stores through a mapping, where the function that makes a mapped page dirty is not hooked.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -11,8 +11,9 @@ use crate::kernel_read::{
 };
 
 /// `writeback_dirty_folio(struct folio *folio, struct address_space *mapping)`, before 5.18
-/// `writeback_dirty_page(struct page *page, struct address_space *mapping)`: it has become dirty. Most do so
-/// in a write; in a fault of the process it is stored into.
+/// `writeback_dirty_page(struct page *page, struct address_space *mapping)`: the folio has become
+/// dirty. Usually that is part of a write; if the process is in a page fault, it is a store to the
+/// mapping.
 #[raw_tracepoint(tracepoint = "writeback_dirty_folio")]
 fn tp_writeback_dirty_folio(ctx: RawTracePointContext) -> i32 {
     let bits: u32 = ProbeRead::read(current_task(), config!(fault_bits_at) as u32);
@@ -24,8 +25,9 @@ fn tp_writeback_dirty_folio(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// How many pages the folio has, all of which are written back. If it has more than one, its second `struct
-/// page` tells it, and that it is a tail: by the lowest bit of the word behind its flags.
+/// Returns the number of pages in the folio, all of which are written back. If there are several,
+/// the second `struct page` has the number. That this one is a tail page is shown by the lowest bit
+/// of the word after its flags.
 #[inline(always)]
 fn pages(folio: KernelPtr) -> u32 {
     let newer = offset!(folio_nr_pages);

@@ -1,4 +1,5 @@
-//! One file per kind of hook. They unpack arguments and call the one counting body.
+//! Hooks: one file for each backend (fentry, kprobe, tracepoint), and one for each topic. They
+//! unpack arguments and call the one counting body.
 
 mod bench_baseline;
 mod btrfs_compression;

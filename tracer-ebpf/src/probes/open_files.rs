@@ -1,5 +1,5 @@
-//! All open files at once, for the daemon to read: an iterator over tasks and their descriptors
-//! (`bpf_iter_task_file`, 5.8). Ten times as fast as looking through /proc.
+//! All open files, for the daemon to read: an iterator over tasks and their descriptors
+//! (`bpf_iter_task_file`, 5.8). Ten times as fast as a walk through /proc.
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use tracer_common::OpenFileRecord;
@@ -28,12 +28,12 @@ pub struct TaskFileCtx {
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn iter_open_files(ctx: *const TaskFileCtx) -> i32 {
     const FMODE_WRITE: u32 = 2;
-    // SAFETY: what the kernel gives the program.
+    // SAFETY: the context that the kernel passes.
     let TaskFileCtx { meta, task, fd, file } = unsafe { core::ptr::read(ctx) };
     if task.is_null() || file.is_null() {
         return 0;
     }
-    // Loads that the verifier has typed; by address from there on.
+    // Typed loads up to here; from here on by address.
     let mut inode =
         KernelPtr::from_addr(BtfRead::follow(KernelPtr(file), offset!(file_inode)).addr());
     if !is_regular::<ProbeRead>(inode) {
@@ -69,8 +69,8 @@ extern "C" fn iter_open_files(ctx: *const TaskFileCtx) -> i32 {
         overlay: u32::from(overlay),
     };
     let seq = BtfRead::follow(KernelPtr(meta), 0);
-    // SAFETY: a typed pointer, and a whole record. If it does not fit, the kernel comes again with a
-    // larger buffer.
+    // SAFETY: a typed pointer, and a complete record. If it does not fit, the kernel calls the
+    // program again with a larger buffer.
     unsafe {
         bpf_seq_write(
             seq.0.cast_mut().cast(),

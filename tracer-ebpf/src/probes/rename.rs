@@ -11,7 +11,7 @@ use crate::names;
 use crate::scratch::{self, NameWork};
 
 /// `void d_move(struct dentry *dentry, struct dentry *target)`: `dentry` takes the name and the
-/// directory of `target`. The one place where all renames end, with the same arguments ever since.
+/// directory of `target`. All renames end here, and the arguments have never changed.
 #[fentry]
 fn fentry_d_move(ctx: FEntryContext) -> i32 {
     on_rename(KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
@@ -50,7 +50,8 @@ fn two_dentries(ctx: &ProbeContext) -> (KernelPtr, KernelPtr) {
     (argument(0), argument(1))
 }
 
-/// `dentry` gets the name of `target`: tells the daemon, if it knows the old name.
+/// Handles a rename: `dentry` gets the name of `target`. The daemon is informed if it knows the old
+/// name.
 #[inline(always)]
 fn on_rename(dentry: KernelPtr, target: KernelPtr) {
     let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
@@ -80,7 +81,7 @@ fn emit_rename(inode: u64, target: u64) {
     }
     if !sent {
         health_add(Health::RingFull, 1);
-        // Sent again with its next write.
+        // The name is sent again with the file's next write.
         let _ = NAMED.remove(key);
     }
 }

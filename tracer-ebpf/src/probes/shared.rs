@@ -1,4 +1,4 @@
-//! What several kinds of hook do with their unpacked arguments.
+//! What several hooks do with their unpacked arguments.
 
 use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
@@ -18,10 +18,11 @@ use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
 use crate::maps::inodes::SHARED;
 use crate::{charge, fast_path, inflight, overlay, process, space};
 
-/// `ki_flags` of direct I/O.
+/// The bit of `ki_flags` for direct I/O.
 const IOCB_DIRECT: u32 = 1 << 17;
 
-/// A filesystem's write_iter returned; what it was called with and returned is fetched as it is needed.
+/// Handles the return of a filesystem's write_iter. Arguments and result are fetched when they are
+/// needed.
 #[inline(always)]
 pub fn write_iter<R: Read>(
     iocb: impl Fn() -> KernelPtr,
@@ -34,7 +35,7 @@ pub fn write_iter<R: Read>(
     }
 }
 
-/// Counts the write if it can be done the short way.
+/// Counts the write if the fast path applies. Returns whether it did.
 #[inline(always)]
 pub fn try_fast_path<R: Read>(
     iocb: impl Fn() -> KernelPtr,
@@ -58,8 +59,8 @@ fn is_direct<R: Read>(iocb: KernelPtr) -> bool {
     flags & IOCB_DIRECT != 0
 }
 
-/// What a write needs that is the first to its file, takes space, fails or is direct. Apart, so that
-/// the others keep nothing of it in registers.
+/// Counts a write that is the first to its file, takes space, fails or is direct. Not inlined, so
+/// that other writes keep nothing of it in registers.
 #[inline(never)]
 pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, result: i64) {
     let inode = KernelPtr(load!(R, file, file_inode));
@@ -67,7 +68,7 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
     let mut result = result;
     let mut end = 0;
     if result == EIOCBQUEUED {
-        // Here, not further down: the frames of a chain of calls share 512 bytes.
+        // Here and not in a function below: the frames of a call chain share 512 bytes.
         process::emit_process_once(current_proc());
         result = dio_queued(iocb.addr(), file.addr(), kind);
     } else {
@@ -75,8 +76,8 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
             end = load!(R, iocb, kiocb_pos);
         }
         if direct {
-            // It may have ended at once although it could have been asynchronous; also by EAGAIN,
-            // after which io_uring tries once more with the same iocb.
+            // The I/O may have ended synchronously although it could have been asynchronous; also
+            // with EAGAIN, after which io_uring tries again with the same iocb.
             let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
         }
     }
@@ -89,8 +90,8 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
     account_write::<R>(&WriteEvent { who, kind, result, end });
 }
 
-/// Direct I/O was submitted and goes on without its process. Returns the result if it has ended
-/// already and nobody has counted it, else 0.
+/// Handles direct I/O that was submitted and continues without its process. Returns the result if
+/// it has already completed and was not counted yet, else 0.
 #[inline(never)]
 fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
     let file = KernelPtr::from_addr(file);
@@ -105,15 +106,16 @@ fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
     0
 }
 
-/// Direct I/O was submitted, to a file with that kind of gauge.
+/// Stores the submission of direct I/O, with the file's kind of usage layout.
 #[inline(always)]
 pub fn dio_submitted(iocb: KernelPtr, key: PairKey, file: KernelPtr, kind: u32) {
     let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
     inflight::insert_by_id(hook::DIO, iocb.addr(), call);
 }
 
-/// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
-/// the map counts it; so it does not matter whether the submission has returned.
+/// Handles the completion of asynchronous direct I/O, in any context. The context that removes the
+/// submission's entry from the map counts it; so it does not matter whether the submission has
+/// returned.
 #[inline(always)]
 pub fn dio_completed(iocb: KernelPtr, result: i64) {
     if dio_count(iocb.addr(), result) {
@@ -125,28 +127,30 @@ pub fn dio_completed(iocb: KernelPtr, result: i64) {
     }
 }
 
-/// Direct I/O ended whose begin is always seen first (tracepoints). Its errors are seen elsewhere.
+/// Handles the completion of direct I/O whose start is always seen first (tracepoints). Its errors
+/// are seen elsewhere.
 #[inline(always)]
 pub fn dio_completed_in_order(iocb: KernelPtr, result: i64) {
     dio_count(iocb.addr(), result.max(0));
 }
 
-/// Leaves the result to the submission.
+/// Leaves the result for the submission, which has not returned yet.
 #[inline(never)]
 fn dio_leave_result(iocb: u64, result: i64) {
     let done = InFlight { key: inflight::NO_KEY, object: 0, extra: result as u64 };
     let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
 }
 
-/// Counts the result for whoever submitted, if that is known.
+/// Counts the result for the process that submitted the I/O. Returns false if the submission is not
+/// known.
 #[inline(never)]
 fn dio_count(iocb: u64, result: i64) -> bool {
     let key = InFlightKey { id: iocb, hook: hook::DIO };
     let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
-    // SAFETY: a valid pointer from the map. Not copied whole: the stack is short.
+    // SAFETY: a valid pointer from the map. Not copied as a whole: the stack is small.
     let (proc, file_key, object, kind) =
         unsafe { ((*call).key.process(), (*call).key.file(), (*call).object, (*call).extra) };
-    // Two may find it; one takes it out.
+    // Two contexts may find it; only the one that removes it counts it.
     if IN_FLIGHT.remove(key).is_err() {
         return false;
     }
@@ -166,7 +170,8 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     true
 }
 
-/// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
+/// Handles the return of vfs_write or one of its variants: counted here for filesystems that are
+/// not counted below.
 #[inline(always)]
 pub fn vfs_write<R: Read>(file: KernelPtr, result: i64) {
     let inode = KernelPtr(load!(R, file, file_inode));
@@ -180,7 +185,7 @@ pub fn vfs_write<R: Read>(file: KernelPtr, result: i64) {
     }
 }
 
-/// Apart, for the frames of a chain of calls share 512 bytes.
+/// Counts a write at vfs_write. Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 fn count_vfs_write<R: Read>(file: KernelPtr, result: i64) {
     let inode = KernelPtr(load!(R, file, file_inode));
@@ -197,7 +202,8 @@ fn count_vfs_write<R: Read>(file: KernelPtr, result: i64) {
     });
 }
 
-/// do_iter_readv_writev returned. Where overlays are followed, the file below was counted with the overlay's.
+/// Handles the return of do_iter_readv_writev. Where overlays are followed, the file below was
+/// counted with the overlay's.
 #[inline(always)]
 pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64) {
     if !(overlay::are_followed() && overlay::is_behind::<R>(file)) {
@@ -205,8 +211,8 @@ pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64) {
     }
 }
 
-/// A write to a file of an overlay returned, of which nothing tells below. Apart, for the frames of a chain of
-/// calls share 512 bytes.
+/// Counts a write to a file of an overlay, if the upper file is not counted below. Not inlined,
+/// because the frames of a call chain share 512 bytes.
 #[inline(never)]
 fn count_overlay_write(inode: u64, result: i64) {
     let dentry = overlay::upper_dentry(KernelPtr::from_addr(inode));
@@ -227,7 +233,8 @@ fn count_overlay_write(inode: u64, result: i64) {
     });
 }
 
-/// A page was made dirty through a mapping: counted as written, for that is as near as one gets.
+/// Counts a page that was made dirty through a mapping as written, because that is as close as it
+/// gets.
 #[inline(always)]
 pub fn page_dirtied(file: KernelPtr) {
     if file.is_null() {
@@ -237,7 +244,7 @@ pub fn page_dirtied(file: KernelPtr) {
     pages_dirtied(inode, ProbeRead::follow(file, offset!(file_dentry)), 1);
 }
 
-/// The same of so many pages, by their inode.
+/// Like [`page_dirtied`], for several pages of an inode.
 #[inline(always)]
 pub fn pages_dirtied(inode: KernelPtr, dentry: KernelPtr, pages: u32) {
     if is_regular::<ProbeRead>(inode) {
@@ -246,7 +253,7 @@ pub fn pages_dirtied(inode: KernelPtr, dentry: KernelPtr, pages: u32) {
     }
 }
 
-/// Apart, for the frames of a chain of calls share 512 bytes.
+/// Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 fn count_pages(inode: u64, dentry: u64, pages: u32) {
     const PAGE: u64 = 4096;
@@ -257,7 +264,7 @@ fn count_pages(inode: u64, dentry: u64, pages: u32) {
     account(current_proc(), file, KernelPtr::from_addr(dentry), inode, delta);
 }
 
-/// Attributes are about to change; the length matters.
+/// Handles the entry of a change of attributes; only a change of the size matters.
 #[inline(always)]
 pub fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
     const ATTR_SIZE: u32 = 8;
@@ -266,19 +273,19 @@ pub fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
     }
 }
 
-/// Attributes have changed.
+/// Handles the end of a change of attributes.
 #[inline(always)]
 pub fn setattr_exit(dentry: KernelPtr) {
     charge::on_space_changed(ProbeRead::follow(dentry, offset!(dentry_inode)), dentry);
 }
 
-/// A file is opened: its space is remembered before anything can change it.
+/// Handles the opening of a file: its usage is recorded before anything can change it.
 #[inline(always)]
 pub fn on_open<R: Read>(file: KernelPtr) {
     on_open_inode::<R>(file, || KernelPtr(load!(R, file, file_inode)));
 }
 
-/// The same, where another inode may be the one that is written to.
+/// Like [`on_open`], where `inode` may be another one than the file's: the one that is written to.
 #[inline(always)]
 pub fn on_open_inode<R: Read>(file: KernelPtr, inode: impl Fn() -> KernelPtr) {
     const FMODE_WRITE: u32 = 2;
@@ -288,7 +295,7 @@ pub fn on_open_inode<R: Read>(file: KernelPtr, inode: impl Fn() -> KernelPtr) {
     }
 }
 
-/// A reflink begins: `xfs_file_remap_range` and btrfs's.
+/// Handles the entry of a reflink: `xfs_file_remap_range` and that of btrfs.
 #[inline(always)]
 pub fn remap_enter(to: KernelPtr, flags: u32) {
     const REMAP_FILE_DEDUP: u32 = 1;
@@ -299,7 +306,8 @@ pub fn remap_enter(to: KernelPtr, flags: u32) {
     }
 }
 
-/// A reflink ends with the number of bytes that the file now shares: written, but not allocated.
+/// Handles the return of a reflink, with the number of bytes that the file now shares: written, but
+/// not allocated.
 #[inline(always)]
 pub fn remap_exit(result: i64) {
     if let Some(call) = inflight::take(hook::REMAP)
@@ -314,15 +322,15 @@ pub fn remap_exit(result: i64) {
     }
 }
 
-/// The file has space now that another one has, too.
+/// Records that the file now shares space with another one.
 #[inline(always)]
 pub fn mark_reflinked(file: &FileKey) {
     let _ = SHARED.insert(file, 1, 0);
     health_add(Health::UsedShared, 1);
 }
 
-/// copy_file_range returned, of which nothing else tells whether it copied: on filesystems that can share
-/// space, it shares. Apart, for the frames of a chain of calls share 512 bytes.
+/// Handles the return of copy_file_range. Nothing else shows whether it copied; on filesystems that
+/// can share space, it shares. Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub fn on_copied(file: u64) {
     let (inode, _) = overlay::target(KernelPtr::from_addr(file));
@@ -332,20 +340,22 @@ pub fn on_copied(file: u64) {
     }
 }
 
-/// A function of a filesystem begins that changes an inode's space on its own: the release of what
-/// xfs took in advance, the end of btrfs's delayed allocation, of which compression saves some.
+/// Handles the entry of a function in which a filesystem changes an inode's space on its own: xfs
+/// frees its speculative preallocation, or btrfs ends delayed allocation, of which compression
+/// saves `saves` bytes.
 #[inline(always)]
 pub fn settle_enter(inode: KernelPtr, saves: u64) {
     let call = InFlight { key: inflight::NO_KEY, object: inode.addr(), extra: saves };
     inflight::insert(hook::SETTLE, call);
 }
 
-/// Delayed allocation of btrfs (`struct btrfs_ordered_extent`) becomes extents, perhaps compressed ones.
+/// Handles the entry of btrfs_finish_one_ordered: delayed allocation (`struct
+/// btrfs_ordered_extent`) becomes extents, possibly compressed ones.
 #[inline(always)]
 pub fn finish_ordered_enter(ordered: KernelPtr) {
     let Some(layout) = GAUGES.get(gauge_kind::BTRFS) else { return };
     let inode = ProbeRead::follow(ordered, layout.ordered_inode);
-    // A struct btrfs_inode since 6.10: the struct inode is within it.
+    // Since 6.10, it points to a struct btrfs_inode; the struct inode is inside it.
     let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
     let mut saves = 0;
     if layout.ordered_num_bytes != 0 {
@@ -356,14 +366,14 @@ pub fn finish_ordered_enter(ordered: KernelPtr) {
     settle_enter(KernelPtr::from_addr(inode.addr() + inner), saves);
 }
 
-/// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls
-/// share 512 bytes.
+/// Returns and removes the inode that [`settle_enter`] stored for the current thread, or 0. Not
+/// inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub fn take_settling_inode() -> u64 {
     inflight::take(hook::SETTLE).map_or(0, |call| call.object)
 }
 
-/// It ends.
+/// Handles the return of a function that [`settle_enter`] was called for.
 #[inline(always)]
 pub fn settle_exit() {
     if let Some(call) = inflight::take(hook::SETTLE) {
@@ -375,7 +385,7 @@ pub fn settle_exit() {
     }
 }
 
-/// The last name of `inode` is gone.
+/// Handles the removal of a file's last name.
 #[inline(always)]
 pub fn on_last_unlink(key: PairKey, dentry: KernelPtr) {
     account(
@@ -387,7 +397,8 @@ pub fn on_last_unlink(key: PairKey, dentry: KernelPtr) {
     );
 }
 
-/// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.
+/// Handles the entry of vfs_unlink. Stores the file, because the dentry no longer has an inode
+/// afterwards.
 #[inline(always)]
 pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
     let inode = KernelPtr(load!(R, dentry, dentry_inode));
@@ -402,7 +413,7 @@ pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
     inflight::enter(hook::UNLINK, key, dentry);
 }
 
-/// vfs_unlink ends.
+/// Handles the return of vfs_unlink.
 #[inline(always)]
 pub fn unlink_exit(result: i64) {
     if let Some(call) = inflight::take(hook::UNLINK) {
@@ -412,7 +423,7 @@ pub fn unlink_exit(result: i64) {
     }
 }
 
-/// The open file behind a descriptor of the current process.
+/// Returns the open file behind a descriptor of the current process, or null.
 #[inline(always)]
 pub fn file_of_fd(fd: u32) -> KernelPtr {
     if config!(has_task_btf) != 0 {

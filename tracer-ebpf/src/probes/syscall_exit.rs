@@ -1,4 +1,4 @@
-//! Writes that are known by their result alone: that of the system call, or of the request.
+//! Writes of which only the result is known: that of the system call, or of the io_uring request.
 
 use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, ProcKey};
@@ -14,7 +14,8 @@ use crate::kernel_read::{
 use crate::overlay;
 use crate::user_read::read_user;
 
-/// A write of the current process returned. Apart, for the frames of a chain of calls share 512 bytes.
+/// Handles the return of a write of the current process. Not inlined, because the frames of a call
+/// chain share 512 bytes.
 #[inline(never)]
 pub fn on_write_return(file: u64, result: i64) {
     let file = KernelPtr::from_addr(file);
@@ -32,7 +33,7 @@ pub fn on_write_return(file: u64, result: i64) {
     count_write(file, inode, result, current_proc());
 }
 
-/// A write ended while another process runs than the one that asked for it.
+/// Handles the completion of a write while another process runs than the one that requested it.
 #[inline(never)]
 pub fn on_write_completed(file: u64, result: i64, proc: &ProcKey) {
     let file = KernelPtr::from_addr(file);
@@ -74,13 +75,13 @@ fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
 const FICLONE: u32 = 0x4004_9409;
 const FICLONERANGE: u32 = 0x4020_940d;
 
-/// Does the ioctl share what another file has?
+/// Returns whether the ioctl shares space with another file (reflink).
 #[inline(always)]
 pub fn is_clone_ioctl(command: u32) -> bool {
     command == FICLONE || command == FICLONERANGE
 }
 
-/// `struct file_clone_range` of linux/fs.h, up to where it goes.
+/// `struct file_clone_range` of linux/fs.h, without the last field (the offset in the destination).
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct CloneRange {
@@ -89,8 +90,8 @@ struct CloneRange {
     length: u64,
 }
 
-/// A reflink succeeded, which is all or nothing: the file shares what was asked for. Apart, for the frames
-/// of a chain of calls share 512 bytes.
+/// Handles a reflink that succeeded, which is all or nothing: the file shares what was requested.
+/// Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 pub fn on_clone(file: u64, command: u32, argument: u64) {
     let (inode, dentry) = overlay::target(KernelPtr::from_addr(file));
@@ -99,11 +100,11 @@ pub fn on_clone(file: u64, command: u32, argument: u64) {
     }
     let mut range = CloneRange { source: argument as i64, offset: 0, length: 0 };
     if command == FICLONERANGE {
-        // The kernel has just read it, so that it is in memory.
+        // The kernel has just read it, so it is in memory.
         range = read_user(argument);
     }
     if range.length == 0 {
-        // To the source's end.
+        // Up to the end of the source.
         let source = shared::file_of_fd(range.source as u32);
         let size: u64 =
             load!(ProbeRead, ProbeRead::follow(source, offset!(file_inode)), inode_size);

@@ -1,9 +1,9 @@
-//! Static tracepoints (raw: without the cost of formatting their fields): the end of a process on
-//! every backend, and, where neither trampolines nor kprobes are to be had, the counts.
+//! Static tracepoints (raw: without the cost of formatting their fields). They report the end of a
+//! process for every backend. Where neither trampolines nor kprobes are available, they also count.
 //!
-//! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
-//! included. All other filesystems are counted at the return of the system call, or when the request ends
-//! ([`super::io_uring`]).
+//! ext4 and direct I/O have tracepoints that report exactly what was written, including
+//! asynchronous writes. All other filesystems are counted at the return of the system call, or when
+//! the request ends ([`super::io_uring`]).
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
@@ -28,7 +28,7 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let group_dead = if config!(exit_has_group_dead) != 0 {
         ctx.arg::<u64>(1) & 1 != 0
     } else {
-        // do_exit() counts `live` down before it calls this tracepoint.
+        // do_exit() decrements `live` before it calls this tracepoint.
         let signal = ProbeRead::follow(current_task(), offset!(task_signal));
         ProbeRead::read::<i32>(signal, offset!(signal_live)) == 0
     };
@@ -39,7 +39,7 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
 }
 
 /// `sched_process_exec(struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)`: the
-/// process has another name now.
+/// process now has another name.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let _ = ctx;
@@ -47,8 +47,8 @@ fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `ext4_da_write_end(struct inode *inode, loff_t pos, unsigned int len, unsigned int copied)`; the
-/// same arguments for ext4_write_end and ext4_journalled_write_end.
+/// `ext4_da_write_end(struct inode *inode, loff_t pos, unsigned int len, unsigned int copied)`;
+/// ext4_write_end and ext4_journalled_write_end have the same arguments.
 #[raw_tracepoint(tracepoint = "ext4_da_write_end")]
 fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let inode = KernelPtr(ctx.arg::<*const u8>(0));
@@ -62,7 +62,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     let end = at + u64::from(taken);
     let again =
         || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, gauge_kind::EXT4);
-    // A long symbolic link is written through the same functions.
+    // A long symbolic link is written by the same functions.
     if written > 0 && !again() && is_regular::<ProbeRead>(inode) {
         account_write::<ProbeRead>(&WriteEvent {
             who: WriteTarget {
@@ -79,16 +79,18 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Less was copied than should have been, for the source has a page that is not in memory. Whether ext4 takes
-/// it depends on its folio (block_write_end: nothing if that is not up to date), of which the tracepoint
-/// does not tell; where the thread goes on does.
+/// Stores a part of a write of which less was copied than requested, because a page of the source
+/// is not in memory. Whether ext4 takes the part depends on its folio (block_write_end takes
+/// nothing if the folio is not up to date), which the tracepoint does not report. The position at
+/// which the thread continues shows it.
 #[inline(always)]
 fn remember_short_copy(inode: KernelPtr, at: u64, copied: u32) {
     let key = PairKey { generation: copied, ..inflight::NO_KEY };
     inflight::insert(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
 }
 
-/// How much was taken of the thread's last part, if that was copied in part and it goes on behind that.
+/// Returns how many bytes of the thread's last short copy were taken: all of them if the thread
+/// continues right behind it, else 0.
 #[inline(always)]
 fn take_short_copy(inode: KernelPtr, at: u64) -> u64 {
     let thread = bpf_get_current_pid_tgid();
@@ -97,7 +99,7 @@ fn take_short_copy(inode: KernelPtr, at: u64) -> u64 {
     if part.object == inode.addr() && at == part.extra + copied { copied } else { 0 }
 }
 
-/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were set aside for a page
+/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were reserved for a page
 /// that is written to, by a write or through a mapping.
 #[raw_tracepoint(tracepoint = "ext4_da_reserve_space")]
 fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
@@ -122,8 +124,9 @@ fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`, and the same for
-/// ext4_punch_hole: nothing tells its end but the system call's, which may be one on an overlay's file.
+/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`, and ext4_punch_hole
+/// with the same arguments. Only the return of the system call shows its end, and that call may be
+/// one on an overlay's file.
 #[raw_tracepoint(tracepoint = "ext4_zero_range")]
 fn tp_ext4_range_changes(ctx: RawTracePointContext) -> i32 {
     shared::settle_enter(KernelPtr(ctx.arg::<*const u8>(0)), 0);
@@ -138,7 +141,7 @@ fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
 }
 
 /// `iomap_dio_rw_begin(struct kiocb *iocb, struct iov_iter *iter, unsigned int dio_flags, size_t
-/// done_before)`: remembers who asked, for the end may come in a kernel worker.
+/// done_before)`: stores the process, because the completion may run in a kernel worker.
 #[raw_tracepoint(tracepoint = "iomap_dio_rw_begin")]
 fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     let iter = KernelPtr(ctx.arg::<*const u8>(1));
@@ -179,22 +182,22 @@ fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. Typed, because it
-/// runs at every system call. x86-64 alone: the daemon does not attach it elsewhere.
+/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. Typed,
+/// because it runs at every system call. x86-64 only: the daemon does not attach it elsewhere.
 #[btf_tracepoint(function = "sys_exit")]
 fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     let regs = KernelPtr(ctx.arg::<*const u8>(0));
     let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     let result = ctx.arg::<i64>(1);
     let (call, fd): (Call, u64) = match number {
-        // The file written to is the first argument, out_fd of sendfile included.
+        // The file is the first argument; for sendfile, that is out_fd.
         syscall::WRITE
         | syscall::PWRITE64
         | syscall::WRITEV
         | syscall::SENDFILE
         | syscall::PWRITEV
         | syscall::PWRITEV2 => (Call::Write, load!(BtfRead, regs, regs_di)),
-        // The third.
+        // The file is the third argument.
         syscall::SPLICE | syscall::COPY_FILE_RANGE => (Call::Write, load!(BtfRead, regs, regs_dx)),
         syscall::IOCTL if result == 0 => {
             let command: u64 = load!(BtfRead, regs, regs_si);
@@ -204,13 +207,13 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             (Call::Clone, load!(BtfRead, regs, regs_di))
         }
         syscall::FTRUNCATE | syscall::FALLOCATE => (Call::Space, load!(BtfRead, regs, regs_di)),
-        // The result.
+        // The file is the result.
         syscall::OPEN | syscall::CREAT | syscall::OPENAT | syscall::OPENAT2 if result >= 0 => {
             (Call::Open, result as u64)
         }
         _ => return 0,
     };
-    // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
+    // 32-bit programs have other numbers for their calls.
     let segment: u64 = load!(BtfRead, regs, regs_cs);
     if segment as u16 != syscall::USER_CS {
         return 0;
@@ -221,20 +224,21 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     }
     match call {
         Call::Write => {
-            // Before the rest, which the verifier would go through once more behind it.
+            // Before the rest: otherwise the verifier would go through this once more after it.
             if number == syscall::COPY_FILE_RANGE && result > 0 {
                 shared::on_copied(file.addr());
             }
             syscall_exit::on_write_return(file.addr(), result);
         }
         Call::Space => {
-            // Through an overlay, another inode than the file's.
+            // For a file of an overlay, it is not the file's own inode.
             let mut inode = KernelPtr::from_addr(shared::take_settling_inode());
             if inode.is_null() {
                 (inode, _) = overlay::target(file);
             }
             let dentry = any_dentry(inode);
-            // Modules have no types before 5.11; later this would only be more to verify.
+            // Types of modules are not available before 5.11; on later kernels this would only be
+            // more code to verify.
             if config!(has_task_btf) == 0 && number == syscall::FALLOCATE {
                 let mode: u64 = load!(BtfRead, regs, regs_si);
                 let asked = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
@@ -253,7 +257,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// What a system call does.
+/// What a system call does to its file.
 enum Call {
     Write,
     Clone,

@@ -1,4 +1,4 @@
-//! Who fails: calls that make or reserve something and find no space.
+//! Failures: calls that create or reserve something and find no space.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::btf_tracepoint;
@@ -11,21 +11,21 @@ use crate::kernel_read::{BtfRead, KernelPtr, current_proc, load};
 use crate::maps::created::LAST_CREATE_DEV;
 use crate::syscall;
 
-/// EIO, ENOSPC or EDQUOT?
+/// Returns whether the error is EIO, ENOSPC or EDQUOT.
 #[inline(always)]
 pub fn is_out_of_space(error: i64) -> bool {
     error == EIO || error == ENOSPC || error == EDQUOT
 }
 
-/// A process got an error on a device, where no file was open yet.
+/// Counts an error that a process got on a device before a file was open.
 #[inline(always)]
 pub fn count_failure_on(dev: u32, error: i64) {
     let nowhere = FileKey { ino: 0, generation: 0, dev };
     account_error(current_proc(), nowhere, error);
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`: only calls that failed for want of space, and that
-/// tp_sys_exit does not look at. x86-64 alone.
+/// `sys_exit(struct pt_regs *regs, long ret)`: only calls that failed for lack of space, and that
+/// tp_sys_exit does not handle. x86-64 only.
 #[btf_tracepoint(function = "sys_exit")]
 fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
     let error = ctx.arg::<i64>(1);
@@ -33,7 +33,7 @@ fn tp_sys_exit_failed(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let regs = KernelPtr(ctx.arg::<*const u8>(0));
-    // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
+    // 32-bit programs have other numbers for their calls.
     let segment: u64 = load!(BtfRead, regs, regs_cs);
     if segment as u16 != syscall::USER_CS {
         return 0;
