@@ -21,17 +21,17 @@ use crate::{names, process, space};
 /// with `bpf_probe_read_kernel` only, so any address is safe.
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
-    let who = WriteTarget { proc, file, dentry, inode };
-    let Some(index) = slot_index(&who) else {
+    let target = WriteTarget { proc, file, dentry, inode };
+    let Some(index) = slot_index(&target) else {
         spill(&PairKey::new(proc, file), &delta);
         names::emit_path_once::<ProbeRead>(&file, dentry, inode);
         return;
     };
     let Some(slot) = slot_at(index) else { return };
-    if slot.is_of(&who.proc, &who.file) {
+    if slot.is_of(&target.proc, &target.file) {
         add_to_slot(slot, &delta);
     } else {
-        claim_slot::<ProbeRead>(index, &who, &delta);
+        claim_slot::<ProbeRead>(index, &target, &delta);
     }
 }
 
@@ -40,7 +40,7 @@ pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr
 #[inline(always)]
 pub fn account_write<R: Read>(write: &WriteEvent) {
     if write.result < 0 {
-        account_error(write.who.proc, write.who.file, write.result);
+        account_error(write.target.proc, write.target.file, write.result);
         return;
     }
     if write.result == 0 {
@@ -48,43 +48,43 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
     }
     let written = write.result as u64;
     // Read before the usage: a change in between is found at the next write.
-    let seen = &SpaceStamp::of::<R>(write.kind, write.who.inode);
-    let index = slot_index(&write.who);
+    let stamp = &SpaceStamp::of::<R>(write.kind, write.target.inode);
+    let index = slot_index(&write.target);
     let own = index.and_then(slot_at);
     if let Some(slot) = own
-        && slot.is_of(&write.who.proc, &write.who.file)
-        && slot.blocks == seen.blocks
-        && slot.parts == seen.parts
-        && slot.epoch == seen.epoch
+        && slot.is_of(&write.target.proc, &write.target.file)
+        && slot.blocks == stamp.blocks
+        && slot.parts == stamp.parts
+        && slot.epoch == stamp.epoch
     {
         atomic_add(&raw mut slot.written, written);
-        update_slot_cache::<R>(slot, write, seen);
+        update_slot_cache::<R>(slot, write, stamp);
         return;
     }
     let mut delta = ZERO;
-    if let Some(gauge) = usage::<R>(write.kind, write.who.inode) {
-        let before = estimate_prior_usage::<R>(write, gauge);
+    if let Some(usage_now) = usage::<R>(write.kind, write.target.inode) {
+        let before = estimate_prior_usage::<R>(write, usage_now);
         delta = space::counts(space::reconcile::<R>(
-            &write.who.file,
-            write.who.inode,
+            &write.target.file,
+            write.target.inode,
             before,
-            &write.who.proc,
+            &write.target.proc,
         ));
     }
     delta.written = written;
     let Some(index) = index else {
-        spill(&PairKey::new(write.who.proc, write.who.file), &delta);
-        names::emit_path_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
+        spill(&PairKey::new(write.target.proc, write.target.file), &delta);
+        names::emit_path_once::<R>(&write.target.file, write.target.dentry, write.target.inode);
         return;
     };
     let Some(slot) = slot_at(index) else { return };
-    if slot.is_of(&write.who.proc, &write.who.file) {
+    if slot.is_of(&write.target.proc, &write.target.file) {
         add_to_slot(slot, &delta);
     } else {
-        claim_slot::<R>(index, &write.who, &delta);
+        claim_slot::<R>(index, &write.target, &delta);
     }
-    if slot.is_of(&write.who.proc, &write.who.file) {
-        update_slot_cache::<R>(slot, write, seen);
+    if slot.is_of(&write.target.proc, &write.target.file) {
+        update_slot_cache::<R>(slot, write, stamp);
     }
 }
 
@@ -92,23 +92,23 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
 /// if the write is all the file has, else everything but the most that the write itself can have
 /// taken.
 #[inline(always)]
-fn estimate_prior_usage<R: Read>(write: &WriteEvent, gauge: u64) -> u64 {
+fn estimate_prior_usage<R: Read>(write: &WriteEvent, usage: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
-    let size: u64 = load!(R, write.who.inode, inode_size);
+    let size: u64 = load!(R, write.target.inode, inode_size);
     if write.end == written && size <= written {
         return 0;
     }
-    gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
+    usage.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
 /// Index of the pair's slot on this CPU. Only the current process has one. Counting for another
 /// process is rare: when its direct I/O completes, or when a kernel thread writes back its data.
 #[inline(always)]
-fn slot_index(who: &WriteTarget) -> Option<u32> {
+fn slot_index(target: &WriteTarget) -> Option<u32> {
     let (leader, start_ns) = current_leader();
-    (start_ns == who.proc.start_ns)
-        .then(|| fast_path::hash_index(fast_path::cpu_slot_base(), who.file.ino, leader.low()))
+    (start_ns == target.proc.start_ns)
+        .then(|| fast_path::hash_index(fast_path::cpu_slot_base(), target.file.ino, leader.low()))
 }
 
 #[inline(always)]
@@ -174,16 +174,16 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
 /// Gives the slot to a new pair, and sends the names of the process and the file if they are new.
 /// The calls are made one after the other, not nested: all frames of a call chain share 512 bytes.
 #[inline(always)]
-fn claim_slot<R: Read>(index: u32, who: &WriteTarget, delta: &Counters) {
-    evict_slot(index, who, delta);
-    process::emit_process_once(who.proc);
-    names::emit_path_once::<R>(&who.file, who.dentry, who.inode);
+fn claim_slot<R: Read>(index: u32, target: &WriteTarget, delta: &Counters) {
+    evict_slot(index, target, delta);
+    process::emit_process_once(target.proc);
+    names::emit_path_once::<R>(&target.file, target.dentry, target.inode);
 }
 
 /// Moves the slot's occupant to the spill map, and puts the new pair in. If another program was
 /// preempted in the middle of that, the new pair's counts go to the spill map instead.
 #[inline(never)]
-fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
+fn evict_slot(index: u32, target: &WriteTarget, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     let slot = unsafe { &mut *slot };
@@ -194,22 +194,22 @@ fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     let unlocked = unsafe { core::ptr::read_volatile(lock) };
     let seq = (unlocked >> 32) as u32;
     if seq & 1 != 0 || !exchange(lock, unlocked, unlocked.wrapping_add(1 << 32)) {
-        spill(&PairKey::new(who.proc, who.file), delta);
+        spill(&PairKey::new(target.proc, target.file), delta);
         return;
     }
-    let mut tenant = slot.key();
-    tenant.generation = unlocked as u32;
+    let mut occupant = slot.key();
+    occupant.generation = unlocked as u32;
     // Belongs to no process now, so that a program that runs in between does not add to what is
     // being read.
     store(&raw mut slot.start_ns, u64::MAX);
     let counts = slot.counters();
     if !counts.is_zero() {
-        spill(&tenant, &counts);
+        spill(&occupant, &counts);
     }
-    store(&raw mut slot.ino, who.file.ino);
-    store(&raw mut slot.tgid, who.proc.tgid);
-    store(&raw mut slot.dev, who.file.dev);
-    store(&raw mut slot.generation, who.file.generation);
+    store(&raw mut slot.ino, target.file.ino);
+    store(&raw mut slot.tgid, target.proc.tgid);
+    store(&raw mut slot.dev, target.file.dev);
+    store(&raw mut slot.generation, target.file.generation);
     store(&raw mut slot.written, delta.written);
     store(&raw mut slot.allocated, delta.allocated);
     store(&raw mut slot.freed, delta.freed);
@@ -218,7 +218,7 @@ fn evict_slot(index: u32, who: &WriteTarget, delta: &Counters) {
     // Nothing is known of the new file's space yet.
     store(&raw mut slot.inode, 0);
     store(&raw mut slot.blocks, u32::MAX);
-    store(&raw mut slot.start_ns, who.proc.start_ns);
+    store(&raw mut slot.start_ns, target.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }
 

@@ -4,6 +4,7 @@ use core::arch::asm;
 
 use crate::kernel_read::config;
 
+/// Stores to a field of a map value, in the order of the program (volatile).
 #[inline(always)]
 pub fn store<T>(cell: *mut T, value: T) {
     // SAFETY: a field of a map value.

@@ -30,18 +30,18 @@ fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn send_walk(node: u64) {
-    let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
+    let Some(mut buffer) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return;
     };
-    if let Some(work) = scratch::get(&NAME_SCRATCH, room) {
+    if let Some(work) = scratch::get(&NAME_SCRATCH, buffer) {
         work.next = node;
         if config!(has_loop) != 0 {
             // As in names::emit_path_walk.
             // SAFETY: the callback gets the number of the buffer, which outlives the call.
             unsafe {
                 let callback = walk_step as *const () as *mut c_void;
-                bpf_loop(WALK_STEPS_UNROLLED as u32, callback, (&raw mut room).cast(), 0);
+                bpf_loop(WALK_STEPS_UNROLLED as u32, callback, (&raw mut buffer).cast(), 0);
             }
         } else {
             for _ in 0..WALK_STEPS_UNROLLED {
@@ -51,14 +51,14 @@ fn send_walk(node: u64) {
             }
         }
     }
-    scratch::release(&NAME_SCRATCH, room);
+    scratch::release(&NAME_SCRATCH, buffer);
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop; returns 1 to end the loop.
-extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
+extern "C" fn walk_step(_index: u32, buffer: *mut u32) -> i64 {
     // SAFETY: the pointer that emit_path_walk passed.
-    let room = unsafe { *room };
-    scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
+    let buffer = unsafe { *buffer };
+    scratch::get(&NAME_SCRATCH, buffer).map_or(1, |work| i64::from(step(work)))
 }
 
 /// Moves one step up. Returns whether it was the last.

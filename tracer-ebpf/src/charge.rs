@@ -34,11 +34,11 @@ pub fn on_blocks_reserved(inode: KernelPtr, dentry: KernelPtr, blocks: u32) {
 #[inline(never)]
 fn reconcile_current(inode: u64, dentry: u64, blocks: u32) {
     let inode = KernelPtr::from_addr(inode);
-    let Some(gauge) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) else { return };
+    let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) else { return };
     let file = file_key::<ProbeRead>(inode);
     let proc = responsible(&file);
     let shift = ProbeRead::read::<u8>(inode, offset!(inode_blkbits)) & 31;
-    let before = gauge.saturating_sub(u64::from(blocks) << shift);
+    let before = usage.saturating_sub(u64::from(blocks) << shift);
     let change = reconcile::<ProbeRead>(&file, inode, before, &proc);
     if change != 0 {
         account(proc, file, KernelPtr::from_addr(dentry), inode, counts(change));
@@ -52,10 +52,10 @@ fn responsible(file: &FileKey) -> ProcKey {
     const PF_KTHREAD: u32 = 0x0020_0000;
     let proc = current_proc();
     if ProbeRead::read::<u32>(current_task(), offset!(task_flags)) & PF_KTHREAD != 0
-        && let Some(known) = INODES.get_ptr(file)
+        && let Some(entry) = INODES.get_ptr(file)
     {
         // SAFETY: a valid pointer from the map.
-        let owner = unsafe { (*known).owner };
+        let owner = unsafe { (*entry).owner };
         if owner.tgid != 0 {
             return owner;
         }
@@ -69,12 +69,12 @@ fn responsible(file: &FileKey) -> ProcKey {
 pub fn on_compressed(inode: u64, bytes: u64) {
     let inode = KernelPtr::from_addr(inode);
     let file = file_key::<ProbeRead>(inode);
-    let Some(known) = INODES.get_ptr_mut(file) else { return };
+    let Some(entry) = INODES.get_ptr_mut(file) else { return };
     // SAFETY: a valid pointer from the map.
-    let known = unsafe { &mut *known };
-    let saved = bytes.min(known.gauge.saturating_sub(known.saved));
-    known.saved += saved;
-    let owner = known.owner;
+    let entry = unsafe { &mut *entry };
+    let saved = bytes.min(entry.gauge.saturating_sub(entry.saved));
+    entry.saved += saved;
+    let owner = entry.owner;
     if saved != 0 && owner.tgid != 0 {
         account(
             owner,
@@ -106,11 +106,11 @@ pub fn on_evict<R: Read>(inode: KernelPtr) {
 
 #[inline(never)]
 fn free_all<R: Read>(inode: KernelPtr) {
-    let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+    let Some(usage) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     let file = file_key::<R>(inode);
     let proc = responsible(&file);
     // What changed since the usage was last read, and then all of it.
-    let change = reconcile_to_zero(&file, gauge, &proc);
+    let change = reconcile_to_zero(&file, usage, &proc);
     if change != 0 {
         account(proc, file, any_dentry(inode), KernelPtr::from_addr(0), counts(change));
     }

@@ -21,7 +21,7 @@ pub struct WriteTarget {
 #[derive(Clone, Copy)]
 pub struct WriteEvent {
     /// The writing process, and the file.
-    pub who: WriteTarget,
+    pub target: WriteTarget,
     /// `offsets::gauge_kind`.
     pub kind: u32,
     /// Return value: the bytes that were written, or a negative error number.

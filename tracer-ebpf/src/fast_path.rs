@@ -32,10 +32,10 @@ pub fn try_fast_path<R: Read>(
 ) -> bool {
     let (leader, start_ns) = current_leader();
     // In this order, few values have to be saved across a helper call.
-    let (leader, cells) = (leader.low(), cpu_slot_base());
+    let (leader, base) = (leader.low(), cpu_slot_base());
     let inode = inode();
     let ino: u64 = load!(R, inode, inode_ino);
-    let Some(slot) = SLOTS.get_ptr_mut(hash_index(cells, ino, leader)) else { return false };
+    let Some(slot) = SLOTS.get_ptr_mut(hash_index(base, ino, leader)) else { return false };
     // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     let slot = unsafe { &mut *slot };
     if slot.inode != inode.addr() || slot.start_ns != start_ns || slot.ino != ino {
@@ -96,25 +96,25 @@ impl SpaceStamp {
 
 /// Stores in the slot a write that was accounted for, so that the next one can take the fast path.
 #[inline(always)]
-pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, seen: &SpaceStamp) {
-    let goes_on = slot.inode == write.who.inode.addr() && slot.epoch == seen.epoch;
-    slot.blocks = seen.blocks;
-    slot.parts = seen.parts;
-    slot.epoch = seen.epoch;
-    let inode = write.who.inode;
+pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, stamp: &SpaceStamp) {
+    let continues = slot.inode == write.target.inode.addr() && slot.epoch == stamp.epoch;
+    slot.blocks = stamp.blocks;
+    slot.parts = stamp.parts;
+    slot.epoch = stamp.epoch;
+    let inode = write.target.inode;
     // For other files, the fast path does not know what their space is computed from, or where they
     // were written.
-    let by_call = write.end == BY_SYSCALL;
+    let by_syscall = write.end == BY_SYSCALL;
     let known = write.kind != gauge_kind::NONE;
-    if write.end == 0 || !(known || by_call) {
+    if write.end == 0 || !(known || by_syscall) {
         return;
     }
     // On tmpfs, `i_blocks` covers all space.
-    let (mut from, mut to) = (0, if by_call { BY_SYSCALL } else { u64::MAX });
+    let (mut from, mut to) = (0, if by_syscall { BY_SYSCALL } else { u64::MAX });
     if known && write.kind != gauge_kind::TMPFS {
         let bits: u8 = load!(R, inode, inode_blkbits);
         (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
-        if goes_on && from <= slot.to && slot.from <= to {
+        if continues && from <= slot.to && slot.from <= to {
             from = from.min(slot.from);
             to = to.max(slot.to);
         }
@@ -131,13 +131,13 @@ fn blocks_around(start: u64, end: u64, block_bits: u8) -> (u64, u64) {
     (start & !block, (end + block) & !block)
 }
 
-/// Index of a pair's slot, on the CPU whose slots start at `cells`; `leader` is the lower half of
+/// Index of a pair's slot, on the CPU whose slots start at `base`; `leader` is the lower half of
 /// the main thread's address. Consecutive inode numbers, the usual case, get consecutive slots. So
 /// the files of one writer do not collide until it has more files than there are slots.
 #[inline(always)]
-pub fn hash_index(cells: u32, ino: u64, leader: u32) -> u32 {
+pub fn hash_index(base: u32, ino: u64, leader: u32) -> u32 {
     let hash = (ino as u32).wrapping_add(leader) & config!(slot_mask) as u32;
-    cells.wrapping_add(hash)
+    base.wrapping_add(hash)
 }
 
 /// Index of the first slot of the current CPU.

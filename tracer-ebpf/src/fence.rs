@@ -119,8 +119,8 @@ creates!(
 /// flags)`: a shared writable mapping. The file is null for anonymous memory.
 #[lsm(hook = "mmap_file")]
 fn fence_mmap_file(ctx: LsmContext) -> i32 {
-    let kind = ctx.arg::<u64>(3) & MAP_TYPE;
-    let shared = kind == MAP_SHARED || kind == MAP_SHARED_VALIDATE;
+    let map_type = ctx.arg::<u64>(3) & MAP_TYPE;
+    let shared = map_type == MAP_SHARED || map_type == MAP_SHARED_VALIDATE;
     if !shared || ctx.arg::<u64>(2) & PROT_WRITE == 0 {
         return 0;
     }

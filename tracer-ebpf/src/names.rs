@@ -50,13 +50,13 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
 /// directory must be sent too, else 0. Most new files are in a known directory, and stop here.
 #[inline(never)]
 fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
-    let Some(room) = scratch::acquire(&NAME_SCRATCH) else {
+    let Some(buffer) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
-    let above = scratch::get(&NAME_SCRATCH, room)
+    let above = scratch::get(&NAME_SCRATCH, buffer)
         .map_or(0, |work| emit_component::<R>(&mut work.record, dentry).addr());
-    scratch::release(&NAME_SCRATCH, room);
+    scratch::release(&NAME_SCRATCH, buffer);
     above
 }
 
@@ -83,18 +83,18 @@ fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> Kernel
 /// known one.
 #[inline(never)]
 pub fn emit_path_walk(dentry: u64) {
-    let Some(mut room) = scratch::acquire(&NAME_SCRATCH) else {
+    let Some(mut buffer) = scratch::acquire(&NAME_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return;
     };
-    let Some(work) = scratch::get(&NAME_SCRATCH, room) else { return };
+    let Some(work) = scratch::get(&NAME_SCRATCH, buffer) else { return };
     work.next = dentry;
     if config!(has_loop) != 0 {
         // Verified once, not once for each step: walks can be long, and loading stays fast.
         // SAFETY: the callback gets the number of the buffer, which outlives the call.
         unsafe {
             let callback = walk_step as *const () as *mut c_void;
-            bpf_loop(WALK_STEPS, callback, (&raw mut room).cast(), 0);
+            bpf_loop(WALK_STEPS, callback, (&raw mut buffer).cast(), 0);
         }
     } else {
         for _ in 0..WALK_STEPS_UNROLLED {
@@ -107,14 +107,14 @@ pub fn emit_path_walk(dentry: u64) {
         health_add(Health::PathTooDeep, 1);
         debug!((), "path too deep, inode {}", work.record.file.ino);
     }
-    scratch::release(&NAME_SCRATCH, room);
+    scratch::release(&NAME_SCRATCH, buffer);
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop; returns 1 to end the loop.
-extern "C" fn walk_step(_index: u32, room: *mut u32) -> i64 {
+extern "C" fn walk_step(_index: u32, buffer: *mut u32) -> i64 {
     // SAFETY: the pointer that emit_path_walk passed.
-    let room = unsafe { *room };
-    scratch::get(&NAME_SCRATCH, room).map_or(1, |work| i64::from(step(work)))
+    let buffer = unsafe { *buffer };
+    scratch::get(&NAME_SCRATCH, buffer).map_or(1, |work| i64::from(step(work)))
 }
 
 /// Moves one step up. Returns whether it was the last. Keeps nothing on the stack between steps.

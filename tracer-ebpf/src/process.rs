@@ -35,15 +35,15 @@ pub fn emit_process_once(proc: ProcKey) {
 #[inline(never)]
 fn is_emitted(proc: &ProcKey) -> bool {
     // SAFETY: the value is copied immediately.
-    let Some(view) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
+    let Some(context) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
         let tgid: u32 = load!(BtfRead, task, task_tgid);
-        tgid != proc.tgid || view == fs_context::<BtfRead>(task)
+        tgid != proc.tgid || context == fs_context::<BtfRead>(task)
     } else {
         let task = current_task();
         let tgid: u32 = load!(ProbeRead, task, task_tgid);
-        tgid != proc.tgid || view == fs_context::<ProbeRead>(task)
+        tgid != proc.tgid || context == fs_context::<ProbeRead>(task)
     }
 }
 
@@ -52,9 +52,9 @@ fn is_emitted(proc: &ProcKey) -> bool {
 fn fs_context<R: Read>(task: KernelPtr) -> u64 {
     // Of the main thread, because threads can have roots of their own: the process would be
     // described again each time another thread writes.
-    let view = fs_context_of::<R>(KernelPtr(load!(R, task, task_group_leader)));
+    let context = fs_context_of::<R>(KernelPtr(load!(R, task, task_group_leader)));
     // The main thread may have ended before the others.
-    if view == 0 { fs_context_of::<R>(task) } else { view }
+    if context == 0 { fs_context_of::<R>(task) } else { context }
 }
 
 #[inline(always)]
@@ -74,19 +74,19 @@ fn emit_process(proc: &ProcKey) -> u64 {
         // submitted.
         return 0;
     }
-    let Some(room) = scratch::acquire(&PROC_SCRATCH) else {
+    let Some(buffer) = scratch::acquire(&PROC_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
-    fill_ancestry(room);
-    let exe = fill_and_send(room, proc);
-    scratch::release(&PROC_SCRATCH, room);
+    fill_ancestry(buffer);
+    let exe = fill_and_send(buffer, proc);
+    scratch::release(&PROC_SCRATCH, buffer);
     exe
 }
 
 #[inline(never)]
-fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
-    let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return 0 };
+fn fill_and_send(buffer: u32, proc: &ProcKey) -> u64 {
+    let Some(record) = scratch::get(&PROC_SCRATCH, buffer) else { return 0 };
     let task = current_task();
     let parent = ProbeRead::follow(task, offset!(task_real_parent));
     let parent_leader = ProbeRead::follow(parent, offset!(task_group_leader));
@@ -129,8 +129,8 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
 /// Fills in the parent's name, the grandparent, the session, the mount namespace and the root.
 /// Called before [`fill_and_send`], not from it: all frames of a call chain share 512 bytes.
 #[inline(never)]
-fn fill_ancestry(room: u32) {
-    let Some(record) = scratch::get(&PROC_SCRATCH, room) else { return };
+fn fill_ancestry(buffer: u32) {
+    let Some(record) = scratch::get(&PROC_SCRATCH, buffer) else { return };
     let task = current_task();
     let parent = ProbeRead::follow(task, offset!(task_real_parent));
     let parent = ProbeRead::follow(parent, offset!(task_group_leader));
@@ -146,8 +146,8 @@ fn fill_ancestry(room: u32) {
     record.session = session(task);
     // As in [`fs_context`].
     let leader = ProbeRead::follow(task, offset!(task_group_leader));
-    let has_view = !ProbeRead::follow(leader, offset!(task_fs)).is_null();
-    let task = if has_view { leader } else { task };
+    let has_context = !ProbeRead::follow(leader, offset!(task_fs)).is_null();
+    let task = if has_context { leader } else { task };
     let namespaces = ProbeRead::follow(task, offset!(task_nsproxy));
     let mounts = ProbeRead::follow(namespaces, offset!(nsproxy_mnt));
     record.mnt_ns = ProbeRead::read(mounts, offset!(mnt_ns_inum));

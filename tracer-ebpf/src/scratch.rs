@@ -37,11 +37,11 @@ pub type ProcScratchPool = ScratchPool<ProcRecord>;
 
 /// Takes a buffer. Returns its number, which [`release`] needs; `None` if all are in use.
 #[inline(always)]
-pub fn acquire<T>(rooms: &'static ScratchPool<T>) -> Option<u32> {
+pub fn acquire<T>(pool: &'static ScratchPool<T>) -> Option<u32> {
     for number in 0..SCRATCH_BUFFERS {
-        let room = rooms.get_ptr_mut(number)?;
+        let buffer = pool.get_ptr_mut(number)?;
         // SAFETY: a field of a map value.
-        if exchange(unsafe { &raw mut (*room).busy }, 0, 1) {
+        if exchange(unsafe { &raw mut (*buffer).busy }, 0, 1) {
             return Some(number);
         }
     }
@@ -50,17 +50,17 @@ pub fn acquire<T>(rooms: &'static ScratchPool<T>) -> Option<u32> {
 
 /// Returns a buffer to its pool.
 #[inline(always)]
-pub fn release<T>(rooms: &'static ScratchPool<T>, number: u32) {
-    if let Some(room) = rooms.get_ptr_mut(number) {
+pub fn release<T>(pool: &'static ScratchPool<T>, number: u32) {
+    if let Some(buffer) = pool.get_ptr_mut(number) {
         // SAFETY: a field of a map value; volatile, so that it comes after all uses of the buffer.
-        unsafe { core::ptr::write_volatile(&raw mut (*room).busy, 0) };
+        unsafe { core::ptr::write_volatile(&raw mut (*buffer).busy, 0) };
     }
 }
 
 /// The content of a buffer that was acquired.
 #[inline(always)]
-pub fn get<T>(rooms: &'static ScratchPool<T>, number: u32) -> Option<&'static mut T> {
+pub fn get<T>(pool: &'static ScratchPool<T>, number: u32) -> Option<&'static mut T> {
     // SAFETY: a valid pointer from the map, which no other program uses until the buffer is
     // released.
-    rooms.get_ptr_mut(number).map(|room| unsafe { &mut (*room).value })
+    pool.get_ptr_mut(number).map(|buffer| unsafe { &mut (*buffer).value })
 }

@@ -38,15 +38,15 @@ pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &Gauge = layout;
     let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
-    let mut parts = 0u32;
+    let mut mixed = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
             // The lower halves are enough; in a little-endian word, they are at the same offset.
             let value = ProbeRead::read::<u32>(own, bounded(part.offset));
-            parts = parts.wrapping_mul(0x9E37_79B1).wrapping_add(value);
+            mixed = mixed.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
     }
-    parts
+    mixed
 }
 
 /// Counters that grow whenever space may have been taken from an inode, or when it is evicted (or
@@ -87,21 +87,21 @@ fn epoch_cell(inode: KernelPtr) -> *mut u64 {
 pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
     let kind = kind_of(magic::<R>(inode));
-    let Some(known) = entry(file, before, proc) else { return 0 };
+    let Some(entry) = entry(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
-        let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
+        let old = unsafe { core::ptr::read_volatile(&raw const entry.gauge) };
         // Read after the usage that was accounted last, so it is never older than that. Otherwise,
         // threads that write to one file would free and take the same block in turns.
         let Some(now) = usage::<R>(kind, inode) else { return 0 };
         if config!(has_cmpxchg) == 0 {
             // Two CPUs may both be charged for the same change. The next reconciliation gives back
             // the excess, because the recorded value is the sum of all charges.
-            atomic_add(&raw mut known.gauge, now.wrapping_sub(old));
-            return update_entry(known, old, now, proc);
+            atomic_add(&raw mut entry.gauge, now.wrapping_sub(old));
+            return update_entry(entry, old, now, proc);
         }
-        if exchange(&raw mut known.gauge, old, now) {
-            return update_entry(known, old, now, proc);
+        if exchange(&raw mut entry.gauge, old, now) {
+            return update_entry(entry, old, now, proc);
         }
     }
     // Other CPUs account for this inode all the time, and will account for this change.
@@ -111,43 +111,43 @@ pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &
 /// Accounts for the removal of all the inode's space, and returns the change.
 #[inline(never)]
 pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
-    let Some(known) = entry(file, before, proc) else { return 0 };
-    let old = known.gauge;
-    known.gauge = 0;
-    update_entry(known, old, 0, proc)
+    let Some(entry) = entry(file, before, proc) else { return 0 };
+    let old = entry.gauge;
+    entry.gauge = 0;
+    update_entry(entry, old, 0, proc)
 }
 
 #[inline(always)]
 fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
-    let mut known = INODES.get_ptr_mut(file);
-    if known.is_none() {
+    let mut found = INODES.get_ptr_mut(file);
+    if found.is_none() {
         // BPF_NOEXIST: if two CPUs meet a new inode, one of them sets the earlier usage, and both
         // account for what they find.
         let _ =
             INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, BPF_NOEXIST);
-        known = INODES.get_ptr_mut(file);
+        found = INODES.get_ptr_mut(file);
     }
-    if known.is_none() {
+    if found.is_none() {
         health_add(Health::SpaceFull, 1);
     }
     // SAFETY: a valid pointer from the map.
-    known.map(|known| unsafe { &mut *known })
+    found.map(|entry| unsafe { &mut *entry })
 }
 
 #[inline(always)]
-fn update_entry(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i64 {
-    known.owner = *proc;
-    let change = gauge.wrapping_sub(old) as i64;
-    if change < 0 && known.saved != 0 {
+fn update_entry(entry: &mut InodeSpace, old: u64, now: u64, proc: &ProcKey) -> i64 {
+    entry.owner = *proc;
+    let change = now.wrapping_sub(old) as i64;
+    if change < 0 && entry.saved != 0 {
         // In proportion, because it is not known which extents were freed. In pages, to avoid an
         // overflow.
-        let kept = if gauge == 0 {
+        let kept = if now == 0 {
             0
         } else {
-            ((known.saved >> 12) * (gauge >> 12) / (old >> 12).max(1)) << 12
+            ((entry.saved >> 12) * (now >> 12) / (old >> 12).max(1)) << 12
         };
-        let released = known.saved.saturating_sub(kept);
-        known.saved = kept;
+        let released = entry.saved.saturating_sub(kept);
+        entry.saved = kept;
         return change + released as i64;
     }
     change
@@ -174,11 +174,11 @@ pub fn record_baseline<R: Read>(inode: KernelPtr) {
 
 #[inline(never)]
 fn record_baseline_regular<R: Read>(inode: KernelPtr) {
-    let Some(gauge) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+    let Some(usage) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     // Recorded for an empty file, too: then everything that comes later is known to be new.
     // BPF_NOEXIST: an accounted value stays. If a kernel thread is the first to change the inode,
     // it does so for the process that opened it.
-    let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
+    let space = InodeSpace { gauge: usage, saved: 0, owner: current_proc() };
     let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 
@@ -186,8 +186,8 @@ fn record_baseline_regular<R: Read>(inode: KernelPtr) {
 /// shared with another file.
 #[inline(always)]
 pub fn rebase(inode: KernelPtr, file: &FileKey) {
-    if let Some(gauge) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {
-        let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
+    if let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {
+        let _ = INODES.insert(file, InodeSpace { gauge: usage, saved: 0, owner: NOBODY }, 0);
     }
 }
 

@@ -1,5 +1,5 @@
 //! System calls of x86-64: numbers (arch/x86/entry/syscalls/syscall_64.tbl), and the code segment that
-//! tells 64-bit callers from others.
+//! distinguishes 64-bit callers from others.
 
 /// `__USER_CS`: the code segment of 64-bit programs. 32-bit programs have another one, and other
 /// numbers for their system calls.

@@ -51,7 +51,7 @@ fn drain<K: Copy, V>(ctx: *const MapElemCtx, remove: impl FnOnce(&K) -> bool) ->
     let seq = BtfRead::follow(KernelPtr(meta), 0).0.cast_mut();
     // SAFETY: a key of the map that the iterator was created for. Helpers accept a key only from
     // the stack.
-    let own: K = unsafe { core::ptr::read(key.cast()) };
+    let owned_key: K = unsafe { core::ptr::read(key.cast()) };
     // SAFETY: a typed pointer, and the map's own key and value. Data that does not fit marks the
     // seq_file as overflowed, and the kernel calls the program for the element again.
     let fits = unsafe {
@@ -59,7 +59,7 @@ fn drain<K: Copy, V>(ctx: *const MapElemCtx, remove: impl FnOnce(&K) -> bool) ->
             && bpf_seq_write(seq.cast(), value.cast_mut().cast(), size_of::<V>() as u32) == 0
     };
     // Reporting an entry without removing it would report it twice.
-    if fits && !remove(&own) { RETRY } else { NEXT }
+    if fits && !remove(&owned_key) { RETRY } else { NEXT }
 }
 
 /// Drains the inactive map of a pair, to which no program adds any more.

@@ -33,10 +33,10 @@ pub fn requested_bytes(mode: u64, length: u64) -> u64 {
 
 /// Handles the return of an fallocate of a file, with the bytes that it requested.
 #[inline(always)]
-pub fn on_file_fallocate(file: KernelPtr, asked: u64, result: i64) {
+pub fn on_file_fallocate(file: KernelPtr, requested: u64, result: i64) {
     let inode = ProbeRead::follow(file, offset!(file_inode));
     let dentry = ProbeRead::follow(file, offset!(file_dentry));
-    if !count_if_unknown(inode, dentry, asked, result) {
+    if !count_if_unknown(inode, dentry, requested, result) {
         on_fallocate(inode, dentry, result);
     }
 }
@@ -45,8 +45,8 @@ pub fn on_file_fallocate(file: KernelPtr, asked: u64, result: i64) {
 /// most that the file can have got, so the count is marked approximate and the daemon samples the
 /// file.
 #[inline(always)]
-pub fn count_if_unknown(inode: KernelPtr, dentry: KernelPtr, asked: u64, result: i64) -> bool {
-    result == 0 && asked != 0 && count_requested(inode.addr(), dentry.addr(), asked)
+pub fn count_if_unknown(inode: KernelPtr, dentry: KernelPtr, requested: u64, result: i64) -> bool {
+    result == 0 && requested != 0 && count_requested(inode.addr(), dentry.addr(), requested)
 }
 
 #[inline(never)]

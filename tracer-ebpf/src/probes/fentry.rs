@@ -82,10 +82,10 @@ fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    let asked = fallocate::requested_bytes(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
+    let requested = fallocate::requested_bytes(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
     fallocate::on_file_fallocate(
         KernelPtr(ctx.arg::<*const u8>(0)),
-        asked,
+        requested,
         i64::from(ctx.arg::<i32>(4)),
     );
     0

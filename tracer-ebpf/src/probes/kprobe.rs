@@ -18,7 +18,7 @@ use crate::{charge, overlay, process};
 
 /// Returns argument `n`, as a pointer.
 #[inline(always)]
-fn pointer(ctx: &ProbeContext, n: usize) -> KernelPtr {
+fn pointer_arg(ctx: &ProbeContext, n: usize) -> KernelPtr {
     KernelPtr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
 }
 
@@ -42,14 +42,14 @@ fn kprobe_proc_exec_connector(ctx: ProbeContext) -> u32 {
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_enter(pointer(&ctx, 0), 0);
+    write_iter_enter(pointer_arg(&ctx, 0), 0);
     0
 }
 
 /// The same for generic_file_write_iter, which is counted only on tmpfs.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_enter(pointer(&ctx, 0), TMPFS_MAGIC);
+    write_iter_enter(pointer_arg(&ctx, 0), TMPFS_MAGIC);
     0
 }
 
@@ -83,7 +83,7 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
 /// call in the same thread.
 #[kprobe]
 fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
-    let dio = pointer(&ctx, 0);
+    let dio = pointer_arg(&ctx, 0);
     if ProbeRead::read::<u8>(dio, offset!(dio_waits)) == 0 {
         let error = ProbeRead::read::<i32>(dio, offset!(dio_error));
         let result = if error == 0 {
@@ -99,7 +99,7 @@ fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
 /// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`
 #[kprobe]
 fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
-    let vma = ProbeRead::follow(pointer(&ctx, 0), offset!(fault_vma));
+    let vma = ProbeRead::follow(pointer_arg(&ctx, 0), offset!(fault_vma));
     shared::page_dirtied(ProbeRead::follow(vma, offset!(vma_file)));
     0
 }
@@ -107,8 +107,9 @@ fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[kprobe]
 fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
-    let extra = fallocate::requested_bytes(pointer(&ctx, 1).addr(), pointer(&ctx, 3).addr());
-    let call = InFlight { key: NO_KEY, object: pointer(&ctx, 0).addr(), extra };
+    let extra =
+        fallocate::requested_bytes(pointer_arg(&ctx, 1).addr(), pointer_arg(&ctx, 3).addr());
+    let call = InFlight { key: NO_KEY, object: pointer_arg(&ctx, 0).addr(), extra };
     inflight::insert(hook::FALLOCATE, call);
     0
 }
@@ -126,14 +127,14 @@ fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
 /// `int security_file_open(struct file *file)`
 #[kprobe]
 fn kprobe_security_file_open(ctx: ProbeContext) -> u32 {
-    shared::on_open::<ProbeRead>(pointer(&ctx, 0));
+    shared::on_open::<ProbeRead>(pointer_arg(&ctx, 0));
     0
 }
 
 /// `static void evict(struct inode *inode)`
 #[kprobe]
 fn kprobe_evict(ctx: ProbeContext) -> u32 {
-    charge::on_evict::<ProbeRead>(pointer(&ctx, 0));
+    charge::on_evict::<ProbeRead>(pointer_arg(&ctx, 0));
     0
 }
 
@@ -141,14 +142,14 @@ fn kprobe_evict(ctx: ProbeContext) -> u32 {
 /// inode **delegated_inode)`
 #[kprobe]
 fn kprobe_notify_change(ctx: ProbeContext) -> u32 {
-    setattr_enter(pointer(&ctx, 1), pointer(&ctx, 2));
+    setattr_enter(pointer_arg(&ctx, 1), pointer_arg(&ctx, 2));
     0
 }
 
 /// The same before 5.12, without the first argument.
 #[kprobe]
 fn kprobe_notify_change_v5_11(ctx: ProbeContext) -> u32 {
-    setattr_enter(pointer(&ctx, 0), pointer(&ctx, 1));
+    setattr_enter(pointer_arg(&ctx, 0), pointer_arg(&ctx, 1));
     0
 }
 
@@ -173,7 +174,7 @@ fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
 /// loff_t len, unsigned int remap_flags)`
 #[kprobe]
 fn kprobe_remap_file_range(ctx: ProbeContext) -> u32 {
-    shared::remap_enter(pointer(&ctx, 2), ctx.arg::<u32>(5).unwrap_or(0));
+    shared::remap_enter(pointer_arg(&ctx, 2), ctx.arg::<u32>(5).unwrap_or(0));
     0
 }
 
@@ -188,14 +189,14 @@ fn kretprobe_remap_file_range(ctx: RetProbeContext) -> u32 {
 /// preallocation.
 #[kprobe]
 fn kprobe_file_release(ctx: ProbeContext) -> u32 {
-    shared::settle_enter(pointer(&ctx, 0), 0);
+    shared::settle_enter(pointer_arg(&ctx, 0), 0);
     0
 }
 
 /// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`
 #[kprobe]
 fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
-    shared::finish_ordered_enter(pointer(&ctx, 0));
+    shared::finish_ordered_enter(pointer_arg(&ctx, 0));
     0
 }
 
@@ -210,7 +211,7 @@ fn kretprobe_settle(ctx: RetProbeContext) -> u32 {
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[kprobe]
 fn kprobe_vfs_write(ctx: ProbeContext) -> u32 {
-    let file = pointer(&ctx, 0);
+    let file = pointer_arg(&ctx, 0);
     vfs_write_enter(hook::VFS_WRITE, file);
     0
 }
@@ -227,7 +228,7 @@ fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
     if ctx.arg::<i32>(3).unwrap_or(0) == 1 {
-        let file = pointer(&ctx, 0);
+        let file = pointer_arg(&ctx, 0);
         // Otherwise, this call would take the place of the overlay's own, whose return would not be
         // matched.
         if !(overlay::are_followed() && overlay::is_behind::<ProbeRead>(file)) {
@@ -248,14 +249,14 @@ fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
 /// **delegated_inode)`
 #[kprobe]
 fn kprobe_vfs_unlink(ctx: ProbeContext) -> u32 {
-    shared::unlink_enter::<ProbeRead>(pointer(&ctx, 2));
+    shared::unlink_enter::<ProbeRead>(pointer_arg(&ctx, 2));
     0
 }
 
 /// The same before 5.12, without the first argument.
 #[kprobe]
 fn kprobe_vfs_unlink_v5_11(ctx: ProbeContext) -> u32 {
-    shared::unlink_enter::<ProbeRead>(pointer(&ctx, 1));
+    shared::unlink_enter::<ProbeRead>(pointer_arg(&ctx, 1));
     0
 }
 

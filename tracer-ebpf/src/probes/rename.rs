@@ -70,14 +70,14 @@ fn emit_rename(inode: u64, target: u64) {
     let parent_key = file_key::<ProbeRead>(parent_inode);
     names::emit_path_once::<ProbeRead>(&parent_key, parent, parent_inode);
     let mut sent = false;
-    if let Some(room) = scratch::acquire(&NAME_SCRATCH) {
-        if let Some(NameWork { record, .. }) = scratch::get(&NAME_SCRATCH, room) {
+    if let Some(buffer) = scratch::acquire(&NAME_SCRATCH) {
+        if let Some(NameWork { record, .. }) = scratch::get(&NAME_SCRATCH, buffer) {
             record.file = key;
             record.parent = parent_key;
             names::fill_record::<ProbeRead>(record, target, inode, false);
             sent = names::emit_name(record);
         }
-        scratch::release(&NAME_SCRATCH, room);
+        scratch::release(&NAME_SCRATCH, buffer);
     }
     if !sent {
         health_add(Health::RingFull, 1);

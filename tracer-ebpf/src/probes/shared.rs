@@ -81,13 +81,13 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
             let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
         }
     }
-    let who = WriteTarget {
+    let target = WriteTarget {
         proc: current_proc(),
         file: file_key::<R>(inode),
         dentry: KernelPtr(load!(R, file, file_dentry)),
         inode,
     };
-    account_write::<R>(&WriteEvent { who, kind, result, end });
+    account_write::<R>(&WriteEvent { target, kind, result, end });
 }
 
 /// Handles direct I/O that was submitted and continues without its process. Returns the result if
@@ -157,7 +157,7 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     let file = KernelPtr::from_addr(object);
     let inode = ProbeRead::follow(file, offset!(file_inode));
     account_write::<ProbeRead>(&WriteEvent {
-        who: WriteTarget {
+        target: WriteTarget {
             proc,
             file: file_key,
             dentry: ProbeRead::follow(file, offset!(file_dentry)),
@@ -190,7 +190,7 @@ pub fn vfs_write<R: Read>(file: KernelPtr, result: i64) {
 fn count_vfs_write<R: Read>(file: KernelPtr, result: i64) {
     let inode = KernelPtr(load!(R, file, file_inode));
     account_write::<R>(&WriteEvent {
-        who: WriteTarget {
+        target: WriteTarget {
             proc: current_proc(),
             file: file_key::<R>(inode),
             dentry: KernelPtr(load!(R, file, file_dentry)),
@@ -221,7 +221,7 @@ fn count_overlay_write(inode: u64, result: i64) {
         return;
     }
     account_write::<ProbeRead>(&WriteEvent {
-        who: WriteTarget {
+        target: WriteTarget {
             proc: current_proc(),
             file: file_key::<ProbeRead>(inode),
             dentry,
@@ -436,8 +436,8 @@ pub fn file_of_fd(fd: u32) -> KernelPtr {
 #[inline(always)]
 fn file_in_table<R: Read>(task: KernelPtr, fd: u32) -> KernelPtr {
     let table = KernelPtr(load!(R, KernelPtr(load!(R, task, task_files)), files_fdt));
-    let room: u32 = load!(R, table, fdt_max_fds);
-    if fd >= room {
+    let max_fds: u32 = load!(R, table, fdt_max_fds);
+    if fd >= max_fds {
         return KernelPtr::from_addr(0);
     }
     let array = KernelPtr(load!(R, table, fdt_fd));

@@ -65,7 +65,7 @@ fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
         return;
     }
     account_write::<ProbeRead>(&WriteEvent {
-        who: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
+        target: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
         kind: gauge_kind::NONE,
         result,
         end: BY_SYSCALL,

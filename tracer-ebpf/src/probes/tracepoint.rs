@@ -60,12 +60,12 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
         remember_short_copy(inode, at, copied);
     }
     let end = at + u64::from(taken);
-    let again =
+    let try_fast_path =
         || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, gauge_kind::EXT4);
     // A long symbolic link is written by the same functions.
-    if written > 0 && !again() && is_regular::<ProbeRead>(inode) {
+    if written > 0 && !try_fast_path() && is_regular::<ProbeRead>(inode) {
         account_write::<ProbeRead>(&WriteEvent {
-            who: WriteTarget {
+            target: WriteTarget {
                 proc: current_proc(),
                 file: file_key::<ProbeRead>(inode),
                 dentry: any_dentry(inode),
@@ -241,8 +241,8 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             // more code to verify.
             if config!(has_task_btf) == 0 && number == syscall::FALLOCATE {
                 let mode: u64 = load!(BtfRead, regs, regs_si);
-                let asked = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
-                if fallocate::count_if_unknown(inode, dentry, asked, result) {
+                let requested = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
+                if fallocate::count_if_unknown(inode, dentry, requested, result) {
                     return 0;
                 }
             }
