@@ -22,7 +22,7 @@ const MAX_REFUSALS: usize = 1_000;
 const BUFFER: usize = 32 << 10;
 
 /// A map that is emptied by an iterator: unlike the system calls that take entries out of a map, it lets the
-/// kernel's kprobes run meanwhile (`take_out` in the kernel side).
+/// kernel's kprobes run meanwhile (`probes/drain.rs` of the kernel side).
 pub struct Drain<K, V> {
     map: Map,
     /// The iterator bound to the map; none before 5.9.
