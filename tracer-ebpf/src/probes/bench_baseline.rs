@@ -1,13 +1,14 @@
-//! Hooks that do nothing, and one that counts as plainly as can be: what `cargo xtask bench` holds the
-//! real ones against. filltop never loads them; the example `floor` does.
+//! Hooks that do nothing, and one that counts in the plainest way: the baseline for `cargo xtask
+//! bench`. filltop never loads them; the example `floor` does.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
 use tracer_common::PairKey;
 
-use crate::account::{ZERO, atomic_add};
-use crate::maps::SPILL_A;
+use crate::atomic::atomic_add;
+use crate::event::ZERO;
+use crate::maps::slots::SPILL_A;
 
 #[fexit]
 fn empty_fexit(_: FExitContext) -> i32 {
@@ -29,13 +30,14 @@ fn empty_raw_tp(_: RawTracePointContext) -> i32 {
     0
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`: the loops of one byte, told apart and not counted.
+/// `sys_exit(struct pt_regs *regs, long ret)`: recognizes writes of one byte, without counting
+/// them.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn filter_raw_tp(ctx: RawTracePointContext) -> i32 {
     i32::from(ctx.arg::<i64>(1) == 1)
 }
 
-/// They are counted by process, in a cell that all CPUs share.
+/// Counts writes of one byte by process, in an entry that all CPUs share.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn hash_raw_tp(ctx: RawTracePointContext) -> i32 {
     let written: i64 = ctx.arg(1);
@@ -47,7 +49,7 @@ fn hash_raw_tp(ctx: RawTracePointContext) -> i32 {
     match SPILL_A.get_ptr_mut(&key) {
         // SAFETY: a field of a valid map value.
         Some(counters) => unsafe { atomic_add(&raw mut (*counters).written, written as u64) },
-        // The first one.
+        // The process's first write.
         None => drop(SPILL_A.insert(&key, &ZERO, 0)),
     }
     0
