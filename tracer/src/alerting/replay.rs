@@ -10,7 +10,7 @@ use tracer_model::alert::replay::Replay;
 use tracer_model::alert::{Engine, Rule};
 
 use crate::alerting::sinks::event_line;
-use crate::recording::csv::Rows;
+use crate::recording::csv::SampleReader;
 
 /// Prints the events that would have been raised.
 ///
@@ -25,7 +25,7 @@ pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
         let file = File::open(file).with_context(|| format!("cannot read {name}"))?;
         Box::new(BufReader::with_capacity(1 << 20, file))
     };
-    let mut rows = Rows::open(input, name.clone())?;
+    let mut rows = SampleReader::open(input, name.clone())?;
     let mut replay = Replay::new(&name);
     let mut engine = Engine::new(rules);
     let mut out = io::stdout().lock();

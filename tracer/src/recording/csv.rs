@@ -9,51 +9,51 @@ use tracer_model::forecast::Sample;
 const COLUMNS: [&str; 4] = ["time_s", "total_bytes", "used_bytes", "avail_bytes"];
 /// Longest line that is accepted, bytes. A longer one is not a volume's history, and reading it
 /// would only use up memory.
-const LONGEST: u64 = 64 * 1024;
+const MAX_LINE: u64 = 64 * 1024;
 
-/// Iterates over the rows of a history as samples.
-pub(crate) struct Rows<R> {
+/// Reads the rows of a history as samples.
+pub(crate) struct SampleReader<R> {
     input: R,
     name: String,
     /// Index of each of [`COLUMNS`] in a row.
-    places: [usize; 4],
+    positions: [usize; 4],
     line: usize,
 }
 
-impl<R: BufRead> Rows<R> {
+impl<R: BufRead> SampleReader<R> {
     /// Reads the header and finds the columns.
     pub(crate) fn open(input: R, name: String) -> Result<Self> {
-        let mut rows = Self { input, name, places: [0; 4], line: 0 };
-        let Some(header) = rows.text()? else {
-            bail!("{} is empty: expected a header line {}", rows.name, COLUMNS.join(","));
+        let mut reader = Self { input, name, positions: [0; 4], line: 0 };
+        let Some(header) = reader.next_line()? else {
+            bail!("{} is empty: expected a header line {}", reader.name, COLUMNS.join(","));
         };
         let cells: Vec<&str> = header
             .trim_start_matches('\u{feff}')
             .split(',')
             .map(|c| c.trim().trim_matches('"'))
             .collect();
-        for (place, column) in rows.places.iter_mut().zip(COLUMNS) {
-            *place = cells.iter().position(|c| *c == column).with_context(|| {
+        for (position, column) in reader.positions.iter_mut().zip(COLUMNS) {
+            *position = cells.iter().position(|c| *c == column).with_context(|| {
                 format!(
                     "{}: no column {column} in its first line, expected {}",
-                    rows.name,
+                    reader.name,
                     COLUMNS.join(",")
                 )
             })?;
         }
-        Ok(rows)
+        Ok(reader)
     }
 
-    fn text(&mut self) -> Result<Option<String>> {
+    fn next_line(&mut self) -> Result<Option<String>> {
         loop {
             let mut bytes = Vec::new();
-            let mut limited = std::io::Read::take(&mut self.input, LONGEST);
+            let mut limited = std::io::Read::take(&mut self.input, MAX_LINE);
             let n = limited.read_until(b'\n', &mut bytes).with_context(|| self.name.clone())?;
             if n == 0 {
                 return Ok(None);
             }
             self.line += 1;
-            ensure!((n as u64) < LONGEST, "{}:{}: the line is too long", self.name, self.line);
+            ensure!((n as u64) < MAX_LINE, "{}:{}: the line is too long", self.name, self.line);
             let text = String::from_utf8(bytes)
                 .ok()
                 .with_context(|| format!("{}:{}: not text", self.name, self.line))?;
@@ -65,12 +65,12 @@ impl<R: BufRead> Rows<R> {
 
     /// Reads the next row; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Sample>> {
-        let Some(text) = self.text()? else { return Ok(None) };
+        let Some(text) = self.next_line()? else { return Ok(None) };
         let cells: Vec<&str> = text.split(',').map(|c| c.trim().trim_matches('"')).collect();
         let cell = |i: usize| {
             let name = COLUMNS[i];
             let text = cells
-                .get(self.places[i])
+                .get(self.positions[i])
                 .with_context(|| format!("{}:{}: no {name} in this line", self.name, self.line))?;
             let wrong = || {
                 let what =
@@ -110,9 +110,9 @@ mod tests {
     use rstest::rstest;
 
     fn read(text: &[u8]) -> Result<Vec<Sample>> {
-        let mut rows = Rows::open(text, "x.csv".to_owned())?;
+        let mut reader = SampleReader::open(text, "x.csv".to_owned())?;
         let mut out = Vec::new();
-        while let Some(sample) = rows.next()? {
+        while let Some(sample) = reader.next()? {
             out.push(sample);
         }
         Ok(out)

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use tracer_model::snapshot::Snapshot;
 
-use super::segment::Found;
-use super::{MAX_SEGMENTS, MAX_SIZE, segment, segment_path};
+use super::record;
+use super::record::Found;
+use super::segments::{MAX_SEGMENTS, MAX_SIZE, segment_path};
 
 /// What could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub fn read(file: &Path, mut each: impl FnMut(Snapshot)) -> anyhow::Result<Damag
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        segment::decode(&bytes, |found| match found {
+        record::decode(&bytes, |found| match found {
             Found::Snapshot(snapshot) => {
                 count += 1;
                 each(*snapshot);

@@ -10,16 +10,13 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, fstat
 use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
 
-use super::{MAX_SEGMENTS, segment, segment_path};
+use super::record;
+use super::segments::{MAX_SEGMENTS, MAX_SIZE, MIN_SIZE, segment_path};
 
-/// Smallest limit of a recording's size, bytes.
-pub const MIN_SIZE: u64 = 4 << 20;
-/// Largest limit of a recording's size, bytes.
-pub const MAX_SIZE: u64 = 1 << 30;
 /// Minimum number of segments, so that deleting the oldest loses an eighth at most, …
 const MIN_SEGMENTS: u32 = 8;
 /// … and their maximum size, bytes, until there are [`MAX_SEGMENTS`] of them.
-const SEGMENT: u64 = 16 << 20;
+const SEGMENT_SIZE: u64 = 16 << 20;
 /// A volume with less than this share available is nearly full, as for the default alert.
 const NEARLY_FULL: f64 = 0.05;
 
@@ -31,8 +28,11 @@ const NEARLY_FULL: f64 = 0.05;
 pub struct Recorder {
     path: PathBuf,
     file: File,
+    /// Length of the current segment, bytes.
     length: u64,
-    segment: u64,
+    /// Maximum length of a segment, bytes.
+    segment_size: u64,
+    /// Maximum number of segments.
     segments: u32,
     too_large: u64,
 }
@@ -45,13 +45,14 @@ impl Recorder {
     /// if another filltop writes to it, or if it cannot be opened.
     pub fn open(path: &Path, max_size: u64) -> anyhow::Result<Self> {
         let max_size = max_size.clamp(MIN_SIZE, MAX_SIZE);
-        let segments = (max_size / SEGMENT).clamp(MIN_SEGMENTS.into(), MAX_SEGMENTS.into()) as u32;
-        let segment = max_size / u64::from(segments);
-        let has = |age: &u32| segment_path(path, *age).exists();
-        let taken = u64::from((0..segments).filter(has).count() as u32) * segment;
+        let segments =
+            (max_size / SEGMENT_SIZE).clamp(MIN_SEGMENTS.into(), MAX_SEGMENTS.into()) as u32;
+        let segment_size = max_size / u64::from(segments);
+        let exists = |age: &u32| segment_path(path, *age).exists();
+        let existing = u64::from((0..segments).filter(exists).count() as u32) * segment_size;
         let file = open(path)?;
         let space = Space::of(&file)?;
-        if space.left_after(max_size.saturating_sub(taken)) < NEARLY_FULL {
+        if space.left_after(max_size.saturating_sub(existing)) < NEARLY_FULL {
             let empty = file.metadata().is_ok_and(|meta| meta.len() == 0);
             if empty {
                 let _ = fs::remove_file(path);
@@ -66,11 +67,11 @@ impl Recorder {
         }
         let length = file.metadata()?.len();
         let mut recorder =
-            Self { path: path.to_owned(), file, length, segment, segments, too_large: 0 };
+            Self { path: path.to_owned(), file, length, segment_size, segments, too_large: 0 };
         // If a larger --max-size was used before.
         recorder.drop_older_than(segments);
-        if recorder.length < segment {
-            recorder.set_aside()?;
+        if recorder.length < segment_size {
+            recorder.preallocate()?;
         }
         Ok(recorder)
     }
@@ -80,13 +81,13 @@ impl Recorder {
     /// # Errors
     /// If the file cannot be written; what was recorded before stays readable.
     pub fn push(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let record = segment::encode(snapshot)?;
+        let record = record::encode(snapshot)?;
         let size = record.len() as u64;
-        if size > self.segment {
+        if size > self.segment_size {
             self.too_large += 1;
             return Ok(());
         }
-        if self.length + size > self.segment {
+        if self.length + size > self.segment_size {
             self.next_segment()?;
         }
         self.file
@@ -105,7 +106,7 @@ impl Recorder {
     fn next_segment(&mut self) -> anyhow::Result<()> {
         // Release preallocated space that was not used.
         self.file.set_len(self.length)?;
-        let full = Space::of(&self.file)?.left_after(self.segment) < NEARLY_FULL;
+        let full = Space::of(&self.file)?.left_after(self.segment_size) < NEARLY_FULL;
         let count = (0..self.segments).take_while(|&age| segment_path(&self.path, age).exists());
         let keep = if full { count.count() as u32 - 1 } else { self.segments - 1 };
         if keep == 0 {
@@ -124,7 +125,7 @@ impl Recorder {
         }
         self.file = open(&self.path)?;
         self.length = 0;
-        self.set_aside()
+        self.preallocate()
     }
 
     fn drop_older_than(&mut self, keep: u32) {
@@ -133,8 +134,8 @@ impl Recorder {
         }
     }
 
-    fn set_aside(&self) -> anyhow::Result<()> {
-        let rest = self.segment - self.length;
+    fn preallocate(&self) -> anyhow::Result<()> {
+        let rest = self.segment_size - self.length;
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, rest) {
             // Some filesystems cannot preallocate.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
@@ -188,8 +189,8 @@ fn open(path: &Path) -> anyhow::Result<File> {
         bail!("{}: it is not a regular file", named());
     }
     if meta.len() > 0 {
-        let mut mark = [0; segment::MARK.len()];
-        if file.read_exact(&mut mark).is_err() || mark != segment::MARK {
+        let mut magic = [0; record::MAGIC.len()];
+        if file.read_exact(&mut magic).is_err() || magic != record::MAGIC {
             bail!("{}: the file exists and is not a recording; choose another name", named());
         }
     }

@@ -95,7 +95,7 @@ fn replay(
     colour: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let mut rows = csv::Rows::open(input, name.clone())?;
+    let mut rows = csv::SampleReader::open(input, name.clone())?;
     let mut forecaster = Forecaster::new(Policy::default());
     let mut story = report::Story::new(name.clone());
     while let Some(sample) = rows.next()? {

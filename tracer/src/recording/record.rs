@@ -13,12 +13,12 @@ use tracer_model::snapshot::Snapshot;
 
 /// Magic number at the start of each record, and therefore of a recording: not valid UTF-8, so that
 /// no text file is taken for a recording and no JSON contains it by chance.
-pub(super) const MARK: [u8; 8] = *b"\xf1ll\xfftop\x01";
+pub(super) const MAGIC: [u8; 8] = *b"\xf1ll\xfftop\x01";
 /// Length of a record's header: magic number, length of the body and its CRC-32, both
 /// little-endian.
-const HEAD: usize = MARK.len() + 8;
+const HEADER_LEN: usize = MAGIC.len() + 8;
 /// Size of the buffer in front of the encoder, bytes.
-const PIECE: usize = 64 << 10;
+const BUFFER_LEN: usize = 64 << 10;
 /// Longest JSON that is read, bytes: a damaged file must not use up all memory.
 const MAX_JSON: u64 = 256 << 20;
 
@@ -27,17 +27,17 @@ const MAX_JSON: u64 = 256 << 20;
 /// # Errors
 /// If the compressed JSON exceeds 4 GiB, which no Snapshot does.
 pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
-    let mut record = vec![0; HEAD];
+    let mut record = vec![0; HEADER_LEN];
     let deflate = DeflateEncoder::new(&mut record, Compression::fast());
     // serde_json writes a few bytes at a time, and the encoder clears its whole output buffer on
     // each write.
-    let mut whole = BufWriter::with_capacity(PIECE, deflate);
-    serde_json::to_writer(&mut whole, snapshot)?;
-    whole.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
-    let body = &record[HEAD..];
+    let mut buffered = BufWriter::with_capacity(BUFFER_LEN, deflate);
+    serde_json::to_writer(&mut buffered, snapshot)?;
+    buffered.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
+    let body = &record[HEADER_LEN..];
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     let checksum = crc32fast::hash(body);
-    record[..8].copy_from_slice(&MARK);
+    record[..8].copy_from_slice(&MAGIC);
     record[8..12].copy_from_slice(&length.to_le_bytes());
     record[12..16].copy_from_slice(&checksum.to_le_bytes());
     Ok(record)
@@ -79,7 +79,7 @@ pub(super) fn decode(bytes: &[u8], mut each: impl FnMut(Found)) {
             Err(cut) => {
                 bad_from.get_or_insert(at);
                 torn |= cut;
-                let next = bytes[at + 1..].windows(MARK.len()).position(|window| window == MARK);
+                let next = bytes[at + 1..].windows(MAGIC.len()).position(|window| window == MAGIC);
                 at = next.map_or(bytes.len(), |next| at + 1 + next);
             }
         }
@@ -93,15 +93,15 @@ pub(super) fn decode(bytes: &[u8], mut each: impl FnMut(Found)) {
 /// The Snapshot at the start of `bytes` and the length of its record. `Err(true)` if the record is
 /// truncated, `Err(false)` if it is damaged or not a record.
 fn record_at(bytes: &[u8]) -> Result<(Box<Snapshot>, usize), bool> {
-    if !bytes.starts_with(&MARK) {
-        return Err(MARK.starts_with(bytes));
+    if !bytes.starts_with(&MAGIC) {
+        return Err(MAGIC.starts_with(bytes));
     }
     let word = |at: usize| -> Option<u32> {
         Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
     };
     let (Some(length), Some(checksum)) = (word(8), word(12)) else { return Err(true) };
-    let end = HEAD.saturating_add(length as usize);
-    let body = bytes.get(HEAD..end).ok_or(true)?;
+    let end = HEADER_LEN.saturating_add(length as usize);
+    let body = bytes.get(HEADER_LEN..end).ok_or(true)?;
     if crc32fast::hash(body) != checksum {
         return Err(false);
     }
