@@ -14,6 +14,7 @@
 //! The rule that no control character may reach a terminal is fd's. The reversible form is our own,
 //! because users must be able to find a culprit's file by the name that was printed.
 
+mod charset;
 #[cfg(test)]
 mod tests;
 mod truncate;
@@ -23,6 +24,7 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthChar as _;
 
+pub use self::charset::Charset;
 pub use self::truncate::{fit, truncate, width};
 
 /// Most combining marks on one character; further marks are escaped. Enough for every living
@@ -97,27 +99,6 @@ pub fn restore(text: &str) -> Vec<u8> {
     }
     out.extend_from_slice(rest.as_bytes());
     out
-}
-
-/// The characters that the terminal can show.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Charset {
-    /// All printable characters.
-    #[default]
-    Unicode,
-    /// ASCII; everything else is escaped.
-    Ascii,
-}
-
-impl Charset {
-    /// The mark for omitted text, one column wide.
-    #[must_use]
-    pub const fn ellipsis(self) -> &'static str {
-        match self {
-            Self::Unicode => "…",
-            Self::Ascii => "~",
-        }
-    }
 }
 
 /// Escapes raw bytes so that they are safe on a terminal; [`unescape`] reverses it.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::Charset;
+use super::charset::Charset;
 
 /// Columns that `text` occupies on a terminal.
 #[must_use]
@@ -132,8 +132,8 @@ fn fit_whole<'t>(text: &'t str, columns: usize, dots: &str) -> Cow<'t, str> {
     if name.len() == text.len() || name_width + 2 > columns {
         return Cow::Owned(format!("{dots}{}", tail(text, columns - 1)));
     }
-    let room = columns - name_width - 1;
-    let front = head(&text[..text.len() - name.len()], room);
+    let available = columns - name_width - 1;
+    let front = head(&text[..text.len() - name.len()], available);
     // Keep only whole directories in front; a path always keeps its leading slash.
     let front = front.rfind('/').map_or("", |at| &front[..=at]);
     if front.is_empty() {
