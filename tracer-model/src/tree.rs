@@ -11,9 +11,9 @@ pub const MAX_DIRECTORIES: usize = 65_536;
 /// Deepest directory level kept; traffic further down counts for that level.
 const MAX_DEPTH: usize = 128;
 /// A directory is hot if it has this share of all traffic, not counting hot directories below it.
-const HOT: f64 = 0.2;
+const HOT_SHARE: f64 = 0.2;
 /// Number of top-level directories reported instead of the root when no directory is hot.
-const STAND_INS: usize = 5;
+const MAX_SUBSTITUTES: usize = 5;
 /// Bytes that a created or removed file counts for in the choice of hot directories: its inode and
 /// its directory entry, so that a storm of empty files is hot, too.
 const FILE_COST: u64 = 512;
@@ -104,7 +104,7 @@ impl Tree {
         }
         // Only now, because no index may change while a path is walked.
         if self.nodes.len() > self.limit + MAX_DEPTH {
-            self.forget();
+            self.evict_quietest();
         }
     }
 
@@ -142,14 +142,14 @@ impl Tree {
             .collect()
     }
 
-    /// Hierarchical heavy hitters: from the leaves up, each directory that has [`HOT`] of all
+    /// Hierarchical heavy hitters: from the leaves up, each directory that has [`HOT_SHARE`] of all
     /// traffic, not counting hot directories below it.
     fn hottest(&self) -> Vec<usize> {
         let total = self.nodes[0].sum.heat();
         if total == 0 {
             return Vec::new();
         }
-        let bar = ((total as f64 * HOT) as u64).max(1);
+        let bar = ((total as f64 * HOT_SHARE) as u64).max(1);
         let mut rest: Vec<u64> = self.nodes.iter().map(|node| node.sum.heat()).collect();
         let mut order: Vec<usize> = (1..self.nodes.len()).collect();
         order.sort_by_key(|at| std::cmp::Reverse(self.nodes[*at].depth));
@@ -174,7 +174,7 @@ impl Tree {
                 (1..self.nodes.len()).filter(|at| self.nodes[*at].parent == 0).collect();
             let below: u64 = tops.iter().map(|at| self.nodes[*at].sum.heat()).sum();
             tops.sort_by_key(|at| std::cmp::Reverse(self.nodes[*at].sum.heat()));
-            tops.truncate(STAND_INS);
+            tops.truncate(MAX_SUBSTITUTES);
             let few: u64 = tops.iter().map(|at| self.nodes[*at].sum.heat()).sum();
             hot = if below * 2 < total || few < bar { vec![0] } else { tops };
         }
@@ -206,7 +206,7 @@ impl Tree {
 
     /// Evicts the quietest leaves until half of the limit is left. Their traffic stays in their
     /// ancestors.
-    fn forget(&mut self) {
+    fn evict_quietest(&mut self) {
         let target = (self.limit / 2).max(1);
         let mut keep = vec![true; self.nodes.len()];
         let mut kept = self.nodes.len();
@@ -379,7 +379,7 @@ mod tests {
             }
             let hot = tree.hottest();
             prop_assert_eq!(hot.is_empty(), tree.is_empty());
-            prop_assert!(hot.len() <= STAND_INS);
+            prop_assert!(hot.len() <= MAX_SUBSTITUTES);
         }
     }
 }
