@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
-use tracer::output::openmetrics::{Format, Metrics, Own, Totals};
+use tracer::output::openmetrics::{Format, Metrics, ProcessStats, Totals};
 use tracer::service::Service;
 use tracer::service::client::Client;
 use tracer::service::store::Store;
@@ -56,12 +56,12 @@ fn measure(count: u32, seconds: u32) {
     let mut sums = Vec::new();
     for second in 0..seconds {
         let snapshot = Arc::new(snapshot(count, second));
-        sums.push(cpu_of(|| metrics.see(Arc::clone(&snapshot))).1);
+        sums.push(cpu_of(|| metrics.add(Arc::clone(&snapshot))).1);
         pushes.push(cpu_of(|| store.push(&snapshot).unwrap()).1);
     }
     let (bytes, span) = (store.bytes(), store.span_s());
     let (text, scrape) =
-        cpu_of(|| metrics.text(&Own::default(), Format::OpenMetrics).unwrap().len());
+        cpu_of(|| metrics.text(&ProcessStats::default(), Format::OpenMetrics).unwrap().len());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let service = Service::with_past(&path, store).unwrap();

@@ -29,7 +29,7 @@ use self::server::Shared;
 use self::socket::{Socket, Taken};
 use self::store::Store;
 use crate::output::openmetrics;
-use crate::output::openmetrics::{Endpoint, Guard, Metrics, Own, Totals};
+use crate::output::openmetrics::{Auth, Endpoint, Metrics, ProcessStats, Totals};
 use tracer_host::clock;
 use tracer_model::history::retention::Limits;
 
@@ -65,7 +65,7 @@ pub struct ServeArgs {
 /// The bound listeners, not yet serving: made before privileges are dropped.
 pub struct Bound {
     socket: Option<Socket>,
-    metrics: Option<(TcpListener, Guard)>,
+    metrics: Option<(TcpListener, Auth)>,
     group: Option<u32>,
     totals: Totals,
 }
@@ -97,10 +97,10 @@ impl Bound {
             Some(Ok(socket)) => Some(socket),
             None => None,
         };
-        let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
+        let auth = args.metrics_guard.as_deref().map(Auth::read).transpose()?.unwrap_or_default();
         let metrics = args.metrics.map(openmetrics::bind).transpose()?;
         if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
-            && guard.is_open()
+            && auth.is_open()
         {
             tracing::warn!(
                 "metrics on {address} are readable without authentication; see --metrics-guard"
@@ -108,7 +108,7 @@ impl Bound {
         }
         Ok(Self {
             socket,
-            metrics: metrics.map(|listener| (listener, guard)),
+            metrics: metrics.map(|listener| (listener, auth)),
             group,
             totals: Totals::new(args.metrics_groups.into(), &args.metrics_directory),
         })
@@ -136,8 +136,12 @@ impl Bound {
         let listener = self.socket.as_ref().map(Socket::listener).transpose()?;
         let work = Work {
             listener,
-            scraped: self.metrics.map(|(listener, guard)| {
-                let endpoint = Endpoint { metrics: Arc::clone(&metrics), guard, own: own(&shared) };
+            scraped: self.metrics.map(|(listener, auth)| {
+                let endpoint = Endpoint {
+                    metrics: Arc::clone(&metrics),
+                    auth,
+                    process_stats: process_stats(&shared),
+                };
                 (listener, Arc::new(endpoint))
             }),
             shared,
@@ -192,7 +196,7 @@ impl Service {
     /// Hands over a Snapshot without waiting. Every Snapshot must be passed, because the counters
     /// add them up.
     pub fn publish(&self, snapshot: &Arc<Snapshot>) {
-        self.metrics.see(Arc::clone(snapshot));
+        self.metrics.add(Arc::clone(snapshot));
         if self.news.try_send(Arc::clone(snapshot)).is_err() {
             let before = self.left_out.fetch_add(1, Ordering::Relaxed);
             if before.is_multiple_of(60) {
@@ -261,14 +265,14 @@ impl Work {
 }
 
 /// Returns a function that collects the program's own statistics for a scrape.
-fn own(shared: &Arc<Shared>) -> Box<dyn Fn() -> Own + Send + Sync> {
+fn process_stats(shared: &Arc<Shared>) -> Box<dyn Fn() -> ProcessStats + Send + Sync> {
     let shared = Arc::clone(shared);
     Box::new(move || {
         let (history_bytes, history_s) = {
             let store = shared.store();
             (store.bytes(), store.span_s())
         };
-        Own {
+        ProcessStats {
             cpu_s: clock::own_cpu_s(),
             resident_bytes: hardening::resident_bytes(),
             clients: shared.clients(),

@@ -39,26 +39,26 @@ struct Tls {
 }
 
 /// The requirements on connections and requests.
-pub struct Guard {
+pub struct Auth {
     /// TLS, if configured.
     pub tls: Option<TlsAcceptor>,
     users: BTreeMap<String, String>,
     /// The last valid header: bcrypt takes about 50 ms, and Prometheus scrapes every 15 s.
-    known: Mutex<Option<String>>,
+    last_valid: Mutex<Option<String>>,
     /// Allows one password check at a time, so that guessing cannot occupy more than one CPU.
     checking: Semaphore,
 }
 
-impl Default for Guard {
+impl Default for Auth {
     /// Without any requirement.
     fn default() -> Self {
         Self::new(None, BTreeMap::new())
     }
 }
 
-impl Guard {
+impl Auth {
     const fn new(tls: Option<TlsAcceptor>, users: BTreeMap<String, String>) -> Self {
-        Self { tls, users, known: Mutex::new(None), checking: Semaphore::const_new(1) }
+        Self { tls, users, last_valid: Mutex::new(None), checking: Semaphore::const_new(1) }
     }
 
     /// Reads a file: `[tls]` with `cert_file`, `key_file` and optionally `client_ca_file` (relative to
@@ -91,7 +91,7 @@ impl Guard {
                 path.display()
             );
         }
-        let tls = file.tls.map(|tls| acceptor(&tls, folder)).transpose().with_context(named)?;
+        let tls = file.tls.map(|tls| tls_acceptor(&tls, folder)).transpose().with_context(named)?;
         Ok(Self::new(tls, file.users))
     }
 
@@ -102,24 +102,25 @@ impl Guard {
     }
 
     /// Whether a request with this `Authorization` header is allowed.
-    pub async fn lets_in(&self, authorization: Option<&str>) -> bool {
+    pub async fn allows(&self, authorization: Option<&str>) -> bool {
         if self.users.is_empty() {
             return true;
         }
         let Some(header) = authorization else { return false };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if known.is_some_and(|known| same(known.as_bytes(), header.as_bytes())) {
+        let last_valid = self.last_valid.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if last_valid.is_some_and(|valid| same(valid.as_bytes(), header.as_bytes())) {
             return true;
         }
         let Some((user, password)) = basic(header) else { return false };
         let Some(hash) = self.users.get(&user).cloned() else { return false };
         let Ok(_permit) = self.checking.acquire().await else { return false };
         let checked = tokio::task::spawn_blocking(move || bcrypt::verify(password, &hash));
-        let right = matches!(checked.await, Ok(Ok(true)));
-        if right {
-            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(header.to_owned());
+        let valid = matches!(checked.await, Ok(Ok(true)));
+        if valid {
+            *self.last_valid.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(header.to_owned());
         }
-        right
+        valid
     }
 }
 
@@ -139,7 +140,7 @@ fn basic(header: &str) -> Option<(String, String)> {
     Some((user.to_owned(), password.to_owned()))
 }
 
-fn acceptor(tls: &Tls, folder: &Path) -> anyhow::Result<TlsAcceptor> {
+fn tls_acceptor(tls: &Tls, folder: &Path) -> anyhow::Result<TlsAcceptor> {
     let (cert, key) = (folder.join(&tls.cert_file), folder.join(&tls.key_file));
     let mode = fs::metadata(&key).with_context(|| format!("{}", key.display()))?.mode();
     if mode & 0o007 != 0 {
@@ -179,11 +180,11 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> anyhow::Result<Guard> {
+    fn read(text: &str) -> anyhow::Result<Auth> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("guard.toml");
         fs::write(&path, text)?;
-        Guard::read(&path)
+        Auth::read(&path)
     }
 
     #[test]
@@ -207,11 +208,11 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_passes() {
         let hash = bcrypt::hash("open sesame: now", 4).unwrap();
-        let guard = read(&format!("[users]\nprometheus = '{hash}'")).unwrap();
+        let auth = read(&format!("[users]\nprometheus = '{hash}'")).unwrap();
         // base64 of `prometheus:open sesame: now`.
         let right = "Basic cHJvbWV0aGV1czpvcGVuIHNlc2FtZTogbm93";
         for _ in 0..2 {
-            assert!(guard.lets_in(Some(right)).await);
+            assert!(auth.allows(Some(right)).await);
         }
         for wrong in [
             None,
@@ -222,8 +223,8 @@ mod tests {
             // `nobody:x`
             Some("Basic bm9ib2R5Ong="),
         ] {
-            assert!(!guard.lets_in(wrong).await, "{wrong:?}");
+            assert!(!auth.allows(wrong).await, "{wrong:?}");
         }
-        assert!(Guard::default().lets_in(None).await);
+        assert!(Auth::default().allows(None).await);
     }
 }

@@ -15,7 +15,7 @@ pub enum Format {
 impl Format {
     /// The format requested by an `Accept` header.
     #[must_use]
-    pub fn wanted(accept: &str) -> Self {
+    pub fn from_accept(accept: &str) -> Self {
         let openmetrics = accept.split(',').any(|one| {
             one.split(';').next().is_some_and(|kind| kind.trim() == "application/openmetrics-text")
         });
@@ -177,8 +177,8 @@ mod tests {
     fn who_wants_which() {
         let prometheus =
             "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
-        assert_eq!(Format::wanted(prometheus), Format::OpenMetrics);
-        assert_eq!(Format::wanted("*/*"), Format::Text);
-        assert_eq!(Format::wanted(""), Format::Text);
+        assert_eq!(Format::from_accept(prometheus), Format::OpenMetrics);
+        assert_eq!(Format::from_accept("*/*"), Format::Text);
+        assert_eq!(Format::from_accept(""), Format::Text);
     }
 }

@@ -18,23 +18,26 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use super::{Format, Guard, Metrics, Own};
+use super::auth::Auth;
+use super::exposition::Format;
+use super::families::ProcessStats;
+use super::metrics::Metrics;
 
 /// Maximum number of connections at a time; more wait.
 const MAX_CONNECTIONS: usize = 32;
 /// Time limit of a TLS handshake, and of a request's head.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit of a connection, which serves one scrape: a slow reader must not occupy a slot.
-const LIFE: Duration = Duration::from_secs(30);
+const MAX_CONNECTION_TIME: Duration = Duration::from_secs(30);
 
 /// The state needed to answer requests.
 pub struct Endpoint {
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Access control.
-    pub guard: Guard,
-    /// Returns the program's own statistics; called at each scrape.
-    pub own: Box<dyn Fn() -> Own + Send + Sync>,
+    pub auth: Auth,
+    /// Returns the statistics of filltop's own process; called at each scrape.
+    pub process_stats: Box<dyn Fn() -> ProcessStats + Send + Sync>,
 }
 
 /// Binds an address, before privileges are dropped.
@@ -50,18 +53,20 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
 
 /// Serves requests until the task is dropped.
 pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Before accepting: connections over the limit wait in the kernel's backlog, which is bounded.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
                 let endpoint = Arc::clone(&endpoint);
                 tokio::spawn(async move {
-                    if let Ok(Err(error)) = timeout(LIFE, connection(stream, &endpoint)).await {
+                    if let Ok(Err(error)) =
+                        timeout(MAX_CONNECTION_TIME, connection(stream, &endpoint)).await
+                    {
                         tracing::info!("scrape from {from}: {error:#}");
                     }
-                    drop(place);
+                    drop(slot);
                 });
             }
             Err(error) => {
@@ -73,26 +78,26 @@ pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>) {
 }
 
 async fn connection(stream: tokio::net::TcpStream, endpoint: &Arc<Endpoint>) -> anyhow::Result<()> {
-    match &endpoint.guard.tls {
-        None => http(stream, endpoint).await,
+    match &endpoint.auth.tls {
+        None => serve_http(stream, endpoint).await,
         Some(tls) => {
-            let stream = timeout(HEAD_WITHIN, tls.accept(stream)).await.context("handshake")??;
-            http(stream, endpoint).await
+            let stream = timeout(HEAD_TIMEOUT, tls.accept(stream)).await.context("handshake")??;
+            serve_http(stream, endpoint).await
         }
     }
 }
 
-async fn http(
+async fn serve_http(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     endpoint: &Arc<Endpoint>,
 ) -> anyhow::Result<()> {
     let service = service_fn(|request| {
         let endpoint = Arc::clone(endpoint);
-        async move { Ok::<_, Infallible>(answer(&request, &endpoint).await) }
+        async move { Ok::<_, Infallible>(handle(&request, &endpoint).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(16 << 10)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
@@ -100,32 +105,32 @@ async fn http(
     Ok(())
 }
 
-async fn answer(request: &Request<Incoming>, endpoint: &Endpoint) -> Response<Full<Bytes>> {
+async fn handle(request: &Request<Incoming>, endpoint: &Endpoint) -> Response<Full<Bytes>> {
     let header = |name: HeaderName| request.headers().get(name).and_then(|one| one.to_str().ok());
-    if !endpoint.guard.lets_in(header(AUTHORIZATION)).await {
+    if !endpoint.auth.allows(header(AUTHORIZATION)).await {
         let realm = (WWW_AUTHENTICATE, "Basic realm=\"filltop\"");
-        return said(StatusCode::UNAUTHORIZED, Some(realm), "authentication required\n");
+        return response(StatusCode::UNAUTHORIZED, Some(realm), "authentication required\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let allowed = (ALLOW, "GET, HEAD");
-        return said(StatusCode::METHOD_NOT_ALLOWED, Some(allowed), "method not allowed\n");
+        return response(StatusCode::METHOD_NOT_ALLOWED, Some(allowed), "method not allowed\n");
     }
     match request.uri().path() {
         "/metrics" => {
-            let format = Format::wanted(header(ACCEPT).unwrap_or_default());
-            match endpoint.metrics.text(&(endpoint.own)(), format) {
+            let format = Format::from_accept(header(ACCEPT).unwrap_or_default());
+            match endpoint.metrics.text(&(endpoint.process_stats)(), format) {
                 Some(text) => {
-                    said(StatusCode::OK, Some((CONTENT_TYPE, format.content_type())), text)
+                    response(StatusCode::OK, Some((CONTENT_TYPE, format.content_type())), text)
                 }
-                None => said(StatusCode::SERVICE_UNAVAILABLE, None, "nothing measured yet\n"),
+                None => response(StatusCode::SERVICE_UNAVAILABLE, None, "nothing measured yet\n"),
             }
         }
-        "/" => said(StatusCode::OK, None, "filltop: see /metrics\n"),
-        _ => said(StatusCode::NOT_FOUND, None, "not found (try /metrics)\n"),
+        "/" => response(StatusCode::OK, None, "filltop: see /metrics\n"),
+        _ => response(StatusCode::NOT_FOUND, None, "not found (try /metrics)\n"),
     }
 }
 
-fn said(
+fn response(
     status: StatusCode,
     header: Option<(HeaderName, &'static str)>,
     text: impl Into<Bytes>,

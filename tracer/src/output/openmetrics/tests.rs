@@ -1,8 +1,13 @@
+use std::sync::Arc;
+
+use tracer_model::snapshot::Snapshot;
+
+use super::families::render;
 use super::*;
 use tracer_model::fixtures;
 
-fn own() -> Own {
-    Own {
+fn stats() -> ProcessStats {
+    ProcessStats {
         cpu_s: 1.25,
         resident_bytes: Some(40 << 20),
         clients: 2,
@@ -14,9 +19,9 @@ fn own() -> Own {
 
 fn scrape(snapshot: Snapshot, format: Format) -> String {
     let metrics = Metrics::new(Totals::new(50, &["/srv/store/pg".to_owned()]));
-    assert_eq!(metrics.text(&own(), format), None, "no data before the first interval");
-    metrics.see(Arc::new(snapshot));
-    metrics.text(&own(), format).unwrap()
+    assert_eq!(metrics.text(&stats(), format), None, "no data before the first interval");
+    metrics.add(Arc::new(snapshot));
+    metrics.text(&stats(), format).unwrap()
 }
 
 #[test]
@@ -104,7 +109,7 @@ fn a_thousand_of_everything_is_a_bounded_number_of_series() {
     for _ in 0..3 {
         totals.add(&snapshot);
     }
-    let text = render(&snapshot, &totals, &own(), Format::Text);
+    let text = render(&snapshot, &totals, &stats(), Format::Text);
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     // 22 series per volume, 6 per group and as many for the rest of each volume, 3 per directory.
     assert!(series <= 256 * 22 + (50 + 256) * 6 + MAX_DIRECTORIES * 3 + 32, "{series}");

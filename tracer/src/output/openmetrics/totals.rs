@@ -29,13 +29,13 @@ pub struct Sums {
 
 impl Sums {
     fn add(&mut self, more: &Self) {
-        let known = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
+        let add_known = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
             (None, None) => None,
             (sum, more) => Some(sum.unwrap_or(0).saturating_add(more.unwrap_or(0))),
         };
         self.written = self.written.saturating_add(more.written);
-        self.allocated = known(self.allocated, more.allocated);
-        self.freed = known(self.freed, more.freed);
+        self.allocated = add_known(self.allocated, more.allocated);
+        self.freed = add_known(self.freed, more.freed);
         self.errors.enospc += more.errors.enospc;
         self.errors.edquot += more.errors.edquot;
         self.errors.eio += more.errors.eio;
@@ -117,9 +117,9 @@ impl Totals {
             .take(MAX_VOLUMES)
             .map(|volume| (&*volume.mount_point, label(&volume.mount_point)))
             .collect();
-        let here: HashSet<&String> = labels.values().collect();
-        self.volumes.retain(|volume, _| here.contains(volume));
-        self.groups.retain(|key, _| here.contains(&key.volume));
+        let present: HashSet<&String> = labels.values().collect();
+        self.volumes.retain(|volume, _| present.contains(volume));
+        self.groups.retain(|key, _| present.contains(&key.volume));
         let mut errors: HashMap<&str, Sums> = HashMap::new();
         for writer in &snapshot.writers {
             let more = Sums { errors: writer.errors, ..Sums::default() };
@@ -145,15 +145,15 @@ impl Totals {
     }
 
     fn add_groups(&mut self, snapshot: &Snapshot, labels: &HashMap<&str, String>) {
-        let mut window: HashMap<GroupKey, GroupSums> = HashMap::new();
+        let mut interval: HashMap<GroupKey, GroupSums> = HashMap::new();
         for writer in &snapshot.writers {
             let Some(volume) = labels.get(&*writer.volume) else { continue };
             let (kind, group) = writer
                 .group
                 .as_ref()
-                .map_or(("unknown", String::new()), |group| (&group.kind, name(group)));
+                .map_or(("unknown", String::new()), |group| (&group.kind, display_name(group)));
             let key = GroupKey { group, kind: kind.to_owned(), volume: volume.clone() };
-            let row = window.entry(key).or_default();
+            let row = interval.entry(key).or_default();
             row.sums.add(&Sums {
                 written: writer.written_bytes,
                 allocated: writer.allocated_bytes,
@@ -164,43 +164,43 @@ impl Totals {
             row.writers += 1;
             row.recent += writer.written_bytes as f64;
         }
-        let fade = 0.5_f64.powf(snapshot.interval_s.max(0.0) / HALF_LIFE_S);
-        for place in self.groups.values_mut() {
-            (place.growth, place.writers) = (0.0, 0);
-            place.recent *= fade;
+        let decay = 0.5_f64.powf(snapshot.interval_s.max(0.0) / HALF_LIFE_S);
+        for slot in self.groups.values_mut() {
+            (slot.growth, slot.writers) = (0.0, 0);
+            slot.recent *= decay;
         }
         let mut newcomers = Vec::new();
-        for (key, news) in &window {
+        for (key, added) in &interval {
             match self.groups.get_mut(key) {
-                Some(place) => place.recent += news.recent,
-                None => newcomers.push((news.recent, key.clone())),
+                Some(slot) => slot.recent += added.recent,
+                None => newcomers.push((added.recent, key.clone())),
             }
         }
         newcomers.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         for (recent, key) in newcomers {
-            if self.make_place(recent) {
+            if self.make_slot(recent) {
                 self.groups.insert(key, GroupSums { recent, ..GroupSums::default() });
             }
         }
         // Only now: a slot filled here stays until the next interval.
-        for (key, news) in window {
-            let key = if self.groups.contains_key(&key) { key } else { rest_of(key.volume) };
-            let place = self.groups.entry(key).or_default();
-            place.sums.add(&news.sums);
-            place.growth += news.growth;
-            place.writers += news.writers;
+        for (key, added) in interval {
+            let key = if self.groups.contains_key(&key) { key } else { other_of(key.volume) };
+            let slot = self.groups.entry(key).or_default();
+            slot.sums.add(&added.sums);
+            slot.growth += added.growth;
+            slot.writers += added.writers;
         }
     }
 
     /// Makes a slot for a group that wrote this much: a free one, or that of the group that wrote
     /// least lately, if that is less. Returns whether there is one.
-    fn make_place(&mut self, recent: f64) -> bool {
-        let own = || self.groups.iter().filter(|(key, _)| !is_rest(key));
+    fn make_slot(&mut self, recent: f64) -> bool {
+        let own = || self.groups.iter().filter(|(key, _)| !is_other(key));
         if own().count() < self.max_groups {
             return true;
         }
         let least = own().min_by(|a, b| a.1.recent.total_cmp(&b.1.recent));
-        let Some((least, _)) = least.filter(|(_, place)| place.recent < recent) else {
+        let Some((least, _)) = least.filter(|(_, slot)| slot.recent < recent) else {
             return false;
         };
         let least = least.clone();
@@ -209,17 +209,17 @@ impl Totals {
     }
 }
 
-fn rest_of(volume: String) -> GroupKey {
+fn other_of(volume: String) -> GroupKey {
     GroupKey { group: "other".to_owned(), kind: "other".to_owned(), volume }
 }
 
-fn is_rest(key: &GroupKey) -> bool {
+fn is_other(key: &GroupKey) -> bool {
     key.kind == "other"
 }
 
 /// A group's name without a pid: a terminal session is named `bash[1234]`, which would create a
 /// series per login.
-fn name(group: &tracer_model::snapshot::Group) -> String {
+fn display_name(group: &tracer_model::snapshot::Group) -> String {
     let name = &*group.name;
     let short = (group.kind == "session")
         .then(|| name.strip_suffix(']')?.rsplit_once('['))
@@ -300,10 +300,10 @@ mod tests {
             name: name.to_owned(),
             ..Default::default()
         };
-        assert_eq!(name(&group("session", "bash[1234]")), "bash");
-        assert_eq!(name(&group("session", "odd[12a]")), "odd[12a]");
-        assert_eq!(name(&group("unit", "x[1].service")), "x[1].service");
-        assert_eq!(name(&group("unit", "a\u{202e}\n")), "a\\u{202e}\\n");
+        assert_eq!(display_name(&group("session", "bash[1234]")), "bash");
+        assert_eq!(display_name(&group("session", "odd[12a]")), "odd[12a]");
+        assert_eq!(display_name(&group("unit", "x[1].service")), "x[1].service");
+        assert_eq!(display_name(&group("unit", "a\u{202e}\n")), "a\\u{202e}\\n");
         assert_eq!(label(&"x".repeat(5000)).chars().count(), MAX_LABEL);
     }
 
