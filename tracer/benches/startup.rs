@@ -44,8 +44,8 @@ fn main() {
         let open = open_files::told(&records, &places);
         let walked = start.elapsed().as_millis();
         let mut groups = Groups::default();
-        let held = deleted_files::of(&open, &volumes, &places, &mut groups, None);
-        let rows = colocated::of(&open, &volumes, &places, &mut groups);
+        let held = deleted_files::find(&open, &volumes, &places, &mut groups, None);
+        let rows = colocated::find(&open, &volumes, &places, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
             "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \

@@ -21,6 +21,8 @@ mod truncate;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use unicode_width::UnicodeWidthChar as _;
 
@@ -53,6 +55,12 @@ pub fn lossless(raw: &[u8]) -> String {
         }
     }
     out
+}
+
+/// Converts a path to the lossless form; see [`lossless`].
+#[must_use]
+pub fn lossless_path(path: &Path) -> String {
+    lossless(path.as_os_str().as_bytes())
 }
 
 /// Appends `text`, doubling each run of backslashes in front of a literal `x80`…`xff`, or at the

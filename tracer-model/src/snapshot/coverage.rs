@@ -95,7 +95,7 @@ const MOVED: u64 = 1 << 20;
 
 /// The changes of a volume over some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Moved {
+pub struct SpaceChange {
     /// Change of used space, bytes.
     pub used_delta: i64,
     /// Allocated space that was traced, bytes; `None` if space is neither traced nor sampled. Freed
@@ -107,7 +107,7 @@ pub struct Moved {
     pub over_s: f64,
 }
 
-impl Moved {
+impl SpaceChange {
     /// The changes of a volume over an interval of `over_s` seconds.
     #[must_use]
     pub fn of(volume: &Volume, over_s: f64) -> Self {
@@ -158,9 +158,9 @@ mod tests {
 
     const MIB: i64 = 1 << 20;
 
-    fn moved(used_delta: i64, allocated: Option<i64>, written: i64) -> Moved {
+    fn moved(used_delta: i64, allocated: Option<i64>, written: i64) -> SpaceChange {
         let allocated = allocated.map(i64::unsigned_abs);
-        Moved { used_delta, allocated, written: written.unsigned_abs(), over_s: 5.0 }
+        SpaceChange { used_delta, allocated, written: written.unsigned_abs(), over_s: 5.0 }
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn times_add_up() {
         let both = moved(5 * MIB, Some(0), 0).and(moved(5 * MIB, Some(MIB), 7));
-        assert_eq!(both, Moved { over_s: 10.0, ..moved(10 * MIB, Some(MIB), 7) });
+        assert_eq!(both, SpaceChange { over_s: 10.0, ..moved(10 * MIB, Some(MIB), 7) });
         assert!(both.blind(None).is_some());
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
-pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
+pub use coverage::{Blind, BlindCause, CountedBy, Gap, SpaceChange};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,

@@ -37,6 +37,14 @@ pub struct Pod {
     pub name: String,
 }
 
+impl Pod {
+    /// The pod as `NAMESPACE/NAME`.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
 impl Group {
     /// Whether it is a container, pod, build step or machine, with its own root filesystem.
     #[must_use]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::record;
-use crate::attribute::groups::cgroup_path::{Place, best, classify, directory};
+use crate::attribute::groups::cgroup_path::{CgroupOwner, classify, directory, most_specific};
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::host_root;
 use tracer_host::process::pidfd::Identity;
@@ -60,20 +60,23 @@ fn is_outside(own: &str, theirs: &str) -> bool {
         return true;
     }
     let container = |text: &str| {
-        let (path, place) = best(text);
+        let (path, place) = most_specific(text);
         is_container(&place).then(|| directory(&path).to_owned())
     };
     container(own).is_some_and(|own| container(theirs) != Some(own))
 }
 
-fn is_container(place: &Place) -> bool {
+fn is_container(place: &CgroupOwner) -> bool {
     match place {
-        Place::Container { .. }
-        | Place::Build { .. }
-        | Place::Pod { .. }
-        | Place::Lxc(_)
-        | Place::Machine(_) => true,
-        Place::Monitor { .. } | Place::Unit(_) | Place::Plain(_) | Place::Root => false,
+        CgroupOwner::Container { .. }
+        | CgroupOwner::Build { .. }
+        | CgroupOwner::Pod { .. }
+        | CgroupOwner::Lxc(_)
+        | CgroupOwner::Machine(_) => true,
+        CgroupOwner::Monitor { .. }
+        | CgroupOwner::Unit(_)
+        | CgroupOwner::Plain(_)
+        | CgroupOwner::Root => false,
     }
 }
 

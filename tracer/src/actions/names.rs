@@ -7,7 +7,7 @@ use tracer_model::action::protect;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Group;
 
-use crate::attribute::groups::cgroup_path::{Place, classify};
+use crate::attribute::groups::cgroup_path::{CgroupOwner, classify};
 use tracer_host::process::pidfd::Root;
 
 /// Kinds that can be the prefix of a name: `docker/web`.
@@ -76,8 +76,8 @@ pub enum Doubt {
 }
 
 impl Candidate {
-    fn place(&self) -> Place {
-        self.group.cgroup.as_deref().map_or(Place::Root, classify)
+    fn place(&self) -> CgroupOwner {
+        self.group.cgroup.as_deref().map_or(CgroupOwner::Root, classify)
     }
 
     fn is_monitor(&self) -> bool {
@@ -87,13 +87,13 @@ impl Candidate {
     /// Returns the container's id from its cgroup.
     fn id(&self) -> Option<String> {
         match self.place() {
-            Place::Container { id, .. } => Some(id),
+            CgroupOwner::Container { id, .. } => Some(id),
             _ => None,
         }
     }
 
     fn is_sandbox(&self) -> bool {
-        let own = matches!(self.place(), Place::Pod { .. });
+        let own = matches!(self.place(), CgroupOwner::Pod { .. });
         let named = self.group.name.rsplit('/').next() == Some(SANDBOX);
         own || named || (!self.comms.is_empty() && self.comms.iter().all(|comm| comm == PAUSE))
     }
@@ -116,12 +116,12 @@ impl Candidate {
             return None;
         }
         let uid = match self.place() {
-            Place::Container { pod, .. } => pod,
-            Place::Pod { uid } => Some(uid),
+            CgroupOwner::Container { pod, .. } => pod,
+            CgroupOwner::Pod { uid } => Some(uid),
             _ => None,
         };
         let parts: Vec<&str> = self.group.name.split('/').collect();
-        let own = matches!(self.place(), Place::Pod { .. });
+        let own = matches!(self.place(), CgroupOwner::Pod { .. });
         let name = match parts[..] {
             [space, pod, _] => format!("{space}/{pod}"),
             [space, pod] if own => format!("{space}/{pod}"),
@@ -271,7 +271,7 @@ fn list(things: &Things) -> Vec<String> {
 /// Returns the monitor that the word names, by its own name or by that of its container.
 fn monitor(readings: &[(Option<&str>, &str)], candidates: &[Candidate]) -> Option<String> {
     let names = |monitor: &&Candidate| {
-        let Place::Monitor { runtime, of, .. } = monitor.place() else { return false };
+        let CgroupOwner::Monitor { runtime, of, .. } = monitor.place() else { return false };
         let name = monitor.group.name.as_str();
         let watched = name.split_once(' ').map(|(_, watched)| watched);
         readings.iter().any(|(kind, asked)| {

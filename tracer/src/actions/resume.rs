@@ -15,7 +15,7 @@ use super::pins::Presence;
 use super::record::Record;
 use super::suspend::Brake;
 use super::{names, record};
-use crate::attribute::groups::cgroup_path::{Place, classify};
+use crate::attribute::groups::cgroup_path::{CgroupOwner, classify};
 use crate::attribute::groups::session;
 use tracer_host::process::pidfd::Handle;
 use tracer_host::process::stat::{NS_PER_TICK, Stat};
@@ -62,14 +62,19 @@ pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
 fn is_of_kind(record: &Record, kind: &str) -> bool {
     let Scope::Cgroup(dirs) = &record.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
-        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == "pod",
-        Place::Container { runtime: Some(runtime), .. } => kind == runtime,
+        CgroupOwner::Container { pod: Some(_), .. } | CgroupOwner::Pod { .. } => kind == "pod",
+        CgroupOwner::Container { runtime: Some(runtime), .. } => kind == runtime,
         // The path does not reveal the runtime.
-        Place::Container { .. } => matches!(kind, "docker" | "podman" | "containerd" | "crio"),
-        Place::Lxc(_) => kind == "lxc",
-        Place::Machine(_) => kind == "machine",
-        Place::Unit(_) => kind == "unit",
-        Place::Build { .. } | Place::Monitor { .. } | Place::Plain(_) | Place::Root => false,
+        CgroupOwner::Container { .. } => {
+            matches!(kind, "docker" | "podman" | "containerd" | "crio")
+        }
+        CgroupOwner::Lxc(_) => kind == "lxc",
+        CgroupOwner::Machine(_) => kind == "machine",
+        CgroupOwner::Unit(_) => kind == "unit",
+        CgroupOwner::Build { .. }
+        | CgroupOwner::Monitor { .. }
+        | CgroupOwner::Plain(_)
+        | CgroupOwner::Root => false,
     })
 }
 

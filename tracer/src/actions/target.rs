@@ -16,7 +16,7 @@ use super::names;
 use super::names::{Candidate, Doubt, Meant};
 use super::pins::CgroupId;
 use crate::attribute::groups::Groups;
-use crate::attribute::groups::cgroup_path::{Place, classify, directory};
+use crate::attribute::groups::cgroup_path::{CgroupOwner, classify, directory};
 use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::process::pidfd::{Handle, Identity, Root};
@@ -61,7 +61,7 @@ impl Target {
     #[must_use]
     pub fn container(&self) -> Option<String> {
         match classify(self.group.as_ref()?.cgroup.as_deref()?) {
-            Place::Container { id, .. } => Some(id),
+            CgroupOwner::Container { id, .. } => Some(id),
             _ => None,
         }
     }
@@ -173,10 +173,10 @@ pub fn cgroup(
     let dirs = inhabited(dirs);
     let place = classify(path);
     let (kind, name) = match &place {
-        Place::Unit(name) => ("unit", name.clone()),
-        Place::Lxc(name) => ("lxc", name.clone()),
-        Place::Machine(name) => ("machine", name.clone()),
-        Place::Monitor { program, .. } => ("monitor", (*program).to_owned()),
+        CgroupOwner::Unit(name) => ("unit", name.clone()),
+        CgroupOwner::Lxc(name) => ("lxc", name.clone()),
+        CgroupOwner::Machine(name) => ("machine", name.clone()),
+        CgroupOwner::Monitor { program, .. } => ("monitor", (*program).to_owned()),
         _ => ("cgroup", path.to_owned()),
     };
     // A slice is no unit here: its name must not be mistaken for that of one of its services.
@@ -188,7 +188,9 @@ pub fn cgroup(
     };
     let mut target = Target::new(subject, Scope::Cgroup(dirs), None);
     // A container's own cgroup stands for the container, which its runtime can stop.
-    if matches!(place, Place::Container { .. }) && directory(path) == path.trim_end_matches('/') {
+    if matches!(place, CgroupOwner::Container { .. })
+        && directory(path) == path.trim_end_matches('/')
+    {
         let pid = target.scope.members().first().map(|member| member.pid);
         target.group = pid.and_then(|pid| groups.of_pid(pid)).map(directory_of);
     }
@@ -281,7 +283,7 @@ impl Pod<'_> {
 /// Returns the pod's cgroup path, given that of one of its containers.
 fn pod_path(container: &str) -> Option<String> {
     let (above, _) = container.rsplit_once('/')?;
-    matches!(classify(above), Place::Pod { .. }).then(|| above.to_owned())
+    matches!(classify(above), CgroupOwner::Pod { .. }).then(|| above.to_owned())
 }
 
 /// Makes a target of a group from a Snapshot. `pids` are its processes, used if it has no cgroup.

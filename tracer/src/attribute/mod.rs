@@ -1,8 +1,8 @@
 //! Resolves ids to names: processes, groups, users, paths.
 
+pub(crate) mod container_tmpfs;
 pub mod groups;
-pub mod inside;
-pub mod paths;
-pub mod process;
-pub mod renames;
-pub mod views;
+pub(crate) mod paths;
+pub(crate) mod process;
+pub(crate) mod renames;
+pub(crate) mod views;

@@ -15,7 +15,7 @@ pub const MAX_NAMES: usize = 131_072;
 /// Maximum number of components of a path; a longer chain is a cycle.
 const MAX_DEPTH: usize = 4_096;
 /// Maximum number of names that are requested again after one interval.
-const MAX_CUT_OFF: usize = 4_096;
+const MAX_INCOMPLETE: usize = 4_096;
 
 struct Node {
     parent: FileKey,
@@ -29,20 +29,20 @@ struct Node {
 #[derive(Default)]
 pub struct Names {
     nodes: HashMap<FileKey, Node>,
-    window: u64,
+    interval: u64,
     /// Files with an ancestor whose name was lost: the ring buffer was full in the middle of a
     /// walk.
-    cut_off: HashSet<FileKey>,
+    incomplete: HashSet<FileKey>,
     /// Files whose names are dropped at the next sample, because the eBPF side will send them
     /// again.
-    leaving: HashSet<FileKey>,
+    marked: HashSet<FileKey>,
     /// Number of names that could not be dropped the last time, because they were in use.
-    kept: usize,
+    kept_in_use: usize,
 }
 
 /// A path from the root of its filesystem.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Within {
+pub struct FsPath {
     /// Starts with `/` if complete; otherwise the leading directories are unknown.
     pub path: PathBuf,
     /// Whether all its directories are known.
@@ -51,27 +51,27 @@ pub struct Within {
 
 impl Names {
     /// Adds a name from the eBPF side; a later one replaces it (a rename).
-    pub fn insert(&mut self, record: &NameRecord) {
+    pub(crate) fn insert(&mut self, record: &NameRecord) {
         let len = (record.header.len as usize).min(record.name.len());
         let node = Node {
             parent: record.parent,
             name: record.name[..len].into(),
             flags: record.flags,
-            used: self.window,
+            used: self.interval,
         };
-        self.leaving.remove(&record.file);
+        self.marked.remove(&record.file);
         self.nodes.insert(record.file, node);
     }
 
     /// The path of a file from the root of its filesystem; `None` if not even its name is known.
-    pub fn within(&mut self, file: &FileKey) -> Option<Within> {
+    pub(crate) fn path(&mut self, file: &FileKey) -> Option<FsPath> {
         let mut parts: Vec<&[u8]> = Vec::new();
         let mut key = *file;
         let mut complete = false;
-        let window = self.window;
+        let interval = self.interval;
         if let Some(node) = self.nodes.get_mut(&key) {
-            node.used = window;
-            self.leaving.remove(file);
+            node.used = interval;
+            self.marked.remove(file);
         }
         while let Some(node) = self.nodes.get(&key) {
             if node.flags & name_flags::ROOT != 0 {
@@ -93,63 +93,63 @@ impl Names {
         }
         match (complete, bytes.is_empty()) {
             (false, true) => return None,
-            (false, false) => self.note_cut_off(file),
+            (false, false) => self.mark_incomplete(file),
             (true, true) => bytes.push(b'/'),
             (true, false) => {}
         }
-        Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
+        Some(FsPath { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }
 
     /// Marks a file and its known ancestors to be requested again: the eBPF side takes all of their
     /// names for sent.
-    fn note_cut_off(&mut self, file: &FileKey) {
+    fn mark_incomplete(&mut self, file: &FileKey) {
         let mut key = *file;
-        while self.cut_off.len() < MAX_CUT_OFF && self.cut_off.insert(key) {
+        while self.incomplete.len() < MAX_INCOMPLETE && self.incomplete.insert(key) {
             let Some(node) = self.nodes.get(&key) else { break };
             key = node.parent;
         }
     }
 
     /// Marks the name of a file as not needed any more; the caller makes the eBPF side send it
-    /// again on the next write. [`Self::drop_forgotten`] drops it.
-    pub fn forget(&mut self, file: &FileKey) {
-        self.leaving.insert(*file);
+    /// again on the next write. [`Self::drop_marked`] drops it.
+    pub(crate) fn mark_unneeded(&mut self, file: &FileKey) {
+        self.marked.insert(*file);
     }
 
     /// Drops the names that were marked at the last sample and have neither been sent nor looked up
     /// since. Files that are `in_use` keep theirs: a write after that sample, but before the eBPF
     /// side was informed, is counted without sending the name.
-    pub fn drop_forgotten(&mut self, in_use: impl Iterator<Item = FileKey>) {
-        if self.leaving.is_empty() {
+    pub(crate) fn drop_marked(&mut self, in_use: impl Iterator<Item = FileKey>) {
+        if self.marked.is_empty() {
             return;
         }
-        self.kept = 0;
+        self.kept_in_use = 0;
         for file in in_use {
-            if self.leaving.remove(&file)
+            if self.marked.remove(&file)
                 && let Some(node) = self.nodes.get_mut(&file)
             {
-                node.used = self.window;
-                self.kept += 1;
+                node.used = self.interval;
+                self.kept_in_use += 1;
             }
         }
-        for file in self.leaving.drain() {
+        for file in self.marked.drain() {
             self.nodes.remove(&file);
         }
     }
 
     /// Whether the file already had no name when it was first seen.
     #[must_use]
-    pub fn was_unlinked(&self, file: &FileKey) -> bool {
+    pub(crate) fn was_unlinked(&self, file: &FileKey) -> bool {
         self.nodes.get(file).is_some_and(|node| node.flags & name_flags::UNLINKED != 0)
     }
 
     /// Begins a new interval. If there are too many names, the least recently used files are marked
     /// to be dropped. Returns these, and the files whose path was looked up but is incomplete, so
     /// that the eBPF side can send their names again.
-    pub fn next_window(&mut self) -> Vec<FileKey> {
-        self.window += 1;
-        let mut again: Vec<FileKey> = self.cut_off.drain().collect();
-        let free = self.nodes.len().saturating_sub(self.kept);
+    pub(crate) fn next_interval(&mut self) -> Vec<FileKey> {
+        self.interval += 1;
+        let mut again: Vec<FileKey> = self.incomplete.drain().collect();
+        let free = self.nodes.len().saturating_sub(self.kept_in_use);
         if free <= MAX_NAMES {
             return again;
         }
@@ -163,7 +163,7 @@ impl Names {
         let excess = (free - MAX_NAMES * 3 / 4).min(leaves.len());
         leaves.sort_unstable_by_key(|(used, _)| *used);
         leaves.truncate(excess);
-        self.leaving.extend(leaves.iter().map(|(_, key)| *key));
+        self.marked.extend(leaves.iter().map(|(_, key)| *key));
         again.extend(leaves.into_iter().map(|(_, key)| key));
         again
     }
@@ -181,15 +181,15 @@ mod tests {
     }
 
     fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
-        let mut room = [0; NAME_ROOM];
-        room[..name.len()].copy_from_slice(name);
+        let mut buffer = [0; NAME_ROOM];
+        buffer[..name.len()].copy_from_slice(name);
         NameRecord {
             header: RecordHeader { kind: RecordKind::Name as u32, len: name.len() as u32 },
             file: key(ino),
             parent: key(parent),
             flags,
             magic: 0,
-            name: room,
+            name: buffer,
         }
     }
 
@@ -199,21 +199,21 @@ mod tests {
         names.insert(&record(2, 2, b"/", name_flags::ROOT));
         names.insert(&record(10, 2, b"var", 0));
         names.insert(&record(11, 10, b"a.tmp", name_flags::FILE));
-        let path = |names: &mut Names| names.within(&key(11)).unwrap().path;
+        let path = |names: &mut Names| names.path(&key(11)).unwrap().path;
         assert_eq!(path(&mut names), Path::new("/var/a.tmp"));
         names.insert(&record(11, 10, b"a", name_flags::FILE));
         names.insert(&record(10, 2, b"srv", 0));
         assert_eq!(path(&mut names), Path::new("/srv/a"));
-        assert_eq!(names.within(&key(2)).unwrap().path, Path::new("/"));
+        assert_eq!(names.path(&key(2)).unwrap().path, Path::new("/"));
     }
 
     #[test]
     fn what_is_unknown_is_said() {
         let mut names = Names::default();
-        assert!(names.within(&key(11)).is_none());
+        assert!(names.path(&key(11)).is_none());
         names.insert(&record(11, 10, b"a", name_flags::FILE));
-        let within = names.within(&key(11)).unwrap();
-        assert_eq!(within, Within { path: PathBuf::from("a"), complete: false });
+        let found = names.path(&key(11)).unwrap();
+        assert_eq!(found, FsPath { path: PathBuf::from("a"), complete: false });
     }
 
     #[test]
@@ -223,11 +223,11 @@ mod tests {
         names.insert(&record(12, 11, b"sub", 0));
         names.insert(&record(13, 12, b"a", name_flags::FILE));
         names.insert(&record(20, 2, b"b", name_flags::FILE));
-        assert!(!names.within(&key(13)).unwrap().complete);
-        assert!(names.within(&key(20)).unwrap().complete);
-        let again: HashSet<_> = names.next_window().into_iter().collect();
+        assert!(!names.path(&key(13)).unwrap().complete);
+        assert!(names.path(&key(20)).unwrap().complete);
+        let again: HashSet<_> = names.next_interval().into_iter().collect();
         assert_eq!(again, HashSet::from([key(11), key(12), key(13)]));
-        assert!(names.next_window().is_empty());
+        assert!(names.next_interval().is_empty());
     }
 
     #[test]
@@ -235,9 +235,9 @@ mod tests {
         let mut names = Names::default();
         names.insert(&record(1, 2, b"a", 0));
         names.insert(&record(2, 1, b"b", 0));
-        assert!(!names.within(&key(1)).unwrap().complete);
+        assert!(!names.path(&key(1)).unwrap().complete);
         names.insert(&record(3, 3, b"c", 0));
-        assert!(names.within(&key(3)).is_none());
+        assert!(names.path(&key(3)).is_none());
     }
 
     #[test]
@@ -247,15 +247,15 @@ mod tests {
         for ino in 10..10 + MAX_NAMES as u64 + 10 {
             names.insert(&record(ino, 2, b"f", name_flags::FILE));
         }
-        let again = names.next_window();
+        let again = names.next_interval();
         assert!(again.len() >= MAX_NAMES / 4, "{}", again.len());
-        names.drop_forgotten(std::iter::empty());
+        names.drop_marked(std::iter::empty());
         assert!(again.iter().all(|file| !names.nodes.contains_key(file)));
         assert!(names.nodes.contains_key(&key(2)));
         assert!(names.nodes.len() <= MAX_NAMES * 3 / 4);
         let before = names.nodes.len();
-        assert!(names.next_window().is_empty());
-        names.drop_forgotten(std::iter::empty());
+        assert!(names.next_interval().is_empty());
+        names.drop_marked(std::iter::empty());
         assert_eq!(names.nodes.len(), before);
     }
 
@@ -265,29 +265,29 @@ mod tests {
         names.insert(&record(2, 2, b"/", name_flags::ROOT));
         for ino in 10..14 {
             names.insert(&record(ino, 2, b"f", name_flags::FILE));
-            names.forget(&key(ino));
+            names.mark_unneeded(&key(ino));
         }
         names.insert(&record(10, 2, b"f", name_flags::FILE));
-        assert!(names.within(&key(11)).is_some());
-        names.drop_forgotten([key(12), key(99)].into_iter());
+        assert!(names.path(&key(11)).is_some());
+        names.drop_marked([key(12), key(99)].into_iter());
         assert_eq!(
-            [10, 11, 12, 13].map(|ino| names.within(&key(ino)).is_some()),
+            [10, 11, 12, 13].map(|ino| names.path(&key(ino)).is_some()),
             [true, true, true, false]
         );
         // They are no longer marked.
-        names.drop_forgotten(std::iter::empty());
-        assert!(names.within(&key(12)).is_some());
+        names.drop_marked(std::iter::empty());
+        assert!(names.path(&key(12)).is_some());
     }
 
     #[test]
-    fn names_that_cannot_go_are_not_asked_for_in_each_window() {
+    fn names_that_cannot_go_are_not_asked_for_in_each_interval() {
         let mut names = Names::default();
         let files = (0..MAX_NAMES as u64 + 10).map(|n| n + 10);
         for ino in files.clone() {
             names.insert(&record(ino, 2, b"f", name_flags::FILE));
         }
-        assert!(!names.next_window().is_empty());
-        names.drop_forgotten(files.map(key));
-        assert!(names.next_window().is_empty());
+        assert!(!names.next_interval().is_empty());
+        names.drop_marked(files.map(key));
+        assert!(names.next_interval().is_empty());
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 
 use tracer_common::records::CMDLINE_ROOM;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
@@ -16,12 +15,12 @@ const MAX_ENDED: usize = 16_384;
 /// Longest command line that is kept, bytes.
 const MAX_CMDLINE: usize = 4_096;
 
-/// Name of a process that exited before it could be read.
+/// Shown as the name of a process that exited before it could be read.
 const UNKNOWN: &str = "?";
 /// Maximum length of a chain of parents.
 const MAX_PARENTS: usize = 16;
 /// Number of intervals after which a chain of parents that no writer used is forgotten.
-const UNUSED_WINDOWS: u64 = 120;
+const UNUSED_INTERVALS: u64 = 120;
 
 /// A process that wrote.
 #[derive(Debug, Clone, Default)]
@@ -38,11 +37,12 @@ pub struct Process {
     pub uid: u32,
     /// The process that forked it.
     pub parent: Option<ProcKey>,
-    /// Inode number of its cgroup v2 directory.
-    pub cgroup_id: u64,
     /// Whether it has ended.
     pub ended: bool,
+    /// Number of the interval in which it ended.
     ended_in: u64,
+    /// Whether it was described: `false` for one that exited before it could be read.
+    is_described: bool,
 }
 
 /// All writers. Keyed by pid and start time.
@@ -50,18 +50,21 @@ pub struct Process {
 pub struct Processes {
     known: HashMap<ProcKey, Process>,
     /// A process and all its ancestors, keyed by that process: short-lived siblings share theirs.
-    chains: HashMap<ProcKey, Chain>,
-    window: u64,
+    ancestries: HashMap<ProcKey, Ancestry>,
+    /// Number of the present interval.
+    interval: u64,
 }
 
-struct Chain {
-    parents: Vec<Parent>,
+/// A process and its ancestors.
+struct Ancestry {
+    chain: Vec<Parent>,
+    /// Number of the last interval that used it.
     used_in: u64,
 }
 
 impl Processes {
     /// Adds a process that the eBPF side described.
-    pub fn describe(&mut self, record: &ProcRecord) {
+    pub(crate) fn insert(&mut self, record: &ProcRecord) {
         let len = (record.header.len as usize).min(CMDLINE_ROOM);
         let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
         let mut process = Process {
@@ -71,9 +74,9 @@ impl Processes {
             cmdline: cmdline(&record.cmdline[..len]),
             uid: record.uid,
             parent: (record.parent.tgid != 0).then_some(record.parent),
-            cgroup_id: record.cgroup_id,
             ended,
-            ended_in: self.window,
+            ended_in: self.interval,
+            is_described: true,
         };
         // Truncated, or not readable in the kernel: /proc has all of it while the process runs.
         if len == 0 || len == CMDLINE_ROOM {
@@ -86,51 +89,44 @@ impl Processes {
         self.known.insert(record.proc, process);
         // Read the ancestors while they run: a shell that ran one command exits a moment later.
         if let Some(parent) = parent {
-            self.chain(&parent);
+            self.ancestry(&parent);
         }
     }
 
     /// The known ancestors of a process, parent first, without PID 1.
     pub fn parents(&mut self, proc: &ProcKey) -> Vec<Parent> {
         let parent = self.get(proc).parent;
-        parent.map_or_else(Vec::new, |parent| self.chain(&parent).to_vec())
+        parent.map_or_else(Vec::new, |parent| self.ancestry(&parent).to_vec())
     }
 
-    fn chain(&mut self, first: &ProcKey) -> &[Parent] {
+    /// The known part of the chain from `first` upwards, without PID 1.
+    fn ancestry(&mut self, first: &ProcKey) -> &[Parent] {
         let known = &self.known;
-        let chain = self.chains.entry(*first).or_insert_with(|| {
-            let mut parents = Vec::new();
+        let ancestry = self.ancestries.entry(*first).or_insert_with(|| {
+            let mut chain = Vec::new();
             let mut next = Some(*first);
             while let Some(proc) = next.take().filter(|proc| proc.tgid > 1) {
                 let process = match known.get(&proc) {
                     Some(process) => process.clone(),
                     None => from_proc(&proc),
                 };
-                let known = !process.comm.is_empty() && process.comm != UNKNOWN;
-                if !known || parents.len() == MAX_PARENTS {
+                if !process.is_described || chain.len() == MAX_PARENTS {
                     break;
                 }
                 next = process.parent;
-                parents.push(Parent { pid: proc.tgid, comm: process.comm });
+                chain.push(Parent { pid: proc.tgid, comm: process.comm });
             }
-            Chain { parents, used_in: 0 }
+            Ancestry { chain, used_in: 0 }
         });
-        chain.used_in = self.window;
-        &chain.parents
+        ancestry.used_in = self.interval;
+        &ancestry.chain
     }
 
     /// Marks a process as ended.
-    pub fn ended(&mut self, proc: &ProcKey) {
-        let window = self.window;
+    pub(crate) fn mark_ended(&mut self, proc: &ProcKey) {
         let process = self.known.entry(*proc).or_default();
         process.ended = true;
-        process.ended_in = window;
-    }
-
-    /// Whether the process is known to have ended.
-    #[must_use]
-    pub fn has_ended(&self, proc: &ProcKey) -> bool {
-        self.known.get(proc).is_some_and(|process| process.ended)
+        process.ended_in = self.interval;
     }
 
     /// Describes a process. One that the eBPF side could not describe (the ring buffer was full) is
@@ -141,17 +137,17 @@ impl Processes {
 
     /// Begins a new interval. If there are too many ended processes, those that ended longest ago
     /// are forgotten.
-    pub fn next_window(&mut self) {
-        self.window += 1;
-        let oldest = self.window.saturating_sub(UNUSED_WINDOWS);
-        self.chains.retain(|_, chain| chain.used_in >= oldest);
+    pub(crate) fn next_interval(&mut self) {
+        self.interval += 1;
+        let oldest = self.interval.saturating_sub(UNUSED_INTERVALS);
+        self.ancestries.retain(|_, ancestry| ancestry.used_in >= oldest);
         let ended = self.known.values().filter(|process| process.ended).count();
         if ended > MAX_ENDED {
-            let mut windows: Vec<u64> =
+            let mut ended_in: Vec<u64> =
                 self.known.values().filter(|p| p.ended).map(|p| p.ended_in).collect();
-            windows.sort_unstable();
-            let limit = windows[ended - MAX_ENDED / 2];
-            let now = self.window;
+            ended_in.sort_unstable();
+            let limit = ended_in[ended - MAX_ENDED / 2];
+            let now = self.interval;
             self.known.retain(|_, p| !p.ended || p.ended_in >= limit || p.ended_in + 1 >= now);
         }
     }
@@ -164,14 +160,17 @@ fn parent_of(pid: u32) -> Option<ProcKey> {
     Some(ProcKey { start_ns: started * NS_PER_TICK, tgid, pad: 0 })
 }
 
+/// Describes a process from /proc; not described if it no longer runs.
 fn from_proc(proc: &ProcKey) -> Process {
     let pid = proc.tgid;
+    let name = fs::read(format!("/proc/{pid}/comm"));
     let process = Process {
-        comm: fs::read(format!("/proc/{pid}/comm")).map_or_else(|_| String::new(), |b| comm(&b)),
+        is_described: name.is_ok(),
+        comm: name.map_or_else(|_| String::new(), |bytes| comm(&bytes)),
         exe: None,
         exe_path: fs::read_link(format!("/proc/{pid}/exe"))
             .ok()
-            .map(|path| sanitize::lossless(path.as_os_str().as_bytes())),
+            .map(|path| sanitize::lossless_path(&path)),
         cmdline: proc_cmdline(pid),
         uid: proc_uid(pid).unwrap_or(0),
         parent: parent_of(pid),
@@ -244,10 +243,10 @@ mod tests {
         let parent = std::os::unix::process::parent_id();
         assert_eq!(parents.first().map(|first| first.pid), (parent > 1).then_some(parent));
         assert!(parents.iter().all(|parent| parent.pid > 1 && !parent.comm.is_empty()));
-        for _ in 0..=UNUSED_WINDOWS {
-            processes.next_window();
+        for _ in 0..=UNUSED_INTERVALS {
+            processes.next_interval();
         }
-        assert!(processes.chains.is_empty());
+        assert!(processes.ancestries.is_empty());
     }
 
     #[test]
@@ -264,12 +263,12 @@ mod tests {
     fn ended_processes_are_forgotten_in_the_end() {
         let mut processes = Processes::default();
         for tgid in 0..MAX_ENDED as u32 + 100 {
-            processes.ended(&ProcKey { start_ns: 1, tgid, pad: 0 });
+            processes.mark_ended(&ProcKey { start_ns: 1, tgid, pad: 0 });
             if tgid % 100 == 0 {
-                processes.next_window();
+                processes.next_interval();
             }
         }
-        processes.next_window();
+        processes.next_interval();
         assert!(processes.known.len() <= MAX_ENDED);
     }
 }

@@ -15,7 +15,7 @@ use tracer_host::process::descriptors;
 const MAX_ENTRIES: usize = 20_000;
 
 /// A file that may have been renamed.
-pub struct Sought<'a> {
+pub struct Candidate<'a> {
     /// Its last known path.
     pub path: &'a Path,
     /// The file itself.
@@ -24,7 +24,7 @@ pub struct Sought<'a> {
     pub writers: &'a [u32],
 }
 
-impl Sought<'_> {
+impl Candidate<'_> {
     fn is_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == self.file.ino && meta.is_file())
             && generation(path).is_none_or(|found| found == self.file.generation)
@@ -32,7 +32,7 @@ impl Sought<'_> {
 
     /// Whether its path no longer exists or is another file's. A path that cannot be read counts as
     /// unchanged.
-    fn has_gone(&self) -> bool {
+    fn is_gone(&self) -> bool {
         match fs::symlink_metadata(self.path) {
             Ok(_) => !self.is_at(self.path),
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
@@ -46,46 +46,46 @@ impl Sought<'_> {
 ///
 /// Each process and each directory is read only once, however many files there are.
 #[must_use]
-pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
+pub fn follow(files: &[Candidate<'_>]) -> Vec<Option<PathBuf>> {
     let mut found = vec![None; files.len()];
-    let mut by_writer: BTreeMap<u32, Numbers> = BTreeMap::new();
-    let gone: Vec<usize> = (0..files.len()).filter(|n| files[*n].has_gone()).collect();
+    let mut by_writer: BTreeMap<u32, FilesByInode> = BTreeMap::new();
+    let gone: Vec<usize> = (0..files.len()).filter(|n| files[*n].is_gone()).collect();
     for n in &gone {
         for pid in files[*n].writers {
             by_writer.entry(*pid).or_default().entry(files[*n].file.ino).or_default().push(*n);
         }
     }
-    for (pid, numbers) in by_writer {
-        let open = descriptors::descriptors(pid, |ino| numbers.contains_key(&ino));
-        settle(files, &numbers, open, &mut found);
+    for (pid, by_inode) in by_writer {
+        let open = descriptors::descriptors(pid, |ino| by_inode.contains_key(&ino));
+        match_paths(files, &by_inode, open, &mut found);
     }
-    let mut by_directory: BTreeMap<&Path, Numbers> = BTreeMap::new();
+    let mut by_directory: BTreeMap<&Path, FilesByInode> = BTreeMap::new();
     for n in gone.into_iter().filter(|n| found[*n].is_none()) {
         let Some(directory) = files[n].path.parent() else { continue };
         by_directory.entry(directory).or_default().entry(files[n].file.ino).or_default().push(n);
     }
     let mut left = MAX_ENTRIES;
-    for (directory, numbers) in by_directory {
+    for (directory, by_inode) in by_directory {
         let Ok(entries) = noatime::entries(directory) else { continue };
         let entries = entries.take(left).inspect(|_| left -= 1);
-        settle(files, &numbers, entries.map(|(path, ino)| (ino, path)), &mut found);
+        match_paths(files, &by_inode, entries.map(|(path, ino)| (ino, path)), &mut found);
     }
     found
 }
 
 /// Indices of files, keyed by inode number: files of different generations can share one.
-type Numbers = HashMap<u64, Vec<usize>>;
+type FilesByInode = HashMap<u64, Vec<usize>>;
 
 /// Sets the first path at which each file really is.
-fn settle(
-    files: &[Sought<'_>],
-    numbers: &Numbers,
+fn match_paths(
+    files: &[Candidate<'_>],
+    by_inode: &FilesByInode,
     paths: impl Iterator<Item = (u64, PathBuf)>,
     found: &mut [Option<PathBuf>],
 ) {
     for (ino, path) in paths {
-        let wanted = numbers.get(&ino).into_iter().flatten();
-        for n in wanted {
+        let with_inode = by_inode.get(&ino).into_iter().flatten();
+        for n in with_inode {
             if found[*n].is_none() && files[*n].is_at(&path) {
                 found[*n] = Some(path.clone());
             }
@@ -94,7 +94,7 @@ fn settle(
 }
 
 /// The generation of a file (FS_IOC_GETVERSION), because its inode number may have been reused.
-/// `None` if the filesystem has none, such as tmpfs, which does not reuse inode numbers.
+/// `None` if the filesystem has none, such as tmpfs, which does not reuse inode by_inode.
 fn generation(path: &Path) -> Option<u32> {
     /// `_IOR('v', 1, long)`, although it writes an int.
     const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn follow_one(path: &Path, file: &FileKey, writers: &[u32]) -> Option<PathBuf> {
-        follow(&[Sought { path, file: *file, writers }]).remove(0)
+        follow(&[Candidate { path, file: *file, writers }]).remove(0)
     }
 
     #[test]
@@ -159,8 +159,8 @@ mod tests {
         }
         // Removed.
         fs::remove_file(&names[1]).unwrap();
-        let files: Vec<Sought<'_>> = (0..50)
-            .map(|n| Sought { path: &names[n], file: keys[n], writers: &[1, u32::MAX] })
+        let files: Vec<Candidate<'_>> = (0..50)
+            .map(|n| Candidate { path: &names[n], file: keys[n], writers: &[1, u32::MAX] })
             .collect();
         let expected: Vec<Option<PathBuf>> =
             (0..50).map(|n| (n % 2 == 0).then(|| moved(n))).collect();

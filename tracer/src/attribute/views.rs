@@ -31,14 +31,14 @@ pub struct Views {
 impl Views {
     /// Reads the mounts of a process, unless its view is known. If the process has exited, its root
     /// is searched among the overlays that the host has mounted: a container's usually is there.
-    pub fn learn(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
+    pub(crate) fn read(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
         let known = self.known.get(&(mnt_ns, root));
         if known.is_some_and(|view| !view.guessed) {
             return;
         }
-        let told = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok();
-        let told = told.map(|text| mounts::parse(&text)).filter(|all| !all.is_empty());
-        let view = match told.filter(|_| is_same(proc)) {
+        let own = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok();
+        let own = own.map(|text| mounts::parse(&text)).filter(|all| !all.is_empty());
+        let view = match own.filter(|_| is_same(proc)) {
             Some(mounts) => Some(View { mounts, guessed: false }),
             None if known.is_some() => None,
             None => {
@@ -55,7 +55,7 @@ impl Views {
 
     /// The mounts of a mount namespace, as read from a process in it.
     #[must_use]
-    pub fn mounts(&self, mnt_ns: u32) -> Option<&[Mount]> {
+    pub(crate) fn mounts(&self, mnt_ns: u32) -> Option<&[Mount]> {
         self.known
             .iter()
             .find(|((namespace, _), view)| *namespace == mnt_ns && !view.guessed)
@@ -66,20 +66,20 @@ impl Views {
     /// root of its filesystem `dev`, `chroot` the host path of the process's root if that is not a
     /// mount point. `None` if the file is not visible in the view, or has the same path.
     #[must_use]
-    pub fn path(
+    pub(crate) fn path(
         &self,
         (mnt_ns, root): (u32, FileKey),
         host: &Path,
         within: &Path,
         dev: u32,
         chroot: Option<&Path>,
-    ) -> Option<Seen> {
+    ) -> Option<ViewPath> {
         self.known
             .get(&(mnt_ns, root))
             .and_then(|view| view.path(host, within, dev))
             .or_else(|| {
                 let path = Path::new("/").join(host.strip_prefix(chroot?).ok()?);
-                Some(Seen { path, in_root: true })
+                Some(ViewPath { path, in_root: true })
             })
             .filter(|seen| seen.path != host)
     }
@@ -87,7 +87,7 @@ impl Views {
 
 /// A file as seen in a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct ViewPath {
     /// Its path in the view.
     pub path: PathBuf,
     /// Whether it is on the view's root filesystem, not on one mounted below it.
@@ -105,7 +105,7 @@ impl View {
 
     /// The path below the most specific mount that shows the file; of several, the last one, which
     /// covers the earlier ones.
-    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<Seen> {
+    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<ViewPath> {
         self.mounts
             .iter()
             .filter_map(|mount| {
@@ -121,7 +121,7 @@ impl View {
                 let mut path = mount.mount_point.clone();
                 path.extend(rest);
                 let in_root = mount.mount_point == Path::new("/");
-                Some((shown.as_os_str().len(), Seen { path, in_root }))
+                Some((shown.as_os_str().len(), ViewPath { path, in_root }))
             })
             .max_by_key(|(shown, _)| *shown)
             .map(|(_, seen)| seen)

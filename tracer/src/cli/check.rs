@@ -252,7 +252,7 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracer_model::snapshot::{Gap, Moved};
+    use tracer_model::snapshot::{Gap, SpaceChange};
 
     use super::*;
     use tracer_model::fixtures;
@@ -263,7 +263,7 @@ mod tests {
         volume.used_delta_bytes = used_delta;
         volume.written_bytes = written;
         volume.gap = gap;
-        volume.blind = Moved::of(volume, 5.0).blind(gap);
+        volume.blind = SpaceChange::of(volume, 5.0).blind(gap);
         let (state, line) = answer(&Engine::new(Vec::new()), &[], &snapshot, allow_fallback);
         assert_eq!(line.lines().count(), 1, "{line}");
         state

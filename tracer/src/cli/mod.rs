@@ -255,13 +255,13 @@ pub(crate) fn units(si: bool) -> Units {
 
 fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
     let found = match attach::newest(&args.attach, "held") {
-        Ok(snapshot) => deleted_files::HeldFiles { files: snapshot.held, unreadable: 0 },
+        Ok(snapshot) => deleted_files::DeletedFiles { files: snapshot.held, unreadable: 0 },
         Err(none) => none.or_else(|| {
             let volumes =
                 mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
             let places = Places::new(&volumes);
             let open = open_files::walk(&places);
-            Ok(deleted_files::of(&open, &volumes, &places, &mut Groups::default(), None))
+            Ok(deleted_files::find(&open, &volumes, &places, &mut Groups::default(), None))
         })?,
     };
     let mut stdout = io::stdout().lock();

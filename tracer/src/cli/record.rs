@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::sleep;
 use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::Snapshot;
 
 use crate::cli::{StopSignals, TraceArgs, duration, text_options};
-use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::measure::measuring_loop::MeasuringLoop;
 use crate::output::format::eta_cell;
 use crate::output::text::TextOptions;
 use crate::output::{json, text};
@@ -86,34 +86,24 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     // Before tracing starts, so that a problem with the file is reported immediately.
     let mut recorder = Recorder::open(&args.out, args.max_size)?;
-    let mut pipeline = Pipeline::start(&args.trace.options())?;
-    let end = args.length.map(|length| Instant::now() + length);
-    let mut poll = interval(POLL_INTERVAL);
-    let mut look = interval(args.interval);
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    look.reset();
-    let mut ended = false;
-    while !ended {
-        tokio::select! {
-            () = stop.received() => ended = true,
-            () = async { match end {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            } } => ended = true,
-            _ = poll.tick() => {
-                pipeline.poll();
-                continue;
-            }
-            _ = look.tick() => {}
+    let measuring = MeasuringLoop::start(&args.trace.options(), args.interval)?;
+    let end = async {
+        match args.length {
+            Some(length) => tokio::select! {
+                () = sleep(length) => {}
+                () = stop.received() => {}
+            },
+            None => stop.received().await,
         }
-        let snapshot = pipeline.snapshot(false)?;
+    };
+    let record = |snapshot: Arc<Snapshot>| {
         if merge::is_long(&snapshot) {
-            recorder.push(&merge::trimmed(&snapshot))?;
+            recorder.push(&merge::trimmed(&snapshot))
         } else {
-            recorder.push(&snapshot)?;
+            recorder.push(&snapshot)
         }
-    }
+    };
+    measuring.run_until(end, false, record).await?;
     let count = recorder.too_large();
     if count > 0 {
         let snapshots = if count == 1 { "Snapshot" } else { "Snapshots" };

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::sleep;
 use tracer_model::snapshot::Snapshot;
 
 use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options};
-use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::measure::measuring_loop::MeasuringLoop;
 use crate::output::text::By;
 use crate::output::{json, text};
 use crate::service::attach;
@@ -74,20 +74,14 @@ pub(crate) async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
 /// Traces for the requested time, or until interrupted.
 async fn measure(args: &SnapshotArgs) -> anyhow::Result<Arc<Snapshot>> {
     let mut stop = StopSignals::new()?;
-    let mut pipeline = Pipeline::start(&args.trace.options())?;
-    let end = Instant::now() + args.length;
-    let mut poll = interval(POLL_INTERVAL);
-    let mut look = interval(Duration::from_secs(1));
-    look.reset();
-    loop {
+    let length = args.length;
+    let end = async move {
         tokio::select! {
-            () = sleep_until(end) => break,
-            () = stop.received() => break,
-            _ = poll.tick() => pipeline.poll(),
-            _ = look.tick() => pipeline.look()?,
+            () = sleep(length) => {}
+            () = stop.received() => {}
         }
-    }
-    pipeline.snapshot(true)
+    };
+    MeasuringLoop::one_interval(&args.trace.options(), end).await
 }
 
 fn print_snapshot(snapshot: &mut Snapshot, args: &SnapshotArgs) -> anyhow::Result<()> {

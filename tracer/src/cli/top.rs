@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
 use crate::actions::bridge;
 use crate::actions::bridge::Clerk;
 use crate::actions::guard_config::ConfigArgs;
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, record, units};
-use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
+use crate::measure::measuring_loop::MeasuringLoop;
 use crate::output::terminal;
 use crate::service::attach;
 use crate::service::attach::AttachArgs;
@@ -136,32 +135,28 @@ async fn work(clerk: Option<Clerk>) -> Infallible {
 }
 
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
-    let (every, wanted) = watch::channel(args.interval.as_secs_f64());
+    let (every, mut wanted) = watch::channel(args.interval.as_secs_f64());
     // Before the tracer drops its privileges.
     let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
-    let mut pipeline = Pipeline::start(&args.trace.options())?;
+    let measuring = MeasuringLoop::start(&args.trace.options(), args.interval)?;
+    let mut measuring = measuring.with_early_intervals();
     let (sender, receiver) = watch::channel(None);
     let screen = tui::run(receiver, options);
     let tracing = async {
-        let mut poll = interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Show volumes and held files immediately, the first rates soon, then one sample per
-        // interval.
-        let mut early = [Duration::ZERO, POLL_INTERVAL * 2].into_iter();
-        let mut due = Instant::now() + early.next().unwrap_or_default();
         loop {
-            poll.tick().await;
-            pipeline.poll();
-            // The keys `+` and `-`: a shorter interval takes effect before the longer one ends.
-            let every = Duration::from_secs_f64(*wanted.borrow());
-            due = due.min(Instant::now() + every);
-            if Instant::now() >= due {
-                due = Instant::now() + early.next().unwrap_or(every);
-                let mut snapshot = pipeline.snapshot(false)?;
-                if !only.is_empty() {
-                    narrow(Arc::make_mut(&mut snapshot), &only);
+            tokio::select! {
+                // The keys `+` and `-`.
+                Ok(()) = wanted.changed() => {
+                    let seconds = *wanted.borrow_and_update();
+                    measuring.set_interval(Duration::from_secs_f64(seconds));
                 }
-                sender.send_replace(Some(snapshot));
+                snapshot = measuring.next() => {
+                    let mut snapshot = snapshot?;
+                    if !only.is_empty() {
+                        narrow(Arc::make_mut(&mut snapshot), &only);
+                    }
+                    sender.send_replace(Some(snapshot));
+                }
             }
         }
     };

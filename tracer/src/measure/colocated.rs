@@ -1,9 +1,8 @@
 //! Processes that share a volume: groups that have files open for writing on it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use tracer_model::sanitize;
+use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::{Group, Resident};
 
 use crate::attribute::groups::Groups;
@@ -51,7 +50,7 @@ pub fn database(path: &str) -> Option<&'static str> {
 /// Sums up files that are open for writing by group and volume, most bytes first. A file that
 /// several processes of a group have open counts once.
 #[must_use]
-pub fn of(
+pub fn find(
     open: &OpenFiles,
     volumes: &[MountedVolume],
     places: &Places,
@@ -80,10 +79,6 @@ pub fn of(
         .into_iter()
         .filter_map(|((group, dev), sum)| {
             let volume = volumes.iter().find(|volume| volume.dev == dev)?;
-            let name = |path: &Path| {
-                use std::os::unix::ffi::OsStrExt as _;
-                sanitize::lossless(path.as_os_str().as_bytes())
-            };
             let mut databases: Vec<String> = sum
                 .files
                 .values()
@@ -94,7 +89,7 @@ pub fn of(
             databases.dedup();
             Some(Resident {
                 group,
-                volume: name(&volume.primary().mount_point),
+                volume: lossless_path(&volume.primary().mount_point),
                 processes: sum.pids.len() as u64,
                 files: sum.files.len() as u64,
                 bytes: sum.files.values().map(|file| file.bytes).sum(),
@@ -102,7 +97,7 @@ pub fn of(
                     .files
                     .values()
                     .max_by_key(|file| file.bytes)
-                    .map(|file| name(&places.paths(file).host))
+                    .map(|file| lossless_path(&places.paths(file).host))
                     .unwrap_or_default(),
                 databases,
             })

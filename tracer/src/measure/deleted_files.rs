@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use tracer_model::sanitize;
+use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::{Group, Held};
 
 use crate::attribute::groups::Groups;
@@ -15,7 +15,7 @@ use tracer_host::open_files::{OpenFile, OpenFiles};
 
 /// The result of one pass over all open files.
 #[derive(Debug, Default)]
-pub struct HeldFiles {
+pub struct DeletedFiles {
     /// One entry per file, largest first.
     pub files: Vec<Held>,
     /// Number of processes whose descriptors could not be read for lack of privileges.
@@ -24,13 +24,13 @@ pub struct HeldFiles {
 
 /// Selects the open files that have no name left. `before` is an earlier result, to detect growth.
 #[must_use]
-pub fn of(
+pub fn find(
     open: &OpenFiles,
     volumes: &[MountedVolume],
     places: &Places,
     groups: &mut Groups,
-    before: Option<&HeldFiles>,
-) -> HeldFiles {
+    before: Option<&DeletedFiles>,
+) -> DeletedFiles {
     let mut found: BTreeMap<_, Held> = BTreeMap::new();
     let mut last: Option<(u32, Option<Group>)> = None;
     for file in open.files.iter().filter(|file| file.links == 0) {
@@ -52,10 +52,10 @@ pub fn of(
         })
         .collect();
     files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
-    HeldFiles { files, unreadable: open.unreadable }
+    DeletedFiles { files, unreadable: open.unreadable }
 }
 
-fn grew(before: &HeldFiles, now: &Held) -> bool {
+fn grew(before: &DeletedFiles, now: &Held) -> bool {
     let same = |earlier: &&Held| match now.ino {
         Some(_) => (earlier.dev, earlier.ino) == (now.dev, now.ino),
         None => {
@@ -68,7 +68,6 @@ fn grew(before: &HeldFiles, now: &Held) -> bool {
 
 fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<Group>) -> Held {
     let paths = places.paths(file);
-    let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
     // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
     let anonymous = paths
         .host
@@ -81,10 +80,10 @@ fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<G
             fs::read(format!("/proc/{}/comm", file.pid)).unwrap_or_default().trim_ascii_end(),
         ),
         fd: Some(file.fd),
-        path: text(&paths.host),
-        path_in_container: paths.in_container.as_deref().map(text),
+        path: lossless_path(&paths.host),
+        path_in_container: paths.in_container.as_deref().map(lossless_path),
         group,
-        volume: text(&volume.primary().mount_point),
+        volume: lossless_path(&volume.primary().mount_point),
         bytes: file.bytes,
         growing: false,
         kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
@@ -111,7 +110,7 @@ mod tests {
         file.sync_all().unwrap();
         let meta = file.metadata().unwrap();
         let (places, mut groups) = (Places::new(&volumes), Groups::default());
-        let held = of(&walk(&places), &volumes, &places, &mut groups, None);
+        let held = find(&walk(&places), &volumes, &places, &mut groups, None);
         let ours: Vec<&Held> = held
             .files
             .iter()
@@ -122,7 +121,7 @@ mod tests {
         assert!(!ours[0].growing);
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
-        let later = of(&walk(&places), &volumes, &places, &mut groups, Some(&held));
+        let later = find(&walk(&places), &volumes, &places, &mut groups, Some(&held));
         assert!(later.files.iter().any(|row| row.ino == Some(meta.ino()) && row.growing));
     }
 }

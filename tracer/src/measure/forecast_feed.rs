@@ -11,41 +11,41 @@ const MIN_STEP_S: f64 = 0.02;
 /// A server whose write fails for lack of space removes its partial file, so some space is left for
 /// the next one and no sample of such a volume ever sees 0. Therefore, after a failed write within
 /// this time, seconds, …
-const REFUSED_S: f64 = 10.0;
+const FULL_AFTER_ENOSPC_S: f64 = 10.0;
 /// … a volume with less than this share of its size available counts as full.
-const AS_GOOD_AS_NONE: f64 = 0.005;
+const NEARLY_FULL_SHARE: f64 = 0.005;
 
 /// The forecasters of all volumes, keyed by device.
 #[derive(Default)]
-pub struct Forecasts {
+pub(super) struct Forecasts {
     volumes: HashMap<u32, Forecaster>,
     /// When a write last failed for lack of space, keyed by device.
-    refused_s: HashMap<u32, f64>,
+    enospc_at_s: HashMap<u32, f64>,
     last_s: Option<f64>,
 }
 
 impl Forecasts {
     /// Records that writes to this volume have failed for lack of space since the last sample.
     /// `time_s` is on the same clock as that of [`Self::push`].
-    pub fn refused(&mut self, time_s: f64, dev: u32) {
-        self.refused_s.insert(dev, time_s);
+    pub(super) fn write_failed(&mut self, time_s: f64, dev: u32) {
+        self.enospc_at_s.insert(dev, time_s);
     }
 
     /// Adds a sample of all volumes. `time_s` is in seconds, on a clock that does not step. Volumes
     /// that are not in `space` are forgotten.
-    pub fn push(&mut self, time_s: f64, space: &HashMap<u32, Space>) {
+    pub(super) fn push(&mut self, time_s: f64, space: &HashMap<u32, Space>) {
         if self.last_s.is_some_and(|last| time_s - last < MIN_STEP_S) {
             return;
         }
         self.last_s = Some(time_s);
         self.volumes.retain(|dev, _| space.contains_key(dev));
-        self.refused_s.retain(|_, at| time_s - *at < REFUSED_S);
+        self.enospc_at_s.retain(|_, at| time_s - *at < FULL_AFTER_ENOSPC_S);
         for (dev, space) in space {
             let forecaster =
                 self.volumes.entry(*dev).or_insert_with(|| Forecaster::new(Policy::default()));
             let mut sample = sample(time_s, space);
-            let little = AS_GOOD_AS_NONE * space.total as f64;
-            if self.refused_s.contains_key(dev) && (space.avail as f64) < little {
+            let nearly_full = NEARLY_FULL_SHARE * space.total as f64;
+            if self.enospc_at_s.contains_key(dev) && (space.avail as f64) < nearly_full {
                 sample.avail = 0;
             }
             forecaster.push(&sample);
@@ -53,8 +53,7 @@ impl Forecasts {
     }
 
     /// The forecast for a volume; for one without samples, that nothing is known yet.
-    #[must_use]
-    pub fn of(&self, dev: u32) -> Forecast {
+    pub(super) fn of(&self, dev: u32) -> Forecast {
         self.volumes
             .get(&dev)
             .map_or_else(|| Forecaster::new(Policy::default()).forecast(), Forecaster::forecast)
@@ -105,7 +104,7 @@ mod tests {
         let mut forecasts = Forecasts::default();
         let mut look = |time_s: u32, avail, refused: bool| {
             if refused {
-                forecasts.refused(f64::from(time_s), 7);
+                forecasts.write_failed(f64::from(time_s), 7);
             }
             forecasts.push(f64::from(time_s), &HashMap::from([(7, space(avail))]));
             is_full(&forecasts)

@@ -7,85 +7,97 @@ use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits
 /// Maximum number of (process, file) pairs with a row of their own in one interval: as many as a
 /// hash table of 2¹⁸ buckets takes, which is 17 MB. Beyond it, the smaller half is aggregated into
 /// the rows of its processes.
-pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
+pub(super) const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 
 /// The counts of one interval.
 #[derive(Default)]
-pub struct Window {
+pub(super) struct IntervalCounts {
     pairs: HashMap<PairKey, Counters>,
-    folded: u64,
+    aggregated: u64,
     /// Files whose rows were evicted; some of them may have a row again.
-    nameless: HashSet<FileKey>,
+    evicted: HashSet<FileKey>,
     /// Failed writes, keyed by process and device.
-    pub errors: HashMap<ErrorKey, Errors>,
+    pub(super) errors: HashMap<ErrorKey, Errors>,
     /// How long processes waited, keyed by process, device and kind.
-    pub waits: HashMap<WaitKey, Waits>,
+    pub(super) waits: HashMap<WaitKey, Waits>,
     /// Number of files created, keyed by process and directory.
-    pub created: HashMap<PairKey, u64>,
+    pub(super) created: HashMap<PairKey, u64>,
     /// Totals that no process or file could be assigned to.
-    pub other: Counters,
+    pub(super) other: Counters,
 }
 
-impl Window {
+impl IntervalCounts {
     /// Counters keyed by process and file; aggregated files are under [`NO_FILE`] of their device.
-    #[must_use]
-    pub const fn pairs(&self) -> &HashMap<PairKey, Counters> {
+    pub(super) const fn pairs(&self) -> &HashMap<PairKey, Counters> {
         &self.pairs
     }
 
     /// The files that have a row, once per process.
-    pub fn files(&self) -> impl Iterator<Item = FileKey> {
+    pub(super) fn files(&self) -> impl Iterator<Item = FileKey> {
         self.pairs.keys().map(PairKey::file)
     }
 
     /// Number of pairs that were aggregated: their bytes are in their process's row, but in no
     /// file's row. A pair that is written to again later may be counted twice here.
-    #[must_use]
-    pub const fn folded(&self) -> u64 {
-        self.folded
+    pub(super) const fn aggregated(&self) -> u64 {
+        self.aggregated
     }
 
     /// Takes the files that have lost their row since the last call: their names are not needed any
     /// more.
-    pub fn take_nameless(&mut self) -> HashSet<FileKey> {
-        let mut nameless = std::mem::take(&mut self.nameless);
-        if !nameless.is_empty() {
+    pub(super) fn take_evicted(&mut self) -> HashSet<FileKey> {
+        let mut evicted = std::mem::take(&mut self.evicted);
+        if !evicted.is_empty() {
             // Files that another process has a row for, or that have a row again.
             for file in self.files() {
-                nameless.remove(&file);
+                evicted.remove(&file);
             }
         }
-        nameless
+        evicted
     }
 
     /// Adds counters to a pair.
-    pub fn add(&mut self, key: PairKey, counters: &Counters) {
+    pub(super) fn add(&mut self, key: PairKey, counters: &Counters) {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
-            self.fold();
+            self.aggregate();
         }
         self.pairs.entry(key).or_default().add(counters);
     }
 
+    /// Adds the time that a process waited.
+    pub(super) fn add_waits(&mut self, key: WaitKey, waits: &Waits) {
+        self.waits.entry(key).or_insert(Waits::ZERO).add(waits);
+    }
+
+    /// Adds failed writes.
+    pub(super) fn add_errors(&mut self, key: ErrorKey, errors: &Errors) {
+        let sum = self.errors.entry(key).or_default();
+        sum.enospc += errors.enospc;
+        sum.edquot += errors.edquot;
+        sum.eio += errors.eio;
+        sum.other += errors.other;
+    }
+
     /// Aggregates the half of the pairs with the fewest bytes.
-    fn fold(&mut self) {
+    fn aggregate(&mut self) {
         let mut sizes: Vec<u64> = self.pairs.values().map(size).collect();
         let middle = sizes.len() / 2;
         let (_, median, _) = sizes.select_nth_unstable(middle);
         let median = *median;
         // Of the pairs as large as the median, which may be all, evict only so many that half stay.
         let mut rest = middle;
-        let (pairs, folded) = (&mut self.pairs, &mut self.folded);
+        let (pairs, aggregated) = (&mut self.pairs, &mut self.aggregated);
         let small = pairs.extract_if(|key, counters| {
-            let goes = rest > 0 && !is_folded(key) && size(counters) <= median;
-            rest -= usize::from(goes);
-            goes
+            let evict = rest > 0 && !is_aggregated(key) && size(counters) <= median;
+            rest -= usize::from(evict);
+            evict
         });
         let mut sums: HashMap<PairKey, Counters> = HashMap::new();
         for (key, counters) in small {
-            *folded += 1;
-            self.nameless.insert(key.file());
-            let nowhere = FileKey { dev: key.dev, ..NO_FILE };
-            sums.entry(PairKey::new(key.process(), nowhere)).or_default().add(&counters);
+            *aggregated += 1;
+            self.evicted.insert(key.file());
+            let no_file = FileKey { dev: key.dev, ..NO_FILE };
+            sums.entry(PairKey::new(key.process(), no_file)).or_default().add(&counters);
         }
         for (key, sum) in sums {
             self.pairs.entry(key).or_default().add(&sum);
@@ -94,11 +106,10 @@ impl Window {
 }
 
 /// Stands for files without a row of their own; no filesystem has an inode 0.
-pub const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
+pub(super) const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
 
 /// Whether this key holds the counters of files without a row of their own.
-#[must_use]
-pub const fn is_folded(key: &PairKey) -> bool {
+pub(super) const fn is_aggregated(key: &PairKey) -> bool {
     key.ino == NO_FILE.ino
 }
 
@@ -124,55 +135,55 @@ mod tests {
 
     #[test]
     fn a_million_files_keep_their_sum_and_the_largest_their_rows() {
-        let mut window = Window::default();
-        window.add(pair(1, 7_777_777), &written(1 << 30));
+        let mut counts = IntervalCounts::default();
+        counts.add(pair(1, 7_777_777), &written(1 << 30));
         for ino in 1..=1_000_000 {
-            window.add(pair(1 + (ino % 2) as u32, ino), &written(10));
+            counts.add(pair(1 + (ino % 2) as u32, ino), &written(10));
         }
-        assert!(window.pairs.len() <= MAX_PAIRS, "{}", window.pairs.len());
-        assert_eq!(window.pairs[&pair(1, 7_777_777)].written, 1 << 30);
+        assert!(counts.pairs.len() <= MAX_PAIRS, "{}", counts.pairs.len());
+        assert_eq!(counts.pairs[&pair(1, 7_777_777)].written, 1 << 30);
         for tgid in [1, 2] {
-            let mine = window.pairs.iter().filter(|(key, _)| key.tgid == tgid);
+            let mine = counts.pairs.iter().filter(|(key, _)| key.tgid == tgid);
             let sum: u64 = mine.map(|(_, counters)| counters.written).sum();
             assert_eq!(sum, 5_000_000 + if tgid == 1 { 1 << 30 } else { 0 });
         }
-        let nameless = window.take_nameless();
-        assert_eq!(nameless.len() as u64, window.folded());
-        assert!(!nameless.iter().any(|file| file.ino == 7_777_777));
-        assert!(window.take_nameless().is_empty());
-        let rows = window.pairs.keys().filter(|key| !is_folded(key)).count() as u64;
-        assert_eq!(rows + window.folded(), 1_000_001);
+        let evicted = counts.take_evicted();
+        assert_eq!(evicted.len() as u64, counts.aggregated());
+        assert!(!evicted.iter().any(|file| file.ino == 7_777_777));
+        assert!(counts.take_evicted().is_empty());
+        let rows = counts.pairs.keys().filter(|key| !is_aggregated(key)).count() as u64;
+        assert_eq!(rows + counts.aggregated(), 1_000_001);
     }
 
     #[test]
     fn a_file_that_another_process_has_a_row_of_keeps_its_name() {
-        let mut window = Window::default();
-        window.add(pair(2, 1), &written(1 << 30));
+        let mut counts = IntervalCounts::default();
+        counts.add(pair(2, 1), &written(1 << 30));
         for ino in 1..=MAX_PAIRS as u64 {
-            window.add(pair(1, ino), &written(ino));
+            counts.add(pair(1, ino), &written(ino));
         }
-        assert!(window.folded() > 0 && !window.pairs.contains_key(&pair(1, 1)));
-        assert!(!window.take_nameless().contains(&pair(1, 1).file()));
+        assert!(counts.aggregated() > 0 && !counts.pairs.contains_key(&pair(1, 1)));
+        assert!(!counts.take_evicted().contains(&pair(1, 1).file()));
     }
 
     #[test]
     fn a_file_that_has_a_row_again_keeps_its_name() {
-        let mut window = Window::default();
+        let mut counts = IntervalCounts::default();
         for ino in 1..=MAX_PAIRS as u64 + 1 {
-            window.add(pair(1, ino), &written(ino));
+            counts.add(pair(1, ino), &written(ino));
         }
-        assert!(!window.pairs.contains_key(&pair(1, 1)));
-        window.add(pair(1, 1), &written(1));
-        let nameless = window.take_nameless();
-        assert!(nameless.contains(&pair(1, 2).file()) && !nameless.contains(&pair(1, 1).file()));
+        assert!(!counts.pairs.contains_key(&pair(1, 1)));
+        counts.add(pair(1, 1), &written(1));
+        let evicted = counts.take_evicted();
+        assert!(evicted.contains(&pair(1, 2).file()) && !evicted.contains(&pair(1, 1).file()));
     }
 
     #[test]
     fn few_files_all_keep_their_rows() {
-        let mut window = Window::default();
+        let mut counts = IntervalCounts::default();
         for ino in 1..=1000 {
-            window.add(pair(1, ino), &written(ino));
+            counts.add(pair(1, ino), &written(ino));
         }
-        assert_eq!((window.pairs.len(), window.folded()), (1000, 0));
+        assert_eq!((counts.pairs.len(), counts.aggregated()), (1000, 0));
     }
 }

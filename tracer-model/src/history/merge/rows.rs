@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::snapshot::{
-    Directory, Fsync, GroupRow, Moved, OnBehalf, PathRow, Victim, Volume, WriteErrors, Writer,
+    Directory, Fsync, GroupRow, OnBehalf, PathRow, SpaceChange, Victim, Volume, WriteErrors, Writer,
 };
 
 /// Smallest change of used space, bytes, for which `explained` is meaningful.
@@ -200,7 +200,7 @@ pub(super) fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         explained,
         ..later.clone()
     };
-    let blind = Moved::of(&merged, times.both()).blind(later.gap);
+    let blind = SpaceChange::of(&merged, times.both()).blind(later.gap);
     let growth_bytes_per_s = match blind {
         Some(_) if times.both() > 0.0 => used_delta_bytes as f64 / times.both(),
         _ => merged.growth_bytes_per_s,

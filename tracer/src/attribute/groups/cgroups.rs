@@ -60,13 +60,13 @@ impl Cgroups {
 
     /// The path of a cgroup in the hierarchy; `None` if unknown.
     pub fn path(&mut self, id: u64) -> Option<PathBuf> {
-        let within = self.names.within(&key(id))?;
-        within.complete.then_some(within.path)
+        let found = self.names.path(&key(id))?;
+        found.complete.then_some(found.path)
     }
 
     /// Begins a new interval. If there are too many, the least recently used are forgotten.
-    pub fn next_window(&mut self) {
-        self.names.next_window();
+    pub fn next_interval(&mut self) {
+        self.names.next_interval();
     }
 }
 
@@ -76,15 +76,15 @@ fn key(ino: u64) -> FileKey {
 
 fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
     let len = name.len().min(NAME_MAX);
-    let mut room = [0; NAME_ROOM];
-    room[..len].copy_from_slice(&name[..len]);
+    let mut buffer = [0; NAME_ROOM];
+    buffer[..len].copy_from_slice(&name[..len]);
     NameRecord {
         header: RecordHeader { kind: RecordKind::Name as u32, len: len as u32 },
         file: key(ino),
         parent: key(parent),
         flags,
         magic: 0,
-        name: room,
+        name: buffer,
     }
 }
 

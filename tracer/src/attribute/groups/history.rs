@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use tracer_common::ProcKey;
 use tracer_model::snapshot::{Group, GroupRow, OnBehalf, Snapshot, Spawner, Writer};
 
-use super::Placed;
+use super::membership::Membership;
 
 /// How long an idle group stays listed.
-pub const KEPT: Duration = Duration::from_secs(3_600);
+pub const IDLE_RETENTION: Duration = Duration::from_secs(3_600);
 /// Maximum number of listed groups; beyond it, those with the lowest peaks are dropped.
 const MAX_ROWS: usize = 1_024;
 /// Maximum number of processes remembered per group, to count each once. Beyond it, a process that
@@ -38,26 +38,26 @@ struct Entry {
 
 /// The history of all groups. Keyed by (group, mount point).
 #[derive(Default)]
-pub struct History {
+pub struct GroupHistory {
     entries: BTreeMap<Key, Entry>,
 }
 
 /// One process on one volume in an interval.
-pub struct Seen<'a> {
+pub struct ActiveProcess<'a> {
     /// The process.
     pub proc: ProcKey,
     /// Mount point of the volume.
-    pub volume: String,
+    pub volume: &'a str,
     /// Its group membership.
-    pub placed: &'a Placed,
+    pub member: &'a Membership,
     /// Number of files that it created.
     pub created: u64,
 }
 
-impl History {
-    /// Adds an interval, and puts the rows of all groups into its Snapshot. `seen` are the
+impl GroupHistory {
+    /// Adds an interval, and puts the rows of all groups into its Snapshot. `active` are the
     /// processes behind the Snapshot's writers.
-    pub fn update(&mut self, snapshot: &mut Snapshot, seen: &[Seen<'_>]) {
+    pub(crate) fn update(&mut self, snapshot: &mut Snapshot, active: &[ActiveProcess<'_>]) {
         let now = snapshot.taken_at;
         for entry in self.entries.values_mut() {
             let row = &mut entry.row;
@@ -66,29 +66,29 @@ impl History {
             (row.log_bytes_per_s, row.log_growth_bytes_per_s) = (0.0, 0.0);
             row.on_behalf_growth_bytes_per_s = 0.0;
         }
-        for one in seen {
-            let entry = self.entry(&one.placed.group, &one.volume, now);
+        for one in active {
+            let entry = self.entry(&one.member.group, one.volume, now);
             entry.row.files_created += one.created;
-            entry.member(one);
+            entry.add_process(one);
         }
         for writer in &snapshot.writers {
             let Some(group) = &writer.group else { continue };
-            self.entry(group, &writer.volume, now).add(writer);
+            self.entry(group, &writer.volume, now).add_writer(writer);
         }
         for writer in &snapshot.writers {
             for log in &writer.on_behalf_of {
-                self.log(log, &writer.volume, now);
+                self.add_log(log, &writer.volume, now);
             }
         }
         for entry in self.entries.values_mut().filter(|entry| entry.row.last_seen == now) {
-            entry.end_window(now);
+            entry.end_interval(now);
         }
-        self.forget(now);
+        self.drop_idle(now);
         snapshot.groups = self.rows(now);
     }
 
     /// Sets the directory that received most of a group's bytes.
-    pub fn set_directory(&mut self, group: &Group, volume: &str, directory: String) {
+    pub(crate) fn set_directory(&mut self, group: &Group, volume: &str, directory: String) {
         if let Some(entry) = self.entries.get_mut(&(group.clone(), volume.to_owned())) {
             entry.row.directory = Some(directory);
         }
@@ -105,7 +105,7 @@ impl History {
 
     /// Adds what was written to a container's log to the container's own row, whose group may
     /// differ in its root or mount namespace.
-    fn log(&mut self, log: &OnBehalf, volume: &str, now: Timestamp) {
+    fn add_log(&mut self, log: &OnBehalf, volume: &str, now: Timestamp) {
         let own = self.entries.iter().filter(|((group, at), entry)| {
             at == volume
                 && entry.row.last_seen == now
@@ -118,9 +118,10 @@ impl History {
         row.log_growth_bytes_per_s += log.growth_bytes_per_s;
     }
 
-    fn forget(&mut self, now: Timestamp) {
-        self.entries
-            .retain(|_, entry| now.duration_since(entry.row.last_seen).unsigned_abs() <= KEPT);
+    fn drop_idle(&mut self, now: Timestamp) {
+        self.entries.retain(|_, entry| {
+            now.duration_since(entry.row.last_seen).unsigned_abs() <= IDLE_RETENTION
+        });
         if self.entries.len() > MAX_ROWS {
             let mut peaks: Vec<(f64, Key)> =
                 self.entries.iter().map(|(key, entry)| (entry.peak, key.clone())).collect();
@@ -177,7 +178,7 @@ impl Entry {
         }
     }
 
-    fn member(&mut self, one: &Seen<'_>) {
+    fn add_process(&mut self, one: &ActiveProcess<'_>) {
         if !self.members.insert(one.proc) {
             return;
         }
@@ -186,7 +187,7 @@ impl Entry {
             self.members.clear();
             self.members.insert(one.proc);
         }
-        for (counts, (proc, comm)) in self.ancestors.iter_mut().zip(&one.placed.ancestors) {
+        for (counts, (proc, comm)) in self.ancestors.iter_mut().zip(&one.member.ancestors) {
             // Skip init, an ancestor of everything, and kthreadd, the parent of kernel threads.
             if proc.tgid <= 2 || (counts.len() >= MAX_ANCESTORS && !counts.contains_key(proc)) {
                 continue;
@@ -197,7 +198,7 @@ impl Entry {
         }
     }
 
-    fn add(&mut self, writer: &Writer) {
+    fn add_writer(&mut self, writer: &Writer) {
         let row = &mut self.row;
         row.alive += u64::from(writer.alive);
         row.written_bytes += writer.written_bytes;
@@ -208,7 +209,7 @@ impl Entry {
             writer.on_behalf_of.iter().map(|log| log.growth_bytes_per_s).sum::<f64>();
     }
 
-    fn end_window(&mut self, now: Timestamp) {
+    fn end_interval(&mut self, now: Timestamp) {
         let row = &mut self.row;
         self.peak = self.peak.max(row.charged_growth());
         row.written_total_bytes += row.written_bytes;
@@ -237,20 +238,21 @@ mod tests {
     use super::*;
     use tracer_model::fixtures;
 
-    fn placed(parent: u32) -> Placed {
+    fn member_of(parent: u32) -> Membership {
         let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };
-        Placed {
+        Membership {
             group: Group { kind: "session".into(), name: "job".into(), ..Group::default() },
             ancestors: [(proc(parent), "sh".to_owned()), (proc(50), "supervisor".to_owned())],
-            ..Placed::default()
+            ..Membership::default()
         }
     }
 
     /// Adds an interval, `minute` minutes after the first one, with these (pid, parent, bytes).
-    fn window(history: &mut History, minute: i64, jobs: &[(u32, u32, u64)]) -> Snapshot {
+    fn interval(history: &mut GroupHistory, minute: i64, jobs: &[(u32, u32, u64)]) -> Snapshot {
         let mut snapshot = fixtures::idle();
         snapshot.taken_at = Timestamp::from_second(fixtures::NOW + minute * 60).unwrap();
-        let members: Vec<Placed> = jobs.iter().map(|(_, parent, _)| placed(*parent)).collect();
+        let members: Vec<Membership> =
+            jobs.iter().map(|(_, parent, _)| member_of(*parent)).collect();
         let mut seen = Vec::new();
         for ((pid, _, bytes), member) in jobs.iter().zip(&members) {
             let mut writer = fixtures::writer(*pid, "job", "/", *bytes);
@@ -258,7 +260,7 @@ mod tests {
             writer.alive = false;
             snapshot.writers.push(writer);
             let proc = ProcKey { start_ns: u64::from(*pid), tgid: *pid, pad: 0 };
-            seen.push(Seen { proc, volume: "/".into(), placed: member, created: 1 });
+            seen.push(ActiveProcess { proc, volume: "/", member, created: 1 });
         }
         history.update(&mut snapshot, &seen);
         snapshot
@@ -266,9 +268,9 @@ mod tests {
 
     #[test]
     fn jobs_with_a_new_pid_each_time_are_one_group_with_its_spawner() {
-        let mut history = History::default();
-        window(&mut history, 0, &[(100, 99, 500)]);
-        let snapshot = window(&mut history, 1, &[(200, 199, 1_000), (201, 198, 500)]);
+        let mut history = GroupHistory::default();
+        interval(&mut history, 0, &[(100, 99, 500)]);
+        let snapshot = interval(&mut history, 1, &[(200, 199, 1_000), (201, 198, 500)]);
         assert_eq!(snapshot.groups.len(), 1);
         let row = &snapshot.groups[0];
         assert_eq!((row.processes, row.alive, row.files_created), (3, 0, 2));
@@ -279,21 +281,21 @@ mod tests {
 
     #[test]
     fn a_parent_that_forks_all_is_the_spawner() {
-        let mut history = History::default();
-        let snapshot = window(&mut history, 0, &[(100, 99, 5), (101, 99, 5)]);
+        let mut history = GroupHistory::default();
+        let snapshot = interval(&mut history, 0, &[(100, 99, 5), (101, 99, 5)]);
         assert_eq!(snapshot.groups[0].spawner.as_ref().unwrap().pid, 99);
     }
 
     #[test]
     fn a_culprit_stays_listed_with_its_peak_for_an_hour() {
-        let mut history = History::default();
-        window(&mut history, 0, &[(100, 99, 5_000)]);
-        let later = window(&mut history, 59, &[]);
+        let mut history = GroupHistory::default();
+        interval(&mut history, 0, &[(100, 99, 5_000)]);
+        let later = interval(&mut history, 59, &[]);
         let row = &later.groups[0];
         assert_eq!((row.written_bytes, row.growth_bytes_per_s), (0, 0.0));
         assert_eq!((row.peak_bytes_per_s, row.written_total_bytes), (1_000.0, 5_000));
         assert_eq!(row.last_seen, Timestamp::from_second(fixtures::NOW).unwrap());
-        assert!(window(&mut history, 62, &[]).groups.is_empty());
+        assert!(interval(&mut history, 62, &[]).groups.is_empty());
     }
 
     #[test]
@@ -324,7 +326,7 @@ mod tests {
                 ..fixtures::writer(8, "w", "/", 500)
             },
         ];
-        let mut history = History::default();
+        let mut history = GroupHistory::default();
         history.update(&mut snapshot, &[]);
         let names: Vec<&str> = snapshot.groups.iter().map(|row| &*row.group.name).collect();
         assert_eq!(names, ["web-d", "docker.service"], "one row each, the container first");
@@ -340,7 +342,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut history = History::default();
+        let mut history = GroupHistory::default();
         for n in 0..MAX_ROWS + 100 {
             let mut snapshot = fixtures::idle();
             let mut writer = fixtures::writer(7, "job", "/", n as u64);

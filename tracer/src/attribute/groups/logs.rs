@@ -14,7 +14,7 @@ use super::cgroup_path;
 
 /// The container that a log belongs to, as far as the log's path identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum LogOf {
+pub enum LogOwner {
     /// A container, by its id of 64 hexadecimal digits.
     Container(String),
     /// A container of a pod.
@@ -34,31 +34,34 @@ const DRIVERS: &[&str] =
 
 /// Determines the container of a log from its host path; `None` if it is not a container's log.
 #[must_use]
-pub fn log_of(path: &str) -> Option<LogOf> {
+pub fn owner(path: &str) -> Option<LogOwner> {
     let mut parts = path.rsplit('/');
     let (file, dir, above, top) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
     // json-file: containers/ID/ID-json.log, and .1, .2.gz after a rotation.
     if above == "containers"
         && is_id(dir)
-        && file.strip_prefix(dir).and_then(|rest| rest.strip_prefix("-json.log")).is_some_and(ends)
+        && file
+            .strip_prefix(dir)
+            .and_then(|rest| rest.strip_prefix("-json.log"))
+            .is_some_and(is_rotation_suffix)
     {
-        return Some(LogOf::Container(dir.to_owned()));
+        return Some(LogOwner::Container(dir.to_owned()));
     }
     // local: containers/ID/local-logs/container.log
     if dir == "local-logs"
         && top == Some("containers")
         && is_id(above)
-        && file.strip_prefix("container.log").is_some_and(ends)
+        && file.strip_prefix("container.log").is_some_and(is_rotation_suffix)
     {
-        return Some(LogOf::Container(above.to_owned()));
+        return Some(LogOwner::Container(above.to_owned()));
     }
     // Podman and its storage drivers: overlay-containers/ID/userdata/ctr.log
     if dir == "userdata"
         && top.is_some_and(|top| top.ends_with("-containers"))
         && is_id(above)
-        && file.strip_prefix("ctr.log").is_some_and(ends)
+        && file.strip_prefix("ctr.log").is_some_and(is_rotation_suffix)
     {
-        return Some(LogOf::Container(above.to_owned()));
+        return Some(LogOwner::Container(above.to_owned()));
     }
     // CRI: NAMESPACE_POD_UID/CONTAINER/N.log
     let (restarts, rest) = file.split_once(".log")?;
@@ -66,7 +69,7 @@ pub fn log_of(path: &str) -> Option<LogOf> {
     let mut names = above.split('_');
     let (namespace, pod, uid) = (names.next()?, names.next()?, names.next()?);
     let is_pod = names.next().is_none() && [namespace, pod, uid, dir].into_iter().all(is_label);
-    (is_number && ends(rest) && is_pod).then(|| LogOf::Pod {
+    (is_number && is_rotation_suffix(rest) && is_pod).then(|| LogOwner::Pod {
         namespace: namespace.to_owned(),
         pod: pod.to_owned(),
         container: dir.to_owned(),
@@ -93,7 +96,7 @@ fn is_id(text: &str) -> bool {
 
 /// Whether `rest` may follow a log's name: nothing, or the suffix of a rotated log (`.1`, `.2.gz`,
 /// `.tmp`, `.20261129-120000`).
-fn ends(rest: &str) -> bool {
+fn is_rotation_suffix(rest: &str) -> bool {
     rest.is_empty()
         || rest.strip_prefix('.').is_some_and(|rest| {
             let rest = rest.strip_suffix(".gz").unwrap_or(rest);
@@ -127,7 +130,7 @@ mod tests {
     #[case("/home/ann/.local/share/containers/storage/vfs-containers/{ID}/userdata/ctr.log")]
     #[case("/var/lib/containers/storage/overlay-containers/{ID}/userdata/ctr.log.tmp")]
     fn a_containers_log_is_known_by_its_path(#[case] path: &str) {
-        assert_eq!(log_of(&path.replace("{ID}", ID)), Some(LogOf::Container(ID.to_owned())));
+        assert_eq!(owner(&path.replace("{ID}", ID)), Some(LogOwner::Container(ID.to_owned())));
     }
 
     #[rstest]
@@ -136,7 +139,7 @@ mod tests {
     #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/0.log.20261129-120000.gz")]
     fn a_pods_log_is_known_by_its_path(#[case] path: &str) {
         let [namespace, pod, container] = ["shop", "web-7d9", "nginx"].map(str::to_owned);
-        assert_eq!(log_of(path), Some(LogOf::Pod { namespace, pod, container }));
+        assert_eq!(owner(path), Some(LogOwner::Pod { namespace, pod, container }));
     }
 
     #[rstest]
@@ -154,7 +157,7 @@ mod tests {
     #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/current.log")]
     #[case("/var/log/pods/sh op_web-7d9_5fb2/nginx/0.log")]
     fn other_files_are_nobodys_log(#[case] path: &str) {
-        assert_eq!(log_of(&path.replace("{ID}", ID)), None);
+        assert_eq!(owner(&path.replace("{ID}", ID)), None);
     }
 
     #[test]

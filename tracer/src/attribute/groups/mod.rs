@@ -5,33 +5,36 @@
 //! of each new writer, so that a process that exits before /proc can be read still gets its group.
 //! /proc is read only if cgroup v1 is in use, because the eBPF side does not send its paths.
 
-pub mod cgroup_path;
-pub mod cgroups;
+pub(crate) mod cgroup_path;
+mod cgroups;
 pub(crate) mod containers;
-pub mod history;
-pub mod logs;
-pub mod runtime_state;
-pub mod session;
-pub mod volumes;
+pub(crate) mod history;
+pub(crate) mod logs;
+mod membership;
+mod process_facts;
+pub(crate) mod runtime_state;
+pub(crate) mod session;
+pub(crate) mod volumes;
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
+use tracer_common::{NameRecord, ProcKey, ProcRecord};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, Pod};
 
-use self::cgroup_path::{Place, best, classify};
+use self::cgroup_path::{CgroupOwner, classify, most_specific};
 use self::cgroups::Cgroups;
-use self::containers::{full_name, is_image_import};
-use self::logs::LogOf;
-use self::runtime_state::RuntimeState;
-use self::session::{Member, Sessions};
+use self::containers::Containers;
+use self::logs::LogOwner;
+pub use self::membership::Membership;
+use self::process_facts::{
+    chroot, comm, is_image_import, is_running, mount_namespace, start_ticks,
+};
+use self::session::{SessionMember, Sessions};
 use super::paths::Names;
 use super::views::Views;
-use tracer_host::host_root;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::stat::{NS_PER_TICK, is_same};
 
@@ -42,39 +45,27 @@ const MAX_KNOWN: usize = 65_536;
 /// Maximum number of parents whose cgroup is remembered.
 const MAX_PARENTS: usize = 16_384;
 
-/// A process's group membership and ancestry.
-#[derive(Debug, Clone, Default)]
-pub struct Placed {
-    /// The group it is rolled up to.
-    pub group: Group,
-    /// Its parent and grandparent, each with its name.
-    pub ancestors: [(ProcKey, String); 2],
-    /// Its root directory.
-    pub root: FileKey,
-    /// Inode number of its mount namespace; 0 if unknown.
-    pub mnt_ns: u32,
-    window: u64,
-}
+/// Intervals between two searches for containers among all processes.
+const SEARCH_INTERVALS: u64 = 10;
 
 /// Group memberships of all writers. Keyed by process.
 pub struct Groups {
-    known: HashMap<ProcKey, Placed>,
+    known: HashMap<ProcKey, Membership>,
     /// cgroup v1 paths of parents, which may not have written anything themselves.
     parents: HashMap<ProcKey, String>,
     /// The last known process of each pid.
     by_pid: HashMap<u32, ProcKey>,
     /// Records from the eBPF side that are not yet assigned to a group.
-    waiting: Vec<ProcRecord>,
-    /// Known containers, keyed by what the path of a log says about its container.
-    containers: HashMap<LogOf, Group>,
+    unassigned: Vec<ProcRecord>,
+    containers: Containers,
     /// The last interval in which all processes were searched for containers.
-    searched: Option<u64>,
+    searched_in: Option<u64>,
     cgroups: Cgroups,
-    state: RuntimeState,
     sessions: Sessions,
     host_mnt_ns: Option<u32>,
     has_v1: bool,
-    window: u64,
+    /// Number of the present interval.
+    interval: u64,
 }
 
 impl Default for Groups {
@@ -84,79 +75,79 @@ impl Default for Groups {
             known: HashMap::new(),
             parents: HashMap::new(),
             by_pid: HashMap::new(),
-            waiting: Vec::new(),
-            containers: HashMap::new(),
-            searched: None,
+            unassigned: Vec::new(),
+            containers: Containers::default(),
+            searched_in: None,
             cgroups: Cgroups::read(),
-            state: RuntimeState::new(host_root::root()),
             sessions: Sessions::default(),
             host_mnt_ns: mount_namespace("1").or_else(|| mount_namespace("self")),
             has_v1: fs::read_to_string("/proc/self/cgroup").is_ok_and(v1),
-            window: 0,
+            interval: 0,
         }
     }
 }
 
 impl Groups {
-    /// Adds a process that the eBPF side described; [`Groups::settle`] assigns it to a group.
-    pub fn seen(&mut self, record: &ProcRecord) {
-        self.waiting.push(*record);
+    /// Adds a process that the eBPF side described; [`Groups::assign_new`] assigns it to a group.
+    pub(crate) fn add_process(&mut self, record: &ProcRecord) {
+        self.unassigned.push(*record);
     }
 
     /// Adds the name of a cgroup that has just been created.
-    pub fn named(&mut self, record: &NameRecord) {
+    pub(crate) fn add_cgroup(&mut self, record: &NameRecord) {
         self.cgroups.insert(record);
     }
 
     /// Assigns the new processes to groups, after the names that follow their records have arrived.
-    pub fn settle(&mut self, names: &mut Names, views: &mut Views, volumes: &[MountedVolume]) {
-        for record in std::mem::take(&mut self.waiting) {
-            let placed = self.place(&record, names, volumes);
-            if self.sees_otherwise(&placed) {
-                views.learn(&record.proc, placed.mnt_ns, placed.root);
+    pub(crate) fn assign_new(
+        &mut self,
+        names: &mut Names,
+        views: &mut Views,
+        volumes: &[MountedVolume],
+    ) {
+        for record in std::mem::take(&mut self.unassigned) {
+            let member = self.assign(&record, names, volumes);
+            if self.has_private_root(&member) {
+                views.read(&record.proc, member.mnt_ns, member.root);
             }
             self.by_pid.insert(record.proc.tgid, record.proc);
-            self.known.insert(record.proc, placed);
+            self.known.insert(record.proc, member);
         }
     }
 
     /// The membership of a process. A process that the eBPF side could not describe is read from
     /// /proc.
-    pub fn member(&mut self, proc: &ProcKey) -> Option<&Placed> {
-        let window = self.window;
-        if let Some(placed) = self.known.get(proc) {
-            let container = placed.group.is_container().then(|| placed.group.clone());
-            if let Some(group) = container.and_then(|group| self.named_since(proc, &group))
-                && let Some(placed) = self.known.get_mut(proc)
-            {
-                placed.group = group;
-            }
-        } else {
-            let member = self.ask_proc(proc)?;
+    pub(crate) fn member(&mut self, proc: &ProcKey) -> Option<&Membership> {
+        if !self.known.contains_key(proc) {
+            let member = self.read_from_proc(proc)?;
             self.known.insert(*proc, member);
         }
-        self.known.get_mut(proc).map(|member| {
-            member.window = window;
-            &*member
-        })
+        let member = self.known.get_mut(proc)?;
+        if member.is_unnamed
+            && let Some((group, is_named)) = self.containers.rename(proc, &member.group)
+        {
+            (member.group, member.is_unnamed) = (group, !is_named);
+        }
+        member.used_in = self.interval;
+        Some(member)
     }
 
     /// The group of the process that has this pid now.
-    pub fn of_pid(&mut self, pid: u32) -> Option<Group> {
-        let start_ticks = session::stat(pid)?.start_ticks;
-        let told = self.by_pid.get(&pid).filter(|proc| ticks(proc) == start_ticks).copied();
-        let proc = told.unwrap_or_else(|| {
-            let proc = ProcKey { start_ns: start_ticks * NS_PER_TICK, tgid: pid, pad: 0 };
+    pub(crate) fn of_pid(&mut self, pid: u32) -> Option<Group> {
+        let ticks = session::stat(pid)?.start_ticks;
+        let known = self.by_pid.get(&pid).filter(|proc| start_ticks(proc) == ticks).copied();
+        let proc = known.unwrap_or_else(|| {
+            let proc = ProcKey { start_ns: ticks * NS_PER_TICK, tgid: pid, pad: 0 };
             self.by_pid.insert(pid, proc);
             proc
         });
-        self.member(&proc).map(|placed| placed.group.clone())
+        self.member(&proc).map(|member| member.group.clone())
     }
 
     /// Known processes of a mount namespace that still run, oldest first.
     #[must_use]
-    pub fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
-        let members = self.known.iter().filter(|(_, placed)| placed.mnt_ns == mnt_ns);
+    pub(crate) fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
+        let members = self.known.iter().filter(|(_, member)| member.mnt_ns == mnt_ns);
         let mut members: Vec<ProcKey> = members.map(|(proc, _)| *proc).filter(is_same).collect();
         members.sort_unstable_by_key(|proc| (proc.start_ns, proc.tgid));
         members.into_iter().map(|proc| proc.tgid).collect()
@@ -165,7 +156,7 @@ impl Groups {
     /// Whether the process sees files under other paths than the host: it has a chroot or another
     /// mount namespace.
     #[must_use]
-    pub fn sees_otherwise(&self, member: &Placed) -> bool {
+    pub(crate) fn has_private_root(&self, member: &Membership) -> bool {
         let foreign =
             self.host_mnt_ns.is_some_and(|host| member.mnt_ns != 0 && member.mnt_ns != host);
         foreign || member.group.root.is_some()
@@ -173,38 +164,93 @@ impl Groups {
 
     /// Begins a new interval. If there are too many processes, the least recently used are
     /// forgotten.
-    pub fn next_window(&mut self) {
-        self.window += 1;
-        self.state.next_window();
-        self.cgroups.next_window();
+    pub(crate) fn next_interval(&mut self) {
+        self.interval += 1;
+        self.containers.next_interval();
+        self.cgroups.next_interval();
         if self.known.len() > MAX_KNOWN {
-            let mut windows: Vec<u64> = self.known.values().map(|member| member.window).collect();
-            windows.sort_unstable();
-            let limit = windows[windows.len() - MAX_KNOWN / 2];
-            self.known.retain(|_, placed| placed.window >= limit);
+            let mut used: Vec<u64> = self.known.values().map(|member| member.used_in).collect();
+            used.sort_unstable();
+            let limit = used[used.len() - MAX_KNOWN / 2];
+            self.known.retain(|_, member| member.used_in >= limit);
             let known = &self.known;
             self.by_pid.retain(|_, proc| known.contains_key(proc));
         }
     }
 
-    fn place(
+    /// The container that a log belongs to. A container that never wrote a file itself is searched
+    /// for among all processes, at most once in [`SEARCH_INTERVALS`] intervals.
+    pub(crate) fn container_of(&mut self, log: &LogOwner) -> Option<Group> {
+        if let Some(known) = self.containers.of_log(log) {
+            return Some(known);
+        }
+        if self.searched_in.is_none_or(|last| self.interval >= last + SEARCH_INTERVALS) {
+            self.searched_in = Some(self.interval);
+            for pid in all_pids() {
+                let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                if let (_, CgroupOwner::Container { id, .. }) = most_specific(&text)
+                    && !self.containers.contains(&LogOwner::Container(id))
+                {
+                    // Assigning the process to its group adds the container to `containers`.
+                    let _ = self.of_pid(pid);
+                }
+            }
+        }
+        self.containers.of_log(log)
+    }
+
+    /// The pod with this UID, if its name is known.
+    pub(crate) fn pod(&mut self, uid: &str) -> Option<Pod> {
+        self.containers.pod(uid)
+    }
+
+    fn assign(
         &mut self,
         record: &ProcRecord,
         names: &mut Names,
         volumes: &[MountedVolume],
-    ) -> Placed {
+    ) -> Membership {
+        let (cgroup, owner) = self.cgroup(record);
+        let own_comm = comm(&record.comm);
+        let parents = [comm(&record.parent_comm), comm(&record.grandparent_comm)];
+        let member = SessionMember {
+            proc: record.proc,
+            comm: &own_comm,
+            session: record.session,
+            parent: (record.parent, &parents[0]),
+        };
+        let (mut group, is_unnamed) = self.group(owner, cgroup, &member);
+        // Each layer of an image is unpacked in its own chroot, but these processes belong to the
+        // daemon.
+        if !is_image_import(record) {
+            group.root = chroot(record, names, volumes);
+        }
+        self.complete(&mut group, record.mnt_ns, is_unnamed);
+        let [parent_comm, grandparent_comm] = parents;
+        Membership {
+            group,
+            ancestors: [(record.parent, parent_comm), (record.grandparent, grandparent_comm)],
+            root: record.root,
+            mnt_ns: record.mnt_ns,
+            is_unnamed,
+            used_in: self.interval,
+        }
+    }
+
+    /// The cgroup of a process that the eBPF side described, with the cgroup's owner.
+    fn cgroup(&mut self, record: &ProcRecord) -> (String, CgroupOwner) {
         let mut cgroup = self
             .cgroups
             .path(record.cgroup_id)
-            .map_or_else(|| "/".to_owned(), |path| lossless(&path));
-        let mut place = classify(&cgroup);
-        if matches!(place, Place::Root | Place::Plain(_)) && self.has_v1 {
+            .map_or_else(|| "/".to_owned(), |path| sanitize::lossless_path(&path));
+        let mut owner = classify(&cgroup);
+        if matches!(owner, CgroupOwner::Root | CgroupOwner::Plain(_)) && self.has_v1 {
             match fs::read_to_string(format!("/proc/{}/cgroup", record.proc.tgid)) {
-                Ok(text) if runs(&record.proc) => {
-                    let (path, told) = best(&text);
-                    if told != Place::Root {
+                Ok(text) if is_running(&record.proc) => {
+                    let (path, found) = most_specific(&text);
+                    if found != CgroupOwner::Root {
                         self.remember_parent(record.parent, &path);
-                        (cgroup, place) = (path, told);
+                        (cgroup, owner) = (path, found);
                     }
                 }
                 // The process has ended: a child is in its parent's cgroup unless it was moved.
@@ -212,41 +258,14 @@ impl Groups {
                     let parent = [&record.parent, &record.grandparent]
                         .into_iter()
                         .find_map(|parent| self.cgroup_of(parent));
-                    if let (Place::Root, Some(parent)) = (&place, parent) {
-                        place = classify(&parent);
+                    if let (CgroupOwner::Root, Some(parent)) = (&owner, parent) {
+                        owner = classify(&parent);
                         cgroup = parent;
                     }
                 }
             }
         }
-        let own_comm = comm(&record.comm);
-        let parents = [comm(&record.parent_comm), comm(&record.grandparent_comm)];
-        let session = Member {
-            proc: record.proc,
-            comm: &own_comm,
-            session: record.session,
-            parent: (record.parent, &parents[0]),
-        };
-        let mut group = self.group(place, cgroup, &session);
-        // Each layer of an image is unpacked in its own chroot, but these processes belong to the
-        // daemon.
-        if !is_image_import(record) {
-            group.root = chroot(record, names, volumes);
-        }
-        if matches!(group.kind.as_str(), "cgroup" | "session")
-            && self.host_mnt_ns.is_some_and(|host| record.mnt_ns != 0 && host != record.mnt_ns)
-        {
-            group.mount_namespace = Some(record.mnt_ns);
-        }
-        self.meet(&group);
-        let [parent_comm, grandparent_comm] = parents;
-        Placed {
-            group,
-            ancestors: [(record.parent, parent_comm), (record.grandparent, grandparent_comm)],
-            root: record.root,
-            mnt_ns: record.mnt_ns,
-            window: self.window,
-        }
+        (cgroup, owner)
     }
 
     /// The cgroup of a process that may not have written anything itself.
@@ -258,8 +277,8 @@ impl Groups {
             return Some(known.clone());
         }
         let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
-        let (path, place) = best(&text);
-        let path = (place != Place::Root && is_same(proc)).then_some(path)?;
+        let (path, owner) = most_specific(&text);
+        let path = (owner != CgroupOwner::Root && is_same(proc)).then_some(path)?;
         self.remember_parent(*proc, &path);
         Some(path)
     }
@@ -273,113 +292,93 @@ impl Groups {
         self.parents.entry(parent).or_insert_with(|| cgroup.to_owned());
     }
 
-    fn group(&mut self, place: Place, cgroup: String, member: &Member<'_>) -> Group {
-        let mut of_pod = None;
-        let (kind, name) = match place {
-            Place::Container { runtime, id, pod } => {
-                let (kind, name);
-                (kind, name, of_pod) = self.container(runtime, &id, pod, &cgroup, member.proc.tgid);
-                (kind, name)
+    /// The group with this cgroup, and whether it is a container whose name is not known yet.
+    fn group(
+        &mut self,
+        owner: CgroupOwner,
+        cgroup: String,
+        member: &SessionMember<'_>,
+    ) -> (Group, bool) {
+        let (mut of_pod, mut is_unnamed) = (None, false);
+        let (kind, name) = match owner {
+            CgroupOwner::Container { runtime, id, pod } => {
+                let label = self.containers.label(runtime, &id, pod, &cgroup, member.proc.tgid);
+                (of_pod, is_unnamed) = (label.pod, !label.is_named);
+                (label.kind, label.name)
             }
-            Place::Pod { uid } => {
-                of_pod = self.state.pod(&uid).map(|(namespace, name)| Pod { namespace, name });
-                ("pod", of_pod.as_ref().map_or(uid, full_name))
+            CgroupOwner::Pod { uid } => {
+                of_pod = self.containers.pod(&uid);
+                ("pod", of_pod.as_ref().map_or(uid, Pod::full_name))
             }
-            Place::Build { id } => ("build", format!("docker build {}", &id[..12])),
-            Place::Lxc(name) => ("lxc", name),
-            Place::Machine(name) => ("machine", name),
-            Place::Monitor { program, runtime, of } => {
+            CgroupOwner::Build { id } => ("build", format!("docker build {}", &id[..12])),
+            CgroupOwner::Lxc(name) => ("lxc", name),
+            CgroupOwner::Machine(name) => ("machine", name),
+            CgroupOwner::Monitor { program, runtime, of } => {
                 let of = of.map(|of| match runtime {
                     "lxc" | "machine" => of,
-                    _ => self.watched_over(of),
+                    _ => self.containers.monitored_name(of),
                 });
                 let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
                 ("monitor", name)
             }
-            Place::Unit(name) => ("unit", name),
-            Place::Plain(path) => match self.containerd_task(&path) {
+            CgroupOwner::Unit(name) => ("unit", name),
+            CgroupOwner::Plain(path) => match self.containers.containerd_task(&path) {
                 Some(name) => ("containerd", name),
                 None => ("cgroup", path),
             },
-            Place::Root => {
+            CgroupOwner::Root => {
                 let name = self.sessions.name(member);
-                return Group { kind: "session".to_owned(), name, ..Group::default() };
+                let group = Group { kind: "session".to_owned(), name, ..Group::default() };
+                return (group, false);
             }
         };
-        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() }
+        let kind = kind.to_owned();
+        let group = Group { kind, name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() };
+        (group, is_unnamed)
     }
 
-    fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
-        let pid = proc.tgid;
-        let (cgroup, place) =
-            best(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
-        let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
-        let root = fs::read_link(format!("/proc/{pid}/root")).ok();
-        // Checked last, so that everything read above belongs to this process or is discarded.
-        let stat = session::stat(pid).filter(|stat| stat.start_ticks == ticks(proc))?;
-        let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };
-        let parent_comm = session::stat(stat.ppid).map(|stat| stat.comm).unwrap_or_default();
-        let member = Member {
-            proc: *proc,
-            comm: &stat.comm,
-            session: stat.session,
-            parent: (parent, &parent_comm),
-        };
-        let mut group = self.group(place, cgroup, &member);
-        group.root = root.filter(|root| root != Path::new("/")).map(|root| lossless(&root));
+    /// Adds the mount namespace to a group whose name does not show it, and remembers a container.
+    fn complete(&mut self, group: &mut Group, mnt_ns: u32, is_unnamed: bool) {
         if matches!(group.kind.as_str(), "cgroup" | "session")
             && self.host_mnt_ns.is_some_and(|host| mnt_ns != 0 && host != mnt_ns)
         {
             group.mount_namespace = Some(mnt_ns);
         }
-        self.meet(&group);
-        Some(Placed {
+        self.containers.remember(group, !is_unnamed);
+    }
+
+    fn read_from_proc(&mut self, proc: &ProcKey) -> Option<Membership> {
+        let pid = proc.tgid;
+        let (cgroup, owner) =
+            most_specific(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
+        let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
+        let root = fs::read_link(format!("/proc/{pid}/root")).ok();
+        // Checked last, so that everything read above belongs to this process or is discarded.
+        let stat = session::stat(pid).filter(|stat| stat.start_ticks == start_ticks(proc))?;
+        let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };
+        let parent_comm = session::stat(stat.ppid).map(|stat| stat.comm).unwrap_or_default();
+        let member = SessionMember {
+            proc: *proc,
+            comm: &stat.comm,
+            session: stat.session,
+            parent: (parent, &parent_comm),
+        };
+        let (mut group, is_unnamed) = self.group(owner, cgroup, &member);
+        group.root =
+            root.filter(|root| root != Path::new("/")).map(|root| sanitize::lossless_path(&root));
+        self.complete(&mut group, mnt_ns, is_unnamed);
+        Some(Membership {
             group,
             ancestors: [(parent, parent_comm), Default::default()],
             mnt_ns,
-            window: self.window,
-            ..Placed::default()
+            is_unnamed,
+            used_in: self.interval,
+            ..Membership::default()
         })
     }
 }
 
-/// The host path of a process's root directory, if it is not the host's. Also `None` if it is not
-/// on a volume of the host, such as a container's overlay. The path comes from the known names,
-/// else from /proc.
-fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> Option<String> {
-    let volume = volumes.iter().find(|volume| volume.dev == record.root.dev)?;
-    let path = match names.within(&record.root).filter(|within| within.complete) {
-        Some(within) => volume.host_path(&within.path)?,
-        None => fs::read_link(format!("/proc/{}/root", record.proc.tgid))
-            .ok()
-            .filter(|_| runs(&record.proc))?,
-    };
-    (path != Path::new("/")).then(|| lossless(&path))
-}
-
-/// Whether the process still runs. A process that ends is shown in the root cgroup of v1, from
-/// before its state changes until it is reaped; so check this after reading the cgroup, to know
-/// whether that was really the process's own.
-fn runs(proc: &ProcKey) -> bool {
-    session::stat(proc.tgid)
-        .is_some_and(|stat| !stat.ended && !stat.exiting && stat.start_ticks == ticks(proc))
-}
-
-fn ticks(proc: &ProcKey) -> u64 {
-    proc.start_ns / NS_PER_TICK
-}
-
-/// The inode number of a mount namespace: `/proc/PID/ns/mnt` links to `mnt:[4026531841]`.
-fn mount_namespace(pid: &str) -> Option<u32> {
-    let link: PathBuf = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
-    link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
-}
-
-fn lossless(path: &Path) -> String {
-    sanitize::lossless(path.as_os_str().as_bytes())
-}
-
-fn comm(bytes: &[u8; 16]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    sanitize::lossless(&bytes[..end])
+fn all_pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -9,7 +9,7 @@ pub(crate) use tracer_host::process::stat::stat;
 const MAX_SESSIONS: usize = 16_384;
 
 /// A process to be assigned to a session, as described by the eBPF side.
-pub struct Member<'a> {
+pub struct SessionMember<'a> {
     /// The process.
     pub proc: ProcKey,
     /// Its name.
@@ -30,7 +30,7 @@ impl Sessions {
     /// The name of a process's session: `bash[1234]` with a terminal, so that users can distinguish
     /// their sessions; otherwise only the leader's name, with its parent unless that is init,
     /// because a service manager that restarts its server gives it a new session each time.
-    pub fn name(&mut self, member: &Member<'_>) -> String {
+    pub fn name(&mut self, member: &SessionMember<'_>) -> String {
         if member.session == member.proc.tgid {
             // A session leader: the eBPF side sent everything but the terminal.
             let tty = stat(member.session).map_or(0, |stat| stat.tty);
@@ -101,7 +101,7 @@ mod tests {
         let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };
         let mut name_of = |tgid, comm| {
             let parent = (proc(1), "init");
-            sessions.name(&Member { proc: proc(tgid), comm, session: gone, parent })
+            sessions.name(&SessionMember { proc: proc(tgid), comm, session: gone, parent })
         };
         assert_eq!(name_of(gone, "leader"), "leader");
         assert_eq!(name_of(5, "worker"), "leader");

@@ -6,8 +6,7 @@ use std::path::Path;
 use tracer_model::snapshot::{Group, Pod};
 
 use super::Groups;
-use super::containers::full_name;
-use super::logs::LogOf;
+use super::logs::LogOwner;
 use tracer_host::mounts::MountedVolume;
 
 /// The owner of a volume, with the names that go with it.
@@ -23,7 +22,7 @@ pub struct Owner {
 
 /// What a mount point on the host says about its volume.
 #[derive(Debug, PartialEq, Eq)]
-enum Told<'a> {
+enum MountPointOwner<'a> {
     /// /dev/shm of a container, by the container's id.
     Shm(&'a str),
     /// A volume of a pod: the pod's UID, kubelet's plugin, the volume's name.
@@ -41,22 +40,22 @@ impl Groups {
             };
         }
         let point = &volume.primary().mount_point;
-        match point.to_str().and_then(told) {
-            Some(Told::Shm(id)) => {
-                let Some(group) = self.container_of(&LogOf::Container(id.to_owned())) else {
+        match point.to_str().and_then(parse_mount_point) {
+            Some(MountPointOwner::Shm(id)) => {
+                let Some(group) = self.container_of(&LogOwner::Container(id.to_owned())) else {
                     return Owner::default();
                 };
                 // The pause container holds the shared memory of its pod.
-                let name = group.pod.as_ref().map_or_else(|| group.name.clone(), full_name);
+                let name = group.pod.as_ref().map_or_else(|| group.name.clone(), Pod::full_name);
                 let label = Some(format!("{name}:/dev/shm"));
                 Owner { container: Some(group), label, ..Owner::default() }
             }
-            Some(Told::Pod { uid, plugin, name }) => {
-                let pod = self.state.pod(uid).map(|(namespace, name)| Pod { namespace, name });
-                let whose = pod.as_ref().map(full_name);
+            Some(MountPointOwner::Pod { uid, plugin, name }) => {
+                let pod = self.pod(uid);
+                let whose = pod.as_ref().map(Pod::full_name);
                 let container = pod.map(|pod| Group {
                     kind: "pod".to_owned(),
-                    name: full_name(&pod),
+                    name: pod.full_name(),
                     pod: Some(pod),
                     ..Group::default()
                 });
@@ -76,18 +75,18 @@ impl Groups {
 /// Parses a mount point. Podman: `…-containers/ID/userdata/shm`. Docker:
 /// `containers/ID/mounts/shm`. containerd's CRI: `sandboxes/ID/shm`. kubelet:
 /// `pods/UID/volumes/PLUGIN/NAME`, with `/mount` at the end for CSI.
-fn told(point: &str) -> Option<Told<'_>> {
+fn parse_mount_point(point: &str) -> Option<MountPointOwner<'_>> {
     let parts: Vec<&str> = Path::new(point).iter().filter_map(|part| part.to_str()).collect();
     let is_id = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     match *parts {
         [.., _, id, "userdata" | "mounts", "shm"] | [.., "sandboxes", id, "shm"] if is_id(id) => {
-            Some(Told::Shm(id))
+            Some(MountPointOwner::Shm(id))
         }
         [.., "pods", uid, "volumes", plugin, name, "mount"]
         | [.., "pods", uid, "volumes", plugin, name]
             if plugin.starts_with("kubernetes.io~") =>
         {
-            Some(Told::Pod { uid, plugin, name })
+            Some(MountPointOwner::Pod { uid, plugin, name })
         }
         _ => None,
     }
@@ -115,7 +114,7 @@ mod tests {
     #[case("/var/lib/docker/containers/{ID}/mounts/shm")]
     #[case("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{ID}/shm")]
     fn shared_memory_is_a_containers(#[case] point: &str) {
-        assert_eq!(told(&point.replace("{ID}", ID)), Some(Told::Shm(ID)));
+        assert_eq!(parse_mount_point(&point.replace("{ID}", ID)), Some(MountPointOwner::Shm(ID)));
     }
 
     #[rstest]
@@ -124,8 +123,11 @@ mod tests {
     #[case("kubernetes.io~empty-dir/cache", "cache", false)]
     fn a_pods_volume_has_its_name(#[case] rest: &str, #[case] name: &str, #[case] lasts: bool) {
         let point = format!("/var/lib/kubelet/pods/{UID}/volumes/{rest}");
-        let Some(Told::Pod { uid, plugin, name: told }) = told(&point) else { panic!("{point}") };
-        assert_eq!((uid, told, is_persistent(plugin)), (UID, name, lasts));
+        let Some(MountPointOwner::Pod { uid, plugin, name: found }) = parse_mount_point(&point)
+        else {
+            panic!("{point}")
+        };
+        assert_eq!((uid, found, is_persistent(plugin)), (UID, name, lasts));
     }
 
     #[rstest]
@@ -135,6 +137,6 @@ mod tests {
     #[case("/srv/pods/x/volumes/other/name")]
     #[case("/")]
     fn other_volumes_are_nobodys(#[case] point: &str) {
-        assert_eq!(told(&point.replace("{ID}", ID)), None);
+        assert_eq!(parse_mount_point(&point.replace("{ID}", ID)), None);
     }
 }

@@ -6,8 +6,8 @@
 //! Short-lived changes between two samples are not seen, and growth is charged to the process that
 //! wrote most to the file last, so the resulting rows are approximate.
 
+mod compression;
 mod handle;
-mod saved;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
 
+use self::compression::CompressionSavings;
 use self::handle::Handle;
 use crate::attribute::paths::Names;
 use tracer_host::host_root;
@@ -33,38 +34,39 @@ const MAX_FILES: usize = 2_048;
 const MAX_NEW: usize = 512;
 /// File birth times are those of the kernel's last tick (`ktime_get_coarse_real_ts64`), at most 10
 /// ms ago.
-const TICK: Duration = Duration::from_millis(10);
+const BIRTH_TIME_ERROR: Duration = Duration::from_millis(10);
 /// Filesystems that answer immediately, without a network, and support handles.
-const LOCAL: &[&str] = &[
+const LOCAL_TYPES: &[&str] = &[
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "tmpfs", "vfat", "xfs",
     "zfs",
 ];
 
 /// The sampled files, by file.
-pub struct SampledSpace {
-    files: HashMap<FileKey, Known>,
-    looks: u64,
+pub(super) struct SpaceSampler {
+    files: HashMap<FileKey, SampledFile>,
+    /// Number of samples so far.
+    samples: u64,
     /// Time just before the counters were read for the last sample, by the clock that filesystems
     /// use.
-    looked_at: SystemTime,
+    sampled_at: SystemTime,
     /// Files created since this time that are not in `files` have not been reported yet: all their
     /// space is new. From the sample before the last one, because a file may be written to some
     /// time after it was created.
     new_since: SystemTime,
 }
 
-impl Default for SampledSpace {
+impl Default for SpaceSampler {
     fn default() -> Self {
         let now = SystemTime::now();
-        Self { files: HashMap::new(), looks: 0, looked_at: now, new_since: now }
+        Self { files: HashMap::new(), samples: 0, sampled_at: now, new_since: now }
     }
 }
 
 /// State of a sampled file.
-struct Known {
+struct SampledFile {
     handle: Handle,
     /// Bytes that its filesystem charged to it at the last sample.
-    gauge: u64,
+    usage: u64,
     /// Part of them, in bytes, that is not taken from the volume because it was compressed.
     saved: u64,
     /// Process that wrote most to it in the last sample that saw it written.
@@ -76,9 +78,9 @@ struct Known {
 }
 
 /// Activity on a file since the last sample.
-struct Written {
+struct Activity {
     /// Process that wrote most.
-    by: ProcKey,
+    writer: ProcKey,
     most: u64,
     /// Bytes written to it, or allocated if that is more.
     all: u64,
@@ -87,64 +89,63 @@ struct Written {
 }
 
 /// Whether the space of this filesystem type can be sampled.
-#[must_use]
-pub fn can_sample(fs_type: &str) -> bool {
-    LOCAL.contains(&fs_type)
+pub(super) fn can_sample(fs_type: &str) -> bool {
+    LOCAL_TYPES.contains(&fs_type)
 }
 
-impl SampledSpace {
+impl SpaceSampler {
     /// Samples the files on `volumes`. `deltas` is what the eBPF side counted since the last
-    /// sample, and `began` is when its counters were read. Calls `tell` with what each pair
+    /// sample, and `began` is when its counters were read. Calls `report` with what each pair
     /// allocated and freed.
-    pub fn look(
+    pub(super) fn sample(
         &mut self,
         volumes: &[&MountedVolume],
         (deltas, began): (&Deltas, SystemTime),
         names: &mut Names,
-        mut tell: impl FnMut(PairKey, &Counters),
+        mut report: impl FnMut(PairKey, &Counters),
     ) {
-        self.looks += 1;
-        let looked_at = began.checked_sub(TICK).unwrap_or(began);
+        self.samples += 1;
+        let sampled_at = began.checked_sub(BIRTH_TIME_ERROR).unwrap_or(began);
         self.files.retain(|file, _| volumes.iter().any(|volume| volume.dev == file.dev));
         if volumes.is_empty() {
-            (self.looked_at, self.new_since) = (looked_at, looked_at);
+            (self.sampled_at, self.new_since) = (sampled_at, sampled_at);
             return;
         }
-        let (mut written, mut left_out) = self.written(volumes, deltas, &mut tell);
+        let (mut written, mut left_out) = self.written(volumes, deltas, &mut report);
         written.retain(|file, written| match self.files.get_mut(file) {
             Some(known) => {
-                known.owner = written.by;
-                known.written_at = self.looks;
+                known.owner = written.writer;
+                known.written_at = self.samples;
                 false
             }
             None => true,
         });
         for volume in volumes {
             // Opened only briefly: an open file would keep the volume from being unmounted.
-            let Ok(root) = open_quietly(volume) else { continue };
+            let Ok(root) = open_root(volume) else { continue };
             for (file, written) in written.iter().filter(|(file, _)| file.dev == volume.dev) {
-                self.take_up(file, written, volume, names, &root);
+                self.start_sampling(file, written, volume, names, &root);
             }
             let of_volume = self.files.iter_mut().filter(|(file, _)| file.dev == volume.dev);
-            let saved = saved::Savings::of(&deltas.saved, &root);
+            let saved = CompressionSavings::of(&deltas.saved, &root);
             for (file, known) in of_volume {
                 let saved = saved.of_file(&known.handle, file.ino);
-                if saved == 0 && !is_due(file, known, self.looks) {
+                if saved == 0 && !is_due(file, known, self.samples) {
                     continue;
                 }
-                let mut change = known.look(&root, saved);
+                let mut change = known.sample(&root, saved);
                 if deltas.shared.contains(file) {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
-                    tell(PairKey::new(known.owner, *file), &change);
+                    report(PairKey::new(known.owner, *file), &change);
                 }
             }
         }
-        self.files.retain(|_, known| !(known.unlinked && known.gauge == 0));
-        left_out |= self.forget_old();
-        let before = std::mem::replace(&mut self.looked_at, looked_at);
-        self.new_since = if left_out { looked_at } else { before };
+        self.files.retain(|_, known| !(known.unlinked && known.usage == 0));
+        left_out |= self.evict_oldest();
+        let before = std::mem::replace(&mut self.sampled_at, sampled_at);
+        self.new_since = if left_out { sampled_at } else { before };
     }
 
     /// Returns the activity on files that are, or will be, sampled, and whether other files were
@@ -153,8 +154,8 @@ impl SampledSpace {
         &self,
         volumes: &[&MountedVolume],
         deltas: &Deltas,
-        tell: &mut impl FnMut(PairKey, &Counters),
-    ) -> (HashMap<FileKey, Written>, bool) {
+        report: &mut impl FnMut(PairKey, &Counters),
+    ) -> (HashMap<FileKey, Activity>, bool) {
         let Deltas { pairs, shared, .. } = deltas;
         let bytes = |counters: &Counters| counters.written.max(counters.allocated);
         let sampled = || {
@@ -170,30 +171,30 @@ impl SampledSpace {
         } else {
             0
         };
-        let mut room = MAX_NEW;
+        let mut slots = MAX_NEW;
         let mut left_out = false;
-        let mut files: HashMap<FileKey, Written> = HashMap::new();
+        let mut files: HashMap<FileKey, Activity> = HashMap::new();
         for (pair, counters) in sampled() {
             let bytes = bytes(counters);
             if is_new(pair) {
-                if bytes < least || room == 0 {
+                if bytes < least || slots == 0 {
                     left_out = true;
                     if !shared.contains(&pair.file()) {
                         let flags = slot_flags::APPROXIMATE;
-                        tell(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
+                        report(*pair, &Counters { allocated: bytes, flags, ..Counters::default() });
                     }
                     continue;
                 }
-                room -= 1;
+                slots -= 1;
             }
-            let by = pair.process();
+            let writer = pair.process();
             let shared = shared.contains(&pair.file());
-            let nothing = Written { by, most: 0, all: 0, shared };
+            let nothing = Activity { writer, most: 0, all: 0, shared };
             let written = files.entry(pair.file()).or_insert(nothing);
             written.all += bytes;
             if bytes > written.most {
                 written.most = bytes;
-                written.by = by;
+                written.writer = writer;
             }
         }
         (files, left_out)
@@ -201,25 +202,25 @@ impl SampledSpace {
 
     /// Starts sampling a file. Space that it had before it was written to does not count for this
     /// interval.
-    fn take_up(
+    fn start_sampling(
         &mut self,
         file: &FileKey,
-        written: &Written,
+        written: &Activity,
         volume: &MountedVolume,
         names: &mut Names,
         root: &File,
     ) {
-        let named = names.within(file).filter(|within| within.complete);
-        let path = named.and_then(|within| volume.host_path(&within.path));
+        let named = names.path(file).filter(|path| path.complete);
+        let path = named.and_then(|path| volume.host_path(&path.path));
         let handle = path.and_then(|path| Handle::of(&host_root::path(&path)).ok());
         let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
-        if !found.as_ref().is_some_and(|(_, opened)| is_it(opened, file)) {
+        if !found.as_ref().is_some_and(|(_, opened)| is_same_file(opened, file)) {
             // Renamed meanwhile, or it never had a name.
-            let handle = descriptors::descriptor(written.by.tgid, file)
+            let handle = descriptors::descriptor(written.writer.tgid, file)
                 .and_then(|path| Handle::of(&path).ok());
             found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         }
-        let Some((handle, opened)) = found.filter(|(_, opened)| is_it(opened, file)) else {
+        let Some((handle, opened)) = found.filter(|(_, opened)| is_same_file(opened, file)) else {
             return;
         };
         let Ok(meta) = opened.metadata() else { return };
@@ -227,19 +228,19 @@ impl SampledSpace {
         // A file that is still being written grows meanwhile, so the written bytes are not a
         // reliable estimate.
         let is_new = meta.created().is_ok_and(|born| born >= self.new_since);
-        let gauge = match (written.shared, is_new) {
+        let usage = match (written.shared, is_new) {
             (true, _) => now,
             (false, true) => 0,
-            (false, false) => before(now, meta.len(), written.all),
+            (false, false) => usage_before(now, meta.len(), written.all),
         };
-        let (owner, written_at) = (written.by, self.looks);
-        let known = Known { handle, gauge, saved: 0, owner, written_at, unlinked: false };
+        let (owner, written_at) = (written.writer, self.samples);
+        let known = SampledFile { handle, usage, saved: 0, owner, written_at, unlinked: false };
         self.files.insert(*file, known);
     }
 
     /// Drops the files not written to for longest. Returns whether one of them was written to in
     /// the last two samples.
-    fn forget_old(&mut self) -> bool {
+    fn evict_oldest(&mut self) -> bool {
         if self.files.len() <= MAX_FILES {
             return false;
         }
@@ -248,18 +249,18 @@ impl SampledSpace {
         let (_, last, _) = ages.select_nth_unstable(excess - 1);
         let (last, mut rest) = (*last, excess);
         self.files.retain(|_, known| {
-            let goes = rest > 0 && known.written_at <= last;
-            rest -= usize::from(goes);
-            !goes
+            let evict = rest > 0 && known.written_at <= last;
+            rest -= usize::from(evict);
+            !evict
         });
-        last + 1 >= self.looks
+        last + 1 >= self.samples
     }
 }
 
-impl Known {
+impl SampledFile {
     /// Returns the changes since the last sample; `saved` is the number of the file's bytes that
     /// compression saved meanwhile.
-    fn look(&mut self, root: &File, saved: u64) -> Counters {
+    fn sample(&mut self, root: &File, saved: u64) -> Counters {
         let (now, names) = match self.handle.open(root).and_then(|opened| opened.metadata()) {
             Ok(meta) => (meta.blocks() * 512, meta.nlink()),
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => (0, 0),
@@ -267,11 +268,11 @@ impl Known {
             Err(_) => return Counters::default(),
         };
         let mut change = Counters {
-            allocated: now.saturating_sub(self.gauge),
-            freed: self.settle(now, saved),
+            allocated: now.saturating_sub(self.usage),
+            freed: self.update_freed(now, saved),
             ..Counters::default()
         };
-        self.gauge = now;
+        self.usage = now;
         if names == 0 && !self.unlinked {
             self.unlinked = true;
             change.unlinked = 1;
@@ -283,16 +284,16 @@ impl Known {
     }
 }
 
-impl Known {
+impl SampledFile {
     /// Returns what the volume got back when the file's space became `now` and compression `saved`
     /// bytes.
-    fn settle(&mut self, now: u64, saved: u64) -> u64 {
-        let shrunk = self.gauge.saturating_sub(now);
+    fn update_freed(&mut self, now: u64, saved: u64) -> u64 {
+        let shrunk = self.usage.saturating_sub(now);
         let kept = if shrunk == 0 {
             self.saved
         } else {
             // In proportion, because it is unknown which extents were freed.
-            (u128::from(self.saved) * u128::from(now) / u128::from(self.gauge)) as u64
+            (u128::from(self.saved) * u128::from(now) / u128::from(self.usage)) as u64
         };
         let released = self.saved - kept;
         // For files that are overwritten, at most their whole size.
@@ -303,24 +304,25 @@ impl Known {
 }
 
 /// Recently written files are sampled every time, others in turns.
-const fn is_due(file: &FileKey, known: &Known, looks: u64) -> bool {
-    const LATELY: u64 = 10;
-    looks - known.written_at <= LATELY || (file.ino + looks).is_multiple_of(LATELY)
+const fn is_due(file: &FileKey, known: &SampledFile, samples: u64) -> bool {
+    const RECENT_SAMPLES: u64 = 10;
+    samples - known.written_at <= RECENT_SAMPLES
+        || (file.ino + samples).is_multiple_of(RECENT_SAMPLES)
 }
 
 /// Estimates the space of a file before `written` bytes were written to it: none if they are its
 /// whole length, otherwise all but what they can have allocated.
-const fn before(gauge: u64, len: u64, written: u64) -> u64 {
+const fn usage_before(usage: u64, len: u64, written: u64) -> u64 {
     const BLOCK: u64 = 4096;
-    if len <= written { 0 } else { gauge.saturating_sub(written.next_multiple_of(BLOCK)) }
+    if len <= written { 0 } else { usage.saturating_sub(written.next_multiple_of(BLOCK)) }
 }
 
-fn is_it(opened: &File, file: &FileKey) -> bool {
+fn is_same_file(opened: &File, file: &FileKey) -> bool {
     opened.metadata().is_ok_and(|meta| meta.is_file() && meta.ino() == file.ino)
 }
 
 /// Opens a directory of the volume without updating its access time.
-fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
+fn open_root(volume: &MountedVolume) -> io::Result<File> {
     let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::fs::OpenOptions::new()
         .read(true)
@@ -351,22 +353,23 @@ mod tests {
             return;
         }
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
-        let mut known = Known { handle, gauge: 0, saved: 0, owner, written_at: 0, unlinked: false };
+        let mut known =
+            SampledFile { handle, usage: 0, saved: 0, owner, written_at: 0, unlinked: false };
         open.write_all(&vec![1; 1 << 20]).unwrap();
         open.sync_all().unwrap();
         fs::rename(&path, dir.path().join("b")).unwrap();
-        let change = known.look(&root, 0);
+        let change = known.sample(&root, 0);
         assert!(
             change.allocated >= 1 << 20 && change.freed == 0 && change.unlinked == 0,
             "{change:?}"
         );
         assert_eq!(change.flags, slot_flags::APPROXIMATE);
-        assert_eq!(known.look(&root, 0), Counters::default());
+        assert_eq!(known.sample(&root, 0), Counters::default());
         fs::remove_file(dir.path().join("b")).unwrap();
-        let unlinked = known.look(&root, 0);
+        let unlinked = known.sample(&root, 0);
         assert_eq!((unlinked.unlinked, unlinked.freed), (1, 0));
         drop(open);
-        let freed = known.look(&root, 0);
+        let freed = known.sample(&root, 0);
         assert_eq!((freed.freed, freed.unlinked), (change.allocated, 0));
     }
 
@@ -375,10 +378,10 @@ mod tests {
         let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
         let mut known =
-            Known { handle, gauge: 1000, saved: 0, owner, written_at: 0, unlinked: false };
+            SampledFile { handle, usage: 1000, saved: 0, owner, written_at: 0, unlinked: false };
         let mut became = |now, saved| {
-            let freed = known.settle(now, saved);
-            known.gauge = now;
+            let freed = known.update_freed(now, saved);
+            known.usage = now;
             freed
         };
         assert_eq!(became(1000, 600), 600);
@@ -393,23 +396,24 @@ mod tests {
 
     #[test]
     fn what_was_there_before_is_not_counted() {
-        assert_eq!(before(8192, 5000, 5000), 0);
-        assert_eq!(before(8192, 5000, 100), 4096);
-        assert_eq!(before(0, 1 << 30, 100), 0);
+        assert_eq!(usage_before(8192, 5000, 5000), 0);
+        assert_eq!(usage_before(8192, 5000, 100), 4096);
+        assert_eq!(usage_before(0, 1 << 30, 100), 0);
     }
 
     #[test]
     fn the_oldest_are_forgotten() {
         let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
-        let mut space = SampledSpace::default();
+        let mut space = SpaceSampler::default();
         for ino in 1..=MAX_FILES as u64 + 10 {
             let written_at = ino / 4;
-            let known = Known { handle, gauge: 1, saved: 0, owner, written_at, unlinked: false };
+            let known =
+                SampledFile { handle, usage: 1, saved: 0, owner, written_at, unlinked: false };
             space.files.insert(FileKey { ino, generation: 0, dev: 8 }, known);
         }
-        assert!(space.forget_old());
-        assert!(!space.forget_old());
+        assert!(space.evict_oldest());
+        assert!(!space.evict_oldest());
         assert_eq!(space.files.len(), MAX_FILES);
         let newest = FileKey { ino: MAX_FILES as u64 + 10, generation: 0, dev: 8 };
         assert!(space.files.contains_key(&newest));

@@ -137,7 +137,7 @@ fn sums(snapshot: &Snapshot) -> Vec<Sum<'_>> {
             heads.push((Sum::of(alone), Vec::new()));
             continue;
         }
-        let full = format!("{}/{}", pod.namespace, pod.name);
+        let full = pod.full_name();
         let below = format!("{full}/");
         let containers_of = |row: &&'_ GroupRow| -> String {
             row.group.name.strip_prefix(&below).unwrap_or(&row.group.name).to_owned()

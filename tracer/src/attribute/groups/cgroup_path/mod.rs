@@ -1,4 +1,4 @@
-//! Determines from a cgroup's path what owns it. Pure: a path in, a [`Place`] out.
+//! Determines from a cgroup's path what owns it. Pure: a path in, a [`CgroupOwner`] out.
 //!
 //! Sources: systemd.unit(5) and its escapes; Docker's, Podman's, containerd's and CRI-O's cgroup
 //! managers (cgroupfs and systemd drivers); kubelet's `kubepods` trees; lxc.container.conf(5);
@@ -9,7 +9,7 @@ mod tests;
 
 /// The owner of a cgroup: a container, a unit, …
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum CgroupOwner {
     /// A container, by its id of 64 hexadecimal digits (32 in some runtimes).
     Container {
         /// `docker`, `podman`, `containerd`, `crio`; `None` if the path does not show it.
@@ -51,7 +51,7 @@ pub enum Place {
     Root,
 }
 
-impl Place {
+impl CgroupOwner {
     /// How specific it is: of several hierarchies, the most specific one is used.
     const fn rank(&self) -> u8 {
         match self {
@@ -90,11 +90,11 @@ const PARENTS: &[(&str, Option<&str>)] = &[
 
 /// Determines the owner of a cgroup from its path as /proc/PID/cgroup prints it.
 #[must_use]
-pub fn classify(path: &str) -> Place {
+pub fn classify(path: &str) -> CgroupOwner {
     let parts: Vec<&str> =
         path.split('/').filter(|part| !part.is_empty() && *part != "..").collect();
     if parts.is_empty() {
-        return Place::Root;
+        return CgroupOwner::Root;
     }
     let mut pod = None;
     for (index, part) in parts.iter().enumerate() {
@@ -116,25 +116,25 @@ pub fn classify(path: &str) -> Place {
         }
         // The outermost container wins; containers that run inside it belong to it.
         if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
-            return Place::Container { runtime, id, pod };
+            return CgroupOwner::Container { runtime, id, pod };
         }
         if let Some(id) = build(part, index.checked_sub(1).map(|i| parts[i])) {
-            return Place::Build { id: id.to_owned() };
+            return CgroupOwner::Build { id: id.to_owned() };
         }
-        if let Some(place) = guest(&parts, index) {
-            return place;
+        if let Some(owner) = guest(&parts, index) {
+            return owner;
         }
     }
     if let Some(uid) = pod {
-        return Place::Pod { uid };
+        return CgroupOwner::Pod { uid };
     }
-    unit(&parts).unwrap_or_else(|| Place::Plain(format!("/{}", parts.join("/"))))
+    unit(&parts).unwrap_or_else(|| CgroupOwner::Plain(format!("/{}", parts.join("/"))))
 }
 
 /// The most specific path of the lines of /proc/PID/cgroup, with its owner.
 #[must_use]
-pub fn best(proc_cgroup: &str) -> (String, Place) {
-    let mut best: Option<(u8, u8, String, Place)> = None;
+pub fn most_specific(proc_cgroup: &str) -> (String, CgroupOwner) {
+    let mut best: Option<(u8, u8, String, CgroupOwner)> = None;
     for line in proc_cgroup.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(id), Some(controllers), Some(path)) =
@@ -144,18 +144,18 @@ pub fn best(proc_cgroup: &str) -> (String, Place) {
         };
         // A container may have removed its cgroup while the process still exits.
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-        let place = classify(path);
+        let owner = classify(path);
         let order = match (id, controllers) {
             ("0", _) => 2,
             (_, "name=systemd") => 1,
             _ => 0,
         };
-        let rank = place.rank();
+        let rank = owner.rank();
         if best.as_ref().is_none_or(|(r, o, ..)| (rank, order) > (*r, *o)) {
-            best = Some((rank, order, path.to_owned(), place));
+            best = Some((rank, order, path.to_owned(), owner));
         }
     }
-    best.map_or_else(|| ("/".to_owned(), Place::Root), |(.., path, place)| (path, place))
+    best.map_or_else(|| ("/".to_owned(), CgroupOwner::Root), |(.., path, owner)| (path, owner))
 }
 
 fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, String)> {
@@ -199,15 +199,15 @@ fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
 /// The cgroup of the container, machine or unit itself, of which `path` may be a descendant.
 #[must_use]
 pub fn directory(path: &str) -> &str {
-    let place = classify(path);
+    let owner = classify(path);
     let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
     // systemd-nspawn itself may run in `supervisor`, a sibling of `payload`.
     let is_beside = |part: &str| {
-        matches!(place, Place::Machine(_))
+        matches!(owner, CgroupOwner::Machine(_))
             && path[part.len()..].split('/').nth(1) == Some("payload")
     };
     ends.map(|end| &path[..end])
-        .find(|part| classify(part) == place && !is_beside(part))
+        .find(|part| classify(part) == owner && !is_beside(part))
         .unwrap_or(path)
 }
 
@@ -237,18 +237,18 @@ fn pod_uid(part: &str) -> Option<String> {
 }
 
 /// A monitor: conmon of Podman and CRI-O, lxc-start, or systemd-nspawn if it has its own cgroup.
-fn monitor(parts: &[&str], index: usize) -> Option<Place> {
+fn monitor(parts: &[&str], index: usize) -> Option<CgroupOwner> {
     let part = parts[index];
-    let place = |program, runtime, of| Some(Place::Monitor { program, runtime, of });
+    let monitored = |program, runtime, of| Some(CgroupOwner::Monitor { program, runtime, of });
     let name = part.strip_suffix(".scope").unwrap_or(part);
     for (prefix, runtime) in MONITOR_SCOPES {
         if let Some(id) = name.strip_prefix(prefix).filter(|id| is_id(id)) {
-            return place("conmon", runtime, Some(id.to_owned()));
+            return monitored("conmon", runtime, Some(id.to_owned()));
         }
     }
     // Podman with cgroupfs: one monitor cgroup for all containers, or one per pod.
     if part == "conmon" && parts[..index].contains(&"libpod_parent") {
-        return place("conmon", "podman", None);
+        return monitored("conmon", "podman", None);
     }
     let next = parts.get(index + 1);
     let lxc = match part.strip_prefix("lxc.monitor.") {
@@ -256,10 +256,10 @@ fn monitor(parts: &[&str], index: usize) -> Option<Place> {
         None => next.copied().filter(|_| part == "lxc.monitor"),
     };
     if let Some(name) = lxc {
-        return place("lxc-start", "lxc", Some(unescape(name)));
+        return monitored("lxc-start", "lxc", Some(unescape(name)));
     }
     let name = nspawn(part).filter(|_| next == Some(&"supervisor"))?;
-    place("systemd-nspawn", "machine", Some(name))
+    monitored("systemd-nspawn", "machine", Some(name))
 }
 
 /// The name of the machine that `systemd-nspawn@NAME.service` runs.
@@ -268,24 +268,24 @@ fn nspawn(part: &str) -> Option<String> {
 }
 
 /// A container of LXC, or a machine of systemd-nspawn or libvirt.
-fn guest(parts: &[&str], index: usize) -> Option<Place> {
+fn guest(parts: &[&str], index: usize) -> Option<CgroupOwner> {
     let part = parts[index];
     if let Some(name) = part.strip_prefix("lxc.payload.") {
-        return Some(Place::Lxc(unescape(name)));
+        return Some(CgroupOwner::Lxc(unescape(name)));
     }
     if matches!(part, "lxc" | "lxc.payload")
         && let Some(name) = parts.get(index + 1)
     {
-        return Some(Place::Lxc(unescape(name)));
+        return Some(CgroupOwner::Lxc(unescape(name)));
     }
     if let Some(name) = nspawn(part) {
-        return Some(Place::Machine(name));
+        return Some(CgroupOwner::Machine(name));
     }
     let name = part.strip_prefix("machine-")?.strip_suffix(".scope")?;
-    Some(Place::Machine(unescape(name)))
+    Some(CgroupOwner::Machine(unescape(name)))
 }
 
-fn unit(parts: &[&str]) -> Option<Place> {
+fn unit(parts: &[&str]) -> Option<CgroupOwner> {
     const KINDS: [&str; 5] = [".service", ".scope", ".mount", ".socket", ".swap"];
     let is_unit = |part: &&&str| KINDS.iter().any(|kind| part.ends_with(kind));
     let manager = parts
@@ -294,17 +294,17 @@ fn unit(parts: &[&str]) -> Option<Place> {
     if let Some(at) = manager {
         let user = parts[at].trim_end_matches(".service");
         let inner = parts[at + 1..].iter().find(is_unit).filter(|name| **name != "init.scope");
-        return Some(Place::Unit(match inner {
+        return Some(CgroupOwner::Unit(match inner {
             Some(inner) => format!("{user}/{}", unescape(inner)),
             None => user.to_owned(),
         }));
     }
     // The outermost unit: cgroups below it belong to it.
     if let Some(name) = parts.iter().find(is_unit) {
-        return Some(Place::Unit(unescape(name)));
+        return Some(CgroupOwner::Unit(unescape(name)));
     }
     let last = parts.last()?;
-    last.ends_with(".slice").then(|| Place::Unit(unescape(last)))
+    last.ends_with(".slice").then(|| CgroupOwner::Unit(unescape(last)))
 }
 
 /// Decodes systemd's escapes for bytes that a unit's name must not contain, such as `\x2d`.

@@ -7,42 +7,42 @@ const UID: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
 
 #[rstest]
 // systemd
-#[case("/system.slice/nginx.service", Place::Unit("nginx.service".into()))]
-#[case("/system.slice/system-apache2.slice/apache2@web3.service", Place::Unit("apache2@web3.service".into()))]
-#[case(r"/system.slice/system-systemd\x2dfsck.slice/systemd-fsck@dev-disk-by\x2duuid-1.service", Place::Unit("systemd-fsck@dev-disk-by-uuid-1.service".into()))]
-#[case("/system.slice/postgresql@15-main.service/worker/3", Place::Unit("postgresql@15-main.service".into()))]
-#[case("/user.slice/user-1000.slice/session-3.scope", Place::Unit("session-3.scope".into()))]
-#[case("/user.slice/user-1000.slice/user@1000.service/init.scope", Place::Unit("user@1000".into()))]
-#[case("/user.slice/user-1000.slice/user@1000.service", Place::Unit("user@1000".into()))]
-#[case(r"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome\x2dterminal-77.scope", Place::Unit("user@1000/app-gnome-terminal-77.scope".into()))]
-#[case("/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service/x", Place::Unit("user@1000/backup.service".into()))]
-#[case("/init.scope", Place::Unit("init.scope".into()))]
-#[case("/system.slice", Place::Unit("system.slice".into()))]
-#[case("/system.slice/run-r1.scope", Place::Unit("run-r1.scope".into()))]
-#[case("/system.slice/containerd.service", Place::Unit("containerd.service".into()))]
-#[case("/system.slice/docker.service", Place::Unit("docker.service".into()))]
+#[case("/system.slice/nginx.service", CgroupOwner::Unit("nginx.service".into()))]
+#[case("/system.slice/system-apache2.slice/apache2@web3.service", CgroupOwner::Unit("apache2@web3.service".into()))]
+#[case(r"/system.slice/system-systemd\x2dfsck.slice/systemd-fsck@dev-disk-by\x2duuid-1.service", CgroupOwner::Unit("systemd-fsck@dev-disk-by-uuid-1.service".into()))]
+#[case("/system.slice/postgresql@15-main.service/worker/3", CgroupOwner::Unit("postgresql@15-main.service".into()))]
+#[case("/user.slice/user-1000.slice/session-3.scope", CgroupOwner::Unit("session-3.scope".into()))]
+#[case("/user.slice/user-1000.slice/user@1000.service/init.scope", CgroupOwner::Unit("user@1000".into()))]
+#[case("/user.slice/user-1000.slice/user@1000.service", CgroupOwner::Unit("user@1000".into()))]
+#[case(r"/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome\x2dterminal-77.scope", CgroupOwner::Unit("user@1000/app-gnome-terminal-77.scope".into()))]
+#[case("/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service/x", CgroupOwner::Unit("user@1000/backup.service".into()))]
+#[case("/init.scope", CgroupOwner::Unit("init.scope".into()))]
+#[case("/system.slice", CgroupOwner::Unit("system.slice".into()))]
+#[case("/system.slice/run-r1.scope", CgroupOwner::Unit("run-r1.scope".into()))]
+#[case("/system.slice/containerd.service", CgroupOwner::Unit("containerd.service".into()))]
+#[case("/system.slice/docker.service", CgroupOwner::Unit("docker.service".into()))]
 // LXC, nspawn, libvirt
-#[case("/lxc/web3", Place::Lxc("web3".into()))]
-#[case("/lxc/web3/system.slice/cron.service", Place::Lxc("web3".into()))]
-#[case("/lxc.payload.web3/init.scope", Place::Lxc("web3".into()))]
-#[case("/lxc.payload/web3/init.scope", Place::Lxc("web3".into()))]
-#[case("/machine.slice/systemd-nspawn@db.service/payload/system.slice/x.service", Place::Machine("db".into()))]
-#[case(r"/machine.slice/machine-build\x2dhost.scope", Place::Machine("build-host".into()))]
-#[case(r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/vcpu0", Place::Machine("qemu-1-vm".into()))]
+#[case("/lxc/web3", CgroupOwner::Lxc("web3".into()))]
+#[case("/lxc/web3/system.slice/cron.service", CgroupOwner::Lxc("web3".into()))]
+#[case("/lxc.payload.web3/init.scope", CgroupOwner::Lxc("web3".into()))]
+#[case("/lxc.payload/web3/init.scope", CgroupOwner::Lxc("web3".into()))]
+#[case("/machine.slice/systemd-nspawn@db.service/payload/system.slice/x.service", CgroupOwner::Machine("db".into()))]
+#[case(r"/machine.slice/machine-build\x2dhost.scope", CgroupOwner::Machine("build-host".into()))]
+#[case(r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/vcpu0", CgroupOwner::Machine("qemu-1-vm".into()))]
 // BuildKit
-#[case("/docker/buildkit/pr6r0a1b2c3d4e5f6g7h8i9j0", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
-#[case("/system.slice/docker-pr6r0a1b2c3d4e5f6g7h8i9j0.scope", Place::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
-#[case("/docker/buildkit", Place::Plain("/docker/buildkit".into()))]
-#[case("/docker/buildkit/other", Place::Plain("/docker/buildkit/other".into()))]
+#[case("/docker/buildkit/pr6r0a1b2c3d4e5f6g7h8i9j0", CgroupOwner::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+#[case("/system.slice/docker-pr6r0a1b2c3d4e5f6g7h8i9j0.scope", CgroupOwner::Build { id: "pr6r0a1b2c3d4e5f6g7h8i9j0".into() })]
+#[case("/docker/buildkit", CgroupOwner::Plain("/docker/buildkit".into()))]
+#[case("/docker/buildkit/other", CgroupOwner::Plain("/docker/buildkit/other".into()))]
 // plain
-#[case("/jobs/nightly", Place::Plain("/jobs/nightly".into()))]
-#[case("/docker", Place::Plain("/docker".into()))]
-#[case("/docker/not-an-id", Place::Plain("/docker/not-an-id".into()))]
-#[case("/deadbeefdeadbeefdeadbeefdeadbeef", Place::Plain("/deadbeefdeadbeefdeadbeefdeadbeef".into()))]
-#[case("/", Place::Root)]
-#[case("", Place::Root)]
-#[case("/..", Place::Root)]
-fn tells_who_lives_there(#[case] path: &str, #[case] expected: Place) {
+#[case("/jobs/nightly", CgroupOwner::Plain("/jobs/nightly".into()))]
+#[case("/docker", CgroupOwner::Plain("/docker".into()))]
+#[case("/docker/not-an-id", CgroupOwner::Plain("/docker/not-an-id".into()))]
+#[case("/deadbeefdeadbeefdeadbeefdeadbeef", CgroupOwner::Plain("/deadbeefdeadbeefdeadbeefdeadbeef".into()))]
+#[case("/", CgroupOwner::Root)]
+#[case("", CgroupOwner::Root)]
+#[case("/..", CgroupOwner::Root)]
+fn tells_who_lives_there(#[case] path: &str, #[case] expected: CgroupOwner) {
     assert_eq!(classify(path), expected);
 }
 
@@ -109,7 +109,7 @@ fn tells_containers(
         .replace("{U_ID}", &UID.replace('-', "_"))
         .replace("{UID}", UID);
     let pod = in_pod.then(|| UID.to_owned());
-    assert_eq!(classify(&path), Place::Container { runtime, id: ID.to_owned(), pod });
+    assert_eq!(classify(&path), CgroupOwner::Container { runtime, id: ID.to_owned(), pod });
 }
 
 #[rstest]
@@ -145,7 +145,7 @@ fn tells_monitors(
 ) {
     let path = path.replace("{ID}", ID).replace("{U_ID}", &UID.replace('-', "_"));
     let of = of.map(|of| of.replace("{ID}", ID));
-    assert_eq!(classify(&path), Place::Monitor { program, runtime, of });
+    assert_eq!(classify(&path), CgroupOwner::Monitor { program, runtime, of });
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn the_payload_is_the_machine() {
 
 #[test]
 fn a_name_like_a_monitors_is_none() {
-    let own = Place::Plain("/jobs/conmon".to_owned());
+    let own = CgroupOwner::Plain("/jobs/conmon".to_owned());
     assert_eq!(classify("/jobs/conmon"), own);
-    let unit = Place::Unit("x.service".to_owned());
+    let unit = CgroupOwner::Unit("x.service".to_owned());
     assert_eq!(classify("/system.slice/x.service/supervisor"), unit);
 }
 
@@ -189,11 +189,11 @@ fn the_slice_tells_the_user(#[case] path: &str, #[case] expected: Option<u32>) {
 #[test]
 fn a_pod_without_a_container_is_the_pod() {
     let path = format!("/kubepods/burstable/pod{UID}");
-    assert_eq!(classify(&path), Place::Pod { uid: UID.to_owned() });
+    assert_eq!(classify(&path), CgroupOwner::Pod { uid: UID.to_owned() });
     let hash = "0123456789abcdef0123456789abcdef";
     let path =
         format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{hash}.slice");
-    assert_eq!(classify(&path), Place::Pod { uid: hash.to_owned() });
+    assert_eq!(classify(&path), CgroupOwner::Pod { uid: hash.to_owned() });
 }
 
 #[rstest]
@@ -220,7 +220,7 @@ fn a_pod_without_a_container_is_the_pod() {
 #[case::nothing("", "/")]
 #[case::damaged("nonsense\n0::\n", "")]
 fn the_hierarchy_that_says_most_is_believed(#[case] text: &str, #[case] path: &str) {
-    let (found, place) = best(&text.replace("{ID}", ID));
+    let (found, place) = most_specific(&text.replace("{ID}", ID));
     assert_eq!(found, path.replace("{ID}", ID));
     assert_eq!(place, classify(&found));
 }

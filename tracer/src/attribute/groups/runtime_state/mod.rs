@@ -2,10 +2,10 @@
 //! are not queried: their daemons may be blocked by the full disk.
 //!
 //! The usual places are searched first, then those that the container's own mounts lead to
-//! ([`places`]), so that no data root has to be configured.
+//! ([`state_dirs`]), so that no data root has to be configured.
 
 pub(crate) mod files;
-mod places;
+mod state_dirs;
 #[cfg(test)]
 mod tests;
 
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::files::{json, json_below};
-use self::places::{Located, Place};
+use self::state_dirs::{Location, StateDir};
 use tracer_host::mounts::Mount;
 
 /// Maximum number of containers that are remembered, with or without a name.
 const MAX_KNOWN: usize = 4_096;
 
 /// Time until a missing name is looked up again.
-const AGAIN: Duration = Duration::from_millis(500);
+const FIRST_RETRY: Duration = Duration::from_millis(500);
 
 /// Where containerd's shims keep the bundles of running containers, below the state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
@@ -43,7 +43,7 @@ pub struct ContainerName {
 
 /// A container to look up.
 #[derive(Debug, Clone, Copy)]
-pub struct Sought<'a> {
+pub struct ContainerQuery<'a> {
     /// The container's id.
     pub id: &'a str,
     /// The user whose systemd slice contains its cgroup; `None` for root.
@@ -59,7 +59,7 @@ pub struct RuntimeState {
     /// by naming a cgroup like it.
     known: HashMap<(String, Option<u32>), ContainerName>,
     /// Failed lookups, keyed likewise.
-    missed: HashMap<(String, Option<u32>), Missed>,
+    failed: HashMap<(String, Option<u32>), FailedLookup>,
     /// Namespace and name of pods, keyed by UID.
     pods: HashMap<String, Option<(String, String)>>,
     /// Whether containerd runs a container, keyed by (namespace, name).
@@ -67,22 +67,22 @@ pub struct RuntimeState {
 }
 
 /// A container whose name was not found.
-struct Missed {
+struct FailedLookup {
     /// Number of failed lookups.
     times: u32,
     /// Time of the last lookup.
     at: Instant,
 }
 
-impl Missed {
+impl FailedLookup {
     /// Whether it is too soon to look again. A new container gets its name soon or never, and a
     /// search reads users' home directories, so the pauses double, up to a minute.
-    fn waits(&self) -> bool {
-        self.at.elapsed() < AGAIN * 2_u32.pow(self.times.saturating_sub(1).min(7))
+    fn is_too_soon(&self) -> bool {
+        self.at.elapsed() < FIRST_RETRY * 2_u32.pow(self.times.saturating_sub(1).min(7))
     }
 }
 
-impl Default for Missed {
+impl Default for FailedLookup {
     fn default() -> Self {
         Self { times: 0, at: Instant::now() }
     }
@@ -98,13 +98,13 @@ impl RuntimeState {
             root,
             owner,
             known: HashMap::new(),
-            missed: HashMap::new(),
+            failed: HashMap::new(),
             pods: HashMap::new(),
             tasks: HashMap::new(),
         }
     }
 
-    /// The name of a container. A missing name is looked up again after [`AGAIN`], then after
+    /// The name of a container. A missing name is looked up again after [`FIRST_RETRY`], then after
     /// longer pauses: a container that is just being created does not have the mounts yet that lead
     /// to it.
     ///
@@ -112,32 +112,32 @@ impl RuntimeState {
     /// is called only if the usual places have no name.
     pub fn container(
         &mut self,
-        sought: Sought<'_>,
+        query: ContainerQuery<'_>,
         mounts: impl FnOnce() -> (Vec<Mount>, Vec<Mount>),
     ) -> Option<ContainerName> {
-        let key = (sought.id.to_owned(), sought.user);
+        let key = (query.id.to_owned(), query.user);
         if let Some(known) = self.known.get(&key) {
             return Some(known.clone());
         }
-        if self.missed.get(&key).is_some_and(Missed::waits) {
+        if self.failed.get(&key).is_some_and(FailedLookup::is_too_soon) {
             return None;
         }
         // The usual places belong to root. A user can name the cgroups in their own slice at will.
-        let of_root = if sought.user.is_none() { self.look_up(sought.id) } else { None };
+        let of_root = if query.user.is_none() { self.look_up(query.id) } else { None };
         let found = of_root.or_else(|| {
             let (host, own) = mounts();
-            self.by_mounts(sought, &host, &own).or_else(|| self.homes(sought))
+            self.by_mounts(query, &host, &own).or_else(|| self.homes(query))
         });
-        if self.known.len() + self.missed.len() >= MAX_KNOWN {
+        if self.known.len() + self.failed.len() >= MAX_KNOWN {
             self.known.clear();
-            self.missed.clear();
+            self.failed.clear();
         }
         if let Some(found) = &found {
-            self.missed.remove(&key);
+            self.failed.remove(&key);
             self.known.insert(key, found.clone());
         } else {
-            let missed = self.missed.entry(key).or_default();
-            *missed = Missed { times: missed.times + 1, at: Instant::now() };
+            let failed = self.failed.entry(key).or_default();
+            *failed = FailedLookup { times: failed.times + 1, at: Instant::now() };
         }
         found
     }
@@ -191,7 +191,7 @@ impl RuntimeState {
     }
 
     /// Begins a new interval: forgets the pods and tasks that were not found.
-    pub fn next_window(&mut self) {
+    pub fn next_interval(&mut self) {
         self.pods.retain(|_, found| found.is_some());
         self.tasks.retain(|_, is| *is);
     }
@@ -210,21 +210,21 @@ impl RuntimeState {
     /// Looks a container up through its own mounts.
     fn by_mounts(
         &self,
-        sought: Sought<'_>,
+        query: ContainerQuery<'_>,
         host: &[Mount],
         own: &[Mount],
     ) -> Option<ContainerName> {
-        let id = sought.id;
-        let read = |located: &Located, file: &str| {
-            places::on_host(located, host)
+        let id = query.id;
+        let read = |located: &Location, file: &str| {
+            state_dirs::on_host(located, host)
                 .into_iter()
-                .find_map(|(point, rest)| self.trusted(sought, &point, &rest.join(file)))
+                .find_map(|(point, rest)| self.trusted(query, &point, &rest.join(file)))
         };
-        places::of(own, id)
+        state_dirs::of(own, id)
             .into_iter()
-            .find_map(|place| match place {
-                Place::Docker(at) => docker_name(id, &read(&at, "config.v2.json")?),
-                Place::Storage(at) => in_storage(id, |list| read(&at, list)),
+            .find_map(|dir| match dir {
+                StateDir::Docker(at) => docker_name(id, &read(&at, "config.v2.json")?),
+                StateDir::Storage(at) => in_storage(id, |list| read(&at, list)),
             })
             .or_else(|| {
                 let end = Path::new(id).join("rootfs");
@@ -234,24 +234,24 @@ impl RuntimeState {
                         && above.next().is_some_and(|tasks| tasks.ends_with(TASKS))
                 })?;
                 let bundle = mount.mount_point.parent()?;
-                containerd_name(&self.trusted(sought, bundle, Path::new("config.json"))?)
+                containerd_name(&self.trusted(query, bundle, Path::new("config.json"))?)
             })
     }
 
     /// Rootless Podman: the stores in the users' home directories.
-    fn homes(&self, sought: Sought<'_>) -> Option<ContainerName> {
+    fn homes(&self, query: ContainerQuery<'_>) -> Option<ContainerName> {
         let lists = Path::new(".local/share/containers/storage/overlay-containers");
         file_names(&self.root.join("home")).find_map(|user| {
             let home = Path::new("/home").join(user);
-            in_storage(sought.id, |list| self.trusted(sought, &home, &lists.join(list)))
+            in_storage(query.id, |list| self.trusted(query, &home, &lists.join(list)))
         })
     }
 
     /// Reads a state file that belongs to root, or to the user in whose slice the container runs:
     /// no other user can give the container a name.
-    fn trusted(&self, sought: Sought<'_>, base: &Path, rest: &Path) -> Option<Value> {
+    fn trusted(&self, query: ContainerQuery<'_>, base: &Path, rest: &Path) -> Option<Value> {
         let base = self.root.join(base.strip_prefix("/").unwrap_or(base));
-        json_below(&base, rest, |uid| uid == self.owner || Some(uid) == sought.user)
+        json_below(&base, rest, |uid| uid == self.owner || Some(uid) == query.user)
     }
 
     /// Docker: `Name` and the labels of `config.v2.json`.
@@ -320,7 +320,7 @@ fn text(value: &Value) -> Option<String> {
 /// The name in Docker's `config.v2.json`, if that belongs to this container.
 fn docker_name(id: &str, config: &Value) -> Option<ContainerName> {
     // Only old versions of Docker omit the id.
-    text(&config["ID"]).is_none_or(|told| told == id).then_some(())?;
+    text(&config["ID"]).is_none_or(|found| found == id).then_some(())?;
     Some(ContainerName {
         runtime: "docker",
         name: text(&config["Name"]).map(|name| name.trim_start_matches('/').to_owned()),

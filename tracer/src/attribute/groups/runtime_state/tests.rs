@@ -10,7 +10,7 @@ fn found(path: &str, content: &str) -> Option<ContainerName> {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content.replace("{ID}", ID)).unwrap();
     let none = || (Vec::new(), Vec::new());
-    RuntimeState::new(root.path()).container(Sought { id: ID, user: None }, none)
+    RuntimeState::new(root.path()).container(ContainerQuery { id: ID, user: None }, none)
 }
 
 fn in_pod(runtime: &'static str, name: Option<&str>) -> Option<ContainerName> {
@@ -86,7 +86,7 @@ fn mounted(host: &str, own: &str, path: &str, content: &str) -> Option<Container
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, fill(content)).unwrap();
     let mounts = || (mounts::parse(host.as_bytes()), mounts::parse(fill(own).as_bytes()));
-    RuntimeState::new(root.path()).container(Sought { id: ID, user: None }, mounts)
+    RuntimeState::new(root.path()).container(ContainerQuery { id: ID, user: None }, mounts)
 }
 
 const HOST: &str = "\
@@ -132,7 +132,7 @@ fn containerd_is_found_wherever_its_state_is() {
         )
     };
     assert!(!state.is_containerd_task("default", "ctrweb", || host("other")));
-    state.next_window();
+    state.next_interval();
     assert!(state.is_containerd_task("default", "ctrweb", || host("ctrweb")));
     assert!(!state.is_containerd_task("jobs", "ctrweb", || host("ctrweb")));
 }
@@ -149,7 +149,8 @@ fn a_users_store_names_that_users_containers_alone() {
         return;
     }
     let none = || (Vec::new(), Vec::new());
-    let name = |user| RuntimeState::new(root.path()).container(Sought { id: ID, user }, none);
+    let name =
+        |user| RuntimeState::new(root.path()).container(ContainerQuery { id: ID, user }, none);
     assert_eq!(name(None), None);
     assert_eq!(name(Some(4243)), None);
     assert_eq!(name(Some(4242)), named("podman", "postgres"));

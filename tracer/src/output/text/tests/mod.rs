@@ -3,7 +3,7 @@ mod host;
 use super::*;
 use rstest::rstest;
 use tracer_model::fixtures;
-use tracer_model::snapshot::{CountedBy, Gap, Group, Moved, Pod};
+use tracer_model::snapshot::{CountedBy, Gap, Group, Pod, SpaceChange};
 
 fn at(width: usize) -> TextOptions {
     TextOptions { width, ..TextOptions::default() }
@@ -142,7 +142,7 @@ fn what_is_not_seen_is_said_first_and_nobody_wrote_is_not_said() {
     volume.used_delta_bytes = 5 << 30;
     volume.gap = Some(Gap::NeedsSysAdmin);
     volume.counted_by = Some(CountedBy::VfsWrite);
-    volume.blind = Moved::of(volume, 5.0).blind(volume.gap);
+    volume.blind = SpaceChange::of(volume, 5.0).blind(volume.gap);
     volume.growth_bytes_per_s = f64::from(1 << 30);
     insta::assert_snapshot!(snapshot(&hidden, &at(80)));
 }

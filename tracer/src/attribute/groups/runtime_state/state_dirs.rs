@@ -10,16 +10,16 @@ use tracer_host::mounts::Mount;
 
 /// A directory on the host with a runtime's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum StateDir {
     /// `containers/ID` of Docker.
-    Docker(Located),
+    Docker(Location),
     /// `ROOT/DRIVER-containers` of containers/storage: Podman, CRI-O.
-    Storage(Located),
+    Storage(Location),
 }
 
 /// How a directory was located.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Located {
+pub enum Location {
     /// By device and path from the root of that device's filesystem.
     On(u32, PathBuf),
     /// By host path.
@@ -40,24 +40,24 @@ const DRIVERS: [(&str, &str); 3] = [
 
 /// The state directories that the mounts of a container lead to.
 #[must_use]
-pub fn of(mounts: &[Mount], id: &str) -> Vec<Place> {
+pub fn of(mounts: &[Mount], id: &str) -> Vec<StateDir> {
     let docker = mounts.iter().filter_map(|mount| {
         let (_, file) =
             DOCKER_FILES.iter().find(|(point, _)| mount.mount_point == Path::new(point))?;
         let dir = mount.root.parent().filter(|_| mount.root.ends_with(file))?;
         let is_ours = dir.ends_with(Path::new("containers").join(id));
-        is_ours.then(|| Place::Docker(Located::On(mount.dev, dir.to_path_buf())))
+        is_ours.then(|| StateDir::Docker(Location::On(mount.dev, dir.to_path_buf())))
     });
-    let mut places: Vec<Place> = docker.take(1).collect();
+    let mut found: Vec<StateDir> = docker.take(1).collect();
     // The last mount covers the earlier ones.
     let root = mounts.iter().rev().find(|mount| mount.mount_point == Path::new("/"));
     if let Some(root) = root {
-        places.extend(storage(root).map(Place::Storage));
+        found.extend(storage(root).map(StateDir::Storage));
     }
-    places
+    found
 }
 
-fn storage(root: &Mount) -> Option<Located> {
+fn storage(root: &Mount) -> Option<Location> {
     let layer = match &root.upper_dir {
         // ROOT/overlay/LAYER/diff
         Some(upper) => upper.parent().filter(|_| upper.ends_with("diff"))?,
@@ -70,20 +70,20 @@ fn storage(root: &Mount) -> Option<Located> {
     })?;
     let dir = store.join(list);
     Some(match &root.upper_dir {
-        Some(_) => Located::Host(dir),
-        None => Located::On(root.dev, dir),
+        Some(_) => Location::Host(dir),
+        None => Location::On(root.dev, dir),
     })
 }
 
 /// Possible host paths of this directory, as (mount point, rest), one for each mount that shows it.
 #[must_use]
-pub fn on_host(located: &Located, host: &[Mount]) -> Vec<(PathBuf, PathBuf)> {
+pub fn on_host(located: &Location, host: &[Mount]) -> Vec<(PathBuf, PathBuf)> {
     match located {
-        Located::Host(path) => {
+        Location::Host(path) => {
             let rest = path.strip_prefix("/").ok().filter(|rest| is_plain(rest));
             rest.map(|rest| vec![("/".into(), rest.to_path_buf())]).unwrap_or_default()
         }
-        Located::On(dev, path) => host
+        Location::On(dev, path) => host
             .iter()
             .filter(|mount| mount.dev == *dev)
             .filter_map(|mount| {
@@ -110,7 +110,7 @@ mod tests {
     const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
     const DEV: u32 = 7 << 20 | 3;
 
-    fn places(line: &str) -> Vec<Place> {
+    fn found(line: &str) -> Vec<StateDir> {
         of(&parse(line.replace("{ID}", ID).as_bytes()), ID)
     }
 
@@ -124,7 +124,7 @@ mod tests {
     ) {
         let line = format!("9 1 7:3 /d/containers/{{ID}}/{file} {point} rw - ext4 /dev/loop3 rw\n");
         let dir = PathBuf::from(format!("/d/containers/{ID}"));
-        assert_eq!(places(&line), [Place::Docker(Located::On(DEV, dir))]);
+        assert_eq!(found(&line), [StateDir::Docker(Location::On(DEV, dir))]);
     }
 
     #[rstest]
@@ -139,21 +139,21 @@ mod tests {
         "9 1 0:9 / / rw - overlay overlay rw,upperdir=/d/overlay2/b7/diff,workdir=/w\n"
     )]
     fn other_mounts_tell_nothing(#[case] line: &str) {
-        assert_eq!(places(line), []);
+        assert_eq!(found(&line), []);
     }
 
     #[rstest]
     #[case(
         "9 1 0:9 / / rw - overlay overlay rw,upperdir=/s/overlay/b7/diff,workdir=/w\n",
-        Located::Host("/s/overlay-containers".into())
+        Location::Host("/s/overlay-containers".into())
     )]
-    #[case("9 1 7:3 /s/vfs/dir/b7 / rw - ext4 /dev/loop3 rw\n", Located::On(DEV, "/s/vfs-containers".into()))]
+    #[case("9 1 7:3 /s/vfs/dir/b7 / rw - ext4 /dev/loop3 rw\n", Location::On(DEV, "/s/vfs-containers".into()))]
     #[case(
         "9 1 7:3 /s/btrfs/subvolumes/b7 / rw - btrfs /dev/loop3 rw\n",
-        Located::On(DEV, "/s/btrfs-containers".into())
+        Location::On(DEV, "/s/btrfs-containers".into())
     )]
-    fn the_root_names_the_store(#[case] line: &str, #[case] expected: Located) {
-        assert_eq!(places(line), [Place::Storage(expected)]);
+    fn the_root_names_the_store(#[case] line: &str, #[case] expected: Location) {
+        assert_eq!(found(&line), [StateDir::Storage(expected)]);
     }
 
     #[test]
@@ -162,15 +162,15 @@ mod tests {
             b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 7:3 /part /srv rw - ext4 /dev/loop3 rw\n\
               3 1 7:3 / /mnt rw - ext4 /dev/loop3 rw\n",
         );
-        let at = |located: &Located| on_host(located, &host);
+        let at = |located: &Location| on_host(located, &host);
         let path = |point: &str, rest: &str| (PathBuf::from(point), PathBuf::from(rest));
         assert_eq!(
-            at(&Located::On(DEV, "/part/d".into())),
+            at(&Location::On(DEV, "/part/d".into())),
             [path("/srv", "d"), path("/mnt", "part/d")]
         );
-        assert_eq!(at(&Located::On(DEV, "/other/d".into())), [path("/mnt", "other/d")]);
-        assert_eq!(at(&Located::On(5, "/d".into())), []);
-        assert_eq!(at(&Located::Host("/a/b".into())), [path("/", "a/b")]);
-        assert_eq!(at(&Located::Host("/a/../b".into())), []);
+        assert_eq!(at(&Location::On(DEV, "/other/d".into())), [path("/mnt", "other/d")]);
+        assert_eq!(at(&Location::On(5, "/d".into())), []);
+        assert_eq!(at(&Location::Host("/a/b".into())), [path("/", "a/b")]);
+        assert_eq!(at(&Location::Host("/a/../b".into())), []);
     }
 }

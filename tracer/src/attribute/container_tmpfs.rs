@@ -11,7 +11,7 @@ use tracer_common::ProcKey;
 use tracer_model::snapshot::Group;
 
 use super::groups::containers::oldest_in;
-use super::groups::{Groups, Placed};
+use super::groups::{Groups, Membership};
 use super::views::Views;
 use tracer_host::mounts;
 use tracer_host::mounts::{Inside, Mount, MountedVolume};
@@ -20,22 +20,22 @@ use tracer_host::process::stat::is_same;
 /// Maximum number of such volumes.
 const MAX_VOLUMES: usize = 64;
 /// Maximum number of devices remembered as not being such a volume.
-const MAX_OTHERS: usize = 1_024;
+const MAX_OTHER_DEVICES: usize = 1_024;
 /// Filesystems that depend on a server, which may not answer: mounts below them are ignored.
 const REMOTE: &[&str] = &["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "autofs"];
 
 /// The known memory filesystems of containers.
 #[derive(Default)]
-pub struct Insides {
+pub struct ContainerTmpfs {
     volumes: Vec<MountedVolume>,
     /// Devices that were written to and are not a container's memory filesystem, such as memfd's.
-    others: HashSet<u32>,
+    other_devices: HashSet<u32>,
 }
 
-impl Insides {
+impl ContainerTmpfs {
     /// Examines devices that are not volumes of the host, each with a process that wrote to it.
     /// Returns whether a new volume was found.
-    pub fn learn(
+    pub(crate) fn discover(
         &mut self,
         written: impl Iterator<Item = (u32, ProcKey)>,
         groups: &mut Groups,
@@ -43,20 +43,22 @@ impl Insides {
     ) -> bool {
         let before = self.volumes.len();
         for (dev, proc) in written {
-            let known = self.others.contains(&dev) || self.has(dev);
+            let known = self.other_devices.contains(&dev) || self.has(dev);
             if known || self.volumes.len() >= MAX_VOLUMES {
                 continue;
             }
-            let volume =
-                groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
+            let volume = groups
+                .member(&proc)
+                .cloned()
+                .and_then(|at| find_volume(dev, &proc, &at, groups, views));
             match volume {
                 Some(volume) => self.add(volume),
                 // If the writer has already exited, the next writer may lead to the mount.
                 None if is_same(&proc) => {
-                    if self.others.len() >= MAX_OTHERS {
-                        self.others.clear();
+                    if self.other_devices.len() >= MAX_OTHER_DEVICES {
+                        self.other_devices.clear();
                     }
-                    self.others.insert(dev);
+                    self.other_devices.insert(dev);
                 }
                 None => {}
             }
@@ -78,7 +80,7 @@ impl Insides {
 
     /// The volumes that are still mounted and are not volumes of the host. If the process that a
     /// volume was reached through has ended, another process of its mount namespace is used.
-    pub fn still_there(&mut self, host: &[MountedVolume], groups: &Groups) -> &[MountedVolume] {
+    pub(crate) fn refresh(&mut self, host: &[MountedVolume], groups: &Groups) -> &[MountedVolume] {
         self.volumes.retain_mut(|volume| {
             if host.iter().any(|host| host.dev == volume.dev) {
                 return false;
@@ -87,7 +89,7 @@ impl Insides {
                 return true;
             }
             let Some(inside) = volume.inside.as_mut() else { return false };
-            let others = residents(&inside.group, inside.mnt_ns, groups);
+            let others = processes_inside(&inside.group, inside.mnt_ns, groups);
             let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
                 return false;
             };
@@ -98,26 +100,26 @@ impl Insides {
     }
 
     /// Begins a new interval: a device that was not such a volume may have become one.
-    pub fn next_window(&mut self) {
-        self.others.clear();
+    pub(crate) fn next_interval(&mut self) {
+        self.other_devices.clear();
     }
 }
 
 /// Processes through which the mounts of a container can be reached, the longest-lived first: the
 /// container's first process, which may never have written anything, then the known writers.
-fn residents(group: &Group, mnt_ns: u32, groups: &Groups) -> Vec<u32> {
+fn processes_inside(group: &Group, mnt_ns: u32, groups: &Groups) -> Vec<u32> {
     let first = group.cgroup.as_deref().and_then(oldest_in);
     first.into_iter().chain(groups.in_namespace(mnt_ns)).collect()
 }
 
-fn find(
+fn find_volume(
     dev: u32,
     proc: &ProcKey,
-    placed: &Placed,
+    member: &Membership,
     groups: &Groups,
     views: &Views,
 ) -> Option<MountedVolume> {
-    if !placed.group.is_container() || !groups.sees_otherwise(placed) {
+    if !member.group.is_container() || !groups.has_private_root(member) {
         return None;
     }
     let own = || {
@@ -127,18 +129,18 @@ fn find(
     };
     // The known view may be older than the mount.
     let mounts = views
-        .mounts(placed.mnt_ns)
-        .filter(|mounts| memory(mounts, dev).is_some())
+        .mounts(member.mnt_ns)
+        .filter(|mounts| local_tmpfs(mounts, dev).is_some())
         .map_or_else(own, |mounts| Some(mounts.to_vec()))?;
-    let mount = memory(&mounts, dev)?;
+    let mount = local_tmpfs(&mounts, dev)?;
     // The container's first process lives as long as the container; most writers do not.
-    let mut pids = residents(&placed.group, placed.mnt_ns, groups);
+    let mut pids = processes_inside(&member.group, member.mnt_ns, groups);
     pids.push(proc.tgid);
     pids.into_iter().find_map(|pid| {
         let inside = Inside {
             pid,
-            mnt_ns: placed.mnt_ns,
-            group: placed.group.clone(),
+            mnt_ns: member.mnt_ns,
+            group: member.group.clone(),
             mount_point: mount.mount_point.clone(),
         };
         let volume = MountedVolume::inside(mount, inside);
@@ -148,7 +150,7 @@ fn find(
 
 /// The writable memory filesystem on this device, if its path crosses no filesystem that depends on
 /// a server.
-fn memory(mounts: &[Mount], dev: u32) -> Option<&Mount> {
+fn local_tmpfs(mounts: &[Mount], dev: u32) -> Option<&Mount> {
     let is_local = |point: &Path| {
         let above = mounts.iter().filter(|mount| point.starts_with(&mount.mount_point));
         above.into_iter().all(|mount| {
@@ -181,7 +183,7 @@ mod tests {
     #[test]
     fn memory_of_two_containers_of_one_name_is_two_volumes() {
         let mounts = mounts::parse(MOUNTS.as_bytes());
-        let mut insides = Insides::default();
+        let mut tmpfs = ContainerTmpfs::default();
         for digit in ["a", "b"] {
             let group = Group {
                 kind: "podman".to_owned(),
@@ -191,16 +193,16 @@ mod tests {
             };
             let mount_point = "/dev/shm".into();
             let inside = Inside { pid: 1, mnt_ns: 7, group, mount_point };
-            insides.add(MountedVolume::inside(&mounts[1], inside));
+            tmpfs.add(MountedVolume::inside(&mounts[1], inside));
         }
-        let names: Vec<_> = insides.volumes.iter().map(|row| &row.primary().mount_point).collect();
+        let names: Vec<_> = tmpfs.volumes.iter().map(|row| &row.primary().mount_point).collect();
         assert_eq!(names, [Path::new("web:/dev/shm"), Path::new("web (bbbbbbbbbbbb):/dev/shm")]);
     }
 
     #[test]
     fn only_memory_that_answers_is_a_volume() {
         let mounts = mounts::parse(MOUNTS.as_bytes());
-        let point = |dev| memory(&mounts, dev).map(|mount| mount.mount_point.clone());
+        let point = |dev| local_tmpfs(&mounts, dev).map(|mount| mount.mount_point.clone());
         assert_eq!(point(71), Some("/dev/shm".into()));
         for (dev, why) in [
             (70, "an overlay"),

@@ -9,13 +9,13 @@ use tracer_common::BtrfsFile;
 use super::handle::Handle;
 
 /// Bytes that compression saved on one volume.
-pub struct Savings<'a> {
+pub struct CompressionSavings<'a> {
     saved: &'a HashMap<BtrfsFile, u64>,
     /// UUID of the volume; `None` if nothing was saved.
     fsid: Option<[u64; 2]>,
 }
 
-impl<'a> Savings<'a> {
+impl<'a> CompressionSavings<'a> {
     /// Creates the savings of the volume of `root`, an open directory, from all savings.
     pub fn of(saved: &'a HashMap<BtrfsFile, u64>, root: &File) -> Self {
         Self { saved, fsid: if saved.is_empty() { None } else { fsid_of(root) } }
@@ -53,9 +53,9 @@ mod tests {
         assert_eq!(handle.subvolume(), Some(5));
         let file = BtrfsFile { fsid: [1, 2], root: 5, ino: 257 };
         let saved = HashMap::from([(file, 4096), (BtrfsFile { root: 6, ..file }, 1)]);
-        let savings = Savings { saved: &saved, fsid: Some([1, 2]) };
+        let savings = CompressionSavings { saved: &saved, fsid: Some([1, 2]) };
         assert_eq!((savings.of_file(&handle, 257), savings.of_file(&handle, 258)), (4096, 0));
-        assert_eq!(Savings { saved: &saved, fsid: None }.of_file(&handle, 257), 0);
+        assert_eq!(CompressionSavings { saved: &saved, fsid: None }.of_file(&handle, 257), 0);
         // FILEID_INO32_GEN, of another filesystem.
         assert_eq!(Handle { kind: 1, ..handle }.subvolume(), None);
     }

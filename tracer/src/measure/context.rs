@@ -1,0 +1,92 @@
+//! The inputs of a Snapshot other than the counts.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tracer_model::forecast::Forecast;
+use tracer_model::snapshot::{Backend, CountedBy, Gap, Held, Resident};
+
+use super::attribution::Attribution;
+use super::recent_changes::RecentChanges;
+use crate::attribute::groups::volumes::Owner;
+use tracer_host::mounts::{MountedVolume, Space};
+
+/// Inputs of a Snapshot other than the counts.
+pub(super) struct Context<'a> {
+    /// [`tracer_host::host_root::name`].
+    pub(super) host: &'a str,
+    /// End of the interval.
+    pub(super) taken_at: Timestamp,
+    /// Length of the interval, seconds.
+    pub(super) interval_s: f64,
+    /// The tracer's health, without what the counts tell: `unattributed_bytes` and `folded_files`.
+    pub(super) backend: Backend,
+    /// All mounted volumes.
+    pub(super) volumes: Volumes<'a>,
+    /// Deleted-but-open files.
+    pub(super) held: Vec<Held>,
+    /// Groups with files open for writing.
+    pub(super) residents: Vec<Resident>,
+    /// Describes the processes and files.
+    pub(super) attribution: &'a mut Attribution,
+    /// Recent changes of each volume's space.
+    pub(super) recent: &'a mut RecentChanges,
+    /// Whether renames are traced.
+    pub(super) traces_renames: bool,
+    /// Whether created and removed files are traced on every filesystem, not only on ext4.
+    pub(super) traces_files: bool,
+}
+
+/// A volume over one interval.
+pub(super) struct VolumeState<'a> {
+    /// The device and its mounts.
+    pub(super) volume: &'a MountedVolume,
+    /// Its primary mount point, as the rows of the Snapshot name it.
+    pub(super) name: String,
+    /// Space at the start of the interval, if the volume was mounted then.
+    pub(super) before: Option<Space>,
+    /// Space at the end of the interval.
+    pub(super) now: Space,
+    /// Whether allocated and freed bytes are known here, not only written ones.
+    pub(super) space_known: bool,
+    /// Forecast of when it will be full.
+    pub(super) forecast: Forecast,
+    /// The container or pod that it belongs to.
+    pub(super) owner: Owner,
+    /// At which level its writes are counted.
+    pub(super) counted_by: Option<CountedBy>,
+    /// Why they are not counted at the filesystem's own functions, if that can be changed.
+    pub(super) gap: Option<Gap>,
+}
+
+impl VolumeState<'_> {
+    /// Change of the used space over the interval, bytes; 0 if the volume was not mounted before.
+    pub(super) fn used_delta(&self) -> i64 {
+        self.before.map_or(0, |before| self.now.used.cast_signed() - before.used.cast_signed())
+    }
+}
+
+/// The volumes of an interval, also by device.
+pub(super) struct Volumes<'a> {
+    states: Vec<VolumeState<'a>>,
+    by_dev: HashMap<u32, usize>,
+}
+
+impl<'a> Volumes<'a> {
+    pub(super) fn new(states: Vec<VolumeState<'a>>) -> Self {
+        let by_dev = states.iter().enumerate().map(|(at, state)| (state.volume.dev, at)).collect();
+        Self { states, by_dev }
+    }
+
+    pub(super) fn get(&self, dev: u32) -> Option<&VolumeState<'a>> {
+        Some(&self.states[*self.by_dev.get(&dev)?])
+    }
+
+    pub(super) fn contains(&self, dev: u32) -> bool {
+        self.by_dev.contains_key(&dev)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VolumeState<'a>> {
+        self.states.iter()
+    }
+}
