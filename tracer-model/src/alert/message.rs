@@ -5,7 +5,7 @@ use super::culprits::GroupBlame;
 use super::event::{EventKind, Severity, Suggestion};
 use super::rule::{Rule, When};
 use crate::sanitize::display;
-use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{Blind, Group, LimitKind, Snapshot, Victim, Volume, Writer};
 use crate::units::Units;
 use crate::{sanitize, units};
 
@@ -112,22 +112,21 @@ impl Told<'_> {
         let who = self.who.map(safe).unwrap_or_default();
         match &self.rule.when {
             When::TimeToFull | When::Full if volume.full => {
-                let limit = if volume.limit == "avail" {
-                    String::new()
-                } else {
-                    format!(" ({})", safe(&volume.limit))
+                let limit = match volume.limit {
+                    LimitKind::Avail => String::new(),
+                    limit => format!(" ({})", limit.name()),
                 };
                 format!("{mount} is FULL{limit}")
             }
             When::TimeToFull | When::Full => {
                 let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
                 let when = units::eta_words(false, volume.eta_s, lo, hi);
-                match (volume.eta_s, volume.limit.as_str()) {
+                match (volume.eta_s, volume.limit) {
                     // Between the end of an estimate and the end of its alert.
                     (None, _) => format!("{mount} has stopped filling for now"),
-                    (Some(_), "avail") => format!("{mount} will be full in {when}"),
+                    (Some(_), LimitKind::Avail) => format!("{mount} will be full in {when}"),
                     (Some(_), limit) => {
-                        format!("{mount} will run out of {} in {when}", safe(limit))
+                        format!("{mount} will run out of {} in {when}", limit.name())
                     }
                 }
             }

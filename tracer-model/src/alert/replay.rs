@@ -61,7 +61,7 @@ impl Replay {
             growth_bytes_per_s: if interval_s > 0.0 { delta as f64 / interval_s } else { 0.0 },
             explained: None,
             full: matches!(forecast.outcome, Outcome::Full { .. }),
-            limit: forecast.limit.to_string(),
+            limit: forecast.limit.kind(),
             eta_s: forecast.outcome.eta_s(),
             eta_lo_s: interval.map(|(earliest, _)| earliest),
             eta_hi_s: interval.map(|(_, latest)| latest),

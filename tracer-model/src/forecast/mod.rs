@@ -5,6 +5,7 @@
 //! described in `docs/forecast.md`, its accuracy in `docs/forecast-scores.md`.
 
 mod history;
+mod limit;
 mod scales;
 mod series;
 #[cfg(test)]
@@ -15,36 +16,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::limit::{Limit, LimitKind};
 use crate::units;
 use series::{Look, Series};
-
-/// A limit of a volume that can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Limit {
-    /// Space available to ordinary users.
-    Avail,
-    /// Space available to root: `avail` plus the reserved blocks.
-    RootReserve,
-    /// Inodes.
-    Inodes,
-    /// A quota, by name.
-    Quota(String),
-    /// The pool under a thin volume, by name.
-    ThinPool(String),
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Avail => f.write_str("avail"),
-            Self::RootReserve => f.write_str("root-reserve"),
-            Self::Inodes => f.write_str("inodes"),
-            Self::Quota(name) => write!(f, "quota {name}"),
-            Self::ThinPool(name) => write!(f, "thin-pool {name}"),
-        }
-    }
-}
 
 /// The usage of a limit other than `avail`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

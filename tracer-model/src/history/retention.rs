@@ -183,7 +183,6 @@ pub fn size(snapshot: &Snapshot) -> usize {
         text(&volume.mount_point)
             + text(&volume.device)
             + text(&volume.fs_type)
-            + text(&volume.limit)
             + volume.mount_points.iter().map(|mount| text(mount) + 24).sum::<usize>()
     });
     let group = |group: Option<&Group>| {
@@ -213,7 +212,6 @@ pub fn size(snapshot: &Snapshot) -> usize {
             + maybe(held.path_in_container.as_ref())
             + group(held.group.as_ref())
             + text(&held.volume)
-            + text(&held.kind)
             + size_of_val(&*held.holders)
     });
     let victims = snapshot.victims.iter().map(|victim| text(&victim.comm) + text(&victim.volume));

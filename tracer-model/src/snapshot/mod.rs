@@ -12,7 +12,7 @@ mod writers;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use crate::forecast::Refill;
+pub use crate::forecast::{LimitKind, Refill};
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, SpaceChange};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{
@@ -101,8 +101,8 @@ pub struct Volume {
     pub explained: Option<f64>,
     /// Whether the limit is reached.
     pub full: bool,
-    /// The nearest limit: `avail`, `inodes`, `quota`, `reserve`.
-    pub limit: String,
+    /// The nearest limit: `avail`, `inodes`, `quota`, …
+    pub limit: LimitKind,
     /// Likely time to full, seconds; `None` if it is not forecast to fill.
     pub eta_s: Option<f64>,
     /// Earliest time to full of the 80 % interval.
@@ -228,9 +228,9 @@ pub struct Held {
     pub bytes: u64,
     /// Whether it grew since the previous scan; `false` without one.
     pub growing: bool,
-    /// `deleted` (had a name) or `anonymous` (O_TMPFILE, never had one).
+    /// Whether it ever had a name.
     #[serde(default)]
-    pub kind: String,
+    pub kind: HeldKind,
     /// Pids of all processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
@@ -240,6 +240,28 @@ pub struct Held {
     /// Inode number; `None` if only the overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
+}
+
+/// Whether a file that has no name ever had one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldKind {
+    /// It had a name, and was deleted.
+    #[default]
+    Deleted,
+    /// It never had a name: O_TMPFILE.
+    Anonymous,
+}
+
+impl HeldKind {
+    /// The word that JSON and the screen use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Anonymous => "anonymous",
+        }
+    }
 }
 
 /// A process that is affected by a full or slow volume.
@@ -256,4 +278,16 @@ pub struct Victim {
     /// Time spent waiting in fsync and throttled writes in the interval, milliseconds; `None` if
     /// not traced.
     pub waiting_ms: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_has_the_same_words() {
+        for kind in [HeldKind::Deleted, HeldKind::Anonymous] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use tracer_model::sanitize;
 use tracer_model::sanitize::lossless_path;
-use tracer_model::snapshot::{Group, Held};
+use tracer_model::snapshot::{Group, Held, HeldKind};
 
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
@@ -86,7 +86,7 @@ fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<G
         volume: lossless_path(&volume.primary().mount_point),
         bytes: file.bytes,
         growing: false,
-        kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
+        kind: if anonymous { HeldKind::Anonymous } else { HeldKind::Deleted },
         holders: vec![file.pid],
         dev: Some(volume.dev),
         ino: file.overlay.is_none().then_some(file.ino),

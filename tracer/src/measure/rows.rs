@@ -81,7 +81,7 @@ fn volume_row(
         ),
         explained,
         full: matches!(forecast.outcome, Outcome::Full { .. }),
-        limit: forecast.limit.to_string(),
+        limit: forecast.limit.kind(),
         eta_s: forecast.outcome.eta_s(),
         eta_lo_s: interval.map(|(earliest, _)| earliest),
         eta_hi_s: interval.map(|(_, latest)| latest),

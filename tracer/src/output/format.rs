@@ -2,7 +2,7 @@
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
-    BlindCause, Group, Held, PathRow, Resident, Snapshot, Volume, Writer,
+    BlindCause, Group, Held, LimitKind, PathRow, Resident, Snapshot, Volume, Writer,
 };
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
@@ -46,10 +46,10 @@ pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     let (full, eta) = (volume.full, volume.eta_s);
     let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
     let words = units::eta_words(full, eta, lo, hi);
-    let limit = match volume.limit.as_str() {
-        "avail" => String::new(),
+    let limit = match volume.limit {
+        LimitKind::Avail => String::new(),
         _ if words == "-" => String::new(),
-        limit => format!(" {}", sanitize::display(limit)),
+        limit => format!(" {}", limit.name()),
     };
     let short = units::eta_short(full, eta, lo, hi);
     let forms = [format!("{words}{limit}"), format!("{short}{limit}"), short];
@@ -62,7 +62,10 @@ pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
 pub fn eta_short_width(volume: &Volume) -> usize {
     let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
     let short = units::eta_short(volume.full, volume.eta_s, lo, hi);
-    let limit = if volume.limit == "avail" { 0 } else { sanitize::width(&volume.limit) + 1 };
+    let limit = match volume.limit {
+        LimitKind::Avail => 0,
+        limit => sanitize::width(limit.name()) + 1,
+    };
     sanitize::width(&short) + limit
 }
 

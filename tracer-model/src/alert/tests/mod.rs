@@ -381,7 +381,7 @@ fn a_volume_that_a_rule_names_is_missed() {
 fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
     let mut host = Host::new(Rule::defaults());
     host.volume().mount_point = "/srv/full in".to_owned();
-    host.volume().limit = "inodes".to_owned();
+    host.volume().limit = LimitKind::Inodes;
     host.volume().eta_s = Some(240.0);
     let said = host.run(1);
     assert!(

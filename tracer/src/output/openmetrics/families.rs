@@ -119,7 +119,9 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
     }
     let about: Vec<[String; 3]> = rows
         .iter()
-        .map(|(_, volume)| [label(&volume.device), label(&volume.fs_type), label(&volume.limit)])
+        .map(|(_, volume)| {
+            [label(&volume.device), label(&volume.fs_type), volume.limit.name().to_owned()]
+        })
         .collect();
     text.family(
         gauge("filltop_volume_info", "Device and type of the volume, and its nearest limit."),

@@ -328,7 +328,7 @@ impl Page<'_> {
             Line::plain(fact("volume", &self.safe(&held.volume))),
             Line::plain(fact("held by", &format!("{by} through {fd}"))),
             Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
-            Line::plain(fact("kind", &self.safe(&held.kind))),
+            Line::plain(fact("kind", &self.safe(held.kind.name()))),
             self.trend("size"),
         ];
         if let Some(path) = &held.path_in_container {

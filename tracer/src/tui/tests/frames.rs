@@ -6,6 +6,7 @@ use super::*;
 use crate::tui::state::View;
 use crate::tui::theme::Theme;
 use tracer_model::fixtures;
+use tracer_model::snapshot::LimitKind;
 
 fn looks() -> [(&'static str, Theme, Charset); 3] {
     [
@@ -121,12 +122,12 @@ fn the_interval_is_never_cut() {
         (40_000.0, 90_000.0, Some(900_000.0)),
         (85.0, 95.0, Some(110.0)),
     ] {
-        for limit in ["avail", "inodes"] {
+        for limit in [LimitKind::Avail, LimitKind::Inodes] {
             let mut snapshot = fixtures::busy();
             let volume = &mut snapshot.volumes[0];
             (volume.eta_s, volume.eta_lo_s, volume.eta_hi_s) = (Some(eta), Some(lo), hi);
-            volume.limit = limit.to_owned();
-            let end = if limit == "avail" { ")" } else { ") inodes" };
+            volume.limit = limit;
+            let end = if limit == LimitKind::Avail { ")" } else { ") inodes" };
             for (width, height) in [(80, 24), (100, 30), (120, 40), (300, 100)] {
                 let shown = text(&paint(&snapshot, &settled(&snapshot, width, height)));
                 let line = shown.lines().nth(2).unwrap();

@@ -47,7 +47,6 @@ prop_compose! {
         snapshot.interval_s = numbers[1];
         let volume = &mut snapshot.volumes[0];
         volume.mount_point = name(1);
-        volume.limit = name(2);
         (volume.total_bytes, volume.used_bytes, volume.reserved_bytes) = (bytes[0], bytes[1], bytes[2]);
         (volume.eta_s, volume.eta_lo_s) = (Some(numbers[2]), Some(numbers[3]));
         volume.growth_bytes_per_s = numbers[4];

@@ -143,7 +143,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Pid => plain(pids(Some(held.pid), held.holders.len())),
             Col::Fd => plain(held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string())),
             Col::Comm => plain(manner.safe(&held.comm)),
-            Col::Kind => plain(manner.safe(&held.kind)),
+            Col::Kind => plain(manner.safe(held.kind.name())),
             Col::Marks => Cell {
                 text: if held.growing { "grows" } else { "" }.to_owned(),
                 tone: Tone::Warning,

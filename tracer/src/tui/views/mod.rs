@@ -285,7 +285,7 @@ pub fn value<'a>(snapshot: &'a Snapshot, rows: &'a Rows, item: Item, col: Col) -
             Col::Path => Value::Text(&held.path),
             Col::Volume => Value::Text(&held.volume),
             Col::Comm => Value::Text(&held.comm),
-            Col::Kind => Value::Text(&held.kind),
+            Col::Kind => Value::Text(held.kind.name()),
             Col::Pid => Value::Number(f64::from(held.pid)),
             Col::Fd => Value::Number(held.fd.map_or(-1.0, f64::from)),
             Col::Marks => Value::Number(f64::from(u8::from(held.growing))),
