@@ -4,6 +4,7 @@
 //! history through [`Forecaster::push`] gives the same forecasts as the live program. The method is
 //! described in `docs/forecast.md`, its accuracy in `docs/forecast-scores.md`.
 
+mod fit;
 mod history;
 mod limit;
 mod scales;
@@ -18,11 +19,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::limit::{Limit, LimitKind};
 use crate::units;
-use series::{Look, Series};
+use series::{LimitSample, Series};
 
 /// The usage of a limit other than `avail`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Gauge {
+pub struct LimitUsage {
     /// The limit.
     pub limit: Limit,
     /// Amount used, in the limit's own unit (bytes, or number of inodes).
@@ -43,7 +44,7 @@ pub struct Sample {
     /// Bytes available to ordinary users.
     pub avail: u64,
     /// Its other known limits, in any order.
-    pub gauges: Vec<Gauge>,
+    pub limits: Vec<LimitUsage>,
     /// Bytes that traced writers have allocated and freed since the previous sample, if known.
     pub flow: Option<[u64; 2]>,
 }
@@ -234,26 +235,26 @@ impl Forecaster {
         if !is_time(sample.time_s) {
             return;
         }
-        let look = Look {
+        let avail = LimitSample {
             time_s: sample.time_s,
             size: sample.total,
-            taken: sample.used,
-            room: sample.avail,
+            used: sample.used,
+            available: sample.avail,
         };
-        self.series[0].1.push(&self.policy, look);
-        for gauge in &sample.gauges {
-            let look = Look {
+        self.series[0].1.push(&self.policy, avail);
+        for usage in &sample.limits {
+            let next = LimitSample {
                 time_s: sample.time_s,
-                size: gauge.max,
-                taken: gauge.used,
-                room: gauge.max.saturating_sub(gauge.used),
+                size: usage.max,
+                used: usage.used,
+                available: usage.max.saturating_sub(usage.used),
             };
-            let found = self.series.iter().position(|(l, _)| *l == gauge.limit);
+            let found = self.series.iter().position(|(l, _)| *l == usage.limit);
             let at = found.unwrap_or_else(|| {
-                self.series.push((gauge.limit.clone(), Series::new()));
+                self.series.push((usage.limit.clone(), Series::new()));
                 self.series.len() - 1
             });
-            self.series[at].1.push(&self.policy, look);
+            self.series[at].1.push(&self.policy, next);
         }
         if let Some([wrote, freed]) = sample.flow {
             let old = self.flow.unwrap_or_default();

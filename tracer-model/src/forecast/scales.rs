@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SCALES: usize = 61;
 /// A scale is updated again after this share of its length, so that the cost per sample of all
 /// scales together does not grow with their length.
-const LOOK_AGAIN: f64 = 1.0 / 32.0;
+const UPDATE_SHARE: f64 = 1.0 / 32.0;
 /// Past changes decay by half in this many half-windows.
-const FADE: f64 = 16384.0;
+const HALF_LIFE: f64 = 16384.0;
 
 /// Length of scale `k` in seconds.
 pub(crate) fn length(k: usize) -> f64 {
@@ -22,14 +22,14 @@ pub(crate) fn length(k: usize) -> f64 {
 
 /// Largest and smallest change over windows of one length; `any` is false before the first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Seen {
+struct Extremes {
     most: f64,
     least: f64,
     any: bool,
 }
 
-impl Seen {
-    const NOTHING: Self = Self { most: 0.0, least: 0.0, any: false };
+impl Extremes {
+    const NONE: Self = Self { most: 0.0, least: 0.0, any: false };
 
     fn add(&mut self, rise: f64) {
         if self.any {
@@ -46,49 +46,49 @@ impl Seen {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scale {
     epoch: i64,
-    recent: [Seen; 3],
-    past: Seen,
+    recent: [Extremes; 3],
+    past: Extremes,
     /// Start of the present window and the series' value there.
-    from: Option<(f64, f64)>,
+    start: Option<(f64, f64)>,
     /// When to update the scale again.
-    next: f64,
+    due_at: f64,
 }
 
 impl Scale {
     pub(crate) const NEW: Self = Self {
         epoch: 0,
-        recent: [Seen::NOTHING; 3],
-        past: Seen::NOTHING,
-        from: None,
-        next: f64::MIN,
+        recent: [Extremes::NONE; 3],
+        past: Extremes::NONE,
+        start: None,
+        due_at: f64::MIN,
     };
 
     /// Whether the scale is due for an update at `t`.
     pub(crate) fn is_due(&self, t: f64) -> bool {
-        t >= self.next
+        t >= self.due_at
     }
 
     /// Seconds since the start of the present window, and the rise since then if the series has the
-    /// value `u` at `t`.
-    pub(crate) fn rise(&self, t: f64, u: f64) -> Option<(f64, f64)> {
-        self.from.map(|(from, past)| (t - from, u - past))
+    /// value `used` at `t`.
+    pub(crate) fn rise(&self, t: f64, used: f64) -> Option<(f64, f64)> {
+        self.start.map(|(start, past)| (t - start, used - past))
     }
 
     /// Records that over the window of `length` seconds that ends at `t`, the series rose from
-    /// `past` to `u`.
-    pub(crate) fn see(&mut self, t: f64, length: f64, (past, u): (f64, f64)) {
-        self.from = Some((t - length, past));
-        self.next = t + LOOK_AGAIN * length;
-        let rise = u - past;
+    /// `past` to `used`.
+    pub(crate) fn record(&mut self, t: f64, length: f64, (past, used): (f64, f64)) {
+        self.start = Some((t - length, past));
+        self.due_at = t + UPDATE_SHARE * length;
+        let rise = used - past;
         let epoch = (t / (length * 0.5)).floor() as i64;
         for _ in 0..(epoch - self.epoch).clamp(0, 3) {
-            let gone = self.recent[2];
-            self.recent = [Seen::NOTHING, self.recent[0], self.recent[1]];
-            let fade = (-1.0 / FADE).exp2();
-            self.past.most *= fade;
-            if gone.any {
-                self.past.add(gone.most);
-                self.past.add(gone.least);
+            let expired = self.recent[2];
+            self.recent = [Extremes::NONE, self.recent[0], self.recent[1]];
+            let decay = (-1.0 / HALF_LIFE).exp2();
+            self.past.most *= decay;
+            if expired.any {
+                self.past.add(expired.most);
+                self.past.add(expired.least);
             }
         }
         self.epoch = epoch;
@@ -96,7 +96,7 @@ impl Scale {
     }
 
     /// Largest and smallest change before the present window, if there was any.
-    pub(crate) fn before(&self) -> Option<(f64, f64)> {
+    pub(crate) fn past_extremes(&self) -> Option<(f64, f64)> {
         self.past.any.then_some((self.past.most, self.past.least))
     }
 }

@@ -176,10 +176,10 @@ fn the_limit_that_comes_first_is_named() {
         .into_iter()
         .enumerate()
         .map(|(i, s)| Sample {
-            gauges: vec![
-                Gauge { limit: Limit::Inodes, used: 1000 * i as u64, max: 1_000_000 },
-                Gauge { limit: Limit::Quota("web".to_owned()), used: i as u64, max: u64::MAX },
-                Gauge { limit: Limit::RootReserve, used: 999, max: 1000 },
+            limits: vec![
+                LimitUsage { limit: Limit::Inodes, used: 1000 * i as u64, max: 1_000_000 },
+                LimitUsage { limit: Limit::Quota("web".to_owned()), used: i as u64, max: u64::MAX },
+                LimitUsage { limit: Limit::RootReserve, used: 999, max: 1000 },
             ],
             ..s
         })

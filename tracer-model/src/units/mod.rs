@@ -22,8 +22,6 @@ pub const UNKNOWN: &str = "?";
 
 /// Longest result of [`Units::bytes`]: `1023.9 KiB`.
 pub const BYTES_WIDTH: usize = 10;
-/// Longest result of [`Units::rate`]: `1023.9 KiB/s`. The sign of [`Units::growth`] adds one.
-pub const RATE_WIDTH: usize = 12;
 /// Longest result of [`Units::short`]: `1023M`.
 pub const SHORT_WIDTH: usize = 5;
 
@@ -85,7 +83,7 @@ impl Units {
         format!("{whole}{}", letters[power])
     }
 
-    /// Formats a rate in at most [`RATE_WIDTH`] columns: `102.4 MiB/s`. Negative rates become 0;
+    /// Formats a rate in at most 12 columns: `102.4 MiB/s`. Negative rates become 0;
     /// use [`growth`](Self::growth) for those.
     #[must_use]
     pub fn rate(self, per_s: f64) -> String {
@@ -169,6 +167,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    /// Longest result of [`Units::rate`]. The sign of [`Units::growth`] adds one.
+    const RATE_WIDTH: usize = 12;
 
     #[rstest]
     #[case(0, "0 B", "0")]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tracer_model::forecast::{Forecast, Forecaster, Gauge, Limit, Policy, Sample};
+use tracer_model::forecast::{Forecast, Forecaster, Limit, LimitUsage, Policy, Sample};
 
 use tracer_host::mounts::Space;
 
@@ -61,7 +61,7 @@ impl Forecasts {
 }
 
 fn sample(time_s: f64, space: &Space) -> Sample {
-    let inodes = (space.inodes_total > 0).then(|| Gauge {
+    let inodes = (space.inodes_total > 0).then(|| LimitUsage {
         limit: Limit::Inodes,
         used: space.inodes_total.saturating_sub(space.inodes_free),
         max: space.inodes_total,
@@ -71,7 +71,7 @@ fn sample(time_s: f64, space: &Space) -> Sample {
         total: space.total,
         used: space.used,
         avail: space.avail,
-        gauges: inodes.into_iter().collect(),
+        limits: inodes.into_iter().collect(),
         flow: None,
     }
 }

@@ -1,0 +1,109 @@
+//! The published estimate: how it is chosen, moved and withdrawn.
+
+use super::super::trend::Trend;
+use super::super::{Basis, Policy};
+use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
+
+/// Accelerating growth is extrapolated at most this many times as far as it has been observed.
+const MAX_CURVED_REACH: f64 = 4.0;
+/// Factor on the reach of a forecast once an estimate is published.
+const REACH_ONCE_PUBLISHED: f64 = 3.0;
+/// An estimate that is longer than the published one by less than this factor does not move it.
+const DEADBAND_FACTOR: f64 = 1.1;
+/// Share of the history that an estimate is based on, over which the published estimate converges
+/// to a new one within the band.
+const ESTIMATE_SMOOTHING_SHARE: f64 = 0.05;
+
+impl Series {
+    /// Moves the published estimate towards the nearest of the candidates, or withdraws it if all
+    /// have been out of reach for long enough. `fastest` is the growth that is accepted or may be.
+    pub(super) fn update_estimate(
+        &mut self,
+        policy: &Policy,
+        candidates: &[Trend],
+        fastest: Option<&Trend>,
+        available: f64,
+    ) {
+        // Hysteresis: a published estimate is not withdrawn the moment it would not be published
+        // anew.
+        let is_published = self.full_at.is_some();
+        let factor = if is_published { REACH_ONCE_PUBLISHED } else { 1.0 };
+        let estimates = || {
+            candidates.iter().filter_map(|trend| {
+                let far = factor * if trend.is_new { policy.reach_new } else { policy.reach };
+                let (eta, is_near) = reach(far, trend, available)?;
+                Some((eta, is_near, trend))
+            })
+        };
+        let near = estimates().filter(|one| one.1).min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
+        // An estimate that goes out of reach is still updated until it is withdrawn.
+        let far = || estimates().max_by(|a, b| a.0[1].total_cmp(&b.0[1])).filter(|_| is_published);
+        let in_doubt = fastest.is_none() && self.accepted_since.is_some();
+        if let Some((eta, _, trend)) = near.or_else(far) {
+            self.basis = Some(Basis {
+                growth_per_s: trend.rate,
+                window_s: trend.window,
+                is_new: trend.is_new,
+            });
+            let window = fastest.map_or(trend.window, |fastest| fastest.window);
+            self.move_estimate(policy, eta, window, in_doubt);
+        }
+        if near.is_some() {
+            self.out_of_reach_since = None;
+        } else if self.full_at.is_some() && !in_doubt {
+            self.withdraw_if_out_of_reach();
+        }
+    }
+
+    /// Withdraws an estimate that has been out of reach for long enough.
+    fn withdraw_if_out_of_reach(&mut self) {
+        let since = *self.out_of_reach_since.get_or_insert(self.now);
+        let patience = DOUBT_SHARE_OF_AGE * (since - self.published_since);
+        if self.now - since >= patience.max(3.0 * self.usual_step) {
+            self.full_at = None;
+            self.out_of_reach_since = None;
+        }
+    }
+
+    /// Moves the published estimate smoothly towards a new one, in seconds from now, which is based
+    /// on `window` seconds of history.
+    fn move_estimate(&mut self, policy: &Policy, eta: [f64; 3], window: f64, in_doubt: bool) {
+        let now = self.now;
+        let old = self.full_at;
+        if old.is_none() {
+            self.published_since = now;
+        }
+        let weight = (self.usual_step / (ESTIMATE_SMOOTHING_SHARE * window)).min(1.0);
+        // Starting from "never" keeps the order of any two histories: the one that fills later
+        // stays later, whichever is published first. A new size changes that for both.
+        let was_resized = std::mem::take(&mut self.was_resized);
+        self.full_at = Some(std::array::from_fn(|i| {
+            let target = now + eta[i];
+            if was_resized && old.is_none() {
+                return target;
+            }
+            let moved =
+                |old: f64| old + weight * (old.clamp(now + eta[i] / DEADBAND_FACTOR, target) - old);
+            let full_at = old
+                .map_or(f64::INFINITY, |old| moved(old[i]))
+                .clamp(now + eta[i] / policy.lag, now + eta[i] * policy.hold);
+            // While growth is in doubt, its published estimate is not postponed.
+            if in_doubt { old.map_or(full_at, |old| full_at.min(old[i])) } else { full_at }
+        }));
+    }
+}
+
+/// Seconds to full if a trend continues: earliest, likely, latest; and whether that is within the
+/// trend's reach.
+fn reach(far: f64, trend: &Trend, available: f64) -> Option<([f64; 3], bool)> {
+    let Trend { rate, mean, curve, relative_error, window, peak_gap, .. } = *trend;
+    let available = (available - peak_gap).max(0.02 * available);
+    let eta = 2.0 * available / (rate + (rate * rate + 4.0 * curve * available).sqrt());
+    if eta.is_nan() || eta > MAX_TIME_S {
+        return None;
+    }
+    // Curved growth is extrapolated less far than linear growth.
+    let is_near = available / mean <= far * window || eta <= MAX_CURVED_REACH * window;
+    let spread = 1.0 + 2.5 * relative_error.min(10.0) + 0.05 * (eta / window).ln_1p();
+    Some(([eta / spread, eta, eta * spread], is_near))
+}
