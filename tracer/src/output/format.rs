@@ -48,7 +48,8 @@ pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     let words = units::eta_words(full, eta, lo, hi);
     let limit = match volume.limit {
         LimitKind::Avail => String::new(),
-        _ if words == "-" => String::new(),
+        // Nothing is forecast.
+        _ if !full && eta.is_none() => String::new(),
         limit => format!(" {}", limit.name()),
     };
     let short = units::eta_short(full, eta, lo, hi);

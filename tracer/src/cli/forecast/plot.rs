@@ -110,47 +110,65 @@ pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io:
     writeln!(out, "{:>11}  █ available   ░ if growth continues as forecast", "")
 }
 
+/// Size of a panel of the SVG file, and its position.
+const WIDTH: f64 = 900.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 90.0;
+const UPPER_TOP: f64 = 30.0;
+const LOWER_TOP: f64 = UPPER_TOP + HEIGHT + 60.0;
+
 /// Draws as SVG. The upper panel has the available space and the present forecast with its 80 %
 /// interval; the lower one has every past estimate with its 80 % interval, on a logarithmic axis.
 pub(super) fn svg(story: &Story) -> String {
-    const W: f64 = 900.0;
-    const H: f64 = 260.0;
-    const LEFT: f64 = 90.0;
-    const TOP: f64 = 30.0;
-    const SECOND: f64 = TOP + H + 60.0;
-    const HEIGHT: f64 = SECOND + H + 40.0;
     let points = story.points();
     let mut s = String::new();
     let _ = write!(
         s,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" font-family=\"sans-serif\" font-size=\"12\">\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>",
-        LEFT + W + 20.0
+        LEFT + WIDTH + 20.0,
+        LOWER_TOP + HEIGHT + 40.0
     );
     let Some((axes, last)) = Axes::of(&points).zip(points.last()) else {
         s.push_str("</svg>\n");
         return s;
     };
-    let x = |t: f64| LEFT + axes.x(t, W);
-    let y = |bytes: f64| TOP + H - axes.y(bytes, H);
-    let text = |s: &mut String, px: f64, py: f64, anchor: &str, words: &str| {
-        let _ =
-            write!(s, "<text x=\"{px:.1}\" y=\"{py:.1}\" text-anchor=\"{anchor}\">{words}</text>");
-    };
-    let frame = |s: &mut String, top: f64| {
-        let _ = write!(
-            s,
-            "<path d=\"M{LEFT} {top}V{}H{}\" fill=\"none\" stroke=\"#888888\"/>",
-            top + H,
-            LEFT + W
-        );
-    };
-    frame(&mut s, TOP);
-    text(&mut s, LEFT, TOP - 10.0, "start", "available");
-    text(&mut s, LEFT - 6.0, TOP + 10.0, "end", &Units::Iec.bytes(axes.top as u64));
-    text(&mut s, LEFT - 6.0, TOP + H, "end", "0 B");
+    available(&mut s, &axes, &points, last);
+    estimates(&mut s, &axes, &points);
+    let ago = format!("{} ago", units::duration(axes.now - axes.start));
+    for top in [UPPER_TOP, LOWER_TOP] {
+        let baseline = top + HEIGHT + 16.0;
+        text(&mut s, LEFT, baseline, "start", &ago);
+        text(&mut s, LEFT + axes.x(axes.now, WIDTH), baseline, "end", "now");
+    }
+    s.push_str("</svg>\n");
+    s
+}
+
+fn text(s: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
+    let _ = write!(s, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>");
+}
+
+/// Draws the axes of a panel and its title.
+fn frame(s: &mut String, top: f64, title: &str) {
+    let _ = write!(
+        s,
+        "<path d=\"M{LEFT} {top}V{}H{}\" fill=\"none\" stroke=\"#888888\"/>",
+        top + HEIGHT,
+        LEFT + WIDTH
+    );
+    text(s, LEFT, top - 10.0, "start", title);
+}
+
+/// Draws the upper panel: the available space, and from its last point on the forecast.
+fn available(s: &mut String, axes: &Axes, points: &[Point], last: &Point) {
+    let x = |t: f64| LEFT + axes.x(t, WIDTH);
+    let y = |bytes: f64| UPPER_TOP + HEIGHT - axes.y(bytes, HEIGHT);
+    frame(s, UPPER_TOP, "available");
+    text(s, LEFT - 6.0, UPPER_TOP + 10.0, "end", &Units::Iec.bytes(axes.top as u64));
+    text(s, LEFT - 6.0, UPPER_TOP + HEIGHT, "end", "0 B");
     let mut line = String::new();
-    for p in &points {
+    for p in points {
         let _ = write!(line, "{:.1},{:.1} ", x(p.time), y(p.avail as f64));
     }
     let _ = write!(
@@ -176,37 +194,23 @@ pub(super) fn svg(story: &Story) -> String {
             leaves(eta),
         );
     }
-    estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));
-    frame(&mut s, SECOND);
-    text(&mut s, LEFT, SECOND - 10.0, "start", "time to full as forecast, with its 80 % interval");
-    let ago = format!("{} ago", units::duration(axes.now - axes.start));
-    for bottom in [TOP + H, SECOND + H] {
-        text(&mut s, LEFT, bottom + 16.0, "start", &ago);
-        text(&mut s, x(axes.now), bottom + 16.0, "end", "now");
-    }
-    s.push_str("</svg>\n");
-    s
 }
 
 /// Draws the lower panel: a band from the earliest to the latest and a line for the likely time to
 /// full, from 1 s to a year.
-fn estimates(
-    s: &mut String,
-    axes: &Axes,
-    points: &[Point],
-    (left, top, w, h): (f64, f64, f64, f64),
-) {
+fn estimates(s: &mut String, axes: &Axes, points: &[Point]) {
     let most = points.iter().filter_map(|p| p.eta).map(|e| e[2]).fold(60.0, f64::max);
-    let y = |eta: f64| top + h - (eta.max(1.0).ln() / most.ln()).clamp(0.0, 1.0) * h;
-    let x = |t: f64| left + axes.x(t, w);
+    let y =
+        |eta: f64| LOWER_TOP + HEIGHT - (eta.max(1.0).ln() / most.ln()).clamp(0.0, 1.0) * HEIGHT;
+    let x = |t: f64| LEFT + axes.x(t, WIDTH);
     for mark in [1.0, 60.0, 3600.0, 86400.0, 604_800.0, 31_536_000.0] {
         if mark <= most {
             let py = y(mark);
             let _ = write!(
                 s,
-                "<path d=\"M{left} {py:.1}h{w}\" stroke=\"#dddddd\"/>\
+                "<path d=\"M{LEFT} {py:.1}h{WIDTH}\" stroke=\"#dddddd\"/>\
                  <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                left - 6.0,
+                LEFT - 6.0,
                 py + 4.0,
                 units::duration(mark)
             );
@@ -229,4 +233,5 @@ fn estimates(
             line(1).join(" ")
         );
     }
+    frame(s, LOWER_TOP, "time to full as forecast, with its 80 % interval");
 }

@@ -157,6 +157,10 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         ["volume"],
         rows.iter().map(|(name, volume)| ([&**name], victims(&volume.mount_point))),
     );
+    volume_counters(text, totals);
+}
+
+fn volume_counters(text: &mut Exposition, totals: &Totals) {
     let sums = &totals.volumes;
     text.family(
         counter("filltop_volume_written_bytes", "Bytes written."),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use tracer_model::snapshot::{GroupRow, Snapshot};
 use tracer_model::units;
 
-use super::tables::kept;
+use super::tables::shown;
 use super::{Page, Row, Tone};
 use crate::output::columns::{Align, Column};
 use crate::output::format::volume;
@@ -103,10 +103,10 @@ impl Page<'_> {
                     volume(snapshot, sum.volume, self.options.charset),
                     self.safe(sum.directory),
                 ];
-                Row { cells: kept(&columns, cells), tone: Tone::Plain }
+                Row { cells: shown(&columns, cells), tone: Tone::Plain }
             })
             .collect();
-        self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
+        self.table(&shown(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = sums.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|sum| sum.written).sum());
         self.rest("group", rest.len(), &sum);

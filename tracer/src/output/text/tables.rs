@@ -14,8 +14,12 @@ use crate::output::format::{
 const ETA_WIDTH: usize = 40;
 
 /// Selects the items (one per column) of the columns that are shown.
-pub(super) fn kept<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]) -> Vec<T> {
-    all.into_iter().zip(columns).filter(|(_, (shown, _))| *shown).map(|(one, _)| one).collect()
+pub(super) fn shown<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]) -> Vec<T> {
+    all.into_iter()
+        .zip(columns)
+        .filter(|(_, (is_shown, _))| *is_shown)
+        .map(|(one, _)| one)
+        .collect()
 }
 
 impl Page<'_> {
@@ -34,7 +38,7 @@ impl Page<'_> {
             Column::new("FULL IN", Align::Left, ETA_WIDTH, 0),
         ];
         // VOLUME, USED and AVAIL stay next to it on the narrowest terminal.
-        let room = self.options.width.saturating_sub(21).min(ETA_WIDTH);
+        let eta_width = self.options.width.saturating_sub(21).min(ETA_WIDTH);
         let rows: Vec<Row> = volumes
             .iter()
             .take(self.options.top)
@@ -48,7 +52,7 @@ impl Page<'_> {
                     volume.held_bytes.map_or(units::UNKNOWN.to_owned(), |held| self.bytes(held)),
                     self.growth(volume.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
                     units::percent_or_unknown(volume.explained),
-                    eta_fitting(volume, room),
+                    eta_fitting(volume, eta_width),
                 ],
                 tone: match (volume.full, volume.eta_s) {
                     (true, _) => Tone::Critical,
@@ -73,13 +77,13 @@ impl Page<'_> {
         self.out.push('\n');
         let writers = &snapshot.writers;
         let Some(first) = writers.first() else {
-            self.nobody(snapshot);
+            self.no_writers(snapshot);
             return;
         };
         let one_volume = writers.iter().all(|writer| writer.volume == first.volume);
-        let shown = &writers[..writers.len().min(self.options.top)];
+        let listed = &writers[..writers.len().min(self.options.top)];
         let is_wide = self.options.width >= GROUPS_FROM;
-        let has_container = shown.iter().filter_map(|writer| writer.group.as_ref());
+        let has_container = listed.iter().filter_map(|writer| writer.group.as_ref());
         let has_container = has_container.into_iter().any(Group::is_container);
         let columns = [
             (true, Column::new("PID", Align::Right, 3, 0)),
@@ -92,7 +96,7 @@ impl Page<'_> {
             (is_wide || has_container, Column::new("GROUP", Align::Left, 16, 2)),
             (true, Column::new("COMMAND", Align::Left, 16, 0)),
         ];
-        let rows: Vec<Row> = shown
+        let rows: Vec<Row> = listed
             .iter()
             .map(|writer| {
                 let cells = [
@@ -107,12 +111,12 @@ impl Page<'_> {
                     command(writer, self.options.charset),
                 ];
                 Row {
-                    cells: kept(&columns, cells),
+                    cells: shown(&columns, cells),
                     tone: if writer.alive { Tone::Plain } else { Tone::Faint },
                 }
             })
             .collect();
-        self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
+        self.table(&shown(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = writers.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
         self.rest("writer", rest.len(), &sum);
@@ -122,13 +126,13 @@ impl Page<'_> {
     /// little use.
     fn writers_group(&self, group: Option<&Group>) -> String {
         let is_wide = self.options.width >= GROUPS_FROM;
-        let says_much =
+        let is_informative =
             |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
-        group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
+        group.filter(is_informative).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 
     /// Printed in place of the writers if there are none.
-    fn nobody(&mut self, snapshot: &Snapshot) {
+    fn no_writers(&mut self, snapshot: &Snapshot) {
         let hidden: Vec<String> = snapshot
             .volumes
             .iter()
@@ -248,17 +252,18 @@ impl Page<'_> {
     }
 
     pub(super) fn held(&mut self, held: &[Held], top: usize) {
-        const COLUMNS: [Column; 6] = [
-            Column::new("HELD", Align::Right, 4, 0),
-            Column::new("PID", Align::Right, 3, 0),
-            Column::new("FD", Align::Right, 2, 3),
-            Column::new("GROUP", Align::Left, 6, 2),
-            Column::new("HOLDER", Align::Left, 6, 1),
-            Column::new("DELETED FILE", Align::Path, 12, 0),
-        ];
         if held.is_empty() {
             return;
         }
+        let has_group = held.iter().any(|file| file.group.as_ref().is_some_and(has_own_view));
+        let columns = [
+            (true, Column::new("HELD", Align::Right, 4, 0)),
+            (true, Column::new("PID", Align::Right, 3, 0)),
+            (true, Column::new("FD", Align::Right, 2, 3)),
+            (has_group, Column::new("GROUP", Align::Left, 6, 2)),
+            (true, Column::new("HOLDER", Align::Left, 6, 1)),
+            (true, Column::new("DELETED FILE", Align::Path, 12, 0)),
+        ];
         let sum = held.iter().map(|file| file.bytes).sum();
         let count = held.len();
         let files = if count == 1 { "file" } else { "files" };
@@ -273,31 +278,21 @@ impl Page<'_> {
             .map(|file| {
                 let more = if file.holders.len() > 1 { "+" } else { "" };
                 let grows = if file.growing { " (growing)" } else { "" };
+                let cells = [
+                    self.bytes(file.bytes),
+                    format!("{}{more}", file.pid),
+                    file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                    self.group(file.group.as_ref()),
+                    self.safe(&file.comm),
+                    format!("{}{grows}", held_path(file, self.options.charset)),
+                ];
                 Row {
-                    cells: vec![
-                        self.bytes(file.bytes),
-                        format!("{}{more}", file.pid),
-                        file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
-                        self.group(file.group.as_ref()),
-                        self.safe(&file.comm),
-                        format!("{}{grows}", held_path(file, self.options.charset)),
-                    ],
+                    cells: shown(&columns, cells),
                     tone: if file.growing { Tone::Warning } else { Tone::Plain },
                 }
             })
             .collect();
-        if held.iter().any(|file| file.group.as_ref().is_some_and(stands_apart)) {
-            self.table(&COLUMNS, &rows);
-        } else {
-            let keep = |i: usize| COLUMNS[i].title != "GROUP";
-            let columns: Vec<Column> = (0..6).filter(|&i| keep(i)).map(|i| COLUMNS[i]).collect();
-            let without = |mut row: Row| {
-                row.cells.remove(3);
-                row
-            };
-            let rows: Vec<Row> = rows.into_iter().map(without).collect();
-            self.table(&columns, &rows);
-        }
+        self.table(&shown(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
         self.rest("held file", rest.len(), &sum);
@@ -312,6 +307,6 @@ impl Page<'_> {
 }
 
 /// Whether the group's view of the file system differs from the host's.
-fn stands_apart(group: &Group) -> bool {
+fn has_own_view(group: &Group) -> bool {
     group.is_container() || group.root.is_some() || group.mount_namespace.is_some()
 }
