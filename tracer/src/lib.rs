@@ -8,6 +8,6 @@ pub mod cli;
 pub mod config;
 pub mod measure;
 pub mod output;
-pub mod recording;
+pub(crate) mod recording;
 pub mod service;
 pub mod tui;

@@ -1,8 +1,8 @@
 //! Output formats: pure functions of a [`Snapshot`](tracer_model::snapshot::Snapshot).
 
-pub mod columns;
-pub mod format;
-pub mod json;
+pub(crate) mod columns;
+pub(crate) mod format;
+pub(crate) mod json;
 pub mod openmetrics;
-pub mod terminal;
-pub mod text;
+pub(crate) mod terminal;
+pub(crate) mod text;

@@ -139,7 +139,7 @@ mod tests {
         "9 1 0:9 / / rw - overlay overlay rw,upperdir=/d/overlay2/b7/diff,workdir=/w\n"
     )]
     fn other_mounts_tell_nothing(#[case] line: &str) {
-        assert_eq!(found(&line), []);
+        assert_eq!(found(line), []);
     }
 
     #[rstest]
@@ -153,7 +153,7 @@ mod tests {
         Location::On(DEV, "/s/btrfs-containers".into())
     )]
     fn the_root_names_the_store(#[case] line: &str, #[case] expected: Location) {
-        assert_eq!(found(&line), [StateDir::Storage(expected)]);
+        assert_eq!(found(line), [StateDir::Storage(expected)]);
     }
 
     #[test]
