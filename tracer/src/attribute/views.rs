@@ -62,7 +62,7 @@ impl Views {
             .map(|(_, view)| &*view.mounts)
     }
 
-    /// The path of a file in this view. `host` is its path on the host, `within` its path from the
+    /// The path of a file in this view. `host` is its path on the host, `in_fs` its path from the
     /// root of its filesystem `dev`, `chroot` the host path of the process's root if that is not a
     /// mount point. `None` if the file is not visible in the view, or has the same path.
     #[must_use]
@@ -70,13 +70,13 @@ impl Views {
         &self,
         (mnt_ns, root): (u32, FileKey),
         host: &Path,
-        within: &Path,
+        in_fs: &Path,
         dev: u32,
         chroot: Option<&Path>,
     ) -> Option<ViewPath> {
         self.known
             .get(&(mnt_ns, root))
-            .and_then(|view| view.path(host, within, dev))
+            .and_then(|view| view.path(host, in_fs, dev))
             .or_else(|| {
                 let path = Path::new("/").join(host.strip_prefix(chroot?).ok()?);
                 Some(ViewPath { path, in_root: true })
@@ -105,7 +105,7 @@ impl View {
 
     /// The path below the most specific mount that shows the file; of several, the last one, which
     /// covers the earlier ones.
-    fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<ViewPath> {
+    fn path(&self, host: &Path, in_fs: &Path, dev: u32) -> Option<ViewPath> {
         self.mounts
             .iter()
             .filter_map(|mount| {
@@ -113,7 +113,7 @@ impl View {
                     // Writes to an overlay go to its upper directory.
                     Some(upper) => (upper, host.strip_prefix(upper).ok()?),
                     None if mount.dev == dev => {
-                        (&mount.root, within.strip_prefix(&mount.root).ok()?)
+                        (&mount.root, in_fs.strip_prefix(&mount.root).ok()?)
                     }
                     None => return None,
                 };

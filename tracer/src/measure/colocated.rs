@@ -16,18 +16,18 @@ use tracer_host::process::descriptors::strip_deleted;
 #[must_use]
 pub fn database(path: &str) -> Option<&'static str> {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let within = |part: &str| dir.ends_with(part);
+    let in_dir = |part: &str| dir.ends_with(part);
     let digits =
         |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit());
-    if within("/pg_wal") || within("/pg_xlog") {
+    if in_dir("/pg_wal") || in_dir("/pg_xlog") {
         Some("PostgreSQL")
-    } else if name.starts_with("ib_logfile") || within("/#innodb_redo") || name == "ibdata1" {
+    } else if name.starts_with("ib_logfile") || in_dir("/#innodb_redo") || name == "ibdata1" {
         Some("MySQL")
-    } else if within("/member/wal") || (within("/member/snap") && name == "db") {
+    } else if in_dir("/member/wal") || (in_dir("/member/snap") && name == "db") {
         Some("etcd")
     } else if name.starts_with("WiredTigerLog.") || name == "WiredTiger.wt" {
         Some("MongoDB")
-    } else if name.starts_with("appendonly") || within("/appendonlydir") {
+    } else if name.starts_with("appendonly") || in_dir("/appendonlydir") {
         Some("Redis")
     } else if name.strip_prefix("MANIFEST-").is_some_and(|n| digits(n, 6)) {
         Some("RocksDB or LevelDB")
@@ -35,7 +35,7 @@ pub fn database(path: &str) -> Option<&'static str> {
         Some("Kafka")
     } else if name.starts_with("translog-") {
         Some("Elasticsearch")
-    } else if within("/wal") && digits(name, 8) {
+    } else if in_dir("/wal") && digits(name, 8) {
         Some("Prometheus")
     } else if [".db-wal", ".sqlite-wal", ".sqlite3-wal", ".db-journal", ".sqlite-journal"]
         .iter()

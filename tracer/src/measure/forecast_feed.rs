@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_writer_is_forecast_and_a_gone_volume_forgotten() {
+    fn a_steady_writer_is_forecast_and_an_unmounted_volume_forgotten() {
         let mut forecasts = Forecasts::default();
         for second in 0..60u32 {
             let avail = (900 << 20) - u64::from(second) * (10 << 20);
@@ -99,27 +99,27 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_refused_with_next_to_nothing_left_has_seen_it_full() {
+    fn a_failed_write_with_almost_no_space_left_means_full() {
         let is_full = |forecasts: &Forecasts| forecasts.of(7).outcome.eta_s() == Some(0.0);
         let mut forecasts = Forecasts::default();
-        let mut look = |time_s: u32, avail, refused: bool| {
-            if refused {
+        let mut push = |time_s: u32, avail, failed: bool| {
+            if failed {
                 forecasts.write_failed(f64::from(time_s), 7);
             }
             forecasts.push(f64::from(time_s), &HashMap::from([(7, space(avail))]));
             is_full(&forecasts)
         };
-        assert!(!look(0, 1 << 20, false), "a little space is not full");
-        assert!(look(1, 1 << 20, true));
-        assert!((2..11).all(|second| look(second, 1 << 20, false)), "it flips back");
-        assert!(!look(11, 1 << 20, false), "no write failed for 10 s");
-        assert!(look(12, 1 << 20, true));
-        assert!(!look(13, 100 << 20, false), "it was cleaned up");
-        assert!(!look(14, 100 << 20, true), "one write that is too large does not fill it");
+        assert!(!push(0, 1 << 20, false), "a little space is not full");
+        assert!(push(1, 1 << 20, true));
+        assert!((2..11).all(|second| push(second, 1 << 20, false)), "it flips back");
+        assert!(!push(11, 1 << 20, false), "no write failed for 10 s");
+        assert!(push(12, 1 << 20, true));
+        assert!(!push(13, 100 << 20, false), "it was cleaned up");
+        assert!(!push(14, 100 << 20, true), "one write that is too large does not fill it");
     }
 
     #[test]
-    fn a_full_volume_is_full_at_the_first_look() {
+    fn a_full_volume_is_full_at_the_first_sample() {
         let mut forecasts = Forecasts::default();
         forecasts.push(0.0, &HashMap::from([(7, space(0))]));
         assert_eq!(forecasts.of(7).outcome.eta_s(), Some(0.0));

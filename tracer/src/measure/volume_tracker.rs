@@ -55,7 +55,7 @@ impl VolumeTracker {
         self.mount_events.came()
     }
 
-    /// Reads the mount table, and tells the tracer which filesystem types are mounted.
+    /// Reads the mount table, and reports the mounted filesystem types to the tracer.
     ///
     /// # Errors
     /// If the mount table cannot be read.

@@ -20,7 +20,7 @@ pub struct Owner {
     pub label: Option<String>,
 }
 
-/// What a mount point on the host says about its volume.
+/// The owner of a volume, as its mount point on the host shows it.
 #[derive(Debug, PartialEq, Eq)]
 enum MountPointOwner<'a> {
     /// /dev/shm of a container, by the container's id.
