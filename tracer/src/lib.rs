@@ -10,4 +10,5 @@ pub mod measure;
 pub mod output;
 pub mod recording;
 pub mod service;
+mod signals;
 pub mod tui;

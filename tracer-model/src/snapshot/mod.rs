@@ -58,6 +58,21 @@ pub struct Snapshot {
     pub residents: Vec<Resident>,
 }
 
+impl Snapshot {
+    /// Removes the rows of all volumes except those with these mount points.
+    pub fn retain_volumes(&mut self, mount_points: &[String]) {
+        let keep = |volume: &String| mount_points.contains(volume);
+        self.volumes.retain(|row| keep(&row.mount_point));
+        self.writers.retain(|row| keep(&row.volume));
+        self.dirs.retain(|row| keep(&row.volume));
+        self.paths.retain(|row| keep(&row.volume));
+        self.held.retain(|row| keep(&row.volume));
+        self.victims.retain(|row| keep(&row.volume));
+        self.groups.retain(|row| keep(&row.volume));
+        self.residents.retain(|row| keep(&row.volume));
+    }
+}
+
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Volume {

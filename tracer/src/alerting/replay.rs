@@ -16,7 +16,7 @@ use crate::recording::csv::Rows;
 ///
 /// # Errors
 /// If the file cannot be read or is not a history.
-pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
     let is_stdin = file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
     let input: Box<dyn BufRead> = if is_stdin {

@@ -17,14 +17,14 @@ use tracer_model::alert::{Engine, Event, Severity};
 use tracer_model::sanitize::display;
 use tracer_model::units;
 
-use super::{Control, Guard, Hub, Sizes, WatchArgs, leave_out, moment};
+use super::{Control, Guard, Hub, Sizes, WatchOptions, leave_out, moment};
 use crate::actions::resume;
 use crate::alerting::sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State};
-use crate::cli::StopSignals;
 use crate::config::Config;
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::service::notify::Notify;
 use crate::service::{Bound, Service, hardening, notify};
+use crate::signals::StopSignals;
 use tracer_host::{clock, host_root, timezone};
 
 /// How long queued events are still delivered after the watch was stopped.
@@ -33,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 struct Watch<'w> {
-    args: &'w WatchArgs,
+    options: &'w WatchOptions,
     config: Config,
     engine: Engine,
     sizes: Sizes,
@@ -57,7 +57,7 @@ struct Watch<'w> {
 /// # Errors
 /// If tracing cannot be started, or the serving thread ends.
 pub(super) async fn run(
-    args: &WatchArgs,
+    options: &WatchOptions,
     config: Config,
     guard: &mut dyn Guard,
 ) -> anyhow::Result<ExitCode> {
@@ -70,15 +70,15 @@ pub(super) async fn run(
     let privileged = config.sinks.iter().any(|sink| sink.kind.runs_programs());
     let spawner = Spawner::start(privileged).context("cannot start the sinks' threads")?;
     let (hub, mut wishes) = Hub::new();
-    let bound = Bound::new(&args.serve)?;
+    let bound = Bound::new(&options.serve)?;
     hardening::harden();
-    let mut pipeline = Some(Pipeline::start(&args.trace.options())?);
-    let interval_now = args.interval.unwrap_or(config.interval);
+    let mut pipeline = Some(Pipeline::start(&options.tracer)?);
+    let interval_now = options.interval.unwrap_or(config.interval);
     let service = bound.start(interval_now)?;
     let mut watch = Watch {
         engine: Engine::new(config.rules.clone()),
         sizes: Sizes::start(config.directories()).context("cannot start a thread")?,
-        sinks: Sinks::start(&sinks_of(args, &config), spawner, reports),
+        sinks: Sinks::start(&sinks_of(options, &config), spawner, reports),
         privileged,
         hub,
         service,
@@ -89,7 +89,7 @@ pub(super) async fn run(
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),
-        args,
+        options,
         config,
     };
     let mut poll = interval(POLL_INTERVAL);
@@ -158,7 +158,7 @@ pub(super) async fn run(
 
 impl Watch<'_> {
     fn interval(&self) -> Duration {
-        self.args.interval.unwrap_or(self.config.interval)
+        self.options.interval.unwrap_or(self.config.interval)
     }
 
     /// Takes and processes one sample: Snapshot → rules → guard → sinks and subscribers.
@@ -212,7 +212,7 @@ impl Watch<'_> {
     }
 
     fn start_again(&mut self) -> Option<Pipeline> {
-        match Pipeline::start(&self.args.trace.options()) {
+        match Pipeline::start(&self.options.tracer.clone()) {
             Ok(pipeline) => {
                 let why = self.broken.take().unwrap_or_default();
                 let words = format!("tracing works again after it failed: {why}");
@@ -231,12 +231,12 @@ impl Watch<'_> {
 
     /// Reloads the configuration. If the new one is invalid, the previous one is kept.
     fn reload(&mut self) -> Result<(), String> {
-        match Config::load(self.args.config.as_deref()) {
+        match Config::load(self.options.config.as_deref()) {
             Ok(config) => {
                 let programs = config.sinks.iter().any(|sink| sink.kind.runs_programs());
                 self.engine.replace_rules(config.rules.clone());
                 self.sizes.replace(config.directories());
-                self.sinks.replace(&sinks_of(self.args, &config));
+                self.sinks.replace(&sinks_of(self.options, &config));
                 if let Err(words) = self.guard.replace(&config.guard) {
                     self.tell(self.health("config", Severity::Warning, words), None);
                 }
@@ -306,12 +306,12 @@ impl Watch<'_> {
 }
 
 /// The sinks of the configuration, with standard output first unless it is disabled.
-fn sinks_of(args: &WatchArgs, config: &Config) -> Vec<SinkConfig> {
+fn sinks_of(options: &WatchOptions, config: &Config) -> Vec<SinkConfig> {
     let stdout = config.stdout.then(|| SinkConfig {
         name: "stdout".to_owned(),
         least: Severity::Warning,
         give_up: TRY_AGAIN,
-        kind: SinkKind::Stdout { json: args.json },
+        kind: SinkKind::Stdout { json: options.json },
     });
     stdout.into_iter().chain(config.sinks.iter().cloned()).collect()
 }

@@ -14,12 +14,12 @@ use tracer_model::snapshot::{Snapshot, Volume};
 use tracer_model::units::Units;
 use tracer_model::{alert, units};
 
+use super::args::{AttachArgs, TraceArgs, duration, mount_of};
 use crate::alerting::{Sizes, leave_out, moment};
-use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow};
 use crate::config::Config;
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::signals::StopSignals;
 use tracer_host::timezone;
 use tracer_model::history::merge;
 
@@ -94,7 +94,7 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
     let mut look_at = |seen: &mut Snapshot| {
         leave_out(seen, &config.ignore);
         if !only.is_empty() {
-            narrow(seen, &only);
+            seen.retain_volumes(&only);
         }
         let known = sizes.see(seen);
         last.extend(engine.see(&moment(&zone), seen, &known));
@@ -104,9 +104,10 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         }
     };
     let seconds = args.length.as_secs_f64();
-    let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
-        look_at(&mut snapshot);
-    });
+    let attached =
+        attach::each(&args.attach.source(&args.trace), "check", seconds, |mut snapshot| {
+            look_at(&mut snapshot);
+        });
     if let Err(alone) = attached {
         alone.or_else_async(trace(args, look_at)).await?;
     }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tracer_model::alert::{Glob, Rule};
 use tracer_model::guard::GuardConfig;
+use tracer_model::units::parse;
 
 pub use error::ConfigError;
 use error::Source;
@@ -88,7 +89,7 @@ impl Config {
         Ok(Self {
             interval: match &raw.interval {
                 None => default.interval,
-                Some(text) => values::duration(text.get_ref(), 0.1, 3600.0)
+                Some(text) => parse::duration(text.get_ref(), 0.1, 3600.0)
                     .map_err(|why| source.error(Some(text.span()), format!("interval: {why}")))?,
             },
             rules: rules::read(source, &raw.rule, raw.builtin_rules.unwrap_or(true))?,

@@ -1,7 +1,9 @@
 //! `[[rule]]`: new rules, and changes to built-in ones.
 
+use std::fmt::Display;
 use toml::Spanned;
 use tracer_model::alert::{Glob, Rule, When};
+use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
 use super::raw::{Number, Text};
@@ -82,7 +84,7 @@ const fn unit(when: &When) -> Unit {
 
 fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule, ConfigError> {
     let name = raw.name.get_ref();
-    let at = |text: &Text, key: &str, why: String| {
+    let at = |text: &Text, key: &str, why: &dyn Display| {
         source.error(Some(text.span()), format!("{key}: {why}"))
     };
     let when = when(source, raw, known.as_ref())?;
@@ -131,18 +133,18 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
         }
     }
     if let Some(text) = &raw.hold {
-        rule.hold_s = values::length(text.get_ref()).map_err(|why| at(text, "for", why))?;
+        rule.hold_s = parse::seconds(text.get_ref()).map_err(|why| at(text, "for", &why))?;
     }
     if let Some(text) = &raw.clear_after {
         rule.clear_s =
-            values::length(text.get_ref()).map_err(|why| at(text, "clear_after", why))?;
+            parse::seconds(text.get_ref()).map_err(|why| at(text, "clear_after", &why))?;
     }
     match &raw.repeat {
         None => {}
         Some(text) if text.get_ref() == "never" => rule.repeat_s = None,
         Some(text) => {
-            let every = values::duration(text.get_ref(), 1.0, 1e9)
-                .map_err(|why| at(text, "repeat", format!("{why}, or \"never\"")))?;
+            let every = parse::duration(text.get_ref(), 1.0, 1e9)
+                .map_err(|why| at(text, "repeat", &format_args!("{why}, or \"never\"")))?;
             rule.repeat_s = Some(every.as_secs_f64());
         }
     }
@@ -230,7 +232,7 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
         Raw::DirGrowth => {
             let per_s = match &raw.per {
                 None => 3600.0,
-                Some(per) => values::duration(per.get_ref(), 10.0, 31.0 * 86_400.0)
+                Some(per) => parse::duration(per.get_ref(), 10.0, 31.0 * 86_400.0)
                     .map_err(|why| source.error(Some(per.span()), format!("per: {why}")))?
                     .as_secs_f64(),
             };
@@ -250,10 +252,10 @@ fn value(
 ) -> Result<f64, ConfigError> {
     let text = number.get_ref().text();
     let read = match unit {
-        Unit::Time => values::length(&text),
-        Unit::Size => values::bytes(&text, false),
-        Unit::Rate => values::bytes(&text, true),
-        Unit::Ratio => values::ratio(&text),
+        Unit::Time => parse::seconds(&text).map_err(|why| why.to_string()),
+        Unit::Size => parse::bytes(&text).map_err(|why| why.to_string()),
+        Unit::Rate => parse::bytes_per_second(&text).map_err(|why| why.to_string()),
+        Unit::Ratio => parse::ratio(&text).map_err(|why| why.to_string()),
         Unit::Count => {
             text.parse::<u32>().map(f64::from).map_err(|_| "must be a whole number".to_owned())
         }

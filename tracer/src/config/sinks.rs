@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 use tracer_model::alert::Severity;
+use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
+use super::raw;
 use super::raw::{Format, Least, Text};
-use super::{raw, values};
 use crate::alerting::sinks::{
     AlertmanagerTarget, Endpoint, ExecTarget, JOURNALD_SOCKET, JournaldTarget, MailTarget,
     SYSLOG_SOCKET, SinkConfig, SinkKind, SyslogTarget, SyslogTo, TEMPLATE_NAMES, Template,
@@ -106,7 +107,7 @@ impl Reader<'_> {
     ) -> Result<SinkConfig, ConfigError> {
         let give_up = match give_up {
             None => HOUR,
-            Some(text) => values::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
+            Some(text) => parse::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
                 .map_err(|why| self.wrong(text, "give_up_after", why))?,
         };
         let least = match least {
@@ -119,7 +120,7 @@ impl Reader<'_> {
     fn timeout(&self, text: Option<&Text>, default: f64) -> Result<Duration, ConfigError> {
         match text {
             None => Ok(Duration::from_secs_f64(default)),
-            Some(text) => values::duration(text.get_ref(), 0.1, 600.0)
+            Some(text) => parse::duration(text.get_ref(), 0.1, 600.0)
                 .map_err(|why| self.wrong(text, "timeout", why)),
         }
     }
@@ -220,7 +221,7 @@ impl Reader<'_> {
         let url = raw.url.get_ref().trim_end_matches('/').to_owned();
         let resend = match &raw.resend {
             None => Duration::from_secs(60),
-            Some(text) => values::duration(text.get_ref(), 1.0, 3600.0)
+            Some(text) => parse::duration(text.get_ref(), 1.0, 3600.0)
                 .map_err(|why| self.wrong(text, "resend", why))?,
         };
         let endpoint = self.endpoint(&keys, (&raw.url, url))?;

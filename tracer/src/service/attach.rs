@@ -13,7 +13,6 @@ use tracer_model::snapshot::{Gap, Snapshot};
 
 use super::client::{Client, NoService};
 use super::{SOCKET, client};
-use crate::cli::{TraceArgs, narrow};
 use tracer_kernel::capabilities;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
@@ -24,15 +23,16 @@ const AWAY: Duration = Duration::from_secs(15);
 /// What most commands do without a service.
 const MEASURING: &str = "measuring directly instead";
 
-/// Options of whether and where to attach.
-#[derive(Debug, Clone, clap::Args)]
-pub struct AttachArgs {
-    /// Measure directly instead of asking a running `filltop watch`
-    #[arg(long)]
-    standalone: bool,
-    /// Socket path of the running `filltop watch`
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+/// Where a command gets its data from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Measure directly instead of asking a running service.
+    pub standalone: bool,
+    /// Path of the service's socket.
+    pub socket: PathBuf,
+    /// Whether tracing options were given that the service does not have: another backend, or
+    /// additional hooks.
+    pub special: bool,
 }
 
 /// Why a command measures on its own; `None`: it was asked to.
@@ -86,19 +86,21 @@ impl Alone {
     }
 }
 
-impl AttachArgs {
+impl Source {
+    /// Runs `work` with the service's socket. `replaces_tracing`: the command would otherwise trace
+    /// itself, so the service must trace as much as the command could.
     fn try_with<T>(
         &self,
-        trace: Option<&TraceArgs>,
+        replaces_tracing: bool,
         work: impl FnOnce(&Path) -> Result<T, NoService>,
     ) -> Result<T, Alone> {
-        // The service has neither another backend nor additional hooks.
-        if self.standalone || trace.is_some_and(TraceArgs::is_special) {
+        if self.standalone || replaces_tracing && self.special {
             return Err(Alone(None));
         }
-        let result = match trace {
-            Some(_) => self.sees_enough().and_then(|()| work(&self.socket)),
-            None => work(&self.socket),
+        let result = if replaces_tracing {
+            self.sees_enough().and_then(|()| work(&self.socket))
+        } else {
+            work(&self.socket)
         };
         result.map_err(|error| Alone(Some(error)))
     }
@@ -124,13 +126,8 @@ impl AttachArgs {
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn recent(
-    args: &AttachArgs,
-    trace: &TraceArgs,
-    command: &str,
-    seconds: f64,
-) -> Result<Snapshot, Alone> {
-    let snapshot = args.try_with(Some(trace), |path| client::recent(path, command, seconds))?;
+pub(crate) fn recent(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    let snapshot = source.try_with(true, |path| client::recent(path, command, seconds))?;
     if snapshot.interval_s < seconds * 0.8 {
         eprintln!("filltop: the service has only {:.1} s of data so far", snapshot.interval_s);
     }
@@ -142,13 +139,12 @@ pub(crate) fn recent(
 /// # Errors
 /// [`Alone`].
 pub(crate) fn each(
-    args: &AttachArgs,
-    trace: &TraceArgs,
+    source: &Source,
     command: &str,
     seconds: f64,
     mut see: impl FnMut(Box<Snapshot>),
 ) -> Result<(), Alone> {
-    args.try_with(Some(trace), |path| {
+    source.try_with(true, |path| {
         let mut client = Client::connect(path, command, seconds, false)?;
         while let Some(snapshot) = client.receive()? {
             see(snapshot);
@@ -161,8 +157,8 @@ pub(crate) fn each(
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
-    past(args, command, 0.0)
+pub(crate) fn newest(source: &Source, command: &str) -> Result<Snapshot, Alone> {
+    past(source, command, 0.0)
 }
 
 /// Returns the service's newest Snapshot even if the service sees less than this command would,
@@ -170,27 +166,27 @@ pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn described(args: &AttachArgs, trace: &TraceArgs) -> Result<Snapshot, Alone> {
-    if trace.is_special() {
+pub(crate) fn described(source: &Source) -> Result<Snapshot, Alone> {
+    if source.special {
         return Err(Alone(None));
     }
-    newest(args, "doctor")
+    newest(source, "doctor")
 }
 
 /// Returns the service's last `seconds` as one Snapshot, or less, whatever its privileges.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn past(args: &AttachArgs, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
-    args.try_with(None, |path| client::recent(path, command, seconds))
+pub(crate) fn past(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    source.try_with(false, |path| client::recent(path, command, seconds))
 }
 
 /// Connects to receive Snapshots continuously.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn follow(args: &AttachArgs, trace: &TraceArgs, command: &str) -> Result<Client, Alone> {
-    args.try_with(Some(trace), |path| Client::connect(path, command, 0.0, true))
+pub(crate) fn follow(source: &Source, command: &str) -> Result<Client, Alone> {
+    source.try_with(true, |path| Client::connect(path, command, 0.0, true))
 }
 
 /// The data source of an attached screen.
@@ -254,7 +250,7 @@ fn read_past(path: &Path, only: &[String]) -> Option<History> {
 
 fn narrowed(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
     if !only.is_empty() {
-        narrow(&mut snapshot, only);
+        snapshot.retain_volumes(only);
     }
     Arc::from(snapshot)
 }

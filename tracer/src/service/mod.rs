@@ -39,27 +39,19 @@ pub const SOCKET: &str = "/run/filltop/filltop.sock";
 /// the history that clients see.
 const WAITING: usize = 16;
 
-/// Options of what is served, and where.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ServeArgs {
-    /// Socket path for other commands (root and group `filltop` may connect)
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
-    /// Do not serve a socket
-    #[arg(long)]
-    no_socket: bool,
-    /// Serve metrics for Prometheus at this address, e.g. 127.0.0.1:9823
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<SocketAddr>,
-    /// TLS and password configuration for the metrics (see docs/metrics.md)
-    #[arg(long, value_name = "FILE", requires = "metrics")]
-    metrics_guard: Option<PathBuf>,
-    /// Number of groups with metrics of their own
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    metrics_groups: u16,
-    /// Directory with metrics of its own; may be given up to 64 times
-    #[arg(long, value_name = "PATH")]
-    metrics_directory: Vec<String>,
+/// What is served, and where.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Path of the socket for other commands; `None`: do not serve one.
+    pub socket: Option<PathBuf>,
+    /// Address of the metrics for Prometheus.
+    pub metrics: Option<SocketAddr>,
+    /// File with the TLS and password configuration for the metrics.
+    pub metrics_guard: Option<PathBuf>,
+    /// Number of groups with metrics of their own.
+    pub metrics_groups: u16,
+    /// Directories with metrics of their own.
+    pub metrics_directories: Vec<String>,
 }
 
 /// The bound listeners, not yet serving: made before privileges are dropped.
@@ -76,14 +68,14 @@ impl Bound {
     /// # Errors
     /// If the metrics address is in use, or a file is invalid. A socket that cannot be bound is only
     /// logged.
-    pub fn new(args: &ServeArgs) -> anyhow::Result<Self> {
+    pub fn new(options: &ServeOptions) -> anyhow::Result<Self> {
         ensure!(
-            args.metrics_directory.len() <= openmetrics::MAX_DIRECTORIES,
+            options.metrics_directories.len() <= openmetrics::MAX_DIRECTORIES,
             "--metrics-directory can be given at most {} times",
             openmetrics::MAX_DIRECTORIES
         );
         let group = peer::group_id(peer::GROUP);
-        let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
+        let socket = match options.socket.as_deref().map(|path| Socket::listen(path, group)) {
             // A second `filltop watch` next to the service, run to see what it would report.
             Some(Err(error)) if error.is::<Taken>() => {
                 tracing::warn!("{error:#}; this one does not serve a socket");
@@ -97,9 +89,10 @@ impl Bound {
             Some(Ok(socket)) => Some(socket),
             None => None,
         };
-        let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
-        let metrics = args.metrics.map(openmetrics::bind).transpose()?;
-        if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
+        let guard =
+            options.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
+        let metrics = options.metrics.map(openmetrics::bind).transpose()?;
+        if let Some(address) = options.metrics.filter(|address| !address.ip().is_loopback())
             && guard.is_open()
         {
             tracing::warn!(
@@ -110,7 +103,7 @@ impl Bound {
             socket,
             metrics: metrics.map(|listener| (listener, guard)),
             group,
-            totals: Totals::new(args.metrics_groups.into(), &args.metrics_directory),
+            totals: Totals::new(options.metrics_groups.into(), &options.metrics_directories),
         })
     }
 
