@@ -1,6 +1,6 @@
 //! The message for a blind volume, one of which filltop sees too little.
 
-use super::message::safe;
+use crate::sanitize::display;
 use crate::snapshot::{Blind, BlindCause, Volume};
 use crate::units::Units;
 
@@ -9,7 +9,7 @@ use crate::units::Units;
 #[must_use]
 pub fn blind(volume: &Volume, units: Units) -> Option<String> {
     let blind = volume.blind.as_ref()?;
-    let name = format!("{} ({})", safe(&volume.mount_point), safe(&volume.fs_type));
+    let name = format!("{} ({})", display(&volume.mount_point), display(&volume.fs_type));
     let unexplained = unexplained(blind, units);
     Some(match blind.cause {
         BlindCause::NeedsSysAdmin => format!(
@@ -20,7 +20,7 @@ pub fn blind(volume: &Volume, units: Units) -> Option<String> {
         BlindCause::HooksFailed => format!(
             "{name}: some writes are not traced because hooks for {} could not be attached{}; run `filltop \
              doctor` for the reason",
-            safe(&volume.fs_type),
+            display(&volume.fs_type),
             part(unexplained)
         ),
         BlindCause::Unexplained => format!(
