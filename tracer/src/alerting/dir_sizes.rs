@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::alert::sizes::{DirectorySize, flow};
 use tracer_model::snapshot::Snapshot;
 
 use tracer_host::{clock, noatime};
@@ -23,7 +23,7 @@ const RECOUNT_UNSURE: Duration = Duration::from_secs(300);
 const REST: u32 = 20;
 
 struct Known {
-    size: DirBytes,
+    size: DirectorySize,
     counted: Instant,
     took: Duration,
     unsure: bool,
@@ -76,12 +76,12 @@ impl Sizes {
     }
 
     /// Applies one interval; returns the sizes known so far.
-    pub(crate) fn see(&mut self, snapshot: &Snapshot) -> Vec<DirBytes> {
+    pub(crate) fn see(&mut self, snapshot: &Snapshot) -> Vec<DirectorySize> {
         let lost = snapshot.backend.lost_events > self.lost_events;
         self.lost_events = snapshot.backend.lost_events;
         for known in &mut self.known {
             known.unsure |= lost || flow(snapshot, &known.size.path).outflow_bytes.is_none();
-            known.size.see(snapshot);
+            known.size.add_flow(snapshot);
         }
         if let Some((path, _)) = &self.counting {
             let flow = flow(snapshot, path);
@@ -108,7 +108,7 @@ impl Sizes {
         tracing::debug!("{path} holds {bytes} bytes");
         self.known.retain(|known| known.size.path != path);
         self.known.push(Known {
-            size: DirBytes { path, bytes },
+            size: DirectorySize { path, bytes },
             counted: clock::instant(),
             took: start.elapsed(),
             unsure: false,

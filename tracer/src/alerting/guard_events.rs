@@ -64,7 +64,7 @@ impl Guarding {
                 .cloned()
                 .collect(),
             held_bytes: volume.and_then(|row| row.held_bytes),
-            over: false,
+            resolved: false,
             suggestion,
             host: snapshot.host.clone(),
             id: format!("{key}/{}/{}", time.as_millisecond(), self.events),

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use tracer_model::alert::{Glob, Moment};
+use tracer_model::alert::{EvalTime, Glob};
 use tracer_model::snapshot::Snapshot;
 
 pub(crate) use dir_sizes::Sizes;
@@ -50,11 +50,11 @@ pub(crate) async fn watch(options: WatchOptions, config: Config) -> anyhow::Resu
 }
 
 /// The present time on both clocks, with the minute of the local day.
-pub(crate) fn moment(zone: &TimeZone) -> Moment {
+pub(crate) fn moment(zone: &TimeZone) -> EvalTime {
     let wall = clock::now();
     let local = wall.to_zoned(zone.clone()).time();
     let minute = local.hour() as u16 * 60 + local.minute() as u16;
-    Moment { steady_s: clock::boottime_s(), wall, minute }
+    EvalTime { steady_s: clock::boottime_s(), wall, minute }
 }
 
 /// Removes ignored volumes from a Snapshot.

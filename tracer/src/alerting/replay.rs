@@ -32,8 +32,8 @@ pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
     let mut seen = 0u64;
     while let Some(sample) = rows.next()? {
         seen += 1;
-        let (at, snapshot) = replay.see(&sample);
-        for event in engine.see(&at, &snapshot, &[]) {
+        let (at, snapshot) = replay.push(&sample);
+        for event in engine.evaluate(&at, &snapshot, &[]) {
             if json {
                 writeln!(out, "{}", serde_json::to_string(&event)?)?;
             } else {

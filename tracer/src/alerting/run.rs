@@ -172,7 +172,7 @@ impl Watch<'_> {
             leave_out(Arc::make_mut(&mut snapshot), &self.config.ignore);
         }
         let sizes = self.sizes.see(&snapshot);
-        let mut events = self.engine.see(&moment(&self.zone), &snapshot, &sizes);
+        let mut events = self.engine.evaluate(&moment(&self.zone), &snapshot, &sizes);
         events.extend(self.guard.see(&snapshot, &events));
         self.hub.snapshots.send_replace(Some(snapshot));
         for event in events {
@@ -216,7 +216,7 @@ impl Watch<'_> {
             Ok(pipeline) => {
                 let why = self.broken.take().unwrap_or_default();
                 let words = format!("tracing works again after it failed: {why}");
-                self.tell(self.health("backend", Severity::Critical, words).ending(), None);
+                self.tell(self.health("backend", Severity::Critical, words).resolving(), None);
                 Some(pipeline)
             }
             Err(error) => {
@@ -244,7 +244,7 @@ impl Watch<'_> {
                 let words = "configuration reloaded".to_owned();
                 tracing::info!("{words}");
                 if std::mem::take(&mut self.config_is_wrong) {
-                    self.tell(self.health("config", Severity::Warning, words).ending(), None);
+                    self.tell(self.health("config", Severity::Warning, words).resolving(), None);
                 }
                 if programs && !self.privileged {
                     let words = "alert programs run without root's privileges: they were \
@@ -296,9 +296,9 @@ impl Watch<'_> {
             }
             State::Closed => format!("the reader of sink {name} has gone away"),
         };
-        let event = self.health("sink", Severity::Warning, words).of(name);
+        let event = self.health("sink", Severity::Warning, words).for_subject(name);
         let event = match report.state {
-            State::Recovered { .. } => event.ending(),
+            State::Recovered { .. } => event.resolving(),
             _ => event,
         };
         self.tell(event, Some(name));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity, When};
+use tracer_model::alert::{Condition, Engine, Event, EventKind, Rule, Severity};
 use tracer_model::sanitize::display;
 use tracer_model::snapshot::{Snapshot, Volume};
 use tracer_model::units::Units;
@@ -97,7 +97,7 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
             seen.retain_volumes(&only);
         }
         let known = sizes.see(seen);
-        last.extend(engine.see(&moment(&zone), seen, &known));
+        last.extend(engine.evaluate(&moment(&zone), seen, &known));
         match &mut whole {
             Some(whole) => merge::add(whole, seen),
             None => whole = Some(seen.clone()),
@@ -152,7 +152,8 @@ fn answer(
     snapshot: &Snapshot,
     allow_fallback: bool,
 ) -> (u8, String) {
-    let worst = engine.standing().filter(|s| !s.muted).map(|s| s.severity).max();
+    let worst =
+        engine.active_alerts().filter(|alert| !alert.inhibited).map(|alert| alert.severity).max();
     let blind: Vec<&Volume> = snapshot
         .volumes
         .iter()
@@ -169,9 +170,9 @@ fn answer(
         None => (0, "OK"),
     };
     // The last summary of each active alert, worst first.
-    let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
-    standing.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
-    let mut said: Vec<String> = standing
+    let mut active: Vec<_> = engine.active_alerts().filter(|alert| !alert.inhibited).collect();
+    active.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
+    let mut said: Vec<String> = active
         .iter()
         .filter_map(|alert| {
             let about = |event: &&Event| {
@@ -183,7 +184,7 @@ fn answer(
         })
         .collect();
     said.dedup();
-    said.extend(blind.iter().filter_map(|volume| alert::blind(volume, Units::Iec)));
+    said.extend(blind.iter().filter_map(|volume| alert::blind_message(volume, Units::Iec)));
     let text = if said.is_empty() { all_well(snapshot) } else { said.join("; ") };
     let numbers: Vec<String> =
         snapshot.volumes.iter().filter(|v| !v.read_only).map(|v| perfdata(engine, v)).collect();
@@ -214,8 +215,10 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
         let name: String = one_line(&volume.mount_point).replace('=', "_").replace('\'', "''");
         format!("'{} {what}'", display(&name))
     };
-    let thresholds = |fits: fn(&When) -> bool, scale: f64| {
-        let rule = engine.rules().find(|rule| fits(&rule.when) && rule.wants(&volume.mount_point));
+    let thresholds = |fits: fn(&Condition) -> bool, scale: f64| {
+        let rule = engine
+            .rules()
+            .find(|rule| fits(&rule.condition) && rule.applies_to(&volume.mount_point));
         let range = |value: Option<f64>| {
             value.map_or_else(String::new, |value| format!("{:.0}:", value * scale))
         };
@@ -230,7 +233,7 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
             "{}={}B;{};0;{}",
             label("avail"),
             volume.avail_bytes,
-            thresholds(|when| matches!(when, When::AvailRatio { .. }), total),
+            thresholds(|condition| matches!(condition, Condition::AvailRatio { .. }), total),
             volume.total_bytes
         ),
         format!("{}={:.0};;;;", label("growth_bytes_per_s"), volume.growth_bytes_per_s),
@@ -239,7 +242,7 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
     numbers.push(format!(
         "{}={eta};{};0;",
         label("time_to_full"),
-        thresholds(|when| matches!(when, When::TimeToFull), 1.0)
+        thresholds(|condition| matches!(condition, Condition::TimeToFull), 1.0)
     ));
     if volume.inodes_total > 0 {
         let (free, all) = (volume.inodes_free, volume.inodes_total);

@@ -109,8 +109,11 @@ impl Config {
     /// The directories of all rules, each once, sorted.
     #[must_use]
     pub fn directories(&self) -> Vec<String> {
-        let mut all: Vec<String> =
-            self.rules.iter().filter_map(|rule| rule.when.directory().map(str::to_owned)).collect();
+        let mut all: Vec<String> = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.condition.directory().map(str::to_owned))
+            .collect();
         all.sort();
         all.dedup();
         all

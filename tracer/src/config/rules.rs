@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use toml::Spanned;
-use tracer_model::alert::{Glob, Rule, When};
+use tracer_model::alert::{Condition, Glob, Rule};
 use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
@@ -65,20 +65,23 @@ enum Unit {
     None,
 }
 
-const fn unit(when: &When) -> Unit {
-    match when {
-        When::TimeToFull | When::FsyncWait | When::Refill => Unit::Time,
-        When::Full => Unit::None,
-        When::UsedRatio | When::AvailRatio { .. } | When::InodesRatio | When::Drain { .. } => {
-            Unit::Ratio
+const fn unit(condition: &Condition) -> Unit {
+    match condition {
+        Condition::TimeToFull | Condition::FsyncWait | Condition::Refill => Unit::Time,
+        Condition::Full => Unit::None,
+        Condition::UsedRatio
+        | Condition::AvailRatio { .. }
+        | Condition::InodesRatio
+        | Condition::Drain { .. } => Unit::Ratio,
+        Condition::UsedBytes
+        | Condition::AvailBytes { .. }
+        | Condition::Held
+        | Condition::DirSize { .. }
+        | Condition::DirGrowth { .. } => Unit::Size,
+        Condition::Growth | Condition::WriterRate { .. } | Condition::GroupRate { .. } => {
+            Unit::Rate
         }
-        When::UsedBytes
-        | When::AvailBytes { .. }
-        | When::Held
-        | When::DirSize { .. }
-        | When::DirGrowth { .. } => Unit::Size,
-        When::Growth | When::WriterRate { .. } | When::GroupRate { .. } => Unit::Rate,
-        When::NoSpaceErrors | When::WriteErrors => Unit::Count,
+        Condition::NoSpaceErrors | Condition::WriteErrors => Unit::Count,
     }
 }
 
@@ -87,12 +90,14 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     let at = |text: &Text, key: &str, why: &dyn Display| {
         source.error(Some(text.span()), format!("{key}: {why}"))
     };
-    let when = when(source, raw, known.as_ref())?;
+    let condition = condition(source, raw, known.as_ref())?;
     let mut rule = match known {
-        Some(rule) if raw.when.is_none() || rule.when == when => Rule { when, ..rule },
-        _ => Rule::new(name, when, None, None),
+        Some(rule) if raw.when.is_none() || rule.condition == condition => {
+            Rule { condition, ..rule }
+        }
+        _ => Rule::new(name, condition, None, None),
     };
-    let unit = unit(&rule.when);
+    let unit = unit(&rule.condition);
     for (key, text, threshold) in [
         ("warning", &raw.warning, &mut rule.warning),
         ("critical", &raw.critical, &mut rule.critical),
@@ -101,7 +106,7 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
             *threshold = Some(value(source, key, text, unit)?);
         }
     }
-    if rule.when == When::Full {
+    if rule.condition == Condition::Full {
         rule.critical = Some(0.5);
     }
     let span = Some(raw.name.span());
@@ -112,7 +117,7 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
         }
         (Some(warning), Some(critical)) => {
             let upside_down =
-                if rule.when.below() { critical > warning } else { critical < warning };
+                if rule.condition.fires_below() { critical > warning } else { critical < warning };
             if upside_down {
                 let why = format!(
                     "rule `{name}`: the critical threshold is reached before the warning one"
@@ -127,7 +132,7 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     }
     if let Some(number) = &raw.hysteresis {
         rule.hysteresis = value(source, "hysteresis", number, Unit::Ratio)?;
-        if !rule.when.below() && rule.hysteresis > 1.0 {
+        if !rule.condition.fires_below() && rule.hysteresis > 1.0 {
             let why = "hysteresis: above 100% the alert would never resolve".to_owned();
             return Err(source.error(Some(number.span()), why));
         }
@@ -158,13 +163,17 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
             read.map_err(|why| source.error(Some(quiet.span()), format!("quiet: {why}")))?;
     }
     if let Some(others) = &raw.yields_to {
-        rule.yields_to = others.iter().map(|other| other.get_ref().clone()).collect();
+        rule.inhibited_by = others.iter().map(|other| other.get_ref().clone()).collect();
     }
     Ok(rule)
 }
 
 /// Builds the condition, and rejects keys that do not apply to it.
-fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<When, ConfigError> {
+fn condition(
+    source: Source<'_>,
+    raw: &raw::Rule,
+    known: Option<&Rule>,
+) -> Result<Condition, ConfigError> {
     use raw::When as Raw;
     let name = raw.name.get_ref();
     let Some(kind) = &raw.when else {
@@ -182,7 +191,7 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
             let why = format!("`{key}` needs a `when` in the same rule");
             return Err(source.error(span, why));
         }
-        return Ok(known.when.clone());
+        return Ok(known.condition.clone());
     };
     let kind_at = kind.span();
     let kind = *kind.get_ref();
@@ -215,20 +224,20 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
     let who = || Glob::new(raw.who.as_ref().map_or("*", |who| who.get_ref()));
     let shrinking = raw.shrinking.as_ref().is_some_and(|wanted| *wanted.get_ref());
     Ok(match kind {
-        Raw::TimeToFull => When::TimeToFull,
-        Raw::Full => When::Full,
-        Raw::UsedPercent => When::UsedRatio,
-        Raw::UsedBytes => When::UsedBytes,
-        Raw::AvailPercent => When::AvailRatio { shrinking },
-        Raw::AvailBytes => When::AvailBytes { shrinking },
-        Raw::InodesPercent => When::InodesRatio,
-        Raw::Growth => When::Growth,
-        Raw::Held => When::Held,
-        Raw::NoSpaceErrors => When::NoSpaceErrors,
-        Raw::WriteErrors => When::WriteErrors,
-        Raw::FsyncWait => When::FsyncWait,
-        Raw::Refill => When::Refill,
-        Raw::DirSize => When::DirSize { path: path()? },
+        Raw::TimeToFull => Condition::TimeToFull,
+        Raw::Full => Condition::Full,
+        Raw::UsedPercent => Condition::UsedRatio,
+        Raw::UsedBytes => Condition::UsedBytes,
+        Raw::AvailPercent => Condition::AvailRatio { shrinking },
+        Raw::AvailBytes => Condition::AvailBytes { shrinking },
+        Raw::InodesPercent => Condition::InodesRatio,
+        Raw::Growth => Condition::Growth,
+        Raw::Held => Condition::Held,
+        Raw::NoSpaceErrors => Condition::NoSpaceErrors,
+        Raw::WriteErrors => Condition::WriteErrors,
+        Raw::FsyncWait => Condition::FsyncWait,
+        Raw::Refill => Condition::Refill,
+        Raw::DirSize => Condition::DirSize { path: path()? },
         Raw::DirGrowth => {
             let per_s = match &raw.per {
                 None => 3600.0,
@@ -236,11 +245,11 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
                     .map_err(|why| source.error(Some(per.span()), format!("per: {why}")))?
                     .as_secs_f64(),
             };
-            When::DirGrowth { path: path()?, per_s }
+            Condition::DirGrowth { path: path()?, per_s }
         }
-        Raw::Drain => When::Drain { path: path()? },
-        Raw::WriterRate => When::WriterRate { who: who() },
-        Raw::GroupRate => When::GroupRate { who: who() },
+        Raw::Drain => Condition::Drain { path: path()? },
+        Raw::WriterRate => Condition::WriterRate { names: who() },
+        Raw::GroupRate => Condition::GroupRate { names: who() },
     })
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rstest::rstest;
-use tracer_model::alert::When;
+use tracer_model::alert::Condition;
 
 use super::*;
 use crate::alerting::sinks::{SinkKind, Template};
@@ -46,7 +46,7 @@ fn every_example_of_the_sample_is_right() {
     assert_eq!(all.directories(), ["/srv/store/uploads"]);
     let rule = |name: &str| all.rules.iter().find(|rule| rule.name == name).unwrap();
     assert_eq!(rule("uploads-cap").critical, Some(10_737_418_240.0));
-    assert!(matches!(&rule("backup-too-fast").when, When::GroupRate { .. }));
+    assert!(matches!(&rule("backup-too-fast").condition, Condition::GroupRate { .. }));
     let slack = all.sinks.iter().find(|sink| sink.name == "slack").unwrap();
     let SinkKind::Webhook(slack) = &slack.kind else { panic!("{slack:?}") };
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_built_in_rule_is_changed_by_its_name_or_taken_away() {
     let config = parse(text).unwrap();
     let rule = config.rules.iter().find(|rule| rule.name == "time-to-full").unwrap();
     assert_eq!((rule.warning, rule.critical), (Some(28_800.0), Some(1800.0)));
-    assert_eq!(rule.yields_to, ["full"], "the rest stays");
+    assert_eq!(rule.inhibited_by, ["full"], "the rest stays");
     assert_eq!(config.rules.len(), Config::default().rules.len() - 1);
 }
 

@@ -82,7 +82,7 @@ impl Alertmanager {
             event.culprits.first().map(|first| format!("{} ({})", first.comm, first.pid)),
         );
         let lasts = match event.event {
-            _ if event.over => Duration::ZERO,
+            _ if event.resolved => Duration::ZERO,
             EventKind::Action | EventKind::Health => MESSAGE,
             _ => self.target.resend * OUTLIVES,
         };

@@ -72,7 +72,7 @@ impl Deliver for Mail {
 /// Formats the message (RFC 5322), with 7-bit headers.
 fn message(event: &Event, target: &MailTarget) -> String {
     let state =
-        if event.over { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
+        if event.resolved { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
     let mut text = String::new();
     let mut header = |name: &str, value: &str| {
         // Only printable ASCII: nothing that could end the header. All else becomes `?`.

@@ -53,7 +53,7 @@ impl Deliver for Journald {
 
 /// The syslog severity of an event.
 pub(super) fn priority(event: &Event) -> u8 {
-    match (event.over, event.severity) {
+    match (event.resolved, event.severity) {
         (true, _) => 5,
         (_, Severity::Critical) => 2,
         (_, Severity::Warning) => 4,

@@ -37,7 +37,8 @@ impl<W: Write + Send> Deliver for Lines<W> {
 /// Formats an event as text:
 /// `2026-11-21T03:12:07Z CRITICAL firing time-to-full: /srv will be full in 4 min: …`.
 pub(crate) fn text(event: &Event) -> String {
-    let severity = if event.over { "OK".to_owned() } else { event.severity.name().to_uppercase() };
+    let severity =
+        if event.resolved { "OK".to_owned() } else { event.severity.name().to_uppercase() };
     let mut line = format!(
         "{:.0} {severity} {} {}: {}",
         event.time,

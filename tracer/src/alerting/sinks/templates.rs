@@ -9,13 +9,13 @@ use super::fields;
 const PAGERDUTY: (usize, usize) = (1024, 255);
 
 fn title(event: &Event) -> String {
-    let state = if event.over { "resolved" } else { event.severity.name() };
+    let state = if event.resolved { "resolved" } else { event.severity.name() };
     format!("[{state}] {}: {}", event.host, event.rule)
 }
 
 /// The body for Slack: `{"text": …}`.
 pub(super) fn slack(event: &Event) -> String {
-    let mark = match (event.over, event.severity) {
+    let mark = match (event.resolved, event.severity) {
         (true, _) => ":white_check_mark:",
         (_, Severity::Critical) => ":rotating_light:",
         (_, Severity::Warning) => ":warning:",
@@ -31,7 +31,7 @@ pub(super) fn slack(event: &Event) -> String {
 
 /// The body for PagerDuty's Events API v2: `trigger` and `resolve` of one incident per alert.
 pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
-    let action = if event.over { "resolve" } else { "trigger" };
+    let action = if event.resolved { "resolve" } else { "trigger" };
     let key = if event.key.len() <= PAGERDUTY.1 {
         event.key.clone()
     } else {
@@ -59,7 +59,7 @@ pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
 
 /// The body for ntfy: a message to a topic.
 pub(super) fn ntfy(event: &Event, topic: &str) -> String {
-    let (priority, tag) = match (event.over, event.severity) {
+    let (priority, tag) = match (event.resolved, event.severity) {
         (true, _) => (2, "white_check_mark"),
         (_, Severity::Critical) => (5, "rotating_light"),
         (_, Severity::Warning) => (4, "warning"),
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_pager_gets_one_incident_for_one_alert() {
         let firing = parsed(&pagerduty(&event(), "k"));
-        let over = event().ending();
+        let over = event().resolving();
         let over = parsed(&pagerduty(&over, "k"));
         assert_eq!(firing["dedup_key"], over["dedup_key"]);
         assert_eq!(

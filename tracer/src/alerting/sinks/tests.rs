@@ -38,7 +38,7 @@ pub(crate) fn event() -> Event {
         key: "db1/time-to-full//srv/store".to_owned(),
         id: "db1/time-to-full//srv/store/1/1".to_owned(),
         since: busy.taken_at,
-        over: false,
+        resolved: false,
     }
 }
 
@@ -355,7 +355,7 @@ fn alertmanager_gets_alerts_again_and_an_end() {
     );
     assert!(ends(&both[0]) <= clock::now());
     let over = Event {
-        over: true,
+        resolved: true,
         event: EventKind::Resolved,
         severity: Severity::Critical,
         time: clock::now(),
