@@ -29,9 +29,9 @@ pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
     let mut replay = Replay::new(&name);
     let mut engine = Engine::new(rules);
     let mut out = io::stdout().lock();
-    let mut seen = 0u64;
+    let mut rows_read = 0u64;
     while let Some(sample) = rows.next()? {
-        seen += 1;
+        rows_read += 1;
         let (at, snapshot) = replay.push(&sample);
         for event in engine.evaluate(&at, &snapshot, &[]) {
             if json {
@@ -41,7 +41,7 @@ pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
             }
         }
     }
-    ensure!(seen > 0, "{name} has a header but no rows");
+    ensure!(rows_read > 0, "{name} has a header but no rows");
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

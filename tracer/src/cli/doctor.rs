@@ -41,7 +41,7 @@ pub(super) struct DoctorArgs {
 pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let report = match attach::described(&args.attach.source(&args.trace)) {
         Ok(snapshot) => of_service(snapshot),
-        Err(alone) => alone.or_else(|| Ok(examine(&args.trace.options())))?,
+        Err(standalone) => standalone.or_else(|| Ok(examine(&args.trace.options())))?,
     };
     let mut stdout = io::stdout().lock();
     if args.json {

@@ -235,7 +235,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
     match attach::past(source, "stop", KNOWN.as_secs_f64()) {
         Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
-        Err(alone) if alone.is_chosen() => {
+        Err(standalone) if standalone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
             while start.elapsed() < LOOK {
@@ -244,8 +244,8 @@ fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
             }
             Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
         }
-        Err(alone) => {
-            alone.say("the plan omits the target's growth (use --standalone to measure it)");
+        Err(standalone) => {
+            standalone.warn("the plan omits the target's growth (use --standalone to measure it)");
             Ok(None)
         }
     }

@@ -90,7 +90,7 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
             let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<_, _>>()?;
             match attach::follow(&args.attach.source(&args.trace), "top") {
                 Ok(client) => attached(&args, client, only, options).await?,
-                Err(alone) => alone.or_else_async(live(&args, only, options)).await?,
+                Err(standalone) => standalone.or_else_async(live(&args, only, options)).await?,
             }
         }
     }

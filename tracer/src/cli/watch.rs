@@ -119,5 +119,5 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
         serve: args.serve.options(),
         tracer: args.trace.options(),
     };
-    alerting::watch(options, config).await
+    alerting::run(options, config).await
 }

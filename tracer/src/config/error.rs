@@ -5,13 +5,13 @@ use std::ops::Range;
 
 /// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The file name, as given.
-    pub file: String,
+    pub(crate) file: String,
     /// Line and column, from 1; `None` if the file cannot be read.
-    pub place: Option<(usize, usize)>,
+    pub(crate) place: Option<(usize, usize)>,
     /// The problem, in one line.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for ConfigError {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
+use tracer_model::alert::Severity;
 use tracer_model::guard::GuardConfig;
 
 pub(super) type Text = Spanned<String>;
@@ -98,22 +99,13 @@ pub(super) enum When {
     GroupRate,
 }
 
-/// Minimum severity of a sink.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Least {
-    #[default]
-    Warning,
-    Critical,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Journald {
     pub(super) name: Option<String>,
     pub(super) socket: Option<String>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,8 +114,8 @@ pub(super) struct Syslog {
     pub(super) name: Option<String>,
     pub(super) to: Option<Text>,
     pub(super) facility: Option<Text>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -154,8 +146,8 @@ pub(super) struct Webhook {
     pub(super) ca_file: Option<Text>,
     pub(super) timeout: Option<Text>,
     pub(super) give_up_after: Option<Text>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,8 +164,8 @@ pub(super) struct Alertmanager {
     pub(super) timeout: Option<Text>,
     pub(super) resend: Option<Text>,
     pub(super) give_up_after: Option<Text>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -183,8 +175,8 @@ pub(super) struct Exec {
     pub(super) command: Spanned<Vec<String>>,
     pub(super) timeout: Option<Text>,
     pub(super) give_up_after: Option<Text>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,6 +188,6 @@ pub(super) struct Mail {
     pub(super) command: Option<Spanned<Vec<String>>>,
     pub(super) timeout: Option<Text>,
     pub(super) give_up_after: Option<Text>,
-    #[serde(default)]
-    pub(super) severity: Least,
+    /// The least severe events that are sent.
+    pub(super) severity: Option<Severity>,
 }

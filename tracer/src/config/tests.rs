@@ -5,7 +5,6 @@ use rstest::rstest;
 use tracer_model::alert::Condition;
 
 use super::*;
-use crate::alerting::sinks::{SinkKind, Template};
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse("x.toml", text).map_err(|error| error.to_string())

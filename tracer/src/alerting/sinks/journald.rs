@@ -9,19 +9,11 @@ use std::time::Duration;
 use tracer_model::alert::{Event, Severity};
 
 use super::{Deliver, Failure, fields};
+use crate::config::JournaldTarget;
 
-/// journald's socket.
-pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// Message id of all events of filltop, for `journalctl MESSAGE_ID=`.
 const MESSAGE_ID: &str = "6d0f5c1f3b3f4f0f9a6c5d0a8f11f107";
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The journal's socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournaldTarget {
-    /// Path of journald's socket, or of another one with the same protocol.
-    pub socket: PathBuf,
-}
 
 pub(super) struct Journald {
     socket: PathBuf,

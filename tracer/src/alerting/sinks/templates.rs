@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tracer_model::alert::{Event, Severity};
 
 use super::fields;
+use crate::config::placeholder;
 
 /// Maximum length of PagerDuty's summary and of its key, characters.
 const PAGERDUTY: (usize, usize) = (1024, 255);
@@ -101,63 +102,11 @@ pub(super) fn custom(event: &Event, text: &str) -> String {
     out
 }
 
-/// Finds the first `{name}` in a text, with its position. Braces around anything else belong to the
-/// JSON.
-fn placeholder(text: &str) -> Option<(&str, usize)> {
-    let mut from = 0;
-    while let Some(at) = text[from..].find('{').map(|at| at + from) {
-        let rest = &text[at + 1..];
-        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
-        if end > 0 && rest[end..].starts_with('}') {
-            return Some((&rest[..end], at));
-        }
-        from = at + 1;
-    }
-    None
-}
-
-/// Lists the unknown names in a custom body.
-pub(crate) fn unknown_names(text: &str) -> Vec<String> {
-    let mut unknown = Vec::new();
-    let mut rest = text;
-    while let Some((name, at)) = placeholder(rest) {
-        if !NAMES.contains(&name) {
-            unknown.push(name.to_owned());
-        }
-        rest = &rest[at + name.len() + 2..];
-    }
-    unknown
-}
-
-/// The names allowed in a custom body.
-pub(crate) const NAMES: &[&str] = &[
-    "event",
-    "rule",
-    "severity",
-    "summary",
-    "time",
-    "since",
-    "host",
-    "key",
-    "id",
-    "over",
-    "volume",
-    "directory",
-    "avail_bytes",
-    "eta_s",
-    "held_bytes",
-    "culprit_pid",
-    "culprit_comm",
-    "culprit_group",
-    "culprit_bytes_per_s",
-    "command",
-    "json",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::alerting::sinks::tests::event;
+    use crate::config::TEMPLATE_NAMES;
 
     fn parsed(text: &str) -> Value {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -169,8 +118,8 @@ mod tests {
             .iter()
             .map(|(name, _)| name.trim_start_matches("FILLTOP_").to_lowercase())
             .collect();
-        assert!(have.iter().all(|name| NAMES.contains(&name.as_str())), "{have:?}");
-        assert_eq!(have.len(), NAMES.len(), "the fixture has every field");
+        assert!(have.iter().all(|name| TEMPLATE_NAMES.contains(&name.as_str())), "{have:?}");
+        assert_eq!(have.len(), TEMPLATE_NAMES.len(), "the fixture has every field");
     }
 
     #[test]
@@ -198,10 +147,5 @@ mod tests {
         assert_eq!(firing["payload"]["severity"], "critical");
         let long = Event { key: "x".repeat(1000), ..event() };
         assert!(parsed(&pagerduty(&long, "k"))["dedup_key"].as_str().unwrap().len() <= 255);
-    }
-
-    #[test]
-    fn unknown_names_are_found() {
-        assert_eq!(unknown_names(r#"{"a": "{sumary}{rule}", "b": {}}"#), ["sumary"]);
     }
 }
