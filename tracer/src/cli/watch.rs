@@ -59,8 +59,8 @@ Examples:
   sudo filltop watch --metrics 127.0.0.1:9823  also serve metrics
   filltop watch --replay-csv history.csv       alerts it would have raised
 
-While it runs, `filltop top`, `snapshot`, `held` and `check` show its data, which
-they read over its socket.
+While it runs, `filltop top`, `snapshot`, `held` and `check` show its data,
+which they read over its socket.
 
 SIGHUP reloads the configuration; if the new one is invalid, the previous one is
 kept. SIGUSR1 acknowledges all active alerts: no reminders until they get worse
