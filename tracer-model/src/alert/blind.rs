@@ -61,11 +61,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_in_one_unit_where_they_have_one() {
-        let told = |bytes| unexplained_part(&of(BlindCause::Unexplained, bytes), Units::Iec);
-        assert_eq!(told(4900 << 20).as_deref(), Some("4.8 of 5.0 GiB"));
-        assert_eq!(told(600 << 20).as_deref(), Some("600.0 MiB of 5.0 GiB"));
-        assert_eq!(told(100 << 20), None);
-        assert_eq!(told(0), None);
+    fn parts_share_a_unit_where_they_can() {
+        let part = |bytes| unexplained_part(&of(BlindCause::Unexplained, bytes), Units::Iec);
+        assert_eq!(part(4900 << 20).as_deref(), Some("4.8 of 5.0 GiB"));
+        assert_eq!(part(600 << 20).as_deref(), Some("600.0 MiB of 5.0 GiB"));
+        assert_eq!(part(100 << 20), None);
+        assert_eq!(part(0), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Unknown keys and values are errors with their line. A file with one error is rejected as a whole:
 //! half of a configuration is never what was intended.
 
+mod condition;
 mod error;
 mod raw;
 mod rules;

@@ -7,7 +7,8 @@ use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
 use super::raw::{Number, Text};
-use super::{raw, values};
+use super::values::Unit;
+use super::{condition, raw, values};
 
 /// Builds the list of all rules, built-in ones first.
 pub(super) fn read(
@@ -36,7 +37,7 @@ pub(super) fn read(
             }
             continue;
         }
-        let rule = one(source, raw, known.map(|at| rules[at].clone()))?;
+        let rule = rule(source, raw, known.map(|at| rules[at].clone()))?;
         match known {
             Some(at) => rules[at] = rule,
             None => rules.push(rule),
@@ -54,50 +55,42 @@ pub(super) fn read(
     Ok(rules)
 }
 
-/// The unit in which a rule's threshold is written.
-#[derive(Clone, Copy, PartialEq)]
-enum Unit {
-    Time,
-    Size,
-    Rate,
-    Ratio,
-    Count,
-    None,
-}
-
-const fn unit(condition: &Condition) -> Unit {
-    match condition {
-        Condition::TimeToFull | Condition::FsyncWait | Condition::Refill => Unit::Time,
-        Condition::Full => Unit::None,
-        Condition::UsedRatio
-        | Condition::AvailRatio { .. }
-        | Condition::InodesRatio
-        | Condition::Drain { .. } => Unit::Ratio,
-        Condition::UsedBytes
-        | Condition::AvailBytes { .. }
-        | Condition::Held
-        | Condition::DirSize { .. }
-        | Condition::DirGrowth { .. } => Unit::Size,
-        Condition::Growth | Condition::WriterRate { .. } | Condition::GroupRate { .. } => {
-            Unit::Rate
-        }
-        Condition::NoSpaceErrors | Condition::WriteErrors => Unit::Count,
-    }
-}
-
-fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule, ConfigError> {
-    let name = raw.name.get_ref();
-    let at = |text: &Text, key: &str, why: &dyn Display| {
-        source.error(Some(text.span()), format!("{key}: {why}"))
-    };
-    let condition = condition(source, raw, known.as_ref())?;
+/// Builds one rule. `known` is the rule of the same name so far, which keeps what is not set.
+fn rule(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule, ConfigError> {
+    let condition = condition::read(source, raw, known.as_ref())?;
     let mut rule = match known {
         Some(rule) if raw.when.is_none() || rule.condition == condition => {
             Rule { condition, ..rule }
         }
-        _ => Rule::new(name, condition, None, None),
+        _ => Rule::new(raw.name.get_ref(), condition, None, None),
     };
-    let unit = unit(&rule.condition);
+    read_thresholds(source, raw, &mut rule)?;
+    if let Some(volumes) = &raw.volumes {
+        rule.volumes = volumes.iter().map(|pattern| Glob::new(pattern)).collect();
+    }
+    read_delays(source, raw, &mut rule)?;
+    if let Some(quiet) = &raw.quiet {
+        let texts = match quiet.get_ref() {
+            raw::Quiet::One(text) => std::slice::from_ref(text),
+            raw::Quiet::Several(texts) => texts,
+        };
+        let hours = texts.iter().map(|text| values::quiet_hours(text)).collect::<Result<_, _>>();
+        rule.quiet =
+            hours.map_err(|why| source.error(Some(quiet.span()), format!("quiet: {why}")))?;
+    }
+    if let Some(others) = &raw.yields_to {
+        rule.inhibited_by = others.iter().map(|other| other.get_ref().clone()).collect();
+    }
+    Ok(rule)
+}
+
+/// Reads the thresholds and the hysteresis.
+fn read_thresholds(
+    source: Source<'_>,
+    raw: &raw::Rule,
+    rule: &mut Rule,
+) -> Result<(), ConfigError> {
+    let unit = Unit::of(&rule.condition);
     for (key, text, threshold) in [
         ("warning", &raw.warning, &mut rule.warning),
         ("critical", &raw.critical, &mut rule.critical),
@@ -109,34 +102,37 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     if rule.condition == Condition::Full {
         rule.critical = Some(0.5);
     }
-    let span = Some(raw.name.span());
+    let name = raw.name.get_ref();
+    let wrong = |why: String| Err(source.error(Some(raw.name.span()), why));
+    let below = rule.condition.fires_below();
     match (rule.warning, rule.critical) {
         (None, None) => {
-            let why = format!("rule `{name}` has neither `warning` nor `critical`");
-            return Err(source.error(span, why));
+            return wrong(format!("rule `{name}` has neither `warning` nor `critical`"));
         }
-        (Some(warning), Some(critical)) => {
-            let upside_down =
-                if rule.condition.fires_below() { critical > warning } else { critical < warning };
-            if upside_down {
-                let why = format!(
-                    "rule `{name}`: the critical threshold is reached before the warning one"
-                );
-                return Err(source.error(span, why));
-            }
+        (Some(warning), Some(critical))
+            if if below { critical > warning } else { critical < warning } =>
+        {
+            return wrong(format!(
+                "rule `{name}`: the critical threshold is reached before the warning one"
+            ));
         }
         _ => {}
     }
-    if let Some(volumes) = &raw.volumes {
-        rule.volumes = volumes.iter().map(|pattern| Glob::new(pattern)).collect();
-    }
     if let Some(number) = &raw.hysteresis {
         rule.hysteresis = value(source, "hysteresis", number, Unit::Ratio)?;
-        if !rule.condition.fires_below() && rule.hysteresis > 1.0 {
+        if !below && rule.hysteresis > 1.0 {
             let why = "hysteresis: above 100% the alert would never resolve".to_owned();
             return Err(source.error(Some(number.span()), why));
         }
     }
+    Ok(())
+}
+
+/// Reads `for`, `clear_after` and `repeat`.
+fn read_delays(source: Source<'_>, raw: &raw::Rule, rule: &mut Rule) -> Result<(), ConfigError> {
+    let at = |text: &Text, key: &str, why: &dyn Display| {
+        source.error(Some(text.span()), format!("{key}: {why}"))
+    };
     if let Some(text) = &raw.hold {
         rule.hold_s = parse::seconds(text.get_ref()).map_err(|why| at(text, "for", &why))?;
     }
@@ -153,122 +149,16 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
             rule.repeat_s = Some(every.as_secs_f64());
         }
     }
-    if let Some(quiet) = &raw.quiet {
-        let texts = match quiet.get_ref() {
-            raw::Quiet::One(text) => std::slice::from_ref(text),
-            raw::Quiet::Several(texts) => texts,
-        };
-        let read = texts.iter().map(|text| values::quiet(text)).collect::<Result<_, _>>();
-        rule.quiet =
-            read.map_err(|why| source.error(Some(quiet.span()), format!("quiet: {why}")))?;
-    }
-    if let Some(others) = &raw.yields_to {
-        rule.inhibited_by = others.iter().map(|other| other.get_ref().clone()).collect();
-    }
-    Ok(rule)
+    Ok(())
 }
 
-/// Builds the condition, and rejects keys that do not apply to it.
-fn condition(
-    source: Source<'_>,
-    raw: &raw::Rule,
-    known: Option<&Rule>,
-) -> Result<Condition, ConfigError> {
-    use raw::When as Raw;
-    let name = raw.name.get_ref();
-    let Some(kind) = &raw.when else {
-        let Some(known) = known else {
-            let why = format!("rule `{name}` has no `when`");
-            return Err(source.error(Some(raw.name.span()), why));
-        };
-        let strange = [
-            ("path", raw.path.as_ref().map(Spanned::span)),
-            ("who", raw.who.as_ref().map(Spanned::span)),
-            ("per", raw.per.as_ref().map(Spanned::span)),
-            ("shrinking", raw.shrinking.as_ref().map(Spanned::span)),
-        ];
-        if let Some((key, span)) = strange.into_iter().find(|(_, span)| span.is_some()) {
-            let why = format!("`{key}` needs a `when` in the same rule");
-            return Err(source.error(span, why));
-        }
-        return Ok(known.condition.clone());
-    };
-    let kind_at = kind.span();
-    let kind = *kind.get_ref();
-    let directory = matches!(kind, Raw::DirSize | Raw::DirGrowth | Raw::Drain);
-    let rate = matches!(kind, Raw::WriterRate | Raw::GroupRate);
-    let avail = matches!(kind, Raw::AvailPercent | Raw::AvailBytes);
-    let fits = [
-        ("path", raw.path.as_ref().map(Spanned::span), directory),
-        ("who", raw.who.as_ref().map(Spanned::span), rate),
-        ("per", raw.per.as_ref().map(Spanned::span), kind == Raw::DirGrowth),
-        ("shrinking", raw.shrinking.as_ref().map(Spanned::span), avail),
-    ];
-    if let Some((key, span, _)) = fits.into_iter().find(|(_, span, fits)| span.is_some() && !fits) {
-        return Err(source.error(span, format!("`{key}` does not apply to this `when`")));
-    }
-    let path = || match &raw.path {
-        Some(path) if path.get_ref().starts_with('/') => {
-            let trimmed = path.get_ref().trim_end_matches('/');
-            Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
-        }
-        Some(path) => {
-            let why = "path: must be absolute, as seen from the host's root".to_owned();
-            Err(source.error(Some(path.span()), why))
-        }
-        None => {
-            let why = format!("rule `{name}` needs a `path`");
-            Err(source.error(Some(kind_at.clone()), why))
-        }
-    };
-    let who = || Glob::new(raw.who.as_ref().map_or("*", |who| who.get_ref()));
-    let shrinking = raw.shrinking.as_ref().is_some_and(|wanted| *wanted.get_ref());
-    Ok(match kind {
-        Raw::TimeToFull => Condition::TimeToFull,
-        Raw::Full => Condition::Full,
-        Raw::UsedPercent => Condition::UsedRatio,
-        Raw::UsedBytes => Condition::UsedBytes,
-        Raw::AvailPercent => Condition::AvailRatio { shrinking },
-        Raw::AvailBytes => Condition::AvailBytes { shrinking },
-        Raw::InodesPercent => Condition::InodesRatio,
-        Raw::Growth => Condition::Growth,
-        Raw::Held => Condition::Held,
-        Raw::NoSpaceErrors => Condition::NoSpaceErrors,
-        Raw::WriteErrors => Condition::WriteErrors,
-        Raw::FsyncWait => Condition::FsyncWait,
-        Raw::Refill => Condition::Refill,
-        Raw::DirSize => Condition::DirSize { path: path()? },
-        Raw::DirGrowth => {
-            let per_s = match &raw.per {
-                None => 3600.0,
-                Some(per) => parse::duration(per.get_ref(), 10.0, 31.0 * 86_400.0)
-                    .map_err(|why| source.error(Some(per.span()), format!("per: {why}")))?
-                    .as_secs_f64(),
-            };
-            Condition::DirGrowth { path: path()?, per_s }
-        }
-        Raw::Drain => Condition::Drain { path: path()? },
-        Raw::WriterRate => Condition::WriterRate { names: who() },
-        Raw::GroupRate => Condition::GroupRate { names: who() },
-    })
-}
-
+/// Reads a number in the unit of the rule's condition. `key` is for the message.
 fn value(
     source: Source<'_>,
     key: &str,
     number: &Spanned<Number>,
     unit: Unit,
 ) -> Result<f64, ConfigError> {
-    let text = number.get_ref().text();
-    let read = match unit {
-        Unit::Time => parse::seconds(&text).map_err(|why| why.to_string()),
-        Unit::Size => parse::bytes(&text).map_err(|why| why.to_string()),
-        Unit::Rate => parse::bytes_per_second(&text).map_err(|why| why.to_string()),
-        Unit::Ratio => parse::ratio(&text).map_err(|why| why.to_string()),
-        Unit::Count => {
-            text.parse::<u32>().map(f64::from).map_err(|_| "must be a whole number".to_owned())
-        }
-        Unit::None => Err("this `when` has no threshold".to_owned()),
-    };
-    read.map_err(|why| source.error(Some(number.span()), format!("{key}: {why}")))
+    values::number(&number.get_ref().text(), unit)
+        .map_err(|why| source.error(Some(number.span()), format!("{key}: {why}")))
 }

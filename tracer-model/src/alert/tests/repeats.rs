@@ -53,8 +53,8 @@ fn a_repeat_that_had_to_wait_does_not_bring_the_next_one_closer() {
     let mut host = Host::new(rules.collect());
     host.minute = 12 * 60;
     host.volume().eta_s = Some(3.0 * 3600.0);
-    let told = host.run(600);
-    let [begun] = &told[..] else { panic!("{told:?}") };
+    let notices = host.run(600);
+    let [begun] = &notices[..] else { panic!("{notices:?}") };
     let every = 1800;
     assert!(begun.event == EventKind::Firing && begun.severity == Severity::Warning);
     host.minute = 23 * 60;
