@@ -1,4 +1,7 @@
 //! Patterns for mount points and for names of processes and groups.
+//!
+//! Not those of the crate globset: there `?` matches one byte (not `é`), and `[`, `{` and `\` are
+//! special, so that not every text is a valid pattern.
 
 /// A pattern for names: `*` matches any text, `?` any one character.
 #[derive(Debug, Clone, PartialEq, Eq)]
