@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{How, Process};
+use super::{Action, Process};
 
 /// One effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,11 +24,11 @@ pub enum Effect {
 
 /// Of a step on these processes: of a freeze, if all of them are of one kind of container.
 #[must_use]
-pub fn of(processes: &[Process], how: How) -> Vec<Effect> {
+pub fn of(processes: &[Process], how: Action) -> Vec<Effect> {
     let kind = |process: &Process| process.group.as_ref().map(|group| group.kind.clone());
     let kinds: BTreeSet<Option<String>> = processes.iter().map(kind).collect();
     let mut kinds = kinds.into_iter();
-    let (Some(Some(kind)), None, How::Freeze) = (kinds.next(), kinds.next(), how) else {
+    let (Some(Some(kind)), None, Action::Freeze) = (kinds.next(), kinds.next(), how) else {
         return Vec::new();
     };
     match kind.as_str() {

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::action::plan::{Facts, Subject, Wish};
     use crate::action::protect::Protection;
-    use crate::action::{How, Intent};
+    use crate::action::{Action, Intent};
 
     fn plan(cgroup: Option<&str>, pids: &[u32]) -> Plan {
         let subject = Subject {
@@ -121,7 +121,7 @@ mod tests {
             restart: None,
             warnings: Vec::new(),
         };
-        let wish = Wish { how: How::Freeze, intent: Intent::Asked, file: None };
+        let wish = Wish { how: Action::Freeze, intent: Intent::Asked, file: None };
         Plan::new(&facts, &wish, &Protection::default())
     }
 

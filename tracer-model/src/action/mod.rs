@@ -22,7 +22,7 @@ use crate::snapshot::Group;
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum Action {
     /// Suspend it: growth ends, nothing is lost, nothing is freed.
     #[default]
     Freeze,
@@ -40,7 +40,7 @@ pub enum How {
     Truncate,
 }
 
-impl How {
+impl Action {
     /// From what loses nothing to what loses most.
     pub const ALL: [Self; 7] = [
         Self::Freeze,

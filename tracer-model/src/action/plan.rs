@@ -9,7 +9,7 @@ use super::instead::Instead;
 use super::measured::Measured;
 use super::protect::{Protection, unit_rule};
 use super::restart::{Policy, Restart};
-use super::{How, Intent, Process, Role, effects, instead};
+use super::{Action, Intent, Process, Role, effects, instead};
 use crate::snapshot::Group;
 
 /// What was asked for, and what it was found to be.
@@ -54,7 +54,7 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Means {
     /// The step.
-    pub how: How,
+    pub how: Action,
     /// With what, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; else the reason.
     pub by: Result<String, String>,
 }
@@ -92,7 +92,7 @@ impl File {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
     /// The step.
-    pub how: How,
+    pub how: Action,
     /// Who decided.
     pub intent: Intent,
     /// The file to truncate: its path before it was deleted, on the host or in its container, or its
@@ -104,7 +104,7 @@ pub struct Wish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The step.
-    pub how: How,
+    pub how: Action,
     /// Space that it gives back at once, bytes.
     pub frees_bytes: u64,
     /// With what it would be done.
@@ -148,7 +148,7 @@ pub struct Plan {
     /// The target.
     pub target: Subject,
     /// The step that was asked for.
-    pub how: How,
+    pub how: Action,
     /// With what it would be done; `None` where it cannot be.
     pub by: Option<String>,
     /// Space that it gives back at once, bytes. A file that still has a name gives back nothing.
@@ -192,29 +192,29 @@ impl Plan {
         let common = general_refusals(facts, &processes);
         let held: u64 = facts.files.iter().filter(|file| ends_with(file)).map(|f| f.bytes).sum();
         let file = wish.file.as_ref().map(|file| named_file(facts, file));
-        let steps: Vec<Step> = How::ALL
+        let steps: Vec<Step> = Action::ALL
             .into_iter()
             .map(|how| {
                 let by = means(facts, how);
                 let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
                 let refused = match (how, &by, &file) {
-                    (How::Truncate, _, None) => {
+                    (Action::Truncate, _, None) => {
                         Some("name the file with --file, as `filltop held` shows it".to_owned())
                     }
-                    (How::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
+                    (Action::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
                     // A unit that starts a new process each time is stopped between two of them.
-                    (How::Unit, Ok(_), _) => {
+                    (Action::Unit, Ok(_), _) => {
                         common.iter().find(|reason| reason.as_str() != ENDED).cloned()
                     }
                     (_, Ok(_), _) => common.first().cloned(),
                     (_, Err(reason), _) => Some(reason.clone()),
                 };
                 let refused =
-                    refused.or_else(|| common.first().filter(|_| how == How::Truncate).cloned());
+                    refused.or_else(|| common.first().filter(|_| how == Action::Truncate).cloned());
                 Step {
                     how,
                     frees_bytes: match how {
-                        How::Truncate => truncated.map_or(0, |file| file.bytes),
+                        Action::Truncate => truncated.map_or(0, |file| file.bytes),
                         _ if how.ends() => held,
                         _ => 0,
                     },
@@ -222,7 +222,7 @@ impl Plan {
                     refused,
                     restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
                     ignored_by: match how {
-                        How::Term => super::deaf(&facts.processes),
+                        Action::Term => super::deaf(&facts.processes),
                         _ => Vec::new(),
                     },
                 }
@@ -232,7 +232,7 @@ impl Plan {
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
         for reason in &common {
-            if !(refused.contains(reason) || wish.how == How::Unit && reason == ENDED) {
+            if !(refused.contains(reason) || wish.how == Action::Unit && reason == ENDED) {
                 refused.push(reason.clone());
             }
         }
@@ -356,7 +356,7 @@ fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
     reasons
 }
 
-fn means(facts: &Facts, how: How) -> Result<String, String> {
+fn means(facts: &Facts, how: Action) -> Result<String, String> {
     facts
         .means
         .iter()
@@ -382,17 +382,17 @@ fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> 
         ));
     }
     match wish.how {
-        How::Truncate => warnings.push(
+        Action::Truncate => warnings.push(
             "truncating destroys what is in the file: its holder still reads and writes it, and may \
              fail or write wrong data"
                 .to_owned(),
         ),
-        How::Fence => warnings.push(
+        Action::Fence => warnings.push(
             "who cannot write may give up, or lose what it could not write; what others write for it \
              (a loop device, a log daemon, a server that it asks) is not held back"
                 .to_owned(),
         ),
-        How::Kill => warnings.push("SIGKILL leaves no process time to write what it has".to_owned()),
+        Action::Kill => warnings.push("SIGKILL leaves no process time to write what it has".to_owned()),
         _ => {}
     }
     warnings

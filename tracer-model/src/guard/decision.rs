@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::How;
+use crate::action::Action;
 use crate::snapshot::Group;
 
 /// Somebody who was not chosen.
@@ -25,7 +25,7 @@ pub struct Decision {
     /// Who fills it.
     pub group: Group,
     /// The step; `None` where nothing may be done: `explanation` says why.
-    pub step: Option<How>,
+    pub step: Option<Action>,
     /// Is it only said?
     pub dry_run: bool,
     /// Of a throttle, bytes per second.

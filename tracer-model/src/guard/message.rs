@@ -2,7 +2,7 @@
 
 use super::shares::Candidate;
 use super::{GuardConfig, Spared};
-use crate::action::How;
+use crate::action::Action;
 use crate::snapshot::{Group, Volume};
 use crate::units::{Units, duration};
 
@@ -36,17 +36,17 @@ pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig)
 }
 
 /// Why the next step is taken.
-pub(super) fn next_step(earlier: How, waited_s: f64, volume: &Volume) -> String {
+pub(super) fn next_step(earlier: Action, waited_s: f64, volume: &Volume) -> String {
     let waited = duration(waited_s);
     match earlier {
-        How::Freeze => format!("it was frozen {waited} ago and nobody has come since"),
+        Action::Freeze => format!("it was frozen {waited} ago and nobody has come since"),
         _ => format!("{} was not enough within {waited}: {}", earlier.name(), state(volume)),
     }
 }
 
 /// The whole.
 pub(super) fn explanation(
-    step: Option<How>,
+    step: Option<Action>,
     culprit: &Candidate,
     because: &str,
     spared: &[Spared],

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracer_model::action::measured::Measured;
 use tracer_model::action::plan::{Facts, Plan, Wish, named_file};
 use tracer_model::action::protect::Protection;
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::{Group, SCHEMA};
 
 use super::audit::Audit;
@@ -55,7 +55,7 @@ pub struct Request {
     /// How far a process stands for others.
     pub reach: Reach,
     /// What.
-    pub how: How,
+    pub how: Action,
     /// Bytes per second, of a throttle.
     pub rate: Option<u64>,
     /// A path on the volume that it is fenced off.
@@ -107,7 +107,7 @@ pub struct Outcome {
     /// `done`.
     pub event: &'static str,
     /// The step.
-    pub how: How,
+    pub how: Action,
     /// What `resume` can be given.
     pub id: Option<String>,
     /// Of a freeze or a throttle.
@@ -138,11 +138,11 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let facts = survey(&target, &mut groups, &hierarchies)?;
     let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
     let mut plan = Plan::new(&facts, &wish, protection);
-    if request.how == How::Throttle && request.rate.is_none() {
+    if request.how == Action::Throttle && request.rate.is_none() {
         plan.refuse("a throttle needs a rate: --rate 5MiB".to_owned());
     }
     let mut wall = None;
-    if request.how == How::Fence {
+    if request.how == Action::Fence {
         match Wall::choose(&target.scope, &hierarchies, &facts.files, request.volume.as_deref()) {
             Ok(chosen) => {
                 plan.by = plan.by.map(|_| chosen.words());
@@ -165,7 +165,9 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     }
     // A fence ends with its keeper, whatever ends that.
     let footing = match request.how {
-        How::Freeze | How::Throttle => footing::footing(&target.scope.members(), &hierarchies),
+        Action::Freeze | Action::Throttle => {
+            footing::footing(&target.scope.members(), &hierarchies)
+        }
         _ => Footing::Firm,
     };
     if footing == Footing::None {
@@ -278,9 +280,9 @@ impl Prepared {
             }
         };
         match how {
-            How::Freeze | How::Throttle | How::Fence => self.halt(hands, &mut outcome)?,
-            How::Term => outcome.ended = Some(terminate::terminate(&held, hands, &mut thaw)?),
-            How::Kill => {
+            Action::Freeze | Action::Throttle | Action::Fence => self.halt(hands, &mut outcome)?,
+            Action::Term => outcome.ended = Some(terminate::terminate(&held, hands, &mut thaw)?),
+            Action::Kill => {
                 let file = terminate::kill_file(scope, &self.hierarchies);
                 let file = file.map(|file| match file.parent() {
                     // A dry run names the file as people know it.
@@ -289,7 +291,7 @@ impl Prepared {
                 });
                 outcome.ended = Some(terminate::kill(&held, file.as_deref(), hands, &mut thaw)?);
             }
-            How::Unit => {
+            Action::Unit => {
                 let command = unit::command(&self.target).map_err(anyhow::Error::msg)?;
                 if dry_run {
                     outcome.would.push(format!("run {}", command.words()));
@@ -305,7 +307,7 @@ impl Prepared {
                     });
                 }
             }
-            How::Truncate => {
+            Action::Truncate => {
                 let wanted = self.request.file.as_deref().unwrap_or_default();
                 let file = named_file(&self.facts, wanted).map_err(anyhow::Error::msg)?;
                 outcome.freed_bytes = Some(truncate(file, dry_run)?);

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::action::restart::{Manager, Policy};
 use tracer_model::snapshot::Group;
 
@@ -187,7 +187,7 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
 #[must_use]
 pub fn came_back(
     target: &Target,
-    how: How,
+    how: Action,
     before: &BTreeSet<Identity>,
     policy: &Policy,
 ) -> Vec<u32> {

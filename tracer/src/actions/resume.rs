@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::Serialize;
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::audit::Audit;
 use super::members::Scope;
@@ -115,7 +115,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
     if mine && stopped.is_empty() && record.scope.members().is_empty() {
         return Standing::Ended;
     }
-    let let_go = record.how == How::Freeze
+    let let_go = record.how == Action::Freeze
         && match &record.brake {
             Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
             Brake::Signals => {

@@ -18,7 +18,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::audit::Audit;
 use super::executor::Real;
@@ -52,7 +52,7 @@ pub struct Order {
     /// The target's name.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
-    pub how: How,
+    pub how: Action,
     /// Bytes per second, of a throttle.
     pub rate: Option<u64>,
     /// Whom.
@@ -117,7 +117,7 @@ fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start the process that answers for what is halted")?;
-    let patience = if order.how == How::Fence { START_OF_A_FENCE } else { START };
+    let patience = if order.how == Action::Fence { START_OF_A_FENCE } else { START };
     ours.set_read_timeout(Some(patience))?;
     (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
     let mut line = String::new();
@@ -263,7 +263,7 @@ impl Keeper {
 
     /// Until it is to be let go; why.
     fn hold(&mut self) -> &'static str {
-        match self.order.rate.filter(|_| self.order.how == How::Throttle) {
+        match self.order.rate.filter(|_| self.order.how == Action::Throttle) {
             Some(rate) => throttle::run(self, rate),
             // A freezer's or a fence's cgroup, or all processes, may be gone with no word to anybody.
             None => loop {

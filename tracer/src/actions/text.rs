@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::action::effects::Effect;
 use tracer_model::action::measured::Measured;
 use tracer_model::action::plan::{Hit, Plan, Step};
@@ -220,7 +220,7 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
             out,
             "{how}: {} processes {} after {:.0} ms; `filltop resume {id}` undoes it",
             halted.processes,
-            if outcome.how == How::Fence { "are kept off it" } else { "stand still" },
+            if outcome.how == Action::Fence { "are kept off it" } else { "stand still" },
             halted.took_ms
         );
         if let Some(until) = outcome.until {
@@ -232,7 +232,9 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     } else if let Some(ended) = &outcome.ended {
         let gone = ended.signalled.saturating_sub(ended.left.len());
         let _ = match outcome.how {
-            How::Unit => writeln!(out, "{how}: {gone} of {} processes have ended", ended.signalled),
+            Action::Unit => {
+                writeln!(out, "{how}: {gone} of {} processes have ended", ended.signalled)
+            }
             _ => writeln!(out, "{how}: {} processes signalled", ended.signalled),
         };
         if !ended.left.is_empty() {
@@ -312,14 +314,14 @@ mod tests {
                 file("/srv/web/held.log", 5 << 20, true, &[]),
                 file("/srv/web/shared.log", 1 << 20, true, &[99]),
             ],
-            means: How::ALL
+            means: Action::ALL
                 .into_iter()
                 .map(|how| Means { how, by: Ok("the way".to_owned()) })
                 .collect(),
             restart: Some(Policy { by: Manager::Docker, policy: Some("always".to_owned()) }),
             warnings: vec!["a warning".to_owned()],
         };
-        for how in How::ALL {
+        for how in Action::ALL {
             let wish =
                 Wish { how, intent: Intent::Asked, file: Some("/srv/web/held.log".to_owned()) };
             let made = Plan::new(&facts, &wish, &Protection::default());
