@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Process};
+use crate::snapshot::GroupKind;
 
 /// One effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,18 +26,22 @@ pub enum Effect {
 /// Of a step on these processes: of a freeze, if all of them are of one kind of container.
 #[must_use]
 pub fn of(processes: &[Process], how: Action) -> Vec<Effect> {
-    let kind = |process: &Process| process.group.as_ref().map(|group| group.kind.clone());
-    let kinds: BTreeSet<Option<String>> = processes.iter().map(kind).collect();
+    let kind = |process: &Process| process.group.as_ref().map(|group| group.kind);
+    let kinds: BTreeSet<Option<GroupKind>> = processes.iter().map(kind).collect();
     let mut kinds = kinds.into_iter();
     let (Some(Some(kind)), None, Action::Freeze) = (kinds.next(), kinds.next(), how) else {
         return Vec::new();
     };
-    match kind.as_str() {
-        "docker" | "podman" => {
+    match kind {
+        GroupKind::Docker | GroupKind::Podman => {
             vec![Effect::Exec, Effect::HealthChecks, Effect::ShownAsRunning, Effect::SlowStop]
         }
-        "containerd" | "lxc" => vec![Effect::Exec, Effect::ShownAsRunning, Effect::SlowStop],
-        "crio" | "pod" => vec![Effect::Exec, Effect::Probes, Effect::ShownAsRunning],
+        GroupKind::Containerd | GroupKind::Lxc => {
+            vec![Effect::Exec, Effect::ShownAsRunning, Effect::SlowStop]
+        }
+        GroupKind::Crio | GroupKind::Pod => {
+            vec![Effect::Exec, Effect::Probes, Effect::ShownAsRunning]
+        }
         _ => Vec::new(),
     }
 }

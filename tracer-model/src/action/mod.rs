@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod plan;
 pub mod protect;
 pub mod restart;
+pub mod subject_kind;
 
 use serde::{Deserialize, Serialize};
 

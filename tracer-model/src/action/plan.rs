@@ -9,6 +9,7 @@ use super::instead::Instead;
 use super::measured::Measured;
 use super::protect::{Protection, unit_rule};
 use super::restart::{Policy, Restart};
+use super::subject_kind::SubjectKind;
 use super::{Action, Intent, Process, Role, effects, instead};
 use crate::snapshot::Group;
 
@@ -17,8 +18,8 @@ use crate::snapshot::Group;
 pub struct Subject {
     /// The word of the command line.
     pub asked: String,
-    /// `process` (alone), `tree`, or a group's kind: `unit`, `docker`, `cgroup`, …
-    pub kind: String,
+    /// Processes, or the kind of a group.
+    pub kind: SubjectKind,
     /// The name that people use for it.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for processes.
@@ -339,7 +340,7 @@ fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
 fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
     let mut reasons = Vec::new();
     let subject = &facts.subject;
-    if let Some(rule) = unit_rule(&subject.kind, &subject.name) {
+    if let Some(rule) = subject.kind.group().and_then(|kind| unit_rule(kind, &subject.name)) {
         reasons.push(format!("unit {} is protected ({rule})", subject.name));
     }
     if subject.cgroup.as_deref().is_some_and(|path| path.trim_matches('/').is_empty()) {

@@ -8,7 +8,7 @@ use super::*;
 use crate::action::Kin;
 use crate::action::protect::tests::process;
 use crate::action::restart::Manager;
-use crate::snapshot::Group;
+use crate::snapshot::{Group, GroupKind};
 
 fn all_means() -> Vec<Means> {
     Action::ALL.into_iter().map(|how| Means { how, by: Ok("hands".to_owned()) }).collect()
@@ -17,7 +17,7 @@ fn all_means() -> Vec<Means> {
 fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
     let subject = Subject {
         asked: "70".to_owned(),
-        kind: "tree".to_owned(),
+        kind: SubjectKind::Tree,
         name: "httpd".to_owned(),
         cgroup: None,
     };
@@ -98,7 +98,7 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
         link: Some("/merged/data/e.log".to_owned()),
         ..file("/srv/diff/data/e.log", 500, true, &[])
     };
-    let group = Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let group = Group { kind: GroupKind::Docker, name: "web:e".to_owned(), ..Group::default() };
     let fd = file.fd.to_string();
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
@@ -188,22 +188,24 @@ fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
 
 #[test]
 fn a_frozen_container_has_effects() {
-    let in_group = |pid, kind: &str| {
-        let group = Group { kind: kind.to_owned(), name: "web".to_owned(), ..Group::default() };
+    let in_group = |pid, kind| {
+        let group = Group { kind, name: "web".to_owned(), ..Group::default() };
         Process { group: Some(group), role: Role::Member, ..process(pid, "w") }
     };
     let effects = |kind, how| {
         plan(&facts(vec![in_group(70, kind), in_group(71, kind)], vec![]), &wish(how)).effects
     };
-    assert!(effects("docker", Action::Freeze).contains(&Effect::HealthChecks));
-    assert!(effects("pod", Action::Freeze).contains(&Effect::Probes));
-    assert!(!effects("docker", Action::Freeze).contains(&Effect::Probes));
-    for (kind, how) in
-        [("docker", Action::Kill), ("unit", Action::Freeze), ("cgroup", Action::Freeze)]
-    {
+    assert!(effects(GroupKind::Docker, Action::Freeze).contains(&Effect::HealthChecks));
+    assert!(effects(GroupKind::Pod, Action::Freeze).contains(&Effect::Probes));
+    assert!(!effects(GroupKind::Docker, Action::Freeze).contains(&Effect::Probes));
+    for (kind, how) in [
+        (GroupKind::Docker, Action::Kill),
+        (GroupKind::Unit, Action::Freeze),
+        (GroupKind::Cgroup, Action::Freeze),
+    ] {
         assert_eq!(effects(kind, how), []);
     }
-    let mixed = facts(vec![in_group(70, "docker"), in_group(71, "unit")], vec![]);
+    let mixed = facts(vec![in_group(70, GroupKind::Docker), in_group(71, GroupKind::Unit)], vec![]);
     assert_eq!(plan(&mixed, &wish(Action::Freeze)).effects, []);
 }
 
@@ -216,7 +218,7 @@ fn some_process() -> impl Strategy<Value = Process> {
             kin: kins[kin],
             kernel_thread: kernel == 0,
             group: units[unit].map(|unit| Group {
-                kind: "unit".to_owned(),
+                kind: GroupKind::Unit,
                 name: unit.to_owned(),
                 ..Group::default()
             }),

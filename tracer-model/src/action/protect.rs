@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
 use super::{Intent, Kin, Process};
+use crate::snapshot::GroupKind;
 
 /// Units that hold a machine together: stopping one of them locks people out or blinds them. A name
 /// that ends with `*` stands for all that begin so.
@@ -181,8 +182,8 @@ pub fn names(process: &Process, pattern: &Pattern) -> bool {
 
 /// Why a group must not be hit, by its name alone; `None` if the name does not forbid it.
 #[must_use]
-pub fn unit_rule(kind: &str, name: &str) -> Option<&'static str> {
-    if kind != "unit" {
+pub fn unit_rule(kind: GroupKind, name: &str) -> Option<&'static str> {
+    if kind != GroupKind::Unit {
         return None;
     }
     listed(PROTECTED_UNITS, name)
@@ -198,7 +199,7 @@ pub fn listed(rules: &[&'static str], name: &str) -> Option<&'static str> {
 }
 
 fn unit_of(process: &Process) -> Option<&str> {
-    let group = process.group.as_ref().filter(|group| group.kind == "unit")?;
+    let group = process.group.as_ref().filter(|group| group.kind == GroupKind::Unit)?;
     Some(&group.name)
 }
 
@@ -230,7 +231,7 @@ pub(crate) mod tests {
     }
 
     fn in_unit(comm: &str, unit: &str) -> Process {
-        let group = Group { kind: "unit".to_owned(), name: unit.to_owned(), ..Group::default() };
+        let group = Group { kind: GroupKind::Unit, name: unit.to_owned(), ..Group::default() };
         Process { group: Some(group), ..process(70, comm) }
     }
 

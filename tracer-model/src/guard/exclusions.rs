@@ -8,7 +8,7 @@ use super::config::GuardConfig;
 use super::shares::Candidate;
 use super::{Guarded, Policy, Spared, message, shares};
 use crate::action::protect;
-use crate::snapshot::{Group, Snapshot, Volume};
+use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
 impl Policy {
     /// Why the culprit must not be touched.
@@ -27,7 +27,7 @@ impl Policy {
                 victim.then(|| "it is a victim, others filled the volume before".to_owned())
             })
             .or_else(|| {
-                (group.kind == "unit" && group.name.ends_with(".slice"))
+                (group.kind == GroupKind::Unit && group.name.ends_with(".slice"))
                     .then(|| "a slice is many services".to_owned())
             })
             .or_else(|| volume.mount_point.is_empty().then(|| "the volume has no name".to_owned()))
@@ -66,7 +66,7 @@ impl Policy {
 
 /// Why a group must not be touched by the guard, as far as a Snapshot tells.
 fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
-    if let Some(rule) = protect::unit_rule(&group.kind, &group.name) {
+    if let Some(rule) = protect::unit_rule(group.kind, &group.name) {
         return Some(format!("protected ({rule})"));
     }
     if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&group.name)) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::pattern::Pattern;
-use crate::snapshot::{Group, Snapshot, Volume};
+use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
 /// Growth of a volume below this is rest, bytes per second.
 const REST: f64 = 64.0 * 1024.0;
@@ -13,11 +13,11 @@ const OLD_S: f64 = 600.0;
 
 /// A group is told by kind, name and, of a container, its id: two users or runtimes may have containers of one
 /// name. Its view of files may differ from process to process.
-pub(super) type Key = (String, String, String);
+pub(super) type Key = (GroupKind, String, String);
 
 pub(super) fn key(group: &Group) -> Key {
     let id = group.container_id().unwrap_or_default();
-    (group.kind.clone(), group.name.clone(), id.to_owned())
+    (group.kind, group.name.clone(), id.to_owned())
 }
 
 /// A group with its part in the growth.

@@ -5,15 +5,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{
-    Backend, Blind, BlindCause, GroupRow, Resident, SCHEMA, Victim, WriteBackend, WriteErrors,
-    Writer,
+    Backend, Blind, BlindCause, GroupKind, GroupRow, Resident, SCHEMA, Victim, WriteBackend,
+    WriteErrors, Writer,
 };
 
 const VOLUME: &str = "/data";
 
 fn group(name: &str) -> Group {
-    let kind = if name.ends_with(".service") { "unit" } else { "cgroup" };
-    Group { kind: kind.to_owned(), name: name.to_owned(), ..Group::default() }
+    let kind = if name.ends_with(".service") { GroupKind::Unit } else { GroupKind::Cgroup };
+    Group { kind, name: name.to_owned(), ..Group::default() }
 }
 
 fn row(name: &str, growth: f64) -> GroupRow {
@@ -436,7 +436,7 @@ fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
     let mut world = World::new(armed());
     let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);
     for (row, digit) in two.groups.iter_mut().zip(["a", "b"]) {
-        row.group.kind = "podman".to_owned();
+        row.group.kind = GroupKind::Podman;
         row.group.cgroup = Some(format!("/libpod_parent/libpod-{}", digit.repeat(64)));
     }
     let decisions = world.see(100, &two);

@@ -6,6 +6,7 @@
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
 mod coverage;
+mod group_kind;
 mod health;
 mod writers;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
+pub use group_kind::{GroupKind, UnknownKind};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
@@ -223,9 +225,9 @@ pub struct Held {
     pub bytes: u64,
     /// Did it grow in the window? `false` where there was no earlier look.
     pub growing: bool,
-    /// `deleted` (had a name) or `anonymous` (O_TMPFILE, never had one).
+    /// Whether it ever had a name.
     #[serde(default)]
-    pub kind: String,
+    pub kind: HeldKind,
     /// All processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
@@ -235,6 +237,30 @@ pub struct Held {
     /// Its inode number; `None` where only an overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
+}
+
+/// Whether a file without a name had one before.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldKind {
+    /// Created with O_TMPFILE: it never had a name.
+    Anonymous,
+    /// Its last name was removed.
+    #[default]
+    Deleted,
+}
+
+impl HeldKind {
+    /// The name in JSON and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// A process that suffers from a volume that is full or slow.

@@ -9,12 +9,11 @@ use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
 use tracer_model::guard::{Decision, Did, GuardConfig, Policy};
 use tracer_model::sanitize::shell_word;
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{GroupKind, Snapshot};
 
 use super::engine::{Request, Spec};
 use super::helper::{Answer, Came, Hands, What};
 use super::target::Reach;
-use super::unit;
 
 /// What the guard has to say: one event of `filltop watch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -159,9 +158,11 @@ fn request(decision: &Decision, step: Action) -> Request {
 fn command(decision: &Decision, step: Action) -> String {
     let group = &decision.group;
     let target = match (&group.cgroup, decision.members.first()) {
-        (Some(path), _) if matches!(group.kind.as_str(), "cgroup" | "monitor") => path.clone(),
+        (Some(path), _) if matches!(group.kind, GroupKind::Cgroup | GroupKind::Monitor) => {
+            path.clone()
+        }
         (None, Some((pid, _))) => pid.to_string(),
-        _ if unit::has_manager(&group.kind) && group.kind != "unit" => {
+        _ if group.kind.has_manager() && group.kind != GroupKind::Unit => {
             format!("{}/{}", group.kind, group.name)
         }
         _ => group.name.clone(),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::Serialize;
 use tracer_model::action::Action;
+use tracer_model::snapshot::GroupKind;
 
 use super::audit::Audit;
 use super::members::Scope;
@@ -59,16 +60,19 @@ pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
 }
 
 /// Is a record's target in a cgroup of this kind?
-fn is_of_kind(record: &Record, kind: &str) -> bool {
+fn is_of_kind(record: &Record, kind: GroupKind) -> bool {
     let Scope::Cgroup(dirs) = &record.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
-        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == "pod",
+        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == GroupKind::Pod,
         Place::Container { runtime: Some(runtime), .. } => kind == runtime,
         // The path does not tell which.
-        Place::Container { .. } => matches!(kind, "docker" | "podman" | "containerd" | "crio"),
-        Place::Lxc(_) => kind == "lxc",
-        Place::Machine(_) => kind == "machine",
-        Place::Unit(_) => kind == "unit",
+        Place::Container { .. } => matches!(
+            kind,
+            GroupKind::Docker | GroupKind::Podman | GroupKind::Containerd | GroupKind::Crio
+        ),
+        Place::Lxc(_) => kind == GroupKind::Lxc,
+        Place::Machine(_) => kind == GroupKind::Machine,
+        Place::Unit(_) => kind == GroupKind::Unit,
         Place::Build { .. } | Place::Monitor { .. } | Place::Plain(_) | Place::Root => false,
     })
 }

@@ -257,8 +257,9 @@ mod tests {
     use tracer_model::action::plan::{Facts, File, Means, Subject, Wish};
     use tracer_model::action::protect::Protection;
     use tracer_model::action::restart::Policy;
+    use tracer_model::action::subject_kind::SubjectKind;
     use tracer_model::action::{Intent, Kin, Process, Role};
-    use tracer_model::snapshot::Group;
+    use tracer_model::snapshot::{Group, GroupKind};
 
     use super::*;
 
@@ -271,7 +272,7 @@ mod tests {
             cmdline: Some(format!("{comm} --serve /srv")),
             user: "www-data".to_owned(),
             group: Some(Group {
-                kind: "docker".to_owned(),
+                kind: GroupKind::Docker,
                 name: "web".to_owned(),
                 ..Group::default()
             }),
@@ -304,7 +305,7 @@ mod tests {
         let facts = Facts {
             subject: Subject {
                 asked: "web".to_owned(),
-                kind: "docker".to_owned(),
+                kind: SubjectKind::Group(GroupKind::Docker),
                 name: "web".to_owned(),
                 cgroup: Some("/docker/3f1c".to_owned()),
             },
