@@ -4,7 +4,7 @@
 
 use tracer_model::sanitize::Charset;
 
-use crate::tui::theme::Theme;
+use super::theme::Theme;
 
 /// A variable's value; set to nothing counts as not set, as NO_COLOR's and POSIX's rules have it.
 fn value(env: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {

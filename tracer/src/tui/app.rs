@@ -10,11 +10,13 @@ use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
 use tracer_model::snapshot::Snapshot;
 
+use super::draw::{draw, draw_waiting};
 use super::keys::Key;
-use super::layout::Layout;
+use super::query::Window;
 use super::rows::RowKey;
-use super::state::{Effect, Effects, Overlay, Past, Trends, UiState, Window};
+use super::state::{Effect, Effects, Overlay, Past, Trends, UiState};
 use super::term::blank_halves;
+use super::update::update;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
 
@@ -98,7 +100,7 @@ impl App {
 
     /// Handles a key and returns the effects that the caller has to carry out.
     pub fn press(&mut self, key: Key) -> Effects {
-        let (state, effects) = super::update(self.state.clone(), key);
+        let (state, effects) = update(self.state.clone(), key);
         self.state = state;
         let mut outside = Effects::new();
         for effect in effects {
@@ -145,8 +147,8 @@ impl App {
     /// Paints one frame.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         match &self.shown {
-            Some(snapshot) => super::draw(snapshot, &self.state, frame),
-            None => super::draw_waiting(&self.state, frame),
+            Some(snapshot) => draw(snapshot, &self.state, frame),
+            None => draw_waiting(&self.state, frame),
         }
         blank_halves(frame.buffer_mut());
     }
@@ -211,8 +213,7 @@ impl App {
 
     /// Whether the details of the selected row are shown anywhere on the screen.
     fn explains(&self) -> bool {
-        let area = ratatui::layout::Rect::new(0, 0, self.state.size.width, self.state.size.height);
-        let side = Layout::new(area, self.state.mounts.len()).and_then(|layout| layout.side);
+        let side = self.state.layout().and_then(|layout| layout.side);
         side.is_some() || matches!(self.state.overlay, Overlay::Detail(_))
     }
 }

@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::state::View;
+use super::query::View;
 
 /// A key press or a mouse action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ pub enum Command {
     /// Show the rows of all volumes, or of one.
     AllVolumes,
     /// Follow the most urgent volume again.
-    Endangered,
+    MostUrgent,
     /// Show the details of the selected row.
     Detail,
     /// Close the open page, return to the present, then clear the filter, then the selection.
@@ -203,7 +203,7 @@ pub const BINDINGS: &[Binding] = &[
         &[(Key::Char('['), Command::NextVolume(-1)), (Key::Char(']'), Command::NextVolume(1))],
     ),
     line("a", "rows of all volumes, or only one", &[(Key::Char('a'), Command::AllVolumes)]),
-    line("d", "back to the most urgent volume", &[(Key::Char('d'), Command::Endangered)]),
+    line("d", "back to the most urgent volume", &[(Key::Char('d'), Command::MostUrgent)]),
     line("Enter", "details of the row", &[(Key::Enter, Command::Detail)]),
     line("x", "act on the row: freeze, throttle, stop …", &[(Key::Char('x'), Command::Act)]),
     line(

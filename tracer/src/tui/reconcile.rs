@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tracer_model::snapshot::Snapshot;
 
 use super::action_menu::target_of;
-use super::layout::Layout;
-use super::rows::{Item, Rows};
-use super::state::{Overlay, UiState, VolumeChoice};
-use super::update::screen;
+use super::query::VolumeChoice;
+use super::rows::Rows;
+use super::rows::item::Item;
+use super::state::{Overlay, UiState};
 
 impl UiState {
     /// Reconciles the state with this Snapshot: resolves the volume, builds the rows, and keeps the
@@ -17,21 +17,20 @@ impl UiState {
     pub fn settle(mut self, snapshot: &Snapshot) -> Self {
         self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
         let focus = self.resolve_volume(snapshot);
-        if focus != self.focus && self.volume == VolumeChoice::Endangered {
+        if focus != self.focus && self.volume == VolumeChoice::MostUrgent {
             // The selection belonged to the previous volume.
             self.touched = false;
             self.selected = None;
             self.missing = false;
         }
         self.focus = focus;
-        if !self.rows.fits(snapshot, &self) {
-            self.rows = Arc::new(Rows::build(snapshot, &self));
+        if !self.rows.are_for(snapshot, &self.query()) {
+            self.rows = Arc::new(Rows::build(snapshot, &self.query()));
         }
         if std::mem::take(&mut self.fold_wish) {
             if let Some((name, open)) = self.rows.fold_name(snapshot, self.cursor) {
-                self.folds.insert(name, !open);
-                self.fold_changes += 1;
-                self.rows = Arc::new(Rows::build(snapshot, &self));
+                self.folds.set(name, !open);
+                self.rows = Arc::new(Rows::build(snapshot, &self.query()));
             } else {
                 self.notice = Some("nothing to expand here".to_owned());
             }
@@ -52,11 +51,11 @@ impl UiState {
         }
         let item = self.item();
         self.target = item.and_then(|item| target_of(snapshot, &self.rows.groups, item));
-        if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
+        if let Some(layout) = self.layout() {
             if layout.second.is_some() {
-                let beside = self.beside();
-                if !self.second.fits(snapshot, &beside) {
-                    self.second = Arc::new(Rows::build(snapshot, &beside));
+                let query = self.second_query();
+                if !self.second.are_for(snapshot, &query) {
+                    self.second = Arc::new(Rows::build(snapshot, &query));
                 }
             }
             let page = layout.page();
@@ -80,7 +79,7 @@ impl UiState {
         match &self.volume {
             VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
             // The user is working on this volume: do not switch the table under the cursor.
-            VolumeChoice::Endangered
+            VolumeChoice::MostUrgent
                 if self.touched && has(&self.focus) && !self.yields(snapshot) =>
             {
                 self.focus.clone()

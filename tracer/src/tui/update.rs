@@ -5,9 +5,11 @@ use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::units::Units;
 
 use super::keys::{Command, Key};
-use super::layout::Layout;
-use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
-use super::{action_menu, keys, views};
+use super::panes::tabs;
+use super::query::{Sort, View, VolumeChoice};
+use super::state::{Effect, Effects, Overlay, UiState};
+use super::views::columns;
+use super::{action_menu, keys};
 
 /// Intervals that `+` and `-` step through, seconds.
 pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -148,8 +150,7 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
     match command {
         Command::Move(by) => move_by(state, by),
         Command::Page(by) => {
-            let page =
-                Layout::new(screen(state), state.mounts.len()).map_or(1, |layout| layout.page());
+            let page = state.layout().map_or(1, |layout| layout.page());
             move_by(state, by.saturating_mul(i32::try_from(page).unwrap_or(i32::MAX)));
         }
         Command::First => select(state, 0),
@@ -166,8 +167,8 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
                 _ => VolumeChoice::All,
             };
         }
-        Command::Endangered => {
-            state.volume = VolumeChoice::Endangered;
+        Command::MostUrgent => {
+            state.volume = VolumeChoice::MostUrgent;
             state.touched = false;
         }
         Command::Detail => {
@@ -178,9 +179,8 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
         Command::Back => return back(state),
         Command::Fold => state.fold_wish = true,
         Command::FoldAll => {
-            state.folds.clear();
-            state.fold_changes += 1;
-            state.fold_all = Some(!state.fold_all.unwrap_or(state.view == View::Dirs));
+            // Directories are expanded at first, groups are not.
+            state.folds.toggle_all(state.view == View::Dirs);
         }
         Command::Filter => state.typing = true,
         Command::Sort(by) => sort_by_next(state, by),
@@ -282,7 +282,7 @@ fn choose_volume(state: &mut UiState, index: usize) {
 }
 
 fn sort_by_next(state: &mut UiState, by: i32) {
-    let columns = views::columns(state.view);
+    let columns = columns::of_view(state.view);
     let sort = &mut state.sorts[state.view.index()];
     let at = columns.iter().position(|&col| col == sort.column).unwrap_or(0) as i32;
     let column = columns[(at + by).rem_euclid(columns.len() as i32) as usize];
@@ -302,7 +302,7 @@ fn interval(state: &mut UiState, by: i32) -> Effects {
 }
 
 fn click(state: &mut UiState, at: Position) {
-    let Some(layout) = Layout::new(screen(state), state.mounts.len()) else { return };
+    let Some(layout) = state.layout() else { return };
     let row = |area: Rect| usize::from(at.y.saturating_sub(area.y + 1));
     if layout.table.contains(at) && at.y > layout.table.y {
         let index = state.scroll + row(layout.table);
@@ -311,24 +311,12 @@ fn click(state: &mut UiState, at: Position) {
         }
     } else if layout.volumes.contains(at) && at.y > layout.volumes.y {
         let shown = usize::from(layout.volumes.height - 1);
-        choose_volume(state, first_volume(state, shown) + row(layout.volumes));
+        choose_volume(state, state.first_visible_volume(shown) + row(layout.volumes));
     } else if layout.tabs.contains(at) {
-        for (view, from, to) in super::panes::tabs::places(state) {
+        for (view, from, to) in tabs::ranges(state) {
             if (from..to).contains(&at.x) {
                 show(state, view);
             }
         }
     }
-}
-
-/// The area of the whole terminal.
-pub(super) fn screen(state: &UiState) -> Rect {
-    Rect { x: 0, y: 0, width: state.size.width, height: state.size.height }
-}
-
-/// Index of the first volume shown if only `shown` fit, so that the current one is among them.
-#[must_use]
-pub fn first_volume(state: &UiState, shown: usize) -> usize {
-    let at = state.mounts.iter().position(|mount| *mount == state.focus).unwrap_or(0);
-    (at + 1).saturating_sub(shown)
 }

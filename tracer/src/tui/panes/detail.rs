@@ -8,10 +8,10 @@ use tracer_model::units;
 
 use super::{Line, fact, spark};
 use crate::output::format;
-use crate::tui::rows::{GroupSum, Item, Rows};
+use crate::output::theme::Tone;
+use crate::tui::rows::item::{GroupSum, Item};
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
-use crate::tui::views::{milliseconds, number};
+use crate::tui::views::cells::{milliseconds, number};
 
 /// Files, members or holders listed before "and N more".
 const LIST: usize = 12;
@@ -20,7 +20,7 @@ const LIST: usize = 12;
 #[must_use]
 pub fn lines(
     snapshot: &Snapshot,
-    rows: &Rows,
+    groups: &[GroupSum],
     item: Option<Item>,
     state: &UiState,
     width: usize,
@@ -29,14 +29,14 @@ pub fn lines(
     let nothing = || match &state.selected {
         Some(key) if state.missing => {
             let text = "not in this window: inactive or gone";
-            let lines = vec![Line::new(text, Tone::Warning), page.trend("growth")];
+            let lines = vec![Line::new(text, Tone::Warning), page.trend(Trend::Growth)];
             (page.safe(&key.label()), lines)
         }
         _ => ("Nothing selected".to_owned(), vec![]),
     };
     match item {
         Some(Item::Writer(i)) => snapshot.writers.get(i).map(|row| page.writer(row)),
-        Some(Item::Group(i)) => rows.groups.get(i).map(|row| page.group(row)),
+        Some(Item::Group(i)) => groups.get(i).map(|row| page.group(row)),
         Some(Item::Dir(i)) => snapshot.dirs.get(i).map(|row| page.dir(row)),
         Some(Item::File(i)) => snapshot.paths.get(i).map(|row| page.file(row)),
         Some(Item::Held(i)) => snapshot.held.get(i).map(|row| page.held(row)),
@@ -44,6 +44,30 @@ pub fn lines(
         None => None,
     }
     .unwrap_or_else(nothing)
+}
+
+/// The value that a sparkline plots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trend {
+    /// Growth, bytes per second.
+    Growth,
+    /// Written bytes per second.
+    Written,
+    /// Bytes of a deleted file.
+    Size,
+    /// Failed writes.
+    Failures,
+}
+
+impl Trend {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Growth => "growth trend",
+            Self::Written => "written trend",
+            Self::Size => "size trend",
+            Self::Failures => "failure trend",
+        }
+    }
 }
 
 struct Page<'a> {
@@ -70,18 +94,18 @@ impl Page<'_> {
     }
 
     /// A sparkline of the row's history, with its peak.
-    fn trend(&self, what: &str) -> Line {
+    fn trend(&self, trend_of: Trend) -> Line {
         let trend = &self.state.trends.selected;
         let top = trend.iter().copied().fold(0.0, f64::max);
-        let top = match what {
-            "size" => self.state.units.bytes(top as u64),
-            "failure" => format!("{top:.0}"),
-            _ => self.rate(top),
+        let top = match trend_of {
+            Trend::Size => self.state.units.bytes(top as u64),
+            Trend::Failures => format!("{top:.0}"),
+            Trend::Growth | Trend::Written => self.rate(top),
         };
         // The label and the peak take up part of the line.
         let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
         let bars = spark(trend, width, self.state.charset);
-        Line::new(fact(&format!("{what} trend"), &format!("{bars} up to {top}")), Tone::Accent)
+        Line::new(fact(trend_of.label(), &format!("{bars} up to {top}")), Tone::Accent)
     }
 
     fn errors(errors: &WriteErrors) -> Option<Line> {
@@ -155,7 +179,7 @@ impl Page<'_> {
                 "held",
                 &format!("{} of deleted files", self.bytes(writer.held_bytes)),
             )),
-            self.trend("growth"),
+            self.trend(Trend::Growth),
         ]);
         lines.extend(Self::errors(&writer.errors));
         if let Some(fsync) = writer.fsync.filter(|fsync| fsync.count > 0) {
@@ -220,7 +244,7 @@ impl Page<'_> {
                 "held",
                 &format!("{} of deleted files", self.bytes(group.held_bytes)),
             )),
-            self.trend("growth"),
+            self.trend(Trend::Growth),
         ];
         if group.errors > 0 {
             let text = group.errors.to_string();
@@ -247,7 +271,7 @@ impl Page<'_> {
             Line::plain(fact("outflow", &self.rate(dir.outflow_bytes_per_s))),
             Line::plain(fact("drain", &drains)),
             Line::plain(fact("files", &files)),
-            self.trend("growth"),
+            self.trend(Trend::Growth),
         ];
         let paths: Vec<&PathRow> =
             self.snapshot.paths.iter().filter(|path| below(&path.path)).collect();
@@ -278,7 +302,7 @@ impl Page<'_> {
             Line::plain(fact("file", &format!("inode {} on {}", path.ino, self.safe(&path.dev)))),
             Line::plain(fact("written", &written)),
             Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
-            self.trend("written"),
+            self.trend(Trend::Written),
         ];
         if let Some(inside) = &path.path_in_container {
             lines.insert(0, Line::plain(fact("in container", &self.safe(inside))));
@@ -329,7 +353,7 @@ impl Page<'_> {
             Line::plain(fact("held by", &format!("{by} through {fd}"))),
             Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
             Line::plain(fact("kind", held.kind.name())),
-            self.trend("size"),
+            self.trend(Trend::Size),
         ];
         if let Some(path) = &held.path_in_container {
             lines.push(Line::plain(fact("in container", &self.safe(path))));
@@ -347,7 +371,7 @@ impl Page<'_> {
         let mut lines = vec![
             Line::plain(fact("volume", &self.safe(&victim.volume))),
             Line::plain(fact("waited", &format!("{waited} in this window"))),
-            self.trend("failure"),
+            self.trend(Trend::Failures),
         ];
         lines.extend(Self::errors(&victim.errors));
         let culprits = self.snapshot.writers.iter().filter(|writer| {

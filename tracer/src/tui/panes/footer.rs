@@ -5,8 +5,9 @@ use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 
 use super::Ink;
-use crate::tui::state::{Overlay, UiState, View, Window};
-use crate::tui::theme::Tone;
+use crate::output::theme::Tone;
+use crate::tui::query::{View, Window};
+use crate::tui::state::{Overlay, UiState};
 
 /// Paints the footer.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, state: &UiState) {

@@ -7,8 +7,9 @@ use tracer_model::{sanitize, units};
 
 use super::Ink;
 use crate::output::format::{blind_short, least_explained};
-use crate::tui::state::{UiState, Window};
-use crate::tui::theme::Tone;
+use crate::output::theme::Tone;
+use crate::tui::query::Window;
+use crate::tui::state::UiState;
 
 /// Paints the header.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {

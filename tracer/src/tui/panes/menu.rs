@@ -5,9 +5,9 @@ use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::sanitize::{display_for, truncate};
 
 use super::{Ink, Line, fact, page};
+use crate::output::theme::Tone;
 use crate::tui::action_menu;
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
 
 /// Paints the menu.
 pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: Operation, state: &UiState) {

@@ -15,7 +15,7 @@ use tracer_model::sanitize;
 use tracer_model::sanitize::Charset;
 
 use super::state::UiState;
-use super::theme::{Theme, Tone};
+use crate::output::theme::{Theme, Tone};
 
 /// Writes text to a buffer, styled by role.
 pub struct Ink<'b> {

@@ -5,9 +5,9 @@ use tracer_model::snapshot::{HookState, Snapshot};
 use tracer_model::units;
 
 use super::{Line, fact};
+use crate::output::theme::Tone;
 use crate::tui::keys::BINDINGS;
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
 
 /// Lines of the help page: every key, and a short legend.
 #[must_use]

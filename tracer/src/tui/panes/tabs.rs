@@ -5,9 +5,10 @@ use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 
 use super::Ink;
+use crate::output::theme::Tone;
+use crate::tui::query::{View, VolumeChoice};
 use crate::tui::rows::Rows;
-use crate::tui::state::{UiState, View, VolumeChoice};
-use crate::tui::theme::Tone;
+use crate::tui::state::UiState;
 
 /// Below this width only the current table's name is shown.
 const NAMES_FROM: u16 = 64;
@@ -27,7 +28,7 @@ fn label(state: &UiState, rows: &Rows, view: View) -> String {
 
 /// The columns of each tab: first, and one past the last.
 #[must_use]
-pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
+pub fn ranges(state: &UiState) -> Vec<(View, u16, u16)> {
     let mut x = 0;
     View::ALL
         .into_iter()

@@ -3,8 +3,8 @@
 use tracer_model::sanitize::Charset;
 
 use super::*;
-use crate::tui::state::View;
-use crate::tui::theme::Theme;
+use crate::output::theme::Theme;
+use crate::tui::query::View;
 use tracer_model::fixtures;
 
 fn looks() -> [(&'static str, Theme, Charset); 3] {

@@ -1,11 +1,12 @@
 //! Every key listed in the help does what the help says.
 
 use super::*;
+use crate::output::theme::Theme;
 use crate::tui::keys::BINDINGS;
-use crate::tui::rows::{Item, RowKey};
-use crate::tui::state::{Effect, Overlay, View, VolumeChoice, Window};
-use crate::tui::theme::Theme;
-use crate::tui::views::Col;
+use crate::tui::query::{Col, View, VolumeChoice, Window};
+use crate::tui::rows::RowKey;
+use crate::tui::rows::item::Item;
+use crate::tui::state::{Effect, Overlay};
 use tracer_model::fixtures;
 use tracer_model::units::Units;
 
@@ -276,17 +277,17 @@ fn folding() {
 fn sorting() {
     let mut app = app();
     let first = |app: &App| app.state().rows.rows[0].item;
-    assert_eq!(app.state().sort().column, Col::Growth);
+    assert_eq!(app.state().query().sort.column, Col::Growth);
     assert_eq!(first(&app), Item::Writer(0));
     press(&mut app, "r");
     assert_eq!(first(&app), Item::Writer(2), "the smallest growth first");
     press(&mut app, "<");
-    assert_eq!(app.state().sort().column, Col::WrittenRate);
-    assert!(app.state().sort().descending);
+    assert_eq!(app.state().query().sort.column, Col::WrittenRate);
+    assert!(app.state().query().sort.descending);
     press(&mut app, "<<<");
-    assert_eq!(app.state().sort().column, Col::Command, "it wraps around");
+    assert_eq!(app.state().query().sort.column, Col::Command, "it wraps around");
     press(&mut app, "s");
-    assert_eq!(app.state().sort().column, Col::Pid);
+    assert_eq!(app.state().query().sort.column, Col::Pid);
     assert_eq!(first(&app), Item::Writer(2));
 }
 

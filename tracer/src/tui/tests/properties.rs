@@ -12,9 +12,9 @@ use tracer_model::sanitize::{Charset, lossless};
 use tracer_model::snapshot::{PathRow, Writer};
 
 use super::*;
+use crate::output::theme::Theme;
 use crate::tui::keys::BINDINGS;
 use crate::tui::term::Ansi;
-use crate::tui::theme::Theme;
 use tracer_model::fixtures;
 
 fn name() -> impl Strategy<Value = String> {

@@ -1,7 +1,7 @@
 //! Tests of pausing, moving in time, longer windows, and the cost of history.
 
 use super::*;
-use crate::tui::state::Window;
+use crate::tui::query::Window;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tracer_model::fixtures;
