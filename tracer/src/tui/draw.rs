@@ -10,12 +10,14 @@ use tracer_model::units;
 
 use super::layout;
 use super::layout::Layout;
-use super::panes::table::Part;
-use super::panes::{Ink, detail, footer, header, menu, page, pages, table, tabs, volumes, wrap};
+use super::panes::table::TableContent;
+use super::panes::{
+    Painter, detail, draw_page, footer, header, menu, pages, table, tabs, volumes, wrap,
+};
 use super::query::Query;
 use super::rows::Rows;
 use super::state::{Overlay, UiState};
-use crate::output::theme::Tone;
+use crate::output::theme::Role;
 
 /// Paints one frame: a pure function of its arguments.
 ///
@@ -23,50 +25,56 @@ use crate::output::theme::Tone;
 /// rebuilds them otherwise.
 pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
     let area = frame.area();
-    let ink = &mut Ink::new(frame.buffer_mut(), state);
+    let painter = &mut Painter::new(frame.buffer_mut(), state);
     let Some(layout) = Layout::new(area, snapshot.volumes.len()) else {
-        draw_small(ink, area, snapshot, state);
+        draw_small(painter, area, snapshot, state);
         return;
     };
     let rows = rows_for(snapshot, &state.query(), &state.rows);
     let item = rows.rows.get(state.cursor).filter(|_| !state.missing).map(|row| row.item);
-    header::draw(ink, layout.header, snapshot, state);
-    volumes::draw(ink, layout.volumes, snapshot, state);
-    tabs::draw(ink, layout.tabs, &rows, state);
-    footer::draw(ink, layout.footer, state);
+    header::draw(painter, layout.header, snapshot, state);
+    volumes::draw(painter, layout.volumes, snapshot, state);
+    tabs::draw(painter, layout.tabs, &rows, state);
+    footer::draw(painter, layout.footer, state);
 
     // An overlay covers the tables, including the second one.
     let body = layout.second.map_or(layout.table, |second| layout.table.union(second));
     match &state.overlay {
-        Overlay::None => tables(ink, &layout, snapshot, state, &rows),
+        Overlay::None => tables(painter, &layout, snapshot, state, &rows),
         Overlay::Detail(from) => {
             let width = usize::from(body.width);
             let (title, lines) = detail::lines(snapshot, &rows.groups, item, state, width);
-            page(ink, body, &title, &lines, *from);
+            draw_page(painter, body, &title, &lines, *from);
         }
-        Overlay::Help(from) => page(ink, body, "Keys", &pages::help(), *from),
+        Overlay::Help(from) => draw_page(painter, body, "Keys", &pages::help(), *from),
         Overlay::Health(from) => {
-            page(ink, body, "Tracer status", &pages::health(snapshot, state), *from);
+            draw_page(painter, body, "Tracer status", &pages::health(snapshot, state), *from);
         }
-        Overlay::Menu(target, chosen) => menu::draw(ink, body, target, *chosen, state),
-        Overlay::Confirm(request) => menu::confirm(ink, body, request, state),
+        Overlay::Menu(target, chosen) => menu::draw(painter, body, target, *chosen, state),
+        Overlay::Confirm(request) => menu::confirm(painter, body, request, state),
     }
     if let Some(side) = layout.side {
         let (title, lines) =
             detail::lines(snapshot, &rows.groups, item, state, usize::from(side.width));
-        page(ink, side, &title, &lines, 0);
+        draw_page(painter, side, &title, &lines, 0);
     }
 }
 
-fn tables(ink: &mut Ink<'_>, layout: &Layout, snapshot: &Snapshot, state: &UiState, rows: &Rows) {
+fn tables(
+    painter: &mut Painter<'_>,
+    layout: &Layout,
+    snapshot: &Snapshot,
+    state: &UiState,
+    rows: &Rows,
+) {
     let selected = (!state.missing).then_some(state.cursor);
-    let part = Part { query: state.query(), rows, from: state.scroll, selected };
-    table::draw(ink, layout.table, snapshot, state, &part);
+    let part = TableContent { query: state.query(), rows, from: state.scroll, selected };
+    table::draw(painter, layout.table, snapshot, state, &part);
     if let Some(second) = layout.second {
         let query = state.second_query();
         let rows = rows_for(snapshot, &query, &state.second);
-        let part = Part { query, rows: &rows, from: 0, selected: None };
-        table::draw(ink, second, snapshot, state, &part);
+        let part = TableContent { query, rows: &rows, from: 0, selected: None };
+        table::draw(painter, second, snapshot, state, &part);
     }
 }
 
@@ -80,7 +88,7 @@ fn rows_for<'r>(snapshot: &Snapshot, query: &Query<'_>, built: &'r Rows) -> Cow<
 }
 
 /// Paints what fits on a terminal of a few lines: the most urgent volume and its top writer.
-fn draw_small(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
+fn draw_small(painter: &mut Painter<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     let mut text = match snapshot.volumes.first() {
         Some(volume) => {
             let mount = display_for(&volume.mount_point, state.charset);
@@ -94,19 +102,19 @@ fn draw_small(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiStat
         let comm = display_for(&writer.comm, state.charset);
         text.push_str(&format!(": {comm} {} {rate}/s", writer.pid));
     }
-    let tone = snapshot.volumes.first().map_or(Tone::Plain, volumes::danger);
-    let mut lines: Vec<(String, Tone)> =
-        wrap(&text, usize::from(area.width)).into_iter().map(|line| (line, tone)).collect();
+    let role = snapshot.volumes.first().map_or(Role::Plain, volumes::urgency_role);
+    let mut lines: Vec<(String, Role)> =
+        wrap(&text, usize::from(area.width)).into_iter().map(|line| (line, role)).collect();
     let min = layout::MIN;
-    lines.push((format!("({}x{} needed)", min.width, min.height), Tone::Faint));
-    for (y, (text, tone)) in (area.top()..area.bottom()).zip(lines) {
-        ink.put(area.x, y, &text, area.width, tone);
+    lines.push((format!("({}x{} needed)", min.width, min.height), Role::Faint));
+    for (y, (text, role)) in (area.top()..area.bottom()).zip(lines) {
+        painter.put(area.x, y, &text, area.width, role);
     }
 }
 
 /// Paints the screen shown before the first measurement.
 pub fn draw_waiting(state: &UiState, frame: &mut Frame<'_>) {
     let area = frame.area();
-    let ink = &mut Ink::new(frame.buffer_mut(), state);
-    ink.put(area.x, area.y, "filltop is measuring …  q quits", area.width, Tone::Plain);
+    let painter = &mut Painter::new(frame.buffer_mut(), state);
+    painter.put(area.x, area.y, "filltop is measuring …  q quits", area.width, Role::Plain);
 }

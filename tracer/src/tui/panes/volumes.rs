@@ -5,11 +5,11 @@ use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{Snapshot, Volume};
 use tracer_model::{sanitize, units};
 
-use super::{Ink, spark};
+use super::{Painter, sparkline};
 use crate::output::columns;
 use crate::output::columns::{Align, Column};
 use crate::output::format::{eta_cell, eta_fitting, eta_short_width, used_ratio};
-use crate::output::theme::Tone;
+use crate::output::theme::Role;
 use crate::tui::query::VolumeChoice;
 use crate::tui::state::UiState;
 
@@ -71,18 +71,18 @@ impl Field {
 type Fitted = (Field, Column, usize);
 
 /// Paints the heading and one line per volume.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
+pub fn draw(painter: &mut Painter<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     // The marker of the selected volume takes a column.
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
     let fields = fitting(&snapshot.volumes, area.width);
     let shown = usize::from(area.height - 1);
-    heading(ink, inner, &fields, snapshot.volumes.len(), shown, state);
+    heading(painter, inner, &fields, snapshot.volumes.len(), shown, state);
     if snapshot.volumes.is_empty() {
-        ink.put(inner.x, area.y + 1, "no writable volume is mounted", inner.width, Tone::Faint);
+        painter.put(inner.x, area.y + 1, "no writable volume is mounted", inner.width, Role::Faint);
     }
     let from = state.first_visible_volume(shown);
     for (y, volume) in (area.y + 1..area.bottom()).zip(snapshot.volumes.iter().skip(from)) {
-        row(ink, Rect { y, height: 1, ..area }, &fields, volume, state);
+        row(painter, Rect { y, height: 1, ..area }, &fields, volume, state);
     }
 }
 
@@ -122,7 +122,7 @@ fn fitting(volumes: &[Volume], width: u16) -> Vec<Fitted> {
 
 /// Paints the heading. If not all volumes fit, it counts them.
 fn heading(
-    ink: &mut Ink<'_>,
+    painter: &mut Painter<'_>,
     area: Rect,
     fields: &[Fitted],
     volumes: usize,
@@ -137,51 +137,51 @@ fn heading(
             _ => column.title,
         };
         let text = columns::cell(title, column.align, *width, false, state.charset);
-        ink.put(x, area.y, &text, *width as u16, Tone::Head);
+        painter.put(x, area.y, &text, *width as u16, Role::Head);
         x += *width as u16 + 1;
     }
 }
 
 /// Paints the line of a volume.
-fn row(ink: &mut Ink<'_>, area: Rect, fields: &[Fitted], volume: &Volume, state: &UiState) {
+fn row(painter: &mut Painter<'_>, area: Rect, fields: &[Fitted], volume: &Volume, state: &UiState) {
     let selected = volume.mount_point == state.focus;
     if selected || state.volume == VolumeChoice::All {
         let mark = if selected { ">" } else { " " };
-        ink.put(area.x, area.y, mark, 1, Tone::Accent);
+        painter.put(area.x, area.y, mark, 1, Role::Accent);
     }
     let long = area.width >= LONG_FROM;
-    let urgency = danger(volume);
+    let urgency = urgency_role(volume);
     let mut x = area.x + 1;
     for (field, column, width) in fields {
         let text = match field {
             Field::UsageBar => usage_bar(volume, *width, state.charset),
             Field::Trend => {
                 let trend = state.trends.volumes.get(&volume.mount_point);
-                spark(trend.map_or(&[], Vec::as_slice), *width, state.charset)
+                sparkline(trend.map_or(&[], Vec::as_slice), *width, state.charset)
             }
             field => {
                 let text = text(*field, volume, *width, long, state);
                 columns::cell(&text, column.align, *width, false, state.charset)
             }
         };
-        let tone = match field {
-            Field::UsageBar | Field::Trend if urgency == Tone::Plain => Tone::Accent,
-            Field::Name if selected => Tone::Head,
+        let role = match field {
+            Field::UsageBar | Field::Trend if urgency == Role::Plain => Role::Accent,
+            Field::Name if selected => Role::Head,
             _ => urgency,
         };
-        ink.put(x, area.y, &text, *width as u16, tone);
+        painter.put(x, area.y, &text, *width as u16, role);
         x += *width as u16 + 1;
     }
 }
 
 /// The role of a volume, by its time to full.
 #[must_use]
-pub fn danger(volume: &Volume) -> Tone {
+pub fn urgency_role(volume: &Volume) -> Role {
     match (volume.full, volume.eta_s) {
-        (true, _) => Tone::Critical,
-        (_, Some(eta)) if eta < 30.0 * 60.0 => Tone::Critical,
-        (_, Some(eta)) if eta < 4.0 * 3600.0 => Tone::Warning,
-        _ => Tone::Plain,
+        (true, _) => Role::Critical,
+        (_, Some(eta)) if eta < 30.0 * 60.0 => Role::Critical,
+        (_, Some(eta)) if eta < 4.0 * 3600.0 => Role::Warning,
+        _ => Role::Plain,
     }
 }
 
