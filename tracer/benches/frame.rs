@@ -59,7 +59,7 @@ fn measure(count: u32, screen: Size, view: char) {
     for second in 0..=RUNS {
         let snapshot = snapshot(count, second);
         memory = size(&snapshot);
-        let ((), built) = timed(|| app.see(snapshot));
+        let ((), built) = timed(|| app.add_snapshot(snapshot));
         let (_, drawn) = timed(|| terminal.draw(|frame| app.draw(frame)).map(|_| ()).unwrap());
         let sent = terminal.backend_mut().take().len();
         let (_, pressed) = timed(|| app.press(Key::Down));

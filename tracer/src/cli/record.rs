@@ -128,9 +128,9 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
 /// # Errors
 /// If there is nothing to show.
 pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
-    let damage = recording::read(file, |snapshot| app.see_recorded(Arc::new(snapshot)))?;
+    let damage = recording::read(file, |snapshot| app.add_recorded(Arc::new(snapshot)))?;
     if let Some(words) = words(damage) {
-        app.say(&words);
+        app.show_message(&words);
     }
     Ok(())
 }

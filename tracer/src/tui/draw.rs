@@ -21,17 +21,17 @@ use crate::output::theme::Role;
 
 /// Paints one frame: a pure function of its arguments.
 ///
-/// Uses the rows in `state` if it was [reconciled](UiState::settle) with this Snapshot, and
+/// Uses the rows in `state` if it was [reconciled](UiState::reconcile) with this Snapshot, and
 /// rebuilds them otherwise.
 pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
     let area = frame.area();
     let painter = &mut Painter::new(frame.buffer_mut(), state);
     let Some(layout) = Layout::new(area, snapshot.volumes.len()) else {
-        draw_small(painter, area, snapshot, state);
+        draw_compact(painter, area, snapshot, state);
         return;
     };
     let rows = rows_for(snapshot, &state.query(), &state.rows);
-    let item = rows.rows.get(state.cursor).filter(|_| !state.missing).map(|row| row.item);
+    let item = rows.rows.get(state.cursor).filter(|_| !state.selection_missing).map(|row| row.item);
     header::draw(painter, layout.header, snapshot, state);
     volumes::draw(painter, layout.volumes, snapshot, state);
     tabs::draw(painter, layout.tabs, &rows, state);
@@ -67,12 +67,12 @@ fn tables(
     state: &UiState,
     rows: &Rows,
 ) {
-    let selected = (!state.missing).then_some(state.cursor);
+    let selected = (!state.selection_missing).then_some(state.cursor);
     let part = TableContent { query: state.query(), rows, from: state.scroll, selected };
     table::draw(painter, layout.table, snapshot, state, &part);
     if let Some(second) = layout.second {
         let query = state.second_query();
-        let rows = rows_for(snapshot, &query, &state.second);
+        let rows = rows_for(snapshot, &query, &state.second_rows);
         let part = TableContent { query, rows: &rows, from: 0, selected: None };
         table::draw(painter, second, snapshot, state, &part);
     }
@@ -88,7 +88,7 @@ fn rows_for<'r>(snapshot: &Snapshot, query: &Query<'_>, built: &'r Rows) -> Cow<
 }
 
 /// Paints what fits on a terminal of a few lines: the most urgent volume and its top writer.
-fn draw_small(painter: &mut Painter<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
+fn draw_compact(painter: &mut Painter<'_>, area: Rect, snapshot: &Snapshot, state: &UiState) {
     let mut text = match snapshot.volumes.first() {
         Some(volume) => {
             let mount = display_for(&volume.mount_point, state.charset);

@@ -1,8 +1,8 @@
 //! The live screen. [`draw`](draw()) and [`update`](update()) are pure; only [`run`](run()) touches
 //! a terminal.
 //!
-//! A key goes through [`update`](update()), a Snapshot through [`UiState::settle`]. [`App`] adds the
-//! history kept in memory, and [`run`](run()) adds the terminal.
+//! A key goes through [`update`](update()), a Snapshot through [`UiState::reconcile`]. [`App`] adds
+//! the history kept in memory, and [`run`](run()) adds the terminal.
 
 mod action_menu;
 mod app;

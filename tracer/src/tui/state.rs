@@ -34,7 +34,7 @@ pub enum Overlay {
 
 /// The extent of the history and the position in it, for the header.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Past {
+pub struct HistoryPosition {
     /// The time shown; `None` for the present.
     pub at: Option<Timestamp>,
     /// Seconds between that time and the newest Snapshot.
@@ -84,15 +84,15 @@ pub struct UiState {
     /// Which rows of the trees are expanded.
     pub folds: Folds,
     /// Whether to toggle the selected row at the next reconcile, once that row is known.
-    pub fold_wish: bool,
-    /// The selected row; `None` until [`settle`](UiState::settle) sets it from `cursor`.
+    pub toggle_fold_pending: bool,
+    /// The selected row; `None` until [`reconcile`](UiState::reconcile) sets it from `cursor`.
     pub selected: Option<RowKey>,
     /// Whether the selected row is absent from this Snapshot.
-    pub missing: bool,
+    pub selection_missing: bool,
     /// The target of an action on the selected row.
     pub target: Option<Target>,
     /// Whether the user selected the row, rather than the program.
-    pub touched: bool,
+    pub user_selected: bool,
     /// Index of the selected row.
     pub cursor: usize,
     /// First row shown.
@@ -100,7 +100,7 @@ pub struct UiState {
     /// The rows of the last reconciled Snapshot.
     pub rows: Arc<Rows>,
     /// The rows of the second table, on terminals tall enough for one.
-    pub second: Arc<Rows>,
+    pub second_rows: Arc<Rows>,
     /// The page or menu that is open.
     pub overlay: Overlay,
     /// Rate window.
@@ -110,9 +110,9 @@ pub struct UiState {
     /// Whether actions can be carried out, rather than only shown as commands.
     pub can_act: bool,
     /// The last target that was suspended. It soon disappears from the tables.
-    pub halted: Option<Target>,
+    pub suspended: Option<Target>,
     /// The extent of the history and the position in it.
-    pub past: Past,
+    pub position: HistoryPosition,
     /// Values for the sparklines.
     pub trends: Arc<Trends>,
     /// A message in the footer, shown until the next key.
@@ -142,21 +142,21 @@ impl Default for UiState {
             filter: Filter::default(),
             typing: false,
             folds: Folds::default(),
-            fold_wish: false,
+            toggle_fold_pending: false,
             selected: None,
-            missing: false,
+            selection_missing: false,
             target: None,
-            touched: false,
+            user_selected: false,
             cursor: 0,
             scroll: 0,
             rows: Arc::default(),
-            second: Arc::default(),
+            second_rows: Arc::default(),
             overlay: Overlay::None,
             window: Window::Last,
             interval_s: None,
             can_act: false,
-            halted: None,
-            past: Past::default(),
+            suspended: None,
+            position: HistoryPosition::default(),
             trends: Arc::default(),
             notice: None,
         }

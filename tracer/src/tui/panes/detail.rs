@@ -27,7 +27,7 @@ pub fn lines(
 ) -> (String, Vec<Line>) {
     let page = Page { snapshot, state, width };
     let nothing = || match &state.selected {
-        Some(key) if state.missing => {
+        Some(key) if state.selection_missing => {
             let text = "not in this window: inactive or gone";
             let lines = vec![Line::new(text, Role::Warning), page.trend(Trend::Growth)];
             (page.safe(&key.label()), lines)

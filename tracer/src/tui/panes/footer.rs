@@ -79,7 +79,7 @@ fn hints(state: &UiState) -> Vec<(&'static str, String)> {
         Window::Start => "start",
     };
     let mut hints = vec![hint("?", "help"), hint("q", "quit")];
-    if state.past.at.is_some() {
+    if state.position.at.is_some() {
         hints.extend([hint("Space", "live"), hint("←→", "time")]);
     }
     if !state.rows.rows.is_empty() {
@@ -93,7 +93,7 @@ fn hints(state: &UiState) -> Vec<(&'static str, String)> {
     }
     hints.extend([hint("/", "filter"), hint("s", "sort")]);
     hints.push(("w", format!("rate {window}")));
-    if state.past.at.is_none() {
+    if state.position.at.is_none() {
         hints.extend([hint("Space", "pause"), hint("←", "back in time")]);
     }
     hints.extend([hint("[ ]", "volume"), hint("u", "units"), hint("c", "colours")]);

@@ -32,13 +32,13 @@ fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Role)> {
     let host = display_for(&snapshot.host, state.charset);
     let mut facts = vec![(format!("filltop {host}"), Role::Head)];
     let time = snapshot.taken_at.strftime("%H:%M:%SZ");
-    match state.past.at {
+    match state.position.at {
         Some(_) => {
-            let behind = units::duration(state.past.behind_s);
-            let what = if state.past.behind_s > 0.0 { "PAST" } else { "PAUSED" };
+            let behind = units::duration(state.position.behind_s);
+            let what = if state.position.behind_s > 0.0 { "PAST" } else { "PAUSED" };
             facts.push((format!("{what} {time}, {behind} ago"), Role::Warning));
         }
-        None if state.past.replay => facts.push((format!("REPLAY {time}"), Role::Warning)),
+        None if state.position.replay => facts.push((format!("REPLAY {time}"), Role::Warning)),
         None => facts.push((time.to_string(), Role::Plain)),
     }
     if let Some(volume) = snapshot.volumes.iter().find(|volume| volume.blind.is_some()) {
@@ -71,9 +71,9 @@ fn facts(snapshot: &Snapshot, state: &UiState) -> Vec<(String, Role)> {
     if let Some(ns) = backend.overhead_ns_per_write {
         facts.push((format!("{ns:.0} ns/write"), Role::Plain));
     }
-    if state.past.span_s > 0.0 {
-        let span = units::duration(state.past.span_s);
-        let bytes = state.units.bytes(state.past.bytes as u64);
+    if state.position.span_s > 0.0 {
+        let span = units::duration(state.position.span_s);
+        let bytes = state.units.bytes(state.position.bytes as u64);
         facts.push((format!("history {span}, {bytes}"), Role::Faint));
     }
     facts.push((format!("Linux {}", display_for(&backend.kernel, state.charset)), Role::Faint));

@@ -14,7 +14,7 @@ use crate::tui::state::UiState;
 pub fn help() -> Vec<Line> {
     let mut lines: Vec<Line> = BINDINGS
         .iter()
-        .map(|binding| Line::plain(label_value(binding.label, binding.does)))
+        .map(|binding| Line::plain(label_value(binding.label, binding.description)))
         .collect();
     lines.extend([
         Line::plain(""),
@@ -39,8 +39,8 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
     let bytes = state.units.bytes(backend.unattributed_bytes);
     let history = format!(
         "{} in {}",
-        units::duration(state.past.span_s),
-        state.units.bytes(state.past.bytes as u64)
+        units::duration(state.position.span_s),
+        state.units.bytes(state.position.bytes as u64)
     );
     let mut lines = vec![
         Line::plain(label_value("backend", backend.write.name())),

@@ -28,7 +28,7 @@ fn with_past(state: UiState) -> App {
         for writer in &mut snapshot.writers {
             writer.growth_bytes_per_s *= f64::from(i + 1) / 6.0;
         }
-        app.see(Arc::new(snapshot));
+        app.add_snapshot(Arc::new(snapshot));
     }
     app
 }
@@ -102,9 +102,9 @@ fn full_and_idle() {
     let mut snapshot = fixtures::busy();
     snapshot.volumes[0].full = true;
     snapshot.volumes[0].eta_s = Some(0.0);
-    insta::assert_snapshot!("full", golden(&paint(&snapshot, &settled(&snapshot, 80, 24))));
+    insta::assert_snapshot!("full", golden(&paint(&snapshot, &reconciled(&snapshot, 80, 24))));
     let idle = fixtures::idle();
-    insta::assert_snapshot!("idle", golden(&paint(&idle, &settled(&idle, 80, 24))));
+    insta::assert_snapshot!("idle", golden(&paint(&idle, &reconciled(&idle, 80, 24))));
     insta::assert_snapshot!(
         "waiting",
         text(&screen(&App::new(UiState::default(), Limits::default())))
@@ -128,11 +128,11 @@ fn the_interval_is_never_cut() {
             volume.limit = limit.to_owned();
             let end = if limit == "avail" { ")" } else { ") inodes" };
             for (width, height) in [(80, 24), (100, 30), (120, 40), (300, 100)] {
-                let shown = text(&paint(&snapshot, &settled(&snapshot, width, height)));
+                let shown = text(&paint(&snapshot, &reconciled(&snapshot, width, height)));
                 let line = shown.lines().nth(2).unwrap();
                 assert!(line.ends_with(end), "{width}: {shown}");
             }
-            let narrow = text(&paint(&snapshot, &settled(&snapshot, 40, 12)));
+            let narrow = text(&paint(&snapshot, &reconciled(&snapshot, 40, 12)));
             let line = narrow.lines().nth(2).unwrap();
             assert!(line.ends_with(')') || line.ends_with(end), "{narrow}");
         }
@@ -146,7 +146,7 @@ fn what_finds_no_room_is_counted() {
         snapshot.volumes.push(fixtures::volume(&format!("/mnt/disk{n}")));
     }
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(snapshot));
+    app.add_snapshot(Arc::new(snapshot));
     assert!(text(&screen(&app)).contains("6 OF 22"));
     // The selected volume is always among those shown.
     press(&mut app, "[");

@@ -12,7 +12,7 @@ use tracer_model::history::retention::Limits;
 
 fn seen(snapshot: Snapshot, keys: &str) -> String {
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(snapshot));
+    app.add_snapshot(Arc::new(snapshot));
     press(&mut app, keys);
     text(&screen(&app))
 }

@@ -21,7 +21,7 @@ fn nth(n: u32) -> Arc<Snapshot> {
 fn app_with(n: u32) -> App {
     let mut app = app();
     for i in 1..=n {
-        app.see(nth(i));
+        app.add_snapshot(nth(i));
     }
     app
 }
@@ -34,7 +34,7 @@ fn shown_at(app: &App) -> i64 {
 fn standing_still_keeps_collecting() {
     let mut app = app_with(3);
     press(&mut app, " ");
-    app.see(nth(4));
+    app.add_snapshot(nth(4));
     assert_eq!(shown_at(&app), 15);
     assert!(text(&screen(&app)).contains("PAST 03:12:22Z, 5 s ago"));
     press(&mut app, " ");
@@ -50,7 +50,7 @@ fn back_and_forward() {
     assert_eq!(shown_at(&app), 90);
     app.press(Key::Right);
     app.press(Key::Right);
-    assert_eq!(app.state().past.at, None, "the newest Snapshot is the present");
+    assert_eq!(app.state().position.at, None, "the newest Snapshot is the present");
     app.press(Key::ShiftLeft);
     assert_eq!(shown_at(&app), 40);
     app.press(Key::ShiftLeft);
@@ -66,7 +66,7 @@ fn back_and_forward() {
 #[test]
 fn a_recording_is_opened_at_its_end() {
     let mut app = App::replay(UiState::default(), Limits::default());
-    (0..5).map(nth).for_each(|snapshot| app.see_recorded(snapshot));
+    (0..5).map(nth).for_each(|snapshot| app.add_recorded(snapshot));
     app.resize(Size::new(80, 24));
     assert_eq!(shown_at(&app), 20);
     assert!(text(&screen(&app)).contains("REPLAY 03:12:27Z"));
@@ -141,7 +141,7 @@ fn a_host_with_many_writers_has_a_past_too() {
     };
     let mut app = app();
     for n in 1..5 {
-        app.see(long(n));
+        app.add_snapshot(long(n));
     }
     assert_eq!(app.shown().unwrap().writers.len(), 5000, "now is complete");
     app.press(Key::Left);
@@ -159,7 +159,7 @@ fn a_host_with_many_writers_has_a_past_too() {
 #[test]
 fn a_clock_that_was_set_back_does_no_harm() {
     let mut app = app_with(5);
-    app.see(nth(2));
+    app.add_snapshot(nth(2));
     assert_eq!(shown_at(&app), 10);
     app.press(Key::Left);
     assert_eq!(shown_at(&app), 5);
