@@ -109,7 +109,7 @@ impl Writer {
     }
 
     /// Waits for its first line.
-    fn began(&mut self) -> Result {
+    fn window_start(&mut self) -> Result {
         let stdout = self.child.stdout.as_mut().context("piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
@@ -133,7 +133,7 @@ fn escaping(dir: &Path, kind: &str, cgroup: Option<&Cgroup>) -> Result<Writer> {
     if let Some(cgroup) = cgroup {
         cgroup.take(&writer.child)?;
     }
-    writer.began()?;
+    writer.window_start()?;
     Ok(writer)
 }
 

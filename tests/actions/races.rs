@@ -118,7 +118,7 @@ fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
         arguments.push(cgroup.path().to_str().context("UTF-8")?);
     }
     let mut writer = Writer::start(&arguments)?;
-    writer.began()?;
+    writer.window_start()?;
     let mut by_signals = 0;
     for round in 0..20 {
         let bench = Bench::new()?;

@@ -108,8 +108,8 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
             _ = look.tick() => {}
         }
         let snapshot = pipeline.snapshot(false)?;
-        if merge::is_long(&snapshot) {
-            recorder.push(&merge::trimmed(&snapshot))?;
+        if merge::exceeds_row_limit(&snapshot) {
+            recorder.push(&merge::truncated(&snapshot))?;
         } else {
             recorder.push(&snapshot)?;
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub const PROTOCOL: u32 = 1;
 /// Longest body that a service reads from a client, bytes: a hello.
 pub const MAX_REQUEST: usize = 4 << 10;
-/// Longest body that a client reads from a service, bytes. A trimmed Snapshot of a busy host takes
+/// Longest body that a client reads from a service, bytes. A truncated Snapshot of a busy host takes
 /// some 200 KiB.
 pub const MAX_RESPONSE: usize = 64 << 20;
 /// Length of what is before a body: its length (little-endian) and its kind.

@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_covered_by_half_becomes_blank() {
+    fn half_covered_characters_become_blank() {
         let mut buffer = Buffer::with_lines(["日本語abc"]);
         buffer[(3, 0)].set_symbol("│");
         blank_half_covered(&mut buffer);

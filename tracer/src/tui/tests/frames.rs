@@ -7,7 +7,7 @@ use crate::output::theme::Theme;
 use crate::tui::query::View;
 use tracer_model::fixtures;
 
-fn looks() -> [(&'static str, Theme, Charset); 3] {
+fn styles() -> [(&'static str, Theme, Charset); 3] {
     [
         ("colour", Theme::Dark, Charset::Unicode),
         ("mono", Theme::Mono, Charset::Unicode),
@@ -38,8 +38,8 @@ fn state(width: u16, height: u16, theme: Theme, charset: Charset) -> UiState {
 }
 
 #[test]
-fn every_view_in_every_look() {
-    for (look, theme, charset) in looks() {
+fn every_view_in_every_style() {
+    for (look, theme, charset) in styles() {
         for view in View::ALL {
             let mut app = with_past(state(80, 24, theme, charset));
             press(&mut app, &(view.index() + 1).to_string());
@@ -54,7 +54,7 @@ fn every_view_in_every_look() {
 }
 
 #[test]
-fn every_page_in_every_look() {
+fn every_page_in_every_style() {
     let pages: [(&str, &[Key]); 9] = [
         ("help", &[Key::Char('?')]),
         ("health", &[Key::Char('i')]),
@@ -66,7 +66,7 @@ fn every_page_in_every_look() {
         ("filter", &[Key::Char('/'), Key::Char('g'), Key::Char('z')]),
         ("bad_regex", &[Key::Char('/'), Key::Ctrl('r'), Key::Char('(')]),
     ];
-    for (look, theme, charset) in looks() {
+    for (look, theme, charset) in styles() {
         for (page, keys) in pages {
             let mut app = with_past(state(80, 24, theme, charset));
             for key in keys {
@@ -140,7 +140,7 @@ fn the_interval_is_never_cut() {
 }
 
 #[test]
-fn what_finds_no_room_is_counted() {
+fn volumes_that_do_not_fit_are_counted() {
     let mut snapshot = fixtures::busy();
     for n in 0..20 {
         snapshot.volumes.push(fixtures::volume(&format!("/mnt/disk{n}")));

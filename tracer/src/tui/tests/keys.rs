@@ -90,7 +90,7 @@ fn moving() {
 }
 
 #[test]
-fn the_selection_stays_on_the_same_thing() {
+fn the_selection_stays_on_the_same_row() {
     let mut app = app();
     app.press(Key::Down);
     let selected = app.state().selected.clone();
@@ -120,7 +120,7 @@ fn the_selection_stays_on_the_same_thing() {
 }
 
 #[test]
-fn open_details_do_not_turn_into_somebody_elses() {
+fn open_details_keep_to_the_selected_process() {
     let mut app = app();
     app.press(Key::Enter);
     let mut later = fixtures::busy();
@@ -138,7 +138,7 @@ fn open_details_do_not_turn_into_somebody_elses() {
 }
 
 #[test]
-fn without_a_selection_the_first_row_is_meant() {
+fn without_a_selection_the_first_row_is_selected() {
     let mut app = app();
     let mut later = fixtures::busy();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
@@ -148,7 +148,7 @@ fn without_a_selection_the_first_row_is_meant() {
 }
 
 #[test]
-fn the_most_endangered_volume_is_followed_until_somebody_works() {
+fn the_most_urgent_volume_is_followed_until_a_row_is_selected() {
     let mut app = app();
     assert_eq!(app.state().focus, "/srv/store");
     let mut later = fixtures::busy();
@@ -388,7 +388,7 @@ fn a_confirmed_action_is_handed_out() {
 }
 
 #[test]
-fn what_is_refused_cannot_be_chosen() {
+fn a_refused_action_cannot_be_chosen() {
     let mut app = app();
     press(&mut app, "]x");
     app.press(Key::Enter);

@@ -1,11 +1,11 @@
 //! Tests of the whole screen: golden frames, every key, and invariants.
 
 mod frames;
+mod history;
 mod keys;
-mod places;
 mod properties;
 mod pty;
-mod travel;
+mod volume_contents;
 
 use std::sync::Arc;
 

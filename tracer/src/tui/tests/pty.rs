@@ -67,7 +67,7 @@ fn numbered(i: u32) -> Arc<Snapshot> {
 }
 
 #[test]
-fn a_terminal_that_does_not_read_holds_up_nobody() {
+fn a_terminal_that_does_not_read_blocks_nothing() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (master, slave) = pty(250, 80);
     let options = Options::default();
@@ -177,7 +177,7 @@ fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
 }
 
 #[test]
-fn the_terminal_is_given_back() {
+fn the_terminal_is_restored() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sent = session(&[], |keys| keys.try_send(key('q')).unwrap());
     assert!(sent.starts_with("\x1b[?1049h\x1b[?1000h\x1b[?1006h"), "{sent:?}");
@@ -189,7 +189,7 @@ fn the_terminal_is_given_back() {
 }
 
 #[test]
-fn a_signal_is_a_clean_end() {
+fn a_signal_ends_the_screen_cleanly() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let sent = session(&[], |_| kill_process(getpid(), signal).unwrap());
@@ -198,7 +198,7 @@ fn a_signal_is_a_clean_end() {
 }
 
 #[test]
-fn a_resize_is_followed() {
+fn a_resize_repaints() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sent = session(&[Event::Resize(20, 5)], |keys| keys.try_send(key('q')).unwrap());
     let (_, after) = sent.split_once("(30x8 needed)").unwrap();
@@ -210,7 +210,7 @@ const PANIC: &str = "FILLTOP_TEST_PANIC";
 
 /// Runs the test binary again on a terminal of its own, where it sets raw mode and panics.
 #[test]
-fn a_panic_gives_the_terminal_back_and_is_readable() {
+fn a_panic_restores_the_terminal_and_is_readable() {
     if std::env::var_os(PANIC).is_some() {
         let mut tty = Tty::stdout(true).unwrap();
         tty.send(b"our screen".to_vec()).unwrap();
@@ -226,7 +226,7 @@ fn a_panic_gives_the_terminal_back_and_is_readable() {
         }
         all
     });
-    let name = "tui::tests::pty::a_panic_gives_the_terminal_back_and_is_readable";
+    let name = "tui::tests::pty::a_panic_restores_the_terminal_and_is_readable";
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(PANIC, "1")
@@ -316,7 +316,7 @@ proptest! {
 
     /// After any sequence of frames, the terminal shows the last one.
     #[test]
-    fn what_is_sent_shows_the_frame(
+    fn the_bytes_sent_show_the_frame(
         frames in prop::collection::vec(
             prop::collection::vec((0u16..30, 0u16..6, "[a-c日 é]{0,12}", 0u8..4), 0..8),
             1..6,
