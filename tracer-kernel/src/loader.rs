@@ -292,9 +292,9 @@ pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
     };
     // The tracepoint's own argument, the task, and since 6.17 group_dead.
     let exit = arguments("btf_trace_sched_process_exit", None).unwrap_or(2);
-    // ext4 may be a module that is loaded later; it has the argument since 6.9.
+    // ext4 may be a module that is loaded later; it has the argument since 6.11.
     let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
-        .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
+        .unwrap_or(2 + usize::from(kernel_at_least(6, 11)));
     let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", &hooks::FAULT_BITS);
     Config {
         slot_mask: slots_per_cpu - 1,
