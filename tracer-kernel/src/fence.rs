@@ -15,7 +15,7 @@ use tracer_common::offsets::Offsets;
 use super::attach::error::{error_chain, kernel_words};
 use super::btf::cache::Types;
 use super::btf::{inode_layout, relocate};
-use super::loader::kernel_config;
+use super::kernel_config::kernel_config;
 use super::{preflight, sys};
 
 /// The object as compiled by `cargo xtask build`.

@@ -6,8 +6,11 @@ pub mod capabilities;
 pub mod coverage;
 pub mod fence;
 pub mod hooks;
+pub(crate) mod kernel_config;
 pub(crate) mod kernel_version;
 pub mod loader;
+pub(crate) mod object;
+pub(crate) mod options;
 pub(crate) mod overlay;
 pub(crate) mod preemption;
 pub mod preflight;
@@ -17,4 +20,5 @@ pub mod self_overhead;
 mod stack_tests;
 pub mod sys;
 
-pub use self::loader::{Tracer, TracerOptions, slots_per_cpu};
+pub use self::loader::{Tracer, slots_per_cpu};
+pub use self::options::TracerOptions;

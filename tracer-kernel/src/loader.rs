@@ -10,34 +10,20 @@ use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 use aya_log::EbpfLogger;
 use tracer_common::counters::HEALTH_CELLS;
-use tracer_common::offsets::Config;
 use tracer_common::{FileKey, Offsets, OpenFileRecord};
-use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
+use tracer_model::snapshot::{CountedBy, Gap, Hook, Loss, WriteBackend};
 
-use crate::attach::Ladder;
+use crate::attach::manager::Ladder;
 use crate::attach::raw_loader::ByHand;
 use crate::btf::cache::Types;
 use crate::btf::modules::ModuleTypes;
 use crate::btf::relocate;
 use crate::coverage::Seen;
+use crate::kernel_config::kernel_config;
 use crate::kernel_version::kernel_at_least;
-use crate::{hooks, overlay, preflight, sys};
-
-/// The eBPF object, as compiled by `cargo xtask build`.
-pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
-
-/// Options chosen by the user.
-#[derive(Debug, Clone, Default)]
-pub struct TracerOptions {
-    /// Use only this backend.
-    pub backend: Option<WriteBackend>,
-    /// Extra functions to hook, by name: `vfs_write`.
-    pub hooks: Vec<String>,
-    /// Enable logging in the eBPF programs.
-    pub kernel_log: bool,
-    /// Does filltop run in a container? Then advice on missing rights is for a container.
-    pub in_container: bool,
-}
+use crate::object::OBJECT;
+use crate::options::TracerOptions;
+use crate::{overlay, preflight, sys};
 
 /// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
@@ -281,37 +267,6 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
         )),
         None => Ok(()),
     }
-}
-
-pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
-    let arguments = |tracepoint, module: Option<&str>| {
-        let (_, module) = types.find(tracepoint, module)?;
-        let module = module.and_then(|module| types.module(module));
-        let btf = module.as_ref().unwrap_or(&types.kernel);
-        Some(btf.arguments(tracepoint)?.len())
-    };
-    // The tracepoint's own argument, the task, and since 6.17 group_dead.
-    let exit = arguments("btf_trace_sched_process_exit", None).unwrap_or(2);
-    // ext4 may be a module that is loaded later; it has the argument since 6.11.
-    let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
-        .unwrap_or(2 + usize::from(kernel_at_least(6, 11)));
-    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", &hooks::FAULT_BITS);
-    Config {
-        slot_mask: slots_per_cpu - 1,
-        slots_per_cpu,
-        exit_has_group_dead: u32::from(exit >= 3),
-        has_task_btf: u32::from(kernel_at_least(5, 11)),
-        has_cmpxchg: u32::from(kernel_at_least(5, 12)),
-        reserve_has_count: u32::from(reserve >= 3),
-        has_loop: u32::from(kernel_at_least(5, 17)),
-        fault_bits_at,
-        fault_bits,
-    }
-}
-
-/// Builds a row for [`Tracer::hooks`].
-pub(crate) fn hook(name: &str, how: &str, state: HookState) -> Hook {
-    Hook { name: name.to_owned(), how: how.to_owned(), state }
 }
 
 #[cfg(test)]

@@ -6,13 +6,12 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::maps::Array;
 
-use super::attach::error::HookFailure;
-use super::btf::cache::Types;
-use super::kernel_version::kernel_at_least;
+use crate::attach::error::HookFailure;
+use crate::btf::cache::Types;
+use crate::btf::structs::OVL_INODE;
+use crate::kernel_version::kernel_at_least;
 
 pub(crate) const MODULE: &str = "overlay";
-/// overlayfs's own inode.
-pub(crate) const STRUCT: &str = "ovl_inode";
 
 /// Whether overlayfs is loaded now.
 pub(crate) fn is_known() -> bool {
@@ -34,7 +33,7 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Result<(), HookFailure>
 pub(crate) fn upper_at(types: &Types) -> Option<u32> {
     let module = types.module(MODULE);
     let btf = module.as_ref().unwrap_or(&types.kernel);
-    let member = |name| btf.member_offset(STRUCT, name);
+    let member = |name| btf.member_offset(OVL_INODE, name);
     match (member("vfs_inode"), member("__upperdentry")) {
         (Some(inode), Some(upper)) => upper.checked_sub(inode),
         // The kernel has no BTF of modules there, but in these versions the pointer follows the

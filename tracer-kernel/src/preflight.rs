@@ -11,11 +11,9 @@ use thiserror::Error;
 use tracer_model::remedy::CONTAINER_FLAGS;
 
 use crate::attach::error::error_chain;
+use crate::btf::VMLINUX_BTF;
 use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
-use crate::loader::OBJECT;
-
-/// The kernel's type information (BTF).
-pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+use crate::object::OBJECT;
 
 /// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]

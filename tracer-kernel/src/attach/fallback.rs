@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use aya::Ebpf;
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint};
 
-use super::{Attempt, Ladder};
+use super::manager::{Attempt, Ladder};
 use crate::attach::error::{HookFailure, error_chain};
 use crate::attach::raw_loader::Target;
 use crate::hooks::Function;

@@ -2,7 +2,7 @@
 
 use tracer_model::snapshot::{CountedBy, Gap, WriteBackend};
 
-use super::Ladder;
+use super::manager::Ladder;
 use crate::btf::modules::ModuleTypes;
 use crate::hooks;
 

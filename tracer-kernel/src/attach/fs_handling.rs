@@ -6,7 +6,7 @@ use aya::maps::HashMap as BpfHashMap;
 use tracer_common::offsets::counted;
 use tracer_model::snapshot::WriteBackend;
 
-use super::Ladder;
+use super::manager::Ladder;
 use crate::attach::error::HookFailure;
 use crate::hooks::WriteIter;
 use crate::{hooks, overlay};

@@ -9,7 +9,8 @@ use aya::programs::{Iter, RawTracePoint, TracePoint};
 use tracer_common::offsets::OrderedEvent;
 use tracer_model::snapshot::WriteBackend;
 
-use super::{Attempt, Ladder, program_of};
+use super::fallback::program_of;
+use super::manager::{Attempt, Ladder};
 use crate::attach::error::{HookFailure, error_chain};
 use crate::btf::overlay_inode;
 use crate::hooks;

@@ -8,7 +8,7 @@ use std::thread;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 
-use super::Ladder;
+use super::manager::Ladder;
 use crate::{hooks, sys};
 
 impl Ladder {

@@ -16,7 +16,7 @@ use tracer_common::offsets::Config;
 use super::error::{HookFailure, error_chain};
 use crate::btf::modules::ModuleTypes;
 use crate::btf::relocate;
-use crate::loader::OBJECT;
+use crate::object::OBJECT;
 use crate::sys::tracing;
 
 /// See the module documentation.

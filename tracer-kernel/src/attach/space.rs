@@ -3,7 +3,7 @@
 use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
 
-use super::Ladder;
+use super::manager::Ladder;
 use crate::hooks;
 
 impl Ladder {

@@ -3,8 +3,9 @@
 use aya::Ebpf;
 use tracer_model::snapshot::WriteBackend;
 
-use super::{Attempt, Ladder, Types};
+use super::manager::{Attempt, Ladder};
 use crate::attach::error::HookFailure;
+use crate::btf::cache::Types;
 use crate::coverage::Seen;
 use crate::hooks;
 

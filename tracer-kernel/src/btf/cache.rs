@@ -7,16 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{KernelBtf, inode_layout, overlay_inode};
-use crate::{attach, overlay, preflight};
-
-/// Structs that may be in modules.
-fn structs() -> Vec<&'static str> {
-    let mut structs = inode_layout::structs();
-    structs.push(overlay::STRUCT);
-    structs.extend(overlay_inode::STRUCTS);
-    structs
-}
+use super::{KernelBtf, VMLINUX_BTF, structs};
+use crate::hooks::btf_functions;
 
 /// The kernel's types, twice: for filltop's own lookups, and for aya's.
 pub(crate) struct Types {
@@ -34,8 +26,8 @@ impl Types {
     /// # Errors
     /// If the kernel has no BTF, or it is damaged.
     pub(crate) fn read() -> anyhow::Result<Self> {
-        let path = Path::new(preflight::VMLINUX_BTF);
-        let kernel = KernelBtf::load(path, &attach::function_names(), &structs())?;
+        let path = Path::new(VMLINUX_BTF);
+        let kernel = KernelBtf::load(path, &btf_functions::all(), &structs::ALL)?;
         let bpf = aya::Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
         Ok(Self { kernel: Arc::new(kernel), bpf, modules: RefCell::default() })
     }
@@ -45,7 +37,7 @@ impl Types {
     pub(crate) fn module(&self, name: &str) -> Option<Arc<KernelBtf>> {
         let read = || {
             let btf =
-                KernelBtf::load_module(&self.kernel, name, &attach::function_names(), &structs());
+                KernelBtf::load_module(&self.kernel, name, &btf_functions::all(), &structs::ALL);
             btf.inspect_err(|error| tracing::debug!("{name}: {error}")).ok().map(Arc::new)
         };
         self.modules.borrow_mut().entry(name.to_owned()).or_insert_with(read).clone()

@@ -6,6 +6,7 @@ use aya::maps::Array;
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
 use super::cache::Types;
+use super::structs::{BTRFS_INODE, BTRFS_ORDERED, EXT4_INODE, XFS_INODE};
 
 /// How the space usage of an inode is computed on one filesystem.
 struct Recipe {
@@ -25,21 +26,21 @@ const RECIPES: &[Recipe] = &[
         fs_type: "ext4",
         kind: gauge_kind::EXT4,
         uses_i_blocks: true,
-        own: Some(("ext4_inode_info", "vfs_inode")),
+        own: Some((EXT4_INODE, "vfs_inode")),
         parts: &[("i_reserved_data_blocks", 4, true)],
     },
     Recipe {
         fs_type: "xfs",
         kind: gauge_kind::XFS,
         uses_i_blocks: false,
-        own: Some(("xfs_inode", "i_vnode")),
+        own: Some((XFS_INODE, "i_vnode")),
         parts: &[("i_nblocks", 8, true), ("i_delayed_blks", 8, true)],
     },
     Recipe {
         fs_type: "btrfs",
         kind: gauge_kind::BTRFS,
         uses_i_blocks: true,
-        own: Some(("btrfs_inode", "vfs_inode")),
+        own: Some((BTRFS_INODE, "vfs_inode")),
         parts: &[("new_delalloc_bytes", 8, false)],
     },
     Recipe {
@@ -50,15 +51,6 @@ const RECIPES: &[Recipe] = &[
         parts: &[],
     },
 ];
-
-const ORDERED: &str = "btrfs_ordered_extent";
-
-/// Structs that are looked up in BTF: the kernel's for built-in filesystems, otherwise the
-/// modules'.
-pub(crate) fn structs() -> Vec<&'static str> {
-    let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
-    own.chain([ORDERED]).collect()
-}
 
 /// Passes all layouts known now to the eBPF side, and returns the filesystem types whose space is
 /// traced.
@@ -97,15 +89,15 @@ impl Recipe {
         }
         if self.kind == gauge_kind::BTRFS {
             let lengths = (
-                btf.member_offset(ORDERED, "num_bytes"),
-                btf.member_offset(ORDERED, "disk_num_bytes"),
+                btf.member_offset(BTRFS_ORDERED, "num_bytes"),
+                btf.member_offset(BTRFS_ORDERED, "disk_num_bytes"),
             );
             if let (Some(in_file), Some(on_disk)) = lengths {
                 gauge.ordered_num_bytes = in_file;
                 gauge.ordered_disk_num_bytes = on_disk;
             }
-            gauge.ordered_inode = btf.member_offset(ORDERED, "inode")?;
-            gauge.ordered_is_own = u32::from(btf.points_to(ORDERED, "inode", own));
+            gauge.ordered_inode = btf.member_offset(BTRFS_ORDERED, "inode")?;
+            gauge.ordered_is_own = u32::from(btf.points_to(BTRFS_ORDERED, "inode", own));
         }
         Some(gauge)
     }

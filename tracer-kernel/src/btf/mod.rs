@@ -9,6 +9,7 @@ pub(crate) mod inode_layout;
 pub(crate) mod modules;
 pub(crate) mod overlay_inode;
 pub(crate) mod relocate;
+pub(crate) mod structs;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tracer_common::Offsets;
+
+/// The kernel's type information.
+pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xEB9F;
 const KIND_INT: u32 = 1;

@@ -150,7 +150,7 @@ fn callbacks(elf: &[u8]) -> anyhow::Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loader::OBJECT;
+    use crate::object::OBJECT;
 
     fn instructions(elf: &[u8]) -> Vec<[u8; 8]> {
         let file = object::File::parse(elf).unwrap();

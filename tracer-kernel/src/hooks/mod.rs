@@ -1,5 +1,6 @@
 //! Tables of the hooked functions and the eBPF programs attached to them: data, no code.
 
+pub(crate) mod btf_functions;
 #[cfg(test)]
 mod tests;
 
@@ -408,12 +409,3 @@ pub const THROTTLE: &str = "balance_dirty_pages";
 
 /// Tracepoint for new cgroups, on every backend.
 pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
-
-/// Functions of the optional hooks that are looked up in BTF.
-pub fn watched_functions() -> impl Iterator<Item = &'static str> {
-    ["btf_trace_balance_dirty_pages"]
-        .into_iter()
-        .chain(RENAMES.iter().map(|entry| entry.name))
-        .chain(FSYNCS.iter().map(|fsync| fsync.name))
-        .chain(CREATES.iter().map(|create| create.name))
-}

@@ -11,7 +11,7 @@ use aya::programs::Iter;
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::Health;
 
-use super::{fd_of, take};
+use super::maps::{fd_of, take};
 use crate::sys;
 
 /// Maximum passes over a map, because programs may keep adding to it.

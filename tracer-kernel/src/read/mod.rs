@@ -2,15 +2,14 @@
 
 pub(crate) mod drain;
 pub(crate) mod ledger;
+pub(crate) mod maps;
 pub(crate) mod mmap_array;
 pub(crate) mod slot_table;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 
-use anyhow::{Context as _, anyhow};
-use aya::Ebpf;
+use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::counters::HEALTH_CELLS;
@@ -23,6 +22,7 @@ use tracer_model::snapshot::Loss;
 
 use self::drain::Drain;
 use self::ledger::Ledger;
+use self::maps::{fd_of, take};
 use self::mmap_array::{Access, Mapped};
 use self::slot_table::Table;
 use crate::loader::Tracer;
@@ -237,17 +237,6 @@ where
     let mut all = Vec::new();
     drain.empty(health.sum(drain.used), |key, value| all.push((key, value)))?;
     Ok(all)
-}
-
-fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
-    ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
-}
-
-fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
-    match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
-        _ => Err(anyhow!("a map of the eBPF object has an unexpected type")),
-    }
 }
 
 /// Parses one record of the ring buffer; `None` if it is not of a known form.
