@@ -7,6 +7,7 @@
 //! writing (proc_pid_fd(5)); the path is read only for files that are kept; and processes are
 //! distributed over threads.
 
+mod file;
 pub mod places;
 
 use std::ffi::{CStr, CString, OsString};
@@ -24,49 +25,14 @@ use tracer_common::OpenFileRecord;
 
 use self::places::{Places, Told};
 
+pub use self::file::{OpenFile, OpenFiles};
+
 /// More threads gain nothing: they contend for the same locks in the kernel.
 const MAX_THREADS: usize = 8;
 /// Number of processes that a thread takes at a time.
 const CHUNK: usize = 16;
 /// Buffer size for directory entries, bytes.
 const DIRECTORY_BUFFER: usize = 32 << 10;
-
-/// A descriptor of a regular file that is open for writing, or whose file has no name left.
-#[derive(Debug, Clone)]
-pub struct OpenFile {
-    /// Pid of the process that has it open.
-    pub pid: u32,
-    /// File descriptor number.
-    pub fd: i32,
-    /// Target of the link in /proc/PID/fd, with ` (deleted)` if the file has no name left.
-    pub link: PathBuf,
-    /// `s_dev` of its volume; for a file of an overlay, that of the file behind it.
-    pub dev: u32,
-    /// Inode number; for a file of an overlay, that of the file behind it.
-    pub ino: u64,
-    /// The device number that stat shows, if `ino` is an overlay's own. After a copy-up, such a
-    /// number is still that of the lower layer's file.
-    pub overlay: Option<u64>,
-    /// st_blocks × 512, bytes.
-    pub bytes: u64,
-    /// Number of names left.
-    pub links: u64,
-    /// Whether it is open for writing.
-    pub writable: bool,
-}
-
-/// The result of one pass over all open files.
-#[derive(Debug, Default)]
-pub struct OpenFiles {
-    /// Sorted by process, then by descriptor.
-    pub files: Vec<OpenFile>,
-    /// Number of descriptors of all kinds.
-    pub descriptors: usize,
-    /// Number of processes whose descriptors were read.
-    pub processes: usize,
-    /// Number of processes whose descriptors could not be read for lack of privileges.
-    pub unreadable: usize,
-}
 
 /// Builds the result from the eBPF iterator's records. Only the paths are read from /proc, and the
 /// file behind an overlay's file if the eBPF side does not know it. Descriptors closed meanwhile
@@ -141,23 +107,6 @@ pub fn walk(places: &Places) -> OpenFiles {
     });
     all.files.sort_by_key(|file| (file.pid, file.fd));
     all
-}
-
-impl OpenFile {
-    /// Returns the key that distinguishes it from other files of the same pass.
-    #[must_use]
-    pub const fn key(&self) -> (u32, u64, Option<u64>) {
-        (self.dev, self.ino, self.overlay)
-    }
-}
-
-impl OpenFiles {
-    fn add(&mut self, other: Self) {
-        self.files.extend(other.files);
-        self.descriptors += other.descriptors;
-        self.processes += other.processes;
-        self.unreadable += other.unreadable;
-    }
 }
 
 fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {

@@ -17,7 +17,7 @@ use crate::process::descriptors::strip_deleted;
 use crate::process::stat;
 use crate::{host_root, mounts};
 
-use super::OpenFile;
+use super::file::OpenFile;
 
 /// Maximum number of parent processes that are tried for a directory that the host does not have.
 const MAX_ANCESTORS: usize = 16;
