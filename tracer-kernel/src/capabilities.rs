@@ -32,7 +32,7 @@ pub fn has_sys_admin() -> bool {
 
 /// Returns the names of this thread's effective capabilities that filltop can use.
 #[must_use]
-pub fn held_capabilities() -> Vec<String> {
+pub fn effective_capabilities() -> Vec<String> {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let effective = effective(&status);
     let had = USEFUL.iter().filter(|(cap, _)| effective >> cap & 1 == 1);
@@ -77,19 +77,19 @@ pub fn drop_capabilities() -> std::io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn drop_rights_of_the_start() -> std::io::Result<()> {
+pub fn drop_startup_capabilities() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
-    let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let for_startup = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
     let bounding = bounding_set()?;
     // Before 5.8 there is no CAP_BPF; SYS_ADMIN replaces it.
     let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
     if bounding.contains(CapabilitySet::DAC_OVERRIDE) || replaces_bpf {
         return Ok(());
     }
-    narrow_bounding_set(bounding - for_the_start)?;
-    sets.effective -= for_the_start;
-    sets.permitted -= for_the_start;
-    sets.inheritable -= for_the_start;
+    narrow_bounding_set(bounding - for_startup)?;
+    sets.effective -= for_startup;
+    sets.permitted -= for_startup;
+    sets.inheritable -= for_startup;
     Ok(set_capabilities(None, sets)?)
 }
 

@@ -2,12 +2,12 @@
 
 use tracer_common::offsets::Config;
 
-use crate::btf::cache::Types;
+use crate::btf::cache::KernelTypes;
 use crate::hooks;
 use crate::kernel_version::kernel_at_least;
 
 /// Returns the configuration that matches the kernel's version and types.
-pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
+pub(crate) fn kernel_config(types: &KernelTypes, slots_per_cpu: u32) -> Config {
     let arguments = |tracepoint, module: Option<&str>| {
         let (_, module) = types.find(tracepoint, module)?;
         let module = module.and_then(|module| types.module(module));

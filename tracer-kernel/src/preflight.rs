@@ -17,7 +17,7 @@ use crate::object::OBJECT;
 
 /// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PreflightError {
     /// Neither root nor the required capabilities.
     #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
@@ -61,10 +61,10 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl PreflightError {
     /// Classifies an error of loading maps or programs. `charges_maps`: maps count as locked memory
     /// on this kernel.
-    pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
+    pub fn from_load(error: &EbpfError, charges_maps: bool) -> Self {
         let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
         // `None` means no limit.
         let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
@@ -92,22 +92,22 @@ fn how_to_give(in_container: bool) -> &'static str {
 /// `in_container`: is filltop in a container, where capabilities are given to the container?
 ///
 /// # Errors
-/// The first [`Refusal`].
-pub fn check(in_container: bool) -> Result<(), Refusal> {
+/// The first [`PreflightError`].
+pub fn check(in_container: bool) -> Result<(), PreflightError> {
     if OBJECT.is_empty() {
-        return Err(Refusal::NotEmbedded);
+        return Err(PreflightError::NotEmbedded);
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     check_capabilities(&status, in_container)?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
-        return Err(Refusal::NoBtf);
+        return Err(PreflightError::NoBtf);
     }
     Ok(())
 }
 
-fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
+fn check_capabilities(status: &str, in_container: bool) -> Result<(), PreflightError> {
     let effective = effective(status);
     let has = |cap: u32| effective >> cap & 1 == 1;
     if has(CAP_SYS_ADMIN) {
@@ -121,12 +121,12 @@ fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
+        Err(PreflightError::Privileges { missing: missing.join(" and "), in_container })
     }
 }
 
-fn check_lockdown(text: &str) -> Result<(), Refusal> {
-    if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
+fn check_lockdown(text: &str) -> Result<(), PreflightError> {
+    if text.contains("[confidentiality]") { Err(PreflightError::Lockdown) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -153,7 +153,10 @@ mod tests {
     #[test]
     fn only_confidentiality_forbids() {
         assert_eq!(check_lockdown("none [integrity] confidentiality\n"), Ok(()));
-        assert_eq!(check_lockdown("none integrity [confidentiality]\n"), Err(Refusal::Lockdown));
+        assert_eq!(
+            check_lockdown("none integrity [confidentiality]\n"),
+            Err(PreflightError::Lockdown)
+        );
         assert_eq!(check_lockdown(""), Ok(()));
     }
 }

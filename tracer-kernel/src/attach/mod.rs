@@ -2,8 +2,9 @@
 
 pub(crate) mod error;
 pub(crate) mod fallback;
-pub(crate) mod filesystems;
+pub(crate) mod fs_coverage;
 pub(crate) mod fs_handling;
+pub(crate) mod hook_log;
 pub(crate) mod manager;
 pub(crate) mod optional_hooks;
 pub(crate) mod parallel_load;

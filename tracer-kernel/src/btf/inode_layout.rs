@@ -5,7 +5,7 @@ use aya::Ebpf;
 use aya::maps::Array;
 use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
 
-use super::cache::Types;
+use super::cache::KernelTypes;
 use super::structs::{BTRFS_INODE, BTRFS_ORDERED, EXT4_INODE, XFS_INODE};
 
 /// How the space usage of an inode is computed on one filesystem.
@@ -54,7 +54,7 @@ const RECIPES: &[Recipe] = &[
 
 /// Passes all layouts known now to the eBPF side, and returns the filesystem types whose space is
 /// traced.
-pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
+pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str> {
     let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
     let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
         return Vec::new();
@@ -71,7 +71,7 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
 }
 
 impl Recipe {
-    fn resolve(&self, types: &Types) -> Option<Gauge> {
+    fn resolve(&self, types: &KernelTypes) -> Option<Gauge> {
         let mut gauge =
             Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
         let Some((own, vfs_inode)) = self.own else { return Some(gauge) };

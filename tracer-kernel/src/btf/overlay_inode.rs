@@ -5,13 +5,13 @@ use aya::Ebpf;
 use aya::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use super::cache::Types;
+use super::cache::KernelTypes;
 use super::structs::{OVL_ENTRY, OVL_INODE, OVL_PATH};
 use crate::kernel_version::kernel_at_least;
 use crate::overlay;
 
 /// Passes the layout to the eBPF side if it is known now. Returns whether it is.
-pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
+pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> bool {
     if !overlay::is_known() {
         return false;
     }
@@ -23,7 +23,7 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
     map.set(0, bytes, 0).is_ok()
 }
 
-fn layout(types: &Types) -> Option<OverlayInode> {
+fn layout(types: &KernelTypes) -> Option<OverlayInode> {
     let upper = overlay::upper_at(types)?;
     let module = types.module(overlay::MODULE);
     let btf = module.as_ref().unwrap_or(&types.kernel);

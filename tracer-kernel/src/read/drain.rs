@@ -11,7 +11,7 @@ use aya::programs::Iter;
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::Health;
 
-use super::maps::{fd_of, take};
+use super::maps::{fd_of, take_map};
 use crate::sys;
 
 /// Maximum passes over a map, because programs may keep adding to it.
@@ -45,7 +45,7 @@ where
     /// If there is no such map, or the kernel cannot bind the iterator to it.
     pub fn new(ebpf: &mut Ebpf, map: &str, iterator: &str, used: Health) -> anyhow::Result<Self> {
         let name = map;
-        let map = take(ebpf, map)?;
+        let map = take_map(ebpf, map)?;
         let iterator: Option<&Iter> = ebpf.program(iterator).and_then(|it| it.try_into().ok());
         let link = match iterator.and_then(|iterator| iterator.fd().ok()) {
             Some(program) => Some(
@@ -62,7 +62,7 @@ where
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn empty(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
+    pub fn drain(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
         if mem::replace(&mut self.seen, used) == used {
             return Ok(());
         }
@@ -72,7 +72,7 @@ where
         // skips some when these are removed.
         for _ in 0..MAX_PASSES {
             let mut entries = 0;
-            pass(sys::begin_pass(link.as_fd())?, |key, value| {
+            pass(sys::begin_iteration(link.as_fd())?, |key, value| {
                 entries += 1;
                 each(key, value);
             })?;

@@ -7,7 +7,7 @@ use aya::Ebpf;
 use aya::maps::Map;
 
 /// Takes a map out of a loaded object.
-pub(crate) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+pub(crate) fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
 }
 

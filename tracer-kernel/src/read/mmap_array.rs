@@ -20,16 +20,16 @@ pub enum Access {
 
 /// A memory-mapped array map. The size of a value must be a multiple of eight bytes, unless there
 /// is only one value.
-pub struct Mapped<T> {
+pub struct MmapArray<T> {
     cells: NonNull<T>,
     len: usize,
     _values: PhantomData<T>,
 }
 
 // SAFETY: reads and writes are volatile and of plain values, valid from any thread.
-unsafe impl<T: Send> Send for Mapped<T> {}
+unsafe impl<T: Send> Send for MmapArray<T> {}
 
-impl<T: AnyBitPattern> Mapped<T> {
+impl<T: AnyBitPattern> MmapArray<T> {
     /// Maps the whole array.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl<T: AnyBitPattern> Mapped<T> {
     }
 }
 
-impl<T> Drop for Mapped<T> {
+impl<T> Drop for MmapArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made.
         let result = unsafe { munmap(self.cells.as_ptr().cast(), self.len * size_of::<T>()) };

@@ -50,7 +50,7 @@ pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<O
 ///
 /// # Errors
 /// The kernel's error.
-pub fn begin_pass(link: BorrowedFd<'_>) -> io::Result<File> {
+pub fn begin_iteration(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed_attr();
     attr.iter_create.link_fd = link.as_raw_fd() as u32;
     Ok(owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?).into())

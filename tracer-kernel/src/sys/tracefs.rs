@@ -20,7 +20,7 @@ const MAX_ACTIVE: u32 = 1024;
 pub struct TraceFs {
     root: PathBuf,
     group: String,
-    made: Vec<String>,
+    defined: Vec<String>,
     /// Attached programs; must be dropped before the definitions can be removed.
     links: Vec<OwnedFd>,
 }
@@ -32,8 +32,8 @@ impl TraceFs {
     /// # Errors
     /// If there is no tracefs, or it is not writable.
     pub fn open() -> io::Result<Self> {
-        if perf_is_refused() {
-            return Err(refused());
+        if is_perf_restricted() {
+            return Err(perf_restricted());
         }
         let root = find_or_mount()?;
         if !root.join("kprobe_events").exists() {
@@ -45,7 +45,7 @@ impl TraceFs {
         let fs = Self {
             root,
             group: format!("{PREFIX}{}", std::process::id()),
-            made: Vec::new(),
+            defined: Vec::new(),
             links: Vec::new(),
         };
         fs.remove_leftovers()?;
@@ -55,7 +55,8 @@ impl TraceFs {
     /// Whether this kernel has kprobe events and this process may use them.
     #[must_use]
     pub fn has_kprobes() -> bool {
-        !perf_is_refused() && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
+        !is_perf_restricted()
+            && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
     }
 
     /// Defines a probe at `function` and attaches `program` to it.
@@ -74,7 +75,7 @@ impl TraceFs {
             ("p".to_owned(), function.to_owned())
         };
         self.define(&format!("{kind}:{}/{event} {function}", self.group))?;
-        self.made.push(event.clone());
+        self.defined.push(event.clone());
         let id =
             fs::read_to_string(self.root.join("events").join(&self.group).join(&event).join("id"))?;
         let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -87,7 +88,7 @@ impl TraceFs {
     #[must_use]
     pub fn missed(&self) -> u64 {
         let text = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
-        missed_in_profile(&text, &self.made)
+        missed_in_profile(&text, &self.defined)
     }
 
     fn define(&self, line: &str) -> io::Result<()> {
@@ -112,7 +113,7 @@ impl TraceFs {
 impl Drop for TraceFs {
     fn drop(&mut self) {
         self.links.clear();
-        for event in &self.made {
+        for event in &self.defined {
             // Nothing is lost if this fails: the next start tries again.
             let _ = self.define(&format!("-:{}/{event}", self.group));
         }
@@ -161,15 +162,15 @@ impl Event {
     /// # Errors
     /// The kernel's error.
     pub fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        if perf_is_refused() {
-            Err(refused())
+        if is_perf_restricted() {
+            Err(perf_restricted())
         } else {
             sys::attach_to_trace_event(program, self.id)
         }
     }
 }
 
-fn refused() -> io::Error {
+fn perf_restricted() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
         "kernel.perf_event_paranoid is 3, which restricts kprobes to CAP_SYS_ADMIN",
@@ -178,7 +179,7 @@ fn refused() -> io::Error {
 
 /// Debian's kernels deny perf_event_open, which attaches a program to an event, without
 /// CAP_SYS_ADMIN if `kernel.perf_event_paranoid` is 3, their default.
-fn perf_is_refused() -> bool {
+fn is_perf_restricted() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
     let is_admin =

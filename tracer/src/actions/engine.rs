@@ -151,7 +151,7 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
             Err(reason) => plan.refuse(reason),
         }
         if plan.allowed()
-            && let Err(reason) = fence::try_here(false, host_root::in_container())
+            && let Err(reason) = fence::probe(false, host_root::in_container())
         {
             plan.refuse(reason);
         }

@@ -17,7 +17,7 @@ use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::Identity;
 use tracer_host::{clock, host_root, mounts};
-use tracer_kernel::fence::{Fence, Whom};
+use tracer_kernel::fence::{Fence, FenceScope};
 
 /// How long it may take to find all that fork away meanwhile.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -83,9 +83,9 @@ impl Wall {
     pub fn load(&self) -> anyhow::Result<Fence> {
         let whom = match &self.cgroup {
             Some(cgroup) => {
-                Whom::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
+                FenceScope::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
             }
-            None => Whom::Processes,
+            None => FenceScope::Processes,
         };
         Fence::load(self.dev, whom, host_root::in_container())
     }

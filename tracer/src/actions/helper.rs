@@ -146,7 +146,7 @@ pub fn run() -> anyhow::Result<()> {
     socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
     // SAFETY: the name is a C string of less than 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-hands".as_ptr()) };
-    capabilities::drop_rights_of_the_start().context("cannot give up capabilities")?;
+    capabilities::drop_startup_capabilities().context("cannot give up capabilities")?;
     let (sender, asked) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {

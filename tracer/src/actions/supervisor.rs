@@ -30,7 +30,7 @@ use super::throttle::Held;
 use super::{footing, foreground, record, throttle, watchdog};
 use tracer_host::clock;
 use tracer_host::process::pidfd::{Handle, Identity};
-use tracer_kernel::fence::Tally;
+use tracer_kernel::fence::FenceCounts;
 
 /// Name of the process: it is not to be hit by whoever ends "filltop" by name.
 const NAME: &str = "fill-keeper";
@@ -288,7 +288,7 @@ impl Keeper {
             &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
         );
         if let Some(tally) = tally {
-            let Tally { refused, escaped } = tally;
+            let FenceCounts { refused, escaped } = tally;
             audit.reason += &format!("; {refused} calls refused, {escaped} children not fenced");
         }
         audit.what = format!("end of {}", self.order.how.name());

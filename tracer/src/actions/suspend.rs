@@ -15,7 +15,7 @@ use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
 use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 use tracer_host::{cgroup, clock};
-use tracer_kernel::fence::{Fence, Tally};
+use tracer_kernel::fence::{Fence, FenceCounts};
 
 /// How long halting may take before what still runs is reported.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -211,8 +211,8 @@ impl Halter {
 
     /// What the fence did, while it is in force.
     #[must_use]
-    pub fn tally(&self) -> Option<Tally> {
-        self.fence.as_ref().map(Fence::tally)
+    pub fn tally(&self) -> Option<FenceCounts> {
+        self.fence.as_ref().map(Fence::counts)
     }
 
     /// Its processes now.

@@ -28,7 +28,7 @@ use tracer_host::open_files::places::Places;
 use tracer_host::users::Users;
 use tracer_host::{clock, host_root, mounts, open_files};
 use tracer_kernel::read::{Collector, Deltas, Record};
-use tracer_kernel::self_overhead::Overhead;
+use tracer_kernel::self_overhead::SelfOverhead;
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage};
 
 /// How often the ring is emptied; it holds 2 MiB, some 20,000 names.
@@ -52,7 +52,7 @@ pub struct Pipeline {
     window: Window,
     window_start: Instant,
     cpu_at_start: f64,
-    overhead: Overhead,
+    overhead: SelfOverhead,
     /// By device, at the start of the window and at the last look.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
@@ -77,10 +77,10 @@ impl Pipeline {
     /// One line that says what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host_root::check()?;
-        let capabilities = capabilities::held_capabilities();
+        let capabilities = capabilities::effective_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
-        let overhead = Overhead::start(clock::instant(), &tracer);
+        let overhead = SelfOverhead::start(clock::instant(), &tracer);
         capabilities::drop_capabilities().context("cannot give up capabilities")?;
         let name = rustix::system::uname();
         let mut pipeline = Self {
@@ -152,7 +152,7 @@ impl Pipeline {
     /// What the kernel says about its maps.
     pub fn look(&mut self) -> anyhow::Result<()> {
         let began = SystemTime::now();
-        let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
+        let deltas = self.collector.read(self.tracer.missed_by_kernel())?;
         // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
         let now_s = clock::boottime_s();
@@ -174,7 +174,7 @@ impl Pipeline {
             }
             window.add(key, &counters);
         }
-        self.names.drop_forgotten(self.window.files().chain(self.collector.tenants()));
+        self.names.drop_forgotten(self.window.files().chain(self.collector.occupants()));
         for file in self.window.take_nameless() {
             self.names.forget(&file);
             self.tracer.forget_name(&file);
@@ -228,13 +228,14 @@ impl Pipeline {
             .collect();
         let renames = self.tracer.follows_renames();
         let every_fsync = self.tracer.times_every_fsync();
-        let mut blind_spots = coverage::of_backend(backend, self.tracer.seen());
-        blind_spots.extend(coverage::of_missing(renames, every_fsync));
+        let mut spots = coverage::of_backend(backend, self.tracer.coverage());
+        spots.extend(coverage::of_missing_hooks(renames, every_fsync));
         if self.tracer.may_skip_calls() {
-            blind_spots.push(coverage::SKIPPED_CALLS.to_owned());
+            spots.push(coverage::skipped_calls());
         }
-        if self.volumes.iter().any(|volume| is_sampled(&self.tracer, volume)) {
-            blind_spots.push(self.sampled_types());
+        let sampled_fs_types = self.sampled_types();
+        if !sampled_fs_types.is_empty() {
+            spots.push(coverage::sampled_space(&sampled_fs_types));
         }
         let mut snapshot = build::build(
             &self.window,
@@ -246,7 +247,9 @@ impl Pipeline {
                     write: backend,
                     kernel: self.kernel.clone(),
                     hooks: self.tracer.hooks(),
-                    blind_spots,
+                    blind_spot_kinds: spots.iter().map(|spot| spot.kind).collect(),
+                    blind_spots: spots.into_iter().map(|spot| spot.text).collect(),
+                    sampled_fs_types,
                     lost_events: self.lost.iter().map(|loss| loss.events).sum(),
                     lost: self.lost.clone(),
                     unattributed_bytes: 0,
@@ -293,13 +296,13 @@ impl Pipeline {
         self.insides.next_window();
     }
 
-    /// What is not seen of space that is not traced.
-    fn sampled_types(&self) -> String {
+    /// Returns the types of the mounted filesystems whose space is sampled, sorted.
+    fn sampled_types(&self) -> Vec<String> {
         let sampled = self.volumes.iter().filter(|volume| is_sampled(&self.tracer, volume));
-        let mut types: Vec<&str> = sampled.map(|volume| volume.fs_type.as_str()).collect();
+        let mut types: Vec<String> = sampled.map(|volume| volume.fs_type.clone()).collect();
         types.sort_unstable();
         types.dedup();
-        format!("{} ({})", coverage::SAMPLED_SPACE, types.join(", "))
+        types
     }
 
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {

@@ -63,7 +63,7 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
             HookState::Broken { reason } => (format!("BROKEN: {reason}"), Tone::Critical),
             HookState::NotApplicable { reason } => (format!("not needed: {reason}"), Tone::Faint),
         };
-        let text = format!("{} ({}): {}", safe(&hook.name), safe(&hook.how), safe(&state));
+        let text = format!("{} ({}): {}", safe(&hook.name), safe(hook.how.name()), safe(&state));
         lines.push(Line::new(fact("hook", &text), tone));
     }
     lines
