@@ -1,4 +1,4 @@
-//! Space of files without a name is told once, with who holds it.
+//! Space of deleted files that are still open is reported once, with the process that holds it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -46,9 +46,9 @@ fn a_held_file_is_shown_with_its_holder_to_the_block() -> Result {
     Ok(())
 }
 
-/// All of it opened before filltop starts.
+/// All files are opened before filltop starts.
 #[test]
-fn a_shared_handle_counts_once_and_memory_not_at_all() -> Result {
+fn a_shared_descriptor_counts_once_and_a_memfd_not_at_all() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let anonymous = filled(
@@ -59,7 +59,7 @@ fn a_shared_handle_counts_once_and_memory_not_at_all() -> Result {
     let shared = filled(File::create(&path)?, 2 << 20)?;
     fs::remove_file(&path)?;
     let again = shared.try_clone()?;
-    // No space of a volume, although it has no name either.
+    // A memfd has no name either, but takes no space of a volume.
     let memory = filled(memfd_create("filltop-memory", MemfdFlags::empty())?.into(), 4 << 20)?;
     let mut child = Command::new("sleep").arg("60").stdin(shared.try_clone()?).spawn()?;
     rustix::fs::syncfs(File::open(volume.path())?)?;

@@ -1,11 +1,11 @@
-//! Written bytes by process and by file equal the truth to the byte, whatever the backend.
+//! Written bytes per process and per file equal the truth to the byte, with every backend.
 
 mod held;
-mod looks;
 mod names;
 mod overlays;
 mod refusals;
 mod sampled;
+mod samples;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_work
 
 type Result<T = ()> = anyhow::Result<T>;
 
-/// One process: its row and the rows of all its files say exactly what it did, nothing was lost.
+/// One process: its row and the rows of all its files equal what it did, and nothing was lost.
 fn check(measured: &Measured, truth: &Truth) -> Result {
     let writers: Vec<_> = measured.writers_of(truth.pid).collect();
     ensure!(writers.len() == 1, "{} rows for the writer {}", writers.len(), truth.pid);
@@ -71,7 +71,7 @@ fn dd_is_measured_to_the_byte() -> Result {
         .status();
     let measured = filltop.stop()?;
     if status.is_err() {
-        println!("SKIP dd_is_measured_to_the_byte: no dd here");
+        println!("SKIP dd_is_measured_to_the_byte: dd is not installed");
         return Ok(());
     }
     let row = measured.path(&path)?;
@@ -94,7 +94,7 @@ fn a_thousand_files_by_one_process() -> Result {
 }
 
 #[test]
-fn two_hundred_processes_of_some_milliseconds() -> Result {
+fn two_hundred_processes_that_live_for_milliseconds() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 320)?;
     let filltop = Filltop::start(&[])?;
@@ -157,7 +157,7 @@ fn two_processes_in_one_file() -> Result {
 #[test]
 fn pipes_sockets_terminals_and_dev_null_do_not_appear() -> Result {
     need_tracing!();
-    // With vfs_write hooked, too: there they pass by and must be left out.
+    // With vfs_write hooked as well, these writes pass that hook and must be ignored there.
     for arguments in [&[][..], &["--hooks", "vfs_write"][..]] {
         let filltop = Filltop::start(arguments)?;
         let truth = run_workload(workload().args(["not-files", "--bytes", "10000000"]))?;

@@ -1,4 +1,4 @@
-//! Files and processes are named rightly where that is hard.
+//! Files and processes get the right names in the hard cases.
 
 use std::fs;
 

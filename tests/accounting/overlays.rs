@@ -1,5 +1,5 @@
-//! Deleted files that are held through an overlay take space of the volume of its upper directory; a
-//! removed file of a lower layer that of the layer's volume.
+//! Deleted files that are held through an overlay take space of the volume of its upper directory;
+//! a removed file of a lower layer takes space of that layer's volume.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -18,7 +18,7 @@ use super::held::held;
 
 const BYTES: u64 = 20_000_000;
 
-/// A process that holds a deleted file of an overlay in its root; ended on drop.
+/// A process whose root is an overlay and that holds a deleted file of it; ended on drop.
 struct Holder {
     child: Child,
     pid: u32,
@@ -27,13 +27,14 @@ struct Holder {
 }
 
 impl Holder {
-    /// Starts the workload in a cgroup of its own; `pid` tells who holds the file.
+    /// Starts the workload in a cgroup of its own; `pid` returns the process that holds the file.
     fn start(mut command: Command, name: &str, pid: fn(&Truth) -> Option<u32>) -> Result<Self> {
         let cgroup = Cgroup::new(name)?;
         let procs = cgroup.path().join("cgroup.procs");
-        // SAFETY: a system call's worth of work, in a child of a program that has one thread busy.
+        // SAFETY: one write to a file, in the child of a program with one busy thread.
         unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
-        // What the test runner reads may be a file on a volume of the host: it would be in the plan.
+        // The standard streams of the test runner may be files on a volume of the host, which would
+        // then be in the plan.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let mut line = String::new();
@@ -52,7 +53,7 @@ impl Holder {
         Self::start(command, name, |truth| truth.children.first().copied())
     }
 
-    /// In the host's mount namespace, with the overlay for its root.
+    /// In the host's mount namespace, with the overlay as its root directory.
     fn chrooted(overlay: &Overlay, name: &str) -> Result<Self> {
         let mut command = workload();
         command.args(["write", "/part", "--bytes", &BYTES.to_string(), "--unlink", "--hold"]);
@@ -60,19 +61,19 @@ impl Holder {
         Self::start(command, name, |truth| Some(truth.pid))
     }
 
-    /// st_blocks × 512 of what it holds.
+    /// `st_blocks` × 512 of the file that it holds.
     fn bytes(&self) -> Result<u64> {
         Ok(fs::metadata(format!("/proc/{}/fd/{}", self.pid, self.fd))?.blocks() * 512)
     }
 
-    /// Its only row.
+    /// The only row of this process.
     fn row<'h>(&self, rows: &'h [Held]) -> Result<&'h Held> {
         let mine: Vec<&Held> = rows.iter().filter(|row| row.pid == self.pid).collect();
         ensure!(mine.len() == 1, "{} rows of {}: {rows:?}", mine.len(), self.pid);
         Ok(mine[0])
     }
 
-    /// Is the row what is expected of it?
+    /// Checks the row's path, size and volume.
     fn check(&self, row: &Held, path: &Path, inside: &str, volume: &TestVolume) -> Result {
         ensure!(Path::new(&row.path) == path, "{row:?} is not {}", path.display());
         ensure!(row.path_in_container.as_deref() == Some(inside), "{row:?}");
@@ -85,7 +86,7 @@ impl Holder {
         Ok(())
     }
 
-    /// The plan of `stop`, its number for a target.
+    /// The plan of `stop` with this process as the target.
     fn plan(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = Command::new(filltop());
         command.args(["stop", &self.pid.to_string(), "--dry-run", "--json"]).args(arguments);
@@ -114,7 +115,7 @@ impl Drop for Holder {
     }
 }
 
-/// The only descriptor of a process on a file without a name.
+/// The only descriptor of a process that refers to a deleted file.
 fn deleted(pid: u32) -> Result<i32> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
@@ -133,7 +134,7 @@ fn used(volume: &TestVolume) -> Result<u64> {
     Ok((stat.f_blocks - stat.f_bfree) * stat.f_frsize)
 }
 
-/// Told by the kernel's iterator, or as `filltop held` looks.
+/// The deleted files as the kernel's iterator reports them; `filltop held` walks `/proc` instead.
 fn snapshot() -> Result<Option<Snapshot>> {
     let measured = Filltop::start(&["--standalone"])?.stop()?;
     let iterates = |hook: &&tracer_model::snapshot::Hook| hook.name == "task_file";
@@ -148,17 +149,17 @@ fn held_bytes(snapshot: &Snapshot, volume: &TestVolume) -> Option<u64> {
     snapshot.volumes.iter().find(is_it)?.held_bytes
 }
 
-/// By both ways, in the plan of `stop`, and given back by a truncate.
+/// Found by both the walk and the iterator, in the plan of `stop`, and freed by a truncate.
 fn shown_everywhere(holder: &Holder, volume: &TestVolume, path: &Path, inside: &str) -> Result {
     let before = used(volume)?;
     let bytes = holder.bytes()?;
     ensure!(bytes >= BYTES, "{bytes}");
     let rows = held()?;
     let walked = holder.row(&rows)?;
-    holder.check(walked, path, inside, volume).context("by the walk")?;
+    holder.check(walked, path, inside, volume).context("as walked in /proc")?;
     if let Some(snapshot) = snapshot()? {
         let told = holder.row(&snapshot.held)?;
-        holder.check(told, path, inside, volume).context("by the iterator")?;
+        holder.check(told, path, inside, volume).context("as reported by the iterator")?;
         ensure!(held_bytes(&snapshot, volume) == Some(bytes), "{:?}", snapshot.volumes);
         ensure!(!told.growing, "{told:?}");
     }
@@ -166,7 +167,7 @@ fn shown_everywhere(holder: &Holder, volume: &TestVolume, path: &Path, inside: &
     ensure!(plan["frees_bytes"] == bytes, "{plan}");
     let volumes = serde_json::json!([volume.path()]);
     ensure!(plan["blast"]["volumes"] == volumes, "{plan}");
-    // The volume is the only one that it writes on; no LSM here is another reason.
+    // The volume is the only one that it writes on; a missing BPF LSM is another valid reason.
     let plan = holder.plan(&["--how", "fence"])?;
     let refused = plan["refused"].to_string();
     ensure!(!refused.contains("--volume"), "{plan}");
@@ -178,12 +179,12 @@ fn shown_everywhere(holder: &Holder, volume: &TestVolume, path: &Path, inside: &
     holder.truncate(inside)?;
     ensure!(holder.bytes()? == 0);
     let freed = before.saturating_sub(used(volume)?);
-    // A filesystem may keep some of its own.
+    // A filesystem may keep some space for itself.
     ensure!(freed * 10 >= bytes * 9, "{freed} of {bytes}");
     Ok(())
 }
 
-/// `dir` with the layers of a container, below some others.
+/// Creates the layers of a container in `dir`, below some other directories.
 fn layers(volume: &TestVolume) -> Result<PathBuf> {
     let dir = volume.path().join("overlay2/b7");
     fs::create_dir_all(&dir)?;
@@ -221,12 +222,13 @@ fn held_in_a_container_on_btrfs() -> Result {
 }
 
 #[test]
-fn held_in_a_container_of_a_user() -> Result {
+fn held_in_a_container_with_a_user_namespace() -> Result {
     need_tracing!();
     in_a_container("ext4", 96, "filltop-held-user", &[&["--user"]])
 }
 
-/// The overlay's upper directory is called as the outer container sees it, which is no path of the host's.
+/// The mount options name the overlay's upper directory as the outer container sees it, which is
+/// not a path of the host.
 #[test]
 fn held_in_a_container_within_a_container() -> Result {
     need_tracing!();
@@ -239,7 +241,7 @@ fn held_in_a_container_within_a_container() -> Result {
     shown_everywhere(&holder, &volume, &dir.join("upper/srv/data/part"), "/srv/data/part")
 }
 
-/// As LXC and systemd-nspawn run it: no overlay, and a directory of the host for its root.
+/// As LXC and systemd-nspawn run it: no overlay; the root is a directory of the host.
 #[test]
 fn held_in_a_container_on_a_plain_directory() -> Result {
     need_tracing!();
@@ -252,24 +254,24 @@ fn held_in_a_container_on_a_plain_directory() -> Result {
     shown_everywhere(&holder, &volume, &jail.join("part"), "/part")
 }
 
-/// The workload `work` in a mount namespace of its own, where `dir` is mounted on `at`, too; below a shell,
-/// which stays there.
+/// Runs the workload `work` in a mount namespace of its own, where `dir` is also mounted at `at`,
+/// below a shell that stays in it.
 fn bound(dir: &Path, at: &Path, work: &str) -> Command {
     let script = format!(
         "at=\"$2\"; mount --bind \"$1\" \"$at\" && \"$3\" {work} --bytes {BYTES} --unlink; exit"
     );
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh"]).args([dir, at]).arg(workload().get_program());
-    // SAFETY: two system calls, in a child that has one thread.
+    // SAFETY: two system calls, in a child with one thread.
     unsafe { command.pre_exec(own_mounts) };
     command
 }
 
-/// A mount namespace whose mounts nobody else sees.
+/// Creates a mount namespace whose mounts are not propagated.
 fn own_mounts() -> std::io::Result<()> {
     let none = std::ptr::null();
     let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: NUL-terminated strings, and null where nothing is read.
+    // SAFETY: NUL-terminated strings, and null where the argument is ignored.
     let done = unsafe {
         libc::unshare(libc::CLONE_NEWNS) == 0
             && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
@@ -277,8 +279,8 @@ fn own_mounts() -> std::io::Result<()> {
     if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Then stat shows a device for each filesystem, and of a file that was copied up the number of the lower
-/// layer's.
+/// In this case stat shows a different device for each filesystem, and a copied-up file keeps the
+/// inode number of the lower layer.
 #[test]
 fn held_in_a_container_whose_image_is_on_another_filesystem() -> Result {
     need_tracing!();
@@ -297,7 +299,8 @@ fn held_in_a_container_whose_image_is_on_another_filesystem() -> Result {
     Ok(())
 }
 
-/// Each has copied the same file of the image up, and removed it: two files with one number of the overlays'.
+/// Both have copied up the same file of the image and removed it: two files with one inode number
+/// in their overlays.
 #[test]
 fn two_containers_of_one_image_hold_two_files() -> Result {
     need_tracing!();
@@ -325,9 +328,9 @@ fn two_containers_of_one_image_hold_two_files() -> Result {
     Ok(())
 }
 
-/// The upper directory's name in mountinfo is relative to no directory that is told.
+/// In mountinfo the upper directory is relative to a directory that is not reported.
 #[test]
-fn held_where_the_names_of_the_layers_are_relative() -> Result {
+fn held_where_layer_paths_are_relative() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let overlay = Overlay::relative(volume.path())?;
@@ -335,9 +338,9 @@ fn held_where_the_names_of_the_layers_are_relative() -> Result {
     shown_everywhere(&holder, &volume, &overlay.upper().join("part"), "/part")
 }
 
-/// A number for each layer is in the upper bits of the files' numbers (`xino`).
+/// The upper bits of inode numbers hold the number of the layer (`xino`).
 #[test]
-fn held_where_the_layers_are_numbered() -> Result {
+fn held_with_xino() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let image = TestVolume::with_options("tmpfs", 16, "")?;
@@ -348,7 +351,7 @@ fn held_where_the_layers_are_numbered() -> Result {
     shown_everywhere(&holder, &volume, &overlay.upper().join("part"), "/part")
 }
 
-/// Nobody writes it, so that it was not copied up: the space is the lower layer's.
+/// The file was never written, so it was not copied up: the space is the lower layer's.
 #[test]
 fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     need_tracing!();
@@ -361,17 +364,19 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     let reader = File::open(overlay.merged().join("part"))?;
     fs::remove_file(&below)?;
     let Some(snapshot) = snapshot()? else {
-        println!("SKIP a_removed_file_of_a_lower_layer_is_held_there: no iterator on this kernel");
+        println!(
+            "SKIP a_removed_file_of_a_lower_layer_is_held_there: this kernel has no iterator over open files"
+        );
         return Ok(());
     };
     drop(reader);
     if held_bytes(&snapshot, &volume) == Some(0) && held_bytes(&snapshot, &image) == Some(0) {
-        // Then the walk has looked at it, which cannot tell the layers apart.
+        // Without the types, filltop falls back to the walk, which cannot tell the layers apart.
         let is_module = Path::new("/sys/module/overlay/initstate").exists();
         let has_types = Path::new("/sys/kernel/btf/overlay").exists();
         ensure!(is_module && !has_types, "{:?}", snapshot.held);
         println!(
-            "SKIP a_removed_file_of_a_lower_layer_is_held_there: no types of overlayfs on this kernel"
+            "SKIP a_removed_file_of_a_lower_layer_is_held_there: this kernel has no BTF of overlayfs"
         );
         return Ok(());
     }
@@ -380,9 +385,9 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     Ok(())
 }
 
-/// A file that somebody writes on is growing, also in the first window.
+/// A file that is being written is marked as growing, also in the first interval.
 #[test]
-fn what_is_written_in_the_window_grows() -> Result {
+fn a_held_file_that_is_written_is_marked_growing() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 96)?;
     let overlay = Overlay::new(volume.path())?;

@@ -1,4 +1,4 @@
-//! Where it cannot run it says so in one line, and it leaves nothing behind.
+//! Where filltop cannot run, it prints one line with the reason, and it leaves nothing behind.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -38,12 +38,12 @@ fn an_unknown_function_is_refused() -> Result {
     refused(&mut command, &["no_such_function", "vfs_write"])
 }
 
-/// Lets the command run in a mount namespace of its own where an empty tmpfs hides `path`, with
-/// `file` in it if that is given.
+/// Runs the command in a mount namespace of its own where an empty tmpfs hides `path`. The tmpfs
+/// contains `file` if one is given.
 fn hiding(command: &mut Command, path: &'static str, file: Option<(&'static str, &'static str)>) {
     let hide = move || {
         use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-        // SAFETY: the child has one thread, and a namespace of its own harms nobody.
+        // SAFETY: the child has one thread, and a new mount namespace affects no other process.
         if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
             return Err(std::io::Error::last_os_error());
         }
@@ -54,8 +54,8 @@ fn hiding(command: &mut Command, path: &'static str, file: Option<(&'static str,
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only system calls are made, and small allocations, in a child of
-    // a test that runs alone (`--test-threads=1`).
+    // SAFETY: between fork and exec there are only system calls and small allocations, in a child
+    // of a test that runs alone (`--test-threads=1`).
     unsafe { command.pre_exec(hide) };
 }
 
@@ -72,7 +72,7 @@ fn without_type_information_it_names_the_fix() -> Result {
 fn under_lockdown_it_names_the_fix() -> Result {
     need_tracing!();
     if !std::path::Path::new("/sys/kernel/security").is_dir() {
-        println!("SKIP refusals::under_lockdown_it_names_the_fix: no securityfs");
+        println!("SKIP refusals::under_lockdown_it_names_the_fix: securityfs is not available");
         return Ok(());
     }
     let mut command = Command::new(filltop());
@@ -83,7 +83,7 @@ fn under_lockdown_it_names_the_fix() -> Result {
 }
 
 #[test]
-fn without_a_bpf_file_system_it_runs_all_the_same() -> Result {
+fn it_runs_without_a_bpf_file_system() -> Result {
     need_tracing!();
     let mut command = Command::new(filltop());
     command.args(["snapshot", "--for", "100ms", "--json"]);
@@ -96,7 +96,7 @@ fn without_a_bpf_file_system_it_runs_all_the_same() -> Result {
 }
 
 #[test]
-fn while_it_traces_it_has_only_the_capabilities_that_it_needs() -> Result {
+fn it_keeps_only_the_capabilities_that_it_needs() -> Result {
     need_tracing!();
     const DAC_READ_SEARCH: u64 = 1 << 2;
     const SYS_PTRACE: u64 = 1 << 19;
@@ -116,7 +116,8 @@ fn while_it_traces_it_has_only_the_capabilities_that_it_needs() -> Result {
     Ok(())
 }
 
-/// Programs are freed some time after their last reference is gone.
+/// Waits until the new programs are unloaded: the kernel frees them some time after the last
+/// reference is dropped.
 fn wait_until_gone(before: &[u32]) -> Result {
     let start = Instant::now();
     loop {
@@ -131,7 +132,7 @@ fn wait_until_gone(before: &[u32]) -> Result {
 }
 
 #[test]
-fn killed_it_leaves_nothing_attached() -> Result {
+fn it_leaves_nothing_attached_when_killed() -> Result {
     need_tracing!();
     let before = bpf_programs()?;
     let filltop = Filltop::start(&[])?;
@@ -139,7 +140,7 @@ fn killed_it_leaves_nothing_attached() -> Result {
     ensure!(loaded, "no program was loaded");
     filltop.kill()?;
     wait_until_gone(&before)?;
-    // And what it left in tracefs does not hinder the next one.
+    // What was left in tracefs does not prevent the next start.
     let filltop = Filltop::start(&[])?;
     filltop.stop()?;
     wait_until_gone(&before)?;

@@ -1,5 +1,5 @@
-//! Space over several looks: where no hook tells of it, it is asked from the filesystem once a second,
-//! and by then files have other names, other lengths, or none.
+//! Space over several samples. Where no hook reports it, filltop reads it from the filesystem once
+//! a second, and by then a file may have another name, another length, or no name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use super::Result;
 const LONGER_THAN_A_LOOK: Duration = Duration::from_millis(1_300);
 const MIB: u64 = 1 << 20;
 
-/// Renamed, cut, unlinked while open, closed.
+/// A file is renamed, truncated, unlinked while open, and closed.
 fn follows_a_file_to_its_end(fs_type: &str) -> Result {
     need_tracing!();
     let volume = TestVolume::new(fs_type, 400)?;
@@ -33,7 +33,7 @@ fn follows_a_file_to_its_end(fs_type: &str) -> Result {
     thread::sleep(LONGER_THAN_A_LOOK);
     drop(file);
     thread::sleep(LONGER_THAN_A_LOOK);
-    // It is as it was, and nobody is charged for that.
+    // All space is back, and no process is left charged for it.
     let measured = filltop.stop()?;
     let rows = measured.snapshot.paths.iter();
     let row = rows
@@ -43,7 +43,7 @@ fn follows_a_file_to_its_end(fs_type: &str) -> Result {
     let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
     ensure!(row.written_bytes == 8 * MIB && row.deleted, "{row:?}");
     ensure!(row.writers == [std::process::id()], "{row:?}");
-    // xfs takes some in advance, and gives it back.
+    // xfs preallocates some space, and frees it on close.
     ensure!((8 * MIB..24 * MIB).contains(&allocated) && allocated == freed, "{row:?}");
     Ok(())
 }
@@ -68,9 +68,9 @@ fn a_file_is_followed_to_its_end_on_ext4() -> Result {
     follows_a_file_to_its_end("ext4")
 }
 
-/// Stores through a mapping, which no tracepoint tells of.
+/// Stores through a mapping, which no tracepoint reports.
 fn store(file: &File, offset: usize, bytes: usize) -> Result {
-    // SAFETY: a fresh mapping of that length, of which the file has all; unmapped once.
+    // SAFETY: a new mapping of that length, within the length of the file; unmapped once.
     unsafe {
         let whole = offset + bytes;
         let (rights, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
@@ -82,10 +82,10 @@ fn store(file: &File, offset: usize, bytes: usize) -> Result {
     Ok(file.sync_all()?)
 }
 
-/// Files that are made, written a moment later, and extended by what may not be seen: whenever a look falls in
-/// between, each has all of its space told.
+/// Files are created, written a moment later, and extended in a way that may not be seen. Wherever
+/// a sample falls in between, all of their space is reported.
 #[test]
-fn a_file_that_is_made_just_before_a_look_has_all_its_space() -> Result {
+fn a_file_created_just_before_a_sample_has_all_its_space() -> Result {
     const HALF: usize = 64 << 10;
     need_tracing!();
     let volume = TestVolume::new("xfs", 400)?;
@@ -120,6 +120,6 @@ fn a_file_that_is_made_just_before_a_look_has_all_its_space() -> Result {
         let (allocated, freed) = row.allocated_bytes.zip(row.freed_bytes).context("no space")?;
         short += usize::from(allocated - freed < 2 * HALF as u64);
     }
-    ensure!(short == 0, "{short} of {} miss some", paths.len());
+    ensure!(short == 0, "{short} of {} files lack some of their space", paths.len());
     Ok(())
 }

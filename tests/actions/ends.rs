@@ -1,4 +1,4 @@
-//! TERM, KILL and truncate; who is never hit.
+//! `term`, `kill` and `truncate`, and the processes that are never affected.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::TestVolume;
+use filltop_tests::{TestVolume, wait_until};
 
 use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still};
 
@@ -26,7 +26,7 @@ fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result 
     ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
     let status = writer.child.wait()?;
     ensure!(!status.success(), "{status}");
-    // An orphan of another session from before is nobody's child: it ends by itself.
+    // An orphan of another session from before is not part of the tree: it ends by itself.
     std::thread::sleep(Duration::from_millis(100));
     stands_still(volume.path())?;
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
@@ -66,15 +66,15 @@ fn kill_ends_a_cgroup_that_is_frozen() -> Result {
 }
 
 #[test]
-fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
+fn a_held_file_is_truncated_without_ending_its_holder() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
     let path = volume.path().join("app.log");
     let text = path.to_str().context("UTF-8")?.to_owned();
     let writer = Writer::start(&["pace", &text, "--rate", "4000000", "--block", "40000"])?;
-    goes_on(volume.path(), SOON)?;
-    std::thread::sleep(Duration::from_millis(500));
+    let has_enough = || Ok(fs::metadata(&path).map_or(0, |file| file.len()) > 1_500_000);
+    wait_until("some space is taken", SOON, has_enough)?;
     let arguments = ["--how", "truncate", "--file", &text];
     ensure!(bench.refused(&writer.pid(), &arguments)?.contains("still has a name"));
     let held = File::open(&path)?;
@@ -84,15 +84,14 @@ fn a_held_file_is_given_back_without_ending_its_holder() -> Result {
     let freed = done["freed_bytes"].as_u64().context("freed")?;
     ensure!(freed >= blocks && blocks > 1_000_000, "{freed} of {blocks}");
     ensure!(held.metadata()?.len() < blocks, "it still has {}", held.metadata()?.len());
-    // The holder goes on.
+    // The holder keeps running.
     let before = held.metadata()?.len();
-    std::thread::sleep(Duration::from_millis(200));
-    ensure!(held.metadata()?.len() > before);
+    wait_until("the holder keeps writing", SOON, || Ok(held.metadata()?.len() > before))?;
     Ok(())
 }
 
 #[test]
-fn the_plan_says_what_a_step_frees() -> Result {
+fn the_plan_shows_what_a_step_frees() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
@@ -100,7 +99,7 @@ fn the_plan_says_what_a_step_frees() -> Result {
     let mut held = File::create(&path)?;
     held.write_all(&vec![7; 3 << 20])?;
     held.sync_all()?;
-    // Held by it alone once this test has closed its own.
+    // Held only by the sleeper once this test has closed its own descriptor.
     let mut sleeper = Command::new("sleep").arg("60").stdout(held.try_clone()?).spawn()?;
     fs::remove_file(&path)?;
     let plan = |bench: &Bench| -> Result<serde_json::Value> {
@@ -121,7 +120,7 @@ fn the_plan_says_what_a_step_frees() -> Result {
 }
 
 #[test]
-fn some_are_never_hit() -> Result {
+fn protected_processes_are_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     ensure!(bench.refused("1", &["--reach", "alone"])?.contains("PID 1"));
@@ -139,7 +138,7 @@ fn some_are_never_hit() -> Result {
         ensure!(bench.refused(&kernel, &["--reach", "alone"])?.contains("kernel thread"));
     }
     ensure!(bench.refused("/", &[])?.contains("root cgroup"));
-    // A name is enough, whatever it really runs.
+    // The name alone protects a process, whatever it really runs.
     let dir = tempfile::tempdir()?;
     let sshd = dir.path().join("sshd");
     fs::copy("/bin/sleep", &sshd).or_else(|_| fs::copy("/bin/busybox", &sshd))?;
@@ -149,7 +148,7 @@ fn some_are_never_hit() -> Result {
     let said = bench.refused(&child.id().to_string(), &["--how", "kill"]);
     child.kill()?;
     child.wait()?;
-    // busybox, of which there is nothing else in small machines, does not run as sshd.
+    // On small systems with nothing but busybox, a copy of it named sshd does not run.
     ensure!(!alive || said?.contains("protected"));
     let mut child = Command::new("sleep").arg("60").spawn()?;
     let said = bench.refused(&child.id().to_string(), &["--avoid", "^slee"]);
@@ -159,9 +158,9 @@ fn some_are_never_hit() -> Result {
     Ok(())
 }
 
-/// What the configuration of the guard says holds for people, too: a refusal, or a warning.
+/// The guard's configuration also applies to commands: as a refusal, or as a warning.
 #[test]
-fn the_configurations_guard_is_heeded() -> Result {
+fn the_guards_configuration_is_applied() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let file = bench.run.path().join("filltop.toml");
@@ -184,7 +183,7 @@ fn the_configurations_guard_is_heeded() -> Result {
     ensure!(avoided.contains(&format!("guard.avoid = \"^slee\" in {at}")), "{avoided}");
     ensure!(freed.is_err(), "one file and none at once is wrong usage");
     ensure!(wrong.contains("--no-config") && wrong.lines().count() == 1, "{wrong}");
-    ensure!(ignored.contains("somebody expects it to grow"), "{ignored}");
+    ensure!(ignored.contains("its growth is expected"), "{ignored}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! Kept off one volume: what takes space there fails, everything else goes on. Only where BPF programs
-//! are asked by the kernel (a security module like others); elsewhere it is refused by name.
+//! A fence keeps a target from taking space on one volume: operations that take space fail there,
+//! everything else continues. It needs BPF LSM (BPF programs as a security module); elsewhere it is
+//! refused with that reason.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +16,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Bench, Cgroup, Result, need_root};
 
-/// What docs/actions.md states for the end of a fence whose keeper is killed.
+/// The time that docs/actions.md promises for the end of a fence whose supervisor is killed.
 const STATED: Duration = Duration::from_secs(1);
 
-/// What takes no space, or what filltop can tell of that; all others of [`Fenced::round`] take some.
+/// Operations that take no space, as far as filltop can tell; all others of [`Fenced::round`] take
+/// some.
 const FREE: [&str; 9] = [
     "pwrite in place",
     "punch hole",
@@ -31,7 +33,7 @@ const FREE: [&str; 9] = [
     "elsewhere",
 ];
 
-/// Is a fence to be had here, by the kernel's own list?
+/// Whether the kernel's list of security modules includes BPF.
 fn possible() -> bool {
     fs::read_to_string("/sys/kernel/security/lsm")
         .is_ok_and(|text| text.trim().split(',').any(|module| module == "bpf"))
@@ -43,13 +45,13 @@ macro_rules! need_fence {
         if !possible() {
             let name = std::thread::current().name().unwrap_or("?").to_owned();
             let list = "/sys/kernel/security/lsm";
-            println!("SKIP {name}: {list} does not say that this kernel asks BPF programs");
+            println!("SKIP {name}: {list} does not include bpf");
             return Ok(());
         }
     };
 }
 
-/// The workload that tries everything, at each line that it is sent.
+/// The workload that tries all operations each time it reads a line.
 struct Fenced {
     child: Child,
     stdin: ChildStdin,
@@ -79,7 +81,7 @@ impl Fenced {
         Ok(line)
     }
 
-    /// What came of each, by name.
+    /// The result of each operation, by name.
     fn round(&mut self) -> Result<BTreeMap<String, String>> {
         self.stdin.write_all(b"\n")?;
         Ok(serde_json::from_str(&self.line()?)?)
@@ -89,7 +91,7 @@ impl Fenced {
         self.child.id().to_string()
     }
 
-    /// All goes through.
+    /// Checks that all operations succeed.
     fn is_free(&mut self) -> Result {
         let round = self.round()?;
         let failed: Vec<_> =
@@ -98,7 +100,8 @@ impl Fenced {
         Ok(())
     }
 
-    /// What takes space fails, and nothing else. `in_place` says whether the filesystem overwrites.
+    /// Checks that exactly the operations that take space fail. `in_place` says whether the
+    /// filesystem overwrites in place.
     fn is_fenced(&mut self, in_place: bool) -> Result {
         let round = self.round()?;
         let expected = |name: &str| {
@@ -113,7 +116,7 @@ impl Fenced {
         Ok(())
     }
 
-    /// Goes through again before `within` is over; after how long.
+    /// Waits until all operations succeed again, at most for `within`; returns how long that took.
     fn is_free_within(&mut self, within: Duration) -> Result<Duration> {
         let start = Instant::now();
         loop {
@@ -138,7 +141,8 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().context("UTF-8")
 }
 
-/// A group is fenced off a volume; another group writes there, and the group writes elsewhere.
+/// A group is fenced off a volume. Another group can write there, and the fenced group can write
+/// elsewhere.
 fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
     let volume = TestVolume::new(fs_type, 390)?;
     let elsewhere = tempfile::tempdir()?;
@@ -164,7 +168,7 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
     fenced.is_fenced(fs_type != "btrfs")?;
     other.is_free()?;
     let again = bench.refused(&target, &arguments)?;
-    ensure!(again.contains("it is under fence-"), "{again}");
+    ensure!(again.contains("already suspended by fence-"), "{again}");
     bench.resume(done["id"].as_str().context("id")?)?;
     fenced.is_free()?;
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
@@ -172,20 +176,20 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
 }
 
 #[test]
-fn a_cgroup_is_kept_off_a_volume() -> Result {
+fn a_cgroup_is_fenced_off_a_volume() -> Result {
     need_fence!();
     let cgroup = Cgroup::new("filltop-fence")?;
     keeps_off("ext4", Some(&cgroup))
 }
 
 #[test]
-fn processes_are_kept_off_one_by_one() -> Result {
+fn processes_without_a_cgroup_are_fenced_individually() -> Result {
     need_fence!();
     keeps_off("ext4", None)
 }
 
 #[test]
-fn on_other_filesystems_too() -> Result {
+fn a_fence_works_on_other_filesystems() -> Result {
     need_fence!();
     for fs_type in ["xfs", "btrfs", "tmpfs"] {
         let cgroup = Cgroup::new("filltop-fence-fs")?;
@@ -194,9 +198,9 @@ fn on_other_filesystems_too() -> Result {
     Ok(())
 }
 
-/// A child of a child, in a cgroup below: the group goes all the way down.
+/// A grandchild in a child cgroup: the fence covers the whole subtree.
 #[test]
-fn what_lives_below_is_kept_off_with_it() -> Result {
+fn child_cgroups_are_fenced_too() -> Result {
     need_fence!();
     let volume = TestVolume::new("ext4", 64)?;
     let elsewhere = tempfile::tempdir()?;
@@ -208,7 +212,7 @@ fn what_lives_below_is_kept_off_with_it() -> Result {
     below.take(&inside.child)?;
     bench.stop("/filltop-fence-top", &["--how", "fence", "--volume", text(volume.path())?])?;
     inside.is_fenced(true)?;
-    // Whoever leaves the group leaves the fence behind.
+    // A process that leaves the group is no longer fenced.
     beside.take(&inside.child)?;
     inside.is_free()
 }
@@ -225,7 +229,7 @@ fn held(length: &str) -> Result<Held> {
     let elsewhere = tempfile::tempdir()?;
     let bench = Bench::new()?;
     let mut fenced = Fenced::start(volume.path(), elsewhere.path())?;
-    // The one volume that it has files open on: nobody needs to name it.
+    // The target has files open on only one volume, so that the command need not name it.
     bench.stop(&fenced.pid(), &["--how", "fence", "--for", length])?;
     fenced.is_fenced(true)?;
     Ok(Held { bench, fenced, _volume: volume, _elsewhere: elsewhere })
@@ -246,14 +250,14 @@ fn a_fence_expires() -> Result {
 }
 
 #[test]
-fn a_fence_ends_with_its_keeper() -> Result {
+fn a_fence_ends_with_its_supervisor() -> Result {
     need_fence!();
     let mut held = held("10m")?;
     let (keeper, _) = held.bench.keepers()?;
     kill(keeper)?;
     let took = held.fenced.is_free_within(STATED)?;
-    println!("lifted {:.1} ms after kill -9 of the keeper", took.as_secs_f64() * 1e3);
-    // It takes the kernel a while to detach everything; only then the keeper has ended.
+    println!("lifted {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
+    // The kernel needs some time to detach everything; only then the supervisor has exited.
     let start = Instant::now();
     while !held.bench.records().is_empty() {
         ensure!(start.elapsed() < Duration::from_secs(10), "{:?}", held.bench.records());
@@ -261,10 +265,10 @@ fn a_fence_ends_with_its_keeper() -> Result {
     Ok(())
 }
 
-/// A second that took another's place has the keeper's descriptors at first: it lets go of them. And
-/// unlike a freeze, a fence needs nobody to undo it when both are gone.
+/// A watchdog that replaced another one first inherits the supervisor's descriptors and must close
+/// them. Unlike a freeze, a fence ends without help when supervisor and watchdog are both gone.
 #[test]
-fn a_fence_ends_when_nobody_is_left_to_answer_for_it() -> Result {
+fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
     need_fence!();
     let mut held = held("10m")?;
     let (keeper, second) = held.bench.keepers()?;
@@ -273,11 +277,11 @@ fn a_fence_ends_when_nobody_is_left_to_answer_for_it() -> Result {
     let next = loop {
         match held.bench.keepers() {
             Ok((_, next)) if next != second => break next,
-            _ => ensure!(start.elapsed() < STATED, "no other second"),
+            _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
     held.fenced.is_fenced(true)?;
-    // It stands still, and cannot help.
+    // It is stopped, and cannot help.
     let stopped = Pid::from_raw(next as i32).context("pid")?;
     kill_process(stopped, Signal::STOP)?;
     kill(keeper)?;
@@ -287,13 +291,13 @@ fn a_fence_ends_when_nobody_is_left_to_answer_for_it() -> Result {
 }
 
 #[test]
-fn a_fence_expires_even_if_its_keeper_hangs() -> Result {
+fn a_fence_expires_even_if_its_supervisor_hangs() -> Result {
     need_fence!();
     let mut held = held("2s")?;
     let (keeper, _) = held.bench.keepers()?;
     kill_process(Pid::from_raw(keeper as i32).context("pid")?, Signal::STOP)?;
     held.fenced.is_free_within(Duration::from_secs(10))?;
-    ensure!(!fs::exists(format!("/proc/{keeper}/exe"))?, "the keeper that hangs is still there");
+    ensure!(!fs::exists(format!("/proc/{keeper}/exe"))?, "the hanging supervisor still exists");
     Ok(())
 }
 
@@ -312,13 +316,13 @@ fn a_dry_run_of_a_fence_loads_and_attaches_nothing() -> Result {
     fenced.is_free()
 }
 
-/// Where there is none, the plan says why, `doctor` too, and nothing is done.
+/// Where fences are unavailable, the plan and `doctor` give the reason, and nothing is done.
 #[test]
-fn where_there_is_no_fence_the_reason_is_named() -> Result {
+fn where_fences_are_unavailable_the_reason_is_given() -> Result {
     need_root!();
     if possible() {
         let name = std::thread::current().name().unwrap_or("?").to_owned();
-        println!("SKIP {name}: there is one here");
+        println!("SKIP {name}: fences are available here");
         return Ok(());
     }
     let bench = Bench::new()?;
@@ -339,11 +343,13 @@ fn where_there_is_no_fence_the_reason_is_named() -> Result {
     Ok(())
 }
 
-/// What `filltop doctor` says of it with these capabilities alone (numbers of linux/capability.h).
+/// What `filltop doctor` reports about the fence with these capabilities alone (numbers of
+/// linux/capability.h).
 fn doctor_with(kept: &'static [u32]) -> Result<serde_json::Value> {
     const LAST: u32 = 40;
     let mut command = Bench::new()?.command(&["doctor", "--json"]);
-    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
+    // SAFETY: prctl is a system call that may be made between fork and exec; it only takes numbers
+    // here.
     unsafe {
         command.pre_exec(move || {
             for number in (0..=LAST).filter(|number| !kept.contains(number)) {
@@ -359,7 +365,7 @@ fn doctor_with(kept: &'static [u32]) -> Result<serde_json::Value> {
 }
 
 #[test]
-fn a_fence_takes_two_capabilities() -> Result {
+fn a_fence_needs_two_capabilities() -> Result {
     need_fence!();
     const PERFMON: u32 = 38;
     const BPF: u32 = 39;
@@ -373,7 +379,7 @@ fn a_fence_takes_two_capabilities() -> Result {
 }
 
 #[test]
-fn doctor_says_that_there_is_one() -> Result {
+fn doctor_reports_that_fences_are_available() -> Result {
     need_fence!();
     let output = Bench::new()?.command(&["doctor", "--json"]).output()?;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;

@@ -1,5 +1,5 @@
-//! A forking writer is frozen within a second, writes not one byte more until resume, and goes on
-//! unharmed.
+//! A forking writer is frozen within a second, does not write another byte until `resume`, and then
+//! continues unharmed.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -14,14 +14,14 @@ use serde_json::Value;
 use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
-/// From the command to the last byte. Emulated processors, which is what virtual machines with disks
-/// of their own have, need longer to start two programs; halting itself takes no longer there.
+/// The limit from the command to the last byte. Virtual machines with disks of their own emulate
+/// their processors and need longer to start two programs; suspending itself takes no longer there.
 fn within() -> Duration {
     let emulated = std::env::var_os("FILLTOP_TEST_DISKS").is_some();
     Duration::from_secs(if emulated { 5 } else { 1 })
 }
 
-/// Ends a server and its workers, should the test fail before they are through.
+/// Kills a server and its workers if the test fails before they have ended.
 struct Leash(Pid);
 
 impl Drop for Leash {
@@ -30,8 +30,8 @@ impl Drop for Leash {
     }
 }
 
-/// The server runs 400 workers of 50 ms, eight at a time. `place` puts it into a cgroup; `target`
-/// names what is to be frozen.
+/// The server runs 400 workers of 50 ms, eight at a time. `place` moves it into a cgroup; `target`
+/// returns what is to be frozen.
 fn forking_writer(
     place: impl FnOnce(&std::process::Child) -> Result,
     target: impl FnOnce(u32, &Path) -> Result<String>,
@@ -55,9 +55,9 @@ fn forking_writer(
     let done = bench.stop(&target, &[])?;
     let took = start.elapsed();
     stands_still(volume.path())?;
-    ensure!(took < within(), "frozen after {took:?}: {done}");
+    ensure!(took < within(), "frozen only after {took:?}: {done}");
     let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
-    ensure!(halted < 1_000.0, "halted after {halted} ms");
+    ensure!(halted < 1_000.0, "suspended only after {halted} ms");
     let plan = bench.command(&["stop", &target, "--json"]).output()?;
     let plan: Value = serde_json::from_slice(&plan.stdout)?;
     let said = plan["by"].as_str().context("by")?;
@@ -67,7 +67,7 @@ fn forking_writer(
     bench.resume(done["id"].as_str().context("id")?)?;
     goes_on(volume.path(), SOON)?;
     let output = server.wait_with_output()?;
-    ensure!(output.status.success(), "it was harmed: {:?}", output.status);
+    ensure!(output.status.success(), "the server failed: {:?}", output.status);
     let truth: Truth = serde_json::from_slice(&output.stdout)?;
     ensure!(truth.total() == 400 * 262_144 && crate::bytes_in(volume.path())? == truth.total());
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
@@ -80,7 +80,7 @@ fn by_signals_as_a_tree() -> Result {
     forking_writer(|_| Ok(()), |pid, _| Ok(pid.to_string()), "SIGSTOP")
 }
 
-/// A worker that is gone a moment later stands for the server that forks it.
+/// The pid of a worker that exits a moment later stands for the server that forks it.
 #[test]
 fn by_the_pid_of_one_worker() -> Result {
     need_root!();
@@ -101,7 +101,7 @@ fn by_the_pid_of_one_worker() -> Result {
     let start = Instant::now();
     let children = format!("/proc/{0}/task/{0}/children", server.pid());
     loop {
-        ensure!(start.elapsed() < SOON, "no worker lived long enough to be named");
+        ensure!(start.elapsed() < SOON, "no worker lived long enough to be a target");
         let workers = std::fs::read_to_string(&children)?;
         let Some(worker) = workers.split_whitespace().last() else { continue };
         if bench.stop(worker, &[]).is_ok() {
@@ -109,7 +109,7 @@ fn by_the_pid_of_one_worker() -> Result {
         }
     }
     stands_still(volume.path())?;
-    ensure!(crate::state(server.child.id())? == 'T', "the one that forks runs");
+    ensure!(crate::state(server.child.id())? == 'T', "the forking parent is not stopped");
     Ok(())
 }
 
@@ -124,7 +124,8 @@ fn by_the_freezer_of_cgroup_v2() -> Result {
     )
 }
 
-/// A pid whose tree fills a cgroup by itself is frozen by that: nothing can escape.
+/// If the tree of a pid is all that its cgroup contains, the cgroup's freezer is used: no process
+/// can escape.
 #[test]
 fn by_the_freezer_around_a_tree() -> Result {
     need_root!();
@@ -137,7 +138,7 @@ fn by_the_freezer_of_cgroup_v1() -> Result {
     need_root!();
     let hierarchy = Path::new("/sys/fs/cgroup/freezer");
     if !hierarchy.join("cgroup.procs").exists() {
-        println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted");
+        println!("SKIP by_the_freezer_of_cgroup_v1: it is not mounted here");
         return Ok(());
     }
     let cgroup = Cgroup::below(hierarchy, "filltop-freeze-v1")?;

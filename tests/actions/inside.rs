@@ -1,6 +1,6 @@
-//! A filltop that runs in a container and acts on what is outside: the target goes on, whatever ends the
-//! container. The container is a cgroup of Docker's form with everything in it killed at once, as runtimes
-//! end one that shares the host's pid namespace.
+//! filltop runs in a container and acts on a target outside: the target resumes, however the
+//! container ends. The container is a cgroup named like Docker's, whose processes are all killed at
+//! the same time, as runtimes end a container that shares the host's pid namespace.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -19,7 +19,7 @@ use crate::{
 
 const ID: &str = "1a51dec0ffee0000000000000000000000000000000000000000000000001234";
 const SOON: Duration = Duration::from_secs(5);
-/// What docs/actions.md states.
+/// The time that docs/actions.md promises.
 const STATED: Duration = Duration::from_secs(1);
 
 struct Stage {
@@ -42,8 +42,8 @@ impl Stage {
         Ok(Self { volume, bench: Bench::new()?, writer, container, _parents: parents })
     }
 
-    /// `stop` of the writer, in the container. `prepare` is a line of shell that is run before it in a
-    /// mount namespace of its own.
+    /// Runs `stop` for the writer in the container. `prepare` is a line of shell that is run before
+    /// it, in a mount namespace of its own.
     fn stop(&self, prepare: &str, length: &str) -> Result<Child> {
         let script = format!(
             "echo $$ > {}/cgroup.procs && {prepare} && exec {} stop {} --yes --json --for {length}",
@@ -62,21 +62,21 @@ impl Stage {
         Ok(command.spawn()?)
     }
 
-    /// Waits until it says that it is done, and stays.
+    /// Waits until the command reports that it is done, and checks that it keeps running.
     fn halted(&self, stop: &mut Child) -> Result {
         let mut stdout = BufReader::new(stop.stdout.take().context("piped")?);
         for _ in 0..3 {
             let mut line = String::new();
             stdout.read_line(&mut line)?;
-            ensure!(!line.is_empty(), "it ended: {}", said(stop));
+            ensure!(!line.is_empty(), "the command exited: {}", said(stop));
         }
         stop.stdout = Some(stdout.into_inner());
         stands_still(self.volume.path())?;
-        ensure!(stop.try_wait()?.is_none(), "it did not stay in the foreground");
+        ensure!(stop.try_wait()?.is_none(), "the command did not stay in the foreground");
         Ok(())
     }
 
-    /// Ends everybody in the container in one instant.
+    /// Kills all processes of the container at the same time.
     fn kill_container(&self) -> Result {
         let file = self.container.path().join("cgroup.kill");
         if file.exists() {
@@ -93,7 +93,7 @@ impl Stage {
     }
 }
 
-/// Its standard error, once it has ended.
+/// The command's standard error, once it has exited.
 fn said(child: &mut Child) -> String {
     let mut said = String::new();
     if let Some(stderr) = &mut child.stderr {
@@ -102,12 +102,12 @@ fn said(child: &mut Child) -> String {
     said
 }
 
-/// Nothing below /sys/fs/cgroup can be written to, as in a container by default.
+/// Makes all of /sys/fs/cgroup read-only, as in a container by default.
 const READ_ONLY: &str = "for at in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do \
                          mount -o remount,bind,ro $at || exit 3; done";
 
 #[test]
-fn it_ends_with_the_container_where_the_keeper_can_leave_it() -> Result {
+fn the_freeze_ends_with_the_container_where_the_supervisor_can_leave_it() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop("true", "60s")?;
@@ -124,7 +124,7 @@ fn it_ends_with_the_container_where_the_keeper_can_leave_it() -> Result {
 }
 
 #[test]
-fn it_ends_with_its_time_and_with_sigterm() -> Result {
+fn the_freeze_ends_at_its_time_limit_and_with_sigterm() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop("true", "3s")?;
@@ -143,10 +143,10 @@ fn it_ends_with_its_time_and_with_sigterm() -> Result {
 }
 
 #[test]
-fn it_is_refused_where_nobody_would_let_go() -> Result {
+fn a_freeze_is_refused_where_nothing_would_undo_it() -> Result {
     need_root!();
     let stage = Stage::new()?;
-    // The record would be in the container alone, too.
+    // Refused as well if the record existed only in the container.
     let run = stage.bench.run.path().display();
     let hidden = format!("{READ_ONLY} && mount -t tmpfs tmpfs {run}");
     let mut stop = stage.stop(&hidden, "60s")?;
@@ -157,14 +157,14 @@ fn it_is_refused_where_nobody_would_let_go() -> Result {
     Ok(())
 }
 
-/// With the record on the host, the next command there lets go.
+/// With the record on the host, the next command on the host resumes the target.
 #[test]
-fn what_the_container_leaves_is_found_on_the_host() -> Result {
+fn a_freeze_left_by_the_container_is_undone_by_a_command_on_the_host() -> Result {
     need_root!();
     let stage = Stage::new()?;
     let mut stop = stage.stop(READ_ONLY, "60s")?;
     stage.halted(&mut stop)?;
-    // It lasts while it is answered for.
+    // The freeze lasts as long as its supervisor is alive.
     let listed = stage.bench.command(&["resume", "--list"]).output()?;
     ensure!(String::from_utf8_lossy(&listed.stdout).contains("freeze-"), "{listed:?}");
     stands_still(stage.dir())?;
@@ -174,15 +174,15 @@ fn what_the_container_leaves_is_found_on_the_host() -> Result {
     let start = Instant::now();
     let output = stage.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("without its keeper"), "{said}");
+    ensure!(said.contains("had lost its supervisor"), "{said}");
     goes_on(stage.dir(), STATED)?;
     println!("thawed {:.0} ms after the next command began", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
 
-/// Or a plain watch that runs there, by itself.
+/// The same with `watch`, which does it without any command.
 #[test]
-fn what_the_container_leaves_is_found_by_a_watch() -> Result {
+fn a_freeze_left_by_the_container_is_undone_by_a_watch() -> Result {
     need_root!();
     need_tracing!();
     let stage = Stage::new()?;

@@ -1,4 +1,4 @@
-//! Who answers for a freeze: whatever dies, the frozen thaw.
+//! Supervisor and watchdog of a freeze: whichever of them dies, the target thaws.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{Bench, Result, Writer, goes_on, need_root, small_writer, stands_still};
 
 const SOON: Duration = Duration::from_secs(5);
-/// What docs/actions.md states.
+/// The time that docs/actions.md promises.
 const STATED: Duration = Duration::from_secs(1);
 
 struct Frozen {
@@ -40,14 +40,14 @@ fn signal(pid: u32, signal: Signal) -> Result {
 }
 
 #[test]
-fn killed_keepers_let_go() -> Result {
+fn a_killed_supervisor_thaws_the_target() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     stands_still(frozen.dir())?;
     let (keeper, _) = frozen.bench.keepers()?;
     signal(keeper, Signal::KILL)?;
     let took = goes_on(frozen.dir(), STATED)?;
-    println!("thawed {:.1} ms after kill -9 of the keeper", took.as_secs_f64() * 1e3);
+    println!("thawed {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     let start = Instant::now();
     while !frozen.bench.records().is_empty() {
         ensure!(start.elapsed() < STATED, "{:?}", frozen.bench.records());
@@ -56,7 +56,7 @@ fn killed_keepers_let_go() -> Result {
 }
 
 #[test]
-fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
+fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (keeper, second) = frozen.bench.keepers()?;
@@ -65,7 +65,7 @@ fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
     let next = loop {
         match frozen.bench.keepers() {
             Ok((_, next)) if next != second => break next,
-            _ => ensure!(start.elapsed() < STATED, "no other second"),
+            _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
     stands_still(frozen.dir())?;
@@ -75,9 +75,9 @@ fn a_killed_second_is_replaced_and_nothing_thaws() -> Result {
     Ok(())
 }
 
-/// Both killed before either could see it: what the next command finds is undone.
+/// Both are killed before either can react: the next command undoes the freeze.
 #[test]
-fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
+fn an_orphaned_freeze_is_undone_by_the_next_command() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (keeper, second) = frozen.bench.keepers()?;
@@ -87,20 +87,21 @@ fn what_nobody_answers_for_is_undone_by_the_next_command() -> Result {
     stands_still(frozen.dir())?;
     let output = frozen.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("without its keeper"), "{said}");
+    ensure!(said.contains("had lost its supervisor"), "{said}");
     goes_on(frozen.dir(), STATED)?;
     Ok(())
 }
 
-/// The same while a screen or a guard runs: their hands find it, without any command.
+/// The same while a screen or a guard runs: its helper process finds the freeze, without any
+/// command.
 #[test]
-fn what_nobody_answers_for_is_undone_by_anybodys_hands() -> Result {
+fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let mut hands = frozen.bench.command(&["hands"]);
     let mut hands = hands.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
-    // They are not to blame for what is answered for.
+    // The helper must not touch a freeze whose supervisor is alive.
     stands_still(frozen.dir())?;
     let (keeper, second) = frozen.bench.keepers()?;
     signal(second, Signal::STOP)?;
@@ -126,9 +127,9 @@ fn it_expires() -> Result {
     Ok(())
 }
 
-/// A keeper that hangs is no keeper: its second goes by the time.
+/// If the supervisor hangs, its watchdog ends the freeze on time.
 #[test]
-fn it_expires_even_if_the_keeper_hangs() -> Result {
+fn it_expires_even_if_the_supervisor_hangs() -> Result {
     need_root!();
     let frozen = Frozen::new(&["--for", "2s"])?;
     let (keeper, _) = frozen.bench.keepers()?;
@@ -140,14 +141,15 @@ fn it_expires_even_if_the_keeper_hangs() -> Result {
     Ok(())
 }
 
-/// kill -9 of `filltop stop` at every moment: the target runs, or somebody answers for it.
+/// `filltop stop` is killed with kill -9 at various moments: the target either runs or has a
+/// supervisor.
 #[test]
-fn killed_at_any_moment_somebody_answers() -> Result {
+fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let writer = small_writer(volume.path())?;
     goes_on(volume.path(), SOON)?;
-    // How long one takes here.
+    // How long one `stop` takes on this machine.
     let start = Instant::now();
     Bench::new()?.stop(&writer.pid(), &[])?;
     let whole = start.elapsed();
@@ -164,12 +166,12 @@ fn killed_at_any_moment_somebody_answers() -> Result {
         if crate::state(writer.child.id())? == 'T' {
             halted += 1;
             let (keeper, second) = bench.keepers()?;
-            ensure!(fs::exists(format!("/proc/{second}"))?, "no second");
+            ensure!(fs::exists(format!("/proc/{second}"))?, "there is no watchdog");
             signal(keeper, Signal::KILL)?;
         }
         goes_on(volume.path(), STATED).with_context(|| format!("killed after {moment} steps"))?;
     }
-    ensure!(halted > 0, "the test is no test: it was never halted by then");
-    println!("25 kills, {halted} of them when it was halted already");
+    ensure!(halted > 0, "nothing was tested: no kill came after the freeze");
+    println!("25 kills, {halted} of them after the freeze");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What `filltop stop` and `filltop resume` do to real writers.
+//! `filltop stop` and `filltop resume` on real writers.
 
 mod ends;
 mod fence;
@@ -39,7 +39,7 @@ impl Bench {
         command
     }
 
-    /// What `stop TARGET ARGUMENTS --yes --json` printed as its last line.
+    /// The last line that `stop TARGET ARGUMENTS --yes --json` printed.
     fn stop(&self, target: &str, arguments: &[&str]) -> Result<Value> {
         let output = self.command(&["stop", target, "--json", "--yes"]).args(arguments).output()?;
         let lines = lines(&output)?;
@@ -48,7 +48,7 @@ impl Bench {
         Ok(lines[2].clone())
     }
 
-    /// Why `stop` refused, by its standard error.
+    /// The reason for which `stop` refused, from its standard error.
     fn refused(&self, target: &str, arguments: &[&str]) -> Result<String> {
         let output = self.command(&["stop", target, "--yes"]).args(arguments).output()?;
         ensure!(output.status.code() == Some(1), "{:?}", output.status);
@@ -66,16 +66,16 @@ impl Bench {
         fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
-    /// Numbers of the keeper and of its second.
+    /// Pids of the supervisor and of its watchdog.
     fn keepers(&self) -> Result<(u32, u32)> {
         let records = self.records();
         let [path] = &records[..] else { anyhow::bail!("{} records", records.len()) };
         let text = fs::read_to_string(path)?;
         let record: Value = serde_json::from_str(text.lines().next().context("empty")?)?;
-        let keeper = record["keeper"]["pid"].as_u64().context("no keeper")? as u32;
+        let keeper = record["keeper"]["pid"].as_u64().context("no supervisor")? as u32;
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))
             .context("/proc/PID/task/PID/children")?;
-        let second = children.split_whitespace().next().context("no second")?.parse()?;
+        let second = children.split_whitespace().next().context("no watchdog")?.parse()?;
         Ok((keeper, second))
     }
 }
@@ -92,7 +92,7 @@ fn lines(output: &Output) -> Result<Vec<Value>> {
     Ok(text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
 }
 
-/// A workload that is killed in the end, with all that it started in its process group.
+/// A workload that is killed on drop, with all processes of its process group.
 struct Writer {
     child: Child,
 }
@@ -108,12 +108,12 @@ impl Writer {
         self.child.id().to_string()
     }
 
-    /// Waits for its first line.
+    /// Waits for its first line of output.
     fn began(&mut self) -> Result {
         let stdout = self.child.stdout.as_mut().context("piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(!line.is_empty(), "it ended");
+        ensure!(!line.is_empty(), "the workload has ended");
         Ok(())
     }
 }
@@ -126,7 +126,7 @@ impl Drop for Writer {
     }
 }
 
-/// One whose children come and go, in a cgroup if there is one.
+/// A workload whose children come and go, in a cgroup if one is given.
 fn escaping(dir: &Path, kind: &str, cgroup: Option<&Cgroup>) -> Result<Writer> {
     let path = dir.join("f");
     let mut writer = Writer::start(&["escape", path.to_str().context("UTF-8")?, "--kind", kind])?;
@@ -137,13 +137,13 @@ fn escaping(dir: &Path, kind: &str, cgroup: Option<&Cgroup>) -> Result<Writer> {
     Ok(writer)
 }
 
-/// One that appends 4,000 bytes a hundred times a second.
+/// A workload that appends 4,000 bytes a hundred times a second.
 fn small_writer(dir: &Path) -> Result<Writer> {
     let path = dir.join("f");
     Writer::start(&["pace", path.to_str().context("UTF-8")?, "--rate", "400000", "--block", "4000"])
 }
 
-/// Bytes of all files in a directory.
+/// Total length of all files in a directory.
 fn bytes_in(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
@@ -153,16 +153,16 @@ fn bytes_in(dir: &Path) -> Result<u64> {
     Ok(sum)
 }
 
-/// Nothing is written there for a while.
+/// Checks that nothing is written there for 1.2 s.
 fn stands_still(dir: &Path) -> Result {
     let before = bytes_in(dir)?;
     std::thread::sleep(Duration::from_millis(1_200));
     let after = bytes_in(dir)?;
-    ensure!(before == after, "{} bytes more", after - before);
+    ensure!(before == after, "{} bytes were written", after - before);
     Ok(())
 }
 
-/// Something is written there soon; after how long.
+/// Waits until something is written there, at most for `within`; returns how long that took.
 fn goes_on(dir: &Path, within: Duration) -> Result<Duration> {
     let (before, start) = (bytes_in(dir)?, Instant::now());
     while bytes_in(dir)? <= before {
@@ -172,7 +172,7 @@ fn goes_on(dir: &Path, within: Duration) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// State of a process, as /proc/PID/stat has it.
+/// State of a process, as in /proc/PID/stat.
 fn state(pid: u32) -> Result<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).context("no state")

@@ -1,4 +1,4 @@
-//! A unit or a container is stopped by its own manager's command, and only by that.
+//! A unit or a container is stopped with its own manager's command, and with nothing else.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,14 +10,14 @@ use filltop_tests::filltop;
 
 use crate::{Bench, Cgroup, Result, need_root, unified};
 
-/// A manager that writes down what it was asked, and does what a line of shell says.
+/// Writes a fake manager that logs its arguments, and then runs a line of shell.
 fn scribe(dir: &Path, name: &str, then: &str) -> Result {
     let script = dir.join(name);
     fs::write(&script, format!("#!/bin/sh\necho \"$0 $*\" >> \"${{0%/*}}/asked\"\n{then}\n"))?;
     Ok(fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?)
 }
 
-/// What it was asked to stop.
+/// The arguments that it logged.
 fn asked(dir: &Path) -> Result<String> {
     let all = fs::read_to_string(dir.join("asked")).unwrap_or_default();
     Ok(all
@@ -27,7 +27,7 @@ fn asked(dir: &Path) -> Result<String> {
 }
 
 #[test]
-fn a_container_by_its_runtime() -> Result {
+fn a_container_is_stopped_by_its_runtime() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let dir = tempfile::tempdir()?;
@@ -50,7 +50,7 @@ fn a_container_by_its_runtime() -> Result {
     };
     let dry = stop(&["--dry-run"]);
     let before = asked(dir.path())?;
-    // One that says that it is done, and is not: filltop looks again.
+    // This one reports success without having stopped anything: filltop checks that.
     let idle = stop(&[]);
     let alive = child.try_wait()?.is_none();
     scribe(dir.path(), "docker", &format!("kill -9 {}", child.id()))?;
@@ -66,18 +66,19 @@ fn a_container_by_its_runtime() -> Result {
     let left = done["ended"]["left"].as_array().map(Vec::len);
     ensure!(status == Some(0) && left == Some(0), "{status:?} {done}");
     ensure!(asked(dir.path())?.trim_end().ends_with(&format!("docker stop {}", &id[..12])));
-    ensure!(alive, "nobody but the runtime ends it");
+    ensure!(alive, "something else than the runtime ended it");
     drop(cgroup);
     let _ = fs::remove_dir(parent);
     Ok(())
 }
 
-/// systemd is there where /run/systemd/system is; the test makes that in a mount namespace.
+/// systemd counts as running where /run/systemd/system exists; the test creates that in a mount
+/// namespace.
 #[test]
-fn a_unit_by_systemd_where_that_runs() -> Result {
+fn a_unit_is_stopped_by_systemd_where_that_runs() -> Result {
     need_root!();
     if Command::new("unshare").args(["-m", "true"]).output().is_err() {
-        println!("SKIP a_unit_by_systemd_where_that_runs: no unshare");
+        println!("SKIP a_unit_is_stopped_by_systemd_where_that_runs: unshare is not installed");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
@@ -102,7 +103,7 @@ fn a_unit_by_systemd_where_that_runs() -> Result {
     child.kill()?;
     child.wait()?;
     let (without, with, protected) = (without?, with?, protected?);
-    ensure!(String::from_utf8_lossy(&without.stderr).contains("systemd does not run here"));
+    ensure!(String::from_utf8_lossy(&without.stderr).contains("systemd is not running here"));
     ensure!(with.status.success(), "{}", String::from_utf8_lossy(&with.stderr));
     ensure!(once.trim_end().ends_with("systemctl stop -- shop.service"), "{once}");
     ensure!(String::from_utf8_lossy(&protected.stderr).contains("protected"), "{protected:?}");

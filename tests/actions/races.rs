@@ -14,11 +14,11 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(5);
-/// A child lives 30 ms, once it gets to run at all.
+/// A child lives 30 ms, once it is scheduled.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Frozen and let go again and again; not a byte in between. `settle` is how long those may live that
-/// were nobody's children before filltop looked.
+/// Freezes and resumes again and again; not a byte is written in between. `settle` is how long
+/// processes may live that had lost their parent before filltop started.
 fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -> Result {
     let volume = TestVolume::new("ext4", 390)?;
     let bench = Bench::new()?;
@@ -30,7 +30,7 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
         let before = bytes_in(volume.path())?;
         std::thread::sleep(Duration::from_millis(200));
         let more = bytes_in(volume.path())? - before;
-        ensure!(more == 0, "round {round}: {more} bytes more; {done}");
+        ensure!(more == 0, "round {round}: {more} bytes were written; {done}");
         ensure!(done["halted"]["notes"].as_array().is_some_and(Vec::is_empty), "{done}");
         bench.resume(&writer.pid())?;
     }
@@ -39,13 +39,13 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
 }
 
 #[test]
-fn children_that_come_and_go() -> Result {
+fn short_lived_children() -> Result {
     need_root!();
     fleeing("fork", None, Duration::ZERO, 10)
 }
 
 #[test]
-fn children_whose_parents_end() -> Result {
+fn children_whose_parents_exit() -> Result {
     need_root!();
     fleeing("double-fork", None, SETTLE, 10)
 }
@@ -56,9 +56,9 @@ fn children_in_sessions_of_their_own() -> Result {
     fleeing("daemon", None, SETTLE, 10)
 }
 
-/// Nobody leaves a cgroup by forking.
+/// A process cannot leave a cgroup by forking.
 #[test]
-fn all_of_them_in_a_cgroup() -> Result {
+fn children_in_a_cgroup() -> Result {
     need_root!();
     let cgroup = Cgroup::new("filltop-flee")?;
     let volume = TestVolume::new("ext4", 390)?;
@@ -77,7 +77,7 @@ fn all_of_them_in_a_cgroup() -> Result {
 }
 
 #[test]
-fn a_process_that_ends_meanwhile_is_no_error_and_no_other_is_hit() -> Result {
+fn a_process_that_has_exited_is_reported_and_no_other_is_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let mut child = std::process::Command::new("true").spawn()?;
@@ -89,7 +89,7 @@ fn a_process_that_ends_meanwhile_is_no_error_and_no_other_is_hit() -> Result {
 }
 
 #[test]
-fn a_process_that_changes_its_cgroup_stands_still() -> Result {
+fn a_process_that_is_moved_to_another_cgroup_stays_frozen() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
@@ -104,9 +104,10 @@ fn a_process_that_changes_its_cgroup_stands_still() -> Result {
     Ok(())
 }
 
-/// It moves itself from cgroup to cgroup all the time: a freezer that is chosen may hold nobody by then.
+/// The target moves itself from cgroup to cgroup all the time: the chosen freezer may be empty by
+/// the time it is used.
 #[test]
-fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
+fn a_process_that_keeps_changing_its_cgroup_is_frozen() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let cgroups = ["filltop-hop-a", "filltop-hop-b", "filltop-hop-c"];
@@ -128,15 +129,16 @@ fn a_process_that_changes_its_cgroup_meanwhile_stands_still() -> Result {
         by_signals += u32::from(state(writer.child.id())? == 'T');
         let before = bytes_in(volume.path())?;
         std::thread::sleep(Duration::from_millis(100));
-        ensure!(bytes_in(volume.path())? == before, "round {round}: it goes on; {done}");
+        ensure!(bytes_in(volume.path())? == before, "round {round}: it keeps writing; {done}");
         bench.resume(&writer.pid())?;
     }
-    println!("20 rounds, {by_signals} of them by signals, because it had moved on");
-    ensure!(by_signals > 0, "the test is no test: it never moved meanwhile");
+    println!("20 rounds, {by_signals} of them with signals because it had left the cgroup");
+    ensure!(by_signals > 0, "nothing was tested: it never left its cgroup");
     Ok(())
 }
 
-/// A tracer can let its process go on; that is said, and once it lets go of it, it stands still.
+/// A tracer can let its process continue. filltop reports that; once the tracer detaches, the
+/// process is suspended.
 #[test]
 fn a_process_that_is_traced() -> Result {
     need_root!();
@@ -147,7 +149,7 @@ fn a_process_that_is_traced() -> Result {
     let pid = writer.child.id() as libc::pid_t;
     let trace = |request: libc::c_uint| -> Result {
         let null = std::ptr::null_mut::<libc::c_void>();
-        // SAFETY: attaching and detaching take no pointers.
+        // SAFETY: attaching and detaching use no pointers.
         let result = unsafe { libc::ptrace(request, pid, null, null) };
         ensure!(result == 0, "ptrace: {}", std::io::Error::last_os_error());
         Ok(())
@@ -190,7 +192,7 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     let done = done?;
     let note = done["halted"]["notes"][0].as_str().context("no note")?;
     ensure!(note.contains("uninterruptible sleep"), "{note}");
-    // The one write that slept is made; then it stands still.
+    // The one write that was blocked completes; then the process is suspended.
     std::thread::sleep(Duration::from_millis(100));
     stands_still(volume.path())?;
     bench.resume(&writer.pid())?;
@@ -198,9 +200,10 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     Ok(())
 }
 
-/// KILL reaches it when it returns; until then it is named as left.
+/// SIGKILL takes effect when the process returns to user space; until then it is reported as
+/// remaining.
 #[test]
-fn what_cannot_be_killed_yet_is_named() -> Result {
+fn a_process_that_cannot_be_killed_yet_is_reported() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;

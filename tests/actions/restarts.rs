@@ -1,5 +1,5 @@
-//! A target that is started again: what was done to the one before holds for nobody, and who starts it is
-//! told beforehand.
+//! A target that is started again: an action on its predecessor does not apply to it, and the plan
+//! names what will start it.
 
 use std::fs;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::{
 const ID: &str = "5ea1c0ffee00000000000000000000000000000000000000000000000000cccc";
 const SOON: Duration = Duration::from_secs(5);
 
-/// What `resume --list --json` says.
+/// The list that `resume --list --json` prints.
 fn listed(bench: &Bench) -> Result<Vec<Value>> {
     lines(&bench.command(&["resume", "--list", "--json"]).output()?)
 }
 
-/// A docker-like container: a writer in a cgroup named by an id. Started again it has another cgroup of the
-/// same path, as with Docker.
+/// A Docker-like container: a writer in a cgroup named by an id. When it is started again it gets
+/// another cgroup with the same path, as with Docker.
 struct Container {
     writer: Option<(Cgroup, crate::Writer)>,
     _parents: Parents,
@@ -52,15 +52,15 @@ impl Container {
     }
 
     fn restart(&mut self) -> Result {
-        let (cgroup, writer) = self.writer.take().context("it does not run")?;
-        // Frozen or not, SIGKILL ends who is in a cgroup v2.
+        let (cgroup, writer) = self.writer.take().context("the container is not running")?;
+        // SIGKILL ends the processes of a cgroup v2, frozen or not.
         drop(writer);
         drop(cgroup);
         self.run()
     }
 }
 
-/// The new one runs, and nobody claims anything else.
+/// The new process runs, and nothing reports otherwise.
 fn a_restart_ends(how: &[&str]) -> Result {
     let bench = Bench::new()?;
     let mut container = Container::start()?;
@@ -68,17 +68,17 @@ fn a_restart_ends(how: &[&str]) -> Result {
     let before = listed(&bench)?;
     ensure!(before.len() == 1 && before[0]["standing"] == "in_force", "{before:?}");
     container.restart()?;
-    // At once, before its keeper has noticed.
+    // Immediately, before the supervisor has noticed.
     let after = listed(&bench)?;
     let claims = after.iter().filter(|record| record["standing"] == "in_force").count();
     ensure!(claims == 0, "{after:?}");
-    // What runs now can be acted upon, although a record may still have its path.
+    // The new process can be acted on, although a record with its path may still exist.
     bench.stop(ID, how)?;
     bench.resume(ID)?;
     let (bytes, start) = (bytes_in(container.volume.path())?, Instant::now());
     std::thread::sleep(Duration::from_secs(2));
     let rate = (bytes_in(container.volume.path())? - bytes) as f64 / start.elapsed().as_secs_f64();
-    ensure!(rate > 200_000.0, "the new one is held to {rate} bytes per second");
+    ensure!(rate > 200_000.0, "the new process is limited to {rate} bytes per second");
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
     Ok(())
 }
@@ -95,9 +95,9 @@ fn a_restart_ends_a_throttle() -> Result {
     a_restart_ends(&["--how", "throttle", "--rate", "20kB"])
 }
 
-/// Whoever answers for a freeze does not thaw what somebody else has frozen by the same path since.
+/// The supervisor of a freeze does not thaw the same path when another program has frozen it since.
 #[test]
-fn the_freeze_of_a_later_one_is_left_alone() -> Result {
+fn a_later_freeze_by_another_program_is_kept() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let mut container = Container::start()?;
@@ -107,19 +107,19 @@ fn the_freeze_of_a_later_one_is_left_alone() -> Result {
     fs::write(&freeze, "1")?;
     let start = Instant::now();
     while !bench.records().is_empty() {
-        ensure!(start.elapsed() < SOON, "the record is still there");
+        ensure!(start.elapsed() < SOON, "the record still exists");
         std::thread::sleep(Duration::from_millis(20));
     }
     let frozen = fs::read_to_string(&freeze)?;
     let still = stands_still(container.volume.path());
     fs::write(&freeze, "0")?;
-    ensure!(frozen.trim() == "1", "it was thawed");
+    ensure!(frozen.trim() == "1", "the later freeze was thawed");
     still
 }
 
-/// Somebody else thaws it: it is listed as what it is.
+/// When another program thaws the target, the list says so.
 #[test]
-fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
+fn a_freeze_that_was_undone_elsewhere_is_not_listed_as_in_force() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _container = Container::start()?;
@@ -130,8 +130,8 @@ fn a_freeze_that_somebody_undid_is_not_claimed() -> Result {
     Ok(())
 }
 
-/// A process with a bind mount of what Docker's daemon mounts into its containers, in a mount namespace of
-/// its own and as the first process of a pid namespace.
+/// A process with a bind mount of the files that Docker's daemon mounts into its containers, in a
+/// mount namespace of its own and as the first process of a pid namespace.
 fn in_a_container(data: &Path, policy: &str) -> Result<Child> {
     let dir = data.join("containers").join(ID);
     fs::create_dir_all(&dir)?;
@@ -166,13 +166,13 @@ fn child_of(pid: u32) -> Result<u32> {
                 return Ok(child);
             }
         }
-        ensure!(start.elapsed() < SOON, "it did not start");
+        ensure!(start.elapsed() < SOON, "the container did not start");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 #[test]
-fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
+fn a_restart_policy_is_in_the_plan_and_a_restart_is_detected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["docker"])?;
@@ -190,7 +190,7 @@ fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
     let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
     ensure!(of("kill")?["restart"] == expected && of("term")?["restart"] == expected, "{plan}");
     ensure!(of("freeze")?.get("restart").is_none() && of("unit")?.get("restart").is_none());
-    // sleep has no handler, and is the first process there.
+    // sleep has no signal handler, and is the first process of its pid namespace.
     ensure!(of("term")?["ignored_by"] == serde_json::json!([first]), "{plan}");
     let term = bench.command(&["stop", ID, "--how", "term", "--yes", "--json"]).output()?;
     ensure!(term.status.code() == Some(1), "{:?}", term.status);
@@ -204,13 +204,13 @@ fn who_starts_a_container_again_is_told_and_looked_for() -> Result {
         Ok(next)
     });
     let kill = bench.command(&["stop", ID, "--how", "kill", "--yes", "--json"]).output()?;
-    let mut next = daemon.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    let mut next = daemon.join().map_err(|_| anyhow::anyhow!("the daemon panicked"))??;
     let pid = next.id();
     next.kill()?;
     next.wait()?;
     let last = String::from_utf8(kill.stdout)?;
-    let done: Value = serde_json::from_str(last.lines().last().context("nothing was said")?)?;
+    let done: Value = serde_json::from_str(last.lines().last().context("nothing was printed")?)?;
     ensure!(done["ended"]["back"] == serde_json::json!([pid]), "{done}");
-    ensure!(kill.status.code() == Some(1), "it runs again: {:?}", kill.status);
+    ensure!(kill.status.code() == Some(1), "the restart is not reported: {:?}", kill.status);
     Ok(())
 }

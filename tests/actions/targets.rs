@@ -1,4 +1,5 @@
-//! Which cgroup a word means, with cgroups laid out as runtimes lay them out and real processes in them.
+//! Which cgroup a word refers to, with cgroups laid out as runtimes do it and real processes in
+//! them.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -10,25 +11,26 @@ use serde_json::Value;
 
 use crate::{Bench, Cgroup, Result, need_root, unified};
 
-/// Ids that begin alike, as three of sixteen do with the `conmon-` of Podman's monitors.
+/// Ids with a common prefix. As three of sixteen ids do, they sort after the `conmon-` of Podman's
+/// monitors.
 const D1: &str = "d771c0ffee00000000000000000000000000000000000000000000000000aaaa";
 const D2: &str = "d772c0ffee00000000000000000000000000000000000000000000000000bbbb";
 const NUMBERS: &str = "1234567800000000000000000000000000000000000000000000000000001111";
 const POD: &str = "f1117095-d5e6-4789-8abc-0123456789ab";
 
-/// A process in a cgroup of its own; both end with it.
+/// A process in a cgroup of its own; both end on drop.
 pub struct Inhabitant {
     pub child: Child,
     _cgroup: Cgroup,
 }
 
 impl Inhabitant {
-    /// Below the root of cgroup v2, or below a directory there.
+    /// Below the root of cgroup v2, or below a directory of it.
     pub fn new(parent: &[&str], name: &str) -> Result<Self> {
         Self::called("sleep", parent, name)
     }
 
-    /// The same with another name of the process.
+    /// The same with another process name.
     fn called(comm: &str, parent: &[&str], name: &str) -> Result<Self> {
         let parent = parent.iter().fold(unified()?, |dir, part| dir.join(part));
         fs::create_dir_all(&parent)?;
@@ -57,7 +59,7 @@ impl Drop for Inhabitant {
     }
 }
 
-/// Removes directories that a test needed for others.
+/// Directories that the test needs for others; removed on drop.
 pub struct Parents(pub Vec<PathBuf>);
 
 impl Parents {
@@ -91,18 +93,18 @@ fn pids(plan: &Value) -> Vec<u64> {
 }
 
 #[test]
-fn the_monitor_of_lxc_is_never_hit() -> Result {
+fn the_monitor_of_lxc_is_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
-    // First in order, as with LXC itself.
+    // Listed first, as with LXC itself.
     let mut monitor = Inhabitant::new(&[], "lxc.monitor.filltop-jail1")?;
     let mut payload = Inhabitant::new(&[], "lxc.payload.filltop-jail1")?;
     let freeze = plan(&bench, "filltop-jail1", &[])?;
     ensure!(pids(&freeze) == [payload.pid()] && freeze["target"]["kind"] == "lxc", "{freeze}");
-    ensure!(freeze["blast"]["processes"] == 0, "nobody but whom was named: {freeze}");
+    ensure!(freeze["blast"]["processes"] == 0, "other processes than the named ones: {freeze}");
     let done = bench.stop("lxc/filltop-jail1", &["--how", "kill"])?;
     ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
-    ensure!(!payload.runs()? && monitor.runs()?, "the monitor was hit");
+    ensure!(!payload.runs()? && monitor.runs()?, "the monitor was affected");
     drop(payload);
     let refused = bench.refused("filltop-jail1", &["--how", "kill"])?;
     ensure!(refused.contains("monitor") && monitor.runs()?, "{refused}");
@@ -110,7 +112,7 @@ fn the_monitor_of_lxc_is_never_hit() -> Result {
 }
 
 #[test]
-fn the_monitors_of_podman_are_never_hit() -> Result {
+fn the_monitors_of_podman_are_never_affected() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["libpod_parent"])?;
@@ -122,7 +124,7 @@ fn the_monitors_of_podman_are_never_hit() -> Result {
         ensure!(pids(&plan) == [container.pid()], "{word}: {plan}");
     }
     bench.stop("d771", &["--how", "kill"])?;
-    ensure!(!container.runs()? && scope.runs()? && common.runs()?, "a monitor was hit");
+    ensure!(!container.runs()? && scope.runs()? && common.runs()?, "a monitor was affected");
     drop(container);
     for word in ["d771", D1, "conmon", "podman/d771"] {
         let refused = bench.refused(word, &["--how", "kill"])?;
@@ -132,7 +134,7 @@ fn the_monitors_of_podman_are_never_hit() -> Result {
 }
 
 #[test]
-fn the_beginning_of_an_id_is_enough_if_it_is_one_containers() -> Result {
+fn an_unambiguous_id_prefix_is_enough() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["docker"])?;
@@ -145,7 +147,7 @@ fn the_beginning_of_an_id_is_enough_if_it_is_one_containers() -> Result {
     }
     bench.refused("d7", &["--how", "kill"])?;
     ensure!(first.runs()? && second.runs()?, "{refused}");
-    // Digits alone are a pid.
+    // A word of digits is a pid.
     let refused = bench.refused("12345678", &["--how", "kill"])?;
     ensure!(refused.contains("no process with pid 12345678") && numbers.runs()?, "{refused}");
     bench.stop("docker/12345678", &["--how", "kill"])?;
@@ -155,7 +157,7 @@ fn the_beginning_of_an_id_is_enough_if_it_is_one_containers() -> Result {
 }
 
 #[test]
-fn a_name_of_two_kinds_is_refused() -> Result {
+fn an_ambiguous_name_is_refused() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let _parents = Parents::of(&["filltop.slice"])?;
@@ -173,7 +175,7 @@ fn a_name_of_two_kinds_is_refused() -> Result {
 }
 
 #[test]
-fn a_pod_is_its_containers() -> Result {
+fn a_pod_stands_for_its_containers() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let pod = format!("pod{POD}");
@@ -182,7 +184,7 @@ fn a_pod_is_its_containers() -> Result {
     let mut first = Inhabitant::new(&["kubepods", &pod], D1)?;
     let mut second = Inhabitant::new(&["kubepods", &pod], D2)?;
     let mut pause = Inhabitant::called("pause", &["kubepods", &pod], NUMBERS)?;
-    // Halted as one, by the pod's own freezer.
+    // Suspended as a whole with the pod's own freezer.
     let done = bench.stop(POD, &[])?;
     ensure!(done["halted"]["processes"] == 3, "{done}");
     let events = fs::read_to_string(unified()?.join(&path).join("cgroup.events"))?;
@@ -194,7 +196,7 @@ fn a_pod_is_its_containers() -> Result {
     let mut hit = pids(&kill);
     hit.sort_unstable();
     ensure!(hit == expected, "{kill}");
-    // kubelet would start it again, so that it is looked for, and it was not.
+    // kubelet would start it again. filltop checked for that, and it did not happen.
     ensure!(kill["steps"][4]["restart"]["by"] == "kubelet", "{kill}");
     let done = bench.stop(POD, &["--how", "kill"])?;
     ensure!(done["ended"]["back"].as_array().is_some_and(Vec::is_empty), "{done}");

@@ -1,4 +1,4 @@
-//! A writer of 100 MB/s is held to 5 MB/s.
+//! A writer of 100 MB/s is limited to 5 MB/s.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::{Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root};
 const SOON: Duration = Duration::from_secs(5);
 const RATE: f64 = 5e6;
 
-/// How long it is measured; FILLTOP_THROTTLE_SECONDS=30 for the figure.
+/// How long the rate is measured; FILLTOP_THROTTLE_SECONDS=30 gives the figure.
 fn length() -> Duration {
     let seconds = std::env::var("FILLTOP_THROTTLE_SECONDS").ok();
     Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(10))
@@ -44,12 +44,12 @@ fn held_to_its_rate(arguments: &[&str], cgroup: Option<&Cgroup>) -> Result {
     }
     let done = bench.stop(&writer.pid(), &["--how", "throttle", "--rate", "5MB"])?;
     let slow = speed(volume.path(), length())?;
-    println!("{:.1} MB/s free, {:.2} MB/s held to 5", free / 1e6, slow / 1e6);
+    println!("{:.1} MB/s free, {:.2} MB/s throttled to 5", free / 1e6, slow / 1e6);
     ensure!((slow / RATE - 1.0).abs() <= 0.2, "{slow} B/s");
     bench.resume(done["id"].as_str().context("id")?)?;
     let start = Instant::now();
     while speed(volume.path(), Duration::from_millis(400))? < 2.0 * RATE {
-        ensure!(start.elapsed() < SOON, "it is not free again");
+        ensure!(start.elapsed() < SOON, "it is still throttled");
     }
     Ok(())
 }
@@ -75,9 +75,9 @@ fn by_the_freezer() -> Result {
     held_to_its_rate(PACE, Some(&cgroup))
 }
 
-/// Eight workers at a time that live 50 ms: 42 MB/s when they are free.
+/// Eight workers at a time that live 50 ms: 42 MB/s without a limit.
 #[test]
-fn a_forking_server_too() -> Result {
+fn a_forking_server() -> Result {
     need_root!();
     let server =
         ["fork-server", "DIR", "--workers", "100000", "--bytes", "262144", "--life-ms", "50"];

@@ -1,4 +1,4 @@
-//! The command line as its users meet it: help, exit statuses, JSON alone on stdout.
+//! The command line as users see it: help, exit status, nothing but JSON on stdout.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use tracer_model::snapshot::Snapshot;
 type Result = anyhow::Result<()>;
 
 #[test]
-fn wrong_usage_is_2_with_words() -> Result {
+fn wrong_usage_exits_with_2_and_a_message() -> Result {
     for arguments in [&["snapshot", "--for", "never"][..], &["--nonsense"], &["snapshot", "x"]] {
         let output = Command::new(filltop()).args(arguments).output()?;
         ensure!(output.status.code() == Some(2), "{arguments:?}: {:?}", output.status);
@@ -31,7 +31,7 @@ fn every_command_has_help_with_an_exit_status_of_0() -> Result {
 }
 
 #[test]
-fn without_a_terminal_the_screen_says_what_to_do() -> Result {
+fn without_a_terminal_the_screen_suggests_what_to_do() -> Result {
     let output = Command::new(filltop()).output()?;
     ensure!(output.status.code() == Some(1));
     let said = String::from_utf8(output.stderr)?;
@@ -40,13 +40,13 @@ fn without_a_terminal_the_screen_says_what_to_do() -> Result {
 }
 
 #[test]
-fn first_numbers_come_soon_and_json_stands_alone() -> Result {
+fn the_first_figures_come_soon_and_stdout_has_only_json() -> Result {
     need_tracing!();
     let output = Command::new(filltop()).args(["snapshot", "--json", "--for", "100ms"]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout)?;
     ensure!(snapshot.interval_s >= 0.1, "{}", snapshot.interval_s);
-    // By a tracepoint, or by a kprobe where its programs may be put aside.
+    // With a tracepoint, or with a kprobe where tracepoint programs can be preempted.
     let ends = ["sched_process_exit", "acct_process"];
     ensure!(snapshot.backend.hooks.iter().any(|hook| ends.contains(&hook.name.as_str())));
     Ok(())
@@ -63,7 +63,7 @@ fn text_fits_80_columns() -> Result {
 }
 
 #[test]
-fn doctor_says_by_what_it_counts() -> Result {
+fn doctor_shows_the_backend() -> Result {
     need_tracing!();
     let output = Command::new(filltop()).args(["doctor", "--json"]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

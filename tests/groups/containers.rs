@@ -1,4 +1,4 @@
-//! Containers as their runtimes make them, without a runtime: real cgroups, mounts and state files.
+//! Containers as runtimes make them, but without a runtime: real cgroups, mounts and state files.
 
 use std::ffi::CString;
 use std::fs;
@@ -16,16 +16,16 @@ use super::{Result, group_of};
 
 const ID: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 
-/// Room that `/dev/shm` of a container has.
+/// Size of a container's `/dev/shm`.
 const SHM: u64 = 16 << 20;
 
-/// What a container is to see mounted: (type, options) or a file of the host, and where.
+/// What is mounted in a container and where: (type, options) or a file of the host.
 enum Mounted<'p> {
     File(&'p Path, &'p str),
     Memory(&'p str),
 }
 
-/// Gives the process a mount namespace of its own with these mounts.
+/// Runs the command in a mount namespace of its own with these mounts.
 fn mounted(command: &mut Command, mounts: &[Mounted<'_>]) -> Result {
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
     let mut calls = vec![(
@@ -54,7 +54,7 @@ fn mounted(command: &mut Command, mounts: &[Mounted<'_>]) -> Result {
         // SAFETY: no pointers.
         done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
         for (from, to, kind, options, flags) in &calls {
-            // SAFETY: all of them end in a zero byte and live longer than the call.
+            // SAFETY: all of them are NUL-terminated and outlive the call.
             done(unsafe {
                 libc::mount(
                     from.as_ptr(),
@@ -67,12 +67,12 @@ fn mounted(command: &mut Command, mounts: &[Mounted<'_>]) -> Result {
         }
         Ok(())
     };
-    // SAFETY: system calls alone, which may follow a fork.
+    // SAFETY: only system calls, which are allowed after a fork.
     unsafe { command.pre_exec(prepare) };
     Ok(())
 }
 
-/// A process of a container that writes `path` when it is told to, and then stays.
+/// A process of a container that writes `path` on request, and then stays.
 struct Container {
     child: Child,
     _cgroup: Cgroup,
@@ -108,7 +108,7 @@ impl Drop for Container {
     }
 }
 
-/// A data root of Docker on the volume, with one container.
+/// Creates a data root of Docker on the volume, with one container.
 fn data_root(volume: &TestVolume) -> anyhow::Result<std::path::PathBuf> {
     let state = volume.path().join("dk/containers").join(ID);
     fs::create_dir_all(&state)?;
@@ -136,9 +136,10 @@ fn a_container_is_named_wherever_its_data_root_is() -> Result {
     Ok(())
 }
 
-/// The daemon writes what a container prints; who else makes a file of that name does not.
+/// The daemon writes what a container prints to its log; another process that creates a file of
+/// that name is not a log driver.
 #[test]
-fn a_log_is_put_down_to_its_container() -> Result {
+fn a_log_is_attributed_to_its_container() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let state = data_root(&volume)?;
@@ -159,7 +160,8 @@ fn a_log_is_put_down_to_its_container() -> Result {
     let measured = filltop.stop()?;
     drop(container);
     let row = measured.path(&log)?;
-    let of = row.log_of.as_ref().with_context(|| format!("nobody's log: {row:?}"))?;
+    let of =
+        row.log_of.as_ref().with_context(|| format!("not attributed to a container: {row:?}"))?;
     ensure!(of.kind == "docker" && of.name == "web-a", "{of:?}");
     ensure!(of.cgroup.as_deref() == Some(&format!("/docker/{ID}")), "{of:?}");
     let writer = measured.writers_of(daemon.pid).next().context("no row for the daemon")?;
@@ -191,7 +193,7 @@ fn the_memory_of_a_container_is_a_volume() -> Result {
     let volume = volume.with_context(|| format!("{volumes:#?}"))?;
     ensure!(volume.fs_type == "tmpfs" && volume.total_bytes == SHM, "{volume:?}");
     ensure!(volume.used_bytes >= 2_000_000, "{volume:?}");
-    let owner = volume.container.as_ref().context("nobody's")?;
+    let owner = volume.container.as_ref().context("the volume has no container")?;
     ensure!(owner.kind == "docker" && owner.name == ID[..12], "{owner:?}");
     let writer = measured.writers_of(container.child.id()).next().context("no row")?;
     ensure!(writer.volume == name && writer.written_bytes == 2_000_000, "{writer:?}");

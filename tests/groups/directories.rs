@@ -1,4 +1,4 @@
-//! Directories: roll-up, the hottest useful level, files that come and go.
+//! Directories: the roll-up, the hottest useful level, files that come and go.
 
 use std::fs;
 
@@ -31,9 +31,10 @@ fn the_hottest_useful_level_is_neither_root_nor_leaf() -> Result {
     let row = rows[0];
     ensure!(row.hot && row.files_created == Some(300), "{row:?}");
     ensure!(row.files_removed == Some(100), "{row:?}");
-    // What is allocated: of 20,000 bytes, five blocks.
+    // Allocated for each file of 20,000 bytes: five blocks.
     let rate = |files: f64| files * 20_480.0 / measured.snapshot.interval_s;
-    // Where space is sampled, what comes and goes within a second is not seen: a hundred of them.
+    // Where space is sampled, files that come and go within a second are not seen: a hundred of
+    // them.
     let least = if sees_overlays(&measured) { rate(300.0) } else { rate(200.0) };
     let inflow = row.inflow_bytes_per_s;
     ensure!(

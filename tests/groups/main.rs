@@ -1,4 +1,4 @@
-//! Who and where: groups, directories, names, victims, residents.
+//! Groups, directories, names, victims and residents.
 
 mod containers;
 mod directories;
@@ -29,7 +29,7 @@ fn group_of(measured: &Measured, pid: u32) -> anyhow::Result<&tracer_model::snap
     writer.group.as_ref().context("no group")
 }
 
-/// Nothing lost, and the sum is right.
+/// Nothing was lost, and the sum equals the truth.
 fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
     let backend = &measured.snapshot.backend;
     ensure!(backend.lost_events == 0, "lost {} events", backend.lost_events);
@@ -37,8 +37,8 @@ fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
     Ok(())
 }
 
-/// Is seen what is written through an overlay on top of ext4? By tracepoints, that needs one that came
-/// with Linux 6.6; that it is not there must be said.
+/// Whether writes through an overlay on ext4 are seen. With tracepoints that needs one that Linux
+/// has since 6.6; where it is missing, filltop must report that.
 fn sees_overlays(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
     let said = backend.blind_spot_kinds.contains(&BlindSpotKind::KernelWrites);
@@ -47,7 +47,7 @@ fn sees_overlays(measured: &Measured) -> bool {
     has
 }
 
-/// Is this hook attached?
+/// Whether this hook is attached.
 fn hooked(measured: &Measured, name: &str) -> bool {
     let hooks = &measured.snapshot.backend.hooks;
     hooks.iter().any(|hook| hook.name == name && hook.state == HookState::Ok)

@@ -42,7 +42,7 @@ fn hostile_names_are_safe_and_lose_nothing() -> Result {
 }
 
 #[test]
-fn a_very_deep_and_long_path_is_told_whole() -> Result {
+fn a_very_deep_and_long_path_is_complete() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mut dir = File::open(volume.path())?;
@@ -60,7 +60,7 @@ fn a_very_deep_and_long_path_is_told_whole() -> Result {
     let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
     let mut file: File = rustix::fs::openat(&dir, "file", flags, rustix::fs::Mode::RWXU)?.into();
     file.write_all(&[7; 54_321])?;
-    // Nobody holds it any more: the name must have come from the kernel.
+    // No descriptor is left: the name must have come from the kernel.
     drop((file, dir));
     let measured = filltop.stop()?;
     let row = measured.path(&path)?;
@@ -80,7 +80,7 @@ fn renames_are_followed() -> Result {
     };
     fs::create_dir(at("old"))?;
     let filltop = Filltop::start(&[])?;
-    // An editor's way, log rotation, a move to another directory, and a directory that moves.
+    // As editors and log rotation rename, a move to another directory, and a directory that moves.
     drop(write(&at("foo.tmp"), 1_000)?);
     fs::rename(at("foo.tmp"), at("foo"))?;
     let log = write(&at("log"), 2_000)?;
@@ -100,6 +100,6 @@ fn renames_are_followed() -> Result {
         ensure!(row.written_bytes == bytes, "{row:?}");
     }
     let told = measured.snapshot.backend.blind_spot_kinds.contains(&BlindSpotKind::Renames);
-    ensure!(told != hooked(&measured, "d_move"), "a missing hook must be said");
+    ensure!(told != hooked(&measured, "d_move"), "a missing hook must be reported");
     Ok(())
 }

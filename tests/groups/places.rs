@@ -1,4 +1,5 @@
-//! Processes are rolled up to where they belong, even when they are gone before anybody looked.
+//! Processes are rolled up to their unit, container or cgroup, even if they exit before they could
+//! be looked up.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -38,7 +39,7 @@ fn a_forking_server_is_one_group_with_one_exact_sum() -> Result {
     Ok(())
 }
 
-/// A cgroup of the test's own; removed on drop, with those above it that it made.
+/// A cgroup of the test's own; removed on drop, together with the parents that it created.
 pub(super) struct Cgroup {
     path: PathBuf,
     made: Vec<PathBuf>,
@@ -71,7 +72,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroup v2 is mounted, alone or beside v1.
+/// Where cgroup v2 is mounted, alone or next to v1.
 pub(super) fn unified() -> anyhow::Result<PathBuf> {
     ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
         .map(PathBuf::from)
@@ -80,7 +81,7 @@ pub(super) fn unified() -> anyhow::Result<PathBuf> {
         .context("cgroup v2 is not mounted")
 }
 
-/// A writer in a cgroup, both gone before filltop is asked. Returns (kind, name, cgroup).
+/// A writer in a cgroup; both are gone before filltop reports. Returns (kind, name, cgroup).
 fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, Option<String>)> {
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&[])?;
@@ -103,7 +104,7 @@ fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, O
 }
 
 #[test]
-fn a_cgroup_that_is_gone_is_named() -> Result {
+fn a_removed_cgroup_is_named() -> Result {
     need_tracing!();
     let (kind, name, cgroup) = written_in(&unified()?, "filltop-test/nightly\u{1b}job")?;
     ensure!(kind == "cgroup" && name == "/filltop-test/nightly\u{1b}job", "{kind} {name:?}");
@@ -112,7 +113,7 @@ fn a_cgroup_that_is_gone_is_named() -> Result {
 }
 
 #[test]
-fn a_unit_and_a_container_are_known_by_their_cgroups() -> Result {
+fn a_unit_and_a_container_are_recognized_by_their_cgroups() -> Result {
     need_tracing!();
     let path = "filltop.slice/apache2@web3.service";
     let (kind, name, cgroup) = written_in(&unified()?, path)?;
@@ -129,7 +130,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
     need_tracing!();
     let hierarchy = Path::new("/sys/fs/cgroup/pids");
     if !hierarchy.join("cgroup.procs").exists() {
-        println!("SKIP a_cgroup_of_version_1_is_named: no hierarchy of cgroup v1 is mounted");
+        println!("SKIP a_cgroup_of_version_1_is_named: cgroup v1 is not mounted");
         return Ok(());
     }
     let volume = TestVolume::new("ext4", 64)?;
@@ -146,7 +147,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
     stdin.write_all(b"go\n")?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-    // Long enough for filltop to have read /proc: the kernel side sends no paths of version 1.
+    // Long enough for filltop to have read /proc: the eBPF programs do not send paths of cgroup v1.
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     stdin.write_all(b"end\n")?;
     ensure!(child.wait()?.success());
@@ -157,7 +158,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
 }
 
 #[test]
-fn a_chroot_is_named_and_its_view_told() -> Result {
+fn a_chroot_is_named_with_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let jail = volume.path().join("jails/web3");
@@ -176,9 +177,9 @@ fn a_chroot_is_named_and_its_view_told() -> Result {
     Ok(())
 }
 
-/// As most servers do: they open their log, and go into their chroot later.
+/// Like most servers: they open their log first, and enter their chroot later.
 #[test]
-fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
+fn a_process_that_enters_a_chroot_later_has_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let jail = volume.path().join("jail");
@@ -195,7 +196,7 @@ fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
         .spawn()?;
     let mut stdout = BufReader::new(child.stdout.take().context("piped")?);
     stdout.read_line(&mut String::new())?;
-    // Long enough for filltop to have seen it outside.
+    // Long enough for filltop to have seen it outside of the chroot.
     std::thread::sleep(std::time::Duration::from_millis(500));
     child.stdin.take().context("piped")?.write_all(b"go\n")?;
     ensure!(child.wait()?.success());
@@ -210,10 +211,10 @@ fn who_goes_into_a_chroot_later_is_seen_from_there() -> Result {
     Ok(())
 }
 
-/// A container as most runtimes make it, on an overlay that the host has mounted, gone before anybody
-/// could look.
+/// A container as most runtimes make it, on an overlay that the host has mounted. It is gone before
+/// it could be looked up.
 #[test]
-fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
+fn a_short_lived_container_process_has_the_path_inside() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let overlay = Overlay::new(volume.path())?;
@@ -225,13 +226,13 @@ fn who_was_in_a_container_for_a_moment_is_seen_from_there() -> Result {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     };
-    // SAFETY: one system call, which may follow a fork.
+    // SAFETY: one system call, which is allowed after a fork.
     unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, unshare) };
     run_workload(&mut command)?;
     let measured = filltop.stop()?;
     if !sees_overlays(&measured) {
         println!(
-            "SKIP who_was_in_a_container_for_a_moment_is_seen_from_there: by tracepoints, overlayfs \
+            "SKIP a_short_lived_container_process_has_the_path_inside: with tracepoints, overlayfs \
              is not seen before Linux 6.6"
         );
         return Ok(());
@@ -245,7 +246,7 @@ fn container(name: &str, arguments: &[&str]) -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let dir = volume.path().join("overlay2/b7");
     fs::create_dir_all(&dir)?;
-    // Root of a user namespace may go nowhere but where everybody may.
+    // The root of a user namespace can only enter directories that are open to every user.
     let program = public_workload()?;
     let filltop = Filltop::start(&[])?;
     let mut child = Command::new(program.path())
@@ -264,7 +265,7 @@ fn container(name: &str, arguments: &[&str]) -> Result {
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;
     if !sees_overlays(&measured) {
-        println!("SKIP {name}: by tracepoints, overlayfs is not seen before Linux 6.6");
+        println!("SKIP {name}: with tracepoints, overlayfs is not seen before Linux 6.6");
         return Ok(());
     }
     let row = measured.path(&dir.join("upper/srv/data/part"))?;
@@ -276,13 +277,13 @@ fn container(name: &str, arguments: &[&str]) -> Result {
 }
 
 #[test]
-fn in_an_overlay_container_both_paths_are_told() -> Result {
+fn an_overlay_container_has_both_paths() -> Result {
     need_tracing!();
-    container("in_an_overlay_container_both_paths_are_told", &[])
+    container("an_overlay_container_has_both_paths", &[])
 }
 
 #[test]
-fn in_a_user_namespace_too() -> Result {
+fn a_user_namespace_container_has_both_paths() -> Result {
     need_tracing!();
-    container("in_a_user_namespace_too", &["--user"])
+    container("a_user_namespace_container_has_both_paths", &["--user"])
 }

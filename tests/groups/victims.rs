@@ -1,4 +1,4 @@
-//! Who suffers: calls that fail for want of space, waits in fsync, and who lives on a volume.
+//! Victims: calls that fail because the volume is full, waits in fsync, and residents of a volume.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,11 +10,11 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::Result;
 
 #[test]
-fn every_call_that_finds_no_space_makes_a_victim() -> Result {
+fn every_call_that_fails_with_enospc_makes_a_victim() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 50)?;
     let mut file = File::create(volume.path().join("all"))?;
-    // All inodes and all blocks.
+    // Uses up all inodes and all blocks.
     let mut n = 0;
     let no_inode = loop {
         match File::create(volume.path().join(format!("{n}"))) {
@@ -36,7 +36,7 @@ fn every_call_that_finds_no_space_makes_a_victim() -> Result {
     let mount = volume.path().to_str().context("UTF-8")?;
     let victim = measured.snapshot.victims.iter().find(|row| row.pid == own && row.volume == mount);
     let victim = victim.with_context(|| format!("{:?}", measured.snapshot.victims))?;
-    // mkdir, create, fallocate, write.
+    // One each: mkdir, create, fallocate, write.
     ensure!(victim.errors.enospc == 4, "{victim:?}");
     Ok(())
 }
@@ -72,7 +72,7 @@ fn fsync_is_timed() -> Result {
 }
 
 #[test]
-fn who_else_lives_there_is_told() -> Result {
+fn residents_of_a_volume_are_listed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let wal = volume.path().join("main/pg_wal");

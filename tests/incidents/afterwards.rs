@@ -1,4 +1,4 @@
-//! filltop comes late, or is asked when all is over.
+//! filltop is started late, or asked when everything is over.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use crate::stage::Stage;
 use crate::{Result, need_program};
 
 const NOBODY: u32 = 65_534;
-/// What is left when the writer begins.
+/// Space that is left when the writer begins.
 const LEFT_BYTES: u64 = 90 << 20;
 
 #[test]
@@ -35,7 +35,7 @@ fn late() -> Result {
     let event = stage.must("time")?;
     let (now, left) = (stage.free_bytes()?, event.avail_bytes.context("no figure")?);
     ensure!(now > 0, "it was full by then");
-    let suggestion = event.suggestion.context("nothing to type")?;
+    let suggestion = event.suggestion.context("no suggested command")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", writer.pid()));
     let (eta, truth) = (event.eta_s.context("no estimate")?, left as f64 / 3e6);
     stage.truth(format!("at 3 MB/s {truth:.1} s were left when filltop said {eta:.1} s"));
@@ -92,12 +92,12 @@ fn sort() -> Result {
     ensure!(event.culprits.first().is_some_and(|row| row.pid == pid), "{:?}", event.culprits);
     stage.must("over")?;
     stage.pump(Duration::from_secs(3));
-    // Nobody writes any more; who is asked now still tells.
+    // The writer has ended, but a command can still report it.
     let length = format!("{}s", stage.now_s().ceil() + 1.0);
     let snapshot = stage.snapshot(&length)?;
-    let row = stage.writer(&snapshot, pid).context("sort is forgotten")?;
+    let row = stage.writer(&snapshot, pid).context("sort has no row any longer")?;
     ensure!(!row.alive && row.errors.enospc > 0, "{row:?}");
-    // By tracepoints alone, space is traced on ext4 only.
+    // With tracepoints alone, space is traced on ext4 only.
     if let Some((allocated, freed)) = row.allocated_bytes.zip(row.freed_bytes) {
         ensure!(allocated.abs_diff(freed) < 1 << 20 && allocated >= peak * 9 / 10, "{row:?}");
     }

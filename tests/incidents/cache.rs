@@ -1,4 +1,4 @@
-//! Jobs fill a cache past what was agreed, and a consensus store on the same disk gets slow.
+//! Jobs fill a cache beyond its agreed size, and a consensus store on the same disk gets slow.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::{Result, need_program, need_speed};
 const JOBS: &str = "filltop-incident-jobs";
 const STORE: &str = "filltop-incident-etcd";
 const CAP_BYTES: u64 = 200_000_000;
-/// One job after the other: new content, kept under its hashes.
+/// One job after another: new content, stored under its hashes.
 const BUILD: &str = "
 cd \"$1\" && while [ ! -e over ]; do
     head -c 25000000 /dev/urandom > artefact
@@ -64,9 +64,9 @@ fn ask(address: SocketAddr, request: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Puts 1 kB under one of some keys.
+/// Stores 1 kB under one of 1,000 keys.
 fn put(address: SocketAddr, n: u64) -> Result {
-    // base64 of anything: four letters are three bytes.
+    // Base64 of arbitrary data: four letters are three bytes.
     let body = format!(r#"{{"key":"k{:03}","value":"{}"}}"#, n % 1000, "abcd".repeat(341));
     ask(
         address,
@@ -144,12 +144,12 @@ fn cache() -> Result {
             stage.look("over the cap");
             let times = size as f64 / CAP_BYTES as f64;
             stage.truth(format!("the cache holds {size} B, {times:.2} of its cap, a moment later"));
-            ensure!((1.0..1.3).contains(&times), "said at {times:.2} of the cap");
+            ensure!((1.0..1.3).contains(&times), "reported at {times:.2} of the cap");
             let said_s = stage.now_s();
             listeners::arrives(&bodies, "the webhook", &["cache-cap"], patience(10))?;
             stage.truth(format!("the webhook had it {:.1} s later", stage.now_s() - said_s));
             ensure!(stage.now_s() < patience(60).as_secs_f64(), "after {:.0} s", stage.now_s());
-            let suggestion = event.suggestion.context("nothing to type")?;
+            let suggestion = event.suggestion.context("no suggested command")?;
             ensure!(suggestion.command.contains(JOBS), "{suggestion:?}");
             stage.must("fsync")?;
             let length = format!("{}s", stage.now_s().ceil());
@@ -169,8 +169,9 @@ fn cache() -> Result {
             ));
             // etcd's buckets double, and filltop counts the database's fsyncs, too.
             ensure!(told.count >= count * 9 / 10, "{told:?}, but etcd has {count}");
-            // Of many windows filltop has the worst one's percentile: no less than that of all.
-            ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but etcd says {own} s");
+            // filltop gives the percentile of the worst of many intervals: no less than that of
+            // all.
+            ensure!(told.p99_ms * 2.5 >= own * 1e3, "{told:?}, but {own} s by etcd");
             let done = fs::read_to_string(job.join("jobs"))?.lines().count();
             let rows: Vec<_> = snapshot
                 .groups

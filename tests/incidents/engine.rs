@@ -1,4 +1,4 @@
-//! RocksDB: ups and downs of compaction, room made by a program in time, and the end.
+//! RocksDB: the ups and downs of compaction, space freed by a program in time, and the end.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -14,16 +14,16 @@ use crate::measure::used_below;
 use crate::stage::Stage;
 use crate::{Result, need_program, need_speed};
 
-/// Root could take the reserve, too.
+/// Root could use the reserve as well.
 const NOBODY: u32 = 65_534;
-/// Removes whole files, those with the lowest numbers, from the database in `$1`.
+/// Removes whole files from the database in `$1`, those with the lowest numbers first.
 const HOOK: &str = r#"[ "$FILLTOP_RULE $FILLTOP_EVENT" = "make-room firing" ] || exit 0
 for file in $(ls COLD/*.sst | head -n MOST); do
     number=$(basename "$file" .sst)
     LDB --db=COLD unsafe_remove_sst_file "$number" && echo "$file" >> DONE
 done
 "#;
-/// Files of the cold database that make room.
+/// Number of files of the cold database that the program may remove.
 const MOST: usize = 24;
 
 fn db_bench(program: &Path, db: &Path, work: &str) -> Command {
@@ -39,7 +39,7 @@ fn db_bench(program: &Path, db: &Path, work: &str) -> Command {
 fn counter(report: &str, name: &str) -> anyhow::Result<u64> {
     let start = format!("rocksdb.{name} COUNT : ");
     let value = report.lines().find_map(|line| line.strip_prefix(&start));
-    Ok(value.with_context(|| format!("db_bench says nothing of {name}"))?.trim().parse()?)
+    Ok(value.with_context(|| format!("db_bench does not print {name}"))?.trim().parse()?)
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn engine() -> Result {
     stage.finish()
 }
 
-/// The first database, whose figures are compared with its own.
+/// The first database, whose figures are compared with RocksDB's own.
 fn cold(stage: &Stage, program: &Path) -> Result {
     let db = stage.mount().join("cold");
     stage.begin("cold");
@@ -122,7 +122,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
             refused_at = Some(Instant::now());
         }
         series.push((Instant::now(), stage.volume_now()?.eta_s));
-        ensure!(stage.now_s() < 150.0, "nothing is said");
+        ensure!(stage.now_s() < 150.0, "nothing is reported");
         stage.pump(Duration::from_millis(100));
     }
     stage.must("errors")?;
@@ -130,12 +130,12 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     let after = refused_at.map_or(Duration::ZERO, |at| said.saturating_duration_since(at));
     stage.pump(Duration::from_secs(3));
     let state = match server.0.try_wait()? {
-        // Debian builds RocksDB with its assertions: after a write that failed, the next one may be
-        // the end of it before anything is said.
+        // Debian builds RocksDB with its assertions enabled: after a failed write, the next one may
+        // abort it before it prints anything.
         Some(_) => fs::read_to_string(&words)?.rsplit("ops").next().unwrap_or_default().to_owned(),
-        None => "stands still: it cannot compact, and waits for space".to_owned(),
+        None => "stalled: it cannot compact, and waits for space".to_owned(),
     };
-    let signs = ["No space left", "GetStatusForPrevError", "stands still"];
+    let signs = ["No space left", "GetStatusForPrevError", "stalled"];
     ensure!(signs.iter().any(|sign| state.contains(sign)), "another reason: {state}");
     stage.truth(format!(
         "db_bench: {}; filltop had said so {:.1} s after the volume was full or the engine had ended",
@@ -146,7 +146,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
 
     let room = stage.must("room")?;
     let removed = fs::read_to_string(&done).context("the program did not run")?.lines().count();
-    let (at, free) = room_at.context("it was said")?;
+    let (at, free) = room_at.context("the shortage was reported")?;
     let went_on = said.duration_since(at);
     stage.truth(format!(
         "with {free} B left the program removed {removed} whole files; the engine went on for {:.1} s",
@@ -168,11 +168,11 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     let moved = told.iter().filter(|event| event.rule == "time-to-full");
     let moves: Vec<_> = moved.map(|event| (event.event, event.severity)).collect();
     ensure!(!moves.iter().any(|(event, _)| *event == EventKind::Resolved), "{told:#?}");
-    ensure!(moves.len() <= 3, "it flaps: {told:#?}");
+    ensure!(moves.len() <= 3, "the alert flaps: {told:#?}");
     Ok(())
 }
 
-/// The estimates since room was made are of the peaks, which hit the limit.
+/// Since space was freed, the estimates are for the peaks, which reach the limit.
 fn peaks(stage: &Stage, ended: Instant, series: &[(Instant, Option<f64>)]) -> Result {
     let last = series.iter().filter_map(|(at, eta)| {
         let truth = ended.saturating_duration_since(*at).as_secs_f64();
@@ -193,7 +193,7 @@ fn peaks(stage: &Stage, ended: Instant, series: &[(Instant, Option<f64>)]) -> Re
         within(2.0),
         within(4.0),
     ));
-    // The last compaction may take in seconds what was left for many.
+    // The last compaction may use up in seconds what would have lasted for many.
     ensure!(within(4.0) * 2 >= last.len(), "{last:?}");
     Ok(())
 }

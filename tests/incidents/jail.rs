@@ -1,4 +1,4 @@
-//! mod_gzip: a server in a jail fills a volume again as often as people clean it up.
+//! mod_gzip: a server in a jail refills a volume each time it is cleaned up.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,10 +19,10 @@ use crate::{Result, need_program};
 
 const GROUP: &str = "filltop-incident-jail";
 const PAGE_BYTES: usize = 900_000;
-/// Of each client: 36 MB/s in all.
+/// Interval of each client's requests: 36 MB/s in all.
 const PACE: Duration = Duration::from_millis(100);
 const DELETED_BYTES: u64 = 300_000_000;
-/// The document root is looked for before the chroot, too: a path that is in both.
+/// The server checks for the document root before its chroot as well: the path exists in both.
 const DOCUMENTS: &str = "srv";
 
 fn lay_out(jail: &Path) -> Result {
@@ -57,7 +57,7 @@ fn configuration(jail: &Path, dir: &Path, address: SocketAddr) -> String {
     )
 }
 
-/// One request, its answer read to the end.
+/// Sends one request and reads the answer to its end.
 fn get(address: SocketAddr, n: u64) -> anyhow::Result<usize> {
     let mut stream = TcpStream::connect_timeout(&address, patience(2))?;
     stream.set_read_timeout(Some(patience(5)))?;
@@ -69,7 +69,7 @@ fn get(address: SocketAddr, n: u64) -> anyhow::Result<usize> {
     Ok(stream.read_to_end(&mut Vec::new())?)
 }
 
-/// Clients that ask until they are told to stop; they also hang up on a server that stands still.
+/// Clients that send requests until the end; they also hang up on a server that is frozen.
 fn clients(address: SocketAddr, is_over: &AtomicBool, answers: &AtomicU64) {
     std::thread::scope(|scope| {
         for client in 0..4u64 {
@@ -88,7 +88,7 @@ fn clients(address: SocketAddr, is_over: &AtomicBool, answers: &AtomicU64) {
     });
 }
 
-/// Files of a tree with what they occupy, oldest first.
+/// Files of a tree with the bytes that they occupy, oldest first.
 fn files(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -107,7 +107,7 @@ fn files(dir: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     Ok(found.into_iter().map(|(_, path, bytes)| (path, bytes)).collect())
 }
 
-/// The operator; what the files had occupied.
+/// What the operator does. Returns the bytes that the deleted files occupied.
 fn delete_oldest(dir: &Path) -> anyhow::Result<u64> {
     let mut freed = 0;
     for (path, bytes) in files(dir)? {
@@ -158,9 +158,12 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     let spool = jail.join("tmp/mod_gzip");
     stage.begin("filling");
     let named = stage.must("named")?;
-    ensure!(named.avail_bytes.is_some_and(|avail| avail > 0), "only when it was full: {named:?}");
+    ensure!(
+        named.avail_bytes.is_some_and(|avail| avail > 0),
+        "the culprit was named only when the volume was full: {named:?}"
+    );
     stage.look("while it fills");
-    let suggestion = named.suggestion.as_ref().context("nothing to type")?;
+    let suggestion = named.suggestion.as_ref().context("no suggested command")?;
     ensure!(suggestion.command.contains(GROUP), "{suggestion:?}");
     let snapshot = stage.snapshot("5s")?;
     let mount = stage.mount().to_str();
@@ -199,7 +202,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
         refilled(stage, freed, took, told)?;
     }
     let said = stage.stop(&[&format!("/{GROUP}"), "--how", "freeze", "--yes"])?;
-    ensure!(said.contains("stand still"), "{said}");
+    ensure!(said.contains("suspended in"), "{said}");
     stage.begin("stopped");
     let freed = delete_oldest(&spool)?;
     stage.must("free")?;
@@ -214,17 +217,18 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
     Ok(())
 }
 
-/// The Snapshot tells of the clean-up what is true: how much, and how soon it was gone.
+/// The Snapshot is right about the clean-up: how much was freed, and how soon it was used up again.
 ///
-/// `first` is what it told when it was full again; a file that the server itself removes later may be
-/// the next clean-up.
+/// `first` is the refill that it reported when the volume was full again; a file that the server
+/// itself removes later may count as the next clean-up.
 fn refilled(stage: &Stage, freed: u64, took: Duration, first: Option<Refill>) -> Result {
     let mut last = first;
     let told = stage.until("the refill is known", Duration::from_secs(10), || {
         let seen = last;
         last = stage.volume_now()?.refill;
         Ok([seen, last].into_iter().flatten().any(|refill| {
-            // A look a second: what comes in between two of them is not seen as freed.
+            // There is one sample per second: what is written between two of them is not seen as
+            // freed.
             refill.freed_bytes.abs_diff(freed) < freed / 3
                 && (refill.gone_in_s - took.as_secs_f64()).abs() < patience(5).as_secs_f64()
         }))

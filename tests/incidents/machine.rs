@@ -1,26 +1,27 @@
-//! The machine that the incidents run on: how fast it is, and what programs it has.
+//! The machine that runs the incidents: how fast it is, and which programs it has.
 
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How many times as long as a machine of two real cores an emulated one may take: `FILLTOP_SLOWNESS`.
+/// How many times longer than on a machine with two real cores things may take here:
+/// `FILLTOP_SLOWNESS`.
 pub fn slowness() -> f64 {
     let given = env::var("FILLTOP_SLOWNESS").ok();
     given.and_then(|text| text.parse().ok()).map_or(1.0, |times: f64| times.max(1.0))
 }
 
-/// Bytes, or bytes a second, of which a slow machine does less: as many times as its volumes are smaller.
+/// Bytes, or bytes per second, reduced on a slow machine by the same factor as its volumes.
 pub fn fewer(bytes: u64) -> u64 {
     (bytes as f64 / slowness()) as u64
 }
 
-/// A time that is long enough for a machine of two real cores, made long enough for this one.
+/// A time that is long enough on a machine with two real cores, extended for this one.
 pub fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds).mul_f64(slowness())
 }
 
-/// A program of a Debian package: where xtask unpacked it, else as installed.
+/// A program of a Debian package: unpacked by xtask, or installed.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let unpacked = env::var_os("FILLTOP_INCIDENT_TOOLS").map(PathBuf::from);
     let folders = unpacked.iter().flat_map(|root| [root.join("usr/bin"), root.join("usr/sbin")]);
@@ -32,7 +33,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Ends the test as skipped where a program is not to be had.
+/// Skips the test if a program is not available.
 #[macro_export]
 macro_rules! need_program {
     ($name:expr) => {
@@ -47,13 +48,13 @@ macro_rules! need_program {
     };
 }
 
-/// Ends the test as skipped on a machine that is said to be slow.
+/// Skips the test on a machine that is declared slow.
 #[macro_export]
 macro_rules! need_speed {
     ($why:expr) => {
         if $crate::machine::slowness() > 1.0 {
             let test = std::thread::current().name().unwrap_or("?").to_owned();
-            println!("SKIP {test}: not for slow machines (FILLTOP_SLOWNESS): {}", $why);
+            println!("SKIP {test}: too slow a machine (FILLTOP_SLOWNESS): {}", $why);
             return Ok(());
         }
     };

@@ -1,5 +1,6 @@
 //! Five incidents, re-enacted with real software: filltop has to name culprit, place and time
-//! before the disk is full, say who suffers, and stop it. One scenario file each (`NAME.toml`).
+//! before the disk is full, name the victims, and stop the culprit. One scenario file each
+//! (`NAME.toml`).
 
 mod afterwards;
 mod cache;

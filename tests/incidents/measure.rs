@@ -1,4 +1,4 @@
-//! What is true, measured without filltop.
+//! Ground truth, measured without filltop.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,12 +13,12 @@ pub fn processor_ticks(pid: u32) -> anyhow::Result<u64> {
     let field = |n: usize| -> anyhow::Result<u64> {
         Ok(rest.split(' ').nth(n).context("stat is short")?.parse()?)
     };
-    // utime and stime, 14 and 15 of proc(5), of which two are before the name's end.
+    // utime and stime, fields 14 and 15 of proc(5); two fields precede the end of the name.
     Ok(field(11)? + field(12)?)
 }
 
-/// What a process's threads caused to be written to disks. The process's own sum has what the
-/// programs wrote that it ran for others.
+/// Bytes that a process's threads caused to be written to disks. The process's own counter also
+/// includes programs that it ran.
 pub fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -29,7 +29,8 @@ pub fn bytes_to_disk(pid: u32) -> anyhow::Result<u64> {
     Ok(bytes)
 }
 
-/// What the files of a tree occupy, as du counts it. Files that go away meanwhile are left out.
+/// Bytes that the files of a tree occupy, as du counts them. Files that disappear meanwhile are
+/// skipped.
 pub fn used_below(dir: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)?.flatten() {

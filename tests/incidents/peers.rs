@@ -1,4 +1,4 @@
-//! What people have today, asked at the same moment: df, du, lsof, iotop, pidstat, fatrace.
+//! The tools in use today, run at the same moment: df, du, lsof, iotop, pidstat, fatrace.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-/// Lines of a tool that are quoted.
+/// Lines of a tool's output that are quoted.
 const LINES: usize = 4;
 
-/// Its name, what to type, and what of its output is quoted.
+/// Name, command line, and the function that picks what is quoted of its output.
 type Tool<'a> = (&'static str, &'a [&'a str], fn(&str) -> String);
 
-/// Asks all of them at once; about three seconds. By tool: its output, shortened.
+/// Runs all of them in parallel; takes about three seconds. Returns the shortened output by tool.
 pub fn ask(mount: &Path) -> BTreeMap<&'static str, String> {
     let mount_text = mount.to_string_lossy().into_owned();
     let m = mount_text.as_str();
@@ -35,7 +35,7 @@ pub fn ask(mount: &Path) -> BTreeMap<&'static str, String> {
     })
 }
 
-/// What it prints, run in the volume's root; else why not.
+/// Its output, run in the volume's root; otherwise the reason for none.
 fn run(line: &[&str], mount: &Path) -> String {
     let start = Instant::now();
     let mut command = Command::new(line[0]);
@@ -65,7 +65,7 @@ fn head(text: &str) -> String {
     out
 }
 
-/// The second of iotop's two looks: the first is about the time since boot.
+/// The second of iotop's two samples: the first one covers the time since boot.
 fn second_look(text: &str) -> String {
     let start = text.rfind("Total DISK READ").map_or(0, |at| text[..at].rfind('\n').unwrap_or(0));
     head(text[start..].trim_start_matches('\n'))
@@ -87,7 +87,7 @@ fn most_written(text: &str) -> String {
     rows.join("\n")
 }
 
-/// fatrace's lines are one an operation: how many, of whom, and the last of each.
+/// fatrace prints one line per operation: their number, processes, and the last line of each.
 fn by_process(text: &str) -> String {
     if text.starts_with('(') {
         return text.to_owned();

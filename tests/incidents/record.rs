@@ -1,4 +1,4 @@
-//! What a run leaves behind for docs/incidents.md.
+//! The record of a run, for docs/incidents.md.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,23 +9,23 @@ use serde::Serialize;
 /// One run of one incident.
 #[derive(Debug, Default, Serialize)]
 pub struct Record {
-    /// The scenario's.
+    /// The scenario's name.
     pub name: String,
-    /// The scenario's.
+    /// The scenario's heading.
     pub title: String,
-    /// The scenario's.
+    /// What runs, from the scenario.
     pub runs: Vec<String>,
     /// Filesystem and size.
     pub volume: String,
-    /// Kernel, and how writes were traced.
+    /// Kernel and backend.
     pub traced_by: String,
-    /// What was true, measured without filltop.
+    /// The ground truth, measured without filltop.
     pub truth: Vec<String>,
-    /// What filltop said.
+    /// What filltop reported.
     pub said: Vec<Said>,
-    /// What had to be said, and when it was.
+    /// What it had to report, and when it did.
     pub checks: Vec<Check>,
-    /// What others told meanwhile.
+    /// What other tools printed meanwhile.
     pub looks: Vec<Look>,
     /// Processor time that filltop took, as a share of one CPU.
     pub own_cpu: Option<f64>,
@@ -33,55 +33,56 @@ pub struct Record {
     pub own_bytes: Option<u64>,
 }
 
-/// A sentence of filltop's.
+/// A message of filltop.
 #[derive(Debug, Serialize)]
 pub struct Said {
     /// Seconds from the start of the workload.
     pub at_s: f64,
-    /// Bytes that ordinary users could still take.
+    /// Bytes available to ordinary users at that time.
     pub free_bytes: Option<u64>,
     /// `watch`, or the command that was typed.
     pub by: String,
-    /// Its words.
+    /// Its text.
     pub text: String,
 }
 
-/// Something that had to be said.
+/// Something that had to be reported.
 #[derive(Debug, Serialize)]
 pub struct Check {
-    /// What.
+    /// What had to be reported.
     pub what: String,
-    /// Seconds from the start of the workload at which it had to be said at the latest.
+    /// Deadline, in seconds from the start of the workload.
     pub by_s: f64,
-    /// Seconds from the start of the workload at which it was.
+    /// When it was reported, in seconds from the start of the workload.
     pub at_s: f64,
-    /// Bytes that ordinary users could still take then.
+    /// Bytes available to ordinary users at that time.
     pub free_bytes: Option<u64>,
 }
 
-/// What other tools told at one time.
+/// The output of other tools at one time.
 #[derive(Debug, Serialize)]
 pub struct Look {
     /// Seconds from the start of the workload.
     pub at_s: f64,
-    /// What was going on.
+    /// The situation at that time.
     pub when: String,
     /// By tool: its output, shortened.
     pub tools: BTreeMap<&'static str, String>,
 }
 
-/// Where records go, if they are wanted: `FILLTOP_RECORDS`.
+/// The directory for records, if they are wanted: `FILLTOP_RECORDS`.
 pub fn folder() -> Option<PathBuf> {
     env::var_os("FILLTOP_RECORDS").map(PathBuf::from)
 }
 
 impl Record {
-    /// Writes it where it is wanted, with plain names for what has another one in each run.
+    /// Writes the record if it is wanted, with plain names for things that are named differently in
+    /// each run.
     pub fn keep(&self, names: &[(String, String)]) -> anyhow::Result<()> {
         let Some(folder) = folder() else { return Ok(()) };
         let text = serde_json::to_string_pretty(self)?;
         let plain = names.iter().fold(text, |text, (name, plain)| text.replace(name, plain));
-        // The document is of the filesystems that the scenario files name.
+        // The document covers the filesystems that the scenario files name.
         let other = env::var("FILLTOP_TEST_FS").map(|fs| format!("-{fs}")).unwrap_or_default();
         Ok(fs::write(folder.join(format!("{}{other}.json", self.name)), plain)?)
     }

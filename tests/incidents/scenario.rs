@@ -1,4 +1,5 @@
-//! What an incident's scenario file says: what runs, on what, and what filltop must say by when.
+//! The scenario file of an incident: what runs, on which volume, and what filltop must report by
+//! when.
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -8,17 +9,17 @@ use tracer_model::alert::{Event, EventKind, Severity};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: String,
-    /// A heading.
+    /// Heading in the document.
     pub title: String,
-    /// What runs, and how fast: a sentence each.
+    /// What runs, and how fast: one sentence each.
     pub runs: Vec<String>,
-    /// What it runs on.
+    /// The volume that it runs on.
     pub volume: VolumeSpec,
-    /// filltop's configuration; `{mount}` and other words in braces are filled in by the run.
+    /// filltop's configuration; the run fills in `{mount}` and other words in braces.
     pub watch: String,
-    /// What filltop must say.
+    /// What filltop must report.
     pub say: Vec<Say>,
 }
 
@@ -26,25 +27,26 @@ pub struct Scenario {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeSpec {
-    /// Filesystem.
+    /// Filesystem type.
     pub fs: String,
     /// Size, MiB.
     pub mib: u64,
-    /// The same for a machine that is too slow to fill that in time; what the run writes is less by as much.
+    /// Size for a machine that is too slow to fill the volume in time; the run writes less by the
+    /// same factor.
     pub slow_mib: Option<u64>,
 }
 
-/// One thing that filltop must say.
+/// One thing that filltop must report.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Say {
-    /// What the run calls it.
+    /// Name that the run uses for it.
     pub id: String,
     /// Why it matters, for the document.
     pub what: String,
-    /// The phase that the time counts from.
+    /// The phase from which the time is counted.
     pub after: String,
-    /// Seconds, on a busy machine of two cores.
+    /// Limit in seconds, on a busy machine with two cores.
     pub within_s: f64,
     /// The event's rule.
     pub rule: String,
@@ -52,20 +54,21 @@ pub struct Say {
     pub event: EventKind,
     /// The event's severity, if that matters.
     pub severity: Option<Severity>,
-    /// Words of the summary, all of them; `{mount}` and the like as in the configuration.
+    /// Parts of the summary, all of which must occur; `{mount}` and the like as in the
+    /// configuration.
     #[serde(default)]
     pub words: Vec<String>,
 }
 
 impl Scenario {
-    /// Reads one, with the words in braces filled in.
+    /// Parses a scenario and fills in the words in braces.
     pub fn read(text: &str, words: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut scenario: Self = toml::from_str(text).context("the scenario file is wrong")?;
         scenario.fill_in(words);
         Ok(scenario)
     }
 
-    /// Fills in words in braces.
+    /// Fills in the words in braces.
     pub fn fill_in(&mut self, words: &[(&str, &str)]) {
         let filled = |text: &str| {
             words.iter().fold(text.to_owned(), |text, (word, value)| {
@@ -78,15 +81,15 @@ impl Scenario {
         }
     }
 
-    /// What must be said, by its name.
+    /// The required report of this name.
     pub fn say(&self, id: &str) -> anyhow::Result<Say> {
         let found = self.say.iter().find(|say| say.id == id).cloned();
-        found.with_context(|| format!("{} says nothing of {id}", self.name))
+        found.with_context(|| format!("{} has no report {id}", self.name))
     }
 }
 
 impl Say {
-    /// Is it this event?
+    /// Whether this event meets the requirement.
     pub fn is(&self, event: &Event) -> bool {
         event.rule == self.rule
             && event.event == self.event

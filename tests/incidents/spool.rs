@@ -1,4 +1,4 @@
-//! Files without a name: a server's spool, and one giant of a script.
+//! Deleted files: a server's spool, and one huge file of a script.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -22,7 +22,7 @@ const ROUNDS: usize = 8;
 const ROUND_BYTES: usize = 128 << 10;
 const GIANT_BYTES: u64 = 300 << 20;
 const BLOCK: u64 = 4096;
-/// Writes the giant at 40 MiB/s, and then keeps it.
+/// Writes the huge file at 40 MiB/s, and then keeps it open.
 const GIANT: &str = "
 import sys, tempfile, time
 with tempfile.TemporaryFile(dir=sys.argv[1], buffering=0) as file:
@@ -47,7 +47,7 @@ fn configuration(mount: &Path, dir: &Path, address: SocketAddr) -> String {
     )
 }
 
-/// Uploads that are not finished yet; each round sends a piece of each.
+/// Uploads that are not finished yet; each round sends a part of each.
 fn uploads(address: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
     let mut streams = Vec::new();
     for n in 0..UPLOADS {
@@ -68,8 +68,8 @@ fn uploads(address: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
     Ok(streams)
 }
 
-/// The volume's deleted files by process, as its descriptors tell: how many, and the bytes that they
-/// occupy.
+/// The volume's deleted files per process, from its descriptors: their number, and the bytes that
+/// they occupy.
 fn truth(mount: &Path, pids: &[u32]) -> anyhow::Result<BTreeMap<u32, (usize, u64)>> {
     held_by(mount, pids, |metadata| metadata.blocks() * 512)
 }
@@ -94,7 +94,7 @@ fn held_by(
     Ok(found)
 }
 
-/// What lsof says that deleted files of this volume occupy, its sizes rounded up to blocks.
+/// Bytes of this volume's deleted files as lsof prints them, its sizes rounded up to blocks.
 fn lsof(mount: &Path) -> anyhow::Result<Option<u64>> {
     let Some(program) = crate::machine::tool("lsof") else { return Ok(None) };
     let output =
@@ -107,7 +107,7 @@ fn lsof(mount: &Path) -> anyhow::Result<Option<u64>> {
 fn du(mount: &Path) -> anyhow::Result<u64> {
     let output = Command::new("du").args(["-s", "-x", "-B1"]).arg(mount).output()?;
     let text = String::from_utf8(output.stdout)?;
-    Ok(text.split_whitespace().next().context("du says nothing")?.parse()?)
+    Ok(text.split_whitespace().next().context("du prints nothing")?.parse()?)
 }
 
 fn used(mount: &Path) -> anyhow::Result<u64> {
@@ -152,9 +152,9 @@ fn spool() -> Result {
     let event = stage.must("held")?;
     let streams = streams.join().map_err(|_| anyhow::anyhow!("the clients panicked"))??;
     let whole = || Ok(truth(mount, &[giant.pid()])?.values().any(|held| held.1 >= GIANT_BYTES));
-    stage.until("the giant is whole", Duration::from_secs(60), whole)?;
+    stage.until("the huge file is complete", Duration::from_secs(60), whole)?;
     rustix::fs::sync();
-    let suggestion = event.suggestion.context("nothing to type")?;
+    let suggestion = event.suggestion.context("no suggested command")?;
     stage.truth(format!(
         "held, by descriptors: {}",
         said_of(&truth(mount, &[worker, giant.pid()])?)
@@ -170,7 +170,7 @@ fn spool() -> Result {
     ));
     ensure!((0.99..=1.01).contains(&explained), "{sum} B of {gap} B");
 
-    // Who restarts the largest holder gets all that it alone holds.
+    // Restarting the largest holder frees everything that only it holds.
     let largest = held.first().context("nothing is held")?;
     ensure!(largest.pid == giant.pid() && largest.kind == "anonymous", "{largest:?}");
     ensure!(suggestion.how == "term", "{suggestion:?}");
@@ -179,7 +179,7 @@ fn spool() -> Result {
     let plan = stage.stop(&[&giant.pid().to_string(), "--how", "term", "--dry-run"])?;
     ensure!(
         plan.contains(&Units::Iec.bytes(largest.bytes)),
-        "the plan does not say what it frees: {plan}"
+        "the plan does not show what it frees: {plan}"
     );
 
     let free = stage.free_bytes()?;
@@ -188,13 +188,13 @@ fn spool() -> Result {
     let pid = giant.pid().to_string();
     stage.stop(&[&pid, "--how", "truncate", "--file", &descriptor, "--yes"])?;
     stage.must("given back")?;
-    // btrfs gives back with its next commit.
+    // btrfs frees the space with its next commit.
     stage.until("the space is back", Duration::from_secs(40), || {
         Ok(stage.free_bytes()?.saturating_sub(free) >= GIANT_BYTES * 99 / 100)
     })?;
     let given_back = stage.free_bytes()? - free;
     let running = |pid: u32| Path::new(&format!("/proc/{pid}/stat")).exists();
-    ensure!(running(giant.pid()) && running(worker), "somebody was killed");
+    ensure!(running(giant.pid()) && running(worker), "a process was killed");
     stage.truth(format!("{given_back} B more are free, and both processes run on"));
     drop(streams);
     stage.finish()
@@ -206,7 +206,7 @@ fn said_of(truth: &BTreeMap<u32, (usize, u64)>) -> String {
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// `filltop held` equals what the descriptors and lsof tell, process by process; its rows.
+/// `filltop held` equals what the descriptors and lsof show, process by process; returns its rows.
 fn to_the_block(stage: &Stage, pids: &[u32]) -> anyhow::Result<Vec<Held>> {
     let mount = stage.mount();
     let truth = truth(mount, pids)?;
@@ -226,11 +226,11 @@ fn to_the_block(stage: &Stage, pids: &[u32]) -> anyhow::Result<Vec<Held>> {
     if let Some(lsof) = lsof(mount)? {
         let sizes = held_by(mount, pids, |metadata| metadata.len().next_multiple_of(BLOCK))?;
         let sizes: u64 = sizes.values().map(|held| held.1).sum();
-        // xfs keeps room behind the end of an open file, which lsof does not know of.
+        // xfs keeps preallocated space behind the end of an open file, which lsof does not know.
         ensure!(lsof == sizes && sizes <= sum, "lsof +L1 has {lsof} B, filltop {sum} B");
         stage.truth(format!("lsof +L1 has {lsof} B in blocks, filltop held {sum} B"));
     }
-    // The service looks through all descriptors every 10 s.
+    // The service scans all descriptors every 10 s.
     stage.until("the Snapshot has the same", Duration::from_secs(20), || {
         let snapshot = stage.snapshot("1s")?;
         let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == mount_text);
@@ -239,7 +239,8 @@ fn to_the_block(stage: &Stage, pids: &[u32]) -> anyhow::Result<Vec<Held>> {
     Ok(rows)
 }
 
-/// The heading and the largest rows of this volume: others of the machine have held files, too.
+/// The heading and the largest rows of this volume: other processes of the machine have held files
+/// too.
 fn of(mount: &Path, text: &str) -> String {
     let mount = mount.to_string_lossy();
     let heading = text.lines().filter(|line| line.contains("HELD"));

@@ -1,4 +1,4 @@
-//! The stage of an incident: a volume, a `filltop watch` beside it, the clock, and what was said.
+//! The stage of an incident: a volume, a running `filltop watch`, the clock, and what was reported.
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -17,16 +17,16 @@ use crate::record::{Check, Look, Record, Said};
 use crate::scenario::Scenario;
 use crate::{peers, record};
 
-/// What filltop may take of one core.
+/// Share of one core that filltop may use.
 const MOST_CPU: f64 = 0.02;
 
-/// An incident that runs.
+/// A running incident.
 pub struct Stage {
-    /// What it is about.
+    /// Its scenario.
     scenario: RefCell<Scenario>,
-    /// Where it happens.
+    /// The volume on which it happens.
     pub volume: TestVolume,
-    /// For sockets, logs and what is no part of it.
+    /// For sockets, logs and other files that are not part of the incident.
     pub dir: tempfile::TempDir,
     watch: Watch,
     start: Instant,
@@ -37,8 +37,8 @@ pub struct Stage {
     ticks: Cell<u64>,
 }
 
-/// Makes the times of access of what it may read so old that who reads as everybody does has them renewed
-/// (relatime): a write.
+/// Makes the access times of the files that filltop reads so old that a reader who does not avoid
+/// it would have them renewed (relatime), which is a write.
 fn age_times_of_access() -> anyhow::Result<()> {
     let times = fs::FileTimes::new().set_accessed(SystemTime::now() - Duration::from_secs(172_800));
     for path in ["/etc/passwd", "/etc/group", "/etc/localtime", "/usr/share/zoneinfo"] {
@@ -50,15 +50,17 @@ fn age_times_of_access() -> anyhow::Result<()> {
 }
 
 impl Stage {
-    /// Makes the volume, lets `prepare` lay out what was there before, and starts the watch.
+    /// Creates the volume, runs `prepare` to create what was there before, and starts the watch.
     ///
-    /// `words` are filled in where the scenario has them in braces; `{mount}` and `{dir}` are known.
+    /// `words` are filled in where the scenario has them in braces; `{mount}` and `{dir}` are
+    /// predefined.
     pub fn new(
         scenario: &str,
         words: &[(&str, &str)],
         prepare: impl FnOnce(&Path, &Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        // A socket on a disk would be bytes that filltop writes to it; /run is no disk either.
+        // A socket on a disk would be bytes that filltop writes to it; /run is not on a disk
+        // either.
         let dir = tempfile::tempdir_in("/dev/shm")?;
         let mut spec = Scenario::read(scenario, &[])?.volume;
         if let Ok(fs) = env::var("FILLTOP_TEST_FS") {
@@ -76,7 +78,7 @@ impl Stage {
         age_times_of_access()?;
         rustix::fs::sync();
         let socket = dir.path().join("filltop.sock");
-        // Whoever first reads a new file, be it to run it, has its time of access written.
+        // The first read of a new file, an exec included, updates its access time.
         fs::read(filltop())?;
         let watch = Watch::start_with(&scenario.watch, |command| {
             command.arg("--socket").arg(&socket).env("FILLTOP_RUN_DIR", dir.path().join("run"));
@@ -89,7 +91,8 @@ impl Stage {
             ..Record::default()
         };
         let phases = RefCell::new(vec![("attached".to_owned(), Instant::now())]);
-        // What was there before the first look counts as rest: a few looks at a quiet volume.
+        // What was there before the first sample counts as at rest: wait for a few samples of a
+        // quiet volume.
         thread::sleep(Duration::from_secs(3));
         let start = Instant::now();
         let ticks = Cell::new(processor_ticks(watch.pid())?);
@@ -117,12 +120,12 @@ impl Stage {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// Fills in a word of what must be said that is known only now.
+    /// Fills in a word of the required reports that is known only now.
     pub fn know(&self, word: &str, value: &str) {
         self.scenario.borrow_mut().fill_in(&[(word, value)]);
     }
 
-    /// Seconds since the workload could begin; before it, less than 0.
+    /// Seconds from the moment when the workload could begin; negative before that.
     fn seconds_to(&self, at: Instant) -> f64 {
         match at.checked_duration_since(self.start) {
             Some(after) => after.as_secs_f64(),
@@ -130,7 +133,7 @@ impl Stage {
         }
     }
 
-    /// A phase begins now: the scenario's deadlines count from it.
+    /// Begins a phase: the scenario's deadlines count from it.
     pub fn begin(&self, phase: &str) {
         self.phases.borrow_mut().push((phase.to_owned(), Instant::now()));
     }
@@ -141,13 +144,13 @@ impl Stage {
         Ok(found.with_context(|| format!("no phase {name} has begun"))?.1)
     }
 
-    /// What ordinary users can take now.
+    /// Bytes that ordinary users can still use.
     pub fn free_bytes(&self) -> anyhow::Result<u64> {
         let space = rustix::fs::statvfs(self.mount())?;
         Ok(space.f_bavail * space.f_frsize)
     }
 
-    /// Waits until what the scenario has under this name is said.
+    /// Waits until the required report of this name has been made.
     pub fn must(&self, id: &str) -> anyhow::Result<Event> {
         let say = self.scenario.borrow().say(id)?;
         let from = self.phase(&say.after)?;
@@ -177,28 +180,28 @@ impl Stage {
                     .iter()
                     .map(|(_, e)| format!("{} {} {}", e.event.name(), e.rule, e.summary))
                     .collect();
-                bail!("{id} was not said within {within_s} s, but {said:#?}");
+                bail!("{id} was not reported within {within_s} s, but {said:#?}");
             }
             self.pump(Duration::from_millis(100));
         }
     }
 
-    /// Has this been said by now?
+    /// Whether it has been reported by now.
     pub fn has(&self, id: &str) -> anyhow::Result<bool> {
         self.scenario.borrow().say(id)?;
         Ok(self.said_at(id).is_ok())
     }
 
-    /// When this was said.
+    /// When it was reported.
     pub fn said_at(&self, id: &str) -> anyhow::Result<Instant> {
         let say = self.scenario.borrow().say(id)?;
         let from = self.phase(&say.after)?;
         let log = self.log.borrow();
         let found = log.iter().find(|(at, event)| *at >= from && say.is(event));
-        Ok(found.with_context(|| format!("{id} was not said"))?.0)
+        Ok(found.with_context(|| format!("{id} was not reported"))?.0)
     }
 
-    /// Takes what the watch says for some time.
+    /// Collects the watch's events for some time.
     pub fn pump(&self, length: Duration) {
         let until = Instant::now() + length;
         loop {
@@ -211,7 +214,7 @@ impl Stage {
         }
     }
 
-    /// Lets it run until something is so; `what` names it in the complaint.
+    /// Collects events until a condition holds; `what` names it in the error.
     pub fn until(
         &self,
         what: &str,
@@ -226,7 +229,7 @@ impl Stage {
         Ok(start.elapsed())
     }
 
-    /// What was said of this volume since a phase began, health and actions left out.
+    /// The alerts for this volume since a phase began, without health events and actions.
     pub fn alerts_since(&self, phase: &str) -> anyhow::Result<Vec<Event>> {
         let from = self.phase(phase)?;
         let mount = self.mount().to_str();
@@ -239,7 +242,7 @@ impl Stage {
         Ok(alerts.map(|(_, event)| event.clone()).collect())
     }
 
-    /// The service's window of the last seconds.
+    /// The service's data of the last `length`.
     pub fn snapshot(&self, length: &str) -> anyhow::Result<Snapshot> {
         let output = self.ask(&["snapshot", "--json", "--for", length])?;
         Ok(serde_json::from_str(&output)?)
@@ -259,17 +262,17 @@ impl Stage {
         let mount = self.mount().to_str();
         let mut rows = snapshot.writers.iter().filter(|row| row.pid == pid);
         let found = rows.find(|row| Some(row.volume.as_str()) == mount);
-        found.with_context(|| format!("{pid} is no writer"))
+        found.with_context(|| format!("{pid} is not a writer"))
     }
 
-    /// What a command of filltop's prints that asks the service.
+    /// The output of a filltop command that queries the service.
     pub fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = command(arguments);
         command.env("FILLTOP_SOCKET", self.dir.path().join("filltop.sock"));
         self.answer(&mut command)
     }
 
-    /// `filltop stop` as a person types it.
+    /// `filltop stop`, as an operator types it.
     pub fn stop(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let arguments = [&["stop"], arguments].concat();
         let mut command = command(&arguments);
@@ -286,7 +289,7 @@ impl Stage {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Keeps what a command of filltop's said.
+    /// Records the output of a filltop command.
     pub fn note(&self, by: &str, text: &str) {
         self.record.borrow_mut().said.push(Said {
             at_s: self.now_s(),
@@ -296,14 +299,14 @@ impl Stage {
         });
     }
 
-    /// Keeps what was true, however filltop saw it.
+    /// Records a fact that was measured without filltop.
     pub fn truth(&self, text: impl Into<String>) {
         let text = text.into();
         println!("{:6.1} s  {text}", self.now_s());
         self.record.borrow_mut().truth.push(text);
     }
 
-    /// Asks the other tools, beside what goes on, if a record is wanted.
+    /// Runs the other tools in parallel, if a record is wanted.
     pub fn look(&self, when: &str) {
         if record::folder().is_none() {
             return;
@@ -329,13 +332,15 @@ impl Stage {
         names
     }
 
-    /// Holds the tracer itself to account, and writes the record.
+    /// Checks the tracer's own cost, and writes the record.
     ///
-    /// It may write nothing to any disk, and take no more than 2 % of a core: all of its threads' processor
-    /// time from the moment at which the workload could begin.
+    /// filltop may write nothing to any disk, and use no more than 2 % of a core: processor time of
+    /// all its threads from the moment when the workload could begin.
     pub fn finish(self) -> anyhow::Result<()> {
         for look in self.looks.take() {
-            let look = look.join().map_err(|_| anyhow::anyhow!("a look panicked"))?;
+            let look = look
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread that runs the other tools panicked"))?;
             self.record.borrow_mut().looks.push(look);
         }
         self.pump(Duration::ZERO);
@@ -343,7 +348,7 @@ impl Stage {
         let ticks = processor_ticks(pid)? - self.ticks.get();
         let own_cpu = ticks as f64 / rustix::param::clock_ticks_per_second() as f64 / self.now_s();
         let own_bytes = bytes_to_disk(pid)?;
-        println!("filltop took {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
+        println!("filltop used {:.1} % of a core and wrote {own_bytes} B", own_cpu * 100.0);
         let snapshot = self.snapshot("5s")?;
         let mut record = self.record.take();
         record.traced_by = format!(
@@ -369,7 +374,7 @@ impl Stage {
         record.keep(&self.plain_names(&snapshot.backend.kernel))?;
         ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
         let most = MOST_CPU * slowness();
-        ensure!(own_cpu < most, "filltop itself took {:.1} % of a core", own_cpu * 100.0);
+        ensure!(own_cpu < most, "filltop itself used {:.1} % of a core", own_cpu * 100.0);
         Ok(())
     }
 }

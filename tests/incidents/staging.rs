@@ -1,4 +1,4 @@
-//! An upload sink drains slower than it is filled, on the volume of a database.
+//! An upload sink drains more slowly than it is filled, on the volume of a database.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,19 +20,19 @@ use crate::{Result, need_program};
 const GROUP: &str = "filltop-incident-sink";
 const PART_BYTES: u64 = 64 << 20;
 const CLIENT_BYTES_PER_S: u64 = 8_000_000;
-/// What the sink passes on.
+/// Rate at which the sink uploads.
 const DRAIN_BYTES_PER_S: u64 = 20 << 20;
 const PIECE_BYTES: usize = 256 << 10;
-/// Three parts of each client.
+/// Time for three parts of each client.
 const QUIET_S: u64 = 24;
 
-/// A part's size here, in whole pieces.
+/// The size of a part on this machine, in whole pieces.
 fn part_bytes() -> usize {
     let pieces = fewer(PART_BYTES) as usize / PIECE_BYTES;
     pieces * PIECE_BYTES
 }
 
-/// How many clients there are, and whether they go on.
+/// The number of clients, and whether they continue.
 struct Clients {
     address: SocketAddr,
     wanted: AtomicUsize,
@@ -41,10 +41,11 @@ struct Clients {
 }
 
 impl Clients {
-    /// One client, which puts part after part while it is among the wanted.
+    /// One client, which uploads part after part while its number is below the wanted number of
+    /// clients.
     fn run(&self, number: usize) {
         let mut part = 0;
-        // Nobody begins when all others do.
+        // The clients start at different times.
         thread::sleep(Duration::from_millis(4000 * (number as u64 % 2) + 400 * number as u64));
         while !self.is_over.load(Ordering::Relaxed) {
             if number < self.wanted.load(Ordering::Relaxed)
@@ -59,7 +60,7 @@ impl Clients {
 
     fn put(&self, path: &str) -> Result {
         let mut stream = TcpStream::connect(self.address)?;
-        // A sink that stands still.
+        // Needed when the sink is frozen.
         stream.set_write_timeout(Some(patience(2)))?;
         stream.set_read_timeout(Some(patience(2)))?;
         write!(
@@ -84,7 +85,7 @@ impl Clients {
     }
 }
 
-/// Starts the sink; its parts wait in `staging`, and end up in `remote`.
+/// Starts the sink; parts wait in `staging`, and end up in `remote`.
 fn sink(
     rclone: &Path,
     cgroup: &Cgroup,
@@ -132,14 +133,14 @@ fn staging() -> Result {
             let stage = Stage::new(include_str!("staging.toml"), &words, |mount, dir| {
                 let (staging, remote) = (mount.join("staging"), dir.join("remote"));
                 server = Some(sink(&rclone, &cgroup, address, &staging, &remote)?);
-                // It has found its pace when filltop comes.
+                // The load is steady when filltop starts.
                 for number in 0..10 {
                     let clients = &clients;
                     scope.spawn(move || clients.run(number));
                 }
                 postgres = Postgres::new(mount, sockets.path())?;
                 if let Some(postgres) = &postgres {
-                    // Its log would grow for minutes, and that is another story.
+                    // Its WAL would grow for minutes, which would be another incident.
                     postgres.query("alter system set max_wal_size = '64MB'")?;
                     postgres.query("alter system set min_wal_size = '32MB'")?;
                     postgres.query("select pg_reload_conf()")?;
@@ -183,7 +184,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
             dir.drain.unwrap_or_default(),
             flow / 1e6,
         ));
-        // The two windows need not begin in the same second, nor with a part half taken.
+        // The two windows may begin in different seconds, or with a part in the middle.
         let told = flow * (1.0 - dir.drain.unwrap_or_default());
         ensure!((told - net).abs() < 1.5 * part_bytes() as f64, "{told} B, in truth {net} B");
 
@@ -194,7 +195,8 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         let mut victims = Vec::new();
         stage.must("time")?;
         stage.look("ten clients");
-        // To the point at which it is stopped: what was left, what was said, who had to wait.
+        // Until it is stopped: collect the free space, the estimates, and the processes that had to
+        // wait.
         while !stage.has("frozen")? {
             ensure!(start.elapsed() < patience(130), "the guard does nothing");
             let snapshot = stage.snapshot("1s")?;
@@ -215,14 +217,14 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         );
         estimates(stage, &series)?;
         stage.truth(format!(
-            "{} parts of {} MiB were taken; the sink stood still with {free} B left",
+            "{} parts of {} MiB were taken; the sink was stopped with {free} B left",
             clients.parts.load(Ordering::Relaxed),
             part_bytes() >> 20
         ));
         let said = bench.join().map_err(|_| anyhow::anyhow!("pgbench panicked"))??;
         let failed = said.lines().find(|line| line.contains("failed")).context("no figures")?;
         ensure!(failed.contains(": 0 "), "{said}");
-        ensure!(stage.free_bytes()? > free / 2, "it went on");
+        ensure!(stage.free_bytes()? > free / 2, "it was not stopped");
         intact(stage, postgres, &said)
     })
 }
@@ -237,11 +239,11 @@ fn directory<'s>(snapshot: &'s Snapshot, path: &Path) -> anyhow::Result<&'s Dire
     found.with_context(|| format!("no row for {}", path.display()))
 }
 
-/// From 30 s before it would have been full on, the estimates are right within a factor of 2.
+/// From 30 s before the volume would have been full, the estimates are right within a factor of 2.
 fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
     let (last, left, _) = *series.last().context("no look")?;
-    // Over three parts of each client: parts go out whole, so that a shorter time tells of one of them more or
-    // less.
+    // Measured over three parts of each client: parts leave as a whole, so that a shorter time
+    // includes one of them more or less.
     let from = last - Duration::from_secs(QUIET_S);
     let (first, had, _) = *series.iter().find(|(at, ..)| *at >= from).context("no look")?;
     let rate = had.saturating_sub(left) as f64 / last.duration_since(first).as_secs_f64();
@@ -263,7 +265,7 @@ fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
         rate / 1e6,
         factors.len(),
     ));
-    // A part that goes out at once takes the estimate back for a look or two.
+    // A part that leaves at once lowers the estimate for a sample or two.
     ensure!(
         factors.len() >= 5 && right * 10 >= factors.len() * 9,
         "{right} of {} right: {series:?}",
@@ -272,7 +274,7 @@ fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
     Ok(())
 }
 
-/// The books of pgbench balance, and every index and table is whole.
+/// The sums of pgbench agree, and every index and table is intact.
 fn intact(stage: &Stage, postgres: &Postgres, bench: &str) -> Result {
     let sums = postgres.query(
         "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from \

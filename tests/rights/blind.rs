@@ -1,5 +1,5 @@
-//! A service that lacks the capability to see all writes hides nothing: it says so, and root's commands
-//! measure by themselves.
+//! A service that lacks the capability to see all writes reports that, and root's commands measure
+//! directly instead.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -15,9 +15,9 @@ use tracer_model::snapshot::{BlindCause, Gap, Snapshot};
 use crate::{Result, Running, backend};
 
 #[test]
-fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() -> Result {
+fn a_service_without_sys_admin_reports_the_gap_and_root_measures_directly() -> Result {
     need_tracing!();
-    let name = "a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself";
+    let name = "a_service_without_sys_admin_reports_the_gap_and_root_measures_directly";
     let volume = TestVolume::new("xfs", 600)?;
     let mount = volume.path().to_str().context("UTF-8")?;
     let dir = tempfile::tempdir()?;
@@ -29,16 +29,16 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     keep_only(&mut strict, STRICT);
     let mut watch = Running::from(strict.spawn()?);
     let mut said = BufReader::new(watch.child.stderr.take().context("stderr is piped")?).lines();
-    let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing by"));
-    ensure!(traces, "it ended");
-    // Somebody has to take what it says later.
+    let traces = said.by_ref().map_while(io::Result::ok).any(|line| line.contains("tracing with"));
+    ensure!(traces, "the service has ended");
+    // Its output must be read.
     thread::spawn(move || said.count());
     let root_asks = |arguments: &[&str]| {
         let mut command = Command::new(filltop());
         command.args(arguments).arg("--socket").arg(&socket);
         command
     };
-    // As somebody without that capability asks it.
+    // As a user without that capability runs the commands.
     let ask = |arguments: &[&str]| {
         let mut command = root_asks(arguments);
         keep_only(&mut command, STRICT);
@@ -52,36 +52,44 @@ fn a_service_without_sys_admin_says_what_it_misses_and_root_measures_itself() ->
     let seen: Snapshot = serde_json::from_slice(&output.stdout)?;
     let row = seen.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
     if row.gap.is_none() {
-        println!("SKIP {name}: xfs is no module here that CAP_SYS_ADMIN is needed for");
+        println!("SKIP {name}: xfs can be hooked here without CAP_SYS_ADMIN");
         return Ok(());
     }
     ensure!(row.gap == Some(Gap::NeedsSysAdmin), "{row:?}");
-    let blind =
-        row.blind.with_context(|| format!("it takes writes: {row:?}, {:?}", seen.backend.hooks))?;
+    let blind = row
+        .blind
+        .with_context(|| format!("the volume is not blind: {row:?}, {:?}", seen.backend.hooks))?;
     ensure!(blind.cause == BlindCause::NeedsSysAdmin, "{blind:?}");
     ensure!(!seen.backend.capabilities.iter().any(|name| name == "CAP_SYS_ADMIN"));
     let growth = row.used_delta_bytes as f64 / seen.interval_s;
     ensure!((row.growth_bytes_per_s - growth).abs() <= 1.0 + growth.abs() * 0.01, "{row:?}");
-    // In words.
+    // In the text output.
     let text = String::from_utf8(ask(&["snapshot", "--for", "2s"]).output()?.stdout)?;
-    ensure!(text.contains("not all writes are seen") && text.contains("CAP_SYS_ADMIN"), "{text}");
+    ensure!(
+        text.contains("some writes are not traced") && text.contains("CAP_SYS_ADMIN"),
+        "{text}"
+    );
     let check = ask(&["check", "--for", "2s", "--volume", mount]).output()?;
     ensure!(check.status.code() != Some(0), "{}", String::from_utf8_lossy(&check.stdout));
-    // The doctor tells of the service, also where the caller has more rights.
+    // `doctor` reports about the service, also where the caller has more privileges.
     let doctor = root_asks(&["doctor", "--json"]).output()?;
     ensure!(doctor.status.code() == Some(1), "{:?}", doctor.status);
     let report: Value = serde_json::from_slice(&doctor.stdout)?;
     ensure!(report["service"] == true, "{report}");
     let rows = report["volumes"].as_array().context("volumes")?;
-    let told = rows.iter().find(|row| row["mount_point"] == mount).context("not told")?;
+    let told =
+        rows.iter().find(|row| row["mount_point"] == mount).context("the volume is not listed")?;
     ensure!(told["gap"] == "needs_sys_admin", "{told}");
-    // Root sees all of it, beside the service.
+    // Root sees all of it, measuring next to the service.
     let output = root_asks(&["snapshot", "--for", "2s", "--json"]).output()?;
     let own: Snapshot = serde_json::from_slice(&output.stdout)?;
     let row = own.volumes.iter().find(|row| row.mount_point == mount).context("no volume")?;
     ensure!(row.gap.is_none() && row.blind.is_none(), "{row:?}");
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("CAP_SYS_ADMIN") && said.contains("measuring here instead"), "{said}");
+    ensure!(
+        said.contains("CAP_SYS_ADMIN") && said.contains("measuring directly instead"),
+        "{said}"
+    );
     ensure!(own.writers.iter().any(|row| row.pid == writer.pid), "{:?}", own.writers);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The process that keeps CAP_SYS_ADMIN, and filltop itself, which gives it up.
+//! The helper process that keeps CAP_SYS_ADMIN, and filltop itself, which drops it.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use filltop_tests::rights::{
 use crate::{Result, Running, backend, new_unit};
 
 const ADMIN: u64 = 1 << capability::SYS_ADMIN;
-/// An emulated machine takes its time.
+/// Emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn until(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> Result {
@@ -26,7 +26,8 @@ fn until(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -> Result 
     Ok(())
 }
 
-/// A watch with these capabilities that has given up what it does not keep.
+/// Starts a watch with these capabilities and waits until it has dropped those that it does not
+/// keep.
 fn watch(kept: &[u32]) -> anyhow::Result<Running> {
     let (unit, backend) = (new_unit(), backend());
     let mut arguments = vec!["watch", "--no-socket", "--interval", "500ms"];
@@ -36,11 +37,11 @@ fn watch(kept: &[u32]) -> anyhow::Result<Running> {
     watch.pid = main_pid(&unit, &watch.child)?;
     let pid = watch.pid.to_string();
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
-    until("it gives up its rights", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
+    until("it drops its capabilities", || Ok(capabilities(&pid, "CapPrm")? == kept))?;
     Ok(watch)
 }
 
-/// Since 5.11 the kernel keeps types of modules, and no longer counts maps as locked memory.
+/// Since 5.11 the kernel has BTF of modules, and no longer counts maps as locked memory.
 pub fn is_known_here() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
@@ -48,12 +49,12 @@ pub fn is_known_here() -> bool {
 }
 
 #[test]
-fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
+fn only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch() -> Result {
     need_tracing!();
     if !is_known_here() {
         println!(
-            "SKIP the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch: this kernel keeps no types of \
-             modules, which it would hand out"
+            "SKIP only_the_helper_keeps_cap_sys_admin_and_it_ends_with_the_watch: this kernel has no BTF of \
+             modules, which the helper would provide"
         );
         return Ok(());
     }
@@ -64,7 +65,7 @@ fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
         types_helpers().into_iter().filter(|pid| !before.contains(pid)).collect();
     let [helper] = helpers[..] else { anyhow::bail!("not one helper: {helpers:?}") };
 
-    // All threads of the watch: what it may read other users' files with, or nothing.
+    // Checks all threads of the watch: either the capability to read other users' files, or none.
     let kept = STRICT.iter().fold(0, |bits, number| bits | 1 << number);
     let pid = watch.pid;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
@@ -104,7 +105,7 @@ fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
     println!("the helper: {private} KiB of its own, {locked} KiB locked");
     ensure!(private < 4096 && locked == 0, "{rollup}");
 
-    // As kill -9 does: nothing of the watch runs any more.
+    // As with kill -9: no part of the watch runs any longer.
     drop(watch);
     until("the helper ends, and leaves no zombie", || Ok(!types_helpers().contains(&helper)))
 }
@@ -113,7 +114,7 @@ fn the_helper_alone_keeps_cap_sys_admin_and_ends_with_the_watch() -> Result {
 fn a_killed_helper_leaves_the_watch_running() -> Result {
     need_tracing!();
     if !is_known_here() {
-        println!("SKIP a_killed_helper_leaves_the_watch_running: there is none before 5.11");
+        println!("SKIP a_killed_helper_leaves_the_watch_running: there is no helper before 5.11");
         return Ok(());
     }
     let before = types_helpers();
@@ -125,9 +126,9 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
     }
     until("the helper is gone", || Ok(types_helpers() == before))?;
-    // Some looks later.
+    // After some samples.
     thread::sleep(Duration::from_secs(2));
-    ensure!(watch.child.try_wait()?.is_none(), "the watch has ended with it");
+    ensure!(watch.child.try_wait()?.is_none(), "the watch has ended too");
     Ok(())
 }
 
@@ -135,7 +136,7 @@ fn a_killed_helper_leaves_the_watch_running() -> Result {
 fn without_cap_sys_admin_there_is_no_helper() -> Result {
     need_tracing!();
     if env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "kprobe") {
-        println!("SKIP without_cap_sys_admin_there_is_no_helper: kprobes may take that right");
+        println!("SKIP without_cap_sys_admin_there_is_no_helper: kprobes may need that capability");
         return Ok(());
     }
     let before = types_helpers();

@@ -1,9 +1,11 @@
-//! The rights that the unit, the manifest and the image give: enough for everything, and none too many.
+//! The capabilities that the unit, the manifest and the image give: enough for everything, and none
+//! too many.
 
 mod blind;
 mod helper;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Output, Stdio};
@@ -21,13 +23,13 @@ use tracer_model::snapshot::{HookState, Snapshot};
 
 type Result = anyhow::Result<()>;
 
-/// A name that no other unit of this test has.
+/// A unit name that this test uses only once.
 fn new_unit() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("filltop-rights-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Arguments that force the backend, if one is asked for.
+/// Arguments that force the backend, if one was requested.
 fn backend() -> Vec<String> {
     let asked = env::var("FILLTOP_BACKEND").ok();
     asked.map_or_else(Vec::new, |backend| vec!["--backend".to_owned(), backend])
@@ -41,10 +43,10 @@ fn snapshot_with(kept: &[u32]) -> anyhow::Result<Output> {
     Ok(with_capabilities(&unit, kept, &arguments).output()?)
 }
 
-/// Any child that is ended, by its pid, on drop.
+/// A child that is ended, by its pid, on drop.
 struct Running {
     child: Child,
-    /// What it is about: another one where the child has systemd start it.
+    /// The process under test: not the child itself where systemd starts it.
     pid: u32,
 }
 
@@ -54,7 +56,7 @@ impl From<Child> for Running {
     }
 }
 
-/// Somebody else, with a deleted file.
+/// Another user's process, which holds a deleted file.
 struct Holder {
     child: Running,
     _program: Public,
@@ -73,10 +75,15 @@ impl Holder {
             .uid(65534)
             .gid(65534)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()?;
-        thread::sleep(Duration::from_millis(500));
-        Ok(Self { child: child.into(), _program: program })
+        let mut child = Running::from(child);
+        // It prints the truth when it has written everything.
+        let mut line = String::new();
+        let stdout = child.child.stdout.take().context("stdout is piped")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(!line.is_empty(), "the holder has ended");
+        Ok(Self { child, _program: program })
     }
 
     fn pid(&self) -> u32 {
@@ -100,7 +107,7 @@ fn read(output: &Output) -> anyhow::Result<Snapshot> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// What a Snapshot tells of the tracer: each hook with its state.
+/// The hooks of a Snapshot, each with its state.
 fn hooks(snapshot: &Snapshot) -> anyhow::Result<BTreeSet<String>> {
     Ok(snapshot
         .backend
@@ -115,7 +122,8 @@ fn paranoid() -> i32 {
     text.trim().parse().unwrap_or(0)
 }
 
-/// What root sees, and what is seen with these capabilities; both see another user's deleted file.
+/// What root sees, and what is seen with these capabilities; both must see another user's deleted
+/// file.
 fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
@@ -123,27 +131,27 @@ fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
     let everything: Vec<u32> = (0..=capability::LAST).collect();
     let root = read(&snapshot_with(&everything)?)?;
     let with_these = read(&snapshot_with(kept)?)?;
-    ensure!(holds(&root), "the holder is not there: {:?}", root.held);
+    ensure!(holds(&root), "the holder has no row: {:?}", root.held);
     ensure!(holds(&with_these), "another user's descriptors are not seen");
     let mount = volume.path().to_string_lossy();
     let is_there = with_these.volumes.iter().any(|row| row.mount_point == mount);
-    ensure!(is_there, "the volume is not there");
+    ensure!(is_there, "the volume has no row");
     Ok((root, with_these))
 }
 
 #[test]
-fn with_the_units_capabilities_everything_is_seen_that_root_sees() -> Result {
+fn with_the_units_capabilities_as_much_is_seen_as_with_all() -> Result {
     need_tracing!();
     let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let (root, unit) = root_and(&kept)?;
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
     let missing: Vec<_> = all.symmetric_difference(&ours).collect();
-    ensure!(missing.is_empty(), "not the same: {missing:#?}");
+    ensure!(missing.is_empty(), "the hooks differ: {missing:#?}");
     println!("{} by {}", unit.backend.hooks.len(), unit.backend.write.name());
     Ok(())
 }
 
-/// The drop-in of docs/service.md: what is missing then is told, with what would help.
+/// The drop-in of docs/service.md: what is missing with it is reported, together with the remedy.
 #[test]
 fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     need_tracing!();
@@ -156,8 +164,8 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     }
     let (root, unit) = root_and(STRICT)?;
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
-    // Debian leaves perf events, and with them kprobes and filesystems' own events, to CAP_SYS_ADMIN there, and
-    // says so.
+    // There Debian reserves perf events, and with them kprobes and the filesystems' own
+    // tracepoints, to CAP_SYS_ADMIN, and the rows say so.
     let refused = paranoid() >= 3 && ours.iter().any(|row| row.contains("perf_event_paranoid"));
     if refused {
         println!("no kprobes without CAP_SYS_ADMIN: kernel.perf_event_paranoid is {}", paranoid());
@@ -166,7 +174,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
         |row: &str| row.contains("\"tracepoint\"") && row.contains("perf_event_paranoid");
     let by_perf =
         |row: &str| row.contains("kretprobe") || row.contains("\"kprobe\"") || by_event(row);
-    // So does every kernel with the types of modules.
+    // So does every kernel with BTF of modules.
     let in_modules: Vec<&str> = unit
         .backend
         .hooks
@@ -179,15 +187,15 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
         })
         .map(|hook| hook.name.as_str())
         .collect();
-    println!("not without CAP_SYS_ADMIN: {in_modules:?}");
-    // What a filesystem has beside its write_iter is asked for only where that is hooked.
+    println!("only with CAP_SYS_ADMIN: {in_modules:?}");
+    // Other functions of a filesystem are hooked only where its write_iter is.
     let filesystems = in_modules.iter().filter_map(|name| name.strip_suffix("file_write_iter"));
     let filesystems: Vec<&str> = filesystems.collect();
     let of_module =
         |row: &str| filesystems.iter().any(|fs| row.contains(&format!("\"name\":\"{fs}")));
-    // Writes are counted at vfs_write then, or at the return of system calls and of io_uring where tmpfs alone has its
-    // own functions hooked, and those to overlays followed; on ext4 from 6.6 on by its tracepoints, of which two are
-    // iomap's.
+    // Writes are then counted at vfs_write, or at the return of system calls and of io_uring where
+    // only tmpfs has its own functions hooked, and those to overlays are followed; on ext4 from 6.6
+    // on with its tracepoints, two of which belong to iomap.
     let instead = |row: &str| {
         !filesystems.is_empty()
             && [
@@ -204,7 +212,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     };
     let differ = all.symmetric_difference(&ours).filter(|row| !of_module(row) && !instead(row));
     let missing: Vec<_> = differ.filter(|row| !refused || !by_perf(row)).collect();
-    ensure!(missing.is_empty(), "not the same: {missing:#?}");
+    ensure!(missing.is_empty(), "the hooks differ: {missing:#?}");
     for row in &ours {
         ensure!(!row.contains("restart filltop"), "a restart does not help: {row}");
         ensure!(!row.contains("set it to"), "a setting does not help: {row}");
@@ -212,9 +220,9 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     Ok(())
 }
 
-/// The lines of the unit's filter that come after those that take groups of system calls away.
+/// The lines of the unit's filter that come after those that remove groups of system calls.
 #[test]
-fn the_units_filter_leaves_the_system_calls_that_are_in_no_group_of_services() -> Result {
+fn the_units_filter_allows_the_system_calls_outside_of_system_service() -> Result {
     let filters: Vec<&str> =
         UNIT.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
     let last_taken = filters.iter().rposition(|line| line.starts_with('~'));
@@ -222,14 +230,14 @@ fn the_units_filter_leaves_the_system_calls_that_are_in_no_group_of_services() -
         .iter()
         .flat_map(|line| line.split(' '))
         .collect();
-    // In @privileged, @debug or @sandbox, and not in @system-service.
+    // They are in @privileged, @debug or @sandbox, and not in @system-service.
     for call in ["bpf", "perf_event_open", "open_by_handle_at", "seccomp"] {
         ensure!(after.contains(&call), "{call} is not among {after:?}");
     }
     Ok(())
 }
 
-/// What keeps it alive when memory is short; as root, which may do all of it.
+/// What keeps filltop alive when memory is short; run as root, who is allowed all of it.
 #[test]
 fn it_is_hard_to_kill() -> Result {
     need_tracing!();
@@ -261,13 +269,13 @@ fn it_is_hard_to_kill() -> Result {
     Ok(())
 }
 
-/// Capabilities do not help there, and are not advised.
+/// Capabilities do not help in this case, and are not suggested.
 #[test]
-fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
+fn a_low_limit_of_locked_memory_is_named() -> Result {
     need_tracing!();
     if helper::is_known_here() {
         println!(
-            "SKIP a_limit_of_locked_memory_that_is_too_low_is_named: maps are no locked memory since 5.11"
+            "SKIP a_low_limit_of_locked_memory_is_named: maps do not count as locked memory since 5.11"
         );
         return Ok(());
     }
@@ -291,12 +299,12 @@ fn a_limit_of_locked_memory_that_is_too_low_is_named() -> Result {
 }
 
 #[test]
-fn without_any_of_them_something_is_missing() -> Result {
+fn each_capability_is_needed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let holder = Holder::start(&volume)?;
-    // With CAP_SYS_ADMIN the kernel asks for neither CAP_BPF nor CAP_PERFMON: what that and CAP_SETPCAP are for,
-    // the helper's test and the other ones show.
+    // With CAP_SYS_ADMIN the kernel requires neither CAP_BPF nor CAP_PERFMON. What CAP_SYS_ADMIN
+    // and CAP_SETPCAP are needed for is tested in `helper` and in the other tests.
     let caps: Vec<_> =
         unit_capabilities()?.into_iter().filter(|(_, number)| STRICT.contains(number)).collect();
     ensure!(caps.len() == STRICT.len(), "{caps:?}");

@@ -13,12 +13,13 @@ use crate::Result;
 use crate::measured::{HELD, PACE};
 use crate::world::World;
 
-/// Long enough for a writer of [`PACE`] to be seen.
+/// Long enough to see a writer of [`PACE`] write.
 const MOMENT: Duration = Duration::from_millis(1_200);
-/// How long a container may take to go on, or to be started again, where all is slow.
+/// How long a container may take to resume, or to be restarted, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `filltop` with its records in a directory of the test's own; what was halted is let go on drop.
+/// `filltop` with its records in a directory of the test's own; suspended targets are resumed on
+/// drop.
 struct Bench<'w> {
     world: &'w World,
     run: tempfile::TempDir,
@@ -62,28 +63,28 @@ fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path).with_context(|| path.display().to_string())?.len())
 }
 
-/// By how much a file grew in a moment.
+/// By how much a file grows within [`MOMENT`].
 fn growth(path: &Path) -> Result<u64> {
     let before = size(path)?;
     thread::sleep(MOMENT);
     Ok(size(path)?.saturating_sub(before))
 }
 
-pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
+pub fn a_freeze_by_name_lasts_until_resume(world: &mut World) -> Result {
     let (filler, file) = filler(world)?;
     let seen = world.seen()?;
     let web = seen.runtime.pid(&seen.measured.names.web)?;
     let name = world.runtime.called(&filler);
     let bench = Bench::new(world)?;
     let grew = growth(&file)?;
-    ensure!(grew > PACE / 4, "it does not write: {grew} bytes");
+    ensure!(grew > PACE / 4, "the container does not write: {grew} bytes");
     let lines = bench.stop(&name, &["--how", "freeze", "--yes", "--for", "30s"])?;
     let subject = &lines.first().context("no plan")?["target"];
     ensure!(subject["kind"] == world.runtime.kind(), "{subject}");
     ensure!(subject["name"] == name.as_str(), "{subject}");
     let grew = growth(&file)?;
     ensure!(grew == 0, "{grew} bytes while it was frozen");
-    // Nobody else is, the one that looks after it least of all: the runtime answers.
+    // Nothing else is frozen, least of all the container's monitor: the runtime responds.
     world.runtime.pid(&filler)?;
     let state = fs::read_to_string(format!("/proc/{web}/wchan")).unwrap_or_default();
     ensure!(!state.contains("freez"), "another container is frozen: {state}");
@@ -91,12 +92,12 @@ pub fn a_freeze_by_name_holds_until_resume(world: &mut World) -> Result {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let start = Instant::now();
     while growth(&file)? == 0 {
-        ensure!(start.elapsed() < PATIENCE, "it does not go on");
+        ensure!(start.elapsed() < PATIENCE, "the container does not resume");
     }
     Ok(())
 }
 
-pub fn other_names_are_understood(world: &mut World) -> Result {
+pub fn other_names_are_accepted(world: &mut World) -> Result {
     let (filler, _) = filler(world)?;
     let wanted = world.runtime.called(&filler);
     let bench = Bench::new(world)?;
@@ -111,7 +112,7 @@ pub fn other_names_are_understood(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
+pub fn the_plan_has_the_held_bytes_and_the_volume(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (held, mount) = (seen.measured.held_blocks, seen.mount);
     let name = seen.runtime.called(&seen.measured.names.web);
@@ -121,11 +122,11 @@ pub fn the_plan_tells_what_it_holds(world: &mut World) -> Result {
     let steps = plan["steps"].as_array().context("no steps")?;
     let kill = steps.iter().find(|step| step["how"] == "kill").context("no kill")?;
     ensure!(kill["frees_bytes"].as_u64().is_some_and(|frees| frees >= HELD), "{held}: {plan}");
-    ensure!(plan.to_string().contains(&mount), "its volume is not told: {plan}");
+    ensure!(plan.to_string().contains(&mount), "its volume is not in the plan: {plan}");
     Ok(())
 }
 
-pub fn a_restart_policy_is_told(world: &mut World) -> Result {
+pub fn a_restart_policy_is_in_the_plan(world: &mut World) -> Result {
     ensure!(world.runtime.restarts());
     let name = world.name("always");
     world.run(&name, &format!("exec workload pace /again --rate {PACE} --block 40000"), true)?;
@@ -135,34 +136,36 @@ pub fn a_restart_policy_is_told(world: &mut World) -> Result {
     let steps = dry[0]["steps"].as_array().context("no steps")?;
     let kill = steps.iter().find(|step| step["how"] == "kill").context("no kill")?;
     let wanted = json!({"by": world.runtime.kind(), "policy": "always", "returns": true});
-    ensure!(kill["restart"] == wanted, "the plan does not tell of the policy: {kill}");
+    ensure!(kill["restart"] == wanted, "the policy is not in the plan: {kill}");
     let output = bench.run(&["stop", &name, "--how", "kill", "--yes", "--json"])?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let start = Instant::now();
     while world.runtime.pid(&name).map_or(true, |pid| pid == first) {
-        ensure!(start.elapsed() < PATIENCE, "it was not started again");
+        ensure!(start.elapsed() < PATIENCE, "the container was not restarted");
         thread::sleep(Duration::from_millis(50));
     }
     let done: Value = serde_json::from_str(said.lines().last().context("nothing was printed")?)?;
     let again = world.runtime.pid(&name)?;
-    let back = done["ended"]["back"].as_array().with_context(|| format!("not told: {done}"))?;
+    let back = done["ended"]["back"]
+        .as_array()
+        .with_context(|| format!("the restart is not reported: {done}"))?;
     ensure!(back.iter().any(|pid| *pid == again), "{again} is not among {back:?}");
     ensure!(output.status.code() == Some(1), "{:?}: it did not stop", output.status);
     drop(bench);
     world.remove(&name)
 }
 
-/// podman puts a container into `libpod-ID.scope` and its monitor into `libpod-conmon-ID.scope`, which comes first
-/// if the id begins with d, e or f.
-pub fn an_id_that_sorts_behind_its_monitor_is_frozen(world: &mut World) -> Result {
+/// podman puts a container into `libpod-ID.scope` and its monitor into `libpod-conmon-ID.scope`,
+/// which sorts first if the id begins with d, e or f.
+pub fn an_id_that_sorts_after_its_monitor_is_frozen(world: &mut World) -> Result {
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
         println!(
-            "SKIP {name}: its containers have scopes of systemd only in a Debian that was booted for it"
+            "SKIP {name}: containers have systemd scopes only in a Debian booted for this test"
         );
         return Ok(());
     }
-    // Three of sixteen begin so: that none of eighty does happens once in ten million times.
+    // Three of sixteen ids begin so: the chance that none of eighty does is one in ten million.
     for n in 0..80 {
         let name = world.name(&format!("late{n}"));
         world.run(

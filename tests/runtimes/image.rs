@@ -12,15 +12,15 @@ use serde_json::json;
 use crate::tools::Tools;
 use crate::{Result, Unavailable, succeed};
 
-/// Its name in every runtime.
+/// The image's name in every runtime.
 pub const NAME: &str = "docker.io/library/filltop-test:1";
 
 const APPLETS: [&str; 5] = ["sh", "sleep", "mkdir", "ls", "cat"];
 const FOLDERS: [&str; 9] = ["bin", "bind", "proc", "sys", "dev", "etc", "tmp", "usr", "var"];
 
-/// The image, made in a directory of the test's own.
+/// The image, built in a directory of the test's own.
 pub struct Image {
-    /// What `docker save` would print of it, which every runtime loads.
+    /// What `docker save` would print for it; every runtime can load that.
     pub archive: PathBuf,
     /// Its only layer.
     layer: PathBuf,
@@ -60,7 +60,7 @@ impl Image {
         Ok(Self { archive, layer })
     }
 
-    /// Its files in a directory, for what runs on plain directories.
+    /// Its files in a directory, for runtimes that use plain directories.
     pub fn unpack(&self, into: &Path) -> Result {
         fs::create_dir_all(into)?;
         succeed(Command::new("tar").arg("-xf").arg(&self.layer).arg("-C").arg(into))?;

@@ -1,8 +1,8 @@
-//! Containers of real runtimes: what filltop says of them, against what the runtime, stat and df say, and what
-//! `stop` does to them.
+//! Containers of real runtimes: what filltop reports about them, compared with the runtime, stat
+//! and df, and what `stop` does to them.
 //!
-//! Each runtime is started once, with its store on a volume of its own; [`world`] has its containers. A runtime that
-//! is not here, or cannot run here, is a skip of each of its tests.
+//! Each runtime is started once, with its store on a volume of its own; [`world`] has its
+//! containers. If a runtime is not installed or cannot run here, each of its tests is skipped.
 
 mod actions;
 mod image;
@@ -20,7 +20,7 @@ use anyhow::{Context as _, ensure};
 
 type Result<T = ()> = anyhow::Result<T>;
 
-/// Why a runtime is not to be had here.
+/// The reason why a runtime is not available here.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Runs a command that has to succeed; what it printed.
+/// Runs a command that has to succeed; returns its output.
 fn succeed(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -61,15 +61,15 @@ suite!(containerd: Containerd:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
     },
 );
 
@@ -79,16 +79,16 @@ suite!(cri: Cri:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
-        a_log_is_its_containers,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
+        a_log_belongs_to_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
     },
 );
 
@@ -98,17 +98,17 @@ suite!(docker: Docker:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
-        a_log_is_its_containers,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
+        a_log_belongs_to_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
-        a_restart_policy_is_told,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
+        a_restart_policy_is_in_the_plan,
     },
     walked::{the_documented_commands_work},
 );
@@ -119,15 +119,15 @@ suite!(lxc: Lxc:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
     },
 );
 
@@ -137,15 +137,15 @@ suite!(nspawn: Nspawn:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
     },
 );
 
@@ -155,18 +155,18 @@ suite!(podman: Podman:
         growth_is_explained,
         the_rate_is_the_writers,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
-        a_log_is_its_containers,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
+        a_log_belongs_to_its_container,
         its_shm_is_a_volume,
-        the_text_names_it,
+        the_text_names_the_container,
     },
     actions::{
-        a_freeze_by_name_holds_until_resume,
-        other_names_are_understood,
-        the_plan_tells_what_it_holds,
-        a_restart_policy_is_told,
-        an_id_that_sorts_behind_its_monitor_is_frozen,
+        a_freeze_by_name_lasts_until_resume,
+        other_names_are_accepted,
+        the_plan_has_the_held_bytes_and_the_volume,
+        a_restart_policy_is_in_the_plan,
+        an_id_that_sorts_after_its_monitor_is_frozen,
     },
     walked::{the_documented_commands_work},
 );
@@ -176,8 +176,8 @@ suite!(podman_vfs: PodmanVfs:
         bytes_are_exact,
         growth_is_explained,
         the_group_is_named_and_has_the_sum,
-        paths_are_told_as_the_host_and_the_container_see_them,
-        a_held_file_is_told_with_its_container,
-        a_log_is_its_containers,
+        paths_are_given_as_host_and_container_see_them,
+        a_held_file_has_its_container,
+        a_log_belongs_to_its_container,
     },
 );

@@ -1,4 +1,4 @@
-//! One window of filltop over all containers of a runtime, and the truth of it.
+//! One interval measured over all containers of a runtime, with the ground truth.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,22 +20,22 @@ pub const BIND: u64 = 20_000_000;
 pub const NAMED: u64 = 10_000_000;
 pub const SHM: u64 = 5_000_000;
 pub const HELD: u64 = 12_000_000;
-/// And the others, in bytes per second.
+/// What the other containers write, in bytes per second.
 pub const PACE: u64 = 4_000_000;
 pub const PRINTED: u64 = 12 << 20;
 
-/// How long a container may take for what it writes, where all is slow.
+/// How long a container may take to write its files on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the paced writers run.
 const WINDOW: Duration = Duration::from_secs(4);
 
-/// The container of each purpose, by its whole name.
+/// The full name of the container for each purpose.
 pub struct Names {
     /// Writes known amounts, and holds a deleted file.
     pub web: String,
-    /// Prints.
+    /// Prints to its output.
     pub chatty: String,
-    /// Appends to a file at a pace. It goes on after the window.
+    /// Appends to a file at a fixed rate. It continues after the interval.
     pub filler: String,
 }
 
@@ -46,28 +46,29 @@ impl Names {
     }
 }
 
-/// What filltop said, and what is true.
+/// What filltop measured, and the ground truth.
 pub struct Measured {
     pub snapshot: Snapshot,
-    /// The same as it came: fields that the model does not know, too.
+    /// The JSON as printed, with fields that the model does not know.
     pub json: serde_json::Value,
     pub names: Names,
     /// Where the files of `web`'s root lie on the host.
     pub root: PathBuf,
     /// Its named volume.
     pub named: Option<PathBuf>,
-    /// Bytes that it printed into a file of its own.
+    /// Bytes that it wrote to its standard output.
     pub said: u64,
-    /// Blocks of the files that it wrote in its root, its bind mount and its named volume, by stat, in bytes.
+    /// Blocks of the files that it wrote in its root, its bind mount and its named volume, from
+    /// stat, in bytes.
     pub blocks: u64,
-    /// And those of the deleted file.
+    /// Blocks of the deleted file, in bytes.
     pub held_blocks: u64,
-    /// The file that `filler` writes: at the window's beginning it was not there.
+    /// The file that `filler` writes: it did not exist when the interval began.
     pub filled: PathBuf,
-    /// Its least and its greatest size at the window's end.
+    /// Lower and upper bound of its size at the end of the interval.
     pub filled_bytes: (u64, u64),
     pub filled_for: Duration,
-    /// The log of `chatty`, with its least and greatest size at the window's end.
+    /// The log of `chatty`, with a lower and an upper bound of its size at the end of the interval.
     pub log: Option<(PathBuf, (u64, u64))>,
 }
 
@@ -124,15 +125,15 @@ impl Measured {
         })
     }
 
-    /// All that `web` wrote on its volume.
+    /// All bytes that `web` wrote on its volume.
     pub fn total(&self) -> u64 {
         let named = if self.named.is_some() { NAMED } else { 0 };
         ROOT + BIND + HELD + named + self.said
     }
 }
 
-/// Known amounts to each place, and a deleted file that stays open. A directory tells that all is written: making one
-/// writes nothing.
+/// Writes known amounts to each place, and keeps a deleted file open. A directory signals that
+/// everything is written, because making one writes nothing.
 fn web() -> String {
     format!(
         "workload write /data --bytes {ROOT} > /dev/null\n\
@@ -149,7 +150,7 @@ fn web() -> String {
 fn wait_for(path: &Path) -> Result {
     let start = Instant::now();
     while !path.exists() {
-        ensure!(start.elapsed() < PATIENCE, "{} does not come", path.display());
+        ensure!(start.elapsed() < PATIENCE, "{} does not appear", path.display());
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -159,7 +160,8 @@ fn size(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path).with_context(|| path.display().to_string())?.len())
 }
 
-/// Blocks of the deleted file that a process of a container holds, by fstat through /proc, in bytes.
+/// Blocks of the deleted file that a process of a container holds, from fstat through /proc, in
+/// bytes.
 fn held_blocks(of_container: u32) -> Result<u64> {
     let namespace = |pid: &OsStr| fs::read_link(Path::new("/proc").join(pid).join("ns/mnt"));
     let ours = namespace(OsStr::new(&of_container.to_string()))?;
@@ -174,5 +176,5 @@ fn held_blocks(of_container: u32) -> Result<u64> {
             }
         }
     }
-    bail!("nobody in the container holds /held")
+    bail!("no process of the container holds /held")
 }

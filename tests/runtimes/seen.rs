@@ -1,4 +1,4 @@
-//! What `snapshot` says of a container.
+//! What `snapshot` reports about a container.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +12,9 @@ use crate::Result;
 use crate::measured::{BIND, HELD, Measured, NAMED, PACE, PRINTED, ROOT, SHM};
 use crate::world::{Seen, World, is_ours};
 
-/// Of the change of the volume's used space.
+/// Least explained share of the change of the volume's used space.
 const EXPLAINED: f64 = 0.95;
-/// Of what stat says: extent trees, which have blocks of their own.
+/// Tolerance relative to stat: extent trees have blocks of their own.
 const BLOCKS: f64 = 0.01;
 
 fn volume<'w>(seen: &Seen<'w>) -> Result<&'w Volume> {
@@ -23,7 +23,7 @@ fn volume<'w>(seen: &Seen<'w>) -> Result<&'w Volume> {
     row.with_context(|| format!("no row for {}", seen.mount))
 }
 
-/// The row of a container on its volume. Who looks after it is another group.
+/// The row of a container on its volume. Its monitor is another group.
 fn group<'w>(seen: &Seen<'w>, container: &str) -> Result<&'w GroupRow> {
     let (kind, name) = (seen.runtime.kind(), seen.runtime.called(container));
     let all = seen.measured.snapshot.groups.iter().filter(|row| row.volume == seen.mount);
@@ -33,7 +33,7 @@ fn group<'w>(seen: &Seen<'w>, container: &str) -> Result<&'w GroupRow> {
     let others: Vec<_> = others.iter().map(|row| (&row.group.kind, &row.group.name)).collect();
     let most = rows.iter().max_by_key(|row| row.written_bytes);
     let most = *most.with_context(|| format!("no row of {kind} {name}, but of {others:?}"))?;
-    // systemd-nspawn writes a few bytes of its own there, before it enters the new root.
+    // systemd-nspawn writes a few bytes itself there before it enters the new root.
     let rest = rows.iter().map(|row| row.written_bytes).sum::<u64>() - most.written_bytes;
     ensure!(rest < 4096, "{} rows of {kind} {name}: {rows:#?}", rows.len());
     Ok(most)
@@ -54,7 +54,7 @@ fn text(path: &Path) -> Result<String> {
     Ok(path.to_str().context("a test's path is UTF-8")?.to_owned())
 }
 
-/// Where files of `web` lie on the host, what it calls them, and how much it wrote.
+/// The files of `web`: their path on the host, their path in the container, and the bytes written.
 fn files(seen: &Seen<'_>) -> Vec<(PathBuf, &'static str, u64)> {
     let bind = seen.runtime.home().bind(&seen.measured.names.web);
     let mut files = vec![
@@ -88,7 +88,7 @@ pub fn the_group_is_named_and_has_the_sum(world: &mut World) -> Result {
 pub fn growth_is_explained(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (volume, measured) = (volume(&seen)?, seen.measured);
-    let explained = volume.explained.context("it did not move")?;
+    let explained = volume.explained.context("the used space did not change")?;
     println!("explained {explained:.4} of {} bytes", volume.used_delta_bytes);
     ensure!(explained > EXPLAINED, "{volume:#?}");
     let ours: Vec<u64> = files(&seen)
@@ -110,13 +110,13 @@ pub fn the_rate_is_the_writers(world: &mut World) -> Result {
     println!("{} bytes in {:?}, paced at {PACE}", row.written_bytes, measured.filled_for);
     ensure!((least..=most).contains(&row.written_bytes), "{least} to {most}, not {row:?}");
     let paced = measured.filled_for.as_secs_f64() * PACE as f64;
-    // An emulated machine does not reach the pace.
+    // An emulated machine does not reach the rate.
     let least = if is_ours() { 0.1 } else { 0.5 };
     ensure!((least..1.2).contains(&(row.written_bytes as f64 / paced)), "paced: {paced}; {row:?}");
     Ok(())
 }
 
-pub fn paths_are_told_as_the_host_and_the_container_see_them(world: &mut World) -> Result {
+pub fn paths_are_given_as_host_and_container_see_them(world: &mut World) -> Result {
     let seen = world.seen()?;
     for (file, inside, _) in files(&seen) {
         let row = path(seen.measured, &file)?;
@@ -125,7 +125,7 @@ pub fn paths_are_told_as_the_host_and_the_container_see_them(world: &mut World) 
     Ok(())
 }
 
-pub fn a_held_file_is_told_with_its_container(world: &mut World) -> Result {
+pub fn a_held_file_has_its_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (kind, measured) = (seen.runtime.kind(), seen.measured);
     let name = seen.runtime.called(&measured.names.web);
@@ -143,7 +143,7 @@ pub fn a_held_file_is_told_with_its_container(world: &mut World) -> Result {
     Ok(())
 }
 
-pub fn a_log_is_its_containers(world: &mut World) -> Result {
+pub fn a_log_belongs_to_its_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (kind, measured) = (seen.runtime.kind(), seen.measured);
     let name = seen.runtime.called(&measured.names.chatty);
@@ -151,7 +151,7 @@ pub fn a_log_is_its_containers(world: &mut World) -> Result {
     let row = path(measured, log)?;
     println!("{} bytes of log, in {:?}", row.written_bytes, measured.filled_for);
     ensure!((*least..=*most).contains(&row.written_bytes), "{least} to {most}: {row:?}");
-    // On a machine that has much else to do, less than it would.
+    // On a busy machine it prints less than it should.
     ensure!(*least > PRINTED / 3, "it printed less than for a third of a second: {least}");
     let of = |rows: &str, key: &str, wanted: &Value| -> Result<Vec<Value>> {
         let rows = measured.json[rows].as_array().with_context(|| rows.to_owned())?;
@@ -170,7 +170,7 @@ pub fn a_log_is_its_containers(world: &mut World) -> Result {
 pub fn its_shm_is_a_volume(world: &mut World) -> Result {
     let seen = world.seen()?;
     let (web, measured) = (&seen.measured.names.web, seen.measured);
-    // A pod's is shared by all of its containers.
+    // A pod's /dev/shm is shared by all of its containers.
     let name = seen.runtime.pod(web).unwrap_or_else(|| seen.runtime.called(web));
     let of_it = |row: &&PathRow| {
         row.path_in_container.as_deref() == Some("/dev/shm/shm") && row.written_bytes == SHM
@@ -181,11 +181,11 @@ pub fn its_shm_is_a_volume(world: &mut World) -> Result {
     let volume = volumes.iter().find(|row| row["mount_point"] == rows[0].volume.as_str());
     let volume = volume.with_context(|| format!("no volume of {:?}", rows[0]))?;
     ensure!(volume["fs_type"] == "tmpfs", "{volume}");
-    ensure!(volume.to_string().contains(&name), "it does not say whose it is: {volume}");
+    ensure!(volume.to_string().contains(&name), "its container is not named: {volume}");
     Ok(())
 }
 
-pub fn the_text_names_it(world: &mut World) -> Result {
+pub fn the_text_names_the_container(world: &mut World) -> Result {
     let seen = world.seen()?;
     let mut snapshot = Command::new(filltop());
     snapshot.args(["snapshot", "--standalone", "--for", "2s", "--volume", &seen.mount]);

@@ -1,4 +1,4 @@
-//! The programs of the runtimes: where xtask unpacked them, else as installed.
+//! The programs of the runtimes: unpacked by xtask, or installed.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,9 +7,9 @@ use std::process::Command;
 
 use crate::Unavailable;
 
-/// Where Debian's packages have programs, below their root.
+/// Directories of programs in Debian's packages.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
-/// And libraries.
+/// Directories of libraries.
 const LIBRARIES: [&str; 4] = [
     "usr/lib/x86_64-linux-gnu",
     "lib/x86_64-linux-gnu",
@@ -17,7 +17,7 @@ const LIBRARIES: [&str; 4] = [
     "lib/systemd",
 ];
 
-/// Where programs are looked for.
+/// Where programs are searched.
 #[derive(Clone)]
 pub struct Tools {
     /// `FILLTOP_RUNTIME_TOOLS`: the root that packages were unpacked into.
@@ -43,7 +43,7 @@ impl Tools {
         Ok(command)
     }
 
-    /// Lets a command find the programs, and these their libraries.
+    /// Sets the environment in which a command finds the programs, and these their libraries.
     pub fn environment(&self, command: &mut Command) {
         command.env("PATH", self.path());
         if let Some(root) = &self.root {

@@ -1,5 +1,5 @@
-//! docs/containers.md, walked in a Debian that was booted for it: the commands of its marked blocks, as they stand
-//! there, one after the other.
+//! Runs docs/containers.md in a Debian booted for it: the commands of its marked blocks, as
+//! written, one after the other.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,9 +14,9 @@ use crate::world::World;
 use crate::{Result, succeed};
 
 const DOCS: &str = include_str!("../../docs/containers.md");
-/// Stands on the line before a block whose commands are run.
-const MARK: &str = "<!-- walked by tests/booted -->\n```\n";
-/// What the commands want of a checkout, beside the program.
+/// Precedes a block whose commands are run.
+const MARK: &str = "<!-- walked by tests/systemd -->\n```\n";
+/// The files of a checkout that the commands need, in addition to the program.
 const CHECKOUT: [(&str, &str); 4] = [
     ("contrib/container/Containerfile", include_str!("../../contrib/container/Containerfile")),
     (
@@ -26,9 +26,9 @@ const CHECKOUT: [(&str, &str); 4] = [
     ("LICENSE-APACHE", include_str!("../../LICENSE-APACHE")),
     ("LICENSE-MIT", include_str!("../../LICENSE-MIT")),
 ];
-/// Where its `watch` answers the host.
+/// Socket of its `watch` on the host.
 const SOCKET: &str = "/run/filltop/filltop.sock";
-/// How long it may take until it does: the machine is emulated.
+/// How long it may take to respond: the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The marked blocks of a section.
@@ -39,16 +39,16 @@ fn blocks(section: &str) -> Vec<&'static str> {
     text.split(MARK).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// Walks the section of the runtime, with a container beside that writes.
+/// Runs the runtime's section, while another container writes.
 pub fn the_documented_commands_work(world: &mut World) -> Result {
     if !crate::world::is_ours() {
         let name = thread::current().name().unwrap_or("?").to_owned();
-        println!("SKIP {name}: only in a Debian that was booted for it");
+        println!("SKIP {name}: runs only in a Debian booted for this test");
         return Ok(());
     }
     let section = if world.runtime.kind() == "docker" { "Docker" } else { "podman" };
     let blocks = blocks(section);
-    ensure!(!blocks.is_empty(), "docs/containers.md has nothing to walk under {section}");
+    ensure!(!blocks.is_empty(), "docs/containers.md has no marked block under {section}");
     let checkout = tempfile::tempdir()?;
     for (path, text) in CHECKOUT {
         let path = checkout.path().join(path);
@@ -67,10 +67,10 @@ pub fn the_documented_commands_work(world: &mut World) -> Result {
             if block.contains(" run -d ") {
                 let start = Instant::now();
                 while !Path::new(SOCKET).exists() {
-                    ensure!(start.elapsed() < PATIENCE, "it does not answer");
+                    ensure!(start.elapsed() < PATIENCE, "the container does not respond");
                     thread::sleep(Duration::from_millis(200));
                 }
-                // Long enough for a window.
+                // Long enough for one interval.
                 thread::sleep(Duration::from_secs(5));
             }
         }

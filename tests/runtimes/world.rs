@@ -1,4 +1,4 @@
-//! One runtime at a time, for all of its tests.
+//! Runs one runtime at a time, for all of its tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,13 +11,13 @@ use crate::measured::Measured;
 use crate::runtime::{Kind, Runtime, Spec};
 use crate::{Result, Unavailable};
 
-/// What a volume holds: image layers, and what the containers write meanwhile.
+/// Size of a volume: image layers, and what the containers write.
 const VOLUME_MIB: u64 = 3_000;
 
-/// Where bind mounts lie on a machine of ours.
+/// Directory of bind mounts on a machine booted for the tests.
 const BINDS: &str = "/var/lib/filltop-test";
 
-/// Is this a Debian that was booted for the tests, with its own docker and podman?
+/// Whether this is a Debian booted for the tests, with its own docker and podman.
 pub fn is_ours() -> bool {
     env::var_os("FILLTOP_IN_VM").is_some() && Path::new("/run/systemd/system").exists()
 }
@@ -28,13 +28,13 @@ pub struct World {
     pub runtime: Box<dyn Runtime>,
     /// Where its volume is mounted.
     pub mount: PathBuf,
-    /// The test's own; `None` where the runtimes are those of the machine.
+    /// The test's own volume; `None` for installed runtimes.
     _volume: Option<TestVolume>,
     containers: Vec<String>,
     measured: Option<std::result::Result<Measured, String>>,
 }
 
-/// The world of the tests that run now, or why it is not to be had.
+/// The world of the running tests, or why it is not available.
 struct Current {
     kind: Kind,
     world: std::result::Result<World, anyhow::Error>,
@@ -46,22 +46,22 @@ fn current() -> MutexGuard<'static, Option<Current>> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Statics are not dropped when a program ends, and the last runtime is one.
+/// Drops the last runtime: statics are not dropped when a program exits.
 extern "C" fn end() {
     drop(current().take());
 }
 
-/// Runs a check on a runtime's world, which is made by its first one.
+/// Runs a check on a runtime's world, which the first check creates.
 pub fn with(kind: Kind, check: fn(&mut World) -> Result) -> Result {
     need_tracing!();
     let mut slot = current();
     if slot.as_ref().is_none_or(|current| current.kind != kind) {
         static ONCE: std::sync::Once = std::sync::Once::new();
-        // SAFETY: the function takes nothing, and unwinds nowhere.
+        // SAFETY: the function takes no arguments, and does not unwind.
         ONCE.call_once(|| unsafe {
             libc::atexit(end);
         });
-        // The last one has to be gone before the next one starts.
+        // The previous one has to be gone before the next one starts.
         drop(slot.take());
         *slot = Some(Current { kind, world: World::new(kind) });
     }
@@ -91,7 +91,7 @@ impl World {
         Ok(Self { runtime, mount, _volume: Some(volume), containers, measured })
     }
 
-    /// A container's name, which nobody else on this machine has.
+    /// A container name that is unique on this machine.
     pub fn name(&self, of: &str) -> String {
         format!("{of}-{}", std::process::id())
     }

@@ -1,4 +1,4 @@
-//! The menu acts: freeze, resume, and whatever the screen has frozen goes on when it dies.
+//! The menu acts: freeze, resume; what the screen has frozen is resumed when the screen dies.
 
 use std::fs;
 use std::path::Path;
@@ -30,12 +30,12 @@ fn grows(dir: &Path, within: Duration) -> Result {
 pub fn rests(dir: &Path) -> Result {
     let before = size(dir)?;
     std::thread::sleep(Duration::from_secs(1));
-    ensure!(size(dir)? == before, "it is not frozen");
+    ensure!(size(dir)? == before, "the writer is not frozen");
     Ok(())
 }
 
 #[test]
-fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
+fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
     need_tracing!();
     let run = tempfile::tempdir()?;
     let volume = TestVolume::new("ext4", 256)?;
@@ -55,7 +55,7 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
     let mut terminal = Terminal::start(command, 120, 30)?;
     for round in 0..2 {
         terminal.wait_for("the culprit", PROMISED, |text| shows(text, &pid, "/volume"))?;
-        // The menu begins with freeze.
+        // Freeze is the menu's first entry.
         terminal.press("x")?;
         terminal.wait_for("the menu", SOON, |text| text.contains("Actions for"))?;
         terminal.press("\r")?;
@@ -63,26 +63,25 @@ fn the_menu_freezes_and_resumes_and_its_end_thaws() -> Result {
             text.contains("Press y to confirm") && text.contains(&pid)
         })?;
         terminal.press("y")?;
-        terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+        terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
         rests(root)?;
         if round == 0 {
-            // Who stands still writes nothing, and is in no table any more.
+            // A frozen process writes nothing, so that no table lists it any longer.
             terminal.wait_for("no row", SOON, |text| text.contains("no writes in this window"))?;
             terminal.press("x")?;
             terminal.wait_for("resume", SOON, |text| text.contains("> resume"))?;
             terminal.press("\r")?;
             terminal.wait_for("the question", SOON, |text| text.contains("Press y to confirm"))?;
             terminal.press("y")?;
-            terminal.wait_for("the result", SOON, |text| text.contains("goes on"))?;
+            terminal.wait_for("the result", SOON, |text| {
+                text.contains("resumed") || text.contains("the suspension has ended")
+            })?;
             grows(root, SOON)?;
         }
     }
     let start = Instant::now();
     terminal.signal(Signal::KILL)?;
     grows(root, Duration::from_secs(1))?;
-    println!(
-        "{:.0} ms after kill -9 of the screen it goes on",
-        start.elapsed().as_secs_f64() * 1e3
-    );
+    println!("resumed {:.0} ms after kill -9 of the screen", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a screen costs the line and the host, beside what people use today, under the same load.
+//! What a screen costs the line and the host, next to the tools in use today, under the same load.
 //!
 //! `cargo bench -p filltop-tests --bench screen` (as root, with target/release/filltop built) starts
 //! filltop, htop, btop, iotop and top at the same time, each on an 80 x 24 pseudo-terminal with an
@@ -101,7 +101,7 @@ fn measure(load: &str, config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What one program cost in each window.
+/// The cost of one program in each window.
 #[derive(Default)]
 struct Row {
     bytes: Vec<f64>,
@@ -115,7 +115,8 @@ fn spread(values: &mut [f64], digits: usize) -> String {
     format!("{:.digits$} ({least:.digits$}–{most:.digits$})", values[values.len() / 2])
 }
 
-/// Bytes of a full screen, where a key asks for one: the least of five, as others may follow at once.
+/// Bytes of a full redraw, where a key requests one: the least of five, as other output may follow
+/// immediately.
 fn redraw(name: &str, terminal: &mut Terminal) -> anyhow::Result<String> {
     if !["filltop", "htop"].contains(&name) {
         return Ok("-".to_owned());

@@ -1,7 +1,7 @@
 //! The real program in a pseudo-terminal, against real writers.
 
 mod acting;
-mod poor;
+mod limited_terminal;
 mod pty;
 mod remote;
 mod writer;
@@ -22,7 +22,7 @@ use writer::{Job, Writer};
 type Result = anyhow::Result<()>;
 
 const SOON: Duration = Duration::from_secs(5);
-/// From the command to the culprit: what an operator is promised.
+/// Limit from the command to the culprit on the screen, as promised to operators.
 const PROMISED: Duration = Duration::from_secs(10);
 
 fn screen(arguments: &[&str]) -> Command {
@@ -39,7 +39,7 @@ fn steady(root: &Path) -> Job<'_> {
     Job { name: "steady-writer", root, block: 64 << 10, every_ms: 20, workers: 0, cgroup: None }
 }
 
-/// Is the first row of the table about `who`, on the volume that ends with `mount`?
+/// Whether the first row of the table is about `who`, on the volume whose name ends with `mount`.
 fn shows(text: &str, who: &str, mount: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     let Some(tabs) = lines.iter().position(|line| line.contains("1 writers")) else { return false };
@@ -76,7 +76,7 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
         (" ", "lost 0"),
     ] {
         terminal.press(key)?;
-        // An escape alone is told from the start of a sequence by what does not follow.
+        // A lone escape is recognized because no sequence follows.
         terminal
             .wait_for(&format!("{found:?} after {key:?}"), SOON, |text| text.contains(found))?;
     }
@@ -87,7 +87,7 @@ fn the_culprit_is_on_the_screen_within_ten_seconds_and_every_view_has_it() -> Re
 }
 
 #[test]
-fn sizes_are_followed() -> Result {
+fn the_screen_follows_resizes() -> Result {
     need_tracing!();
     let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
     terminal.wait_for("the screen", PROMISED, |text| text.contains("q quit"))?;
@@ -103,7 +103,7 @@ fn sizes_are_followed() -> Result {
         };
         terminal.wait_for(&format!("{columns} x {rows}"), SOON, is_there)?;
     }
-    // A key that comes with a new size is not lost.
+    // A key that arrives together with a resize is not lost.
     for turn in 0..20u16 {
         terminal.resize(80 + turn % 2, 24)?;
         terminal.press("?")?;
@@ -116,7 +116,7 @@ fn sizes_are_followed() -> Result {
 }
 
 #[test]
-fn it_is_suspended_and_goes_on() -> Result {
+fn ctrl_z_suspends_it_and_sigcont_resumes_it() -> Result {
     need_tracing!();
     let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
     let before = terminal.modes()?;
@@ -139,7 +139,7 @@ fn it_is_suspended_and_goes_on() -> Result {
 }
 
 #[test]
-fn a_signal_gives_the_terminal_back() -> Result {
+fn a_signal_restores_the_terminal() -> Result {
     need_tracing!();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut terminal = Terminal::start(screen(&[]), 80, 24)?;
@@ -166,20 +166,20 @@ fn a_stalled_terminal_does_not_stop_collecting() -> Result {
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;
     let pid = writer.pid()?.to_string();
-    // This volume alone: what others do on the machine is not counted on.
+    // Narrowed to this volume, so that other writers on the machine do not matter.
     let mount = volume.path().to_str().context("UTF-8")?;
     let mut terminal = Terminal::start(screen(&["--interval", "500ms", mount]), 200, 50)?;
     terminal.wait_for("the culprit", PROMISED, |text| shows(text, &pid, "/volume"))?;
     terminal.read(false);
     for _ in 0..20 {
-        // A full screen each: more than the terminal holds.
+        // Full redraws: more than the terminal's buffer holds.
         terminal.press("\x0c")?;
         std::thread::sleep(Duration::from_millis(50));
     }
     let stalled = terminal.received();
     std::thread::sleep(Duration::from_secs(8));
-    // One read was under way.
-    ensure!(terminal.received() - stalled <= 8192, "it was read");
+    // At most one read was under way.
+    ensure!(terminal.received() - stalled <= 8192, "the output was read");
     terminal.read(true);
     let history = |text: &str| -> Option<u32> {
         text.split_once("history ")?.1.split_once(" s,")?.0.trim().parse().ok()
@@ -239,14 +239,14 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     let asked = (terminal.presses, start.elapsed());
     println!("{}", terminal.text());
     terminal.press("y")?;
-    terminal.wait_for("the result", SOON, |text| text.contains("stand still"))?;
+    terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
     let stopped = (terminal.presses, start.elapsed());
     acting::rests(&root)?;
     for (what, (presses, time)) in [
         ("the culprit", found),
         ("the stop command", menu),
         ("the confirmation", asked),
-        ("it stands still", stopped),
+        ("the culprit is suspended", stopped),
     ] {
         println!("mod_gzip: {what} after {presses} key presses, {:.1} s", time.as_secs_f64());
     }
@@ -283,7 +283,7 @@ impl Drop for Cgroup {
 fn over_a_real_ssh_connection() -> Result {
     need_tracing!();
     let Some(server) = remote::Server::start()? else {
-        println!("SKIP over_a_real_ssh_connection: no sshd or ssh here (openssh-server)");
+        println!("SKIP over_a_real_ssh_connection: ssh or sshd is not installed (openssh-server)");
         return Ok(());
     };
     let volume = TestVolume::new("ext4", 256)?;
@@ -306,7 +306,7 @@ fn over_a_real_ssh_connection() -> Result {
 }
 
 #[test]
-fn what_was_recorded_is_shown_again() -> Result {
+fn a_recording_is_replayed() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let writer = Writer::start(&steady(volume.path()))?;
@@ -322,7 +322,7 @@ fn what_was_recorded_is_shown_again() -> Result {
     let snapshots: Vec<Snapshot> =
         lines.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
     ensure!((3..=6).contains(&snapshots.len()), "{}", snapshots.len());
-    // The last window, which the end cuts short, may be too short for a write.
+    // The last interval is cut short by the end, and may contain no write.
     let mut whole = snapshots.iter().filter(|one| one.interval_s >= 0.5);
     ensure!(whole.all(|one| one.writers.iter().any(|writer| writer.pid == pid)));
     let output = Command::new(filltop()).args(["replay", name, "--at", "-500ms"]).output()?;
@@ -331,15 +331,15 @@ fn what_was_recorded_is_shown_again() -> Result {
     let mut terminal = Terminal::start(screen(&["top", "--replay", name]), 80, 24)?;
     let pid = pid.to_string();
     terminal.wait_for("the recording", SOON, |text| text.contains("REPLAY"))?;
-    // Somebody else's volume may have been in more danger.
+    // Another volume may have been more urgent.
     terminal.press("a")?;
-    // It opens at its end: the last window may be too short for a write.
+    // It opens at its end: the last interval may contain no write.
     terminal.press("h")?;
     terminal.wait_for("an earlier Snapshot", SOON, |text| text.contains("PAST"))?;
     terminal.wait_for("the writer", SOON, |text| text.contains(&pid))?;
     terminal.press("q")?;
     ensure!(terminal.end(SOON)?.success());
-    // A volume that is nearly full is not recorded onto.
+    // Recording to a nearly full volume is refused.
     let full = TestVolume::new("ext4", 64)?;
     let on_it = full.path().join("test.rec");
     let output = screen(&["record", "--out"]).arg(&on_it).args(["--for", "1s"]).output()?;

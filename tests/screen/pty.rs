@@ -1,4 +1,4 @@
-//! A pseudo-terminal with a program on it and a terminal's picture behind it.
+//! A pseudo-terminal that runs a program, with an emulated screen behind it.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
-/// A program in a terminal of its own. Ended, by its pid, on drop.
+/// A program in a terminal of its own. Killed, by its pid, on drop.
 pub struct Terminal {
     child: Child,
     master: File,
@@ -24,7 +24,7 @@ pub struct Terminal {
     picture: Arc<Mutex<vt100::Parser>>,
     received: Arc<AtomicU64>,
     reading: Arc<AtomicBool>,
-    /// Keys pressed so far.
+    /// Number of keys pressed so far.
     pub presses: u32,
 }
 
@@ -93,22 +93,22 @@ impl Terminal {
         self.child.id()
     }
 
-    /// Bytes that came out so far.
+    /// Bytes of output so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Reads what comes out, or leaves it there.
+    /// Reads the output, or stops reading it.
     pub fn read(&self, on: bool) {
         self.reading.store(on, Ordering::Relaxed);
     }
 
-    /// What is on the screen.
+    /// The text on the screen.
     pub fn text(&self) -> String {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner).screen().contents()
     }
 
-    /// Colours of text and background on the screen; those that the terminal itself chooses left out.
+    /// Colours of text and background on the screen, without the terminal's own default colours.
     pub fn colours(&self) -> Vec<vt100::Color> {
         let picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
         let screen = picture.screen();
@@ -122,36 +122,36 @@ impl Terminal {
             .collect()
     }
 
-    /// Has the program asked for the mouse?
+    /// Whether the program has enabled mouse reporting.
     pub fn wants_mouse(&self) -> bool {
         let picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
         picture.screen().mouse_protocol_mode() != vt100::MouseProtocolMode::None
     }
 
-    /// Is a full-screen program's second screen shown?
+    /// Whether the alternate screen is shown.
     pub fn on_second_screen(&self) -> bool {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner).screen().alternate_screen()
     }
 
-    /// Modes of the terminal.
+    /// The terminal's modes.
     pub fn modes(&self) -> anyhow::Result<Termios> {
         Ok(tcgetattr(&self.slave)?)
     }
 
-    /// One key.
+    /// Presses one key.
     pub fn press(&mut self, key: &str) -> anyhow::Result<()> {
         self.presses += 1;
         Ok(self.master.write_all(key.as_bytes())?)
     }
 
-    /// Another size, as a window's corner that was dragged.
+    /// Resizes the terminal.
     pub fn resize(&self, columns: u16, rows: u16) -> anyhow::Result<()> {
         let mut picture = self.picture.lock().unwrap_or_else(PoisonError::into_inner);
         picture.screen_mut().set_size(cells(rows)?, cells(columns)?);
         Ok(tcsetwinsize(&self.master, winsize(columns, rows))?)
     }
 
-    /// Waits until the screen is as wanted; how long that took.
+    /// Waits until the screen meets a condition; returns how long that took.
     pub fn wait_for(
         &self,
         what: &str,
@@ -176,7 +176,7 @@ impl Terminal {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// State of its process as /proc/PID/stat has it: `S`, `T` …
+    /// State of its process as in /proc/PID/stat: `S`, `T` …
     pub fn state(&self) -> anyhow::Result<char> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
         stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).context(stat)
@@ -187,7 +187,7 @@ impl Terminal {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
-                // What it said last is on its way through the terminal.
+                // Its last output may still be on the way through the terminal.
                 thread::sleep(Duration::from_millis(100));
                 return Ok(status);
             }

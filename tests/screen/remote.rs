@@ -1,4 +1,4 @@
-//! An sshd on loopback: own key, own port, own configuration, for this test alone.
+//! An sshd on loopback, with key, port and configuration for this test alone.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use anyhow::{bail, ensure};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// Ended, by its pid, on drop.
+/// Killed, by its pid, on drop.
 pub struct Server {
     child: Child,
     port: u16,
@@ -31,7 +31,7 @@ impl Server {
             ensure!(keygen.status()?.success(), "{keygen:?}");
         }
         fs::copy(at("user.pub"), at("authorized"))?;
-        // Where it drops its privileges; Debian's service makes it.
+        // The directory for privilege separation, which Debian's service creates.
         fs::create_dir_all("/run/sshd")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = format!(
@@ -61,7 +61,7 @@ impl Server {
         Ok(Some(server))
     }
 
-    /// An ssh that runs `command` on a terminal there.
+    /// An ssh that runs `command` on a terminal over this connection.
     pub fn client(&self, command: &str) -> Command {
         let mut ssh = Command::new("/usr/bin/ssh");
         ssh.args(["-tt", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"])

@@ -1,4 +1,5 @@
-//! Processes that fill a volume: forked from the test itself, so that they run in any root directory.
+//! Processes that fill a volume: forked from the test itself, so that they run in any root
+//! directory.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,15 +11,16 @@ use anyhow::{Context as _, ensure};
 pub struct Job<'a> {
     /// Its name, at most 15 bytes.
     pub name: &'a str,
-    /// Its root directory, in which it writes.
+    /// Its root directory, which it writes to.
     pub root: &'a Path,
-    /// Bytes at a time at most, up to 64 KiB; half as many at least.
+    /// Maximum bytes of one write, up to 64 KiB; the minimum is half of it.
     pub block: usize,
-    /// Milliseconds between two writes; with workers the time that each lives.
+    /// Milliseconds between two writes; with workers the lifetime of each.
     pub every_ms: u32,
-    /// Workers that write one block each, to a file of its own; 0: it writes itself, to one file.
+    /// Number of workers, which write one block each to a file of its own; 0: it writes itself, to
+    /// one file.
     pub workers: u32,
-    /// Moves itself here first.
+    /// The cgroup that it moves itself to first.
     pub cgroup: Option<&'a Path>,
 }
 
@@ -36,7 +38,7 @@ impl Writer {
         let procs = job.cgroup.map(|cgroup| cgroup.join("cgroup.procs"));
         let procs = procs.map(|procs| CString::new(procs.as_os_str().as_bytes())).transpose()?;
         ensure!(job.block <= BLOCK.len());
-        // SAFETY: the child makes system calls alone, on memory that was allocated before.
+        // SAFETY: the child only makes system calls, on memory that was allocated before.
         let pid = unsafe { libc::fork() };
         ensure!(pid >= 0, "{}", std::io::Error::last_os_error());
         if pid == 0 {

@@ -1,54 +1,53 @@
-//! filltop as containers have it: what it sees, what it refuses, and what it calls the machine.
+//! filltop in containers: what it sees, what it refuses, and what it calls the machine.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, TestVolume, filltop, need_tracing, run_workload, workload};
 use serde_json::Value;
 
-use crate::Result;
 use crate::install::{contrib, setting};
 use crate::watch::{Watch, succeeded, utf8, value};
+use crate::{Result, written_bytes_of};
 
-/// The image holds one file; the host's volumes, users and processes are seen all the same.
+/// The image contains one file; the host's volumes, users and processes are seen all the same.
 #[test]
-fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
+fn the_host_is_seen_from_an_empty_image() -> Result {
     need_tracing!();
     let recipe = fs::read_to_string(contrib("container/Containerfile")?)?;
     ensure!(recipe.contains("FROM scratch") && recipe.contains("FILLTOP_HOST_ROOT=/proc/1/root"));
     let dir = tempfile::tempdir()?;
     let image = dir.path().join("image");
-    // With the one directory that the recipe makes.
+    // Includes the one directory that the recipe creates.
     for folder in ["proc", "sys", "tmp", "run/filltop"] {
         fs::create_dir_all(image.join(folder))?;
     }
     fs::copy(filltop(), image.join("filltop"))?;
     let volume = TestVolume::new("ext4", 64)?;
     let mount = utf8(volume.path())?;
-    // As a runtime does it: own mounts, of which none is the host's.
+    // Like a runtime: a mount namespace of its own, with none of the host's mounts.
     let script = format!(
         "mount --bind {image} {image} && mount -t proc proc {image}/proc && \
          mount --rbind /sys {image}/sys && mount -t tmpfs tmpfs {image}/tmp && \
          cd {image} && mkdir -p tmp/old && pivot_root . tmp/old && exec /filltop \"$@\"",
         image = image.display(),
     );
-    // pivot_root leaves no shell's programs behind: what comes after it is exec alone. The old root is
-    // unmounted by nobody, and not looked at.
+    // After pivot_root the shell's programs are gone: only exec can follow. The old root stays
+    // mounted, and is not used.
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
-    // This process stands for PID 1, which may be somebody else's where tests run in a container.
+    // This process stands in for PID 1, which may be a foreign process where tests run in a
+    // container.
     command.env("FILLTOP_HOST_ROOT", host_root()).env("NODE_NAME", "node-7");
     let watch = Watch::start_by(command, &["--no-socket"])?;
     let path = volume.path().join("by-the-host");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "5000000"]))?;
-    thread::sleep(Duration::from_millis(1500));
-    let text = watch.metrics("")?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
+    let text = watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     let counted = value(&text, &series).with_context(|| format!("no {series} in {text}"))?;
     ensure!(counted == truth.total() as f64, "{counted} of {} bytes", truth.total());
     let avail = value(&text, &format!("filltop_volume_avail_bytes{{volume=\"{mount}\"}}"));
@@ -57,22 +56,22 @@ fn from_an_image_with_nothing_in_it_the_host_is_seen() -> Result {
     Ok(())
 }
 
-/// This process stands for PID 1, which may be somebody else's where tests run in a container.
+/// This process stands in for PID 1, which may be a foreign process where tests run in a container.
 fn host_root() -> String {
     format!("/proc/{}/root", std::process::id())
 }
 
-/// As by `docker run` without --pid=host: process 1 is the container's own.
+/// Like `docker run` without --pid=host: process 1 is the container's own.
 fn without_host_pid(arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--mount-proc"]).arg(filltop()).args(arguments);
-    // No service of this machine answers for it.
+    // No service of this machine must answer instead.
     command.env("FILLTOP_HOST_ROOT", "/proc/1/root").env("FILLTOP_SOCKET", "/nowhere");
     command
 }
 
 #[test]
-fn without_the_hosts_processes_it_refuses_with_that_word() -> Result {
+fn without_the_hosts_pid_namespace_it_refuses_and_names_the_flag() -> Result {
     for arguments in
         [&["snapshot", "--standalone", "--for", "1s"][..], &["watch", "--no-socket"], &["doctor"]]
     {
@@ -90,9 +89,10 @@ fn without_the_hosts_processes_it_refuses_with_that_word() -> Result {
     Ok(())
 }
 
-/// In a container advice is about flags, and `doctor` says what `snapshot` says.
+/// In a container the advice is about the runtime's flags, and `doctor` reports what `snapshot`
+/// reports.
 #[test]
-fn a_container_without_rights_is_told_the_flags() -> Result {
+fn a_container_without_capabilities_is_told_the_flags() -> Result {
     for command in ["snapshot", "doctor"] {
         let mut bare = Command::new("setpriv");
         bare.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(filltop());
@@ -111,11 +111,11 @@ fn a_container_without_rights_is_told_the_flags() -> Result {
 
 /// Outputs and alerts name the node, not the container.
 #[test]
-fn the_nodes_name_is_in_snapshots_and_alerts() -> Result {
+fn snapshots_and_alerts_have_the_nodes_name() -> Result {
     need_tracing!();
     let host = |variables: &[(&str, &str)], own: &str| -> anyhow::Result<String> {
         let mut command = Command::new("unshare");
-        // A container's own name, which is nobody's.
+        // A container's own name, which must not be used.
         command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", own]).arg(filltop());
         command.args(["snapshot", "--json", "--standalone", "--for", "0.5s"]);
         command.env_remove("INVOCATION_ID").envs(variables.iter().copied());
@@ -126,13 +126,13 @@ fn the_nodes_name_is_in_snapshots_and_alerts() -> Result {
     let root = host_root();
     let in_container = ("FILLTOP_HOST_ROOT", root.as_str());
     ensure!(host(&[in_container, ("NODE_NAME", "node-7")], "253c450bbd8b")? == "node-7");
-    // Without it the host's own file, which this machine may not have.
+    // Without NODE_NAME the host's own file is used, which this machine may not have.
     let file = fs::read_to_string("/etc/hostname").unwrap_or_default();
     let expected = if file.trim().is_empty() { "253c450bbd8b" } else { file.trim() };
     ensure!(host(&[in_container], "253c450bbd8b")? == expected);
-    // Nobody's business on a host: build servers set it, too.
+    // Ignored on a host: build servers set it as well.
     ensure!(host(&[("NODE_NAME", "node-7")], "workstation")? == "workstation");
-    // An alert about something that is always so.
+    // An alert whose condition always holds.
     let dir = tempfile::tempdir()?;
     let config = dir.path().join("filltop.toml");
     let rule = "[[rule]]\nname = \"any\"\nwhen = \"used_bytes\"\nwarning = \"1B\"\n";
@@ -156,28 +156,28 @@ fn the_nodes_name_is_in_snapshots_and_alerts() -> Result {
 
 /// A scratch image under Docker has no /run, and its root may be read-only.
 #[test]
-fn without_a_place_for_its_socket_it_watches_all_the_same() -> Result {
+fn it_watches_without_a_place_for_its_socket() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
-    // Nothing can be made there, by root neither.
+    // Not even root can create anything there.
     let watch = Watch::start_without_socket(Path::new("/proc/filltop/filltop.sock"))?;
     let path = volume.path().join("seen");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "3000000"]))?;
-    thread::sleep(Duration::from_millis(1500));
-    let text = watch.metrics("")?;
-    let mount = utf8(volume.path())?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
+    let text = watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     ensure!(value(&text, &series) == Some(truth.total() as f64), "{text}");
     Ok(())
 }
 
-/// A container has a cgroup namespace of its own where cgroups are of version 2, in which no path means what
-/// it means on the host.
+/// With cgroup v2 a container has a cgroup namespace of its own, in which no path means what it
+/// means on the host.
 #[test]
-fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
+fn cgroups_in_a_cgroup_namespace_have_the_hosts_paths() -> Result {
     need_tracing!();
     let Ok(target) = Cgroup::new("filltop-seen") else {
-        println!("SKIP cgroups_are_the_hosts_from_a_cgroup_namespace: no cgroup v2 here");
+        println!(
+            "SKIP cgroups_in_a_cgroup_namespace_have_the_hosts_paths: cgroup v2 is not mounted"
+        );
         return Ok(());
     };
     let container = Cgroup::new("filltop-container")?;
@@ -194,7 +194,7 @@ fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
         Ok(String::from_utf8([output.stdout, output.stderr].concat())?)
     };
     let with_all_rights = plan(&[]);
-    // It is the right to leave it that is used: strict mode stays where it is.
+    // filltop needs the capability to leave the namespace: in strict mode it stays inside.
     let strict = plan(&["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
     sleeper.kill()?;
     sleeper.wait()?;
@@ -204,16 +204,17 @@ fn cgroups_are_the_hosts_from_a_cgroup_namespace() -> Result {
     Ok(())
 }
 
-/// Built by a real builder, it holds the program, its licences and one directory, and starts.
+/// Built with a real builder, the image contains the program, its licences and one directory, and
+/// starts.
 #[test]
-fn the_recipe_makes_an_image_of_one_program() -> Result {
+fn the_recipe_builds_an_image_with_one_program() -> Result {
     if Command::new("podman").arg("--version").output().is_err() {
-        println!("SKIP the_recipe_makes_an_image_of_one_program: no podman here");
+        println!("SKIP the_recipe_builds_an_image_with_one_program: podman is not installed");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
     let checkout = contrib("..")?;
-    // The recipe takes the program from where `cargo xtask build` puts it.
+    // The recipe copies the program from where `cargo xtask build` puts it.
     let context = dir.path().join("context");
     fs::create_dir_all(context.join("target/release"))?;
     fs::copy(filltop(), context.join("target/release/filltop"))?;
@@ -242,7 +243,8 @@ fn the_recipe_makes_an_image_of_one_program() -> Result {
         .collect::<anyhow::Result<_>>()?;
     let size = fs::metadata(Path::new(&root).join("filltop"))?.len();
     println!("{files:?}, {:.1} MB", size as f64 / 1e6);
-    // Docker's builders make the directory of WORKDIR at once, podman's leaves that to the start.
+    // Docker's builders create the directory of WORKDIR during the build, podman's when the
+    // container starts.
     let known = ["LICENSE-APACHE", "LICENSE-MIT", "filltop", "run"];
     ensure!(files.iter().all(|file| known.contains(&file.as_str())), "{files:?}");
     for file in &known[..3] {
@@ -263,9 +265,9 @@ fn the_recipe_makes_an_image_of_one_program() -> Result {
     Ok(())
 }
 
-/// The same rights wherever it is installed, and in what docs/containers.md says.
+/// The same capabilities in every installation, and in docs/containers.md.
 #[test]
-fn unit_manifest_and_recipe_give_the_same_rights() -> Result {
+fn unit_manifest_and_recipe_give_the_same_capabilities() -> Result {
     let unit = fs::read_to_string(contrib("systemd/filltop.service")?)?;
     let bounding = setting(&unit, "CapabilityBoundingSet");
     let unit_caps: BTreeSet<&str> = bounding

@@ -1,5 +1,5 @@
-//! The real Prometheus, promtool and Alertmanager of Debian's packages, on loopback, with data folders
-//! and ports of their own.
+//! The real Prometheus, promtool and Alertmanager of Debian's packages, on loopback, with data
+//! directories and ports of their own.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -18,11 +18,11 @@ use crate::Result;
 use crate::watch::{Watch, free_port, succeeded, utf8};
 use crate::writer::{Job, Writer};
 
-/// What is in the guard file: `htpasswd -nBC 5 prometheus`.
+/// The password in the guard file: `htpasswd -nBC 5 prometheus`.
 const PASSWORD: &str = "scrape me";
 const HASH: &str = "$2b$05$abcdefghijklmnopqrstuuDQ2G6CtOSfXSi/WLeZe4OQ1K1XdEEg6";
 
-/// A program of the packages: where xtask unpacked them, else as installed.
+/// A program of the packages: unpacked by xtask, or installed.
 fn tool(name: &str) -> Option<PathBuf> {
     let unpacked = env::var_os("FILLTOP_FLEET_TOOLS").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
@@ -33,7 +33,7 @@ fn tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Ends the test as skipped where the packages are not to be had.
+/// Skips the test if the packages are not available.
 macro_rules! need_tool {
     ($name:literal) => {
         match tool($name) {
@@ -47,13 +47,13 @@ macro_rules! need_tool {
     };
 }
 
-/// What the project gives to fleets.
+/// A file of contrib/ for fleets.
 fn contrib(path: &str) -> anyhow::Result<PathBuf> {
     let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     Ok(Path::new(&tests).join("../contrib").join(path))
 }
 
-/// A server that is ended, by its pid, on drop.
+/// A server that is killed, by its pid, on drop.
 struct Server(Child);
 
 impl Server {
@@ -81,8 +81,8 @@ impl Drop for Server {
     }
 }
 
-/// Alertmanager, which looks for its templates below /usr/share: where it was only unpacked, it gets
-/// them there in a mount namespace of its own.
+/// Alertmanager, which reads its templates from /usr/share: where it was only unpacked, they are
+/// mounted there in a mount namespace of its own.
 fn alertmanager_program() -> anyhow::Result<Command> {
     let program = tool("prometheus-alertmanager").context("no alertmanager")?;
     let share = program.ancestors().nth(2).context("it lies in usr/bin")?.join("share");
@@ -116,7 +116,7 @@ fn query(prometheus: SocketAddr, expression: &str) -> anyhow::Result<Vec<Value>>
     Ok(body["data"]["result"].as_array().cloned().unwrap_or_default())
 }
 
-/// A receiver of Alertmanager's webhooks: each body comes out of the channel, with its time.
+/// A receiver of Alertmanager's webhooks: each body is sent to the channel, with its time.
 fn receiver() -> anyhow::Result<(SocketAddr, mpsc::Receiver<(Instant, Value)>)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -169,7 +169,7 @@ fn promtool_accepts_the_rules_and_their_tests() -> Result {
     )?;
     let config = contrib("prometheus/prometheus.yml")?;
     succeeded(Command::new(&promtool).args(["check", "config"]).arg(config).output()?)?;
-    // Every alert has a test: one whose rule is changed has to be thought of twice.
+    // Every alert has a test, so that a changed rule has to be changed twice.
     let tests = fs::read_to_string(contrib("prometheus/filltop.rules.test.yml")?)?;
     for line in fs::read_to_string(&rules)?.lines() {
         if let Some(alert) = line.trim().strip_prefix("- alert: ") {
@@ -183,7 +183,7 @@ fn promtool_accepts_the_rules_and_their_tests() -> Result {
 }
 
 #[test]
-fn promtool_finds_nothing_to_say_about_the_metrics() -> Result {
+fn promtool_accepts_the_metrics() -> Result {
     need_tracing!();
     let promtool = need_tool!("promtool");
     let watch = Watch::start(&["--metrics-directory", "/tmp"])?;
@@ -202,7 +202,7 @@ fn promtool_finds_nothing_to_say_about_the_metrics() -> Result {
     Ok(())
 }
 
-/// A key and a certificate for 127.0.0.1, by openssl(1); `false` where there is none.
+/// Creates a key and a certificate for 127.0.0.1 with openssl(1); `false` where there is none.
 fn certificate(folder: &Path) -> anyhow::Result<bool> {
     let mut command = Command::new("openssl");
     command
@@ -218,7 +218,8 @@ fn certificate(folder: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Prometheus, Alertmanager and the receiver behind them, scraping one filltop by TLS and password.
+/// Prometheus, Alertmanager and the receiver behind them, scraping one filltop with TLS and
+/// password.
 struct Fleet {
     _servers: [Server; 2],
     prometheus: SocketAddr,
@@ -231,7 +232,7 @@ impl Fleet {
         let at = |name: &str| dir.path().join(name);
         let (to, received) = receiver()?;
         let (prometheus, alertmanager) = (free_port()?, free_port()?);
-        // The rules as they are, but that what has to be waited for after the end is shorter.
+        // The rules as shipped, but with a shorter wait after the end.
         let rules = fs::read_to_string(contrib("prometheus/filltop.rules.yml")?)?;
         let quick = rules.replace("keep_firing_for: 5m", "keep_firing_for: 2s");
         ensure!(quick != rules);
@@ -249,7 +250,7 @@ impl Fleet {
                  alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n"
             ),
         )?;
-        // The example, but for its address and its patience.
+        // The example, with another address and shorter waits.
         let example = fs::read_to_string(contrib("alertmanager/alertmanager.yml")?)?;
         let config = example
             .replace("http://127.0.0.1:9999/", &format!("http://{to}/"))
@@ -273,7 +274,7 @@ impl Fleet {
         Ok(Self { _servers: [server, manager], prometheus, received, _dir: dir })
     }
 
-    /// The first alert of this name and volume that comes with this status.
+    /// The first alert of this name and volume that arrives with this status.
     fn alert(
         &self,
         (name, volume, status): (&str, &str, &str),
@@ -299,15 +300,18 @@ impl Fleet {
     }
 }
 
-/// A runaway on a real volume: scraped, fired, delivered with its culprit, and resolved when it is over.
+/// A runaway on a real volume: scraped, fired, delivered with its culprit, and resolved when it is
+/// over.
 #[test]
-fn a_runaway_alerts_by_prometheus_and_alertmanager_and_resolves() -> Result {
+fn a_runaway_fires_and_resolves_in_prometheus_and_alertmanager() -> Result {
     need_tracing!();
     need_tool!("prometheus");
     need_tool!("prometheus-alertmanager");
     let dir = tempfile::tempdir()?;
     if !certificate(dir.path())? {
-        println!("SKIP a_runaway_alerts_by_prometheus_and_alertmanager: no openssl here");
+        println!(
+            "SKIP a_runaway_fires_and_resolves_in_prometheus_and_alertmanager: openssl is not installed"
+        );
         return Ok(());
     }
     let guard = dir.path().join("guard.toml");
@@ -342,7 +346,7 @@ fn a_runaway_alerts_by_prometheus_and_alertmanager_and_resolves() -> Result {
     println!("from the first write to the receiver: {:.1} s", took.as_secs_f64());
     println!("{}", alert["annotations"]);
     ensure!(alert["labels"]["severity"] == "critical", "{alert}");
-    // The culprit is named as everywhere else.
+    // The culprit has the same name as in all other outputs.
     let snapshot = watch.snapshot("2s")?;
     let row = snapshot.writers.iter().find(|row| row.comm == "runaway").context("no runaway")?;
     let group = row.group.as_ref().context("the runaway has no group")?;
@@ -363,8 +367,8 @@ fn a_runaway_alerts_by_prometheus_and_alertmanager_and_resolves() -> Result {
     Ok(())
 }
 
-/// Every question of the dashboard is one that this Prometheus understands, about metrics that are there;
-/// those about the runaway have an answer.
+/// Every query of the dashboard is valid for this Prometheus and about existing metrics; those
+/// about the runaway have a result.
 fn dashboard(fleet: &Fleet, mount: &str) -> Result {
     let text = fs::read_to_string(contrib("grafana/filltop.json")?)?;
     let dashboard: Value = serde_json::from_str(&text)?;
@@ -372,7 +376,7 @@ fn dashboard(fleet: &Fleet, mount: &str) -> Result {
     let names: Value = serde_json::from_str(&names)?;
     let known: BTreeSet<&str> =
         names["data"].as_array().context("no names")?.iter().filter_map(Value::as_str).collect();
-    // Without a declared directory, and without an error, these are not there.
+    // These do not exist without a declared directory or an error.
     let may_be_absent = ["filltop_directory_", "filltop_volume_explained_ratio"];
     let mut answered = Vec::new();
     for panel in dashboard["panels"].as_array().context("no panels")? {
@@ -382,7 +386,7 @@ fn dashboard(fleet: &Fleet, mount: &str) -> Result {
             {
                 if name.starts_with("filltop_") || name.starts_with("instance_") {
                     let absent = may_be_absent.iter().any(|prefix| name.starts_with(prefix));
-                    // A recording rule over five minutes has no value after seconds.
+                    // A recording rule over five minutes has no value after a few seconds.
                     ensure!(absent || name.contains(":rate") || known.contains(name), "{name}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Clients that stall, die, send garbage or have no business here.
+//! Clients that stall, die, send garbage or have no permission.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -33,7 +33,7 @@ fn hello(protocol: u32) -> Vec<u8> {
     frame(b'H', body.as_bytes())
 }
 
-/// Kind and body of the next frame.
+/// Type and body of the next frame.
 fn next(stream: &mut UnixStream) -> anyhow::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
@@ -50,7 +50,7 @@ fn connect(watch: &Watch) -> anyhow::Result<UnixStream> {
 }
 
 #[test]
-fn garbage_is_answered_with_words_and_the_end() -> Result {
+fn garbage_is_answered_with_an_error_and_disconnected() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     let cases: [(&str, Vec<u8>, &str); 7] = [
@@ -69,11 +69,11 @@ fn garbage_is_answered_with_words_and_the_end() -> Result {
         let said = String::from_utf8(body)?;
         ensure!(kind == b'R' && said.contains(words), "{name}: {said}");
         let mut rest = Vec::new();
-        // What it had sent and was not read ends the connection harder.
+        // Unread data that it had sent resets the connection.
         let _ = stream.read_to_end(&mut rest);
-        ensure!(rest.is_empty(), "{name}: more after the end");
+        ensure!(rest.is_empty(), "{name}: more data after the error");
     }
-    // After a welcome, too.
+    // The same after a welcome.
     let mut stream = connect(&watch)?;
     stream.write_all(&hello(1))?;
     ensure!(next(&mut stream)?.0 == b'W');
@@ -87,15 +87,15 @@ fn garbage_is_answered_with_words_and_the_end() -> Result {
     Ok(())
 }
 
-/// Forty that take nothing, and the service answers others as before, measures as before, and does
-/// not grow.
+/// Forty clients that read nothing: the service answers others as before, measures as before, and
+/// does not grow.
 #[test]
-fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
+fn stalled_clients_cost_nothing_and_are_dropped() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     thread::sleep(Duration::from_secs(2));
     let before = watch.resident()?;
-    // Never read from: what fits into the socket's buffer is sent, then nothing.
+    // These never read: data is sent until the socket's buffer is full, then nothing.
     let mut stalled = Vec::new();
     for _ in 0..31 {
         let mut stream = connect(&watch)?;
@@ -106,40 +106,40 @@ fn clients_that_stall_cost_nothing_and_are_let_go() -> Result {
     let start = Instant::now();
     watch.snapshot("1s")?;
     let took = start.elapsed();
-    ensure!(took < Duration::from_secs(1), "answered after {took:?}");
-    // One too many is told so; it is not kept waiting.
+    ensure!(took < Duration::from_secs(1), "answered only after {took:?}");
+    // A client too many is refused immediately; it is not kept waiting.
     let mut last = connect(&watch)?;
     last.write_all(&hello(1))?;
-    ensure!(next(&mut last)?.0 == b'W', "the last place");
+    ensure!(next(&mut last)?.0 == b'W', "the last free place is refused");
     let mut more = connect(&watch)?;
     let (kind, body) = next(&mut more)?;
     let said = String::from_utf8(body)?;
     ensure!(kind == b'R' && said.contains("32 clients"), "{said}");
     drop((last, more));
-    // Measuring goes on in time: no window is longer than it should be.
+    // Sampling stays on time: no interval is longer than it should be.
     let count = |text: &str| value(text, "filltop_snapshots_total").context("no count");
-    let first = count(&watch.metrics("")?)?;
+    let (first, since) = (count(&watch.metrics("")?)?, Instant::now());
     thread::sleep(Duration::from_secs(5));
     let text = watch.metrics("")?;
-    let rate = (count(&text)? - first) / 5.0;
+    let rate = (count(&text)? - first) / since.elapsed().as_secs_f64();
     ensure!((1.6..2.4).contains(&rate), "{rate} Snapshots a second");
     let grown = watch.resident()?.saturating_sub(before);
     println!("31 stalled clients: {} KiB more", grown >> 10);
     ensure!(grown < 16 << 20, "{grown} bytes more");
-    // Those that died are gone at once.
+    // Clients that died are dropped.
     drop(stalled);
-    thread::sleep(Duration::from_millis(1500));
-    let clients = value(&watch.metrics("")?, "filltop_service_clients");
-    ensure!(clients == Some(0.0), "{clients:?}");
+    let clients = |text: &str| value(text, "filltop_service_clients");
+    let text = watch.settled("", |text| clients(text) == Some(0.0))?;
+    ensure!(clients(&text) == Some(0.0), "{:?}", clients(&text));
     Ok(())
 }
 
-/// A full volume keeps the socket away, not the watch.
+/// A full volume prevents the socket, not the watch.
 #[test]
-fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
+fn it_watches_even_if_the_socket_is_on_a_full_volume() -> Result {
     need_tracing!();
     let full = TestVolume::new("ext4", 16)?;
-    // What is written back may leave blocks that were set aside for it.
+    // Writeback may release blocks that were reserved for it.
     let probe = full.path().join("probe");
     let mut turn = 0;
     loop {
@@ -151,7 +151,7 @@ fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
             Err(error) => return Err(error.into()),
         }
         turn += 1;
-        ensure!(turn < 50, "it is not full");
+        ensure!(turn < 50, "the volume is not full");
     }
     let socket = full.path().join("run/filltop.sock");
     let watch = Watch::start_at(&socket)?;
@@ -160,13 +160,13 @@ fn a_full_volume_under_the_socket_is_no_reason_not_to_watch() -> Result {
     Ok(())
 }
 
-/// A service that hangs hangs nobody: after a while commands measure by themselves.
+/// A service that hangs does not hang its clients: after a while commands measure directly.
 #[test]
-fn a_service_that_hangs_is_done_without() -> Result {
+fn commands_measure_directly_if_the_service_hangs() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     watch.halt()?;
-    // Its queue takes 128 at most on usual systems, then connect(2) itself would wait.
+    // Its queue takes at most 128 on usual systems, then connect(2) itself would block.
     let mut waiting = Vec::new();
     for _ in 0..200 {
         let socket =
@@ -182,7 +182,7 @@ fn a_service_that_hangs_is_done_without() -> Result {
         let output = watch.ask(&["snapshot", "--json", "--for", "300ms"]).output()?;
         let (took, said) = (start.elapsed(), String::from_utf8(output.stderr)?);
         ensure!(output.status.success() && said.contains("does not answer"), "{full}: {said}");
-        // Five seconds of patience, and what it takes to measure.
+        // Five seconds of waiting, plus the time to measure.
         ensure!(took < Duration::from_secs(30), "{full}: {took:?}");
         waiting.clear();
         watch.signal(Signal::CONT)?;
@@ -195,7 +195,7 @@ fn a_service_that_hangs_is_done_without() -> Result {
 }
 
 #[test]
-fn scrapers_that_stall_do_not_keep_others_out_for_long() -> Result {
+fn stalled_scrapers_do_not_block_others_for_long() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
     let mut slow = Vec::new();
@@ -209,7 +209,7 @@ fn scrapers_that_stall_do_not_keep_others_out_for_long() -> Result {
         if let Ok(text) = watch.metrics("") {
             break text;
         }
-        ensure!(start.elapsed() < Duration::from_secs(12), "they keep everybody out");
+        ensure!(start.elapsed() < Duration::from_secs(12), "no scrape succeeds");
     };
     println!("answered after {:.1} s", start.elapsed().as_secs_f64());
     ensure!(text.contains("filltop_volume_avail_bytes"));
@@ -217,7 +217,7 @@ fn scrapers_that_stall_do_not_keep_others_out_for_long() -> Result {
     Ok(())
 }
 
-/// A command run as nobody, with a further group or without.
+/// A command run as nobody, with or without an additional group.
 fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534"]);
@@ -231,10 +231,10 @@ fn as_nobody(watch: &Watch, group: Option<u32>) -> anyhow::Result<Output> {
     Ok(command.stderr(Stdio::piped()).output()?)
 }
 
-/// The socket's permissions let root and the group in; and if somebody opens them, the service still
-/// looks at who comes.
+/// The socket's permissions admit root and the group; if they are opened, the service still checks
+/// its clients.
 #[test]
-fn root_and_the_group_may_look_and_nobody_else() -> Result {
+fn only_root_and_the_group_may_connect() -> Result {
     const GROUP: u32 = 54_321;
     need_tracing!();
     let dir = tempfile::tempdir()?;
@@ -247,7 +247,7 @@ fn root_and_the_group_may_look_and_nobody_else() -> Result {
     let socket = watch.socket();
     let mode = fs::metadata(&socket)?.permissions().mode() & 0o777;
     ensure!(mode == 0o660, "{mode:o}");
-    // Temporary folders are root's alone; the question here is the socket.
+    // Temporary directories are open to root alone; only the socket is under test here.
     for folder in socket.ancestors().skip(2).take(1) {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
     }
@@ -262,8 +262,8 @@ fn root_and_the_group_may_look_and_nobody_else() -> Result {
     let output = as_nobody(&watch, None)?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("only root and members of the group filltop"), "{said}");
-    ensure!(!output.status.success(), "it measured as nobody");
-    // Who listens is looked at, too: nobody's service is not believed.
+    ensure!(!output.status.success(), "the command measured as user nobody");
+    // Clients check the service as well: one of user nobody is not trusted.
     let fake = dir.path().join("fake.sock");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777))?;
     let mut python = Command::new("python3");
@@ -271,7 +271,7 @@ fn root_and_the_group_may_look_and_nobody_else() -> Result {
                   s.listen(); print('ready', flush=True); time.sleep(20)";
     python.args(["-c", script]).arg(&fake).uid(65534).gid(65534).stdout(Stdio::piped());
     let Ok(mut python) = python.spawn() else {
-        println!("SKIP the part about a fake service: no python3 here");
+        println!("SKIP the part about a fake service: python3 is not installed");
         return Ok(());
     };
     let mut stdout = python.stdout.take().context("piped")?;
@@ -281,6 +281,6 @@ fn root_and_the_group_may_look_and_nobody_else() -> Result {
     python.kill()?;
     python.wait()?;
     let said = String::from_utf8(output.stderr)?;
-    ensure!(output.status.success() && said.contains("neither root's nor yours"), "{said}");
+    ensure!(output.status.success() && said.contains("neither root nor you"), "{said}");
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! What contrib/ gives to those who install: the unit, the image's recipe, the manifests.
+//! The files of contrib/ for installers: the unit, the image's recipe, the manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{filltop, need_tracing};
@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Result;
 use crate::watch::{Watch, utf8};
 
-/// A file that is given to those who install.
+/// A file of contrib/.
 pub fn contrib(path: &str) -> anyhow::Result<PathBuf> {
     let tests = env::var("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR")?;
     Ok(Path::new(&tests).join("../contrib").join(path))
 }
 
-/// Values of a setting of the unit.
+/// Values of a setting in the unit.
 pub fn setting(unit: &str, key: &str) -> Vec<String> {
     unit.lines()
         .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -30,7 +30,7 @@ pub fn setting(unit: &str, key: &str) -> Vec<String> {
 #[test]
 fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let unit = contrib("systemd/filltop.service")?;
-    // verify wants to find the program where the unit says.
+    // verify requires the program to exist at the unit's path.
     let dir = tempfile::tempdir()?;
     let text = fs::read_to_string(&unit)?;
     let program = filltop();
@@ -38,13 +38,15 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     let copy = dir.path().join("filltop.service");
     fs::write(&copy, text)?;
     let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&copy).output() else {
-        println!("SKIP systemd_finds_nothing_wrong_with_the_unit: no systemd-analyze here");
+        println!(
+            "SKIP systemd_finds_nothing_wrong_with_the_unit: systemd-analyze is not installed"
+        );
         return Ok(());
     };
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && said.is_empty(), "{said}");
     let mut security = Command::new("systemd-analyze");
-    // 3.3 of 10, less is better; what is left is named in docs/service.md.
+    // 3.3 of 10, less is better; docs/service.md explains the rest.
     security.args(["security", "--offline=true", "--threshold=33"]).arg(&copy);
     let output = security.output()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -54,14 +56,16 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result {
     Ok(())
 }
 
-/// Every system call that is made at start, while clients and scrapers come, and at the end is one that
-/// the unit's filter lets through.
+/// The unit's filter allows every system call that is made at start, while clients and scrapers
+/// connect, and at the end.
 #[test]
-fn the_units_filter_lets_every_system_call_through() -> Result {
+fn the_units_filter_allows_every_system_call_used() -> Result {
     need_tracing!();
     let sets = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
     let (Ok(sets), true) = (sets, Path::new("/usr/bin/strace").exists()) else {
-        println!("SKIP the_units_filter_lets_every_system_call_through: no systemd or no strace");
+        println!(
+            "SKIP the_units_filter_allows_every_system_call_used: systemd-analyze or strace is not installed"
+        );
         return Ok(());
     };
     let sets = Sets::parse(&String::from_utf8(sets.stdout)?);
@@ -84,13 +88,14 @@ fn the_units_filter_lets_every_system_call_through() -> Result {
     let trace = dir.path().join("trace");
     let mut command = Command::new("strace");
     command.args(["-f", "-o"]).arg(&trace).arg(filltop());
-    let watch = Watch::start_by(command, &[])?;
+    let mut watch = Watch::start_by(command, &[])?;
     watch.snapshot("1s")?;
     let pid = fs::read_to_string(&trace)?;
     let pid: i32 = pid.split(' ').next().context("an empty trace")?.parse()?;
     let pid = Pid::from_raw(pid).context("no pid")?;
     kill_process(pid, Signal::TERM)?;
-    thread::sleep(Duration::from_secs(2));
+    // strace has written all of its trace when it exits.
+    watch.has_exited_within(Duration::from_secs(20))?;
     let text = fs::read_to_string(&trace)?;
     let made: BTreeSet<&str> = text
         .lines()

@@ -1,5 +1,5 @@
-//! The chart and the Kustomize directories by the tools that people use: helm, kubectl, and a validator
-//! with the schemas of Kubernetes' releases. None of them asks a cluster.
+//! The chart and the Kustomize directories with the usual tools: helm, kubectl, and a validator
+//! with the schemas of Kubernetes' releases. None of them needs a cluster.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use crate::Result;
 use crate::install::contrib;
 use crate::watch::succeeded;
 
-/// Releases whose schemas the validator has, of those that the chart is for.
+/// Releases for which the validator has schemas, of those that the chart supports.
 const RELEASES: [&str; 10] =
     ["1.28", "1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"];
 
-/// helm, kubectl and the validator: what xtask has unpacked, or what is installed.
+/// helm, kubectl and the validator: unpacked by xtask, or installed.
 struct Tools(Option<PathBuf>);
 
 impl Tools {
-    /// `None`: said and to be skipped.
+    /// `None` if one is missing: the skip has been printed.
     fn find(test: &str) -> Option<Self> {
         let tools = Self(env::var_os("FILLTOP_KUBERNETES_TOOLS").map(PathBuf::from));
         for (name, argument) in
@@ -29,7 +29,7 @@ impl Tools {
         {
             let there = tools.command(name).arg(argument).output();
             if !there.is_ok_and(|output| output.status.success()) {
-                println!("SKIP {test}: no {name} here (cargo xtask test unpacks it)");
+                println!("SKIP {test}: {name} is not available (cargo xtask test unpacks it)");
                 return None;
             }
         }
@@ -52,7 +52,7 @@ impl Tools {
 
     fn helm(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.command("helm");
-        // It keeps its caches in the home directory otherwise.
+        // Otherwise it keeps its caches in the home directory.
         let home = tempfile::tempdir()?;
         command.env("HOME", home.path()).env_remove("KUBECONFIG").args(arguments);
         Ok(command.output()?)
@@ -77,7 +77,7 @@ impl Tools {
         Ok(String::from_utf8(succeeded(output)?.stdout)?)
     }
 
-    /// What the validator says of it, in strict mode: no field that the release does not know.
+    /// The validator's result in strict mode: unknown fields of a release are errors.
     fn validate(&self, release: &str, text: &str) -> anyhow::Result<Output> {
         let mut command = self.command("validate");
         command.args(["--strict", "--no-warn", "-k", release, "/dev/stdin"]);
@@ -88,7 +88,8 @@ impl Tools {
     }
 }
 
-/// What Helm adds to every object of a chart, and what tells one installation of it from another.
+/// Labels and annotations that Helm adds to every object of a chart, and that tell installations
+/// apart.
 const HELMS: [&str; 5] = [
     "helm.sh/chart",
     "app.kubernetes.io/managed-by",
@@ -97,8 +98,8 @@ const HELMS: [&str; 5] = [
     "checksum/config",
 ];
 
-/// The objects of a text, by kind and name, without what Helm adds to them and without the namespace, which
-/// Helm makes by `--create-namespace`.
+/// The objects of a text, by kind and name, without what Helm adds to them and without the
+/// namespace, which Helm creates with `--create-namespace`.
 fn objects(text: &str) -> anyhow::Result<Vec<Value>> {
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
     objects.retain(|object| object["kind"] != "Namespace" && !object.is_null());
@@ -119,8 +120,10 @@ fn without_helms(value: &mut Value) {
 }
 
 #[test]
-fn the_chart_passes_lint_and_gives_what_the_manifests_give() -> Result {
-    let Some(tools) = Tools::find("the_chart_passes_lint_and_gives_what_the_manifests_give") else {
+fn the_chart_passes_lint_and_renders_the_same_objects_as_the_manifests() -> Result {
+    let Some(tools) =
+        Tools::find("the_chart_passes_lint_and_renders_the_same_objects_as_the_manifests")
+    else {
         return Ok(());
     };
     let chart = contrib("helm/filltop")?;
@@ -143,7 +146,7 @@ fn the_chart_passes_lint_and_gives_what_the_manifests_give() -> Result {
         );
         ensure!((made == objects(&one_file)?) == (directory == "base"), "{directory}");
     }
-    // The base's objects, and after them those of the operator.
+    // The base's objects, and then those for the operator.
     let set = "podMonitor.enabled=true,prometheusRule.enabled=true";
     let with_monitors = objects(&tools.chart("1.37", set)?)?;
     let monitors = objects(&tools.kustomized("monitoring")?)?;
@@ -154,16 +157,16 @@ fn the_chart_passes_lint_and_gives_what_the_manifests_give() -> Result {
     Ok(())
 }
 
-/// Not valid is what must not be: rights by half, a rule in the wrong place.
+/// Invalid values are refused: incomplete capabilities, a rule in the wrong place.
 #[test]
-fn the_chart_refuses_values_that_it_does_not_know() -> Result {
-    let Some(tools) = Tools::find("the_chart_refuses_values_that_it_does_not_know") else {
+fn the_chart_refuses_invalid_values() -> Result {
+    let Some(tools) = Tools::find("the_chart_refuses_invalid_values") else {
         return Ok(());
     };
     for wrong in ["mayact=true", "strict=perhaps", "image.digest=sha256:12", "podMonitor=true"] {
         ensure!(tools.chart("1.37", wrong).is_err(), "{wrong} passes");
     }
-    // Nor a cluster that is older than what was tested.
+    // A cluster older than the tested releases is refused as well.
     ensure!(tools.chart("1.27", "").is_err());
     Ok(())
 }
@@ -174,7 +177,7 @@ fn every_release_of_kubernetes_knows_all_fields() -> Result {
         return Ok(());
     };
     for release in RELEASES {
-        // 1.28 and 1.29 do not know appArmorProfile, which is what before-1.30 is for.
+        // 1.28 and 1.29 do not know appArmorProfile; before-1.30 is for them.
         let old = ["1.28", "1.29"].contains(&release);
         let directories: &[&str] = if old { &["before-1.30"] } else { &["base", "act", "strict"] };
         let mut all = Vec::new();
@@ -187,7 +190,7 @@ fn every_release_of_kubernetes_knows_all_fields() -> Result {
         let output = tools.validate(release, &all.join("\n---\n"))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         succeeded(output).with_context(|| format!("{release}: {said}"))?;
-        // Each of them was looked at.
+        // Every object was checked.
         ensure!(
             said.matches("passed for resource daemonset/filltop").count() == all.len(),
             "{said}"
@@ -199,9 +202,9 @@ fn every_release_of_kubernetes_knows_all_fields() -> Result {
     Ok(())
 }
 
-/// One version in all places.
+/// All places have the same version.
 #[test]
-fn chart_and_manifests_name_this_version() -> Result {
+fn chart_and_manifests_have_this_version() -> Result {
     let version = env!("CARGO_PKG_VERSION");
     let chart: Value =
         serde_saphyr::from_str(&fs::read_to_string(contrib("helm/filltop/Chart.yaml")?)?)?;

@@ -1,4 +1,4 @@
-//! One tracer, many eyes: the service, those that attach to it, and those that scrape it.
+//! One tracer, many readers: the service, the clients that attach to it, and those that scrape it.
 
 mod container;
 mod fleet;
@@ -17,12 +17,15 @@ mod writer;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{TestVolume, bpf_programs, filltop, need_tracing, run_workload, workload};
+use filltop_tests::{
+    TestVolume, bpf_programs, filltop, need_tracing, run_workload, wait_until, workload,
+};
 use pty::Terminal;
 use rustix::process::Signal;
 use tracer_model::snapshot::{Held, Snapshot};
@@ -32,13 +35,14 @@ use writer::{Job, Writer};
 type Result = anyhow::Result<()>;
 
 #[test]
-fn snapshot_shows_at_once_what_the_service_knows() -> Result {
+fn snapshot_prints_the_services_data_immediately() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 128)?;
     let watch = Watch::start(&[])?;
     let path = volume.path().join("before");
     let truth = run_workload(workload().arg("write").arg(&path).args(["--bytes", "30000000"]))?;
-    thread::sleep(Duration::from_secs(1));
+    let series = written_bytes_of(volume.path())?;
+    watch.settled("", |text| value(text, &series) == Some(truth.total() as f64))?;
     let programs = bpf_programs()?;
     let start = Instant::now();
     let snapshot = watch.snapshot("60s")?;
@@ -46,19 +50,25 @@ fn snapshot_shows_at_once_what_the_service_knows() -> Result {
     println!("answered after {:.0} ms", took.as_secs_f64() * 1e3);
     ensure!(took < Duration::from_secs(1), "{took:?}");
     let writer = snapshot.writers.iter().find(|writer| writer.pid == truth.pid);
-    let writer = writer.context("who wrote before it was asked is not there")?;
+    let writer = writer.context("the earlier writer has no row")?;
     ensure!(writer.written_bytes == truth.total(), "{} bytes", writer.written_bytes);
     ensure!(snapshot.paths.iter().any(|row| row.path == path.to_string_lossy()));
-    // Nothing was loaded for it, not even for a moment.
-    ensure!(bpf_programs()? == programs, "programs came or went");
-    // And what is asked for the last second does not know him any more.
-    thread::sleep(Duration::from_secs(2));
-    let later = watch.snapshot("1s")?;
-    ensure!(later.interval_s < 2.0, "{} s", later.interval_s);
-    ensure!(later.writers.iter().all(|writer| writer.pid != truth.pid));
+    // Nothing was loaded for the command, not even for a moment.
+    ensure!(bpf_programs()? == programs, "BPF programs were loaded or unloaded");
+    // After a while the data of the last second no longer includes the writer.
+    wait_until("the writer is not in the last second", Duration::from_secs(10), || {
+        let later = watch.snapshot("1s")?;
+        ensure!(later.interval_s < 2.0, "{} s", later.interval_s);
+        Ok(later.writers.iter().all(|writer| writer.pid != truth.pid))
+    })?;
     let took = watch.stop()?;
-    ensure!(took < Duration::from_secs(1), "stopped after {took:?}");
+    ensure!(took < Duration::from_secs(1), "stopped only after {took:?}");
     Ok(())
+}
+
+/// The series of a volume's written bytes.
+fn written_bytes_of(volume: &Path) -> anyhow::Result<String> {
+    Ok(format!("filltop_volume_written_bytes_total{{volume=\"{}\"}}", utf8(volume)?))
 }
 
 #[test]
@@ -79,7 +89,7 @@ fn held_is_answered_by_the_service() -> Result {
 }
 
 #[test]
-fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result {
+fn commands_measure_directly_without_a_service_or_with_standalone() -> Result {
     need_tracing!();
     let mut watch = Watch::start(&[])?;
     let socket = watch.socket();
@@ -90,22 +100,22 @@ fn without_a_service_and_with_standalone_commands_measure_themselves() -> Result
         Command::new(filltop()).args(command).stdout(std::process::Stdio::null()).spawn()?;
     let start = Instant::now();
     while bpf_programs()?.len() <= programs {
-        ensure!(start.elapsed() < Duration::from_secs(5), "it loads nothing");
+        ensure!(start.elapsed() < Duration::from_secs(5), "it loads no BPF program");
         thread::sleep(Duration::from_millis(20));
     }
     ensure!(child.wait()?.success());
-    // A service that was killed leaves its socket behind.
+    // A killed service leaves its socket behind.
     watch.kill()?;
     let command = ["snapshot", "--json", "--for", "300ms", "--socket", socket];
     let output = succeeded(Command::new(filltop()).args(command).output()?)?;
     let snapshot: Snapshot = serde_json::from_slice(&output.stdout)?;
     ensure!((0.3..2.0).contains(&snapshot.interval_s), "{} s", snapshot.interval_s);
     let said = String::from_utf8(output.stderr)?;
-    ensure!(said.contains("measuring here instead") && said.lines().count() == 1, "{said}");
+    ensure!(said.contains("measuring directly instead") && said.lines().count() == 1, "{said}");
     Ok(())
 }
 
-/// The operator who logs in at 01:20 scrolls back to 01:14.
+/// The operator logs in at 01:20 and scrolls back to 01:14.
 #[test]
 fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     need_tracing!();
@@ -123,11 +133,11 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     let programs = bpf_programs()?;
     let mut terminal = Terminal::start(watch.ask(&["top", utf8(root)?]), 100, 30)?;
     let soon = Duration::from_secs(5);
-    let now = terminal.wait_for("who writes now", soon, |text| text.contains(&late_pid))?;
+    let now = terminal.wait_for("the present writer", soon, |text| text.contains(&late_pid))?;
     println!("first screen after {:.0} ms", now.as_secs_f64() * 1e3);
     ensure!(bpf_programs()? == programs, "programs were loaded for the screen");
-    ensure!(!terminal.text().contains(&early_pid), "the early writer has gone");
-    // The screen's second is two of the service's windows: one row a writer all the same.
+    ensure!(!terminal.text().contains(&early_pid), "the early writer is still listed");
+    // The screen's second is two of the service's intervals: still one row per writer.
     thread::sleep(Duration::from_secs(2));
     let rows = terminal.text().lines().filter(|line| line.contains(&late_pid)).count();
     ensure!(rows == 1, "{}", terminal.text());
@@ -140,17 +150,17 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
         thread::sleep(Duration::from_millis(100));
     }
     println!("{steps} steps back");
-    // Still there when more comes in.
+    // The screen stays in the past when new data arrives.
     thread::sleep(Duration::from_secs(1));
     ensure!(before(&terminal.text()), "{}", terminal.text());
-    // A restart of the service is survived, its end is said.
+    // A restart of the service is survived, its end is reported.
     let socket = watch.socket();
     watch.kill()?;
     let again = Command::new(filltop())
         .args(["watch", "--interval", "500ms", "--socket", utf8(&socket)?])
         .spawn();
     let mut again = Guarded(again?);
-    // Back to now.
+    // Back to the present.
     terminal.press(" ")?;
     let killed = terminal.text();
     let clock = |text: &str| text.lines().next().map(str::to_owned);
@@ -162,11 +172,11 @@ fn a_screen_that_attaches_scrolls_back_to_before_it_was_opened() -> Result {
     again.kill()?;
     let status = terminal.end(Duration::from_secs(25))?;
     ensure!(status.code() == Some(1), "{status}");
-    ensure!(terminal.text().contains("the service has gone"), "{}", terminal.text());
+    ensure!(terminal.text().contains("lost the connection to the service"), "{}", terminal.text());
     Ok(())
 }
 
-/// A child that is ended, by its pid, on drop.
+/// A child that is killed, by its pid, on drop.
 struct Guarded(std::process::Child);
 
 impl Guarded {
@@ -184,28 +194,32 @@ impl Drop for Guarded {
 }
 
 #[test]
-fn counters_are_the_truth_to_the_byte() -> Result {
+fn counters_equal_the_truth_to_the_byte() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 256)?;
     let dir = volume.path().join("declared");
     std::fs::create_dir(&dir)?;
     let watch = Watch::start(&["--metrics-directory", utf8(&dir)?])?;
     let mount = utf8(volume.path())?;
-    let series = format!("filltop_volume_written_bytes_total{{volume=\"{mount}\"}}");
+    let series = written_bytes_of(volume.path())?;
     let mut total = 0;
     for n in 0..5 {
         let path = dir.join(format!("file{n}"));
         let truth = run_workload(workload().arg("write").arg(path).args(["--bytes", "7654321"]))?;
         total += truth.total();
-        // Across several windows, so that they have to be added up.
+        // Across several intervals, so that they have to be summed.
         thread::sleep(Duration::from_millis(400));
     }
-    thread::sleep(Duration::from_secs(1));
-    let text = watch.metrics("application/openmetrics-text; version=1.0.0")?;
+    let declared = format!("{{directory=\"{}\",volume=\"{mount}\"}}", utf8(&dir)?);
+    let inflow = format!("filltop_directory_inflow_bytes_total{declared}");
+    let text = watch.settled("application/openmetrics-text; version=1.0.0", |text| {
+        let taken = value(text, &inflow).unwrap_or(0.0);
+        value(text, &series) == Some(total as f64) && taken > total as f64 * 0.99
+    })?;
     ensure!(text.ends_with("# EOF\n"), "{text}");
     let counted = value(&text, &series).context("no counter")?;
     ensure!(counted == total as f64, "{counted} of {total} bytes");
-    // The workloads have one group, whatever its name is here.
+    // The workloads belong to one group, whatever its name is here.
     let written: f64 = text
         .lines()
         .filter(|line| line.starts_with("filltop_group_written_bytes_total{"))
@@ -213,9 +227,7 @@ fn counters_are_the_truth_to_the_byte() -> Result {
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum();
     ensure!(written == total as f64, "groups wrote {written} of {total} bytes");
-    let declared = format!("{{directory=\"{}\",volume=\"{mount}\"}}", utf8(&dir)?);
-    let inflow = value(&text, &format!("filltop_directory_inflow_bytes_total{declared}"));
-    let inflow = inflow.context("no inflow")?;
+    let inflow = value(&text, &inflow).context("no inflow")?;
     ensure!((inflow / total as f64 - 1.0).abs() < 0.01, "inflow {inflow} of {total} bytes");
     for own in ["process_cpu_seconds_total", "process_resident_memory_bytes"] {
         ensure!(value(&text, own).is_some_and(|value| value > 0.0), "{own}");
@@ -224,9 +236,9 @@ fn counters_are_the_truth_to_the_byte() -> Result {
     Ok(())
 }
 
-/// What systemd is told, and what it is not told when the program hangs.
+/// The notifications to systemd, and those that are withheld when the program hangs.
 #[test]
-fn the_service_manager_knows_how_it_is() -> Result {
+fn systemd_is_notified_of_its_state() -> Result {
     need_tracing!();
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("notify");
@@ -247,7 +259,7 @@ fn the_service_manager_knows_how_it_is() -> Result {
                 return Ok(());
             }
         }
-        anyhow::bail!("not told within {limit:?}: {what}")
+        anyhow::bail!("not notified within {limit:?}: {what}")
     };
     wait_for("READY=1", Duration::from_secs(1))?;
     for _ in 0..3 {
@@ -256,7 +268,7 @@ fn the_service_manager_knows_how_it_is() -> Result {
     wait_for("STATUS=", Duration::from_secs(2))?;
     watch.signal(Signal::STOP)?;
     while hear(Duration::from_millis(200)).is_some() {}
-    ensure!(hear(Duration::from_secs(3)).is_none(), "it is said to be well, and is stopped");
+    ensure!(hear(Duration::from_secs(3)).is_none(), "a stopped service is reported as alive");
     watch.signal(Signal::CONT)?;
     wait_for("WATCHDOG=1", Duration::from_secs(2))?;
     watch.stop()?;

@@ -1,4 +1,4 @@
-//! contrib/kubernetes against the fields that Kubernetes' API has, and its names against each other.
+//! contrib/kubernetes against the fields of Kubernetes' API, and its names against each other.
 
 mod fields;
 
@@ -20,7 +20,7 @@ fn objects(text: &str) -> anyhow::Result<Vec<Object>> {
 }
 
 #[test]
-fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
+fn the_manifests_fields_are_valid_and_its_names_match() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     let objects = objects(&text)?;
     let [
@@ -41,7 +41,7 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     }
     let (template, pod) = (&set.spec.template, &set.spec.template.spec);
     ensure!(Some(&pod.service_account_name) == account.metadata.name.as_ref());
-    // What is selected, and allowed to be scraped, are the pods of the set.
+    // The selectors must match the pods of the set.
     for selector in [&set.spec.selector, &policy.spec.pod_selector] {
         fits(selector, &template.metadata)?;
     }
@@ -57,9 +57,9 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     ensure!(
         container.args.last() == Some(&format!("0.0.0.0:{}", container.ports[0].container_port))
     );
-    // A class that takes a quota would keep the pods away from clusters that have none.
+    // A class with a quota would exclude the pods from clusters that have none.
     ensure!(pod.priority_class_name.is_none());
-    // Both ways to switch AppArmor off: that of 1.28 and 1.29 names the container.
+    // Both ways to disable AppArmor: the one of 1.28 and 1.29 names the container.
     let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.name);
     ensure!(template.metadata.annotations.get(&key).is_some_and(|value| value == "unconfined"));
     mounts_fit(pod, container, config)?;
@@ -73,7 +73,7 @@ fn the_manifest_has_kubernetes_fields_and_its_names_fit() -> Result {
     Ok(())
 }
 
-/// A selector finds what has this metadata.
+/// A selector matches this metadata.
 fn fits(selector: &Selector, metadata: &Metadata) -> Result {
     ensure!(!selector.match_labels.is_empty());
     for (key, value) in &selector.match_labels {
@@ -82,7 +82,8 @@ fn fits(selector: &Selector, metadata: &Metadata) -> Result {
     Ok(())
 }
 
-/// Every volume is mounted, at the place that the program knows, and holds what it is told to read.
+/// Every volume is mounted, at the path that the program uses, and contains the files that it is
+/// configured to read.
 fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
     let volumes: BTreeSet<&str> = pod.volumes.iter().map(|volume| volume.name.as_str()).collect();
     let mounted: BTreeSet<&str> = container.volume_mounts.iter().map(|m| m.name.as_str()).collect();
@@ -96,7 +97,7 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
                 let given = container.args.iter().skip_while(|arg| *arg != "--config").nth(1);
                 let file =
                     given.and_then(|path| Path::new(path).strip_prefix(&mount.mount_path).ok());
-                let file = file.and_then(Path::to_str).context("--config leads nowhere")?;
+                let file = file.and_then(Path::to_str).context("--config is not on a volume")?;
                 ensure!(config.data.contains_key(file), "no {file} in the ConfigMap");
             }
             // The records of actions, and the socket.
@@ -110,9 +111,9 @@ fn mounts_fit(pod: &Pod, container: &Container, config: &ConfigMap) -> Result {
     Ok(())
 }
 
-/// The file in the ConfigMap, read by the program itself.
+/// The configuration in the ConfigMap, read by the program itself.
 #[test]
-fn the_manifests_configuration_is_right() -> Result {
+fn the_manifests_configuration_is_valid() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/base/config.yaml")?)?;
     let objects = objects(&text)?;
     let [Object::ConfigMap(config)] = &objects[..] else { anyhow::bail!("{objects:?}") };
@@ -128,7 +129,7 @@ fn the_manifests_configuration_is_right() -> Result {
 }
 
 #[test]
-fn the_operators_objects_have_their_fields_and_find_the_pods() -> Result {
+fn the_operators_objects_are_valid_and_select_the_pods() -> Result {
     let read = |name: &str| -> anyhow::Result<Vec<Object>> {
         objects(&fs::read_to_string(contrib(&format!("kubernetes/{name}"))?)?)
     };
@@ -154,7 +155,7 @@ fn the_operators_objects_have_their_fields_and_find_the_pods() -> Result {
 }
 
 #[test]
-fn a_manifest_that_is_wrong_is_seen() -> Result {
+fn an_invalid_manifest_is_detected() -> Result {
     let text = fs::read_to_string(contrib("kubernetes/filltop.yaml")?)?;
     for (right, wrong) in [
         ("hostPID: true", "hostPid: true"),

@@ -1,4 +1,4 @@
-//! What `filltop stop` learns from the service before it says what it would do.
+//! What `filltop stop` learns from the service before it prints its plan.
 
 use std::process::Command;
 use std::thread;
@@ -26,7 +26,7 @@ fn plan(pid: u32, arguments: &[&str]) -> anyhow::Result<Value> {
 }
 
 #[test]
-fn the_plan_tells_what_the_service_measured() -> Result {
+fn the_plan_has_the_services_figures() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 390)?;
     let watch = Watch::start(&[])?;
@@ -58,14 +58,14 @@ fn the_plan_tells_what_the_service_measured() -> Result {
     ensure!(here["measured"]["source"] == "here", "{}", here["measured"]);
     let growth = here["measured"]["volumes"][0]["growth_bytes_per_s"].as_f64();
     ensure!(growth.is_some_and(|growth| growth > 100_000.0), "{}", here["measured"]);
-    // Whoever does not grow is told apart before he is stopped in vain.
+    // A process that does not grow is marked as such before it is stopped in vain.
     let mut idle = Command::new("sleep").arg("60").spawn()?;
     let warned = plan(idle.id(), &socket);
     idle.kill()?;
     idle.wait()?;
     let warnings = warned?["warnings"].to_string();
-    ensure!(warnings.contains("this ends no growth"), "{warnings}");
-    // A plan without either is made at once, and knows nothing.
+    ensure!(warnings.contains("this stops no growth"), "{warnings}");
+    // A plan without service or measurement is made immediately, and has no figures.
     let nowhere = plan(pid, &["--socket", "/nonexistent/socket"])?;
     ensure!(nowhere["measured"].is_null(), "{nowhere}");
     Ok(())

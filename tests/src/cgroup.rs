@@ -1,4 +1,4 @@
-//! A control group of a test's own.
+//! A control group for one test.
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -8,13 +8,13 @@ use std::{fs, thread};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A cgroup, with whoever is left in it killed in the end.
+/// A cgroup; processes that are left in it are killed on drop.
 pub struct Cgroup(PathBuf);
 
 /// Where cgroup v2 is mounted.
 ///
 /// # Errors
-/// If it is not.
+/// If it is not mounted.
 pub fn unified() -> anyhow::Result<PathBuf> {
     let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
     let mount = mounts.into_iter().find(|path| path.join("cgroup.procs").exists());
@@ -22,19 +22,19 @@ pub fn unified() -> anyhow::Result<PathBuf> {
 }
 
 impl Cgroup {
-    /// Makes it, in the hierarchy of cgroup v2.
+    /// Creates it in the hierarchy of cgroup v2.
     ///
     /// # Errors
-    /// If that is not mounted, or refuses.
+    /// If that is not mounted, or the cgroup cannot be created.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         Self::below(&unified()?, name)
     }
 
-    /// Makes it below another one, or in a hierarchy of cgroup v1. What is left of a test that was killed is
-    /// ended first.
+    /// Creates it below another one, or in a hierarchy of cgroup v1. Leftovers of a test that was
+    /// killed are removed first.
     ///
     /// # Errors
-    /// What mkdir(2) says.
+    /// The error of mkdir(2).
     pub fn below(parent: &Path, name: &str) -> anyhow::Result<Self> {
         let path = parent.join(name);
         if path.exists() {
@@ -53,17 +53,17 @@ impl Cgroup {
     /// Moves a process into it.
     ///
     /// # Errors
-    /// If it is gone.
+    /// If the process or the cgroup is gone.
     pub fn take(&self, child: &Child) -> anyhow::Result<()> {
         Ok(fs::write(self.0.join("cgroup.procs"), child.id().to_string())?)
     }
 
-    /// The file that a process writes its number to.
+    /// The file to which a process writes its pid to join.
     pub(crate) fn joined_by(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
 
-    /// Who is in it.
+    /// The processes in it.
     #[must_use]
     pub fn processes(&self) -> Vec<Pid> {
         let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Filling a volume from within the test.
+//! Fills a volume from within the test.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Writes at `rate` bytes a second until `length` is over or there is no space.
+/// Writes at `rate` bytes per second until `length` has passed or there is no space left.
 ///
 /// # Errors
-/// If the file cannot be made.
+/// If the file cannot be created.
 pub fn write_at(
     path: &Path,
     rate: f64,
@@ -29,10 +29,10 @@ pub fn write_at(
     }))
 }
 
-/// Takes all that is left of a volume.
+/// Uses all remaining space of a volume.
 ///
 /// # Errors
-/// If it fails otherwise than for want of space.
+/// If it fails for another reason than a lack of space.
 pub fn fill(path: &Path) -> anyhow::Result<()> {
     let mut file = File::create(path)?;
     for block in [1 << 20, 1 << 12] {
@@ -44,7 +44,7 @@ pub fn fill(path: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// Writes one file that leaves so much for ordinary users, and waits until it is on disk.
+/// Writes one file that leaves `left_bytes` for ordinary users, and waits until it is on disk.
 ///
 /// # Errors
 /// If it cannot be written.

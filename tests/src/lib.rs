@@ -1,9 +1,11 @@
-//! What the end-to-end tests share: filltop under test, volumes of its own, the workload's truth.
+//! Shared by the end-to-end tests: filltop under test, volumes of a test's own, the workload's
+//! truth.
 //!
-//! The same binaries run natively and in virtual machines; the environment says where they are:
-//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (else the ladder decides), `FILLTOP_RIGHTS`
-//! (`unit`: filltop measures with the unit's capabilities alone; `systemd`: systemd starts it under its lines),
-//! `FILLTOP_TEST_DISKS` (block devices that may be formatted; else loop images are made).
+//! The same binaries run natively and in virtual machines; environment variables configure them:
+//! `FILLTOP_BIN`, `FILLTOP_WORKLOAD`, `FILLTOP_BACKEND` (default: filltop's own choice),
+//! `FILLTOP_RIGHTS` (`unit`: filltop measures with the unit's capabilities alone; `systemd`:
+//! systemd starts it with the unit's settings), `FILLTOP_TEST_DISKS` (block devices that may be
+//! formatted; by default loop images are created).
 
 mod cgroup;
 mod filling;
@@ -14,6 +16,7 @@ pub mod rights;
 mod running;
 mod server;
 mod volume;
+mod wait;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -31,18 +34,19 @@ pub use public::Public;
 pub use running::{Filltop, Measured, bpf_programs, has_rights_of_the_unit};
 pub use server::Server;
 pub use volume::{Overlay, TestVolume};
+pub use wait::wait_until;
 pub use watch::{Watch, command, is};
 
-/// What `filltop-workload` says that it did.
+/// The report of `filltop-workload`.
 #[derive(Debug, Deserialize)]
 pub struct Truth {
-    /// Its process.
+    /// Pid of the workload.
     pub pid: u32,
-    /// Bytes by path.
+    /// Bytes written, by path.
     pub written: BTreeMap<PathBuf, u64>,
     /// Failed writes by errno.
     pub errors: BTreeMap<String, u64>,
-    /// Processes that it started.
+    /// Pids of the processes that it started.
     pub children: Vec<u32>,
 }
 
@@ -54,7 +58,7 @@ impl Truth {
     }
 }
 
-/// The filltop under test.
+/// Path of the filltop under test.
 #[must_use]
 pub fn filltop() -> PathBuf {
     program("FILLTOP_BIN", "filltop")
@@ -66,7 +70,7 @@ pub fn workload() -> Command {
     Command::new(workload_program())
 }
 
-/// The workload program where every user can run it.
+/// The workload program, at a path where every user can run it.
 ///
 /// # Errors
 /// If it cannot be copied.
@@ -92,7 +96,7 @@ pub fn run_workload(command: &mut Command) -> anyhow::Result<Truth> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// From the environment, else beside the test binary's folder (`target/<profile>/`).
+/// A path from the environment, or next to the test binary's directory (`target/<profile>/`).
 fn program(variable: &str, name: &str) -> PathBuf {
     env::var_os(variable).map_or_else(
         || {
@@ -109,7 +113,7 @@ pub fn cannot_trace() -> Option<String> {
     (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned())
 }
 
-/// Ends the test as skipped, with its name and the reason, where tracing is not to be had.
+/// Skips the test, with its name and the reason, where tracing is not possible.
 #[macro_export]
 macro_rules! need_tracing {
     () => {

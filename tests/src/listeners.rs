@@ -1,4 +1,4 @@
-//! The places that alerts are sent to: HTTP and TCP servers of ours on loopback.
+//! Destinations of alerts: HTTP and TCP servers on loopback.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
-/// The bodies that an HTTP server of ours gets; it answers 200.
+/// The bodies that an HTTP server receives on this listener; it answers 200.
 #[must_use]
 pub fn http(listener: TcpListener) -> Receiver<(Instant, String)> {
     let (body, bodies) = channel();
@@ -47,7 +47,7 @@ fn request(stream: &mut TcpStream) -> String {
     }
 }
 
-/// What connections to a TCP server of ours bring until they end.
+/// What connections to a TCP server send until they end.
 #[must_use]
 pub fn tcp(listener: TcpListener) -> Receiver<(Instant, String)> {
     let (text, texts) = channel();
@@ -66,10 +66,10 @@ pub fn tcp(listener: TcpListener) -> Receiver<(Instant, String)> {
     texts
 }
 
-/// The next text in which all these words are.
+/// Waits for the next text that contains all these words.
 ///
 /// # Errors
-/// If it does not come in time, with what came.
+/// If it does not arrive in time, with what arrived instead.
 pub fn arrives(
     from: &Receiver<(Instant, String)>,
     what: &str,
@@ -82,7 +82,7 @@ pub fn arrives(
         match from.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok((_, text)) if words.iter().all(|word| text.contains(word)) => return Ok(()),
             Ok((_, text)) => others.push_str(&text),
-            Err(_) => bail!("{what}: nothing with {words:?} within {most:?}, but {others:.2000}"),
+            Err(_) => bail!("{what}: no text with {words:?} within {most:?}, but {others:.2000}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A real PostgreSQL.
+//! A real PostgreSQL server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,11 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes and starts one in `volume`, its socket in `socket`; `None` where it is not installed.
+    /// Creates and starts one in `volume`, with its socket in `socket`; `None` where it is not
+    /// installed.
     ///
     /// # Errors
-    /// If it does not start, with its words.
+    /// If it does not start, with its output.
     pub fn new(volume: &Path, socket: &Path) -> anyhow::Result<Option<Self>> {
         let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
         let Some(bin) = versions
@@ -41,10 +42,10 @@ impl Postgres {
         Ok(Some(postgres))
     }
 
-    /// Runs a program of its package as its user; what it printed.
+    /// Runs a program of its package as its user; returns its output.
     ///
     /// # Errors
-    /// If it fails, with its words.
+    /// If it fails, with its output.
     pub fn run(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         let output = Command::new("/usr/sbin/runuser")
             .args(["-u", "postgres", "--"])
@@ -61,7 +62,7 @@ impl Postgres {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// One statement by psql; its result without headings.
+    /// Runs one statement with psql; returns its result without headings.
     ///
     /// # Errors
     /// As [`Postgres::run`].
@@ -70,7 +71,7 @@ impl Postgres {
         self.run("psql", &["-X", "-A", "-t", "-h", socket, "-c", statement, "postgres"])
     }
 
-    /// pgbench with further arguments; what it printed.
+    /// Runs pgbench with further arguments; returns its output.
     ///
     /// # Errors
     /// As [`Postgres::run`].

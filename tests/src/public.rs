@@ -1,4 +1,4 @@
-//! Programs that every user can run, wherever the checkout lies.
+//! Programs that every user can run, wherever the checkout is.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// A program for tests that run it as another user, who may not enter a checkout in /root or below a home of
-/// mode 0700. Where that is so, it is a copy in a temporary directory; removed on drop.
+/// A program for tests that run it as another user, who may not be able to enter a checkout in
+/// /root or below a home directory of mode 0700. In that case it is a copy in a temporary
+/// directory; removed on drop.
 pub struct Public {
     path: PathBuf,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Public {
-    /// The program itself if everybody can run it, else a copy of it.
+    /// The program itself if every user can run it, otherwise a copy.
     ///
     /// # Errors
     /// If it cannot be copied.
@@ -32,14 +33,14 @@ impl Public {
         Ok(Self { path, _dir: Some(dir) })
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Does the mode of a file or directory give this bit to those who neither own it nor are in its group?
+/// Whether the mode of a file or directory grants this bit to other users.
 fn others_may(path: &Path, bit: u32) -> bool {
     fs::metadata(path).is_ok_and(|file| file.permissions().mode() & bit != 0)
 }
@@ -60,7 +61,7 @@ mod tests {
         assert!(public.path().ancestors().all(|path| others_may(path, 0o1)));
         let copy = public.path().to_owned();
         drop(public);
-        assert!(!copy.exists(), "the copy is left");
+        assert!(!copy.exists(), "the copy still exists");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(Public::new(&program).unwrap().path(), program);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o711)).unwrap();

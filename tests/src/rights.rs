@@ -1,5 +1,5 @@
-//! Programs with some of root's rights, as systemd or a container's runtime starts them; and filltop's helper
-//! process.
+//! Programs with some of root's capabilities, as systemd or a container runtime starts them; and
+//! filltop's helper process.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::filltop;
 
-/// Numbers of linux/capability.h.
+/// Numbers from linux/capability.h.
 pub mod capability {
     /// `CAP_DAC_READ_SEARCH`
     pub const DAC_READ_SEARCH: u32 = 2;
@@ -26,11 +26,11 @@ pub mod capability {
     pub const PERFMON: u32 = 38;
     /// `CAP_BPF`
     pub const BPF: u32 = 39;
-    /// `CAP_CHECKPOINT_RESTORE`, the last that is known here.
+    /// `CAP_CHECKPOINT_RESTORE`, the highest number known here.
     pub const LAST: u32 = 40;
 }
 
-/// The unit that is given to those who install.
+/// The unit that is shipped to users.
 pub const UNIT: &str = include_str!("../../contrib/systemd/filltop.service");
 
 const NUMBERS: &[(&str, u32)] = &[
@@ -42,13 +42,13 @@ const NUMBERS: &[(&str, u32)] = &[
     ("CAP_BPF", capability::BPF),
 ];
 
-/// The capabilities that the unit may have, names and numbers.
+/// The capabilities in the unit's bounding set, names and numbers.
 ///
 /// # Errors
-/// If it bounds none, or has one that no number is known of.
+/// If there is no bounding set, or a name without a number here.
 pub fn unit_capabilities() -> anyhow::Result<Vec<(&'static str, u32)>> {
     let line = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    line.context("the unit bounds its capabilities")?
+    line.context("the unit has no CapabilityBoundingSet")?
         .split_whitespace()
         .map(|name| {
             let known = NUMBERS.iter().find(|(known, _)| *known == name);
@@ -57,20 +57,21 @@ pub fn unit_capabilities() -> anyhow::Result<Vec<(&'static str, u32)>> {
         .collect()
 }
 
-/// What the strict unit of docs/service.md leaves: no types of modules.
+/// What the strict unit of docs/service.md keeps: enough for everything but BTF of modules.
 pub const STRICT: &[u32] =
     &[capability::BPF, capability::PERFMON, capability::SYS_PTRACE, capability::DAC_READ_SEARCH];
 
-/// Bounds the command's capabilities to these, lifts the limit of locked memory, where this process may, and sets
-/// no_new_privs, as the unit does.
+/// Limits the command's capabilities to these, removes the limit of locked memory where this
+/// process may do that, and sets no_new_privs, as the unit does.
 pub fn keep_only(command: &mut Command, kept: &[u32]) {
     let dropped: Vec<u32> =
         (0..=capability::LAST).filter(|number| !kept.contains(number)).collect();
-    // SAFETY: prctl is a system call that may be made between fork and exec, and takes numbers here.
+    // SAFETY: prctl is a system call that may be made between fork and exec; it only takes numbers
+    // here.
     unsafe {
         command.pre_exec(move || {
             let no_limit = Rlimit { current: None, maximum: None };
-            // Before 5.11 maps count as locked memory. Not every root may.
+            // Before 5.11 maps count as locked memory. Not every root may raise the limit.
             let _ = setrlimit(Resource::Memlock, no_limit);
             for number in &dropped {
                 if libc::prctl(libc::PR_CAPBSET_DROP, *number, 0, 0, 0) != 0 {
@@ -85,19 +86,19 @@ pub fn keep_only(command: &mut Command, kept: &[u32]) {
     }
 }
 
-/// Is filltop started by systemd under the unit's own lines (`FILLTOP_RIGHTS=systemd`), and not as a child with
-/// its capabilities?
+/// Whether systemd starts filltop with the unit's own settings (`FILLTOP_RIGHTS=systemd`), instead
+/// of this process with its capabilities.
 #[must_use]
 pub fn under_systemd() -> bool {
     env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "systemd")
 }
 
-/// Lines of the unit that are about its start and end, which the test is in charge of.
+/// Settings of the unit for its start and end, which the test controls instead.
 const NOT_RIGHTS: &[&str] =
     &["Type", "ExecStart", "ExecReload", "Restart", "RestartSec", "WatchdogSec", "Group"];
 
-/// filltop with these capabilities of root's: as a child that has no others, or, if it is to be started by
-/// systemd, as a unit of this name with every line of ours that limits what it may do, but for its capabilities.
+/// filltop with these capabilities of root's: as a child that has no others, or, under systemd, as
+/// a unit of this name with every setting of ours that restricts it, except for its capabilities.
 #[must_use]
 pub fn with_capabilities(unit: &str, kept: &[u32], arguments: &[&str]) -> Command {
     let mut command = Command::new(filltop());
@@ -115,7 +116,7 @@ pub fn with_capabilities(unit: &str, kept: &[u32], arguments: &[&str]) -> Comman
         }
         let names = NUMBERS.iter().filter(|(_, number)| kept.contains(number));
         let names: Vec<&str> = names.map(|(name, _)| *name).collect();
-        // What is after the sign is taken from all of them.
+        // After `~` come the capabilities to remove: none.
         let set = if kept.len() > NUMBERS.len() { "~".to_owned() } else { names.join(" ") };
         command.args(["--property", &format!("CapabilityBoundingSet={set}")]);
         command.arg(filltop()).args(arguments);
@@ -126,10 +127,10 @@ pub fn with_capabilities(unit: &str, kept: &[u32], arguments: &[&str]) -> Comman
     command
 }
 
-/// The process that such a command is or, by systemd, has started.
+/// Pid of filltop: the command's own process, or the one that systemd has started for it.
 ///
 /// # Errors
-/// If systemd knows no such unit.
+/// If systemd does not know such a unit.
 pub fn main_pid(unit: &str, child: &Child) -> anyhow::Result<u32> {
     if !under_systemd() {
         return Ok(child.id());
@@ -148,7 +149,7 @@ pub fn main_pid(unit: &str, child: &Child) -> anyhow::Result<u32> {
     }
 }
 
-/// A field of /proc/PID/status or of a thread's.
+/// A field of /proc/PID/status or of a thread's status.
 ///
 /// # Errors
 /// If the process is gone, or has no such field.
@@ -158,7 +159,7 @@ pub fn status(folder: &str, field: &str) -> anyhow::Result<String> {
     Ok(value.with_context(|| format!("{field} of {folder}"))?.trim().to_owned())
 }
 
-/// A set of capabilities of /proc/PID/status, as bits.
+/// A capability set of /proc/PID/status, as bits.
 ///
 /// # Errors
 /// As [`status`].
@@ -166,7 +167,7 @@ pub fn capabilities(folder: &str, field: &str) -> anyhow::Result<u64> {
     Ok(u64::from_str_radix(&status(folder, field)?, 16)?)
 }
 
-/// All processes of filltop that hand out types of modules (`filltop-types`), by pid.
+/// Pids of all helper processes that provide BTF of modules (`filltop-types`).
 #[must_use]
 pub fn types_helpers() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

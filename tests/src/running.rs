@@ -10,24 +10,24 @@ use tracer_model::snapshot::{PathRow, Snapshot, Writer};
 use crate::filltop;
 use crate::rights::{keep_only, unit_capabilities};
 
-/// Has filltop the unit's capabilities alone (`FILLTOP_RIGHTS=unit`)?
+/// Whether filltop runs with the unit's capabilities alone (`FILLTOP_RIGHTS=unit`).
 #[must_use]
 pub fn has_rights_of_the_unit() -> bool {
     env::var("FILLTOP_RIGHTS").is_ok_and(|rights| rights == "unit")
 }
 
-/// A filltop that measures until it is told to stop.
+/// A filltop that measures until it is stopped.
 pub struct Filltop {
     child: Child,
-    /// Its log, once it has ended.
+    /// Its log, available once it has ended.
     said: thread::JoinHandle<std::io::Result<String>>,
 }
 
 impl Filltop {
-    /// Starts it with further arguments, and waits until its window has begun.
+    /// Starts it with further arguments, and waits until its interval has begun.
     ///
     /// # Errors
-    /// If it ends instead, with what it said.
+    /// If it exits instead, with its output.
     pub fn start(arguments: &[&str]) -> anyhow::Result<Self> {
         Self::start_with(arguments, |_| {})
     }
@@ -63,8 +63,9 @@ impl Filltop {
             if stderr.read_line(&mut said)? == 0 {
                 bail!("filltop ended: {said}");
             }
-            if said[start..].contains("tracing by") {
-                // By a thread of its own, else who says much while its JSON is awaited would wait, too.
+            if said[start..].contains("tracing with") {
+                // A thread of its own reads the rest: otherwise a filltop that logs much would
+                // block while the test reads its JSON.
                 let said = thread::spawn(move || {
                     let mut said = String::new();
                     stderr.read_to_string(&mut said).map(|_| said)
@@ -74,13 +75,13 @@ impl Filltop {
         }
     }
 
-    /// Its process.
+    /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as kill -9 does.
+    /// Kills it like kill -9.
     ///
     /// # Errors
     /// If it is gone already.
@@ -90,7 +91,7 @@ impl Filltop {
         Ok(())
     }
 
-    /// Interrupts it; what it measured.
+    /// Interrupts it; returns what it measured.
     ///
     /// # Errors
     /// If it fails or prints something else.
@@ -99,7 +100,8 @@ impl Filltop {
         Ok(Measured { snapshot: serde_json::from_str(&json).context(json)?, said })
     }
 
-    /// Interrupts it; its JSON, which may hold more than the model knows, and its log.
+    /// Interrupts it; returns its JSON, which may contain fields that the model does not know, and
+    /// its log.
     ///
     /// # Errors
     /// If it fails.
@@ -131,7 +133,7 @@ impl Measured {
         self.snapshot.writers.iter().filter(move |writer| writer.pid == pid)
     }
 
-    /// All that may tell why a row is not there.
+    /// Details that may explain why a row is missing.
     fn about(&self, wanted: &str) -> String {
         let all = &self.snapshot.paths;
         let volume = |path: &str| {
@@ -144,8 +146,8 @@ impl Measured {
         near.truncate(100);
         let backend = &self.snapshot.backend;
         format!(
-            "\non its volume {mount}: {near:#?}\nelsewhere {} rows, of them {:?}\nlost {:?}, \
-             unattributed {}, folded {}, by {:?} on {}\nit said: {}",
+            "\non its volume {mount}: {near:#?}\nelsewhere {} rows, such as {:?}\nlost {:?}, \
+             unattributed {}, folded {}, traced with {:?} on {}\nits log: {}",
             far.len(),
             far.iter().take(5).map(|row| &row.path).collect::<Vec<_>>(),
             backend.lost,
@@ -160,7 +162,7 @@ impl Measured {
     /// The row of a file, by its path on the host.
     ///
     /// # Errors
-    /// If there is none, or more than one, with the paths that there are.
+    /// If there is none, or more than one, with the existing paths.
     pub fn path(&self, path: &std::path::Path) -> anyhow::Result<&PathRow> {
         let wanted = path.to_str().context("a test's path is UTF-8")?;
         let rows: Vec<_> = self.snapshot.paths.iter().filter(|row| row.path == wanted).collect();
@@ -171,10 +173,10 @@ impl Measured {
     }
 }
 
-/// Ids of all BPF programs that the kernel holds: BPF_PROG_GET_NEXT_ID of bpf(2).
+/// Ids of all loaded BPF programs: BPF_PROG_GET_NEXT_ID of bpf(2).
 ///
 /// # Errors
-/// If the kernel does not let us ask.
+/// If the kernel refuses the query.
 pub fn bpf_programs() -> anyhow::Result<Vec<u32>> {
     const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
     let mut ids = Vec::new();

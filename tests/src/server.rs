@@ -1,4 +1,4 @@
-//! A program that runs beside the test.
+//! A program that runs in the background of a test.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,20 +7,20 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::Cgroup;
 
-/// A process that leads a group of its own; the group is killed on drop.
+/// A process that leads a process group of its own; the group is killed on drop.
 pub struct Server(pub Child);
 
 impl Server {
-    /// Starts a program, its output thrown away.
+    /// Starts a program and discards its output.
     ///
     /// # Errors
-    /// If it cannot be run.
+    /// If it cannot be executed.
     pub fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         Self::spawn(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
-    /// Starts a command as it is, with nothing to read.
+    /// Starts a command as it is, without standard input.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -29,7 +29,7 @@ impl Server {
         Ok(Self(command.stdin(Stdio::null()).process_group(0).spawn()?))
     }
 
-    /// The same within a control group from its first instruction on.
+    /// The same, in a control group from its first instruction on.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -43,7 +43,7 @@ impl Server {
         Self::spawn(shell.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
-    /// Its process.
+    /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()

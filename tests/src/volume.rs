@@ -1,4 +1,4 @@
-//! Volumes that tests may fill: disks they were given, else loop images.
+//! Volumes that tests may fill: the given disks, or loop images.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-/// A mounted filesystem of the test's own; unmounted on drop.
+/// A mounted filesystem for one test; unmounted on drop.
 pub struct TestVolume {
     mount_point: PathBuf,
     disk: Option<String>,
@@ -23,16 +23,16 @@ pub struct TestVolume {
 static IN_USE: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
 impl TestVolume {
-    /// Makes and mounts an empty filesystem of some `mib` MiB (disks that were given: of their own
-    /// size unless `mib` is smaller).
+    /// Creates and mounts an empty filesystem of some `mib` MiB (given disks keep their own size
+    /// unless `mib` is smaller).
     ///
     /// # Errors
-    /// If mkfs or mount fail, with their words.
+    /// If mkfs or mount fail, with their output.
     pub fn new(fs_type: &str, mib: u64) -> anyhow::Result<Self> {
         Self::with_options(fs_type, mib, "")
     }
 
-    /// The same with mount options of the filesystem's own. A tmpfs needs no disk.
+    /// The same with filesystem-specific mount options. A tmpfs needs no disk.
     ///
     /// # Errors
     /// As [`TestVolume::new`].
@@ -59,7 +59,7 @@ impl TestVolume {
         Ok(Self { mount_point, disk, _dir: dir })
     }
 
-    /// One in a file `image` of `dir`, which may lie on another volume.
+    /// Creates one in a file `image` of `dir`, which may be on another volume.
     ///
     /// # Errors
     /// As [`TestVolume::new`].
@@ -73,14 +73,14 @@ impl TestVolume {
         Ok(Self { mount_point, disk: None, _dir: dir })
     }
 
-    /// Where it is mounted.
+    /// Its mount point.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.mount_point
     }
 }
 
-/// How long whoever was killed in a volume may hold it.
+/// How long killed processes may keep the volume busy.
 const LET_GO: Duration = Duration::from_millis(300);
 
 impl Drop for TestVolume {
@@ -88,7 +88,7 @@ impl Drop for TestVolume {
         let start = Instant::now();
         while rustix::mount::unmount(&self.mount_point, UnmountFlags::empty()).is_err() {
             if start.elapsed() > LET_GO {
-                eprintln!("{} is unmounted while it is used", self.mount_point.display());
+                eprintln!("{} is detached while it is in use", self.mount_point.display());
                 let _ = rustix::mount::unmount(&self.mount_point, UnmountFlags::DETACH);
                 break;
             }
@@ -110,8 +110,8 @@ fn free_disk() -> Option<String> {
     Some(disk.to_owned())
 }
 
-/// Is the disk still mounted somewhere, perhaps for a process that holds what was unmounted? open(2): O_EXCL
-/// on a block device.
+/// Whether the disk is still in use, perhaps by a process that holds a detached mount. open(2):
+/// O_EXCL on a block device.
 fn is_mounted(disk: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC;
     rustix::fs::open(disk, flags, Mode::empty()).is_err_and(|error| error == Errno::BUSY)
@@ -129,7 +129,7 @@ fn make(fs_type: &str, source: &Path, mib: u64) -> anyhow::Result<()> {
         "ext4" => mkfs.args(["-q", "-F", "-b", "4096"]).arg(source).arg(format!("{mib}M")),
         "xfs" => mkfs.args(["-q", "-f"]).arg(source),
         "btrfs" => mkfs.args(["-q", "-f"]).arg(source),
-        _ => bail!("no recipe for {fs_type}"),
+        _ => bail!("cannot make a {fs_type}"),
     };
     run(&mut mkfs)
 }
@@ -141,19 +141,19 @@ fn mount(fs_type: &str, source: &Path, target: &Path, options: &str) -> anyhow::
         .with_context(|| format!("cannot mount {} with {options:?}", source.display()))
 }
 
-/// Mounts the filesystem in a file; mount(8) sets up the loop device, and umount takes it down.
+/// Mounts the filesystem in a file; mount(8) sets up the loop device, and umount detaches it.
 fn mount_image(fs_type: &str, image: &Path, target: &Path, options: &str) -> anyhow::Result<()> {
     let options = ["loop", options].join(if options.is_empty() { "" } else { "," });
     run(Command::new("mount").args(["-t", fs_type, "-o", &options]).arg(image).arg(target))
 }
 
-/// An overlayfs whose three layers lie in one directory; unmounted on drop.
+/// An overlayfs whose layers are in one directory; unmounted on drop.
 pub struct Overlay {
     base: PathBuf,
 }
 
 impl Overlay {
-    /// Makes the layers in `base` and mounts it.
+    /// Creates the layers in `base` and mounts it.
     ///
     /// # Errors
     /// If that fails: not every kernel has overlayfs.
@@ -178,8 +178,8 @@ impl Overlay {
         Ok(Self { base: base.to_path_buf() })
     }
 
-    /// As docker and podman mount one of many layers: their names are told from a directory above, so that
-    /// they fit into the options of mount(2).
+    /// Mounts it as docker and podman do with many layers: their names are relative to a parent
+    /// directory, so that they fit into the options of mount(2).
     ///
     /// # Errors
     /// As [`Overlay::new`].
@@ -199,7 +199,7 @@ impl Overlay {
         self.base.join("merged")
     }
 
-    /// Where what they write is.
+    /// The directory that holds what they write.
     #[must_use]
     pub fn upper(&self) -> PathBuf {
         self.base.join("upper")

@@ -13,7 +13,7 @@ use tracer_model::alert::{Event, EventKind};
 
 use crate::filltop;
 
-/// A watch; killed on drop.
+/// A running `filltop watch`; killed on drop.
 pub struct Watch {
     child: Child,
     events: Receiver<(Instant, Event)>,
@@ -21,7 +21,7 @@ pub struct Watch {
     dir: tempfile::TempDir,
 }
 
-/// `filltop` with the backend that was asked for.
+/// `filltop` with the requested backend.
 #[must_use]
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(filltop());
@@ -36,7 +36,7 @@ impl Watch {
     /// Starts it, and waits until it traces.
     ///
     /// # Errors
-    /// If it ends instead, with what it said.
+    /// If it exits instead, with its output.
     pub fn start(config: &str) -> anyhow::Result<Self> {
         Self::start_with(config, |_| {})
     }
@@ -77,29 +77,29 @@ impl Watch {
         let mut all = String::new();
         loop {
             match watch.said.recv_timeout(Duration::from_secs(30)) {
-                Ok(line) if line.contains("tracing by") => return Ok(watch),
+                Ok(line) if line.contains("tracing with") => return Ok(watch),
                 Ok(line) => all.push_str(&line),
                 Err(_) => bail!("filltop did not start: {all}"),
             }
         }
     }
 
-    /// Its process.
+    /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its configuration.
+    /// The path of its configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("filltop.toml")
     }
 
-    /// The next event that is wanted, and when it came.
+    /// Waits for the next event that matches; returns it with its time.
     ///
     /// # Errors
-    /// If it does not come in time, with the others.
+    /// If it does not arrive in time, with the other events.
     pub fn wait(
         &self,
         most: Duration,
@@ -122,13 +122,13 @@ impl Watch {
         }
     }
 
-    /// The next event, if one comes in time.
+    /// The next event, if one arrives in time.
     #[must_use]
     pub fn next(&self, most: Duration) -> Option<(Instant, Event)> {
         self.events.recv_timeout(most).ok()
     }
 
-    /// All events of some time.
+    /// All events within some time.
     pub fn during(&self, length: Duration) -> Vec<Event> {
         thread::sleep(length);
         self.events.try_iter().map(|(_, event)| event).collect()
@@ -142,7 +142,7 @@ impl Watch {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// SIGTERM; how long it took to end, and how.
+    /// Sends SIGTERM; returns how long it took to exit, and its status.
     ///
     /// # Errors
     /// If it is gone already.
@@ -161,7 +161,7 @@ impl Drop for Watch {
     }
 }
 
-/// Is it about this volume and rule?
+/// Matches events of this kind for this volume and rule.
 pub fn is(volume: &Path, rule: &str, kind: EventKind) -> impl Fn(&Event) -> bool + use<> {
     let volume = volume.to_str().map(str::to_owned);
     let rule = rule.to_owned();

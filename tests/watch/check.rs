@@ -7,7 +7,7 @@ use filltop_tests::{TestVolume, command, fill, need_tracing};
 
 use super::Result;
 
-/// Exit status and line.
+/// Exit status and output line.
 fn check(arguments: &[&str]) -> anyhow::Result<(i32, String)> {
     let mut all = vec!["check", "--for", "1s"];
     all.extend(arguments);
@@ -36,7 +36,7 @@ fn ok_warning_critical_and_their_numbers() -> Result {
     rustix::fs::sync();
     let (status, line) = check(&["--volume", mount])?;
     ensure!(status == 1 && line.starts_with("FILLTOP WARNING - "), "{status} {line}");
-    ensure!(line.contains("nearly full, but at rest"), "{line}");
+    ensure!(line.contains("nearly full, but not growing"), "{line}");
     fill(&volume.path().join("rest"))?;
     let (status, line) = check(&["--volume", mount])?;
     ensure!(status == 2 && line.starts_with("FILLTOP CRITICAL - "), "{status} {line}");
@@ -60,6 +60,6 @@ fn what_cannot_be_measured_is_unknown() -> Result {
         ensure!(line.lines().count() == 1, "{line}");
     }
     let usage = command(&["check", "--nonsense"]).output()?;
-    ensure!(usage.status.code() == Some(3), "{:?}: 2 would be CRITICAL", usage.status);
+    ensure!(usage.status.code() == Some(3), "{:?}: 2 would mean CRITICAL", usage.status);
     Ok(())
 }

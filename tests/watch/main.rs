@@ -1,5 +1,5 @@
-//! `filltop watch` and `filltop check` as their users meet them: real volumes that fill, real sinks
-//! that fail.
+//! `filltop watch` and `filltop check` as users see them: real volumes that fill, real sinks that
+//! fail.
 
 mod blind;
 mod check;
@@ -24,7 +24,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 3072)?;
     let watch = Watch::start("")?;
-    // A second of what was there before.
+    // Writes that are seconds old by the time the runaway begins.
     thread::sleep(3 * SECOND);
     let start = std::time::Instant::now();
     let writer = write_at(&volume.path().join("runaway"), 100e6, 8 * SECOND)?;
@@ -40,7 +40,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
     ensure!(event.culprits.len() == 1, "{:?}", event.culprits);
     ensure!((50e6..200e6).contains(&first.growth_bytes_per_s), "{first:?}");
     let eta = event.eta_s.context("no estimate")?;
-    ensure!((10.0..80.0).contains(&eta), "{eta} s, in truth some 28 s");
+    ensure!((10.0..80.0).contains(&eta), "{eta} s instead of some 28 s");
     ensure!(event.summary.contains(&format!("pid {}", first.pid)), "{}", event.summary);
     let suggestion = event.suggestion.context("no suggestion")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", first.pid));
@@ -49,7 +49,7 @@ fn a_runaway_is_critical_and_named_within_five_seconds() -> Result {
 }
 
 #[test]
-fn full_is_said_stays_said_and_ends_when_there_is_space() -> Result {
+fn full_fires_repeats_and_resolves_when_there_is_space() -> Result {
     need_tracing!();
     let config = "[[rule]]\nname = \"full\"\nclear_after = \"1s\"\nrepeat = \"2s\"\n\
                   [[rule]]\nname = \"time-to-full\"\nclear_after = \"1s\"";
@@ -78,7 +78,7 @@ fn full_is_said_stays_said_and_ends_when_there_is_space() -> Result {
 }
 
 #[test]
-fn a_bad_new_configuration_keeps_the_old_one_and_says_so() -> Result {
+fn an_invalid_new_configuration_is_reported_and_the_old_one_kept() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let mount = volume.path().to_str().context("UTF-8")?;
@@ -104,7 +104,7 @@ fn a_bad_new_configuration_keeps_the_old_one_and_says_so() -> Result {
 }
 
 #[test]
-fn a_directory_is_counted_once_and_then_kept_by_what_is_written() -> Result {
+fn a_directory_is_scanned_once_and_then_updated_from_writes() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 200)?;
     let dir = volume.path().join("uploads");
@@ -132,14 +132,14 @@ fn a_directory_is_counted_once_and_then_kept_by_what_is_written() -> Result {
     }
     rules.sort();
     ensure!(rules == ["budget", "cap"], "{rules:?}");
-    // One that was there before, and that filltop has never seen written.
+    // A file from before the start, whose writes filltop has never seen.
     fs::remove_file(dir.join("a/b/old"))?;
     watch.wait(8 * SECOND, is(volume.path(), "cap", EventKind::Resolved))?;
     Ok(())
 }
 
 #[test]
-fn a_recorded_history_is_watched_without_privileges() -> Result {
+fn a_recorded_history_is_replayed_without_privileges() -> Result {
     let trace =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("forecast/traces/rocksdb-fillrandom.csv");
     let output = command(&["watch", "--json", "--replay-csv"]).arg(trace).output()?;

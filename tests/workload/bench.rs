@@ -1,6 +1,6 @@
-//! What an operation costs with and without a tracer: runs each loop alone and beside each program,
-//! and prints one JSON object a line. `cargo xtask bench` starts it, in virtual machines that count
-//! instructions and on the machine itself.
+//! What an operation costs with and without a tracer: runs each loop alone and next to each
+//! program, and prints one JSON object per line. `cargo xtask bench` starts it, in virtual machines
+//! that count instructions and on the machine itself.
 
 mod daemon;
 mod loops;
@@ -27,31 +27,32 @@ pub struct Bench {
     /// Loops, by name
     #[arg(long, value_delimiter = ',', required = true)]
     cases: Vec<String>,
-    /// Programs to run beside them, by name
+    /// Programs to run next to them, by name
     #[arg(long, value_delimiter = ',')]
     programs: Vec<String>,
-    /// Start each program so often, every time after a measurement without it; 1: a measurement
-    /// without any, first and last, has to do, which is right where figures repeat exactly
+    /// Start each program this often, every time after a measurement without it; with 1, one
+    /// measurement without any at the start and at the end must do, which is right where figures
+    /// repeat exactly
     #[arg(long, default_value_t = 1)]
     rounds: u32,
     /// How long each loop is measured, in milliseconds
     #[arg(long, default_value_t = 50)]
     budget_ms: u64,
-    /// Instead, tell how often and how long each BPF program ran in each loop
+    /// Instead, print how often and how long each BPF program ran in each loop
     #[arg(long)]
     profile: bool,
 }
 
-/// The name of the program that is none.
+/// The name of the baseline without a program.
 const NONE: &str = "none";
-/// Batches of a loop, at least: the first only warms up.
+/// Minimum number of batches of a loop: the first only warms up.
 const MIN_BATCHES: usize = 5;
-/// After a program is there: filltop has the kernel time its programs until it has seen some writes, which
-/// makes each of them dearer.
+/// Wait after a program has started: filltop has the kernel time its programs until it has seen
+/// some writes, which makes each of them slower.
 const SETTLE: Duration = Duration::from_secs(3);
-/// So many are enough.
+/// Enough writes for that.
 const SOME_WRITES: usize = 1_000;
-/// How long a program's hooks may outlive it: the kernel frees them when nobody can run them.
+/// How long a program's hooks may outlive it: the kernel frees them when no CPU can be inside one.
 const DETACH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// One measurement.
@@ -60,9 +61,9 @@ struct Line<'a> {
     program: &'a str,
     case: &'a str,
     round: u32,
-    /// Nanoseconds an operation took, in the quickest batch: under `-icount shift=0`, instructions.
+    /// Nanoseconds per operation in the quickest batch: under `-icount shift=0`, instructions.
     min: f64,
-    /// The same of the median batch.
+    /// The same for the median batch.
     median: f64,
     batches: usize,
 }
@@ -74,7 +75,7 @@ struct Skip<'a> {
     skip: String,
 }
 
-/// Measures all that was asked for.
+/// Runs all requested measurements.
 pub fn run(bench: &Bench) -> anyhow::Result<()> {
     raise_descriptor_limit()?;
     let (tmpfs, ext4) = (TestVolume::new("tmpfs", 512)?, TestVolume::new("ext4", 512)?);
@@ -128,13 +129,14 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One byte each, on the tmpfs.
+/// Writes one byte each, on the tmpfs.
 fn some_writes(dir: &Path) -> io::Result<()> {
     let mut file = File::create(dir.join("some"))?;
     (0..SOME_WRITES).try_for_each(|_| file.write_all(b"Z"))
 }
 
-/// Starts the program and waits until its hooks are there; `Err` inside says why it cannot.
+/// Starts the program and waits until its hooks are attached; the inner `Err` has the reason why it
+/// cannot.
 fn beside(
     program: &'static Program,
     loops: &mut [Loop],
@@ -144,7 +146,7 @@ fn beside(
         let started = Started::new(program);
         return Ok(started.and_then(|mut started| started.wait_for_word().map(|()| started)));
     };
-    // It says nothing: it is there when it is felt.
+    // It prints nothing when it is ready: it is recognized by the slowdown.
     let mut own;
     let felt = match loops.iter().position(|one| one.name == case) {
         Some(index) => &mut loops[index],
@@ -201,8 +203,8 @@ struct Measured {
     batches: usize,
 }
 
-/// Repeats the loop's batch. The quickest one is the figure: interrupts, and what other programs do
-/// meanwhile on their own account, only ever add.
+/// Repeats the loop's batch. The quickest one is the figure: interrupts and background work of
+/// other programs only ever add time.
 fn measure(one: &mut Loop, budget: Duration) -> anyhow::Result<Measured> {
     one.batch()?;
     let mut times = Vec::new();
@@ -214,11 +216,11 @@ fn measure(one: &mut Loop, budget: Duration) -> anyhow::Result<Measured> {
     Ok(Measured { min: times[0], median: times[times.len() / 2], batches: times.len() })
 }
 
-/// Hooks go when the last program that may be inside one of them has left it.
+/// Waits until the hooks are gone: they stay until the last task inside one of them has left it.
 fn wait_until_gone(before: &[u32]) -> anyhow::Result<()> {
     let begun = Instant::now();
     while bpf_programs()?.iter().any(|id| !before.contains(id)) {
-        anyhow::ensure!(begun.elapsed() < DETACH_PATIENCE, "its BPF programs stay after its end");
+        anyhow::ensure!(begun.elapsed() < DETACH_PATIENCE, "its BPF programs outlive it");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -231,7 +233,7 @@ fn raise_descriptor_limit() -> anyhow::Result<()> {
     if setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).is_ok() {
         return Ok(());
     }
-    // Without the right to go beyond: as many as are allowed.
+    // Without the privilege to raise the maximum: as many as are allowed.
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
         .context("cannot open more files")

@@ -1,5 +1,6 @@
-//! Tries, at each line on standard input, all that a fence may refuse and all that it must not, on
-//! files that were made before; prints what came of each. At `write`, just a write.
+//! For each line on standard input, tries everything that a fence may refuse and everything that it
+//! must not, on files that were created before; prints the result of each. At `write`, just a
+//! write.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -14,18 +15,18 @@ use std::ptr;
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::ways::write_by_aio;
+use crate::io_paths::write_by_aio;
 
 const LEN: usize = 256 << 10;
 const BLOCK: usize = 4096;
 
-/// Made before anybody is fenced.
+/// Files that were created before the fence.
 struct Site {
     dir: PathBuf,
     elsewhere: PathBuf,
-    /// All blocks are there.
+    /// All of its blocks are allocated.
     dense: File,
-    /// None is there.
+    /// None of its blocks is allocated.
     sparse: File,
     ring: IoUring,
     round: u32,
@@ -59,7 +60,7 @@ pub fn run(dir: &Path, elsewhere: &Path) -> anyhow::Result<()> {
 type Came = BTreeMap<&'static str, String>;
 
 impl Site {
-    /// What is removed and renamed later; all at once, because nothing can be made then.
+    /// Creates what is removed and renamed later, because nothing can be created under the fence.
     fn prepare(&self) -> io::Result<()> {
         for n in 0..8 {
             fs::write(self.dir.join(format!("remove-{n}")), [7; BLOCK])?;
@@ -102,7 +103,7 @@ impl Site {
         note("truncate up", self.cut(LEN as u64));
         note("fsync", self.dense.sync_all().map(drop_it));
         note("elsewhere", fs::write(self.elsewhere.join("f"), [7; BLOCK]).map(drop_it));
-        // The hole is whole again, and what was appended gone.
+        // Restores the hole, and removes what was appended.
         let _ = self.sparse.set_len(0).and_then(|()| self.sparse.set_len(LEN as u64));
         let _ = self.dense.set_len(LEN as u64);
         came
@@ -126,7 +127,7 @@ impl Site {
 
     fn append_mode(&self) -> io::Result<u64> {
         let file = OpenOptions::new().append(true).open(self.dir.join("dense"))?;
-        // Linux appends wherever pwrite(2) is told to write.
+        // With O_APPEND, Linux appends whatever offset pwrite(2) is given.
         file.write_at(&[7; BLOCK], 0).map(|n| n as u64)
     }
 
@@ -179,7 +180,7 @@ impl Site {
         check(i64::from(done))
     }
 
-    /// Maps it shared, and asks for writing afterwards if it was not asked for at once.
+    /// Maps it shared, and makes it writable afterwards if it was not at first.
     fn map(&self, file: &File, protection: i32) -> io::Result<u64> {
         const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, which is unmapped before this returns.
@@ -206,7 +207,7 @@ impl Site {
         options.read(true).write(true).custom_flags(libc::O_TMPFILE).open(&self.dir).map(drop_it)
     }
 
-    /// Another program, started by this one: fenced like its parent.
+    /// A child process: fenced like its parent.
     fn child(&self) -> io::Result<u64> {
         let own = std::env::current_exe()?;
         let path = self.at("child");
@@ -250,7 +251,7 @@ fn check(returned: i64) -> io::Result<u64> {
     u64::try_from(returned).map_err(|_| io::Error::last_os_error())
 }
 
-/// Of a request whose result is errno itself when negative.
+/// The result of a request that returns a negative errno.
 fn result(returned: i64) -> io::Result<u64> {
     u64::try_from(returned).map_err(|_| io::Error::from_raw_os_error(-returned as i32))
 }

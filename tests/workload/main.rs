@@ -1,12 +1,12 @@
-//! Writes known amounts and prints what it really did, as one JSON object: the truth that the
-//! tests hold filltop's figures against.
+//! Writes known amounts and prints what was really written as one JSON object: the truth that the
+//! tests compare filltop's figures with.
 
 mod bench;
 mod fenced;
+mod io_paths;
 mod places;
 mod restless;
 mod storms;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -70,18 +70,18 @@ enum Work {
         block: usize,
         #[arg(long, default_value_t = 5)]
         failures: u32,
-        /// Past the page cache, where errors of the disk are the write's own
+        /// Bypass the page cache, where disk errors are returned by the write itself
         #[arg(long)]
         direct: bool,
     },
     /// Every way to write and to free, one file each; prints the truth of each as a JSON array
     Ways {
         dir: PathBuf,
-        /// Some of them, by name
+        /// Only these ways, by name
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
-    /// All that a fence may refuse and all that it must not, at each line on stdin
+    /// Everything that a fence may refuse and everything that it must not, at each line on stdin
     Fenced {
         dir: PathBuf,
         /// A directory on another volume
@@ -92,18 +92,18 @@ enum Work {
     Places(places::Places),
     #[command(flatten)]
     Restless(restless::Restless),
-    /// What operations cost with and without each of some tracers
+    /// What operations cost with and without each of several tracers
     Bench(bench::Bench),
-    /// What filltop itself takes beside many files and many processes
+    /// What filltop itself uses with many files and many processes
     BenchDaemon(bench::Daemon),
-    /// A pipe, a socket, a terminal and /dev/null: nothing of it is a file
+    /// A pipe, a socket, a terminal and /dev/null: none of them is a file on a volume
     NotFiles {
         #[arg(long)]
         bytes: usize,
     },
 }
 
-/// What was really done. Keyed by path as this process saw it.
+/// What was really written. Keyed by path as this process saw it.
 #[derive(Serialize)]
 struct Truth {
     pid: u32,
@@ -158,7 +158,7 @@ fn main() -> anyhow::Result<()> {
             fill(&path, block, failures, direct, &mut truth)?;
         }
         Work::Ways { dir, only } => {
-            println!("{}", serde_json::to_string(&ways::perform(&dir, &only)?)?);
+            println!("{}", serde_json::to_string(&io_paths::perform(&dir, &only)?)?);
             return Ok(());
         }
         Work::Fenced { dir, elsewhere } => return fenced::run(&dir, &elsewhere),
@@ -185,7 +185,7 @@ fn wait_for_line() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes `bytes`, adding up what each write returned.
+/// Writes `bytes`, summing what each write returned.
 fn write_blocks(mut file: &File, bytes: u64, block: usize) -> anyhow::Result<u64> {
     let buffer = vec![0x5a; block];
     let mut done = 0;
@@ -220,7 +220,7 @@ fn fill(
             Ok(n) => done += n as u64,
             Err(error) => {
                 let name = match error.raw_os_error() {
-                    // The filesystem gave up, as it should on such a disk.
+                    // The filesystem went read-only, as it should on such a disk.
                     Some(libc::EROFS) if failed > 0 => break,
                     Some(libc::ENOSPC) => "ENOSPC",
                     Some(libc::EDQUOT) => "EDQUOT",
@@ -257,7 +257,7 @@ fn write_to_everything_else(bytes: usize) -> anyhow::Result<()> {
     for _ in 0..blocks {
         null.write_all(&buffer)?;
     }
-    // A terminal nobody reads takes what fits and no more.
+    // A terminal that is not read accepts what fits and no more.
     if let Ok(terminal) = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR) {
         rustix::pty::grantpt(&terminal)?;
         rustix::pty::unlockpt(&terminal)?;

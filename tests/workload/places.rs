@@ -1,4 +1,4 @@
-//! Writers in places of their own: workers of a forking server, and a container.
+//! Writers in special places: workers of a forking server, and a container.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -13,13 +13,13 @@ use clap::{Args, Subcommand};
 
 use crate::{Truth, create, wait_for_line, write_blocks};
 
-/// How a container's file comes to be.
+/// How a container's file is created.
 #[derive(Args, Clone)]
 pub struct Layers {
-    /// The lower layer; else one is made in DIR
+    /// The lower layer; by default one is created in DIR
     #[arg(long)]
     lower: Option<PathBuf>,
-    /// The lower layer has the file, which is copied up for the first write
+    /// The lower layer has the file, which is copied up by the first write
     #[arg(long)]
     copied: bool,
     /// Remove the file's name before the first write
@@ -53,8 +53,8 @@ pub enum Places {
         #[arg(long, default_value_t = 50)]
         life_ms: u64,
     },
-    /// A process with mount, pid and (asked for) user namespaces of its own whose root is an overlay
-    /// made in DIR; it keeps the file open until a line comes on stdin
+    /// A process with mount, pid and (on request) user namespaces of its own whose root is an
+    /// overlay in DIR; it keeps the file open until a line comes on stdin
     Container {
         dir: PathBuf,
         /// As the container sees it
@@ -101,7 +101,8 @@ fn serve(
     while started < workers || alive > 0 {
         if started < workers && alive < 8 {
             let path = dir.join(format!("worker-{started:05}"));
-            // SAFETY: this process has one thread, so the child may do whatever it could.
+            // SAFETY: this process has one thread, so that the child may do whatever its parent
+            // could.
             match unsafe { libc::fork() } {
                 -1 => return Err(std::io::Error::last_os_error().into()),
                 0 => {
@@ -195,7 +196,8 @@ fn contained(dir: &Path, path: &Path, bytes: u64, layers: &Layers) -> anyhow::Re
     };
     anyhow::ensure!(result == 0, "overlay: {}", std::io::Error::last_os_error());
     std::env::set_current_dir(&merged)?;
-    // As a runtime writes its log before it starts what it is to run, and the tracer may have looked.
+    // Like a runtime that writes its log before it starts the container: the tracer may have looked
+    // up the process by then.
     fs::write(dir.join("log"), "log\n")?;
     std::thread::sleep(Duration::from_millis(300));
     enter_root()?;
@@ -210,9 +212,9 @@ fn contained(dir: &Path, path: &Path, bytes: u64, layers: &Layers) -> anyhow::Re
     wait_for_line()
 }
 
-/// Makes the current directory, a mount, the root of this mount namespace.
+/// Makes the current directory, a mount point, the root of this mount namespace.
 fn enter_root() -> anyhow::Result<()> {
-    // pivot_root(2): the same directory twice, then the old root lies on top and is let go.
+    // pivot_root(2): with the same directory twice, the old root ends up on top and is detached.
     // SAFETY: NUL-terminated strings.
     if unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) } == 0 {
         // SAFETY: as above.
@@ -220,7 +222,7 @@ fn enter_root() -> anyhow::Result<()> {
         anyhow::ensure!(result == 0, "umount: {}", std::io::Error::last_os_error());
         return Ok(());
     }
-    // The root of an initramfs cannot be pivoted away: the mount is moved over it.
+    // The root of an initramfs cannot be pivoted: the mount is moved over it.
     let (here, root) = (c".".as_ptr(), c"/".as_ptr());
     // SAFETY: as above.
     let result =

@@ -1,5 +1,5 @@
-//! Writers that are hard to hold: at a steady pace, and in processes that come and go in every way a
-//! process can.
+//! Writers that are hard to suspend: at a steady rate, and in processes that come and go in every
+//! possible way.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use clap::{Subcommand, ValueEnum};
 
 #[derive(Subcommand)]
 pub enum Restless {
-    /// One file, appended to at a pace, until it is killed
+    /// One file, appended to at a fixed rate, until it is killed
     Pace {
         path: PathBuf,
         /// Bytes per second while it runs
@@ -19,25 +19,26 @@ pub enum Restless {
         #[arg(long, default_value_t = 1 << 20)]
         block: usize,
     },
-    /// Lines of 1,024 bytes on standard output at a pace, until it is killed
+    /// Lines of 1,024 bytes on standard output at a fixed rate, until it is killed
     Print {
         /// Bytes per second while it runs
         #[arg(long)]
         rate: u64,
     },
-    /// One file, appended to while it moves from cgroup to cgroup, until it is killed; it prints a line
-    /// once it began
+    /// One file, appended to while the process moves from cgroup to cgroup, until it is killed; it
+    /// prints a line once it has begun
     Hop {
         path: PathBuf,
         /// Directories of cgroups
         cgroups: Vec<PathBuf>,
     },
-    /// Children that append to one file and end, until it is killed; it prints a line once it began
+    /// Children that append to one file and exit, until it is killed; it prints a line once it has
+    /// begun
     Escape {
         path: PathBuf,
         #[arg(long, value_enum)]
         kind: Kind,
-        /// How long each lives, milliseconds
+        /// Lifetime of each, milliseconds
         #[arg(long, default_value_t = 30)]
         life_ms: u64,
     },
@@ -47,7 +48,7 @@ pub enum Restless {
 pub enum Kind {
     /// Children that are waited for
     Fork,
-    /// Children whose parent ends at once
+    /// Children whose parent exits immediately
     DoubleFork,
     /// The same, in sessions of their own
     Daemon,
@@ -131,7 +132,7 @@ fn escape(path: &Path, kind: Kind, life: Duration) -> anyhow::Result<()> {
 }
 
 fn fork() -> io::Result<i32> {
-    // SAFETY: this process has one thread, so the child may do whatever it could.
+    // SAFETY: this process has one thread, so that the child may do whatever its parent could.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         pid => Ok(pid),

@@ -1,4 +1,4 @@
-//! Many processes: one after another, all at once, and forks of forks.
+//! Many processes: one after another, all at the same time, and forks of forks.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use super::{Truth, create, write_blocks};
 
 #[derive(Subcommand)]
 pub enum Storms {
-    /// Many processes, one after another, that write one file each and end
+    /// Many processes, one after another, that write one file each and exit
     Spawn {
         dir: PathBuf,
         #[arg(long)]
         processes: u32,
         #[arg(long)]
         bytes: u64,
-        /// All of them live at once, and write when all are there
+        /// All of them live at the same time, and write when all have started
         #[arg(long)]
         at_once: bool,
     },
-    /// A process that forks two, which fork two each, and so on; each writes a file and ends when
-    /// its own have ended
+    /// A process that forks two, which fork two each, and so on; each writes a file and exits after
+    /// its own children
     Bomb {
         dir: PathBuf,
         #[arg(long)]
@@ -57,7 +57,7 @@ fn spawn(
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let own = std::env::current_exe()?;
     if at_once {
-        // A pipe each.
+        // One pipe each.
         let maximum = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
@@ -88,7 +88,7 @@ fn spawn(
     Ok(())
 }
 
-/// The names of all files of a bomb: each is its father's with a digit more.
+/// The names of all files of a bomb: each is its parent's with one more digit.
 fn bomb_names(generations: u32) -> Vec<String> {
     let mut names = vec!["b".to_owned()];
     let mut last = names.clone();
@@ -115,7 +115,7 @@ fn bomb(dir: &Path, name: &str, generations: u32, bytes: u64) -> anyhow::Result<
     write_blocks(&create(&dir.join(name))?, bytes, 65_536)?;
     for pid in children {
         let mut status = 0;
-        // SAFETY: waits for a child of ours.
+        // SAFETY: waits for a child of this process.
         let ended = unsafe { libc::waitpid(pid, &raw mut status, 0) };
         anyhow::ensure!(ended == pid && status == 0, "a child ended with {status:#x}");
     }

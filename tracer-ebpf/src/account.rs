@@ -2,158 +2,129 @@
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
 
-use crate::gauge::gauge;
-use crate::hot::{self, Seen, learn};
-use crate::kernel_read::{Kptr, Probed, Read, current_leader, exchange, load};
-use crate::maps::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, health_add};
-use crate::maps_where::{ERRORS_A, ERRORS_B, first_is_active};
+use crate::atomic::{atomic_add, exchange, store};
+use crate::errno::{EAGAIN, EDQUOT, EINTR, EIO, ENOSPC, ERESTARTSYS};
+use crate::event::{WriteEvent, WriteTarget, ZERO};
+use crate::fast_path::{self, SpaceStamp, update_slot_cache};
+use crate::inode_usage::usage;
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_leader, load};
+use crate::maps::errors::{ERRORS_A, ERRORS_B};
+use crate::maps::flags::BPF_NOEXIST;
+use crate::maps::health::health_add;
+use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
 
-/// Counts `delta` for what `proc` did to `file`. `dentry` names the file when it is new, if it is of
-/// `inode` or that is null, else one of `inode`'s does (see [`names::send_once`]); they are read
-/// with `bpf_probe_read_kernel` alone, so any address will do.
+/// Counts `delta` for what `proc` did to `file`.
+///
+/// If the file is new, `dentry` names it, provided that it belongs to `inode` or that `inode` is
+/// null; else one of `inode`'s own dentries does (see [`names::emit_path_once`]). Both are read
+/// with `bpf_probe_read_kernel` only, so any address is safe.
 #[inline(always)]
-pub fn account(proc: ProcKey, file: FileKey, dentry: Kptr, inode: Kptr, delta: Counters) {
-    let who = Who { proc, file, dentry, inode };
-    let Some(index) = index_of(&who) else {
+pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
+    let target = WriteTarget { proc, file, dentry, inode };
+    let Some(index) = slot_index(&target) else {
         spill(&PairKey::new(proc, file), &delta);
-        names::send_once::<Probed>(&file, dentry, inode);
+        names::emit_path_once::<ProbeRead>(&file, dentry, inode);
         return;
     };
-    let Some(slot) = slot(index) else { return };
-    if slot.is_of(&who.proc, &who.file) {
+    let Some(slot) = slot_at(index) else { return };
+    if slot.is_of(&target.proc, &target.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in::<Probed>(index, &who, &delta);
+        claim_slot::<ProbeRead>(index, &target, &delta);
     }
 }
 
-/// Who did something to which file.
-#[derive(Clone, Copy)]
-pub struct Who {
-    /// The process.
-    pub proc: ProcKey,
-    /// The file.
-    pub file: FileKey,
-    /// For its name.
-    pub dentry: Kptr,
-    /// The file's own inode, if the dentry may be another's; else null.
-    pub inode: Kptr,
-}
-
-/// A write that returned.
-#[derive(Clone, Copy)]
-pub struct Write {
-    /// Who wrote into what.
-    pub who: Who,
-    /// `offsets::gauge_kind`.
-    pub kind: u32,
-    /// What it returned: bytes that went in, or an error.
-    pub result: i64,
-    /// Where it ended, if that is known: else 0.
-    pub end: u64,
-}
-
-/// Counts the result of one write, and the space that it took. What is still under way
-/// (EIOCBQUEUED) or was only interrupted is neither success nor error.
+/// Counts the result of one write, and the space that it took. A write that is still in progress
+/// (EIOCBQUEUED) or was only interrupted is neither a success nor an error.
 #[inline(always)]
-pub fn account_write<R: Read>(write: &Write) {
+pub fn account_write<R: Read>(write: &WriteEvent) {
     if write.result < 0 {
-        account_error(write.who.proc, write.who.file, write.result);
+        account_error(write.target.proc, write.target.file, write.result);
         return;
     }
     if write.result == 0 {
         return;
     }
     let written = write.result as u64;
-    // Read before the gauge: what changes in between is found at the next write.
-    let seen = &Seen::of::<R>(write.kind, write.who.inode);
-    let index = index_of(&write.who);
-    let own = index.and_then(slot);
+    // Read before the usage: a change in between is found at the next write.
+    let stamp = &SpaceStamp::of::<R>(write.kind, write.target.inode);
+    let index = slot_index(&write.target);
+    let own = index.and_then(slot_at);
     if let Some(slot) = own
-        && slot.is_of(&write.who.proc, &write.who.file)
-        && slot.blocks == seen.blocks
-        && slot.parts == seen.parts
-        && slot.epoch == seen.epoch
+        && slot.is_of(&write.target.proc, &write.target.file)
+        && slot.blocks == stamp.blocks
+        && slot.parts == stamp.parts
+        && slot.epoch == stamp.epoch
     {
         atomic_add(&raw mut slot.written, written);
-        learn::<R>(slot, write, seen);
+        update_slot_cache::<R>(slot, write, stamp);
         return;
     }
     let mut delta = ZERO;
-    if let Some(gauge) = gauge::<R>(write.kind, write.who.inode) {
-        let before = presumed::<R>(write, gauge);
-        delta = space::counts(space::settle::<R>(
-            &write.who.file,
-            write.who.inode,
+    if let Some(usage_now) = usage::<R>(write.kind, write.target.inode) {
+        let before = estimate_prior_usage::<R>(write, usage_now);
+        delta = space::counts(space::reconcile::<R>(
+            &write.target.file,
+            write.target.inode,
             before,
-            &write.who.proc,
+            &write.target.proc,
         ));
     }
     delta.written = written;
     let Some(index) = index else {
-        spill(&PairKey::new(write.who.proc, write.who.file), &delta);
-        names::send_once::<R>(&write.who.file, write.who.dentry, write.who.inode);
+        spill(&PairKey::new(write.target.proc, write.target.file), &delta);
+        names::emit_path_once::<R>(&write.target.file, write.target.dentry, write.target.inode);
         return;
     };
-    let Some(slot) = slot(index) else { return };
-    if slot.is_of(&write.who.proc, &write.who.file) {
+    let Some(slot) = slot_at(index) else { return };
+    if slot.is_of(&write.target.proc, &write.target.file) {
         add_to_slot(slot, &delta);
     } else {
-        move_in::<R>(index, &write.who, &delta);
+        claim_slot::<R>(index, &write.target, &delta);
     }
-    if slot.is_of(&write.who.proc, &write.who.file) {
-        learn::<R>(slot, write, seen);
+    if slot.is_of(&write.target.proc, &write.target.file) {
+        update_slot_cache::<R>(slot, write, stamp);
     }
 }
 
-/// The space of a file before its first write that is seen, if its opening was not: none if the
-/// write is all that there is, else all but what the write itself can have taken.
+/// Estimates a file's usage before the first write that was seen, when its opening was not seen: 0
+/// if the write is all the file has, else everything but the most that the write itself can have
+/// taken.
 #[inline(always)]
-fn presumed<R: Read>(write: &Write, gauge: u64) -> u64 {
+fn estimate_prior_usage<R: Read>(write: &WriteEvent, usage: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let written = write.result as u64;
-    let size: u64 = load!(R, write.who.inode, inode_size);
+    let size: u64 = load!(R, write.target.inode, inode_size);
     if write.end == written && size <= written {
         return 0;
     }
-    gauge.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
+    usage.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
-/// Where the cell of a (process, file) on this CPU is. Only the current process has one: what is done for
-/// another one, when its direct I/O ends or a kernel thread writes back what it wrote, is rare.
+/// Index of the pair's slot on this CPU. Only the current process has one. Counting for another
+/// process is rare: when its direct I/O completes, or when a kernel thread writes back its data.
 #[inline(always)]
-fn index_of(who: &Who) -> Option<u32> {
+fn slot_index(target: &WriteTarget) -> Option<u32> {
     let (leader, start_ns) = current_leader();
-    (start_ns == who.proc.start_ns)
-        .then(|| hot::index(hot::cells_of_cpu(), who.file.ino, leader.low()))
+    (start_ns == target.proc.start_ns)
+        .then(|| fast_path::hash_index(fast_path::cpu_slot_base(), target.file.ino, leader.low()))
 }
 
 #[inline(always)]
-fn slot(index: u32) -> Option<&'static mut Slot> {
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+fn slot_at(index: u32) -> Option<&'static mut Slot> {
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     SLOTS.get_ptr_mut(index).map(|slot| unsafe { &mut *slot })
 }
-
-/// A [`Counters`] without anything in it, for struct updates.
-pub const ZERO: Counters = Counters { written: 0, allocated: 0, freed: 0, unlinked: 0, flags: 0 };
-
-const EINTR: i64 = -4;
-const EIO: i64 = -5;
-const EAGAIN: i64 = -11;
-const ENOSPC: i64 = -28;
-const EDQUOT: i64 = -122;
-/// ERESTARTSYS: the kernel's own codes, never seen by a process, start here.
-const KERNEL_INTERNAL: i64 = -512;
 
 /// Counts a failed write.
 #[inline(always)]
 pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
-    if error == EAGAIN || error == EINTR || error <= KERNEL_INTERNAL {
+    if error == EAGAIN || error == EINTR || error <= ERESTARTSYS {
         return;
     }
     count_error(&proc, file.dev, error);
-    process::describe_once(proc);
+    process::emit_process_once(proc);
 }
 
 #[inline(never)]
@@ -163,8 +134,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     health_add(if first { Health::UsedErrorsA } else { Health::UsedErrorsB }, 1);
     let map = if first { &ERRORS_A } else { &ERRORS_B };
     if map.get_ptr(key).is_none() {
-        // BPF_NOEXIST: another CPU may have been first, which is as good.
-        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, 1);
+        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, BPF_NOEXIST);
     }
     let Some(errors) = map.get_ptr_mut(key) else {
         health_add(Health::OtherErrors, 1);
@@ -184,8 +154,8 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
 
 #[inline(always)]
 fn add_to_slot(slot: &mut Slot, delta: &Counters) {
-    // Atomic although the cell is this CPU's own: fexit programs may be preempted, and a thread that
-    // goes on with a stale sum would undo what others added meanwhile.
+    // Atomic although only this CPU uses the slot: fexit programs can be preempted, and a program
+    // that resumes with a stale sum would undo what others added meanwhile.
     atomic_add(&raw mut slot.written, delta.written);
     if delta.allocated != 0 {
         atomic_add(&raw mut slot.allocated, delta.allocated);
@@ -201,65 +171,66 @@ fn add_to_slot(slot: &mut Slot, delta: &Counters) {
     }
 }
 
-/// Gives the cell to somebody new and, where they are new, sends the names of process and file.
-/// One call after the other, not one in the other: all frames of a chain share 512 bytes.
+/// Gives the slot to a new pair, and sends the names of the process and the file if they are new.
+/// The calls are made one after the other, not nested: all frames of a call chain share 512 bytes.
 #[inline(always)]
-fn move_in<R: Read>(index: u32, who: &Who, delta: &Counters) {
-    take_slot(index, who, delta);
-    process::describe_once(who.proc);
-    names::send_once::<R>(&who.file, who.dentry, who.inode);
+fn claim_slot<R: Read>(index: u32, target: &WriteTarget, delta: &Counters) {
+    evict_slot(index, target, delta);
+    process::emit_process_once(target.proc);
+    names::emit_path_once::<R>(&target.file, target.dentry, target.inode);
 }
 
-/// Moves the cell's tenant to the spill map and puts the newcomer in. Where another program was put
-/// aside in the middle of that, the newcomer's counts go to the spill map themselves.
+/// Moves the slot's occupant to the spill map, and puts the new pair in. If another program was
+/// preempted in the middle of that, the new pair's counts go to the spill map instead.
 #[inline(never)]
-fn take_slot(index: u32, who: &Who, delta: &Counters) {
+fn evict_slot(index: u32, target: &WriteTarget, delta: &Counters) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    // SAFETY: the map hands out valid, aligned pointers; only this CPU writes this cell.
+    // SAFETY: a valid, aligned pointer from the map; only this CPU writes this slot.
     let slot = unsafe { &mut *slot };
-    // The daemon, too, sees by an odd number that the cell changes hands. Stores stay in order
-    // because they are volatile, and because x86 keeps them so.
+    // An odd `seq` shows, also to the daemon, that the slot is changing hands. The stores stay in
+    // order because they are volatile, and because x86 keeps them in order.
     let lock = (&raw mut slot.generation).cast::<u64>();
-    // SAFETY: `generation` and `seq`, eight aligned bytes of the cell.
+    // SAFETY: `generation` and `seq`, eight aligned bytes of the slot.
     let unlocked = unsafe { core::ptr::read_volatile(lock) };
     let seq = (unlocked >> 32) as u32;
     if seq & 1 != 0 || !exchange(lock, unlocked, unlocked.wrapping_add(1 << 32)) {
-        spill(&PairKey::new(who.proc, who.file), delta);
+        spill(&PairKey::new(target.proc, target.file), delta);
         return;
     }
-    let mut tenant = slot.key();
-    tenant.generation = unlocked as u32;
-    // Nobody's, so that who comes in between does not add to what is being read.
+    let mut occupant = slot.key();
+    occupant.generation = unlocked as u32;
+    // Belongs to no process now, so that a program that runs in between does not add to what is
+    // being read.
     store(&raw mut slot.start_ns, u64::MAX);
     let counts = slot.counters();
     if !counts.is_zero() {
-        spill(&tenant, &counts);
+        spill(&occupant, &counts);
     }
-    store(&raw mut slot.ino, who.file.ino);
-    store(&raw mut slot.tgid, who.proc.tgid);
-    store(&raw mut slot.dev, who.file.dev);
-    store(&raw mut slot.generation, who.file.generation);
+    store(&raw mut slot.ino, target.file.ino);
+    store(&raw mut slot.tgid, target.proc.tgid);
+    store(&raw mut slot.dev, target.file.dev);
+    store(&raw mut slot.generation, target.file.generation);
     store(&raw mut slot.written, delta.written);
     store(&raw mut slot.allocated, delta.allocated);
     store(&raw mut slot.freed, delta.freed);
     store(&raw mut slot.unlinked, delta.unlinked);
     store(&raw mut slot.flags, delta.flags);
-    // Nothing is known of its space yet.
+    // Nothing is known of the new file's space yet.
     store(&raw mut slot.inode, 0);
     store(&raw mut slot.blocks, u32::MAX);
-    store(&raw mut slot.start_ns, who.proc.start_ns);
+    store(&raw mut slot.start_ns, target.proc.start_ns);
     store(&raw mut slot.seq, seq.wrapping_add(2));
 }
 
-/// Adds a tenant's counts to the active spill map, or to the exact rest when that is full.
+/// Adds an occupant's counts to the active spill map, or to the exact remainder if that is full.
 #[inline(never)]
 fn spill(key: &PairKey, counts: &Counters) {
     let active = SPILL_ACTIVE.get(0).copied().unwrap_or(0);
     let (map, used) =
         if active == 0 { (&SPILL_A, Health::UsedSpillA) } else { (&SPILL_B, Health::UsedSpillB) };
     health_add(used, 1);
-    if map.get_ptr(key).is_none() && map.insert(key, ZERO, 1).is_err() {
-        // Full, or another CPU was first: then it is found below.
+    if map.get_ptr(key).is_none() && map.insert(key, ZERO, BPF_NOEXIST).is_err() {
+        // Full, or another CPU inserted it first: then the next look-up finds it.
     }
     let Some(total) = map.get_ptr_mut(key) else {
         health_add(Health::OtherWritten, counts.written);
@@ -274,26 +245,10 @@ fn spill(key: &PairKey, counts: &Counters) {
     atomic_add(written, counts.written);
     atomic_add(allocated, counts.allocated);
     atomic_add(freed, counts.freed);
-    // SAFETY: as above. Not atomic: two CPUs that unlink the same file for the same process in the
-    // same instant would be needed to lose one.
+    // SAFETY: as above. Not atomic: an update is lost only if two CPUs unlink the same file for the
+    // same process at the same instant.
     unsafe {
         (*total).unlinked = (*total).unlinked.wrapping_add(counts.unlinked);
         (*total).flags |= counts.flags;
-    }
-}
-
-#[inline(always)]
-fn store<T>(cell: *mut T, value: T) {
-    // SAFETY: a field of a map value.
-    unsafe { core::ptr::write_volatile(cell, value) };
-}
-
-/// A relaxed add whose result is not used: BPF_XADD, which 5.10 has (it refuses fetch_add). Inline
-/// assembly because core offers no atomic add for this target.
-#[inline(always)]
-pub fn atomic_add(cell: *mut u64, n: u64) {
-    // SAFETY: a field of a map value, aligned to 8.
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({cell} + 0) += {n}", cell = in(reg) cell, n = in(reg) n);
     }
 }

@@ -1,39 +1,36 @@
-//! The file behind a file of an overlay: where its data is, and the space that it takes.
+//! The real file behind a file of an overlay: where its data is, and the space that it takes.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use crate::gauge::within;
-use crate::kernel_read::{Kptr, Probed, Read, load};
+use crate::inode_usage::bounded;
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
-/// One entry: how overlayfs keeps it on this kernel.
+/// How overlayfs keeps the real file on this kernel; one entry.
 #[map]
 pub static BEHIND: Array<OverlayInode> = Array::with_max_entries(1, 0);
 
-/// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
-pub const OVERLAY_MAGIC: u32 = 0x794c_7630;
-
-/// The inode that an overlay's inode of a regular file stands for: on the upper layer if it is there,
-/// else on the topmost lower one. A deleted file keeps its dentry on the upper layer as long as the
+/// Returns the real inode of an overlay's regular file: on the upper layer if it is there, else on
+/// the topmost lower layer. A deleted file keeps its dentry on the upper layer as long as the
 /// overlay's inode lives (`ovl_destroy_inode`). Null where this kernel's layout is not known.
 #[inline(always)]
-pub fn inode(inode: Kptr) -> Kptr {
-    let nothing = Kptr::from_addr(0);
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
+pub fn real_inode(inode: KernelPtr) -> KernelPtr {
+    let nothing = KernelPtr::from_addr(0);
+    // SAFETY: the map's values are plain integers, written only by the daemon.
     let Some(layout): Option<&OverlayInode> = BEHIND.get(0) else { return nothing };
     if layout.known == 0 {
         return nothing;
     }
-    let mut dentry = Probed::follow(inode, within(layout.upper));
+    let mut dentry = ProbeRead::follow(inode, bounded(layout.upper));
     if dentry.is_null() {
-        let lower = Probed::follow(inode, within(layout.lower));
+        let lower = ProbeRead::follow(inode, bounded(layout.lower));
         match layout.lower_kind {
             lower_kind::INODE => return lower,
             lower_kind::DENTRY => dentry = lower,
-            lower_kind::STACK => dentry = Probed::follow(lower, within(layout.first)),
+            lower_kind::STACK => dentry = ProbeRead::follow(lower, bounded(layout.first)),
             _ => return nothing,
         }
     }
-    Kptr(load!(Probed, dentry, dentry_inode))
+    KernelPtr(load!(ProbeRead, dentry, dentry_inode))
 }

@@ -1,8 +1,8 @@
-//! Every unsafe read of kernel memory.
+//! Unsafe reads of kernel memory.
 //!
-//! Two ways in: [`Direct`] loads through pointers that the verifier has typed from BTF (arguments of
-//! fentry/fexit), at a handful of instructions each, and [`Probed`] through
-//! `bpf_probe_read_kernel`, which any program may use and which gives 0 where the address is bad.
+//! There are two ways. [`BtfRead`] loads through pointers that the verifier has typed from BTF
+//! (arguments of fentry/fexit programs), with a handful of instructions each. [`ProbeRead`] uses
+//! `bpf_probe_read_kernel`, which is available to every program and returns 0 for a bad address.
 
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -12,8 +12,8 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_
 use tracer_common::offsets::field_mark;
 use tracer_common::{FileKey, Offsets, ProcKey};
 
-/// Filled in by the daemon before loading; read with [`offset!`] so that neither compiler folds
-/// the placeholder.
+/// Offsets of kernel fields, filled in by the daemon before loading. Read with [`offset!`], so that
+/// neither compiler folds the placeholder.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::UNKNOWN;
 
@@ -24,8 +24,9 @@ macro_rules! offset {
     }};
 }
 
-/// What the daemon says before loading, as a u64: a number that it puts into the instruction itself
-/// ([`config_mark`]), so that the verifier knows it, and nothing is loaded.
+/// Reads a value of `Config` as a u64. The daemon puts the number into the instruction itself
+/// before loading ([`config_mark`](tracer_common::offsets::config_mark)), so the verifier knows it,
+/// and nothing is loaded.
 macro_rules! config {
     ($field:ident) => {{
         let value: u64;
@@ -47,18 +48,19 @@ macro_rules! config {
 /// Reads a field of a structure through a [`Read`]: `load!(R, inode, inode_ino)`.
 macro_rules! load {
     ($way:ty, $base:expr, $field:ident) => {
-        <$way as $crate::kernel_read::Read>::at::<
+        <$way as $crate::kernel_read::Read>::field::<
             _,
             { core::mem::offset_of!(tracer_common::Offsets, $field) },
         >($base)
     };
 }
-/// The same for 32 bits, as a u64: the compiler does not know that a load clears the upper half, and
-/// would do it again. Of a field of 64 bits it is the lower half, where the machine is little-endian.
+/// Like [`load!`], but for 32 bits, as a u64: the compiler does not know that a load clears the
+/// upper half, and would clear it again. Of a 64-bit field it reads the lower half, on a
+/// little-endian machine.
 #[allow(unused_macros, reason = "the fence has no use for it")]
 macro_rules! load_u32 {
     ($way:ty, $base:expr, $field:ident) => {
-        <$way as $crate::kernel_read::Read>::at_u32::<
+        <$way as $crate::kernel_read::Read>::field_u32::<
             { core::mem::offset_of!(tracer_common::Offsets, $field) },
         >($base)
     };
@@ -68,26 +70,27 @@ pub(crate) use load;
 pub(crate) use load_u32;
 pub(crate) use offset;
 
-/// An address in the kernel. Never dereferenced but by a [`Read`].
+/// An address in the kernel. Only a [`Read`] dereferences it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-pub struct Kptr(pub *const u8);
+pub struct KernelPtr(pub *const u8);
 
-impl Kptr {
-    /// Is there anything?
+impl KernelPtr {
+    /// Returns whether the address is 0.
     #[inline(always)]
     pub fn is_null(self) -> bool {
         self.0.is_null()
     }
 
-    /// As a number, to be kept in a map.
+    /// The address as a number, to be stored in a map.
     #[inline(always)]
     pub fn addr(self) -> u64 {
         self.0 as u64
     }
 
-    /// Its lower half, as a number that can be calculated with, which the verifier allows with no
-    /// pointer whose type it knows. A 32-bit move makes it one (for whoever has CAP_PERFMON).
+    /// The lower half of the address, as a number to calculate with. The verifier does not allow
+    /// arithmetic with a pointer whose type it knows; a 32-bit move turns it into a number (with
+    /// CAP_PERFMON).
     #[inline(always)]
     pub fn low(self) -> u32 {
         let mut low = self.addr();
@@ -96,7 +99,7 @@ impl Kptr {
         low as u32
     }
 
-    /// Back from a map: only for [`Probed`].
+    /// Restores an address from a map. Only for [`ProbeRead`].
     #[inline(always)]
     pub fn from_addr(addr: u64) -> Self {
         Self(addr as *const u8)
@@ -105,49 +108,50 @@ impl Kptr {
 
 /// A way to read kernel memory.
 pub trait Read {
-    /// Does the verifier know what it reads?
+    /// Whether the verifier knows the type of what is read.
     const TYPED: bool;
 
     /// Reads a `T` at `base + offset`.
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T;
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T;
 
-    /// Reads the field whose own place in [`Offsets`] is `FIELD`; see [`load!`].
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T;
+    /// Reads the field whose offset is stored at the byte `FIELD` of [`Offsets`]; see [`load!`].
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T;
 
     /// See [`load_u32!`].
     #[inline(always)]
-    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
-        u64::from(Self::at::<u32, FIELD>(base))
+    fn field_u32<const FIELD: usize>(base: KernelPtr) -> u64 {
+        u64::from(Self::field::<u32, FIELD>(base))
     }
 
-    /// Follows a pointer at `base + offset`.
+    /// Reads the pointer at `base + offset`.
     #[inline(always)]
-    fn follow(base: Kptr, offset: u32) -> Kptr {
-        Kptr(Self::read::<*const u8>(base, offset))
+    fn follow(base: KernelPtr, offset: u32) -> KernelPtr {
+        KernelPtr(Self::read::<*const u8>(base, offset))
     }
 }
 
-/// Typed loads; the verifier turns a fault into a 0.
-pub struct Direct;
+/// Typed loads. The verifier makes a faulting load return 0.
+pub struct BtfRead;
 
-impl Read for Direct {
+impl Read for BtfRead {
     const TYPED: bool = true;
 
     #[inline(always)]
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T {
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T {
         // SAFETY: `base` comes from a BTF-typed argument and `offset` from the running kernel's
-        // BTF; the verifier checks that they name a field of the right size, or refuses to load.
+        // BTF. The verifier checks that they name a field of the right size, or rejects the
+        // program.
         unsafe { core::ptr::read_volatile(base.0.add(offset as usize).cast::<T>()) }
     }
 
-    /// One instruction, whose offset the daemon puts in before it loads the program
-    /// ([`field_mark`]): half of what a load costs whose offset comes from `OFFSETS`.
+    /// One instruction, whose offset the daemon fills in before it loads the program
+    /// ([`field_mark`]). It costs half as much as a load with an offset from `OFFSETS`.
     #[inline(always)]
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T {
         let base = base.0;
         let value: u64;
-        // SAFETY: as above; the daemon replaces each of these offsets by the running kernel's, or by
-        // one that the verifier refuses.
+        // SAFETY: as above; the daemon replaces each of these offsets with the running kernel's, or
+        // with one that the verifier rejects.
         unsafe {
             match size_of::<T>() {
                 8 => asm!("{v} = *(u64 *)({b} + {o})", v = out(reg) value, b = in(reg) base,
@@ -164,7 +168,7 @@ impl Read for Direct {
     }
 
     #[inline(always)]
-    fn at_u32<const FIELD: usize>(base: Kptr) -> u64 {
+    fn field_u32<const FIELD: usize>(base: KernelPtr) -> u64 {
         let base = base.0;
         let value: u64;
         // SAFETY: as above.
@@ -176,18 +180,18 @@ impl Read for Direct {
     }
 }
 
-/// `bpf_probe_read_kernel`.
-pub struct Probed;
+/// Reads with `bpf_probe_read_kernel`.
+pub struct ProbeRead;
 
-impl Read for Probed {
+impl Read for ProbeRead {
     const TYPED: bool = false;
 
     #[inline(always)]
-    fn read<T: Copy>(base: Kptr, offset: u32) -> T {
+    fn read<T: Copy>(base: KernelPtr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
-        // SAFETY: the helper checks the source, and zeroes the destination when it cannot be read.
-        // Its result is not looked at: a branch here would double the verifier's work at each step
-        // of a walk. `T` is an integer or a pointer that is never dereferenced, so 0 is valid.
+        // SAFETY: the helper checks the source, and zeroes the destination if it cannot be read.
+        // Its result is not checked: a branch here would double the verifier's work at each step of
+        // a walk. `T` is an integer or a pointer that is never dereferenced, so 0 is valid.
         unsafe {
             bpf_probe_read_kernel(
                 value.as_mut_ptr().cast(),
@@ -199,7 +203,7 @@ impl Read for Probed {
     }
 
     #[inline(always)]
-    fn at<T: Copy, const FIELD: usize>(base: Kptr) -> T {
+    fn field<T: Copy, const FIELD: usize>(base: KernelPtr) -> T {
         // SAFETY: a field of a valid static, all of whose fields are u32; volatile because the daemon
         // rewrites it before loading.
         let offset = unsafe {
@@ -209,100 +213,92 @@ impl Read for Probed {
     }
 }
 
-/// The process that runs now.
+/// Returns the key of the current process.
 #[inline(always)]
 pub fn current_proc() -> ProcKey {
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let leader = Kptr(load!(Direct, task, task_group_leader));
+        let leader = KernelPtr(load!(BtfRead, task, task_group_leader));
         ProcKey {
-            start_ns: load!(Direct, leader, task_start_boottime),
-            tgid: load!(Direct, task, task_tgid),
+            start_ns: load!(BtfRead, leader, task_start_boottime),
+            tgid: load!(BtfRead, task, task_tgid),
             pad: 0,
         }
     } else {
         let task = current_task();
-        let leader = Probed::follow(task, offset!(task_group_leader));
+        let leader = ProbeRead::follow(task, offset!(task_group_leader));
         ProcKey {
-            start_ns: Probed::read(leader, offset!(task_start_boottime)),
+            start_ns: ProbeRead::read(leader, offset!(task_start_boottime)),
             tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
             pad: 0,
         }
     }
 }
 
-/// The main thread of the process that runs now, and when it started.
+/// Returns the main thread of the current process, and its start time.
 #[inline(always)]
-pub fn current_leader() -> (Kptr, u64) {
+pub fn current_leader() -> (KernelPtr, u64) {
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let leader = Kptr(load!(Direct, task, task_group_leader));
-        (leader, load!(Direct, leader, task_start_boottime))
+        let leader = KernelPtr(load!(BtfRead, task, task_group_leader));
+        (leader, load!(BtfRead, leader, task_start_boottime))
     } else {
-        let leader = Kptr(load!(Probed, current_task(), task_group_leader));
-        (leader, load!(Probed, leader, task_start_boottime))
+        let leader = KernelPtr(load!(ProbeRead, current_task(), task_group_leader));
+        (leader, load!(ProbeRead, leader, task_start_boottime))
     }
 }
 
-/// `current`, for [`Direct`] reads; from 5.11 on (`Config::has_task_btf`).
+/// `current`, for [`BtfRead`]; since 5.11 (`Config::has_task_btf`).
 #[inline(always)]
-pub fn current_task_typed() -> Kptr {
+pub fn current_task_typed() -> KernelPtr {
     // SAFETY: a helper without arguments.
-    Kptr(unsafe { bpf_get_current_task_btf() } as *const u8)
+    KernelPtr(unsafe { bpf_get_current_task_btf() } as *const u8)
 }
 
-/// `current`, for [`Probed`] reads.
+/// `current`, for [`ProbeRead`].
 #[inline(always)]
-pub fn current_task() -> Kptr {
+pub fn current_task() -> KernelPtr {
     // SAFETY: a helper without arguments.
-    Kptr(unsafe { bpf_get_current_task() } as *const u8)
+    KernelPtr(unsafe { bpf_get_current_task() } as *const u8)
 }
 
-/// The key of an inode.
+/// Returns the key of an inode.
 #[inline(always)]
-pub fn file_key<R: Read>(inode: Kptr) -> FileKey {
+pub fn file_key<R: Read>(inode: KernelPtr) -> FileKey {
     FileKey {
         ino: load!(R, inode, inode_ino),
         generation: load!(R, inode, inode_generation),
-        dev: load!(R, Kptr(load!(R, inode, inode_sb)), sb_dev),
+        dev: load!(R, KernelPtr(load!(R, inode, inode_sb)), sb_dev),
     }
 }
 
-/// Is it a regular file? Pipes, sockets, ttys and devices are not counted.
+/// Returns whether the inode is a regular file. Pipes, sockets, ttys and devices are not counted.
 #[inline(always)]
-pub fn is_regular<R: Read>(inode: Kptr) -> bool {
+pub fn is_regular<R: Read>(inode: KernelPtr) -> bool {
     const S_IFMT: u16 = 0o170_000;
     const S_IFREG: u16 = 0o100_000;
     let mode: u16 = load!(R, inode, inode_mode);
     mode & S_IFMT == S_IFREG
 }
 
-/// `super_block::s_magic` of an inode's filesystem.
+/// Returns `super_block::s_magic` of the inode's filesystem.
 #[inline(always)]
-pub fn magic<R: Read>(inode: Kptr) -> u32 {
-    let magic: u64 = load!(R, Kptr(load!(R, inode, inode_sb)), sb_magic);
+pub fn magic<R: Read>(inode: KernelPtr) -> u32 {
+    let magic: u64 = load!(R, KernelPtr(load!(R, inode, inode_sb)), sb_magic);
     magic as u32
 }
 
-/// Puts a value into a map's cell if the old one is still there, atomically where BPF can (5.12);
-/// before that always.
+/// Returns one of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
 #[inline(always)]
-pub fn exchange(cell: *mut u64, old: u64, new: u64) -> bool {
-    if config!(has_cmpxchg) != 0 {
-        let found: u64;
-        // SAFETY: a field of a map value, aligned to 8.
-        unsafe {
-            asm!(
-                "r0 = cmpxchg_64({cell} + 0, r0, {new})",
-                cell = in(reg) cell,
-                new = in(reg) new,
-                inout("r0") old => found,
-            );
-        }
-        found == old
-    } else {
-        // SAFETY: as above.
-        unsafe { core::ptr::write_volatile(cell, new) };
-        true
+pub fn any_dentry(inode: KernelPtr) -> KernelPtr {
+    let first = ProbeRead::follow(inode, offset!(inode_dentry));
+    if first.is_null() {
+        return first;
     }
+    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
+        offset!(dentry_alias_v7)
+    } else {
+        offset!(dentry_alias)
+    };
+    KernelPtr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
 }

@@ -1,38 +1,45 @@
 //! filltop's kernel side.
 //!
-//! The probes in [`probes`] only unpack their arguments; [`account`] is the one counting body that
-//! all of them call with what was *really* written. Counts live in maps, never in event streams;
-//! the ring buffer carries rare things alone: names of new files, new writers, their end.
+//! The probes in [`probes`] only unpack their arguments. [`account`] is the one counting body: all
+//! probes call it with what was *really* written. Counts live in maps, never in event streams. The
+//! ring buffer carries only rare records: names of new files, new writers, ended processes.
 
 #![no_std]
 #![no_main]
-// For the one atomic add in account.rs.
+// For the atomic operations in atomic.rs and the loads in kernel_read.rs.
 #![feature(asm_experimental_arch)]
 
 mod account;
+mod atomic;
 mod behind;
-mod calls;
 mod cgroups;
-mod gauge;
-mod hot;
+mod charge;
+mod counted;
+mod errno;
+mod event;
+mod fast_path;
+mod filesystem;
+mod inflight;
+mod inode_usage;
 mod kernel_read;
 mod maps;
-mod maps_where;
 mod names;
 mod overlay;
 mod probes;
 mod process;
 mod scratch;
 mod space;
+mod syscall;
 mod user_read;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // Never reached: the verifier refuses programs that could panic, and rustc drops this.
+    // Never reached: the verifier rejects programs that could panic, and rustc removes this
+    // function.
     loop {}
 }
 
-/// The kernel gives some helpers to GPL-compatible programs alone.
+/// Some helpers are available only to GPL-compatible programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

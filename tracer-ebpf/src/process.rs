@@ -1,5 +1,5 @@
-//! Who a writer is, told once, while it runs: a process that lives 5 ms is gone before the daemon
-//! could ask /proc.
+//! Describes each writer once, while it runs: a process that lives for 5 ms is gone before the
+//! daemon could read /proc.
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::{
@@ -10,109 +10,115 @@ use tracer_common::records::{CMDLINE_ROOM, ExitRecord};
 use tracer_common::{FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind};
 
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_task, current_task_typed, file_key, load, offset,
+    BtfRead, KernelPtr, ProbeRead, Read, config, current_task, current_task_typed, file_key, load,
+    offset,
 };
-use crate::maps::{NAMED, PROC_ROOMS, PROCS, health_add};
+use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
+use crate::maps::health::health_add;
 use crate::{names, scratch};
 
-/// Describes `proc`, which must be the current process, unless that was done and it still sees files as
-/// it did then.
+/// Describes `proc`, which must be the current process, unless it was described before and its
+/// filesystem context is still the same.
 #[inline(always)]
-pub fn describe_once(proc: ProcKey) {
-    if !is_described(&proc) {
-        let exe = describe(&proc);
+pub fn emit_process_once(proc: ProcKey) {
+    if !is_emitted(&proc) {
+        let exe = emit_process(&proc);
         if exe != 0 {
-            names::send_walk(exe);
+            names::emit_path_walk(exe);
         }
     }
 }
 
-/// A server writes its log before it goes into its chroot, a container's first process mounts its root
-/// before it makes it its own: each is described anew then.
+/// Returns whether `proc` was described in its present filesystem context. A server writes its log
+/// before its chroot, and a container's first process mounts its root before it switches to it:
+/// both are described again afterwards.
 #[inline(never)]
-fn is_described(proc: &ProcKey) -> bool {
-    // SAFETY: the value is copied at once.
-    let Some(view) = (unsafe { PROCS.get(proc) }).copied() else { return false };
+fn is_emitted(proc: &ProcKey) -> bool {
+    // SAFETY: the value is copied immediately.
+    let Some(context) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
     if config!(has_task_btf) != 0 {
         let task = current_task_typed();
-        let tgid: u32 = load!(Direct, task, task_tgid);
-        tgid != proc.tgid || view == view_in::<Direct>(task)
+        let tgid: u32 = load!(BtfRead, task, task_tgid);
+        tgid != proc.tgid || context == fs_context::<BtfRead>(task)
     } else {
         let task = current_task();
-        let tgid: u32 = load!(Probed, task, task_tgid);
-        tgid != proc.tgid || view == view_in::<Probed>(task)
+        let tgid: u32 = load!(ProbeRead, task, task_tgid);
+        tgid != proc.tgid || context == fs_context::<ProbeRead>(task)
     }
 }
 
-/// What a task's process sees files by, as a number: its root directory and its mount namespace.
+/// Hash of how a task's process sees files: its root directory and its mount namespace.
 #[inline(always)]
-fn view_in<R: Read>(task: Kptr) -> u64 {
-    // The main thread's, for threads may have roots of their own: they would be told in turns.
-    let view = view_of::<R>(Kptr(load!(R, task, task_group_leader)));
-    // It may have ended before the others.
-    if view == 0 { view_of::<R>(task) } else { view }
+fn fs_context<R: Read>(task: KernelPtr) -> u64 {
+    // Of the main thread, because threads can have roots of their own: the process would be
+    // described again each time another thread writes.
+    let context = fs_context_of::<R>(KernelPtr(load!(R, task, task_group_leader)));
+    // The main thread may have ended before the others.
+    if context == 0 { fs_context_of::<R>(task) } else { context }
 }
 
 #[inline(always)]
-fn view_of<R: Read>(task: Kptr) -> u64 {
-    let root = Kptr(load!(R, Kptr(load!(R, task, task_fs)), fs_root));
-    let mounts = Kptr(load!(R, Kptr(load!(R, task, task_nsproxy)), nsproxy_mnt));
+fn fs_context_of<R: Read>(task: KernelPtr) -> u64 {
+    let root = KernelPtr(load!(R, KernelPtr(load!(R, task, task_fs)), fs_root));
+    let mounts = KernelPtr(load!(R, KernelPtr(load!(R, task, task_nsproxy)), nsproxy_mnt));
     u64::from(root.low()) << 32 | u64::from(mounts.low())
 }
 
-/// Returns the address of its executable's dentry, if that is to be named, or 0.
+/// Describes the current process. Returns the address of its executable's dentry if that has to be
+/// named, else 0.
 #[inline(never)]
-fn describe(proc: &ProcKey) -> u64 {
+fn emit_process(proc: &ProcKey) -> u64 {
     let task = current_task();
-    if Probed::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
-        // Direct I/O that completes in a kernel worker: its process was described when it began.
+    if ProbeRead::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
+        // Direct I/O that completes in a kernel worker: its process was described when the I/O was
+        // submitted.
         return 0;
     }
-    let Some(room) = scratch::enter(&PROC_ROOMS) else {
+    let Some(buffer) = scratch::acquire(&PROC_SCRATCH) else {
         health_add(Health::RingFull, 1);
         return 0;
     };
-    relatives(room);
-    let exe = fill_and_send(room, proc);
-    scratch::leave(&PROC_ROOMS, room);
+    fill_ancestry(buffer);
+    let exe = fill_and_send(buffer, proc);
+    scratch::release(&PROC_SCRATCH, buffer);
     exe
 }
 
 #[inline(never)]
-fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
-    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return 0 };
+fn fill_and_send(buffer: u32, proc: &ProcKey) -> u64 {
+    let Some(record) = scratch::get(&PROC_SCRATCH, buffer) else { return 0 };
     let task = current_task();
-    let parent = Probed::follow(task, offset!(task_real_parent));
-    let parent_leader = Probed::follow(parent, offset!(task_group_leader));
-    let mm = Probed::follow(task, offset!(task_mm));
+    let parent = ProbeRead::follow(task, offset!(task_real_parent));
+    let parent_leader = ProbeRead::follow(parent, offset!(task_group_leader));
+    let mm = ProbeRead::follow(task, offset!(task_mm));
     record.header.kind = RecordKind::Proc as u32;
     record.proc = *proc;
     record.parent = ProcKey {
-        start_ns: Probed::read(parent_leader, offset!(task_start_boottime)),
-        tgid: Probed::read(parent, offset!(task_tgid)),
+        start_ns: ProbeRead::read(parent_leader, offset!(task_start_boottime)),
+        tgid: ProbeRead::read(parent, offset!(task_tgid)),
         pad: 0,
     };
-    record.task_flags = Probed::read(task, offset!(task_flags));
+    record.task_flags = ProbeRead::read(task, offset!(task_flags));
     record.uid = bpf_get_current_uid_gid() as u32;
-    // SAFETY: a helper without arguments; and one that writes exactly the 16 bytes given.
+    // SAFETY: a helper without arguments, and one that writes exactly the 16 bytes given.
     unsafe {
         record.cgroup_id = bpf_get_current_cgroup_id();
         bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
     }
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
-    let mut exe_dentry = Kptr::from_addr(0);
+    let mut exe_dentry = KernelPtr::from_addr(0);
     if !mm.is_null() {
-        let exe = Probed::follow(mm, offset!(mm_exe_file));
+        let exe = ProbeRead::follow(mm, offset!(mm_exe_file));
         if !exe.is_null() {
-            record.exe = file_key::<Probed>(Probed::follow(exe, offset!(file_inode)));
-            exe_dentry = Probed::follow(exe, offset!(file_dentry));
+            record.exe = file_key::<ProbeRead>(ProbeRead::follow(exe, offset!(file_inode)));
+            exe_dentry = ProbeRead::follow(exe, offset!(file_dentry));
         }
         read_cmdline(record, mm);
     }
-    // SAFETY: a whole record.
-    if unsafe { names::send_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
-        let _ = PROCS.insert(proc, view_in::<Probed>(task), 0);
+    // SAFETY: a complete record.
+    if unsafe { names::emit_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
+        let _ = EMITTED_PROCS.insert(proc, fs_context::<ProbeRead>(task), 0);
     } else {
         health_add(Health::RingFull, 1);
     }
@@ -120,50 +126,49 @@ fn fill_and_send(room: u32, proc: &ProcKey) -> u64 {
     if NAMED.get_ptr(&record.exe).is_some() { 0 } else { exe_dentry.addr() }
 }
 
-/// Fills in the parent's name, who forked the parent, the session, the mount namespace and the root.
-/// One call after the other with [`fill_and_send`], not one in the other: all frames of a chain of calls
-/// share 512 bytes.
+/// Fills in the parent's name, the grandparent, the session, the mount namespace and the root.
+/// Called before [`fill_and_send`], not from it: all frames of a call chain share 512 bytes.
 #[inline(never)]
-fn relatives(room: u32) {
-    let Some(record) = scratch::inside(&PROC_ROOMS, room) else { return };
+fn fill_ancestry(buffer: u32) {
+    let Some(record) = scratch::get(&PROC_SCRATCH, buffer) else { return };
     let task = current_task();
-    let parent = Probed::follow(task, offset!(task_real_parent));
-    let parent = Probed::follow(parent, offset!(task_group_leader));
-    record.parent_comm = Probed::read(parent, offset!(task_comm));
-    let grandparent = Probed::follow(parent, offset!(task_real_parent));
-    let grandparent = Probed::follow(grandparent, offset!(task_group_leader));
+    let parent = ProbeRead::follow(task, offset!(task_real_parent));
+    let parent = ProbeRead::follow(parent, offset!(task_group_leader));
+    record.parent_comm = ProbeRead::read(parent, offset!(task_comm));
+    let grandparent = ProbeRead::follow(parent, offset!(task_real_parent));
+    let grandparent = ProbeRead::follow(grandparent, offset!(task_group_leader));
     record.grandparent = ProcKey {
-        start_ns: Probed::read(grandparent, offset!(task_start_boottime)),
-        tgid: Probed::read(grandparent, offset!(task_tgid)),
+        start_ns: ProbeRead::read(grandparent, offset!(task_start_boottime)),
+        tgid: ProbeRead::read(grandparent, offset!(task_tgid)),
         pad: 0,
     };
-    record.grandparent_comm = Probed::read(grandparent, offset!(task_comm));
+    record.grandparent_comm = ProbeRead::read(grandparent, offset!(task_comm));
     record.session = session(task);
-    // As in `view_in`.
-    let leader = Probed::follow(task, offset!(task_group_leader));
-    let has_view = !Probed::follow(leader, offset!(task_fs)).is_null();
-    let task = if has_view { leader } else { task };
-    let namespaces = Probed::follow(task, offset!(task_nsproxy));
-    let mounts = Probed::follow(namespaces, offset!(nsproxy_mnt));
-    record.mnt_ns = Probed::read(mounts, offset!(mnt_ns_inum));
-    let root = Probed::follow(Probed::follow(task, offset!(task_fs)), offset!(fs_root));
-    record.root = file_key::<Probed>(Probed::follow(root, offset!(dentry_inode)));
+    // As in [`fs_context`].
+    let leader = ProbeRead::follow(task, offset!(task_group_leader));
+    let has_context = !ProbeRead::follow(leader, offset!(task_fs)).is_null();
+    let task = if has_context { leader } else { task };
+    let namespaces = ProbeRead::follow(task, offset!(task_nsproxy));
+    let mounts = ProbeRead::follow(namespaces, offset!(nsproxy_mnt));
+    record.mnt_ns = ProbeRead::read(mounts, offset!(mnt_ns_inum));
+    let root = ProbeRead::follow(ProbeRead::follow(task, offset!(task_fs)), offset!(fs_root));
+    record.root = file_key::<ProbeRead>(ProbeRead::follow(root, offset!(dentry_inode)));
 }
 
-/// Number of the session in the initial pid namespace.
+/// Returns the number of the task's session in the initial pid namespace.
 #[inline(always)]
-fn session(task: Kptr) -> u32 {
+fn session(task: KernelPtr) -> u32 {
     // enum pid_type: PID, TGID, PGID, SID (since 4.19).
     const PIDTYPE_SID: u32 = 3;
-    let signal = Probed::follow(task, offset!(task_signal));
-    let pid = Probed::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
-    Probed::read(pid, offset!(pid_numbers))
+    let signal = ProbeRead::follow(task, offset!(task_signal));
+    let pid = ProbeRead::follow(signal, offset!(signal_pids).wrapping_add(PIDTYPE_SID * 8));
+    ProbeRead::read(pid, offset!(pid_numbers))
 }
 
 #[inline(always)]
-fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
-    let start = Probed::read::<u64>(mm, offset!(mm_arg_start));
-    let end = Probed::read::<u64>(mm, offset!(mm_arg_end));
+fn read_cmdline(record: &mut ProcRecord, mm: KernelPtr) {
+    let start = ProbeRead::read::<u64>(mm, offset!(mm_arg_start));
+    let end = ProbeRead::read::<u64>(mm, offset!(mm_arg_end));
     let mut len = end.wrapping_sub(start);
     if len > CMDLINE_ROOM as u64 {
         len = CMDLINE_ROOM as u64;
@@ -172,29 +177,30 @@ fn read_cmdline(record: &mut ProcRecord, mm: Kptr) {
     let read = unsafe {
         bpf_probe_read_user(record.cmdline.as_mut_ptr().cast(), len as u32, start as *const _)
     };
-    // The arguments may be swapped out, which this context cannot wait for: /proc is asked then.
+    // The arguments may be swapped out, and this context cannot wait for them. Then the daemon
+    // reads /proc.
     record.header.len = if read == 0 { len as u32 } else { 0 };
 }
 
-/// Tells that the current process, whose last thread ends, is gone, if it was ever described.
+/// Reports the end of the current process, whose last thread is ending, if it was described.
 #[inline(always)]
-pub fn exited(proc: ProcKey) {
-    if PROCS.get_ptr(proc).is_none() {
+pub fn on_exit(proc: ProcKey) {
+    if EMITTED_PROCS.get_ptr(proc).is_none() {
         return;
     }
     let record =
         ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
-    // SAFETY: a whole record.
-    if !unsafe { names::send_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
+    // SAFETY: a complete record.
+    if !unsafe { names::emit_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
         health_add(Health::RingFull, 1);
     }
-    let _ = PROCS.remove(proc);
+    let _ = EMITTED_PROCS.remove(proc);
 }
 
-/// The current process has called execve: it is described anew at its next write.
+/// Handles an execve of the current process: it is described again at its next write.
 #[inline(always)]
-pub fn renamed(proc: ProcKey) {
-    if PROCS.get_ptr(proc).is_some() {
-        let _ = PROCS.remove(proc);
+pub fn on_exec(proc: ProcKey) {
+    if EMITTED_PROCS.get_ptr(proc).is_some() {
+        let _ = EMITTED_PROCS.remove(proc);
     }
 }

@@ -1,65 +1,66 @@
-//! Room to build records in, which the stack of 512 bytes has not.
+//! Scratch buffers to build records in: the stack of 512 bytes is too small.
 //!
-//! Per CPU, and several each: where the kernel is fully preemptible, a program may be put aside in
-//! the middle and another one run on its CPU.
+//! Several for each CPU: where the kernel is fully preemptible, a program can be preempted, and
+//! another one can run on the same CPU.
 
 use aya_ebpf::maps::PerCpuArray;
 use tracer_common::{NameRecord, ProcRecord};
 
-use crate::kernel_read::exchange;
+use crate::atomic::exchange;
 
-/// Rooms of one kind per CPU: programs that may be put aside at the same time.
-pub const ROOMS: u32 = 4;
+/// Buffers of each pool and CPU: how many programs can be preempted at the same time.
+pub const SCRATCH_BUFFERS: u32 = 4;
 
-/// One room.
+/// One buffer.
 #[repr(C)]
-pub struct Room<T> {
-    /// What is built in it.
+pub struct ScratchBuffer<T> {
+    /// The record being built.
     pub value: T,
-    /// 1 while it is taken.
+    /// 1 while the buffer is in use.
     busy: u64,
 }
 
-/// A name, and where the walk that sends it is.
+/// A name record, and the position of the walk that sends it.
 #[repr(C)]
 pub struct NameWork {
-    /// What is sent.
+    /// The record to send.
     pub record: NameRecord,
-    /// `struct dentry *` of the component that is next; 0 at the end.
+    /// `struct dentry *` of the next component; 0 at the end.
     pub next: u64,
 }
 
-/// Rooms of one kind.
-pub type Rooms<T> = PerCpuArray<Room<T>>;
+/// A pool of buffers for `T`.
+pub type ScratchPool<T> = PerCpuArray<ScratchBuffer<T>>;
 
-/// Rooms for processes.
-pub type ProcRooms = Rooms<ProcRecord>;
+/// The pool for process records.
+pub type ProcScratchPool = ScratchPool<ProcRecord>;
 
-/// Takes a room: its number, to be given to [`leave`].
+/// Takes a buffer. Returns its number, which [`release`] needs; `None` if all are in use.
 #[inline(always)]
-pub fn enter<T>(rooms: &'static Rooms<T>) -> Option<u32> {
-    for number in 0..ROOMS {
-        let room = rooms.get_ptr_mut(number)?;
+pub fn acquire<T>(pool: &'static ScratchPool<T>) -> Option<u32> {
+    for number in 0..SCRATCH_BUFFERS {
+        let buffer = pool.get_ptr_mut(number)?;
         // SAFETY: a field of a map value.
-        if exchange(unsafe { &raw mut (*room).busy }, 0, 1) {
+        if exchange(unsafe { &raw mut (*buffer).busy }, 0, 1) {
             return Some(number);
         }
     }
     None
 }
 
-/// Gives it back.
+/// Returns a buffer to its pool.
 #[inline(always)]
-pub fn leave<T>(rooms: &'static Rooms<T>, number: u32) {
-    if let Some(room) = rooms.get_ptr_mut(number) {
-        // SAFETY: a field of a map value; volatile, so that it comes after what was done there.
-        unsafe { core::ptr::write_volatile(&raw mut (*room).busy, 0) };
+pub fn release<T>(pool: &'static ScratchPool<T>, number: u32) {
+    if let Some(buffer) = pool.get_ptr_mut(number) {
+        // SAFETY: a field of a map value; volatile, so that it comes after all uses of the buffer.
+        unsafe { core::ptr::write_volatile(&raw mut (*buffer).busy, 0) };
     }
 }
 
-/// What is in a room that was taken.
+/// The content of a buffer that was acquired.
 #[inline(always)]
-pub fn inside<T>(rooms: &'static Rooms<T>, number: u32) -> Option<&'static mut T> {
-    // SAFETY: a valid pointer from the map, which nobody else uses until the room is left.
-    rooms.get_ptr_mut(number).map(|room| unsafe { &mut (*room).value })
+pub fn get<T>(pool: &'static ScratchPool<T>, number: u32) -> Option<&'static mut T> {
+    // SAFETY: a valid pointer from the map, which no other program uses until the buffer is
+    // released.
+    pool.get_ptr_mut(number).map(|buffer| unsafe { &mut (*buffer).value })
 }

@@ -1,53 +1,56 @@
-//! Space: what a volume charges to an inode, and to whom a change of it is due.
+//! Space: what a filesystem charges to an inode, and how it changed.
 //!
-//! The gauge of an inode is what its filesystem counts as used for it, blocks that are only reserved
-//! (delayed allocation) included. It is read wherever it may have changed; the difference to what
-//! was accounted last, kept per inode in [`INODES`], is due to the process that runs, or, when that
-//! is a kernel thread, to the one that changed it last.
+//! The usage of an inode is what its filesystem counts as used for it, including blocks that are
+//! only reserved (delayed allocation). It is read wherever it may have changed. The difference to
+//! the usage that was accounted last, kept per inode in [`INODES`], is charged to the current
+//! process, or for a kernel thread to the process that changed the inode last ([`crate::charge`]).
 
 use core::cell::UnsafeCell;
 
-use tracer_common::offsets::{Gauge, Offsets, gauge_kind};
+use tracer_common::offsets::{Gauge, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
 
-use crate::account::{ZERO, account, atomic_add};
-use crate::gauge::{GAUGES, gauge, kind_of, within};
+use crate::atomic::{atomic_add, exchange};
+use crate::event::ZERO;
+use crate::filesystem::kind_of;
+use crate::inode_usage::{GAUGES, bounded, usage};
 use crate::kernel_read::{
-    Kptr, Probed, Read, config, current_proc, current_task, exchange, file_key, is_regular, load,
-    load_u32, magic, offset,
+    KernelPtr, ProbeRead, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
-use crate::maps::{INODES, health_add};
+use crate::maps::flags::BPF_NOEXIST;
+use crate::maps::health::health_add;
+use crate::maps::inodes::INODES;
 
-/// `i_blocks`, its lower half.
+/// The lower half of `i_blocks`.
 #[inline(always)]
-pub fn blocks<R: Read>(inode: Kptr) -> u64 {
-    // Allocation is by blocks of 512 bytes or more, so that i_bytes never changes alone.
+pub fn blocks<R: Read>(inode: KernelPtr) -> u64 {
+    // Allocation is in units of 512 bytes or more, so i_bytes never changes alone.
     load_u32!(R, inode, inode_blocks)
 }
 
-/// What else the filesystem counts, in its own inode, mixed; 0 if nothing.
+/// Hash of what else the filesystem counts, in its own inode; 0 if nothing.
 #[inline(always)]
-pub fn parts(kind: u32, inode: Kptr) -> u32 {
+pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     if kind == gauge_kind::TMPFS || kind >= gauge_kind::NONE {
         return 0;
     }
-    // SAFETY: the map's values are plain integers that the daemon alone writes.
+    // SAFETY: the map's values are plain integers, written only by the daemon.
     let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &Gauge = layout;
-    let own = Kptr::from_addr(inode.addr().wrapping_sub(u64::from(within(layout.vfs_inode))));
-    let mut parts = 0u32;
+    let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
+    let mut mixed = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
-            // Low halves will do, at the same place in a little-endian word.
-            let value = Probed::read::<u32>(own, within(part.offset));
-            parts = parts.wrapping_mul(0x9E37_79B1).wrapping_add(value);
+            // The lower halves are enough; in a little-endian word, they are at the same offset.
+            let value = ProbeRead::read::<u32>(own, bounded(part.offset));
+            mixed = mixed.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
     }
-    parts
+    mixed
 }
 
-/// Grows whenever space may have been taken from an inode, or it ends (or another one of the same hash).
-/// Where ext4 wrote since, there is space.
+/// Counters that grow whenever space may have been taken from an inode, or when it is evicted (or
+/// another inode with the same hash). A range that was written since the last change has space.
 static EPOCHS: Epochs = Epochs(UnsafeCell::new([0; EPOCH_CELLS]));
 
 const EPOCH_CELLS: usize = 512;
@@ -57,115 +60,100 @@ struct Epochs(UnsafeCell<[u64; EPOCH_CELLS]>);
 // SAFETY: read as a whole, changed by atomic adds.
 unsafe impl Sync for Epochs {}
 
-/// See [`EPOCHS`]; its lower 32 bits.
+/// Lower 32 bits of the inode's counter in [`EPOCHS`].
 #[inline(always)]
-pub fn epoch(inode: Kptr) -> u64 {
+pub fn epoch(inode: KernelPtr) -> u64 {
     // SAFETY: half a cell of the static.
     u64::from(unsafe { core::ptr::read_volatile(epoch_cell(inode).cast::<u32>()) })
 }
 
+/// Advances the inode's epoch: space may have been taken from the inode, or it is evicted.
 #[inline(always)]
-fn epoch_cell(inode: Kptr) -> *mut u64 {
-    // An inode is some hundred bytes long.
+pub fn advance_epoch(inode: KernelPtr) {
+    atomic_add(epoch_cell(inode), 1);
+}
+
+#[inline(always)]
+fn epoch_cell(inode: KernelPtr) -> *mut u64 {
+    // An inode is several hundred bytes long.
     let cell = (inode.low() >> 8) as usize & (EPOCH_CELLS - 1);
     // SAFETY: within the array.
     unsafe { EPOCHS.0.get().cast::<u64>().add(cell) }
 }
 
-/// Accounts for the change of the inode's gauge; positive if space was allocated. `before` is what
-/// it was presumably, if the inode is not known.
+/// Accounts for the change of the inode's usage, and returns it: positive if space was allocated.
+/// `before` is the presumed earlier usage, if the inode is not known.
 #[inline(never)]
-pub fn settle<R: Read>(file: &FileKey, inode: Kptr, before: u64, proc: &ProcKey) -> i64 {
+pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &ProcKey) -> i64 {
     const TRIES: u32 = 4;
     let kind = kind_of(magic::<R>(inode));
-    let Some(known) = known(file, before, proc) else { return 0 };
+    let Some(entry) = entry(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
-        let old = unsafe { core::ptr::read_volatile(&raw const known.gauge) };
-        // Read after what was accounted last: so it is never behind it, and threads that write to
-        // one file do not free and take the same block in turns.
-        let Some(now) = gauge::<R>(kind, inode) else { return 0 };
+        let old = unsafe { core::ptr::read_volatile(&raw const entry.gauge) };
+        // Read after the usage that was accounted last, so it is never older than that. Otherwise,
+        // threads that write to one file would free and take the same block in turns.
+        let Some(now) = usage::<R>(kind, inode) else { return 0 };
         if config!(has_cmpxchg) == 0 {
-            // Two CPUs may both be charged for what they both find: who settles next gives back what is too
-            // much, for the sum of all charges is what stays.
-            atomic_add(&raw mut known.gauge, now.wrapping_sub(old));
-            return accounted(known, old, now, proc);
+            // Two CPUs may both be charged for the same change. The next reconciliation gives back
+            // the excess, because the recorded value is the sum of all charges.
+            atomic_add(&raw mut entry.gauge, now.wrapping_sub(old));
+            return update_entry(entry, old, now, proc);
         }
-        if exchange(&raw mut known.gauge, old, now) {
-            return accounted(known, old, now, proc);
+        if exchange(&raw mut entry.gauge, old, now) {
+            return update_entry(entry, old, now, proc);
         }
     }
-    // Other CPUs account for this inode all the time, and will for this change.
+    // Other CPUs account for this inode all the time, and will account for this change.
     0
 }
 
-/// Accounts for all that the inode has.
+/// Accounts for the removal of all the inode's space, and returns the change.
 #[inline(never)]
-fn settle_to_nothing(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
-    let Some(known) = known(file, before, proc) else { return 0 };
-    let old = known.gauge;
-    known.gauge = 0;
-    accounted(known, old, 0, proc)
+pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
+    let Some(entry) = entry(file, before, proc) else { return 0 };
+    let old = entry.gauge;
+    entry.gauge = 0;
+    update_entry(entry, old, 0, proc)
 }
 
 #[inline(always)]
-fn known(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
-    let mut known = INODES.get_ptr_mut(file);
-    if known.is_none() {
-        // BPF_NOEXIST: of two CPUs that meet a new inode, one says what it was before, and both
+fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut InodeSpace> {
+    let mut found = INODES.get_ptr_mut(file);
+    if found.is_none() {
+        // BPF_NOEXIST: if two CPUs meet a new inode, one of them sets the earlier usage, and both
         // account for what they find.
-        let _ = INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, 1);
-        known = INODES.get_ptr_mut(file);
+        let _ =
+            INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, BPF_NOEXIST);
+        found = INODES.get_ptr_mut(file);
     }
-    if known.is_none() {
+    if found.is_none() {
         health_add(Health::SpaceFull, 1);
     }
     // SAFETY: a valid pointer from the map.
-    known.map(|known| unsafe { &mut *known })
+    found.map(|entry| unsafe { &mut *entry })
 }
 
 #[inline(always)]
-fn accounted(known: &mut InodeSpace, old: u64, gauge: u64, proc: &ProcKey) -> i64 {
-    known.owner = *proc;
-    let change = gauge.wrapping_sub(old) as i64;
-    if change < 0 && known.saved != 0 {
-        // In proportion, for nobody tells which extents went. In pages, so as not to overflow.
-        let kept = if gauge == 0 {
+fn update_entry(entry: &mut InodeSpace, old: u64, now: u64, proc: &ProcKey) -> i64 {
+    entry.owner = *proc;
+    let change = now.wrapping_sub(old) as i64;
+    if change < 0 && entry.saved != 0 {
+        // In proportion, because it is not known which extents were freed. In pages, to avoid an
+        // overflow.
+        let kept = if now == 0 {
             0
         } else {
-            ((known.saved >> 12) * (gauge >> 12) / (old >> 12).max(1)) << 12
+            ((entry.saved >> 12) * (now >> 12) / (old >> 12).max(1)) << 12
         };
-        let released = known.saved.saturating_sub(kept);
-        known.saved = kept;
+        let released = entry.saved.saturating_sub(kept);
+        entry.saved = kept;
         return change + released as i64;
     }
     change
 }
 
-/// Compression made so many bytes less of the inode's space than the gauge has: they are given back
-/// to the volume. Of files that are written over again, no more than the whole of them.
-#[inline(never)]
-pub fn compressed(inode: u64, bytes: u64) {
-    let inode = Kptr::from_addr(inode);
-    let file = file_key::<Probed>(inode);
-    let Some(known) = INODES.get_ptr_mut(file) else { return };
-    // SAFETY: a valid pointer from the map.
-    let known = unsafe { &mut *known };
-    let saved = bytes.min(known.gauge.saturating_sub(known.saved));
-    known.saved += saved;
-    let owner = known.owner;
-    if saved != 0 && owner.tgid != 0 {
-        account(
-            owner,
-            file,
-            any_dentry(inode),
-            Kptr::from_addr(0),
-            Counters { freed: saved, ..ZERO },
-        );
-    }
-}
-
-/// A change of space as counts.
+/// Converts a change of space into counters.
 #[inline(always)]
 pub fn counts(change: i64) -> Counters {
     if change >= 0 {
@@ -175,123 +163,32 @@ pub fn counts(change: i64) -> Counters {
     }
 }
 
-/// The space of `inode` may have changed: charges the current process. Of an inode that is not
-/// known, earlier space is not ours to judge.
+/// Records the usage of an inode that is not known yet, and the process that is about to change it.
+/// Charges no process.
 #[inline(always)]
-pub fn changed(inode: Kptr, dentry: Kptr) {
-    atomic_add(epoch_cell(inode), 1);
-    taken(inode, dentry, 0);
-}
-
-/// The same, where it is known that so many blocks were taken just now.
-#[inline(always)]
-pub fn taken(inode: Kptr, dentry: Kptr, blocks: u32) {
-    if is_regular::<Probed>(inode) {
-        settle_current(inode.addr(), dentry.addr(), blocks);
-    }
-}
-
-#[inline(never)]
-fn settle_current(inode: u64, dentry: u64, blocks: u32) {
-    let inode = Kptr::from_addr(inode);
-    let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) else { return };
-    let file = file_key::<Probed>(inode);
-    let proc = responsible(&file);
-    let shift = Probed::read::<u8>(inode, offset!(inode_blkbits)) & 31;
-    let before = gauge.saturating_sub(u64::from(blocks) << shift);
-    let change = settle::<Probed>(&file, inode, before, &proc);
-    if change != 0 {
-        account(proc, file, Kptr::from_addr(dentry), inode, counts(change));
-    }
-}
-
-/// Who is to be charged: the current process, or for a kernel thread the inode's last one.
-#[inline(always)]
-fn responsible(file: &FileKey) -> ProcKey {
-    const PF_KTHREAD: u32 = 0x0020_0000;
-    let proc = current_proc();
-    if Probed::read::<u32>(current_task(), offset!(task_flags)) & PF_KTHREAD != 0
-        && let Some(known) = INODES.get_ptr(file)
-    {
-        // SAFETY: a valid pointer from the map.
-        let owner = unsafe { (*known).owner };
-        if owner.tgid != 0 {
-            return owner;
-        }
-    }
-    proc
-}
-
-/// Remembers the space of an inode that is not known yet, and who is about to change it. Nobody is
-/// charged.
-#[inline(always)]
-pub fn remember<R: Read>(inode: Kptr) {
+pub fn record_baseline<R: Read>(inode: KernelPtr) {
     if is_regular::<R>(inode) {
-        remember_regular::<R>(inode);
+        record_baseline_regular::<R>(inode);
     }
 }
 
 #[inline(never)]
-fn remember_regular<R: Read>(inode: Kptr) {
-    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
-    // Of an empty file, too: it is then known that what comes next is new. BPF_NOEXIST: what is
-    // accounted stays. A kernel thread may be the first to change it: it does so for whoever opened
-    // it.
-    let space = InodeSpace { gauge, saved: 0, owner: current_proc() };
-    let _ = INODES.insert(file_key::<R>(inode), space, 1);
+fn record_baseline_regular<R: Read>(inode: KernelPtr) {
+    let Some(usage) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
+    // Recorded for an empty file, too: then everything that comes later is known to be new.
+    // BPF_NOEXIST: an accounted value stays. If a kernel thread is the first to change the inode,
+    // it does so for the process that opened it.
+    let space = InodeSpace { gauge: usage, saved: 0, owner: current_proc() };
+    let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 
-/// Takes the inode's space as it is: what was added is shared with another file.
+/// Sets the accounted usage to the current one, charging no process: the space that was added is
+/// shared with another file.
 #[inline(always)]
-pub fn take_as_it_is(inode: Kptr, file: &FileKey) {
-    if let Some(gauge) = gauge::<Probed>(kind_of(magic::<Probed>(inode)), inode) {
-        let _ = INODES.insert(file, InodeSpace { gauge, saved: 0, owner: NOBODY }, 0);
+pub fn rebase(inode: KernelPtr, file: &FileKey) {
+    if let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {
+        let _ = INODES.insert(file, InodeSpace { gauge: usage, saved: 0, owner: NOBODY }, 0);
     }
 }
 
 const NOBODY: ProcKey = ProcKey { start_ns: 0, tgid: 0, pad: 0 };
-
-/// The inode leaves memory. Without a name left, its space is freed.
-#[inline(always)]
-pub fn evicted<R: Read>(inode: Kptr) {
-    atomic_add(epoch_cell(inode), 1);
-    if !is_regular::<R>(inode) {
-        return;
-    }
-    let names: u32 = load!(R, inode, inode_nlink);
-    if names == 0 {
-        free_all::<R>(inode);
-    } else {
-        let file = file_key::<R>(inode);
-        if INODES.get_ptr(file).is_some() {
-            let _ = INODES.remove(file);
-        }
-    }
-}
-
-#[inline(never)]
-fn free_all<R: Read>(inode: Kptr) {
-    let Some(gauge) = gauge::<R>(kind_of(magic::<R>(inode)), inode) else { return };
-    let file = file_key::<R>(inode);
-    let proc = responsible(&file);
-    // Whatever changed since it was last looked at, and then all of it.
-    let change = settle_to_nothing(&file, gauge, &proc);
-    if change != 0 {
-        account(proc, file, any_dentry(inode), Kptr::from_addr(0), counts(change));
-    }
-}
-
-/// One of the inode's dentries (`i_dentry`, linked through `d_u.d_alias`), or null.
-#[inline(always)]
-pub fn any_dentry(inode: Kptr) -> Kptr {
-    let first = Probed::follow(inode, offset!(inode_dentry));
-    if first.is_null() {
-        return first;
-    }
-    let alias = if offset!(dentry_alias) == Offsets::ABSENT {
-        offset!(dentry_alias_v7)
-    } else {
-        offset!(dentry_alias)
-    };
-    Kptr::from_addr(first.addr().wrapping_sub(u64::from(alias)))
-}

@@ -1,5 +1,5 @@
-//! Control groups as actions need them: which hierarchies there are, who is in a cgroup, and the
-//! files that freeze and kill one. Sources: Documentation/admin-guide/cgroup-v2.rst and
+//! Control groups, as far as actions need them: the mounted hierarchies, the processes of a cgroup,
+//! and the files that freeze and kill one. Sources: Documentation/admin-guide/cgroup-v2.rst and
 //! cgroup-v1/freezer-subsystem.rst.
 
 use std::collections::BTreeSet;
@@ -10,29 +10,30 @@ use rustix::fs::{Access, access};
 
 use crate::mounts::unescape;
 
-/// Where cgroups are mounted.
+/// The mount points of the cgroup hierarchies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hierarchies {
-    /// Version 2, alone or beside version 1.
+    /// Version 2, alone or alongside version 1.
     pub v2: Option<PathBuf>,
     /// The freezer of version 1.
     pub freezer: Option<PathBuf>,
-    /// All of version 1, the freezer among them: (controllers as /proc/PID/cgroup names them, path).
+    /// All hierarchies of version 1, including the freezer: (controllers as /proc/PID/cgroup names
+    /// them, path).
     pub v1: Vec<(String, PathBuf)>,
 }
 
-/// What keeps one cgroup from running.
+/// The freezer of one cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Freezer {
-    /// `cgroup.freeze` of the directory.
+    /// `cgroup.freeze` in this directory.
     V2(PathBuf),
-    /// `freezer.state` of the directory.
+    /// `freezer.state` in this directory.
     V1(PathBuf),
 }
 
 impl Hierarchies {
-    /// Reads them from /proc/self/mountinfo.
+    /// Reads the hierarchies from /proc/self/mountinfo.
     #[must_use]
     pub fn read() -> Self {
         Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
@@ -43,7 +44,7 @@ impl Hierarchies {
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
             let mut left = left.split(' ').skip(3);
-            // A part of a hierarchy that is mounted in a container's place is no whole one.
+            // A mount of a subtree, as in a container, is not the whole hierarchy.
             let (Some("/"), Some(at)) = (left.next(), left.next()) else { continue };
             let at = unescape(at.as_bytes());
             let mut right = right.split(' ');
@@ -64,7 +65,7 @@ impl Hierarchies {
         found
     }
 
-    /// The directories of a cgroup's path in all hierarchies that have it, version 2 first.
+    /// Returns the directories of a cgroup path in all hierarchies that have it, version 2 first.
     #[must_use]
     pub fn directories(&self, path: &str) -> Vec<PathBuf> {
         let relative = path.trim_start_matches('/');
@@ -76,7 +77,7 @@ impl Hierarchies {
             .collect()
     }
 
-    /// The freezer that holds exactly the cgroup with this path and has somebody in it.
+    /// Returns the freezer of the cgroup with this path; `None` if it contains no process.
     #[must_use]
     pub fn freezer_of(&self, path: &str) -> Option<Freezer> {
         let relative = path.trim_matches('/');
@@ -92,7 +93,7 @@ impl Hierarchies {
             .or_else(|| at(&self.freezer, "freezer.state").map(Freezer::V1))
     }
 
-    /// Paths of a process's cgroups: version 2's, and that of the freezer of version 1.
+    /// Returns the paths of a process's cgroups: in version 2, and in the freezer of version 1.
     #[must_use]
     pub fn of_process(pid: u32) -> (Option<String>, Option<String>) {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -115,7 +116,7 @@ impl Hierarchies {
 }
 
 impl Freezer {
-    /// The cgroup's directory.
+    /// Returns the cgroup's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         match self {
@@ -123,7 +124,7 @@ impl Freezer {
         }
     }
 
-    /// The file that is written, and what is written there.
+    /// Returns the control file and the word that freezes or thaws the cgroup.
     #[must_use]
     pub fn order(&self, freeze: bool) -> (PathBuf, &'static str) {
         match (self, freeze) {
@@ -134,10 +135,11 @@ impl Freezer {
         }
     }
 
-    /// Gives the order. A cgroup that is gone has nobody in it: that is no error.
+    /// Freezes or thaws the cgroup. Thawing a cgroup that was removed succeeds, because it contained
+    /// no process.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors of the write.
     pub fn set(&self, freeze: bool) -> io::Result<()> {
         let (file, word) = self.order(freeze);
         match fs::write(&file, word) {
@@ -146,7 +148,7 @@ impl Freezer {
         }
     }
 
-    /// Was it asked to be frozen, by us or by anybody?
+    /// Whether freezing was requested, by filltop or by another program.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         let read = |name: &str| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
@@ -156,7 +158,7 @@ impl Freezer {
         }
     }
 
-    /// Does nobody in it run any more?
+    /// Whether all of its processes are frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         let read = |name: &str| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
@@ -167,25 +169,25 @@ impl Freezer {
     }
 }
 
-/// Can it be written to? In a container the hierarchy is there, but often read-only.
+/// Whether the file is writable. In a container the hierarchy is visible, but often read-only.
 #[must_use]
 pub fn is_writable(file: &Path) -> bool {
     access(file, Access::WRITE_OK).is_ok()
 }
 
-/// Was the cgroup removed meanwhile? Then nobody is in it.
+/// Whether the error means that the cgroup was removed, so it contains no process.
 #[must_use]
 pub fn is_removed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-/// Processes of a cgroup and of all below it.
+/// Returns the processes of a cgroup and of all cgroups below it.
 #[must_use]
 pub fn processes(dir: &Path) -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
     let mut waiting = vec![dir.to_path_buf()];
     while let Some(dir) = waiting.pop() {
-        // A threaded cgroup's processes are listed by the one above it.
+        // The processes of a threaded cgroup are listed in its parent.
         let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         found.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
         let below = fs::read_dir(&dir).into_iter().flatten().flatten();
@@ -193,7 +195,7 @@ pub fn processes(dir: &Path) -> BTreeSet<u32> {
             below.filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()),
         );
     }
-    // Of another pid namespace: 0.
+    // A process of a foreign pid namespace is listed as 0.
     found.remove(&0);
     found
 }
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(v2.order(true), ("/c/web/cgroup.freeze".into(), "1"));
         let v1 = Freezer::V1("/f/web".into());
         assert_eq!(v1.order(false), ("/f/web/freezer.state".into(), "THAWED"));
-        assert!(v1.set(false).is_ok(), "nobody is left there");
+        assert!(v1.set(false).is_ok(), "no process is left there");
         assert!(v1.set(true).is_err());
     }
 }

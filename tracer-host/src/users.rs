@@ -1,5 +1,5 @@
-//! User names from /etc/passwd. Not through the C library: its name services load code, may ask the
-//! network, and do not work in a static binary.
+//! User names from /etc/passwd. Not through the C library: its name services load code, may query
+//! the network, and do not work in a static binary.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use crate::{host_root, noatime};
 
-/// uid → name, read again when the file changes.
+/// User names, keyed by uid. The file is read again when it changes.
 #[derive(Default)]
 pub struct Users {
     names: HashMap<u32, String>,
@@ -16,12 +16,12 @@ pub struct Users {
 }
 
 impl Users {
-    /// The name of a user, if the file has one.
+    /// The name of a user, if the file has an entry.
     pub fn name(&self, uid: u32) -> Option<&str> {
         self.names.get(&uid).map(String::as_str)
     }
 
-    /// Reads the file if it is newer than what is known.
+    /// Reads the file if it has changed since the last time.
     pub fn refresh(&mut self) {
         let passwd = host_root::path(Path::new("/etc/passwd"));
         let changed = fs::metadata(&passwd).and_then(|meta| meta.modified()).ok();
@@ -33,7 +33,7 @@ impl Users {
     }
 }
 
-/// passwd(5): name:password:uid:…; the first entry of a uid wins, as with getpwuid.
+/// Parses passwd(5), name:password:uid:…; the first entry of a uid wins, as in getpwuid(3).
 fn parse(passwd: &[u8]) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in String::from_utf8_lossy(passwd).lines() {

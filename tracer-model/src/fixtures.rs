@@ -1,4 +1,4 @@
-//! Snapshots for tests and benches: an object store that fills a volume, and more of the like.
+//! Snapshots for tests and benches, such as an object store that fills a volume.
 
 use crate::snapshot::*;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ pub const NOW: i64 = 1_795_230_727;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A volume at rest, half full.
+/// A volume that does not change, half full.
 pub fn volume(mount_point: &str) -> Volume {
     Volume {
         mount_point: mount_point.to_owned(),
@@ -111,7 +111,7 @@ pub fn dir(path: &str, volume: &str, inflow: f64, outflow: f64) -> Directory {
     }
 }
 
-/// A quiet host: one volume, nobody writes.
+/// An idle host: one volume, no writes.
 pub fn idle() -> Snapshot {
     Snapshot {
         schema: SCHEMA,
@@ -155,7 +155,7 @@ pub fn idle() -> Snapshot {
     }
 }
 
-/// An object store that receives a stuck upload: `/srv/store` is full in four minutes.
+/// An object store that receives a stuck upload: `/srv/store` will be full in four minutes.
 pub fn busy() -> Snapshot {
     let mut snapshot = idle();
     let store = "/srv/store";
@@ -284,7 +284,7 @@ pub fn busy() -> Snapshot {
     snapshot
 }
 
-/// The JSON form that programs read: no key may change its name, and none may go.
+/// Pins the JSON form, which programs read: no key may be renamed or removed.
 #[test]
 fn json_of_a_snapshot() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&busy()).unwrap());

@@ -1,4 +1,4 @@
-//! filltop's pure core: no clock, no files, no async.
+//! The pure core of filltop: no clock, no files, no async.
 //!
 //! Functions take values and return values, so everything here can be replayed, and is tested that
 //! way.

@@ -1,5 +1,5 @@
-//! The daemon and its faces. A byte's way through is one-way: probes → collect → attribute →
-//! pipeline → snapshot → outputs and screen.
+//! The filltop daemon, its commands and its outputs. Data flows one way: probes → collect →
+//! attribute → pipeline → snapshot → outputs and screen.
 
 pub mod actions;
 pub mod alerting;
@@ -10,4 +10,5 @@ pub mod measure;
 pub mod output;
 pub mod recording;
 pub mod service;
+mod signals;
 pub mod tui;

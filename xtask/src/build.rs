@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the kernel side, and the one static binary that carries it.
+//! `cargo xtask build`: the eBPF objects, and the static binary that embeds them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,29 +9,28 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::compiler;
-use crate::compiler::{Compiler, Llvm};
-use crate::step::{capture, step};
+use crate::command::{capture, run_step};
+use crate::compiler::{self, Compiler, Llvm};
 use crate::workspace::Workspace;
 
 const LINKER: &str = "bpf-linker";
 const LINKER_VERSION: &str = "0.13.0";
 
-/// Builds everything and returns where the program is.
+/// Builds filltop and everything it needs, and returns the path of the program.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let (compiler, llvm) = compiler::ensure()?;
-    let linker = linker(workspace, &llvm)?;
-    kernel_side(workspace, &compiler, &linker)?;
-    program(workspace)
+    let linker = ensure_linker(workspace, &llvm)?;
+    ebpf_objects(workspace, &compiler, &linker)?;
+    filltop(workspace)
 }
 
-/// Builds bpf-linker for this LLVM unless that was done before.
-fn linker(workspace: &Workspace, llvm: &Llvm) -> Result<PathBuf> {
+/// Returns bpf-linker for this LLVM, and builds it the first time.
+fn ensure_linker(workspace: &Workspace, llvm: &Llvm) -> Result<PathBuf> {
     let major = llvm.major;
     let tools = workspace.target.join("tools");
     let root = tools.join(format!("{LINKER}-{LINKER_VERSION}-llvm-{major}"));
     let linker = root.join("bin").join(LINKER);
-    // Run, not only looked for: it is linked to LLVM's shared library, which can be gone.
+    // Run, not only checked for existence: LLVM's shared library, to which it is linked, may have been removed.
     if capture(Command::new(&linker).arg("--version")).is_ok() {
         return Ok(linker);
     }
@@ -43,13 +42,16 @@ fn linker(workspace: &Workspace, llvm: &Llvm) -> Result<PathBuf> {
         .arg(&root)
         .env("LLVM_PREFIX", &llvm.prefix)
         .env("CARGO_TARGET_DIR", &scratch);
-    step(&format!("{LINKER} {LINKER_VERSION} for LLVM {major}, once"), &mut install)?;
+    run_step(
+        &format!("{LINKER} {LINKER_VERSION} for LLVM {major} (first time only)"),
+        &mut install,
+    )?;
     fs::remove_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
     Ok(linker)
 }
 
-/// Compiles `tracer-ebpf` and publishes those of its objects that changed.
-fn kernel_side(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Result<()> {
+/// Compiles `tracer-ebpf` and replaces the objects that changed.
+fn ebpf_objects(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Result<()> {
     let triple =
         if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let directory = workspace.target.join("ebpf");
@@ -69,22 +71,20 @@ fn kernel_side(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Res
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        // What the workspace's release profile wants of a program for people harms an object
-        // that bpf-linker has to read whole.
+        // bpf-linker needs whole objects: the workspace's release profile strips and uses LTO.
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     let label =
-        format!("kernel side ({} {}, LLVM {})", compiler.name, compiler.release, compiler.llvm);
-    step(&label, &mut command)?;
+        format!("eBPF objects ({} {}, LLVM {})", compiler.name, compiler.release, compiler.llvm);
+    run_step(&label, &mut command)?;
     let built = directory.join(triple).join("release");
-    publish(&built.join("filltop-ebpf"), &workspace.object())?;
-    publish(&built.join("filltop-fence-ebpf"), &workspace.fence_object())
+    copy_if_changed(&built.join("filltop-ebpf"), &workspace.ebpf_object())?;
+    copy_if_changed(&built.join("filltop-fence-ebpf"), &workspace.fence_ebpf_object())
 }
 
-/// Copies a file unless its copy is the same already: a new time stamp would have everything
-/// that embeds it built again.
-fn publish(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file if the copy differs: a new time stamp would rebuild everything that embeds it.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let new = fs::read(from).with_context(|| from.display().to_string())?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
@@ -94,38 +94,38 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
     fs::rename(&scratch, to).with_context(|| to.display().to_string())
 }
 
-/// Builds the program `filltop` and puts it where people look for it.
-fn program(workspace: &Workspace) -> Result<PathBuf> {
+/// Builds the program `filltop` and links it to `target/release/filltop`.
+fn filltop(workspace: &Workspace) -> Result<PathBuf> {
     let mut command = static_cargo(workspace, "build");
     command.args(["--package=tracer", "--bin=filltop"]);
-    step("filltop, static", &mut command)?;
+    run_step("filltop, static", &mut command)?;
     let built = workspace.static_dir().join("filltop");
-    let shown = workspace.binary();
-    link(&built, &shown)?;
-    eprintln!("{} ({:.1} MB)", workspace.shown(&shown), megabytes(&shown)?);
-    Ok(shown)
+    let filltop = workspace.filltop();
+    hard_link(&built, &filltop)?;
+    eprintln!("{} ({:.1} MB)", workspace.display(&filltop), megabytes(&filltop)?);
+    Ok(filltop)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a size for people, with one decimal")]
+#[expect(clippy::cast_precision_loss, reason = "displayed with one decimal")]
 fn megabytes(path: &Path) -> Result<f64> {
     Ok(fs::metadata(path)?.len() as f64 / 1e6)
 }
 
-/// Makes `to` another name of `from`, in one step: at no time is there no such file.
-fn link(from: &Path, to: &Path) -> Result<()> {
+/// Makes `to` a hard link to `from`, atomically: `to` never ceases to exist.
+fn hard_link(from: &Path, to: &Path) -> Result<()> {
     let inode = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     if inode(from).is_some() && inode(from) == inode(to) {
         return Ok(());
     }
-    fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+    fs::create_dir_all(to.parent().context("a file without a directory")?)?;
     let scratch = to.with_extension("new");
     let _ = fs::remove_file(&scratch);
     fs::hard_link(from, &scratch).with_context(|| from.display().to_string())?;
     fs::rename(&scratch, to).with_context(|| to.display().to_string())
 }
 
-/// Cargo, set to build statically linked release binaries: they run in a virtual machine that
-/// has no libraries, and on every distribution.
+/// A cargo command that builds statically linked release binaries, which run on every distribution and in a
+/// virtual machine without libraries.
 fn static_cargo(workspace: &Workspace, verb: &str) -> Command {
     let mut flags = Vec::new();
     if let Ok(encoded) = std::env::var("CARGO_ENCODED_RUSTFLAGS") {
@@ -141,11 +141,11 @@ fn static_cargo(workspace: &Workspace, verb: &str) -> Command {
     command
 }
 
-/// What the end-to-end tests run.
+/// The binaries of the end-to-end tests.
 pub(crate) struct EndToEnd {
-    /// `filltop-workload`.
+    /// The path of `filltop-workload`.
     pub(crate) workload: PathBuf,
-    /// Test binaries by their names, in the order of names.
+    /// Names and paths of test binaries, sorted by name.
     pub(crate) tests: Vec<(String, PathBuf)>,
 }
 
@@ -153,7 +153,7 @@ pub(crate) struct EndToEnd {
 pub(crate) fn end_to_end(workspace: &Workspace, names: &[&str]) -> Result<EndToEnd> {
     let mut command = static_cargo(workspace, "build");
     command.args(["--package=filltop-tests", "--bin=filltop-workload"]);
-    step("filltop-workload, static", &mut command)?;
+    run_step("filltop-workload, static", &mut command)?;
     let mut tests = Vec::new();
     if !names.is_empty() {
         let mut command = static_cargo(workspace, "test");
@@ -161,17 +161,17 @@ pub(crate) fn end_to_end(workspace: &Workspace, names: &[&str]) -> Result<EndToE
         for name in names {
             command.args(["--test", name]);
         }
-        tests = executables(&step("end-to-end tests, static", &mut command)?);
+        tests = test_executables(&run_step("end-to-end tests, static", &mut command)?);
         tests.sort();
     }
     Ok(EndToEnd { workload: workspace.static_dir().join("filltop-workload"), tests })
 }
 
 /// Builds PID 1 of the virtual machines.
-pub(crate) fn init(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn vm_init(workspace: &Workspace) -> Result<PathBuf> {
     let mut command = static_cargo(workspace, "build");
     command.args(["--package=filltop-init", "--bin=filltop-init"]);
-    step("filltop-init, static", &mut command)?;
+    run_step("filltop-init, static", &mut command)?;
     Ok(workspace.static_dir().join("filltop-init"))
 }
 
@@ -179,12 +179,12 @@ pub(crate) fn init(workspace: &Workspace) -> Result<PathBuf> {
 pub(crate) fn example(workspace: &Workspace, package: &str, name: &str) -> Result<PathBuf> {
     let mut command = static_cargo(workspace, "build");
     command.args(["--package", package, "--example", name]);
-    step(&format!("example {name}, static"), &mut command)?;
+    run_step(&format!("example {name}, static"), &mut command)?;
     Ok(workspace.static_dir().join("examples").join(name))
 }
 
-/// The test executables that cargo's JSON messages name.
-fn executables(messages: &str) -> Vec<(String, PathBuf)> {
+/// Names and paths of the test executables in cargo's JSON messages.
+fn test_executables(messages: &str) -> Vec<(String, PathBuf)> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     messages
         .filter(|message| message["profile"]["test"] == true)
@@ -204,31 +204,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::write(&from, "one").unwrap();
-        publish(&from, &to).unwrap();
+        copy_if_changed(&from, &to).unwrap();
         let before = fs::metadata(&to).unwrap();
-        publish(&from, &to).unwrap();
+        copy_if_changed(&from, &to).unwrap();
         assert_eq!(fs::metadata(&to).unwrap().ino(), before.ino());
         fs::write(&from, "two").unwrap();
-        publish(&from, &to).unwrap();
+        copy_if_changed(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "two");
     }
 
     #[test]
-    fn a_link_follows_a_rebuilt_file() {
+    fn the_link_is_replaced_after_a_rebuild() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("sub/to"));
         fs::write(&from, "one").unwrap();
-        link(&from, &to).unwrap();
-        link(&from, &to).unwrap();
+        hard_link(&from, &to).unwrap();
+        hard_link(&from, &to).unwrap();
         fs::remove_file(&from).unwrap();
         fs::write(&from, "two").unwrap();
-        link(&from, &to).unwrap();
+        hard_link(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "two");
         assert!(!dir.path().join("sub/to.new").exists());
     }
 
     #[test]
-    fn only_test_executables_are_taken() {
+    fn only_test_executables_are_listed() {
         let messages = concat!(
             r#"{"profile":{"test":false},"target":{"name":"libc"},"executable":null}"#,
             "\n",
@@ -236,6 +236,6 @@ mod tests {
             "\nnot json\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
-        assert_eq!(executables(messages), [("accounting".to_owned(), "/t/a-1".into())]);
+        assert_eq!(test_executables(messages), [("accounting".to_owned(), "/t/a-1".into())]);
     }
 }

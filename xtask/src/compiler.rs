@@ -1,104 +1,107 @@
-//! Which compiler builds the kernel side.
+//! Choosing the compiler for the eBPF objects.
 //!
-//! rustc compiles for BPF when it has the source of `core` (rust-src) and a bpf-linker that was
-//! built on the same major version of LLVM. Nightly is the usual one; a stable compiler does as
-//! well, as `RUSTC_BOOTSTRAP=1` opens `-Z build-std` to it.
+//! rustc can compile for BPF if it has the source of `core` (rust-src) and a bpf-linker that was built
+//! against the same major version of LLVM. Nightly is usual, but a stable compiler works as well, because
+//! `RUSTC_BOOTSTRAP=1` enables `-Z build-std`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command::capture;
 use crate::packages;
-use crate::step::capture;
 use crate::workspace::field;
 
-/// Majors of LLVM that bpf-linker 0.13 knows.
-const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
-/// The workspace's `rust-version`.
-const OLDEST_RUST: u32 = 95;
-/// Debian's compiler for its browsers: recent in every supported release.
-const DEBIAN_SET: [&str; 3] = ["rustc-web", "rust-web-src", "llvm-22-dev"];
+/// Major versions of LLVM that bpf-linker 0.13 supports.
+const SUPPORTED_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
+/// The minor version of the workspace's `rust-version`.
+const MIN_RUST_MINOR: u32 = 95;
+/// Debian's compiler for its browsers, which is recent in every supported release.
+const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "llvm-22-dev"];
 
-/// A rustc found on this machine.
+/// An installed rustc.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Compiler {
-    /// What people call it: `rustup's nightly`, `/usr/bin/rustc`.
+    /// The name in messages: `rustup's nightly`, `/usr/bin/rustc`.
     pub(crate) name: String,
-    /// The compiler itself.
+    /// The path of rustc.
     pub(crate) rustc: PathBuf,
-    /// The cargo that came with it; without one, the cargo that runs us is used.
+    /// The cargo of the same toolchain; if `None`, the cargo that runs this process is used.
     pub(crate) cargo: Option<PathBuf>,
-    /// As rustc prints it: `1.96.0`.
+    /// The release as rustc prints it: `1.96.0`.
     pub(crate) release: String,
-    /// Major version of its LLVM.
+    /// The major version of its LLVM.
     pub(crate) llvm: u32,
-    /// Whether rust-src is installed with it.
+    /// Whether rust-src is installed.
     pub(crate) has_source: bool,
 }
 
-/// An LLVM with its headers, found on this machine.
+/// An installed LLVM with its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Llvm {
-    /// Its major version.
+    /// The major version.
     pub(crate) major: u32,
-    /// What `llvm-config --prefix` prints.
+    /// The output of `llvm-config --prefix`.
     pub(crate) prefix: PathBuf,
 }
 
-/// What choosing ended with.
+/// A compiler to use, or packages to install.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     Use(Compiler, Llvm),
     Install(Vec<String>),
 }
 
-/// Finds a compiler for the kernel side, installing one where we may.
+/// Finds a compiler for the eBPF objects, and installs one if necessary and possible.
+///
+/// # Errors
+/// If there is none and none can be installed; the error has the commands to run.
 pub(crate) fn ensure() -> Result<(Compiler, Llvm)> {
     let choice = choose(&compilers(), &llvms(), |_| false);
     if let Choice::Use(compiler, llvm) = choice {
         return Ok((compiler, llvm));
     }
     if packages::can_install() {
-        eprintln!("No compiler for eBPF here: asking apt for one.");
-        packages::update()?;
-        if let Choice::Install(missing) = choose(&compilers(), &llvms(), packages::available) {
+        eprintln!("No suitable compiler for eBPF found; searching apt's packages.");
+        packages::update_lists()?;
+        if let Choice::Install(missing) = choose(&compilers(), &llvms(), packages::is_available) {
             packages::install("the eBPF compiler", &missing)?;
         }
         if let Choice::Use(compiler, llvm) = choose(&compilers(), &llvms(), |_| false) {
             return Ok((compiler, llvm));
         }
-        bail!("the packages are installed, but there is still no matching pair: {}", found());
+        bail!("the packages are installed, but no compiler matches an LLVM: {}", summary());
     }
     bail!(
-        "no compiler for eBPF here ({}). Either, on Debian:\n{}\nor with rustup, and LLVM's headers \
-         of the version that `rustc +nightly -vV` names:\n    \
+        "no suitable compiler for eBPF found ({}); on Debian, run:\n{}\nor use rustup, with LLVM's headers of \
+         the version that `rustc +nightly -vV` prints:\n    \
          rustup toolchain install nightly --component rust-src\n    \
          sudo apt-get install llvm-NN-dev",
-        found(),
-        packages::by_hand(&DEBIAN_SET.map(str::to_owned)),
+        summary(),
+        packages::install_commands(&DEBIAN_PACKAGES.map(str::to_owned)),
     );
 }
 
-/// The first compiler for which everything is here, else what has to be installed. A compiler
-/// that only lacks its LLVM is completed where apt has that LLVM.
+/// Returns the first compiler for which everything is installed, otherwise the packages to install: the LLVM of
+/// a compiler that lacks only that, if apt has it, or else Debian's compiler.
 fn choose(compilers: &[Compiler], llvms: &[Llvm], available: impl Fn(&str) -> bool) -> Choice {
-    let able = || {
+    let suitable = || {
         compilers.iter().filter(|compiler| {
             compiler.has_source
-                && LINKER_LLVM.contains(&compiler.llvm)
-                && minor(&compiler.release).is_some_and(|minor| minor >= OLDEST_RUST)
+                && SUPPORTED_LLVM.contains(&compiler.llvm)
+                && minor(&compiler.release).is_some_and(|minor| minor >= MIN_RUST_MINOR)
         })
     };
-    for compiler in able() {
+    for compiler in suitable() {
         if let Some(llvm) = llvms.iter().find(|llvm| llvm.major == compiler.llvm) {
             return Choice::Use(compiler.clone(), llvm.clone());
         }
     }
-    let headers = able().map(|compiler| format!("llvm-{}-dev", compiler.llvm));
+    let headers = suitable().map(|compiler| format!("llvm-{}-dev", compiler.llvm));
     match headers.into_iter().find(|package| available(package)) {
         Some(package) => Choice::Install(vec![package]),
-        None => Choice::Install(DEBIAN_SET.map(str::to_owned).to_vec()),
+        None => Choice::Install(DEBIAN_PACKAGES.map(str::to_owned).to_vec()),
     }
 }
 
@@ -106,7 +109,8 @@ fn minor(release: &str) -> Option<u32> {
     release.strip_prefix("1.")?.split('.').next()?.parse().ok()
 }
 
-fn found() -> String {
+/// The installed compilers and LLVM headers, for error messages.
+fn summary() -> String {
     let mut parts: Vec<_> = compilers()
         .iter()
         .map(|c| {
@@ -114,15 +118,15 @@ fn found() -> String {
             format!("{}: {} on LLVM {}{source}", c.name, c.release, c.llvm)
         })
         .collect();
-    parts.extend(llvms().iter().map(|llvm| format!("headers of LLVM {}", llvm.major)));
+    parts.extend(llvms().iter().map(|llvm| format!("LLVM {} headers", llvm.major)));
     parts.join("; ")
 }
 
-/// In order of preference.
+/// The installed compilers, in order of preference.
 fn compilers() -> Vec<Compiler> {
     let rustup = |toolchain: &str, tool: &str| {
         let mut command = Command::new("rustup");
-        // Asking must not download anything.
+        // rustup must not download a toolchain here.
         command.args(["which", "--toolchain", toolchain, tool]).env("RUSTUP_AUTO_INSTALL", "0");
         capture(&mut command).ok().map(|path| PathBuf::from(path.trim()))
     };
@@ -149,23 +153,24 @@ fn inspect(name: &str, rustc: &Path, cargo: Option<PathBuf>) -> Option<Compiler>
     })
 }
 
+/// The installed LLVMs that have headers.
 fn llvms() -> Vec<Llvm> {
-    let versioned = LINKER_LLVM.flat_map(|major| {
+    let versioned = SUPPORTED_LLVM.flat_map(|major| {
         [format!("llvm-config-{major}"), format!("/usr/lib/llvm-{major}/bin/llvm-config")]
     });
     let tools = versioned.chain(["llvm-config".to_owned()]);
     let mut found: Vec<_> = tools.filter_map(|tool| inspect_llvm(&tool).ok()).collect();
-    // One LLVM answers to several names.
+    // Several of these names can be the same LLVM.
     found.dedup();
     found
 }
 
 fn inspect_llvm(tool: &str) -> Result<Llvm> {
-    let ask = |what: &str| capture(Command::new(tool).arg(what));
-    let major = ask("--version")?.split('.').next().context("empty version")?.parse()?;
-    let headers = PathBuf::from(ask("--includedir")?.trim()).join("llvm-c/Core.h");
+    let query = |option: &str| capture(Command::new(tool).arg(option));
+    let major = query("--version")?.split('.').next().context("no version")?.parse()?;
+    let headers = PathBuf::from(query("--includedir")?.trim()).join("llvm-c/Core.h");
     anyhow::ensure!(headers.is_file(), "{tool} has no headers");
-    Ok(Llvm { major, prefix: ask("--prefix")?.trim().into() })
+    Ok(Llvm { major, prefix: query("--prefix")?.trim().into() })
 }
 
 #[cfg(test)]
@@ -187,12 +192,12 @@ mod tests {
         Llvm { major, prefix: format!("/usr/lib/llvm-{major}").into() }
     }
 
-    fn debian_set() -> Choice {
-        Choice::Install(DEBIAN_SET.map(str::to_owned).to_vec())
+    fn debian_packages() -> Choice {
+        Choice::Install(DEBIAN_PACKAGES.map(str::to_owned).to_vec())
     }
 
     #[test]
-    fn nightly_wins_where_it_is_complete() {
+    fn nightly_is_preferred_if_complete() {
         let nightly = compiler("nightly", "1.97.0-nightly", 22, true);
         let debian = compiler("debian", "1.96.0", 22, true);
         let all = [nightly.clone(), debian];
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_without_source_or_of_another_llvm_is_passed_over() {
+    fn compilers_without_source_or_matching_llvm_are_skipped() {
         let debian = compiler("debian", "1.96.0", 22, true);
         let all = [
             compiler("no source", "1.97.0-nightly", 22, false),
@@ -213,17 +218,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_here_asks_for_debians_set() {
-        assert_eq!(choose(&[], &[], |_| true), debian_set());
+    fn without_a_compiler_debians_packages_are_installed() {
+        assert_eq!(choose(&[], &[], |_| true), debian_packages());
         let stable = compiler("stable", "1.95.0", 22, false);
-        assert_eq!(choose(&[stable], &[llvm(22)], |_| true), debian_set());
+        assert_eq!(choose(&[stable], &[llvm(22)], |_| true), debian_packages());
     }
 
     #[test]
-    fn a_compiler_that_only_lacks_headers_gets_them_where_apt_has_them() {
+    fn a_compiler_without_llvm_headers_gets_them_if_apt_has_them() {
         let nightly = [compiler("nightly", "1.99.0-nightly", 23, true)];
         let wanted = Choice::Install(vec!["llvm-23-dev".into()]);
         assert_eq!(choose(&nightly, &[llvm(22)], |package| package == "llvm-23-dev"), wanted);
-        assert_eq!(choose(&nightly, &[llvm(22)], |_| false), debian_set());
+        assert_eq!(choose(&nightly, &[llvm(22)], |_| false), debian_packages());
     }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask incidents`: the re-enacted incidents on this machine, and docs/incidents.md, made
-//! from what the runs recorded.
+//! `cargo xtask incidents`: runs the re-enacted incidents on this machine, and generates docs/incidents.md from
+//! the records of the runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,29 +11,29 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::workspace::Workspace;
-use crate::{build, native, packages, vm};
+use crate::{build, packages, suite, vm};
 
 const SUITE: &str = "incidents";
-/// Their order in the document; also the names of the tests.
+/// The incidents in the order of the document. The tests have the same names.
 const NAMES: &[&str] = &["staging", "spool", "jail", "engine", "cache", "late", "sort"];
-/// What people have today; the record quotes it.
-const PEERS: &[(&str, &str)] =
+/// Other tools, whose output the records quote, and their Debian packages.
+const OTHER_TOOLS: &[(&str, &str)] =
     &[("lsof", "lsof"), ("fatrace", "fatrace"), ("iotop-c", "iotop-c"), ("pidstat", "sysstat")];
 
-/// Which of them.
+/// Which incidents to run, and where.
 #[derive(Args)]
 pub(crate) struct IncidentsArgs {
-    /// staging, spool, jail, engine, cache, late or sort; all, if none is named
+    /// staging, spool, jail, engine, cache, late or sort [default: all]
     name: Vec<String>,
-    /// Write the document from the last runs' records and run nothing
+    /// Only write the document, from the records of the last runs
     #[arg(long, conflicts_with = "name")]
     document: bool,
-    /// Run them in a Debian 12 that is booted for them, by trampolines, and write no document
+    /// Run them in a Debian 12 that is booted for them, where filltop uses fentry, and write no document
     #[arg(long, conflicts_with = "document")]
     vm: bool,
 }
 
-/// One run, as the test leaves it in `target/incidents/NAME.json`.
+/// The record of one run, which the test writes to `target/incidents/NAME.json`.
 #[derive(Deserialize)]
 struct Record {
     title: String,
@@ -41,21 +41,25 @@ struct Record {
     volume: String,
     traced_by: String,
     truth: Vec<String>,
-    said: Vec<Said>,
+    #[serde(rename = "said")]
+    output: Vec<Output>,
     checks: Vec<Check>,
-    looks: Vec<Look>,
+    #[serde(rename = "looks")]
+    samples: Vec<Sample>,
     own_cpu: Option<f64>,
     own_bytes: Option<u64>,
 }
 
+/// Output of filltop: an event of `watch`, or of a command.
 #[derive(Deserialize)]
-struct Said {
+struct Output {
     at_s: f64,
     free_bytes: Option<u64>,
     by: String,
     text: String,
 }
 
+/// Something that filltop had to report by a certain time, and when it did.
 #[derive(Deserialize)]
 struct Check {
     what: String,
@@ -64,19 +68,20 @@ struct Check {
     free_bytes: Option<u64>,
 }
 
+/// The output of other tools at one moment.
 #[derive(Deserialize)]
-struct Look {
+struct Sample {
     at_s: f64,
     when: String,
     tools: BTreeMap<String, String>,
 }
 
-/// Runs them and writes the document of all records that there are.
+/// Runs the incidents and writes the document from all available records.
 pub(crate) fn run(workspace: &Workspace, arguments: &IncidentsArgs) -> Result<()> {
     let records = workspace.target.join("incidents");
     fs::create_dir_all(&records)?;
     for name in &arguments.name {
-        ensure!(NAMES.contains(&&**name), "no incident {name} in our list: {}", NAMES.join(", "));
+        ensure!(NAMES.contains(&&**name), "unknown incident {name}; known: {}", NAMES.join(", "));
     }
     if !arguments.document {
         let filltop = build::build(workspace)?;
@@ -85,31 +90,31 @@ pub(crate) fn run(workspace: &Workspace, arguments: &IncidentsArgs) -> Result<()
         } else {
             arguments.name.iter().map(String::as_str).collect()
         };
-        // A test is called MODULE::INCIDENT.
+        // Tests are called MODULE::INCIDENT.
         let filters: Vec<String> = names.iter().map(|name| format!("::{name}")).collect();
         let tally = if arguments.vm {
-            vm::incidents(workspace, &filltop, SUITE, &filters)?
+            vm::run_incidents(workspace, &filltop, SUITE, &filters)?
         } else {
-            packages::need_if_root("the tools beside filltop", PEERS)?;
+            packages::require_if_installable("comparing filltop with other tools", OTHER_TOOLS)?;
             let variables = [("FILLTOP_RECORDS", records.as_path())];
-            native::suite(workspace, &filltop, SUITE, &filters, &variables)?
+            suite::run(workspace, &filltop, SUITE, &filters, &variables)?
         };
-        tally.close();
-        ensure!(tally.failed.is_empty(), "an incident went otherwise than it had to");
-        // The document is of the filesystems that the scenario files name.
+        tally.print_summary();
+        ensure!(tally.failed.is_empty(), "an incident test failed");
+        // The document only has results on the filesystems that the scenario files name.
         if arguments.vm || env::var_os("FILLTOP_TEST_FS").is_some() {
             return Ok(());
         }
     }
     let path = workspace.root.join("docs/incidents.md");
     fs::write(&path, document(&records)?)?;
-    println!("{}", workspace.shown(&path));
+    println!("{}", workspace.display(&path));
     Ok(())
 }
 
 fn document(records: &Path) -> Result<String> {
-    let mut out = String::from(HEAD);
-    let mut own = String::new();
+    let mut out = String::from(INTRODUCTION);
+    let mut overhead = String::new();
     for name in NAMES {
         let path = records.join(format!("{name}.json"));
         let Ok(text) = fs::read(&path) else { continue };
@@ -117,16 +122,16 @@ fn document(records: &Path) -> Result<String> {
             serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         section(&mut out, name, &record)?;
         if let (Some(cpu), Some(bytes)) = (record.own_cpu, record.own_bytes) {
-            writeln!(own, "| {name} | {:.1} % | {bytes} |", cpu * 100.0)?;
+            writeln!(overhead, "| {name} | {:.1} % | {bytes} |", cpu * 100.0)?;
         }
     }
-    if own.is_empty() {
-        bail!("there is no record: `cargo xtask incidents` makes them (as root)");
+    if overhead.is_empty() {
+        bail!("there are no records; run `cargo xtask incidents` as root");
     }
-    out.push_str("\n## What filltop itself took\n\n");
-    out.push_str("A run fails when filltop's threads cause a byte to be written to any disk, or take more than 2 % of a core.\n\n");
-    out.push_str("| incident | of one core | bytes written |\n|---|---|---|\n");
-    out.push_str(&own);
+    out.push_str("\n## Overhead of filltop\n\n");
+    out.push_str("A run fails if filltop's threads cause a byte to be written to any disk, or use 2 % of a core or more.\n\n");
+    out.push_str("| incident | CPU, of one core | bytes written |\n|---|---|---|\n");
+    out.push_str(&overhead);
     Ok(out)
 }
 
@@ -136,47 +141,47 @@ fn section(out: &mut String, name: &str, record: &Record) -> Result<()> {
         writeln!(out, "- {line}")?;
     }
     writeln!(out, "\n`{name}`, on {}; {}.", record.volume, record.traced_by)?;
-    writeln!(out, "\n**True was**\n")?;
+    writeln!(out, "\n**Ground truth**\n")?;
     for line in &record.truth {
-        writeln!(out, "- {}", cell(line))?;
+        writeln!(out, "- {}", escape(line))?;
     }
-    writeln!(out, "\n**filltop had to say**\n")?;
-    writeln!(out, "| what | by, s | said at, s | free then |\n|---|---|---|---|")?;
+    writeln!(out, "\n**Required of filltop**\n")?;
+    writeln!(out, "| what | deadline, s | reported at, s | free then |\n|---|---|---|---|")?;
     for check in &record.checks {
         let free = bytes(check.free_bytes);
         writeln!(
             out,
             "| {} | {:.0} | {:.1} | {free} |",
-            cell(&check.what),
+            escape(&check.what),
             check.by_s,
             check.at_s
         )?;
     }
-    writeln!(out, "\n**filltop said**\n")?;
-    for said in &record.said {
-        let (at, free) = (said.at_s, bytes(said.free_bytes));
-        if said.text.contains('\n') {
-            writeln!(out, "- {at:.1} s, {free} free, `{}`:\n", said.by)?;
-            fenced(out, &said.text)?;
+    writeln!(out, "\n**Output of filltop**\n")?;
+    for output in &record.output {
+        let (at, free) = (output.at_s, bytes(output.free_bytes));
+        if output.text.contains('\n') {
+            writeln!(out, "- {at:.1} s, {free} free, `{}`:\n", output.by)?;
+            fence(out, &output.text)?;
         } else {
-            writeln!(out, "- {at:.1} s, {free} free, `{}`: {}", said.by, cell(&said.text))?;
+            writeln!(out, "- {at:.1} s, {free} free, `{}`: {}", output.by, escape(&output.text))?;
         }
     }
-    if !record.looks.is_empty() {
-        writeln!(out, "\n**Others said**")?;
+    if !record.samples.is_empty() {
+        writeln!(out, "\n**Output of other tools**")?;
     }
-    for look in &record.looks {
-        writeln!(out, "\nAt {:.1} s ({}):\n", look.at_s, look.when)?;
-        for (tool, text) in &look.tools {
+    for sample in &record.samples {
+        writeln!(out, "\nAt {:.1} s ({}):\n", sample.at_s, sample.when)?;
+        for (tool, text) in &sample.tools {
             writeln!(out, "`{tool}`\n")?;
-            fenced(out, text)?;
+            fence(out, text)?;
         }
     }
     Ok(())
 }
 
-/// Text in an indented fence, as it was printed.
-fn fenced(out: &mut String, text: &str) -> Result<()> {
+/// Writes text in a fenced block.
+fn fence(out: &mut String, text: &str) -> Result<()> {
     writeln!(out, "```text")?;
     for line in text.lines() {
         writeln!(out, "{}", line.trim_end())?;
@@ -184,8 +189,8 @@ fn fenced(out: &mut String, text: &str) -> Result<()> {
     Ok(writeln!(out, "```\n")?)
 }
 
-/// Text that cannot break out of a table's cell, or turn into markup.
-fn cell(text: &str) -> String {
+/// Escapes text so that it stays in its table cell and is not taken for markup.
+fn escape(text: &str) -> String {
     text.replace('|', "\\|").replace('<', "&lt;")
 }
 
@@ -193,13 +198,13 @@ fn bytes(value: Option<u64>) -> String {
     value.map_or_else(String::new, |bytes| format!("{:.1} MB", bytes as f64 / 1e6))
 }
 
-const HEAD: &str = "\
-# Five incidents, and two more
+const INTRODUCTION: &str = "\
+# Re-enacted incidents
 
-Made by `cargo xtask incidents`, from what the runs recorded; do not edit. Each is a scenario file in
-`tests/incidents/` and real software on a real, small volume, shown as `/srv`. Times are seconds from the
-start of the workload, or of filltop where the workload was there before. The tests fail when something
-is said too late, of the wrong one, or not at all.
+Generated by `cargo xtask incidents` from the records of its runs; do not edit. There are five incidents and two
+more. Each is a scenario file in `tests/incidents/`, run with real software on a small real volume, shown as
+`/srv`. Times are seconds since the workload started, or since filltop started if the workload was already
+running. A test fails if filltop reports something too late, about the wrong process, or not at all.
 ";
 
 #[cfg(test)]
@@ -232,8 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn no_records_are_no_document() {
+    fn without_records_there_is_no_document() {
         let dir = tempfile::tempdir().unwrap();
         assert!(document(dir.path()).is_err());
+    }
+
+    #[test]
+    fn the_document_in_the_repository_has_this_introduction() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/incidents.md");
+        assert!(fs::read_to_string(path).unwrap().starts_with(INTRODUCTION));
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask kernels`: docs/kernels.md, made from what the tests of `ways` print.
+//! `cargo xtask kernels`: generates docs/kernels.md from the output of the suite `io_paths`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,32 +9,32 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::step::follow;
+use crate::command::tee;
 use crate::workspace::Workspace;
-use crate::{native, vm};
+use crate::{suite, vm};
 
 const FILESYSTEMS: &[&str] =
     &["ext4", "xfs", "btrfs", "tmpfs", "overlay", "overlay-xfs", "overlay-btrfs"];
-const TEST: &str = "ways";
-/// What the names of the tests that print `WAY` lines have in common.
+const SUITE: &str = "io_paths";
+/// The filter for tests that print `WAY` lines.
 const FILTER: &str = "all_ways";
-/// The same of those in a booted Debian that perform all ways.
+/// The filter for the same tests in a booted Debian.
 const SERVICE_FILTER: &str = "as_exact_as_for_root";
 
-/// Where the lines come from.
+/// The source of the results.
 #[derive(Args)]
 pub(crate) struct KernelsArgs {
-    /// Take the lines from saved output of `cargo xtask vm` and `cargo xtask test` and run nothing
+    /// Run nothing; read results from saved output of `cargo xtask vm` and `cargo xtask test`
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
-    /// Keep the cells of the present table for which there is no line
+    /// Keep cells of the present document for which there is no new result
     #[arg(long)]
     keep: bool,
 }
 
-/// One `WAY` line.
+/// A `WAY` line: one way to write, on one kernel and filesystem, with one backend.
 #[derive(Debug, PartialEq, Eq)]
-struct Line<'a> {
+struct WayLine<'a> {
     kernel: &'a str,
     fs: &'a str,
     way: &'a str,
@@ -42,9 +42,9 @@ struct Line<'a> {
     verdict: &'a str,
 }
 
-impl<'a> Line<'a> {
-    /// `WAY <kernel> <fs> <way> <backend> <verdict> …`; `None` for any other line.
-    fn read(line: &'a str) -> Option<Self> {
+impl<'a> WayLine<'a> {
+    /// Parses `WAY <kernel> <fs> <way> <backend> <verdict> …`; returns `None` for any other line.
+    fn parse(line: &'a str) -> Option<Self> {
         let mut words = line.strip_prefix("WAY ")?.split(' ');
         let mut next = || words.next();
         Some(Self {
@@ -57,8 +57,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Runs the tests, on this kernel and on all others, or reads what they printed, and writes the
-/// table.
+/// Runs the tests on this kernel and on those of virtual machines, or reads their saved output, and writes the
+/// document.
 pub(crate) fn write(workspace: &Workspace, filltop: &Path, arguments: &KernelsArgs) -> Result<()> {
     let mut lines = Vec::new();
     for file in &arguments.from {
@@ -66,36 +66,37 @@ pub(crate) fn write(workspace: &Workspace, filltop: &Path, arguments: &KernelsAr
         lines.extend(text.lines().map(str::to_owned));
     }
     if arguments.from.is_empty() {
-        let machines = |arguments: &[&str]| -> Result<Vec<String>> {
-            let mut machines = Command::new(std::env::current_exe()?);
-            Ok(follow(machines.args(["vm", "--all"]).args(arguments))?.1)
+        let vm_lines = |arguments: &[&str]| -> Result<Vec<String>> {
+            let mut vm = Command::new(std::env::current_exe()?);
+            Ok(tee(vm.args(["vm", "--all"]).args(arguments))?.1)
         };
-        for rights in [None, Some(vm::RIGHTS_OF_THE_UNIT)] {
-            lines.extend(native::lines_of(workspace, filltop, TEST, FILTER, rights)?);
-            let as_service: &[&str] = if rights.is_some() { &["--as-service"] } else { &[] };
-            lines.extend(machines(&[&["--test", TEST, "--filter", FILTER], as_service].concat())?);
+        for capabilities in [None, Some(vm::UNIT_CAPABILITIES)] {
+            lines.extend(suite::output_of(workspace, filltop, SUITE, FILTER, capabilities)?);
+            let as_service: &[&str] = if capabilities.is_some() { &["--as-service"] } else { &[] };
+            lines.extend(vm_lines(&[&["--test", SUITE, "--filter", FILTER], as_service].concat())?);
         }
-        // The service itself: its lines replace those of the same kernels.
-        lines.extend(machines(&["--debian", "--filter", SERVICE_FILTER])?);
+        // The service under systemd. These lines replace those of the same kernels above.
+        lines.extend(vm_lines(&["--debian", "--filter", SERVICE_FILTER])?);
     }
     let path = workspace.root.join("docs/kernels.md");
     let present = if arguments.keep { fs::read_to_string(&path)? } else { String::new() };
-    let lines = lines.iter().filter_map(|line| Line::read(line));
-    let table = table(cells_of(&present).into_iter().chain(lines))?;
-    fs::write(&path, table)?;
-    println!("{}", workspace.shown(&path));
+    let lines = lines.iter().filter_map(|line| WayLine::parse(line));
+    let document = document(parse_document(&present).into_iter().chain(lines))?;
+    fs::write(&path, document)?;
+    println!("{}", workspace.display(&path));
     Ok(())
 }
 
-/// A kernel, by which columns are ordered, its name, and the backend.
+/// A column: the version by which columns are sorted, the kernel's name, and the backend.
 type Column<'a> = (Vec<u32>, &'a str, &'a str);
 
-/// A kernel's place in the order of versions.
+/// The numbers of a kernel's version, for sorting.
 fn version(kernel: &str) -> Vec<u32> {
     kernel.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect()
 }
 
-fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
+/// Generates the document: one table for each filesystem.
+fn document<'a>(lines: impl Iterator<Item = WayLine<'a>>) -> Result<String> {
     let mut cells: BTreeMap<(&str, &str, Column<'_>), &str> = BTreeMap::new();
     let mut ways: Vec<&str> = Vec::new();
     for line in lines {
@@ -106,8 +107,8 @@ fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
         // A later run replaces an earlier one.
         cells.insert((line.fs, line.way, column), line.verdict);
     }
-    ensure!(!cells.is_empty(), "there is no WAY line in it");
-    let mut out = String::from(HEAD);
+    ensure!(!cells.is_empty(), "the output has no WAY line");
+    let mut out = String::from(INTRODUCTION);
     for fs in FILESYSTEMS {
         let columns: BTreeSet<_> =
             cells.keys().filter(|(of, _, _)| of == fs).map(|(_, _, column)| column).collect();
@@ -115,13 +116,15 @@ fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
             continue;
         }
         writeln!(out, "\n## {fs}\n")?;
-        let heads = columns.iter().map(|(_, kernel, backend)| format!("{kernel} {backend}"));
-        writeln!(out, "| way | {} |", heads.collect::<Vec<_>>().join(" | "))?;
+        let headings = columns.iter().map(|(_, kernel, backend)| format!("{kernel} {backend}"));
+        writeln!(out, "| way | {} |", headings.collect::<Vec<_>>().join(" | "))?;
         writeln!(out, "|---|{}", "---|".repeat(columns.len()))?;
         for way in &ways {
             let row: Vec<&str> = columns
                 .iter()
-                .map(|column| cells.get(&(*fs, *way, (*column).clone())).map_or("", |v| shown(v)))
+                .map(|column| {
+                    cells.get(&(*fs, *way, (*column).clone())).map_or("", |v| cell_text(v))
+                })
                 .collect();
             if row.iter().any(|cell| !cell.is_empty()) {
                 writeln!(out, "| {way} | {} |", row.join(" | "))?;
@@ -131,20 +134,20 @@ fn table<'a>(lines: impl Iterator<Item = Line<'a>>) -> Result<String> {
     Ok(out)
 }
 
-/// Verdicts that the table has in other words.
-const SHOWN: [(&str, &str); 4] = [
+/// Verdicts whose text in the document differs.
+const CELL_TEXTS: [(&str, &str); 4] = [
     ("written", "bytes"),
     ("missed", "**missed**"),
     ("wrong", "**wrong**"),
     ("unsupported", "n/a"),
 ];
 
-fn shown(verdict: &str) -> &str {
-    SHOWN.iter().find(|(one, _)| *one == verdict).map_or(verdict, |(_, text)| text)
+fn cell_text(verdict: &str) -> &str {
+    CELL_TEXTS.iter().find(|(one, _)| *one == verdict).map_or(verdict, |(_, text)| text)
 }
 
-/// The cells of a table that was written before, as the lines that they were made of.
-fn cells_of(document: &str) -> Vec<Line<'_>> {
+/// Parses the cells of an existing document into the lines from which they were generated.
+fn parse_document(document: &str) -> Vec<WayLine<'_>> {
     let mut lines = Vec::new();
     for section in document.split("\n## ").skip(1) {
         let (fs, rows) = section.split_once('\n').unwrap_or((section, ""));
@@ -155,41 +158,42 @@ fn cells_of(document: &str) -> Vec<Line<'_>> {
             let Some((way, _)) = cells.next() else { continue };
             lines.extend(cells.filter_map(|(cell, column)| {
                 let (kernel, backend) = column.split_once(' ')?;
-                let known = SHOWN.iter().find(|(_, text)| *text == cell);
+                let known = CELL_TEXTS.iter().find(|(_, text)| *text == cell);
                 let verdict = known.map_or(cell.trim(), |(verdict, _)| verdict);
-                (!verdict.is_empty()).then_some(Line { kernel, fs, way, backend, verdict })
+                (!verdict.is_empty()).then_some(WayLine { kernel, fs, way, backend, verdict })
             }));
         }
     }
     lines
 }
 
-const HEAD: &str = "\
-# What is counted where
+const INTRODUCTION: &str = "\
+# What is counted on which kernel
 
-Made by `cargo xtask kernels`, which performs every way to write and to free (the tests of `ways`)
-on this machine's kernel and on those of the virtual machines, and compares filltop's figures with
-the truth. Do not edit: `tests/ways/expected.rs` holds what is expected and the reason for each
-exception, and the tests fail when a cell here is not as it says.
+Generated by `cargo xtask kernels`; do not edit. It performs every way to write and to free space (the suite
+`io_paths`) on this machine's kernel and on those of the virtual machines, and compares filltop's figures with the
+truth. `tests/io_paths/expected.rs` has the expected results and the reason for each exception; a test fails if a
+result differs.
 
-A column is a kernel and the one backend that was forced there, or `service`: nothing is forced, and filltop has the
-rights of the systemd unit, with what takes CAP_SYS_ADMIN given up after the start. On generic kernels that is the
-service itself in a Debian that was booted for it (`cargo xtask vm --debian --all`), on others a filltop that is started
-with the unit's capabilities (`--as-service`). `overlay` is one on ext4. On 5.10, functions of modules (xfs, btrfs)
-are reached by kprobes under fentry, too. Kernels are Debian's, of cloud flavour; on generic ones ext4 is a
-module as well. Without force, each hook takes the best that it can get.
+A column is a kernel and the backend that was forced on it. `service` means that no backend was forced, and that
+filltop had the privileges of the systemd unit and gave up those that need CAP_SYS_ADMIN after startup.
+On generic kernels this was the service itself, in a Debian booted for it (`cargo xtask vm --debian --all`);
+elsewhere filltop was started with the unit's capabilities (`--as-service`). Without a forced backend, each hook
+uses the best type of probe available. `overlay` is an overlay on ext4. On 5.10, functions in modules (xfs,
+btrfs) are hooked with kprobes even under fentry. The kernels are Debian's cloud flavour; on generic ones ext4
+is a module as well.
 
 | word | meaning |
 |---|---|
-| exact | written, allocated and freed bytes equal the truth, in one row, credited to who asked |
-| approximate | so they do, but stores through a mapping are counted by page, and 64 synchronous threads to within 64 KiB of space, for blocks of the filesystem's own tree of extents come and go |
-| sampled | written bytes are exact, and growth to 64 KiB: space is asked from the filesystem by statx(2), once a second, and shown as approximate |
-| bytes | written bytes are exact; space is not known |
-| folios | stores through a mapping are written by folio, a page or more, as the kernel writes them back; space is as exact as elsewhere on this filesystem, to 64 KiB |
-| space | allocated and freed bytes are exact; what was written is not seen |
-| **missed** | nothing of it is seen |
-| **wrong** | something else is shown |
-| n/a | this kernel or filesystem cannot do it |
+| exact | written, allocated and freed bytes equal the truth, in one row, credited to the process that made the request |
+| approximate | as exact, except that stores through a mapping are counted by page, and that with 64 synchronous threads space is within 64 KiB of the truth, because blocks of the filesystem's own extent tree come and go |
+| sampled | written bytes are exact, and growth is within 64 KiB: space is read from the filesystem with statx(2) once a second and marked approximate |
+| bytes | written bytes are exact; space is unknown |
+| folios | stores through a mapping are counted by folio (a page or more) when the kernel writes them back; space is as exact as elsewhere on this filesystem, within 64 KiB |
+| space | allocated and freed bytes are exact; written bytes are not seen |
+| **missed** | nothing is seen |
+| **wrong** | the figures are wrong |
+| n/a | not supported by this kernel or filesystem |
 ";
 
 #[cfg(test)]
@@ -203,7 +207,7 @@ mod tests {
                     WAY 6.12 ext4 write fentry missed written=0/1\n\
                     WAY 6.1 ext4 mmap fentry approximate written=1/1\n\
                     WAY 6.1 xfs reflink kprobe unsupported (Operation not supported)\n";
-        let table = table(text.lines().filter_map(Line::read)).unwrap();
+        let table = document(text.lines().filter_map(WayLine::parse)).unwrap();
         assert!(table.contains("| way | 6.1 fentry | 6.12 fentry |\n"), "{table}");
         assert!(table.contains("| write | exact | **missed** |\n"), "{table}");
         assert!(table.contains("| mmap | approximate |  |\n"), "{table}");
@@ -211,18 +215,25 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_read_again_is_the_same() {
+    fn a_parsed_document_is_generated_unchanged() {
         let text = "WAY 6.1 ext4 write fentry exact\nWAY 6.1 ext4 write service missed\n\
                     WAY 6.12 ext4 mmap fentry written\nWAY 6.1 xfs reflink kprobe unsupported\n";
-        let first = table(text.lines().filter_map(Line::read)).unwrap();
-        assert_eq!(table(cells_of(&first).into_iter()).unwrap(), first);
-        let newer = Line::read("WAY 6.1 ext4 write service exact");
-        let second = table(cells_of(&first).into_iter().chain(newer)).unwrap();
+        let first = document(text.lines().filter_map(WayLine::parse)).unwrap();
+        assert_eq!(document(parse_document(&first).into_iter()).unwrap(), first);
+        let newer = WayLine::parse("WAY 6.1 ext4 write service exact");
+        let second = document(parse_document(&first).into_iter().chain(newer)).unwrap();
         assert!(second.contains("| write | exact | exact |  |\n"), "{second}");
     }
 
     #[test]
-    fn no_lines_are_no_table() {
-        assert!(table(["test x ... ok"].into_iter().filter_map(Line::read)).is_err());
+    fn without_lines_there_is_no_document() {
+        assert!(document(["test x ... ok"].into_iter().filter_map(WayLine::parse)).is_err());
+    }
+
+    #[test]
+    fn the_document_in_the_repository_is_generated_unchanged() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+        let present = fs::read_to_string(path).unwrap();
+        assert!(present == document(parse_document(&present).into_iter()).unwrap());
     }
 }

@@ -1,8 +1,10 @@
-//! `cargo xtask`: builds filltop from nothing, runs it, and tests it on this machine and in
-//! virtual machines. docs/building.md says what it installs and where it keeps things.
+//! `cargo xtask`: builds filltop from a fresh checkout, runs it, and tests it on this machine and in virtual
+//! machines. docs/building.md describes what it installs and where it stores files.
 
+mod apt;
 mod bench;
 mod build;
+mod command;
 mod compiler;
 mod dist;
 mod incidents;
@@ -11,8 +13,10 @@ mod kubernetes;
 mod manifests;
 mod native;
 mod packages;
-mod step;
+mod privileges;
+mod suite;
 mod tally;
+mod test_tools;
 mod vm;
 mod workspace;
 
@@ -29,7 +33,7 @@ use workspace::Workspace;
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
-    /// Install missing Debian packages without asking (root; the same where there is no terminal)
+    /// Install missing Debian packages without asking (as root; the default without a terminal)
     #[arg(short, long, global = true)]
     yes: bool,
     #[command(subcommand)]
@@ -38,45 +42,46 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Build target/release/filltop, and before it whatever that needs
+    /// Build target/release/filltop and what it needs
     Build,
-    /// Build, then run filltop with the rights it needs (sudo only for that)
+    /// Build filltop, then run it as root (through sudo if needed)
     Run {
-        /// Arguments of filltop
+        /// Arguments for filltop
         #[arg(last = true)]
         arguments: Vec<OsString>,
     },
-    /// Run all tests: unit tests, end to end on this kernel, end to end in a virtual machine
+    /// Run all tests: unit tests, and end-to-end tests on this kernel and in virtual machines
     Test(TestArgs),
-    /// Write target/dist: the program, manual pages, shell completions and the systemd unit
+    /// Write target/dist: the program, manual pages, shell completions and systemd unit
     Dist,
-    /// Make those files of contrib/ anew that are made from others: the manifest in one file, the rules
-    /// in Kubernetes' form
+    /// Regenerate the generated files of contrib/: the Kubernetes manifest in one file, and the alert rules in
+    /// Kubernetes' and Helm's form
     Manifests,
-    /// Take the pictures in docs/pictures from the real screen under a real load (root)
+    /// Retake the pictures in docs/pictures: the real screen under a real load (root)
     Pictures,
-    /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests, or a command, in it
+    /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests or a command in it
     Vm(vm::VmArgs),
-    /// Measure what filltop costs beside an empty hook and what people use today (root)
+    /// Measure the overhead of filltop, of an empty hook and of other tools, and regenerate docs/benchmarks.md
+    /// (root)
     Bench(bench::BenchArgs),
-    /// Re-enact the incidents of docs/incidents.md with real software, and write it anew (root)
+    /// Re-enact the incidents of docs/incidents.md with real software and regenerate that file (root)
     Incidents(incidents::IncidentsArgs),
-    /// Perform every way to write on all kernels and write docs/kernels.md
+    /// Test every way to write on all kernels and regenerate docs/kernels.md
     Kernels(kernels::KernelsArgs),
 }
 
 #[derive(Args)]
 struct TestArgs {
-    /// Leave out the virtual machines
+    /// Skip the virtual machines
     #[arg(long, conflicts_with = "vm_only")]
     native_only: bool,
-    /// Only the virtual machines
+    /// Run only the virtual machines
     #[arg(long)]
     vm_only: bool,
-    /// Only this suite of end-to-end tests (a name in tests/Cargo.toml), on this kernel
+    /// Run only this suite of end-to-end tests (a name in tests/Cargo.toml), on this kernel
     #[arg(long, value_name = "NAME", conflicts_with_all = ["native_only", "vm_only"])]
     suite: Option<String>,
-    /// Only tests of the suite whose names contain one of these
+    /// Run only tests of the suite whose names contain one of these
     #[arg(requires = "suite")]
     filter: Vec<String>,
 }
@@ -94,7 +99,7 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     let cli = Cli::parse();
     if cli.yes {
-        packages::agree();
+        packages::assume_yes();
     }
     let workspace = Workspace::find()?;
     match cli.task {
@@ -103,7 +108,7 @@ fn run() -> Result<ExitCode> {
             let binary = build::build(&workspace)?;
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)
         }
-        Task::Test(arguments) => Ok(verdict(&test(&workspace, &arguments))),
+        Task::Test(arguments) => Ok(test(&workspace, &arguments).finish()),
         Task::Bench(arguments) => {
             let filltop = build::build(&workspace)?;
             bench::run(&workspace, &filltop, &arguments).map(|()| ExitCode::SUCCESS)
@@ -131,32 +136,31 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-/// Every part, even after one that failed: the closing line counts them all.
+/// Runs every part, also after one that failed.
 fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
     let filltop = match build::build(workspace) {
         Ok(filltop) => filltop,
-        Err(error) => return Tally::of("build", Err(error)),
+        Err(error) => return Tally::from_result("build", Err(error)),
     };
-    if let Some(suite) = &arguments.suite {
-        let run = native::suite(workspace, &filltop, suite, &arguments.filter, &[]);
-        return Tally::of(suite, run);
+    if let Some(name) = &arguments.suite {
+        let run = suite::run(workspace, &filltop, name, &arguments.filter, &[]);
+        return Tally::from_result(name, run);
     }
     let mut tally = Tally::default();
     if !arguments.vm_only {
-        // Before the virtual machines: to compile them keeps all cores busy.
-        tally.add(Tally::of("unit", native::unit_tests(workspace)));
+        // Before the virtual machines, because compiling unit tests keeps all cores busy.
+        tally.add(Tally::from_result("unit", native::unit_tests(workspace)));
     }
     let native = || {
         if arguments.vm_only {
             return Tally::default();
         }
-        Tally::of("native", native::end_to_end(workspace, &filltop))
+        Tally::from_result("native", native::end_to_end(workspace, &filltop))
     };
-    tally.add(if arguments.native_only { native() } else { vm::test(workspace, &filltop, native) });
+    tally.add(if arguments.native_only {
+        native()
+    } else {
+        vm::run_tests(workspace, &filltop, native)
+    });
     tally
-}
-
-fn verdict(tally: &Tally) -> ExitCode {
-    tally.close();
-    if tally.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask manifests`: those files of contrib/ that are made from others of contrib/. A test holds
-//! them against what they are made from.
+//! `cargo xtask manifests`: the files of contrib/ that are generated from other files of contrib/. A unit test
+//! checks that they are up to date.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::workspace::Workspace;
 
 const BASE: &str = "kubernetes/base";
-/// The parts of the base, in the order of its kustomization.yaml: the namespace comes first.
+/// The files of the base, in the order of its kustomization.yaml: the namespace is first.
 const PARTS: [&str; 5] = [
     "namespace.yaml",
     "serviceaccount.yaml",
@@ -19,38 +19,38 @@ const PARTS: [&str; 5] = [
 ];
 const RULES: &str = "prometheus/filltop.rules.yml";
 
-/// Writes them.
+/// Writes the generated files.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
     let contrib = workspace.root.join("contrib");
-    for (name, text) in made(&contrib)? {
+    for (name, text) in generate(&contrib)? {
         let path = contrib.join(name);
         fs::write(&path, text).with_context(|| path.display().to_string())?;
-        println!("{}", workspace.shown(&path));
+        println!("{}", workspace.display(&path));
     }
     Ok(())
 }
 
-/// Their names below contrib/, and their texts.
-fn made(contrib: &Path) -> Result<[(&'static str, String); 3]> {
+/// Paths below contrib/ and contents of the generated files.
+fn generate(contrib: &Path) -> Result<[(&'static str, String); 3]> {
     let read = |name: &str| fs::read_to_string(contrib.join(name)).with_context(|| name.to_owned());
     let parts: Vec<String> =
         PARTS.iter().map(|part| read(&format!("{BASE}/{part}"))).collect::<Result<_>>()?;
     let rules = read(RULES)?;
     Ok([
-        ("kubernetes/filltop.yaml", format!("{WHOLE}{}", parts.join("---\n"))),
-        ("kubernetes/monitoring/prometheusrule.yaml", format!("{RULE}{}", indented(&rules))),
+        ("kubernetes/filltop.yaml", format!("{MANIFEST_HEAD}{}", parts.join("---\n"))),
+        ("kubernetes/monitoring/prometheusrule.yaml", format!("{RULE_HEAD}{}", indent(&rules))),
         ("helm/filltop/files/filltop.rules.yml", rules),
     ])
 }
 
-const WHOLE: &str = "\
-# kubectl apply -f filltop.yaml, after the image's name was changed to that of your registry.
-# For Kubernetes 1.30 and later; before, see before-1.30/. docs/containers.md says what each right is for.
-# Made from base/ by `cargo xtask manifests`.
+const MANIFEST_HEAD: &str = "\
+# Change the image's name to that of your registry, then: kubectl apply -f filltop.yaml
+# For Kubernetes 1.30 and later; for older versions see before-1.30/. docs/containers.md explains each privilege.
+# Generated from base/ by `cargo xtask manifests`; do not edit.
 ";
 
-const RULE: &str = "\
-# Made from contrib/prometheus/filltop.rules.yml by `cargo xtask manifests`.
+const RULE_HEAD: &str = "\
+# Generated from contrib/prometheus/filltop.rules.yml by `cargo xtask manifests`; do not edit.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -61,8 +61,8 @@ metadata:
 spec:
 ";
 
-/// Below a key of a YAML mapping.
-fn indented(text: &str) -> String {
+/// Indents a YAML document so that it can follow a key, and drops its comments.
+fn indent(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") })
@@ -74,16 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_made_from_other_files_is_up_to_date() {
+    fn generated_files_are_up_to_date() {
         let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib");
-        for (name, text) in made(&contrib).unwrap() {
-            let there = fs::read_to_string(contrib.join(name)).unwrap();
-            assert!(there == text, "{name} is out of date: cargo xtask manifests");
+        for (name, text) in generate(&contrib).unwrap() {
+            let present = fs::read_to_string(contrib.join(name)).unwrap();
+            assert!(present == text, "{name} is out of date; run `cargo xtask manifests`");
         }
     }
 
     #[test]
-    fn all_parts_of_the_base_are_in_the_one_file() {
+    fn all_files_of_the_base_are_in_the_manifest() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib").join(BASE);
         let text = fs::read_to_string(base.join("kustomization.yaml")).unwrap();
         let listed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("  - ")).collect();

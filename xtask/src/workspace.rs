@@ -1,4 +1,4 @@
-//! Where things are: the workspace, its target directory, the machine's own target triple.
+//! The cargo workspace: its directories, its test binaries, and this machine's target triple.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,27 +7,27 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::step::capture;
+use crate::command::capture;
 
-/// One checkout of filltop and where it is built.
+/// A checkout of filltop and its target directory.
 pub(crate) struct Workspace {
-    /// The directory of the workspace's Cargo.toml.
+    /// The directory of the workspace's `Cargo.toml`.
     pub(crate) root: PathBuf,
-    /// Where cargo builds (`CARGO_TARGET_DIR` and cargo's own configuration respected).
+    /// The target directory (`CARGO_TARGET_DIR` and cargo's configuration are respected).
     pub(crate) target: PathBuf,
-    /// The target triple of this machine, such as `x86_64-unknown-linux-gnu`.
+    /// This machine's target triple, such as `x86_64-unknown-linux-gnu`.
     pub(crate) host: String,
-    /// The end-to-end tests of the package `filltop-tests`.
-    pub(crate) end_to_end: Vec<TestTarget>,
+    /// The end-to-end test binaries of the package `filltop-tests`.
+    end_to_end_tests: Vec<TestTarget>,
 }
 
-/// One test binary of the package `filltop-tests`.
+/// A test binary of the package `filltop-tests`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TestTarget {
-    /// Its name in `cargo test --test NAME`.
-    pub(crate) name: String,
-    /// Where it runs (`[package.metadata.xtask]` in tests/Cargo.toml).
-    pub(crate) place: Place,
+struct TestTarget {
+    /// The name in `cargo test --test NAME`.
+    name: String,
+    /// Where it runs, from `[package.metadata.xtask]` in tests/Cargo.toml.
+    place: Place,
 }
 
 /// Where a test binary can run.
@@ -35,84 +35,102 @@ pub(crate) struct TestTarget {
 pub(crate) enum Place {
     /// On this machine and in virtual machines.
     Anywhere,
-    /// It needs the checkout around it (`host-only = [NAME…]`).
+    /// On this machine only, because it needs the checkout (`host-only = [NAME…]`).
     HostOnly,
-    /// It changes the system that it runs on: only in a Debian that was booted for it
+    /// In a Debian booted for the tests only, because it changes the system that it runs on
     /// (`booted-only = [NAME…]`).
-    BootedOnly,
+    DebianVmOnly,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the workspace from cargo and rustc.
     pub(crate) fn find() -> Result<Self> {
         let metadata =
             capture(cargo().args(["metadata", "--no-deps", "--offline", "--format-version=1"]))?;
         let metadata: Value = serde_json::from_str(&metadata)?;
         let path = |key: &str| -> Result<PathBuf> {
-            Ok(metadata[key].as_str().with_context(|| format!("cargo metadata: no {key}"))?.into())
+            Ok(metadata[key]
+                .as_str()
+                .with_context(|| format!("no {key} in the output of cargo metadata"))?
+                .into())
         };
         let root = path("workspace_root")?;
         let verbose =
             capture(Command::new(env_or("RUSTC", "rustc")).arg("-vV").current_dir(&root))?;
-        let host = field(&verbose, "host").context("rustc -vV names no host")?.to_owned();
-        Ok(Self { target: path("target_directory")?, root, host, end_to_end: targets(&metadata) })
+        let host =
+            field(&verbose, "host").context("no host in the output of rustc -vV")?.to_owned();
+        let end_to_end_tests = test_targets(&metadata);
+        Ok(Self { target: path("target_directory")?, root, host, end_to_end_tests })
     }
 
-    /// Cargo, run for this workspace and its target directory.
+    /// A cargo command that runs in this workspace.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = cargo();
         command.current_dir(&self.root);
-        // A build script finds the kernel side at its usual place by itself; naming that place
-        // would only make `cargo build` and `cargo xtask build` undo each other's work.
+        // The build script finds the eBPF objects in the default target directory by itself. Setting the
+        // variables there as well would make `cargo build` and `cargo xtask build` invalidate each other's output.
         if self.target != self.root.join("target") {
-            command.env("FILLTOP_EBPF_OBJECT", self.object());
-            command.env("FILLTOP_FENCE_OBJECT", self.fence_object());
+            command.env("FILLTOP_EBPF_OBJECT", self.ebpf_object());
+            command.env("FILLTOP_FENCE_OBJECT", self.fence_ebpf_object());
         }
         command
     }
 
-    /// The kernel side's object, which the userspace build embeds.
-    pub(crate) fn object(&self) -> PathBuf {
+    /// The names of the end-to-end test binaries that run in one of these places.
+    pub(crate) fn tests_in(&self, places: &[Place]) -> Vec<&str> {
+        let tests = self.end_to_end_tests.iter().filter(|test| places.contains(&test.place));
+        tests.map(|test| test.name.as_str()).collect()
+    }
+
+    /// The eBPF object, which filltop embeds.
+    pub(crate) fn ebpf_object(&self) -> PathBuf {
         self.target.join("ebpf/filltop.bpf.o")
     }
 
-    /// The object of the fence, which is embedded, too, and loaded when somebody asks for one.
-    pub(crate) fn fence_object(&self) -> PathBuf {
+    /// The eBPF object of the fence, which filltop embeds as well and loads when a fence is requested.
+    pub(crate) fn fence_ebpf_object(&self) -> PathBuf {
         self.target.join("ebpf/fence.bpf.o")
     }
 
-    /// The finished program.
-    pub(crate) fn binary(&self) -> PathBuf {
+    /// The final program.
+    pub(crate) fn filltop(&self) -> PathBuf {
         self.target.join("release/filltop")
     }
 
-    /// Where cargo puts release binaries that it builds for a named target.
+    /// The directory of release binaries built with an explicit `--target`, all statically linked.
     pub(crate) fn static_dir(&self) -> PathBuf {
         self.target.join(&self.host).join("release")
     }
 
-    /// A path as people read it: from the workspace's root where it lies below that.
-    pub(crate) fn shown(&self, path: &Path) -> String {
+    /// A path relative to the workspace's root if it is below it, for messages.
+    pub(crate) fn display(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
     }
 }
 
-/// The cargo that runs us.
+/// The cargo that runs this process.
 fn cargo() -> Command {
     Command::new(env_or("CARGO", "cargo"))
 }
 
-/// An environment variable, or this where it is not set.
+/// The value of an environment variable, or `default` if it is not set.
 pub(crate) fn env_or(key: &str, default: &str) -> String {
     env::var(key).unwrap_or_else(|_| default.to_owned())
 }
 
-/// The value of one `key: value` line.
+/// The value of the line `key: value` in a text.
 pub(crate) fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
 }
 
-fn targets(metadata: &Value) -> Vec<TestTarget> {
+/// The version of this machine's kernel, without the suffix of its distribution.
+pub(crate) fn kernel_version() -> Result<String> {
+    let release = capture(Command::new("uname").arg("-r"))?;
+    Ok(release.trim().split('-').next().unwrap_or_default().to_owned())
+}
+
+/// The test targets of `filltop-tests` in the output of `cargo metadata`.
+fn test_targets(metadata: &Value) -> Vec<TestTarget> {
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let Some(package) = packages.into_iter().find(|package| package["name"] == "filltop-tests")
     else {
@@ -130,7 +148,7 @@ fn targets(metadata: &Value) -> Vec<TestTarget> {
             name: name.to_owned(),
             place: match name {
                 _ if listed("host-only", name) => Place::HostOnly,
-                _ if listed("booted-only", name) => Place::BootedOnly,
+                _ if listed("booted-only", name) => Place::DebianVmOnly,
                 _ => Place::Anywhere,
             },
         })
@@ -142,24 +160,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_to_end_tests_are_found_and_told_apart() {
+    fn end_to_end_tests_are_found_with_their_places() {
         let metadata = serde_json::json!({"packages": [
             {"name": "tracer", "targets": [{"kind": ["test"], "name": "unrelated"}]},
             {"name": "filltop-tests", "metadata": {"xtask": {"host-only": ["cli"],
-                "booted-only": ["booted"]}}, "targets": [
+                "booted-only": ["systemd"]}}, "targets": [
                 {"kind": ["lib"], "name": "filltop_tests"},
                 {"kind": ["test"], "name": "accounting"},
                 {"kind": ["test"], "name": "cli"},
-                {"kind": ["test"], "name": "booted"},
+                {"kind": ["test"], "name": "systemd"},
             ]},
         ]});
         let expected = [
             ("accounting", Place::Anywhere),
             ("cli", Place::HostOnly),
-            ("booted", Place::BootedOnly),
+            ("systemd", Place::DebianVmOnly),
         ]
         .map(|(name, place)| TestTarget { name: name.into(), place });
-        assert_eq!(targets(&metadata), expected);
+        assert_eq!(test_targets(&metadata), expected);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Alerts, not estimates: what filltop's rules, node-mixin's and Netdata's would have said over the
-//! same traces.
+//! Scores alerts instead of estimates: what filltop's rules, node-mixin's and Netdata's would have
+//! reported over the same traces.
 
 use std::collections::HashSet;
 
@@ -12,24 +12,24 @@ use crate::score::{HORIZON, mean};
 use crate::trace::{Row, Trace};
 
 const HOUR: f64 = 3600.0;
-/// An alert is false if the volume is not full within this time, seconds, ...
+/// An alert is false if the volume does not fill within this time, in seconds, ...
 const PROMISE: f64 = 24.0 * HOUR;
-/// ... unless it had less than this share left, which is worth a word in itself.
+/// ... unless less than this share was left, which justifies an alert by itself.
 const NEARLY: f64 = 0.05;
 
-/// After a row: how many alerts began (or got worse), and is any on?
+/// The result of a row: how many alerts began (or got worse), and whether any is active.
 pub struct Said {
     began: usize,
     on: bool,
 }
 
-/// Rules that see one row after another.
+/// A set of rules that is given one row after another.
 pub trait Rules {
-    /// Takes in a row.
+    /// Evaluates the rules after this row.
     fn see(&mut self, row: &Row) -> Said;
 }
 
-/// filltop's, as `filltop watch` has them without a configuration.
+/// filltop's built-in rules, as `filltop watch` runs them without a configuration.
 pub struct Filltop {
     replay: Replay,
     engine: Engine,
@@ -69,7 +69,8 @@ impl Rules for Filltop {
     }
 }
 
-/// A condition that must hold for a while, and whose end is told after another while.
+/// A condition that must hold for some time before it fires, and must be gone for some time before
+/// it resolves.
 struct Held {
     pending: f64,
     lasts: f64,
@@ -83,7 +84,7 @@ impl Held {
         Self { pending, lasts, since: None, until: None, on: false }
     }
 
-    /// Did it begin?
+    /// Returns whether it began to fire with this row.
     fn see(&mut self, time: f64, holds: bool) -> bool {
         let was = self.on;
         if holds {
@@ -133,10 +134,10 @@ impl Rules for NodeMixin {
     }
 }
 
-/// Netdata's disk_space_usage (warning over 90 % until 80 %; critical over 98 % until 90 % while under
-/// 5 GiB are left; told after a minute, ended after a quarter of an hour) and out_of_disk_space_time
-/// (warning under 8 h until 48 h, critical under 2 h until 24 h, by the last hour's rate; ended after a
-/// quarter of an hour), as health.d/disks.conf has them.
+/// Netdata's disk_space_usage (warning over 90 % until 80 %; critical over 98 % until 90 % while
+/// under 5 GiB are left; reported after a minute, ended after a quarter of an hour) and
+/// out_of_disk_space_time (warning under 8 h until 48 h, critical under 2 h until 24 h, from the
+/// last hour's rate; ended after a quarter of an hour), as in health.d/disks.conf.
 pub struct Netdata {
     rate: Rate,
     usage: [Held; 2],
@@ -174,7 +175,7 @@ impl Rules for Netdata {
             for (rule, holds) in rules.iter_mut().zip(holds) {
                 rule.see(row.time, holds);
             }
-            // One that gets worse is told of again; both at once are one message.
+            // An alert that gets worse is reported again; both in one row count as one message.
             began += usize::from(level(rules) > before);
         }
         Said { began, on: level(&self.usage) > 0 || level(&self.time) > 0 }
@@ -192,14 +193,15 @@ struct Score {
     began: usize,
     wrong: usize,
     wrong_minutes: f64,
-    /// Per fill: share of the attainable time in which it was on, without a break, up to full.
+    /// Per fill: share of the attainable time in which the alert was active, without a break, up to
+    /// full.
     lead: Vec<f64>,
-    /// Fills of which nothing was said before.
+    /// Fills without any alert before.
     silent: usize,
-    /// Seconds from the beginning of the writing that fills to the first alert, of fills within an
-    /// hour.
+    /// Seconds from the beginning of the writing that fills the volume to the first alert, for
+    /// fills within an hour.
     delay: Vec<f64>,
-    /// Was off while it was full.
+    /// Fills whose alert was not active while the volume was full.
     cleared: usize,
 }
 

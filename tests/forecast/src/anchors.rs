@@ -1,4 +1,5 @@
-//! The formulas in use today, as their documentation gives them, behind the same face as filltop's.
+//! The formulas in use today, as their documentation gives them, behind the same interface as
+//! filltop's.
 
 use std::collections::VecDeque;
 
@@ -21,9 +22,9 @@ impl Estimate {
     }
 }
 
-/// A way to forecast, seeing one row after another.
+/// A forecasting method that is given one row after another.
 pub trait Method {
-    /// What it says after this row.
+    /// Its estimate after this row.
     fn see(&mut self, row: &Row) -> Option<Estimate>;
 }
 
@@ -71,16 +72,17 @@ impl Window {
     }
 }
 
-/// Room divided by the rate from the first to the last row of a window. With a window of an hour this
-/// is Netdata's `out_of_disk_space_time` (health.d/disks.conf): available space over the hour's fill
-/// rate, asked only while the rate is above 0 and, there, only while space is available.
+/// Free space divided by the rate from the first to the last row of a window. With a window of an
+/// hour this is Netdata's `out_of_disk_space_time` (health.d/disks.conf): available space over the
+/// hour's fill rate, computed only while the rate is above 0 and, there, only while space is
+/// available.
 pub struct Rate {
     window: Window,
     silent_when_full: bool,
 }
 
 impl Rate {
-    /// Rate over the last `span` seconds.
+    /// The rate over the last `span` seconds.
     pub fn new(span: f64, silent_when_full: bool) -> Self {
         Self { window: Window::new(span), silent_when_full }
     }
@@ -128,7 +130,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// Fit over `span` seconds.
+    /// A fit over `span` seconds.
     pub fn new(span: f64) -> Self {
         Self { window: Window::new(span), sums: [0.0; 5], origin: f64::NAN, gate: None }
     }
@@ -146,7 +148,7 @@ impl Line {
     }
 }
 
-/// node-mixin's rule with its pending time.
+/// node-mixin's rule, with its pending time.
 pub struct NodeMixin {
     line: Line,
     since: Option<f64>,

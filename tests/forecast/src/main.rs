@@ -12,12 +12,13 @@ use std::path::Path;
 use clap::Parser;
 use score::{Score, mean, median};
 
-/// Seeds that nothing was tuned on. Those from 1000 on and from 3000 on were.
+/// First seed of the traces that nothing was tuned on. Those from 1000 on and from 3000 on were
+/// used for tuning.
 const KEPT_ASIDE: u64 = 9000;
-/// Minutes and changes of state are told for a set of this many traces.
+/// Minutes and changes of state are given for a set of this many traces.
 const SET: f64 = 24.0;
 
-/// Print the table of scores on seeds that were kept aside, as Markdown.
+/// Print the table of scores on held-out seeds, as Markdown
 #[derive(Parser)]
 struct Args {
     /// First seed
@@ -32,8 +33,8 @@ struct Args {
     /// Only this method
     #[arg(long)]
     method: Option<String>,
-    /// Instead of scores, every row of the first trace: true time, total, used, avail, what was said
-    /// (likely, earliest, latest; -1 for nothing) and the true remaining seconds
+    /// Instead of scores, print every row of the first trace: true time, total, used, avail, the
+    /// estimate (likely, earliest, latest; -1 for none) and the true remaining seconds
     #[arg(long)]
     dump: bool,
     /// Instead of scores of estimates, print those of alerts
@@ -44,7 +45,7 @@ struct Args {
     bench: Option<u64>,
 }
 
-/// What the whole table is preceded by.
+/// The text before the table.
 const INTRO: &str = "# What the forecast is worth
 
 Made by `cargo run --release -p forecast-score > docs/forecast-scores.md`; do not edit. Traces come from
@@ -152,7 +153,7 @@ fn main() -> anyhow::Result<()> {
             }
             totals[i].merge(&score);
             if i == 0 {
-                // For a single shape, minutes and changes are told for one trace.
+                // For a single shape, minutes and changes are given for one trace.
                 by_shape.push(line(name, &score, traces.len() as f64 * SET));
             }
         }
@@ -175,7 +176,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Cost of a sample and memory, over a leak with noise and a clean-up now and then.
+/// Measures the cost of a sample and the memory, over a leak with noise and occasional clean-ups.
 fn bench(rows: u64) {
     use tracer_model::forecast::{Forecaster, Policy, Sample};
     let mut forecaster = Forecaster::new(Policy::default());

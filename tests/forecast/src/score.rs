@@ -1,4 +1,4 @@
-//! What a forecast was worth: the same strict measures for every method.
+//! Scores a forecast: the same strict measures for every method.
 //!
 //! Attainable warning of a fill: from its onset, at most [`HORIZON`] before full. An alarm is an
 //! estimate under the horizon. A row without an estimate is wrong, with an error of [`CAP`] octaves.
@@ -11,7 +11,7 @@ pub const HORIZON: f64 = 4.0 * 3600.0;
 /// log2 error charged where there is no estimate, and the most that is charged at all.
 pub const CAP: f64 = 6.0;
 
-/// Sums over traces; see the fields.
+/// Sums over traces.
 #[derive(Clone, Debug, Default)]
 pub struct Score {
     /// Per fill: share of the attainable time in which the alarm was on without a break up to full.
@@ -58,7 +58,7 @@ pub fn median(values: &mut [(f64, f64)]) -> f64 {
 }
 
 impl Score {
-    /// Run a method over a trace and add what it was worth.
+    /// Runs a method over a trace and adds its score.
     pub fn add(&mut self, trace: &Trace, method: &mut dyn Method) {
         let said: Vec<Option<Estimate>> = trace.rows.iter().map(|r| method.see(r)).collect();
         let mut state = [false; 3];
@@ -142,7 +142,7 @@ impl Score {
         }
     }
 
-    /// Add another score's sums.
+    /// Adds another score's sums.
     pub fn merge(&mut self, o: &Self) {
         self.lead.extend(&o.lead);
         self.kept.extend(&o.kept);
@@ -159,7 +159,7 @@ impl Score {
         self.coverage.extend(&o.coverage);
     }
 
-    /// Share of fills that were warned of for less than half of what was attainable.
+    /// Share of fills for which the warning lasted less than half of the attainable time.
     pub fn misses(&self) -> f64 {
         self.lead.iter().filter(|l| **l < 0.5).count() as f64 / self.lead.len().max(1) as f64
     }

@@ -44,7 +44,7 @@ pub const SHAPES: &[&str] = &[
     "bursts-cleaned",
 ];
 
-/// Make the trace of one shape and seed.
+/// Generates the trace of one shape and seed.
 #[expect(clippy::too_many_lines, reason = "one arm per shape, each short")]
 pub fn generate(shape: &str, seed: u64) -> Trace {
     let salt = shape.bytes().fold(7u64, |h, b| h.wrapping_mul(131).wrapping_add(u64::from(b)));
@@ -202,7 +202,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         }
         "compressed" => {
             s.dt = s.rng.pick(&[1.0, 5.0, 10.0]);
-            // Space is charged at commits, by how well the data of the day compresses.
+            // Space is charged at commits; how much depends on how well the day's data compresses.
             let commit = s.rng.pick(&[5.0f64, 30.0, 60.0]).max(2.0 * s.dt);
             let rate = s.room() / (commit * s.rng.scale(30.0, 400.0));
             let mut due = commit;
@@ -404,7 +404,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
                 }
             }
         }
-        other => panic!("no shape {other}"),
+        other => panic!("unknown shape {other}"),
     }
     s.done()
 }

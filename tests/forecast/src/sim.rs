@@ -1,4 +1,4 @@
-//! A volume that is written to, and what was seen of it.
+//! A simulated volume that is written to, and the rows sampled from it.
 
 use crate::trace::{Fill, Row, Trace};
 
@@ -38,7 +38,7 @@ impl Rng {
     }
 }
 
-/// A volume that is being written to, and the rows seen of it.
+/// A volume that is being written to, and the rows sampled from it.
 pub(crate) struct Sim {
     pub(crate) rng: Rng,
     pub(crate) clock: f64,
@@ -48,7 +48,7 @@ pub(crate) struct Sim {
     pub(crate) total: f64,
     pub(crate) reserve: f64,
     pub(crate) used: f64,
-    /// Noise of everybody else, as a bounded walk in bytes.
+    /// Noise of all other writers, as a bounded walk in bytes.
     pub(crate) wobble: f64,
     pub(crate) noise: f64,
     pub(crate) onset: f64,
@@ -88,13 +88,13 @@ impl Sim {
     pub(crate) fn room(&self) -> f64 {
         (self.total - self.reserve - self.used - self.wobble).max(0.0)
     }
-    /// Let `seconds` pass without looking.
+    /// Lets `seconds` pass without a sample.
     pub(crate) fn unseen(&mut self, seconds: f64, bytes: f64) {
         self.clock += seconds;
         self.truth += seconds;
         self.used += bytes;
     }
-    /// One sampling interval in which `rate` bytes a second are written. Returns the seconds it took.
+    /// One sampling interval with `rate` bytes written per second. Returns the seconds it took.
     pub(crate) fn step(&mut self, rate: f64) -> f64 {
         let dt = self.dt * (1.0 + self.jitter * self.rng.range(-1.0, 1.0));
         if !self.rows.is_empty() {
@@ -125,14 +125,14 @@ impl Sim {
             avail,
         });
     }
-    /// Write at `rate` for `seconds`, or until full.
+    /// Writes at `rate` for `seconds`, or until the volume is full.
     pub(crate) fn run(&mut self, seconds: f64, rate: f64) {
         let end = self.truth + seconds;
         while self.truth < end && !self.full {
             self.step(rate);
         }
     }
-    /// Write `rate(seconds since start)` until full, at most for `limit` seconds.
+    /// Writes `rate(seconds since start)` until the volume is full, at most for `limit` seconds.
     pub(crate) fn until_full(&mut self, limit: f64, mut rate: impl FnMut(f64, &mut Rng) -> f64) {
         let start = self.truth;
         while !self.full && self.truth - start < limit {

@@ -1,4 +1,5 @@
-//! A recorded or generated history with its truth: when it could first be known, and when it was full.
+//! A recorded or generated history with its truth: when the fill could first be known, and when the
+//! volume was full.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 /// One row of a trace.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// What the clock said, seconds. A clock that is stepped makes this differ from [`Row::truth`].
+    /// Time on the clock, seconds. A clock that is stepped makes this differ from [`Row::truth`].
     pub time: f64,
     /// Seconds that really passed.
     pub truth: f64,
@@ -28,15 +29,15 @@ pub struct Fill {
     pub full: f64,
 }
 
-/// A trace and what is true of it.
+/// A trace with its ground truth.
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// Rows in the order they were seen.
     pub rows: Vec<Row>,
     /// Every fill, in order.
     pub fills: Vec<Fill>,
-    /// Until then a warning was right although it did not fill: somebody enlarged it, or the machine
-    /// slept.
+    /// Until then a warning was right although the volume did not fill: it was enlarged, or the
+    /// machine was suspended.
     pub spared: f64,
 }
 
@@ -60,11 +61,11 @@ pub const RECORDED: [(&str, f64); 4] = [
     ("rocksdb-overwrite", 5.0),
 ];
 
-/// Read a recorded trace; `onset` is when its load was started.
+/// Reads a recorded trace; `onset` is when its load was started.
 ///
-/// Full is the first row with nothing available; where there is none, the first from which on less than
-/// 1 % of the size is available to the end, so that a database that gives up just before the last block
-/// has filled its volume, too.
+/// Full is the first row with nothing available. Where there is none, it is the first row from
+/// which on less than 1 % of the size is available to the end, so that a database that gives up
+/// just before the last block counts as having filled its volume.
 pub fn recorded(path: &Path, onset: f64) -> Result<Trace> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut rows = Vec::new();

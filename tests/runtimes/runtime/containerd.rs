@@ -1,4 +1,4 @@
-//! containerd with runc, by its own client.
+//! containerd with runc, driven by its own client.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::{Result, image, succeed};
 /// How long a killed task may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A containerd that has the image in one of its namespaces.
+/// A containerd that has loaded the image into one of its namespaces.
 pub struct Containerd {
     _daemon: Daemon,
     pub home: Home,
@@ -66,7 +66,7 @@ impl Containerd {
         pid_in(task.as_ref().and_then(|words| words.get(1)).context("no such task")?)
     }
 
-    /// Where it writes.
+    /// The directory that it writes to.
     pub fn root(&self, container: &str) -> Result<PathBuf> {
         upper_of_root(self.pid(container)?).context("its root is no overlay")
     }
@@ -100,7 +100,7 @@ impl Runtime for Ctr {
         let bind = self.0.home.make_bind(spec.name)?;
         let mount = format!("type=bind,src={bind},dst=/bind,options=rbind:rw");
         let mut ctr = self.0.client()?;
-        // Output that nobody reads would hold up who prints.
+        // A container whose output is not read would block on it.
         ctr.args(["run", "--detach", "--null-io", "--mount", &mount, image::NAME, spec.name]);
         succeed(ctr.args(["/bin/sh", "-c", spec.script]))?;
         Ok(())

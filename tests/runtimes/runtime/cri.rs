@@ -1,6 +1,6 @@
-//! Pods as kubelet has containerd run them: by the Container Runtime Interface, over its socket. There is no
-//! kubelet, so nobody starts a container again or probes it.
-//! Fields are those of k8s.io/cri-api/pkg/apis/runtime/v1/api.proto.
+//! Pods as kubelet has containerd run them: with the Container Runtime Interface, over its socket.
+//! There is no kubelet, so that nothing restarts or probes a container. Field numbers are those of
+//! k8s.io/cri-api/pkg/apis/runtime/v1/api.proto.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +14,7 @@ use super::{Home, Runtime, Spec, grpc};
 use crate::{Result, image};
 
 const NAMESPACE: &str = "shop";
-/// The container of each pod.
+/// The container's name in each pod.
 const CONTAINER: &str = "main";
 /// NamespaceMode.NODE: the host's network.
 const NODE: u32 = 2;
@@ -45,7 +45,7 @@ impl Cri {
     }
 }
 
-/// As a pod's name is in its uid, in the tests.
+/// The pod's uid, made from its name.
 fn uid(name: &str) -> String {
     format!(
         "0f1e2d3c-4b5a-4978-8796-{:012x}",
@@ -129,7 +129,7 @@ impl Runtime for Cri {
 
     fn remove(&mut self, name: &str) -> Result {
         let pod = self.pods.remove(name).context("no such pod")?;
-        // Stopping waits, removing does not.
+        // Stopping waits for the container to end, removing does not.
         let sandbox = Message::default().string(1, &pod.sandbox);
         self.call("RemovePodSandbox", &sandbox)?;
         Ok(())

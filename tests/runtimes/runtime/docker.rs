@@ -13,12 +13,12 @@ use super::{Home, Runtime, Spec, pid_in};
 use crate::{Result, image, succeed};
 
 pub struct Docker {
-    /// The test's own; `None` for the machine's.
+    /// The test's own daemon; `None` for the installed one.
     _daemon: Option<Daemon>,
     home: Home,
 }
 
-/// How long the machine's own dockerd may take to answer, which starts as it is asked.
+/// How long the installed dockerd may take to respond; it is started by the first request.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Docker {
@@ -26,7 +26,7 @@ impl Docker {
         for needed in ["docker", "containerd", "containerd-shim-runc-v2", "runc"] {
             home.tools.program(needed)?;
         }
-        // Else it reads /etc/docker/daemon.json, and leaves a key beside it.
+        // Otherwise it reads /etc/docker/daemon.json, and writes a key next to it.
         let config = home.state("daemon.json");
         let key = json!({"deprecated-key-path": home.state("key.json")});
         std::fs::write(&config, key.to_string())?;
@@ -41,12 +41,12 @@ impl Docker {
         Self { _daemon: Some(daemon), home }.loaded()
     }
 
-    /// The one that the machine has.
+    /// The installed dockerd.
     pub fn installed(home: Home) -> Result<Self> {
         home.tools.program("docker")?;
         let start = Instant::now();
         while !client(&home)?.arg("version").output()?.status.success() {
-            ensure!(start.elapsed() < PATIENCE, "dockerd does not answer");
+            ensure!(start.elapsed() < PATIENCE, "dockerd does not respond");
             thread::sleep(Duration::from_millis(500));
         }
         Self { _daemon: None, home }.loaded()

@@ -1,5 +1,5 @@
-//! Just enough of gRPC to drive containerd's CRI over its socket: unary calls, and messages of strings, numbers
-//! and messages. <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>,
+//! Just enough of gRPC to drive containerd's CRI over its socket: unary calls, and messages of
+//! strings, numbers and messages. <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>,
 //! <https://protobuf.dev/programming-guides/encoding/>.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Message {
         self
     }
 
-    /// An entry of a map from strings to strings.
+    /// An entry of a map from string to string.
     pub fn entry(self, field: u32, key: &str, value: &str) -> Self {
         self.message(field, Self::default().string(1, key).string(2, value))
     }
@@ -51,7 +51,7 @@ impl Message {
     }
 }
 
-/// Calls a method by its full name; the answer as it came.
+/// Calls a method by its full name; returns the response message undecoded.
 pub fn call(socket: &Path, method: &str, request: &Message) -> Result<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(unary(socket, method, request)).with_context(|| method.to_owned())
@@ -68,7 +68,7 @@ async fn unary(socket: &Path, method: &str, request: &Message) -> Result<Vec<u8>
         .body(())?;
     let (answer, mut body) = client.ready().await?.send_request(head, false)?;
     let length = u32::try_from(request.0.len())?;
-    // Not compressed, its length, itself.
+    // The frame: a flag for "not compressed", the length, the message.
     let framed = [&[0][..], &length.to_be_bytes(), &request.0].concat();
     body.send_data(framed.into(), true)?;
     let answer = answer.await?;

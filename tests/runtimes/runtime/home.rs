@@ -1,4 +1,4 @@
-//! The directories of a runtime under test, and the end of all that it leaves.
+//! The directories of a runtime under test, and the removal of everything that it leaves behind.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,13 @@ use crate::image::Image;
 use crate::tools::Tools;
 use crate::{Result, Unavailable};
 
-/// Names the processes of a runtime, in their environment.
+/// Marks the processes of a runtime, in their environment.
 const MARK: &str = "FILLTOP_TEST_RUNTIME";
-/// How long a daemon may take until it answers, or ends.
+/// How long a daemon may take to respond, or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Directories that runtimes make wherever they are told to keep their state. Those that were not there before are
-/// removed as far as they are empty: somebody else may have started a runtime meanwhile.
+/// Directories that runtimes create regardless of where their state is configured to be. Those that
+/// did not exist before are removed as far as they are empty: another runtime may have been started
+/// meanwhile.
 const STRAYS: [&str; 7] = [
     "/run/containerd",
     "/run/docker",
@@ -32,11 +33,12 @@ const STRAYS: [&str; 7] = [
     "/run/systemd/nspawn",
     "/var/lib/containers",
 ];
-/// Where LXC keeps locks, below it by the path of the store.
+/// Where LXC keeps locks, each under the path of its store.
 const LXC_LOCKS: &str = "/run/lxc/lock";
-/// podman's cache of where it has seen layers, in [`STRAYS`].
+/// podman's cache of layer locations, in [`STRAYS`].
 const LAYER_CACHE: &str = "/var/lib/containers/cache/blob-info-cache-v1.boltdb";
-/// Cgroups that they make below the root of each hierarchy, and leave when they are empty.
+/// Cgroups that runtimes create below the root of each hierarchy and leave behind when they are
+/// empty.
 const CGROUPS: [&str; 7] =
     ["default", "docker", "k8s.io", "kubepods", "libpod_parent", "lxc.pivot", "machine.slice"];
 
@@ -47,12 +49,12 @@ pub struct Home {
     dir: tempfile::TempDir,
     volume: PathBuf,
     mark: String,
-    /// What to remove in the end; `None` if the runtimes are the machine's own.
+    /// What to remove in the end; `None` for installed runtimes.
     strays: Option<Vec<&'static str>>,
 }
 
 impl Home {
-    /// With stores on a volume, or for the runtimes that are installed here: with nothing but bind mounts there.
+    /// With stores on a volume; for installed runtimes with bind mounts there only.
     pub fn new(volume: &Path, installed: bool) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let tools = Tools::find();
@@ -64,7 +66,7 @@ impl Home {
         Ok(Self { tools, image, dir, volume: volume.to_owned(), mark, strays })
     }
 
-    /// Are the runtimes those that the machine has?
+    /// Whether the runtimes are the installed ones.
     pub fn is_installed(&self) -> bool {
         self.strays.is_none()
     }
@@ -79,12 +81,12 @@ impl Home {
         self.volume.join(name).display().to_string()
     }
 
-    /// What a container has at `/bind`, on the volume.
+    /// The directory on the volume that a container has at `/bind`.
     pub fn bind(&self, name: &str) -> PathBuf {
         self.volume.join("binds").join(name)
     }
 
-    /// The same, made, without what another runtime's container of this name left there.
+    /// The same, created, and empty even if another runtime's container of this name used it.
     pub fn make_bind(&self, name: &str) -> Result<String> {
         let dir = self.bind(name);
         if dir.exists() {
@@ -94,14 +96,14 @@ impl Home {
         Ok(dir.display().to_string())
     }
 
-    /// A program of the runtime.
+    /// A command that runs a program of the runtime.
     pub fn command(&self, name: &str) -> Result<Command> {
         let mut command = self.tools.command(name)?;
         command.env(MARK, &self.mark);
         Ok(command)
     }
 
-    /// Starts a daemon and waits until it answers.
+    /// Starts a daemon and waits until it responds.
     pub fn daemon(
         &self,
         command: &mut Command,
@@ -126,7 +128,8 @@ impl Home {
         Ok(daemon)
     }
 
-    /// Is this one of the runtime's processes, or the first one of a container of it?
+    /// Whether this is one of the runtime's processes, or the first process of one of its
+    /// containers.
     fn owns(&self, pid: u32) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let wanted = format!("{MARK}={}", self.mark);
@@ -134,7 +137,7 @@ impl Home {
             || upper_of_root(pid).is_some_and(|upper| upper.starts_with(&self.volume))
     }
 
-    /// Kills until nobody is left.
+    /// Kills its processes until none is left.
     fn end_processes(&self) {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
@@ -149,7 +152,7 @@ impl Home {
         }
     }
 
-    /// Unmounts what lies below its directories, last mounted first.
+    /// Unmounts everything below its directories, last mounted first.
     fn unmount_all(&self) {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = text.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
@@ -184,7 +187,7 @@ impl Drop for Home {
     }
 }
 
-/// A daemon; asked to end on drop, and killed if it does not.
+/// A daemon; terminated on drop, and killed if it does not end.
 pub struct Daemon(Server);
 
 impl Drop for Daemon {
@@ -197,7 +200,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Numbers of all processes but this one.
+/// Pids of all processes but this one.
 fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -211,7 +214,8 @@ pub fn hierarchies() -> Vec<PathBuf> {
     lines.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
-/// Removes a directory with those below it, as far as they are empty; cgroups are when nobody is in them.
+/// Removes a directory and those below it, as far as they are empty; a cgroup is empty when it has
+/// no process.
 fn remove_empty(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)?.flatten() {
         if entry.file_type()?.is_dir() {
@@ -221,7 +225,7 @@ fn remove_empty(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
-/// Puts a command into a cgroup of that path in the hierarchies that systemd uses.
+/// Runs a command in a cgroup of that path, in the hierarchies that systemd uses.
 pub fn in_cgroup(path: &str, command: &Command) -> Result<Command> {
     let mut script = String::new();
     for hierarchy in hierarchies() {

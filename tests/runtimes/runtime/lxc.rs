@@ -42,7 +42,7 @@ impl Runtime for Lxc {
     fn run(&mut self, spec: &Spec<'_>) -> Result {
         let root = self.root(spec.name)?;
         self.home.image.unpack(&root)?;
-        // lxc.init.cmd knows no quoting.
+        // lxc.init.cmd has no quoting.
         fs::write(root.join("start"), format!("#!/bin/sh\n{}\n", spec.script))?;
         let config = format!(
             "lxc.uts.name = {}\n\

@@ -1,4 +1,4 @@
-//! What the tests want of a container runtime.
+//! The interface to a container runtime under test.
 
 mod containerd;
 mod cri;
@@ -18,18 +18,18 @@ use crate::Result;
 
 /// A container to start.
 pub struct Spec<'a> {
-    /// What the runtime is to call it.
+    /// Its name for the runtime.
     pub name: &'a str,
-    /// What its shell runs.
+    /// The script that its shell runs.
     pub script: &'a str,
     /// Start it again whenever it ends (where [`Runtime::restarts`]).
     pub restart: bool,
 }
 
-/// A running runtime with a store of its own. Everything ends and goes on drop.
+/// A running runtime with a store of its own. Everything is ended and removed on drop.
 ///
-/// Each container has at `/bind` the host's [`Home::bind`], at `/volume` a named volume (where the runtime has
-/// such), and a tmpfs at `/dev/shm`.
+/// Each container has at `/bind` the host's [`Home::bind`], at `/volume` a named volume (where the
+/// runtime has them), and a tmpfs at `/dev/shm`.
 pub trait Runtime: Send {
     /// `kind` of its groups in the JSON.
     fn kind(&self) -> &'static str;
@@ -37,33 +37,34 @@ pub trait Runtime: Send {
     fn called(&self, name: &str) -> String {
         name.to_owned()
     }
-    /// The pod that it is the container of, as filltop calls it.
+    /// The pod that the container belongs to, as filltop names it.
     fn pod(&self, _name: &str) -> Option<String> {
         None
     }
-    /// What else `stop` is to understand.
+    /// Other words for it that `stop` must understand.
     fn also_called(&self, name: &str) -> Result<Vec<String>>;
     /// Starts a container.
     fn run(&mut self, spec: &Spec<'_>) -> Result;
-    /// Ends one, and removes what was its.
+    /// Ends a container, and removes everything that belonged to it.
     fn remove(&mut self, name: &str) -> Result;
-    /// The host's number of its first process, by the runtime's own word.
+    /// The pid on the host of its first process, from the runtime.
     fn pid(&self, name: &str) -> Result<u32>;
-    /// Where on the host the files lie that it writes into its root.
+    /// The directory on the host that holds the files written to its root.
     fn root(&self, name: &str) -> Result<PathBuf>;
-    /// Where the named volume of a container lies on the host.
+    /// The directory on the host of a container's named volume.
     fn volume(&self, _name: &str) -> Result<Option<PathBuf>> {
         Ok(None)
     }
-    /// The file that its output goes to, if the runtime keeps one.
+    /// The file that its output is written to, if the runtime keeps one.
     fn log(&self, _name: &str) -> Result<Option<PathBuf>> {
         Ok(None)
     }
-    /// Does it start containers again?
+    /// Whether the runtime restarts containers.
     fn restarts(&self) -> bool {
         false
     }
-    /// Lets a command find the runtime's own programs, and these the runtime.
+    /// Sets the environment in which a command finds the runtime's own programs, and these the
+    /// runtime.
     fn environment(&self, _command: &mut Command) {}
     /// Its directories.
     fn home(&self) -> &Home;
@@ -72,7 +73,7 @@ pub trait Runtime: Send {
 /// The runtimes, in the order of their tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Containers of containerd, by its own `ctr`.
+    /// Containers of containerd, started with `ctr`.
     Containerd,
     /// Pods, as kubelet has containerd run them.
     Cri,
@@ -102,10 +103,10 @@ impl Kind {
         })
     }
 
-    /// The one that the machine has, as it is installed; `binds` is where bind mounts may lie.
+    /// The installed one; `binds` is the directory for bind mounts.
     ///
     /// # Errors
-    /// [`crate::Unavailable`] where it is none of those that are tested so.
+    /// [`crate::Unavailable`] if it is not one of those that are tested like that.
     pub fn installed(self, binds: &Path) -> Result<Box<dyn Runtime>> {
         let home = Home::new(binds, true)?;
         Ok(match self {
@@ -125,7 +126,7 @@ fn upper_of_root(pid: u32) -> Option<PathBuf> {
     options.filter_map(|option| option.strip_prefix("upperdir=")).map(PathBuf::from).next()
 }
 
-/// The number in what a runtime printed.
+/// The number in a runtime's output.
 fn pid_in(text: &str) -> Result<u32> {
     let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
     pid.ok_or_else(|| anyhow::anyhow!("{text:?} is no process"))

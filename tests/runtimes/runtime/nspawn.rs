@@ -1,4 +1,5 @@
-//! systemd-nspawn, as systemd-nspawn@.service runs it: in a cgroup of that name, which it divides.
+//! systemd-nspawn, run like systemd-nspawn@.service does: in a cgroup of that name, which it
+//! subdivides.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +40,7 @@ impl Drop for Nspawn {
     }
 }
 
-/// Where systemd puts a machine of this name.
+/// The cgroup that systemd gives a machine of this name.
 fn cgroup(name: &str) -> String {
     format!("machine.slice/systemd-nspawn@{name}.service")
 }
@@ -76,7 +77,8 @@ impl Runtime for Nspawn {
     }
 
     fn remove(&mut self, name: &str) -> Result {
-        // Its supervisor ends with it, and cleans up; killed itself, it would leave it behind.
+        // Its supervisor ends with it, and cleans up; if that were killed itself, it would leave
+        // the machine behind.
         let pid = self.pid(name);
         let mut machine = self.machines.remove(name).context("no such machine")?;
         let pid = Pid::from_raw(pid?.cast_signed()).context("no process")?;
@@ -90,7 +92,7 @@ impl Runtime for Nspawn {
         let lists = hierarchies().into_iter().map(|hierarchy| hierarchy.join(&payload));
         let mut lists = lists.filter_map(|path| fs::read_to_string(path).ok());
         let pid = lists.find_map(|text| text.lines().next()?.parse().ok());
-        pid.context("nobody is in its cgroup")
+        pid.context("its cgroup has no process")
     }
 
     fn root(&self, name: &str) -> Result<PathBuf> {

@@ -17,7 +17,8 @@ impl Podman {
         let programs = ["conmon", "runc"].map(|name| home.tools.program(name));
         let [conmon, runc] = programs;
         let (conmon, runc) = (conmon?.display().to_string(), runc?.display().to_string());
-        // cgroupfs: there need not be a systemd. Limits that a root without CAP_SYS_RESOURCE may set.
+        // cgroupfs, because there may be no systemd. The limits are ones that a root without
+        // CAP_SYS_RESOURCE may set.
         let engine = format!(
             "[containers]\n\
              default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
@@ -35,7 +36,7 @@ impl Podman {
              [network]\n\
              network_backend = \"cni\"\n\
              network_config_dir = \"{}\"\n",
-            // Where Podman keeps it unless it is told otherwise.
+            // Podman's default place.
             home.store("podman/storage/libpod"),
             home.store("podman/volumes"),
             home.state("podman"),
@@ -58,7 +59,7 @@ impl Podman {
         Self { home, driver }.loaded()
     }
 
-    /// The one that the machine has.
+    /// The installed one.
     pub fn installed(home: Home) -> Result<Self> {
         home.tools.program("podman")?;
         Self { home, driver: "overlay" }.loaded()
@@ -72,7 +73,7 @@ impl Podman {
         Ok(podman)
     }
 
-    /// The machine's own goes by the machine's configuration.
+    /// The installed one uses the machine's configuration.
     fn settings(&self) -> Vec<(&'static str, String)> {
         if self.home.is_installed() {
             return Vec::new();
@@ -81,7 +82,7 @@ impl Podman {
             ("CONTAINERS_CONF", self.home.state("containers.conf")),
             ("CONTAINERS_STORAGE_CONF", self.home.state("storage.conf")),
             ("CONTAINERS_REGISTRIES_CONF", self.home.state("registries.conf")),
-            // It has the policy, of which no variable tells.
+            // It contains the signature policy, which no variable points to.
             ("HOME", self.home.state("home")),
         ]
     }
@@ -112,7 +113,7 @@ impl Runtime for Podman {
         let restart = if spec.restart { "always" } else { "no" };
         let mut podman = self.client()?;
         podman.args(["run", "--detach", "--network=none", "--name", spec.name]);
-        // Debian's own choice, the journal, is no file.
+        // Debian's default, the journal, is not a file.
         podman.args(["--restart", restart, "--log-driver=k8s-file"]);
         podman.arg(format!("--volume={}:/bind", self.home.make_bind(spec.name)?));
         podman.arg(format!("--volume={}-data:/volume", spec.name));
@@ -134,7 +135,7 @@ impl Runtime for Podman {
         if self.driver == "overlay" {
             return Ok(self.inspect(name, "{{.GraphDriver.Data.UpperDir}}")?.into());
         }
-        // A layer is a plain directory, which the runtime mounts at itself.
+        // A layer is a plain directory, which the runtime mounts onto itself.
         let layer = succeed(self.client()?.args(["mount", name]))?;
         succeed(self.client()?.args(["unmount", name]))?;
         Ok(Path::new(layer.trim()).to_owned())

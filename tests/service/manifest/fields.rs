@@ -1,5 +1,5 @@
-//! Of each kind those fields that a manifest of ours may have: one that is misspelt, in the wrong place or
-//! of the wrong type is an error, as with `kubectl apply --validate=strict`.
+//! For each kind, the fields that our manifests may use: one that is misspelt, in the wrong place
+//! or of the wrong type is an error, as with `kubectl apply --validate=strict`.
 
 use std::collections::BTreeMap;
 
@@ -284,7 +284,7 @@ pub struct PolicyPort {
     pub port: String,
 }
 
-/// Of the Prometheus Operator, `monitoring.coreos.com/v1`.
+/// From the Prometheus Operator, `monitoring.coreos.com/v1`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodMonitor {

@@ -1,5 +1,5 @@
-//! What filltop itself takes: processor time and memory beside many files and many processes, and
-//! how long it takes to start.
+//! What filltop itself uses: processor time and memory with many files and many processes, and how
+//! long it takes to start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,7 +17,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tracer_model::snapshot::Snapshot;
 
-/// How much of it.
+/// Options of this benchmark.
 #[derive(Args)]
 pub struct Daemon {
     /// Numbers of files that are written to
@@ -28,11 +28,11 @@ pub struct Daemon {
     processes: Vec<usize>,
 }
 
-/// How long it is watched while nothing happens, or while one process writes steadily.
+/// How long it is measured while idle, or while one process writes steadily.
 const WATCHED: Duration = Duration::from_secs(10);
 /// Files in one directory.
 const SIBLINGS: usize = 1000;
-/// Up to so many files, what it has to say at the end is checked.
+/// With at most this many files, its final output is checked.
 const CHECKED: usize = 100_000;
 /// The steady writer: this many bytes, a thousand times a second.
 const BLOCK: usize = 100_000;
@@ -40,9 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Serialize)]
 struct Start {
-    /// From its start to the word that all hooks are there, median of five.
+    /// From its start to the message that all hooks are attached, median of five.
     tracing_ms: f64,
-    /// Processor time that it took until then, median of five.
+    /// Processor time used until then, median of five.
     cpu_ms: f64,
     /// From its start to the first figures on an 80 × 24 screen, median of five.
     screen_ms: f64,
@@ -53,27 +53,27 @@ struct Files {
     files: usize,
     /// How long the writers took.
     seconds: f64,
-    /// Processor time of the daemon from its start until it had nothing more to do.
+    /// Processor time of the daemon from its start until it was idle again.
     cpu_ms: f64,
     rss_kb: u64,
-    /// Its share of a processor with nothing to do, in per cent.
+    /// Its share of a processor when idle, in per cent.
     idle_percent: f64,
-    /// Rows of files that it told, the bytes in them, what it counted without telling of which file,
-    /// and how many events it lost.
+    /// Rows of files that it reported, the bytes in them, bytes that it counted but attributed to
+    /// no file, and the number of lost events.
     told: Option<(usize, u64, u64, u64)>,
 }
 
 #[derive(Serialize)]
 struct Processes {
     processes: usize,
-    /// What the steady writer reached.
+    /// Throughput of the steady writer.
     megabytes_per_s: f64,
     rss_kb: u64,
     /// Its share of a processor meanwhile, in per cent.
     percent: f64,
 }
 
-/// Measures and prints one JSON object a line.
+/// Measures and prints one JSON object per line.
 pub fn run(daemon: &Daemon) -> anyhow::Result<()> {
     print(&start_up()?)?;
     for count in &daemon.files {
@@ -108,7 +108,7 @@ fn start_up() -> anyhow::Result<Start> {
     Ok(Start { tracing_ms: median(tracing), cpu_ms: median(cpu), screen_ms: median(screen) })
 }
 
-/// The first screen that shows a volume, taken from a pseudo-terminal.
+/// Time to the first screen that shows a volume, read from a pseudo-terminal.
 fn until_screen() -> anyhow::Result<f64> {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
@@ -128,14 +128,14 @@ fn until_screen() -> anyhow::Result<f64> {
     let mut shown = Vec::new();
     let mut terminal = File::from(terminal);
     let mut part = [0; 4096];
-    // The head of the first table; before it, the screen only says that it measures.
+    // The head of the first table; before it, the screen only shows that it is measuring.
     while !shown.windows(6).any(|bytes| bytes == b"VOLUME") {
         anyhow::ensure!(start.elapsed() < PATIENCE, "no screen within {} s", PATIENCE.as_secs());
         let read = terminal.read(&mut part)?;
         shown.extend_from_slice(&part[..read]);
     }
     let took = start.elapsed().as_secs_f64() * 1e3;
-    // Asked nicely it would say goodbye to the terminal, and wait for somebody to read that.
+    // With SIGTERM it would restore the terminal first, and wait for that output to be read.
     child.kill()?;
     child.wait()?;
     Ok(took)
@@ -153,11 +153,11 @@ fn files(count: usize) -> anyhow::Result<Files> {
         let path = volume.path().join((n / SIBLINGS).to_string()).join(n.to_string());
         let mut file = File::create(path)?;
         file.write_all(b"Z")?;
-        // It lives on, without a page of memory.
+        // The file stays, without a page of memory.
         file.set_len(0)?;
     }
     let seconds = start.elapsed().as_secs_f64();
-    // Done when a second costs no more than the one before.
+    // Idle when a second costs no more than the one before.
     let mut before = running.cpu()?;
     let mut last = f64::MAX;
     loop {
@@ -192,12 +192,12 @@ fn processes(count: usize) -> anyhow::Result<Processes> {
     let mut sleepers = Sleepers(Vec::new());
     for n in 0..count {
         let path = volume.path().join(n.to_string());
-        // SAFETY: this process has one thread, so that the child may do what it could.
+        // SAFETY: this process has one thread, so that the child may do whatever its parent could.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             let _ = fs::write(path, b"Z");
             loop {
-                // SAFETY: it takes nothing and ends with a signal.
+                // SAFETY: it takes no arguments and ends with a signal.
                 unsafe { libc::pause() };
             }
         }
@@ -236,7 +236,7 @@ struct Sleepers(Vec<libc::pid_t>);
 impl Drop for Sleepers {
     fn drop(&mut self) {
         for pid in &self.0 {
-            // SAFETY: signals and reaps a child of ours.
+            // SAFETY: signals and reaps a child of this process.
             unsafe {
                 libc::kill(*pid, libc::SIGKILL);
                 libc::waitpid(*pid, std::ptr::null_mut(), 0);
@@ -261,7 +261,7 @@ impl Running {
             .stderr(said.reopen()?)
             .spawn()?;
         let start = Instant::now();
-        while !fs::read_to_string(said.path())?.contains("tracing by") {
+        while !fs::read_to_string(said.path())?.contains("tracing with") {
             if child.try_wait()?.is_some() || start.elapsed() > PATIENCE {
                 bail!("filltop: {}", fs::read_to_string(said.path())?);
             }
@@ -274,7 +274,7 @@ impl Running {
     fn cpu(&self) -> anyhow::Result<f64> {
         let mut clock = 0;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both write into what they are given, and nothing more.
+        // SAFETY: both write only into the given buffers.
         let failed = unsafe {
             libc::clock_getcpuclockid(self.child.id() as libc::pid_t, &raw mut clock) != 0
                 || libc::clock_gettime(clock, &raw mut time) != 0
@@ -291,7 +291,7 @@ impl Running {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// What it has to say at its end.
+    /// Its final output.
     fn stop(mut self) -> anyhow::Result<String> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         self.child.wait()?;

@@ -1,5 +1,5 @@
-//! The loops: each a batch of one operation, repeated. Loops that write allocate nothing, for every
-//! file has its length from the start.
+//! The loops: each a batch of one operation, repeated. Loops that write allocate nothing, because
+//! every file has its full length from the start.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -17,37 +17,37 @@ use filltop_tests::TestVolume;
 use io_uring::{IoUring, opcode, types};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Files of the loops over many.
+/// Number of files in the loops over many files.
 const FILES: usize = 10_000;
 const PAGE: usize = 4096;
 
-/// Where the loops' files go.
+/// Directories for the loops' files.
 pub struct Places<'a> {
-    /// On a tmpfs of their own.
+    /// On a tmpfs of its own.
     pub tmpfs: &'a Path,
-    /// On an ext4 of their own.
+    /// On an ext4 of its own.
     pub ext4: &'a Path,
 }
 
-/// An operation that is done many times.
+/// An operation that is repeated many times.
 pub struct Loop {
-    /// As in the table.
+    /// The name in the table.
     pub name: String,
     /// Operations in a batch.
     pub operations: usize,
     body: Body,
 }
 
-/// What a batch is.
+/// What a batch does.
 enum Body {
-    /// Done in this process, and timed from outside.
+    /// Runs in this process, and is timed from outside.
     Here(Box<dyn FnMut() -> io::Result<()>>),
-    /// Done in another, which times itself.
+    /// Runs in another process, which times itself.
     Apart(Box<dyn FnMut() -> io::Result<Duration>>),
 }
 
 impl Loop {
-    /// Does the operation [`Loop::operations`] times; how long that took.
+    /// Does the operation [`Loop::operations`] times; returns how long that took.
     pub fn batch(&mut self) -> io::Result<Duration> {
         match &mut self.body {
             Body::Here(body) => {
@@ -60,7 +60,7 @@ impl Loop {
     }
 }
 
-/// The loop of this name, with its files made.
+/// Creates the loop of this name, with its files.
 pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
     let (tmpfs, ext4) = (places.tmpfs, places.ext4);
     let (operations, body) = match name {
@@ -88,7 +88,7 @@ pub fn make(name: &str, places: &Places<'_>) -> anyhow::Result<Loop> {
         "threads-one" => return threads(name, tmpfs.join("threads-one"), 1, false),
         "threads-own" => return threads(name, tmpfs.join("threads-own"), cpus()?, false),
         "threads-shared" => return threads(name, tmpfs.join("threads-shared"), cpus()?, true),
-        other => bail!("no loop {other:?}"),
+        other => bail!("unknown loop {other:?}"),
     };
     Ok(Loop { name: name.to_owned(), operations, body: Body::Here(body) })
 }
@@ -109,7 +109,7 @@ fn create(path: &Path, length: usize) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// One file over again from its start, `block` bytes a write.
+/// Overwrites one file again and again, `block` bytes per write.
 fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batch> {
     let mut file = create(&dir.join(format!("write-{block}")), (block * operations).max(PAGE))?;
     rustix::fs::syncfs(&file)?;
@@ -124,7 +124,7 @@ fn overwrite(dir: &Path, block: usize, operations: usize) -> anyhow::Result<Batc
     Ok((operations, Box::new(body)))
 }
 
-/// One byte a write, on a volume of this kind that only this loop has.
+/// One byte per write, on a volume of this type that only this loop uses.
 fn on_its_own(fs_type: &str) -> anyhow::Result<Batch> {
     let volume = TestVolume::new(fs_type, 320)?;
     let (operations, mut body) = overwrite(volume.path(), 1, 1000)?;
@@ -155,7 +155,8 @@ fn many_files(dir: &Path) -> anyhow::Result<Batch> {
     Ok((count, Box::new(body)))
 }
 
-/// So many files, or as many as this process may keep open twice, for the loops on both filesystems do.
+/// This many files, or as many as this process may have open twice, because the loops on both
+/// filesystems exist at the same time.
 fn openable(files: usize) -> io::Result<usize> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const OTHERS: u64 = 1_000;
@@ -186,7 +187,7 @@ fn pipe() -> anyhow::Result<Batch> {
     Ok((OPERATIONS, Box::new(body)))
 }
 
-/// A byte in, a byte out; by send(2), which is how std writes to sockets.
+/// A byte in, a byte out, with send(2), which is how std writes to sockets.
 fn socket() -> anyhow::Result<Batch> {
     const OPERATIONS: usize = 500;
     let (mut sender, mut receiver) = UnixStream::pair()?;
@@ -200,7 +201,7 @@ fn socket() -> anyhow::Result<Batch> {
     Ok((OPERATIONS, Box::new(body)))
 }
 
-/// A new file, a page into it, and its end.
+/// Creates a file, writes a page, and removes it.
 fn storm(dir: &Path) -> anyhow::Result<Batch> {
     const OPERATIONS: usize = 50;
     let names: Vec<CString> = (0..OPERATIONS)
@@ -220,21 +221,21 @@ fn storm(dir: &Path) -> anyhow::Result<Batch> {
     Ok((OPERATIONS, Box::new(body)))
 }
 
-/// Does this in a child. A process that has a ring may get kernel threads which share its
+/// Does the work in a child. A process that has a ring may get kernel threads that share its
 /// descriptors, and from then on pays more for each of its system calls.
 fn apart(work: impl FnOnce() -> io::Result<Duration>) -> io::Result<Duration> {
     let (mut reader, mut writer) = io::pipe()?;
-    // SAFETY: this process has one thread, so that the child may do what it could.
+    // SAFETY: this process has one thread, so that the child may do whatever its parent could.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         let done = work().and_then(|took| writer.write_all(&took.as_nanos().to_ne_bytes()));
-        // SAFETY: ends the child without running what belongs to its parent.
+        // SAFETY: ends the child without running its parent's exit handlers.
         unsafe { libc::_exit(i32::from(done.is_err())) };
     }
     drop(writer);
     let mut nanoseconds = [0; 16];
     let told = reader.read_exact(&mut nanoseconds);
-    // SAFETY: waits for a child of ours; nobody asks for its status.
+    // SAFETY: waits for a child of this process; the status is not needed.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
     told?;
     Ok(Duration::from_nanos(u128::from_ne_bytes(nanoseconds) as u64))
@@ -242,7 +243,7 @@ fn apart(work: impl FnOnce() -> io::Result<Duration>) -> io::Result<Duration> {
 
 const URING_OPERATIONS: usize = 500;
 
-/// One byte a request, each waited for; a batch to warm up, and one to be timed.
+/// One byte per request, each waited for; a batch to warm up, and a timed one.
 fn uring(path: &Path) -> io::Result<Duration> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
     file.write_all(&[0; PAGE])?;
@@ -269,8 +270,8 @@ fn cpus() -> io::Result<usize> {
     Ok(std::thread::available_parallelism()?.get())
 }
 
-/// One thread on each of so many processors; all begin together, and a byte goes into a file of the
-/// thread's own, or all go into one. An operation is one write of each thread.
+/// One thread on each of `cpus` processors; all begin at the same time and write a byte into a file
+/// of their own, or all into one file. An operation is one write of each thread.
 fn threads(name: &str, path: PathBuf, cpus: usize, shared: bool) -> anyhow::Result<Loop> {
     const OPERATIONS: usize = 2000;
     let work = move || -> io::Result<Duration> {
@@ -284,7 +285,7 @@ fn threads(name: &str, path: PathBuf, cpus: usize, shared: bool) -> anyhow::Resu
             let mut set = rustix::thread::CpuSet::new();
             set.set(cpu);
             rustix::thread::sched_setaffinity(None, &set)?;
-            // Not write: threads would wait for each other at the position of a shared file.
+            // Not write(2): threads would wait for each other for the position of a shared file.
             file.write_all_at(b"Z", cpu as u64)?;
             barrier.wait();
             let start = Instant::now();
@@ -309,8 +310,8 @@ fn stores(dir: &Path) -> anyhow::Result<Batch> {
     rustix::fs::syncfs(&file)?;
     let body = move || {
         let length = PAGES * PAGE;
-        // SAFETY: a new mapping of a file that is as long, of which nobody else knows; every store
-        // lies inside it, and it goes after the last.
+        // SAFETY: a new mapping of a file of that length, used only here; every store is inside it,
+        // and it is unmapped after the last.
         unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             let start = mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &file, 0)?;

@@ -1,4 +1,4 @@
-//! Which BPF program ran how often and for how long: the kernel's run-time statistics of them all.
+//! How often and how long each BPF program ran: the kernel's run-time statistics of all programs.
 
 use std::collections::BTreeMap;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -11,21 +11,21 @@ use serde::Serialize;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const ENABLE_STATS: libc::c_long = 32;
-/// `struct bpf_prog_info` as far as its `run_cnt`, and where things are in it.
+/// Size of `struct bpf_prog_info` up to its `run_cnt`, and offsets of its fields.
 const INFO_BYTES: usize = 208;
 const NAME: std::ops::Range<usize> = 64..80;
 const RUN_TIME_NS: usize = 192;
 const RUN_COUNT: usize = 200;
 
-/// Statistics are kept while this lives.
+/// The kernel keeps statistics while this value lives.
 pub struct Statistics(#[expect(dead_code, reason = "held open")] OwnedFd);
 
 impl Statistics {
-    /// Switches them on: each program then takes two looks at the clock longer.
+    /// Enables them: each program then reads the clock twice more per run.
     pub fn on() -> anyhow::Result<Self> {
         // union bpf_attr: enable_stats.type, 0 for run time.
         let fd = bpf(ENABLE_STATS, &mut [0u8; 64]).context("the kernel keeps no statistics")?;
-        // SAFETY: a new descriptor that nobody else has.
+        // SAFETY: a new descriptor that nothing else owns.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 }
@@ -43,7 +43,7 @@ pub struct RunTime {
 pub fn now() -> anyhow::Result<BTreeMap<u32, RunTime>> {
     let mut all = BTreeMap::new();
     for id in bpf_programs()? {
-        // One may have gone since.
+        // A program may have been unloaded meanwhile.
         if let Ok(one) = of(id) {
             all.insert(id, one);
         }
@@ -51,7 +51,7 @@ pub fn now() -> anyhow::Result<BTreeMap<u32, RunTime>> {
     Ok(all)
 }
 
-/// What was done between two looks, most first.
+/// The runs between two readings, longest first.
 pub fn between(before: &BTreeMap<u32, RunTime>, after: BTreeMap<u32, RunTime>) -> Vec<RunTime> {
     let none = RunTime::default();
     let mut all: Vec<RunTime> = after
@@ -69,7 +69,7 @@ pub fn between(before: &BTreeMap<u32, RunTime>, after: BTreeMap<u32, RunTime>) -
 fn of(id: u32) -> std::io::Result<RunTime> {
     let mut attr = [0u8; 64];
     attr[..4].copy_from_slice(&id.to_ne_bytes());
-    // SAFETY: a new descriptor that nobody else has.
+    // SAFETY: a new descriptor that nothing else owns.
     let program = unsafe { OwnedFd::from_raw_fd(bpf(PROG_GET_FD_BY_ID, &mut attr)?) };
     let mut info = [0u8; INFO_BYTES];
     let mut attr = [0u8; 64];
@@ -86,7 +86,8 @@ fn of(id: u32) -> std::io::Result<RunTime> {
 }
 
 fn bpf(command: libc::c_long, attr: &mut [u8; 64]) -> std::io::Result<i32> {
-    // SAFETY: `attr` is as long as these commands read and write, and what it points to lives on.
+    // SAFETY: `attr` is as large as these commands read and write, and what it points to outlives
+    // the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), attr.len()) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result as i32) }
 }

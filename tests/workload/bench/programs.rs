@@ -1,4 +1,4 @@
-//! The programs whose cost is measured: empty hooks, filltop, and what people use today.
+//! The programs whose cost is measured: empty hooks, filltop, and the tools in use today.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -10,26 +10,26 @@ use filltop_tests::filltop;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-/// How long a program may take until it is there, of the machine's own time.
+/// How long a program may take to start, in the machine's own time.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it may take to end.
 const FAREWELL: Duration = Duration::from_secs(60);
-/// Between two looks at a program that says nothing.
+/// Between two checks of a program that prints nothing when it is ready.
 const LOOK: Duration = Duration::from_millis(100);
-/// Looks at it, at most.
+/// Maximum number of such checks.
 const LOOKS: u32 = 400;
 
-/// How to see that a program's hooks are there.
+/// How to know that a program's hooks are attached.
 enum Ready {
-    /// It prints a line with this in it.
+    /// It prints a line that contains this.
     Says(&'static str),
     /// This loop takes half as long again.
     Slows(&'static str),
 }
 
-/// A program to run beside the loops.
+/// A program to run next to the loops.
 pub struct Program {
-    /// As in the table.
+    /// The name in the table.
     pub name: &'static str,
     command: &'static [&'static str],
     ready: Ready,
@@ -40,11 +40,11 @@ const fn floor(name: &'static str, command: &'static [&'static str]) -> Program 
 }
 
 const fn ours(name: &'static str, command: &'static [&'static str]) -> Program {
-    Program { name, command, ready: Ready::Says("tracing by") }
+    Program { name, command, ready: Ready::Says("tracing with") }
 }
 
-/// bpftrace reads its timers' output once it has attached all probes, so that a line from one comes
-/// after that. The word is put together there, for a message about an error shows the source.
+/// bpftrace reads its timers' output once it has attached all probes, so that a line from a timer
+/// comes after that. The script assembles the word, because error messages show the source.
 const fn bpftrace(name: &'static str, command: &'static [&'static str]) -> Program {
     Program { name, command, ready: Ready::Says("ready") }
 }
@@ -120,7 +120,7 @@ pub fn find(name: &str) -> anyhow::Result<&'static Program> {
 }
 
 impl Program {
-    /// The loop in which it is felt, if it says nothing itself.
+    /// The loop that it slows down, if it prints nothing itself.
     pub fn shows_in(&self) -> Option<&'static str> {
         match self.ready {
             Ready::Says(_) => None,
@@ -129,17 +129,17 @@ impl Program {
     }
 }
 
-/// A program that runs. Killed on drop.
+/// A running program. Killed on drop.
 pub struct Started {
     program: &'static Program,
     child: Child,
-    /// What it prints. A file and not a pipe: that would take a thread to read it, and a process
-    /// with threads pays more for each of its system calls.
+    /// Its output. A file and not a pipe: that would need a thread to read it, and a process with
+    /// threads pays more for each of its system calls.
     said: NamedTempFile,
 }
 
 impl Started {
-    /// Starts it; `Err` says why that cannot be.
+    /// Starts it; `Err` has the reason why it cannot be started.
     pub fn new(program: &'static Program) -> Result<Self, String> {
         let own = std::process::id().to_string();
         let file = match program.command[0] {
@@ -155,7 +155,8 @@ impl Started {
         };
         let child = Command::new(&file)
             .args(arguments)
-            // Its own limit of 4,096 keys would make it stop counting the loop over 10,000 files.
+            // With its default limit of 4,096 keys it would stop counting in the loop over 10,000
+            // files.
             .env("BPFTRACE_MAP_KEYS_MAX", "65536")
             .stdin(Stdio::null())
             .stdout(if program.shows_in().is_some() { Stdio::null() } else { output()? })
@@ -165,7 +166,7 @@ impl Started {
         Ok(Self { program, child, said })
     }
 
-    /// Waits until it says that it is there.
+    /// Waits for its ready message.
     pub fn wait_for_word(&mut self) -> Result<(), String> {
         let Ready::Says(word) = self.program.ready else { return Ok(()) };
         let begun = Instant::now();
@@ -203,7 +204,7 @@ impl Started {
         Err("it is not felt".to_owned())
     }
 
-    /// All that it has printed. Both of its outputs append.
+    /// All of its output so far. Both streams append to the same file.
     fn output(&self) -> String {
         let bytes = fs::read(self.said.path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -212,7 +213,7 @@ impl Started {
     fn why_it_ended(&self, status: ExitStatus) -> String {
         let output = self.output();
         let says = |line: &&str| line.chars().any(char::is_alphabetic);
-        // Compilers show the source after their word about it.
+        // Compilers show the source after the error message.
         let error = output.lines().find(|line| line.to_lowercase().contains("error"));
         match error.or_else(|| output.lines().rev().find(says)) {
             Some(reason) => format!("ended ({status}): {}", reason.trim()),

@@ -1,7 +1,7 @@
-//! fentry/fexit trampolines: typed arguments, direct loads, the cheapest way to a result.
+//! fentry/fexit trampolines: typed arguments and direct loads, the cheapest way to a result.
 //!
 //! The result of a function with n arguments is `arg(n)` of its fexit program; `ret()` would need
-//! bpf_get_func_ret, which came with 5.17.
+//! bpf_get_func_ret, which was added in 5.17.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{fentry, fexit};
@@ -9,26 +9,30 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use tracer_common::offsets::gauge_kind;
 
-use super::{allocate, shared};
-use crate::kernel_read::{Direct, Kptr, Probed, Read, load, magic, offset};
-use crate::space;
+use super::{fallocate, shared};
+use crate::charge;
+use crate::filesystem::TMPFS_MAGIC;
+use crate::kernel_read::{BtfRead, KernelPtr, ProbeRead, Read, load, magic, offset};
 
-/// Argument `n`, or the result where `n` is their number: loaded where this is called, not kept.
+/// Loads argument `n`, or the result if `n` is the number of arguments, at the point of the call
+/// instead of keeping it.
 #[inline(always)]
 fn fetch(ctx: &FExitContext, n: usize) -> u64 {
-    // SAFETY: the context is an array of 64-bit words; the verifier checks that it has so many.
+    // SAFETY: the context is an array of 64-bit words; the verifier checks that it has at least `n
+    // + 1`.
     unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<u64>().add(n)) }
 }
 
-/// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`, one program per filesystem
-/// because each is loaded for one function, and because the kind of gauge is known then.
+/// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`. One program for each
+/// filesystem, because each is loaded for one function, and because the kind of usage layout is
+/// then known.
 macro_rules! write_iter {
     ($($name:ident: $kind:expr),+ $(,)?) => {$(
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
-            let iocb = || Kptr(fetch(&ctx, 0) as *const u8);
-            let file = || Kptr(load!(Direct, iocb(), kiocb_filp));
-            shared::write_iter::<Direct>(iocb, file, || fetch(&ctx, 2) as i64, $kind);
+            let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
+            let file = || KernelPtr(load!(BtfRead, iocb(), kiocb_filp));
+            shared::write_iter::<BtfRead>(iocb, file, || fetch(&ctx, 2) as i64, $kind);
             0
         }
     )+};
@@ -41,17 +45,17 @@ write_iter!(
     fexit_shmem_file_write_iter: gauge_kind::TMPFS,
 );
 
-/// tmpfs before 6.6 uses the generic function; the other filesystems that do are counted at
-/// vfs_write, and none of their files is known to the short way as one of tmpfs.
+/// tmpfs before 6.6 uses the generic function. Other filesystems that use it are counted at
+/// vfs_write, and the fast path knows none of their files as one of tmpfs.
 #[fexit]
 fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
-    let iocb = || Kptr(fetch(&ctx, 0) as *const u8);
-    let file = || Kptr(load!(Direct, iocb(), kiocb_filp));
+    let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
+    let file = || KernelPtr(load!(BtfRead, iocb(), kiocb_filp));
     let result = || fetch(&ctx, 2) as i64;
-    if !shared::again::<Direct>(iocb, file, result, gauge_kind::TMPFS)
-        && magic::<Direct>(Kptr(load!(Direct, file(), file_inode))) == shared::TMPFS_MAGIC
+    if !shared::try_fast_path::<BtfRead>(iocb, file, result, gauge_kind::TMPFS)
+        && magic::<BtfRead>(KernelPtr(load!(BtfRead, file(), file_inode))) == TMPFS_MAGIC
     {
-        shared::write_iter_in_full::<Direct>(iocb(), file(), gauge_kind::TMPFS, result());
+        shared::write_iter_slow::<BtfRead>(iocb(), file(), gauge_kind::TMPFS, result());
     }
     0
 }
@@ -59,58 +63,62 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
 /// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`
 #[fexit]
 fn fexit_iomap_dio_complete(ctx: FExitContext) -> i32 {
-    let dio = Kptr(ctx.arg::<*const u8>(0));
-    if Probed::read::<u8>(dio, offset!(dio_waits)) == 0 {
-        shared::dio_done(Probed::follow(dio, offset!(dio_iocb)), ctx.arg::<i64>(1));
+    let dio = KernelPtr(ctx.arg::<*const u8>(0));
+    if ProbeRead::read::<u8>(dio, offset!(dio_waits)) == 0 {
+        shared::dio_completed(ProbeRead::follow(dio, offset!(dio_iocb)), ctx.arg::<i64>(1));
     }
     0
 }
 
-/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`: a store into a shared mapping
+/// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`: a store to a shared mapping
 /// made a page dirty.
 #[fentry]
 fn fentry_fault_dirty_shared_page(ctx: FEntryContext) -> i32 {
-    let vma = Direct::follow(Kptr(ctx.arg::<*const u8>(0)), offset!(fault_vma));
-    shared::page_dirtied(Direct::follow(vma, offset!(vma_file)));
+    let vma = BtfRead::follow(KernelPtr(ctx.arg::<*const u8>(0)), offset!(fault_vma));
+    shared::page_dirtied(BtfRead::follow(vma, offset!(vma_file)));
     0
 }
 
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[fexit]
 fn fexit_vfs_fallocate(ctx: FExitContext) -> i32 {
-    let asked = allocate::asked_for(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
-    allocate::fallocated_file(Kptr(ctx.arg::<*const u8>(0)), asked, i64::from(ctx.arg::<i32>(4)));
+    let requested = fallocate::requested_bytes(ctx.arg::<u64>(1), ctx.arg::<u64>(3));
+    fallocate::on_file_fallocate(
+        KernelPtr(ctx.arg::<*const u8>(0)),
+        requested,
+        i64::from(ctx.arg::<i32>(4)),
+    );
     0
 }
 
-/// `int security_file_open(struct file *file)`: every open comes by here.
+/// `int security_file_open(struct file *file)`: called by every open.
 #[fentry]
 fn fentry_security_file_open(ctx: FEntryContext) -> i32 {
-    shared::opened::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
+    shared::on_open::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
 /// `static void evict(struct inode *inode)`
 #[fentry]
 fn fentry_evict(ctx: FEntryContext) -> i32 {
-    space::evicted::<Direct>(Kptr(ctx.arg::<*const u8>(0)));
+    charge::on_evict::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
-/// Entry and exit of notify_change, whose dentry and attributes are arguments `$dentry` and the one
-/// after. One pair of programs for each form, see [`unlink`].
+/// Entry and exit of notify_change. `$dentry` is the index of the dentry argument; the attributes
+/// are the next one. One pair of programs for each signature, see [`unlink`].
 macro_rules! notify_change {
     ($entry:ident, $exit:ident, $dentry:literal) => {
         #[fentry]
         fn $entry(ctx: FEntryContext) -> i32 {
-            let attributes = Kptr(ctx.arg::<*const u8>($dentry + 1));
-            shared::attributes_begin(Kptr(ctx.arg::<*const u8>($dentry)), attributes);
+            let attributes = KernelPtr(ctx.arg::<*const u8>($dentry + 1));
+            shared::setattr_enter(KernelPtr(ctx.arg::<*const u8>($dentry)), attributes);
             0
         }
 
         #[fexit]
         fn $exit(ctx: FExitContext) -> i32 {
-            shared::attributes_end(Kptr(ctx.arg::<*const u8>($dentry)));
+            shared::setattr_exit(KernelPtr(ctx.arg::<*const u8>($dentry)));
             0
         }
     };
@@ -125,22 +133,22 @@ notify_change!(fentry_notify_change_v5_11, fexit_notify_change_v5_11, 0);
 /// loff_t len, unsigned int remap_flags)`
 #[fentry]
 fn fentry_remap_file_range(ctx: FEntryContext) -> i32 {
-    shared::remap_begins(Kptr(ctx.arg::<*const u8>(2)), ctx.arg::<u32>(5));
+    shared::remap_enter(KernelPtr(ctx.arg::<*const u8>(2)), ctx.arg::<u32>(5));
     0
 }
 
 /// See [`fentry_remap_file_range`].
 #[fexit]
 fn fexit_remap_file_range(ctx: FExitContext) -> i32 {
-    shared::remap_ends(ctx.arg::<i64>(6));
+    shared::remap_exit(ctx.arg::<i64>(6));
     0
 }
 
-/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
-/// advance.
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs frees its speculative
+/// preallocation.
 #[fentry]
 fn fentry_file_release(ctx: FEntryContext) -> i32 {
-    shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
+    shared::settle_enter(KernelPtr(ctx.arg::<*const u8>(0)), 0);
     0
 }
 
@@ -148,48 +156,48 @@ fn fentry_file_release(ctx: FEntryContext) -> i32 {
 #[fexit]
 fn fexit_settle(ctx: FExitContext) -> i32 {
     let _ = ctx;
-    shared::settling_ends();
+    shared::settle_exit();
     0
 }
 
 /// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`
 #[fentry]
 fn fentry_finish_ordered(ctx: FEntryContext) -> i32 {
-    shared::ordered_ends(Kptr(ctx.arg::<*const u8>(0)));
+    shared::finish_ordered_enter(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[fexit]
 fn fexit_vfs_write(ctx: FExitContext) -> i32 {
-    shared::vfs_write::<Direct>(Kptr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(4));
+    shared::vfs_write::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(4));
     0
 }
 
-/// `static ssize_t do_iter_readv_writev(struct file *filp, struct iov_iter *iter, loff_t *ppos,
-/// int type, rwf_t flags)`: writev and its kin; `type` is 1 for a write.
+/// `static ssize_t do_iter_readv_writev(struct file *filp, struct iov_iter *iter, loff_t *ppos, int
+/// type, rwf_t flags)`: writev and its variants; `type` is 1 for a write.
 #[fexit]
 fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) == 1 {
-        shared::vfs_writev::<Direct>(Kptr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5));
+        shared::vfs_writev::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5));
     }
     0
 }
 
-/// Entry and exit of vfs_unlink, whose dentry is argument `$dentry` of `$arguments`. One pair of
-/// programs for each form: chosen at run time, the compiler would merge the two loads into one at a
-/// computed address, which the verifier refuses.
+/// Entry and exit of vfs_unlink. `$dentry` is the index of the dentry argument, `$arguments` the
+/// number of arguments. One pair of programs for each signature: if it were chosen at run time, the
+/// compiler would merge the two loads into one at a computed address, which the verifier rejects.
 macro_rules! unlink {
     ($entry:ident, $exit:ident, $dentry:literal, $arguments:literal) => {
         #[fentry]
         fn $entry(ctx: FEntryContext) -> i32 {
-            shared::unlink_begins::<Direct>(Kptr(ctx.arg::<*const u8>($dentry)));
+            shared::unlink_enter::<BtfRead>(KernelPtr(ctx.arg::<*const u8>($dentry)));
             0
         }
 
         #[fexit]
         fn $exit(ctx: FExitContext) -> i32 {
-            shared::unlink_ends(i64::from(ctx.arg::<i32>($arguments)));
+            shared::unlink_exit(i64::from(ctx.arg::<i32>($arguments)));
             0
         }
     };

@@ -1,32 +1,33 @@
 //! kprobes and kretprobes, for kernels without trampolines and for functions of modules.
 //!
-//! The daemon makes the return probes in tracefs with room for 1,024 calls at once: the default
-//! loses most of what 64 threads of synchronous writes do.
+//! The daemon creates the return probes in tracefs with 1,024 instances each: the default misses
+//! most of the calls that 64 threads of synchronous writes make.
 
 use aya_ebpf::macros::{kprobe, kretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use tracer_common::PairKey;
 use tracer_common::offsets::{counted, gauge_kind};
 
-use super::{allocate, shared};
-use crate::calls::{self, NOBODY};
-use crate::gauge::kind_of;
-use crate::kernel_read::{Kptr, Probed, Read, current_proc, is_regular, magic, offset};
-use crate::maps::{InFlight, hook};
-use crate::{overlay, process, space};
+use super::{fallocate, shared};
+use crate::counted::counted_below;
+use crate::filesystem::{TMPFS_MAGIC, kind_of};
+use crate::inflight::{self, NO_KEY};
+use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_proc, is_regular, magic, offset};
+use crate::maps::in_flight::{InFlight, hook};
+use crate::{charge, overlay, process};
 
-/// An argument, as a pointer.
+/// Returns argument `n`, as a pointer.
 #[inline(always)]
-fn pointer(ctx: &ProbeContext, n: usize) -> Kptr {
-    Kptr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
+fn pointer_arg(ctx: &ProbeContext, n: usize) -> KernelPtr {
+    KernelPtr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()))
 }
 
-/// `void acct_process(void)`: do_exit() calls it for the last thread of a process alone, right before the
-/// tracepoint sched_process_exit.
+/// `void acct_process(void)`: do_exit() calls it only for the last thread of a process, right
+/// before the tracepoint sched_process_exit.
 #[kprobe]
 fn kprobe_acct_process(ctx: ProbeContext) -> u32 {
     let _ = ctx;
-    process::exited(current_proc());
+    process::on_exit(current_proc());
     0
 }
 
@@ -34,60 +35,63 @@ fn kprobe_acct_process(ctx: ProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_proc_exec_connector(ctx: ProbeContext) -> u32 {
     let _ = ctx;
-    process::renamed(current_proc());
+    process::on_exec(current_proc());
     0
 }
 
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_begins(pointer(&ctx, 0), 0);
+    write_iter_enter(pointer_arg(&ctx, 0), 0);
     0
 }
 
-/// The same for generic_file_write_iter, where only tmpfs is counted.
+/// The same for generic_file_write_iter, which is counted only on tmpfs.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_begins(pointer(&ctx, 0), shared::TMPFS_MAGIC);
+    write_iter_enter(pointer_arg(&ctx, 0), TMPFS_MAGIC);
     0
 }
 
-/// `only`: of this filesystem, by its magic number, unless 0. It is looked at when the call ends, and
-/// kept where the file's device has its place.
+/// Stores a write_iter call. `only` is the magic number of the one filesystem to count, or 0 for
+/// any. It is checked when the call returns, and kept in the key's `dev`.
 #[inline(always)]
-fn write_iter_begins(iocb: Kptr, only: u32) {
-    let file = Probed::follow(iocb, offset!(kiocb_filp));
-    let key = PairKey { dev: only, ..NOBODY };
-    calls::keep(hook::WRITE_ITER, InFlight { key, object: file.addr(), extra: iocb.addr() });
+fn write_iter_enter(iocb: KernelPtr, only: u32) {
+    let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
+    let key = PairKey { dev: only, ..NO_KEY };
+    inflight::insert(hook::WRITE_ITER, InFlight { key, object: file.addr(), extra: iocb.addr() });
 }
 
 /// See [`kprobe_write_iter`].
 #[kretprobe]
 fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
-    let Some(call) = calls::end(hook::WRITE_ITER) else { return 0 };
-    let (iocb, file) = (Kptr::from_addr(call.extra), Kptr::from_addr(call.object));
+    let Some(call) = inflight::take(hook::WRITE_ITER) else { return 0 };
+    let (iocb, file) = (KernelPtr::from_addr(call.extra), KernelPtr::from_addr(call.object));
     let result = ctx.ret::<i64>();
-    // Only files of filesystems that are counted here are known to the short way.
-    if !shared::again::<Probed>(|| iocb, || file, || result, gauge_kind::EXT4) {
-        let magic = magic::<Probed>(Probed::follow(file, offset!(file_inode)));
+    // The fast path knows only files of filesystems that are counted here.
+    if !shared::try_fast_path::<ProbeRead>(|| iocb, || file, || result, gauge_kind::EXT4) {
+        let magic = magic::<ProbeRead>(ProbeRead::follow(file, offset!(file_inode)));
         if call.key.dev == 0 || call.key.dev == magic {
-            shared::write_iter_in_full::<Probed>(iocb, file, kind_of(magic), result);
+            shared::write_iter_slow::<ProbeRead>(iocb, file, kind_of(magic), result);
         }
     }
     0
 }
 
-/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`: what it will return is known at its entry.
-/// Its return could not be told from that of another one, for it is called by interrupts, too, and
-/// those interrupt each other's threads.
+/// `ssize_t iomap_dio_complete(struct iomap_dio *dio)`: its result is known at its entry. A return
+/// could not be matched to its call: it is also called by interrupts, which can interrupt another
+/// call in the same thread.
 #[kprobe]
 fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
-    let dio = pointer(&ctx, 0);
-    if Probed::read::<u8>(dio, offset!(dio_waits)) == 0 {
-        let error = Probed::read::<i32>(dio, offset!(dio_error));
-        let result =
-            if error == 0 { Probed::read::<i64>(dio, offset!(dio_size)) } else { i64::from(error) };
-        shared::dio_done(Probed::follow(dio, offset!(dio_iocb)), result);
+    let dio = pointer_arg(&ctx, 0);
+    if ProbeRead::read::<u8>(dio, offset!(dio_waits)) == 0 {
+        let error = ProbeRead::read::<i32>(dio, offset!(dio_error));
+        let result = if error == 0 {
+            ProbeRead::read::<i64>(dio, offset!(dio_size))
+        } else {
+            i64::from(error)
+        };
+        shared::dio_completed(ProbeRead::follow(dio, offset!(dio_iocb)), result);
     }
     0
 }
@@ -95,26 +99,27 @@ fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
 /// `static vm_fault_t fault_dirty_shared_page(struct vm_fault *vmf)`
 #[kprobe]
 fn kprobe_fault_dirty_shared_page(ctx: ProbeContext) -> u32 {
-    let vma = Probed::follow(pointer(&ctx, 0), offset!(fault_vma));
-    shared::page_dirtied(Probed::follow(vma, offset!(vma_file)));
+    let vma = ProbeRead::follow(pointer_arg(&ctx, 0), offset!(fault_vma));
+    shared::page_dirtied(ProbeRead::follow(vma, offset!(vma_file)));
     0
 }
 
 /// `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)`
 #[kprobe]
 fn kprobe_vfs_fallocate(ctx: ProbeContext) -> u32 {
-    let extra = allocate::asked_for(pointer(&ctx, 1).addr(), pointer(&ctx, 3).addr());
-    let call = InFlight { key: NOBODY, object: pointer(&ctx, 0).addr(), extra };
-    calls::keep(hook::FALLOCATE, call);
+    let extra =
+        fallocate::requested_bytes(pointer_arg(&ctx, 1).addr(), pointer_arg(&ctx, 3).addr());
+    let call = InFlight { key: NO_KEY, object: pointer_arg(&ctx, 0).addr(), extra };
+    inflight::insert(hook::FALLOCATE, call);
     0
 }
 
 /// See [`kprobe_vfs_fallocate`].
 #[kretprobe]
 fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
-    if let Some(call) = calls::end(hook::FALLOCATE) {
-        let file = Kptr::from_addr(call.object);
-        allocate::fallocated_file(file, call.extra, i64::from(ctx.ret::<i32>()));
+    if let Some(call) = inflight::take(hook::FALLOCATE) {
+        let file = KernelPtr::from_addr(call.object);
+        fallocate::on_file_fallocate(file, call.extra, i64::from(ctx.ret::<i32>()));
     }
     0
 }
@@ -122,14 +127,14 @@ fn kretprobe_vfs_fallocate(ctx: RetProbeContext) -> u32 {
 /// `int security_file_open(struct file *file)`
 #[kprobe]
 fn kprobe_security_file_open(ctx: ProbeContext) -> u32 {
-    shared::opened::<Probed>(pointer(&ctx, 0));
+    shared::on_open::<ProbeRead>(pointer_arg(&ctx, 0));
     0
 }
 
 /// `static void evict(struct inode *inode)`
 #[kprobe]
 fn kprobe_evict(ctx: ProbeContext) -> u32 {
-    space::evicted::<Probed>(pointer(&ctx, 0));
+    charge::on_evict::<ProbeRead>(pointer_arg(&ctx, 0));
     0
 }
 
@@ -137,30 +142,30 @@ fn kprobe_evict(ctx: ProbeContext) -> u32 {
 /// inode **delegated_inode)`
 #[kprobe]
 fn kprobe_notify_change(ctx: ProbeContext) -> u32 {
-    attributes_begin(pointer(&ctx, 1), pointer(&ctx, 2));
+    setattr_enter(pointer_arg(&ctx, 1), pointer_arg(&ctx, 2));
     0
 }
 
 /// The same before 5.12, without the first argument.
 #[kprobe]
 fn kprobe_notify_change_v5_11(ctx: ProbeContext) -> u32 {
-    attributes_begin(pointer(&ctx, 0), pointer(&ctx, 1));
+    setattr_enter(pointer_arg(&ctx, 0), pointer_arg(&ctx, 1));
     0
 }
 
 #[inline(always)]
-fn attributes_begin(dentry: Kptr, attributes: Kptr) {
-    shared::attributes_begin(dentry, attributes);
-    let call = InFlight { key: NOBODY, object: dentry.addr(), extra: 0 };
-    calls::keep(hook::SETATTR, call);
+fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
+    shared::setattr_enter(dentry, attributes);
+    let call = InFlight { key: NO_KEY, object: dentry.addr(), extra: 0 };
+    inflight::insert(hook::SETATTR, call);
 }
 
 /// See [`kprobe_notify_change`].
 #[kretprobe]
 fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
     let _ = ctx;
-    if let Some(call) = calls::end(hook::SETATTR) {
-        shared::attributes_end(Kptr::from_addr(call.object));
+    if let Some(call) = inflight::take(hook::SETATTR) {
+        shared::setattr_exit(KernelPtr::from_addr(call.object));
     }
     0
 }
@@ -169,29 +174,29 @@ fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
 /// loff_t len, unsigned int remap_flags)`
 #[kprobe]
 fn kprobe_remap_file_range(ctx: ProbeContext) -> u32 {
-    shared::remap_begins(pointer(&ctx, 2), ctx.arg::<u32>(5).unwrap_or(0));
+    shared::remap_enter(pointer_arg(&ctx, 2), ctx.arg::<u32>(5).unwrap_or(0));
     0
 }
 
 /// See [`kprobe_remap_file_range`].
 #[kretprobe]
 fn kretprobe_remap_file_range(ctx: RetProbeContext) -> u32 {
-    shared::remap_ends(ctx.ret::<i64>());
+    shared::remap_exit(ctx.ret::<i64>());
     0
 }
 
-/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs gives back what it took in
-/// advance.
+/// `int xfs_file_release(struct inode *inode, struct file *filp)`: xfs frees its speculative
+/// preallocation.
 #[kprobe]
 fn kprobe_file_release(ctx: ProbeContext) -> u32 {
-    shared::settling_begins(pointer(&ctx, 0), 0);
+    shared::settle_enter(pointer_arg(&ctx, 0), 0);
     0
 }
 
 /// `int btrfs_finish_one_ordered(struct btrfs_ordered_extent *ordered_extent)`
 #[kprobe]
 fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
-    shared::ordered_ends(pointer(&ctx, 0));
+    shared::finish_ordered_enter(pointer_arg(&ctx, 0));
     0
 }
 
@@ -199,22 +204,22 @@ fn kprobe_finish_ordered(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn kretprobe_settle(ctx: RetProbeContext) -> u32 {
     let _ = ctx;
-    shared::settling_ends();
+    shared::settle_exit();
     0
 }
 
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[kprobe]
 fn kprobe_vfs_write(ctx: ProbeContext) -> u32 {
-    let file = pointer(&ctx, 0);
-    vfs_write_begins(hook::VFS_WRITE, file);
+    let file = pointer_arg(&ctx, 0);
+    vfs_write_enter(hook::VFS_WRITE, file);
     0
 }
 
 /// See [`kprobe_vfs_write`].
 #[kretprobe]
 fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
-    vfs_write_ends(hook::VFS_WRITE, ctx.ret::<i64>());
+    vfs_write_exit(hook::VFS_WRITE, ctx.ret::<i64>());
     0
 }
 
@@ -223,10 +228,11 @@ fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
     if ctx.arg::<i32>(3).unwrap_or(0) == 1 {
-        let file = pointer(&ctx, 0);
-        // Else the end of the overlay's own would not be known.
-        if !(overlay::are_followed() && overlay::is_behind::<Probed>(file)) {
-            vfs_write_begins(hook::VFS_WRITEV, file);
+        let file = pointer_arg(&ctx, 0);
+        // Otherwise, this call would take the place of the overlay's own, whose return would not be
+        // matched.
+        if !(overlay::are_followed() && overlay::is_behind::<ProbeRead>(file)) {
+            vfs_write_enter(hook::VFS_WRITEV, file);
         }
     }
     0
@@ -235,7 +241,7 @@ fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
 /// See [`kprobe_do_iter_readv_writev`].
 #[kretprobe]
 fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
-    vfs_write_ends(hook::VFS_WRITEV, ctx.ret::<i64>());
+    vfs_write_exit(hook::VFS_WRITEV, ctx.ret::<i64>());
     0
 }
 
@@ -243,37 +249,37 @@ fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
 /// **delegated_inode)`
 #[kprobe]
 fn kprobe_vfs_unlink(ctx: ProbeContext) -> u32 {
-    shared::unlink_begins::<Probed>(pointer(&ctx, 2));
+    shared::unlink_enter::<ProbeRead>(pointer_arg(&ctx, 2));
     0
 }
 
 /// The same before 5.12, without the first argument.
 #[kprobe]
 fn kprobe_vfs_unlink_v5_11(ctx: ProbeContext) -> u32 {
-    shared::unlink_begins::<Probed>(pointer(&ctx, 1));
+    shared::unlink_enter::<ProbeRead>(pointer_arg(&ctx, 1));
     0
 }
 
 /// See [`kprobe_vfs_unlink`].
 #[kretprobe]
 fn kretprobe_vfs_unlink(ctx: RetProbeContext) -> u32 {
-    shared::unlink_ends(i64::from(ctx.ret::<i32>()));
+    shared::unlink_exit(i64::from(ctx.ret::<i32>()));
     0
 }
 
 #[inline(always)]
-fn vfs_write_begins(hook: u64, file: Kptr) {
-    let inode = Probed::follow(file, offset!(file_inode));
-    let is_counted = || matches!(shared::counted_below::<Probed>(inode), 0 | counted::UPPER);
-    if is_regular::<Probed>(inode) && is_counted() {
-        let call = InFlight { key: NOBODY, object: file.addr(), extra: 0 };
-        calls::keep(hook, call);
+fn vfs_write_enter(hook: u64, file: KernelPtr) {
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    let is_counted = || matches!(counted_below::<ProbeRead>(inode), 0 | counted::UPPER);
+    if is_regular::<ProbeRead>(inode) && is_counted() {
+        let call = InFlight { key: NO_KEY, object: file.addr(), extra: 0 };
+        inflight::insert(hook, call);
     }
 }
 
 #[inline(always)]
-fn vfs_write_ends(hook: u64, result: i64) {
-    if let Some(call) = calls::end(hook) {
-        shared::vfs_write::<Probed>(Kptr::from_addr(call.object), result);
+fn vfs_write_exit(hook: u64, result: i64) {
+    if let Some(call) = inflight::take(hook) {
+        shared::vfs_write::<ProbeRead>(KernelPtr::from_addr(call.object), result);
     }
 }

@@ -1,17 +1,19 @@
-//! One file per kind of hook. They unpack arguments and call the one counting body.
+//! Hooks: one file for each backend (fentry, kprobe, tracepoint), and one for each topic. They
+//! unpack arguments and call the one counting body.
 
-mod allocate;
-mod asynchronous;
-mod changes;
-mod empty;
+mod bench_baseline;
+mod btrfs_compression;
+mod create;
+mod drain;
+mod fallocate;
 mod fentry;
+mod io_uring;
 mod kprobe;
-mod mapped;
+mod latency;
+mod mmap;
 mod open_files;
-mod returned;
-mod saved;
+mod rename;
 pub mod shared;
-mod take_out;
+mod syscall_exit;
 mod tracepoint;
-mod victims;
-mod waits;
+mod write_errors;

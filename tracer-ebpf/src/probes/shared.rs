@@ -1,50 +1,52 @@
-//! What several kinds of hook do with their unpacked arguments.
+//! What several hooks do with their unpacked arguments.
 
 use tracer_common::offsets::{counted, gauge_kind};
 use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
 
-use crate::account::{Who, Write, ZERO, account, account_write};
-use crate::gauge::{GAUGES, kind_of};
+use crate::account::{account, account_write};
+use crate::counted::counted_below;
+use crate::errno::EIOCBQUEUED;
+use crate::event::{WriteEvent, WriteTarget, ZERO};
+use crate::filesystem::kind_of;
+use crate::inode_usage::GAUGES;
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_proc, current_task, current_task_typed, file_key,
-    is_regular, load, magic, offset,
+    BtfRead, KernelPtr, ProbeRead, Read, any_dentry, config, current_proc, current_task,
+    current_task_typed, file_key, is_regular, load, magic, offset,
 };
-use crate::maps::{COUNTED, IN_FLIGHT, InFlight, InFlightKey, SHARED, health_add, hook};
-use crate::{calls, hot, overlay, process, space};
+use crate::maps::health::health_add;
+use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
+use crate::maps::inodes::SHARED;
+use crate::{charge, fast_path, inflight, overlay, process, space};
 
-/// `s_magic` of tmpfs.
-pub const TMPFS_MAGIC: u32 = 0x0102_1994;
-/// `s_magic` of overlayfs.
-pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
-
-/// `ki_flags` of direct I/O.
+/// The bit of `ki_flags` for direct I/O.
 const IOCB_DIRECT: u32 = 1 << 17;
 
-/// A filesystem's write_iter returned; what it was called with and returned is fetched as it is needed.
+/// Handles the return of a filesystem's write_iter. Arguments and result are fetched when they are
+/// needed.
 #[inline(always)]
 pub fn write_iter<R: Read>(
-    iocb: impl Fn() -> Kptr,
-    file: impl Fn() -> Kptr,
+    iocb: impl Fn() -> KernelPtr,
+    file: impl Fn() -> KernelPtr,
     result: impl Fn() -> i64,
     kind: u32,
 ) {
-    if !again::<R>(&iocb, &file, &result, kind) {
-        write_iter_in_full::<R>(iocb(), file(), kind, result());
+    if !try_fast_path::<R>(&iocb, &file, &result, kind) {
+        write_iter_slow::<R>(iocb(), file(), kind, result());
     }
 }
 
-/// Counts the write if it can be done the short way.
+/// Counts the write if the fast path applies. Returns whether it did.
 #[inline(always)]
-pub fn again<R: Read>(
-    iocb: impl Fn() -> Kptr,
-    file: impl Fn() -> Kptr,
+pub fn try_fast_path<R: Read>(
+    iocb: impl Fn() -> KernelPtr,
+    file: impl Fn() -> KernelPtr,
     result: impl Fn() -> i64,
     kind: u32,
 ) -> bool {
     result() > 0
         && !is_direct::<R>(iocb())
-        && hot::count::<R>(
-            || Kptr(load!(R, file(), file_inode)),
+        && fast_path::try_fast_path::<R>(
+            || KernelPtr(load!(R, file(), file_inode)),
             || load!(R, iocb(), kiocb_pos),
             || result() as u64,
             kind,
@@ -52,111 +54,113 @@ pub fn again<R: Read>(
 }
 
 #[inline(always)]
-fn is_direct<R: Read>(iocb: Kptr) -> bool {
+fn is_direct<R: Read>(iocb: KernelPtr) -> bool {
     let flags: u32 = load!(R, iocb, kiocb_flags);
     flags & IOCB_DIRECT != 0
 }
 
-/// What a write needs that is the first to its file, takes space, fails or is direct. Apart, so that
-/// the others keep nothing of it in registers.
+/// Counts a write that is the first to its file, takes space, fails or is direct. Not inlined, so
+/// that other writes keep nothing of it in registers.
 #[inline(never)]
-pub fn write_iter_in_full<R: Read>(iocb: Kptr, file: Kptr, kind: u32, result: i64) {
-    const EIOCBQUEUED: i64 = -529;
-    let inode = Kptr(load!(R, file, file_inode));
+pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, result: i64) {
+    let inode = KernelPtr(load!(R, file, file_inode));
     let direct = is_direct::<R>(iocb);
     let mut result = result;
     let mut end = 0;
     if result == EIOCBQUEUED {
-        // Here, not further down: the frames of a chain of calls share 512 bytes.
-        process::describe_once(current_proc());
+        // Here and not in a function below: the frames of a call chain share 512 bytes.
+        process::emit_process_once(current_proc());
         result = dio_queued(iocb.addr(), file.addr(), kind);
     } else {
         if result > 0 {
             end = load!(R, iocb, kiocb_pos);
         }
         if direct {
-            // It may have ended at once although it could have been asynchronous; also by EAGAIN,
-            // after which io_uring tries once more with the same iocb.
+            // The I/O may have ended synchronously although it could have been asynchronous; also
+            // with EAGAIN, after which io_uring tries again with the same iocb.
             let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
         }
     }
-    let who = Who {
+    let target = WriteTarget {
         proc: current_proc(),
         file: file_key::<R>(inode),
-        dentry: Kptr(load!(R, file, file_dentry)),
+        dentry: KernelPtr(load!(R, file, file_dentry)),
         inode,
     };
-    account_write::<R>(&Write { who, kind, result, end });
+    account_write::<R>(&WriteEvent { target, kind, result, end });
 }
 
-/// Direct I/O was submitted and goes on without its process. Returns the result if it has ended
-/// already and nobody has counted it, else 0.
+/// Handles direct I/O that was submitted and continues without its process. Returns the result if
+/// it has already completed and was not counted yet, else 0.
 #[inline(never)]
 fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
-    let file = Kptr::from_addr(file);
-    let inode = Probed::follow(file, offset!(file_inode));
-    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    dio_begins(Kptr::from_addr(iocb), key, file, kind);
-    if let Some(done) = calls::end_by(hook::DIO_DONE, iocb)
-        && calls::end_by(hook::DIO, iocb).is_some()
+    let file = KernelPtr::from_addr(file);
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    dio_submitted(KernelPtr::from_addr(iocb), key, file, kind);
+    if let Some(done) = inflight::take_by_id(hook::DIO_DONE, iocb)
+        && inflight::take_by_id(hook::DIO, iocb).is_some()
     {
         return done.extra as i64;
     }
     0
 }
 
-/// Direct I/O was submitted, to a file with that kind of gauge.
+/// Stores the submission of direct I/O, with the file's kind of usage layout.
 #[inline(always)]
-pub fn dio_begins(iocb: Kptr, key: PairKey, file: Kptr, kind: u32) {
+pub fn dio_submitted(iocb: KernelPtr, key: PairKey, file: KernelPtr, kind: u32) {
     let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
-    calls::keep_by(hook::DIO, iocb.addr(), call);
+    inflight::insert_by_id(hook::DIO, iocb.addr(), call);
 }
 
-/// Asynchronous direct I/O ended, in whatever context. Whoever takes the submission's entry out of
-/// the map counts it; so it does not matter whether the submission has returned.
+/// Handles the completion of asynchronous direct I/O, in any context. The context that removes the
+/// submission's entry from the map counts it; so it does not matter whether the submission has
+/// returned.
 #[inline(always)]
-pub fn dio_done(iocb: Kptr, result: i64) {
+pub fn dio_completed(iocb: KernelPtr, result: i64) {
     if dio_count(iocb.addr(), result) {
         return;
     }
-    dio_unclaimed(iocb.addr(), result);
+    dio_leave_result(iocb.addr(), result);
     if dio_count(iocb.addr(), result) {
         let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
     }
 }
 
-/// Direct I/O ended whose begin is always seen first (tracepoints). Its errors are seen elsewhere.
+/// Handles the completion of direct I/O whose start is always seen first (tracepoints). Its errors
+/// are seen elsewhere.
 #[inline(always)]
-pub fn dio_ended(iocb: Kptr, result: i64) {
+pub fn dio_completed_in_order(iocb: KernelPtr, result: i64) {
     dio_count(iocb.addr(), result.max(0));
 }
 
-/// Leaves the result to the submission.
+/// Leaves the result for the submission, which has not returned yet.
 #[inline(never)]
-fn dio_unclaimed(iocb: u64, result: i64) {
-    let done = InFlight { key: calls::NOBODY, object: 0, extra: result as u64 };
+fn dio_leave_result(iocb: u64, result: i64) {
+    let done = InFlight { key: inflight::NO_KEY, object: 0, extra: result as u64 };
     let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
 }
 
-/// Counts the result for whoever submitted, if that is known.
+/// Counts the result for the process that submitted the I/O. Returns false if the submission is not
+/// known.
 #[inline(never)]
 fn dio_count(iocb: u64, result: i64) -> bool {
     let key = InFlightKey { id: iocb, hook: hook::DIO };
     let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
-    // SAFETY: a valid pointer from the map. Not copied whole: the stack is short.
+    // SAFETY: a valid pointer from the map. Not copied as a whole: the stack is small.
     let (proc, file_key, object, kind) =
         unsafe { ((*call).key.process(), (*call).key.file(), (*call).object, (*call).extra) };
-    // Two may find it; one takes it out.
+    // Two contexts may find it; only the one that removes it counts it.
     if IN_FLIGHT.remove(key).is_err() {
         return false;
     }
-    let file = Kptr::from_addr(object);
-    let inode = Probed::follow(file, offset!(file_inode));
-    account_write::<Probed>(&Write {
-        who: Who {
+    let file = KernelPtr::from_addr(object);
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    account_write::<ProbeRead>(&WriteEvent {
+        target: WriteTarget {
             proc,
             file: file_key,
-            dentry: Probed::follow(file, offset!(file_dentry)),
+            dentry: ProbeRead::follow(file, offset!(file_dentry)),
             inode,
         },
         kind: kind as u32,
@@ -166,29 +170,30 @@ fn dio_count(iocb: u64, result: i64) -> bool {
     true
 }
 
-/// vfs_write or one of its kin returned: counted here for filesystems that are not counted below.
+/// Handles the return of vfs_write or one of its variants: counted here for filesystems that are
+/// not counted below.
 #[inline(always)]
-pub fn vfs_write<R: Read>(file: Kptr, result: i64) {
-    let inode = Kptr(load!(R, file, file_inode));
+pub fn vfs_write<R: Read>(file: KernelPtr, result: i64) {
+    let inode = KernelPtr(load!(R, file, file_inode));
     if !is_regular::<R>(inode) {
         return;
     }
     match counted_below::<R>(inode) {
-        0 => written_here::<R>(file, result),
-        counted::UPPER => written_above(inode.addr(), result),
+        0 => count_vfs_write::<R>(file, result),
+        counted::UPPER => count_overlay_write(inode.addr(), result),
         _ => {}
     }
 }
 
-/// Apart, for the frames of a chain of calls share 512 bytes.
+/// Counts a write at vfs_write. Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
-fn written_here<R: Read>(file: Kptr, result: i64) {
-    let inode = Kptr(load!(R, file, file_inode));
-    account_write::<R>(&Write {
-        who: Who {
+fn count_vfs_write<R: Read>(file: KernelPtr, result: i64) {
+    let inode = KernelPtr(load!(R, file, file_inode));
+    account_write::<R>(&WriteEvent {
+        target: WriteTarget {
             proc: current_proc(),
             file: file_key::<R>(inode),
-            dentry: Kptr(load!(R, file, file_dentry)),
+            dentry: KernelPtr(load!(R, file, file_dentry)),
             inode,
         },
         kind: kind_of(magic::<R>(inode)),
@@ -197,195 +202,206 @@ fn written_here<R: Read>(file: Kptr, result: i64) {
     });
 }
 
-/// do_iter_readv_writev returned. Where overlays are followed, the file below was counted with the overlay's.
+/// Handles the return of do_iter_readv_writev. Where overlays are followed, the file below was
+/// counted with the overlay's.
 #[inline(always)]
-pub fn vfs_writev<R: Read>(file: Kptr, result: i64) {
+pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64) {
     if !(overlay::are_followed() && overlay::is_behind::<R>(file)) {
         vfs_write::<R>(file, result);
     }
 }
 
-/// A write to a file of an overlay returned, of which nothing tells below. Apart, for the frames of a chain of
-/// calls share 512 bytes.
+/// Counts a write to a file of an overlay, if the upper file is not counted below. Not inlined,
+/// because the frames of a call chain share 512 bytes.
 #[inline(never)]
-fn written_above(inode: u64, result: i64) {
-    let dentry = overlay::upper_dentry(Kptr::from_addr(inode));
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
-    if dentry.is_null() || counted_below::<Probed>(inode) != 0 {
+fn count_overlay_write(inode: u64, result: i64) {
+    let dentry = overlay::upper_dentry(KernelPtr::from_addr(inode));
+    let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
+    if dentry.is_null() || counted_below::<ProbeRead>(inode) != 0 {
         return;
     }
-    account_write::<Probed>(&Write {
-        who: Who { proc: current_proc(), file: file_key::<Probed>(inode), dentry, inode },
-        kind: kind_of(magic::<Probed>(inode)),
+    account_write::<ProbeRead>(&WriteEvent {
+        target: WriteTarget {
+            proc: current_proc(),
+            file: file_key::<ProbeRead>(inode),
+            dentry,
+            inode,
+        },
+        kind: kind_of(magic::<ProbeRead>(inode)),
         result,
         end: 0,
     });
 }
 
-/// A page was made dirty through a mapping: counted as written, for that is as near as one gets.
+/// Counts a page that was made dirty through a mapping as written, because that is as close as it
+/// gets.
 #[inline(always)]
-pub fn page_dirtied(file: Kptr) {
+pub fn page_dirtied(file: KernelPtr) {
     if file.is_null() {
         return;
     }
-    let inode = Probed::follow(file, offset!(file_inode));
-    pages_stored(inode, Probed::follow(file, offset!(file_dentry)), 1);
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    pages_dirtied(inode, ProbeRead::follow(file, offset!(file_dentry)), 1);
 }
 
-/// The same of so many pages, by their inode.
+/// Like [`page_dirtied`], for several pages of an inode.
 #[inline(always)]
-pub fn pages_stored(inode: Kptr, dentry: Kptr, pages: u32) {
-    if is_regular::<Probed>(inode) {
+pub fn pages_dirtied(inode: KernelPtr, dentry: KernelPtr, pages: u32) {
+    if is_regular::<ProbeRead>(inode) {
         count_pages(inode.addr(), dentry.addr(), pages);
-        space::taken(inode, dentry, pages);
+        charge::on_blocks_reserved(inode, dentry, pages);
     }
 }
 
-/// Apart, for the frames of a chain of calls share 512 bytes.
+/// Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
 fn count_pages(inode: u64, dentry: u64, pages: u32) {
     const PAGE: u64 = 4096;
-    let inode = Kptr::from_addr(inode);
+    let inode = KernelPtr::from_addr(inode);
     let flags = slot_flags::APPROXIMATE;
     let delta = Counters { written: u64::from(pages) * PAGE, flags, ..ZERO };
-    let file = file_key::<Probed>(inode);
-    account(current_proc(), file, Kptr::from_addr(dentry), inode, delta);
+    let file = file_key::<ProbeRead>(inode);
+    account(current_proc(), file, KernelPtr::from_addr(dentry), inode, delta);
 }
 
-/// Attributes are about to change; the length matters.
+/// Handles the entry of a change of attributes; only a change of the size matters.
 #[inline(always)]
-pub fn attributes_begin(dentry: Kptr, attributes: Kptr) {
+pub fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
     const ATTR_SIZE: u32 = 8;
-    if Probed::read::<u32>(attributes, offset!(iattr_valid)) & ATTR_SIZE != 0 {
-        space::remember::<Probed>(Probed::follow(dentry, offset!(dentry_inode)));
+    if ProbeRead::read::<u32>(attributes, offset!(iattr_valid)) & ATTR_SIZE != 0 {
+        space::record_baseline::<ProbeRead>(ProbeRead::follow(dentry, offset!(dentry_inode)));
     }
 }
 
-/// Attributes have changed.
+/// Handles the end of a change of attributes.
 #[inline(always)]
-pub fn attributes_end(dentry: Kptr) {
-    space::changed(Probed::follow(dentry, offset!(dentry_inode)), dentry);
+pub fn setattr_exit(dentry: KernelPtr) {
+    charge::on_space_changed(ProbeRead::follow(dentry, offset!(dentry_inode)), dentry);
 }
 
-/// A file is opened: its space is remembered before anything can change it.
+/// Handles the opening of a file: its usage is recorded before anything can change it.
 #[inline(always)]
-pub fn opened<R: Read>(file: Kptr) {
-    opened_as::<R>(file, || Kptr(load!(R, file, file_inode)));
+pub fn on_open<R: Read>(file: KernelPtr) {
+    on_open_inode::<R>(file, || KernelPtr(load!(R, file, file_inode)));
 }
 
-/// The same, where another inode may be the one that is written to.
+/// Like [`on_open`], where `inode` may be another one than the file's: the one that is written to.
 #[inline(always)]
-pub fn opened_as<R: Read>(file: Kptr, inode: impl Fn() -> Kptr) {
+pub fn on_open_inode<R: Read>(file: KernelPtr, inode: impl Fn() -> KernelPtr) {
     const FMODE_WRITE: u32 = 2;
     let mode: u32 = load!(R, file, file_mode);
     if mode & FMODE_WRITE != 0 {
-        space::remember::<R>(inode());
+        space::record_baseline::<R>(inode());
     }
 }
 
-/// A reflink begins: `xfs_file_remap_range` and btrfs's.
+/// Handles the entry of a reflink: `xfs_file_remap_range` and that of btrfs.
 #[inline(always)]
-pub fn remap_begins(to: Kptr, flags: u32) {
+pub fn remap_enter(to: KernelPtr, flags: u32) {
     const REMAP_FILE_DEDUP: u32 = 1;
     if flags & REMAP_FILE_DEDUP == 0 {
-        let inode = Probed::follow(to, offset!(file_inode));
-        let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-        calls::begin(hook::REMAP, key, to);
+        let inode = ProbeRead::follow(to, offset!(file_inode));
+        let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+        inflight::enter(hook::REMAP, key, to);
     }
 }
 
-/// A reflink ends with the number of bytes that the file now shares: written, but not allocated.
+/// Handles the return of a reflink, with the number of bytes that the file now shares: written, but
+/// not allocated.
 #[inline(always)]
-pub fn remap_ends(result: i64) {
-    if let Some(call) = calls::end(hook::REMAP)
+pub fn remap_exit(result: i64) {
+    if let Some(call) = inflight::take(hook::REMAP)
         && result > 0
     {
-        let file = Kptr::from_addr(call.object);
-        space::take_as_it_is(Probed::follow(file, offset!(file_inode)), &call.key.file());
-        let dentry = Probed::follow(file, offset!(file_dentry));
-        share(&call.key.file());
+        let file = KernelPtr::from_addr(call.object);
+        space::rebase(ProbeRead::follow(file, offset!(file_inode)), &call.key.file());
+        let dentry = ProbeRead::follow(file, offset!(file_dentry));
+        mark_reflinked(&call.key.file());
         let delta = Counters { written: result as u64, ..ZERO };
-        account(call.key.process(), call.key.file(), dentry, Kptr::from_addr(0), delta);
+        account(call.key.process(), call.key.file(), dentry, KernelPtr::from_addr(0), delta);
     }
 }
 
-/// The file has space now that another one has, too.
+/// Records that the file now shares space with another one.
 #[inline(always)]
-pub fn share(file: &FileKey) {
+pub fn mark_reflinked(file: &FileKey) {
     let _ = SHARED.insert(file, 1, 0);
     health_add(Health::UsedShared, 1);
 }
 
-/// copy_file_range returned, of which nothing else tells whether it copied: on filesystems that can share
-/// space, it shares. Apart, for the frames of a chain of calls share 512 bytes.
+/// Handles the return of copy_file_range. Nothing else shows whether it copied; on filesystems that
+/// can share space, it shares. Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub fn copied(file: u64) {
-    let (inode, _) = overlay::target(Kptr::from_addr(file));
-    let kind = kind_of(magic::<Probed>(inode));
+pub fn on_copied(file: u64) {
+    let (inode, _) = overlay::target(KernelPtr::from_addr(file));
+    let kind = kind_of(magic::<ProbeRead>(inode));
     if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
-        share(&file_key::<Probed>(inode));
+        mark_reflinked(&file_key::<ProbeRead>(inode));
     }
 }
 
-/// A function of a filesystem begins that changes an inode's space on its own: the release of what
-/// xfs took in advance, the end of btrfs's delayed allocation, of which compression saves some.
+/// Handles the entry of a function in which a filesystem changes an inode's space on its own: xfs
+/// frees its speculative preallocation, or btrfs ends delayed allocation, of which compression
+/// saves `saves` bytes.
 #[inline(always)]
-pub fn settling_begins(inode: Kptr, saves: u64) {
-    let call = InFlight { key: calls::NOBODY, object: inode.addr(), extra: saves };
-    calls::keep(hook::SETTLE, call);
+pub fn settle_enter(inode: KernelPtr, saves: u64) {
+    let call = InFlight { key: inflight::NO_KEY, object: inode.addr(), extra: saves };
+    inflight::insert(hook::SETTLE, call);
 }
 
-/// Delayed allocation of btrfs (`struct btrfs_ordered_extent`) becomes extents, perhaps compressed ones.
+/// Handles the entry of btrfs_finish_one_ordered: delayed allocation (`struct
+/// btrfs_ordered_extent`) becomes extents, possibly compressed ones.
 #[inline(always)]
-pub fn ordered_ends(ordered: Kptr) {
+pub fn finish_ordered_enter(ordered: KernelPtr) {
     let Some(layout) = GAUGES.get(gauge_kind::BTRFS) else { return };
-    let inode = Probed::follow(ordered, layout.ordered_inode);
-    // A struct btrfs_inode since 6.10: the struct inode is within it.
+    let inode = ProbeRead::follow(ordered, layout.ordered_inode);
+    // Since 6.10, it points to a struct btrfs_inode; the struct inode is inside it.
     let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
     let mut saves = 0;
     if layout.ordered_num_bytes != 0 {
-        let in_file = Probed::read::<u64>(ordered, layout.ordered_num_bytes);
-        let on_disk = Probed::read::<u64>(ordered, layout.ordered_disk_num_bytes);
+        let in_file = ProbeRead::read::<u64>(ordered, layout.ordered_num_bytes);
+        let on_disk = ProbeRead::read::<u64>(ordered, layout.ordered_disk_num_bytes);
         saves = in_file.saturating_sub(on_disk);
     }
-    settling_begins(Kptr::from_addr(inode.addr() + inner), saves);
+    settle_enter(KernelPtr::from_addr(inode.addr() + inner), saves);
 }
 
-/// The inode whose settling the current thread began, or 0. Apart, for the frames of a chain of calls
-/// share 512 bytes.
+/// Returns and removes the inode that [`settle_enter`] stored for the current thread, or 0. Not
+/// inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub fn settled() -> u64 {
-    calls::end(hook::SETTLE).map_or(0, |call| call.object)
+pub fn take_settling_inode() -> u64 {
+    inflight::take(hook::SETTLE).map_or(0, |call| call.object)
 }
 
-/// It ends.
+/// Handles the return of a function that [`settle_enter`] was called for.
 #[inline(always)]
-pub fn settling_ends() {
-    if let Some(call) = calls::end(hook::SETTLE) {
-        let inode = Kptr::from_addr(call.object);
-        space::changed(inode, space::any_dentry(inode));
+pub fn settle_exit() {
+    if let Some(call) = inflight::take(hook::SETTLE) {
+        let inode = KernelPtr::from_addr(call.object);
+        charge::on_space_changed(inode, any_dentry(inode));
         if call.extra != 0 {
-            space::compressed(inode.addr(), call.extra);
+            charge::on_compressed(inode.addr(), call.extra);
         }
     }
 }
 
-/// The last name of `inode` is gone.
+/// Handles the removal of a file's last name.
 #[inline(always)]
-pub fn unlinked(key: PairKey, dentry: Kptr) {
+pub fn on_last_unlink(key: PairKey, dentry: KernelPtr) {
     account(
         key.process(),
         key.file(),
         dentry,
-        Kptr::from_addr(0),
+        KernelPtr::from_addr(0),
         Counters { unlinked: 1, ..ZERO },
     );
 }
 
-/// vfs_unlink begins: keeps what is to go, because the dentry has no inode any more afterwards.
+/// Handles the entry of vfs_unlink. Stores the file, because the dentry no longer has an inode
+/// afterwards.
 #[inline(always)]
-pub fn unlink_begins<R: Read>(dentry: Kptr) {
-    let inode = Kptr(load!(R, dentry, dentry_inode));
+pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
+    let inode = KernelPtr(load!(R, dentry, dentry_inode));
     if inode.is_null() || !is_regular::<R>(inode) {
         return;
     }
@@ -394,43 +410,36 @@ pub fn unlink_begins<R: Read>(dentry: Kptr) {
         return;
     }
     let key = PairKey::new(current_proc(), file_key::<R>(inode));
-    calls::begin(hook::UNLINK, key, dentry);
+    inflight::enter(hook::UNLINK, key, dentry);
 }
 
-/// vfs_unlink ends.
+/// Handles the return of vfs_unlink.
 #[inline(always)]
-pub fn unlink_ends(result: i64) {
-    if let Some(call) = calls::end(hook::UNLINK) {
+pub fn unlink_exit(result: i64) {
+    if let Some(call) = inflight::take(hook::UNLINK) {
         if result == 0 {
-            unlinked(call.key, Kptr::from_addr(call.object));
+            on_last_unlink(call.key, KernelPtr::from_addr(call.object));
         }
     }
 }
 
-/// How the inode's filesystem is counted at its own functions: `offsets::counted`, 0 for not.
+/// Returns the open file behind a descriptor of the current process, or null.
 #[inline(always)]
-pub fn counted_below<R: Read>(inode: Kptr) -> u32 {
-    // SAFETY: the value is copied at once; the daemon alone writes it.
-    unsafe { COUNTED.get(magic::<R>(inode)) }.copied().unwrap_or(0)
-}
-
-/// The open file behind a descriptor of the current process.
-#[inline(always)]
-pub fn file_of(fd: u32) -> Kptr {
+pub fn file_of_fd(fd: u32) -> KernelPtr {
     if config!(has_task_btf) != 0 {
-        file_in::<Direct>(current_task_typed(), fd)
+        file_in_table::<BtfRead>(current_task_typed(), fd)
     } else {
-        file_in::<Probed>(current_task(), fd)
+        file_in_table::<ProbeRead>(current_task(), fd)
     }
 }
 
 #[inline(always)]
-fn file_in<R: Read>(task: Kptr, fd: u32) -> Kptr {
-    let table = Kptr(load!(R, Kptr(load!(R, task, task_files)), files_fdt));
-    let room: u32 = load!(R, table, fdt_max_fds);
-    if fd >= room {
-        return Kptr::from_addr(0);
+fn file_in_table<R: Read>(task: KernelPtr, fd: u32) -> KernelPtr {
+    let table = KernelPtr(load!(R, KernelPtr(load!(R, task, task_files)), files_fdt));
+    let max_fds: u32 = load!(R, table, fdt_max_fds);
+    if fd >= max_fds {
+        return KernelPtr::from_addr(0);
     }
-    let array = Kptr(load!(R, table, fdt_fd));
-    Probed::follow(array, fd.wrapping_mul(8))
+    let array = KernelPtr(load!(R, table, fdt_fd));
+    ProbeRead::follow(array, fd.wrapping_mul(8))
 }

@@ -1,9 +1,9 @@
-//! Static tracepoints (raw: without the cost of formatting their fields): the end of a process on
-//! every backend, and, where neither trampolines nor kprobes are to be had, the counts.
+//! Static tracepoints (raw: without the cost of formatting their fields). They report the end of a
+//! process for every backend. Where neither trampolines nor kprobes are available, they also count.
 //!
-//! ext4 and direct I/O have tracepoints that tell exactly what went in, asynchronous writes
-//! included. All other filesystems are counted at the return of the system call, or when the request ends
-//! ([`super::asynchronous`]).
+//! ext4 and direct I/O have tracepoints that report exactly what was written, including
+//! asynchronous writes. All other filesystems are counted at the return of the system call, or when
+//! the request ends ([`super::io_uring`]).
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
@@ -11,16 +11,16 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tracer_common::PairKey;
 use tracer_common::offsets::gauge_kind;
 
-use super::{allocate, returned, shared};
-use crate::account::{Who, Write, account_write};
+use super::{fallocate, shared, syscall_exit};
+use crate::account::account_write;
+use crate::event::{WriteEvent, WriteTarget};
+use crate::filesystem::EXT4_MAGIC;
 use crate::kernel_read::{
-    Direct, Kptr, Probed, Read, config, current_proc, current_task, file_key, is_regular, load,
-    magic, offset,
+    BtfRead, KernelPtr, ProbeRead, Read, any_dentry, config, current_proc, current_task, file_key,
+    is_regular, load, magic, offset,
 };
-use crate::maps::{InFlight, hook};
-use crate::{calls, hot, overlay, process, space};
-
-const EXT4_SUPER_MAGIC: u32 = 0xEF53;
+use crate::maps::in_flight::{InFlight, hook};
+use crate::{charge, fast_path, inflight, overlay, process, space, syscall};
 
 /// `sched_process_exit(struct task_struct *task[, bool group_dead])`
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
@@ -28,46 +28,47 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
     let group_dead = if config!(exit_has_group_dead) != 0 {
         ctx.arg::<u64>(1) & 1 != 0
     } else {
-        // do_exit() counts `live` down before it calls this tracepoint.
-        let signal = Probed::follow(current_task(), offset!(task_signal));
-        Probed::read::<i32>(signal, offset!(signal_live)) == 0
+        // do_exit() decrements `live` before it calls this tracepoint.
+        let signal = ProbeRead::follow(current_task(), offset!(task_signal));
+        ProbeRead::read::<i32>(signal, offset!(signal_live)) == 0
     };
     if group_dead {
-        process::exited(current_proc());
+        process::on_exit(current_proc());
     }
     0
 }
 
 /// `sched_process_exec(struct task_struct *task, pid_t old_pid, struct linux_binprm *bprm)`: the
-/// process has another name now.
+/// process now has another name.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let _ = ctx;
-    process::renamed(current_proc());
+    process::on_exec(current_proc());
     0
 }
 
-/// `ext4_da_write_end(struct inode *inode, loff_t pos, unsigned int len, unsigned int copied)`; the
-/// same arguments for ext4_write_end and ext4_journalled_write_end.
+/// `ext4_da_write_end(struct inode *inode, loff_t pos, unsigned int len, unsigned int copied)`;
+/// ext4_write_end and ext4_journalled_write_end have the same arguments.
 #[raw_tracepoint(tracepoint = "ext4_da_write_end")]
 fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
     let (at, length, copied) =
         (ctx.arg::<u64>(1), ctx.arg::<u64>(2) as u32, ctx.arg::<u64>(3) as u32);
     let taken = if copied < length { 0 } else { copied };
-    let written = u64::from(taken) + taken_after_all(inode, at);
+    let written = u64::from(taken) + take_short_copy(inode, at);
     if copied < length && copied > 0 {
-        short_copy(inode, at, copied);
+        remember_short_copy(inode, at, copied);
     }
     let end = at + u64::from(taken);
-    let again = || hot::count::<Probed>(|| inode, || end, || written, gauge_kind::EXT4);
-    // A long symbolic link is written through the same functions.
-    if written > 0 && !again() && is_regular::<Probed>(inode) {
-        account_write::<Probed>(&Write {
-            who: Who {
+    let try_fast_path =
+        || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, gauge_kind::EXT4);
+    // A long symbolic link is written by the same functions.
+    if written > 0 && !try_fast_path() && is_regular::<ProbeRead>(inode) {
+        account_write::<ProbeRead>(&WriteEvent {
+            target: WriteTarget {
                 proc: current_proc(),
-                file: file_key::<Probed>(inode),
-                dentry: space::any_dentry(inode),
+                file: file_key::<ProbeRead>(inode),
+                dentry: any_dentry(inode),
                 inode,
             },
             kind: gauge_kind::EXT4,
@@ -78,180 +79,185 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Less was copied than should have been, for the source has a page that is not in memory. Whether ext4 takes
-/// it depends on its folio (block_write_end: nothing if that is not up to date), of which the tracepoint
-/// does not tell; where the thread goes on does.
+/// Stores a part of a write of which less was copied than requested, because a page of the source
+/// is not in memory. Whether ext4 takes the part depends on its folio (block_write_end takes
+/// nothing if the folio is not up to date), which the tracepoint does not report. The position at
+/// which the thread continues shows it.
 #[inline(always)]
-fn short_copy(inode: Kptr, at: u64, copied: u32) {
-    let key = PairKey { generation: copied, ..calls::NOBODY };
-    calls::keep(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
+fn remember_short_copy(inode: KernelPtr, at: u64, copied: u32) {
+    let key = PairKey { generation: copied, ..inflight::NO_KEY };
+    inflight::insert(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
 }
 
-/// How much was taken of the thread's last part, if that was copied in part and it goes on behind that.
+/// Returns how many bytes of the thread's last short copy were taken: all of them if the thread
+/// continues right behind it, else 0.
 #[inline(always)]
-fn taken_after_all(inode: Kptr, at: u64) -> u64 {
+fn take_short_copy(inode: KernelPtr, at: u64) -> u64 {
     let thread = bpf_get_current_pid_tgid();
-    let Some(part) = calls::end_in_cell(hook::SHORT_COPY, thread) else { return 0 };
+    let Some(part) = inflight::take_from_cell(hook::SHORT_COPY, thread) else { return 0 };
     let copied = u64::from(part.key.generation);
     if part.object == inode.addr() && at == part.extra + copied { copied } else { 0 }
 }
 
-/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were set aside for a page
+/// `ext4_da_reserve_space(struct inode *inode[, int nr_resv])`: blocks were reserved for a page
 /// that is written to, by a write or through a mapping.
 #[raw_tracepoint(tracepoint = "ext4_da_reserve_space")]
 fn tp_ext4_da_reserve_space(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
     let blocks = if config!(reserve_has_count) != 0 { ctx.arg::<u64>(1) as u32 } else { 1 };
-    space::taken(inode, space::any_dentry(inode), blocks);
+    charge::on_blocks_reserved(inode, any_dentry(inode), blocks);
     0
 }
 
 /// `ext4_truncate_exit(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_exit")]
 fn tp_ext4_space_changed(ctx: RawTracePointContext) -> i32 {
-    let inode = Kptr(ctx.arg::<*const u8>(0));
-    space::changed(inode, space::any_dentry(inode));
+    let inode = KernelPtr(ctx.arg::<*const u8>(0));
+    charge::on_space_changed(inode, any_dentry(inode));
     0
 }
 
 /// `ext4_truncate_enter(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_truncate_enter")]
 fn tp_ext4_truncate_enter(ctx: RawTracePointContext) -> i32 {
-    space::remember::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
+    space::record_baseline::<ProbeRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
-/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`, and the same for
-/// ext4_punch_hole: nothing tells its end but the system call's, which may be one on an overlay's file.
+/// `ext4_zero_range(struct inode *inode, loff_t offset, loff_t len, int mode)`, and ext4_punch_hole
+/// with the same arguments. Only the return of the system call shows its end, and that call may be
+/// one on an overlay's file.
 #[raw_tracepoint(tracepoint = "ext4_zero_range")]
 fn tp_ext4_range_changes(ctx: RawTracePointContext) -> i32 {
-    shared::settling_begins(Kptr(ctx.arg::<*const u8>(0)), 0);
+    shared::settle_enter(KernelPtr(ctx.arg::<*const u8>(0)), 0);
     0
 }
 
 /// `ext4_evict_inode(struct inode *inode)`
 #[raw_tracepoint(tracepoint = "ext4_evict_inode")]
 fn tp_ext4_evict_inode(ctx: RawTracePointContext) -> i32 {
-    space::evicted::<Probed>(Kptr(ctx.arg::<*const u8>(0)));
+    charge::on_evict::<ProbeRead>(KernelPtr(ctx.arg::<*const u8>(0)));
     0
 }
 
 /// `iomap_dio_rw_begin(struct kiocb *iocb, struct iov_iter *iter, unsigned int dio_flags, size_t
-/// done_before)`: remembers who asked, for the end may come in a kernel worker.
+/// done_before)`: stores the process, because the completion may run in a kernel worker.
 #[raw_tracepoint(tracepoint = "iomap_dio_rw_begin")]
 fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
-    let iter = Kptr(ctx.arg::<*const u8>(1));
-    if Probed::read::<u8>(iter, offset!(iter_data_source)) == 0 {
+    let iter = KernelPtr(ctx.arg::<*const u8>(1));
+    if ProbeRead::read::<u8>(iter, offset!(iter_data_source)) == 0 {
         return 0;
     }
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    let file = Probed::follow(iocb, offset!(kiocb_filp));
-    let inode = Probed::follow(file, offset!(file_inode));
-    if magic::<Probed>(inode) != EXT4_SUPER_MAGIC || !is_regular::<Probed>(inode) {
+    let iocb = KernelPtr(ctx.arg::<*const u8>(0));
+    let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    if magic::<ProbeRead>(inode) != EXT4_MAGIC || !is_regular::<ProbeRead>(inode) {
         return 0;
     }
-    let key = PairKey::new(current_proc(), file_key::<Probed>(inode));
-    process::describe_once(key.process());
-    shared::dio_begins(iocb, key, file, gauge_kind::EXT4);
+    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    process::emit_process_once(key.process());
+    shared::dio_submitted(iocb, key, file, gauge_kind::EXT4);
     0
 }
 
 /// `iomap_dio_complete(struct kiocb *iocb, int error, ssize_t ret)`
 #[raw_tracepoint(tracepoint = "iomap_dio_complete")]
 fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
-    let iocb = Kptr(ctx.arg::<*const u8>(0));
-    shared::dio_ended(iocb, ctx.arg::<i64>(2));
+    let iocb = KernelPtr(ctx.arg::<*const u8>(0));
+    shared::dio_completed_in_order(iocb, ctx.arg::<i64>(2));
     0
 }
 
 /// `ext4_unlink_exit(struct dentry *dentry, int ret)`
 #[raw_tracepoint(tracepoint = "ext4_unlink_exit")]
 fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
-    let dentry = Kptr(ctx.arg::<*const u8>(0));
-    let inode = Probed::follow(dentry, offset!(dentry_inode));
+    let dentry = KernelPtr(ctx.arg::<*const u8>(0));
+    let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
     if ctx.arg::<u64>(1) as i32 == 0
-        && is_regular::<Probed>(inode)
-        && Probed::read::<u32>(inode, offset!(inode_nlink)) == 0
+        && is_regular::<ProbeRead>(inode)
+        && ProbeRead::read::<u32>(inode, offset!(inode_nlink)) == 0
     {
-        shared::unlinked(PairKey::new(current_proc(), file_key::<Probed>(inode)), dentry);
+        shared::on_last_unlink(PairKey::new(current_proc(), file_key::<ProbeRead>(inode)), dentry);
     }
     0
 }
 
-/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. Typed, because it
-/// runs at every system call. x86-64 alone: the daemon does not attach it elsewhere.
+/// `sys_exit(struct pt_regs *regs, long ret)`: the arguments are still in the registers. Typed,
+/// because it runs at every system call. x86-64 only: the daemon does not attach it elsewhere.
 #[btf_tracepoint(function = "sys_exit")]
 fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
-    let regs = Kptr(ctx.arg::<*const u8>(0));
-    let number: u64 = load!(Direct, regs, regs_orig_ax);
+    let regs = KernelPtr(ctx.arg::<*const u8>(0));
+    let number: u64 = load!(BtfRead, regs, regs_orig_ax);
     let result = ctx.arg::<i64>(1);
     let (call, fd): (Call, u64) = match number {
-        // write, pwrite64, writev, sendfile, pwritev, pwritev2: out_fd is the first argument
-        1 | 18 | 20 | 40 | 296 | 328 => (Call::Write, load!(Direct, regs, regs_di)),
-        // splice, copy_file_range: the third
-        275 | COPY_FILE_RANGE => (Call::Write, load!(Direct, regs, regs_dx)),
-        IOCTL if result == 0 => {
-            let command: u64 = load!(Direct, regs, regs_si);
-            if !returned::is_clone(command as u32) {
+        // The file is the first argument; for sendfile, that is out_fd.
+        syscall::WRITE
+        | syscall::PWRITE64
+        | syscall::WRITEV
+        | syscall::SENDFILE
+        | syscall::PWRITEV
+        | syscall::PWRITEV2 => (Call::Write, load!(BtfRead, regs, regs_di)),
+        // The file is the third argument.
+        syscall::SPLICE | syscall::COPY_FILE_RANGE => (Call::Write, load!(BtfRead, regs, regs_dx)),
+        syscall::IOCTL if result == 0 => {
+            let command: u64 = load!(BtfRead, regs, regs_si);
+            if !syscall_exit::is_clone_ioctl(command as u32) {
                 return 0;
             }
-            (Call::Clone, load!(Direct, regs, regs_di))
+            (Call::Clone, load!(BtfRead, regs, regs_di))
         }
-        // ftruncate, fallocate
-        77 | FALLOCATE => (Call::Space, load!(Direct, regs, regs_di)),
-        // open, creat, openat, openat2: the result
-        2 | 85 | 257 | 437 if result >= 0 => (Call::Open, result as u64),
+        syscall::FTRUNCATE | syscall::FALLOCATE => (Call::Space, load!(BtfRead, regs, regs_di)),
+        // The file is the result.
+        syscall::OPEN | syscall::CREAT | syscall::OPENAT | syscall::OPENAT2 if result >= 0 => {
+            (Call::Open, result as u64)
+        }
         _ => return 0,
     };
-    // 32-bit programs have other numbers for their calls; this is the code segment of 64-bit ones.
-    let segment: u64 = load!(Direct, regs, regs_cs);
-    if segment as u16 != 0x33 {
+    // 32-bit programs have other numbers for their calls.
+    let segment: u64 = load!(BtfRead, regs, regs_cs);
+    if segment as u16 != syscall::USER_CS {
         return 0;
     }
-    let file = shared::file_of(fd as u32);
+    let file = shared::file_of_fd(fd as u32);
     if file.is_null() {
         return 0;
     }
     match call {
         Call::Write => {
-            // Before the rest, which the verifier would go through once more behind it.
-            if number == COPY_FILE_RANGE && result > 0 {
-                shared::copied(file.addr());
+            // Before the rest: otherwise the verifier would go through this once more after it.
+            if number == syscall::COPY_FILE_RANGE && result > 0 {
+                shared::on_copied(file.addr());
             }
-            returned::write_returned(file.addr(), result);
+            syscall_exit::on_write_return(file.addr(), result);
         }
         Call::Space => {
-            // Through an overlay, another inode than the file's.
-            let mut inode = Kptr::from_addr(shared::settled());
+            // For a file of an overlay, it is not the file's own inode.
+            let mut inode = KernelPtr::from_addr(shared::take_settling_inode());
             if inode.is_null() {
                 (inode, _) = overlay::target(file);
             }
-            let dentry = space::any_dentry(inode);
-            // Modules have no types before 5.11; later this would only be more to verify.
-            if config!(has_task_btf) == 0 && number == FALLOCATE {
-                let mode: u64 = load!(Direct, regs, regs_si);
-                let asked = allocate::asked_for(mode, load!(Direct, regs, regs_r10));
-                if allocate::allocated_unseen(inode, dentry, asked, result) {
+            let dentry = any_dentry(inode);
+            // Types of modules are not available before 5.11; on later kernels this would only be
+            // more code to verify.
+            if config!(has_task_btf) == 0 && number == syscall::FALLOCATE {
+                let mode: u64 = load!(BtfRead, regs, regs_si);
+                let requested = fallocate::requested_bytes(mode, load!(BtfRead, regs, regs_r10));
+                if fallocate::count_if_unknown(inode, dentry, requested, result) {
                     return 0;
                 }
             }
-            allocate::fallocated(inode, dentry, result);
+            fallocate::on_fallocate(inode, dentry, result);
         }
         Call::Clone => {
-            let command: u64 = load!(Direct, regs, regs_si);
-            returned::cloned(file.addr(), command as u32, load!(Direct, regs, regs_dx));
+            let command: u64 = load!(BtfRead, regs, regs_si);
+            syscall_exit::on_clone(file.addr(), command as u32, load!(BtfRead, regs, regs_dx));
         }
-        Call::Open => shared::opened_as::<Probed>(file, || overlay::target(file).0),
+        Call::Open => shared::on_open_inode::<ProbeRead>(file, || overlay::target(file).0),
     }
     0
 }
 
-/// Their numbers.
-const IOCTL: u64 = 16;
-const COPY_FILE_RANGE: u64 = 326;
-const FALLOCATE: u64 = 285;
-
-/// What a system call does.
+/// What a system call does to its file.
 enum Call {
     Write,
     Clone,

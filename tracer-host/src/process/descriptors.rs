@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::FileKey;
 
-/// Looks for an open descriptor of `pid` on the file, for a name that the kernel side could not
-/// send: the ring was full, or the path is very deep.
+/// Finds the path of a file through an open descriptor of `pid`, for a name that the eBPF side
+/// could not send: the ring buffer was full, or the path is very deep.
 #[must_use]
 pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
     descriptors(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
 }
 
-/// Inode numbers and paths of what `pid` has open, of the numbers that are `wanted`. Nothing where the
-/// process is gone.
+/// Inode numbers and paths of the files that `pid` has open, for the `wanted` inode numbers. Empty
+/// if the process has exited.
 pub fn descriptors(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, PathBuf)> {
     in_proc(pid, wanted).filter_map(|(ino, descriptor)| {
         let link = std::fs::read_link(descriptor).ok()?;

@@ -1,8 +1,8 @@
-//! Hearing of every fork while a tree is halted, by the kernel's process connector
-//! (linux/cn_proc.h): a child whose parent is gone at once cannot be found by /proc.
+//! Fork events from the kernel's process connector (linux/cn_proc.h), while a tree is suspended: a
+//! child whose parent exits immediately cannot be found through /proc.
 //!
-//! Needs the initial pid namespace and CAP_NET_ADMIN; where it is not to be had, sessions and
-//! process groups are what is left to tell who belongs to a tree.
+//! Needs the initial pid namespace and CAP_NET_ADMIN. Where it is unavailable, only parents and
+//! sessions show which processes belong to a tree.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -16,27 +16,27 @@ const CN_IDX_PROC: u32 = 1;
 const CN_VAL_PROC: u32 = 1;
 const PROC_CN_MCAST_LISTEN: u32 = 1;
 const PROC_EVENT_FORK: u32 = 1;
-/// struct nlmsghdr, struct cn_msg.
+/// Size of struct nlmsghdr and struct cn_msg, bytes.
 const HEADERS: usize = 16 + 20;
-/// Room for what is told between two looks, bytes: some 50,000 forks.
+/// Size of the receive buffer, bytes: holds about 50,000 forks between two reads.
 static RECEIVE_BUFFER: libc::c_int = 8 << 20;
 
-/// A process was forked.
+/// A fork event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
-    /// By whom.
+    /// Pid of the parent.
     pub parent: u32,
-    /// Who.
+    /// Pid of the child.
     pub child: u32,
-    /// When, nanoseconds of CLOCK_MONOTONIC.
+    /// Time of the fork, nanoseconds of CLOCK_MONOTONIC.
     pub at_ns: u64,
 }
 
-/// How far a process's start (in ticks) and the event's time may be apart, nanoseconds.
+/// Largest difference between a process's start time (in ticks) and the event's time, nanoseconds.
 const APART_NS: u64 = 2 * NS_PER_TICK;
 
 impl Fork {
-    /// The child, if it is still there: a later process with its number started later than that.
+    /// Returns the child if it is still running; a later process with its pid has a later start time.
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         let stat = stat::stat(self.child)?;
@@ -47,18 +47,18 @@ impl Fork {
     }
 }
 
-/// A listener.
+/// A listener for fork events.
 pub struct Forks {
     socket: OwnedFd,
-    /// Did the kernel drop events because we were slow?
+    /// Whether the kernel dropped events because they were read too slowly.
     lost: bool,
 }
 
 impl Forks {
-    /// Starts to listen.
+    /// Starts listening.
     ///
     /// # Errors
-    /// What the kernel says: without CAP_NET_ADMIN, or without CONFIG_PROC_EVENTS.
+    /// System errors, in particular without CAP_NET_ADMIN or CONFIG_PROC_EVENTS.
     pub fn listen() -> io::Result<Self> {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: socket(2) takes no pointers.
@@ -66,7 +66,7 @@ impl Forks {
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made, and nobody else has it.
+        // SAFETY: the descriptor was just created, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
         // SAFETY: all zeroes is a valid sockaddr_nl.
         let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
@@ -79,7 +79,7 @@ impl Forks {
         if bound < 0 {
             return Err(io::Error::last_os_error());
         }
-        // Without the right to more the default has to do.
+        // Without the privilege for a larger buffer, the default size is used.
         // SAFETY: the pointer and the length are those of the constant.
         unsafe {
             libc::setsockopt(
@@ -99,7 +99,7 @@ impl Forks {
         Ok(Self { socket, lost: false })
     }
 
-    /// Every process that was forked since the last look, in order.
+    /// Returns every process that was forked since the last call, in order.
     pub fn heard(&mut self) -> Vec<Fork> {
         let mut heard = Vec::new();
         let mut buffer = [0u8; 4096];
@@ -125,14 +125,14 @@ impl Forks {
         }
     }
 
-    /// Did events go missing?
+    /// Whether events were lost.
     #[must_use]
     pub fn lost(&self) -> bool {
         self.lost
     }
 }
 
-/// nlmsghdr, cn_msg and the operation.
+/// Builds the subscription message: nlmsghdr, cn_msg and the operation.
 fn listen_message() -> Vec<u8> {
     let length = (HEADERS + 4) as u32;
     let mut message = Vec::with_capacity(HEADERS + 4);
@@ -150,9 +150,8 @@ fn listen_message() -> Vec<u8> {
     message
 }
 
-/// Parent and child of an event that tells of a new process (not of a new thread). struct
-/// proc_event: what, cpu, timestamp (8 bytes), then for a fork parent_pid, parent_tgid, child_pid,
-/// child_tgid.
+/// Parses an event; `None` unless it reports a new process (not a new thread). struct proc_event:
+/// what, cpu, timestamp (8 bytes), then for a fork parent_pid, parent_tgid, child_pid, child_tgid.
 fn fork(datagram: &[u8]) -> Option<Fork> {
     let word = |at: usize| {
         let bytes = datagram.get(HEADERS + at..HEADERS + at + 4)?;
@@ -188,7 +187,7 @@ mod tests {
         assert_eq!(ours.parent, std::process::id());
         assert_eq!(ours.identity().map(|identity| identity.pid), Some(child.id()));
         let earlier = Fork { at_ns: ours.at_ns - 10 * APART_NS, ..*ours };
-        assert_eq!(earlier.identity(), None, "the number was another's then");
+        assert_eq!(earlier.identity(), None, "the pid belonged to another process then");
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(ours.identity(), None);

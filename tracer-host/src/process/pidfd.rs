@@ -1,5 +1,5 @@
-//! A process that cannot be mistaken for another: a pidfd, and a start time that was read after it
-//! was opened.
+//! A process that cannot be confused with another: a pidfd, and a start time that was read after the
+//! pidfd was opened.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,31 +11,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::stat::{self, Stat};
 
-/// A process by its number and its start, clock ticks since boot.
+/// Identifies a process by its pid and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Process id.
     pub pid: u32,
-    /// Field 22 of /proc/PID/stat.
+    /// Start time in clock ticks since boot: field 22 of /proc/PID/stat.
     pub start_ticks: u64,
 }
 
-/// A process that was named, by everything that the kernel tells it apart by. Two processes can have
-/// the same number and start within one tick of 10 ms; since Linux 6.9 each has an inode number of its
-/// own on pidfs, which is never given again.
+/// Identifies a named process by everything that the kernel provides. Two processes can have the same
+/// pid and start within one tick of 10 ms; since Linux 6.9 each has its own inode number on pidfs,
+/// which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Root {
-    /// Number and start.
+    /// Pid and start time.
     #[serde(flatten)]
     pub identity: Identity,
-    /// On pidfs; `None` on older kernels.
+    /// Inode number on pidfs; `None` on older kernels.
     pub inode: Option<u64>,
 }
 
-/// A process that is pinned: signals sent through it reach it or nobody.
+/// A handle to a process: a signal sent through it reaches that process or none.
 #[derive(Debug)]
 pub struct Handle {
-    /// Whom.
+    /// The process.
     pub identity: Identity,
     fd: OwnedFd,
 }
@@ -44,10 +44,10 @@ pub struct Handle {
 const PIDFS: u64 = 0x5049_4446;
 
 impl Handle {
-    /// Pins the process that has this number now, whatever it is.
+    /// Opens the process that currently has this pid.
     ///
-    /// The order matters: the descriptor is opened first, then the start is read, then it is seen that
-    /// the process behind the descriptor still runs: so the start is this process's.
+    /// The order matters: first the descriptor is opened, then the start time is read, then the process
+    /// behind the descriptor is checked to be running. So the start time belongs to this process.
     #[must_use]
     pub fn open(pid: u32) -> Option<(Self, Stat)> {
         let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
@@ -58,15 +58,15 @@ impl Handle {
         handle.runs().then_some((handle, stat))
     }
 
-    /// Pins this very process; `None` if it has ended, or if another has its number.
+    /// Opens exactly this process; `None` if it has exited or its pid was reused.
     #[must_use]
     pub fn of(identity: Identity) -> Option<Self> {
         let (handle, _) = Self::open(identity.pid)?;
         (handle.identity == identity).then_some(handle)
     }
 
-    /// The same for a process that was just seen in /proc: what has its number must still be of the
-    /// same parent or session, so that within a tick, too, only a relative could be taken for it.
+    /// Opens a process that was just seen in /proc. The process with its pid must still have the same
+    /// parent or session, so that even within one tick only a relative could be confused with it.
     #[must_use]
     pub fn seen(identity: Identity, seen: &Stat) -> Option<Self> {
         let (handle, stat) = Self::open(identity.pid)?;
@@ -74,7 +74,7 @@ impl Handle {
         (handle.identity == identity && related).then_some(handle)
     }
 
-    /// All that it can be told apart by.
+    /// Returns the full identity of the process.
     #[must_use]
     pub fn root(&self) -> Root {
         let on_pidfs = fstatfs(&self.fd).is_ok_and(|fs| fs.f_type as u64 == PIDFS);
@@ -82,25 +82,25 @@ impl Handle {
         Root { identity: self.identity, inode }
     }
 
-    /// Does it run? A process that has ended and waits to be reaped does not.
+    /// Whether the process is running. A zombie is not.
     #[must_use]
     pub fn runs(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
     }
 
-    /// What /proc says of it now; `None` once it has ended.
+    /// Reads the current /proc/PID/stat; `None` once the process has exited.
     #[must_use]
     pub fn stat(&self) -> Option<Stat> {
         let stat = stat::stat(self.identity.pid)?;
         (stat.start_ticks == self.identity.start_ticks && self.runs()).then_some(stat)
     }
 
-    /// Sends a signal. That it still runs and started then is seen once more right before; should it
-    /// end in between, nobody gets the signal, whoever has its number by then.
+    /// Sends a signal. Checks right before that the process is still running with the same start time.
+    /// If it exits in between, no process gets the signal, even if its pid was reused.
     ///
     /// # Errors
-    /// `ESRCH` if it has ended; what pidfd_send_signal(2) says.
+    /// `ESRCH` if the process has exited, and those of pidfd_send_signal(2).
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         if self.stat().is_none() {
             return Err(rustix::io::Errno::SRCH.into());
@@ -110,7 +110,7 @@ impl Handle {
 }
 
 impl Root {
-    /// Pins it; `None` if it has ended, or if another has its number.
+    /// Opens the process; `None` if it has exited or its pid was reused.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
         let handle = Handle::of(self.identity)?;
@@ -118,7 +118,7 @@ impl Root {
     }
 }
 
-/// Was there nobody left to signal?
+/// Whether the error means that the process has exited (`ESRCH`).
 #[must_use]
 pub fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
@@ -143,7 +143,7 @@ mod tests {
         assert!(is_gone(&handle.signal(Signal::KILL).unwrap_err()));
     }
 
-    /// clone3(2) with a number of our choosing; the child sleeps until it is killed.
+    /// Calls clone3(2) with a chosen pid; the child sleeps until it is killed.
     fn start_as(pid: i32) -> io::Result<i32> {
         #[repr(C)]
         #[derive(Default)]
@@ -160,7 +160,7 @@ mod tests {
             set_tid_size: u64,
         }
         let wanted = [pid];
-        // Other tests of this process catch signals; the child must not.
+        // Other tests in this process catch signals; the child must not.
         const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
         let arguments = CloneArgs {
             flags: CLONE_CLEAR_SIGHAND,
@@ -169,7 +169,8 @@ mod tests {
             set_tid_size: u64::from(pid != 0),
             ..CloneArgs::default()
         };
-        // SAFETY: as fork(2): the child runs on a copy of this memory, and only waits and ends.
+        // SAFETY: like fork(2), the child runs on a copy of this memory; it only waits until it is
+        // killed.
         let result = unsafe {
             libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments))
         };
@@ -193,11 +194,11 @@ mod tests {
         status
     }
 
-    /// Number after number is given again at once, as often as not within the same tick: none of the
-    /// later processes gets the signal that was meant for the earlier one.
+    /// Each pid is reused immediately, often within the same tick: no later process gets the signal
+    /// that was meant for the earlier one.
     #[test]
     fn ten_thousand_reused_pids_are_never_hit() {
-        // In a process of its own: children would hold the descriptors of tests that run beside it.
+        // In a separate process: children would inherit the descriptors of tests that run in parallel.
         if std::env::var_os("FILLTOP_REUSED_PIDS").is_none() {
             let output = Command::new(std::env::current_exe().unwrap())
                 .args(["ten_thousand_reused_pids_are_never_hit", "--nocapture"])
@@ -219,7 +220,7 @@ mod tests {
         }
         let (mut attempts, mut same_tick, mut pinned) = (0, 0, 0);
         while attempts < 10_000 {
-            // Somebody else may have taken the number.
+            // Another program may have taken the pid.
             let Ok(target) = start_as(pid) else { continue };
             let (handle, _) = Handle::open(target as u32).unwrap();
             let root = handle.root();
@@ -227,7 +228,7 @@ mod tests {
             let Ok(innocent) = start_as(pid) else { continue };
             attempts += 1;
             same_tick += u32::from(Handle::of(root.identity).is_some());
-            // By name, as a plan has it, and by a handle that was opened in time.
+            // Both through the identity that a plan contains, and through a handle opened in time.
             if let Some(wrong) = root.handle() {
                 wrong.signal(Signal::KILL).unwrap();
             }
@@ -237,6 +238,6 @@ mod tests {
         }
         println!("10,000 attempts, {same_tick} within one tick, 0 hit");
         assert_eq!(pinned, 0);
-        assert!(same_tick > 100, "the test is no test: {same_tick}");
+        assert!(same_tick > 100, "too few pids were reused within one tick: {same_tick}");
     }
 }

@@ -5,45 +5,47 @@ use std::fs;
 use tracer_common::ProcKey;
 use tracer_model::sanitize;
 
-/// `getconf CLK_TCK`: 100 on all of Linux's user-visible interfaces.
+/// Nanoseconds per clock tick of /proc: `getconf CLK_TCK` is 100 on all of Linux's user-visible
+/// interfaces.
 pub const NS_PER_TICK: u64 = 10_000_000;
 
-/// Of the kernel's include/linux/sched.h.
+/// Process flags, from the kernel's include/linux/sched.h.
 const PF_KTHREAD: u64 = 0x0020_0000;
 const PF_EXITING: u64 = 0x4;
 
 /// Fields of /proc/PID/stat (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// Name, at most 15 bytes, made safe.
+    /// Name, at most 15 bytes, escaped by [`sanitize::lossless`].
     pub comm: String,
     /// State: `R`, `S`, `D`, `T` (stopped), `t` (by a tracer), `Z`, …
     pub state: char,
-    /// Has it ended, and only waits to be reaped?
+    /// Whether it has ended and only waits to be reaped.
     pub ended: bool,
-    /// Is it about to end (PF_EXITING)? It leaves its cgroups before its state tells of it.
+    /// Whether it is exiting (PF_EXITING). It leaves its cgroups before its state changes.
     pub exiting: bool,
-    /// Parent.
+    /// Pid of the parent.
     pub ppid: u32,
-    /// Process group.
+    /// Process group id.
     pub pgrp: u32,
-    /// Session.
+    /// Session id.
     pub session: u32,
-    /// Controlling terminal; 0 for none.
+    /// Device number of the controlling terminal; 0 for none.
     pub tty: i32,
-    /// Is it a thread of the kernel's own (PF_KTHREAD)?
+    /// Whether it is a kernel thread (PF_KTHREAD).
     pub kernel_thread: bool,
-    /// Start, ticks since boot.
+    /// Start time, clock ticks since boot.
     pub start_ticks: u64,
 }
 
-/// Reads /proc/PID/stat.
+/// Reads /proc/PID/stat; `None` if the process does not exist.
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name may hold spaces and parentheses: fields count from the last one.
+/// Parses /proc/PID/stat. The name may contain spaces and parentheses: fields are counted from the
+/// last one.
 fn parse(stat: &[u8]) -> Option<Stat> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
@@ -64,7 +66,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
     })
 }
 
-/// Is the process with this pid still the one that started then?
+/// Whether the process with this pid is still the one with this start time.
 #[must_use]
 pub fn is_same(proc: &ProcKey) -> bool {
     stat(proc.tgid).is_some_and(|stat| stat.start_ticks == proc.start_ns / NS_PER_TICK)

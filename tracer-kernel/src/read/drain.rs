@@ -22,7 +22,7 @@ const MAX_REFUSALS: usize = 1_000;
 const BUFFER: usize = 32 << 10;
 
 /// A map that is drained with an iterator. Unlike the system calls that remove map entries, the
-/// iterator lets the kernel's kprobes run meanwhile (`take_out` on the eBPF side).
+/// iterator lets the kernel's kprobes run meanwhile (`probes/drain.rs` on the eBPF side).
 pub struct Drain<K, V> {
     map: Map,
     /// The iterator bound to the map; `None` before 5.9.

@@ -1,4 +1,4 @@
-//! Who else an action touches.
+//! The blast radius of an action: what it affects in addition to the named target.
 
 use std::collections::BTreeSet;
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::Role;
 use super::plan::Facts;
 
-/// Who else is touched.
+/// What an action affects in addition to the named target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blast {
-    /// Processes beyond those that were named: parents and children of a named process. Those of a named
-    /// cgroup, unit or container were named with it.
+    /// Number of processes that were not named: parents and children of a named process. The
+    /// processes of a named cgroup, unit or container count as named.
     pub processes: usize,
-    /// Users whose processes are hit.
+    /// Users whose processes are affected.
     pub users: Vec<String>,
-    /// Groups whose processes are hit, as `kind name`.
+    /// Groups whose processes are affected, as `kind name`.
     pub groups: Vec<String>,
-    /// Mount points of volumes that the target has files open for writing on.
+    /// Mount points of the volumes on which the target has files open for writing.
     pub volumes: Vec<String>,
     /// Databases that the target runs.
     pub databases: Vec<String>,
 }
 
 impl Blast {
-    /// Of a target.
+    /// Returns the blast radius of an action on a target.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
         let sorted = |items: BTreeSet<String>| items.into_iter().collect();

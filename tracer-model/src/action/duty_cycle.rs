@@ -1,49 +1,49 @@
-//! Holding a writer to a rate by letting it run and halting it in turn: a token bucket over what it
-//! was measured to write. Pure: the clock and the measurement are arguments.
+//! Limits a writer to a rate by alternately running and suspending it: a token bucket over its
+//! measured writes. Pure: the clock and the measurement are arguments.
 //!
-//! A burst that is larger than its allowance (one write(2) cannot be halted half-way) is a debt that
-//! the following halt pays off, so that the rate holds over time whatever the writer's speed.
+//! A burst larger than the allowance (one write(2) cannot be cut short) becomes a debt, which the
+//! following pause pays off. So the mean rate holds at any speed of the writer.
 
-/// What the writer may do next.
+/// What the writer does next.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Next {
-    /// Run, and be measured again after so many seconds.
+    /// It runs; measure it again after this many seconds.
     Run(f64),
-    /// Stand still for so many seconds.
+    /// It stays suspended for this many seconds.
     Halt(f64),
 }
 
-/// Longest single halt, seconds: a process that stands still for longer looks hung to its peers.
+/// Longest single pause, seconds: a process that is suspended for longer looks hung to its peers.
 pub const LONGEST_HALT_S: f64 = 1.0;
-/// Shortest halt that is worth its system calls, seconds.
+/// Shortest pause that is worth its system calls, seconds.
 pub const SHORTEST_HALT_S: f64 = 0.02;
-/// How often a running writer is measured, seconds.
+/// Interval between two measurements of a running writer, seconds.
 pub const LOOK_S: f64 = 0.002;
-/// Longest burst that a writer may save up, seconds of its rate. One that writes larger blocks may
-/// save up one of them, for it shows only when it is written.
+/// Largest burst that a writer may save up, in seconds of its rate. A writer of larger blocks may
+/// save up one block, because a block is seen only once it is written.
 const BURST_S: f64 = 0.1;
-/// Longest that such a block may be, seconds of the rate.
+/// Upper bound for such a block, in seconds of the rate.
 const LONGEST_BURST_S: f64 = 1.0;
 
-/// The controller. Bytes written so far go in, run or halt comes out.
+/// The controller: takes the bytes written so far and decides between running and suspending.
 #[derive(Debug, Clone)]
 pub struct Duty {
     rate: f64,
     allowance: f64,
     last: Option<(f64, u64)>,
-    /// Most that was written from one look to the next.
+    /// Most bytes written between two measurements.
     largest: f64,
 }
 
 impl Duty {
-    /// Holds to `rate` bytes per second (at least 1).
+    /// Creates a controller for `rate` bytes per second (at least 1).
     #[must_use]
     pub fn new(rate: u64) -> Self {
         Self { rate: rate.max(1) as f64, allowance: 0.0, last: None, largest: 0.0 }
     }
 
-    /// What follows from `written` bytes in all at `now_s` (any origin, never backwards). A count
-    /// that goes backwards is taken as no writing.
+    /// Decides what comes next, given a total of `written` bytes at `now_s` (seconds from any origin,
+    /// monotonic). A total that decreases counts as no writing.
     pub fn next(&mut self, now_s: f64, written: u64) -> Next {
         if let Some((then_s, before)) = self.last {
             self.allowance += (now_s - then_s).max(0.0) * self.rate;
@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes of a writer that writes `block` bytes at a time at `speed` while it may run.
+    /// Returns the bytes of a writer that writes `block` bytes at a time at `speed` while it runs.
     fn simulate(rate: u64, speed: f64, block: u64, seconds: f64) -> u64 {
         let mut duty = Duty::new(rate);
         let (mut now, mut written, mut progress) = (0.0, 0, 0.0);
@@ -97,7 +97,7 @@ mod tests {
             let seconds = 30.0;
             let written = simulate(rate, rate as f64 * factor, block, seconds);
             let mean = written as f64 / seconds;
-            // A last block that is not paid off yet is all that may be over.
+            // Only a last block that is not paid off yet may exceed the rate.
             let slack = (block as f64 + rate as f64 * factor * LOOK_S) / seconds;
             prop_assert!(mean <= rate as f64 * 1.02 + slack, "{mean} of {rate}");
             prop_assert!(mean >= rate as f64 * 0.9 - slack, "{mean} of {rate}");

@@ -1,4 +1,4 @@
-//! What else a freeze does to a container, beyond its processes.
+//! Side effects of freezing a container, beyond its processes.
 
 use std::collections::BTreeSet;
 
@@ -6,23 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use super::{How, Process};
 
-/// One effect.
+/// One side effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Commands that enter it (`docker exec`, `kubectl exec`, `lxc-attach`) hang or are refused.
+    /// Commands that enter the container (`docker exec`, `kubectl exec`, `lxc-attach`) hang or are
+    /// refused.
     Exec,
     /// The runtime's health checks fail.
     HealthChecks,
-    /// A pod's probes fail; kubelet restarts a container whose liveness probe does.
+    /// The pod's probes fail; kubelet restarts a container whose liveness probe fails.
     Probes,
-    /// The runtime's list (`docker ps`) still shows it as running.
+    /// The runtime (`docker ps`) still lists the container as running.
     ShownAsRunning,
-    /// Its runtime's own stop waits for the end of its patience, then kills.
+    /// The runtime's own stop waits for its timeout, then kills the container.
     SlowStop,
 }
 
-/// Of a step on these processes: of a freeze, if all of them are of one kind of container.
+/// Returns the side effects of an action on these processes. Only a freeze has any, and only if all
+/// processes belong to the same kind of container.
 #[must_use]
 pub fn of(processes: &[Process], how: How) -> Vec<Effect> {
     let kind = |process: &Process| process.group.as_ref().map(|group| group.kind.clone());

@@ -1,5 +1,5 @@
-//! Whom to stop instead of a container runtime: the containers whose logs it writes. Pure: paths of open
-//! files go in.
+//! What to stop instead of a container runtime: the containers whose logs it writes. Pure: takes the
+//! paths of open files.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use super::plan::File;
 /// A container whose log a process of the target writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instead {
-    /// The word for `filltop stop`: `docker/` or `podman/` and the beginning of its id, or
+    /// TARGET for `filltop stop`: `docker/` or `podman/` and a prefix of the container's id, or
     /// NAMESPACE/POD/CONTAINER.
     pub target: String,
     /// Path of the log.
     pub log: String,
-    /// Space that it occupies, bytes.
+    /// Space that the log occupies, bytes.
     pub bytes: u64,
 }
 
-/// Containers that are named at most.
+/// Maximum number of containers that a plan lists.
 pub const MAX_INSTEAD: usize = 3;
 
-/// The containers whose logs are among these files, largest first.
+/// Returns the containers whose logs are among these files, largest log first.
 #[must_use]
 pub fn of(files: &[File]) -> Vec<Instead> {
     let mut logs: BTreeMap<String, Instead> = BTreeMap::new();
@@ -40,8 +40,9 @@ pub fn of(files: &[File]) -> Vec<Instead> {
     logs
 }
 
-/// Whose log has this path: dockerd's `containers/ID/ID-json.log` and `containers/ID/local-logs/…`, conmon's
-/// `overlay-containers/ID/userdata/ctr.log`, and kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`.
+/// Returns the container whose log has this path: dockerd's `containers/ID/ID-json.log` and
+/// `containers/ID/local-logs/…`, conmon's `overlay-containers/ID/userdata/ctr.log`, and kubelet's
+/// `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log`.
 fn container(path: &str) -> Option<String> {
     let parts: Vec<&str> = path.split('/').collect();
     if let Some(at) = parts.windows(2).position(|pair| pair == ["log", "pods"]) {
@@ -50,12 +51,12 @@ fn container(path: &str) -> Option<String> {
         let (space, pod, _) = (names.next()?, names.next()?, names.next()?);
         return Some(format!("{space}/{pod}/{container}"));
     }
-    // Podman's are below a directory that is called `containers`, too.
+    // Podman's logs are below a directory named `containers`, too.
     let at = parts.windows(2).position(|pair| {
         (pair[0] == "containers" || pair[0].ends_with("-containers")) && is_id(pair[1])
     })?;
     let (id, rest) = (parts.get(at + 1)?, parts.get(at + 2..)?);
-    // With its kind: an id may begin with digits alone, which would be a pid.
+    // Prefixed with the kind: an id prefix may consist of digits only and would be read as a pid.
     let kind = match rest {
         [file] if file.strip_prefix(id).is_some_and(|rest| rest.starts_with("-json.log")) => {
             "docker"

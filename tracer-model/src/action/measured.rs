@@ -1,4 +1,4 @@
-//! What was measured of a target, for its plan: what its growth is, which an end of it ends, and
+//! What was measured about a target, for its plan: the growth that stopping it would end, and
 //! whether it is a victim rather than a culprit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,35 +9,35 @@ use super::plan::Plan;
 use crate::sanitize::display;
 use crate::snapshot::{Snapshot, Writer};
 
-/// What the target did over a while.
+/// The target's writes over the last seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Who measured: `service`, or `here`.
+    /// Source of the measurement: `service` (the running `filltop watch`) or `here`.
     pub source: String,
-    /// Over how long, seconds.
+    /// Length of the measurement, seconds.
     pub seconds: f64,
-    /// Per volume that it wrote to or could not write to, the fastest growing first.
+    /// The volumes that the target wrote to or failed to write to, fastest growth first.
     pub volumes: Vec<Grown>,
 }
 
-/// On one volume.
+/// The target's growth on one volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grown {
     /// Mount point.
     pub volume: String,
-    /// Growth of its files, bytes per second.
+    /// Growth of the target's files, bytes per second.
     pub growth_bytes_per_s: f64,
-    /// What it wrote, bytes per second.
+    /// Bytes written by the target per second.
     pub written_bytes_per_s: f64,
-    /// Its share of the volume's growth, 0..1.
+    /// The target's share of the volume's growth, 0..1.
     pub share: f64,
-    /// Its writes that failed for want of space.
+    /// Number of writes that failed with ENOSPC or EDQUOT.
     pub no_space: u64,
 }
 
 impl Measured {
-    /// What a Snapshot says of the processes of a plan, and of those that were in its cgroup and have
-    /// ended since.
+    /// Collects the measurements of a Snapshot for the processes of a plan, and for processes of its
+    /// cgroup that have exited since.
     #[must_use]
     pub fn of(plan: &Plan, snapshot: &Snapshot, source: &str) -> Self {
         let pids: BTreeSet<u32> = plan.processes.iter().map(|hit| hit.pid).collect();
@@ -70,14 +70,14 @@ impl Measured {
         Self { source: source.to_owned(), seconds: snapshot.interval_s, volumes }
     }
 
-    /// What of it has to be known before it is done, a sentence each.
+    /// Returns the warnings that an operator should read before acting, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let victim = |grown: &&Grown| grown.no_space > 0 && grown.share < VICTIM_BELOW;
         let victims = self.volumes.iter().filter(victim).map(|grown| {
             format!(
-                "it may be a victim: {} of its writes on {} found no space, and {:.0} % of the growth \
-                 there is its",
+                "it may be a victim: {} of its writes to {} failed for lack of space, and it caused \
+                 {:.0} % of the growth there",
                 grown.no_space,
                 display(&grown.volume),
                 grown.share * 100.0
@@ -85,16 +85,13 @@ impl Measured {
         });
         let still = self.volumes.iter().all(|grown| grown.growth_bytes_per_s <= 0.0);
         let still = still.then(|| {
-            format!(
-                "it has grown by nothing in the last {:.0} s: this ends no growth",
-                self.seconds
-            )
+            format!("it has not grown in the last {:.0} s, so this stops no growth", self.seconds)
         });
         victims.chain(still).collect()
     }
 }
 
-/// Who has less of the growth than this, and finds no space, did not take it.
+/// A target with a smaller share of the growth than this, whose writes fail, did not take the space.
 const VICTIM_BELOW: f64 = 0.5;
 
 #[cfg(test)]
@@ -154,7 +151,7 @@ mod tests {
         let measured = Measured::of(&plan(Some("/jail"), &[7]), &snapshot(&rows), "service");
         let [grown] = &measured.volumes[..] else { panic!("{measured:?}") };
         assert_eq!((grown.growth_bytes_per_s, grown.share, grown.no_space), (150.0, 0.75, 6));
-        assert!(measured.warnings().is_empty(), "who took most is no victim");
+        assert!(measured.warnings().is_empty(), "the largest writer is no victim");
     }
 
     #[test]
@@ -162,8 +159,10 @@ mod tests {
         let rows = [writer(7, "/a", false, 100.0, 0.9), writer(8, "/a", true, 1.0, 0.01)];
         let measured = Measured::of(&plan(None, &[7, 8]), &snapshot(&rows), "here");
         assert_eq!(measured.volumes[0].growth_bytes_per_s, 1.0);
-        assert!(measured.warnings()[0].contains("3 of its writes on /data found no space"));
+        assert!(
+            measured.warnings()[0].contains("3 of its writes to /data failed for lack of space")
+        );
         let none = Measured::of(&plan(None, &[12]), &snapshot(&rows), "here");
-        assert!(none.warnings()[0].contains("ends no growth"), "{none:?}");
+        assert!(none.warnings()[0].contains("stops no growth"), "{none:?}");
     }
 }

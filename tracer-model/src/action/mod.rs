@@ -1,7 +1,8 @@
-//! Actions: what can be done about a writer, whom it may hit, and what it would bring.
+//! Actions: what can be done about a writer, which processes may be affected, and what the action
+//! would free.
 //!
-//! Pure: facts about processes go in, a [`Plan`](plan::Plan) with its refusals comes out. The hands
-//! that carry it out belong to the daemon.
+//! Pure: facts about processes go in, a [`Plan`](plan::Plan) with its refusals comes out. The code
+//! that carries out a plan is in the `tracer` crate.
 
 pub mod blast;
 pub mod duty_cycle;
@@ -17,31 +18,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::Group;
 
-/// A step, in the words of `filltop stop --how`.
+/// The kind of action, with the words of `filltop stop --how`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum How {
-    /// Suspend it: growth ends, nothing is lost, nothing is freed.
+    /// Freezes the target: growth stops, nothing is lost, nothing is freed.
     #[default]
     Freeze,
-    /// Hold it to a rate of bytes per second.
+    /// Limits the target to a rate in bytes per second.
     Throttle,
-    /// Writes that allocate on one volume fail, everything else goes on.
+    /// Makes writes that allocate on one volume fail; the target can still do everything else.
     Fence,
-    /// SIGTERM to every process of it.
+    /// Sends SIGTERM to every process of the target.
     Term,
-    /// SIGKILL to every process of it.
+    /// Sends SIGKILL to every process of the target.
     Kill,
-    /// Stop its systemd unit, or its container by the runtime's own command.
+    /// Stops the target's systemd unit, or its container with the runtime's own command.
     Unit,
-    /// Give back the space of one deleted file that is held open.
+    /// Frees the space of one deleted file that is held open.
     Truncate,
 }
 
 impl How {
-    /// From what loses nothing to what loses most.
+    /// All actions, from the least to the most destructive.
     pub const ALL: [Self; 7] = [
         Self::Freeze,
         Self::Throttle,
@@ -52,7 +53,7 @@ impl How {
         Self::Truncate,
     ];
 
-    /// As the command line and JSON have it.
+    /// Returns the word used on the command line and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,88 +67,88 @@ impl How {
         }
     }
 
-    /// Can it be undone by `resume`, and does it end by itself?
+    /// Whether `resume` can undo the action; such an action also has a time limit.
     #[must_use]
     pub const fn reversible(self) -> bool {
         matches!(self, Self::Freeze | Self::Throttle | Self::Fence)
     }
 
-    /// Does it end the processes?
+    /// Whether the action terminates the processes.
     #[must_use]
     pub const fn ends(self) -> bool {
         matches!(self, Self::Term | Self::Kill | Self::Unit)
     }
 }
 
-/// Who decided.
+/// Who decided to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Intent {
-    /// A person, who has read the plan.
+    /// An operator, who has read the plan.
     Asked,
-    /// The guard.
+    /// The guard, without an operator.
     Automatic,
 }
 
-/// How a process is related to whoever acts.
+/// How a process is related to the filltop that acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Kin {
-    /// Not at all.
+    /// Unrelated.
     #[default]
     None,
-    /// It is filltop: this one, or another.
+    /// It is filltop: this process or another instance.
     Ourselves,
-    /// This filltop descends from it: the shell, the ssh session.
+    /// An ancestor of this filltop, such as the shell or the ssh session.
     Ancestor,
 }
 
-/// How a process comes to be a part of the target.
+/// Why a process is part of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It was named.
+    /// The process itself was named.
     Target,
-    /// It forks what was named.
+    /// The process forks the named one.
     Parent,
-    /// It descends from the target.
+    /// The process descends from the target.
     Child,
-    /// It lives in the target's cgroup.
+    /// The process is in the target's cgroup.
     Member,
 }
 
-/// A process that an action would hit. Keyed by (pid, `start_ticks`).
+/// A process that an action would affect. Keyed by (pid, `start_ticks`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
-    /// Start, clock ticks since boot: tells a reused pid from the one before.
+    /// Start time in clock ticks since boot; distinguishes a reused pid.
     pub start_ticks: u64,
-    /// Parent.
+    /// Process id of the parent.
     pub ppid: u32,
-    /// Name, at most 15 bytes.
+    /// Command name, at most 15 bytes.
     pub comm: String,
-    /// Arguments with single spaces between them; `None` if unknown.
+    /// Arguments separated by single spaces; `None` if unknown.
     pub cmdline: Option<String>,
-    /// Name of its user, else the number.
+    /// User name, or the uid if it has no name.
     pub user: String,
-    /// What it is rolled up to; `None` if unknown.
+    /// The unit, container or other group of the process; `None` if unknown.
     pub group: Option<Group>,
-    /// Is it the kernel's own?
+    /// Whether it is a kernel thread.
     pub kernel_thread: bool,
-    /// Is it PID 1 of a pid namespace of its own?
+    /// Whether it is PID 1 of a nested pid namespace.
     pub namespace_init: bool,
-    /// Would it go on after SIGTERM? It ignores it, or is the first process of its pid namespace and has
-    /// no handler (pid_namespaces(7)).
+    /// Whether SIGTERM has no effect: the process ignores it, or is the first process of its pid
+    /// namespace and has no handler (pid_namespaces(7)).
     pub ignores_term: bool,
-    /// Its relation to us.
+    /// Relation to the filltop that acts.
     pub kin: Kin,
-    /// Databases recognised by the files that it holds open for writing.
+    /// Databases recognised by the files that the process has open for writing.
     pub databases: Vec<String>,
-    /// Why it is a part of the target.
+    /// Why it is part of the target.
     pub role: Role,
 }
 
-/// Those that would go on after SIGTERM.
+/// Returns the pids of the processes on which SIGTERM has no effect.
 fn deaf(processes: &[Process]) -> Vec<u32> {
     processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }

@@ -1,4 +1,4 @@
-//! Regular expressions of people's configuration, checked when they are read.
+//! Regular expressions from the configuration, checked when they are read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,23 +6,23 @@ use std::str::FromStr;
 use regex_lite::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-/// A regular expression (syntax of the crate regex-lite) that is searched for in names, as
-/// earlyoom's `--avoid` and `--prefer` are.
+/// A regular expression (syntax of the crate regex-lite) that is searched for in names, like
+/// earlyoom's `--avoid` and `--prefer`.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(Regex);
 
-/// Largest compiled expression, bytes: bounds what one can cost.
+/// Largest compiled expression, bytes: bounds the cost of a single pattern.
 const SIZE_LIMIT: usize = 1 << 20;
 
 impl Pattern {
-    /// Is it found in `text`?
+    /// Whether the pattern occurs in `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
 
-    /// As it was written.
+    /// Returns the pattern as it was written.
     #[must_use]
     pub fn text(&self) -> &str {
         self.0.as_str()
@@ -40,7 +40,7 @@ impl FromStr for Pattern {
             .size_limit(SIZE_LIMIT)
             .build()
             .map(Self)
-            .map_err(|error| format!("{text:?} is no regular expression: {error}"))
+            .map_err(|error| format!("{text:?} is not a valid regular expression: {error}"))
     }
 }
 

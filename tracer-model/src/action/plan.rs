@@ -1,5 +1,5 @@
-//! The plan: what a step would hit, what it would free now, what else it would touch, and why it is
-//! refused. A pure, deterministic function of facts.
+//! The plan: which processes an action would affect, what it would free now, what else it would
+//! touch, and why it is refused. A pure, deterministic function of facts.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,73 +12,73 @@ use super::restart::{Policy, Restart};
 use super::{How, Intent, Process, Role, effects, instead};
 use crate::snapshot::Group;
 
-/// What was asked for, and what it was found to be.
+/// The target as it was named, and what it was resolved to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// The word of the command line.
+    /// TARGET as given on the command line.
     pub asked: String,
     /// `process` (alone), `tree`, or a group's kind: `unit`, `docker`, `cgroup`, …
     pub kind: String,
-    /// The name that people use for it.
+    /// The usual name of the target.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for processes.
     pub cgroup: Option<String>,
 }
 
-/// A file that a process of the target holds open for writing, or that has no name left.
+/// A file that a process of the target has open for writing, or has open although it was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Last known path from the host's root.
     pub path: String,
-    /// The same as its holder sees it, where that is another path: in a container or a chroot.
+    /// The path that the process itself sees, if it differs (in a container or a chroot).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_in_container: Option<String>,
-    /// What the link /proc/PID/fd/FD says, without ` (deleted)`, where that is no path of the host's.
+    /// Contents of the link /proc/PID/fd/FD without ` (deleted)`, if that differs from the host's path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
     /// Mount point of its volume.
     pub volume: String,
-    /// Space that it occupies: st_blocks × 512.
+    /// Space that the file occupies, bytes: st_blocks × 512.
     pub bytes: u64,
-    /// Has it no name left?
+    /// Whether the file has no name left.
     pub deleted: bool,
-    /// A process of the target that holds it, and its descriptor.
+    /// A process of the target that has the file open.
     pub pid: u32,
-    /// Its descriptor there.
+    /// The file descriptor in that process.
     pub fd: i32,
-    /// Processes outside the target that hold it, too.
+    /// Processes outside the target that also have the file open.
     pub others: Vec<u32>,
 }
 
-/// How a step would be carried out here, or why it cannot be.
+/// The method by which an action would be carried out here, or why it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Means {
-    /// The step.
+    /// The action.
     pub how: How,
-    /// With what, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; else the reason.
+    /// The method, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; otherwise the reason.
     pub by: Result<String, String>,
 }
 
-/// All that a plan is made from.
+/// The input of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The target.
     pub subject: Subject,
-    /// Its processes.
+    /// The target's processes.
     pub processes: Vec<Process>,
-    /// What it holds open.
+    /// Files that the target has open.
     pub files: Vec<File>,
-    /// For every step, how it would be done.
+    /// The method for every action.
     pub means: Vec<Means>,
-    /// Who starts it again once it has ended; `None` if nobody is known to.
+    /// The restart policy; `None` if nothing is known to restart the target.
     pub restart: Option<Policy>,
-    /// What is worth knowing beforehand, a sentence each.
+    /// What an operator should know before acting, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl File {
-    /// Is it called so: on the host, or by its holder, as `PATH` or as `NAME:PATH`, where that is the name
-    /// of the holder's group?
+    /// Whether `wanted` names this file: by its path on the host, by its path in the container, or as
+    /// `NAME:PATH` with the name of the group.
     fn is_called(&self, wanted: &str, group: Option<&Group>) -> bool {
         let inside = self.path_in_container.as_deref();
         let named = |group: &Group| wanted.strip_prefix(&group.name)?.strip_prefix(':');
@@ -88,57 +88,57 @@ impl File {
     }
 }
 
-/// What is wanted.
+/// What a plan is requested for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
-    /// The step.
+    /// The action.
     pub how: How,
     /// Who decided.
     pub intent: Intent,
     /// The file to truncate: its path before it was deleted, on the host or in its container, or its
-    /// descriptor's number.
+    /// descriptor number.
     pub file: Option<String>,
 }
 
-/// One step of the ladder, as it would be for this target.
+/// One of the possible actions, as it would be for this target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The step.
+    /// The action.
     pub how: How,
-    /// Space that it gives back at once, bytes.
+    /// Space that it frees immediately, bytes.
     pub frees_bytes: u64,
-    /// With what it would be done.
+    /// The method.
     pub by: Option<String>,
-    /// Why it would not be done.
+    /// Why it is refused.
     pub refused: Option<String>,
-    /// Who would start it again afterwards; `None` if nobody is known to.
+    /// Whether the target would be restarted; `None` if nothing is known to restart it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
-    /// Of `term`: processes that would go on after SIGTERM.
+    /// For `term`: processes on which SIGTERM has no effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored_by: Vec<u32>,
 }
 
-/// A process in the plan.
+/// An affected process in the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hit {
     /// Process id.
     pub pid: u32,
-    /// Clock ticks since boot at its start.
+    /// Start time in clock ticks since boot.
     pub start_ticks: u64,
-    /// Name.
+    /// Command name, at most 15 bytes.
     pub comm: String,
-    /// Arguments.
+    /// Arguments separated by single spaces; `None` if unknown.
     pub cmdline: Option<String>,
-    /// User.
+    /// User name, or the uid if it has no name.
     pub user: String,
-    /// Why it is a part of the target.
+    /// Why it is part of the target.
     pub role: Role,
-    /// Why it must not be hit.
+    /// Why it is protected; `None` if it may be acted on.
     pub refused: Option<String>,
 }
 
-/// What would be done.
+/// What an action would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Version of the JSON form.
@@ -147,43 +147,43 @@ pub struct Plan {
     pub event: String,
     /// The target.
     pub target: Subject,
-    /// The step that was asked for.
+    /// The requested action.
     pub how: How,
-    /// With what it would be done; `None` where it cannot be.
+    /// The method; `None` if the action is not possible here.
     pub by: Option<String>,
-    /// Space that it gives back at once, bytes. A file that still has a name gives back nothing.
+    /// Space that it frees immediately, bytes. A file that still has a name frees nothing.
     pub frees_bytes: u64,
-    /// Why the step is not taken; empty if it may be.
+    /// Why the action is refused; empty if it is allowed.
     pub refused: Vec<String>,
-    /// Who is hit, the named ones first, then by pid.
+    /// The affected processes, named ones first, then by pid.
     pub processes: Vec<Hit>,
-    /// Who else is touched.
+    /// What is affected in addition to the target.
     pub blast: Blast,
-    /// Files that it holds open, largest first, at most [`MAX_FILES`].
+    /// Files that the target has open, largest first, at most [`MAX_FILES`].
     pub files: Vec<File>,
-    /// Files beyond those.
+    /// Number of further files.
     pub more_files: usize,
-    /// All steps for this target.
+    /// All possible actions for this target.
     pub steps: Vec<Step>,
-    /// What else the step does to a container.
+    /// Side effects of the action on a container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
-    /// Where it is refused because a container runtime is hit: containers whose logs that writes.
+    /// If the action is refused because of a container runtime: the containers whose logs it writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub instead: Vec<Instead>,
-    /// What is worth knowing beforehand.
+    /// What an operator should know before acting, one sentence each.
     pub warnings: Vec<String>,
-    /// The command that undoes it; `None` where nothing can.
+    /// The command that undoes the action; `None` if it cannot be undone.
     pub undo: Option<String>,
-    /// What was measured of it; `None` if nothing was.
+    /// The target's measured growth; `None` if it was not measured.
     pub measured: Option<Measured>,
 }
 
-/// Files that a plan lists.
+/// Maximum number of files that a plan lists.
 pub const MAX_FILES: usize = 10;
 
 impl Plan {
-    /// Plans a step.
+    /// Plans an action.
     #[must_use]
     pub fn new(facts: &Facts, wish: &Wish, protection: &Protection) -> Self {
         let mut processes: Vec<Hit> =
@@ -199,10 +199,10 @@ impl Plan {
                 let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
                 let refused = match (how, &by, &file) {
                     (How::Truncate, _, None) => {
-                        Some("name the file with --file, as `filltop held` shows it".to_owned())
+                        Some("name the file with --file, as `filltop held` prints it".to_owned())
                     }
                     (How::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
-                    // A unit that starts a new process each time is stopped between two of them.
+                    // A unit that starts a new process each time can be stopped between two of them.
                     (How::Unit, Ok(_), _) => {
                         common.iter().find(|reason| reason.as_str() != ENDED).cloned()
                     }
@@ -261,13 +261,13 @@ impl Plan {
         }
     }
 
-    /// The step that was asked for.
+    /// Returns the requested action.
     #[must_use]
     pub fn step(&self) -> Option<&Step> {
         self.steps.iter().find(|step| step.how == self.how)
     }
 
-    /// Adds a reason against the step that was asked for.
+    /// Adds a reason to refuse the requested action.
     pub fn refuse(&mut self, reason: String) {
         if let Some(step) = self.steps.iter_mut().find(|step| step.how == self.how) {
             step.refused.get_or_insert_with(|| reason.clone());
@@ -275,13 +275,14 @@ impl Plan {
         self.refused.push(reason);
     }
 
-    /// Takes in what was measured: it is shown and warned of, and forbids nothing.
+    /// Adds a measurement: it is shown and may cause warnings, but refuses nothing.
     pub fn know(&mut self, measured: Measured) {
         self.warnings.extend(measured.warnings());
         self.measured = Some(measured);
     }
 
-    /// Why it is not carried out, in one line: the first reasons, and how many more there are.
+    /// Returns why the action is refused, in one line: the first three reasons and the number of
+    /// further ones.
     #[must_use]
     pub fn refusal(&self) -> String {
         let first: Vec<&str> = self.refused.iter().take(3).map(String::as_str).collect();
@@ -291,19 +292,19 @@ impl Plan {
         }
     }
 
-    /// May it be carried out?
+    /// Whether the action may be carried out.
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.refused.is_empty()
     }
 }
 
-const ENDED: &str = "it has ended already: there is no process of it";
+const ENDED: &str = "it has already ended: none of its processes is left";
 
-/// The deleted file of the target that is meant.
+/// Returns the deleted file of the target that `wanted` names.
 ///
 /// # Errors
-/// If there is none, if it still has a name, or if several have been there.
+/// If there is no such file, if it still has a name, or if several files had that name.
 pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
     let fd = wanted.parse::<i32>().ok();
     let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
@@ -312,13 +313,13 @@ pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String
     };
     let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
     match found[..] {
-        [] => Err(format!("the target holds no file {wanted} open for writing")),
+        [] => Err(format!("the target has no file {wanted} open for writing")),
         [file] if !file.deleted => {
-            Err(format!("{} still has a name: truncate it by that, if you must", file.path))
+            Err(format!("{} still has a name; truncate it by that path if you must", file.path))
         }
         [file] => Ok(file),
         _ => Err(format!(
-            "{} files that it holds open were called {wanted}: give the descriptor's number",
+            "{} open files of the target had the name {wanted}; give the descriptor number",
             found.len()
         )),
     }
@@ -364,7 +365,7 @@ fn means(facts: &Facts, how: How) -> Result<String, String> {
         .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
 }
 
-/// Is its space given back when the target ends?
+/// Whether the file's space is freed when the target exits.
 fn ends_with(file: &File) -> bool {
     file.deleted && file.others.is_empty()
 }
@@ -378,21 +379,23 @@ fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> 
         facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
     if shared > 0 && wish.how.ends() {
         warnings.push(format!(
-            "{shared} bytes of deleted files stay held by processes outside the target"
+            "{shared} bytes of deleted files remain held by processes outside the target"
         ));
     }
     match wish.how {
         How::Truncate => warnings.push(
-            "truncating destroys what is in the file: its holder still reads and writes it, and may \
+            "truncating destroys the file's contents: the process that still reads and writes it may \
              fail or write wrong data"
                 .to_owned(),
         ),
         How::Fence => warnings.push(
-            "who cannot write may give up, or lose what it could not write; what others write for it \
-             (a loop device, a log daemon, a server that it asks) is not held back"
+            "a process that cannot write may give up or lose the data; what other processes write for \
+             it (a loop device, a log daemon, a server) is not blocked"
                 .to_owned(),
         ),
-        How::Kill => warnings.push("SIGKILL leaves no process time to write what it has".to_owned()),
+        How::Kill => {
+            warnings.push("SIGKILL gives the processes no time to write out their data".to_owned());
+        }
         _ => {}
     }
     warnings

@@ -1,4 +1,4 @@
-//! The plan never selects who is protected, says what is freed, and repeats itself.
+//! A plan never allows an action on a protected process, reports what is freed, and is deterministic.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::action::restart::Manager;
 use crate::snapshot::Group;
 
 fn all_means() -> Vec<Means> {
-    How::ALL.into_iter().map(|how| Means { how, by: Ok("hands".to_owned()) }).collect()
+    How::ALL.into_iter().map(|how| Means { how, by: Ok("method".to_owned()) }).collect()
 }
 
 fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
@@ -82,7 +82,7 @@ fn truncating_wants_a_deleted_file_by_name() {
     };
     assert!(asked(None).refused[0].contains("--file"));
     assert!(asked(Some("/named")).refused[0].contains("still has a name"));
-    assert!(asked(Some("/other")).refused[0].contains("holds no file"));
+    assert!(asked(Some("/other")).refused[0].contains("has no file"));
     assert!(asked(Some("3")).refused[0].contains("descriptor"));
     let plan = asked(Some("/held"));
     assert_eq!((plan.frees_bytes, plan.allowed()), (500, true));
@@ -180,7 +180,7 @@ fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
         targets
     };
     assert_eq!(instead("dockerd"), ["b", "a"].map(|digit| format!("docker/{}", digit.repeat(12))));
-    assert!(instead("cp").is_empty(), "who may be stopped is what is stopped");
+    assert!(instead("cp").is_empty(), "a target that may be stopped needs no alternative");
 }
 
 #[test]
@@ -238,7 +238,7 @@ proptest! {
         prop_assert!(!(protected && plan.allowed()), "{plan:?}");
         let frees = if how.ends() || how == How::Truncate { bytes } else { 0 };
         prop_assert_eq!(plan.frees_bytes, frees);
-        // Neither the order of the facts nor a second look changes what is decided.
+        // Neither the order of the facts nor a second run changes the decision.
         let mut other = facts.clone();
         other.processes.reverse();
         let again = Plan::new(&other, &wish, &rules);

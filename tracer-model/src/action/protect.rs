@@ -1,12 +1,13 @@
-//! Whom no action may hit, whoever asks: pure rules over facts about one process.
+//! Processes that no action may affect, no matter who requests it: pure rules over facts about one
+//! process.
 
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
 use super::{Intent, Kin, Process};
 
-/// Units that hold a machine together: stopping one of them locks people out or blinds them. A name
-/// that ends with `*` stands for all that begin so.
+/// Units that the machine depends on: stopping one of them locks operators out or leaves them blind.
+/// A name that ends with `*` matches every name with that prefix.
 pub const PROTECTED_UNITS: &[&str] = &[
     "init.scope",
     "sshd*",
@@ -33,8 +34,8 @@ pub const PROTECTED_UNITS: &[&str] = &[
     "filltop*",
 ];
 
-/// The same by a process's name, for machines and containers without systemd, and for processes that
-/// live in a cgroup that is not their unit's. They host containers, sessions or the machine itself.
+/// The same by process name, for machines and containers without systemd, and for processes in a
+/// cgroup other than their unit's. These programs host containers, sessions or the machine itself.
 pub const PROTECTED_NAMES: &[&str] = &[
     "init",
     "systemd",
@@ -58,8 +59,8 @@ pub const PROTECTED_NAMES: &[&str] = &[
     "libvirtd",
 ];
 
-/// Databases: no automatic action ends or halts one, because what they have promised to others is
-/// lost or late. A person may.
+/// Databases: no automatic action terminates or suspends one, because other programs depend on what
+/// a database has acknowledged. An operator may act on them.
 pub const DATABASES: &[&str] = &[
     "postgres",
     "postmaster",
@@ -77,35 +78,36 @@ pub const DATABASES: &[&str] = &[
     "rocksdb*",
 ];
 
-/// What people add to the rules; empty by default.
+/// Protection in addition to the built-in rules; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Protection {
-    /// Never acted upon.
+    /// Processes and groups that are never acted on.
     pub avoid: Vec<Pattern>,
-    /// What the configuration says beside.
+    /// Patterns from the configuration file.
     pub configured: Option<Configured>,
 }
 
-/// The patterns of a configuration's `[guard]`. They hold for people, too, who can go by another
-/// configuration or by none.
+/// The patterns of the `[guard]` section of a configuration file. They apply to operators, too, who
+/// can choose another configuration file or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Configured {
-    /// Its file.
+    /// Path of the configuration file.
     pub file: String,
-    /// Never acted upon.
+    /// Processes and groups that are never acted on.
     pub avoid: Vec<Pattern>,
-    /// To be stopped rather than others.
+    /// Processes and groups to act on in preference to others.
     pub prefer: Vec<Pattern>,
-    /// Expected to grow: worth a warning.
+    /// Processes and groups that are expected to grow; acting on them causes a warning.
     pub ignore: Vec<Pattern>,
 }
 
 impl Protection {
-    /// Why `process` must not be hit; `None` if it may be. One short clause without a full stop.
+    /// Returns why `process` must not be acted on; `None` if it may be. One short clause without a
+    /// full stop.
     #[must_use]
     pub fn refusal(&self, process: &Process, intent: Intent) -> Option<String> {
         if process.pid <= 1 {
-            return Some("PID 1 is never touched".to_owned());
+            return Some("PID 1 is never acted on".to_owned());
         }
         if process.kernel_thread {
             return Some("it is a kernel thread".to_owned());
@@ -113,7 +115,7 @@ impl Protection {
         match process.kin {
             Kin::Ourselves => return Some("it is filltop itself".to_owned()),
             Kin::Ancestor => {
-                return Some("this filltop was started from it: it is your own session".to_owned());
+                return Some("filltop was started from it (your own session)".to_owned());
             }
             Kin::None => {}
         }
@@ -123,7 +125,7 @@ impl Protection {
             return Some(format!("unit {unit} is protected ({rule})"));
         }
         if let Some(rule) = listed(PROTECTED_NAMES, &process.comm) {
-            // Of a container's own systemd only the container as a whole can be stopped.
+            // A container's own systemd can be stopped only with the whole container.
             let whose = if process.namespace_init { "the init of a container host" } else { rule };
             return Some(format!("{} is protected ({whose})", process.comm));
         }
@@ -145,7 +147,7 @@ impl Protection {
 }
 
 impl Configured {
-    /// What it says of these processes that forbids nothing, a sentence each.
+    /// Returns warnings about these processes that refuse nothing, one sentence each.
     #[must_use]
     pub fn remarks(&self, processes: &[Process]) -> Vec<String> {
         let found = |patterns: &[Pattern]| {
@@ -154,32 +156,35 @@ impl Configured {
         };
         let ignored = found(&self.ignore).map(|pattern| {
             format!(
-                "guard.ignore = {pattern} in {}: somebody expects it to grow, and the guard would \
-                 leave it alone",
+                "guard.ignore = {pattern} in {}: its growth is expected, and the guard would not act \
+                 on it",
                 self.file
             )
         });
         let preferred = found(&self.prefer).map(|pattern| {
-            format!("guard.prefer = {pattern} in {}: to be stopped rather than others", self.file)
+            format!(
+                "guard.prefer = {pattern} in {}: the guard acts on it in preference to others",
+                self.file
+            )
         });
         ignored.into_iter().chain(preferred).collect()
     }
 }
 
-/// The database that a process is, by its open files or its name.
+/// Returns the database that a process runs, recognised by its open files or its name.
 #[must_use]
 pub fn database(process: &Process) -> Option<&str> {
     process.databases.first().map(String::as_str).or_else(|| listed(DATABASES, &process.comm))
 }
 
-/// Is `pattern` found in the name of the process or of its group?
+/// Whether `pattern` occurs in the name of the process or of its group.
 #[must_use]
 pub fn names(process: &Process, pattern: &Pattern) -> bool {
     pattern.matches(&process.comm)
         || process.group.as_ref().is_some_and(|group| pattern.matches(&group.name))
 }
 
-/// Why a group must not be hit, by its name alone; `None` if the name does not forbid it.
+/// Returns the rule that protects a group by its name; `None` if there is none.
 #[must_use]
 pub fn unit_rule(kind: &str, name: &str) -> Option<&'static str> {
     if kind != "unit" {
@@ -188,7 +193,7 @@ pub fn unit_rule(kind: &str, name: &str) -> Option<&'static str> {
     listed(PROTECTED_UNITS, name)
 }
 
-/// The rule of a list of names (`*` at the end stands for the rest) that `name` falls under.
+/// Returns the first rule that matches `name`; a `*` at the end of a rule matches any suffix.
 #[must_use]
 pub fn listed(rules: &[&'static str], name: &str) -> Option<&'static str> {
     rules.iter().copied().find(|rule| match rule.strip_suffix('*') {
@@ -210,7 +215,7 @@ pub(crate) mod tests {
     use crate::action::Role;
     use crate::snapshot::Group;
 
-    /// An ordinary process.
+    /// Returns an unprotected process.
     pub(crate) fn process(pid: u32, comm: &str) -> Process {
         Process {
             pid,

@@ -1,10 +1,10 @@
-//! Who starts a target again after it was ended, and whether they do.
+//! Which service manager restarts a target after it was terminated, and whether it will.
 
 use serde::{Deserialize, Serialize};
 
 use super::How;
 
-/// Who starts it again.
+/// A program that restarts units, containers or pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
@@ -19,7 +19,7 @@ pub enum Manager {
 }
 
 impl Manager {
-    /// As JSON has it.
+    /// Returns the word used in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -34,26 +34,26 @@ impl Manager {
 /// The restart policy of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Whose.
+    /// The manager that applies the policy.
     pub by: Manager,
-    /// In the manager's word, e.g. `always`, `on-failure`; `None` if it cannot be read here.
+    /// The manager's own word, e.g. `always`, `on-failure`; `None` if it cannot be read here.
     pub policy: Option<String>,
 }
 
-/// What a policy means for one step.
+/// What a policy means for one action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
-    /// Who would start it again.
+    /// The manager that would restart the target.
     pub by: Manager,
-    /// The policy in the manager's word; `None` if it is not known.
+    /// The policy in the manager's own word; `None` if unknown.
     pub policy: Option<String>,
-    /// Will it be started again? `None` if that cannot be told beforehand.
+    /// Whether the target will be restarted; `None` if that cannot be determined in advance.
     pub returns: Option<bool>,
 }
 
 impl Policy {
-    /// What it means for a step; `None` for steps that end nothing, and for `unit`, which no manager
-    /// takes for a failure.
+    /// Returns what the policy means for an action; `None` for actions that terminate nothing, and
+    /// for `unit`, which no manager treats as a failure.
     #[must_use]
     pub fn after(&self, how: How) -> Option<Restart> {
         let killed = match how {
@@ -70,8 +70,8 @@ impl Policy {
     }
 }
 
-/// docker-run(1), podman-run(1), `--restart`. SIGKILL is exit status 137; what a program makes of SIGTERM
-/// is its own affair.
+/// Interprets the `--restart` policy of docker-run(1) and podman-run(1). SIGKILL gives exit status
+/// 137; the exit status after SIGTERM depends on the program.
 fn container(policy: &str, killed: bool) -> Option<bool> {
     match policy {
         "always" | "unless-stopped" => Some(true),
@@ -81,8 +81,8 @@ fn container(policy: &str, killed: bool) -> Option<bool> {
     }
 }
 
-/// systemd.service(5), "Restart=": SIGTERM is a clean end, SIGKILL is not. A program that catches SIGTERM
-/// may still end with a failure.
+/// Interprets `Restart=` of systemd.service(5). SIGTERM is a clean exit, SIGKILL is not. A program
+/// that catches SIGTERM may still exit with a failure.
 fn unit(policy: &str, killed: bool) -> Option<bool> {
     match (policy, killed) {
         ("always", _) | ("on-failure" | "on-abnormal" | "on-abort", true) => Some(true),

@@ -1,11 +1,11 @@
-//! What is said of a volume of which too little is seen.
+//! The message for a blind volume, one of which filltop sees too little.
 
 use super::message::safe;
 use crate::snapshot::{Blind, BlindCause, Volume};
 use crate::units::Units;
 
-/// What is missing on a volume, why, and what helps; `None` where enough is seen. One sentence that starts with
-/// the volume's name.
+/// Describes what filltop cannot see on a volume, why, and the remedy; `None` if the volume is not
+/// blind. One sentence that starts with the volume's name.
 #[must_use]
 pub fn blind(volume: &Volume, units: Units) -> Option<String> {
     let blind = volume.blind.as_ref()?;
@@ -13,19 +13,19 @@ pub fn blind(volume: &Volume, units: Units) -> Option<String> {
     let unexplained = unexplained(blind, units);
     Some(match blind.cause {
         BlindCause::NeedsSysAdmin => format!(
-            "{name}: not all writes are seen, because filltop was started without CAP_SYS_ADMIN{}; give it \
-             that capability (docs/service.md), it is dropped after the start",
+            "{name}: some writes are not traced because filltop was started without CAP_SYS_ADMIN{}; grant \
+             it (docs/service.md), it is dropped after startup",
             part(unexplained)
         ),
         BlindCause::HooksFailed => format!(
-            "{name}: not all writes are seen, because hooks of {} could not be attached{}; `filltop doctor` \
-             says why",
+            "{name}: some writes are not traced because hooks for {} could not be attached{}; run `filltop \
+             doctor` for the reason",
             safe(&volume.fs_type),
             part(unexplained)
         ),
         BlindCause::Unexplained => format!(
-            "{name}: {} are not explained: whoever takes them may not be listed; `filltop doctor` lists what \
-             cannot be seen here",
+            "{name}: {} of growth unexplained, the process that causes it may not be listed; run `filltop \
+             doctor` for what it cannot see here",
             unexplained.unwrap_or_default()
         ),
     })
@@ -33,14 +33,14 @@ pub fn blind(volume: &Volume, units: Units) -> Option<String> {
 
 fn part(unexplained: Option<String>) -> String {
     unexplained
-        .map_or_else(String::new, |unexplained| format!(" ({unexplained} are not explained)"))
+        .map_or_else(String::new, |unexplained| format!(" ({unexplained} of growth unexplained)"))
 }
 
-/// `4.9 of 5.0 GiB`; `None` where nearly all is explained.
+/// The unexplained part of the growth, as `4.9 of 5.0 GiB`; `None` if nearly all is explained.
 #[must_use]
 pub fn unexplained(blind: &Blind, units: Units) -> Option<String> {
     let missing = blind.unexplained_bytes;
-    // Less than a tenth is what sampled space is off by anyway.
+    // Sampled space is inaccurate by up to a tenth anyway.
     (missing > 0 && missing >= blind.grown_bytes / 10).then(|| {
         let (part, whole) = (units.bytes(missing), units.bytes(blind.grown_bytes));
         match (part.split_once(' '), whole.split_once(' ')) {

@@ -1,36 +1,39 @@
-//! Who fills a volume, evened out over more than one window: a burst of somebody else in the second
-//! of the alert is not the cause, and a culprit stays named after it has ended.
+//! Culprits: the processes and groups that fill a volume, by their growth over more than one
+//! interval. A burst of another process in the second of the alert is not the cause, and a culprit
+//! is still named after it has exited.
 
 use std::collections::HashMap;
 
 use crate::snapshot::{Group, GroupRow, Writer};
 
-/// Time constants over which growth is summed up, seconds: for what is urgent, and for the rest.
+/// Time constants over which growth is summed, seconds: for urgent alerts, and for all others.
 const FADE_S: [f64; 2] = [20.0, 900.0];
-/// Writers of a window that are looked at, largest growth first.
+/// Maximum number of writers added per interval, largest growth first.
 const LOOKED_AT: usize = 64;
-/// Writers that are kept. At 64 new ones a window, those of the last seconds are among them.
+/// Maximum number of writers kept. With 64 new ones per interval, it still holds those of the last
+/// seconds.
 const KEPT: usize = 256;
-/// A writer with less than this share of the growth is no culprit.
+/// A writer with less than this share of the growth is not a culprit.
 const LEAST_SHARE: f64 = 0.05;
-/// A process that starts that much later, seconds, is another one with the same pid. Less is the
-/// clock's doing: start times are told by the wall clock.
+/// A process whose start time differs by at least this, seconds, is another one with a reused pid.
+/// Smaller differences come from the clock: start times are wall-clock times.
 const ANOTHER_S: f64 = 1.0;
-/// The row of a window in which it was slower replaces an older one after this time, seconds: a
-/// writer is not slow because the volume has just become full.
+/// The row of an interval in which a writer was much slower replaces a kept one only after this
+/// time, seconds: a writer is not slow because the volume has just become full.
 const OLD_S: f64 = 10.0;
-/// Who gives back more than this share of what was grown has been to blame for it.
+/// If one interval frees more than this share of the summed growth, the culprits from before it are
+/// kept.
 const MOST_OF_IT: f64 = 0.5;
-/// Culprits of an event.
+/// Maximum number of culprits in an event.
 pub(super) const CULPRITS: usize = 3;
 
 #[derive(Debug, Clone)]
 struct Entry<T> {
     row: T,
-    /// Growth of that row, bytes a second, and when it was.
+    /// Growth of that row, bytes per second, and the time of its interval.
     rate: f64,
     at_s: f64,
-    /// Bytes grown, fading: see [`FADE_S`].
+    /// Bytes grown, decaying with the time constants [`FADE_S`].
     grown: [f64; 2],
 }
 
@@ -41,21 +44,21 @@ pub(super) struct GroupBlame {
     pub(super) growth_bytes_per_s: f64,
     pub(super) processes: u64,
     pub(super) directory: Option<String>,
-    /// Of all groups' growth.
+    /// Share of the growth of all groups, 0..1.
     pub(super) share: f64,
 }
 
-/// Who was to blame before most of it was given back: a program that runs out of space removes its
-/// files as it dies, and nobody has grown then.
+/// The culprits from before most of the space was freed: a program that runs out of space removes
+/// its files when it exits, and then no process shows any growth.
 #[derive(Debug, Clone)]
 struct Before {
     culprits: (Vec<Writer>, f64),
     group: Option<GroupBlame>,
-    /// Bytes grown by all, fading: see [`FADE_S`].
+    /// Bytes grown by all writers, decaying with the time constants [`FADE_S`].
     grown: [f64; 2],
 }
 
-/// The writers and groups of one volume.
+/// The growth of one volume's writers (by pid) and groups (by kind and name).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blame {
     writers: HashMap<u32, Entry<Writer>>,
@@ -64,7 +67,7 @@ pub(super) struct Blame {
 }
 
 impl Blame {
-    /// Lets `dt` seconds pass.
+    /// Decays all sums by `dt` seconds and drops entries that have become negligible.
     pub(super) fn fade(&mut self, dt: f64) {
         let keep = FADE_S.map(|fade| (-dt.max(0.0) / fade).exp());
         let faded = |grown: &mut [f64; 2]| {
@@ -85,7 +88,7 @@ impl Blame {
         }
     }
 
-    /// Takes in the rows of one window of `dt` seconds that ends at `now`, largest growth first.
+    /// Adds the rows of one interval of `dt` seconds that ends at `now`, largest growth first.
     pub(super) fn see(&mut self, now: f64, dt: f64, writers: &[&Writer], groups: &[&GroupRow]) {
         self.remember(dt, writers);
         for (rank, &row) in writers.iter().enumerate() {
@@ -120,7 +123,8 @@ impl Blame {
         }
     }
 
-    /// Keeps who is to blame if this window takes most of it back, and who of them still runs.
+    /// Keeps the present culprits if this interval frees most of the growth, and updates which of
+    /// the kept ones still run.
     fn remember(&mut self, dt: f64, writers: &[&Writer]) {
         let mut back = 0.0;
         for row in writers {
@@ -140,15 +144,15 @@ impl Blame {
         }
     }
 
-    /// Who was to blame, if that was more than all that has grown since.
+    /// The kept culprits, if they grew by more than all growth since.
     fn given_back(&self, urgent: bool) -> Option<&Before> {
         let n = usize::from(!urgent);
         let now: f64 = self.writers.values().map(|entry| entry.grown[n]).sum();
         self.before.as_ref().filter(|before| before.grown[n] > now)
     }
 
-    /// At most [`CULPRITS`], largest growth first; `urgent` weighs the last seconds, else the last
-    /// quarter of an hour. With the first one's share of all growth.
+    /// At most [`CULPRITS`] writers, largest growth first, with the first one's share of all
+    /// growth. `urgent` ranks by the last seconds, otherwise by the last quarter of an hour.
     pub(super) fn culprits(&self, urgent: bool) -> (Vec<Writer>, f64) {
         if let Some(before) = self.given_back(urgent) {
             return before.culprits.clone();
@@ -156,13 +160,13 @@ impl Blame {
         let mut rows: Vec<_> = ranked(&self.writers, urgent);
         let total: f64 = rows.iter().map(|(sum, _)| sum).sum();
         let most = rows.first().map_or(0.0, |(sum, _)| *sum);
-        // Where many have a little, the first one is named all the same.
+        // If the growth is spread over many writers, the first one is still named.
         rows.retain(|(sum, _)| *sum >= (LEAST_SHARE * total).min(most));
         rows.truncate(CULPRITS);
         (rows.into_iter().map(|(_, row)| row.clone()).collect(), most / total.max(1.0))
     }
 
-    /// The group that grows most.
+    /// The group that grows most; `urgent` as for [`Blame::culprits`].
     pub(super) fn group(&self, urgent: bool) -> Option<GroupBlame> {
         if let Some(before) = self.given_back(urgent) {
             return before.group.clone();
@@ -187,7 +191,7 @@ impl<T: Clone> Entry<T> {
 
     fn add(&mut self, now: f64, dt: f64, row: &T, rate: f64) {
         self.grown.iter_mut().for_each(|sum| *sum = (*sum + rate * dt).max(0.0));
-        // The row of a pause says nothing about how fast it was.
+        // The row of a pause does not show how fast the writer was.
         let is_slow = rate < 0.5 * self.rate && now - self.at_s < OLD_S;
         if rate > 0.0 && !is_slow {
             (self.row, self.rate, self.at_s) = (row.clone(), rate, now);
@@ -195,7 +199,7 @@ impl<T: Clone> Entry<T> {
     }
 }
 
-/// Largest first. Where nobody grew lately, the longer time counts.
+/// The entries with growth, largest first. If nothing grew lately, the longer time constant is used.
 fn ranked<K, T>(entries: &HashMap<K, Entry<T>>, urgent: bool) -> Vec<(f64, &T)>
 where
     K: Ord,

@@ -1,4 +1,4 @@
-//! The state of all alerts, and what is said when.
+//! The alert engine: the state of all rules and alerts, and which events are due.
 
 use std::collections::HashMap;
 
@@ -13,29 +13,30 @@ use super::state::VolumeMemory;
 use super::{Moment, message};
 use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Writer};
 
-/// An estimate under this makes the last seconds count for who is to blame, seconds.
+/// Below this estimate of the time to full, seconds, culprits are ranked by the last seconds
+/// instead of the last quarter of an hour.
 const URGENT_S: f64 = 1800.0;
-/// Victims of an event.
+/// Maximum number of victims in an event.
 const VICTIMS: usize = 5;
 
-/// An alert that is on, told or not: what `filltop check` and metrics show.
+/// An active alert, whether it has been sent or not, as shown by `filltop check`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing<'e> {
-    /// Its rule.
+    /// The rule that raised it.
     pub rule: &'e Rule,
-    /// How bad it is.
+    /// The highest severity whose threshold is reached.
     pub severity: Severity,
-    /// Mount point.
+    /// Mount point of the volume.
     pub volume: &'e str,
-    /// The last value, in the unit of the rule.
+    /// The last value, in the unit of the rule's condition.
     pub value: f64,
-    /// Since when.
+    /// When the alert began.
     pub since: Timestamp,
-    /// Is a rule that says more firing for the volume?
+    /// Whether another rule that fires for the volume inhibits it.
     pub muted: bool,
 }
 
-/// All rules with the state of their alerts.
+/// All rules with the states of their alerts.
 #[derive(Debug, Clone)]
 pub struct Engine {
     watched: Vec<Watched>,
@@ -46,7 +47,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Nothing has been seen yet.
+    /// Creates an engine without any history.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         Self {
@@ -63,8 +64,8 @@ impl Engine {
         self.watched.iter().map(|watched| &watched.rule)
     }
 
-    /// Takes other rules. Alerts of a rule that still looks at the same value go on; the others end
-    /// without a word: nobody asks for them any more.
+    /// Replaces the rules. Alerts of a rule whose name and condition are unchanged are kept; all
+    /// others are dropped without an event, since they are no longer configured.
     pub fn replace_rules(&mut self, rules: Vec<Rule>) {
         let mut old = std::mem::take(&mut self.watched);
         self.watched = rules
@@ -79,8 +80,8 @@ impl Engine {
             .collect();
     }
 
-    /// Ends the reminders of alerts that are on, until they get worse or come again. `None` means
-    /// any. How many it were.
+    /// Acknowledges active alerts: no reminders until the severity changes or they fire again.
+    /// `None` matches any rule or volume. Returns the number of alerts acknowledged.
     pub fn acknowledge(&mut self, rule: Option<&str>, volume: Option<&str>) -> usize {
         let mut count = 0;
         for watched in &mut self.watched {
@@ -98,7 +99,7 @@ impl Engine {
         count
     }
 
-    /// Alerts that are on.
+    /// The active alerts.
     pub fn standing(&self) -> impl Iterator<Item = Standing<'_>> {
         self.watched.iter().flat_map(move |watched| {
             watched.alerts.values().filter_map(move |alert| {
@@ -115,8 +116,8 @@ impl Engine {
         })
     }
 
-    /// Takes in a Snapshot; what is to be said. `sizes` are those of the declared directories that
-    /// are known by now.
+    /// Evaluates all rules on a Snapshot and returns the events that are due. `sizes` holds the
+    /// declared directories whose size is known so far.
     pub fn see(&mut self, at: &Moment, snapshot: &Snapshot, sizes: &[DirBytes]) -> Vec<Event> {
         let now = at.steady_s;
         let dt = self.last_s.map_or(snapshot.interval_s, |last| (now - last).max(0.0));
@@ -136,7 +137,7 @@ impl Engine {
         events
     }
 
-    /// Volumes that a rule names, and that are not mounted any more.
+    /// Health events for volumes that a rule names and that are no longer mounted.
     fn gone(&self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
         let is_named = |name: &String| {
             self.rules().any(|rule| {
@@ -152,7 +153,7 @@ impl Engine {
         gone.into_iter()
             .map(|name| {
                 let words = format!(
-                    "{} is not mounted any more, and a rule is about it",
+                    "{} is no longer mounted, but a rule refers to it",
                     message::safe(name)
                 );
                 let event =
@@ -186,7 +187,8 @@ impl Engine {
         }
     }
 
-    /// Does a rule that says more fire for this volume?
+    /// Whether a rule that inhibits this one is active for the volume, with the same severity or a
+    /// higher one.
     fn is_muted(&self, rule: &Rule, volume: &str, severity: Severity) -> bool {
         self.watched.iter().filter(|other| rule.yields_to.contains(&other.rule.name)).any(|other| {
             other
@@ -196,7 +198,7 @@ impl Engine {
         })
     }
 
-    /// What is to be said, `dt` seconds after the last look.
+    /// The alert events that are due, `dt` seconds after the last evaluation.
     fn say(&mut self, at: &Moment, dt: f64, snapshot: &Snapshot) -> Vec<Event> {
         let mut due = Vec::new();
         for (index, watched) in self.watched.iter().enumerate() {
@@ -247,8 +249,9 @@ impl Engine {
             }
         }
         let at_s = match alert.told {
-            // By plan, else samples that come a little early would make every interval longer; but not if it
-            // was due before and had to wait: then the next one would come too soon.
+            // Keep to the schedule: otherwise samples that arrive slightly early would lengthen
+            // every interval. A reminder that was due earlier and was held back starts a new
+            // schedule, or the next one would come too soon.
             Some(told) if kind == EventKind::Repeat => {
                 let every = rule.repeat_s.unwrap_or(f64::INFINITY);
                 let planned = told.at_s + every * ((at.steady_s - told.at_s) / every).floor();
@@ -290,7 +293,7 @@ impl Engine {
             victims: &victims,
         };
         let summary = told.summary();
-        // Who is seen is not who fills it.
+        // The visible writers are not the ones that fill the volume.
         let culprits = if told.hides_most() { Vec::new() } else { alert.culprits.clone() };
         let suggestion = if kind == EventKind::Resolved { None } else { told.suggestion(snapshot) };
         let key = format!("{}/{}/{key}", snapshot.host, rule.name);

@@ -1,28 +1,28 @@
-//! What an alert says: one [`Event`] is one line of `filltop watch --json`.
+//! Events: one [`Event`] is one line of `filltop watch --json`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot::{Victim, Writer};
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
-    /// An alert began, or its severity changed.
+    /// An alert started to fire, or its severity changed.
     Firing,
-    /// It goes on.
+    /// A reminder of an alert that is still firing.
     Repeat,
-    /// It is over.
+    /// The alert has ended.
     Resolved,
-    /// Something was done, or would have been.
+    /// The guard acted, or would have acted in a dry run.
     Action,
-    /// About filltop itself: what it cannot see, or cannot deliver.
+    /// About filltop itself: something it cannot see or cannot deliver.
     Health,
 }
 
 impl EventKind {
-    /// As the JSON has it.
+    /// The name used in the JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,18 +35,18 @@ impl EventKind {
     }
 }
 
-/// How bad it is.
+/// The severity of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Somebody should look today.
+    /// Needs attention today.
     Warning,
-    /// Somebody should look now.
+    /// Needs attention now.
     Critical,
 }
 
 impl Severity {
-    /// As the JSON has it.
+    /// The name used in the JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,16 +56,16 @@ impl Severity {
     }
 }
 
-/// What could be done about it.
+/// A suggested action.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suggestion {
     /// A pid, or the name of a unit or container.
     pub target: String,
-    /// In the words of `filltop stop --how`.
+    /// The action, as a value of `filltop stop --how`.
     pub how: String,
-    /// Space that this step gives back at once.
+    /// Space that the action frees immediately, bytes.
     pub frees_bytes: u64,
-    /// What to type.
+    /// The command to run.
     pub command: String,
 }
 
@@ -74,47 +74,47 @@ pub struct Suggestion {
 pub struct Event {
     /// [`crate::snapshot::SCHEMA`].
     pub schema: u32,
-    /// When it was decided.
+    /// When the event was raised.
     pub time: Timestamp,
-    /// What happened.
+    /// The kind of event.
     pub event: EventKind,
-    /// Name of the rule; of a health event what it is about.
+    /// Name of the rule; of a health event, its topic.
     pub rule: String,
-    /// How bad it is.
+    /// Severity of the alert; of `resolved`, the severity that it had.
     pub severity: Severity,
-    /// Mount point; `None` of a health event that is about no volume.
+    /// Mount point of the volume; `None` for health events that do not concern a volume.
     pub volume: Option<String>,
-    /// Where it grows, or which directory the rule watches.
+    /// The directory that grows most, or the one that the rule watches.
     pub directory: Option<String>,
-    /// One sentence that a tired person understands.
+    /// One sentence that a tired operator understands.
     pub summary: String,
-    /// What ordinary users can still take there.
+    /// Space on the volume available to users other than root, bytes.
     pub avail_bytes: Option<u64>,
-    /// Likely seconds to full.
+    /// Estimated seconds until the volume is full.
     pub eta_s: Option<f64>,
-    /// Who fills it, at most three, largest growth first.
+    /// The processes that fill the volume, at most three, largest growth first.
     pub culprits: Vec<Writer>,
-    /// Who suffers.
+    /// Processes whose writes fail or stall because of it.
     pub victims: Vec<Victim>,
-    /// Space of deleted files that are still open.
+    /// Space on the volume held by deleted files that are still open, bytes.
     pub held_bytes: Option<u64>,
-    /// What could be done; `None` where nothing safe is known.
+    /// A suggested action; `None` if no safe one is known.
     pub suggestion: Option<Suggestion>,
     /// Name of the host.
     pub host: String,
-    /// The same for all events of one alert.
+    /// Identifies the alert: the same for all of its events.
     pub key: String,
-    /// Never the same for two events: who receives it twice can tell.
+    /// Unique for each event, so that a receiver can detect duplicates.
     pub id: String,
     /// When the alert began.
     pub since: Timestamp,
-    /// Does it end what `key` began? True of every `resolved`, and of the `health` events that say
-    /// that something works again.
+    /// Whether this event ends what an earlier event with the same `key` began. True for every
+    /// `resolved`, and for `health` events that report a recovery.
     pub over: bool,
 }
 
 impl Event {
-    /// A message about filltop itself.
+    /// Creates a health event: a message about filltop itself. `about` is its topic.
     #[must_use]
     pub fn health(
         time: Timestamp,
@@ -146,7 +146,8 @@ impl Event {
         }
     }
 
-    /// The same about one of several: another key than for the others.
+    /// Narrows a health event to one of several subjects, such as one hook or one sink, with a key
+    /// of its own.
     #[must_use]
     pub fn of(mut self, one: &str) -> Self {
         self.key = format!("{}/{one}", self.key);
@@ -154,7 +155,7 @@ impl Event {
         self
     }
 
-    /// The same as the end of what its key began.
+    /// Marks the event as the end of what its key began.
     #[must_use]
     pub fn ending(mut self) -> Self {
         self.over = true;

@@ -1,4 +1,4 @@
-//! What filltop says about itself: hooks that stopped counting, losses, clocks, gaps.
+//! Health events about filltop itself: broken hooks, losses, clock steps, gaps, blind volumes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,29 +10,30 @@ use super::{Moment, message};
 use crate::snapshot::{BlindCause, HookState, Snapshot};
 use crate::units;
 
-/// The wall clock may run this far ahead of the steady one between two looks, seconds.
+/// Difference between the wall clock and the steady clock from one sample to the next above which
+/// the wall clock counts as stepped, seconds.
 const STEP_S: f64 = 2.0;
-/// No look for this long is worth a word, seconds.
+/// A time without samples is reported from this length on, seconds.
 const GAP_S: f64 = 15.0;
-/// The same thing is said again after this time, seconds.
+/// Losses on one topic are reported at most once in this time, seconds.
 const AGAIN_S: f64 = 1800.0;
 
-/// The last look.
+/// State of the last sample, for comparison with the next.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health {
     last: Option<(f64, Timestamp)>,
-    /// Hooks that do not work, with the kernel's words.
+    /// Broken hooks by name, with the kernel's error.
     broken: BTreeMap<String, String>,
     lost_events: u64,
     unattributed: u64,
-    /// Volumes of which too little is seen, by mount point, and why.
+    /// Blind volumes, by mount point and cause.
     blind: BTreeSet<(String, BlindCause)>,
-    /// When it was last said, by what it is about.
+    /// Time of the last event, by topic.
     said: BTreeMap<&'static str, f64>,
 }
 
 impl Health {
-    /// What is to be said after this look.
+    /// Compares a Snapshot with the last one and returns the health events that are due.
     pub(super) fn see(&mut self, at: &Moment, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
         let health = |about: &str, summary| {
@@ -48,7 +49,7 @@ impl Health {
             }
             if passed > GAP_S {
                 let words = format!(
-                    "nothing was looked at for {}: the machine slept, or filltop did not get to run",
+                    "no samples for {}: the machine was suspended or filltop was starved of CPU",
                     units::duration(passed)
                 );
                 events.push(health("gap", words));
@@ -66,14 +67,14 @@ impl Health {
             .collect();
         for (name, reason) in broken.iter().filter(|(name, _)| !self.broken.contains_key(*name)) {
             let words = format!(
-                "the hook {} does not work ({}): what it counts is missing",
+                "hook {} does not work ({}): the events that it counts are missing",
                 message::safe(name),
                 message::safe(reason)
             );
             events.push(health("backend", words).of(name));
         }
         for name in self.broken.keys().filter(|name| !broken.contains_key(*name)) {
-            let words = format!("the hook {} works again", message::safe(name));
+            let words = format!("hook {} works again", message::safe(name));
             events.push(health("backend", words).of(name).ending());
         }
         self.broken = broken;
@@ -90,16 +91,16 @@ impl Health {
             let most = snapshot.backend.lost.iter().max_by_key(|loss| loss.events);
             let why =
                 most.map_or_else(String::new, |loss| format!(" ({})", message::safe(&loss.cause)));
-            let words = format!(
-                "{lost} events were lost{why}: some names, processes or bytes may be missing"
-            );
+            let count =
+                if lost == 1 { "1 event was".to_owned() } else { format!("{lost} events were") };
+            let words = format!("{count} lost{why}: some names, processes or bytes may be missing");
             events.push(health("lost-events", words));
             self.lost_events = snapshot.backend.lost_events;
         }
         self.unattributed += snapshot.backend.unattributed_bytes;
         if self.unattributed > 0 && due("map-full", &mut self.said) {
             let words = format!(
-                "the tables were full: {} were written by somebody who is not named",
+                "tables were full: {} could not be attributed",
                 units::Units::Iec.bytes(self.unattributed)
             );
             events.push(health("map-full", words));
@@ -108,8 +109,8 @@ impl Health {
         events
     }
 
-    /// Says once for each volume and cause that too little is seen. A volume that takes no writes for a while is
-    /// not blind then; it is not told again when it takes some.
+    /// Reports each blind volume once per cause. A volume without writes for a while is not blind
+    /// in that time; it is not reported again when writes resume.
     fn see_blind(
         &mut self,
         snapshot: &Snapshot,

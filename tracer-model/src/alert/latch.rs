@@ -1,6 +1,7 @@
-//! On after a while of bad, off after a while of good.
+//! A latch with delays: it turns on after the condition has held for a while, and off after it has
+//! been clear for a while.
 
-/// One threshold of one alert.
+/// The latch of one threshold of one alert.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Latch {
     pub(super) on: bool,
@@ -9,8 +10,8 @@ pub(super) struct Latch {
 }
 
 impl Latch {
-    /// Takes in one look at `now`, seconds. Neither bad nor good keeps it as it is; `pinned` keeps
-    /// it on.
+    /// Applies one sample at `now`, seconds. A value that is neither bad nor good leaves the latch
+    /// as it is; `pinned` keeps it on.
     pub(super) fn see(&mut self, now: f64, (bad, good): (bool, bool), waits: Waits) {
         if bad {
             self.good_since = None;
@@ -27,17 +28,17 @@ impl Latch {
         self.on &= now - since < waits.clear_s;
     }
 
-    /// Nothing is pending.
+    /// Whether the latch is off and the condition is not pending.
     pub(super) fn is_idle(&self) -> bool {
         !self.on && self.bad_since.is_none()
     }
 }
 
-/// What a [`Latch`] waits for.
+/// The delays of a [`Latch`], seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits {
     pub(super) hold_s: f64,
     pub(super) clear_s: f64,
-    /// The volume is full: nothing is over because no more can be written.
+    /// The volume is full: an alert must not resolve because nothing more can be written.
     pub(super) pinned: bool,
 }

@@ -1,10 +1,11 @@
-//! The value that a rule looks at.
+//! The value that a rule's condition evaluates.
 
 use super::rule::When;
 use super::state::VolumeMemory;
 use crate::snapshot::{Snapshot, Volume};
 
-/// The value of a rule that is about a whole volume; `None` where it is not known.
+/// Returns the value of a condition on a whole volume; `None` if it is unknown or the condition is
+/// not on a volume.
 pub(super) fn of_volume(
     when: &When,
     now: f64,
@@ -12,7 +13,7 @@ pub(super) fn of_volume(
     memory: &VolumeMemory,
 ) -> Option<f64> {
     let ratio = |part: f64, all: f64| (all > 0.0).then(|| part / all);
-    // What is not shrinking is as good as empty to a rule that asks for it.
+    // For a rule with `shrinking`, a volume that does not shrink never reaches the threshold.
     let avail = |shrinking: bool, value: f64| {
         if shrinking && !memory.shrinks(volume) { f64::INFINITY } else { value }
     };
@@ -48,7 +49,8 @@ pub(super) fn of_volume(
     }
 }
 
-/// Bytes written a second by (volume, name) of what a rate rule is about, summed over processes.
+/// Bytes written per second by (volume, name) of the processes or groups that a rate rule matches,
+/// summed over processes.
 pub(super) fn rates<'s>(when: &When, snapshot: &'s Snapshot) -> Vec<((&'s str, &'s str), f64)> {
     let mut rates: std::collections::HashMap<(&str, &str), f64> = std::collections::HashMap::new();
     match when {

@@ -1,4 +1,4 @@
-//! The sentence for a tired person, and what could be done.
+//! The message of an alert: its one-sentence summary, and the suggested action.
 
 use super::blind::unexplained;
 use super::culprits::GroupBlame;
@@ -9,22 +9,23 @@ use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
 use crate::units::Units;
 use crate::{sanitize, units};
 
-/// From this share of a volume's growth on, a group of several processes is the culprit, not one of
-/// them.
+/// Share of a volume's growth from which a group of several processes is named as the culprit
+/// instead of its largest process.
 const MOST: f64 = 0.5;
-/// Held space of a culprit from this share of the volume on is worth ending it for.
+/// Share of the volume from which space that a culprit holds in deleted files justifies terminating
+/// it.
 const WORTH_ENDING: f64 = 0.05;
-/// Never suggested as a target, by the start of its name.
+/// Prefixes of names that are never suggested as a target.
 const PROTECTED: &[&str] =
     &["systemd", "(sd-pam)", "sshd", "dbus", "init", "containerd", "dockerd"];
 const IEC: Units = Units::Iec;
 
-/// A name as text that is safe in a log.
+/// Escapes a name so that it is safe in a log.
 pub(super) fn safe(text: &str) -> String {
     display(text).into_owned()
 }
 
-/// The directory that the group writes most to, else the hottest one of the volume.
+/// The directory that the group writes most to, else the fastest growing one of the volume.
 pub(super) fn where_it_grows(
     snapshot: &Snapshot,
     mount_point: &str,
@@ -38,28 +39,29 @@ pub(super) fn where_it_grows(
     group.and_then(|group| group.directory.clone()).or_else(hottest)
 }
 
-/// An alert that is to be put into words.
+/// An alert message: everything that the summary and the suggestion are made of.
 pub(super) struct Told<'e> {
     pub(super) rule: &'e Rule,
     pub(super) kind: EventKind,
-    /// It was worse before.
+    /// The severity was higher before.
     pub(super) eased: bool,
     pub(super) severity: Severity,
     pub(super) value: f64,
     pub(super) mount_point: &'e str,
-    /// `None` once it is not mounted any more.
+    /// `None` if it is no longer mounted.
     pub(super) volume: Option<&'e Volume>,
     pub(super) who: Option<&'e str>,
     pub(super) directory: Option<&'e str>,
     pub(super) culprits: &'e [Writer],
-    /// The first one's share of all growth.
+    /// The first culprit's share of all growth, 0..1.
     pub(super) first_share: f64,
     pub(super) group: Option<&'e GroupBlame>,
     pub(super) victims: &'e [Victim],
 }
 
 impl Told<'_> {
-    /// One sentence: what, who, where, how fast, what is left.
+    /// The summary, one sentence: the problem, the culprit, the directory, the rate, and the space
+    /// left.
     pub(super) fn summary(&self) -> String {
         let mount = safe(self.mount_point);
         let Some(volume) = self.volume else { return format!("{mount} is no longer mounted") };
@@ -71,7 +73,7 @@ impl Told<'_> {
         match volume.blind.filter(Blind::hides_most) {
             Some(blind) => {
                 let part = unexplained(&blind, IEC).unwrap_or_default();
-                text.push_str(&format!(": who fills it is not seen, {part} are not explained"));
+                text.push_str(&format!(": culprit unknown, {part} of growth unexplained"));
             }
             None => {
                 if let Some(who) = self.blamed() {
@@ -84,13 +86,13 @@ impl Told<'_> {
         }
         let held = volume.held_bytes.unwrap_or(0);
         if held as f64 >= WORTH_ENDING * volume.total_bytes as f64 && self.rule.when != When::Held {
-            text.push_str(&format!("; {} are held by deleted open files", IEC.bytes(held)));
+            text.push_str(&format!("; {} held by deleted open files", IEC.bytes(held)));
         }
         text.push_str(&format!("; {}", left(volume)));
         text
     }
 
-    /// Is most of the volume's growth nobody's that is seen?
+    /// Whether most of the volume's growth cannot be attributed to a visible process.
     pub(super) fn hides_most(&self) -> bool {
         self.volume.and_then(|volume| volume.blind).is_some_and(|blind| blind.hides_most())
     }
@@ -118,17 +120,15 @@ impl Told<'_> {
                 format!("{mount} is FULL{limit}")
             }
             When::TimeToFull | When::Full => {
-                let words =
-                    units::until_full(false, volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
-                let limit = if volume.limit == "avail" {
-                    String::new()
-                } else {
-                    format!(" of {}", safe(&volume.limit))
-                };
-                match (volume.eta_s, words.strip_prefix("full")) {
-                    (Some(_), Some(when)) => format!("{mount} will be full{limit}{when}"),
+                let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+                let when = units::eta_words(false, volume.eta_s, lo, hi);
+                match (volume.eta_s, volume.limit.as_str()) {
                     // Between the end of an estimate and the end of its alert.
-                    _ => format!("{mount} has stopped filling for now"),
+                    (None, _) => format!("{mount} has stopped filling for now"),
+                    (Some(_), "avail") => format!("{mount} will be full in {when}"),
+                    (Some(_), limit) => {
+                        format!("{mount} will run out of {} in {when}", safe(limit))
+                    }
                 }
             }
             When::UsedRatio => format!("{mount} is {} used", units::percent(value)),
@@ -140,7 +140,7 @@ impl Told<'_> {
                         "is nearly full and still filling"
                     }
                     _ if volume.eta_s.is_some() => "is nearly full and still filling",
-                    _ => "is nearly full, but at rest",
+                    _ => "is nearly full, but not growing",
                 };
                 format!("{mount} {moves}, {} available", units::percent(part))
             }
@@ -149,31 +149,32 @@ impl Told<'_> {
                 units::percent(value),
                 volume.inodes_free
             ),
-            When::Growth => format!("{mount} grows by {}", IEC.rate(value)),
+            When::Growth => format!("{mount} is growing by {}", IEC.rate(value)),
             When::Held => format!("{mount} has {} held by deleted open files", bytes(value)),
-            When::NoSpaceErrors => format!("writes to {mount} fail for want of space"),
+            When::NoSpaceErrors => format!("writes to {mount} fail for lack of space"),
             When::WriteErrors => format!("writes to {mount} fail"),
             When::FsyncWait => format!("an fsync on {mount} took {}", seconds(value)),
             When::Refill => {
                 let freed = volume.refill.map_or(0, |refill| refill.freed_bytes);
                 format!(
-                    "the {} freed on {mount} were gone again in {}",
+                    "{} freed on {mount} was used up again within {}",
                     IEC.bytes(freed),
                     units::duration(value)
                 )
             }
             When::DirSize { .. } => {
-                format!("{dir} holds {}, over its {}", bytes(value), bytes(self.threshold()))
+                let limit = bytes(self.threshold());
+                format!("{dir} holds {}, over its limit of {limit}", bytes(value))
             }
             When::DirGrowth { per_s, .. } => format!(
-                "{dir} grew by {} within {}, over its {}",
+                "{dir} grew by {} within {}, over its limit of {}",
                 bytes(value),
                 units::duration(*per_s),
                 bytes(self.threshold())
             ),
             When::Drain { .. } => {
                 format!(
-                    "{dir} fills faster than it drains ({} goes out again)",
+                    "{dir} fills faster than it drains ({} of the inflow is freed)",
                     units::percent(value)
                 )
             }
@@ -188,28 +189,28 @@ impl Told<'_> {
         match &self.rule.when {
             When::Full => format!("{mount} is no longer full"),
             When::TimeToFull => match volume.eta_s {
-                None => format!("{mount} is not filling any more"),
-                Some(eta) => format!("{mount} has time again, {}", units::duration(eta)),
+                None => format!("{mount} is no longer filling"),
+                Some(eta) => format!("{mount} will not be full for {}", units::duration(eta)),
             },
             When::NoSpaceErrors | When::WriteErrors => format!("writes to {mount} work again"),
             When::DirSize { .. } | When::DirGrowth { .. } | When::Drain { .. } => {
-                format!("{dir} is within its bounds again")
+                format!("{dir} is within its limit again")
             }
             When::WriterRate { .. } | When::GroupRate { .. } => {
                 let who = self.who.map(safe).unwrap_or_default();
-                format!("{who} writes less to {mount} again")
+                format!("{who} writes to {mount} below its limit again")
             }
-            _ => format!("{} is over on {mount}", self.rule.name),
+            _ => format!("{} resolved on {mount}", self.rule.name),
         }
     }
 
-    /// Is the group the culprit, rather than its largest process?
+    /// The group, if it is the culprit rather than its largest process.
     fn as_group(&self) -> Option<&GroupBlame> {
         self.group
             .filter(|group| group.processes > 1 && group.share >= MOST && self.first_share < MOST)
     }
 
-    /// Who, how fast, where.
+    /// The culprit, with its rate and directory.
     fn blamed(&self) -> Option<String> {
         let place = || match self.directory {
             Some(dir) if self.rule.when.directory().is_none() && dir != self.mount_point => {
@@ -219,8 +220,8 @@ impl Told<'_> {
         };
         let is_full = self.volume.is_some_and(|volume| volume.full);
         let grows = |rate: f64, is_past: bool| {
-            let does = if is_full || is_past { "grew" } else { "grows" };
-            format!("{does} by {}{}", IEC.rate(rate), place())
+            let does = if is_full || is_past { "added" } else { "adds" };
+            format!("{does} {}{}", IEC.rate(rate), place())
         };
         if let Some(group) = self.as_group() {
             return Some(format!(
@@ -265,10 +266,10 @@ impl Told<'_> {
             .filter(|victim| self.culprits.first().is_none_or(|first| first.pid != victim.pid))
             .map(|victim| format!("{} ({})", safe(&victim.comm), victim.pid))
             .collect();
-        (!names.is_empty()).then(|| format!("suffering: {}", names.join(", ")))
+        (!names.is_empty()).then(|| format!("affected: {}", names.join(", ")))
     }
 
-    /// The mildest step that ends it; `None` where nothing safe is known.
+    /// The mildest action that stops the growth; `None` if no safe one is known.
     pub(super) fn suggestion(&self, snapshot: &Snapshot) -> Option<Suggestion> {
         let is_protected = |comm: &str| PROTECTED.iter().any(|name| comm.starts_with(name));
         let is_database = |group: &str| {
@@ -296,7 +297,7 @@ impl Told<'_> {
             return ours.then(|| make(largest.pid.to_string(), "term", frees));
         }
         if let Some(group) = self.as_group() {
-            // A monitor is never a target: it holds a container's terminal and its end.
+            // A container's monitor is never a target: it owns the container's terminal and reaps it.
             let spared = group.group.kind == "monitor"
                 || is_protected(&group.group.name)
                 || is_database(&group.group.name);
@@ -305,12 +306,12 @@ impl Told<'_> {
         }
         let first = self.culprits.first()?;
         if let Some(container) = first.mostly_for() {
-            // The runtime's daemon serves all its containers: what prints so much is to be halted.
+            // The runtime's daemon serves all its containers: freeze the one whose log grows.
             let known = container.cgroup.is_some() && !is_database(&container.name);
             return Some(make(container.target().filter(|_| known)?, "freeze", 0));
         }
         let group = first.group.as_ref().map_or("", |group| group.name.as_str());
-        // Nothing can be done to a thread of the kernel: it writes for others (a loop device, say).
+        // A kernel thread cannot be acted on: it writes on behalf of others (a loop device, say).
         let of_kernel = first.parents.iter().any(|parent| parent.comm == "kthreadd");
         if first.pid <= 1
             || of_kernel
@@ -331,7 +332,7 @@ impl Told<'_> {
     }
 }
 
-/// `docker web-a`, `nginx.service`: of a container with its kind.
+/// A group's name, with its kind if it is a container: `docker web-a`, `nginx.service`.
 fn called(group: &Group) -> String {
     if group.is_container() {
         format!("{} {}", group.kind, safe(&group.name))
@@ -344,7 +345,7 @@ fn left(volume: &Volume) -> String {
     format!("{} left", IEC.bytes(volume.avail_bytes))
 }
 
-/// `1.8 s`, `350 ms`, `2 min`.
+/// A time in seconds as `1.8 s`, `350 ms` or `2 min`.
 fn seconds(value: f64) -> String {
     if value < 1.0 {
         format!("{:.0} ms", value * 1000.0)

@@ -1,9 +1,9 @@
-//! Alerts: rules over Snapshots, and the events that come of them.
+//! Alerts: rules evaluated on Snapshots, and the events that result.
 //!
-//! Pure: a [`Moment`], a Snapshot and the sizes of declared directories go in, [`Event`]s come out.
-//! There is no clock, no file and no socket in here, so that a recorded history gives the alerts
-//! that the live program gave. `docs/alerts.md` says how to write rules, `docs/decisions/alerts.md`
-//! why they behave as they do.
+//! Pure: the input is a [`Moment`], a Snapshot and the sizes of declared directories, the output is
+//! [`Event`]s. This module uses no clock, file or socket, so that replaying a recorded history
+//! raises the same alerts as the live program. `docs/alerts.md` describes how to write rules,
+//! `docs/decisions/alerts.md` the reasons for their behaviour.
 
 mod blind;
 mod culprits;
@@ -28,12 +28,12 @@ pub use engine::{Engine, Standing};
 pub use event::{Event, EventKind, Severity, Suggestion};
 pub use rule::{Glob, Quiet, Rule, When};
 
-/// When a Snapshot was looked at.
+/// The time at which a Snapshot is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
-    /// Seconds on a clock that never steps: all waiting is measured by it.
+    /// Seconds on a clock that never steps; all delays are measured with it.
     pub steady_s: f64,
-    /// What the wall clock says; it may step.
+    /// Wall-clock time; it may step.
     pub wall: Timestamp,
     /// Minute of the day in local time, 0..1440, for quiet hours.
     pub minute: u16,

@@ -1,4 +1,4 @@
-//! A recorded history of one volume as Snapshots, so that rules can be tried on it.
+//! Replays a recorded history of one volume as Snapshots, so that rules can be tried on it.
 
 use jiff::Timestamp;
 
@@ -7,18 +7,18 @@ use crate::forecast::{Forecaster, Outcome, Policy, Sample};
 use crate::snapshot::{Backend, SCHEMA, Snapshot, Volume, WriteBackend};
 
 /// Makes a Snapshot of each row of a history, with the forecast that the live program would have
-/// had.
+/// made.
 #[derive(Debug, Clone)]
 pub struct Replay {
     forecaster: Forecaster,
     last: Option<Sample>,
-    /// Seconds that passed, as far as the history's clock can be believed.
+    /// Elapsed seconds; steps back in the history's clock are ignored.
     steady_s: f64,
     mount_point: String,
 }
 
 impl Replay {
-    /// Nothing has been seen yet. The name is shown as the volume's mount point.
+    /// Creates a replay without any rows. `mount_point` is shown as the volume's mount point.
     #[must_use]
     pub fn new(mount_point: &str) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl Replay {
         }
     }
 
-    /// The next row. Times are seconds since 1970; they may be any number.
+    /// Evaluates the next row. Times are seconds since 1970; any number is accepted.
     pub fn see(&mut self, sample: &Sample) -> (Moment, Snapshot) {
         self.forecaster.push(sample);
         let forecast = self.forecaster.forecast();

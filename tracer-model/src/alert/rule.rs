@@ -1,24 +1,25 @@
-//! What is watched for: a [`Rule`] is a condition on a value, two thresholds, and manners.
+//! Alert rules: a [`Rule`] is a condition on a value, two thresholds, and settings for delays,
+//! reminders and quiet hours.
 
 use super::event::Severity;
 
-/// A name with `*` (any text) and `?` (any one character).
+/// A pattern for names: `*` matches any text, `?` any one character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(String);
 
 impl Glob {
-    /// Every text is a pattern.
+    /// Creates a pattern. Every text is a valid pattern.
     #[must_use]
     pub fn new(pattern: &str) -> Self {
         Self(pattern.to_owned())
     }
 
-    /// Does it match all of `text`?
+    /// Whether the pattern matches all of `text`.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut p, mut t) = (0, 0);
-        // Where the last `*` stands, and how much of the text it has taken.
+        // Position of the last `*` in the pattern, and how far into the text it has matched.
         let mut star: Option<(usize, usize)> = None;
         while t < text.len() {
             match pattern.get(p) {
@@ -41,78 +42,79 @@ impl Glob {
     }
 }
 
-/// Bytes of the UTF-8 character that starts at `at`.
+/// Length in bytes of the UTF-8 character that starts at `at`.
 fn char_len(text: &[u8], at: usize) -> usize {
     let rest = &text[at + 1..];
     1 + rest.iter().take_while(|byte| **byte & 0xc0 == 0x80).count()
 }
 
-/// The value that a rule looks at. Bytes, bytes a second, seconds, or ratios 0..1.
+/// A rule's condition: the value that it evaluates, in bytes, bytes per second, seconds, or as a
+/// ratio 0..1. "Below" and "above" is the side of the threshold on which the rule fires.
 #[derive(Debug, Clone, PartialEq)]
 pub enum When {
-    /// Likely seconds to full; below.
+    /// Estimated seconds until the volume is full; below.
     TimeToFull,
-    /// It is full; no threshold.
+    /// The volume is full; no threshold.
     Full,
     /// used / (used + avail), as df's Use%; above.
     UsedRatio,
     /// Bytes used; above.
     UsedBytes,
-    /// avail / size; below. With `shrinking`, only while it gets less.
+    /// avail / size; below.
     AvailRatio {
-        /// Only while it gets less?
+        /// Fire only while the available space shrinks.
         shrinking: bool,
     },
-    /// Bytes available; below. With `shrinking`, only while it gets less.
+    /// Bytes available; below.
     AvailBytes {
-        /// Only while it gets less?
+        /// Fire only while the available space shrinks.
         shrinking: bool,
     },
     /// Inodes used / inodes; above.
     InodesRatio,
-    /// Growth of the volume, bytes a second, evened out over 10 s; above.
+    /// Growth of the volume, bytes per second, smoothed over 10 s; above.
     Growth,
-    /// Bytes of deleted files that are still open; above.
+    /// Space of deleted files that are still open, bytes; above.
     Held,
-    /// Failed writes in a window for want of space or quota; above.
+    /// Writes that failed for lack of space or quota in one interval; above.
     NoSpaceErrors,
-    /// Failed writes in a window, of any kind; above.
+    /// Writes that failed for any reason in one interval; above.
     WriteErrors,
-    /// The longest fsync in a window, seconds; above.
+    /// The longest fsync in one interval, seconds; above.
     FsyncWait,
-    /// A clean-up's space is gone again within so many seconds; below.
+    /// Seconds until the space freed by a clean-up was used up again; below.
     Refill,
     /// Size of a directory, bytes; above.
     DirSize {
-        /// As seen from the host's root.
+        /// The directory, as seen from the host's root.
         path: String,
     },
-    /// Growth of a directory within a time, bytes; above.
+    /// Growth of a directory within a period, bytes; above.
     DirGrowth {
-        /// As seen from the host's root.
+        /// The directory, as seen from the host's root.
         path: String,
-        /// Within how many seconds.
+        /// The period, seconds.
         per_s: f64,
     },
-    /// outflow / inflow of a directory, evened out; below.
+    /// outflow / inflow of a directory, smoothed; below.
     Drain {
-        /// As seen from the host's root.
+        /// The directory, as seen from the host's root.
         path: String,
     },
-    /// Bytes written a second by all processes of one name; above.
+    /// Bytes written per second by all processes of one name; above.
     WriterRate {
-        /// Names (comm) that it is about.
+        /// Process names (comm) to which the rule applies.
         who: Glob,
     },
-    /// Bytes written a second by a group; above.
+    /// Bytes written per second by a group; above.
     GroupRate {
-        /// Names of groups that it is about.
+        /// Group names to which the rule applies.
         who: Glob,
     },
 }
 
 impl When {
-    /// Is a low value the bad one?
+    /// Whether the rule fires below its threshold rather than above.
     #[must_use]
     pub const fn below(&self) -> bool {
         matches!(
@@ -125,7 +127,7 @@ impl When {
         )
     }
 
-    /// The directory that it is about.
+    /// The directory that the condition evaluates, if any.
     #[must_use]
     pub fn directory(&self) -> Option<&str> {
         match self {
@@ -137,17 +139,17 @@ impl When {
     }
 }
 
-/// Hours in which warnings wait. Local time.
+/// Quiet hours, in which warnings are held back. Local time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quiet {
     /// First minute of the day.
     pub from: u16,
-    /// First minute after it; before `from` if it goes on past midnight.
+    /// First minute after the quiet hours; less than `from` if they span midnight.
     pub to: u16,
 }
 
 impl Quiet {
-    /// Is this minute of the day (0..1440) in it?
+    /// Whether this minute of the day (0..1440) is within the quiet hours.
     #[must_use]
     pub const fn holds(&self, minute: u16) -> bool {
         if self.from <= self.to {
@@ -158,31 +160,32 @@ impl Quiet {
     }
 }
 
-/// One rule.
+/// An alert rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// Unique.
+    /// Unique name.
     pub name: String,
-    /// What it looks at.
+    /// The condition.
     pub when: When,
-    /// Mount points that it is about; empty: all.
+    /// Mount points to which the rule applies; empty: all.
     pub volumes: Vec<Glob>,
-    /// Threshold of a warning, in the unit of [`When`].
+    /// Threshold of a warning, in the unit of the condition ([`When`]); `None`: no warning.
     pub warning: Option<f64>,
-    /// Threshold of a critical alert.
+    /// Threshold of a critical alert, in the same unit; `None`: never critical.
     pub critical: Option<f64>,
-    /// How far back behind a threshold the value must be for the alert to end, as a share of the
+    /// How far the value must retreat past a threshold for the alert to resolve, as a share of that
     /// threshold.
     pub hysteresis: f64,
-    /// How long the condition must hold before it is believed, seconds.
+    /// How long the condition must hold before the alert fires, seconds (`for` in the configuration).
     pub hold_s: f64,
-    /// How long the value must be back before the alert ends, seconds.
+    /// How long the value must stay past the hysteresis before the alert resolves, seconds.
     pub clear_s: f64,
-    /// Time between two reminders, seconds; `None`: none.
+    /// Time between two reminders, seconds; `None`: no reminders.
     pub repeat_s: Option<f64>,
-    /// When warnings wait. Critical alerts never do.
+    /// Quiet hours: warnings are held back, critical alerts are not.
     pub quiet: Vec<Quiet>,
-    /// Rules that say the same and more: while one of them fires for the volume, this one is silent.
+    /// Rules that inhibit this one (they report the same and more): while one of them fires for a
+    /// volume, this rule sends nothing for it.
     pub yields_to: Vec<String>,
 }
 
@@ -190,13 +193,13 @@ const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
 
 impl Rule {
-    /// A rule with the manners that most want: at once, ends after five quiet minutes, reminds
-    /// every half hour.
+    /// Creates a rule with the defaults: fires immediately, resolves after 5 min without the
+    /// condition, sends a reminder every 30 min.
     #[must_use]
     pub fn new(name: &str, when: When, warning: Option<f64>, critical: Option<f64>) -> Self {
         Self {
             name: name.to_owned(),
-            // An estimate under 4 h is not over at 4 h 1 min.
+            // An alert for an estimate under 4 h must not resolve at 4 h 1 min.
             hysteresis: if matches!(when, When::TimeToFull) { 1.0 } else { 0.1 },
             when,
             volumes: Vec::new(),
@@ -210,14 +213,14 @@ impl Rule {
         }
     }
 
-    /// Is it about this volume?
+    /// Whether the rule applies to this volume.
     #[must_use]
     pub fn wants(&self, mount_point: &str) -> bool {
         self.volumes.is_empty() || self.volumes.iter().any(|glob| glob.matches(mount_point))
     }
 
-    /// Is `value` over this severity's threshold, and is it far enough back for the alert to end?
-    /// Both are `false` in between.
+    /// Whether `value` is past this severity's threshold, and whether it is far enough back for the
+    /// alert to resolve. Both are `false` in between. `None` if the severity has no threshold.
     #[must_use]
     pub(super) fn judge(&self, severity: Severity, value: f64) -> Option<(bool, bool)> {
         let threshold = match severity {
@@ -231,7 +234,7 @@ impl Rule {
         })
     }
 
-    /// What `filltop watch` watches for with no configuration at all.
+    /// The built-in rules, which `filltop watch` uses without a configuration.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();

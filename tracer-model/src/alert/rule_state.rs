@@ -1,4 +1,4 @@
-//! One rule with its alerts: what it looks at, and the latches of each subject.
+//! The state of one rule: its alerts, with the latches of each subject.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,21 +13,21 @@ use super::state::{DirMemory, VolumeMemory};
 use super::{Moment, measure};
 use crate::snapshot::{Snapshot, Volume, Writer};
 
-/// An alert whose volume is not mounted any more ends after this, seconds.
+/// An alert whose volume is no longer mounted resolves after this time, seconds.
 const GONE_S: f64 = 10.0;
 
-/// What was last said of an alert.
+/// The last event sent for an alert.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     pub(super) severity: Severity,
     pub(super) at_s: f64,
 }
 
-/// One alert of one rule.
+/// One alert of one rule: pending, active, or about to resolve.
 #[derive(Debug, Clone)]
 pub(super) struct Alert {
     pub(super) volume: String,
-    /// The name that a rate rule found.
+    /// For a rate rule, the process or group name.
     pub(super) who: Option<String>,
     pub(super) warning: Latch,
     pub(super) critical: Latch,
@@ -36,9 +36,9 @@ pub(super) struct Alert {
     pub(super) seen_s: f64,
     pub(super) told: Option<Told>,
     pub(super) acknowledged: bool,
-    /// Those of the last event that had some: nobody grows on a full volume.
+    /// Culprits of the last event that had any: on a full volume no process grows.
     pub(super) culprits: Vec<Writer>,
-    /// The first one's share of all growth.
+    /// The first culprit's share of all growth, 0..1.
     pub(super) first_share: f64,
     pub(super) group: Option<GroupBlame>,
 }
@@ -64,7 +64,7 @@ impl Watched {
 }
 
 impl Watched {
-    /// Looks at all that the rule is about.
+    /// Evaluates the rule on all of its subjects, `dt` seconds after the last evaluation.
     pub(super) fn look(
         &mut self,
         at: &Moment,
@@ -82,7 +82,7 @@ impl Watched {
                         self.take(at, volume, &format!("{mount_point}\n{who}"), Some(who), rate);
                     }
                 }
-                // Who writes nothing has no row.
+                // A process or group that writes nothing has no row.
                 let unseen: Vec<(String, String)> = self
                     .alerts
                     .iter()
@@ -140,7 +140,7 @@ impl Watched {
         }
     }
 
-    /// Takes in one value of one subject.
+    /// Applies one value of one subject. `key` identifies the subject within the rule.
     fn take(&mut self, at: &Moment, volume: &Volume, key: &str, who: Option<&str>, value: f64) {
         if !self.rule.wants(&volume.mount_point) {
             return;
@@ -173,12 +173,12 @@ impl Watched {
         let waits =
             Waits { hold_s: self.rule.hold_s, clear_s: self.rule.clear_s, pinned: volume.full };
         for (latch, judged) in [&mut alert.warning, &mut alert.critical].into_iter().zip(judged) {
-            // A threshold that a reload took away is not over any more.
+            // A threshold that a reload removed no longer holds the alert.
             latch.see(at.steady_s, judged.unwrap_or((false, true)), waits);
         }
     }
 
-    /// Alerts whose volume is gone.
+    /// Resets the latches of alerts whose volume is no longer mounted.
     fn end_unmounted(&mut self, now: f64, snapshot: &Snapshot) {
         for alert in self.alerts.values_mut().filter(|alert| now - alert.seen_s > GONE_S) {
             if !snapshot.volumes.iter().any(|row| row.mount_point == alert.volume) {

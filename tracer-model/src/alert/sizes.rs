@@ -1,24 +1,24 @@
-//! Directories that rules are about: what flows in and out, and their size between two counts.
+//! Directories of rules: their inflow and outflow, and their size between two counts.
 
 use crate::snapshot::Snapshot;
 
-/// What a window brought to a directory and took from it.
+/// Inflow and outflow of a directory in one interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Flow {
-    /// Bytes allocated below it; written, where space is not traced.
+    /// Bytes allocated below the directory; bytes written where space is not traced.
     pub inflow_bytes: u64,
-    /// Bytes freed below it; `None` where space is not traced.
+    /// Bytes freed below the directory; `None` where space is not traced.
     pub outflow_bytes: Option<u64>,
 }
 
-/// Is `path` the directory, or below it? Paths as the Snapshot has them.
+/// Whether `path` is the directory or lies below it. Paths are those of the Snapshot.
 #[must_use]
 pub fn is_below(path: &str, directory: &str) -> bool {
     let directory = directory.trim_end_matches('/');
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The flow of a directory over the Snapshot's window, from its files.
+/// Returns the flow of a directory over the Snapshot's interval, summed from its files.
 #[must_use]
 pub fn flow(snapshot: &Snapshot, directory: &str) -> Flow {
     let mut flow = Flow { inflow_bytes: 0, outflow_bytes: Some(0) };
@@ -29,17 +29,17 @@ pub fn flow(snapshot: &Snapshot, directory: &str) -> Flow {
     flow
 }
 
-/// Size of a directory: counted once, then kept by what flows in and out.
+/// The size of a directory: counted once, then updated from inflow and outflow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DirBytes {
-    /// As seen from the host's root.
+    /// The directory, as seen from the host's root.
     pub path: String,
     /// Space of all files below it, bytes.
     pub bytes: u64,
 }
 
 impl DirBytes {
-    /// Takes in one window.
+    /// Adds the flow of one interval.
     pub fn see(&mut self, snapshot: &Snapshot) {
         let flow = flow(snapshot, &self.path);
         self.bytes = self
@@ -49,7 +49,7 @@ impl DirBytes {
     }
 }
 
-/// The mount point of the volume that a path lies on: the longest one above it.
+/// Returns the mount point of the volume that a path lies on: the longest one above it.
 pub(super) fn volume_of<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s str> {
     snapshot
         .volumes

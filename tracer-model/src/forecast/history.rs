@@ -1,23 +1,23 @@
-//! A volume's past in bounded memory: fine where it is recent, coarse where it is old.
+//! The history of one series in bounded memory: fine-grained where recent, coarse where old.
 //!
-//! An exponential histogram: level 0 keeps single samples, level *n* runs of 2ⁿ of them. A level that
-//! is full gives its two oldest to the next. So a run's width is always between 1/64 and 1/32 of its
-//! age, whatever the sampling interval, and a sample costs a constant amount of work (one merge on
-//! average, at most one per level).
+//! An exponential histogram: level 0 keeps single samples, level *n* keeps runs of 2ⁿ samples. When
+//! a level is full, its two oldest runs are merged into one of the next level. A run's width is
+//! therefore always between 1/64 and 1/32 of its age, whatever the sampling interval, and adding a
+//! sample takes a constant amount of work (one merge on average, at most one per level).
 
 use serde::{Deserialize, Serialize};
 
-/// Runs a level holds before its two oldest are merged.
+/// Maximum number of runs of a level; beyond it, the two oldest are merged.
 const WIDTH: usize = 48;
-/// Levels: 2²⁶ × 48 samples, a century at one a second. What is older is forgotten.
+/// Number of levels: 2²⁶ × 48 samples, a century at one per second. Older samples are forgotten.
 const LEVELS: usize = 26;
 
-/// Consecutive samples of one series, summed up.
+/// A run of consecutive samples of one series.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     /// Time of the first and of the last sample, seconds.
     pub(crate) t: [f64; 2],
-    /// Value at the first and at the last sample, bytes.
+    /// Value of the first and of the last sample, bytes.
     pub(crate) u: [f64; 2],
     pub(crate) max: f64,
     pub(crate) min: f64,
@@ -34,7 +34,7 @@ impl Run {
     }
 }
 
-/// See the module.
+/// The history of one series; see the module documentation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct History {
     levels: Vec<std::collections::VecDeque<Run>>,
@@ -57,12 +57,13 @@ impl History {
         }
     }
 
-    /// Newest first.
+    /// All runs, newest first.
     pub(crate) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.levels.iter().flat_map(|l| l.iter().rev())
     }
 
-    /// Value at a time, on the line between the two looks around it; `None` before the first.
+    /// The value at a time, interpolated linearly between the samples around it; `None` before the
+    /// first sample.
     pub(crate) fn at(&self, t: f64) -> Option<f64> {
         let mut newer: Option<(f64, f64)> = None;
         for level in &self.levels {
@@ -86,7 +87,7 @@ impl History {
         None
     }
 
-    /// Time and value of the oldest look that is remembered.
+    /// Time and value of the oldest sample in memory.
     pub(crate) fn start(&self) -> Option<(f64, f64)> {
         self.levels.iter().rev().find_map(|l| l.front()).map(|r| (r.t[0], r.u[0]))
     }

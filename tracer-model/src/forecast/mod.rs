@@ -1,8 +1,8 @@
-//! When a volume will be full, from what it really lost.
+//! Forecasts when a volume will be full, from the measured change of its free space.
 //!
-//! Pure: samples go in, a [`Forecast`] comes out, nothing is read from a clock. Replaying a recorded
-//! history through [`Forecaster::push`] gives what the live program gave. How it works and how well is
-//! in `docs/forecast.md` and `docs/forecast-scores.md`.
+//! Pure: samples go in, a [`Forecast`] comes out, and no clock is read. Replaying a recorded
+//! history through [`Forecaster::push`] gives the same forecasts as the live program. The method is
+//! described in `docs/forecast.md`, its accuracy in `docs/forecast-scores.md`.
 
 mod history;
 mod scales;
@@ -18,19 +18,19 @@ use serde::{Deserialize, Serialize};
 use crate::units;
 use series::{Look, Series};
 
-/// What can run out.
+/// A limit of a volume that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Limit {
-    /// What ordinary users can still take.
+    /// Space available to ordinary users.
     Avail,
-    /// What root can still take: `avail` and the reserved blocks.
+    /// Space available to root: `avail` plus the reserved blocks.
     RootReserve,
-    /// File entries.
+    /// Inodes.
     Inodes,
-    /// A quota, by its name.
+    /// A quota, by name.
     Quota(String),
-    /// The pool under a thin volume, by its name.
+    /// The pool under a thin volume, by name.
     ThinPool(String),
 }
 
@@ -46,46 +46,46 @@ impl fmt::Display for Limit {
     }
 }
 
-/// A limit besides `avail` with how much of it is taken.
+/// The usage of a limit other than `avail`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
-    /// Which limit.
+    /// The limit.
     pub limit: Limit,
-    /// Taken, in the limit's own unit (bytes, or entries for inodes).
+    /// Amount used, in the limit's own unit (bytes, or number of inodes).
     pub used: u64,
-    /// The most that can be taken, same unit.
+    /// Maximum, in the same unit.
     pub max: u64,
 }
 
-/// One look at a volume.
+/// One sample of a volume.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Seconds on any clock. It may jump: see [`Forecaster::push`].
+    /// Time in seconds, on any clock. The clock may jump: see [`Forecaster::push`].
     pub time_s: f64,
-    /// Size, bytes.
+    /// Size of the volume, bytes.
     pub total: u64,
-    /// Bytes in use.
+    /// Bytes used.
     pub used: u64,
-    /// Bytes that ordinary users can still take.
+    /// Bytes available to ordinary users.
     pub avail: u64,
-    /// The other limits known of it, in any order.
+    /// Its other known limits, in any order.
     pub gauges: Vec<Gauge>,
-    /// Bytes that traced writers allocated and freed since the sample before, where that is known.
+    /// Bytes that traced writers have allocated and freed since the previous sample, if known.
     pub flow: Option<[u64; 2]>,
 }
 
-/// How far and how surely a growth must have shown itself.
+/// How much evidence a forecast needs, and how quickly the published estimate moves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
-    /// A forecast reaches at most this many times as far as what it rests on.
+    /// A forecast extends at most this many times as far ahead as the history that it is based on.
     pub reach: f64,
-    /// The same for a growth faster than ever before.
+    /// The same for growth that is faster than ever before.
     pub reach_new: f64,
-    /// Rate over its standard error from which on a growth is believed.
+    /// Ratio of the rate to its standard error from which on growth is accepted as a trend.
     pub sure: f64,
     /// The published estimate keeps counting down while the new one is within this factor of it.
     pub hold: f64,
-    /// The same, when the new one is that much longer: good news is believed later.
+    /// The same if the new estimate is longer: good news is accepted later.
     pub lag: f64,
 }
 
@@ -99,27 +99,27 @@ impl Default for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum Reason {
-    /// Too little was seen yet.
+    /// There is not enough history yet.
     Learning,
-    /// Nothing grows.
+    /// There is no growth.
     Rests,
-    /// It grew and has stopped, for longer than it ever paused.
+    /// It grew, but has stopped for longer than it ever paused before.
     Stopped,
-    /// It gets emptier.
+    /// Usage shrinks.
     Shrinks,
-    /// It grows and is cleaned again each time.
+    /// It grows and is cleaned up each time.
     Cleaned {
-        /// Bytes in use at which it turned back.
+        /// Bytes used at which it was cleaned up.
         at_bytes: u64,
     },
-    /// What is freed keeps up with what is allocated, as the traced writers show.
+    /// According to the traced writers, about as much is freed as is allocated.
     Drained {
-        /// Freed over allocated.
+        /// Freed / allocated.
         ratio: f64,
     },
-    /// It moves, but no growth stands out.
+    /// It changes, but without a significant trend.
     NoTrend,
-    /// It grows too slowly for what was seen of it to tell when.
+    /// It grows too slowly, for the length of its history, to forecast when.
     TooFar,
 }
 
@@ -127,34 +127,34 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Learning => f.write_str("too little history yet"),
-            Self::Rests => f.write_str("nothing grows"),
-            Self::Stopped => f.write_str("it grew but has stopped"),
-            Self::Shrinks => f.write_str("it gets emptier"),
+            Self::Rests => f.write_str("no growth"),
+            Self::Stopped => f.write_str("growth has stopped"),
+            Self::Shrinks => f.write_str("usage is shrinking"),
             Self::Cleaned { at_bytes } => {
                 write!(
                     f,
-                    "it was cleaned each time, last at {} in use",
+                    "it is cleaned up each time, last at {} used",
                     units::Units::Iec.bytes(*at_bytes)
                 )
             }
             Self::Drained { ratio } => {
-                write!(f, "{:.0} % of what is written is freed again", ratio * 100.0)
+                write!(f, "{:.0} % of allocated space is freed again", ratio * 100.0)
             }
-            Self::NoTrend => f.write_str("ups and downs without a lasting growth"),
-            Self::TooFar => f.write_str("it grows too slowly to tell from what was seen"),
+            Self::NoTrend => f.write_str("ups and downs without lasting growth"),
+            Self::TooFar => f.write_str("growth is too slow to forecast when"),
         }
     }
 }
 
-/// What is to be expected.
+/// The forecast for one limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// Nothing is left.
     Full {
-        /// Time of the sample that saw it first.
+        /// Time of the first sample at which it was full.
         since_s: f64,
     },
-    /// Seconds until nothing is left: with 10 %, 50 % and 90 % probability it is full by then.
+    /// Seconds until nothing is left; it is full by then with 10 %, 50 % and 90 % probability.
     Fills {
         /// Earliest, seconds.
         lo_s: f64,
@@ -165,13 +165,13 @@ pub enum Outcome {
     },
     /// It does not fill in the foreseeable future.
     DoesNotFill {
-        /// Why not.
+        /// Why it does not fill.
         reason: Reason,
     },
 }
 
 impl Outcome {
-    /// Likely seconds to full: 0 at full, `None` where it does not fill.
+    /// Likely seconds to full: 0 if full, `None` if it does not fill.
     #[must_use]
     pub fn eta_s(&self) -> Option<f64> {
         match self {
@@ -192,68 +192,70 @@ impl Outcome {
     }
 }
 
-/// A clean-up whose space was taken again.
+/// A clean-up whose space has since been used up again.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refill {
-    /// What the clean-up had freed, bytes (entries for inodes).
+    /// What the clean-up freed, bytes (or number of inodes).
     pub freed_bytes: u64,
-    /// How soon it was gone, seconds.
+    /// Time until it was used up again, seconds.
     pub gone_in_s: f64,
 }
 
-/// What a forecast rests on.
+/// What a forecast is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Basis {
-    /// Growth, bytes a second (entries a second for inodes).
+    /// Growth, bytes per second (or inodes per second).
     pub growth_per_s: f64,
-    /// Seconds of history that show it.
+    /// Length of the history that shows it, seconds.
     pub window_s: f64,
-    /// True for a growth faster than anything seen before over the same time.
+    /// Whether the growth is faster than any before over the same length of time.
     pub is_new: bool,
 }
 
-/// What is known after a sample.
+/// The forecast for a volume after a sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forecast {
-    /// What is to be expected of the limit that comes first.
+    /// The forecast for the limit that is reached first.
     pub outcome: Outcome,
-    /// Which limit that is.
+    /// The limit that is reached first.
     pub limit: Limit,
-    /// What an estimate rests on, `None` where there is none.
+    /// What the estimate is based on; `None` if there is no estimate.
     pub basis: Option<Basis>,
-    /// The last clean-up that was in vain.
+    /// The last clean-up whose space has since been used up again.
     pub refill: Option<Refill>,
 }
 
-/// Times are within so many seconds before and after zero, 30,000 years: what is added to them loses no
-/// milliseconds, and nothing overflows.
+/// Largest absolute value of a time, seconds (30,000 years): up to it, sums keep millisecond
+/// precision and nothing overflows.
 pub const LAST_TIME_S: f64 = 1e12;
 
 fn is_time(time_s: f64) -> bool {
     time_s.abs() <= LAST_TIME_S
 }
 
-/// The state of one volume's forecast. Memory is bounded, see [`Forecaster::bytes`]; it serialises, so
-/// that a restarted program goes on where it was (or feed it the recorded history again: same result).
+/// The state of one volume's forecast. Memory is bounded, see [`Forecaster::bytes`]. It can be
+/// serialized, so that a restarted program continues where it was; replaying the recorded history
+/// gives the same result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecaster {
     policy: Policy,
     series: Vec<(Limit, Series)>,
-    /// Allocated and freed by traced writers, fading.
+    /// Bytes allocated and freed by traced writers, as exponentially decaying sums.
     flow: Option<[f64; 2]>,
 }
 
 impl Forecaster {
-    /// A forecaster that has seen nothing yet.
+    /// Creates a forecaster without any history.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self { policy, series: vec![(Limit::Avail, Series::new())], flow: None }
     }
 
-    /// Take in the next look. A clock that goes backwards or stands still counts as one usual
-    /// interval; so does a long gap in which less was written than usual (a suspended machine, a clock
-    /// set forward). A volume whose size changes keeps its growth but not the jump of what is used.
-    /// A sample whose time is not a number, or beyond all dates ([`LAST_TIME_S`]), is left out.
+    /// Adds the next sample. If the clock goes backwards or stops, that counts as one usual
+    /// interval; so does a long gap in which less was written than usual (a suspended machine, a
+    /// clock set forward). If the size of the volume changes, its growth is kept, but the jump of
+    /// its usage is ignored. A sample whose time is not a number, or beyond [`LAST_TIME_S`], is
+    /// ignored.
     pub fn push(&mut self, sample: &Sample) {
         if !is_time(sample.time_s) {
             return;
@@ -285,7 +287,7 @@ impl Forecaster {
         }
     }
 
-    /// What is to be expected now, of the limit that comes first.
+    /// The present forecast for the limit that is reached first.
     #[must_use]
     pub fn forecast(&self) -> Forecast {
         let rank = |s: &Series| s.outcome().eta_s().unwrap_or(f64::INFINITY);
@@ -308,12 +310,12 @@ impl Forecaster {
         Forecast { outcome, limit: limit.clone(), basis: series.basis(), refill: series.refill() }
     }
 
-    /// What is to be expected of each limit, root's reserve too.
+    /// The present forecast for each limit, including the root reserve.
     pub fn by_limit(&self) -> impl Iterator<Item = (&Limit, Outcome)> {
         self.series.iter().map(|(l, s)| (l, s.outcome()))
     }
 
-    /// Memory held, bytes.
+    /// Memory used, bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()

@@ -1,17 +1,18 @@
-//! What each time scale has seen before: is the present growth news, or the usual?
+//! The largest and smallest changes so far on each time scale, to decide whether the present growth
+//! is new or usual.
 //!
-//! For windows of 2^(k/2) seconds the largest and smallest change ever seen over such a window is kept,
-//! apart from the last window itself. A backup of ten minutes that came before tells at the scale of
-//! seconds "seen before" and is only news once it has gone on for longer than it ever did.
+//! For windows of 2^(k/2) seconds, the largest and smallest change over such a window is kept,
+//! except for the most recent window. If a backup of ten minutes has happened before, a new one is
+//! usual on the scale of seconds, and is new only once it has lasted longer than ever.
 
 use serde::{Deserialize, Serialize};
 
 /// Half octaves from 2⁻⁴ s to 2²⁶ s (two years).
 pub(crate) const SCALES: usize = 61;
-/// A scale is looked at again after this share of its length, so that all of them together cost a
-/// sample no more the longer they get.
+/// A scale is updated again after this share of its length, so that the cost per sample of all
+/// scales together does not grow with their length.
 const LOOK_AGAIN: f64 = 1.0 / 32.0;
-/// What was seen fades by half in this many half-windows.
+/// Past changes decay by half in this many half-windows.
 const FADE: f64 = 16384.0;
 
 /// Length of scale `k` in seconds.
@@ -19,7 +20,7 @@ pub(crate) fn length(k: usize) -> f64 {
     (k as f64 / 2.0 - 4.0).exp2()
 }
 
-/// Largest and smallest change over one window.
+/// Largest and smallest change over windows of one length; `any` is false before the first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Seen {
     most: f64,
@@ -40,8 +41,8 @@ impl Seen {
     }
 }
 
-/// Memory of one scale. The last three half-windows are held back, so that what is compared with the
-/// past ended at least one window ago.
+/// The past changes on one scale. The last three half-windows are kept apart, so that the present
+/// is compared only with changes that ended at least one window ago.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scale {
     epoch: i64,
@@ -49,7 +50,7 @@ pub(crate) struct Scale {
     past: Seen,
     /// Start of the present window and the series' value there.
     from: Option<(f64, f64)>,
-    /// When to look again.
+    /// When to update the scale again.
     next: f64,
 }
 
@@ -62,17 +63,19 @@ impl Scale {
         next: f64::MIN,
     };
 
-    /// Whether the window that ends at `t` is to be looked at again.
+    /// Whether the scale is due for an update at `t`.
     pub(crate) fn is_due(&self, t: f64) -> bool {
         t >= self.next
     }
 
-    /// Seconds since the start of the present window, and what the series of value `u` at `t` rose by.
+    /// Seconds since the start of the present window, and the rise since then if the series has the
+    /// value `u` at `t`.
     pub(crate) fn rise(&self, t: f64, u: f64) -> Option<(f64, f64)> {
         self.from.map(|(from, past)| (t - from, u - past))
     }
 
-    /// Note that over the window of `length` ending at `t` the series rose from `past` to `u`.
+    /// Records that over the window of `length` seconds that ends at `t`, the series rose from
+    /// `past` to `u`.
     pub(crate) fn see(&mut self, t: f64, length: f64, (past, u): (f64, f64)) {
         self.from = Some((t - length, past));
         self.next = t + LOOK_AGAIN * length;
@@ -92,7 +95,7 @@ impl Scale {
         self.recent[0].add(rise);
     }
 
-    /// Largest and smallest change seen before this window, if any was.
+    /// Largest and smallest change before the present window, if there was any.
     pub(crate) fn before(&self) -> Option<(f64, f64)> {
         self.past.any.then_some((self.past.most, self.past.least))
     }

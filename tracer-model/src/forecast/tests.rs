@@ -1,4 +1,4 @@
-//! What holds for every history, and what must hold for the plain ones.
+//! Tests of simple histories, and properties that hold for every history.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ fn sample(time_s: f64, total: u64, used: u64) -> Sample {
     Sample { time_s, total, used, avail: total - used, ..Sample::default() }
 }
 
-/// Estimates row by row.
+/// The estimate after each row.
 fn etas(samples: &[Sample]) -> Vec<Option<f64>> {
     let mut forecaster = Forecaster::new(Policy::default());
     samples
@@ -30,7 +30,7 @@ fn after(samples: &[Sample]) -> Forecast {
     forecaster.forecast()
 }
 
-/// A volume of 100 GB, from 10 GB on, by increments of bytes a second.
+/// A volume of 100 GB with 10 GB used, growing by these increments of bytes per second.
 fn history(rates: impl IntoIterator<Item = f64>) -> Vec<Sample> {
     let mut used = 10.0 * GB as f64;
     rates
@@ -73,7 +73,7 @@ fn a_copy_that_stops_is_forgotten() {
     let rows = history((0..6000).map(|i| if (3000..3300).contains(&i) { 1e8 } else { 0.0 }));
     let etas = etas(&rows);
     within(etas[3250], 65e9 / 1e8, 1.5);
-    let forgotten = (3300..6000).find(|i| etas[*i].is_none()).expect("it is forgotten");
+    let forgotten = (3300..6000).find(|i| etas[*i].is_none()).expect("the estimate is withdrawn");
     assert!(forgotten < 3300 + 300, "only {} s after it stopped", forgotten - 3300);
     assert!(etas[forgotten..].iter().all(Option::is_none));
 }
@@ -90,7 +90,7 @@ fn a_cache_that_is_collected_does_not_fill_and_says_so() {
 
 #[test]
 fn the_peak_of_a_sawtooth_hits_first() {
-    // Gains 1 GB a minute with swings of 15 GB: the mean would say 25 minutes more than there are.
+    // Gains 1 GB per minute with swings of 15 GB: the mean would predict 25 minutes more.
     let rows = history((0..6000).map(|i| if i % 60 < 45 { 16e9 / 45.0 } else { -1e9 }));
     let full = rows.iter().position(|r| r.avail == 0).expect("it fills");
     within(etas(&rows)[full - 600], 600.0, 1.3);
@@ -101,7 +101,7 @@ fn full_is_latched_until_space_is_back_and_a_refill_is_said() {
     let mut rows = history((0..300).map(|_| 5e8));
     let full_at = rows.iter().position(|r| r.avail == 0).expect("it fills");
     assert!(matches!(after(&rows).outcome, Outcome::Full { since_s } if since_s == full_at as f64));
-    // A few blocks that come and go are no space.
+    // A few blocks that come and go do not count as space.
     rows.push(sample(300.0, 100 * GB, 100 * GB - 8192));
     assert_eq!(after(&rows).outcome.eta_s(), Some(0.0));
     rows.extend(
@@ -122,7 +122,7 @@ fn a_clean_up_that_takes_several_looks_is_one() {
     let tenths = |free: u64, second: u32| {
         sample(at + f64::from(second), 100 * GB, 100 * GB - free * (GB / 10))
     };
-    // `rm` is under way at the first look after it, and at the second.
+    // `rm` is still running at the first and the second sample.
     let free = [0, 0, 0, 10, 21, 26, 23, 19, 16, 12, 9, 5, 2];
     rows.extend(free.into_iter().zip(0..).map(|(free, second)| tenths(free, second)));
     assert_eq!(after(&rows).refill, None, "two tenths are left");
@@ -207,7 +207,7 @@ fn memory_is_bounded() {
     for i in 0..60_000u64 {
         forecaster.push(&sample(i as f64, 1000 * GB, i * 1000 + i % 7 * 4096));
     }
-    // The levels that 26 doublings can fill, and the scales: whatever comes, no more than this.
+    // The levels that 26 doublings can fill, and the scales: never more than this.
     assert!(forecaster.bytes() < 40_000, "{} bytes", forecaster.bytes());
 }
 
@@ -231,7 +231,7 @@ fn a_restored_forecaster_goes_on() {
     }
 }
 
-/// Increments of a history that only grows: steady, with noise, with pauses.
+/// Increments of a history that only grows: steadily, with noise, with pauses.
 fn growth() -> impl Strategy<Value = Vec<f64>> {
     (1e6..5e8f64, 0.0..1.0f64, 1..40usize, 0.2..1.0f64, prop::collection::vec(0.0..1.0f64, 300))
         .prop_map(|(rate, noise, period, duty, dice)| {
@@ -245,7 +245,7 @@ fn growth() -> impl Strategy<Value = Vec<f64>> {
         })
 }
 
-/// Increments of a history of a few writings of any length, with rests of any length between them.
+/// Increments of a history with a few writes of any length, separated by pauses of any length.
 fn writings() -> impl Strategy<Value = Vec<f64>> {
     prop::collection::vec((1..60usize, 0.0..3e8f64, 0..120usize), 1..8).prop_map(|phases| {
         let increments = phases.into_iter().flat_map(|(on, rate, off)| {
@@ -265,7 +265,7 @@ fn is_never_longer(slow: &[Sample], fast: &[Sample], factor: f64) -> Result<(), 
     Ok(())
 }
 
-/// Anything a file could hold.
+/// Arbitrary rows, as a file could contain.
 fn anything() -> impl Strategy<Value = Vec<Sample>> {
     let number = || prop_oneof![0..1000u64, any::<u64>(), Just(0), Just(u64::MAX)];
     let time = prop_oneof![-1e3..1e6f64, any::<f64>(), Just(0.0), Just(f64::MAX)];
@@ -322,7 +322,7 @@ proptest! {
     fn nor_does_one_by_any_factor(rates in writings(), factor in 1.0..4.0f64) {
         let slow = history(rates.iter().copied());
         let fast = history(rates.iter().map(|r| r * factor));
-        // Bytes are whole: where a decision hangs by a byte, it may fall one row later.
+        // Bytes are integers: a decision that depends on a single byte may come one row later.
         is_never_longer(&slow, &fast, 1.1)?;
     }
 
@@ -351,7 +351,7 @@ proptest! {
         let rows = history((0..200).map(|_| rate));
         let scaled: Vec<Sample> =
             rows.iter().map(|r| Sample { time_s: r.time_s * stretch, ..r.clone() }).collect();
-        // Rounding may move the row from which on it is believed by a few, as the grid of scales does.
+        // Rounding, like the grid of scales, may shift by a few rows when growth is accepted.
         let mut differ = 0;
         for (a, b) in etas(&rows).iter().zip(etas(&scaled)) {
             let same = match (a, b) {

@@ -1,37 +1,37 @@
-//! From a history to a growth that can be trusted, and how far.
+//! Derives growth from a history, with its uncertainty.
 
 use serde::{Deserialize, Serialize};
 
 use super::history::History;
 use super::scales::{SCALES, Scale, length};
 
-/// A bit less than one: keeps what is even from being decided by rounding.
+/// Slightly less than one, so that rounding does not decide equal cases.
 const NEARLY: f64 = 1.0 - 1e-6;
-/// Part of a window's rise below which a gain is none: a window may be twenty equal steps.
+/// Share of a window's rise below which a step is not growth: a window may be twenty equal steps.
 const LITTLE: f64 = 0.05 * NEARLY;
-/// Blocks a window is cut into for its slope.
+/// Number of blocks that a window is divided into to fit its slope.
 const BLOCKS: usize = 16;
 
-/// A growth that was found in a window.
+/// Growth found in a window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Trend {
-    /// Bytes a second, above 0.
+    /// Rate at the end of the window, bytes per second, above 0.
     pub(crate) rate: f64,
-    /// The same, straight through the window.
+    /// Rate of a straight line through the window, bytes per second.
     pub(crate) mean: f64,
-    /// Half of what the rate gains each second, bytes/s², 0 or more.
+    /// Half of the acceleration, bytes/s², 0 or more.
     pub(crate) curve: f64,
     /// Standard error of the rate relative to it.
     pub(crate) doubt: f64,
-    /// Length of the window it rests on, seconds.
+    /// Length of the window it is based on, seconds.
     pub(crate) window: f64,
-    /// The series' peak level to extrapolate from, above its present value.
+    /// How far the peak to extrapolate from is above the present value, bytes.
     pub(crate) above: f64,
-    /// True for a growth that was never seen before at its scale.
+    /// Whether growth like this was never seen before at its scale.
     pub(crate) new: bool,
 }
 
-/// Largest and smallest value in each of equal parts of a window, oldest first.
+/// Largest and smallest value in each of the equal blocks of a window, oldest first.
 type Blocks = [Option<(f64, f64)>; BLOCKS];
 
 fn blocks(history: &History, now: f64, window: f64) -> Blocks {
@@ -52,45 +52,45 @@ fn blocks(history: &History, now: f64, window: f64) -> Blocks {
     out
 }
 
-/// The peaks or the lows of a window, fitted.
+/// A line fitted to the peaks or the lows of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Slope {
-    /// Straight through the window, bytes a second, with its standard error.
+    /// Rate of a straight line through the window, bytes per second, with its standard error.
     pub(crate) mean: f64,
     pub(crate) error: f64,
-    /// At the window's end, where the growth bends; else the mean.
+    /// Rate at the window's end if the growth is curved, else the mean.
     pub(crate) rate: f64,
     pub(crate) curve: f64,
-    /// The peaks have come to rest for longer than they ever paused before.
+    /// Whether growth has stopped for longer than it ever paused before.
     pub(crate) stopped: bool,
     window: f64,
-    /// The peak at the window's end, and the deepest fall the series has come back from.
+    /// The peak at the window's end, and the deepest drop that the series has recovered from.
     peak: f64,
     deepest: f64,
 }
 
 impl Slope {
-    /// Whether the series has come back to its peak from as deep as the present value `u` before.
+    /// Whether the series has recovered from a drop as deep as the present value `u` before.
     pub(crate) fn comes_back(&self, u: f64) -> bool {
         self.peak - u <= 1.3 * self.deepest
     }
 
-    /// How far the peak stands above the present value `u`, where the series is known to come back to
-    /// it; 0 where it does not matter; `None` when the slope is history.
+    /// How far the peak is above the present value `u` if the series is known to return to it; 0 if
+    /// that does not matter; `None` if the slope no longer applies.
     pub(crate) fn above(&self, u: f64) -> Option<f64> {
         let above = (self.peak - u).max(0.0);
         if self.comes_back(u) {
             return Some(above);
         }
-        // Most of the growth was taken back as never before.
+        // Most of the growth was undone, as never before.
         (above < 0.5 * self.rate * self.window).then_some(0.0)
     }
 }
 
-/// Both lines through a window.
+/// The lines through the peaks and the lows of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fits {
-    /// End of the window and its length, seconds.
+    /// Time of the window's end and its length, seconds.
     pub(crate) at: f64,
     pub(crate) window: f64,
     peaks: Option<Slope>,
@@ -112,19 +112,19 @@ impl Fits {
     }
 }
 
-/// A bend is believed from this many standard errors on.
+/// Number of standard errors from which on curvature is significant.
 const BENDS: f64 = 4.0;
 
-/// Which ends of the blocks are fitted.
+/// Which values of the blocks are fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
-    /// What hits the limit first.
+    /// The largest ones, which reach the limit first.
     Peaks,
-    /// What is left between the peaks: a single spike cannot hide a growth there.
+    /// The smallest ones, in which a single spike cannot hide growth.
     Lows,
 }
 
-/// Fit the peaks or lows over a window.
+/// Fits a line to the peaks or lows of a window.
 fn slope(cells: &Blocks, window: f64, ends: Ends) -> Option<Slope> {
     if window <= 0.0 {
         return None;
@@ -152,7 +152,8 @@ fn slope(cells: &Blocks, window: f64, ends: Ends) -> Option<Slope> {
         return None;
     }
     let (end_rate, curve) = bend(points, left, (mx, sxx, rss), rate, window);
-    // Growth in one jump is one event, however straight the rest: the increments' own scatter.
+    // Growth in one jump is a single event, however straight the rest: use the scatter of the
+    // increments.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
     let mean = steps().sum::<f64>() / (count - 1.0);
     let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
@@ -172,19 +173,19 @@ fn slope(cells: &Blocks, window: f64, ends: Ends) -> Option<Slope> {
     let little = LITTLE * rate * window;
     let stopped = rested(line(Ends::Peaks), little) && rested(line(Ends::Lows), little);
     let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, window, peak, deepest };
-    // What is between the peaks is extrapolated from where it is.
+    // The lows are extrapolated from the present value.
     Some(if ends == Ends::Lows { Slope { peak: f64::MIN, ..slope } } else { slope })
 }
 
-/// Whether the last four blocks or more brought less than `little`, and no earlier pause was half as
-/// long.
+/// Whether the last four blocks or more grew by less than `little`, and no earlier pause was half
+/// as long.
 fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
     let (mut edge, mut rises, mut pause, mut longest) = (f64::MIN, 0, 0, 0);
     for (_, peak) in points {
         if peak - edge > little {
             edge = peak;
             rises += 1;
-            // The first point is no rise, and what was before the first rise no pause of it.
+            // The first point is not a rise, and what precedes the first rise is not a pause.
             if rises > 2 {
                 longest = longest.max(pause);
             }
@@ -196,7 +197,7 @@ fn rested(points: impl Iterator<Item = (f64, f64)>, little: f64) -> bool {
     pause >= 4 && pause > 2 * longest
 }
 
-/// Rate at the window's end and what it gains, if the points bend clearly, else the straight rate.
+/// Rate at the window's end and its gain if the points are clearly curved, else the straight rate.
 fn bend<I: Iterator<Item = (f64, f64)>>(
     points: impl Fn() -> I,
     left: impl Fn((f64, f64)) -> f64,
@@ -208,7 +209,7 @@ fn bend<I: Iterator<Item = (f64, f64)>>(
     if count < 8.0 {
         return (rate, 0.0);
     }
-    // x² without what is straight in it.
+    // x² without its linear part.
     let (s2, s3) = points().fold((0.0, 0.0), |a, p| {
         let x = p.0 - mx;
         (a.0 + x * x / count, a.1 + x * x * x)
@@ -228,13 +229,13 @@ fn bend<I: Iterator<Item = (f64, f64)>>(
         return (rate, 0.0);
     }
     let at_end = (rate + curve * (2.0 * (window - mx) - tilt)).clamp(0.3 * rate, 4.0 * rate.abs());
-    // Believed by degrees, so that the estimate does not jump.
+    // Blended in gradually, so that the estimate does not jump.
     let trust = (curve.abs() / (BENDS * error) - 1.0).min(1.0);
     (rate + trust * (at_end - rate), trust * curve.max(0.0))
 }
 
-/// Whether growth gains all along the window: rates of its fifths. One kink, where something began,
-/// bends a fit just as much but goes on straight.
+/// Whether growth accelerates all along the window, by the rates of its fifths. A single kink,
+/// where something began, curves a fit just as much but continues as a straight line.
 fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
     let mut rates = [0.0; 5];
     let mut count = 0;
@@ -250,10 +251,10 @@ fn gathers<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
         })
 }
 
-/// A scale must have been seen for this many of its lengths to tell what is news there.
+/// Number of its lengths for which a scale must have been observed before growth can be new on it.
 const YOUNG: f64 = 2.5;
 
-/// The growth that is news: faster than at any time before, over its own length.
+/// New growth: faster than at any time before, over its own length.
 pub(crate) fn runaway(
     history: &History,
     scales: &[Scale],
@@ -275,11 +276,11 @@ pub(crate) fn runaway(
         let (Some((window, rise)), Some((most, _))) = (scale.rise(now, u), scale.before()) else {
             continue;
         };
-        // On the way back to a level that was cleaned up before, any rise that fits into the window is
-        // something to compare with.
+        // On the way back to a level that was cleaned up before, compare with any rise that fits
+        // into the window.
         within = within.max(most);
         let most = if u < top { within } else { most };
-        // The shorter the memory of a scale, the less "never before" means.
+        // The shorter a scale has been observed, the less "never before" means.
         let margin = wary * (2.0 + 4.0 * d / age);
         let half = scales[k - 2].rise(now, u).map_or(0.0, |r| r.1);
         let steady = (0.25..0.78).contains(&(half / rise));
@@ -298,16 +299,17 @@ pub(crate) fn runaway(
     let fit = slope(&blocks(history, now, window), window, Ends::Peaks);
     let fit = fit.filter(|f| f.above(u).is_some());
     let doubt = fit.map_or(0.3, |f| f.error / f.mean.abs().max(rate * 0.1));
-    // The bend of a window that begins before the growth did says nothing.
+    // Curvature is meaningless if the window begins before the growth.
     Some(Trend { rate, mean: rate, curve: 0.0, doubt, window, above: 0.0, new: true })
 }
 
-/// How long a growth at `rate`, seen over `window` and more, has gone on: scales are too coarse to tell.
+/// How long growth at `rate`, observed over at least `window` seconds, has lasted: the scales alone
+/// are too coarse.
 fn lasted(scales: &[Scale], now: f64, u: f64, rate: f64, window: f64) -> f64 {
     let mut longest = window;
     for (window, rise) in scales.iter().map_while(|s| s.rise(now, u)) {
         longest = longest.max(rise / rate);
-        // It began within this window.
+        // The growth began within this window.
         if rise < 0.9 * rate * window {
             break;
         }
@@ -315,7 +317,7 @@ fn lasted(scales: &[Scale], now: f64, u: f64, rate: f64, window: f64) -> f64 {
     longest
 }
 
-/// A burst as there were before that is under way and, if it gets as large as they did, fills the volume.
+/// A burst in progress, like earlier ones, that fills the volume if it gets as large as they did.
 pub(crate) fn usual(
     scales: &[Scale],
     now: f64,
@@ -336,7 +338,7 @@ pub(crate) fn usual(
         return None;
     }
     let rate = rise / d;
-    // How long it has gone on like this, and whether all along.
+    // How long it has lasted, and whether it was steady.
     let last = (first..SCALES)
         .take_while(|k| seen(*k).is_some_and(|(d, rise, _)| rise >= 0.6 * rate * d))
         .last()?;
@@ -352,7 +354,8 @@ pub(crate) fn usual(
     )
 }
 
-/// Whether a growth of `rise` in the last `window` has come to rest for longer than it ever paused.
+/// Whether growth of `rise` bytes in the last `window` seconds has stopped for longer than it ever
+/// paused.
 fn ended(history: &History, now: f64, u: f64, window: f64, rise: f64, typical: f64) -> bool {
     let little = LITTLE * rise;
     let mut edge = (now, u);

@@ -1,47 +1,51 @@
-//! `[guard]` of the configuration: what has to be the case before anything is done, and what then.
+//! `[guard]` of the configuration: the conditions for acting, and the actions.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::action::How;
 use crate::action::pattern::Pattern;
+use crate::units::parse;
 
-/// `[guard]`. Off unless `enabled`; says what it would do and does nothing unless `dry_run` is false.
+/// The `[guard]` section. Off unless `enabled`; only reports what it would do unless `dry_run` is
+/// false.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
-    /// Is there a guard at all?
+    /// Whether the guard runs at all.
     pub enabled: bool,
-    /// Does it only say what it would do?
+    /// Whether the guard only reports what it would do.
     pub dry_run: bool,
     /// Mount points that are guarded; empty for all.
     pub volumes: Vec<String>,
-    /// A volume that will be full within this time is in danger; one that is full is, too.
+    /// A volume that will be full within this time is in danger, and so is a full one.
     pub within: Seconds,
-    /// Least share of the volume's growth that makes a group the culprit, 0.5..=1.
+    /// Minimum share of the volume's growth that makes a group the culprit, 0.5..=1.
     pub share: f64,
-    /// Over how much time in which the volume grew, evenly in both halves of it.
+    /// Time over which the share is computed, counting only intervals in which the volume grew. The
+    /// share must be reached in both halves of it.
     #[serde(rename = "for")]
     pub length: Seconds,
-    /// The steps, in this order.
+    /// The actions, in this order.
     pub ladder: Vec<How>,
-    /// How long people have after a freeze before the next step.
+    /// Time for an operator to intervene after a freeze, before the next step.
     pub wait: Seconds,
-    /// Between the later steps, while the volume is still in danger.
+    /// Minimum time between the later steps, while the volume is still in danger.
     pub step: Seconds,
     /// Rate of a throttle, bytes per second.
     pub throttle_bytes_per_s: u64,
-    /// When a freeze or throttle ends by itself if nobody does anything, this guard included.
+    /// Time limit of a freeze, throttle or fence, after which it ends even without a further step.
     pub hold: Seconds,
-    /// Actions in any hour, over all volumes.
+    /// Maximum number of actions in any hour, over all volumes.
     pub max_per_hour: u32,
-    /// Least time between two actions, and how long a danger must be over before it is a new one.
+    /// Minimum time between two actions, and how long a danger must be over before a new episode
+    /// begins.
     pub cool_down: Seconds,
-    /// Groups that are the culprit from half the share on.
+    /// Groups that are the culprit with half of `share` or more.
     pub prefer: Vec<Pattern>,
-    /// Groups and processes that are never touched.
+    /// Groups and processes that are never acted on.
     pub avoid: Vec<Pattern>,
-    /// Groups whose growth is left out of account.
+    /// Groups whose growth is not counted.
     pub ignore: Vec<Pattern>,
 }
 
@@ -69,33 +73,33 @@ impl Default for GuardConfig {
 }
 
 impl GuardConfig {
-    /// Is it sound?
+    /// Checks the values.
     ///
     /// # Errors
-    /// One line that names the field.
+    /// One line that names the invalid field.
     pub fn check(&self) -> Result<(), String> {
         if !(0.5..=1.0).contains(&self.share) {
             return Err(format!("guard.share is {}: it must be between 0.5 and 1", self.share));
         }
         if self.ladder.is_empty() {
-            return Err("guard.ladder has no step".to_owned());
+            return Err("guard.ladder is empty".to_owned());
         }
         if let Some(step) = self.ladder.iter().find(|how| !STEPS.contains(how)) {
             return Err(format!(
-                "guard.ladder has {}: only freeze, throttle, fence, term, kill and unit are steps of it",
+                "guard.ladder contains {}; use freeze, throttle, fence, term, kill and unit only",
                 step.name()
             ));
         }
-        // Backwards would be done after what cannot be undone.
+        // In any other order, a reversible step could follow one that cannot be undone.
         if !self.ladder.is_sorted() || self.ladder.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(
-                "guard.ladder must go from freeze over throttle, fence and term to kill and unit, each \
-                 once"
+                "guard.ladder must list each step at most once, in the order freeze, throttle, fence, \
+                 term, kill, unit"
                     .to_owned(),
             );
         }
         if self.max_per_hour == 0 {
-            return Err("guard.max_per_hour is 0: set enabled = false instead".to_owned());
+            return Err("guard.max_per_hour is 0; set guard.enabled = false instead".to_owned());
         }
         if self.throttle_bytes_per_s < 1024 {
             return Err("guard.throttle_bytes_per_s must be at least 1024".to_owned());
@@ -113,40 +117,29 @@ impl GuardConfig {
 
 const STEPS: [How; 6] = [How::Freeze, How::Throttle, How::Fence, How::Term, How::Kill, How::Unit];
 
-/// A length of time: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
+/// A duration: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Seconds(
-    /// Seconds.
+    /// The duration in seconds.
     pub f64,
 );
 
 impl Seconds {
-    /// As it can be read again.
+    /// Returns the duration in a form that can be parsed again.
     #[must_use]
     pub fn text(self) -> String {
         format!("{}s", self.0)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor = match unit.trim() {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(format!("{text:?} is no length of time: write 500ms, 10s, 5m or 1h")),
-        };
-        let number: f64 =
-            number.parse().map_err(|_| format!("{text:?} is no length of time, e.g. 10s"))?;
-        Self::new(number * factor)
+        parse::seconds(text).map_err(|error| error.to_string()).and_then(Self::new)
     }
 
     fn new(seconds: f64) -> Result<Self, String> {
         if (0.1..=7.0 * 86_400.0).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err("a length of time must be between 100ms and 7 days".to_owned())
+            Err("a duration must be between 100ms and 7 days".to_owned())
         }
     }
 }
@@ -206,7 +199,7 @@ mod tests {
             (r#"{"ladder": ["kill", "freeze"]}"#, "guard.ladder"),
             (r#"{"ladder": ["truncate"]}"#, "truncate"),
             (r#"{"max_per_hour": 0}"#, "max_per_hour"),
-            (r#"{"within": "soon"}"#, "length of time"),
+            (r#"{"within": "soon"}"#, "not a duration"),
             (r#"{"hold": "1m"}"#, "guard.hold"),
             (r#"{"avoid": ["("]}"#, "regular expression"),
         ] {

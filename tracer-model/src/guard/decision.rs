@@ -1,4 +1,4 @@
-//! What the guard decides, and what becomes of it.
+//! The guard's decisions and their results.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,53 +6,53 @@ use serde::{Deserialize, Serialize};
 use crate::action::How;
 use crate::snapshot::Group;
 
-/// Somebody who was not chosen.
+/// A group that was not chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spared {
     /// Kind and name of the group.
     pub group: String,
-    /// Why not.
+    /// Why it was not chosen.
     pub reason: String,
 }
 
-/// What is to be done, or would be.
+/// What is to be done, or would be done in a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Its number, for [`Policy::done`](super::Policy::done).
+    /// Number of the decision, for [`Policy::done`](super::Policy::done).
     pub id: u64,
-    /// Mount point.
+    /// Mount point of the volume.
     pub volume: String,
-    /// Who fills it.
+    /// The group that fills the volume.
     pub group: Group,
-    /// The step; `None` where nothing may be done: `explanation` says why.
+    /// The action; `None` if nothing may be done, for the reason in `explanation`.
     pub step: Option<How>,
-    /// Is it only said?
+    /// Whether the decision is only reported and not carried out.
     pub dry_run: bool,
-    /// Of a throttle, bytes per second.
+    /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
-    /// When a freeze or throttle ends by itself, seconds.
+    /// Time limit of a freeze, throttle or fence, seconds.
     pub for_s: f64,
-    /// Processes of the group that are known to run, with their starts where known.
+    /// Pids of the group's known running processes, with their start times if known.
     pub members: Vec<(u32, Option<Timestamp>)>,
-    /// Its share of the volume's growth, 0..1.
+    /// The group's share of the volume's growth, 0..1.
     pub share: f64,
-    /// Its growth, bytes per second.
+    /// The group's growth, bytes per second.
     pub growth_bytes_per_s: f64,
-    /// Others on this volume, and why they are not chosen.
+    /// Other groups on this volume, and why they were not chosen.
     pub spared: Vec<Spared>,
-    /// All of it in words: chosen because …; not X because ….
+    /// The decision in words: chosen because …; not X because ….
     pub explanation: String,
 }
 
-/// How a decision ended.
+/// The result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Did {
-    /// It was done.
+    /// The action was carried out.
     Done,
-    /// It was done, and nothing of it is left.
+    /// The action was carried out, and no process of the group is left.
     Ended,
-    /// The last look at its processes forbade it, or nothing of it was left.
+    /// The final check of the processes refused the action, or no process was left.
     Refused(String),
-    /// The kernel would not.
+    /// The action failed with a system error.
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! Whom the guard does not touch, and why.
+//! Groups that the guard does not act on, and why.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::action::protect;
 use crate::snapshot::{Group, Snapshot, Volume};
 
 impl Policy {
-    /// Why the culprit must not be touched.
+    /// Returns why the guard must not act on the culprit; `None` if it may.
     pub(super) fn forbidden(
         &self,
         now_s: f64,
@@ -24,16 +24,19 @@ impl Policy {
         let victim = guarded.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
         protected(snapshot, group, &self.config)
             .or_else(|| {
-                victim.then(|| "it is a victim, others filled the volume before".to_owned())
+                victim.then(|| "it is a victim: other groups had filled the volume".to_owned())
             })
             .or_else(|| {
                 (group.kind == "unit" && group.name.ends_with(".slice"))
-                    .then(|| "a slice is many services".to_owned())
+                    .then(|| "a slice contains many services".to_owned())
             })
-            .or_else(|| volume.mount_point.is_empty().then(|| "the volume has no name".to_owned()))
+            .or_else(|| {
+                volume.mount_point.is_empty().then(|| "the volume has no mount point".to_owned())
+            })
     }
 
-    /// Everybody else who grew on the volume or lives there, and why they are not chosen.
+    /// Returns all other groups that grew on the volume or have files open there, and why they were
+    /// not chosen.
     pub(super) fn spared(
         &self,
         now_s: f64,
@@ -64,7 +67,7 @@ impl Policy {
     }
 }
 
-/// Why a group must not be touched by the guard, as far as a Snapshot tells.
+/// Returns why the guard must not act on a group, as far as the Snapshot shows.
 fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
     if let Some(rule) = protect::unit_rule(&group.kind, &group.name) {
         return Some(format!("protected ({rule})"));
@@ -88,7 +91,8 @@ fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option
     Some(format!("protected (it is a database: {database})"))
 }
 
-/// Processes of a group that run, and the one that starts them.
+/// Returns the running processes of a group and the process that spawns them, with their start times
+/// if known.
 pub(super) fn members(snapshot: &Snapshot, group: &Group) -> Vec<(u32, Option<Timestamp>)> {
     let key = shares::key(group);
     let same = |other: &Group| shares::key(other) == key;

@@ -1,4 +1,4 @@
-//! The guard's explanations.
+//! The text of the guard's explanations.
 
 use super::shares::Candidate;
 use super::{GuardConfig, Spared};
@@ -6,27 +6,27 @@ use crate::action::How;
 use crate::snapshot::{Group, Volume};
 use crate::units::{Units, duration};
 
-/// Names that an explanation spares one by one.
+/// Maximum number of excluded groups that an explanation names.
 const MAX_SPARED: usize = 4;
 
-/// `unit web.service`; a plain cgroup's kind says nothing.
+/// Returns kind and name of a group, e.g. `unit web.service`.
 pub(super) fn group(group: &Group) -> String {
     format!("{} {}", group.kind, group.name)
 }
 
-/// How the volume stands.
+/// Describes the state of the volume.
 fn state(volume: &Volume) -> String {
     match volume.eta_s {
         _ if volume.full => format!("{} is full", volume.mount_point),
         Some(eta) => format!("{} will be full in {}", volume.mount_point, duration(eta)),
-        None => format!("{} is not filling now", volume.mount_point),
+        None => format!("{} is not filling at the moment", volume.mount_point),
     }
 }
 
-/// Why it is the culprit.
+/// Explains why the group is the culprit.
 pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig) -> String {
     format!(
-        "{}, and {:.0} % of its growth over {} s ({}) is its ({:.0} % are enough)",
+        "{}, and this group caused {:.0} % of the growth over {} s ({}; threshold {:.0} %)",
         state(volume),
         culprit.share * 100.0,
         culprit.span_s.round(),
@@ -35,16 +35,16 @@ pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig)
     )
 }
 
-/// Why the next step is taken.
+/// Explains why the next step of the ladder is taken.
 pub(super) fn next_step(earlier: How, waited_s: f64, volume: &Volume) -> String {
     let waited = duration(waited_s);
     match earlier {
-        How::Freeze => format!("it was frozen {waited} ago and nobody has come since"),
-        _ => format!("{} was not enough within {waited}: {}", earlier.name(), state(volume)),
+        How::Freeze => format!("it was frozen {waited} ago and no operator has intervened"),
+        _ => format!("{} was not enough after {waited}: {}", earlier.name(), state(volume)),
     }
 }
 
-/// The whole.
+/// Returns the whole explanation: the action, its reason, and why other groups were not chosen.
 pub(super) fn explanation(
     step: Option<How>,
     culprit: &Candidate,
@@ -55,10 +55,7 @@ pub(super) fn explanation(
     let name = group(&culprit.group);
     let mut text = match step {
         Some(step) if config.dry_run => {
-            format!(
-                "would {} {name} (dry run: nothing is done): chosen because {because}",
-                step.name()
-            )
+            format!("would {} {name} (dry run): chosen because {because}", step.name())
         }
         Some(step) => format!("{} {name}: chosen because {because}", step.name()),
         None => format!("guard: {because}"),
@@ -68,7 +65,7 @@ pub(super) fn explanation(
     }
     let more = spared.len().saturating_sub(MAX_SPARED);
     if more > 0 {
-        text.push_str(&format!("; nor {more} more"));
+        text.push_str(&format!("; nor {more} {}", if more == 1 { "other" } else { "others" }));
     }
     text
 }

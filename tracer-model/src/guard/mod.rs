@@ -1,8 +1,9 @@
-//! The guard: when a volume is about to be full and one group fills it, which step is taken next, and
-//! why nobody else is chosen.
+//! The guard: decides which action to take next when a volume is about to be full and one group fills
+//! it, and why no other group is chosen.
 //!
-//! Pure: a time, a [`Snapshot`] and what is still held go in, [`Decision`]s come out. Whoever carries
-//! them out reports back by [`Policy::done`]. `docs/actions.md` tells the rules to people.
+//! Pure: takes a time, a [`Snapshot`] and the suspensions in force, returns [`Decision`]s. The caller
+//! carries them out and reports the results with [`Policy::done`]. `docs/actions.md` describes the
+//! rules for users.
 
 pub mod config;
 mod decision;
@@ -20,71 +21,74 @@ use self::shares::{Candidate, Key, Shares};
 use crate::action::How;
 use crate::snapshot::{Group, Snapshot, Volume};
 
-/// How long a group that found no space on a volume is taken for a victim there, seconds.
+/// How long a group counts as a victim on a volume after a write there failed for lack of space,
+/// seconds.
 const VICTIM_S: f64 = 600.0;
-/// The hour of `max_per_hour`.
+/// The hour of `max_per_hour`, seconds.
 const HOUR_S: f64 = 3600.0;
 
-/// A culprit that the ladder has begun with.
+/// The escalation against one culprit: how far along the ladder it is.
 #[derive(Debug, Clone)]
 struct Climb {
     group: Group,
-    /// Which of the ladder's steps is the next.
+    /// Index of the ladder's next step.
     next: usize,
-    /// The decision that took its last step.
+    /// Id of the decision that took the last step.
     id: u64,
-    /// Is that a freeze or throttle, which somebody may undo?
+    /// Whether the last step can be undone (freeze, throttle or fence) and is still in force.
     holding: bool,
-    /// When its last step was taken.
+    /// When the last step was taken, seconds.
     since_s: f64,
-    /// Of which danger of its volume it was the culprit.
+    /// Number of the episode in which the group was the culprit.
     danger: u64,
-    /// Is the ladder over for this danger: refused, or let go by somebody?
+    /// Whether the escalation is over for this episode: the action was refused, or its suspension
+    /// ended (resumed by an operator, or the time limit was reached).
     over: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Guarded {
     shares: Shares,
-    /// Number of the danger that it is, or was last, in.
+    /// Number of the current or most recent episode of danger.
     danger: u64,
-    /// Since when it is in danger; `None` while it is not.
+    /// Since when the volume is in danger, seconds; `None` while it is not.
     since_s: Option<f64>,
-    /// When it was in danger last.
+    /// When the volume was last in danger, seconds.
     endangered_s: Option<f64>,
-    /// Groups that found no space, and until when they count as victims.
+    /// Groups whose writes failed for lack of space, and until when they count as victims.
     victims: BTreeMap<Key, f64>,
     climbs: BTreeMap<Key, Climb>,
-    /// Why nothing was done in this danger, as far as it has been said.
+    /// The reasons for inaction that were already reported in this episode.
     said: BTreeSet<Restraint>,
 }
 
-/// Why nothing is done. Each is said once in a danger, whatever numbers its words have.
+/// Why nothing is done. Each reason is reported once per episode, even if the numbers in its message
+/// change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Restraint {
     /// Most of the growth is not explained.
     Blind,
-    /// As much was done in the last hour as may be.
+    /// `max_per_hour` is reached.
     Budget,
-    /// The last action is not long ago.
+    /// The last action was less than `cool_down` ago.
     CoolDown,
-    /// This group must not be touched, for this reason.
+    /// This group must not be acted on, for this reason.
     Forbidden(Key, String),
 }
 
-/// The guard's memory.
+/// The guard's policy and state.
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: GuardConfig,
     volumes: BTreeMap<String, Guarded>,
-    /// Times of what was done in the last hour.
+    /// Times of the actions in the last hour, seconds.
     actions: VecDeque<f64>,
     last_id: u64,
     seen_s: Option<f64>,
 }
 
 impl Policy {
-    /// With a [checked](GuardConfig::check) configuration.
+    /// Creates a policy with a [checked](GuardConfig::check) configuration.
     #[must_use]
     pub fn new(config: GuardConfig) -> Self {
         Self {
@@ -96,19 +100,19 @@ impl Policy {
         }
     }
 
-    /// What it goes by.
+    /// Returns the current configuration.
     #[must_use]
     pub fn config(&self) -> &GuardConfig {
         &self.config
     }
 
-    /// Goes by another configuration from now on; what it remembers stays.
+    /// Replaces the configuration and keeps the state.
     pub fn replace(&mut self, config: GuardConfig) {
         self.config = config;
     }
 
-    /// Takes in a Snapshot at `now_s` (a clock that never steps). `holding` are the decisions whose
-    /// freeze or throttle is in force. At most one decision a volume comes out.
+    /// Evaluates a Snapshot taken at `now_s` (seconds, monotonic clock). `holding` contains the
+    /// decisions whose freeze, throttle or fence is in force. Returns at most one decision per volume.
     pub fn see(
         &mut self,
         now_s: f64,
@@ -136,7 +140,7 @@ impl Policy {
         decisions
     }
 
-    /// How a decision ended.
+    /// Records the result of a decision.
     pub fn done(&mut self, id: u64, did: &Did) {
         for guarded in self.volumes.values_mut() {
             let Some(key) = guarded.climbs.iter().find(|(_, c)| c.id == id).map(|(k, _)| k.clone())
@@ -145,7 +149,7 @@ impl Policy {
             };
             match did {
                 Did::Done => {}
-                // What has its name from now on are other processes: a cause of its own.
+                // Later processes with this name are new ones: a separate cause.
                 Did::Ended => {
                     guarded.climbs.remove(&key);
                     guarded.shares.forget(&key);
@@ -183,7 +187,8 @@ impl Policy {
         self.choose(now_s, snapshot, volume, guarded)
     }
 
-    /// Somebody let it go on, or its time was over: the ladder is over until there is a new danger.
+    /// Ends an escalation whose suspension is no longer in force (resumed, or the time limit was
+    /// reached), until a new episode begins.
     fn let_go(&self, guarded: &mut Guarded, holding: &BTreeSet<u64>) {
         for climb in guarded.climbs.values_mut() {
             if climb.holding && !holding.contains(&climb.id) && !self.config.dry_run {
@@ -193,7 +198,7 @@ impl Policy {
         }
     }
 
-    /// The culprit whose next step has come.
+    /// Returns the culprit whose next step is due.
     fn due(&self, now_s: f64, guarded: &Guarded) -> Option<Key> {
         let waiting = guarded.climbs.iter().find(|(_, climb)| {
             if climb.over || self.config.dry_run || climb.next >= self.config.ladder.len() {
@@ -201,9 +206,9 @@ impl Policy {
             }
             let frozen = climb.next.checked_sub(1).map(|at| self.config.ladder[at]);
             match frozen {
-                // Nobody came.
+                // No operator has intervened.
                 Some(How::Freeze) => now_s - climb.since_s >= self.config.wait.0,
-                // It was not enough for as long.
+                // The last step was not enough, and the danger has lasted since then.
                 _ => guarded
                     .since_s
                     .is_some_and(|since| now_s - since.max(climb.since_s) >= self.config.step.0),
@@ -250,14 +255,14 @@ impl Policy {
             .clone();
         let key = culprit.key();
         if let Some(climb) = guarded.climbs.get(&key) {
-            // Its next step is not yet due; or the same processes again, without a new cause.
+            // Its next step is not due yet, or these are the same processes without a new cause.
             let under_way = !climb.over && !self.config.dry_run;
             if under_way || climb.danger == guarded.danger {
                 return None;
             }
         }
         if let Some(reason) = self.forbidden(now_s, snapshot, volume, guarded, &culprit) {
-            let words = format!("{} is not touched: {reason}", message::group(&culprit.group));
+            let words = format!("no action on {}: {reason}", message::group(&culprit.group));
             let why = (Restraint::Forbidden(key.clone(), reason), words);
             return self.say(now_s, snapshot, volume, guarded, &key, why);
         }
@@ -277,27 +282,30 @@ impl Policy {
         self.config.prefer.iter().any(|pattern| pattern.matches(&group.name))
     }
 
-    /// Why nothing may be done now, also in words.
+    /// Returns why nothing may be done now, with the message.
     fn limit(&self, now_s: f64, volume: &Volume) -> Option<(Restraint, String)> {
         if volume.blind.is_some_and(|blind| blind.hides_most()) {
-            let words = "nothing is done: most of the growth is not explained";
+            let words = "no action: most of the growth is not explained";
             return Some((Restraint::Blind, words.to_owned()));
         }
         if self.actions.len() >= self.config.max_per_hour as usize {
             let words = format!(
-                "nothing is done: {} actions in the last hour are the most that is allowed",
+                "no action: limit of guard.max_per_hour reached ({} actions in the last hour)",
                 self.actions.len()
             );
             return Some((Restraint::Budget, words));
         }
         let ago_s = now_s - self.actions.back()?;
         (ago_s < self.config.cool_down.0).then(|| {
-            let words = format!("nothing is done yet: the last action was {ago_s:.0} s ago");
+            let words = format!(
+                "no action yet: the last one was {ago_s:.0} s ago (guard.cool_down = {})",
+                self.config.cool_down.text()
+            );
             (Restraint::CoolDown, words)
         })
     }
 
-    /// Nothing is done; said once for each danger and reason.
+    /// Reports that nothing is done, once for each episode and reason.
     fn say(
         &mut self,
         now_s: f64,
@@ -323,7 +331,7 @@ impl Policy {
         ))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that the decision is about")]
+    #[expect(clippy::too_many_arguments, reason = "a decision depends on all of these")]
     fn decide(
         &mut self,
         now_s: f64,
@@ -381,7 +389,8 @@ impl Policy {
 }
 
 impl Guarded {
-    /// A danger that begins after a rest is a new cause.
+    /// Tracks whether the volume is in danger. A danger that begins after more than `rest_s` without
+    /// one is a new episode.
     fn enter(&mut self, now_s: f64, endangered: bool, rest_s: f64) {
         if endangered {
             let rested = self.endangered_s.is_none_or(|last| now_s - last > rest_s);
@@ -396,8 +405,8 @@ impl Guarded {
         }
     }
 
-    /// Whoever finds no space without being the one that fills the volume is a victim for a while,
-    /// whatever it writes once there is space again.
+    /// Records victims: a group whose writes fail, but that does not fill the volume, counts as a
+    /// victim for [`VICTIM_S`], whatever it writes once there is space again.
     fn note_victims(&mut self, now_s: f64, snapshot: &Snapshot, volume: &Volume, share: f64) {
         self.victims.retain(|_, until| *until > now_s);
         for victim in snapshot.victims.iter().filter(|row| row.volume == volume.mount_point) {
@@ -405,7 +414,7 @@ impl Guarded {
             let Some(group) = writer.and_then(|writer| writer.group.as_ref()) else { continue };
             let key = shares::key(group);
             let fills = self.shares.of(&key).is_some_and(|candidate| candidate.share >= share);
-            // Who was found to fill it does not become a victim by finding it full.
+            // A culprit does not become a victim because the volume that it filled is full.
             if !fills && !self.climbs.contains_key(&key) {
                 self.victims.insert(key, now_s + VICTIM_S);
             }

@@ -1,18 +1,19 @@
-//! Who has how much of a volume's growth, over the last seconds in which it grew. Once a volume is
-//! full nothing grows any more: what was before stays in the account.
+//! Each group's share of a volume's growth, over the last seconds in which the volume grew. A full
+//! volume no longer grows, so the seconds before it was full are kept.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::pattern::Pattern;
 use crate::snapshot::{Group, Snapshot, Volume};
 
-/// Growth of a volume below this is rest, bytes per second.
+/// A volume that grows more slowly than this counts as idle, bytes per second.
 const REST: f64 = 64.0 * 1024.0;
-/// What is older than this blames nobody any more, seconds.
+/// Growth older than this is discarded, seconds.
 const OLD_S: f64 = 600.0;
 
-/// A group is told by kind, name and, of a container, its id: two users or runtimes may have containers of one
-/// name. Its view of files may differ from process to process.
+/// Identifies a group by its kind, its name and, for a container, its id: two users or runtimes may
+/// have containers with the same name. The mount namespace is left out, because it may differ between
+/// the group's processes.
 pub(super) type Key = (String, String, String);
 
 pub(super) fn key(group: &Group) -> Key {
@@ -20,15 +21,15 @@ pub(super) fn key(group: &Group) -> Key {
     (group.kind.clone(), group.name.clone(), id.to_owned())
 }
 
-/// A group with its part in the growth.
+/// A group with its share of the growth.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Candidate {
     pub(super) group: Group,
-    /// Of all growth of the span, 0..1.
+    /// Share of all growth in the span, 0..1.
     pub(super) share: f64,
-    /// The lesser one of the shares in its two halves.
+    /// The smaller of the shares in the two halves of the span, 0..1.
     pub(super) least_share: f64,
-    /// Over the span, bytes per second.
+    /// Mean growth over the span, bytes per second.
     pub(super) growth_bytes_per_s: f64,
     /// Length of the span, seconds.
     pub(super) span_s: f64,
@@ -39,7 +40,7 @@ impl Candidate {
         key(&self.group)
     }
 
-    /// One whose growth is out of account.
+    /// Creates a candidate whose growth is no longer recorded.
     pub(super) fn gone(group: Group) -> Self {
         Self { group, share: 0.0, least_share: 0.0, growth_bytes_per_s: 0.0, span_s: 0.0 }
     }
@@ -52,17 +53,17 @@ struct Span {
     grown: BTreeMap<Key, f64>,
 }
 
-/// The account of one volume.
+/// The recorded growth of one volume.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     spans: VecDeque<Span>,
     groups: BTreeMap<Key, Group>,
-    /// How much time the account has to cover before it blames anybody.
+    /// Recorded time that is needed before there are candidates, seconds.
     length_s: f64,
 }
 
 impl Shares {
-    /// Takes in `dt` seconds. Only the last `length_s` seconds of growth are kept.
+    /// Adds an interval of `dt` seconds. Only the last `length_s` seconds of growth are kept.
     pub(super) fn add(
         &mut self,
         now_s: f64,
@@ -76,7 +77,8 @@ impl Shares {
         let mut grown = BTreeMap::new();
         for row in snapshot.groups.iter().filter(|row| row.volume == volume.mount_point) {
             let ignored = ignore.iter().any(|pattern| pattern.matches(&row.group.name));
-            // A container's log is its own doing, whoever writes it: the runtime's daemon is spared.
+            // A container's log counts as the container's growth and not as that of the runtime's
+            // daemon, which writes it.
             let charged = row.charged_growth();
             if charged > 0.0 && !ignored {
                 let key = key(&row.group);
@@ -98,7 +100,7 @@ impl Shares {
         self.groups.retain(|key, _| spans.iter().any(|span| span.grown.contains_key(key)));
     }
 
-    /// All groups that grew, largest share first; nobody while the account is too short.
+    /// Returns all groups that grew, largest share first; empty while too little time is recorded.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let span_s: f64 = self.spans.iter().map(|span| span.dt).sum();
         if span_s < self.length_s {
@@ -127,18 +129,19 @@ impl Shares {
         candidates
     }
 
-    /// One of them.
+    /// Returns the candidate with this key.
     pub(super) fn of(&self, wanted: &Key) -> Option<Candidate> {
         self.candidates().into_iter().find(|candidate| candidate.key() == *wanted)
     }
 
-    /// Its processes are no more: what they did blames no others of its name.
+    /// Discards the recorded growth after a group's processes have ended, so that later processes with
+    /// the same name are not blamed for it.
     pub(super) fn forget(&mut self, key: &Key) {
         self.groups.remove(key);
         self.spans.clear();
     }
 
-    /// Growth of each group in the earlier and the later half of the time, and the totals.
+    /// Returns the growth of each group in the earlier and the later half of the span, and the totals.
     fn halves(&self, span_s: f64) -> (BTreeMap<&Key, [f64; 2]>, [f64; 2]) {
         let (mut sums, mut totals) = (BTreeMap::new(), [0.0; 2]);
         let mut passed = 0.0;

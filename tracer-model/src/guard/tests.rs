@@ -1,4 +1,5 @@
-//! The guard takes the right one, in steps, never the protected, never too often, and repeats itself.
+//! The guard chooses the right culprit, escalates in steps, never acts on protected groups, never acts
+//! too often, and is deterministic.
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -77,9 +78,9 @@ fn victim(pid: u32) -> Victim {
     }
 }
 
-/// A volume that is full in `eta_s`; at 0 it is.
+/// A Snapshot with one volume that will be full in `eta_s` seconds, or is full if that is 0.
 pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
-    // As JSON has it: what other parts add to a volume is none of the guard's business.
+    // Built from JSON, so that fields added to a volume for other purposes need not be listed here.
     let volume = serde_json::json!({
         "mount_point": VOLUME, "mount_points": [VOLUME], "device": "/dev/vdb", "fs_type": "ext4",
         "total_bytes": 1 << 30, "used_bytes": 0, "avail_bytes": 0, "reserved_bytes": 0,
@@ -131,7 +132,7 @@ fn armed() -> GuardConfig {
     GuardConfig { enabled: true, dry_run: false, ..GuardConfig::default() }
 }
 
-/// A world in which what was decided is in force until it is let go.
+/// A simulation in which a reversible decision stays in force until `holding` is cleared.
 struct World {
     policy: Policy,
     now_s: f64,
@@ -177,11 +178,11 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
     let text = &decision.explanation;
     assert!(text.starts_with("would freeze cgroup /jail (dry run"), "{text}");
     assert!(text.contains("chosen because /data will be full in 2 min"), "{text}");
-    assert!(text.contains("94 % of its growth"), "{text}");
+    assert!(text.contains("this group caused 94 % of the growth"), "{text}");
     assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
 }
 
-/// dockerd writes what a container prints: to be halted is the container.
+/// dockerd writes what a container prints; the action must target the container.
 #[test]
 fn a_log_is_put_down_to_its_container() {
     let mut incident = snapshot(Some(120.0), &[("docker.service", 90.0 * MB)]);
@@ -225,14 +226,18 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(How::Freeze)]);
     world.policy.done(freeze[0].id, &Did::Done);
-    // Frozen: nothing grows. People have five minutes.
+    // Frozen: nothing grows. An operator has five minutes to intervene.
     let still = snapshot(None, &[]);
     assert!(world.see(299, &still).is_empty());
     let throttle = world.see(1, &still);
     assert_eq!(steps(&throttle), [Some(How::Throttle)]);
-    assert!(throttle[0].explanation.contains("nobody has come"), "{}", throttle[0].explanation);
+    assert!(
+        throttle[0].explanation.contains("no operator has intervened"),
+        "{}",
+        throttle[0].explanation
+    );
     assert_eq!(throttle[0].rate, Some(1 << 20));
-    // Slow enough: it stays at that.
+    // Slow enough: no further step.
     assert!(world.see(600, &snapshot(None, &[("/jail", MB)])).is_empty());
     // Not slow enough.
     let slow = snapshot(Some(100.0), &[("/jail", MB)]);
@@ -242,7 +247,7 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     let kill = world.see(61, &slow);
     assert_eq!(steps(&kill), [Some(How::Kill)]);
     world.policy.done(kill[0].id, &Did::Ended);
-    // Started anew it is another one; but an hour has four actions.
+    // After a restart it is a new cause, but four actions in an hour are the limit.
     let again = world.see(600, &snapshot(Some(100.0), INCIDENT));
     assert_eq!(steps(&again), [None]);
     assert!(again[0].explanation.contains("4 actions in the last hour"), "{again:?}");
@@ -257,7 +262,7 @@ fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
     assert_eq!(steps(&freeze), [Some(How::Freeze)]);
     world.holding.clear();
     assert!(world.see(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
-    // The danger is over for longer than the cool-down, and comes back.
+    // The danger is over for longer than the cool-down, and then returns.
     assert!(world.see(70, &snapshot(None, INCIDENT)).is_empty());
     let again = world.see(20, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&again), [Some(How::Freeze)]);
@@ -276,7 +281,7 @@ fn a_full_volume_blames_who_filled_it() {
     let mut world = World::new(armed());
     world.policy.config.within = Seconds(1.0);
     assert!(world.see(30, &snapshot(Some(120.0), INCIDENT)).is_empty());
-    // Full: nothing grows any more, everybody fails.
+    // Full: nothing grows, and every write fails.
     let mut full = snapshot(Some(0.0), &[]);
     full.victims = vec![victim(70), victim(80)];
     let decisions = world.see(1, &full);
@@ -294,7 +299,7 @@ fn a_victim_that_takes_the_space_that_somebody_freed_is_no_culprit() {
     full.victims = vec![victim(90)];
     let freeze = world.see(1, &full);
     assert_eq!(freeze[0].group.name, "/jail");
-    // The jail is gone; the shop alone writes into what was freed.
+    // The jail is gone; only the shop writes into the freed space.
     full.groups = vec![row("/shop", 20.0 * MB)];
     full.victims.clear();
     let decisions = world.see(120, &full);
@@ -308,14 +313,14 @@ fn a_database_that_fills_the_volume_is_named_and_not_touched() {
     let decisions = world.see(300, &snapshot(Some(60.0), &[("postgresql.service", 50.0 * MB)]));
     assert_eq!(steps(&decisions), [None]);
     let text = &decisions[0].explanation;
-    assert!(text.contains("postgresql.service is not touched: protected"), "{text}");
+    assert!(text.contains("no action on unit postgresql.service: protected"), "{text}");
 }
 
 #[test]
 fn a_burst_is_no_cause_and_ignored_growth_does_not_count() {
     let mut world = World::new(armed());
     world.see(9, &snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]));
-    // One second of 90 % makes 84 % of all, but nothing in the first half.
+    // A burst in the last second makes 84 % of the total, but not of the first half.
     assert!(world.see(1, &snapshot(Some(60.0), &[("/a", 500.0 * MB)])).is_empty());
     let ignore = vec!["^/b$".parse().unwrap()];
     let mut world = World::new(GuardConfig { ignore, ..armed() });
@@ -382,7 +387,7 @@ proptest! {
                     prop_assert!(config.ladder.contains(&decision.step.unwrap()));
                     let first = decision.step == Some(How::Freeze);
                     prop_assert!(!first || decision.share >= 0.4, "{decision:?}");
-                    // A victim of the others is never their culprit: nobody grew more.
+                    // A victim is never chosen: no other group grew more than the culprit.
                     let shares = worlds[0].policy.volumes[VOLUME].shares.candidates();
                     let most = shares.first().map(|c| c.group.name.clone());
                     prop_assert!(!first || most.as_deref() == Some(name), "{decision:?}");
@@ -418,7 +423,7 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
     hidden.volumes[0].blind = Some(blind);
     let decisions = world.see(100, &hidden);
     assert_eq!(steps(&decisions), [None], "said once");
-    // Enough is seen: it goes on as ever.
+    // Enough of the growth is explained: the guard acts as usual.
     hidden.volumes[0].blind = Some(Blind { unexplained_bytes: 10 << 20, ..blind });
     assert_eq!(steps(&world.see(1, &hidden)), [Some(How::Freeze)]);
 }

@@ -1,15 +1,16 @@
-//! How completely a volume is traced, and whether so much of its change is unseen that its rows may not be
-//! relied upon.
+//! How completely a volume is traced, and whether so much of its change is missed that its rows are
+//! not reliable.
 
 use serde::{Deserialize, Serialize};
 
 use super::Volume;
 
-/// Where the writes to a volume's files are counted.
+/// At which level the writes to a volume's files are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CountedBy {
-    /// At the filesystem's own functions (fexit or kprobes): every way to write, and the space it takes.
+    /// At the filesystem's own functions (fexit or kprobes): covers every way to write, and the
+    /// space used.
     Filesystem,
     /// At the filesystem's own tracepoints.
     Tracepoints,
@@ -19,26 +20,26 @@ pub enum CountedBy {
     SystemCalls,
 }
 
-/// Why a filesystem with functions of its own is not counted at them, where that can be changed.
+/// Why a filesystem with functions of its own is not counted there, if that can be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gap {
-    /// It is a module, and the kernel hands over the types of modules only to CAP_SYS_ADMIN
+    /// It is a module, and reading the types of modules needs CAP_SYS_ADMIN
     /// (`BPF_BTF_GET_FD_BY_ID`).
     NeedsSysAdmin,
-    /// The kernel did not attach to them for another reason, which the rows of the hooks have.
+    /// The hooks could not be attached for another reason; see the state of each hook.
     HooksFailed,
 }
 
-/// Why the rows of a volume do not tell who fills it.
+/// Why the rows of a volume do not show what is filling it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlindCause {
-    /// [`Gap::NeedsSysAdmin`].
+    /// As [`Gap::NeedsSysAdmin`].
     NeedsSysAdmin,
-    /// [`Gap::HooksFailed`].
+    /// As [`Gap::HooksFailed`].
     HooksFailed,
-    /// Everything is attached, and yet less than half of the growth is accounted for.
+    /// All hooks are attached, yet less than half of the growth is accounted for.
     Unexplained,
 }
 
@@ -63,48 +64,51 @@ impl From<Gap> for BlindCause {
     }
 }
 
-/// A volume that takes writes of which too little is seen.
+/// Set for a volume that is being written to while too little of its growth is traced.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Blind {
-    /// Why.
+    /// Why too little is traced.
     pub cause: BlindCause,
-    /// Growth of used space that no row accounts for, bytes; 0 where all of it is accounted for.
+    /// Growth of used space that no row accounts for, bytes; 0 if all of it is accounted for.
     pub unexplained_bytes: u64,
     /// Growth of used space, bytes.
     pub grown_bytes: u64,
-    /// Over how long, seconds.
+    /// The time that this covers, seconds.
     pub over_s: f64,
 }
 
 impl Blind {
-    /// Is less than half of the growth accounted for, so that nobody may be blamed by the rows?
+    /// Whether less than half of the growth is accounted for, so that no row may be named a
+    /// culprit.
     #[must_use]
     pub const fn hides_most(&self) -> bool {
         self.grown_bytes >= ENOUGH && self.unexplained_bytes > self.grown_bytes / 2
     }
 }
 
-/// Growth that is too much to be a filesystem's own housekeeping: journals, chunks, preallocation.
+/// Growth that is too large for a filesystem's own housekeeping (journals, chunks, preallocation),
+/// bytes.
 const ENOUGH: u64 = 8 << 20;
-/// Change of used space from which on a volume counts as taking writes, though none were seen.
+/// Change of used space from which on a volume counts as being written to even if no writes were
+/// traced, bytes.
 const MOVED: u64 = 1 << 20;
 
-/// What moved on a volume over a time.
+/// The changes of a volume over some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Moved {
     /// Change of used space, bytes.
     pub used_delta: i64,
-    /// Space that was seen being allocated, bytes; `None` where space is neither traced nor sampled. What was
-    /// freed is left out: btrfs and xfs give space back later than files are removed.
+    /// Allocated space that was traced, bytes; `None` if space is neither traced nor sampled. Freed
+    /// space is not considered, because btrfs and xfs return it later than files are removed.
     pub allocated: Option<u64>,
-    /// Bytes that were seen being written.
+    /// Written bytes that were traced.
     pub written: u64,
-    /// Seconds.
+    /// Length of the time, seconds.
     pub over_s: f64,
 }
 
 impl Moved {
-    /// Over the window of a row.
+    /// The changes of a volume over an interval of `over_s` seconds.
     #[must_use]
     pub fn of(volume: &Volume, over_s: f64) -> Self {
         Self {
@@ -115,7 +119,7 @@ impl Moved {
         }
     }
 
-    /// Two times that follow each other.
+    /// The changes over two consecutive times.
     #[must_use]
     pub fn and(self, next: Self) -> Self {
         Self {
@@ -126,13 +130,13 @@ impl Moved {
         }
     }
 
-    /// Is too little seen of it? `None`: no.
+    /// Returns [`Blind`] if too little of the change is traced, `None` otherwise.
     ///
-    /// What is freed unseen hides nobody who fills the volume: only growth counts.
+    /// Only growth counts: untraced freeing cannot hide a process that fills the volume.
     #[must_use]
     pub fn blind(self, gap: Option<Gap>) -> Option<Blind> {
         let grown = u64::try_from(self.used_delta).unwrap_or(0);
-        // Where space is not known at all, bytes written are the most that can account for it.
+        // If space is not known at all, written bytes are the most that can account for growth.
         let unexplained = grown.saturating_sub(self.allocated.unwrap_or(self.written));
         let blind = |cause| Blind {
             cause,
@@ -167,7 +171,7 @@ mod tests {
         assert!(none_seen.hides_most());
         assert!(moved(100 * MIB, Some(49 * MIB), 0).blind(None).is_some());
         assert_eq!(moved(100 * MIB, Some(51 * MIB), 0).blind(None), None);
-        // More than was taken: compression, say.
+        // More than the volume grew, as with compression.
         assert_eq!(moved(100 * MIB, Some(300 * MIB), 0).blind(None), None);
     }
 
@@ -175,7 +179,7 @@ mod tests {
     fn housekeeping_and_space_that_is_given_back_are_not() {
         assert_eq!(moved(7 * MIB, Some(0), 0).blind(None), None);
         assert_eq!(moved(-100 * MIB, Some(0), 0).blind(None), None);
-        // Files of other hosts, on a network filesystem: its space is not known here.
+        // A network filesystem, which other hosts write to: its space is not known here.
         assert_eq!(moved(100 * MIB, None, 0).blind(None), None);
     }
 

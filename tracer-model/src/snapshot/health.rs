@@ -13,12 +13,12 @@ pub enum WriteBackend {
     Fentry,
     /// kprobes and kretprobes.
     Kprobe,
-    /// Static tracepoints alone.
+    /// Static tracepoints only.
     Tracepoint,
 }
 
 impl WriteBackend {
-    /// The name that JSON, `--backend` and the screen use.
+    /// The name used by JSON, `--backend` and the screen.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,28 +38,28 @@ pub struct Backend {
     pub kernel: String,
     /// One per hook of the backend.
     pub hooks: Vec<Hook>,
-    /// What this backend on this kernel cannot see, a sentence each.
+    /// What this backend cannot see on this kernel, one sentence each.
     pub blind_spots: Vec<String>,
-    /// Events that are known to be lost: records that found the ring full, probes that the kernel
-    /// skipped (recursion, kretprobe instances).
+    /// Number of events known to have been lost: records dropped because the ring buffer was full,
+    /// probes that the kernel skipped (recursion, kretprobe instances).
     pub lost_events: u64,
-    /// The same by cause; only those that happened.
+    /// Lost events by cause; only causes that occurred.
     #[serde(default)]
     pub lost: Vec<Loss>,
     /// Written bytes that are in the totals but in no writer's or file's row.
     pub unattributed_bytes: u64,
-    /// Files whose bytes are in their writers' rows but that have none of their own, for there were too
-    /// many of them in this window: those that moved least.
+    /// Number of files without a row of their own because there were too many in this interval;
+    /// those with the fewest bytes. Their bytes are in their writers' rows.
     #[serde(default)]
     pub folded_files: u64,
     /// Own cost in the write path, from the kernel's run-time statistics; `None` if not measured.
     pub overhead_ns_per_write: Option<f64>,
-    /// Processor time of the tracer's own process over the window, as a share of one CPU; `None`
-    /// if not measured.
+    /// CPU time of filltop's own process over the interval, as a share of one CPU; `None` if not
+    /// measured.
     #[serde(default)]
     pub own_cpu: Option<f64>,
     /// Capabilities that the measuring process had when it attached, such as `CAP_SYS_ADMIN`; empty in
-    /// what older versions recorded.
+    /// recordings of older versions.
     #[serde(default)]
     pub capabilities: Vec<String>,
     /// The kinds of `blind_spots`, in the same order.
@@ -70,12 +70,12 @@ pub struct Backend {
     pub sampled_fs_types: Vec<String>,
 }
 
-/// Events that are known to be lost for one reason.
+/// Events known to have been lost for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
-    /// What happened: a sentence's beginning, such as `the kernel skipped kprobe_vfs_write`.
+    /// What happened, as the start of a sentence, such as `the kernel skipped kprobe_vfs_write`.
     pub cause: String,
-    /// How often, since the start.
+    /// Number of events since the start.
     pub events: u64,
     /// The kind of cause; stable across versions.
     #[serde(default)]
@@ -105,34 +105,34 @@ pub enum LossKind {
 /// State of one hook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
-    /// What is hooked, e.g. `ext4_file_write_iter`.
+    /// The hooked function or tracepoint, e.g. `ext4_file_write_iter`.
     pub name: String,
-    /// With what, e.g. `fexit`, `kretprobe`, `tracepoint`.
+    /// The kind of probe, e.g. `fexit`, `kretprobe`, `tracepoint`.
     pub how: HookMethod,
-    /// Does it work?
+    /// Whether it works.
     #[serde(flatten)]
     pub state: HookState,
 }
 
-/// Does a hook work here?
+/// Whether a hook works on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum HookState {
     /// Attached and counting.
     Ok,
-    /// This kernel cannot have it; the backend does without.
+    /// This kernel does not support it; the backend works without it.
     Unsupported {
-        /// The kernel's own words.
+        /// The kernel's error.
         reason: String,
     },
-    /// It should work here and does not.
+    /// It should work here but does not.
     Broken {
-        /// The kernel's own words.
+        /// The kernel's error.
         reason: String,
     },
     /// Not needed here, e.g. xfs is not loaded.
     NotApplicable {
-        /// Why not.
+        /// Why it is not needed.
         reason: String,
     },
 }

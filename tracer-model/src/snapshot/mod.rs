@@ -1,6 +1,6 @@
-//! The [`Snapshot`]: everything that a reader may see, immutable, with its own `now` in it.
+//! The [`Snapshot`]: everything that was measured in one interval, immutable, with its own time.
 //!
-//! Screens, JSON, metrics, the recorder and alerts are pure functions of it. Its serde form *is*
+//! The screen, JSON, metrics, the recorder and alerts are pure functions of it. Its serde form *is*
 //! the JSON that `filltop snapshot --json` prints; `"schema": 1` promises that existing fields keep
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
@@ -27,45 +27,61 @@ pub use writers::{
 /// The version of the JSON form.
 pub const SCHEMA: u32 = 1;
 
-/// What was measured over one window, ending at `taken_at`.
+/// What was measured over one interval, ending at `taken_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// [`SCHEMA`].
+    /// Version of the JSON form, [`SCHEMA`].
     pub schema: u32,
-    /// Name of the host, as `uname -n` prints it there; in a container that of the node.
+    /// Name of the host, as `uname -n` prints it there; in a container, that of the node.
     pub host: String,
-    /// End of the window.
+    /// End of the interval.
     pub taken_at: Timestamp,
-    /// Length of the window, seconds.
+    /// Length of the interval, seconds.
     pub interval_s: f64,
     /// How it was measured, and what was missed.
     pub backend: Backend,
     /// One per mounted filesystem, most endangered first.
     pub volumes: Vec<Volume>,
-    /// One per process and volume, largest growth first; processes that ended in the window too.
+    /// One per process and volume, largest growth first, including processes that ended in the
+    /// interval.
     pub writers: Vec<Writer>,
-    /// Roll-up by directory.
+    /// Traffic rolled up by directory, hottest first.
     pub dirs: Vec<Directory>,
-    /// One per file that was touched in the window, most written first.
+    /// One per file that changed in the interval, most written first.
     pub paths: Vec<PathRow>,
     /// Deleted-but-open files, largest first.
     pub held: Vec<Held>,
-    /// Who suffers.
+    /// Processes whose writes fail or wait long.
     pub victims: Vec<Victim>,
-    /// Writers rolled up, one per group and volume, largest growth first; those that are quiet or
-    /// gone for up to an hour, too, after the others and by their peak.
+    /// Writers rolled up, one per group and volume, largest growth first. Groups that have been
+    /// idle or gone for up to an hour follow, highest peak first.
     #[serde(default)]
     pub groups: Vec<GroupRow>,
-    /// Who else lives on each volume: groups with files open for writing, most bytes first.
+    /// Groups with files open for writing on each volume, most bytes first.
     #[serde(default)]
     pub residents: Vec<Resident>,
+}
+
+impl Snapshot {
+    /// Removes the rows of all volumes except those with these mount points.
+    pub fn retain_volumes(&mut self, mount_points: &[String]) {
+        let keep = |volume: &String| mount_points.contains(volume);
+        self.volumes.retain(|row| keep(&row.mount_point));
+        self.writers.retain(|row| keep(&row.volume));
+        self.dirs.retain(|row| keep(&row.volume));
+        self.paths.retain(|row| keep(&row.volume));
+        self.held.retain(|row| keep(&row.volume));
+        self.victims.retain(|row| keep(&row.volume));
+        self.groups.retain(|row| keep(&row.volume));
+        self.residents.retain(|row| keep(&row.volume));
+    }
 }
 
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
-    /// The mount point that shows most of it, shortest path first. `NAME:/dev/shm` where it is
-    /// mounted in a container alone: NAME is the container's, the rest a path in there.
+    /// The mount point that shows most of it; of several, the shortest. `NAME:/dev/shm` if it is
+    /// mounted only inside a container: the container's name and a path inside it.
     pub mount_point: String,
     /// All mount points on the host.
     pub mount_points: Vec<String>,
@@ -81,89 +97,93 @@ pub struct Volume {
     pub avail_bytes: u64,
     /// statvfs: bfree − bavail, what only root can still take.
     pub reserved_bytes: u64,
-    /// Inodes in all; 0 where the filesystem has no fixed number.
+    /// Total number of inodes; 0 if the filesystem has no fixed number.
     pub inodes_total: u64,
-    /// Inodes that are free.
+    /// Number of free inodes.
     pub inodes_free: u64,
-    /// Space of files without a name that are still open; `None` until /proc was scanned.
+    /// Space of deleted files that are still open; `None` until the open files have been read.
     pub held_bytes: Option<u64>,
-    /// Bytes written in the window.
+    /// Bytes written in the interval.
     pub written_bytes: u64,
-    /// Space newly charged to files in the window; `None` where this backend cannot tell.
+    /// Space newly charged to files in the interval, bytes; `None` if this backend does not know
+    /// it.
     pub allocated_bytes: Option<u64>,
-    /// Space given back in the window; `None` where this backend cannot tell.
+    /// Space freed in the interval, bytes; `None` if this backend does not know it.
     pub freed_bytes: Option<u64>,
-    /// Change of `used_bytes` over the window.
+    /// Change of `used_bytes` over the interval.
     pub used_delta_bytes: i64,
-    /// Growth: `allocated − freed` per second where it is traced and accounts for most of what the volume
-    /// lost, else `used_delta` per second.
+    /// Growth: `allocated − freed` per second if that is traced and accounts for most of the
+    /// volume's change, else `used_delta` per second.
     pub growth_bytes_per_s: f64,
-    /// Share of `used_delta_bytes` that the traced growth accounts for; `None` when it hardly moved.
+    /// Share of `used_delta_bytes` that the traced growth accounts for; `None` if it hardly
+    /// changed.
     pub explained: Option<f64>,
-    /// Is the limit reached?
+    /// Whether the limit is reached.
     pub full: bool,
-    /// Which limit is nearest: `avail`, `inodes`, `quota`, `reserve`.
+    /// The nearest limit: `avail`, `inodes`, `quota`, `reserve`.
     pub limit: String,
-    /// Likely time to full, seconds; `None` when it does not fill.
+    /// Likely time to full, seconds; `None` if it is not forecast to fill.
     pub eta_s: Option<f64>,
     /// Earliest time to full of the 80 % interval.
     pub eta_lo_s: Option<f64>,
-    /// Latest time to full of the 80 % interval; `None` when it may never fill.
+    /// Latest time to full of the 80 % interval; `None` if it is not forecast to fill.
     pub eta_hi_s: Option<f64>,
-    /// The last clean-up whose space was taken again.
+    /// The last clean-up whose space has since been used up again.
     #[serde(default)]
     pub refill: Option<Refill>,
-    /// Are all its mounts read-only? It cannot fill, then.
+    /// Whether all its mounts are read-only, so that it cannot fill.
     #[serde(default)]
     pub read_only: bool,
-    /// Where its writes are counted; `None` in what older versions recorded.
+    /// At which level its writes are counted; `None` in recordings of older versions.
     #[serde(default)]
     pub counted_by: Option<CountedBy>,
-    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    /// Why they are not counted at the filesystem's own functions, if that can be changed.
     #[serde(default)]
     pub gap: Option<Gap>,
-    /// Too little is seen of what it takes, over the last seconds; `None` when enough is.
+    /// Set if too little of its growth over the last seconds is traced.
     #[serde(default)]
     pub blind: Option<Blind>,
-    /// The container whose memory file system it is (`/dev/shm`, another tmpfs), or the pod that has
+    /// The container whose memory filesystem it is (`/dev/shm`, another tmpfs), or the pod that has
     /// claimed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Group>,
-    /// Kubernetes' name of the persistent volume, `pvc-…` most of the time.
+    /// Name of the persistent volume in Kubernetes, usually `pvc-…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume: Option<String>,
-    /// What texts show in place of a mount point that says little: `web-a:/dev/shm`, or
+    /// Shown in texts instead of an uninformative mount point: `web-a:/dev/shm`, or
     /// `shop/web-7d9:pvc-…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
 
 impl Volume {
-    /// What texts call it: its label, else its mount point.
+    /// The name to show in texts: its label, else its mount point.
     #[must_use]
     pub fn shown_as(&self) -> &str {
         self.label.as_deref().unwrap_or(&self.mount_point)
     }
 }
 
-/// A directory with all below it.
+/// A directory, including everything below it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Directory {
     /// As seen from the host's root.
     pub path: String,
     /// Mount point of the volume.
     pub volume: String,
-    /// Allocated per second (written per second where space is not traced).
+    /// Bytes allocated per second (written per second if space is not traced).
     pub inflow_bytes_per_s: f64,
-    /// Freed per second.
+    /// Bytes freed per second.
     pub outflow_bytes_per_s: f64,
     /// outflow / inflow; `None` without inflow.
     pub drain: Option<f64>,
-    /// Files created in the window; `None` where this backend does not see them.
+    /// Files created in the interval; `None` if this backend does not trace that.
     pub files_created: Option<u64>,
-    /// Files whose last name was removed in the window; `None` where this backend does not see it.
+    /// Files whose last name was removed in the interval; `None` if this backend does not trace
+    /// that.
     pub files_removed: Option<u64>,
-    /// Is it a hottest useful level: neither the root nor one of very many leaves?
+    /// Whether it is one of the hottest directories at a useful level: neither the root nor one of
+    /// very many leaves.
     #[serde(default)]
     pub hot: bool,
 }
@@ -173,14 +193,14 @@ pub struct Directory {
 pub struct PathRow {
     /// As seen from the host's root; raw bytes that are not UTF-8 are escaped.
     pub path: String,
-    /// As seen by its writer, where that differs.
+    /// As seen by its writer, if that differs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path_in_container: Option<String>,
-    /// Name of the container, pod or machine whose root file system holds it; `None` for files of
-    /// the host, and of volumes and directories that are mounted into a container.
+    /// Name of the container, pod or machine whose root filesystem holds it; `None` for files of
+    /// the host, and for volumes and directories that are mounted into a container.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<String>,
-    /// The container whose log it is, where its runtime's daemon or monitor writes it.
+    /// The container whose log it is, if the runtime's daemon or monitor writes it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log_of: Option<Group>,
     /// Mount point of the volume.
@@ -189,69 +209,70 @@ pub struct PathRow {
     pub dev: String,
     /// Inode number.
     pub ino: u64,
-    /// Bytes written in the window.
+    /// Bytes written in the interval.
     pub written_bytes: u64,
-    /// Space charged in the window; `None` where this backend cannot tell.
+    /// Space charged in the interval, bytes; `None` if this backend does not know it.
     pub allocated_bytes: Option<u64>,
-    /// Space given back in the window; `None` where this backend cannot tell.
+    /// Space freed in the interval, bytes; `None` if this backend does not know it.
     pub freed_bytes: Option<u64>,
-    /// Has it lost its last name?
+    /// Whether it has no name any more.
     pub deleted: bool,
-    /// Does it hold bytes that are counted by page (mmap)?
+    /// Whether some of its bytes are counted by page (mmap).
     pub approximate: bool,
-    /// Who wrote it.
+    /// Pids of the processes that wrote to it.
     pub writers: Vec<u32>,
 }
 
-/// A deleted-but-open file. Keyed by (dev, ino); one row per file, a shared one names its holders.
+/// A deleted-but-open file. Keyed by (dev, ino): one row per file, with all processes that hold it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Held {
-    /// The holder (the first one, where several share it).
+    /// Pid of the process that holds it (the first one of several).
     pub pid: u32,
-    /// Its name.
+    /// Name of that process.
     pub comm: String,
-    /// Its file descriptor; `None` where only a mapping holds it.
+    /// Its file descriptor; `None` if only a mapping holds the file.
     pub fd: Option<i32>,
-    /// Last known path from the host's root, without ` (deleted)`: of a file of an overlay, that in its upper
-    /// directory.
+    /// Last known path from the host's root, without ` (deleted)`. For a file on an overlay, its
+    /// path in the upper directory.
     pub path: String,
-    /// The same as the holder sees it, where that is another path: in a container or a chroot.
+    /// The path as the process sees it, if that differs: in a container or a chroot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_in_container: Option<String>,
-    /// What the holder is rolled up to; `None` if unknown.
+    /// The group of the process; `None` if unknown.
     #[serde(default)]
     pub group: Option<Group>,
     /// Mount point of the volume.
     pub volume: String,
-    /// Space it occupies: st_blocks × 512.
+    /// Space that it uses: st_blocks × 512.
     pub bytes: u64,
-    /// Did it grow in the window? `false` where there was no earlier look.
+    /// Whether it grew since the previous scan; `false` without one.
     pub growing: bool,
     /// `deleted` (had a name) or `anonymous` (O_TMPFILE, never had one).
     #[serde(default)]
     pub kind: String,
-    /// All processes that hold it.
+    /// Pids of all processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
-    /// Its device as the kernel has it, major << 20 | minor.
+    /// Device number in the kernel's encoding, major << 20 | minor.
     #[serde(default)]
     pub dev: Option<u32>,
-    /// Its inode number; `None` where only an overlay's number is known.
+    /// Inode number; `None` if only the overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
 }
 
-/// A process that suffers from a volume that is full or slow.
+/// A process that is affected by a full or slow volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Victim {
     /// Process id in the host's pid namespace.
     pub pid: u32,
-    /// Its name.
+    /// Name of the process.
     pub comm: String,
     /// Mount point of the volume.
     pub volume: String,
-    /// Failed writes in the window.
+    /// Failed writes in the interval.
     pub errors: WriteErrors,
-    /// Time spent waiting in fsync and throttled writes in the window; `None` if not traced.
+    /// Time spent waiting in fsync and throttled writes in the interval, milliseconds; `None` if
+    /// not traced.
     pub waiting_ms: Option<f64>,
 }

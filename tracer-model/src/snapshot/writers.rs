@@ -1,43 +1,44 @@
-//! Who writes: processes, and what they are rolled up to.
+//! Writers: processes and the groups that they are rolled up to.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a writer is rolled up to.
+/// A group that writers are rolled up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
-    /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (of Kubernetes; its name is
-    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `monitor` (what
-    /// watches over containers from outside: `conmon web`, `lxc-start jail1`), `cgroup` or `session`.
+    /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (Kubernetes; the name is
+    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `monitor`
+    /// (the monitor of a container, outside of it: `conmon web`, `lxc-start jail1`), `cgroup` or
+    /// `session`.
     pub kind: String,
-    /// The name that people use for it.
+    /// The name that users know it by.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for a session.
     pub cgroup: Option<String>,
-    /// The host's path of its root directory, where that is not the host's: a chroot.
+    /// Host path of its root directory, if it is in a chroot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
-    /// Number of its mount namespace, where that is not the host's and its name does not say so: of
-    /// a cgroup or a session.
+    /// Inode number of its mount namespace, for a cgroup or session whose namespace is not the
+    /// host's. Containers have one, too, but their name says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_namespace: Option<u32>,
-    /// The pod that it is a container of; `None` outside of Kubernetes, and where the pod's name was
+    /// The pod that it is a container of; `None` outside of Kubernetes, or if the pod's name was
     /// not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
 }
 
-/// A pod of Kubernetes: what its containers are rolled up to.
+/// A Kubernetes pod.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Pod {
-    /// Its namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Its name.
+    /// Name of the pod.
     pub name: String,
 }
 
 impl Group {
-    /// Is it a container, a pod, a build step or a machine, with a root file system of its own?
+    /// Whether it is a container, pod, build step or machine, with its own root filesystem.
     #[must_use]
     pub fn is_container(&self) -> bool {
         matches!(
@@ -46,7 +47,7 @@ impl Group {
         )
     }
 
-    /// The container's id of 64 hexadecimal digits, as its cgroup has it; `None` where it has none.
+    /// The container's id of 64 hexadecimal digits, from its cgroup; `None` if there is none.
     #[must_use]
     pub fn container_id(&self) -> Option<&str> {
         let parts = self.cgroup.as_deref().filter(|_| self.is_container())?;
@@ -54,8 +55,9 @@ impl Group {
         parts.find(|part| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 
-    /// The word by which `filltop stop` is given it: the path of a cgroup that has no name of its own, and a
-    /// container with its kind, for a name may be another's, too, or look like a pid. `None` for a session.
+    /// The target that `filltop stop` accepts for it: the path of a cgroup that has no name of its
+    /// own, and KIND/NAME for a container, because the name alone may be ambiguous or look like a
+    /// pid. `None` for a session.
     #[must_use]
     pub fn target(&self) -> Option<String> {
         match self.kind.as_str() {
@@ -69,109 +71,109 @@ impl Group {
     }
 }
 
-/// What a writer wrote for somebody else: a runtime's daemon writes the logs of containers.
+/// What a writer wrote on behalf of a container: a runtime's daemon writes the logs of containers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OnBehalf {
     /// The container whose log it is.
     pub group: Group,
-    /// Bytes written to its log in the window; part of the writer's `written_bytes`.
+    /// Bytes written to its log in the interval; part of the writer's `written_bytes`.
     pub written_bytes: u64,
-    /// Rate over the window.
+    /// Bytes written to its log per second; part of the writer's `written_bytes_per_s`.
     pub written_bytes_per_s: f64,
-    /// Growth of its log over the window; part of the writer's `growth_bytes_per_s`.
+    /// Growth of its log, bytes per second; part of the writer's `growth_bytes_per_s`.
     pub growth_bytes_per_s: f64,
 }
 
-/// Who starts a group's processes.
+/// The process that starts a group's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawner {
     /// Process id in the host's pid namespace.
     pub pid: u32,
-    /// Its name.
+    /// Name of the process.
     pub comm: String,
-    /// How many of the group's writers it (or its child) started.
+    /// Number of the group's writers that it or its children started.
     pub spawned: u64,
 }
 
 /// A group on one volume. Keyed by (group, volume).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GroupRow {
-    /// Who.
+    /// The group.
     #[serde(flatten)]
     pub group: Group,
     /// Mount point of the volume.
     pub volume: String,
-    /// Processes of it that wrote, since `first_seen`.
+    /// Number of its processes that have written since `first_seen`.
     pub processes: u64,
-    /// Of those that wrote in the window, how many still run.
+    /// Number of processes that wrote in the interval and still run.
     pub alive: u64,
-    /// Bytes written in the window.
+    /// Bytes written in the interval.
     pub written_bytes: u64,
     /// Bytes written since `first_seen`.
     pub written_total_bytes: u64,
-    /// Rate over the window.
+    /// Bytes written per second over the interval.
     pub written_bytes_per_s: f64,
-    /// Growth over the window, as its writers'.
+    /// Growth over the interval, bytes per second, summed over its writers.
     pub growth_bytes_per_s: f64,
-    /// Of the volume's growth, as its writers', 0..1.
+    /// Share of the volume's growth, 0..1, summed over its writers.
     pub share: f64,
-    /// Files created in the window.
+    /// Files created in the interval.
     pub files_created: u64,
-    /// Highest growth of all windows.
+    /// Highest growth of all intervals, bytes per second.
     pub peak_bytes_per_s: f64,
-    /// When that was.
+    /// End of the interval with that growth.
     pub peak_at: Timestamp,
-    /// End of the first window in which it wrote.
+    /// End of the first interval in which it wrote.
     pub first_seen: Timestamp,
-    /// End of the last one.
+    /// End of the last interval in which it wrote.
     pub last_seen: Timestamp,
-    /// Who starts its processes, where one process started several.
+    /// The process that started several of its processes, if there is one.
     pub spawner: Option<Spawner>,
-    /// The directory that took most of its bytes in the last window in which it wrote.
+    /// The directory that received most of its bytes in the last interval in which it wrote.
     pub directory: Option<String>,
-    /// Of a container: what its runtime's daemon wrote to its log files, bytes per second over the
-    /// window. In none of the other figures, which are of its own processes.
+    /// For a container: bytes per second that the runtime's daemon wrote to its log files. Not part
+    /// of the other figures, which are those of its own processes.
     #[serde(default)]
     pub log_bytes_per_s: f64,
     /// Growth of those log files, bytes per second.
     #[serde(default)]
     pub log_growth_bytes_per_s: f64,
-    /// Of a runtime's daemon: the part of `growth_bytes_per_s` that are logs of containers.
+    /// For a runtime's daemon: the part of `growth_bytes_per_s` that went to logs of containers.
     #[serde(default)]
     pub on_behalf_growth_bytes_per_s: f64,
 }
 
 impl GroupRow {
-    /// Growth that it is to blame for, bytes per second: its own with its logs, without what it wrote
-    /// as the logs of others.
+    /// Growth that is charged to the group, bytes per second: its own, including its logs, without
+    /// what it wrote to the logs of others.
     #[must_use]
     pub fn charged_growth(&self) -> f64 {
         self.growth_bytes_per_s + self.log_growth_bytes_per_s - self.on_behalf_growth_bytes_per_s
     }
 }
 
-/// A group that has files of a volume open for writing: what suffers when it is full. Keyed by
-/// (group, volume).
+/// A group with files open for writing on a volume, which is affected if the volume fills up. Keyed
+/// by (group, volume).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resident {
-    /// Who.
+    /// The group.
     #[serde(flatten)]
     pub group: Group,
     /// Mount point of the volume.
     pub volume: String,
-    /// Its processes with such files.
+    /// Number of its processes with such files.
     pub processes: u64,
-    /// Such files.
+    /// Number of such files.
     pub files: u64,
-    /// Space that they occupy.
+    /// Space that these files use, bytes.
     pub bytes: u64,
-    /// The largest of them.
+    /// Path of the largest one.
     pub largest: String,
-    /// Databases recognised by what is held open, e.g. `PostgreSQL`.
+    /// Databases recognised by their open files, e.g. `PostgreSQL`.
     pub databases: Vec<String>,
 }
 
-/// Failed writes in the window.
+/// Numbers of failed writes in the interval, by error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteErrors {
     /// No space left on device.
@@ -189,25 +191,25 @@ pub struct WriteErrors {
 }
 
 impl WriteErrors {
-    /// Errors that say that the volume is out of space.
+    /// Errors that mean that the volume is out of space: ENOSPC and EDQUOT.
     #[must_use]
     pub const fn no_space(&self) -> u64 {
         self.enospc + self.edquot
     }
 
-    /// All of them.
+    /// All errors.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.enospc + self.edquot + self.eio + self.other
     }
 }
 
-/// fsync and fdatasync calls in the window.
+/// fsync and fdatasync calls in the interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fsync {
-    /// Calls.
+    /// Number of calls.
     pub count: u64,
-    /// The longest, milliseconds.
+    /// Longest call, milliseconds.
     pub max_ms: f64,
     /// 99th percentile, milliseconds.
     pub p99_ms: f64,
@@ -218,54 +220,56 @@ pub struct Fsync {
 pub struct Writer {
     /// Process id (tgid) in the host's pid namespace.
     pub pid: u32,
-    /// When the process started; tells a reused pid from the one before.
+    /// When the process started; distinguishes it from earlier processes with the same pid.
     pub start_time: Timestamp,
     /// Name of the process as the kernel keeps it, at most 15 bytes.
     pub comm: String,
     /// Path of the executable, if known.
     pub exe: Option<String>,
-    /// Command line with single spaces between arguments, possibly cut; `None` if unknown.
+    /// Command line with single spaces between arguments, possibly truncated; `None` if unknown.
     pub cmdline: Option<String>,
     /// Real user id.
     pub uid: u32,
-    /// Its name, if /etc/passwd has one.
+    /// Name of the user, if /etc/passwd has one.
     pub user: Option<String>,
-    /// What it is rolled up to; `None` if unknown.
+    /// The group that it is rolled up to; `None` if unknown.
     pub group: Option<Group>,
-    /// Was it running at the end of the window?
+    /// Whether it was running at the end of the interval.
     pub alive: bool,
     /// Mount point of the volume.
     pub volume: String,
-    /// Bytes written in the window.
+    /// Bytes written in the interval.
     pub written_bytes: u64,
-    /// Space it caused to be charged; `None` where this backend cannot tell.
+    /// Space that it caused to be charged, bytes; `None` if this backend does not know it.
     pub allocated_bytes: Option<u64>,
-    /// Space it gave back; `None` where this backend cannot tell.
+    /// Space that it freed, bytes; `None` if this backend does not know it.
     pub freed_bytes: Option<u64>,
-    /// Space of deleted files that it holds open.
+    /// Space of deleted files that it holds open, bytes.
     pub held_bytes: Option<u64>,
-    /// Rate over the window.
+    /// Bytes written per second over the interval.
     pub written_bytes_per_s: f64,
-    /// Growth over the window; written rate where space is not traced.
+    /// Growth over the interval, bytes per second; the written rate if space is not traced.
     pub growth_bytes_per_s: f64,
-    /// Of the volume's growth (of its written bytes where space is not traced), 0..1.
+    /// Share of the volume's growth (of its written bytes if space is not traced), 0..1.
     pub share: f64,
-    /// Files it touched in the window.
+    /// Number of files that it changed in the interval.
     pub files: u64,
-    /// Failed writes.
+    /// Failed writes in the interval.
     pub errors: WriteErrors,
-    /// `None` where this backend does not time them.
+    /// Its fsync calls; `None` without any, or if this backend does not time them.
     pub fsync: Option<Fsync>,
-    /// Its parent, that one's parent and so on, without PID 1; empty if unknown.
+    /// Its ancestors, parent first, without PID 1; empty if unknown.
     #[serde(default)]
     pub parents: Vec<Parent>,
-    /// Whose logs it wrote, largest growth first: of the daemon or monitor of a container runtime.
+    /// For the daemon or monitor of a container runtime: the containers whose logs it wrote,
+    /// largest growth first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_behalf_of: Vec<OnBehalf>,
 }
 
 impl Writer {
-    /// The container for which it wrote more than half of its bytes (of its growth, where it grew).
+    /// The container on whose behalf it wrote more than half of its bytes, or of its growth if it
+    /// grew.
     #[must_use]
     pub fn mostly_for(&self) -> Option<&Group> {
         let first = self.on_behalf_of.first()?;
@@ -277,7 +281,7 @@ impl Writer {
         (part > 0.5 * whole).then_some(&first.group)
     }
 
-    /// Does it unpack a layer of an image for a container engine?
+    /// Whether it unpacks a layer of an image for a container engine.
     #[must_use]
     pub fn imports_image(&self) -> bool {
         let first = self.cmdline.as_deref().and_then(|line| line.split(' ').next());
@@ -286,9 +290,9 @@ impl Writer {
     }
 }
 
-/// Does a process with this first argument unpack a layer of an image, having been started by this
-/// parent? dockerd and podman start themselves anew for it, by /proc/self/exe, so that the kernel
-/// calls the process `exe` (moby/pkg/chrootarchive, containers/storage/pkg/chrootarchive).
+/// Whether a process with this first argument and this parent unpacks a layer of an image. dockerd
+/// and podman re-execute /proc/self/exe for that, so the comm of the process is `exe`
+/// (moby/pkg/chrootarchive, containers/storage/pkg/chrootarchive).
 #[must_use]
 pub fn imports_image(first_argument: &str, parent_comm: &str) -> bool {
     match parent_comm {
@@ -300,12 +304,12 @@ pub fn imports_image(first_argument: &str, parent_comm: &str) -> bool {
     }
 }
 
-/// A process above a writer.
+/// An ancestor of a writer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
     /// Process id (tgid) in the host's pid namespace.
     pub pid: u32,
-    /// Its name.
+    /// Name of the process.
     pub comm: String,
 }
 

@@ -1,7 +1,7 @@
-//! The audit line: who does what to whom, written before it is done.
+//! The audit line: who acts on what and why, written before the action.
 //!
-//! To the journal by its own protocol (systemd.journal-fields(7), "native journal protocol") where
-//! its socket is there, to standard output by the caller, and to a file only if one was asked for.
+//! It goes to the journal in its native protocol (systemd.journal-fields(7)) if the socket exists, to
+//! standard output (written by the caller), and to a file if one was requested.
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
@@ -14,48 +14,48 @@ use serde::Serialize;
 use tracer_model::action::How;
 use tracer_model::sanitize;
 
-/// Where the journal listens.
+/// The socket of systemd-journald.
 pub const JOURNAL: &str = "/run/systemd/journal/socket";
 
-/// One action.
+/// The audit record of one action.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Audit {
     /// Version of the JSON form.
     pub schema: u32,
     /// `action`.
     pub event: &'static str,
-    /// When.
+    /// Time of the action.
     pub time: Timestamp,
-    /// What `resume` can be given; `None` where nothing can be undone.
+    /// Id for `filltop resume`; `None` if the action cannot be undone.
     pub id: Option<String>,
-    /// `freeze`, …, or `resume`.
+    /// `freeze`, `throttle`, …, or `end of freeze`, ….
     pub what: String,
-    /// The target's name.
+    /// Name of the target.
     pub target: String,
-    /// Its processes.
+    /// Pids of the target's processes.
     pub pids: Vec<u32>,
-    /// With what.
+    /// The method, e.g. the freezer of a cgroup.
     pub by: Option<String>,
-    /// Who wanted it.
+    /// Who requested the action.
     pub who: String,
-    /// Why.
+    /// Why it was requested.
     pub reason: String,
-    /// Is nothing really done?
+    /// Whether the action stops before the last system call.
     pub dry_run: bool,
 }
 
-/// Who asks: the user behind sudo, else the real user.
+/// Returns the user who runs this process: the user behind sudo, otherwise the real uid.
 #[must_use]
 pub fn who() -> String {
     let uid = rustix::process::getuid().as_raw();
     match std::env::var("SUDO_USER") {
-        Ok(user) => format!("{} (uid {uid} by sudo)", sanitize::display(&user)),
+        Ok(user) => format!("{} (uid {uid}, through sudo)", sanitize::display(&user)),
         Err(_) => format!("uid {uid}"),
     }
 }
 
 impl Audit {
-    /// For a step.
+    /// Creates the record of an action, with the current time.
     #[must_use]
     pub fn new(what: How, target: &str, who: String, reason: &str) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl Audit {
         }
     }
 
-    /// The line, safe to print: names are hostile.
+    /// Returns the line, with hostile names made safe to print.
     #[must_use]
     pub fn line(&self) -> String {
         let mut line =
@@ -90,18 +90,19 @@ impl Audit {
         if let Some(by) = &self.by {
             let _ = write!(line, " by={:?}", sanitize::display(by));
         }
-        let dry = if self.dry_run { " (dry run: nothing is done)" } else { "" };
-        let _ = write!(line, " asked by {}: {}{dry}", self.who, sanitize::display(&self.reason));
+        let dry = if self.dry_run { " (dry run)" } else { "" };
+        let _ =
+            write!(line, " requested by {}: {}{dry}", self.who, sanitize::display(&self.reason));
         line
     }
 
-    /// Writes it to the journal, and to `log` if there is one. Standard output is the caller's.
+    /// Writes the line to the journal, and to `log` if given. The caller prints it to standard output.
     ///
     /// # Errors
-    /// If the file that was asked for cannot be written: then the action is not to be done.
+    /// If `log` cannot be written; the action must not be carried out then.
     pub fn write(&self, log: Option<&Path>) -> io::Result<()> {
         let line = self.line();
-        // The journal is told of what it can be told; a machine without one is no obstacle.
+        // The journal is optional: a machine without one must not prevent the action.
         let _ = journal(Path::new(JOURNAL), self, &line);
         if let Some(log) = log {
             let mut file = OpenOptions::new().append(true).create(true).open(log)?;
@@ -111,7 +112,7 @@ impl Audit {
     }
 }
 
-/// One datagram of `KEY=value` lines: the line holds no newline, because it was made safe.
+/// Sends one datagram of `KEY=value` lines. `line` contains no newline, because it was made safe.
 fn journal(socket: &Path, audit: &Audit, line: &str) -> io::Result<()> {
     let id = audit.id.as_deref().unwrap_or_default();
     let datagram = format!(

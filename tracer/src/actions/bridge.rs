@@ -1,4 +1,4 @@
-//! The screen's menu, carried out: what was confirmed goes to the hands, what became of it comes back
+//! Carries out the screen's action menu: sends confirmed actions to the helper, and returns each result
 //! as a line for the footer.
 
 use std::convert::Infallible;
@@ -14,18 +14,18 @@ use super::target::Reach;
 use crate::tui::action;
 use crate::tui::action::ActionRequest;
 
-/// Rate of a throttle from the menu, bytes per second: that of `filltop stop` without --rate.
+/// Rate of a throttle from the menu, bytes per second: the default of `filltop stop --rate`.
 const RATE: u64 = 1 << 20;
 
-/// What the screen gets.
+/// The screen's end: sends actions and receives results.
 pub struct Desk {
-    /// Where it sends what was confirmed.
+    /// Takes confirmed actions.
     pub actions: mpsc::Sender<ActionRequest>,
-    /// Where the results come.
+    /// The latest result, as a line for the footer.
     pub results: watch::Receiver<String>,
 }
 
-/// Who works between the screen and the hands.
+/// Forwards requests and responses between the screen and the helper.
 pub struct Clerk {
     hands: Hands,
     answers: mpsc::UnboundedReceiver<Answer>,
@@ -34,11 +34,11 @@ pub struct Clerk {
     configured: Option<Configured>,
 }
 
-/// Starts the hands. To be called before privileges are given up. What the configuration says of whom
-/// to touch holds here, too.
+/// Starts the helper. Must be called before privileges are dropped. The patterns of the configuration
+/// apply here, too.
 ///
 /// # Errors
-/// If they cannot be started.
+/// If the helper cannot be started.
 pub fn open(configured: Option<Configured>) -> anyhow::Result<(Desk, Clerk)> {
     let (hands, answers) = Hands::start()?;
     let (actions, asked) = mpsc::channel(1);
@@ -47,7 +47,7 @@ pub fn open(configured: Option<Configured>) -> anyhow::Result<(Desk, Clerk)> {
 }
 
 impl Clerk {
-    /// Passes on, for as long as the screen is there.
+    /// Forwards requests and responses for as long as the screen runs.
     pub async fn work(mut self) -> Infallible {
         loop {
             tokio::select! {
@@ -57,7 +57,7 @@ impl Clerk {
                     }
                 }
                 Some(answer) = self.answers.recv() => {
-                    let ends = "; it goes on when this screen is closed";
+                    let ends = "; undone when this screen is closed";
                     let ends = if answer.suspended { ends } else { "" };
                     self.results.send_replace(format!("{}{ends}", answer.said));
                 }

@@ -1,5 +1,5 @@
-//! One way for everybody who acts, the command line, the screen and the guard: prepare (find, look,
-//! plan), audit, carry out.
+//! The action engine, shared by the command line, the screen and the guard: prepare (find the target,
+//! gather facts, plan), audit, carry out.
 
 use std::path::PathBuf;
 
@@ -34,61 +34,61 @@ use tracer_kernel::fence;
 /// How a request names its target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Spec {
-    /// A word of the command line.
+    /// TARGET as given on the command line.
     Word(String),
-    /// A process that was seen to have started at a time.
+    /// A process from a Snapshot.
     Process {
-        /// Its number.
+        /// Process id.
         pid: u32,
-        /// Its start as a Snapshot has it; `None` if that is not known.
+        /// Start time from the Snapshot; `None` if unknown.
         start_time: Option<Timestamp>,
     },
-    /// A group as a Snapshot has it, with processes of it.
+    /// A group from a Snapshot, with the pids and start times of its processes.
     Group(Group, Vec<(u32, Option<Timestamp>)>),
 }
 
-/// What is to be done.
+/// A requested action.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// To whom.
+    /// The target.
     pub spec: Spec,
-    /// How far a process stands for others.
+    /// Which related processes a pid includes.
     pub reach: Reach,
-    /// What.
+    /// The action.
     pub how: How,
-    /// Bytes per second, of a throttle.
+    /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
-    /// A path on the volume that it is fenced off.
+    /// For a fence: any path on the volume.
     pub volume: Option<PathBuf>,
-    /// When what can be undone ends by itself, seconds.
+    /// Time limit of a freeze, throttle or fence, seconds.
     pub for_s: f64,
     /// The file to truncate.
     pub file: Option<String>,
     /// Who decided.
     pub intent: Intent,
-    /// All but the last system call?
+    /// Whether to stop before the last system call.
     pub dry_run: bool,
-    /// Does it end with whoever asks?
+    /// Whether the suspension ends when the requester exits.
     pub lifeline: bool,
-    /// Who asks, for the audit line.
+    /// The requester, for the audit line.
     pub who: String,
-    /// Why, for the audit line.
+    /// The reason, for the audit line.
     pub reason: String,
-    /// A further file for the audit line.
+    /// An additional file for the audit line.
     pub log: Option<PathBuf>,
 }
 
-/// How long a freeze or throttle lasts by default, seconds.
+/// Default time limit of a freeze, throttle or fence, seconds.
 pub const DEFAULT_FOR_S: f64 = 15.0 * 60.0;
 
-/// Start times of a Snapshot come from nanoseconds, those of /proc from ticks of 10 ms, and both go
-/// through the wall clock; apart from more than this they are of two processes.
+/// Start times in a Snapshot come from nanoseconds, those in /proc from ticks of 10 ms, and both are
+/// converted to wall-clock time. If they differ by more than this, they are of two processes.
 const SAME_START: SignedDuration = SignedDuration::from_millis(50);
 
-/// A request whose target was found and looked at.
+/// A request with its resolved target, its facts and its plan.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What would be done.
+    /// The plan.
     pub plan: Plan,
     request: Request,
     target: Target,
@@ -99,38 +99,38 @@ pub struct Prepared {
     id: Option<String>,
 }
 
-/// What was done.
+/// The result of an action.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
     /// Version of the JSON form.
     pub schema: u32,
     /// `done`.
     pub event: &'static str,
-    /// The step.
+    /// The action.
     pub how: How,
-    /// What `resume` can be given.
+    /// Id for `filltop resume`.
     pub id: Option<String>,
-    /// Of a freeze or a throttle.
+    /// Result of a freeze, throttle or fence.
     pub halted: Option<Halted>,
-    /// Of TERM and KILL.
+    /// Result of `term`, `kill` and `unit`.
     pub ended: Option<Ended>,
-    /// Bytes that a truncate gave back.
+    /// Space freed by a truncate, bytes.
     pub freed_bytes: Option<u64>,
-    /// When it ends by itself.
+    /// When the time limit is reached.
     pub until: Option<Timestamp>,
-    /// System calls that a dry run left out.
+    /// System calls that a dry run left out, one line each.
     pub would: Vec<String>,
-    /// Was nothing really done?
+    /// Whether this was a dry run.
     pub dry_run: bool,
-    /// The keeper, for whoever holds its lifeline.
+    /// The supervisor, for the process that owns it.
     #[serde(skip)]
     pub kept: Option<Kept>,
 }
 
-/// Finds the target and plans.
+/// Finds the target and makes a plan.
 ///
 /// # Errors
-/// If there is no such target, or another process has its number.
+/// If there is no such target, or its pid belongs to another process by now.
 pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prepared> {
     let mut groups = Groups::default();
     let hierarchies = Hierarchies::read();
@@ -139,7 +139,7 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
     let mut plan = Plan::new(&facts, &wish, protection);
     if request.how == How::Throttle && request.rate.is_none() {
-        plan.refuse("a throttle needs a rate: --rate 5MiB".to_owned());
+        plan.refuse("a throttle needs a rate; add e.g. --rate 5MiB".to_owned());
     }
     let mut wall = None;
     if request.how == How::Fence {
@@ -159,11 +159,11 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     if request.how.reversible() {
         for (record, _) in resume::concerning(&target.scope) {
             if record.how == request.how && !elsewhere(&record, wall.as_ref()) {
-                plan.refuse(format!("it is under {} already", record.id));
+                plan.refuse(format!("it is already suspended by {}", record.id));
             }
         }
     }
-    // A fence ends with its keeper, whatever ends that.
+    // A fence always ends with its supervisor, so it needs no other guarantee.
     let footing = match request.how {
         How::Freeze | How::Throttle => footing::footing(&target.scope.members(), &hierarchies),
         _ => Footing::Firm,
@@ -175,7 +175,7 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     Ok(Prepared { plan, request, target, facts, hierarchies, wall, footing, id })
 }
 
-/// Are both fences, off different volumes?
+/// Whether both are fences, and for different volumes.
 fn elsewhere(record: &Record, wall: Option<&Wall>) -> bool {
     matches!((&record.brake, wall), (Brake::Fence(other), Some(wall)) if other.dev != wall.dev)
 }
@@ -209,35 +209,35 @@ fn find(
     }
 }
 
-/// The start in ticks of a process that a Snapshot saw.
+/// Returns the start time in ticks of a process from a Snapshot, after checking that the pid still
+/// belongs to it.
 fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
     let (handle, _) = Handle::open(pid)
-        .with_context(|| format!("there is no process with pid {pid} any more"))?;
+        .with_context(|| format!("there is no longer a process with pid {pid}"))?;
     let ticks = handle.identity.start_ticks;
     let now = clock::at_boottime(ticks * tracer_host::process::stat::NS_PER_TICK);
     if seen.duration_since(now).abs() > SAME_START {
         bail!(
-            "pid {pid} is another process now: the one that was meant started at {seen}, this one at \
-             {now}"
+            "pid {pid} is now another process: the intended one started at {seen}, this one at {now}"
         );
     }
     Ok(ticks)
 }
 
 impl Prepared {
-    /// Adds to the plan what was measured of its target.
+    /// Adds the measurement of the target to the plan.
     pub fn know(&mut self, measured: Measured) {
         self.plan.know(measured);
     }
 
-    /// Does it last only for as long as whoever asks is there, because this filltop runs in a container
-    /// and the target does not?
+    /// Whether the suspension lasts only as long as the requester runs, because this filltop runs in a
+    /// container and the target does not.
     #[must_use]
     pub fn needs_us(&self) -> bool {
         self.footing != Footing::Firm
     }
 
-    /// The audit line of it, to be written before it is carried out.
+    /// Returns the audit line, to be written before the action is carried out.
     #[must_use]
     pub fn audit(&self) -> Audit {
         let Request { how, who, reason, dry_run, .. } = &self.request;
@@ -249,13 +249,13 @@ impl Prepared {
         audit
     }
 
-    /// Does it, or all but the last system call. What the plan refuses is not done.
+    /// Carries out the action, or everything except the last system call in a dry run.
     ///
     /// # Errors
-    /// The plan's refusals; what the kernel says.
+    /// The plan's refusals, and system errors.
     pub fn carry_out(self) -> anyhow::Result<Outcome> {
         if !self.plan.allowed() {
-            bail!("not done: {}", self.plan.refusal());
+            bail!("refused: {}", self.plan.refusal());
         }
         self.audit().write(self.request.log.as_deref()).context("cannot write the audit line")?;
         let Request { how, dry_run, .. } = self.request;
@@ -266,14 +266,16 @@ impl Prepared {
         let (scope, policy) = (&self.target.scope, self.facts.restart.as_ref());
         let policy = policy.filter(|_| how.ends() && !dry_run);
         let before = policy.map(|policy| (policy, restart::present(&self.target)));
-        // What the plan was about, and not what has its cgroups' paths by now.
+        // Pins the cgroups of the plan: other cgroups may have their paths by now.
         let pins = Pins::open(&self.target.cgroups)?;
         let held = pins.scope(scope);
-        // As it was before: nothing concerns a target that has ended, and its keeper may take a second to see that.
+        // Read before the action: a target that has exited matches no record, and its supervisor may
+        // need a second to notice.
         let halting = if dry_run { Vec::new() } else { resume::concerning(scope) };
         let mut thaw = || {
             for (record, path) in &halting {
-                // It is told by the record's own end; whoever cannot be thawed is reported as left.
+                // The record is audited when it ends; a process that cannot be thawed is reported as
+                // left over.
                 let _ = resume::release(record, path);
             }
         };
@@ -283,7 +285,7 @@ impl Prepared {
             How::Kill => {
                 let file = terminate::kill_file(scope, &self.hierarchies);
                 let file = file.map(|file| match file.parent() {
-                    // A dry run names the file as people know it.
+                    // A dry run prints the usual path of the file.
                     Some(dir) if !dry_run => pins.path(dir).join(terminate::KILL_FILE),
                     _ => file,
                 });
@@ -297,7 +299,7 @@ impl Prepared {
                     thaw();
                     let members = held.members();
                     command.run()?;
-                    // Some managers return before, or without, the end of it.
+                    // Some managers return before the target has ended, or although it has not.
                     outcome.ended = Some(Ended {
                         signalled: members.len(),
                         left: terminate::outlasted(&members, command.patience()),
@@ -322,7 +324,7 @@ impl Prepared {
         Ok(outcome)
     }
 
-    /// The target's cgroups, and that of the means where processes were named.
+    /// Returns the target's cgroups, and the cgroup of the method if processes were named.
     fn cgroups_with(&self, brake: &Brake) -> Vec<CgroupId> {
         let mut cgroups = self.target.cgroups.clone();
         let dir = match brake {
@@ -346,7 +348,7 @@ impl Prepared {
             outcome.halted = Some(halter.halt(hands, &mut |_| Ok(()))?);
             return Ok(());
         }
-        // From frozen to throttled, or the other way round.
+        // Switches from a freeze to a throttle, or back.
         for (record, path) in resume::concerning(&self.target.scope) {
             if !elsewhere(&record, self.wall.as_ref()) {
                 resume::release(&record, &path)?;

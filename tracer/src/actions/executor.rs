@@ -1,4 +1,4 @@
-//! The last step of every action, and the dry run that stops right before it.
+//! Executors: the last system call of every action, and the dry run that stops right before it.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -9,44 +9,44 @@ use super::fence::Wall;
 use tracer_host::process::pidfd::Handle;
 use tracer_kernel::fence::Fence;
 
-/// The last step of every action: the system call that really does it, or the word that it would be.
+/// The last step of every action: makes the system call, or in a dry run records it.
 pub trait Hands {
     /// Sends a signal to a process that was just verified.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors, and [`Missing::Kill`].
     fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()>;
-    /// Writes a word into a file of the kernel's.
+    /// Writes a word to a control file of the kernel.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors, and [`Missing::Cgroups`].
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()>;
-    /// Puts up a fence whose programs are loaded.
+    /// Attaches the loaded programs of a fence.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors.
     fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()>;
-    /// Is nothing really done?
+    /// Whether this is a dry run.
     fn dry(&self) -> bool;
 }
 
-/// A right that an action takes and this process does not have.
+/// A privilege that an action requires and this process lacks.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
-    /// kill(2).
+    /// The privilege to signal another user's process, kill(2).
     #[error(
-        "process {0} is another user's: signalling it takes CAP_KILL (in a container: --cap-add=kill)"
+        "process {0} belongs to another user; signalling it requires CAP_KILL (in a container: --cap-add=kill)"
     )]
     Kill(u32),
-    /// A control file of the target's cgroup.
+    /// Write access to a control file of the target's cgroup.
     #[error(
-        "{} cannot be written to: it takes root, and in a container the host's cgroups mounted writable",
+        "cannot write to {}; run as root, and in a container mount the host's cgroups writable",
         .0.display()
     )]
     Cgroups(PathBuf),
 }
 
-/// Really does it.
+/// Makes the system calls.
 #[derive(Debug, Default)]
 pub struct Real;
 
@@ -76,10 +76,10 @@ impl Hands for Real {
     }
 }
 
-/// Does all but the last system call, and remembers which that would have been.
+/// Does everything except the last system call, and records that.
 #[derive(Debug, Default)]
 pub struct Dry {
-    /// One line each.
+    /// The system calls that were left out, one line each.
     pub would: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ impl Hands for Dry {
     }
 
     fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()> {
-        self.would.push(format!("attach {} loaded programs of {}", fence.programs(), wall.words()));
+        self.would.push(format!("attach {} loaded programs ({})", fence.programs(), wall.words()));
         Ok(())
     }
 

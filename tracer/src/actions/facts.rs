@@ -1,5 +1,5 @@
-//! Everything that a plan is made from, read from the machine: who the processes are, what they hold
-//! open, and how each step could be done here.
+//! Gathers the facts for a plan from the machine: the target's processes, the files that they have
+//! open, and the method for each action.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,7 +26,7 @@ use tracer_host::users::Users;
 use tracer_host::{host_root, mounts, open_files};
 use tracer_kernel::fence;
 
-/// Looks at a target.
+/// Gathers the facts about a target.
 ///
 /// # Errors
 /// If /proc cannot be read.
@@ -60,7 +60,7 @@ pub fn survey(
     })
 }
 
-/// This process and all above it.
+/// Returns the pids of this process and all its ancestors.
 #[must_use]
 pub fn ancestors() -> BTreeSet<u32> {
     let mut found = BTreeSet::new();
@@ -132,15 +132,16 @@ impl About<'_> {
     }
 }
 
-/// Would SIGTERM do nothing? `first` is whether it is the first process of its pid namespace, which gets
-/// no signal that it has no handler for, but KILL and STOP of its parents (pid_namespaces(7)). The masks
-/// are of proc_pid_status(5).
+/// Whether SIGTERM has no effect. `first`: whether the process is the first of its pid namespace. Such a
+/// process gets only signals that it has handlers for, apart from KILL and STOP from a parent namespace
+/// (pid_namespaces(7)). The masks are those of proc_pid_status(5).
 fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
     let has = |mask: Option<u64>| mask.map(|mask| mask >> (libc::SIGTERM - 1) & 1 == 1);
     has(ignored) == Some(true) || first && has(caught) == Some(false)
 }
 
-/// What the processes hold open for writing, and what they hold that has no name; one row per file.
+/// Returns the files that the processes have open for writing, and deleted files that they have open;
+/// one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
     let places = Places::new(&volumes);
@@ -183,7 +184,7 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
         .map(|how| {
             let by = match how {
                 How::Freeze => Ok(brake.clone()),
-                How::Throttle => Ok(format!("halting it in turn, by {brake}")),
+                How::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
                 How::Fence => fence::check(host_root::in_container())
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
                 How::Term => Ok("SIGTERM to each process".to_owned()),
@@ -206,7 +207,7 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
         .collect();
     if !parents.is_empty() {
         warnings.push(format!(
-            "{} was forked by {}, which would fork the next one: it is a part of the target \
+            "{} was forked by {}, which would fork a replacement and is therefore part of the target \
              (--reach tree leaves it out)",
             target.subject.asked,
             parents.join(", ")
@@ -214,7 +215,7 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
     }
     if Brake::choose(&target.scope, hierarchies) == Brake::Signals && !pids.is_empty() {
         warnings.push(
-            "no freezer holds just these processes: they get SIGSTOP, which their parent can see"
+            "no cgroup contains exactly these processes: SIGSTOP is used, which their parent can see"
                 .to_owned(),
         );
     }
@@ -228,10 +229,10 @@ mod tests {
     #[test]
     fn who_ignores_sigterm() {
         let term = Some(1u64 << (libc::SIGTERM - 1));
-        assert!(ignores(false, term, Some(0)), "it ignores it");
-        assert!(!ignores(false, Some(0), Some(0)), "its default ends it");
-        assert!(ignores(true, Some(0), Some(0)), "the first one has no default");
+        assert!(ignores(false, term, Some(0)), "SIGTERM is ignored");
+        assert!(!ignores(false, Some(0), Some(0)), "the default action terminates it");
+        assert!(ignores(true, Some(0), Some(0)), "the first process has no default action");
         assert!(!ignores(true, Some(0), term), "it has a handler");
-        assert!(!ignores(true, None, None), "nothing is known");
+        assert!(!ignores(true, None, None), "the masks are unknown");
     }
 }

@@ -1,4 +1,5 @@
-//! The fence as an action: which volume, whom, and by what it is told who belongs to them.
+//! The fence as an action: which volume and which processes it covers, and how the kernel recognises
+//! these processes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,36 +20,36 @@ use tracer_host::process::pidfd::Identity;
 use tracer_host::{clock, host_root, mounts};
 use tracer_kernel::fence::{Fence, FenceScope};
 
-/// How long it may take to find all that fork away meanwhile.
+/// How long it may take to enumerate the processes of a target that keeps forking.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// Who is kept off which volume.
+/// The specification of a fence: which processes are blocked from which volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wall {
-    /// The volume: the kernel's `s_dev`, major << 20 | minor.
+    /// Device number of the volume: the kernel's `s_dev`, major << 20 | minor.
     pub dev: u32,
-    /// Its mount point.
+    /// Mount point of the volume.
     pub volume: String,
-    /// The directory of the cgroup v2 that is fenced with all below; `None` where processes are fenced
-    /// one by one, with all that they fork.
+    /// The cgroup v2 that is fenced, including all cgroups below it; `None` if processes are fenced one
+    /// by one, including everything they fork.
     pub cgroup: Option<Cgroup>,
 }
 
-/// A cgroup v2 as the kernel side knows it.
+/// A cgroup v2, as the BPF programs identify it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Its directory.
+    /// The cgroup's directory.
     pub dir: PathBuf,
-    /// Its depth below the root.
+    /// The cgroup's depth below the root.
     pub level: u32,
 }
 
 impl Wall {
-    /// The wall around a target: off the volume that holds the path `wanted`, else off the one on which
-    /// the target has files open for writing.
+    /// Chooses a fence for a target: for the volume that contains the path `wanted`, otherwise for the
+    /// only volume on which the target has files open for writing.
     ///
     /// # Errors
-    /// Why there is none: no such volume, or more than one.
+    /// If there is no such volume, or more than one.
     pub fn choose(
         scope: &Scope,
         hierarchies: &Hierarchies,
@@ -66,20 +67,20 @@ impl Wall {
         Ok(Self { dev: volume.dev, volume: volume_name, cgroup })
     }
 
-    /// In words, for plans and audit lines.
+    /// Describes the fence, for plans and audit lines.
     #[must_use]
     pub fn words(&self) -> String {
         let whom = match &self.cgroup {
-            Some(cgroup) => format!("cgroup {} and all below", cgroup.dir.display()),
-            None => "each process and all that it forks".to_owned(),
+            Some(cgroup) => format!("cgroup {} and all cgroups below it", cgroup.dir.display()),
+            None => "each process and everything it forks".to_owned(),
         };
         format!("BPF LSM: calls that take space on {} fail with EDQUOT, for {whom}", self.volume)
     }
 
-    /// Loads its programs; nobody is kept off yet.
+    /// Loads the BPF programs without attaching them, so nothing is blocked yet.
     ///
     /// # Errors
-    /// What the kernel says, or that the cgroup is gone.
+    /// System errors, and a cgroup that no longer exists.
     pub fn load(&self) -> anyhow::Result<Fence> {
         let whom = match &self.cgroup {
             Some(cgroup) => {
@@ -90,11 +91,12 @@ impl Wall {
         Fence::load(self.dev, whom, host_root::in_container())
     }
 
-    /// Adds the target's processes one by one, until two looks in a row find nobody new: what a fenced
-    /// process forks is fenced by the kernel side. Does nothing where a cgroup is fenced.
+    /// Adds the target's processes one by one, until two scans in a row find no new one. What a fenced
+    /// process forks from then on is fenced by the BPF programs. Adds nothing if a cgroup is fenced.
+    /// Returns the number of processes.
     ///
     /// # Errors
-    /// If there are too many.
+    /// If the target forks too fast.
     pub fn enclose(&self, fence: &mut Fence, tracker: &mut Tracker) -> io::Result<usize> {
         if let Some(cgroup) = &self.cgroup {
             return Ok(tracer_host::cgroup::processes(&cgroup.dir).len());
@@ -112,7 +114,7 @@ impl Wall {
                 fence.add(identity.pid, identity.start_ticks)?;
             }
             if start.elapsed() > PATIENCE {
-                let error = "it forks faster than its processes can be listed: fence its cgroup";
+                let error = "it forks faster than its processes can be enumerated; fence its cgroup instead";
                 return Err(io::Error::new(ErrorKind::TimedOut, error));
             }
         }
@@ -121,8 +123,8 @@ impl Wall {
 }
 
 impl Cgroup {
-    /// `None` for the root, and where the hierarchy is only seen from within a cgroup namespace: depths
-    /// are then not the kernel's.
+    /// Returns `None` for the root, and inside a cgroup namespace, where the visible depth is not the
+    /// kernel's.
     fn new(dir: PathBuf, root: &Path) -> Option<Self> {
         const ROOT_INODE: u64 = 1;
         let level = dir.strip_prefix(root).ok()?.components().count();
@@ -131,15 +133,15 @@ impl Cgroup {
     }
 }
 
-/// The one volume that the target writes on.
+/// Returns the only volume on which the target has files open for writing.
 fn only_volume(files: &[File]) -> Result<MountedVolume, String> {
     let volumes: BTreeSet<&str> = files.iter().map(|file| file.volume.as_str()).collect();
     let name = match volumes.into_iter().collect::<Vec<_>>()[..] {
         [name] => name,
-        [] => return Err("it has no file open for writing: name the volume with --volume".into()),
+        [] => return Err("it has no file open for writing; name the volume with --volume".into()),
         ref several => {
             return Err(format!(
-                "it writes on {}: name one of them with --volume",
+                "it writes to {}; name one of them with --volume",
                 several.join(", ")
             ));
         }
@@ -149,7 +151,7 @@ fn only_volume(files: &[File]) -> Result<MountedVolume, String> {
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
         sanitize::lossless(point) == name
     };
-    volumes.into_iter().find(is_it).ok_or_else(|| format!("{name} is not mounted any more"))
+    volumes.into_iter().find(is_it).ok_or_else(|| format!("{name} is no longer mounted"))
 }
 
 #[cfg(test)]
@@ -178,7 +180,7 @@ mod tests {
         assert!(only_volume(&[]).unwrap_err().contains("--volume"));
         let several = only_volume(&[file("/a"), file("/b")]).unwrap_err();
         assert!(several.contains("/a, /b") && several.contains("--volume"), "{several}");
-        assert!(only_volume(&[file("/gone")]).unwrap_err().contains("not mounted"));
+        assert!(only_volume(&[file("/gone")]).unwrap_err().contains("no longer mounted"));
     }
 
     #[test]

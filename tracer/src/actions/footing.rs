@@ -1,8 +1,8 @@
-//! What a keeper stands on. The end of a container kills all that runs in it, the keeper and its second
-//! among them; a target outside of it would stay frozen for good.
+//! Whether a supervisor survives the end of its container. The end of a container kills everything in
+//! it, including the supervisor and its watchdog; a target outside would stay frozen for good.
 //!
-//! Sources: cgroup_namespaces(7) (a path that leads out of one's own cgroup namespace begins with
-//! `/..`); runc and crun kill what is in the container's cgroup.
+//! Sources: cgroup_namespaces(7) (a path that leads out of the reader's cgroup namespace begins with
+//! `/..`); runc and crun kill all processes in the container's cgroup.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,27 +16,27 @@ use tracer_host::cgroup::Hierarchies;
 use tracer_host::host_root;
 use tracer_host::process::pidfd::Identity;
 
-/// What guarantees that a target is let go, whatever ends this filltop.
+/// What guarantees that a target is resumed, whatever ends this filltop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Footing {
-    /// Nothing short of the machine's end, or the target's own, ends keeper and second together.
+    /// Nothing but a reboot or the end of the target ends supervisor and watchdog together.
     Firm,
-    /// This filltop runs in a container and the target does not. The keeper leaves the container's
-    /// cgroups, by these files, before it halts anybody.
+    /// This filltop runs in a container and the target does not. The supervisor leaves the container's
+    /// cgroups through these files before it suspends anything.
     Leaves(Vec<PathBuf>),
-    /// The same where cgroups cannot be written to: the record is on the host, where any other filltop
+    /// As above, but the cgroups are not writable: the record is on the host, where any other filltop
     /// finds it.
     Recorded,
-    /// The same, and nobody would let go.
+    /// As above, but no process would resume the target.
     None,
 }
 
-/// Why [`Footing::None`] is refused.
-pub const REFUSAL: &str = "this filltop runs in a container, and the target outside of it: the container's end would leave \
-     the target halted for good. Mount /run/filltop of the host into the container, or let it write to \
-     the host's cgroups, or run it on the host";
+/// Why an action with [`Footing::None`] is refused.
+pub const REFUSAL: &str = "filltop runs in a container and the target does not, so the end of the container would leave the \
+     target suspended for good; mount the host's /run/filltop into the container, give it write access \
+     to the host's cgroups, or run filltop on the host";
 
-/// Of an action of this process on these.
+/// Returns the guarantee for an action of this process on these processes.
 #[must_use]
 pub fn footing(members: &[Identity], hierarchies: &Hierarchies) -> Footing {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -51,8 +51,8 @@ pub fn footing(members: &[Identity], hierarchies: &Hierarchies) -> Footing {
     }
 }
 
-/// Does this process live in a container of which the other one is no part? Both are contents of
-/// /proc/PID/cgroup.
+/// Whether the own process runs in a container that the other one is not part of. Both arguments are
+/// contents of /proc/PID/cgroup.
 fn is_outside(own: &str, theirs: &str) -> bool {
     let leads_out =
         |line: &str| line.splitn(3, ':').nth(2).is_some_and(|path| path.starts_with("/.."));
@@ -77,8 +77,8 @@ fn is_container(place: &Place) -> bool {
     }
 }
 
-/// The files by which a process leaves the container's cgroup in each hierarchy that has one; `None` if
-/// one of them cannot be written to, or if they cannot be told.
+/// Returns the files through which a process leaves the container's cgroup in each hierarchy that has
+/// one; `None` if one of them is not writable, or if they cannot be determined.
 fn way_out(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
     for line in own.lines() {
@@ -95,19 +95,19 @@ fn way_out(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
         access(&file, Access::WRITE_OK).ok()?;
         files.push(file);
     }
-    // Of a cgroup namespace of its own only `/` is seen, which leads nowhere.
+    // Inside a cgroup namespace only `/` is visible, which is no way out.
     (!files.is_empty()).then_some(files)
 }
 
-/// Leaves the container's cgroups.
+/// Moves this process out of the container's cgroups.
 ///
 /// # Errors
-/// What the kernel says.
+/// System errors of the writes.
 pub fn leave(files: &[PathBuf]) -> std::io::Result<()> {
     files.iter().try_for_each(|file| fs::write(file, std::process::id().to_string()))
 }
 
-/// Is this directory also the host's, by the same path?
+/// Whether the host has this same directory at the same path.
 fn is_on_host(dir: &Path) -> bool {
     let Some(base) = dir.parent() else { return false };
     let root = if host_root::root() == Path::new("/") {

@@ -1,4 +1,5 @@
-//! A command that stays for as long as what it has halted: in a container, whose end would be the keeper's.
+//! A command that stays in the foreground as long as its target is suspended: in a container, whose
+//! end would also end the supervisor.
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -8,25 +9,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::resume;
 use super::supervisor::Kept;
 
-/// A command that stays for as long as what it has halted.
+/// Keeps a command in the foreground as long as its target is suspended.
 #[derive(Debug)]
 pub struct Foreground {
     signals: OwnedFd,
 }
 
 impl Foreground {
-    /// From now on what would end this command is waited for instead.
+    /// Blocks SIGTERM, SIGINT and SIGHUP from now on, so that they can be waited for.
     ///
     /// # Errors
-    /// What signalfd(2) says.
+    /// Those of sigprocmask(2) and signalfd(2).
     pub fn start() -> io::Result<Self> {
         Ok(Self { signals: block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
     }
 
-    /// Waits until the keeper has let go, or makes it do so when a signal comes.
+    /// Waits until the supervisor has exited. On a signal, resumes the target first.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors.
     pub fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
@@ -44,10 +45,10 @@ impl Foreground {
     }
 }
 
-/// These signals become readable instead of ending this process.
+/// Blocks these signals and returns a descriptor from which they can be read.
 ///
 /// # Errors
-/// What sigprocmask(2) and signalfd(2) say.
+/// Those of sigprocmask(2) and signalfd(2).
 pub fn block_signals(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
     unsafe {

@@ -1,4 +1,4 @@
-//! The guard at work: the pure [`Policy`] decides, the [`hands`](super::helper) act.
+//! The running guard: the pure [`Policy`] decides, the [helper process](super::helper) acts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,36 +16,36 @@ use super::helper::{Answer, Came, Hands, What};
 use super::target::Reach;
 use super::unit;
 
-/// What the guard has to say: one event of `filltop watch`.
+/// A guard event, reported by `filltop watch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Said {
-    /// What it is about.
+    /// The decision that the event is about.
     pub decision: Decision,
-    /// The whole in one sentence: chosen because …, or what became of it.
+    /// One sentence: chosen because …, or the result.
     pub summary: String,
-    /// The command that a person would type for the same; `None` where nothing was decided.
+    /// The equivalent `filltop stop` command; `None` if no action was decided.
     pub command: Option<String>,
-    /// What became of it; `None` while it is only decided.
+    /// The result; `None` until the decision has been carried out.
     pub did: Option<Did>,
 }
 
-/// A guard.
+/// A running guard with its helper process.
 pub struct Guard {
     policy: Policy,
     hands: Hands,
     answers: UnboundedReceiver<Answer>,
-    /// What was asked and is not yet over, by its number.
+    /// Requested actions that are not over yet, by request number.
     asked: BTreeMap<u64, Decision>,
-    /// Numbers of those whose freeze or throttle is in force.
+    /// Request numbers of the freezes, throttles and fences in force.
     in_force: BTreeSet<u64>,
 }
 
 impl Guard {
-    /// Starts a guard. To be called before the tracer gives up its privileges. `None` where the
-    /// configuration has none.
+    /// Starts a guard; `None` if the configuration does not enable it. Must be called before the tracer
+    /// drops its privileges.
     ///
     /// # Errors
-    /// If the configuration is not sound, or the process that acts cannot be started.
+    /// If the configuration is invalid, or the helper process cannot be started.
     pub fn start(config: GuardConfig) -> anyhow::Result<Option<Self>> {
         config.check().map_err(anyhow::Error::msg)?;
         if !config.enabled {
@@ -61,16 +61,16 @@ impl Guard {
         }))
     }
 
-    /// Goes by another, checked configuration from now on.
+    /// Replaces the configuration, which must be checked.
     pub fn replace(&mut self, config: GuardConfig) {
         self.policy.replace(config);
     }
 
-    /// Takes in a Snapshot at `now_s` (seconds since boot): what became of earlier decisions first,
-    /// then new ones. Does not block.
+    /// Evaluates a Snapshot at `now_s` (seconds since boot). Returns the results of earlier decisions
+    /// first, then new decisions. Does not block.
     pub fn see(&mut self, now_s: f64, snapshot: &Snapshot) -> Vec<Said> {
         let mut said = self.listen();
-        // What is being done right now is in force as far as the policy is concerned.
+        // For the policy, an action that is still being carried out counts as in force.
         let holding: BTreeSet<u64> = self.asked.values().map(|decision| decision.id).collect();
         for decision in self.policy.see(now_s, snapshot, &holding) {
             said.push(self.act(decision));
@@ -108,7 +108,7 @@ impl Guard {
                 Ok(answer) => answer,
                 Err(TryRecvError::Empty) => return said,
                 Err(TryRecvError::Disconnected) => {
-                    // The hands are gone, and with them all that hung on them.
+                    // The helper has exited, and every suspension that it owned has ended.
                     self.asked.clear();
                     self.in_force.clear();
                     return said;

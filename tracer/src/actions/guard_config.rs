@@ -1,4 +1,4 @@
-//! What the configuration of `filltop watch` says about whom to touch, for people who act.
+//! The `[guard]` patterns of the `filltop watch` configuration, applied to an operator's actions.
 
 use std::path::{Path, PathBuf};
 
@@ -7,26 +7,26 @@ use tracer_model::action::protect::Configured;
 
 use crate::config::Config;
 
-/// The configuration that is gone by where none is named, if it is there.
+/// The default configuration file, used if it exists.
 pub const FILE: &str = "/etc/filltop/filltop.toml";
 
-/// Which configuration's `[guard]` is gone by.
+/// The configuration file whose `[guard]` section applies.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigArgs {
-    /// Go by avoid, prefer and ignore of [guard] in this configuration
-    /// [default: /etc/filltop/filltop.toml, if there is one]
+    /// Read avoid, prefer and ignore from [guard] in this file
+    /// [default: /etc/filltop/filltop.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "FILLTOP_CONFIG", verbatim_doc_comment)]
     config: Option<PathBuf>,
-    /// Go by no configuration
+    /// Ignore the configuration file
     #[arg(long, conflicts_with = "config")]
     no_config: bool,
 }
 
 impl ConfigArgs {
-    /// Reads it.
+    /// Reads the patterns; `None` if there is no configuration file.
     ///
     /// # Errors
-    /// If the one that was named is not there, or if it is wrong: whom it protects is not known then.
+    /// If a file that was named does not exist or is invalid: the protected processes are unknown then.
     pub(crate) fn read(&self) -> anyhow::Result<Option<Configured>> {
         let file = match &self.config {
             _ if self.no_config => return Ok(None),
@@ -35,7 +35,7 @@ impl ConfigArgs {
             None => return Ok(None),
         };
         let config = Config::load(Some(file))
-            .context("whom the configuration protects is not known (--no-config goes by none)")?;
+            .context("cannot read the protected list (use --no-config to proceed without it)")?;
         let guard = config.guard;
         Ok(Some(Configured {
             file: file.display().to_string(),

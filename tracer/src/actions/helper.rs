@@ -1,8 +1,8 @@
-//! The hands of a filltop that runs for long: the screen and the guard give up their privileges once
-//! everything is attached, so that a process of its own, started before, acts for them.
+//! The privileged helper of a long-running filltop: the screen and the guard drop their privileges
+//! once everything is attached, so a separate process, started before, acts for them.
 //!
-//! What it halts hangs on it by a lifeline, and it hangs on whoever started it: if either dies, all
-//! that is halted goes on at once.
+//! The helper owns what it suspends through a socket, and its parent owns the helper: if either exits,
+//! every target is resumed immediately.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -27,72 +27,71 @@ use tracer_kernel::capabilities;
 
 /// Name of the process.
 const NAME: &str = "fill-hands";
-/// How often it is looked whether what is halted still is, and whether somebody answers for all that
-/// anybody halted.
+/// Interval at which the helper checks its supervisors, and looks for records that have lost theirs.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What is wanted.
+/// A request to the helper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ask {
-    /// Comes back with the answer.
+    /// Request number, repeated in the responses.
     pub number: u64,
-    /// What.
+    /// The command.
     pub what: What,
 }
 
-/// What can be wanted.
+/// A command for the helper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum What {
-    /// A step.
+    /// Carry out an action.
     Act {
-        /// Which, and whom.
+        /// The action and its target.
         request: Box<Request>,
-        /// Whom never.
+        /// Processes and groups that must not be acted on.
         protection: Protection,
     },
-    /// Letting go what a word means.
+    /// Resume what this id, TARGET or name stands for.
     Resume(String),
 }
 
-/// What became of it.
+/// A response of the helper.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answer {
-    /// The number of what was asked.
+    /// Number of the request.
     pub number: u64,
-    /// What became of it.
+    /// The status.
     pub came: Came,
-    /// Is the target suspended by it, for as long as whoever asked is there?
+    /// Whether the target is now suspended, as long as the requester runs.
     pub suspended: bool,
-    /// In words.
+    /// The message.
     pub said: String,
 }
 
-/// What became of something that was asked.
+/// The status of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Came {
-    /// It was done. What is halted stays so until [`Came::Over`].
+    /// The action was carried out. A suspended target stays so until [`Came::Over`].
     Done,
-    /// It was done, or there was nothing to do, and nothing of the target is left.
+    /// No process of the target is left, after the action or already before it.
     Ended,
-    /// The plan refused it.
+    /// The plan refused the action.
     Refused,
-    /// The kernel would not.
+    /// The action failed with an error.
     Failed,
-    /// What was halted by it is so no more: its time is over, or somebody let it go.
+    /// The suspension has ended: the time limit was reached, or the target was resumed.
     Over,
 }
 
-/// The other end of the hands.
+/// The connection to a helper process.
 pub struct Hands {
     socket: UnixStream,
     last: u64,
 }
 
 impl Hands {
-    /// Starts them. To be called before privileges are given up.
+    /// Starts the helper. Must be called before privileges are dropped.
     ///
     /// # Errors
-    /// If they cannot be started.
+    /// If the helper cannot be started.
     pub fn start() -> anyhow::Result<(Self, channel::UnboundedReceiver<Answer>)> {
         let (ours, theirs) = UnixStream::pair()?;
         Command::new("/proc/self/exe")
@@ -104,13 +103,15 @@ impl Hands {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .context("cannot start the process that acts")?;
+            .context("cannot start the helper process")?;
         let (sender, receiver) = channel::unbounded_channel();
         let reader = BufReader::new(ours.try_clone()?);
         std::thread::Builder::new().name("hands".to_owned()).spawn(move || {
-            // It was started before the tracer gives them up, and would keep them.
+            // The thread is started before the tracer drops its capabilities, and would keep them.
             if let Err(error) = capabilities::drop_capabilities() {
-                tracing::warn!("the thread that reads answers keeps its capabilities: {error}");
+                tracing::warn!(
+                    "cannot drop the capabilities of the helper's reader thread: {error}"
+                );
             }
             for line in reader.lines().map_while(Result::ok) {
                 let Ok(answer) = serde_json::from_str(&line) else { continue };
@@ -122,31 +123,31 @@ impl Hands {
         Ok((Self { socket: ours, last: 0 }, receiver))
     }
 
-    /// Asks for something; the number comes back with the answers.
+    /// Sends a command and returns the request number, which the responses repeat.
     ///
     /// # Errors
-    /// If the hands are gone.
+    /// If the helper has exited.
     pub fn ask(&mut self, what: What) -> anyhow::Result<u64> {
         self.last += 1;
         let line = serde_json::to_string(&Ask { number: self.last, what })? + "\n";
         self.socket
             .write_all(line.as_bytes())
-            .context("the process that acts is gone: start filltop again to act")?;
+            .context("the helper process has exited; restart filltop to act")?;
         Ok(self.last)
     }
 }
 
-/// The process that `filltop hands` is: takes what is asked from its standard input, a socket.
+/// Runs the helper process, `filltop hands`: reads requests from its standard input, a socket.
 ///
 /// # Errors
-/// If it was not started by filltop.
+/// If the process was not started by filltop.
 pub fn run() -> anyhow::Result<()> {
     // SAFETY: standard input is open, and nothing else in this process uses it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
-    socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
+    socket.peer_addr().map_err(|_| anyhow!("internal command; use `filltop stop`"))?;
     // SAFETY: the name is a C string of less than 16 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-hands".as_ptr()) };
-    capabilities::drop_startup_capabilities().context("cannot give up capabilities")?;
+    capabilities::drop_startup_capabilities().context("cannot drop capabilities")?;
     let (sender, asked) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {
@@ -167,17 +168,18 @@ pub fn run() -> anyhow::Result<()> {
                 held.extend(kept.map(|kept| (answer.number, kept)));
                 tell(&socket, &answer);
             }
-            // Also what others halted, whose keeper and second were killed in the same instant.
+            // Also resumes the targets of other filltop processes whose supervisor and watchdog were
+            // killed at the same time.
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                resume::sweep_as("filltop's hands");
+                resume::sweep_as("the filltop helper");
             }
-            // Whoever asked is gone: the lifelines end with this process.
+            // The parent has exited: the supervisors' sockets close with this process.
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
         }
         held.retain(|number, kept| {
             let over = !matches!(kept.child.try_wait(), Ok(None));
             if over {
-                let said = "what was halted goes on".to_owned();
+                let said = "the suspension has ended".to_owned();
                 let (number, came) = (*number, Came::Over);
                 tell(&socket, &Answer { number, came, suspended: false, said });
             }
@@ -188,12 +190,12 @@ pub fn run() -> anyhow::Result<()> {
 
 fn tell(mut socket: &UnixStream, answer: &Answer) {
     let line = serde_json::to_string(answer).unwrap_or_default() + "\n";
-    // Whoever asked may be gone: the end of the socket says so, too.
+    // The parent may have exited; the end of the socket shows that, too.
     let _ = socket.write_all(line.as_bytes());
 }
 
-/// Does it. `last` is what was halted last: who stands still is soon in no table any more, so that the
-/// row on which somebody asks to let go may be another's.
+/// Carries out a request. `last` is the id of the most recent suspension: a suspended process soon
+/// disappears from the tables, so the row on which the operator requests `resume` may be another one.
 fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
     let number = ask.number;
     let answer = |came, said| Answer { number, came, suspended: false, said };
@@ -205,20 +207,20 @@ fn answer(ask: Ask, last: Option<&str>) -> (Answer, Option<Kept>) {
             Ok(records) => {
                 let names: Vec<String> =
                     records.iter().map(|record| display(&record.name).into_owned()).collect();
-                (answer(Came::Done, format!("{} goes on", names.join(", "))), None)
+                (answer(Came::Done, format!("resumed {}", names.join(", "))), None)
             }
             Err(error) => (answer(Came::Failed, format!("{error:#}")), None),
         },
         What::Act { request, protection } => {
             let prepared = match engine::prepare(*request, &protection) {
                 Ok(prepared) => prepared,
-                // There is no such process (any more).
+                // There is no such process, or it has exited.
                 Err(error) => return (answer(Came::Ended, format!("{error:#}")), None),
             };
             let plan = &prepared.plan;
             if !plan.allowed() {
                 let came = if plan.processes.is_empty() { Came::Ended } else { Came::Refused };
-                return (answer(came, format!("not done: {}", plan.refusal())), None);
+                return (answer(came, format!("refused: {}", plan.refusal())), None);
             }
             match prepared.carry_out() {
                 Ok(mut outcome) => {

@@ -1,4 +1,4 @@
-//! Who belongs to a target, now: a process, a tree, or all that live in a cgroup.
+//! The current processes of a target: one process, a tree, or all processes of a cgroup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,22 +12,22 @@ use tracer_host::process::fork_events::Forks;
 use tracer_host::process::pidfd::{Handle, Identity, Root};
 use tracer_host::process::stat::Stat;
 
-/// What an action is about, in a form that another process can be given.
+/// The extent of a target, in a form that can be passed to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// One process alone.
+    /// A single process.
     Alone(Root),
-    /// Processes and all that descend from them.
+    /// Processes and all their descendants.
     Tree(Vec<Root>),
-    /// Who lives in these directories (one cgroup, in one or more hierarchies) and below.
+    /// The processes in these directories (one cgroup, in one or more hierarchies) and below.
     Cgroup(Vec<PathBuf>),
 }
 
-/// All processes by number.
+/// All processes, keyed by pid.
 pub type Table = BTreeMap<u32, Stat>;
 
-/// Reads /proc. Threads of the kernel and processes that have ended are in it, too.
+/// Reads all processes from /proc, including kernel threads and zombies.
 #[must_use]
 pub fn table() -> Table {
     fs::read_dir("/proc")
@@ -42,13 +42,13 @@ pub fn table() -> Table {
 }
 
 impl Scope {
-    /// Its processes that run now, those that fork before those that are forked where it is a tree.
+    /// Returns the running processes; in a tree, parents come before their children.
     #[must_use]
     pub fn members(&self) -> Vec<Identity> {
         Tracker::new(self.clone()).look().1
     }
 
-    /// Does `other` concern some of the same processes?
+    /// Whether `other` contains some of the same processes.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         let ours: BTreeSet<Identity> = self.members().into_iter().collect();
@@ -59,17 +59,17 @@ impl Scope {
 /// Follows a target while it forks.
 pub struct Tracker {
     scope: Scope,
-    /// Those that were named, pinned: for as long as they run, nobody else has their numbers.
+    /// Handles of the named processes: while one of these runs, its pid is not reused.
     roots: Vec<Handle>,
-    /// Children that were heard of and members that were seen, whose parents may be gone.
+    /// Children from fork events, and members from earlier scans; their parents may have exited.
     known: BTreeSet<Identity>,
-    /// Everybody who was a member, by number: who forks is told by that alone.
+    /// Pids of all processes that ever were members, because a fork event has only the parent's pid.
     ever: BTreeSet<u32>,
     forks: Option<Forks>,
 }
 
 impl Tracker {
-    /// For a target; not yet listening.
+    /// Creates a tracker for a target, without listening for fork events.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         let roots = match &scope {
@@ -80,23 +80,23 @@ impl Tracker {
         Self { scope, roots, known: BTreeSet::new(), ever: BTreeSet::new(), forks: None }
     }
 
-    /// Hears of every fork from now on, where that is to be had. Only trees need it.
+    /// Starts to listen for fork events, if they are available. Only trees need them.
     pub fn listen(&mut self) {
         if self.forks.is_none() && matches!(self.scope, Scope::Tree(_)) {
             self.forks = Forks::listen().ok();
         }
     }
 
-    /// Could it have missed a fork?
+    /// Whether fork events are unavailable or were lost, so that a fork may have been missed.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
         matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(Forks::lost)
     }
 
-    /// All processes, and those of the target that run.
+    /// Scans /proc. Returns all processes, and the running processes of the target.
     pub fn look(&mut self) -> (Table, Vec<Identity>) {
         let table = table();
-        // Before more is heard: who was forked after the table was read is not in it.
+        // Before more events are read: a process that was forked after the scan is not in the table.
         let there = |who: &Identity| {
             table.get(&who.pid).is_some_and(|stat| stat.start_ticks == who.start_ticks)
         };
@@ -123,19 +123,19 @@ impl Tracker {
         };
         self.ever.extend(members.iter().map(|who| who.pid));
         if matches!(self.scope, Scope::Tree(_)) {
-            // Whoever was seen once stays, also when his parents are gone and he has left his session.
+            // A process that was a member stays one, even if its parents exit and it leaves its session.
             self.known.extend(&members);
         }
         (table, members)
     }
 
-    /// Children of members, even if their parents are gone by now.
+    /// Reads fork events and adds the children of members, even if their parents have exited by now.
     fn hear(&mut self) {
         let Some(forks) = &mut self.forks else { return };
         for fork in forks.heard() {
             let ours = self.ever.contains(&fork.parent)
                 || self.roots.iter().any(|root| root.identity.pid == fork.parent);
-            // Whoever had the child's number before has ended.
+            // An earlier process with the child's pid has exited.
             self.ever.remove(&fork.child);
             self.known.retain(|who| who.pid != fork.child);
             self.roots.retain(|root| root.identity.pid != fork.child);
@@ -147,9 +147,9 @@ impl Tracker {
     }
 }
 
-/// Roots that are still the same, their descendants, and everybody in a session that one of them
-/// leads: a session cannot be joined, only inherited, so that these descend from its leader even when
-/// those between are gone. Breadth first.
+/// Returns the roots that are still the same processes, their descendants, and all processes in a
+/// session that one of them leads. A session cannot be joined, only inherited, so its processes descend
+/// from the leader even if the processes in between have exited. Breadth first.
 fn tree(table: &Table, roots: &[Identity], known: &BTreeSet<Identity>) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut sessions: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -172,7 +172,8 @@ fn tree(table: &Table, roots: &[Identity], known: &BTreeSet<Identity>) -> Vec<u3
     order
 }
 
-/// The executable's file, by device and inode: two processes that run the same program share it.
+/// Returns device and inode of the executable, which are the same for processes that run the same
+/// program.
 #[must_use]
 pub fn executable(pid: u32) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
@@ -212,13 +213,13 @@ mod tests {
 
     #[test]
     fn a_tree_is_all_below_and_whoever_is_in_its_sessions() {
-        // 30 leads a session; 31 forked 32 and is gone; 40 was forked twice and left the session.
+        // 30 leads a session; 31 forked 32 and exited; 40 was double-forked and left the session.
         let mut table =
             table_of(&[(10, 1, 10), (20, 10, 10), (30, 20, 30), (32, 1, 30), (40, 1, 40)]);
         assert_eq!(pids(&[20], &table, &[]), [20, 30, 32]);
         assert_eq!(pids(&[20], &table, &[40]), [20, 40, 30, 32]);
         table.get_mut(&20).unwrap().start_ticks = 201;
-        assert!(pids(&[20], &table, &[]).is_empty(), "its number was given again");
+        assert!(pids(&[20], &table, &[]).is_empty(), "its pid was reused");
     }
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
         while tree.members().len() < 2 && start.elapsed().as_secs() < 5 {}
         assert_eq!(alone.members(), [handle.identity]);
         assert!(tree.overlaps(&alone) && tree.members().len() == 2);
-        // The shell ends by itself once it need not wait any more.
+        // The shell exits by itself when it no longer has to wait.
         for handle in tree.members().iter().rev().filter_map(|member| Handle::of(*member)) {
             let _ = handle.signal(rustix::process::Signal::KILL);
         }

@@ -1,8 +1,9 @@
 //! Actions: target → plan (pure, in `tracer_model::action`) → audit line → carry out → undo.
 //!
-//! Whatever can be undone is done by a [`keeper`]: a small process that holds a record of what it
-//! halts, lets it go on when it expires, and is watched by a second one that does so if the keeper
-//! is killed. docs/actions.md says who answers for what, and how soon.
+//! An action that can be undone is carried out by a supervisor ([`keeper`]): a small process that
+//! records what it suspends and resumes it at the time limit. A watchdog process does that in its
+//! place if the supervisor is killed. docs/actions.md lists which process is responsible for what, and
+//! within which time.
 
 pub mod audit;
 pub mod bridge;

@@ -1,5 +1,5 @@
-//! Which of the groups that run here a word of the command line means. Pure: candidates go in, one
-//! thing comes out, or a doubt with the list of what it could be.
+//! Resolves a name from the command line to one of the groups that run here. Pure: takes candidates,
+//! returns one match, or an error that lists what the name could mean.
 
 use std::collections::BTreeMap;
 
@@ -10,67 +10,67 @@ use tracer_model::snapshot::Group;
 use crate::attribute::groups::cgroup_path::{Place, classify};
 use tracer_host::process::pidfd::Root;
 
-/// Kinds that may stand before a name: `docker/web`.
+/// Kinds that can be the prefix of a name: `docker/web`.
 const QUALIFIERS: &[&str] =
     &["unit", "docker", "podman", "containerd", "crio", "pod", "lxc", "machine", "session"];
 
-/// Fewest digits of a container's id that stand for it.
+/// Minimum length of a container id prefix, digits.
 const MIN_ID: usize = 3;
 
-/// Container name of what holds a pod's namespaces: its `pause` process.
+/// Container name of the sandbox, which holds a pod's namespaces: its `pause` process.
 const SANDBOX: &str = "POD";
 const PAUSE: &str = "pause";
 
-/// A group that runs, with the path of its own directory.
+/// A running group, with the path of its own cgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// Kind, name and cgroup.
+    /// Kind, name and cgroup of the group.
     pub group: Group,
-    /// Names of its processes.
+    /// Command names of the group's processes.
     pub comms: Vec<String>,
-    /// Its processes.
+    /// Identities of the group's processes.
     pub roots: Vec<Root>,
 }
 
-/// What a word was found to mean.
+/// What a name was resolved to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Meant {
     /// One group.
     Group(Candidate),
-    /// A Kubernetes pod: all of its containers, and its sandbox apart.
+    /// A Kubernetes pod: its containers, and separately its sandbox.
     Pod {
-        /// NAMESPACE/POD, or the pod's UID where its name is not known.
+        /// NAMESPACE/POD, or the pod's UID if its name is unknown.
         name: String,
-        /// Its containers.
+        /// The pod's containers.
         containers: Vec<Candidate>,
-        /// The pause container, and what lives in the pod's own cgroup.
+        /// The pause container, and the processes in the pod's own cgroup.
         sandbox: Vec<Candidate>,
     },
 }
 
-/// Why a word names nothing that could be acted upon.
+/// Why a name does not resolve to a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    /// Nothing is called so.
+    /// Nothing has this name.
     #[error(
-        "nothing that runs here is called {0}: give a pid, a unit, a container, a pod or the path of \
-         a cgroup"
+        "nothing named {0} is running here; give a pid, a unit, a container, a pod or the path of a \
+         cgroup"
     )]
     Nobody(String),
-    /// Several things are.
-    #[error("{asked} could be any of: {}: give one of these in full, or the path of a cgroup", .list.join(", "))]
+    /// The name is ambiguous.
+    #[error("{asked} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
     Several {
-        /// The word.
+        /// The name as given.
         asked: String,
-        /// What it could be: words for the command line, with their cgroups where these differ alone.
+        /// The possible targets as TARGET arguments, with their cgroups if only these differ.
         list: Vec<String>,
     },
-    /// Only what watches over it runs.
-    #[error("of {asked} only its monitor runs ({monitor}), which is never a target")]
+    /// Only the container's monitor is running.
+    #[error("only the monitor of {asked} is running ({monitor}); a monitor is never a target")]
     Monitor {
-        /// The word.
+        /// The name as given.
         asked: String,
-        /// The monitor's name.
+        /// The name of the monitor.
         monitor: String,
     },
 }
@@ -84,7 +84,7 @@ impl Candidate {
         self.group.kind == "monitor"
     }
 
-    /// The container's id, as its cgroup has it.
+    /// Returns the container's id from its cgroup.
     fn id(&self) -> Option<String> {
         match self.place() {
             Place::Container { id, .. } => Some(id),
@@ -98,7 +98,7 @@ impl Candidate {
         own || named || (!self.comms.is_empty() && self.comms.iter().all(|comm| comm == PAUSE))
     }
 
-    /// Is every process of it of those that no action may hit?
+    /// Whether every process of the group is protected.
     fn is_protected(&self) -> bool {
         let protected = |comm: &String| protect::listed(protect::PROTECTED_NAMES, comm).is_some();
         !self.comms.is_empty() && self.comms.iter().all(protected)
@@ -110,7 +110,7 @@ impl Candidate {
         self.group.name == asked || unit || self.id().as_deref() == Some(asked)
     }
 
-    /// The pod that it belongs to: (what tells it from others, NAMESPACE/POD or else the UID).
+    /// Returns the pod that the group belongs to: (unique key, NAMESPACE/POD or otherwise the UID).
     fn pod(&self) -> Option<(String, String)> {
         if self.group.kind != "pod" {
             return None;
@@ -130,7 +130,7 @@ impl Candidate {
         Some((uid.unwrap_or_else(|| name.clone()), name))
     }
 
-    /// What one types to mean it.
+    /// Returns the TARGET argument that names the group.
     fn word(&self) -> String {
         let Group { kind, name, .. } = &self.group;
         let name = sanitize::display(name);
@@ -142,14 +142,14 @@ impl Candidate {
     }
 }
 
-/// A thing that a word may mean: a group, or a pod. Keyed by what tells it from others.
+/// The groups and pods that a name may mean, keyed by (kind, name, cgroup or pod UID).
 type Things = BTreeMap<(String, String, String), Meant>;
 
-/// Finds what a word means. An exact name goes before the beginning of an id; what is still doubtful is
-/// refused. A monitor is never meant.
+/// Resolves a name. An exact name takes precedence over an id prefix. An ambiguous name is refused. A
+/// monitor is never the result.
 ///
 /// # Errors
-/// If nothing is called so, or several things.
+/// If nothing has this name, or more than one group has.
 pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
     let shown = || sanitize::display(asked).into_owned();
     let readings = readings(asked);
@@ -176,13 +176,13 @@ pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
     }
 }
 
-/// The name in a word that may have a kind before it.
+/// Splits a TARGET into an optional kind and a name.
 #[must_use]
 pub fn kind_and_name(word: &str) -> (Option<&str>, &str) {
     readings(word).pop().unwrap_or((None, word))
 }
 
-/// The word as a name, and as a kind and a name.
+/// Returns the possible readings: the whole word as a name, and as a kind and a name.
 fn readings(asked: &str) -> Vec<(Option<&str>, &str)> {
     let qualified = asked.split_once('/').filter(|(kind, _)| QUALIFIERS.contains(kind));
     let mut readings = vec![(None, asked)];
@@ -223,7 +223,7 @@ fn exact(kind: Option<&str>, name: &str, candidates: &[Candidate]) -> Things {
 }
 
 fn by_id(kind: Option<&str>, start: &str, candidates: &[Candidate]) -> Things {
-    // Digits alone are a pid, unless a kind stands before them.
+    // A number alone is a pid, unless it has a kind as a prefix.
     let is_pid = kind.is_none() && start.bytes().all(|byte| byte.is_ascii_digit());
     let is_hex = start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if start.len() < MIN_ID || !is_hex || is_pid {
@@ -241,7 +241,7 @@ fn thing(candidate: &Candidate) -> ((String, String, String), Meant) {
     (key, Meant::Group(candidate.clone()))
 }
 
-/// Of several cgroups of one kind and name, those in which nobody could be hit anyway are left out.
+/// Removes groups with only protected processes if another group has the same kind and name.
 fn drop_protected(things: &mut Things) {
     let protected = |meant: &Meant| matches!(meant, Meant::Group(group) if group.is_protected());
     let kept: Vec<(String, String)> = things
@@ -268,7 +268,7 @@ fn list(things: &Things) -> Vec<String> {
         .collect()
 }
 
-/// A monitor that the word names: by its own name, or by the container that it watches over.
+/// Returns the monitor that the word names, by its own name or by that of its container.
 fn monitor(readings: &[(Option<&str>, &str)], candidates: &[Candidate]) -> Option<String> {
     let names = |monitor: &&Candidate| {
         let Place::Monitor { runtime, of, .. } = monitor.place() else { return false };

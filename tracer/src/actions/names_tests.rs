@@ -1,4 +1,4 @@
-//! Names, ids and their beginnings; whatever is doubtful is refused.
+//! Names, ids and id prefixes; an ambiguous name is refused.
 
 use rstest::rstest;
 
@@ -26,12 +26,12 @@ fn pod(space: &str, uid: &str, container: &str, id: &str, comm: &str) -> Candida
     candidate("pod", &format!("{space}/web-7d9/{container}"), &path, &[comm])
 }
 
-/// A machine with a bit of everything.
+/// A machine with groups of most kinds.
 fn machine() -> Vec<Candidate> {
     vec![
         candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
         candidate("docker", "db", &format!("/docker/{DB}"), &["postgres"]),
-        // Its name is the beginning of the other's id.
+        // Its name is a prefix of the first container's id.
         candidate("docker", "abc12", "/docker/9912a9be0d84", &["dd"]),
         candidate("podman", "1234", &format!("/libpod_parent/libpod-{NUMBERS}"), &["w"]),
         candidate("monitor", "conmon 1234", "/libpod_parent/conmon", &["conmon"]),
@@ -67,7 +67,7 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[case("nginx.service", "unit nginx.service")]
 #[case("unit/nginx", "unit nginx.service")]
 #[case("bash by sshd", "session bash by sshd")]
-// LXC's monitor is never the container.
+// LXC's monitor is never mistaken for the container.
 #[case("jail1", "lxc jail1")]
 #[case("lxc/jail1", "lxc jail1")]
 #[case("jail2", "monitor lxc-start jail2")]
@@ -76,7 +76,7 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[case("lxc-start jail1", "monitor lxc-start jail1")]
 #[case("conmon 1234", "monitor conmon 1234")]
 #[case("podman/1234", "podman 1234")]
-// An exact name goes before the beginning of an id; fewer than three digits are none.
+// An exact name takes precedence over an id prefix; fewer than three digits are not a prefix.
 #[case("abc12", "docker abc12")]
 #[case("ab", "nobody")]
 #[case("ABD", "nobody")]
@@ -85,7 +85,7 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[case("123", "nobody")]
 #[case("docker/abd", "docker db")]
 #[case("pod/abc12a", "pod shop/web-7d9/nginx")]
-// A pod is all of its containers but the sandbox.
+// A pod is all of its containers except the sandbox.
 #[case("web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
 #[case("shop/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
 #[case("pod/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
@@ -99,7 +99,7 @@ fn a_word_means_one_thing(#[case] asked: &str, #[case] expected: &str) {
 
 #[test]
 fn the_beginning_of_two_ids_is_refused() {
-    // The same ids serve a pod here, so that even a longer beginning is doubtful.
+    // The same ids also belong to a pod here, so even a longer prefix is ambiguous.
     let said = found("abd12", &machine());
     assert_eq!(said, "one of docker/db, pod/shop/web-7d9/logger");
     let two = [
@@ -144,7 +144,7 @@ fn of_one_name_those_that_could_be_hit_are_taken() {
     let web = candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]);
     assert_eq!(pick("web", &[shim.clone(), web.clone()]), Ok(Meant::Group(web.clone())));
     assert_eq!(pick("web", &[web.clone(), shim.clone()]), Ok(Meant::Group(web)));
-    // Nothing is left out across kinds: the other one may be what was meant.
+    // Nothing is removed across kinds: the other kind may be the intended one.
     let lxc = candidate("lxc", "web", "/lxc.payload.web", &["nginx"]);
     assert_eq!(found("web", &[shim, lxc]), "one of docker/web, lxc/web");
 }

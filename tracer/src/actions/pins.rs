@@ -1,6 +1,6 @@
-//! A cgroup that cannot be mistaken for a later one with the same path: a container that is started
-//! again has a directory of the same name, but another inode number, which the kernel does not give
-//! again (fs/kernfs/dir.c, `kernfs_ino`; it is the cgroup's id).
+//! A cgroup that cannot be confused with a later one at the same path: a restarted container has a
+//! directory of the same name but with another inode number. The kernel does not reuse that number
+//! (fs/kernfs/dir.c, `kernfs_ino`; it is the cgroup's id).
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,33 +15,34 @@ use super::members::Scope;
 use super::suspend::Brake;
 use tracer_host::cgroup::{Freezer, Hierarchies};
 
-/// A cgroup's directory and its inode number.
+/// Identifies a cgroup by its directory and inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupId {
-    /// The directory, as whoever found it saw it.
+    /// The directory, as seen by the process that recorded it.
     pub dir: PathBuf,
-    /// Its inode number.
+    /// Inode number of the directory.
     pub inode: u64,
-    /// Device number of its hierarchy: each of cgroup v1's counts inodes for itself. 0 if not known.
+    /// Device number of the hierarchy, because each hierarchy of cgroup v1 numbers its inodes
+    /// separately. 0 if unknown.
     #[serde(default)]
     pub device: u64,
-    /// Inode number of the cgroup namespace in which it was seen.
+    /// Inode number of the cgroup namespace in which the directory was seen.
     pub namespace: u64,
 }
 
-/// Where a cgroup is.
+/// Whether and where a cgroup exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It has this directory here.
+    /// The cgroup is visible at this directory.
     At(PathBuf),
-    /// It was removed.
+    /// The cgroup was removed.
     Gone,
-    /// It cannot be seen from this process's namespaces.
+    /// The cgroup is not visible in this process's namespaces.
     Hidden,
 }
 
 impl CgroupId {
-    /// The cgroups that have these directories now. One that is gone is left out.
+    /// Returns the cgroups that currently have these directories. Missing ones are left out.
     #[must_use]
     pub fn of(dirs: &[PathBuf]) -> Vec<Self> {
         let namespace = namespace();
@@ -56,7 +57,8 @@ impl CgroupId {
         inode == self.inode && (self.device == 0 || device == self.device)
     }
 
-    /// Looks for it, also where cgroups are mounted elsewhere than who found it saw them.
+    /// Looks for the cgroup, even if cgroups are mounted elsewhere than for the process that recorded
+    /// it.
     #[must_use]
     pub fn presence(&self) -> Presence {
         let is_it =
@@ -85,26 +87,26 @@ impl CgroupId {
     }
 }
 
-/// Inode number of this process's cgroup namespace; 0 if /proc does not tell.
+/// Returns the inode number of this process's cgroup namespace; 0 if it cannot be read.
 fn namespace() -> u64 {
     fs::metadata("/proc/self/ns/cgroup").map_or(0, |meta| meta.ino())
 }
 
-/// A cgroup of the target is gone, or another one has its path.
+/// Error: a cgroup of the target was removed, or another one has its path.
 #[derive(Debug, thiserror::Error)]
-#[error("{} is not the cgroup that was meant: it has ended, or was started again", .0.display())]
+#[error("{} is not the intended cgroup: it has ended or was restarted", .0.display())]
 pub struct Replaced(PathBuf);
 
-/// Cgroups that are held by descriptors: what is written or read through them reaches these cgroups or
-/// nobody, whatever has their paths by then.
+/// Cgroups that are pinned by descriptors: reads and writes through them reach these cgroups or none,
+/// even if other cgroups have their paths by then.
 #[derive(Debug)]
 pub struct Pins(Vec<(PathBuf, OwnedFd)>);
 
 impl Pins {
-    /// Holds them.
+    /// Opens the directories of these cgroups.
     ///
     /// # Errors
-    /// [`Replaced`] if one of them is gone.
+    /// [`Replaced`] if one of the cgroups no longer exists.
     pub fn open(ids: &[CgroupId]) -> io::Result<Self> {
         let mut pins = Vec::new();
         for id in ids {
@@ -118,7 +120,7 @@ impl Pins {
         Ok(Self(pins))
     }
 
-    /// The path by which this process reaches one of them; others are left as they are.
+    /// Returns the path through the descriptor of a pinned cgroup; any other path is returned as is.
     #[must_use]
     pub fn path(&self, dir: &Path) -> PathBuf {
         let held = self.0.iter().find(|(held, _)| held == dir);
@@ -128,7 +130,7 @@ impl Pins {
         )
     }
 
-    /// The same target, by descriptors.
+    /// Returns the same target with its paths through descriptors.
     #[must_use]
     pub fn scope(&self, scope: &Scope) -> Scope {
         match scope {
@@ -137,7 +139,7 @@ impl Pins {
         }
     }
 
-    /// The same means, by descriptors.
+    /// Returns the same method with its paths through descriptors.
     #[must_use]
     pub fn brake(&self, brake: &Brake) -> Brake {
         match brake {
@@ -166,18 +168,18 @@ mod tests {
         let pins = Pins::open(&ids).unwrap();
         let by_fd = pins.path(&dir);
         assert_eq!(ids[0].presence(), Presence::At(dir.clone()));
-        // The same number in another hierarchy is another's; what older records lack is not asked.
+        // The same inode number in another hierarchy is another cgroup; older records have no device.
         let elsewhere = CgroupId { device: ids[0].device + 1, ..ids[0].clone() };
         assert_eq!(elsewhere.presence(), Presence::Hidden);
         assert!(Pins::open(&[elsewhere]).is_err());
         let older = CgroupId { device: 0, ..ids[0].clone() };
         assert_eq!(older.presence(), Presence::At(dir.clone()));
         assert!(by_fd.starts_with("/proc/self/fd") && by_fd.is_dir());
-        // Kept busy by the descriptor, the number is not given again meanwhile.
+        // The open descriptor prevents reuse of the inode number meanwhile.
         fs::remove_dir(&dir).unwrap();
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("cgroup.freeze"), "0").unwrap();
-        // It is below no hierarchy that is mounted here, so that nothing is said of it.
+        // It is below no mounted hierarchy, so its state is unknown.
         assert_eq!(ids[0].presence(), Presence::Hidden);
         let error = Pins::open(&ids).unwrap_err();
         assert!(

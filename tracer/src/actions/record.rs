@@ -1,8 +1,8 @@
-//! What is halted, by whom, until when: one file each under /run/filltop/actions, so that `resume`
-//! finds it and the second process can undo it.
+//! Records of suspended targets: one file each under /run/filltop/actions, so that `resume` finds it
+//! and the watchdog can undo it.
 //!
-//! First line: the [`Record`]. Each further line: a process that is about to be sent SIGSTOP, written
-//! before the signal is. /run is memory: a full disk does not stand in the way.
+//! First line: the [`Record`]. Each further line: a process that is about to get SIGSTOP, written
+//! before the signal is sent. /run is in memory, so a full disk does not matter.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,45 +20,46 @@ use super::suspend::Brake;
 use tracer_host::cgroup::Freezer;
 use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 
-/// Where records are kept; `FILLTOP_RUN_DIR` for tests that must not see each other's.
+/// Returns the directory of the records. `FILLTOP_RUN_DIR` overrides /run/filltop, for tests that must
+/// not see each other's records.
 #[must_use]
 pub fn directory() -> PathBuf {
     let base = std::env::var_os("FILLTOP_RUN_DIR").map(PathBuf::from);
     base.unwrap_or_else(|| PathBuf::from("/run/filltop")).join("actions")
 }
 
-/// Something that is halted or slowed down.
+/// The record of a freeze, throttle or fence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What `resume` can be given, e.g. `freeze-3f2a`.
+    /// Id for `filltop resume`, e.g. `freeze-3f2a91`.
     pub id: String,
-    /// The word of the command line that named it.
+    /// TARGET as it was given to `stop`.
     pub asked: String,
-    /// The name that people use for it.
+    /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
     pub how: How,
-    /// Bytes per second of a throttle.
+    /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
-    /// Whom.
+    /// The target's processes.
     pub scope: Scope,
-    /// With what.
+    /// The method.
     pub brake: Brake,
-    /// The cgroups of both, told from later ones with the same paths.
+    /// The cgroups of target and method, with inode numbers to tell them from later ones.
     #[serde(default)]
     pub cgroups: Vec<CgroupId>,
-    /// Inode number of the pid namespace whose numbers the record has; 0 if not known.
+    /// Inode number of the pid namespace of the record's pids; 0 if unknown.
     #[serde(default)]
     pub pid_namespace: u64,
-    /// Who answers for it.
+    /// The supervisor process.
     pub keeper: Identity,
-    /// Since when.
+    /// When the action began.
     pub since: Timestamp,
-    /// When it ends by itself, seconds since boot.
+    /// Time limit, seconds since boot.
     pub until_boottime_s: f64,
 }
 
-/// An open record.
+/// A record that is open for appending.
 #[derive(Debug)]
 pub struct RecordFile {
     path: PathBuf,
@@ -66,10 +67,10 @@ pub struct RecordFile {
 }
 
 impl RecordFile {
-    /// Writes a record where there is none with this id.
+    /// Creates the record file, which must not exist yet.
     ///
     /// # Errors
-    /// If it cannot be written: then nothing must be halted.
+    /// If it cannot be written; nothing may be suspended then.
     pub fn create(record: &Record) -> io::Result<Self> {
         let dir = directory();
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
@@ -79,15 +80,15 @@ impl RecordFile {
         Ok(Self { path, file })
     }
 
-    /// Adds a process that is about to be stopped.
+    /// Appends a process that is about to be stopped.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn add(&mut self, identity: Identity) -> io::Result<()> {
         self.file.write_all(line(&identity)?.as_bytes())
     }
 
-    /// Nothing is halted any more.
+    /// Removes the record, once nothing is suspended any more.
     pub fn remove(self) {
         let _ = fs::remove_file(self.path);
     }
@@ -97,7 +98,7 @@ fn line(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string(value)? + "\n")
 }
 
-/// All records, oldest first. One that cannot be read (cut short) is left out.
+/// Returns all records, oldest first. Unreadable (truncated) ones are left out.
 #[must_use]
 pub fn all() -> Vec<(Record, PathBuf)> {
     let entries = fs::read_dir(directory()).into_iter().flatten().flatten();
@@ -107,8 +108,8 @@ pub fn all() -> Vec<(Record, PathBuf)> {
     records
 }
 
-/// A record and the processes that were stopped; a last line that was cut is ignored: its process
-/// was not yet stopped.
+/// Reads a record and the processes that were stopped. An incomplete last line is ignored, because its
+/// process was not stopped yet.
 #[must_use]
 pub fn read(path: &Path) -> Option<(Record, Vec<Identity>)> {
     let text = fs::read_to_string(path).ok()?;
@@ -118,16 +119,16 @@ pub fn read(path: &Path) -> Option<(Record, Vec<Identity>)> {
     Some((record, stopped))
 }
 
-/// Lets go what a record says is halted, and removes it. Returns the processes that were let go by a
-/// signal. For whoever answers once the keeper does not.
+/// Resumes what a record lists and removes the record. Returns the number of processes that were
+/// resumed with a signal. Called by the supervisor, and in its place once it no longer runs.
 ///
 /// # Errors
-/// What the kernel says; the record then stays.
+/// System errors; the record then remains.
 pub fn undo(path: &Path) -> io::Result<usize> {
     let Some((record, stopped)) = read(path) else { return Ok(0) };
     let mut count = 0;
     match &record.brake {
-        // It ends with the process that holds it; one that hangs is made to.
+        // A fence ends with its supervisor; a supervisor that hangs is killed.
         Brake::Fence(_) => {
             let keeper = Handle::of(record.keeper);
             if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
@@ -155,7 +156,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     }
 }
 
-/// Thaws the cgroup that was frozen, and no later one with its path.
+/// Thaws the cgroup that was frozen, but not a later one at the same path.
 fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
     let Some(id) = record.cgroups.iter().find(|id| id.dir == freezer.dir()) else {
         return freezer.set(false);
@@ -163,7 +164,7 @@ fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
     let dir = match id.presence() {
         Presence::At(dir) => dir,
         Presence::Gone => return Ok(()),
-        Presence::Hidden => return Err(io::Error::other("its cgroup cannot be seen from here")),
+        Presence::Hidden => return Err(io::Error::other("its cgroup is not visible from here")),
     };
     let here = CgroupId { dir, ..id.clone() };
     let Ok(pins) = Pins::open(std::slice::from_ref(&here)) else { return Ok(()) };
@@ -174,16 +175,16 @@ fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
     .set(false)
 }
 
-/// Inode number of this process's pid namespace; 0 if /proc does not tell.
+/// Returns the inode number of this process's pid namespace; 0 if it cannot be read.
 #[must_use]
 pub fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }
 
-/// An id that nobody else has: `freeze-3f2a`.
+/// Creates a random id, e.g. `freeze-3f2a91`.
 ///
 /// # Errors
-/// If the kernel gives no random numbers.
+/// Those of getrandom(2).
 pub fn new_id(how: How) -> io::Result<String> {
     let mut bytes = [0u8; 3];
     // SAFETY: the pointer and the length are those of `bytes`.

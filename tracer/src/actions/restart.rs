@@ -1,8 +1,9 @@
-//! Who would start a target again once it has ended, and whether somebody did.
+//! Which service manager would restart a target, and whether it did.
 //!
-//! Docker's policy is in `hostconfig.json` beside the container's configuration, which the container's
-//! own mounts lead to; Podman's in its database, of which BoltDB (Podman 4) is read and SQLite (Podman 5)
-//! is not; systemd is asked by `systemctl show`; kubelet knows a pod's from the API server alone.
+//! Docker's policy is in `hostconfig.json` next to the container's configuration, which is found
+//! through the container's own mounts. Podman's policy is in its database: BoltDB (Podman 4) is read,
+//! SQLite (Podman 5) is not. systemd is queried with `systemctl show`. For pods, kubelet knows the
+//! policy only from the API server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,13 +25,13 @@ use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
 const ASK: Duration = Duration::from_secs(3);
-/// How long is waited for a target to come back.
+/// How long to wait for a restart of the target.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// Interval between two checks for a restart.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The restart policy that holds for a target; `None` if nobody starts it again, as far as is known.
-/// Where processes of a container or unit were named, it holds if its first process is among them.
+/// Returns the restart policy of a target; `None` if nothing is known to restart it. If the target is
+/// only some processes of a container or unit, the policy applies if the first process is among them.
 #[must_use]
 pub fn policy(target: &Target) -> Option<Policy> {
     let group = target.group.as_ref();
@@ -62,14 +63,15 @@ pub fn policy(target: &Target) -> Option<Policy> {
     }
 }
 
-/// The process that is asked for its container's mounts: the first of its pid namespace, or any where they
-/// have none of their own. Some are looked at, for a container may have very many.
+/// Returns the process whose mounts are read for a container: the first of its pid namespace, or any if
+/// the container has no pid namespace of its own. Only 256 are checked, because a container may have
+/// very many.
 fn first_of(members: &[Identity]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
     some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
-/// Is it the first process of a pid namespace?
+/// Whether the process is the first of a nested pid namespace.
 pub(super) fn is_first(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
@@ -77,7 +79,7 @@ pub(super) fn is_first(pid: u32) -> bool {
     numbers.len() > 1 && numbers.last() == Some(&"1")
 }
 
-/// Docker's policy for the container that a process is in, e.g. `always`, `on-failure:3`; `None` if it
+/// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it
 /// cannot be read.
 fn docker(pid: u32, id: &str) -> Option<String> {
     let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
@@ -88,8 +90,9 @@ fn docker(pid: u32, id: &str) -> Option<String> {
     dirs.iter().find_map(|dir| host_config(&dir.join("hostconfig.json")))
 }
 
-/// Where the daemon keeps a container's files, as the host sees it: what it mounts into the container
-/// (`/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`) lies in `ROOT/containers/ID`.
+/// Returns the directories in which the daemon keeps a container's files, as seen from the host: the
+/// files that it mounts into the container (`/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf`) are in
+/// `ROOT/containers/ID`.
 fn container_dirs(mountinfo: &[u8], id: &str, volumes: &[MountedVolume]) -> Vec<PathBuf> {
     let end = Path::new("containers").join(id);
     mounts::parse(mountinfo)
@@ -114,7 +117,7 @@ fn host_config(file: &Path) -> Option<String> {
     })
 }
 
-/// Podman's policy for the container that a process is in; `None` if it cannot be read.
+/// Returns Podman's policy for the container of a process; `None` if it cannot be read.
 fn podman(pid: u32, id: &str) -> Option<String> {
     let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
     let root =
@@ -132,8 +135,9 @@ fn podman(pid: u32, id: &str) -> Option<String> {
     in_bolt(&files::bytes(&store.join("libpod/bolt_state.db"), MAX_DATABASE)?, id)
 }
 
-/// BoltDB keeps each value in one piece: a container's configuration is a JSON object that begins with its
-/// `spec`. An earlier version may still be there; where they differ nothing is known.
+/// Searches a BoltDB file for a container's policy. BoltDB stores each value contiguously, and a
+/// container's configuration is a JSON object that begins with `spec`. An earlier version may still be
+/// in the file; if the two differ, the policy is unknown.
 fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
     for (at, _) in bytes.windows(START.len()).enumerate().filter(|(_, part)| *part == START) {
@@ -148,14 +152,14 @@ fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
     Some(if policy.is_empty() { "no".to_owned() } else { policy })
 }
 
-/// How a container's configuration begins.
+/// First bytes of a container's configuration.
 const START: &[u8] = br#"{"spec":"#;
 /// Largest database that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
-/// Largest configuration that is read, bytes.
+/// Largest configuration file that is read, bytes.
 const MAX_CONFIGURATION: u64 = 8 << 20;
 
-/// libpod's `ContainerConfig`, as far as it is needed.
+/// The part of libpod's `ContainerConfig` that is needed.
 #[derive(serde::Deserialize)]
 struct Config {
     id: String,
@@ -163,8 +167,8 @@ struct Config {
     restart_policy: String,
 }
 
-/// All processes of the unit, container or pod that a target is or is a part of. A pod as a whole has its
-/// containers' processes.
+/// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
+/// processes of its containers.
 #[must_use]
 pub fn present(target: &Target) -> BTreeSet<Identity> {
     let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
@@ -182,8 +186,8 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
         .collect()
 }
 
-/// Waits a while for a target that has ended to have processes that were not there `before`; their
-/// numbers. After a step that nobody answers with a restart it is looked for once.
+/// Waits up to 10 s for a terminated target to have processes that were not in `before`, and returns
+/// their pids. Checks only once if no restart is expected.
 #[must_use]
 pub fn came_back(
     target: &Target,
@@ -241,11 +245,7 @@ mod tests {
         assert_eq!(found(&[other.clone(), entry(ID, always)]).as_deref(), Some("always"));
         assert_eq!(found(&[entry(ID, ""), other.clone()]).as_deref(), Some("no"));
         assert_eq!(found(&[entry(ID, always), entry(ID, always)]).as_deref(), Some("always"));
-        assert_eq!(
-            found(&[entry(ID, always), entry(ID, "")]),
-            None,
-            "which one holds is not known"
-        );
+        assert_eq!(found(&[entry(ID, always), entry(ID, "")]), None, "the current one is unknown");
         assert_eq!(found(&[other]), None);
     }
 

@@ -1,4 +1,4 @@
-//! Letting go on what is halted: by its keeper if that lives, else by its record.
+//! Resuming a suspended target: through its supervisor if that is running, otherwise from its record.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,27 +21,27 @@ use tracer_host::process::pidfd::Handle;
 use tracer_host::process::stat::{NS_PER_TICK, Stat};
 use tracer_host::{cgroup, clock};
 
-/// How long the keeper may take; after that its record is what counts.
+/// How long the supervisor may take; after that its record is undone directly.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Lets go on what one record says is halted.
+/// Resumes the target of one record.
 ///
 /// # Errors
-/// What the kernel says.
+/// System errors.
 pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
     if let Some(keeper) = Handle::of(record.keeper) {
-        keeper.signal(Signal::TERM).context("the keeper cannot be asked")?;
+        keeper.signal(Signal::TERM).context("cannot signal the supervisor")?;
         let start = clock::instant();
         while path.exists() && start.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    record::undo(path).with_context(|| format!("cannot let {} go on", record.name))?;
+    record::undo(path).with_context(|| format!("cannot resume {}", record.name))?;
     Ok(())
 }
 
-/// Records that are meant by a word: an id, the word that named the target then, or its name. With a kind before
-/// the name, those alone whose cgroup is one of that kind.
+/// Finds the records for a word: an id, the TARGET as it was given to `stop`, or the target's name. If
+/// the name has a kind as a prefix, only records whose cgroup is of that kind match.
 #[must_use]
 pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
     let all = record::all();
@@ -58,13 +58,13 @@ pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
         .collect()
 }
 
-/// Is a record's target in a cgroup of this kind?
+/// Whether the record's target is a cgroup of this kind.
 fn is_of_kind(record: &Record, kind: &str) -> bool {
     let Scope::Cgroup(dirs) = &record.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
         Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == "pod",
         Place::Container { runtime: Some(runtime), .. } => kind == runtime,
-        // The path does not tell which.
+        // The path does not reveal the runtime.
         Place::Container { .. } => matches!(kind, "docker" | "podman" | "containerd" | "crio"),
         Place::Lxc(_) => kind == "lxc",
         Place::Machine(_) => kind == "machine",
@@ -73,25 +73,25 @@ fn is_of_kind(record: &Record, kind: &str) -> bool {
     })
 }
 
-/// Whether a record still says what is so. Between a target's end and its keeper's there is up to a
-/// second.
+/// The state of a record's target. A record can be out of date, because the supervisor notices the end
+/// of the target only after up to a second.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "standing")]
 pub enum Standing {
-    /// It is halted, slowed down or fenced.
+    /// The target is frozen, throttled or fenced.
     InForce,
-    /// It has ended, and was started again: what runs now is as free as any.
+    /// The target has ended and was restarted; the new instance is not suspended.
     StartedAgain {
-        /// When.
+        /// Time of the restart.
         at: Timestamp,
     },
-    /// Nothing of it is left.
+    /// No process of the target is left.
     Ended,
-    /// Somebody else let it go on.
+    /// The target was resumed by another program.
     LetGo,
 }
 
-/// Looks at what a record is about.
+/// Determines the state of a record's target.
 #[must_use]
 pub fn standing(record: &Record, path: &Path) -> Standing {
     let mine = record.pid_namespace == record::pid_namespace() || record.pid_namespace == 0;
@@ -105,7 +105,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
             });
         }
     }
-    // Of those that were stopped by signals; the named ones may have ended before those that they forked.
+    // The processes that were stopped by signals: a named process may have exited before its children.
     let stopped: Vec<Stat> = record::read(path)
         .map(|(_, stopped)| stopped)
         .unwrap_or_default()
@@ -126,7 +126,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
     if let_go { Standing::LetGo } else { Standing::InForce }
 }
 
-/// Records of targets that share a process with this one, and are in force.
+/// Returns the records whose targets share a process with this one, unless they have ended.
 #[must_use]
 pub fn concerning(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
     let mut all = record::all();
@@ -137,10 +137,11 @@ pub fn concerning(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
     all
 }
 
-/// Undoes what nobody answers for any more: its keeper and the keeper's second were killed together, as
-/// they are by the end of a container. Called by every command that acts and by whatever watches;
-/// returns what was let go. Of another pid namespace, whose numbers say nothing here, only what should
-/// have ended by now is looked at.
+/// Undoes the records that have lost their supervisor: supervisor and watchdog were killed together, as
+/// happens at the end of a container. Called by every command that acts, and regularly by long-running
+/// ones. Also undoes a record 10 s after its time limit. The pids of a record from another pid
+/// namespace mean nothing here, so such a record is undone only then, and only if it uses a freezer.
+/// Returns the undone records.
 #[must_use]
 pub fn sweep() -> Vec<Record> {
     let mut undone = Vec::new();
@@ -157,30 +158,31 @@ pub fn sweep() -> Vec<Record> {
     undone
 }
 
-/// The same for who runs for long: audited, because nobody reads what it prints.
+/// Does the same for a long-running process, and writes an audit line for each record, because the
+/// output of such a process may not be read.
 pub fn sweep_as(who: &str) -> Vec<Record> {
     let undone = sweep();
     for record in &undone {
-        let reason = "it was left without its keeper and its second";
+        let reason = "supervisor and watchdog were killed";
         let mut audit = Audit::new(record.how, &record.name, who.to_owned(), reason);
         audit.what = format!("end of {}", record.how.name());
         audit.id = Some(record.id.clone());
-        // It is undone whether or not anybody can be told.
+        // The record is undone already; a failed audit line changes nothing.
         let _ = audit.write(None);
     }
     undone
 }
 
-/// Lets go on all that is meant by a word. Returns what was let go.
+/// Resumes everything that matches a word, and returns the records.
 ///
 /// # Errors
-/// If nothing is halted under this word; what the kernel says.
+/// If nothing suspended matches, and system errors.
 pub fn resume(word: &str) -> anyhow::Result<Vec<Record>> {
     let found = meant(word);
     if found.is_empty() {
         let ids: Vec<String> = record::all().into_iter().map(|(record, _)| record.id).collect();
         let halted = if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
-        bail!("filltop halts nothing called {word:?}; what it halts: {halted}");
+        bail!("nothing suspended matches {word:?}; currently suspended: {halted}");
     }
     for (record, path) in &found {
         release(record, path)?;

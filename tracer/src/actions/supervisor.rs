@@ -1,9 +1,9 @@
-//! The keeper: a small process that halts a target and answers for it.
+//! The supervisor: a small process that suspends a target and is responsible for resuming it.
 //!
-//! It lets go when asked to (SIGTERM, which is what `filltop resume` sends), when its time is over,
-//! when whoever started it dies (for the screen and the guard, by the end of a socket), and when
-//! nothing of the target is left. A second process watches it and lets go in its place if it is
-//! killed or hangs. Both keep their memory locked and are not for the OOM killer to choose.
+//! It resumes the target on request (SIGTERM, sent by `filltop resume`), at the time limit, when its
+//! owner exits (for the screen and the guard, detected by the end of a socket), and when no process of
+//! the target is left. A watchdog process monitors it and resumes the target in its place if it is
+//! killed or hangs. Both have their memory locked and are exempt from the OOM killer.
 
 use std::ffi::CStr;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -32,69 +32,69 @@ use tracer_host::clock;
 use tracer_host::process::pidfd::{Handle, Identity};
 use tracer_kernel::fence::FenceCounts;
 
-/// Name of the process: it is not to be hit by whoever ends "filltop" by name.
+/// Name of the process. It differs from "filltop", so that killing "filltop" by name spares it.
 const NAME: &str = "fill-keeper";
-/// How often it is looked whether anything of the target is left.
+/// Interval at which the supervisor checks whether any process of the target is left.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long starting to halt may take before it is given up.
+/// How long suspending may take before the attempt is abandoned.
 const START: Duration = Duration::from_secs(10);
-/// The same for a fence: to attach its programs the kernel waits for grace periods of RCU tasks, which take seconds
-/// each on a busy host.
+/// The same for a fence: to attach its programs, the kernel waits for RCU tasks grace periods, each of
+/// which takes seconds on a busy host.
 const START_OF_A_FENCE: Duration = Duration::from_secs(30);
 
-/// What a keeper is to do.
+/// The order for a supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
-    /// Id of its record.
+    /// Id of the record.
     pub id: String,
-    /// The word that named the target.
+    /// TARGET as it was given.
     pub asked: String,
-    /// The target's name.
+    /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
     pub how: How,
-    /// Bytes per second, of a throttle.
+    /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
-    /// Whom.
+    /// The target's processes.
     pub scope: Scope,
-    /// With what.
+    /// The method.
     pub brake: Brake,
-    /// The cgroups of both, as they were when the target was found.
+    /// The cgroups of target and method, as they were when the target was found.
     pub cgroups: Vec<CgroupId>,
-    /// Files by which the keeper leaves a container's cgroups before it halts anybody.
+    /// Files through which the supervisor leaves a container's cgroups before it suspends anything.
     pub leave: Vec<PathBuf>,
-    /// How long, seconds.
+    /// Time limit, seconds.
     pub for_s: f64,
-    /// Let go as soon as the other end of the socket is closed?
+    /// Whether to resume the target as soon as the other end of the socket is closed.
     pub lifeline: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
     Halted(Halted),
-    /// A process left the cgroup whose freezer was to hold it; nothing is halted.
+    /// A process left the cgroup while it was being frozen; nothing is suspended.
     Escaped(String),
     Failed(String),
 }
 
-/// A keeper at work, as seen by whoever started it.
+/// A running supervisor, as seen by the process that started it.
 #[derive(Debug)]
 pub struct Kept {
-    /// Id of its record.
+    /// Id of the record.
     pub id: String,
-    /// What was halted.
+    /// The result of suspending the target.
     pub halted: Halted,
-    /// Dropping it lets go, where the order says so.
+    /// The socket to the supervisor. If the order says so, dropping it resumes the target.
     pub lifeline: UnixStream,
-    /// The keeper.
+    /// The supervisor process.
     pub child: std::process::Child,
 }
 
-/// Starts a keeper and waits until it has halted the target. Where a freezer lost somebody who changed
-/// his cgroup meanwhile, each process is signalled instead.
+/// Starts a supervisor and waits until it has suspended the target. If a process changes its cgroup
+/// while that is being frozen, signals are used instead of the freezer.
 ///
 /// # Errors
-/// What went wrong; nothing is halted then.
+/// If the target could not be suspended; nothing is suspended then.
 pub fn start(order: &Order) -> anyhow::Result<Kept> {
     match try_to(order)? {
         Ok(kept) => Ok(kept),
@@ -105,7 +105,7 @@ pub fn start(order: &Order) -> anyhow::Result<Kept> {
     }
 }
 
-/// The same once; the inner error says who got away.
+/// Tries this once; the inner error names the process that left the cgroup.
 fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new("/proc/self/exe")
@@ -116,36 +116,38 @@ fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot start the process that answers for what is halted")?;
+        .context("cannot start the supervisor process")?;
     let patience = if order.how == How::Fence { START_OF_A_FENCE } else { START };
     ours.set_read_timeout(Some(patience))?;
     (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
     let mut line = String::new();
-    BufReader::new(&ours).read_line(&mut line).context("the keeper does not answer")?;
+    BufReader::new(&ours).read_line(&mut line).context("the supervisor does not respond")?;
     match serde_json::from_str(&line) {
         Ok(Reply::Halted(halted)) => {
             Ok(Ok(Kept { id: order.id.clone(), halted, lifeline: ours, child }))
         }
         Ok(Reply::Escaped(who)) => Ok(Err(who)),
         Ok(Reply::Failed(reason)) => bail!("{reason}"),
-        Err(_) => bail!("the keeper died at once; what it had halted was let go"),
+        Err(_) => {
+            bail!("the supervisor exited immediately; everything it had suspended was resumed")
+        }
     }
 }
 
-/// The process that `filltop keep` is: takes an order from its standard input, which is a socket.
+/// Runs the supervisor process, `filltop keep`: reads an order from its standard input, a socket.
 ///
 /// # Errors
-/// If it was not started by filltop.
+/// If the process was not started by filltop.
 pub fn keep() -> anyhow::Result<()> {
     // SAFETY: standard input is open, and nothing else in this process uses it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
-    socket.peer_addr().map_err(|_| anyhow!("filltop starts this by itself; use `filltop stop`"))?;
+    socket.peer_addr().map_err(|_| anyhow!("internal command; use `filltop stop`"))?;
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
-    let order: Order = serde_json::from_str(&line).context("not an order")?;
+    let order: Order = serde_json::from_str(&line).context("invalid order")?;
     become_small(c"fill-keeper");
     let _ = rustix::process::setsid();
-    // What a terminal sends when it goes away is not meant.
+    // The signals of a closing terminal must not end the supervisor.
     // SAFETY: signals are ignored; no handler runs.
     unsafe {
         for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE] {
@@ -163,13 +165,13 @@ pub fn keep() -> anyhow::Result<()> {
     match keeper.begin() {
         Ok(halted) => {
             if !reply(&keeper.socket, &Reply::Halted(halted)) {
-                // Whoever wanted it is gone before knowing that it was done.
-                keeper.end("whoever asked for it is gone");
+                // The requester exited before it learned that the target is suspended.
+                keeper.end("the requesting filltop has exited");
                 return Ok(());
             }
         }
         Err(error) => {
-            keeper.end("it could not be halted");
+            keeper.end("the target could not be suspended");
             let said = format!("{error:#}");
             let escaped = Escaped::is(&error);
             let said = if escaped { Reply::Escaped(said) } else { Reply::Failed(said) };
@@ -196,12 +198,12 @@ struct Keeper {
     file: Option<RecordFile>,
     second: Option<(Pid, OwnedFd)>,
     until_s: f64,
-    /// What the halter's paths lead through.
+    /// The descriptors that the suspender's paths go through.
     _pins: Pins,
 }
 
 impl Keeper {
-    /// Writes the record and starts the second, before anything is halted.
+    /// Writes the record and starts the watchdog, before anything is suspended.
     fn new(
         order: Order,
         socket: UnixStream,
@@ -225,7 +227,7 @@ impl Keeper {
                 since: clock::now(),
                 until_boottime_s: until_s,
             };
-            // Held from here on: a container that is started again has other cgroups by the same paths.
+            // Pinned from here on: a restarted container has other cgroups at the same paths.
             let pins = Pins::open(&order.cgroups)?;
             let path = record::directory().join(&record.id);
             let file = RecordFile::create(&record)
@@ -255,17 +257,17 @@ impl Keeper {
         if let Brake::Freezer(freezer) = &self.order.brake
             && freezer.is_asked()
         {
-            bail!("{} is frozen already, by somebody else", freezer.dir().display());
+            bail!("{} is already frozen, but not by filltop", freezer.dir().display());
         }
         let file = self.file.as_mut().context("no record")?;
         Ok(self.halter.halt(&mut Real, &mut |identity| file.add(identity))?)
     }
 
-    /// Until it is to be let go; why.
+    /// Waits until the target has to be resumed, and returns the reason.
     fn hold(&mut self) -> &'static str {
         match self.order.rate.filter(|_| self.order.how == How::Throttle) {
             Some(rate) => throttle::run(self, rate),
-            // A freezer's or a fence's cgroup, or all processes, may be gone with no word to anybody.
+            // The cgroup of a freezer or fence, or all processes, can disappear without notice.
             None => loop {
                 if let Some(reason) = self.wait(LOOK) {
                     return reason;
@@ -274,17 +276,18 @@ impl Keeper {
         }
     }
 
-    /// Lets go and forgets.
+    /// Resumes the target, removes the record and writes the audit line.
     fn end(&mut self, reason: &str) {
         let tally = self.halter.tally();
         let released = self.halter.release(&mut Real);
-        // What the record has and the halter does not know (an error half-way) is let go by it.
+        // After a partial failure the record can contain processes that the suspender does not know;
+        // undoing the record resumes them.
         let undone = record::undo(&self.path);
         let failed = released.err().or(undone.err());
         let mut audit = Audit::new(
             self.order.how,
             &self.order.name,
-            "the keeper".to_owned(),
+            "the supervisor".to_owned(),
             &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
         );
         if let Some(tally) = tally {
@@ -299,7 +302,7 @@ impl Keeper {
     fn wait_for(&mut self, time: Duration) -> io::Result<Option<&'static str>> {
         let left = self.until_s - clock::boottime_s();
         if left <= 0.0 {
-            return Ok(Some("its time is over"));
+            return Ok(Some("time limit reached"));
         }
         let time = time.min(Duration::from_secs_f64(left));
         let timeout =
@@ -317,13 +320,13 @@ impl Keeper {
         };
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         if ready[0] {
-            return Ok(Some("asked to let it go on"));
+            return Ok(Some("resume requested"));
         }
         if socket.is_some_and(|at| ready[at]) {
-            return Ok(Some("the filltop that asked for it has ended"));
+            return Ok(Some("the requesting filltop has exited"));
         }
         if self.second.is_some() && ready[1] {
-            // Somebody killed it: another one takes its place.
+            // The watchdog was killed; start another one.
             self.start_second()?;
         }
         Ok(None)
@@ -357,10 +360,10 @@ impl Held for Keeper {
         match self.wait_for(time) {
             Ok(None) => {}
             Ok(reason) => return reason,
-            // Without a way to wait there is no way to answer for it either.
-            Err(_) => return Some("the keeper failed"),
+            // A supervisor that cannot wait cannot be responsible for the target.
+            Err(_) => return Some("the supervisor failed"),
         }
-        (time >= LOOK && self.halter.members().is_empty()).then_some("nothing of it is left")
+        (time >= LOOK && self.halter.members().is_empty()).then_some("the target has ended")
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -377,8 +380,8 @@ impl Held for Keeper {
     }
 }
 
-/// Not to be paged out, not to be chosen by the OOM killer, and room for a descriptor per process.
-/// None of it is needed to work.
+/// Locks the memory, exempts the process from the OOM killer, and raises the limit of file descriptors
+/// for one per process of the target. Best effort: the supervisor also works without.
 pub(super) fn become_small(name: &CStr) {
     // SAFETY: a C string, of which the kernel takes 15 bytes.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };

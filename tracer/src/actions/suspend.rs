@@ -1,5 +1,5 @@
-//! Halting and letting go: a cgroup's freezer where one holds exactly the target, else SIGSTOP of
-//! everybody until no new child escapes. Or keeping off one volume only.
+//! Suspending and resuming a target: with a cgroup's freezer if a cgroup contains exactly the target,
+//! otherwise with SIGSTOP to each process until no new child appears. Or fencing it off one volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,25 +17,26 @@ use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 use tracer_host::{cgroup, clock};
 use tracer_kernel::fence::{Fence, FenceCounts};
 
-/// How long halting may take before what still runs is reported.
+/// How long suspending may take before the processes that still run are reported.
 const PATIENCE: Duration = Duration::from_millis(900);
-/// Between two looks at who still runs.
+/// Interval between two checks for processes that still run.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// With what a target is halted.
+/// How a target is suspended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Brake {
-    /// A cgroup's freezer.
+    /// With the freezer of a cgroup.
     Freezer(Freezer),
-    /// SIGSTOP to each.
+    /// With SIGSTOP to each process.
     Signals,
-    /// Nobody is halted: what takes space on one volume fails.
+    /// With a fence: the target keeps running, but its calls that take space on one volume fail.
     Fence(Wall),
 }
 
 impl Brake {
-    /// The one that holds exactly these processes. A cgroup that holds others, too, is not touched.
+    /// Chooses a freezer whose cgroup contains exactly these processes, otherwise signals. A cgroup
+    /// that contains other processes, too, is never frozen.
     #[must_use]
     pub fn choose(scope: &Scope, hierarchies: &Hierarchies) -> Self {
         let freezer = match scope {
@@ -45,19 +46,19 @@ impl Brake {
         freezer.map_or(Self::Signals, Self::Freezer)
     }
 
-    /// In words, for plans and audit lines.
+    /// Describes the method, for plans and audit lines.
     #[must_use]
     pub fn words(&self) -> String {
         match self {
             Self::Freezer(Freezer::V2(dir)) => format!("cgroup v2 freezer {}", dir.display()),
             Self::Freezer(Freezer::V1(dir)) => format!("cgroup v1 freezer {}", dir.display()),
-            Self::Signals => "SIGSTOP to each process until no new child escapes".to_owned(),
+            Self::Signals => "SIGSTOP to each process until no new child appears".to_owned(),
             Self::Fence(wall) => wall.words(),
         }
     }
 }
 
-/// The directory of the cgroup v2 that holds exactly these processes.
+/// Returns the directory of the cgroup v2 that contains exactly these processes.
 #[must_use]
 pub fn cgroup_v2(scope: &Scope, hierarchies: &Hierarchies) -> Option<std::path::PathBuf> {
     match Brake::choose(scope, hierarchies) {
@@ -66,7 +67,7 @@ pub fn cgroup_v2(scope: &Scope, hierarchies: &Hierarchies) -> Option<std::path::
     }
 }
 
-/// The freezer of a cgroup that holds all of these processes and nobody else.
+/// Returns the freezer of a cgroup that contains all of these processes and no others.
 fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
     let members: BTreeSet<u32> = scope.members().into_iter().map(|identity| identity.pid).collect();
     let places: BTreeSet<_> = members.iter().map(|pid| Hierarchies::of_process(*pid)).collect();
@@ -87,8 +88,8 @@ fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
     v2.map(Freezer::V2).or(v1.map(Freezer::V1))
 }
 
-/// The freezer among the directories of one cgroup: the one whose directory holds all that any of
-/// them holds.
+/// Returns the freezer among the directories of one cgroup: in the hierarchy whose directory contains
+/// every process that any of the directories contains.
 fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<Freezer> {
     let all: BTreeSet<u32> = dirs.iter().flat_map(|dir| cgroup::processes(dir)).collect();
     let fits = |dir: &&std::path::PathBuf| !all.is_empty() && cgroup::processes(dir) == all;
@@ -107,13 +108,13 @@ fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<
     v2.cloned().map(Freezer::V2).or_else(|| v1().cloned().map(Freezer::V1))
 }
 
-/// A freezer holds a cgroup, and a process of the target was in another by then.
+/// Error: the cgroup is frozen, but a process of the target had already moved to another one.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} left its cgroup while that was being frozen")]
+#[error("process {0} left its cgroup while it was being frozen")]
 pub struct Escaped(u32);
 
 impl Escaped {
-    /// Is that what went wrong?
+    /// Whether `error` is this error.
     #[must_use]
     pub fn is(error: &anyhow::Error) -> bool {
         let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -121,33 +122,33 @@ impl Escaped {
     }
 }
 
-/// What halting came to.
+/// The result of suspending a target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Halted {
-    /// Processes that stand still.
+    /// Number of suspended processes.
     pub processes: usize,
-    /// Milliseconds until they did.
+    /// Time until they were suspended, milliseconds.
     pub took_ms: f64,
-    /// What does not stand still yet, or can be let go by somebody else; a sentence each.
+    /// Processes that are not suspended yet, or that another process can resume; one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Halts one target, once or in turn with letting it go.
+/// Suspends and resumes one target, any number of times.
 pub struct Halter {
     tracker: Tracker,
     brake: Brake,
-    /// Those that were sent SIGSTOP by us. Whoever stood still before is not among them.
+    /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
     stopped: BTreeMap<Identity, Handle>,
-    /// Those that somebody else had stopped.
+    /// Processes that were already stopped before.
     others: BTreeSet<Identity>,
-    /// Did a freezer hold all of it once?
+    /// Whether it was checked once that the freezer contains the whole target.
     held: bool,
-    /// What is in force.
+    /// The fence in force.
     fence: Option<Fence>,
 }
 
 impl Halter {
-    /// For a target.
+    /// Creates a suspender for a target, which is not suspended yet.
     #[must_use]
     pub fn new(scope: Scope, brake: Brake) -> Self {
         Self {
@@ -160,11 +161,11 @@ impl Halter {
         }
     }
 
-    /// Halts it. `before` is told of each process before it is stopped by a signal, so that a record
-    /// of it is there whatever happens next.
+    /// Suspends the target. `before` is called for each process before a signal stops it, so that the
+    /// process is on record whatever happens next.
     ///
     /// # Errors
-    /// What the kernel says, and what `before` says; what was stopped until then stays in the record.
+    /// System errors, and those of `before`; what was stopped until then stays on record.
     pub fn halt(
         &mut self,
         hands: &mut dyn Hands,
@@ -179,10 +180,11 @@ impl Halter {
         Ok(Halted { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
     }
 
-    /// Lets it go on: those that we stopped, children first.
+    /// Resumes the target. If signals were used: only the processes that filltop stopped, children
+    /// first.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors.
     pub fn release(&mut self, hands: &mut dyn Hands) -> io::Result<()> {
         match &self.brake {
             Brake::Freezer(freezer) => {
@@ -209,17 +211,17 @@ impl Halter {
         }
     }
 
-    /// What the fence did, while it is in force.
+    /// Returns the counters of the fence, while it is in force.
     #[must_use]
     pub fn tally(&self) -> Option<FenceCounts> {
         self.fence.as_ref().map(Fence::counts)
     }
 
-    /// Its processes now.
+    /// Returns the target's current processes.
     #[must_use]
     pub fn members(&mut self) -> Vec<Identity> {
         match &self.brake {
-            // Much less to read than all of /proc, and throttling asks often.
+            // Much less to read than all of /proc, and a throttle reads this often.
             Brake::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
                 .map(|pid| Identity { pid, start_ticks: 0 })
@@ -251,14 +253,14 @@ impl Halter {
                 return Ok((count, vec![self.unfrozen()]));
             }
             std::thread::sleep(LOOK);
-            // Version 1 may need to be asked again: a task that was being forked was missed.
+            // Version 1 can miss a task that is being forked; writing again freezes it.
             if matches!(freezer, Freezer::V1(_)) {
                 hands.write(&file, word)?;
             }
         }
         let inside = cgroup::processes(freezer.dir());
-        // Nobody moves himself once he is frozen; somebody may have done so right before. Looked at
-        // once: throttling comes by here many times a second.
+        // A frozen process cannot move itself, but it may have done so right before. Checked only
+        // once, because a throttle calls this many times a second.
         if !hands.dry() && !std::mem::replace(&mut self.held, true) {
             let (_, members) = self.tracker.look();
             if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
@@ -278,8 +280,8 @@ impl Halter {
             .map(|identity| identity.pid.to_string())
             .collect();
         format!(
-            "the kernel has not yet halted all of it (in uninterruptible sleep: {}): they stand \
-             still as soon as they return from the kernel",
+            "not all processes are suspended yet (in uninterruptible sleep: {}); each stops when it \
+             returns to user space",
             if waiting.is_empty() { "none seen".to_owned() } else { waiting.join(", ") }
         )
     }
@@ -308,7 +310,7 @@ impl Halter {
             } else {
                 quiet = 0;
             }
-            // Two looks in a row: /proc is read one process after another.
+            // Two scans in a row, because a scan of /proc is not atomic.
             if quiet == 2 || hands.dry() {
                 break;
             }
@@ -322,8 +324,8 @@ impl Halter {
         let mut notes = Vec::new();
         if self.tracker.is_deaf() {
             notes.push(
-                "forks were not heard of (no process connector here): a child that left its \
-                 session while its parent ended may have escaped"
+                "fork events are unavailable (no process connector) or were lost: a child that \
+                 called setsid while its parent exited may have been missed"
                     .to_owned(),
             );
         }
@@ -342,10 +344,10 @@ impl Halter {
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
         let Some(handle) = Handle::seen(identity, seen) else {
-            // Gone is fine, and one that left its session while its parent ended is looked at again; one
-            // that is left out because there are too many would escape.
+            // A process that has exited is fine, and one that left its session while its parent exited
+            // is found by the next scan. One that is skipped for lack of descriptors would escape.
             return if Handle::open(std::process::id()).is_none() {
-                Err(io::Error::other("more processes than this filltop may open descriptors for"))
+                Err(io::Error::other("too many processes: file descriptor limit reached"))
             } else {
                 Ok(())
             };
@@ -365,7 +367,7 @@ impl Halter {
         }
     }
 
-    /// Those that were sent SIGSTOP and do not stand still, a sentence each.
+    /// Returns the processes that were sent SIGSTOP and are not stopped yet, one sentence each.
     fn running(&self) -> Vec<String> {
         self.stopped
             .values()
@@ -375,19 +377,18 @@ impl Halter {
                 match state {
                     'T' | 't' => None,
                     'D' => Some(format!(
-                        "{pid} is in uninterruptible sleep: it stands still as soon as it returns \
-                         from the kernel"
+                        "{pid} is in uninterruptible sleep; it stops when it returns to user space"
                     )),
-                    _ => Some(format!("{pid} still runs (state {state})")),
+                    _ => Some(format!("{pid} is still running (state {state})")),
                 }
             })
             .collect()
     }
 }
 
-/// A process that is traced can be let go by its tracer.
+/// Returns a note if the process is traced, because its tracer can resume it.
 fn tracer_note(pid: u32) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim();
-    (tracer != "0").then(|| format!("{pid} is traced by {tracer}, which can let it go on"))
+    (tracer != "0").then(|| format!("{pid} is traced by {tracer}, which can resume it"))
 }

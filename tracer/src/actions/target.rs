@@ -1,4 +1,4 @@
-//! From the word on the command line, or a row of a Snapshot, to processes.
+//! Resolves TARGET of the command line, or a row of a Snapshot, to processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,30 +21,30 @@ use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::process::pidfd::{Handle, Identity, Root};
 
-/// How far a process stands for others.
+/// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub enum Reach {
-    /// The process alone
+    /// Only the process itself
     Alone,
-    /// The process and all that descend from it
+    /// The process and its descendants
     Tree,
-    /// The same, and the parents that forked it without starting another program
+    /// The same, and the parents that forked it without an exec in between
     #[default]
     Forker,
 }
 
-/// A target that was found.
+/// A resolved target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// What it is, in words.
+    /// Description of the target.
     pub subject: Subject,
-    /// Whom it stands for.
+    /// The processes that it includes.
     pub scope: Scope,
-    /// Why, of those that are not simply below it.
+    /// Roles of the named process and of its forking parents, by pid.
     pub roles: BTreeMap<u32, Role>,
-    /// What it is rolled up to.
+    /// The group of the target.
     pub group: Option<Group>,
-    /// Its cgroups, as they were when it was found.
+    /// The target's cgroups, as they were when it was found.
     pub cgroups: Vec<CgroupId>,
 }
 
@@ -57,7 +57,7 @@ impl Target {
         Self { subject, scope, roles: BTreeMap::new(), group, cgroups }
     }
 
-    /// The id of the container that it is; `None` for everything else.
+    /// Returns the container id; `None` if the target is not a container.
     #[must_use]
     pub fn container(&self) -> Option<String> {
         match classify(self.group.as_ref()?.cgroup.as_deref()?) {
@@ -67,11 +67,11 @@ impl Target {
     }
 }
 
-/// Finds what a word names: a pid, a cgroup's path, or the name of a unit, a container, a pod or a
-/// session. `ends` says whether it is to be ended rather than halted.
+/// Resolves a TARGET: a pid, a cgroup path, or the name of a unit, a container, a pod or a session.
+/// `ends`: whether the target will be terminated rather than suspended.
 ///
 /// # Errors
-/// If nothing has that name, or several things have.
+/// If nothing has that name, or the name is ambiguous.
 pub fn resolve(
     asked: &str,
     reach: Reach,
@@ -88,10 +88,10 @@ pub fn resolve(
     named(asked, ends, groups, hierarchies)
 }
 
-/// A process, which must have started at this tick if one is given.
+/// Resolves a pid. If a start time is given, the process must have it.
 ///
 /// # Errors
-/// If there is no such process (any more).
+/// If there is no such process, or its pid was reused.
 pub fn process(
     pid: u32,
     start_ticks: Option<u64>,
@@ -99,9 +99,9 @@ pub fn process(
     groups: &mut Groups,
 ) -> anyhow::Result<Target> {
     let (handle, stat) =
-        Handle::open(pid).ok_or_else(|| anyhow!("there is no process with pid {pid} that runs"))?;
+        Handle::open(pid).ok_or_else(|| anyhow!("no process with pid {pid} is running"))?;
     if start_ticks.is_some_and(|wanted| wanted != stat.start_ticks) {
-        bail!("pid {pid} is another process now: the one that was meant has ended");
+        bail!("pid {pid} is now another process; the intended one has exited");
     }
     let mut roles = BTreeMap::from([(pid, Role::Target)]);
     let mut root = handle.root();
@@ -126,9 +126,9 @@ pub fn process(
     Ok(Target { roles, ..Target::new(subject, scope, groups.of_pid(pid)) })
 }
 
-/// The parent, if it forked this process and neither started another program since: the address of
-/// the stack, which each execve(2) draws anew, is still the same. A shell with a terminal is left
-/// out: its subshell is not its worker.
+/// Returns the parent if it forked this process and neither has called execve(2) since: the stack
+/// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
+/// because its subshell is not its worker.
 fn forker(child: Identity, table: &Table) -> Option<Root> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
@@ -147,28 +147,28 @@ fn stack_of(pid: u32) -> u64 {
     stack(pid).unwrap_or(0)
 }
 
-/// Field 28 of /proc/PID/stat.
+/// Reads the stack address: field 28 of /proc/PID/stat.
 fn stack(pid: u32) -> Option<u64> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
     std::str::from_utf8(after).ok()?.split(' ').nth(25)?.parse().ok()
 }
 
-/// A cgroup by its path.
+/// Resolves a cgroup path.
 ///
 /// # Errors
-/// If no hierarchy has it.
+/// If no hierarchy has this path.
 pub fn cgroup(
     path: &str,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
     if path.split('/').any(|part| part == "..") {
-        bail!("{path}: a cgroup's path has no ..");
+        bail!("{path}: a cgroup path cannot contain ..");
     }
     let dirs = hierarchies.directories(path);
     if dirs.is_empty() {
-        bail!("there is no cgroup {} (paths are as /proc/PID/cgroup shows them)", safe(path));
+        bail!("there is no cgroup {}; give the path as /proc/PID/cgroup prints it", safe(path));
     }
     let dirs = inhabited(dirs);
     let place = classify(path);
@@ -179,7 +179,7 @@ pub fn cgroup(
         Place::Monitor { program, .. } => ("monitor", (*program).to_owned()),
         _ => ("cgroup", path.to_owned()),
     };
-    // A slice's own name is no unit that could be stopped by mistake for one of its services.
+    // A slice is no unit here: its name must not be mistaken for that of one of its services.
     let subject = Subject {
         asked: path.to_owned(),
         kind: kind.to_owned(),
@@ -187,7 +187,7 @@ pub fn cgroup(
         cgroup: Some(path.to_owned()),
     };
     let mut target = Target::new(subject, Scope::Cgroup(dirs), None);
-    // A container's own cgroup is the container, which its runtime can stop.
+    // A container's own cgroup stands for the container, which its runtime can stop.
     if matches!(place, Place::Container { .. }) && directory(path) == path.trim_end_matches('/') {
         let pid = target.scope.members().first().map(|member| member.pid);
         target.group = pid.and_then(|pid| groups.of_pid(pid)).map(directory_of);
@@ -200,7 +200,7 @@ fn inhabited(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     dirs
 }
 
-/// A group by the name that tables show, a container also by its id, or a pod.
+/// Resolves a group by the name that the tables show, a container also by its id, or a pod.
 fn named(
     asked: &str,
     ends: bool,
@@ -220,7 +220,7 @@ fn named(
     }
 }
 
-/// Every group that runs here, with the path of its own directory.
+/// Returns every running group, with the path of its own cgroup.
 pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
     let mut found: BTreeMap<Group, (Vec<String>, Vec<Root>)> = BTreeMap::new();
     for (pid, stat) in table().iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
@@ -243,8 +243,9 @@ struct Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// Its containers. The sandbox holds the pod's network and is not ended with them; it is halted with
-    /// them where the pod's cgroup holds nobody else, because one freezer then halts all at once.
+    /// Makes a target of the pod's containers. The sandbox holds the pod's network and is not terminated
+    /// with them. It is suspended with them if the pod's cgroup contains no other processes, because
+    /// one freezer then freezes all of them at the same time.
     fn target(self, ends: bool, hierarchies: &Hierarchies) -> Target {
         let dirs = |candidates: &[Candidate]| -> Vec<PathBuf> {
             let paths = candidates.iter().filter_map(|candidate| candidate.group.cgroup.as_deref());
@@ -277,13 +278,13 @@ impl Pod<'_> {
     }
 }
 
-/// The cgroup of the pod that a container's is in.
+/// Returns the pod's cgroup path, given that of one of its containers.
 fn pod_path(container: &str) -> Option<String> {
     let (above, _) = container.rsplit_once('/')?;
     matches!(classify(above), Place::Pod { .. }).then(|| above.to_owned())
 }
 
-/// A group as a Snapshot has it, with processes of it where it has no cgroup.
+/// Makes a target of a group from a Snapshot. `pids` are its processes, used if it has no cgroup.
 #[must_use]
 pub fn group_target(
     asked: &str,
@@ -310,7 +311,7 @@ fn is_unit_name(asked: &str) -> bool {
     [".service", ".scope", ".timer", ".socket"].iter().any(|kind| asked.ends_with(kind))
 }
 
-/// A unit that has no process now can still be stopped by its manager.
+/// Makes a target of a unit without processes, which systemd can still stop.
 fn unstarted(asked: &str) -> Target {
     let subject = Subject {
         asked: asked.to_owned(),
@@ -321,12 +322,12 @@ fn unstarted(asked: &str) -> Target {
     Target::new(subject, Scope::Cgroup(Vec::new()), None)
 }
 
-/// The group with the path of its own directory: a process may live in one below it.
+/// Returns the group with the path of its own cgroup, because a process may be in a cgroup below it.
 pub(super) fn directory_of(mut group: Group) -> Group {
     if let Some(path) = &group.cgroup {
         group.cgroup = Some(directory(path).to_owned());
     }
-    // One group, whatever the view of files of its processes.
+    // The same group, even if its processes differ in root directory or mount namespace.
     group.root = None;
     group.mount_namespace = None;
     group
@@ -366,9 +367,9 @@ mod tests {
         assert!(error("4194304").contains("no process"));
         assert!(error("/no/such/cgroup").contains("no cgroup"));
         assert!(error("/a/../..").contains(".."));
-        assert!(error("no-such-thing").contains("nothing that runs"));
+        assert!(error("no-such-thing").contains("nothing named"));
         let own = std::process::id();
         let error = process(own, Some(1), Reach::Alone, &mut groups).unwrap_err().to_string();
-        assert!(error.contains("another process now"));
+        assert!(error.contains("now another process"));
     }
 }

@@ -1,4 +1,4 @@
-//! Ending a target: SIGTERM once to each of its processes, or SIGKILL until none is left.
+//! Terminating a target: SIGTERM once to each of its processes, or SIGKILL until none is left.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,46 +15,47 @@ use tracer_host::cgroup::{Freezer, Hierarchies};
 use tracer_host::clock;
 use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 
-/// How long is waited for those that were signalled to end.
+/// How long to wait for signalled processes to exit.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Interval between two scans.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// The file of a cgroup v2 that kills all in it (Linux 5.14).
+/// The control file of a cgroup v2 that kills all processes in it (Linux 5.14).
 pub const KILL_FILE: &str = "cgroup.kill";
 
-/// What ending came to.
+/// The result of terminating a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Ended {
-    /// Processes that were signalled.
+    /// Number of processes that were signalled.
     pub signalled: usize,
-    /// Those that are still there, `pid (state)`.
+    /// Processes that are still there, as `pid (name, state X)`.
     pub left: Vec<String>,
-    /// Processes of the same unit, container or pod that run again; `None` where nobody is known to
-    /// start it again, so that it was not looked for.
+    /// Pids of new processes of the same unit, container or pod; `None` if nothing is known to restart
+    /// it, so this was not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back: Option<Vec<u32>>,
 }
 
 impl Ended {
-    /// Is nothing of the target left, and did nothing of it come back?
+    /// Whether no process of the target is left, and none was restarted.
     #[must_use]
     pub fn for_good(&self) -> bool {
         self.left.is_empty() && self.back.as_ref().is_none_or(Vec::is_empty)
     }
 }
 
-/// The cgroup that can be killed as one: it holds exactly the target.
+/// Returns the `cgroup.kill` file of a cgroup that contains exactly the target, if there is one.
 #[must_use]
 pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
     let Brake::Freezer(Freezer::V2(dir)) = Brake::choose(scope, hierarchies) else { return None };
     Some(dir.join(KILL_FILE)).filter(|file| file.exists())
 }
 
-/// Sends SIGTERM to each process and waits a while for them to end. `thaw` is called once all are
-/// signalled: what stands still cannot end.
+/// Sends SIGTERM to each process and waits up to 5 s for them to exit. `thaw` is called once all are
+/// signalled, because a suspended process cannot exit.
 ///
 /// # Errors
-/// What the kernel says.
+/// System errors.
 pub fn terminate(
     scope: &Scope,
     hands: &mut dyn Hands,
@@ -73,12 +74,12 @@ pub fn terminate(
     Ok(Ended { signalled, left: left(&members, hands), back: None })
 }
 
-/// Sends SIGKILL until nobody is left: by `file`, a cgroup.kill, if there is one, else to each, those that fork first, and to
-/// every child that one of them got away meanwhile. `thaw` is called in the end: what the freezer of
-/// cgroup v1 holds cannot even die.
+/// Sends SIGKILL until no process is left: through `file`, a cgroup.kill, if given, otherwise to each
+/// process, parents first, and to every child that was forked meanwhile. `thaw` is called at the end,
+/// because a process in the freezer of cgroup v1 cannot even die.
 ///
 /// # Errors
-/// What the kernel says.
+/// System errors.
 pub fn kill(
     scope: &Scope,
     file: Option<&Path>,
@@ -99,7 +100,7 @@ pub fn kill(
             let new: Vec<Identity> = members.into_iter().filter(|who| !all.contains(who)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {
-                // One that left its session while its parent ended is looked at again.
+                // A process that left its session while its parent exited is found by the next scan.
                 if send(identity, &table, Signal::KILL, hands)? {
                     all.insert(identity);
                 }
@@ -139,8 +140,8 @@ fn wait_for_end(members: &[Identity]) {
     wait(members, PATIENCE);
 }
 
-/// Waits for the end of processes that somebody else was asked to end; those that are still there then,
-/// `pid (state)`.
+/// Waits for the exit of processes that a service manager was told to stop. Returns those that are
+/// still there, as `pid (name, state X)`.
 #[must_use]
 pub fn outlasted(members: &[Identity], patience: Duration) -> Vec<String> {
     wait(members, patience);

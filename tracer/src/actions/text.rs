@@ -1,4 +1,4 @@
-//! Plans and outcomes for people.
+//! Plans and outcomes as text.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ use tracer_model::units::Units;
 
 use super::engine::Outcome;
 
-/// Processes that a plan shows by name.
+/// Maximum number of processes that a plan lists.
 const MAX_PROCESSES: usize = 12;
 
-/// The plan, as `filltop stop` prints it.
+/// Formats a plan, as `filltop stop` prints it.
 #[must_use]
 pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
@@ -27,12 +27,9 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
         plan.how.name(),
         safe(&target.name),
         target.kind,
-        match plan.processes.len() {
-            1 => "1 process".to_owned(),
-            count => format!("{count} processes"),
-        }
+        processes(plan.processes.len())
     );
-    let _ = writeln!(out, "  by     {}", safe(plan.by.as_deref().unwrap_or("-")));
+    let _ = writeln!(out, "  method {}", safe(plan.by.as_deref().unwrap_or("-")));
     let frees = match plan.frees_bytes {
         0 => "nothing now".to_owned(),
         bytes => format!("{} of deleted files now", units.bytes(bytes)),
@@ -51,13 +48,21 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     }
     for file in plan.files.iter().take(5) {
         let frees = match (file.deleted, file.others.is_empty()) {
-            (false, _) => "has a name: ending its holder frees nothing".to_owned(),
-            (true, true) => "deleted: ends with its holder".to_owned(),
-            (true, false) => format!("deleted, but held by {} others, too", file.others.len()),
+            (false, _) => "not deleted: terminating the process frees nothing".to_owned(),
+            (true, true) => "deleted: freed when the process exits".to_owned(),
+            (true, false) => {
+                let also = if file.others.len() == 1 { "also holds" } else { "also hold" };
+                format!(
+                    "deleted, but {} outside the target {also} it",
+                    processes(file.others.len())
+                )
+            }
         };
         let bytes = units.bytes(file.bytes);
-        let inside =
-            file.path_in_container.as_deref().map(|path| format!(" ({} in there)", safe(path)));
+        let inside = file
+            .path_in_container
+            .as_deref()
+            .map(|path| format!(" ({} in the container)", safe(path)));
         let (path, inside) = (safe(&file.path), inside.unwrap_or_default());
         let _ = writeln!(out, "  file   {path}{inside} {bytes}, {frees}");
     }
@@ -68,23 +73,23 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     if blast.processes > 0 || !blast.volumes.is_empty() {
         let more = match blast.processes {
             0 => String::new(),
-            more => format!("{more} more than was named; "),
+            more => format!("{} not named; ", processes(more)),
         };
         let _ = writeln!(
             out,
-            "  also   {more}users {}; writes on {}",
+            "  also   {more}users {}; writes to {}",
             safe(&blast.users.join(", ")),
             safe(&list(&blast.volumes)),
         );
     }
     if !blast.databases.is_empty() {
-        let _ = writeln!(out, "  holds  {}", safe(&blast.databases.join(", ")));
+        let _ = writeln!(out, "  runs   database {}", safe(&blast.databases.join(", ")));
     }
     out.push('\n');
     for step in &plan.steps {
         let what = match (&step.refused, &step.by) {
             (Some(reason), _) => format!("refused: {reason}"),
-            (None, Some(by)) => format!("frees {}, by {by}", units.bytes(step.frees_bytes)),
+            (None, Some(by)) => format!("frees {}: {by}", units.bytes(step.frees_bytes)),
             (None, None) => "-".to_owned(),
         };
         let mark = if step.how == plan.how { ">" } else { " " };
@@ -105,7 +110,7 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     for log in &plan.instead {
         let _ = writeln!(
             out,
-            "it writes the log of a container ({}): stop that: filltop stop {}",
+            "it writes a container's log ({}); stop the container instead: filltop stop {}",
             units.bytes(log.bytes),
             safe(&shell_word(&log.target))
         );
@@ -113,7 +118,7 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     out
 }
 
-/// What follows a step that ends something.
+/// Returns the warnings about a terminating action: restarts, and processes that ignore SIGTERM.
 fn step(step: &Step, charset: Charset) -> String {
     let mut out = String::new();
     if let Some(restart) = &step.restart {
@@ -125,7 +130,7 @@ fn step(step: &Step, charset: Charset) -> String {
             }
             (_, Some(false), _) => None,
             (Manager::Kubelet, ..) => Some(
-                "kubelet restarts it as the pod's restartPolicy says (Always unless set)"
+                "kubelet restarts it according to the pod's restartPolicy (default: Always)"
                     .to_owned(),
             ),
             (_, _, Some(policy)) => {
@@ -143,36 +148,36 @@ fn step(step: &Step, charset: Charset) -> String {
         let pids: Vec<String> = step.ignored_by.iter().take(8).map(u32::to_string).collect();
         let _ = writeln!(
             out,
-            "! SIGTERM is ignored by {} (no handler as a container's first process, or ignored): `--how \
-             kill` ends it",
+            "! SIGTERM has no effect on {} (ignored, or PID 1 of a container without a handler); use \
+             `--how kill`",
             pids.join(", ")
         );
     }
     out
 }
 
-/// One effect of a freeze, in a line.
+/// Describes a side effect of a freeze, in one line.
 const fn effect(effect: Effect) -> &'static str {
     match effect {
         Effect::Exec => "while frozen, commands in it (exec, attach) hang or are refused",
         Effect::HealthChecks => "while frozen, its health checks fail",
         Effect::Probes => {
-            "while frozen, its probes fail: kubelet restarts a container whose liveness probe does"
+            "while frozen, its probes fail; kubelet restarts a container whose liveness probe fails"
         }
         Effect::ShownAsRunning => "while frozen, its runtime still lists it as running",
         Effect::SlowStop => {
-            "while frozen, its runtime's own stop waits (docker and podman 10 s), then kills it"
+            "while frozen, its runtime's own stop waits (docker and podman: 10 s), then kills it"
         }
     }
 }
 
 fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
-    let by = if measured.source == "service" { "the service" } else { "this filltop" };
+    let by = if measured.source == "service" { "the service" } else { "this command" };
     let mut out = String::new();
     for grown in &measured.volumes {
         let _ = writeln!(
             out,
-            "  grows  {} on {} ({:.0} % of its growth; over {:.0} s, measured by {by})",
+            "  grows  {} on {} ({:.0} % of the volume's growth over {:.0} s, measured by {by})",
             units.growth(grown.growth_bytes_per_s),
             display_for(&grown.volume, charset),
             grown.share * 100.0,
@@ -180,6 +185,11 @@ fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
         );
     }
     out
+}
+
+/// Returns `1 process`, `2 processes`.
+fn processes(count: usize) -> String {
+    if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
 fn list(items: &[String]) -> String {
@@ -191,7 +201,7 @@ fn process(hit: &Hit, charset: Charset) -> String {
     let command = display_for(command, charset);
     let command: String = command.chars().take(60).collect();
     let role = format!("{:?}", hit.role).to_lowercase();
-    let refused = hit.refused.as_ref().map(|reason| format!("  never: {reason}"));
+    let refused = hit.refused.as_ref().map(|reason| format!("  refused: {reason}"));
     format!(
         "  {:<7}{:>8} {:<10} {command}{}\n",
         role,
@@ -201,13 +211,13 @@ fn process(hit: &Hit, charset: Charset) -> String {
     )
 }
 
-/// What was done, in a line or a few.
+/// Formats the result of an action, in one or a few lines.
 #[must_use]
 pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     let mut out = String::new();
     if outcome.dry_run {
-        out.push_str("dry run: nothing was done; it would\n");
+        out.push_str("dry run: nothing was done; it would:\n");
         for line in &outcome.would {
             let _ = writeln!(out, "  {}", safe(line));
         }
@@ -216,15 +226,19 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     let how = outcome.how.name();
     if let Some(halted) = &outcome.halted {
         let id = outcome.id.as_deref().unwrap_or("?");
+        let (state, end) = match outcome.how {
+            How::Fence => ("fenced", "ends"),
+            How::Throttle => ("throttled", "ends"),
+            _ => ("suspended", "resumes"),
+        };
         let _ = writeln!(
             out,
-            "{how}: {} processes {} after {:.0} ms; `filltop resume {id}` undoes it",
-            halted.processes,
-            if outcome.how == How::Fence { "are kept off it" } else { "stand still" },
+            "{how}: {} {state} in {:.0} ms; undo with `filltop resume {id}`",
+            processes(halted.processes),
             halted.took_ms
         );
         if let Some(until) = outcome.until {
-            let _ = writeln!(out, "it ends by itself at {}", until.strftime("%F %T UTC"));
+            let _ = writeln!(out, "{end} automatically at {}", until.strftime("%F %T UTC"));
         }
         for note in &halted.notes {
             let _ = writeln!(out, "! {}", safe(note));
@@ -232,18 +246,18 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     } else if let Some(ended) = &outcome.ended {
         let gone = ended.signalled.saturating_sub(ended.left.len());
         let _ = match outcome.how {
-            How::Unit => writeln!(out, "{how}: {gone} of {} processes have ended", ended.signalled),
-            _ => writeln!(out, "{how}: {} processes signalled", ended.signalled),
+            How::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),
+            _ => writeln!(out, "{how}: {} signalled", processes(ended.signalled)),
         };
         if !ended.left.is_empty() {
             let _ = writeln!(out, "! still there: {}", safe(&ended.left.join(", ")));
         }
         if let Some(back) = ended.back.as_ref().filter(|back| !back.is_empty()) {
             let pids: Vec<String> = back.iter().take(8).map(u32::to_string).collect();
-            let _ = writeln!(out, "! it was restarted and runs again: pid {}", pids.join(", "));
+            let _ = writeln!(out, "! it was restarted: now pid {}", pids.join(", "));
         }
     } else if let Some(bytes) = outcome.freed_bytes {
-        let _ = writeln!(out, "{how}: gave back {}", units.bytes(bytes));
+        let _ = writeln!(out, "{how}: freed {}", units.bytes(bytes));
     } else {
         let _ = writeln!(out, "{how}: done");
     }
@@ -296,7 +310,7 @@ mod tests {
         }
     }
 
-    /// What `filltop stop --dry-run` prints of a container that Docker starts again, one step each.
+    /// The output of `filltop stop --dry-run` for a container that Docker restarts, for each action.
     #[test]
     fn plans_of_every_step() {
         let facts = Facts {
@@ -314,7 +328,7 @@ mod tests {
             ],
             means: How::ALL
                 .into_iter()
-                .map(|how| Means { how, by: Ok("the way".to_owned()) })
+                .map(|how| Means { how, by: Ok("the method".to_owned()) })
                 .collect(),
             restart: Some(Policy { by: Manager::Docker, policy: Some("always".to_owned()) }),
             warnings: vec!["a warning".to_owned()],

@@ -1,8 +1,8 @@
-//! Holding a target to a rate: let run and halted in turn, in a closed loop on what it was measured
-//! to write (`tracer_model::action::duty_cycle`).
+//! Throttles a target: alternately resumed and suspended, in a closed loop on its measured writes
+//! (`tracer_model::action::duty_cycle`).
 //!
-//! What is measured is `write_bytes` of /proc/PID/io: bytes that were dirtied or sent to a disk,
-//! whichever way they were written; what a child wrote moves to its parent when it is reaped.
+//! The measurement is `write_bytes` of /proc/PID/io: bytes that were dirtied or sent to a disk,
+//! whichever way they were written. A child's bytes are added to its parent's when it is reaped.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,25 +14,26 @@ use crate::attribute::groups::session;
 use tracer_host::clock;
 use tracer_host::process::pidfd::Identity;
 
-/// What is held to the rate.
+/// A target that can be throttled.
 pub trait Held {
-    /// Waits; why it is to end, if it is.
+    /// Waits; returns the reason if the throttle has to end.
     fn wait(&mut self, time: Duration) -> Option<&'static str>;
-    /// Lets it run.
+    /// Resumes the target.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors.
     fn run(&mut self) -> io::Result<()>;
-    /// Halts it.
+    /// Suspends the target.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// System errors.
     fn halt(&mut self) -> io::Result<()>;
-    /// Its processes now.
+    /// Returns the target's current processes.
     fn members(&mut self) -> Vec<Identity>;
 }
 
-/// Goes on until it is to end; why. Begins with the target halted.
+/// Throttles the target until it has to end, and returns the reason. The target must be suspended at
+/// the start.
 pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
     let mut duty = Duty::new(rate);
     let mut meter = Meter::default();
@@ -40,7 +41,7 @@ pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
     loop {
         let members = held.members();
         if members.is_empty() {
-            return "nothing of it is left";
+            return "the target has ended";
         }
         let next = duty.next(clock::boottime_s(), meter.total(&members));
         let (halt, time) = match next {
@@ -50,7 +51,7 @@ pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
         if halt != halted {
             let done = if halt { held.halt() } else { held.run() };
             if done.is_err() {
-                return "the kernel would not halt it or let it go on";
+                return "the target could not be suspended or resumed";
             }
             halted = halt;
         }
@@ -60,18 +61,18 @@ pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
     }
 }
 
-/// Bytes written by a changing set of processes.
+/// Counts the bytes written by a changing set of processes.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// Of each process: bytes, and whether its parent takes them over when it ends.
+    /// By pid: bytes written, and whether they are added to the parent's when the process is reaped.
     last: BTreeMap<u32, (u64, bool)>,
-    /// Of processes that are gone and whose bytes nobody took over.
+    /// Bytes of exited processes that were not added to a parent's.
     gone: u64,
 }
 
 impl Meter {
-    /// Bytes written by these processes, by those that they have reaped, and by those that were
-    /// among them before.
+    /// Returns the bytes written by these processes, by those that they have reaped, and by earlier
+    /// members.
     pub fn total(&mut self, members: &[Identity]) -> u64 {
         let numbers: std::collections::BTreeSet<u32> = members.iter().map(|m| m.pid).collect();
         let mut now = BTreeMap::new();
@@ -94,13 +95,13 @@ impl Meter {
     }
 }
 
-/// `write_bytes` of proc_pid_io(5).
+/// Reads `write_bytes` of proc_pid_io(5).
 fn written(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("write_bytes:"))?.trim().parse().ok()
 }
 
-/// Does it wait for its children? With SIGCHLD ignored they vanish without passing anything on.
+/// Whether the process reaps its children. If it ignores SIGCHLD, their bytes are not added to its own.
 fn reaps(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let ignored = status
@@ -122,12 +123,12 @@ mod tests {
         let own = Identity { pid: std::process::id(), start_ticks: 0 };
         let mut meter = Meter::default();
         let before = meter.total(&[own]);
-        // Not in /tmp, which may be memory.
+        // Not in /tmp, which may be a tmpfs.
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let mut file = fs::File::create(dir.path().join("f")).unwrap();
         file.write_all(&vec![7; 3_000_000]).unwrap();
         let after = meter.total(&[own]);
         assert!(after - before >= 3_000_000, "{before} {after}");
-        assert!(meter.total(&[]) >= after, "nobody took its bytes over");
+        assert!(meter.total(&[]) >= after, "its bytes were lost");
     }
 }

@@ -1,5 +1,5 @@
-//! Giving back the space of a deleted file without ending who holds it: only when it is asked for by
-//! name.
+//! Frees the space of a deleted file without terminating the process that holds it; only for a file
+//! that is explicitly named.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,28 +10,28 @@ use anyhow::{Context as _, bail, ensure};
 use tracer_model::action::plan;
 use tracer_model::sanitize;
 
-/// Truncates what a process holds open under a descriptor, if it still is a deleted file of this
-/// size or more. Returns the bytes that were given back.
+/// Truncates the file behind a process's descriptor, if it is still the same deleted file. Returns the
+/// freed bytes; in a dry run, those that would be freed.
 ///
 /// # Errors
-/// If it is another file by now, if it has a name (again), and what the kernel says.
+/// If the descriptor is another file by now, if the file has a name, and system errors.
 pub fn truncate(file: &plan::File, dry: bool) -> anyhow::Result<u64> {
     let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
-    let target = std::fs::read_link(&link).with_context(|| format!("{link}: it is closed"))?;
+    let target = std::fs::read_link(&link).with_context(|| format!("{link} has been closed"))?;
     let path = tracer_host::process::descriptors::strip_deleted(&target);
-    // Without that, it is one that was removed behind an overlay's back, on a lower layer: to open it for
-    // writing would copy it up.
-    ensure!(path != target, "{link} is no deleted file any more");
+    // Without the suffix, the file was removed from a lower layer without the overlay's knowledge:
+    // opening it for writing would copy it up.
+    ensure!(path != target, "{link} is no longer a deleted file");
     let shown = sanitize::lossless(path.as_os_str().as_bytes());
     ensure!(
         shown == *file.link.as_ref().unwrap_or(&file.path),
-        "{link} is another file now: {}",
+        "{link} is now another file: {}",
         sanitize::display(&shown)
     );
     let open = OpenOptions::new().write(true).open(&link).with_context(|| link.clone())?;
     let before = open.metadata()?;
     if before.nlink() != 0 || !before.is_file() {
-        bail!("{link} is no deleted file any more");
+        bail!("{link} is no longer a deleted file");
     }
     if dry {
         return Ok(before.blocks() * 512);
@@ -69,10 +69,12 @@ mod tests {
             fd: held.as_raw_fd(),
             others: Vec::new(),
         };
-        assert!(truncate(&file, false).unwrap_err().to_string().contains("no deleted file"));
+        assert!(
+            truncate(&file, false).unwrap_err().to_string().contains("no longer a deleted file")
+        );
         std::fs::remove_file(&path).unwrap();
         assert_eq!(truncate(&file, true).unwrap(), 1 << 20);
-        assert_eq!(held.metadata().unwrap().len(), 1 << 20, "a dry run cuts nothing");
+        assert_eq!(held.metadata().unwrap().len(), 1 << 20, "a dry run truncates nothing");
         file.path = "/other".to_owned();
         assert!(truncate(&file, false).unwrap_err().to_string().contains("another file"));
         file.path = path.to_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Stopping a unit or a container in the way its own manager does it.
+//! Stops a unit or a container with the command of its own service manager.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,15 +13,15 @@ use super::target::Target;
 use crate::attribute::groups::{cgroup_path, session};
 use tracer_host::clock;
 
-/// How long a manager may take: systemd's own patience is 90 s.
+/// How long a manager's command may take: systemd's own stop timeout is 90 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a machine that was asked to power off may take.
+/// How long a machine may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(30);
-/// How long is waited for the last processes once a manager says that it is done.
+/// How long to wait for the last processes after a manager's command has finished.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
-/// A manager's command.
+/// A manager's command that stops a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopCommand {
     program: PathBuf,
@@ -29,24 +29,24 @@ pub struct StopCommand {
 }
 
 impl StopCommand {
-    /// As one types it.
+    /// Returns the command line.
     #[must_use]
     pub fn words(&self) -> String {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         format!("{name} {}", self.arguments.join(" "))
     }
 
-    /// How long its target may take to end once it has returned.
+    /// Returns how long the target may take to end after the command has finished.
     #[must_use]
     pub fn patience(&self) -> Duration {
         let asks = self.arguments.first().is_some_and(|word| word == "poweroff");
         if asks { POWER_OFF } else { AFTERWARDS }
     }
 
-    /// Runs it to its end.
+    /// Runs the command and waits until it has finished.
     ///
     /// # Errors
-    /// If it cannot be started, fails, or takes longer than 120 s; with what it said.
+    /// If it cannot be started, fails, or takes longer than 120 s. Contains the command's stderr.
     pub fn run(&self) -> anyhow::Result<()> {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
@@ -59,7 +59,7 @@ impl StopCommand {
         while child.try_wait()?.is_none() {
             if start.elapsed() > PATIENCE {
                 child.kill()?;
-                bail!("{} did not end within {} s", self.words(), PATIENCE.as_secs());
+                bail!("{} did not finish within {} s", self.words(), PATIENCE.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -72,16 +72,16 @@ impl StopCommand {
     }
 }
 
-/// Is there a command that stops a group of this kind?
+/// Whether there is a command that stops a group of this kind.
 #[must_use]
 pub fn has_manager(kind: &str) -> bool {
     matches!(kind, "unit" | "docker" | "podman" | "containerd" | "crio" | "lxc" | "machine")
 }
 
-/// The command that stops what a target is.
+/// Returns the command that stops a target.
 ///
 /// # Errors
-/// Why there is none here, with the command to type where it would work.
+/// Why there is none here, with the command to use elsewhere if there is one.
 pub fn command(target: &Target) -> Result<StopCommand, String> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
@@ -91,22 +91,23 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
     if let Some(user) =
         cgroup.and_then(cgroup_path::user).filter(|user| *user != 0 && kind != "unit")
     {
-        // Root's runtime does not know it, or knows another one by its id.
-        return Err(format!("it is a container of user {user}: stop it by that user's {kind}"));
+        // Root's runtime does not know this container, or knows another one with its id.
+        return Err(format!("it is a container of uid {user}; stop it with that user's {kind}"));
     }
-    // A name may be another container's by the time the command runs; an id is never given again.
+    // A name may belong to another container by the time the command runs; an id is never reused.
     let id = target.container();
     let name = id.as_deref().and_then(|id| id.get(..12)).filter(|_| kind != "pod").unwrap_or(name);
     let (program, arguments) = words(kind, name, systemd, has_init(target))?;
     match find(program) {
         Some(program) => Ok(StopCommand { program, arguments }),
-        None => {
-            Err(format!("{program} is not installed here: `{program} {}`", arguments.join(" ")))
-        }
+        None => Err(format!(
+            "{program} is not installed; it is needed for `{program} {}`",
+            arguments.join(" ")
+        )),
     }
 }
 
-/// Is the first process of its pid namespace an init, which powers off when it is asked to?
+/// Whether the first process of the target's pid namespace is an init, which powers off on request.
 fn has_init(target: &Target) -> bool {
     target.scope.members().iter().any(|member| {
         let first = restart::is_first(member.pid);
@@ -118,7 +119,8 @@ fn is_init(comm: &str) -> bool {
     matches!(comm, "systemd" | "init" | "openrc-init" | "runit" | "s6-svscan")
 }
 
-/// Program and arguments for a group of this kind. `init` is whether it runs one.
+/// Returns program and arguments for a group of this kind. `systemd`: whether the host runs systemd.
+/// `init`: whether the target runs an init.
 fn words(
     kind: &str,
     name: &str,
@@ -128,7 +130,7 @@ fn words(
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match kind {
         "unit" if !systemd => {
-            Err("systemd does not run here, so that no unit can be stopped".to_owned())
+            Err("systemd is not running here, so units cannot be stopped".to_owned())
         }
         "unit" => match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
             Some((uid, unit)) => {
@@ -142,25 +144,26 @@ fn words(
         "containerd" => Ok(("nerdctl", words(&["stop", name]))),
         "crio" => Ok(("crictl", words(&["stop", name]))),
         "lxc" => Ok(("lxc-stop", words(&["-n", name]))),
-        // Nobody in it would hear of a power-off.
+        // Without an init, nothing in the machine would handle a power-off request.
         "machine" if !init => Ok(("machinectl", words(&["terminate", name]))),
         "machine" => Ok(("machinectl", words(&["poweroff", name]))),
         "pod" => {
             let mut parts = name.split('/');
             match (parts.next(), parts.next()) {
                 (Some(space), Some(pod)) => Err(format!(
-                    "Kubernetes would start it again: `kubectl -n {space} delete pod {pod}`, or \
-                     scale what owns it to 0"
+                    "Kubernetes would restart it; use `kubectl -n {space} delete pod {pod}`, or scale \
+                     its owner to 0"
                 )),
-                _ => Err("Kubernetes would start it again: scale what owns it to 0".to_owned()),
+                _ => Err("Kubernetes would restart it; scale its owner to 0".to_owned()),
             }
         }
-        "monitor" => Err("it watches over a container: stop the container".to_owned()),
+        "monitor" => Err("it is the monitor of a container; stop the container".to_owned()),
         _ => Err("it belongs to no systemd unit and no container".to_owned()),
     }
 }
 
-/// Properties of a unit as systemd has them; `None` where systemd does not run or does not answer in time.
+/// Reads properties of a unit from systemd; `None` if systemd is not running or does not answer in
+/// time.
 #[must_use]
 pub fn show(unit: &str, properties: &[&str], within: Duration) -> Option<BTreeMap<String, String>> {
     if !Path::new("/run/systemd/system").exists() {

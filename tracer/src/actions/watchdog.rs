@@ -1,4 +1,5 @@
-//! The keeper's second: a process that waits for the keeper's end, and lets go in its place.
+//! The watchdog: a process that waits for the end of the supervisor, and then resumes the target in its
+//! place.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
@@ -12,15 +13,15 @@ use super::record;
 use super::supervisor::become_small;
 use tracer_host::clock;
 
-/// How long after its time the second waits for the keeper to end it, seconds.
+/// How long after the time limit the watchdog gives the supervisor to finish, seconds.
 const GRACE_S: f64 = 2.0;
 
-/// The second process: waits until the keeper has ended, or should have, and lets go what it left.
+/// Runs the watchdog: waits until the supervisor has exited, or should have, and undoes its record.
 pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
     // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
     close_all_but(keeper.as_raw_fd());
-    // Whoever ends the keeper by its name leaves the second.
+    // A name of its own, so that killing the supervisor by name spares the watchdog.
     become_small(c"fill-second");
     let _ = rustix::process::setsid();
     loop {
@@ -35,29 +36,28 @@ pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socke
         }
     }
     let Some((record, _)) = record::read(path) else { return };
-    // Another keeper may have taken over: its own second answers for it.
+    // The record may belong to another supervisor by now, which has its own watchdog.
     if Pid::from_raw(record.keeper.pid as i32) != Some(pid) {
         return;
     }
     let outcome = match record::undo(path) {
-        Ok(_) => "its keeper was killed".to_owned(),
-        Err(error) => format!("its keeper was killed; failed: {error}"),
+        Ok(_) => "the supervisor was killed or hung".to_owned(),
+        Err(error) => format!("the supervisor was killed or hung; failed: {error}"),
     };
-    let mut audit =
-        Audit::new(record.how, &record.name, "the keeper's second".to_owned(), &outcome);
+    let mut audit = Audit::new(record.how, &record.name, "the watchdog".to_owned(), &outcome);
     audit.what = format!("end of {}", record.how.name());
     audit.id = Some(record.id);
     let _ = audit.write(None);
 }
 
-/// Closes what was inherited beyond the standard three: the keeper's descriptors of a fence would keep
-/// it in force.
+/// Closes all inherited descriptors except the standard three and `kept`: descriptors of a fence would
+/// keep it in force after the supervisor has exited.
 fn close_all_but(kept: i32) {
     const STANDARD: u32 = 3;
     let kept = kept as u32;
     for (first, last) in [(STANDARD, kept - 1), (kept + 1, u32::MAX)] {
         if first <= last {
-            // SAFETY: nothing of this process owns them any more but what never returns here.
+            // SAFETY: the only owners of these descriptors in this process never run again.
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }

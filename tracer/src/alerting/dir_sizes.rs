@@ -1,6 +1,6 @@
-//! Sizes of the directories that rules are about: counted once by a thread of lowest priority, then
-//! kept by what the tracer sees flow in and out, and counted anew now and then: a directory that is
-//! moved in is no flow, and where space is not traced nothing is seen to go out.
+//! Sizes of the directories of rules. Each is counted once by a thread of lowest priority, then
+//! updated from the traced inflow and outflow, and recounted periodically: a directory that is moved
+//! in does not show as inflow, and where space is not traced there is no outflow.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,10 +14,12 @@ use tracer_model::snapshot::Snapshot;
 
 use tracer_host::{clock, noatime};
 
-/// Time between two counts, and after a loss or where frees are not seen.
+/// Time between two counts of a directory.
 const RECOUNT: Duration = Duration::from_secs(3600);
+/// The same after lost events, or where freed space is not traced.
 const RECOUNT_UNSURE: Duration = Duration::from_secs(300);
-/// A count rests this many times as long as it took, at least: it may not keep a disk busy.
+/// Minimum pause after a count, as a multiple of its duration, so that counting does not keep a disk
+/// busy.
 const REST: u32 = 20;
 
 struct Known {
@@ -27,13 +29,13 @@ struct Known {
     unsure: bool,
 }
 
-/// See the module.
+/// The known sizes, and the counting thread; see the module.
 pub(crate) struct Sizes {
     wanted: Vec<String>,
     known: Vec<Known>,
     counting: Option<(String, Instant)>,
-    /// Flow of the directory that is being counted, since its count began: half of it is assumed to
-    /// have been seen by the count.
+    /// Inflow and outflow of the directory being counted since its count began, bytes. The count is
+    /// assumed to include half of it.
     meanwhile: [u64; 2],
     lost_events: u64,
     orders: Sender<PathBuf>,
@@ -44,7 +46,7 @@ impl Sizes {
     /// Starts the counting thread.
     ///
     /// # Errors
-    /// If there can be no more threads.
+    /// If the thread cannot be started.
     pub(crate) fn start(wanted: Vec<String>) -> io::Result<Self> {
         let (orders, taken) = channel::<PathBuf>();
         let (answer, answers) = channel();
@@ -67,13 +69,13 @@ impl Sizes {
         })
     }
 
-    /// Takes other directories; what is known of those that stay is kept.
+    /// Replaces the directories; known sizes of those that stay are kept.
     pub(crate) fn replace(&mut self, wanted: Vec<String>) {
         self.known.retain(|known| wanted.contains(&known.size.path));
         self.wanted = wanted;
     }
 
-    /// Takes in a window; the sizes that are known.
+    /// Applies one interval; returns the sizes known so far.
     pub(crate) fn see(&mut self, snapshot: &Snapshot) -> Vec<DirBytes> {
         let lost = snapshot.backend.lost_events > self.lost_events;
         self.lost_events = snapshot.backend.lost_events;
@@ -98,7 +100,7 @@ impl Sizes {
             return;
         }
         let counted = answer.unwrap_or_else(|error| {
-            tracing::info!("cannot count {path}: {error}");
+            tracing::info!("cannot determine the size of {path}: {error}");
             0
         });
         let [inflow, outflow] = self.meanwhile;
@@ -134,21 +136,22 @@ impl Sizes {
     }
 }
 
-/// For this thread alone: the last one to get a processor, and idle class for disks.
+/// Sets this thread, and no other, to the lowest CPU priority and the idle I/O class.
 fn lowest_priority() {
     /// ioprio_set(2): IOPRIO_WHO_PROCESS, IOPRIO_CLASS_IDLE << 13.
     const IDLE: libc::c_int = 3 << 13;
     let _ = rustix::process::nice(19);
-    // SAFETY: two integers and no pointers; of this thread (0).
+    // SAFETY: the arguments are integers, not pointers; id 0 is the calling thread.
     unsafe {
         libc::syscall(libc::SYS_ioprio_set, 1, 0, IDLE);
     }
 }
 
-/// Space of all files below a directory, each once, on its own filesystem.
+/// Sums the space of all files below a directory, bytes: each inode once, without crossing into other
+/// filesystems.
 ///
 /// # Errors
-/// If the directory itself cannot be read; what is below it and cannot be read is left out.
+/// If the directory itself cannot be read; anything unreadable below it is skipped.
 fn count(directory: &Path) -> io::Result<u64> {
     let start = fs::symlink_metadata(directory)?;
     let dev = start.dev();

@@ -1,4 +1,4 @@
-//! The guard as a watch knows it: what it has to say becomes events.
+//! Connects the guard to the watch: its decisions become events.
 
 use tracer_model::action::How;
 use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
@@ -10,21 +10,21 @@ use crate::actions::guard;
 use crate::actions::guard::Said;
 use tracer_host::clock;
 
-/// Culprits in one event, at most.
+/// Maximum number of culprits in an event.
 const MAX_CULPRITS: usize = 3;
 
-/// The guard that the configuration asks for, if any.
+/// The configured guard, if it is enabled.
 pub(crate) struct Guarding {
     guard: Option<guard::Guard>,
-    /// Numbers the events, which may be several in one millisecond.
+    /// Number of events so far; makes event ids unique within a millisecond.
     events: u64,
 }
 
 impl Guarding {
-    /// Starts it. To be called before the tracer gives up its privileges.
+    /// Starts the guard. To be called before the tracer drops its privileges.
     ///
     /// # Errors
-    /// If the process that acts cannot be started.
+    /// If the process that carries out actions cannot be started.
     pub(crate) fn start(config: &GuardConfig) -> anyhow::Result<Self> {
         Ok(Self { guard: guard::Guard::start(config.clone())?, events: 0 })
     }
@@ -86,8 +86,8 @@ impl Guard for Guarding {
         match &mut self.guard {
             Some(guard) => guard.replace(config.clone()),
             None if config.enabled => {
-                return Err("the guard was switched on after filltop had given up the rights to \
-                            act: restart it"
+                return Err("the guard was enabled after filltop dropped the privileges to act; \
+                            restart filltop"
                     .to_owned());
             }
             None => {}

@@ -1,4 +1,4 @@
-//! Where others join a running watch: metrics, the socket's clients, the guard.
+//! Interfaces of a running watch for other parts of the program.
 
 use std::sync::Arc;
 
@@ -7,41 +7,41 @@ use tracer_model::alert::Event;
 use tracer_model::guard::GuardConfig;
 use tracer_model::snapshot::Snapshot;
 
-/// Events that a slow listener may be behind before it loses the oldest.
+/// Number of events that a slow subscriber may lag behind before it loses the oldest.
 const BEHIND: usize = 256;
 
-/// What can be asked of a running watch.
+/// Requests to a running watch.
 #[derive(Debug)]
 pub enum Control {
-    /// No more reminders of these alerts until they get worse or come again.
+    /// Acknowledge alerts: no reminders until they get worse or fire again.
     Acknowledge {
-        /// Of this rule; `None`: of any.
+        /// Only of this rule; `None`: of any.
         rule: Option<String>,
-        /// On this mount point; `None`: on any.
+        /// Only on this mount point; `None`: on any.
         volume: Option<String>,
-        /// How many it were.
+        /// Number of alerts acknowledged.
         answer: oneshot::Sender<usize>,
     },
-    /// Read the configuration again.
+    /// Reload the configuration.
     Reload {
-        /// What was wrong with it, if anything.
+        /// The error, if the configuration is invalid.
         answer: oneshot::Sender<Result<(), String>>,
     },
 }
 
-/// A watch's loose ends: subscribe to what it sees, hand in what it is asked.
+/// Channels of a running watch: subscribe to its Snapshots and events, send it requests.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    /// The last Snapshot; `None` until there is one. It is never waited for.
+    /// The last Snapshot; `None` until there is one. Sending never waits.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// All events, health and actions included.
     pub events: broadcast::Sender<Arc<Event>>,
-    /// Wishes.
+    /// Requests.
     pub control: mpsc::Sender<Control>,
 }
 
 impl Hub {
-    /// A hub, and where its wishes arrive.
+    /// Creates a hub, with the receiver of its requests.
     pub(super) fn new() -> (Self, mpsc::Receiver<Control>) {
         let (control, wishes) = mpsc::channel(16);
         let hub = Self {
@@ -53,16 +53,16 @@ impl Hub {
     }
 }
 
-/// Who acts on what is seen. It is called with each Snapshot and the events that came of it, and
-/// answers with events of its own ([`EventKind::Action`](tracer_model::alert::EventKind::Action)),
-/// which are delivered like all others. It must not block.
+/// Interface of the guard. It is called with each Snapshot and the resulting events, and returns
+/// events of its own ([`EventKind::Action`](tracer_model::alert::EventKind::Action)), which are
+/// delivered like all others. It must not block.
 pub trait Guard {
-    /// Takes in one Snapshot.
+    /// Evaluates one Snapshot; may start an action.
     fn see(&mut self, snapshot: &Snapshot, events: &[Event]) -> Vec<Event>;
 
-    /// Goes by another configuration from now on.
+    /// Replaces the configuration.
     ///
     /// # Errors
-    /// Why it cannot, in one line.
+    /// The reason why it cannot, in one line.
     fn replace(&mut self, config: &GuardConfig) -> Result<(), String>;
 }

@@ -1,4 +1,4 @@
-//! `filltop watch --replay-csv`: the rules over a recorded history.
+//! `filltop watch --replay-csv`: evaluates the rules on a recorded history.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
@@ -12,11 +12,11 @@ use tracer_model::alert::{Engine, Rule};
 use crate::alerting::sinks::event_line;
 use crate::recording::csv::Rows;
 
-/// Prints what would have been said.
+/// Prints the events that would have been raised.
 ///
 /// # Errors
-/// If the file cannot be read or is no history.
-pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
+/// If the file cannot be read or is not a history.
+pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
     let is_stdin = file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
     let input: Box<dyn BufRead> = if is_stdin {
@@ -41,7 +41,7 @@ pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
             }
         }
     }
-    ensure!(seen > 0, "{name} has a header but no rows: nothing to watch");
+    ensure!(seen > 0, "{name} has a header but no rows");
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,5 @@
-//! The loop of a watch. It never waits for anybody: sinks, clients and counts have threads and
-//! channels of their own.
+//! The main loop of `filltop watch`. It never blocks on sinks, clients or directory counts, which
+//! have threads and channels of their own.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
@@ -17,23 +17,23 @@ use tracer_model::alert::{Engine, Event, Severity};
 use tracer_model::sanitize::display;
 use tracer_model::units;
 
-use super::{Control, Guard, Hub, Sizes, WatchArgs, leave_out, moment};
+use super::{Control, Guard, Hub, Sizes, WatchOptions, leave_out, moment};
 use crate::actions::resume;
 use crate::alerting::sinks::{Report, SinkConfig, SinkKind, Sinks, Spawner, State};
-use crate::cli::StopSignals;
 use crate::config::Config;
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::service::notify::Notify;
 use crate::service::{Bound, Service, hardening, notify};
+use crate::signals::StopSignals;
 use tracer_host::{clock, host_root, timezone};
 
-/// What waits when the watch is stopped is tried for this long.
+/// How long queued events are still delivered after the watch was stopped.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// After a failure, tracing is tried again this often.
+/// Interval at which tracing is retried after a failure.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 struct Watch<'w> {
-    args: &'w WatchArgs,
+    options: &'w WatchOptions,
     config: Config,
     engine: Engine,
     sizes: Sizes,
@@ -45,19 +45,19 @@ struct Watch<'w> {
     guard: &'w mut dyn Guard,
     zone: TimeZone,
     host: String,
-    /// Why there is no tracer now.
+    /// Why tracing has failed, while it does not work.
     broken: Option<String>,
     config_is_wrong: bool,
-    /// Sinks that were reported, so that their recovery is, too.
+    /// Sinks that were reported as failing, so that their recovery is reported, too.
     failing: BTreeSet<String>,
 }
 
-/// Watches until it is stopped.
+/// Runs the watch until it is stopped.
 ///
 /// # Errors
-/// If tracing is not possible at the start.
+/// If tracing cannot be started, or the serving thread ends.
 pub(super) async fn run(
-    args: &WatchArgs,
+    options: &WatchOptions,
     config: Config,
     guard: &mut dyn Guard,
 ) -> anyhow::Result<ExitCode> {
@@ -66,19 +66,19 @@ pub(super) async fn run(
     let mut hangup = signal(SignalKind::hangup())?;
     let mut acknowledge = signal(SignalKind::user_defined1())?;
     let (reports, mut reported) = mpsc::unbounded_channel();
-    // Before the tracer gives up its privileges.
+    // Before the tracer drops its privileges.
     let privileged = config.sinks.iter().any(|sink| sink.kind.runs_programs());
-    let spawner = Spawner::start(privileged).context("cannot start the threads of the sinks")?;
+    let spawner = Spawner::start(privileged).context("cannot start the sinks' threads")?;
     let (hub, mut wishes) = Hub::new();
-    let bound = Bound::new(&args.serve)?;
+    let bound = Bound::new(&options.serve)?;
     hardening::harden();
-    let mut pipeline = Some(Pipeline::start(&args.trace.options())?);
-    let interval_now = args.interval.unwrap_or(config.interval);
+    let mut pipeline = Some(Pipeline::start(&options.tracer)?);
+    let interval_now = options.interval.unwrap_or(config.interval);
     let service = bound.start(interval_now)?;
     let mut watch = Watch {
         engine: Engine::new(config.rules.clone()),
         sizes: Sizes::start(config.directories()).context("cannot start a thread")?,
-        sinks: Sinks::start(&sinks_of(args, &config), spawner, reports),
+        sinks: Sinks::start(&sinks_of(options, &config), spawner, reports),
         privileged,
         hub,
         service,
@@ -89,7 +89,7 @@ pub(super) async fn run(
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),
-        args,
+        options,
         config,
     };
     let mut poll = interval(POLL_INTERVAL);
@@ -103,7 +103,7 @@ pub(super) async fn run(
         tokio::select! {
             () = stop.received() => break,
             _ = hangup.recv() => {
-                // A terminal that was closed, rather than a wish to reload.
+                // The terminal was closed: not a request to reload.
                 if interactive && tcgetattr(std::io::stdout()).is_err() {
                     break;
                 }
@@ -114,13 +114,13 @@ pub(super) async fn run(
             }
             _ = acknowledge.recv() => {
                 let count = watch.engine.acknowledge(None, None);
-                tracing::info!("{count} alerts acknowledged");
+                tracing::info!("alerts acknowledged: {count}");
             }
             Some(wish) = wishes.recv() => watch.grant(wish),
             Some(report) = reported.recv() => {
                 let closed = report.state == State::Closed;
                 watch.report(report);
-                // `filltop watch | head` is over when head is.
+                // `filltop watch | head` ends when head does.
                 if closed && watch.sinks.others() == 0 {
                     break;
                 }
@@ -143,7 +143,7 @@ pub(super) async fn run(
                 watch.let_go();
                 watch.sinks.check();
                 if !watch.service.is_serving() {
-                    bail!("the serving thread has ended: start `filltop watch` again");
+                    bail!("the serving thread has ended; restart `filltop watch`");
                 }
             }
         }
@@ -158,10 +158,10 @@ pub(super) async fn run(
 
 impl Watch<'_> {
     fn interval(&self) -> Duration {
-        self.args.interval.unwrap_or(self.config.interval)
+        self.options.interval.unwrap_or(self.config.interval)
     }
 
-    /// One look: Snapshot → rules → guard → everybody.
+    /// Takes and processes one sample: Snapshot → rules → guard → sinks and subscribers.
     fn look(&mut self, pipeline: &mut Pipeline) -> anyhow::Result<()> {
         let mut snapshot = pipeline.snapshot(false)?;
         self.service.publish(&snapshot);
@@ -181,40 +181,41 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Lets go on what somebody's filltop halted and left, as the end of its container leaves it. What this
-    /// process has no right to let go (it has given most up) waits for the next `stop` or `resume`.
+    /// Resumes processes that another filltop suspended and left behind, for example when its
+    /// container ended. Those that this process may not resume (it has dropped most privileges) are
+    /// left for the next `stop` or `resume`.
     fn let_go(&self) {
         for record in resume::sweep_as("filltop watch") {
             let name = display(&record.name);
-            tracing::warn!("{} ({name}) was left without its keeper, and goes on", record.id);
+            tracing::warn!("{} ({name}) had lost its supervisor and has been resumed", record.id);
         }
     }
 
-    /// Hands an event to all sinks but one, and to all listeners.
+    /// Sends an event to all sinks except `but`, and to all subscribers.
     fn tell(&self, event: Event, but: Option<&str>) {
         let event = Arc::new(event);
         self.sinks.send(&event, but);
-        // Nobody listens: that is no failure.
+        // Fails only if there are no subscribers.
         let _ = self.hub.events.send(event);
     }
 
-    /// Something about filltop itself.
+    /// Logs a health event and creates it.
     fn health(&self, about: &str, severity: Severity, summary: String) -> Event {
         tracing::warn!("{summary}");
         Event::health(clock::now(), &self.host, about, severity, summary)
     }
 
     fn broken(&mut self, why: &str) {
-        let words = format!("tracing has failed ({why}): nothing is watched until it works again");
+        let words = format!("tracing failed ({why}); no volume is watched until it works again");
         self.broken = Some(why.to_owned());
         self.tell(self.health("backend", Severity::Critical, words), None);
     }
 
     fn start_again(&mut self) -> Option<Pipeline> {
-        match Pipeline::start(&self.args.trace.options()) {
+        match Pipeline::start(&self.options.tracer.clone()) {
             Ok(pipeline) => {
                 let why = self.broken.take().unwrap_or_default();
-                let words = format!("tracing works again, after: {why}");
+                let words = format!("tracing works again after it failed: {why}");
                 self.tell(self.health("backend", Severity::Critical, words).ending(), None);
                 Some(pipeline)
             }
@@ -228,26 +229,26 @@ impl Watch<'_> {
         }
     }
 
-    /// Reads the configuration again. A wrong one changes nothing.
+    /// Reloads the configuration. If the new one is invalid, the previous one is kept.
     fn reload(&mut self) -> Result<(), String> {
-        match Config::load(self.args.config.as_deref()) {
+        match Config::load(self.options.config.as_deref()) {
             Ok(config) => {
                 let programs = config.sinks.iter().any(|sink| sink.kind.runs_programs());
                 self.engine.replace_rules(config.rules.clone());
                 self.sizes.replace(config.directories());
-                self.sinks.replace(&sinks_of(self.args, &config));
+                self.sinks.replace(&sinks_of(self.options, &config));
                 if let Err(words) = self.guard.replace(&config.guard) {
                     self.tell(self.health("config", Severity::Warning, words), None);
                 }
                 self.config = config;
-                let words = "the configuration was read again".to_owned();
+                let words = "configuration reloaded".to_owned();
                 tracing::info!("{words}");
                 if std::mem::take(&mut self.config_is_wrong) {
                     self.tell(self.health("config", Severity::Warning, words).ending(), None);
                 }
                 if programs && !self.privileged {
-                    let words = "programs that alerts start run without root's rights: they were \
-                                 configured after filltop had given them up; restart it"
+                    let words = "alert programs run without root's privileges: they were \
+                                 configured after filltop dropped those; restart filltop"
                         .to_owned();
                     self.tell(self.health("config", Severity::Warning, words), None);
                 }
@@ -255,7 +256,7 @@ impl Watch<'_> {
             }
             Err(error) => {
                 self.config_is_wrong = true;
-                let words = format!("the new configuration is wrong, the old one goes on: {error}");
+                let words = format!("invalid configuration, keeping the previous one: {error}");
                 self.tell(self.health("config", Severity::Warning, words), None);
                 Err(error.to_string())
             }
@@ -263,7 +264,7 @@ impl Watch<'_> {
     }
 
     fn grant(&mut self, wish: Control) {
-        // Who asked may be gone: that is no failure.
+        // Fails only if the requester no longer waits for the answer.
         match wish {
             Control::Acknowledge { rule, volume, answer } => {
                 let _ = answer.send(self.engine.acknowledge(rule.as_deref(), volume.as_deref()));
@@ -274,25 +275,26 @@ impl Watch<'_> {
         }
     }
 
-    /// What a sink says about itself is told to the others.
+    /// Turns a sink's report about itself into a health event for all other sinks.
     fn report(&mut self, report: Report) {
         let name = &report.sink;
         let words = match &report.state {
             State::Failing { why, waiting } => {
                 self.failing.insert(name.clone());
-                format!("alerts cannot be delivered by {name}: {why}; {waiting} wait")
+                format!("sink {name} cannot deliver alerts: {why}; queued: {waiting}")
             }
             State::Recovered { after } => {
                 if !self.failing.remove(name) {
                     return;
                 }
                 let after = units::duration(after.as_secs_f64());
-                format!("alerts are delivered by {name} again, after {after}")
+                format!("sink {name} delivers alerts again after {after}")
             }
             State::GaveUp { events, why } => {
-                format!("{events} events were given up by {name}: {why}")
+                let s = if *events == 1 { "" } else { "s" };
+                format!("sink {name} dropped {events} event{s}: {why}")
             }
-            State::Closed => format!("nobody reads {name} any more"),
+            State::Closed => format!("the reader of sink {name} has gone away"),
         };
         let event = self.health("sink", Severity::Warning, words).of(name);
         let event = match report.state {
@@ -303,13 +305,13 @@ impl Watch<'_> {
     }
 }
 
-/// Standard output, unless it is not wanted, and those of the file.
-fn sinks_of(args: &WatchArgs, config: &Config) -> Vec<SinkConfig> {
+/// The sinks of the configuration, with standard output first unless it is disabled.
+fn sinks_of(options: &WatchOptions, config: &Config) -> Vec<SinkConfig> {
     let stdout = config.stdout.then(|| SinkConfig {
         name: "stdout".to_owned(),
         least: Severity::Warning,
         give_up: TRY_AGAIN,
-        kind: SinkKind::Stdout { json: args.json },
+        kind: SinkKind::Stdout { json: options.json },
     });
     stdout.into_iter().chain(config.sinks.iter().cloned()).collect()
 }

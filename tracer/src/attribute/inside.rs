@@ -1,7 +1,7 @@
-//! Memory file systems that are mounted in a container alone: `docker run --tmpfs`, its /dev/shm. The
-//! host's mounts do not tell of them, and yet they fill up, and take the host's memory.
+//! Memory filesystems that are mounted only inside a container: `docker run --tmpfs`, its /dev/shm.
+//! They are not among the host's mounts, but they fill up, and use the host's memory.
 //!
-//! Only what was written to is looked for, by the writer's mount namespace.
+//! They are found through the mount namespace of a process that wrote to them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,24 +17,24 @@ use tracer_host::mounts;
 use tracer_host::mounts::{Inside, Mount, MountedVolume};
 use tracer_host::process::stat::is_same;
 
-/// Such volumes that are kept at a time.
+/// Maximum number of such volumes.
 const MAX_VOLUMES: usize = 64;
-/// Devices that are remembered to be none.
+/// Maximum number of devices remembered as not being such a volume.
 const MAX_OTHERS: usize = 1_024;
-/// Filesystems that ask a server, which may not answer: nothing below them is looked at.
+/// Filesystems that depend on a server, which may not answer: mounts below them are ignored.
 const REMOTE: &[&str] = &["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "autofs"];
 
-/// All that are known.
+/// The known memory filesystems of containers.
 #[derive(Default)]
 pub struct Insides {
     volumes: Vec<MountedVolume>,
-    /// Devices that were written to and are no container's memory: of memfd, say.
+    /// Devices that were written to and are not a container's memory filesystem, such as memfd's.
     others: HashSet<u32>,
 }
 
 impl Insides {
-    /// Takes devices that are none of the host's volumes, with one process each that wrote there.
-    /// Returns whether there is a new volume.
+    /// Examines devices that are not volumes of the host, each with a process that wrote to it.
+    /// Returns whether a new volume was found.
     pub fn learn(
         &mut self,
         written: impl Iterator<Item = (u32, ProcKey)>,
@@ -51,7 +51,7 @@ impl Insides {
                 groups.member(&proc).cloned().and_then(|at| find(dev, &proc, &at, groups, views));
             match volume {
                 Some(volume) => self.add(volume),
-                // It may be mounted, and its writer gone, before anybody looked: the next one tells.
+                // If the writer has already exited, the next writer may lead to the mount.
                 None if is_same(&proc) => {
                     if self.others.len() >= MAX_OTHERS {
                         self.others.clear();
@@ -76,8 +76,8 @@ impl Insides {
         self.volumes.iter().any(|volume| volume.dev == dev)
     }
 
-    /// Those that are still mounted, and no volumes of the host's. One whose process has ended is
-    /// looked at by another one of its mount namespace.
+    /// The volumes that are still mounted and are not volumes of the host. If the process that a
+    /// volume was reached through has ended, another process of its mount namespace is used.
     pub fn still_there(&mut self, host: &[MountedVolume], groups: &Groups) -> &[MountedVolume] {
         self.volumes.retain_mut(|volume| {
             if host.iter().any(|host| host.dev == volume.dev) {
@@ -97,14 +97,14 @@ impl Insides {
         &self.volumes
     }
 
-    /// A new window begins: what was none may have become one.
+    /// Begins a new interval: a device that was not such a volume may have become one.
     pub fn next_window(&mut self) {
         self.others.clear();
     }
 }
 
-/// Processes by which the mounts of a container may be reached, the most lasting one first: what
-/// started it need never have written anything.
+/// Processes through which the mounts of a container can be reached, the longest-lived first: the
+/// container's first process, which may never have written anything, then the known writers.
 fn residents(group: &Group, mnt_ns: u32, groups: &Groups) -> Vec<u32> {
     let first = group.cgroup.as_deref().and_then(oldest_in);
     first.into_iter().chain(groups.in_namespace(mnt_ns)).collect()
@@ -125,13 +125,13 @@ fn find(
         let mounts = mounts::parse(&text);
         is_same(proc).then_some(mounts)
     };
-    // The view may be older than the mount.
+    // The known view may be older than the mount.
     let mounts = views
         .mounts(placed.mnt_ns)
         .filter(|mounts| memory(mounts, dev).is_some())
         .map_or_else(own, |mounts| Some(mounts.to_vec()))?;
     let mount = memory(&mounts, dev)?;
-    // Its first process lives as long as the container: most writers do not.
+    // The container's first process lives as long as the container; most writers do not.
     let mut pids = residents(&placed.group, placed.mnt_ns, groups);
     pids.push(proc.tgid);
     pids.into_iter().find_map(|pid| {
@@ -146,8 +146,8 @@ fn find(
     })
 }
 
-/// The memory file system of this device that can be written to, if it is reached without asking a
-/// server.
+/// The writable memory filesystem on this device, if its path crosses no filesystem that depends on
+/// a server.
 fn memory(mounts: &[Mount], dev: u32) -> Option<&Mount> {
     let is_local = |point: &Path| {
         let above = mounts.iter().filter(|mount| point.starts_with(&mount.mount_point));
@@ -205,8 +205,8 @@ mod tests {
         for (dev, why) in [
             (70, "an overlay"),
             (72, "read-only"),
-            (73, "a part of one"),
-            (75, "below a server's"),
+            (73, "a subdirectory of one"),
+            (75, "below a server's filesystem"),
             (254 << 20 | 1, "a disk"),
             (9, "not mounted"),
         ] {

@@ -1,4 +1,4 @@
-//! Ids → names: processes, groups, users, paths.
+//! Resolves ids to names: processes, groups, users, paths.
 
 pub mod groups;
 pub mod inside;

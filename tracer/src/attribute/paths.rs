@@ -1,4 +1,5 @@
-//! File keys → paths, from the names that the kernel side sends once per file and directory.
+//! Resolves file keys to paths, from the names that the eBPF side sends once per file and
+//! directory.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -8,46 +9,48 @@ use std::path::PathBuf;
 use tracer_common::records::name_flags;
 use tracer_common::{FileKey, NameRecord};
 
-/// Names kept before old ones are dropped: some 150 bytes each, so about 20 MB. Besides, those of files that
-/// have a cell of the kernel side's table, which sends no name as long as it counts there.
+/// Maximum number of names kept: some 150 bytes each, so about 20 MB. Names of files with a slot in
+/// the eBPF table are kept in addition, because they are not sent again while the slot is in use.
 pub const MAX_NAMES: usize = 131_072;
-/// Components of one path; a longer chain is a circle.
+/// Maximum number of components of a path; a longer chain is a cycle.
 const MAX_DEPTH: usize = 4_096;
-/// Names that are asked for once more after one window.
+/// Maximum number of names that are requested again after one interval.
 const MAX_CUT_OFF: usize = 4_096;
 
 struct Node {
     parent: FileKey,
     name: Box<[u8]>,
     flags: u32,
-    /// Number of the last window that used it.
+    /// Number of the last interval that used it.
     used: u64,
 }
 
-/// One tree of names per filesystem. Keyed by file.
+/// The names of files and directories, linked to their parents. Keyed by file.
 #[derive(Default)]
 pub struct Names {
     nodes: HashMap<FileKey, Node>,
     window: u64,
-    /// Those below a directory whose name did not come: the ring was full in the middle of a walk.
+    /// Files with an ancestor whose name was lost: the ring buffer was full in the middle of a
+    /// walk.
     cut_off: HashSet<FileKey>,
-    /// Those whose names go at the next look, because the kernel side was told to send them again.
+    /// Files whose names are dropped at the next sample, because the eBPF side will send them
+    /// again.
     leaving: HashSet<FileKey>,
-    /// How many names could not go the last time.
+    /// Number of names that could not be dropped the last time, because they were in use.
     kept: usize,
 }
 
 /// A path from the root of its filesystem.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Within {
-    /// Starts with `/` if it is complete; else some directories at its start are unknown.
+    /// Starts with `/` if complete; otherwise the leading directories are unknown.
     pub path: PathBuf,
-    /// Are all its directories known?
+    /// Whether all its directories are known.
     pub complete: bool,
 }
 
 impl Names {
-    /// Takes a name that the kernel sent; a later one replaces it (a rename).
+    /// Adds a name from the eBPF side; a later one replaces it (a rename).
     pub fn insert(&mut self, record: &NameRecord) {
         let len = (record.header.len as usize).min(record.name.len());
         let node = Node {
@@ -97,7 +100,8 @@ impl Names {
         Some(Within { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }
 
-    /// The kernel side takes them for sent, with all above them.
+    /// Marks a file and its known ancestors to be requested again: the eBPF side takes all of their
+    /// names for sent.
     fn note_cut_off(&mut self, file: &FileKey) {
         let mut key = *file;
         while self.cut_off.len() < MAX_CUT_OFF && self.cut_off.insert(key) {
@@ -106,15 +110,15 @@ impl Names {
         }
     }
 
-    /// Begins to drop the name of a file, of which nobody asks for it any more, and which the kernel side is
-    /// told to send again. [`Self::drop_forgotten`] ends it.
+    /// Marks the name of a file as not needed any more; the caller makes the eBPF side send it
+    /// again on the next write. [`Self::drop_forgotten`] drops it.
     pub fn forget(&mut self, file: &FileKey) {
         self.leaving.insert(*file);
     }
 
-    /// Drops the names that were to be forgotten at the last look, and were neither sent nor asked for since:
-    /// who wrote after that look, and before the kernel side was told, was counted without the name being sent.
-    /// Those of files that are `in_use` stay.
+    /// Drops the names that were marked at the last sample and have neither been sent nor looked up
+    /// since. Files that are `in_use` keep theirs: a write after that sample, but before the eBPF
+    /// side was informed, is counted without sending the name.
     pub fn drop_forgotten(&mut self, in_use: impl Iterator<Item = FileKey>) {
         if self.leaving.is_empty() {
             return;
@@ -133,15 +137,15 @@ impl Names {
         }
     }
 
-    /// Was the file without a name already when it was first seen?
+    /// Whether the file already had no name when it was first seen.
     #[must_use]
     pub fn was_unlinked(&self, file: &FileKey) -> bool {
         self.nodes.get(file).is_some_and(|node| node.flags & name_flags::UNLINKED != 0)
     }
 
-    /// A new window begins. Where there are too many names, those of files that were not used for
-    /// longest are forgotten. Returns them, and those whose path was asked for and is not known to its
-    /// start, so that the kernel side can send them again.
+    /// Begins a new interval. If there are too many names, the least recently used files are marked
+    /// to be dropped. Returns these, and the files whose path was looked up but is incomplete, so
+    /// that the eBPF side can send their names again.
     pub fn next_window(&mut self) -> Vec<FileKey> {
         self.window += 1;
         let mut again: Vec<FileKey> = self.cut_off.drain().collect();
@@ -270,7 +274,7 @@ mod tests {
             [10, 11, 12, 13].map(|ino| names.within(&key(ino)).is_some()),
             [true, true, true, false]
         );
-        // Not forgotten any more.
+        // They are no longer marked.
         names.drop_forgotten(std::iter::empty());
         assert!(names.within(&key(12)).is_some());
     }

@@ -1,5 +1,5 @@
-//! Who a process is: what the kernel side told at its first write, completed from /proc while it
-//! lives.
+//! Describes processes: from the record that the eBPF side sends at a process's first write,
+//! completed from /proc while it runs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,36 +11,36 @@ use tracer_host::process::stat::{NS_PER_TICK, is_same, stat};
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
-/// Ended processes are remembered this many windows, and no more than this many of them.
+/// Number of ended processes above which those that ended longest ago are forgotten.
 const MAX_ENDED: usize = 16_384;
 /// Longest command line that is kept, bytes.
 const MAX_CMDLINE: usize = 4_096;
 
-/// Name of a process that was gone before anybody could ask.
+/// Name of a process that exited before it could be read.
 const UNKNOWN: &str = "?";
-/// Longest chain of parents that is followed.
+/// Maximum length of a chain of parents.
 const MAX_PARENTS: usize = 16;
-/// Chains of parents that no writer asked for in this many windows are forgotten.
+/// Number of intervals after which a chain of parents that no writer used is forgotten.
 const UNUSED_WINDOWS: u64 = 120;
 
 /// A process that wrote.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
-    /// Name, at most 15 bytes.
+    /// Name as in /proc/PID/comm, at most 15 bytes.
     pub comm: String,
-    /// The executable's file, to be resolved by its path; `None` for kernel threads.
+    /// The executable's file, to be resolved to a path; `None` for kernel threads.
     pub exe: Option<FileKey>,
-    /// Its path as /proc told, where the kernel side did not.
+    /// The executable's path from /proc, if the eBPF side sent no record.
     pub exe_path: Option<String>,
-    /// Arguments with single spaces between them.
+    /// Arguments, separated by single spaces.
     pub cmdline: Option<String>,
     /// Real user id.
     pub uid: u32,
-    /// Who forked it.
+    /// The process that forked it.
     pub parent: Option<ProcKey>,
     /// Inode number of its cgroup v2 directory.
     pub cgroup_id: u64,
-    /// Has it ended?
+    /// Whether it has ended.
     pub ended: bool,
     ended_in: u64,
 }
@@ -49,7 +49,7 @@ pub struct Process {
 #[derive(Default)]
 pub struct Processes {
     known: HashMap<ProcKey, Process>,
-    /// A process and all above it, by that process: workers that come and go share theirs.
+    /// A process and all its ancestors, keyed by that process: short-lived siblings share theirs.
     chains: HashMap<ProcKey, Chain>,
     window: u64,
 }
@@ -60,7 +60,7 @@ struct Chain {
 }
 
 impl Processes {
-    /// Takes what the kernel side told.
+    /// Adds a process that the eBPF side described.
     pub fn describe(&mut self, record: &ProcRecord) {
         let len = (record.header.len as usize).min(CMDLINE_ROOM);
         let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
@@ -75,7 +75,7 @@ impl Processes {
             ended,
             ended_in: self.window,
         };
-        // Cut, or not readable in the kernel: /proc has it whole, if it is quick enough.
+        // Truncated, or not readable in the kernel: /proc has all of it while the process runs.
         if len == 0 || len == CMDLINE_ROOM {
             let whole = proc_cmdline(record.proc.tgid);
             if whole.is_some() && is_same(&record.proc) {
@@ -84,13 +84,13 @@ impl Processes {
         }
         let parent = process.parent;
         self.known.insert(record.proc, process);
-        // While they live: a shell that ran one command is gone a moment later.
+        // Read the ancestors while they run: a shell that ran one command exits a moment later.
         if let Some(parent) = parent {
             self.chain(&parent);
         }
     }
 
-    /// Who forked it, who forked that one and so on, without PID 1; as far as is known.
+    /// The known ancestors of a process, parent first, without PID 1.
     pub fn parents(&mut self, proc: &ProcKey) -> Vec<Parent> {
         let parent = self.get(proc).parent;
         parent.map_or_else(Vec::new, |parent| self.chain(&parent).to_vec())
@@ -119,7 +119,7 @@ impl Processes {
         &chain.parents
     }
 
-    /// The process has ended.
+    /// Marks a process as ended.
     pub fn ended(&mut self, proc: &ProcKey) {
         let window = self.window;
         let process = self.known.entry(*proc).or_default();
@@ -127,19 +127,20 @@ impl Processes {
         process.ended_in = window;
     }
 
-    /// Is it known to have ended?
+    /// Whether the process is known to have ended.
     #[must_use]
     pub fn has_ended(&self, proc: &ProcKey) -> bool {
         self.known.get(proc).is_some_and(|process| process.ended)
     }
 
-    /// What is known of it. Asks /proc about a process that the kernel side could not describe
-    /// (the ring was full).
+    /// Describes a process. One that the eBPF side could not describe (the ring buffer was full) is
+    /// read from /proc.
     pub fn get(&mut self, proc: &ProcKey) -> &Process {
         self.known.entry(*proc).or_insert_with(|| from_proc(proc))
     }
 
-    /// A new window begins: those that ended longest ago are forgotten when they are many.
+    /// Begins a new interval. If there are too many ended processes, those that ended longest ago
+    /// are forgotten.
     pub fn next_window(&mut self) {
         self.window += 1;
         let oldest = self.window.saturating_sub(UNUSED_WINDOWS);
@@ -156,7 +157,7 @@ impl Processes {
     }
 }
 
-/// The parent that a process has now: the one that forked it, or whoever took it over.
+/// The present parent of a process: the one that forked it, or the one it was reparented to.
 fn parent_of(pid: u32) -> Option<ProcKey> {
     let tgid = stat(pid)?.ppid;
     let started = stat(tgid).filter(|_| tgid > 0)?.start_ticks;
@@ -176,7 +177,7 @@ fn from_proc(proc: &ProcKey) -> Process {
         parent: parent_of(pid),
         ..Process::default()
     };
-    // Looked at last: what was read above belongs to this process or to none.
+    // Checked last, so that everything read above belongs to this process or is discarded.
     if is_same(proc) {
         process
     } else {
@@ -239,7 +240,7 @@ mod tests {
     fn parents_are_followed_up_to_the_first_process() {
         let mut processes = Processes::default();
         let parents = processes.parents(&own());
-        // The test runner may be PID 1's child, but not in a container's shell or under cargo.
+        // The test runner may be a child of PID 1, but not in a container's shell or under cargo.
         let parent = std::os::unix::process::parent_id();
         assert_eq!(parents.first().map(|first| first.pid), (parent > 1).then_some(parent));
         assert!(parents.iter().all(|parent| parent.pid > 1 && !parent.comm.is_empty()));

@@ -1,4 +1,4 @@
-//! Names of files that were renamed, where the kernel does not tell of it (tracepoints alone).
+//! Finds the new names of renamed files if renames are not traced (with tracepoints only).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -11,16 +11,16 @@ use tracer_common::FileKey;
 use tracer_host::noatime;
 use tracer_host::process::descriptors;
 
-/// Entries of directories that are looked through for all files that are asked for together.
+/// Maximum number of directory entries that one call of [`follow`] reads.
 const MAX_ENTRIES: usize = 20_000;
 
 /// A file that may have been renamed.
 pub struct Sought<'a> {
-    /// Where it was.
+    /// Its last known path.
     pub path: &'a Path,
-    /// Which it is.
+    /// The file itself.
     pub file: FileKey,
-    /// Who wrote to it.
+    /// Pids of the processes that wrote to it.
     pub writers: &'a [u32],
 }
 
@@ -30,7 +30,8 @@ impl Sought<'_> {
             && generation(path).is_none_or(|found| found == self.file.generation)
     }
 
-    /// Is its path free, or another file's? What cannot be looked at is as it was.
+    /// Whether its path no longer exists or is another file's. A path that cannot be read counts as
+    /// unchanged.
     fn has_gone(&self) -> bool {
         match fs::symlink_metadata(self.path) {
             Ok(_) => !self.is_at(self.path),
@@ -39,10 +40,11 @@ impl Sought<'_> {
     }
 }
 
-/// The present paths of files, in their order: by a descriptor of one of their writers, else in the
-/// same directory (`foo.tmp` → `foo`, `log` → `log.1`). `None` for what is still there or not found.
+/// Returns the new path of each file, in the same order: through a descriptor of one of its
+/// writers, else in the same directory (`foo.tmp` → `foo`, `log` → `log.1`). `None` for a file that
+/// has not moved or was not found.
 ///
-/// Each process and each directory is read once, whatever the number of files.
+/// Each process and each directory is read only once, however many files there are.
 #[must_use]
 pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
     let mut found = vec![None; files.len()];
@@ -71,10 +73,10 @@ pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
     found
 }
 
-/// Which of the files have an inode number: those of several generations may have the same.
+/// Indices of files, keyed by inode number: files of different generations can share one.
 type Numbers = HashMap<u64, Vec<usize>>;
 
-/// Takes the first path at which each file really is.
+/// Sets the first path at which each file really is.
 fn settle(
     files: &[Sought<'_>],
     numbers: &Numbers,
@@ -91,15 +93,15 @@ fn settle(
     }
 }
 
-/// The generation of a file, for its number may be another file's by now (FS_IOC_GETVERSION). `None`
-/// where the filesystem does not tell, as tmpfs, which does not use numbers again.
+/// The generation of a file (FS_IOC_GETVERSION), because its inode number may have been reused.
+/// `None` if the filesystem has none, such as tmpfs, which does not reuse inode numbers.
 fn generation(path: &Path) -> Option<u32> {
-    /// `_IOR('v', 1, long)`, which writes an int.
+    /// `_IOR('v', 1, long)`, although it writes an int.
     const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let mut version = [0_u32; 2];
-    // SAFETY: writes an int, or at most the long that its number speaks of.
+    // SAFETY: writes an int, or at most the long that the request number declares.
     let result =
         unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETVERSION as _, version.as_mut_ptr()) };
     (result == 0).then_some(version[0])
@@ -124,7 +126,7 @@ mod tests {
         assert_eq!(follow_one(&old, &file, &[]), None);
         fs::rename(&old, &new).unwrap();
         assert_eq!(follow_one(&old, &file, &[]).as_ref(), Some(&new));
-        // An earlier file of the same number is not it.
+        // An earlier file with the same inode number is not it.
         let earlier = FileKey { generation: generation.wrapping_add(1), ..file };
         if super::generation(&new).is_some() {
             assert_eq!(follow_one(&old, &earlier, &[]), None);
@@ -155,7 +157,7 @@ mod tests {
         for n in (0..50).step_by(2) {
             fs::rename(&names[n], moved(n)).unwrap();
         }
-        // Gone without a trace.
+        // Removed.
         fs::remove_file(&names[1]).unwrap();
         let files: Vec<Sought<'_>> = (0..50)
             .map(|n| Sought { path: &names[n], file: keys[n], writers: &[1, u32::MAX] })

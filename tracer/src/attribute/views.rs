@@ -1,4 +1,4 @@
-//! How a process in a container, a chroot or a mount namespace of its own sees a file.
+//! Translates paths to what a process in a container, a chroot or its own mount namespace sees.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,27 +10,27 @@ use tracer_host::mounts::Mount;
 use tracer_host::process::stat::is_same;
 use tracer_host::{host_root, mounts};
 
-/// Views that are remembered.
+/// Maximum number of views that are remembered.
 const MAX_VIEWS: usize = 1_024;
 
 /// Mounts as seen from one root directory in one mount namespace.
 #[derive(Debug)]
 struct View {
     mounts: Vec<Mount>,
-    /// Only what the host's mounts tell of it.
+    /// Derived from the host's mounts only.
     guessed: bool,
 }
 
-/// All views that differ from the host's. Keyed by (mount namespace, root directory), so that a
-/// process that is gone is still seen with by another one of its container.
+/// All views that differ from the host's. Keyed by (mount namespace, root directory), so that the
+/// view of a process that has exited can be had from another one of its container.
 #[derive(Default)]
 pub struct Views {
     known: HashMap<(u32, FileKey), View>,
 }
 
 impl Views {
-    /// Reads the mounts of a process, unless its view is known. If it is gone, its root is looked for
-    /// among the overlays that the host has mounted: a container's is one of them, most of the time.
+    /// Reads the mounts of a process, unless its view is known. If the process has exited, its root
+    /// is searched among the overlays that the host has mounted: a container's usually is there.
     pub fn learn(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
         let known = self.known.get(&(mnt_ns, root));
         if known.is_some_and(|view| !view.guessed) {
@@ -53,7 +53,7 @@ impl Views {
         }
     }
 
-    /// The mounts of a mount namespace, as a process in it was seen to have them.
+    /// The mounts of a mount namespace, as read from a process in it.
     #[must_use]
     pub fn mounts(&self, mnt_ns: u32) -> Option<&[Mount]> {
         self.known
@@ -62,9 +62,9 @@ impl Views {
             .map(|(_, view)| &*view.mounts)
     }
 
-    /// The path of a file in such a view. `host` is its path on the host, `within` the one from the
-    /// root of its filesystem `dev`, `chroot` the host's path of the process's root if that is no
-    /// mount. `None` if it cannot be seen there, or is the same.
+    /// The path of a file in this view. `host` is its path on the host, `within` its path from the
+    /// root of its filesystem `dev`, `chroot` the host path of the process's root if that is not a
+    /// mount point. `None` if the file is not visible in the view, or has the same path.
     #[must_use]
     pub fn path(
         &self,
@@ -85,38 +85,39 @@ impl Views {
     }
 }
 
-/// A file as it is seen in a view.
+/// A file as seen in a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Its path there.
+    /// Its path in the view.
     pub path: PathBuf,
-    /// Is it on the root file system of the view, and on none that is mounted below?
+    /// Whether it is on the view's root filesystem, not on one mounted below it.
     pub in_root: bool,
 }
 
 impl View {
-    /// The view of a process whose root directory is on the overlay `dev`, taken to be the whole of it.
+    /// The view of a process whose root directory is on the overlay `dev`, assumed to be that
+    /// overlay's root.
     fn guess(mountinfo: &[u8], dev: u32) -> Option<Self> {
         let is_it = |mount: &Mount| mount.dev == dev && mount.upper_dir.is_some();
         let mount = mounts::parse(mountinfo).into_iter().find(is_it)?;
         Some(Self { mounts: vec![Mount { mount_point: "/".into(), ..mount }], guessed: true })
     }
 
-    /// Below the mount that shows it and least else; the last one of several, which covers those
-    /// before it.
+    /// The path below the most specific mount that shows the file; of several, the last one, which
+    /// covers the earlier ones.
     fn path(&self, host: &Path, within: &Path, dev: u32) -> Option<Seen> {
         self.mounts
             .iter()
             .filter_map(|mount| {
                 let (shown, rest) = match &mount.upper_dir {
-                    // What is written in an overlay lands in its upper directory.
+                    // Writes to an overlay go to its upper directory.
                     Some(upper) => (upper, host.strip_prefix(upper).ok()?),
                     None if mount.dev == dev => {
                         (&mount.root, within.strip_prefix(&mount.root).ok()?)
                     }
                     None => return None,
                 };
-                // Joined with nothing, a file's mount point would end in a slash.
+                // Path::join with an empty path would add a trailing slash to a file's mount point.
                 let mut path = mount.mount_point.clone();
                 path.extend(rest);
                 let in_root = mount.mount_point == Path::new("/");

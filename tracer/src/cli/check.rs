@@ -1,5 +1,5 @@
-//! `filltop check`: measure once and answer as a monitoring plugin does (Monitoring Plugins
-//! Development Guidelines: exit status, one line, perfdata).
+//! `filltop check`: measures once and reports as a monitoring plugin (Monitoring Plugins Development
+//! Guidelines: exit status, one line, perfdata).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,38 +14,38 @@ use tracer_model::snapshot::{Snapshot, Volume};
 use tracer_model::units::Units;
 use tracer_model::{alert, units};
 
+use super::args::{AttachArgs, TraceArgs, duration, mount_of};
 use crate::alerting::{Sizes, leave_out, moment};
-use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow};
 use crate::config::Config;
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::signals::StopSignals;
 use tracer_host::timezone;
 use tracer_model::history::merge;
 
-/// What to check, and how.
+/// Arguments of `filltop check`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  sudo filltop check                by the rules that filltop brings
+  sudo filltop check                with the built-in rules
   sudo filltop check --volume /srv --for 10s
   sudo filltop check --config filltop.toml
 
 Exit status: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN (also for wrong usage).
-Times that rules wait for (`for`) are not waited for: who calls it checks again.
-Where `filltop watch` runs, it answers at once from the last --for of what that
-knows. A volume of whose growth most is not explained is UNKNOWN.")]
+A rule's `for` delay is ignored; schedule repeated checks instead.
+Where `filltop watch` runs, it answers immediately from the last --for of that
+service's data. A volume whose growth is mostly unexplained is UNKNOWN.")]
 pub struct CheckArgs {
-    /// Rules (TOML), as for `filltop watch`; sinks are left alone
+    /// Rules (TOML), as for `filltop watch`; sinks are not used
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// How long to measure, e.g. 500ms, 5s, 2m
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
     length: Duration,
-    /// Only the volume that holds this path
+    /// Only the volume that contains this path
     #[arg(long, value_name = "PATH")]
     volume: Vec<PathBuf>,
-    /// Do not warn that a filesystem is not traced by its own functions
+    /// Do not warn about filesystems that are not traced through their own functions
     #[arg(long)]
     allow_fallback: bool,
     #[command(flatten)]
@@ -54,10 +54,10 @@ pub struct CheckArgs {
     pub(crate) trace: TraceArgs,
 }
 
-/// Exit status of UNKNOWN.
+/// Exit status for UNKNOWN.
 pub(crate) const UNKNOWN: u8 = 3;
 
-/// Measures, prints one line, and answers by the exit status. Never fails: what goes wrong is
+/// Measures, prints one line, and returns the exit status. Never fails: errors are reported as
 /// UNKNOWN.
 pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     match measure(&args).await {
@@ -72,7 +72,7 @@ pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Plugins speak one line, and `|` starts their numbers.
+/// Makes a text fit for a plugin's output: one line, without the `|` that starts the perfdata.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ").replace('|', "/")
 }
@@ -89,12 +89,12 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
     let mut sizes = Sizes::start(config.directories())?;
     let zone = timezone::local();
     let mut last = Vec::new();
-    // All windows as one: what is told in numbers is of the whole time that was asked for.
+    // All intervals as one, since the perfdata covers the whole measurement.
     let mut whole: Option<Snapshot> = None;
     let mut look_at = |seen: &mut Snapshot| {
         leave_out(seen, &config.ignore);
         if !only.is_empty() {
-            narrow(seen, &only);
+            seen.retain_volumes(&only);
         }
         let known = sizes.see(seen);
         last.extend(engine.see(&moment(&zone), seen, &known));
@@ -104,17 +104,18 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         }
     };
     let seconds = args.length.as_secs_f64();
-    let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
-        look_at(&mut snapshot);
-    });
+    let attached =
+        attach::each(&args.attach.source(&args.trace), "check", seconds, |mut snapshot| {
+            look_at(&mut snapshot);
+        });
     if let Err(alone) = attached {
         alone.or_else_async(trace(args, look_at)).await?;
     }
-    let whole = whole.context("the service knows nothing yet")?;
+    let whole = whole.context("the service has no data yet")?;
     Ok(answer(&engine, &last, &whole, args.allow_fallback))
 }
 
-/// Measures here, with some looks on the way.
+/// Measures without the service, with several samples on the way.
 async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
@@ -144,7 +145,7 @@ async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyh
     }
 }
 
-/// State, and the line with its perfdata.
+/// The exit status, and the line with its perfdata.
 fn answer(
     engine: &Engine,
     events: &[Event],
@@ -160,14 +161,14 @@ fn answer(
     let (state, word) = match worst {
         Some(Severity::Critical) => (2, "CRITICAL"),
         Some(Severity::Warning) => (1, "WARNING"),
-        // It cannot be known that all is well.
+        // With most of the growth unexplained, OK would be a guess.
         None if blind.iter().any(|row| row.blind.is_some_and(|blind| blind.hides_most())) => {
             (UNKNOWN, "UNKNOWN")
         }
         None if !blind.is_empty() => (1, "WARNING"),
         None => (0, "OK"),
     };
-    // The last words on each alert that is on, worst first.
+    // The last summary of each active alert, worst first.
     let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
     standing.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
     let mut said: Vec<String> = standing
@@ -195,9 +196,10 @@ fn all_well(snapshot: &Snapshot) -> String {
         let part = |v: &Volume| v.avail_bytes as f64 / v.total_bytes.max(1) as f64;
         part(a).total_cmp(&part(b))
     }) {
-        None => "no volume that can fill".to_owned(),
+        None => "no writable volume".to_owned(),
         Some(least) => format!(
-            "{count} volumes, least left on {}: {} ({})",
+            "{count} volume{}, least space on {}: {} ({}) left",
+            if count == 1 { "" } else { "s" },
             display(&least.mount_point),
             Units::Iec.bytes(least.avail_bytes),
             units::percent(least.avail_bytes as f64 / least.total_bytes.max(1) as f64)
@@ -205,8 +207,8 @@ fn all_well(snapshot: &Snapshot) -> String {
     }
 }
 
-/// `'/srv avail'=12345B;@…;@…;0;…`: labels are quoted, quotes in them doubled; thresholds are those of
-/// the rules that look at the same value, as ranges that alert below.
+/// The perfdata of a volume: `'/srv avail'=12345B;…:;…:;0;…`. Labels are quoted, quotes in them are
+/// doubled; thresholds are those of the rules on the same value, as ranges that alert below.
 fn perfdata(engine: &Engine, volume: &Volume) -> String {
     let label = |what: &str| {
         let name: String = one_line(&volume.mount_point).replace('=', "_").replace('\'', "''");

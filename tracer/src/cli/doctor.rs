@@ -2,8 +2,11 @@
 //! to fix what is missing.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
 
+use clap::Args;
 use serde::Serialize;
 use tracer_model::sanitize;
 use tracer_model::snapshot::{
@@ -12,6 +15,45 @@ use tracer_model::snapshot::{
 
 use tracer_host::{host_root, mounts};
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage, fence};
+
+use super::args::{AttachArgs, TraceArgs};
+use crate::service::attach;
+
+/// Arguments of `filltop doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Where `filltop watch` runs, this reports how that service traces, with the
+service's privileges. With --standalone it reports what this command could do.
+
+Exit status: 0 if every volume is traced as well as this kernel allows, else 1.")]
+pub(super) struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
+}
+
+/// Runs `filltop doctor`.
+///
+/// # Errors
+/// If standard output fails.
+pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = match attach::described(&args.attach.source(&args.trace)) {
+        Ok(snapshot) => of_service(snapshot),
+        Err(alone) => alone.or_else(|| Ok(examine(&args.trace.options())))?,
+    };
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(stdout, "{}", text(&report))?;
+    }
+    let complete = report.ok && report.is_complete();
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// The result of `filltop doctor`; serialized by `--json`.
 #[derive(Debug, Serialize)]

@@ -1,4 +1,4 @@
-//! `filltop record` and `filltop replay`: the flight recorder and looking back.
+//! `filltop record` and `filltop replay`: write a recording and play it back.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,18 +13,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::Snapshot;
+use tracer_model::units::parse::{self, ParseError};
 
-use crate::cli::{StopSignals, TraceArgs, duration, text_options};
+use super::args::{TraceArgs, duration, text_options};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::format::eta_cell;
 use crate::output::text::TextOptions;
 use crate::output::{json, text};
 use crate::recording;
 use crate::recording::{Damage, Recorder};
+use crate::signals::StopSignals;
 use crate::tui::App;
 use tracer_model::history::merge;
 
-/// What to record, and where.
+/// Options of `filltop record`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,14 +35,14 @@ Examples:
   filltop replay /var/log/filltop.rec --at 03:12
   filltop top --replay /var/log/filltop.rec
 
-Runs until stopped. FILE is the newest part; FILE.1, FILE.2 ... are older ones,
-dropped by and by. It never records onto a volume that is nearly full, or would
-be by it.")]
+Runs until stopped. FILE is the newest segment; FILE.1, FILE.2 ... are older
+ones, deleted as needed. Recording stops rather than fill the volume it is on,
+and does not start where it would leave less than 5 % of it available.")]
 pub struct RecordArgs {
-    /// The recording; one that exists is gone on with
+    /// Output file; an existing recording is continued
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The most it may take on disk, 4MiB to 1GiB
+    /// Maximum size on disk, 4MiB to 1GiB
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
     max_size: u64,
     /// Time between two Snapshots
@@ -53,12 +55,12 @@ pub struct RecordArgs {
     pub(crate) trace: TraceArgs,
 }
 
-/// Which recording, and which moment of it.
+/// Options of `filltop replay`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
-  filltop replay filltop.rec                     a line for each Snapshot
-  filltop replay filltop.rec --at 03:12          as `filltop snapshot` then
+  filltop replay filltop.rec                     one line per Snapshot
+  filltop replay filltop.rec --at 03:12          `filltop snapshot` as of 03:12
   filltop replay filltop.rec --at -5m --json     five minutes before the end
   filltop replay filltop.rec --json | jq .volumes[0].avail_bytes
   filltop top --replay filltop.rec               the same in the live screen")]
@@ -66,11 +68,11 @@ pub struct ReplayArgs {
     /// A file that `filltop record` wrote
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The last Snapshot taken by then: RFC 3339, HH:MM[:SS] (UTC, the last one before the end), or
-    /// -5m before the end
+    /// Show the last Snapshot taken by TIME: RFC 3339, HH:MM[:SS] (UTC, the last such time before
+    /// the recording's end), or -5m (five minutes before the end)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<At>,
-    /// One JSON object a line, as `snapshot --json` prints it
+    /// One JSON object per line, as `snapshot --json` prints it
     #[arg(long)]
     json: bool,
     /// Powers of 1000 instead of 1024
@@ -78,13 +80,13 @@ pub struct ReplayArgs {
     si: bool,
 }
 
-/// Records until it is stopped.
+/// Records until stopped.
 ///
 /// # Errors
-/// If tracing is not possible, or the file cannot be written (any more).
+/// If tracing is not possible, or the file cannot be written or becomes unwritable.
 pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
-    // Before tracing starts: what is wrong with the file is said at once.
+    // Before tracing starts, so that a problem with the file is reported immediately.
     let mut recorder = Recorder::open(&args.out, args.max_size)?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = args.length.map(|length| Instant::now() + length);
@@ -114,19 +116,18 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
             recorder.push(&snapshot)?;
         }
     }
-    if recorder.too_large() > 0 {
-        eprintln!(
-            "filltop: {} Snapshots were too large to record: use a larger --max-size",
-            recorder.too_large()
-        );
+    let count = recorder.too_large();
+    if count > 0 {
+        let snapshots = if count == 1 { "Snapshot" } else { "Snapshots" };
+        eprintln!("filltop: {count} {snapshots} too large to record; use a larger --max-size");
     }
     Ok(())
 }
 
-/// Gives a screen all of a recording. What was damaged is said on its first line of notices.
+/// Loads a whole recording into the screen. Damage is reported as a notice there.
 ///
 /// # Errors
-/// If there is nothing to show.
+/// If the file cannot be read or contains no intact Snapshot.
 pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
     let damage = recording::read(file, |snapshot| app.see_recorded(Arc::new(snapshot)))?;
     if let Some(words) = words(damage) {
@@ -135,10 +136,10 @@ pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints a recording, or one moment of it.
+/// Prints a recording, or the one Snapshot selected by `--at`.
 ///
 /// # Errors
-/// If there is nothing to show, or standard output is gone.
+/// If there is nothing to show, or standard output is closed.
 pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     let options = text_options(args.si);
     let mut stdout = io::stdout().lock();
@@ -155,7 +156,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     };
     let mut last = None;
     recording::read(&args.file, |snapshot| last = Some(snapshot.taken_at))?;
-    let time = last.and_then(|last| at.before(last)).context("no such time")?;
+    let time = last.and_then(|last| at.before(last)).context("the time is out of range")?;
     let (mut first, mut found) = (None, None);
     let damage = recording::read(&args.file, |snapshot| {
         first.get_or_insert(snapshot.taken_at);
@@ -166,7 +167,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     say(damage);
     let found = found.with_context(|| {
         let first = first.map_or_else(String::new, |first| format!(" ({first})"));
-        format!("{time:.0} is before the recording begins{first}")
+        format!("{time:.0} is before the start of the recording{first}")
     })?;
     if args.json {
         writeln!(stdout, "{}", json::to_string(&found)?)?;
@@ -185,9 +186,10 @@ fn say(damage: Damage) {
 fn words(damage: Damage) -> Option<String> {
     match damage {
         Damage { garbage_bytes: 0, torn: 0 } => None,
-        Damage { garbage_bytes: 0, .. } => Some("the last record is cut off: left out".to_owned()),
+        Damage { garbage_bytes: 0, .. } => Some("skipped the truncated last record".to_owned()),
         Damage { garbage_bytes, .. } => {
-            Some(format!("{garbage_bytes} bytes of the recording are damaged: left out"))
+            let bytes = if garbage_bytes == 1 { "byte" } else { "bytes" };
+            Some(format!("skipped {garbage_bytes} damaged {bytes} of the recording"))
         }
     }
 }
@@ -206,7 +208,8 @@ fn print(
     Ok(())
 }
 
-/// Time, the volume in most danger, and its largest writer.
+/// Formats a Snapshot as one line: its time, the most endangered volume and that volume's largest
+/// writer.
 fn line(snapshot: &Snapshot, options: &TextOptions) -> String {
     let mut line = snapshot.taken_at.strftime("%F %T").to_string();
     if let Some(volume) = snapshot.volumes.first() {
@@ -224,7 +227,7 @@ fn line(snapshot: &Snapshot, options: &TextOptions) -> String {
     line.trim_end().to_owned()
 }
 
-/// A moment of a recording.
+/// A point in time of a recording, as given to `--at`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum At {
     Time(Timestamp),
@@ -233,7 +236,7 @@ pub(crate) enum At {
 }
 
 impl At {
-    /// The moment meant, in a recording that ends at `end`.
+    /// Resolves the point in time for a recording that ends at `end`; `None` if it is out of range.
     fn before(self, end: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Time(time) => Some(time),
@@ -252,35 +255,24 @@ impl std::str::FromStr for At {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(length) = text.strip_prefix('-') {
-            return duration(length).map(Self::BeforeEnd);
+            return duration(length).map(Self::BeforeEnd).map_err(|error| error.to_string());
         }
         let of_day = ["%H:%M:%S", "%H:%M"].iter().find_map(|form| Time::strptime(form, text).ok());
         of_day
             .map(Self::TimeOfDay)
             .or_else(|| text.parse().ok().map(Self::Time))
-            .ok_or_else(|| "not a time, e.g. 2026-11-21T03:12:07Z, 03:12 or -5m".to_owned())
+            .ok_or_else(|| "not a time; use e.g. 2026-11-21T03:12:07Z, 03:12 or -5m".to_owned())
     }
 }
 
-/// `64MiB`, `64M`, `100MB`, or bytes.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err(format!("unknown unit {unit:?}: use KiB, MiB or GiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| "not a size, e.g. 64MiB".to_owned())?;
-    number
-        .checked_mul(factor)
-        .filter(|size| (recording::MIN_SIZE..=recording::MAX_SIZE).contains(size))
-        .ok_or_else(|| "must be between 4MiB and 1GiB".to_owned())
+/// Parses `64MiB`, `64M`, `100MB`, or a number of bytes. From 4 MiB to 1 GiB.
+fn size(text: &str) -> Result<u64, ParseError> {
+    let bytes = parse::bytes(text)?;
+    if (recording::MIN_SIZE as f64..=recording::MAX_SIZE as f64).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(ParseError::OutOfRange("4MiB".to_owned(), "1GiB".to_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `filltop snapshot`: measure for a while, print once.
+//! `filltop snapshot`: measures for a while and prints one Snapshot.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use clap::Args;
 use tokio::time::{Instant, interval, sleep_until};
 use tracer_model::snapshot::Snapshot;
 
-use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options};
+use super::args::{AttachArgs, TraceArgs, duration, mount_of, text_options};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::text::By;
 use crate::output::{json, text};
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::signals::StopSignals;
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -24,20 +24,20 @@ Examples:
   sudo filltop snapshot --by group
   sudo filltop snapshot --volume /var --json | jq '.writers[0]'
 
-A file of a container's root is shown as NAME:PATH, PATH as the container has
-it; --json has the host's path, too.
+A file in a container's root filesystem is shown as NAME:PATH, with PATH as the
+container sees it; --json also has the path on the host.
 
-Where `filltop watch` runs, it prints the last --for of what that knows, at
-once. Interrupted (Ctrl-C), it prints what was measured so far.")]
+Where `filltop watch` runs, this immediately prints the last --for of that
+service's data. If interrupted (Ctrl-C), it prints what was measured so far.")]
 pub(crate) struct SnapshotArgs {
     /// How long to measure, e.g. 500ms, 5s, 2m
     #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
     length: Duration,
-    /// Rows of each table [default: 10; all with --json]
+    /// Number of rows per table [default: 10; all with --json]
     #[arg(long, value_name = "N")]
     top: Option<usize>,
-    /// What a row of the table of writers is: a process, or its group with a container's log counted
-    /// as the container's. Does not change --json, which has both
+    /// Row type of the writers table: a process, or its group (a container's log counts as the
+    /// container's). Does not affect --json, which has both
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     by: By,
     /// Only the volume that holds this path
@@ -55,23 +55,23 @@ pub(crate) struct SnapshotArgs {
     pub(crate) trace: TraceArgs,
 }
 
-/// Prints one Snapshot: the service's, or what is measured now.
+/// Prints one Snapshot: the running service's, or one that is measured now.
 pub(crate) async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     let only = args.volume.as_deref().map(mount_of).transpose()?;
     let seconds = args.length.as_secs_f64();
-    let mut snapshot = match attach::recent(&args.attach, &args.trace, "snapshot", seconds) {
+    let mut snapshot = match attach::recent(&args.attach.source(&args.trace), "snapshot", seconds) {
         Ok(snapshot) => Arc::new(snapshot),
         Err(none) => none.or_else_async(measure(&args)).await?,
     };
     let snapshot = Arc::make_mut(&mut snapshot);
     if let Some(only) = only {
-        narrow(snapshot, &[only]);
+        snapshot.retain_volumes(&[only]);
     }
     print_snapshot(snapshot, &args)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Traces for as long as asked, or until interrupted.
+/// Traces for the requested time, or until interrupted.
 async fn measure(args: &SnapshotArgs) -> anyhow::Result<Arc<Snapshot>> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;

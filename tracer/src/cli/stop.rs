@@ -13,42 +13,42 @@ use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{How, Intent};
 use tracer_model::units::Units;
+use tracer_model::units::parse::{self, ParseError};
 
+use super::args::{AttachArgs, duration, environment, units};
 use crate::actions::engine::{Request, Spec};
 use crate::actions::foreground::Foreground;
 use crate::actions::guard_config::ConfigArgs;
 use crate::actions::resume::Standing;
 use crate::actions::target::Reach;
 use crate::actions::{audit, engine, record, resume, text};
-use crate::cli::{duration, environment, units};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::terminal;
-use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::service::attach::{self, Source};
 use tracer_host::clock;
 use tracer_kernel::TracerOptions;
 
-/// How much of the past the service is asked for.
+/// How much of the past is requested from the service.
 const KNOWN: Duration = Duration::from_secs(10);
-/// How long is measured where there is no service.
+/// How long to measure with --standalone.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A step, as the command line has it.
+/// The action, as a command-line value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HowArg {
-    /// Suspend it until `resume`, or until --for is over; loses nothing
+    /// Suspend it until `resume` or the end of --for; loses nothing
     Freeze,
-    /// Hold it to --rate bytes per second
+    /// Limit it to --rate bytes per second
     Throttle,
-    /// Let its writes that take space on a volume fail with EDQUOT; everything else goes on
+    /// Make writes that take space on a volume fail with EDQUOT; it keeps running
     Fence,
-    /// SIGTERM
+    /// Send SIGTERM
     Term,
-    /// SIGKILL
+    /// Send SIGKILL
     Kill,
-    /// Stop its systemd unit, or its container by the runtime's own command
+    /// Stop its systemd unit, or its container with the runtime's own command
     Unit,
-    /// Give back the space of the deleted file --file, without ending who holds it
+    /// Free the space of the deleted file --file, while its process keeps running
     Truncate,
 }
 
@@ -66,19 +66,19 @@ impl From<HowArg> for How {
     }
 }
 
-/// What to stop, and how.
+/// Arguments of `filltop stop`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 TARGET is a pid, a unit, a container (name, or 3 or more digits of its id), a
 pod (POD, NAMESPACE/POD or NAMESPACE/POD/CONTAINER), a session as the tables
-name it, or the path of a cgroup as /proc/PID/cgroup prints it. A kind may
-stand before a name: docker/web, lxc/jail1. Says the plan first: whom it hits,
-what it frees now, what is refused and why. Acts after a confirmation, or with
---yes.
+name it, or the path of a cgroup as /proc/PID/cgroup prints it. A name can have
+its kind as a prefix: docker/web, lxc/jail1. Prints the plan first: which
+processes it affects, what it frees now, what is refused and why. Acts after a
+confirmation, or with --yes.
 
 Examples:
   sudo filltop stop 2114                         freeze a process tree
-  sudo filltop stop nginx --how unit --dry-run   all but the last step
+  sudo filltop stop nginx --how unit --dry-run   all but the last system call
   sudo filltop stop web3 --how throttle --rate 5MiB --for 2h --yes
   sudo filltop stop web3 --how fence --volume /srv --for 1h
   sudo filltop stop 2114 --how truncate --file /var/log/app.log
@@ -91,37 +91,37 @@ pub struct StopArgs {
     /// What to do
     #[arg(long, value_enum, default_value = "freeze")]
     how: HowArg,
-    /// Bytes per second of a throttle, e.g. 5MiB, 500kB
+    /// For throttle: bytes per second, e.g. 5MiB, 500kB
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
     rate: u64,
-    /// Any path on the volume to fence it off; needed where it writes on several
+    /// For fence: any path on the volume; required if the target writes to several
     #[arg(long, value_name = "PATH")]
     volume: Option<PathBuf>,
-    /// When freeze, throttle and fence end by themselves
+    /// Time limit after which freeze, throttle and fence end automatically
     #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = duration)]
     length: Duration,
-    /// The deleted file to truncate: its path as `filltop held` shows it, or its descriptor
+    /// For truncate: the deleted file, by its path (as `filltop held` prints it) or descriptor
     #[arg(long, value_name = "PATH", required_if_eq("how", "truncate"))]
     file: Option<String>,
-    /// How far a pid stands for others
+    /// Which related processes a pid includes
     #[arg(long, value_enum, default_value = "forker")]
     reach: Reach,
-    /// Do all but the last system call
+    /// Do everything except the last system call
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long, short)]
     yes: bool,
-    /// Never touch a process or group whose name matches
+    /// Refuse to act on a process or group whose name matches
     #[arg(long, value_name = "REGEX")]
     avoid: Vec<Pattern>,
-    /// A word for the audit line
-    #[arg(long, value_name = "TEXT", default_value = "asked for on the command line")]
+    /// Reason for the audit line
+    #[arg(long, value_name = "TEXT", default_value = "requested on the command line")]
     reason: String,
-    /// Append the audit line to this file, too
+    /// Also append the audit line to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
-    /// One JSON object a line: plan, action, done
+    /// Print one JSON object per line: plan, action, done
     #[arg(long)]
     json: bool,
     /// Powers of 1000 instead of 1024
@@ -133,33 +133,33 @@ pub struct StopArgs {
     config: ConfigArgs,
 }
 
-/// What to let go on.
+/// Arguments of `filltop resume`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   sudo filltop resume freeze-3f2a91
   sudo filltop resume 2114
-  sudo filltop resume --list           what is frozen, slowed down or fenced
+  sudo filltop resume --list           what is frozen, throttled or fenced
   sudo filltop resume --all")]
 pub struct ResumeArgs {
-    /// The id that `stop` gave, or the target's name
+    /// The id that `stop` printed, the TARGET given to `stop`, or the target's name
     #[arg(required_unless_present_any = ["all", "list"])]
     target: Option<String>,
-    /// Everything that filltop has frozen, slowed down or fenced
+    /// Resume everything that filltop has frozen, throttled or fenced
     #[arg(long, conflicts_with = "target")]
     all: bool,
-    /// Only show what is frozen, slowed down or fenced
+    /// Only list what is frozen, throttled or fenced
     #[arg(long, conflicts_with_all = ["target", "all"])]
     list: bool,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
-/// Plans, asks, acts.
+/// Runs `filltop stop`: plans, confirms, acts.
 ///
 /// # Errors
-/// If there is no such target, if the plan is refused, or if the kernel refuses.
+/// If there is no such target, if the plan is refused or not confirmed, and system errors.
 pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     sweep();
     let request = Request {
@@ -179,7 +179,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     };
     let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
     let mut prepared = engine::prepare(request, &protection)?;
-    if let Some(measured) = measured(&args.attach, &prepared.plan)? {
+    if let Some(measured) = measured(&args.attach.source_of_data(), &prepared.plan)? {
         prepared.know(measured);
     }
     let (charset, units) = (terminal::charset(environment), units(args.si));
@@ -191,10 +191,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     }
     stdout.flush()?;
     if !prepared.plan.allowed() {
-        bail!("not done: {}", prepared.plan.refusal());
+        bail!("refused: {}", prepared.plan.refusal());
     }
     if !args.dry_run && !args.yes && !confirmed()? {
-        bail!("not done: nobody confirmed it (--yes does it without asking)");
+        bail!("aborted: not confirmed (use --yes to skip the prompt)");
     }
     let audit = prepared.audit();
     if args.json {
@@ -202,9 +202,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     } else {
         writeln!(stdout, "{}", audit.line())?;
     }
-    // What is not yet out when the action hangs or kills the terminal would be lost.
+    // If the action hangs or kills the terminal, unflushed output would be lost.
     stdout.flush()?;
-    // Blocked before anything is halted: a signal that comes meanwhile lets go, and does not just end us.
+    // Signals are blocked before anything is suspended, so that a signal that arrives meanwhile resumes
+    // the target instead of only ending this process.
     let stay = (prepared.needs_us() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
@@ -217,8 +218,8 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         if !args.json {
             writeln!(
                 stdout,
-                "it ends with this command, because filltop runs in a container: Ctrl-C, SIGTERM or \
-                 SIGHUP let it go on"
+                "filltop runs in a container, so this lasts only as long as this command; press \
+                 Ctrl-C or send SIGTERM or SIGHUP to end it"
             )?;
             stdout.flush()?;
         }
@@ -229,10 +230,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// What is known of the target's growth: from the service, where one runs; with --standalone measured
-/// here. Who has neither acts without.
-fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
-    match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
+/// Returns what is known about the target's growth: from the service if one runs, or measured here with
+/// --standalone. `None` if neither is available.
+fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
+    match attach::past(source, "stop", KNOWN.as_secs_f64()) {
         Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
         Err(alone) if alone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
@@ -244,16 +245,16 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
             Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
         }
         Err(alone) => {
-            alone.say("the plan tells nothing of its growth (--standalone measures it)");
+            alone.say("the plan omits the target's growth (use --standalone to measure it)");
             Ok(None)
         }
     }
 }
 
-/// Lets go on.
+/// Runs `filltop resume`.
 ///
 /// # Errors
-/// If nothing is halted under that name; what the kernel says.
+/// If nothing suspended matches the target, and system errors.
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     sweep();
     let mut stdout = io::stdout().lock();
@@ -275,14 +276,14 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
             writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
         } else {
             let name = tracer_model::sanitize::display(&record.name);
-            writeln!(stdout, "{} {name} goes on", record.id)?;
+            writeln!(stdout, "{} {name}: resumed", record.id)?;
         }
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is halted, and what only its record still says to be.
+/// Lists the records; one whose target is no longer suspended is marked as ended.
 fn list(json: bool) -> anyhow::Result<ExitCode> {
     #[derive(serde::Serialize)]
     struct Listed<'a> {
@@ -301,10 +302,10 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         let over = match standing {
             Standing::InForce => String::new(),
             Standing::StartedAgain { at } => {
-                format!(" ended: it was started again at {}", at.strftime("%F %T UTC"))
+                format!(" ended: it was restarted at {}", at.strftime("%F %T UTC"))
             }
-            Standing::Ended => " ended: nothing of it is left".to_owned(),
-            Standing::LetGo => " ended: somebody else let it go on".to_owned(),
+            Standing::Ended => " ended: no process is left".to_owned(),
+            Standing::LetGo => " ended: resumed by another program".to_owned(),
         };
         let name = tracer_model::sanitize::display(&record.name);
         writeln!(stdout, "{} {name}{over}", record.id)?;
@@ -316,42 +317,31 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
 fn sweep() {
     for record in resume::sweep() {
         let name = tracer_model::sanitize::display(&record.name);
-        eprintln!("filltop: {} ({name}) was left without its keeper, and goes on", record.id);
+        eprintln!("filltop: {} ({name}) had lost its supervisor and has been resumed", record.id);
     }
 }
 
-/// Asks on a terminal; without one nobody can have read the plan.
+/// Asks for confirmation on a terminal. Without a terminal, no operator has read the plan.
 fn confirmed() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
-    eprint!("Do it? [y/N] ");
+    eprint!("Proceed? [y/N] ");
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-/// `5MiB`, `5MB`, `5M` (of 1024), `500k`, with or without `/s`; bytes per second.
-fn rate(text: &str) -> Result<u64, String> {
-    let text = text.strip_suffix("/s").unwrap_or(text);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: f64 = match unit.trim() {
-        "" | "B" => 1.0,
-        "k" | "K" | "KiB" => 1024.0,
-        "M" | "MiB" => 1024.0 * 1024.0,
-        "G" | "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        other => return Err(format!("unknown unit {other:?}: use B, KiB, MiB, GiB, kB, MB or GB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a number of bytes, e.g. 5MiB".to_owned())?;
-    let bytes = number * factor;
-    if !(1024.0..=1e12).contains(&bytes) {
-        return Err(format!("must be between {} and 1 TB per second", Units::Iec.bytes(1024)));
+/// Parses a rate in bytes per second: `5MiB`, `5MB`, `5M` (powers of 1024), `500k`, with or without
+/// `/s`.
+fn rate(text: &str) -> Result<u64, ParseError> {
+    let bytes =
+        if text.contains('/') { parse::bytes_per_second(text) } else { parse::bytes(text) }?;
+    if (1024.0..=1e12).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(ParseError::OutOfRange(Units::Iec.rate(1024.0), Units::Si.rate(1e12)))
     }
-    Ok(bytes as u64)
 }
 
 #[cfg(test)]

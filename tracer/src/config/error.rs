@@ -1,16 +1,16 @@
-//! One clear error: where it is in the file, what is wrong, what was probably meant.
+//! Configuration errors: the place in the file, the problem, and a suggestion.
 
 use std::fmt;
 use std::ops::Range;
 
-/// What is wrong with a configuration.
+/// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, as it was given.
+    /// The file name, as given.
     pub file: String,
-    /// Line and column, from 1 on; `None` where the file cannot be read.
+    /// Line and column, from 1; `None` if the file cannot be read.
     pub place: Option<(usize, usize)>,
-    /// One line.
+    /// The problem, in one line.
     pub message: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The text being read: turns spans into lines.
+/// The text being parsed, for turning spans into lines and columns.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'t> {
     pub(super) file: &'t str,
@@ -35,7 +35,7 @@ pub(super) struct Source<'t> {
 }
 
 impl Source<'_> {
-    /// An error at a span of the text.
+    /// Creates an error at a span of the text.
     pub(super) fn error(&self, span: Option<Range<usize>>, message: String) -> ConfigError {
         let place = span.map(|span| {
             let before = self.text.get(..span.start).unwrap_or(self.text);
@@ -46,13 +46,14 @@ impl Source<'_> {
         ConfigError { file: self.file.to_owned(), place, message }
     }
 
-    /// What the TOML reader says, with what was probably meant.
+    /// Converts an error of the TOML parser, with a suggestion.
     pub(super) fn of_toml(&self, error: &toml::de::Error) -> ConfigError {
         self.error(error.span(), explain(error.message()))
     }
 }
 
-/// serde's `unknown field` and `unknown variant`, in our words.
+/// Rewrites serde's `unknown field` and `unknown variant` with a suggestion. Any other message is
+/// passed through.
 fn explain(message: &str) -> String {
     let one_line = message.lines().collect::<Vec<_>>().join(" ");
     let (what, rest) = if let Some(rest) = one_line.strip_prefix("unknown field `") {
@@ -67,14 +68,14 @@ fn explain(message: &str) -> String {
     format!("unknown {what} `{found}`{}", did_you_mean(found, &known))
 }
 
-/// `: did you mean …?` where one is near, else what there is.
+/// Returns `: did you mean …?` if a known name is similar, else the list of known names.
 pub(super) fn did_you_mean(found: &str, known: &[&str]) -> String {
     let near = |name: &&&str| strsim::damerau_levenshtein(found, name);
     match known.iter().min_by_key(near) {
         Some(best) if near(&best) <= 1 + best.len().max(found.len()) / 3 => {
             format!(": did you mean `{best}`?")
         }
-        Some(_) => format!("; there are {}", known.join(", ")),
+        Some(_) => format!("; expected one of {}", known.join(", ")),
         None => String::new(),
     }
 }

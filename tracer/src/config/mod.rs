@@ -1,7 +1,7 @@
-//! What `filltop watch` and `filltop check` are told by a file: rules, and where alerts go.
+//! The configuration file of `filltop watch` and `filltop check`: rules, and where alerts go.
 //!
-//! Unknown keys and values are errors with their line. A file that is wrong in one place is not used
-//! at all: half of a configuration is not what anybody wanted.
+//! Unknown keys and values are errors with their line. A file with one error is rejected as a whole:
+//! half of a configuration is never what was intended.
 
 mod error;
 mod raw;
@@ -17,31 +17,32 @@ use std::time::Duration;
 
 use tracer_model::alert::{Glob, Rule};
 use tracer_model::guard::GuardConfig;
+use tracer_model::units::parse;
 
 pub use error::ConfigError;
 use error::Source;
 
 use crate::alerting::sinks::SinkConfig;
 
-/// The annotated sample that `--print-config` prints.
+/// The annotated sample printed by `--print-config`.
 pub const SAMPLE: &str = include_str!("sample.toml");
-/// No file is that long; reading on would only eat memory.
+/// Maximum size of a configuration file, bytes; guards against reading a wrong, huge file.
 const LONGEST: u64 = 1 << 20;
 
-/// All of it, checked.
+/// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Time between two Snapshots.
     pub interval: Duration,
-    /// Rules, those of the program itself included.
+    /// The rules, built-in ones included.
     pub rules: Vec<Rule>,
-    /// Who acts by itself.
+    /// The guard, which can act on its own.
     pub guard: GuardConfig,
-    /// Mount points that are never watched.
+    /// Mount points to ignore.
     pub ignore: Vec<Glob>,
-    /// Are events printed on standard output, too?
+    /// Whether events are also printed on standard output.
     pub stdout: bool,
-    /// Where else they go.
+    /// All other sinks.
     pub sinks: Vec<SinkConfig>,
 }
 
@@ -59,28 +60,28 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a file; without one, what the program does by itself.
+    /// Reads a file; without one, returns the defaults.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its line.
+    /// The first error in the file, with its line.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = file else { return Ok(Self::default()) };
         let name = path.display().to_string();
         let unreadable = |message: String| ConfigError { file: name.clone(), place: None, message };
         let length =
-            fs::metadata(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?.len();
+            fs::metadata(path).map_err(|e| unreadable(format!("cannot read the file: {e}")))?.len();
         if length > LONGEST {
-            return Err(unreadable(format!("{length} bytes are no configuration")));
+            return Err(unreadable(format!("configuration file too large ({length} bytes)")));
         }
-        let text =
-            fs::read_to_string(path).map_err(|e| unreadable(format!("cannot read it: {e}")))?;
+        let text = fs::read_to_string(path)
+            .map_err(|e| unreadable(format!("cannot read the file: {e}")))?;
         Self::parse(&name, &text)
     }
 
-    /// Reads a text.
+    /// Parses a text. `file` is the name used in errors.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its line.
+    /// The first error in the text, with its line.
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let source = Source { file, text };
         let raw: raw::File = toml::from_str(text).map_err(|error| source.of_toml(&error))?;
@@ -88,7 +89,7 @@ impl Config {
         Ok(Self {
             interval: match &raw.interval {
                 None => default.interval,
-                Some(text) => values::duration(text.get_ref(), 0.1, 3600.0)
+                Some(text) => parse::duration(text.get_ref(), 0.1, 3600.0)
                     .map_err(|why| source.error(Some(text.span()), format!("interval: {why}")))?,
             },
             rules: rules::read(source, &raw.rule, raw.builtin_rules.unwrap_or(true))?,
@@ -105,7 +106,7 @@ impl Config {
         })
     }
 
-    /// Directories that rules are about, each once.
+    /// The directories of all rules, each once, sorted.
     #[must_use]
     pub fn directories(&self) -> Vec<String> {
         let mut all: Vec<String> =

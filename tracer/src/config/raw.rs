@@ -1,4 +1,4 @@
-//! The file as it is written. Every key is known, or it is an error.
+//! The file as written. Unknown keys are errors.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(super) struct File {
     pub(super) mail: Vec<Spanned<Mail>>,
 }
 
-/// A value with a unit may be written as a number, too.
+/// A value with a unit, which may also be written as a plain number.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Number {
@@ -98,7 +98,7 @@ pub(super) enum When {
     GroupRate,
 }
 
-/// From which severity on a sink is told.
+/// Minimum severity of a sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Least {

@@ -1,13 +1,15 @@
-//! `[[rule]]`: new ones, and changes of those that the program brings.
+//! `[[rule]]`: new rules, and changes to built-in ones.
 
+use std::fmt::Display;
 use toml::Spanned;
 use tracer_model::alert::{Glob, Rule, When};
+use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
 use super::raw::{Number, Text};
 use super::{raw, values};
 
-/// All rules, those of the program first.
+/// Builds the list of all rules, built-in ones first.
 pub(super) fn read(
     source: Source<'_>,
     wanted: &[Spanned<raw::Rule>],
@@ -20,10 +22,11 @@ pub(super) fn read(
         let name = raw.name.get_ref().as_str();
         let wrong = |why: String| source.error(Some(raw.name.span()), why);
         if name.is_empty() || name.chars().any(|c| c.is_control() || c == '/') {
-            return Err(wrong(format!("a rule cannot be called {name:?}")));
+            let why = "must not be empty or contain `/` or control characters";
+            return Err(wrong(format!("invalid rule name {name:?}: {why}")));
         }
         if seen.contains(&name) {
-            return Err(wrong(format!("there are two rules `{name}`")));
+            return Err(wrong(format!("duplicate rule `{name}`")));
         }
         seen.push(name);
         let known = rules.iter().position(|rule| rule.name == name);
@@ -51,7 +54,7 @@ pub(super) fn read(
     Ok(rules)
 }
 
-/// How the threshold of a rule is written.
+/// The unit in which a rule's threshold is written.
 #[derive(Clone, Copy, PartialEq)]
 enum Unit {
     Time,
@@ -81,7 +84,7 @@ const fn unit(when: &When) -> Unit {
 
 fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule, ConfigError> {
     let name = raw.name.get_ref();
-    let at = |text: &Text, key: &str, why: String| {
+    let at = |text: &Text, key: &str, why: &dyn Display| {
         source.error(Some(text.span()), format!("{key}: {why}"))
     };
     let when = when(source, raw, known.as_ref())?;
@@ -104,14 +107,16 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     let span = Some(raw.name.span());
     match (rule.warning, rule.critical) {
         (None, None) => {
-            let why = format!("the rule `{name}` has neither `warning` nor `critical`");
+            let why = format!("rule `{name}` has neither `warning` nor `critical`");
             return Err(source.error(span, why));
         }
         (Some(warning), Some(critical)) => {
             let upside_down =
                 if rule.when.below() { critical > warning } else { critical < warning };
             if upside_down {
-                let why = format!("the rule `{name}` would be critical before it warns");
+                let why = format!(
+                    "rule `{name}`: the critical threshold is reached before the warning one"
+                );
                 return Err(source.error(span, why));
             }
         }
@@ -123,23 +128,23 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     if let Some(number) = &raw.hysteresis {
         rule.hysteresis = value(source, "hysteresis", number, Unit::Ratio)?;
         if !rule.when.below() && rule.hysteresis > 1.0 {
-            let why = "hysteresis: over 100% the alert would never end".to_owned();
+            let why = "hysteresis: above 100% the alert would never resolve".to_owned();
             return Err(source.error(Some(number.span()), why));
         }
     }
     if let Some(text) = &raw.hold {
-        rule.hold_s = values::length(text.get_ref()).map_err(|why| at(text, "for", why))?;
+        rule.hold_s = parse::seconds(text.get_ref()).map_err(|why| at(text, "for", &why))?;
     }
     if let Some(text) = &raw.clear_after {
         rule.clear_s =
-            values::length(text.get_ref()).map_err(|why| at(text, "clear_after", why))?;
+            parse::seconds(text.get_ref()).map_err(|why| at(text, "clear_after", &why))?;
     }
     match &raw.repeat {
         None => {}
         Some(text) if text.get_ref() == "never" => rule.repeat_s = None,
         Some(text) => {
-            let every = values::duration(text.get_ref(), 1.0, 1e9)
-                .map_err(|why| at(text, "repeat", format!("{why}, or never")))?;
+            let every = parse::duration(text.get_ref(), 1.0, 1e9)
+                .map_err(|why| at(text, "repeat", &format_args!("{why}, or \"never\"")))?;
             rule.repeat_s = Some(every.as_secs_f64());
         }
     }
@@ -158,13 +163,13 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
     Ok(rule)
 }
 
-/// The condition, and that no key is there that means nothing to it.
+/// Builds the condition, and rejects keys that do not apply to it.
 fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<When, ConfigError> {
     use raw::When as Raw;
     let name = raw.name.get_ref();
     let Some(kind) = &raw.when else {
         let Some(known) = known else {
-            let why = format!("the rule `{name}` has no `when`");
+            let why = format!("rule `{name}` has no `when`");
             return Err(source.error(Some(raw.name.span()), why));
         };
         let strange = [
@@ -191,7 +196,7 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
         ("shrinking", raw.shrinking.as_ref().map(Spanned::span), avail),
     ];
     if let Some((key, span, _)) = fits.into_iter().find(|(_, span, fits)| span.is_some() && !fits) {
-        return Err(source.error(span, format!("`{key}` means nothing to this `when`")));
+        return Err(source.error(span, format!("`{key}` does not apply to this `when`")));
     }
     let path = || match &raw.path {
         Some(path) if path.get_ref().starts_with('/') => {
@@ -199,11 +204,11 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
             Ok(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
         }
         Some(path) => {
-            let why = "path: must be absolute, as the host sees it".to_owned();
+            let why = "path: must be absolute, as seen from the host's root".to_owned();
             Err(source.error(Some(path.span()), why))
         }
         None => {
-            let why = format!("the rule `{name}` needs a `path`");
+            let why = format!("rule `{name}` needs a `path`");
             Err(source.error(Some(kind_at.clone()), why))
         }
     };
@@ -227,7 +232,7 @@ fn when(source: Source<'_>, raw: &raw::Rule, known: Option<&Rule>) -> Result<Whe
         Raw::DirGrowth => {
             let per_s = match &raw.per {
                 None => 3600.0,
-                Some(per) => values::duration(per.get_ref(), 10.0, 31.0 * 86_400.0)
+                Some(per) => parse::duration(per.get_ref(), 10.0, 31.0 * 86_400.0)
                     .map_err(|why| source.error(Some(per.span()), format!("per: {why}")))?
                     .as_secs_f64(),
             };
@@ -247,11 +252,13 @@ fn value(
 ) -> Result<f64, ConfigError> {
     let text = number.get_ref().text();
     let read = match unit {
-        Unit::Time => values::length(&text),
-        Unit::Size => values::bytes(&text, false),
-        Unit::Rate => values::bytes(&text, true),
-        Unit::Ratio => values::ratio(&text),
-        Unit::Count => text.parse::<u32>().map(f64::from).map_err(|_| "a whole number".to_owned()),
+        Unit::Time => parse::seconds(&text).map_err(|why| why.to_string()),
+        Unit::Size => parse::bytes(&text).map_err(|why| why.to_string()),
+        Unit::Rate => parse::bytes_per_second(&text).map_err(|why| why.to_string()),
+        Unit::Ratio => parse::ratio(&text).map_err(|why| why.to_string()),
+        Unit::Count => {
+            text.parse::<u32>().map(f64::from).map_err(|_| "must be a whole number".to_owned())
+        }
         Unit::None => Err("this `when` has no threshold".to_owned()),
     };
     read.map_err(|why| source.error(Some(number.span()), format!("{key}: {why}")))

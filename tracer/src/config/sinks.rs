@@ -1,4 +1,4 @@
-//! `[[webhook]]` and the others: where alerts go.
+//! `[[webhook]]` and the other sinks: where alerts go.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 use tracer_model::alert::Severity;
+use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
+use super::raw;
 use super::raw::{Format, Least, Text};
-use super::{raw, values};
 use crate::alerting::sinks::{
     AlertmanagerTarget, Endpoint, ExecTarget, JOURNALD_SOCKET, JournaldTarget, MailTarget,
     SYSLOG_SOCKET, SinkConfig, SinkKind, SyslogTarget, SyslogTo, TEMPLATE_NAMES, Template,
@@ -34,7 +35,7 @@ const FACILITIES: &[(&str, u8)] = &[
     ("local7", 23),
 ];
 
-/// All sinks but standard output.
+/// Builds the list of all sinks except standard output.
 pub(super) fn read(source: Source<'_>, file: &raw::File) -> Result<Vec<SinkConfig>, ConfigError> {
     let reader = Reader { source };
     let mut sinks = Vec::new();
@@ -76,7 +77,7 @@ pub(super) fn read(source: Source<'_>, file: &raw::File) -> Result<Vec<SinkConfi
         let give_up = raw.give_up_after.as_ref();
         sinks.push(reader.sink("mail", raw.name.as_deref(), raw.severity, give_up, kind)?);
     }
-    // Two of a kind are told apart in messages.
+    // Number sinks of the same name, so that messages can distinguish them.
     for at in 0..sinks.len() {
         let name = sinks[at].name.clone();
         let same = sinks[..at].iter().filter(|other| other.name == name).count();
@@ -106,7 +107,7 @@ impl Reader<'_> {
     ) -> Result<SinkConfig, ConfigError> {
         let give_up = match give_up {
             None => HOUR,
-            Some(text) => values::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
+            Some(text) => parse::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
                 .map_err(|why| self.wrong(text, "give_up_after", why))?,
         };
         let least = match least {
@@ -119,18 +120,18 @@ impl Reader<'_> {
     fn timeout(&self, text: Option<&Text>, default: f64) -> Result<Duration, ConfigError> {
         match text {
             None => Ok(Duration::from_secs_f64(default)),
-            Some(text) => values::duration(text.get_ref(), 0.1, 600.0)
+            Some(text) => parse::duration(text.get_ref(), 0.1, 600.0)
                 .map_err(|why| self.wrong(text, "timeout", why)),
         }
     }
 
-    /// The content of a file that holds one secret.
+    /// Reads a file that contains one secret.
     fn secret(&self, text: &Text, key: &str) -> Result<String, ConfigError> {
         let read = fs::read_to_string(text.get_ref());
         let secret = read.map_err(|e| self.wrong(text, key, format!("{}: {e}", text.get_ref())))?;
         let secret = secret.trim();
         if secret.is_empty() || secret.contains(|c: char| c.is_control()) {
-            return Err(self.wrong(text, key, "the file must hold one line"));
+            return Err(self.wrong(text, key, "the file must contain exactly one line"));
         }
         Ok(secret.to_owned())
     }
@@ -151,7 +152,7 @@ impl Reader<'_> {
             let ok = name.parse::<ureq::http::HeaderName>().is_ok()
                 && value.parse::<ureq::http::HeaderValue>().is_ok();
             if !ok {
-                return Err(self.wrong(at, "headers", format!("{name:?} cannot be sent")));
+                return Err(self.wrong(at, "headers", format!("invalid name or value: {name:?}")));
             }
         }
         Ok(Endpoint {
@@ -185,10 +186,8 @@ impl Reader<'_> {
             Format::Custom => {
                 let body = raw.body.as_ref().ok_or_else(|| missing("custom needs a `body`"))?;
                 if let Some(name) = unknown_names(body.get_ref()).first() {
-                    let why = format!(
-                        "nothing is called {{{name}}}{}",
-                        did_you_mean(name, TEMPLATE_NAMES)
-                    );
+                    let why =
+                        format!("unknown field {{{name}}}{}", did_you_mean(name, TEMPLATE_NAMES));
                     return Err(self.wrong(body, "body", why));
                 }
                 Template::Custom(body.get_ref().clone())
@@ -200,7 +199,7 @@ impl Reader<'_> {
         ];
         for (key, text, fits) in strange {
             if let (Some(text), false) = (text, fits) {
-                return Err(self.wrong(text, key, "means nothing to this `format`"));
+                return Err(self.wrong(text, key, "does not apply to this `format`"));
             }
         }
         let keys = HttpKeys {
@@ -222,7 +221,7 @@ impl Reader<'_> {
         let url = raw.url.get_ref().trim_end_matches('/').to_owned();
         let resend = match &raw.resend {
             None => Duration::from_secs(60),
-            Some(text) => values::duration(text.get_ref(), 1.0, 3600.0)
+            Some(text) => parse::duration(text.get_ref(), 1.0, 3600.0)
                 .map_err(|why| self.wrong(text, "resend", why))?,
         };
         let endpoint = self.endpoint(&keys, (&raw.url, url))?;
@@ -237,7 +236,7 @@ impl Reader<'_> {
                 Some(("udp", host)) => SyslogTo::Udp(with_port(host, 514)),
                 Some(("tcp", host)) => SyslogTo::Tcp(with_port(host, 601)),
                 _ => {
-                    let why = "must be a socket's path, udp://host:port or tcp://host:port";
+                    let why = "must be a socket path, udp://host:port or tcp://host:port";
                     return Err(self.wrong(text, "to", why));
                 }
             },
@@ -249,7 +248,11 @@ impl Reader<'_> {
                 found.map(|(_, number)| *number).ok_or_else(|| {
                     let names: Vec<&str> = FACILITIES.iter().map(|(name, _)| *name).collect();
                     let near = did_you_mean(text.get_ref(), &names);
-                    self.wrong(text, "facility", format!("unknown{near}"))
+                    self.wrong(
+                        text,
+                        "facility",
+                        format!("unknown value `{}`{near}", text.get_ref()),
+                    )
                 })?
             }
         };
@@ -262,10 +265,10 @@ impl Reader<'_> {
         match command.get_ref().first() {
             None => wrong("must name a program"),
             Some(program) if !program.starts_with('/') => {
-                wrong("the program must be an absolute path: there is no shell to find it")
+                wrong("the program must be an absolute path, since no shell is used")
             }
             _ if command.get_ref().iter().any(|word| word.contains('\0')) => {
-                wrong("no argument can hold a NUL")
+                wrong("arguments must not contain a NUL")
             }
             _ => Ok(command.get_ref().clone()),
         }
@@ -276,12 +279,12 @@ impl Reader<'_> {
             text.contains('@') && text.chars().all(|c| c.is_ascii_graphic() && c != ',')
         };
         if raw.to.get_ref().is_empty() || !raw.to.get_ref().iter().all(is_address) {
-            let why = "to: must be addresses, like [\"ops@example.org\"]".to_owned();
+            let why = "to: must be a list of addresses such as [\"ops@example.org\"]".to_owned();
             return Err(self.source.error(Some(raw.to.span()), why));
         }
         let command = match &raw.command {
             Some(command) => self.command(command)?,
-            // -t: recipients from the headers; -oi: a lone dot does not end it.
+            // -t: recipients from the headers; -oi: a lone dot does not end the message.
             None => ["/usr/sbin/sendmail", "-t", "-oi"].map(str::to_owned).to_vec(),
         };
         Ok(MailTarget {
@@ -293,7 +296,7 @@ impl Reader<'_> {
     }
 }
 
-/// Keys that all HTTP sinks have.
+/// Keys common to all HTTP sinks.
 struct HttpKeys<'r> {
     headers: &'r std::collections::BTreeMap<String, String>,
     bearer_file: Option<&'r Text>,

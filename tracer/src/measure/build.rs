@@ -1,4 +1,4 @@
-//! From what was counted to the [`Snapshot`] that everybody reads: roll-ups, shares and rates.
+//! Builds the [`Snapshot`] of an interval from its counts: roll-ups, shares and rates.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,60 +26,60 @@ use tracer_host::clock;
 use tracer_host::mounts::{MountedVolume, Space};
 use tracer_host::users::Users;
 
-/// What is known beside the counts.
+/// Inputs of a Snapshot other than the counts.
 pub struct Context<'a> {
     /// [`tracer_host::host_root::name`].
     pub host: &'a str,
-    /// End of the window.
+    /// End of the interval.
     pub taken_at: Timestamp,
-    /// Its length, seconds.
+    /// Length of the interval, seconds.
     pub interval_s: f64,
-    /// The tracer's health; its `unattributed_bytes` is filled in here.
+    /// The tracer's health; [`build`] fills in its `unattributed_bytes` and `folded_files`.
     pub backend: Backend,
-    /// All that are mounted.
+    /// All mounted volumes.
     pub volumes: Vec<VolumeState>,
     /// Deleted-but-open files.
     pub held: Vec<Held>,
-    /// Where names come from.
+    /// Resolves files to paths.
     pub names: &'a mut Names,
-    /// Where processes come from.
+    /// Describes processes.
     pub processes: &'a mut Processes,
-    /// Where users come from.
+    /// Resolves user ids to names.
     pub users: &'a Users,
-    /// Where groups come from.
+    /// Assigns processes to groups.
     pub groups: &'a mut Groups,
-    /// How containers see files.
+    /// Translates paths to what a container sees.
     pub views: &'a Views,
-    /// What moved on each volume lately.
+    /// Recent changes of each volume's space.
     pub recent: &'a mut Recent,
-    /// Does the kernel tell of renames?
+    /// Whether renames are traced.
     pub follows_renames: bool,
-    /// Are created and removed files seen on every filesystem, and not on ext4 alone?
+    /// Whether created and removed files are traced on every filesystem, not only on ext4.
     pub sees_files: bool,
 }
 
-/// A volume over one window.
+/// A volume over one interval.
 pub struct VolumeState {
-    /// What and where.
+    /// The device and its mounts.
     pub volume: MountedVolume,
-    /// Its space at the start of the window, if it was there.
+    /// Space at the start of the interval, if the volume was mounted then.
     pub before: Option<Space>,
-    /// Its space at the end of the window.
+    /// Space at the end of the interval.
     pub now: Space,
-    /// Are allocated and freed bytes known here, or only written ones?
+    /// Whether allocated and freed bytes are known here, not only written ones.
     pub space_known: bool,
-    /// When it will be full.
+    /// Forecast of when it will be full.
     pub forecast: Forecast,
-    /// Whose it is.
+    /// The container or pod that it belongs to.
     pub owner: Owner,
-    /// Where its writes are counted.
+    /// At which level its writes are counted.
     pub counted_by: Option<CountedBy>,
-    /// Why they are not counted at the filesystem's own functions, where that can be changed.
+    /// Why they are not counted at the filesystem's own functions, if that can be changed.
     pub gap: Option<Gap>,
 }
 
 impl VolumeState {
-    /// Change of the used space over the window; 0 if the volume was not there before.
+    /// Change of the used space over the interval, bytes; 0 if the volume was not mounted before.
     pub(crate) fn used_delta(&self) -> i64 {
         self.before.map_or(0, |before| self.now.used.cast_signed() - before.used.cast_signed())
     }
@@ -91,7 +91,7 @@ pub(crate) struct WriterSum {
     pub(crate) counters: Counters,
     pub(crate) files: HashSet<FileKey>,
     pub(crate) errors: WriteErrors,
-    /// Of what it wrote, the logs of containers.
+    /// The part of its counters that went to the logs of containers, by container.
     pub(crate) logs: HashMap<Group, Counters>,
 }
 
@@ -102,8 +102,8 @@ pub(crate) struct FileSum {
     pub(crate) writers: Vec<ProcKey>,
 }
 
-/// Builds the Snapshot of one window. Counts on devices that are no volumes (memfd, container
-/// internals) are left out.
+/// Builds the Snapshot of one interval. Counts on devices that are not volumes (memfd, container
+/// internals) are ignored.
 pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     let mut writers: HashMap<(ProcKey, u32), WriterSum> = HashMap::new();
     let mut files: HashMap<FileKey, FileSum> = HashMap::new();
@@ -191,7 +191,7 @@ pub fn build(window: &Window, mut context: Context<'_>) -> Snapshot {
     }
 }
 
-/// Volumes of whose growth too little is seen, by device.
+/// The blind volumes, keyed by device: too little of their growth is traced.
 fn blind(sums: &HashMap<u32, Counters>, context: &mut Context<'_>) -> HashMap<u32, Blind> {
     let Context { volumes, recent, interval_s, .. } = context;
     recent.keep(&volumes.iter().map(|state| state.volume.dev).collect());
@@ -209,13 +209,14 @@ fn blind(sums: &HashMap<u32, Counters>, context: &mut Context<'_>) -> HashMap<u3
     found.collect()
 }
 
-/// Allocated − freed.
+/// Allocated − freed, bytes.
 pub(crate) fn signed_growth(sum: &Counters) -> i64 {
     sum.allocated.cast_signed().wrapping_sub(sum.freed.cast_signed())
 }
 
-/// How much of the change of a volume's used space the counted growth accounts for, 0..1; `None`
-/// when it hardly moved: by less than a MiB, statvfs shows the filesystem's own housekeeping.
+/// The share of the change of a volume's used space that the counted growth accounts for, 0..1.
+/// `None` if it changed by less than 1 MiB, because that little can be the filesystem's own
+/// housekeeping.
 pub(crate) fn explained(used_delta: i64, growth: i64) -> Option<f64> {
     const HARDLY: u64 = 1 << 20;
     let moved = used_delta.unsigned_abs();
@@ -223,7 +224,7 @@ pub(crate) fn explained(used_delta: i64, growth: i64) -> Option<f64> {
         .then(|| (1.0 - used_delta.abs_diff(growth) as f64 / moved as f64).clamp(0.0, 1.0))
 }
 
-/// Gives waits at an unknown device to the volume that the process wrote most to.
+/// Assigns waits on an unknown device to the volume that the process wrote most to.
 fn place_unplaced(
     waited: &mut HashMap<(ProcKey, u32), Waited>,
     writers: &HashMap<(ProcKey, u32), WriterSum>,

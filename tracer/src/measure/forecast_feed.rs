@@ -1,4 +1,4 @@
-//! One forecaster per volume, fed with what statvfs shows at each look.
+//! One forecaster per volume, fed with the statvfs values of each sample.
 
 use std::collections::HashMap;
 
@@ -6,32 +6,33 @@ use tracer_model::forecast::{Forecast, Forecaster, Gauge, Limit, Policy, Sample}
 
 use tracer_host::mounts::Space;
 
-/// Shorter steps than this say nothing.
+/// Samples closer together than this are ignored, seconds.
 const MIN_STEP_S: f64 = 0.02;
-/// A server that is refused space removes what it had begun, and has some left for the next: no
-/// look at such a volume ever sees 0. So who was refused within this time, with so little left ...
+/// A server whose write fails for lack of space removes its partial file, so some space is left for
+/// the next one and no sample of such a volume ever sees 0. Therefore, after a failed write within
+/// this time, seconds, …
 const REFUSED_S: f64 = 10.0;
-/// ... as this share of the size, has seen it full.
+/// … a volume with less than this share of its size available counts as full.
 const AS_GOOD_AS_NONE: f64 = 0.005;
 
-/// Keyed by device.
+/// The forecasters of all volumes, keyed by device.
 #[derive(Default)]
 pub struct Forecasts {
     volumes: HashMap<u32, Forecaster>,
-    /// When a write was last refused for want of space.
+    /// When a write last failed for lack of space, keyed by device.
     refused_s: HashMap<u32, f64>,
     last_s: Option<f64>,
 }
 
 impl Forecasts {
-    /// Writes to this volume have failed for want of space since the last look, at a time as that of
-    /// [`Self::push`].
+    /// Records that writes to this volume have failed for lack of space since the last sample.
+    /// `time_s` is on the same clock as that of [`Self::push`].
     pub fn refused(&mut self, time_s: f64, dev: u32) {
         self.refused_s.insert(dev, time_s);
     }
 
-    /// Takes a look at all volumes, at a time in seconds of a clock that does not step. Volumes that
-    /// are gone are forgotten.
+    /// Adds a sample of all volumes. `time_s` is in seconds, on a clock that does not step. Volumes
+    /// that are not in `space` are forgotten.
     pub fn push(&mut self, time_s: f64, space: &HashMap<u32, Space>) {
         if self.last_s.is_some_and(|last| time_s - last < MIN_STEP_S) {
             return;
@@ -51,7 +52,7 @@ impl Forecasts {
         }
     }
 
-    /// What is to be expected of a volume; of one that was not seen yet, that nothing is known.
+    /// The forecast for a volume; for one without samples, that nothing is known yet.
     #[must_use]
     pub fn of(&self, dev: u32) -> Forecast {
         self.volumes
@@ -109,13 +110,13 @@ mod tests {
             forecasts.push(f64::from(time_s), &HashMap::from([(7, space(avail))]));
             is_full(&forecasts)
         };
-        assert!(!look(0, 1 << 20, false), "little is not nothing");
+        assert!(!look(0, 1 << 20, false), "a little space is not full");
         assert!(look(1, 1 << 20, true));
-        assert!((2..11).all(|second| look(second, 1 << 20, false)), "it flips");
-        assert!(!look(11, 1 << 20, false), "nobody was refused for 10 s");
+        assert!((2..11).all(|second| look(second, 1 << 20, false)), "it flips back");
+        assert!(!look(11, 1 << 20, false), "no write failed for 10 s");
         assert!(look(12, 1 << 20, true));
         assert!(!look(13, 100 << 20, false), "it was cleaned up");
-        assert!(!look(14, 100 << 20, true), "who wants too much at once does not fill it");
+        assert!(!look(14, 100 << 20, true), "one write that is too large does not fill it");
     }
 
     #[test]

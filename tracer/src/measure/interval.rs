@@ -1,54 +1,56 @@
-//! What is counted between two Snapshots, in bounded memory.
+//! The counts of one interval between two Snapshots, in bounded memory.
 
 use std::collections::{HashMap, HashSet};
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
 
-/// Pairs of process and file that one window tells apart: as many as a hash table of 2¹⁸ buckets takes,
-/// which is 17 MB. Where there are more, the smaller half is folded into its processes' rows.
+/// Maximum number of (process, file) pairs with a row of their own in one interval: as many as a
+/// hash table of 2¹⁸ buckets takes, which is 17 MB. Beyond it, the smaller half is aggregated into
+/// the rows of its processes.
 pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 
-/// What was counted in one window.
+/// The counts of one interval.
 #[derive(Default)]
 pub struct Window {
     pairs: HashMap<PairKey, Counters>,
     folded: u64,
-    /// Files that were folded away, some of which may have a row again.
+    /// Files whose rows were evicted; some of them may have a row again.
     nameless: HashSet<FileKey>,
-    /// Failed writes by process and device.
+    /// Failed writes, keyed by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
-    /// How long processes waited.
+    /// How long processes waited, keyed by process, device and kind.
     pub waits: HashMap<WaitKey, Waits>,
-    /// Files created, by process and directory.
+    /// Number of files created, keyed by process and directory.
     pub created: HashMap<PairKey, u64>,
-    /// Totals without a breakdown.
+    /// Totals that no process or file could be assigned to.
     pub other: Counters,
 }
 
 impl Window {
-    /// Counts by process and file; the file is [`NO_FILE`] of a device where it was folded.
+    /// Counters keyed by process and file; aggregated files are under [`NO_FILE`] of their device.
     #[must_use]
     pub const fn pairs(&self) -> &HashMap<PairKey, Counters> {
         &self.pairs
     }
 
-    /// The files that have a row, once for each process.
+    /// The files that have a row, once per process.
     pub fn files(&self) -> impl Iterator<Item = FileKey> {
         self.pairs.keys().map(PairKey::file)
     }
 
-    /// How many pairs were folded: their bytes are their process's, but have no row of a file. One that
-    /// is written to again later may be counted twice here.
+    /// Number of pairs that were aggregated: their bytes are in their process's row, but in no
+    /// file's row. A pair that is written to again later may be counted twice here.
     #[must_use]
     pub const fn folded(&self) -> u64 {
         self.folded
     }
 
-    /// Files that have no row any more since this was asked last: their names are of no use.
+    /// Takes the files that have lost their row since the last call: their names are not needed any
+    /// more.
     pub fn take_nameless(&mut self) -> HashSet<FileKey> {
         let mut nameless = std::mem::take(&mut self.nameless);
         if !nameless.is_empty() {
-            // Of another process, or since they were folded.
+            // Files that another process has a row for, or that have a row again.
             for file in self.files() {
                 nameless.remove(&file);
             }
@@ -56,7 +58,7 @@ impl Window {
         nameless
     }
 
-    /// Adds to a pair.
+    /// Adds counters to a pair.
     pub fn add(&mut self, key: PairKey, counters: &Counters) {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
             self.fold();
@@ -64,13 +66,13 @@ impl Window {
         self.pairs.entry(key).or_default().add(counters);
     }
 
-    /// Folds the half of the pairs that moved least.
+    /// Aggregates the half of the pairs with the fewest bytes.
     fn fold(&mut self) {
         let mut sizes: Vec<u64> = self.pairs.values().map(size).collect();
         let middle = sizes.len() / 2;
         let (_, median, _) = sizes.select_nth_unstable(middle);
         let median = *median;
-        // Of those that are as large as the median, which may be all, just so many that half is left.
+        // Of the pairs as large as the median, which may be all, evict only so many that half stay.
         let mut rest = middle;
         let (pairs, folded) = (&mut self.pairs, &mut self.folded);
         let small = pairs.extract_if(|key, counters| {
@@ -91,16 +93,16 @@ impl Window {
     }
 }
 
-/// Stands for files that have no row of their own; no filesystem has an inode 0.
+/// Stands for files without a row of their own; no filesystem has an inode 0.
 pub const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
 
-/// Are these counts of files that have no row of their own?
+/// Whether this key holds the counters of files without a row of their own.
 #[must_use]
 pub const fn is_folded(key: &PairKey) -> bool {
     key.ino == NO_FILE.ino
 }
 
-/// What decides who keeps a row: all that moved.
+/// All bytes of a pair; the larger pairs keep their rows.
 const fn size(counters: &Counters) -> u64 {
     counters.written.saturating_add(counters.allocated).saturating_add(counters.freed)
 }

@@ -1,4 +1,5 @@
-//! The only wiring: probes → collect → attribute → Snapshot.
+//! Connects the stages: probes → collect → attribute → Snapshot. The only file that knows both a
+//! stage and the next.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,12 +32,12 @@ use tracer_kernel::read::{Collector, Deltas, Record};
 use tracer_kernel::self_overhead::SelfOverhead;
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage};
 
-/// How often the ring is emptied; it holds 2 MiB, some 20,000 names.
+/// How often the ring buffer is drained; it holds 2 MiB, some 20,000 names.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How often all open descriptors are looked through.
+/// Age at which the scan of all open descriptors is repeated.
 const HELD_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A running tracer with all that it knows.
+/// A running tracer with its state: what was counted, and what the counts are attributed to.
 pub struct Pipeline {
     tracer: Tracer,
     collector: Collector,
@@ -53,7 +54,7 @@ pub struct Pipeline {
     window_start: Instant,
     cpu_at_start: f64,
     overhead: SelfOverhead,
-    /// By device, at the start of the window and at the last look.
+    /// Space of each volume, keyed by device, at the start of the interval and at the last sample.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
     sampled: SampledSpace,
@@ -64,24 +65,24 @@ pub struct Pipeline {
     held_at: Option<Instant>,
     host: String,
     kernel: String,
-    /// What we had when we attached.
+    /// Capabilities at attach time; they are dropped afterwards.
     capabilities: Vec<String>,
-    /// What moved on each device lately.
+    /// Recent changes of each device's space, to detect blind volumes.
     recent: Recent,
 }
 
 impl Pipeline {
-    /// Loads the kernel side and starts the first window.
+    /// Loads the eBPF programs and starts the first interval.
     ///
     /// # Errors
-    /// One line that says what is missing and what to do.
+    /// One line with what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host_root::check()?;
         let capabilities = capabilities::effective_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
         let overhead = SelfOverhead::start(clock::instant(), &tracer);
-        capabilities::drop_capabilities().context("cannot give up capabilities")?;
+        capabilities::drop_capabilities().context("cannot drop capabilities")?;
         let name = rustix::system::uname();
         let mut pipeline = Self {
             tracer,
@@ -113,19 +114,19 @@ impl Pipeline {
             recent: Recent::default(),
         };
         pipeline.refresh_volumes()?;
-        // What was counted while the hooks were attached one by one is not a whole window.
+        // Discards what was counted while the hooks were attached one by one: not a full interval.
         pipeline.look()?;
-        // So that the first window, too, tells which held files grow.
+        // So that the first interval, too, can report which deleted files grow.
         pipeline.look_for_held(true);
         pipeline.begin_window();
-        tracing::info!("tracing by {}", pipeline.tracer.write_backend().name());
+        tracing::info!("tracing with {}", pipeline.tracer.write_backend().name());
         Ok(pipeline)
     }
 
-    /// Empties the ring and the kernel side's log, and takes up what was mounted. To be called every
+    /// Drains the ring buffer and the eBPF log, and picks up new mounts. To be called every
     /// [`POLL_INTERVAL`].
     pub fn poll(&mut self) {
-        // Soon: a filesystem whose module was loaded for the mount is not counted before.
+        // Soon: a filesystem whose module was loaded for the mount is not counted before this.
         if self.mount_events.came()
             && let Err(error) = self.refresh_volumes()
         {
@@ -146,14 +147,14 @@ impl Pipeline {
         self.overhead.tick(clock::instant(), &self.tracer);
     }
 
-    /// Adds what was counted since the last look to the window. Blocks for some 20 ms.
+    /// Adds what was counted since the last sample to the interval. Blocks for some 20 ms.
     ///
     /// # Errors
-    /// What the kernel says about its maps.
+    /// If the kernel refuses to read the maps.
     pub fn look(&mut self) -> anyhow::Result<()> {
         let began = SystemTime::now();
         let deltas = self.collector.read(self.tracer.missed_by_kernel())?;
-        // At once, so that counts and space are of the same moment: at 100 MB/s each ms is 0.1 %.
+        // Immediately, so that counts and space are of the same time: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
         let now_s = clock::boottime_s();
         for key in deltas.errors.iter().filter(|(_, errors)| errors.enospc > 0).map(|(key, _)| key)
@@ -161,7 +162,7 @@ impl Pipeline {
             self.forecasts.refused(now_s, key.dev);
         }
         self.forecasts.push(now_s, &self.space_now);
-        // After the counts: whoever is counted was named before.
+        // After the counts: a writer's record is sent before its bytes are counted.
         self.poll();
         self.learn_of_insides(&deltas)?;
         let Self { tracer, volumes, sampled, names, window, .. } = self;
@@ -169,7 +170,7 @@ impl Pipeline {
         sampled.look(&volumes, (&deltas, began), names, |key, counters| window.add(key, counters));
         for (key, mut counters) in deltas.pairs {
             if volumes.iter().any(|volume| volume.dev == key.dev) {
-                // What some hook saw of its space is in what was found there.
+                // Space changes that a hook saw are already part of what was sampled.
                 (counters.allocated, counters.freed) = (0, 0);
             }
             window.add(key, &counters);
@@ -197,11 +198,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Ends the window and begins the next one. `fresh_held` looks through all descriptors now;
-    /// else the last look is used while it is young.
+    /// Ends the interval and begins the next one. `fresh_held` scans all descriptors now; otherwise
+    /// the last scan is used while it is recent.
     ///
     /// # Errors
-    /// What the kernel says about its maps.
+    /// If the kernel refuses to read the maps.
     pub fn snapshot(&mut self, fresh_held: bool) -> anyhow::Result<Arc<Snapshot>> {
         self.look()?;
         self.refresh_volumes()?;
@@ -318,13 +319,14 @@ impl Pipeline {
                 self.space_now.entry(dev).or_insert(space);
             }
         }
-        // Also where these are the same: an overlay is none, and its module may have been loaded.
+        // Even if the volumes are the same: an overlay is not a volume, but mounting it may have
+        // loaded its module.
         let types: Vec<&str> = self.volumes.iter().map(|v| v.fs_type.as_str()).collect();
         self.tracer.mounts_changed(&types);
         Ok(())
     }
 
-    /// Looks for the memory file systems of containers among what was written to.
+    /// Finds memory filesystems of containers among the devices that were written to.
     fn learn_of_insides(&mut self, deltas: &Deltas) -> anyhow::Result<()> {
         let devices: HashSet<u32> = self.volumes.iter().map(|volume| volume.dev).collect();
         let unknown = deltas.pairs.keys();
@@ -353,12 +355,12 @@ impl Pipeline {
     }
 }
 
-/// Is its space asked from the filesystem, because no hook tells of it?
+/// Whether the volume's space is sampled from the filesystem because no hook covers it.
 fn is_sampled(tracer: &Tracer, volume: &MountedVolume) -> bool {
     space_sampler::can_sample(&volume.fs_type) && !tracer.traces_space(&volume.fs_type)
 }
 
-/// statvfs of all volumes that have blocks, by device.
+/// statvfs of all volumes that have blocks, keyed by device.
 fn space_of(volumes: &[MountedVolume]) -> HashMap<u32, Space> {
     volumes
         .iter()

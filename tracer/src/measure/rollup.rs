@@ -1,4 +1,4 @@
-//! From rows of processes and files to what people ask for: groups, directories, victims.
+//! Rolls the rows of processes and files up to groups, directories and victims.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,11 +15,12 @@ use crate::attribute::paths::Names;
 use crate::measure::interval::Window;
 use tracer_host::mounts::MountedVolume;
 
-/// Directories that are listed per volume.
+/// Maximum number of directories listed per volume.
 const MAX_DIRECTORIES: usize = 1_000;
 
-/// Traffic by directory and volume, rolled up. `paths` are the files of the window with their
-/// directories, `created` the files that were made, by process and directory.
+/// Returns the traffic of each directory and volume, rolled up. `paths` are the files of the
+/// interval with their paths. `created` is the number of files created, keyed by process and
+/// directory.
 #[must_use]
 pub fn directories(
     paths: &[(PathBuf, PathRow)],
@@ -32,7 +33,7 @@ pub fn directories(
     let mut trees: HashMap<&str, Tree> = HashMap::new();
     let mounts: Vec<(String, &MountedVolume)> =
         volumes.iter().map(|volume| (lossless(&volume.primary().mount_point), volume)).collect();
-    // Files of one directory often follow each other, but not always: they are summed up first.
+    // Files of one directory are often adjacent, but not always: they are summed up first.
     let mut sums: HashMap<(&str, &Path), Traffic> = HashMap::new();
     for (path, row) in paths {
         let sum = sums.entry((&row.volume, path.parent().unwrap_or(path))).or_default();
@@ -94,12 +95,12 @@ pub fn directories(
     rows
 }
 
-/// What the backend sees.
+/// What the backend traces.
 #[derive(Debug, Clone, Copy)]
 pub struct Sees {
-    /// Allocated and freed space.
+    /// Whether allocated and freed space is known.
     pub space: bool,
-    /// Files that are created and removed, on every filesystem and not on ext4 alone.
+    /// Whether created and removed files are traced on every filesystem, not only on ext4.
     pub files: bool,
 }
 
@@ -107,8 +108,8 @@ fn per_second(n: u64, interval_s: f64) -> f64 {
     if interval_s > 0.0 { n as f64 / interval_s } else { 0.0 }
 }
 
-/// A host path from the volume's mount point on. One that is not below it (another mount of the
-/// same volume) is kept whole.
+/// A host path relative to the volume's mount point. A path that is not below it (another mount of
+/// the same volume) is returned whole.
 fn below(path: &Path, mount: &str) -> Vec<u8> {
     path.strip_prefix(mount).unwrap_or(path).as_os_str().as_bytes().to_vec()
 }
@@ -117,17 +118,17 @@ fn lossless(path: &Path) -> String {
     sanitize::lossless(path.as_os_str().as_bytes())
 }
 
-/// fsync and throttling of one process on one volume.
+/// Time that one process spent in fsync and throttled writes on one volume.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Waited {
-    /// fsync calls; `None` if there was none.
+    /// fsync calls; `None` if there were none.
     pub fsync: Option<Fsync>,
-    /// Both together, milliseconds.
+    /// fsync and throttled writes together, milliseconds.
     pub waiting_ms: f64,
 }
 
-/// Rolls waits up by process and device. A throttled writer whose device is no volume (btrfs and
-/// network filesystems have none that the kernel tells) is found at device 0.
+/// Rolls waits up by process and device. A throttled writer whose device is not a volume (the
+/// kernel reports none for btrfs and network filesystems) is listed under device 0.
 #[must_use]
 pub fn waits(
     window: &HashMap<WaitKey, Waits>,
@@ -152,11 +153,11 @@ pub fn waits(
     rows
 }
 
-/// Waits of less than this part of the window are nobody's concern.
+/// Share of the interval from which on waiting makes a process a victim.
 const WAITS_LONG: f64 = 0.1;
 
-/// Processes whose calls failed for want of space, or that waited for a long part of the window.
-/// `waited` belongs to the writers, one each.
+/// Returns the processes whose writes failed for lack of space or with EIO, or that waited for a
+/// large part of the interval. `waited` has the milliseconds of each writer, in the same order.
 #[must_use]
 pub fn victims(writers: &[Writer], waited: &[f64], interval_s: f64) -> Vec<Victim> {
     let mut rows: Vec<Victim> = writers
@@ -184,7 +185,7 @@ pub fn victims(writers: &[Writer], waited: &[f64], interval_s: f64) -> Vec<Victi
     rows
 }
 
-/// Brings the history up to this window, and its rows into the snapshot.
+/// Adds this interval to the history of groups, and the resulting rows to the Snapshot.
 pub fn groups(
     history: &mut History,
     snapshot: &mut Snapshot,
@@ -222,7 +223,7 @@ pub fn groups(
     name_directories(history, snapshot);
 }
 
-/// The hottest directory of each group, by the file that took most.
+/// Sets the hottest directory of each group: the one that its processes wrote most to.
 fn name_directories(history: &mut History, snapshot: &mut Snapshot) {
     let group_of: HashMap<(u32, &str), _> = snapshot
         .writers

@@ -1,4 +1,4 @@
-//! The rows of each table.
+//! Builds the rows of each table of a Snapshot.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -82,8 +82,8 @@ pub(super) fn volume_rows(
         })
         .collect();
     rows.sort_by(|a, b| {
-        // Full first, then what will be full soonest, what grows fastest, what has least left. What
-        // shrinks is at rest: it may be the fullest of all.
+        // Full first, then by time to full, growth, and least space left. A shrinking volume
+        // counts as not growing: it may be the fullest of all.
         let growth = |v: &Volume| v.growth_bytes_per_s.max(0.0);
         let eta = |v: &Volume| v.eta_s.unwrap_or(f64::INFINITY);
         let left = |v: &Volume| v.avail_bytes as f64 / v.total_bytes.max(1) as f64;
@@ -128,13 +128,14 @@ pub(super) fn writer_rows(
         let rate = per_second(sum.counters.written as f64, context.interval_s);
         let total = by_volume.get(dev).copied().unwrap_or_default();
         let traced = state.space_known;
-        // Growth where it is traced, written bytes elsewhere.
+        // Growth if it is traced, written bytes otherwise.
         let (part, seen) = if traced {
             (signed_growth(&sum.counters) as f64, signed_growth(&total) as f64)
         } else {
             (sum.counters.written as f64, total.written as f64)
         };
-        // Who is seen has no share in what is not.
+        // On a blind volume, shares are of the whole change: a visible writer must not be charged
+        // with growth that was not traced.
         let whole = match blind.get(dev) {
             Some(_) => seen.max(state.used_delta() as f64),
             None => seen,
@@ -177,7 +178,7 @@ pub(super) fn writer_rows(
     rows
 }
 
-/// Whose logs it wrote. `traced`: is growth known, and not written bytes alone?
+/// The containers whose logs the writer wrote. `traced`: growth is known, not only written bytes.
 fn on_behalf(row: &Writer, sum: &WriterSum, traced: bool, interval_s: f64) -> Vec<OnBehalf> {
     let mut rows: Vec<OnBehalf> = sum
         .logs
@@ -205,7 +206,8 @@ fn on_behalf(row: &Writer, sum: &WriterSum, traced: bool, interval_s: f64) -> Ve
     rows
 }
 
-/// One row per file with its host path, most written first; and the files that are logs of containers.
+/// Returns one row per file with its host path, most written first, and the container of each file
+/// that is a container's log.
 pub(super) fn path_rows(
     files: &HashMap<FileKey, FileSum>,
     context: &mut Context<'_>,
@@ -262,11 +264,11 @@ pub(super) fn path_rows(
     (rows.into_iter().map(|(_, path, row)| (path, row)).collect(), logs)
 }
 
-/// Files whose names are checked in each window where the kernel tells of no renames.
+/// Maximum number of files whose names are checked per interval if renames are not traced.
 const RENAMES_FOLLOWED: usize = 200;
 
-/// The path as the file's first writer sees it, where that differs, and the name of the container
-/// whose root file system it is on.
+/// The path as the file's first writer sees it, if it differs, and the name of the container whose
+/// root filesystem the file is on.
 fn in_container(
     key: &FileKey,
     sum: &FileSum,
@@ -285,7 +287,7 @@ fn in_container(
     Some((lossless(&seen.path), named.then_some(placed.group.name)))
 }
 
-/// The container whose log it is, if one of its writers is a log driver.
+/// The container that the file is a log of, if one of the file's writers is a log driver.
 fn log_of(path: &str, sum: &FileSum, context: &mut Context<'_>) -> Option<Group> {
     let log = logs::log_of(path)?;
     let container = context.groups.container_of(&log)?;
@@ -299,7 +301,8 @@ fn log_of(path: &str, sum: &FileSum, context: &mut Context<'_>) -> Option<Group>
         .then_some(container)
 }
 
-/// As seen from the host's root. What is not known is shown as `?`: the bytes stay.
+/// The path as seen from the host's root. Unknown parts are shown as `?`, so that the bytes still
+/// have a row.
 fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut Names) -> PathBuf {
     let within = names.within(key);
     if let Some(within) = &within

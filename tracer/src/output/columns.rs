@@ -1,44 +1,45 @@
-//! Fitting a table into a terminal's columns: for text output and for the screen.
+//! Fits a table into the width of a terminal, for the text output and the live screen.
 
 use tracer_model::sanitize;
 use tracer_model::sanitize::Charset;
 
-/// Which end of a cell stays when it must be cut, and on which side it is filled up.
+/// Alignment of a cell, and where it is cut if it is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Numbers.
+    /// Right-aligned numbers, which are never narrowed.
     Right,
-    /// Labels: cut at the end.
+    /// Left-aligned labels, cut at the end.
     Left,
-    /// Paths: cut in the middle, so that the last name stays.
+    /// Left-aligned paths, cut in the middle so that the last component stays.
     Path,
 }
 
 /// One column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Heading.
+    /// Heading of the column.
     pub title: &'static str,
     /// Alignment of heading and cells.
     pub align: Align,
-    /// Fewest columns of the terminal that it is of use with.
+    /// Minimum useful width, columns of the terminal.
     pub min: usize,
-    /// 0 is never left out; where room is short the highest rank goes first.
+    /// Order in which columns are dropped when space is short: highest rank first, rank 0 never.
     pub rank: u8,
 }
 
 impl Column {
-    /// A column as wide as its widest cell.
+    /// Creates a column.
     #[must_use]
     pub const fn new(title: &'static str, align: Align, min: usize, rank: u8) -> Self {
         Self { title, align, min, rank }
     }
 }
 
-/// Width of each column in a line of `total`, `gap` blanks between two; 0 for one that is left out.
+/// Computes the width of each column in a line of `total` columns, with `gap` blanks between two; 0
+/// for a dropped one.
 ///
-/// `wanted` is the width of each column's widest cell, heading included. Numbers get all they want;
-/// labels and paths share what is left, at least `min` each.
+/// `wanted` is the width of each column's widest cell, heading included. Numbers get their full
+/// width; labels and paths share the rest, at least `min` each.
 #[must_use]
 pub fn widths(columns: &[Column], wanted: &[usize], total: usize, gap: usize) -> Vec<usize> {
     let floor = |i: usize| match columns[i].align {
@@ -52,7 +53,7 @@ pub fn widths(columns: &[Column], wanted: &[usize], total: usize, gap: usize) ->
         used.map(floor).sum::<usize>() + gap * count.saturating_sub(1)
     };
     while needed(&kept) > total {
-        // The last one of the highest rank goes; rank 0 stays whatever happens.
+        // Drop the last column of the highest rank; rank 0 always stays.
         let Some(out) = (0..columns.len())
             .filter(|&i| kept[i] && columns[i].rank > 0)
             .max_by_key(|&i| (columns[i].rank, i))
@@ -64,7 +65,8 @@ pub fn widths(columns: &[Column], wanted: &[usize], total: usize, gap: usize) ->
     let mut widths: Vec<usize> =
         (0..columns.len()).map(|i| if kept[i] { floor(i) } else { 0 }).collect();
     let mut left = total.saturating_sub(needed(&kept));
-    // What is left goes to the narrowest wish first, so that one long path starves nobody.
+    // The rest goes to the smallest requests first, so that one long path does not starve the
+    // others.
     let mut wishes: Vec<(usize, usize)> = (0..columns.len())
         .filter(|&i| kept[i] && wanted[i] > widths[i])
         .map(|i| (wanted[i] - widths[i], i))
@@ -79,7 +81,7 @@ pub fn widths(columns: &[Column], wanted: &[usize], total: usize, gap: usize) ->
     widths
 }
 
-/// `text` (safe already) in exactly `width` columns, or in at most that where `pad` is false.
+/// Formats `text` (already escaped) in exactly `width` columns, or at most that if `pad` is false.
 #[must_use]
 pub fn cell(text: &str, align: Align, width: usize, pad: bool, charset: Charset) -> String {
     let text = match align {

@@ -1,4 +1,4 @@
-//! What text output and the screen say in the same words.
+//! Formats shared by the text output and the live screen.
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
@@ -7,7 +7,7 @@ use tracer_model::snapshot::{
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
 
-/// used / total, 0 for a volume without a size.
+/// used / total, 0..1; 0 for a volume without a size.
 #[must_use]
 pub fn used_ratio(volume: &Volume) -> f64 {
     if volume.total_bytes == 0 {
@@ -16,30 +16,31 @@ pub fn used_ratio(volume: &Volume) -> f64 {
     volume.used_bytes as f64 / volume.total_bytes as f64
 }
 
-/// The worst `explained` of all volumes that moved: no good volume hides a bad one.
+/// The lowest `explained` of all volumes whose used space changed, so that a good one does not hide
+/// a bad one.
 #[must_use]
 pub fn least_explained(snapshot: &Snapshot) -> Option<f64> {
     snapshot.volumes.iter().filter_map(|volume| volume.explained).reduce(f64::min)
 }
 
-/// Why too little is seen of a volume, in a few words; empty where enough is.
+/// Why a volume is blind, in a few words; empty if it is not.
 #[must_use]
 pub fn blind_short(volume: &Volume) -> &'static str {
     match volume.blind.map(|blind| blind.cause) {
         None => "",
-        Some(BlindCause::NeedsSysAdmin) => "NOT ALL SEEN (no CAP_SYS_ADMIN)",
-        Some(BlindCause::HooksFailed) => "NOT ALL SEEN (hooks failed)",
-        Some(BlindCause::Unexplained) => "GROWTH NOT EXPLAINED",
+        Some(BlindCause::NeedsSysAdmin) => "PARTLY BLIND (no CAP_SYS_ADMIN)",
+        Some(BlindCause::HooksFailed) => "PARTLY BLIND (hooks failed)",
+        Some(BlindCause::Unexplained) => "GROWTH UNEXPLAINED",
     }
 }
 
-/// `4 min (3–6)`, `FULL`, `-`, with the limit where it is not space.
+/// The time to full as `4 min (3–6)`, `FULL` or `-`, with the limit if it is not space.
 #[must_use]
 pub fn eta_cell(volume: &Volume) -> String {
     eta_fitting(volume, usize::MAX)
 }
 
-/// [`eta_cell`] in the longest form that fits into `columns`: the interval goes last.
+/// [`eta_cell`] in the longest form that fits into `columns`: the interval is dropped last.
 #[must_use]
 pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     let (full, eta) = (volume.full, volume.eta_s);
@@ -56,7 +57,7 @@ pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     forms.into_iter().find(|form| sanitize::width(form) <= columns).unwrap_or(alone)
 }
 
-/// Columns that the short form of [`eta_fitting`] takes, interval and limit included.
+/// Width of the short form of [`eta_fitting`], interval and limit included.
 #[must_use]
 pub fn eta_short_width(volume: &Volume) -> usize {
     let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
@@ -65,16 +66,17 @@ pub fn eta_short_width(volume: &Volume) -> usize {
     sanitize::width(&short) + limit
 }
 
-/// A database that lives on a volume, and stands still when that is full.
+/// Describes a database whose files are on a volume, and which stops when that is full.
 #[must_use]
 pub fn resident(row: &Resident, units: Units, charset: Charset) -> String {
     let names = row.databases.join(", ");
     let (kind, name) = (&row.group.kind, display_for(&row.group.name, charset));
     let bytes = units.bytes(row.bytes);
-    format!("{names} ({kind} {name}) lives here: {bytes} in {} open files", row.files)
+    let files = if row.files == 1 { "file" } else { "files" };
+    format!("{names} ({kind} {name}) has data here: {bytes} in {} open {files}", row.files)
 }
 
-/// The user's name, else the number.
+/// The name of the writer's user, or the uid if it has none.
 #[must_use]
 pub fn user(writer: &Writer, charset: Charset) -> String {
     writer
@@ -83,8 +85,8 @@ pub fn user(writer: &Writer, charset: Charset) -> String {
         .map_or_else(|| writer.uid.to_string(), |user| display_for(user, charset).into_owned())
 }
 
-/// The host's path of a held file; of a container `NAME:PATH` with the path that it has there, as
-/// `docker cp` takes it: of the host's, most is the number of a layer.
+/// The path of a held file: the host's path, or for a container `NAME:PATH` with the path inside it,
+/// as `docker cp` accepts it (most of the host's path is a layer id).
 #[must_use]
 pub fn held_path(file: &Held, charset: Charset) -> String {
     let container = file.group.as_ref().filter(|group| group.is_container());
@@ -96,8 +98,8 @@ pub fn held_path(file: &Held, charset: Charset) -> String {
     }
 }
 
-/// The command line without the program's directory, else the kernel's short name in brackets as
-/// `ps` has it; ended processes say so.
+/// The command line without the program's directory, or the kernel's short name in brackets as in
+/// `ps`; marked if the process has exited.
 #[must_use]
 pub fn command(writer: &Writer, charset: Charset) -> String {
     let ended = if writer.alive { "" } else { "(ended) " };
@@ -119,14 +121,14 @@ pub fn command(writer: &Writer, charset: Charset) -> String {
     }
 }
 
-/// `log of web-d (docker)`.
+/// Names a container's log: `log of web-d (docker)`.
 #[must_use]
 pub fn log_of(container: &Group, charset: Charset) -> String {
     let (name, kind) = (display_for(&container.name, charset), &container.kind);
     format!("log of {name} ({})", display_for(kind, charset))
 }
 
-/// What keeps the log of a container small from now on.
+/// The settings that limit the size of a container's log.
 #[must_use]
 pub fn log_cure(container: &Group) -> &'static str {
     match container.kind.as_str() {
@@ -136,8 +138,8 @@ pub fn log_cure(container: &Group) -> &'static str {
     }
 }
 
-/// What to call a file: a container's by its path in there, `web-a:/data/a.log`; a container's log by
-/// the container; all others by the host's path.
+/// The display name of a file: for a file of a container its path inside, `web-a:/data/a.log`; for
+/// a container's log the container; for all others the host's path.
 #[must_use]
 pub fn file(path: &PathRow, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
@@ -150,14 +152,14 @@ pub fn file(path: &PathRow, charset: Charset) -> String {
     }
 }
 
-/// What to call the volume with this mount point.
+/// The display name of the volume with this mount point.
 #[must_use]
 pub fn volume(snapshot: &Snapshot, mount_point: &str, charset: Charset) -> String {
     let row = snapshot.volumes.iter().find(|volume| volume.mount_point == mount_point);
     display_for(row.map_or(mount_point, Volume::shown_as), charset).into_owned()
 }
 
-/// `/usr/lib/postgresql/15/bin/postgres -D x` as `postgres -D x`: the name is what people look for.
+/// Shortens `/usr/lib/postgresql/15/bin/postgres -D x` to `postgres -D x`: people look for the name.
 fn without_directory(line: &str) -> &str {
     let program = line.split(' ').next().unwrap_or(line);
     match program.rfind('/') {

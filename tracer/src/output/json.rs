@@ -1,11 +1,11 @@
-//! The Snapshot as `--json` prints it.
+//! The Snapshot as printed by `--json`.
 
 use tracer_model::snapshot::Snapshot;
 
-/// One line of JSON without a newline: the Snapshot's serde form.
+/// Formats a Snapshot as one line of JSON without a newline: its serde form.
 ///
 /// # Errors
-/// None that a Snapshot can cause; serde_json's signature is kept so that none is hidden.
+/// A Snapshot cannot cause any; serde_json's signature is kept so that none is hidden.
 pub fn to_string(snapshot: &Snapshot) -> serde_json::Result<String> {
     serde_json::to_string(snapshot)
 }
@@ -17,8 +17,8 @@ mod tests {
     use super::*;
     use tracer_model::fixtures;
 
-    /// The promised fields and their types, table by table: `i` integer, `f` number, `s` text,
-    /// `b` boolean, `a` array, `o` object, `t` RFC 3339 in UTC; `?` may be null.
+    /// The stable fields and their types, by table: `i` integer, `f` number, `s` text, `b` boolean,
+    /// `a` array, `o` object, `t` RFC 3339 in UTC; `?` may be null.
     const PROMISED: &[(&str, &str)] = &[
         ("", "schema:i host:s taken_at:t interval_s:f backend:o volumes:a writers:a dirs:a"),
         ("", "paths:a held:a victims:a"),
@@ -45,7 +45,7 @@ mod tests {
         ("victims", "pid:i comm:s volume:s errors:o waiting_ms:f?"),
     ];
 
-    /// All values at `path`, arrays walked through and nulls left out.
+    /// All values at `path`, descending into arrays and skipping nulls.
     fn at<'v>(value: &'v Value, path: &str) -> Vec<&'v Value> {
         let mut found = vec![value];
         for name in path.split('.').filter(|name| !name.is_empty()) {

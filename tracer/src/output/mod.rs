@@ -1,4 +1,4 @@
-//! What leaves the program: pure functions from a [`Snapshot`](tracer_model::snapshot::Snapshot).
+//! Output formats: pure functions of a [`Snapshot`](tracer_model::snapshot::Snapshot).
 
 pub mod columns;
 pub mod format;

@@ -1,4 +1,4 @@
-//! What the terminal can show, by the environment's word for it.
+//! Capabilities of the terminal, from the environment.
 //!
 //! Pure: the environment is a function, so that every case can be tested.
 
@@ -6,12 +6,12 @@ use tracer_model::sanitize::Charset;
 
 use crate::tui::theme::Theme;
 
-/// A variable's value; set to nothing counts as not set, as NO_COLOR's and POSIX's rules have it.
+/// A variable's value; empty counts as unset, as NO_COLOR and POSIX specify.
 fn value(env: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
     env(name).filter(|value| !value.is_empty())
 }
 
-/// Unicode where the locale says UTF-8, else ASCII.
+/// Unicode if the locale's encoding is UTF-8, else ASCII.
 #[must_use]
 pub fn charset(env: impl Fn(&str) -> Option<String>) -> Charset {
     // POSIX: the first of these that is set decides.
@@ -24,7 +24,8 @@ pub fn charset(env: impl Fn(&str) -> Option<String>) -> Charset {
     }
 }
 
-/// May there be colour on a terminal? <https://no-color.org>, and terminals that have none.
+/// Whether colour may be used: not if `NO_COLOR` is set (<https://no-color.org>), and not on
+/// monochrome terminals.
 #[must_use]
 pub fn color(env: impl Fn(&str) -> Option<String>) -> bool {
     let term = value(&env, "TERM").unwrap_or_default();
@@ -36,8 +37,8 @@ pub fn color(env: impl Fn(&str) -> Option<String>) -> bool {
     value(&env, "NO_COLOR").is_none() && !monochrome
 }
 
-/// The screen's colours: none where there may be none, those for a light background where the
-/// terminal says it has one (`COLORFGBG`, which rxvt and Konsole set).
+/// The colour theme of the live screen: monochrome if colour may not be used, light if `COLORFGBG`
+/// (set by rxvt and Konsole) reports a light background, else dark.
 #[must_use]
 pub fn theme(env: impl Fn(&str) -> Option<String>) -> Theme {
     if !color(&env) {

@@ -1,5 +1,5 @@
-//! Reading a volume's history: `time_s,total_bytes,used_bytes,avail_bytes`, in any order, other
-//! columns left alone.
+//! Reads a volume's history from CSV: columns `time_s,total_bytes,used_bytes,avail_bytes` in any
+//! order; others are ignored.
 
 use std::io::BufRead;
 
@@ -7,20 +7,21 @@ use anyhow::{Context, Result, bail, ensure};
 use tracer_model::forecast::Sample;
 
 const COLUMNS: [&str; 4] = ["time_s", "total_bytes", "used_bytes", "avail_bytes"];
-/// A line longer than this is no history of a volume; reading on would only eat memory.
+/// Longest line that is accepted, bytes. A longer one is not a volume's history, and reading it
+/// would only use up memory.
 const LONGEST: u64 = 64 * 1024;
 
-/// The rows of a history, one sample after another.
+/// Iterates over the rows of a history as samples.
 pub(crate) struct Rows<R> {
     input: R,
     name: String,
-    /// Where each of [`COLUMNS`] stands.
+    /// Index of each of [`COLUMNS`] in a row.
     places: [usize; 4],
     line: usize,
 }
 
 impl<R: BufRead> Rows<R> {
-    /// Read the header.
+    /// Reads the header and finds the columns.
     pub(crate) fn open(input: R, name: String) -> Result<Self> {
         let mut rows = Self { input, name, places: [0; 4], line: 0 };
         let Some(header) = rows.text()? else {
@@ -62,7 +63,7 @@ impl<R: BufRead> Rows<R> {
         }
     }
 
-    /// The next row, `None` at the end.
+    /// Reads the next row; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Sample>> {
         let Some(text) = self.text()? else { return Ok(None) };
         let cells: Vec<&str> = text.split(',').map(|c| c.trim().trim_matches('"')).collect();
@@ -82,7 +83,7 @@ impl<R: BufRead> Rows<R> {
         };
         let bytes = |i: usize| {
             let (value, text) = cell(i)?;
-            // Exact where it is written as an integer; tools that only know floats are read, too.
+            // Exact if written as an integer; floats, which some tools write, are accepted too.
             Ok::<u64, anyhow::Error>(text.parse().unwrap_or(value as u64))
         };
         let sample = Sample {
@@ -94,7 +95,7 @@ impl<R: BufRead> Rows<R> {
         };
         ensure!(
             sample.used <= sample.total && sample.avail <= sample.total,
-            "{}:{}: more bytes used or available than the {} there are",
+            "{}:{}: more bytes used or available than the total of {}",
             self.name,
             self.line,
             sample.total

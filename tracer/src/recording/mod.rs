@@ -1,7 +1,7 @@
-//! The flight recorder: Snapshots in files, and back.
+//! The flight recorder: writes Snapshots to a recording and reads them back.
 //!
-//! A recording `FILE` is the newest segment; `FILE.1`, `FILE.2` … are older ones. Each is a recording by
-//! itself.
+//! A recording `FILE` is the newest segment; `FILE.1`, `FILE.2` … are older ones. Each segment is a
+//! recording of its own.
 
 pub(crate) mod csv;
 mod reader;
@@ -14,10 +14,10 @@ pub use self::segment::{decode_one, encode};
 
 use std::path::{Path, PathBuf};
 
-/// Segments of a recording at most.
+/// Maximum number of segments of a recording.
 const MAX_SEGMENTS: u32 = 64;
 
-/// `FILE`, `FILE.1` …: the `age`th segment.
+/// The path of the segment of this age: `FILE` for 0, `FILE.1` for 1, …
 fn segment_path(file: &Path, age: u32) -> PathBuf {
     if age == 0 {
         return file.to_owned();

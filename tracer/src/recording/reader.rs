@@ -1,4 +1,4 @@
-//! Reading a recording, oldest Snapshot first.
+//! Reads a recording, oldest Snapshot first.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,17 +13,17 @@ use super::{MAX_SEGMENTS, MAX_SIZE, segment, segment_path};
 /// What could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
-    /// Bytes that are no record, or a damaged one.
+    /// Bytes that are not a record, or belong to a damaged one.
     pub garbage_bytes: u64,
-    /// Records whose end is missing: filltop was killed, or still writes.
+    /// Records whose end is missing: filltop was killed, or is still writing.
     pub torn: u64,
 }
 
-/// Hands over every intact Snapshot of a recording and its older segments, oldest first; says what
-/// was damaged. Holds one segment in memory at a time.
+/// Calls `each` for every intact Snapshot of a recording and its older segments, oldest first, and
+/// returns what was damaged. Holds one segment in memory at a time.
 ///
 /// # Errors
-/// If the file cannot be read, or has not a single Snapshot in it.
+/// If the file cannot be read, or contains no intact Snapshot.
 pub fn read(file: &Path, mut each: impl FnMut(Snapshot)) -> anyhow::Result<Damage> {
     let mut damage = Damage::default();
     let mut count = 0_u64;
@@ -47,7 +47,7 @@ pub fn read(file: &Path, mut each: impl FnMut(Snapshot)) -> anyhow::Result<Damag
     }
     if count == 0 {
         bail!(
-            "{} is no recording of filltop, or nothing in it is intact: make one with \
+            "{} is not a filltop recording, or nothing in it is intact; make one with \
              `filltop record --out FILE`",
             file.display()
         );

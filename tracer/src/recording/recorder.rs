@@ -1,4 +1,4 @@
-//! Writing a recording: append only, bounded, and never what fills the disk.
+//! Writes a recording: append-only, bounded, and never the cause of a full disk.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -12,22 +12,22 @@ use tracer_model::units::Units;
 
 use super::{MAX_SEGMENTS, segment, segment_path};
 
-/// The least that a recording may be allowed to take, bytes.
+/// Smallest limit of a recording's size, bytes.
 pub const MIN_SIZE: u64 = 4 << 20;
-/// The most.
+/// Largest limit of a recording's size, bytes.
 pub const MAX_SIZE: u64 = 1 << 30;
-/// Segments are at least this many, so that dropping the oldest loses an eighth at most, …
+/// Minimum number of segments, so that deleting the oldest loses an eighth at most, …
 const MIN_SEGMENTS: u32 = 8;
-/// … and not larger than this while there may be more of them.
+/// … and their maximum size, bytes, until there are [`MAX_SEGMENTS`] of them.
 const SEGMENT: u64 = 16 << 20;
-/// A volume with less than this share available is nearly full: as for the default alert.
+/// A volume with less than this share available is nearly full, as for the default alert.
 const NEARLY_FULL: f64 = 0.05;
 
 /// An open recording.
 ///
-/// The segment that is written has its space set aside beforehand, so that recording goes on while
-/// somebody else fills the volume, which is when it matters. On a volume that has become nearly full
-/// an old segment is dropped before a new one is begun: the recording does not grow there.
+/// The space of the current segment is preallocated, so that recording continues while another
+/// process fills the volume, which is when it matters. On a volume that has become nearly full, an
+/// old segment is deleted before a new one is begun: the recording does not grow there.
 pub struct Recorder {
     path: PathBuf,
     file: File,
@@ -38,11 +38,11 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens a recording that may take `max_size` bytes in all, or goes on with it.
+    /// Creates a recording of at most `max_size` bytes in total, or continues an existing one.
     ///
     /// # Errors
-    /// If the volume is nearly full or would be with the recording, if `path` is something else than
-    /// a recording, if another filltop records there, or what the kernel says.
+    /// If the volume is nearly full or would be with the recording, if `path` is not a recording,
+    /// if another filltop writes to it, or if it cannot be opened.
     pub fn open(path: &Path, max_size: u64) -> anyhow::Result<Self> {
         let max_size = max_size.clamp(MIN_SIZE, MAX_SIZE);
         let segments = (max_size / SEGMENT).clamp(MIN_SEGMENTS.into(), MAX_SEGMENTS.into()) as u32;
@@ -58,7 +58,7 @@ impl Recorder {
             }
             bail!(
                 "not recording to {}: its volume has {} available, and a recording of {} would \
-                 leave less than 5 %. Choose another volume, or a smaller --max-size",
+                 leave less than 5 %; choose another volume or a smaller --max-size",
                 path.display(),
                 Units::Iec.bytes(space.avail),
                 Units::Iec.bytes(max_size)
@@ -67,7 +67,7 @@ impl Recorder {
         let length = file.metadata()?.len();
         let mut recorder =
             Self { path: path.to_owned(), file, length, segment, segments, too_large: 0 };
-        // A larger --max-size was used before.
+        // If a larger --max-size was used before.
         recorder.drop_older_than(segments);
         if recorder.length < segment {
             recorder.set_aside()?;
@@ -78,7 +78,7 @@ impl Recorder {
     /// Appends a Snapshot.
     ///
     /// # Errors
-    /// What the kernel says; what was recorded before stays readable.
+    /// If the file cannot be written; what was recorded before stays readable.
     pub fn push(&mut self, snapshot: &Snapshot) -> anyhow::Result<()> {
         let record = segment::encode(snapshot)?;
         let size = record.len() as u64;
@@ -96,22 +96,22 @@ impl Recorder {
         Ok(())
     }
 
-    /// Snapshots that were not recorded because one alone was larger than a segment.
+    /// Number of Snapshots that were not recorded because each was larger than a segment.
     #[must_use]
     pub const fn too_large(&self) -> u64 {
         self.too_large
     }
 
     fn next_segment(&mut self) -> anyhow::Result<()> {
-        // What was set aside and not used.
+        // Release preallocated space that was not used.
         self.file.set_len(self.length)?;
         let full = Space::of(&self.file)?.left_after(self.segment) < NEARLY_FULL;
         let count = (0..self.segments).take_while(|&age| segment_path(&self.path, age).exists());
         let keep = if full { count.count() as u32 - 1 } else { self.segments - 1 };
         if keep == 0 {
             bail!(
-                "the volume of {} is nearly full, and the recording has no older part to drop: \
-                 recording ends here",
+                "the volume of {} is nearly full, and the recording has no older segment to \
+                 delete; recording stops",
                 self.path.display()
             );
         }
@@ -136,10 +136,10 @@ impl Recorder {
     fn set_aside(&self) -> anyhow::Result<()> {
         let rest = self.segment - self.length;
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.length, rest) {
-            // Some filesystems cannot.
+            // Some filesystems cannot preallocate.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
             Err(error) => Err(io::Error::from(error)).with_context(|| {
-                format!("cannot set aside {} for {}", Units::Iec.bytes(rest), self.path.display())
+                format!("cannot preallocate {} for {}", Units::Iec.bytes(rest), self.path.display())
             }),
         }
     }
@@ -147,7 +147,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // Gives back what was set aside.
+        // Releases preallocated space.
         let _ = self.file.set_len(self.length);
     }
 }
@@ -164,13 +164,14 @@ impl Space {
         Ok(Self { total: stat.f_blocks * stat.f_frsize, avail: stat.f_bavail * stat.f_frsize })
     }
 
-    /// Share that is available when `bytes` more are taken.
+    /// Share of the volume that is available after another `bytes` bytes are used.
     fn left_after(&self, bytes: u64) -> f64 {
         self.avail.saturating_sub(bytes) as f64 / self.total.max(1) as f64
     }
 }
 
-/// Opens a segment to append to it, for us alone: command lines can hold secrets.
+/// Opens a segment for appending, readable by its owner only, because command lines can contain
+/// secrets, and locked against other recorders.
 fn open(path: &Path) -> anyhow::Result<File> {
     let named = || format!("cannot record to {}", path.display());
     let mut file = OpenOptions::new()
@@ -178,7 +179,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
         .append(true)
         .create(true)
         .mode(0o600)
-        // A link that somebody else put there is not followed, a pipe not waited for.
+        // Do not follow a link, nor wait for a pipe, that another user may have put there.
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(path)
         .with_context(named)?;
@@ -189,11 +190,11 @@ fn open(path: &Path) -> anyhow::Result<File> {
     if meta.len() > 0 {
         let mut mark = [0; segment::MARK.len()];
         if file.read_exact(&mut mark).is_err() || mark != segment::MARK {
-            bail!("{}: the file exists, and is no recording", named());
+            bail!("{}: the file exists and is not a recording; choose another name", named());
         }
     }
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("{}: another filltop records there", named());
+        bail!("{}: another filltop is recording to it", named());
     }
     file.set_permissions(Permissions::from_mode(0o600)).with_context(named)?;
     Ok(file)
@@ -208,7 +209,7 @@ mod tests {
     fn numbered(n: i64) -> Snapshot {
         let mut snapshot = fixtures::busy();
         snapshot.taken_at = jiff::Timestamp::from_second(fixtures::NOW + n).unwrap();
-        // Text that does not deflate well, so that segments fill.
+        // Text that does not compress well, so that segments fill.
         let noise = |i: u64| (n.cast_unsigned() * 31 + i).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let text: String = (0..6_000).map(|i| format!("{:x}", noise(i) >> 40)).collect();
         snapshot.writers[0].cmdline = Some(text);
@@ -227,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rec");
         let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();
-        assert!(Recorder::open(&path, MIN_SIZE).is_err(), "one at a time");
+        assert!(Recorder::open(&path, MIN_SIZE).is_err(), "a second recorder");
         for n in 0..400 {
             recorder.push(&numbered(n)).unwrap();
         }
@@ -242,9 +243,9 @@ mod tests {
         }
         let (kept, damage) = seconds(&path);
         assert_eq!(damage, Damage::default());
-        assert!(kept[0] > 0, "the oldest are gone");
+        assert!(kept[0] > 0, "the oldest are deleted");
         assert_eq!(kept, (kept[0]..400).collect::<Vec<_>>());
-        // It goes on where it was, after what a kill left behind.
+        // It continues where it was, after the torn record that a kill left behind.
         let torn = fs::metadata(&path).unwrap().len() - 7;
         File::options().write(true).open(&path).unwrap().set_len(torn).unwrap();
         let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();

@@ -1,7 +1,8 @@
-//! One Snapshot as bytes: a mark, length and checksum, and its JSON, deflated.
+//! The record of one Snapshot: a magic number, length, checksum and deflated JSON.
 //!
-//! JSON because it describes itself: a recording of an earlier filltop stays readable as its JSON does
-//! (`schema`), and the Snapshot's flattened and tagged parts do not go through a form like postcard's.
+//! JSON, because it is self-describing: a recording of an earlier filltop stays readable as long as
+//! its JSON does (`schema`), and formats such as postcard cannot represent the Snapshot's flattened
+//! and tagged parts.
 
 use std::io::{self, BufWriter, IntoInnerError, Read as _};
 
@@ -10,24 +11,26 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 use tracer_model::snapshot::Snapshot;
 
-/// What a record begins with, and a file of them: not valid UTF-8, so that no text file is taken
-/// for a recording, and no JSON holds it by chance.
+/// Magic number at the start of each record, and therefore of a recording: not valid UTF-8, so that
+/// no text file is taken for a recording and no JSON contains it by chance.
 pub(super) const MARK: [u8; 8] = *b"\xf1ll\xfftop\x01";
-/// Mark, length of what follows and its CRC-32, both little-endian.
+/// Length of a record's header: magic number, length of the body and its CRC-32, both
+/// little-endian.
 const HEAD: usize = MARK.len() + 8;
-/// JSON that is handed to the encoder at once, bytes.
+/// Size of the buffer in front of the encoder, bytes.
 const PIECE: usize = 64 << 10;
-/// Longest JSON that is read, bytes: a damaged file must not take all memory.
+/// Longest JSON that is read, bytes: a damaged file must not use up all memory.
 const MAX_JSON: u64 = 256 << 20;
 
-/// The record of a Snapshot.
+/// Encodes a Snapshot as a record.
 ///
 /// # Errors
-/// None that a Snapshot can cause.
+/// If the compressed JSON exceeds 4 GiB, which no Snapshot does.
 pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     let mut record = vec![0; HEAD];
     let deflate = DeflateEncoder::new(&mut record, Compression::fast());
-    // JSON comes in words, and the encoder clears its whole output buffer for each write.
+    // serde_json writes a few bytes at a time, and the encoder clears its whole output buffer on
+    // each write.
     let mut whole = BufWriter::with_capacity(PIECE, deflate);
     serde_json::to_writer(&mut whole, snapshot)?;
     whole.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
@@ -40,25 +43,25 @@ pub fn encode(snapshot: &Snapshot) -> io::Result<Vec<u8>> {
     Ok(record)
 }
 
-/// The Snapshot of one whole record, and nothing beside it.
+/// Decodes exactly one whole record; `None` if it is damaged or has trailing bytes.
 #[must_use]
 pub fn decode_one(record: &[u8]) -> Option<Box<Snapshot>> {
     let (snapshot, length) = record_at(record).ok()?;
     (length == record.len()).then_some(snapshot)
 }
 
-/// What is at some place of a file.
+/// What was found at a position in a file.
 #[derive(Debug, PartialEq)]
 pub(super) enum Found {
     /// A whole record.
     Snapshot(Box<Snapshot>),
-    /// This many bytes that are no record, or one that was damaged.
+    /// This many bytes that are not a record, or belong to a damaged one.
     Garbage(usize),
-    /// A record that ends after the end of the file.
+    /// This many bytes of a record that continues past the end of the file.
     Torn(usize),
 }
 
-/// Everything in `bytes`, in order. What is damaged is skipped up to the next whole record.
+/// Calls `each` for everything in `bytes`, in order. Damage is skipped up to the next whole record.
 pub(super) fn decode(bytes: &[u8], mut each: impl FnMut(Found)) {
     let mut at = 0;
     let mut bad_from = None;
@@ -87,8 +90,8 @@ pub(super) fn decode(bytes: &[u8], mut each: impl FnMut(Found)) {
     }
 }
 
-/// The Snapshot that `bytes` begin with, and the length of its record; `Err(true)`: its beginning is
-/// there, its end is not.
+/// The Snapshot at the start of `bytes` and the length of its record. `Err(true)` if the record is
+/// truncated, `Err(false)` if it is damaged or not a record.
 fn record_at(bytes: &[u8]) -> Result<(Box<Snapshot>, usize), bool> {
     if !bytes.starts_with(&MARK) {
         return Err(MARK.starts_with(bytes));
@@ -120,7 +123,7 @@ mod tests {
         snapshot
     }
 
-    /// Snapshots with any texts and numbers in them.
+    /// Snapshots with arbitrary texts and numbers.
     fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         let rows = prop::collection::vec((any::<u32>(), any::<u64>(), "\\PC{0,20}"), 0..4);
         (rows, any::<i64>(), prop::option::of(0.0..1e12f64), 0u32..1_000_000).prop_map(
@@ -158,7 +161,7 @@ mod tests {
             prop_assert!(all(&bytes) == expected);
         }
 
-        /// A cut or an overwritten stretch costs the records that it touches, and no other.
+        /// Truncating or overwriting a range loses only the records that it touches.
         #[test]
         fn what_is_intact_is_not_lost(
             cut in 0.0..1.0f64,
@@ -180,7 +183,7 @@ mod tests {
                 let (start, end) = (at, at + record.len());
                 at = end;
                 let hit = !same && start < from + junk.len() && from < end;
-                // A byte of junk may be the byte that was there.
+                // The junk may happen to equal the bytes that it replaces.
                 let whole = bytes.get(start..end) == Some(&record[..]);
                 if whole || (!hit && end <= bytes.len()) {
                     expected.push(numbered(n as u32));

@@ -1,5 +1,5 @@
-//! How commands come to the service: they attach where one runs, and trace by themselves where none
-//! does, or where that is asked for.
+//! How commands use the service: they attach if one is running, and otherwise (or if asked to)
+//! trace on their own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,45 +13,45 @@ use tracer_model::snapshot::{Gap, Snapshot};
 
 use super::client::{Client, NoService};
 use super::{SOCKET, client};
-use crate::cli::{TraceArgs, narrow};
 use tracer_kernel::capabilities;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
 
-/// How long a service may be away, for a restart.
+/// How long a service may be unavailable, for a restart.
 const AWAY: Duration = Duration::from_secs(15);
 
-/// What most do without a service.
-const MEASURING: &str = "measuring here instead";
+/// What most commands do without a service.
+const MEASURING: &str = "measuring directly instead";
 
-/// Whether to attach, and where.
-#[derive(Debug, Clone, clap::Args)]
-pub struct AttachArgs {
-    /// Do not ask a running `filltop watch`: measure here and now
-    #[arg(long)]
-    standalone: bool,
-    /// Where `filltop watch` serves
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+/// Where a command gets its data from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Measure directly instead of asking a running service.
+    pub standalone: bool,
+    /// Path of the service's socket.
+    pub socket: PathBuf,
+    /// Whether tracing options were given that the service does not have: another backend, or
+    /// additional hooks.
+    pub special: bool,
 }
 
-/// Why a command measures by itself; `None`: it was told to.
+/// Why a command measures on its own; `None`: it was asked to.
 #[derive(Debug)]
 pub(crate) struct Alone(Option<NoService>);
 
 impl Alone {
-    /// Was it told to, rather than left alone?
+    /// Whether it was asked to, rather than left without a service.
     pub(crate) const fn is_chosen(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Goes on without a service. If that fails, too, both reasons are told.
+    /// Continues without a service. If that fails as well, both errors are reported.
     pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.say(MEASURING);
         self.explain(work())
     }
 
-    /// The same for work that waits.
+    /// The same for asynchronous work.
     pub(crate) async fn or_else_async<T>(
         self,
         work: impl Future<Output = anyhow::Result<T>>,
@@ -60,10 +60,10 @@ impl Alone {
         self.explain(work.await)
     }
 
-    /// Tells of a service that is there and not well, and what is done `instead`.
+    /// Reports a service that exists but cannot be used, and what is done `instead`.
     pub(crate) fn say(&self, instead: &str) {
         match &self.0 {
-            // A service that is there and not well is worth a word, none at all is not.
+            // An unusable service is worth a message, a missing one is not.
             Some(
                 error @ (NoService::Refused(_)
                 | NoService::Broken { .. }
@@ -86,24 +86,27 @@ impl Alone {
     }
 }
 
-impl AttachArgs {
+impl Source {
+    /// Runs `work` with the service's socket. `replaces_tracing`: the command would otherwise trace
+    /// itself, so the service must trace as much as the command could.
     fn try_with<T>(
         &self,
-        trace: Option<&TraceArgs>,
+        replaces_tracing: bool,
         work: impl FnOnce(&Path) -> Result<T, NoService>,
     ) -> Result<T, Alone> {
-        // Another backend or more hooks are not what the service has.
-        if self.standalone || trace.is_some_and(TraceArgs::is_special) {
+        if self.standalone || replaces_tracing && self.special {
             return Err(Alone(None));
         }
-        let result = match trace {
-            Some(_) => self.sees_enough().and_then(|()| work(&self.socket)),
-            None => work(&self.socket),
+        let result = if replaces_tracing {
+            self.sees_enough().and_then(|()| work(&self.socket))
+        } else {
+            work(&self.socket)
         };
         result.map_err(|error| Alone(Some(error)))
     }
 
-    /// A service that was started with fewer rights than this command has must not hide what this would see.
+    /// A service that was started with fewer privileges than this command has must not hide what
+    /// this command would see.
     fn sees_enough(&self) -> Result<(), NoService> {
         if !capabilities::has_sys_admin() {
             return Ok(());
@@ -119,38 +122,29 @@ impl AttachArgs {
     }
 }
 
-/// The last `seconds` of what the service knows.
+/// Returns the last `seconds` of the service's data as one Snapshot.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn recent(
-    args: &AttachArgs,
-    trace: &TraceArgs,
-    command: &str,
-    seconds: f64,
-) -> Result<Snapshot, Alone> {
-    let snapshot = args.try_with(Some(trace), |path| client::recent(path, command, seconds))?;
+pub(crate) fn recent(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    let snapshot = source.try_with(true, |path| client::recent(path, command, seconds))?;
     if snapshot.interval_s < seconds * 0.8 {
-        eprintln!(
-            "filltop: the service started {:.1} s ago, and knows no more than that",
-            snapshot.interval_s
-        );
+        eprintln!("filltop: the service has only {:.1} s of data so far", snapshot.interval_s);
     }
     Ok(snapshot)
 }
 
-/// Each of the last `seconds` of what the service knows, oldest first; at least one.
+/// Passes each Snapshot of the service's last `seconds` to `see`, oldest first; at least one.
 ///
 /// # Errors
 /// [`Alone`].
 pub(crate) fn each(
-    args: &AttachArgs,
-    trace: &TraceArgs,
+    source: &Source,
     command: &str,
     seconds: f64,
     mut see: impl FnMut(Box<Snapshot>),
 ) -> Result<(), Alone> {
-    args.try_with(Some(trace), |path| {
+    source.try_with(true, |path| {
         let mut client = Client::connect(path, command, seconds, false)?;
         while let Some(snapshot) = client.receive()? {
             see(snapshot);
@@ -159,57 +153,58 @@ pub(crate) fn each(
     })
 }
 
-/// The newest that the service knows.
+/// Returns the service's newest Snapshot.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
-    past(args, command, 0.0)
+pub(crate) fn newest(source: &Source, command: &str) -> Result<Snapshot, Alone> {
+    past(source, command, 0.0)
 }
 
-/// The newest that the service knows, whatever it lacks, unless the command is to trace in a special way.
+/// Returns the service's newest Snapshot even if the service sees less than this command would,
+/// unless special tracing options were given.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn described(args: &AttachArgs, trace: &TraceArgs) -> Result<Snapshot, Alone> {
-    if trace.is_special() {
+pub(crate) fn described(source: &Source) -> Result<Snapshot, Alone> {
+    if source.special {
         return Err(Alone(None));
     }
-    newest(args, "doctor")
+    newest(source, "doctor")
 }
 
-/// What the service knows of the last `seconds`, or less.
+/// Returns the service's last `seconds` as one Snapshot, or less, whatever its privileges.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn past(args: &AttachArgs, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
-    args.try_with(None, |path| client::recent(path, command, seconds))
+pub(crate) fn past(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
+    source.try_with(false, |path| client::recent(path, command, seconds))
 }
 
-/// A connection on which Snapshots follow.
+/// Connects to receive Snapshots continuously.
 ///
 /// # Errors
 /// [`Alone`].
-pub(crate) fn follow(args: &AttachArgs, trace: &TraceArgs, command: &str) -> Result<Client, Alone> {
-    args.try_with(Some(trace), |path| Client::connect(path, command, 0.0, true))
+pub(crate) fn follow(source: &Source, command: &str) -> Result<Client, Alone> {
+    source.try_with(true, |path| Client::connect(path, command, 0.0, true))
 }
 
-/// What a screen that is attached lives on.
+/// The data source of an attached screen.
 pub(crate) struct Feed {
     /// The newest Snapshot.
     pub(crate) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// What was before, when it is all there.
+    /// The history before the connection, once it is complete.
     pub(crate) past: oneshot::Receiver<History>,
-    /// Why it is over.
+    /// The error that ended the connection.
     pub(crate) end: oneshot::Receiver<anyhow::Error>,
 }
 
-/// Reads on threads of their own, so that a screen waits neither for the service nor for an hour of
-/// the past to be unpacked. `only` are the volumes wanted, all if empty; `every` is the time between
-/// two Snapshots that is wanted, seconds, and not shorter than the service's.
+/// Starts threads that read from the service, so that the screen waits neither for the service nor
+/// for an hour of history to be unpacked. `only` selects volumes, all if empty; `every` is the
+/// wanted time between two Snapshots, seconds, not shorter than the service's.
 ///
 /// # Errors
-/// What the kernel says about threads.
+/// If a thread cannot be started.
 pub(crate) fn feed(
     client: Client,
     only: Vec<String>,
@@ -226,7 +221,7 @@ pub(crate) fn feed(
         "filltop-past",
         Box::new(move || {
             if let Some(past) = read_past(&path, &wanted) {
-                // A screen that has gone needs no past.
+                // The screen may have been closed.
                 let _ = past_sender.send(past);
             }
         }),
@@ -246,7 +241,7 @@ fn read_past(path: &Path, only: &[String]) -> Option<History> {
     let limits = Limits::default();
     let mut client = Client::connect(path, "top (history)", limits.seconds, false).ok()?;
     let mut past = History::new(limits);
-    // What came before it broke is worth having, too.
+    // Keep what arrived even if the connection breaks.
     while let Ok(Some(snapshot)) = client.receive() {
         past.push(narrowed(snapshot, only));
     }
@@ -255,7 +250,7 @@ fn read_past(path: &Path, only: &[String]) -> Option<History> {
 
 fn narrowed(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
     if !only.is_empty() {
-        narrow(&mut snapshot, only);
+        snapshot.retain_volumes(only);
     }
     Arc::from(snapshot)
 }
@@ -263,13 +258,13 @@ fn narrowed(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
 struct Live {
     only: Vec<String>,
     every: watch::Receiver<f64>,
-    /// Windows that are not yet as long as wanted, as one.
+    /// Sum of the Snapshots that together are still shorter than wanted.
     sum: Option<Snapshot>,
     sender: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
 impl Live {
-    /// Until the service is gone for good, or the screen is.
+    /// Forwards Snapshots until the service does not come back, or the screen is closed.
     fn run(&mut self, mut client: Client) -> anyhow::Error {
         loop {
             let error = loop {
@@ -310,13 +305,14 @@ impl Live {
         }
     }
 
-    /// Windows are never exactly as long as the interval.
+    /// Whether `length` is enough. A Snapshot never covers exactly the interval, hence half a step
+    /// of tolerance.
     fn is_enough(&self, length: f64, step: f64) -> bool {
         length + step / 2.0 > *self.every.borrow()
     }
 }
 
-/// Another connection, if the service comes back in time.
+/// Reconnects, if the service comes back in time.
 fn again(path: &Path) -> Option<Client> {
     let pause = Duration::from_millis(500);
     (0..AWAY.as_millis() / pause.as_millis()).find_map(|_| {
@@ -327,7 +323,7 @@ fn again(path: &Path) -> Option<Client> {
 
 fn error_of(error: NoService) -> anyhow::Error {
     anyhow::Error::new(error).context(
-        "the service has gone: start it again, or measure without it by `filltop top --standalone`",
+        "lost the connection to the service; restart it, or use `filltop top --standalone`",
     )
 }
 

@@ -1,4 +1,4 @@
-//! The clients' side of the socket, blocking: commands that show what the service knows.
+//! The client side of the socket, blocking: for commands that show the service's data.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -14,47 +14,47 @@ use super::protocol::{HEAD, Hello, Kind, MAX_RESPONSE, PROTOCOL, Welcome};
 use crate::recording;
 use tracer_model::history::merge;
 
-/// Longest wait for an answer of a service that is well.
+/// Longest time that a healthy service takes to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why there is nothing from the service.
+/// Why the service cannot be used.
 #[derive(Debug, Error)]
 pub enum NoService {
-    /// No socket, or nobody listens at it: there is no service.
-    #[error("no service runs at {}", .0.display())]
+    /// There is no socket, or no process listens on it.
+    #[error("no service is running at {}", .0.display())]
     Absent(PathBuf),
-    /// It is there, and not for this user.
+    /// This user may not connect to the service.
     #[error(
-        "a service runs, but {} is not for you: run as root, or join the group filltop \
+        "permission denied for the service socket {}; run as root, or join the group filltop \
          (`usermod -aG filltop USER`, then log in again)",
         .0.display()
     )]
     Denied(PathBuf),
-    /// It sees less than we would.
+    /// The service sees less than this command would.
     #[error(
-        "the service was started without CAP_SYS_ADMIN and does not see all writes to {mount_point} \
-         ({fs_type}; docs/service.md says how to give it)"
+        "the service was started without CAP_SYS_ADMIN and misses some writes to {mount_point} \
+         ({fs_type}); grant it as described in docs/service.md"
     )]
     SeesLess {
-        /// A volume of which it misses something.
+        /// A volume on which the service misses writes.
         mount_point: String,
-        /// Its filesystem.
+        /// Filesystem type of the volume.
         fs_type: String,
     },
-    /// It said why not.
-    #[error("the service refuses: {0}")]
+    /// The service refused, with this reason.
+    #[error("the service refused: {0}")]
     Refused(String),
-    /// Something is wrong with it.
+    /// The service does not answer, or not according to the protocol.
     #[error("the service at {} does not answer: {error}", .path.display())]
     Broken {
         /// The socket.
         path: PathBuf,
-        /// What came instead.
+        /// The error of the connection.
         error: io::Error,
     },
 }
 
-/// A connection that Snapshots come from.
+/// A connection that receives Snapshots.
 pub struct Client {
     stream: UnixStream,
     path: PathBuf,
@@ -62,8 +62,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. `command` is for the service's log; `since_s` is how much of the past is wanted, 0 for
-    /// the newest Snapshot alone; with `follow` new ones come until this is dropped.
+    /// Connects. `command` is for the service's log; `since_s` is the length of the requested
+    /// history in seconds, 0 for the newest Snapshot only; with `follow`, new ones are received
+    /// until this is dropped.
     ///
     /// # Errors
     /// [`NoService`].
@@ -81,60 +82,61 @@ impl Client {
             }
             _ => broken(error),
         })?;
-        // In a folder that others may write to, anybody could listen.
+        // In a directory that other users may write to, any process could listen.
         if !Peer::of(&stream).map_err(broken)?.is_privileged() {
-            return Err(broken(io::Error::other("it is neither root's nor yours")));
+            return Err(broken(io::Error::other("it runs as neither root nor you")));
         }
         stream.set_read_timeout(Some(ANSWERS_WITHIN)).map_err(broken)?;
         let hello = Hello { protocol: PROTOCOL, client: command.to_owned(), since_s, follow };
         let body = serde_json::to_vec(&hello).map_err(|error| broken(error.into()))?;
-        // One that refuses at once may be gone before this is written; what it said is still there.
+        // A service that refuses immediately may have closed the connection before this is
+        // written; its reason can still be read.
         let written = stream.write_all(&protocol::frame(Kind::Hello, &body));
         let (kind, body) =
             read(&mut stream).map_err(|error| broken(written.err().unwrap_or(error)))?;
         let welcome: Welcome = match kind {
             Kind::Welcome => serde_json::from_slice(&body).map_err(|error| broken(error.into()))?,
             Kind::Refused => return Err(refused(&body)),
-            _ => return Err(broken(io::Error::other("no welcome"))),
+            _ => return Err(broken(io::Error::other("the first frame is not a welcome"))),
         };
-        // The service may be as slow as its own interval.
+        // The service sends at its own interval.
         let patience = ANSWERS_WITHIN.mul_f64(1.0 + welcome.interval_s.clamp(0.0, 3600.0));
         stream.set_read_timeout(Some(patience)).map_err(broken)?;
         Ok(Self { stream, path: path.to_owned(), welcome })
     }
 
-    /// What the service said about itself.
+    /// The service's description of itself.
     #[must_use]
     pub const fn welcome(&self) -> &Welcome {
         &self.welcome
     }
 
-    /// Where the service is.
+    /// Path of the service's socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The next Snapshot, oldest first; `None` when all that was asked for is there. Waits.
+    /// Waits for the next Snapshot, oldest first; `None` after the last requested one.
     ///
     /// # Errors
-    /// [`NoService`], when the service has gone or does not answer any more.
+    /// [`NoService`] if the service has ended or no longer answers.
     pub fn receive(&mut self) -> Result<Option<Box<Snapshot>>, NoService> {
         let broken = |error| NoService::Broken { path: self.path.clone(), error };
         let (kind, body) = read(&mut self.stream).map_err(broken)?;
         match kind {
             Kind::Snapshot => recording::decode_one(&body)
                 .map(Some)
-                .ok_or_else(|| broken(io::Error::other("a Snapshot is damaged"))),
+                .ok_or_else(|| broken(io::Error::other("damaged Snapshot"))),
             Kind::End => Ok(None),
             Kind::Refused => Err(refused(&body)),
-            Kind::Hello | Kind::Welcome => Err(broken(io::Error::other("a frame out of place"))),
+            Kind::Hello | Kind::Welcome => Err(broken(io::Error::other("unexpected frame"))),
         }
     }
 }
 
-/// The last `seconds` as one Snapshot, or less where the service has not known more yet; with 0 the
-/// newest. For `snapshot`, `check` and `stop`.
+/// Returns the last `seconds` as one Snapshot, or less if the service has less history; with 0 the
+/// newest. Used by `snapshot`, `check` and `stop`.
 ///
 /// # Errors
 /// [`NoService`].
@@ -145,7 +147,7 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
         match &mut sum {
             Some(sum) => {
                 merge::add(sum, &next);
-                // Counted since the service started, not by window.
+                // Counted since the service started, not per interval.
                 sum.backend.lost_events = next.backend.lost_events;
             }
             None => sum = Some(*next),
@@ -153,12 +155,12 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
     }
     sum.ok_or_else(|| NoService::Broken {
         path: path.to_owned(),
-        error: io::Error::other("it knows nothing"),
+        error: io::Error::other("it sent no Snapshot"),
     })
 }
 
-/// Connects within [`ANSWERS_WITHIN`]: the queue of a service that hangs may be full, and connect(2)
-/// waits for as long as the time-out for sending that was set before.
+/// Connects within [`ANSWERS_WITHIN`]: the backlog of a service that hangs may be full, and
+/// connect(2) blocks up to the send time-out set on the socket.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use rustix::net::{
@@ -180,7 +182,7 @@ fn read(stream: &mut UnixStream) -> io::Result<(Kind, Vec<u8>)> {
     stream.read_exact(&mut head)?;
     let (kind, length) = protocol::parse_head(head, MAX_RESPONSE)?;
     let mut body = Vec::new();
-    // Grows with what really comes.
+    // Grows with the bytes that arrive, not with the announced length.
     stream.take(length as u64).read_to_end(&mut body)?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());

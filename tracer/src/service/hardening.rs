@@ -1,4 +1,4 @@
-//! What a service does so that it lives on when the rest of the machine does not.
+//! Hardening of the service: it should keep running when the machine is out of memory.
 
 use std::{fs, io};
 
@@ -6,25 +6,26 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-/// Others are killed long before: -1000 is never, which a program that grows must not be.
+/// Other processes are killed long before this one. -1000 would mean never, which is wrong for a
+/// program whose memory can grow.
 const OOM_SCORE_ADJ: &str = "-900";
 
-/// As far as we may: each is worth having alone.
+/// Applies as much as permitted: each measure is useful without the other.
 pub fn harden() {
-    // First what takes no time: to lock what is in memory may take long where it is short.
+    // The quick one first: locking memory may take long when memory is short.
     if let Err(error) = spare_from_oom() {
-        tracing::info!("the OOM killer was not told to take others first: {error}");
+        tracing::info!("cannot lower the OOM score: {error}");
     }
     if let Err(error) = lock_memory() {
-        tracing::info!("memory is not locked: {error}");
+        tracing::info!("cannot lock memory: {error}");
     }
 }
 
-/// Keeps what is in memory there: a machine that swaps is slow to say why. Pages are locked when they
-/// are used, so that address space alone costs nothing.
+/// Locks the process's memory, so that it can still report when the machine swaps. Pages are locked
+/// when they are first used, so that unused address space costs nothing.
 ///
 /// # Errors
-/// If the limit on locked memory cannot be lifted: with one, an allocation would fail some day.
+/// If the limit on locked memory cannot be removed: with a limit, a later allocation would fail.
 pub fn lock_memory() -> io::Result<()> {
     let none = Rlimit { current: None, maximum: None };
     if getrlimit(Resource::Memlock) != none {
@@ -33,10 +34,10 @@ pub fn lock_memory() -> io::Result<()> {
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
 }
 
-/// Makes the kernel's OOM killer take others first. Children inherit it.
+/// Makes the kernel's OOM killer prefer other processes. Children inherit the setting.
 ///
 /// # Errors
-/// If we may not: the unit's `OOMScoreAdjust=` does the same from outside.
+/// If not permitted; the unit's `OOMScoreAdjust=` does the same from outside.
 pub fn spare_from_oom() -> io::Result<()> {
     let path = "/proc/self/oom_score_adj";
     let lower = |now: &str| now.trim().parse().is_ok_and(|now: i32| now <= -900);
@@ -46,17 +47,17 @@ pub fn spare_from_oom() -> io::Result<()> {
     fs::write(path, OOM_SCORE_ADJ)
 }
 
-/// Gives up everything, for this thread and those that it starts.
+/// Drops all capabilities of this thread and of the threads that it starts.
 ///
 /// # Errors
-/// What the kernel says.
+/// If capset(2) fails.
 pub fn drop_all_capabilities() -> io::Result<()> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     Ok(set_capabilities(None, sets)?)
 }
 
-/// Memory that is really in use, bytes: the second number of /proc/self/statm.
+/// Resident memory, bytes: the second number of /proc/self/statm.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;

@@ -1,8 +1,8 @@
-//! One tracer, many eyes: a running `filltop watch` serves what it measures to every other command
-//! over a Unix socket, and to Prometheus over HTTP.
+//! The service: a running `filltop watch` serves its measurements to all other commands over a Unix
+//! socket, and to Prometheus over HTTP.
 //!
-//! Serving has a thread of its own, without any capability. Whatever clients do there, measuring
-//! goes on: all that it does for them is to hand over each Snapshot, without waiting.
+//! Serving has a thread of its own, without any capability. Clients cannot hold up measuring: the
+//! measuring thread only hands over each Snapshot, without waiting.
 
 pub(crate) mod attach;
 pub mod client;
@@ -33,35 +33,28 @@ use crate::output::openmetrics::{Endpoint, Guard, Metrics, Own, Totals};
 use tracer_host::clock;
 use tracer_model::history::retention::Limits;
 
-/// Where the service listens, and where commands look for it.
+/// Default path of the service's socket.
 pub const SOCKET: &str = "/run/filltop/filltop.sock";
-/// Snapshots that wait for the serving thread, at most; more are not in the past that clients see.
+/// Maximum number of Snapshots queued for the serving thread; more are dropped, and are missing in
+/// the history that clients see.
 const WAITING: usize = 16;
 
 /// What is served, and where.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ServeArgs {
-    /// Where other commands find this one; root and the group filltop may look
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
-    /// Serve no socket
-    #[arg(long)]
-    no_socket: bool,
-    /// Serve metrics for Prometheus at this address, e.g. 127.0.0.1:9823
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<SocketAddr>,
-    /// TLS and passwords for the metrics (see docs/metrics.md)
-    #[arg(long, value_name = "FILE", requires = "metrics")]
-    metrics_guard: Option<PathBuf>,
-    /// Groups that have metrics of their own
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    metrics_groups: u16,
-    /// A directory that has metrics of its own; may be given up to 64 times
-    #[arg(long, value_name = "PATH")]
-    metrics_directory: Vec<String>,
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Path of the socket for other commands; `None`: do not serve one.
+    pub socket: Option<PathBuf>,
+    /// Address of the metrics for Prometheus.
+    pub metrics: Option<SocketAddr>,
+    /// File with the TLS and password configuration for the metrics.
+    pub metrics_guard: Option<PathBuf>,
+    /// Number of groups with metrics of their own.
+    pub metrics_groups: u16,
+    /// Directories with metrics of their own.
+    pub metrics_directories: Vec<String>,
 }
 
-/// Everything bound, nothing served yet: made while there are privileges.
+/// The bound listeners, not yet serving: made before privileges are dropped.
 pub struct Bound {
     socket: Option<Socket>,
     metrics: Option<(TcpListener, Guard)>,
@@ -70,58 +63,60 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Takes the addresses.
+    /// Binds the addresses.
     ///
     /// # Errors
-    /// If the address of the metrics is taken, or a file is wrong. Without its socket a service goes on.
-    pub fn new(args: &ServeArgs) -> anyhow::Result<Self> {
+    /// If the metrics address is in use, or a file is invalid. A socket that cannot be bound is only
+    /// logged.
+    pub fn new(options: &ServeOptions) -> anyhow::Result<Self> {
         ensure!(
-            args.metrics_directory.len() <= openmetrics::MAX_DIRECTORIES,
-            "--metrics-directory can be given {} times at most",
+            options.metrics_directories.len() <= openmetrics::MAX_DIRECTORIES,
+            "--metrics-directory can be given at most {} times",
             openmetrics::MAX_DIRECTORIES
         );
         let group = peer::group_id(peer::GROUP);
-        let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
-            // Somebody looks at what it would say, beside the service.
+        let socket = match options.socket.as_deref().map(|path| Socket::listen(path, group)) {
+            // A second `filltop watch` next to the service, run to see what it would report.
             Some(Err(error)) if error.is::<Taken>() => {
-                tracing::warn!("{error:#}: this one serves no socket");
+                tracing::warn!("{error:#}; this one does not serve a socket");
                 None
             }
-            // A full /run, a container's read-only root: no reason to watch nothing.
+            // A full /run or a container's read-only root is no reason not to watch.
             Some(Err(error)) => {
-                tracing::warn!("{error:#}: other commands will measure by themselves");
+                tracing::warn!("{error:#}; other commands will measure directly");
                 None
             }
             Some(Ok(socket)) => Some(socket),
             None => None,
         };
-        let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
-        let metrics = args.metrics.map(openmetrics::bind).transpose()?;
-        if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
+        let guard =
+            options.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
+        let metrics = options.metrics.map(openmetrics::bind).transpose()?;
+        if let Some(address) = options.metrics.filter(|address| !address.ip().is_loopback())
             && guard.is_open()
         {
             tracing::warn!(
-                "everybody who reaches {address} can read the metrics: see --metrics-guard"
+                "metrics on {address} are readable without authentication; see --metrics-guard"
             );
         }
         Ok(Self {
             socket,
             metrics: metrics.map(|listener| (listener, guard)),
             group,
-            totals: Totals::new(args.metrics_groups.into(), &args.metrics_directory),
+            totals: Totals::new(options.metrics_groups.into(), &options.metrics_directories),
         })
     }
 
-    /// Where the socket is, if there is one.
+    /// Path of the socket, if there is one.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
         self.socket.as_ref().map(Socket::path)
     }
 
-    /// Starts to serve. `interval` is between two Snapshots.
+    /// Starts serving. `interval` is the time between two Snapshots.
     ///
     /// # Errors
-    /// What the kernel says about threads and descriptors.
+    /// If the kernel refuses a thread or a descriptor.
     pub fn start(self, interval: Duration) -> anyhow::Result<Service> {
         self.start_with(Store::new(Limits::default()), interval)
     }
@@ -146,7 +141,7 @@ impl Bound {
             .name("filltop-serve".to_owned())
             .spawn(move || {
                 if let Err(error) = work.run() {
-                    tracing::error!("serving has ended: {error:#}");
+                    tracing::error!("the serving thread has failed: {error:#}");
                 }
             })
             .context("cannot start the serving thread")?;
@@ -161,19 +156,19 @@ impl Bound {
     }
 }
 
-/// A service that serves until it is dropped.
+/// A running service; it stops when dropped.
 pub struct Service {
     news: mpsc::Sender<Arc<Snapshot>>,
     metrics: Arc<Metrics>,
     left_out: AtomicU64,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Its file goes when nobody answers there any more.
+    /// Kept so that the socket file is removed only after serving has stopped.
     _socket: Option<Socket>,
 }
 
 impl Service {
-    /// One at a socket alone, that knows something already.
+    /// Starts a service on a socket only, with history in its store.
     ///
     /// # Errors
     /// As [`Bound::new`] and [`Bound::start`].
@@ -187,18 +182,19 @@ impl Service {
         bound.start_with(store, Duration::from_secs(1))
     }
 
-    /// Hands over a Snapshot; never waits. Each one has to come here: the counters add them up.
+    /// Hands over a Snapshot without waiting. Every Snapshot must be passed, because the counters
+    /// add them up.
     pub fn publish(&self, snapshot: &Arc<Snapshot>) {
         self.metrics.see(Arc::clone(snapshot));
         if self.news.try_send(Arc::clone(snapshot)).is_err() {
             let before = self.left_out.fetch_add(1, Ordering::Relaxed);
             if before.is_multiple_of(60) {
-                tracing::warn!("serving falls behind: clients miss {} Snapshots", before + 1);
+                tracing::warn!("clients are too slow: {} snapshots dropped", before + 1);
             }
         }
     }
 
-    /// Whether the serving thread is well. If it is not, a restart is the cure.
+    /// Whether the serving thread still runs. If not, the service must be restarted.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
@@ -208,7 +204,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
+            // The thread may have ended by itself.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
@@ -217,7 +213,7 @@ impl Drop for Service {
     }
 }
 
-/// What the serving thread does.
+/// The work of the serving thread.
 struct Work {
     listener: Option<std::os::unix::net::UnixListener>,
     scraped: Option<(TcpListener, Arc<Endpoint>)>,
@@ -228,7 +224,7 @@ struct Work {
 
 impl Work {
     fn run(mut self) -> anyhow::Result<()> {
-        hardening::drop_all_capabilities().context("cannot give up capabilities")?;
+        hardening::drop_all_capabilities().context("cannot drop capabilities")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(1)
@@ -257,7 +253,7 @@ impl Work {
     }
 }
 
-/// What a scrape asks about the program itself.
+/// Returns a function that collects the program's own statistics for a scrape.
 fn own(shared: &Arc<Shared>) -> Box<dyn Fn() -> Own + Send + Sync> {
     let shared = Arc::clone(shared);
     Box::new(move || {

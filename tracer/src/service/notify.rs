@@ -1,4 +1,4 @@
-//! What systemd is told: that it runs, that it still runs, and how it is. Nothing where nobody listens.
+//! Notifications to systemd: readiness, watchdog and status. Without a service manager, no-ops.
 
 use std::time::{Duration, Instant};
 
@@ -8,27 +8,28 @@ use tracer_model::snapshot::Snapshot;
 
 use crate::output::format::{blind_short, eta_cell};
 
-/// The line to a service manager (sd_notify(3)).
+/// The connection to the service manager (sd_notify(3)).
 pub struct Notify {
     every: Option<Duration>,
     last: Option<Instant>,
 }
 
 impl Notify {
-    /// Looks whether a watchdog waits for us (`WatchdogSec=`).
+    /// Reads whether a watchdog is configured (`WatchdogSec=`).
     #[must_use]
     pub fn new() -> Self {
-        // Twice in its time, as sd_watchdog_enabled(3) advises.
+        // Twice per watchdog period, as sd_watchdog_enabled(3) recommends.
         Self { every: sd_notify::watchdog_enabled().map(|time| time / 2), last: None }
     }
 
-    /// Start-up is over.
+    /// Reports that startup is complete.
     pub fn ready(&self) {
         tell(&[NotifyState::Ready]);
     }
 
-    /// To be called after each measurement, and not when there was none: that is what the watchdog
-    /// is for. `true` where a watchdog was told: a good time to say more.
+    /// Notifies the watchdog if that is due. To be called after each successful measurement only,
+    /// since the watchdog guards against missing ones. Returns whether it was due: a good time to
+    /// update the status, too.
     pub fn alive(&mut self, now: Instant) -> bool {
         let Some(every) = self.every else { return false };
         let due = self.last.is_none_or(|last| now.duration_since(last) >= every);
@@ -39,12 +40,12 @@ impl Notify {
         due
     }
 
-    /// One line for `systemctl status`.
+    /// Sets the status line of `systemctl status`.
     pub fn status(&self, line: &str) {
         tell(&[NotifyState::Status(line)]);
     }
 
-    /// The end has begun.
+    /// Reports that the service is stopping.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }
@@ -56,28 +57,27 @@ impl Default for Notify {
     }
 }
 
-/// The volume in most danger, for `systemctl status`.
+/// The status line: the number of volumes and the one closest to full, after any blind one.
 #[must_use]
 pub fn line(snapshot: &Snapshot) -> String {
     let Some(volume) = snapshot.volumes.first() else { return "no volume".to_owned() };
-    let volumes = snapshot.volumes.len();
+    let volumes = match snapshot.volumes.len() {
+        1 => "1 volume".to_owned(),
+        n => format!("{n} volumes"),
+    };
     let mount = sanitize::display(&volume.mount_point);
     match snapshot.volumes.iter().find(|volume| volume.blind.is_some()) {
         Some(blind) => {
             let name = sanitize::display(&blind.mount_point);
-            format!(
-                "{volumes} volumes; {name}: {}; {mount}: {}",
-                blind_short(blind),
-                eta_cell(volume)
-            )
+            format!("{volumes}; {name}: {}; {mount}: {}", blind_short(blind), eta_cell(volume))
         }
-        None => format!("{volumes} volumes; {mount}: {}", eta_cell(volume)),
+        None => format!("{volumes}; {mount}: {}", eta_cell(volume)),
     }
 }
 
 fn tell(what: &[NotifyState<'_>]) {
-    // Not being heard is no reason to end: the manager has its own time-outs.
+    // A failed notification is no reason to exit: the manager has its own time-outs.
     if let Err(error) = sd_notify::notify(what) {
-        tracing::info!("the service manager was not told: {error}");
+        tracing::info!("cannot notify the service manager: {error}");
     }
 }

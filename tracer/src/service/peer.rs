@@ -1,4 +1,4 @@
-//! Who is at the other end of a socket, as the kernel says.
+//! Credentials of the process at the other end of a socket, from the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -8,10 +8,10 @@ use rustix::process::geteuid;
 
 use tracer_host::{host_root, noatime};
 
-/// The group whose members may look.
+/// The group whose members may connect.
 pub const GROUP: &str = "filltop";
 
-/// A process at the time when it connected (or listened).
+/// Credentials of a process at the time when it connected (or listened).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Effective user id.
@@ -21,10 +21,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Asks the kernel: SO_PEERCRED and SO_PEERGROUPS of unix(7).
+    /// Reads SO_PEERCRED and SO_PEERGROUPS of unix(7).
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If the kernel does not return them.
     pub fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = rustix::net::sockopt::socket_peercred(&socket)?;
         let mut groups = supplementary(&socket)?;
@@ -32,13 +32,13 @@ impl Peer {
         Ok(Self { uid: credentials.uid.as_raw(), groups })
     }
 
-    /// Root, or who runs this program.
+    /// Whether the peer is root or the user that runs this program.
     #[must_use]
     pub fn is_privileged(&self) -> bool {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 
-    /// May it look? Privileged ones and members of `group`.
+    /// Whether the peer may connect: if it is privileged or a member of `group`.
     #[must_use]
     pub fn may_look(&self, group: Option<u32>) -> bool {
         self.is_privileged() || group.is_some_and(|group| self.groups.contains(&group))
@@ -51,7 +51,7 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
         let size = libc::socklen_t::try_from(size_of_val(&*groups)).map_err(io::Error::other)?;
         let mut length = size;
         // SAFETY: the kernel writes at most `length` bytes, which is the size of `groups`, and the
-        // length that there is to `length`; both outlive the call.
+        // actual length to `length`; both outlive the call.
         let result = unsafe {
             libc::getsockopt(
                 socket.as_fd().as_raw_fd(),
@@ -67,7 +67,7 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
             return Ok(groups);
         }
         let error = io::Error::last_os_error();
-        // ERANGE says how long it is: NGROUPS_MAX is 65,536.
+        // With ERANGE the kernel returns the needed length; NGROUPS_MAX is 65,536.
         if error.raw_os_error() != Some(libc::ERANGE) || length <= size {
             return Err(error);
         }
@@ -75,14 +75,14 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Number of a group in /etc/group; not through the C library, for the reasons of
+/// Looks up a group's id in /etc/group; not through the C library, for the reasons given in
 /// [`tracer_host::users`].
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
     find(&noatime::read(&host_root::path(Path::new("/etc/group"))).ok()?, name)
 }
 
-/// group(5): name:password:gid:members.
+/// Parses group(5): name:password:gid:members.
 fn find(groups: &[u8], name: &str) -> Option<u32> {
     String::from_utf8_lossy(groups).lines().find_map(|line| {
         let mut fields = line.split(':');

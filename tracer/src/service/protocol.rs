@@ -1,35 +1,35 @@
-//! What the service and its clients say to each other: frames of a length, a kind and a body.
+//! The protocol between the service and its clients: frames of a length, a kind and a body.
 //!
-//! Hello and welcome are JSON, in which unknown fields are ignored; a Snapshot is a record of the
-//! flight recorder (mark, length, checksum, deflated JSON with its own `schema`), so that it travels
-//! as it is kept. docs/service.md is the reference.
+//! Hello and welcome are JSON, in which unknown fields are ignored. A Snapshot is sent as it is
+//! stored: as a record of the flight recorder (mark, length, checksum, deflated JSON with its own
+//! `schema`). docs/service.md is the reference.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
-/// The version of the protocol; another one is refused with words.
+/// Version of the protocol; a client with another one is refused with a message.
 pub const PROTOCOL: u32 = 1;
-/// Longest body that a service reads from a client, bytes: a hello.
+/// Longest body (a hello) that the service reads from a client, bytes.
 pub const MAX_REQUEST: usize = 4 << 10;
-/// Longest body that a client reads from a service, bytes. A trimmed Snapshot of a busy host takes
-/// some 200 KiB.
+/// Longest body that a client reads from the service, bytes. A trimmed Snapshot of a busy host takes
+/// about 200 KiB.
 pub const MAX_RESPONSE: usize = 64 << 20;
-/// Length of what is before a body: its length (little-endian) and its kind.
+/// Length of a frame's head, bytes: the body's length (`u32`, little-endian) and the kind.
 pub const HEAD: usize = 5;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// From the client, first and only: a [`Hello`].
+    /// From the client, its first and only frame: a [`Hello`].
     Hello,
-    /// From the service, first: a [`Welcome`].
+    /// From the service, its first frame: a [`Welcome`].
     Welcome,
-    /// From the service, and the end: why it will not, as text.
+    /// From the service, its last frame: the reason of a refusal, as text.
     Refused,
-    /// From the service: a record with a Snapshot in it.
+    /// From the service: a record that contains a Snapshot.
     Snapshot,
-    /// From the service: all that was asked for was said.
+    /// From the service: everything requested has been sent.
     End,
 }
 
@@ -51,20 +51,20 @@ impl Kind {
     }
 }
 
-/// What a client wants.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL`].
     pub protocol: u32,
-    /// Which command asks, for the service's log.
+    /// The client's command, for the service's log.
     pub client: String,
-    /// How much of the past, seconds; 0 is the newest Snapshot alone.
+    /// Length of the requested history, seconds; 0 is the newest Snapshot only.
     pub since_s: f64,
-    /// Whether new Snapshots shall follow until the client goes.
+    /// Whether to keep sending new Snapshots until the client disconnects.
     pub follow: bool,
 }
 
-/// What the service is.
+/// The service's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {
     /// [`PROTOCOL`].
@@ -73,33 +73,33 @@ pub struct Welcome {
     pub version: String,
     /// Time between two Snapshots, seconds.
     pub interval_s: f64,
-    /// How far back it remembers, seconds.
+    /// Length of the stored history, seconds.
     pub span_s: f64,
 }
 
-/// What comes before a body.
+/// Encodes the head of a frame.
 #[must_use]
 pub fn head(kind: Kind, length: usize) -> [u8; HEAD] {
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     [length[0], length[1], length[2], length[3], kind.byte()]
 }
 
-/// Kind and length of the body that follows.
+/// Decodes the head of a frame: its kind and the length of its body.
 ///
 /// # Errors
 /// If the kind is unknown, or the body longer than `max`.
 pub fn parse_head(head: [u8; HEAD], max: usize) -> io::Result<(Kind, usize)> {
     let [a, b, c, d, kind] = head;
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let kind = Kind::of(kind).ok_or_else(|| bad(format!("no frame is of kind {kind:#04x}")))?;
+    let kind = Kind::of(kind).ok_or_else(|| bad(format!("unknown frame kind {kind:#04x}")))?;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if length > max {
-        return Err(bad(format!("a frame of {length} bytes is longer than {max}")));
+        return Err(bad(format!("a frame of {length} bytes is longer than the limit of {max}")));
     }
     Ok((kind, length))
 }
 
-/// A whole frame.
+/// Encodes a whole frame.
 #[must_use]
 pub fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEAD + body.len());

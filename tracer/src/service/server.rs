@@ -1,7 +1,7 @@
-//! The service's side of the socket: whoever connects gets Snapshots, and nothing else can be asked.
+//! The server side of the socket: clients get Snapshots, and there are no other requests.
 //!
-//! There is no queue for a client: it has a place in the store, which is bounded, and gets the next
-//! record when it has taken the last. One that takes nothing for a while is let go.
+//! Clients have no queue: each has a position in the store, which is bounded, and gets the next
+//! record once it has read the last. A client that does not read for a while is disconnected.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,16 +18,16 @@ use super::protocol;
 use super::protocol::{HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome};
 use super::store::Store;
 
-/// Clients at a time, …
+/// Maximum number of clients at a time, …
 pub const MAX_CLIENTS: usize = 32;
-/// … of which this many places are kept for root, so that the group cannot lock it out.
+/// … of which this many slots are reserved for root, so that the group cannot lock it out.
 const KEPT_FOR_ROOT: usize = 8;
-/// Time to say what is wanted.
+/// Time limit for a client's hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
-/// Time to take one frame.
+/// Time limit for a client to read one frame.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 
-/// What all connections share.
+/// State shared by all connections.
 pub struct Shared {
     store: Mutex<Store>,
     newest: watch::Sender<u64>,
@@ -38,7 +38,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// With an empty or filled store. `interval` is between two Snapshots, `group` may look.
+    /// Creates the state with an empty or filled store. `interval` is the time between two
+    /// Snapshots; members of `group` may connect.
     #[must_use]
     pub fn new(store: Store, interval: Duration, group: Option<u32>) -> Self {
         let newest = watch::Sender::new(store.newest());
@@ -52,31 +53,32 @@ impl Shared {
         }
     }
 
-    /// The store. A panic elsewhere leaves it whole: every change of it ends before anything can fail.
+    /// Locks the store. A panic of another thread leaves it consistent: every change of it completes
+    /// before anything can fail.
     pub fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells those that wait that there is something new.
+    /// Wakes the connections that wait for a new Snapshot.
     pub fn wake(&self) {
         let newest = self.store().newest();
         self.newest.send_replace(newest);
     }
 
-    /// Connections now.
+    /// Number of open connections.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
-    /// Connections that were refused so far: strangers, garbage, and those beyond the limit.
+    /// Number of connections refused so far: no permission, invalid data, or over the limit.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection until it is dropped.
 struct Place(Arc<Shared>);
 
 impl Drop for Place {
@@ -85,7 +87,7 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until the task is dropped.
+/// Accepts connections until the task is dropped.
 pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
@@ -94,12 +96,12 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
                 let place = Place(Arc::clone(&shared));
                 tokio::spawn(async move {
                     if let Err(error) = client(stream, &place.0).await {
-                        tracing::info!("a client was let go: {error}");
+                        tracing::info!("client disconnected: {error}");
                     }
                 });
             }
             Err(error) => {
-                // Out of descriptors, most likely: it passes when somebody goes.
+                // Most likely out of descriptors, until a client disconnects.
                 tracing::warn!("cannot accept a client: {error}");
                 sleep(Duration::from_millis(200)).await;
             }
@@ -107,7 +109,7 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
     }
 }
 
-/// What is said to one that is refused.
+/// Refuses a client with a reason, and returns that as the error.
 async fn refuse(stream: &mut UnixStream, shared: &Shared, why: &str) -> io::Result<()> {
     shared.refused.fetch_add(1, Ordering::Relaxed);
     send(stream, Kind::Refused, why.as_bytes()).await?;
@@ -117,12 +119,12 @@ async fn refuse(stream: &mut UnixStream, shared: &Shared, why: &str) -> io::Resu
 async fn client(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     let peer = Peer::of(&stream)?;
     if !peer.may_look(shared.group) {
-        let why = "only root and members of the group filltop may look";
+        let why = "only root and members of the group filltop may connect";
         return refuse(&mut stream, shared, why).await;
     }
     let kept = if peer.is_privileged() { 0 } else { KEPT_FOR_ROOT };
     if shared.clients() > MAX_CLIENTS - kept {
-        let why = format!("{MAX_CLIENTS} clients are here already: close one");
+        let why = format!("{MAX_CLIENTS} clients are connected already; close one");
         return refuse(&mut stream, shared, &why).await;
     }
     let hello = match timeout(HELLO_WITHIN, hello(&mut stream)).await {
@@ -132,14 +134,14 @@ async fn client(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     };
     if hello.protocol != PROTOCOL {
         let why = format!(
-            "this service (filltop {}) speaks protocol {PROTOCOL}, not {}: restart it after an \
+            "this service (filltop {}) speaks protocol {PROTOCOL}, not {}; restart it after an \
              update",
             env!("CARGO_PKG_VERSION"),
             hello.protocol
         );
         return refuse(&mut stream, shared, &why).await;
     }
-    tracing::info!("{:?} of user {} looks", hello.client, peer.uid);
+    tracing::info!("client {:?} of uid {} connected", hello.client, peer.uid);
     let (mut number, span_s) = {
         let store = shared.store();
         (store.before(if hello.since_s.is_finite() { hello.since_s } else { 0.0 }), store.span_s())
@@ -155,20 +157,20 @@ async fn client(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     loop {
         newest.mark_unchanged();
         loop {
-            // Not in the loop's condition, where it would hold the lock while it sends.
+            // Not in the loop's condition, which would hold the lock while sending.
             let next = shared.store().after(number);
             let Some((next, record)) = next else { break };
             send(&mut stream, Kind::Snapshot, &record).await?;
             number = next;
         }
-        // Nothing known yet: the first Snapshot is worth waiting for.
+        // Without any Snapshot yet, wait for the first.
         if !hello.follow && number > 0 {
             return send(&mut stream, Kind::End, &[]).await;
         }
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Ok(()) },
             more = stream.read_u8() => return match more {
-                Ok(_) => refuse(&mut stream, shared, "only a hello was expected").await,
+                Ok(_) => refuse(&mut stream, shared, "unexpected data after the hello").await,
                 Err(_) => Ok(()),
             },
         }
@@ -180,7 +182,7 @@ async fn hello(stream: &mut UnixStream) -> io::Result<Hello> {
     stream.read_exact(&mut head).await?;
     let (kind, length) = protocol::parse_head(head, MAX_REQUEST)?;
     if kind != Kind::Hello {
-        return Err(io::Error::other("the first frame is none"));
+        return Err(io::Error::other("the first frame is not a hello"));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
@@ -194,5 +196,5 @@ async fn send(stream: &mut UnixStream, kind: Kind, body: &[u8]) -> io::Result<()
     };
     timeout(TAKE_WITHIN, write)
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it takes nothing"))?
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))?
 }

@@ -1,4 +1,4 @@
-//! The socket in the file system: one service at a time, for root and the group alone.
+//! The Unix socket in the file system: one service at a time, accessible to root and the group only.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -11,26 +11,26 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-/// Another service has the socket.
+/// The error if another service has the socket.
 #[derive(Debug, thiserror::Error)]
-#[error("another `filltop watch` serves at {}", .0.display())]
+#[error("another `filltop watch` already serves {}", .0.display())]
 pub struct Taken(PathBuf);
 
-/// A listening socket; its file goes with it.
+/// A listening socket; its file is removed on drop.
 pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
-    /// Held for as long as the socket is ours.
+    /// The file lock, held for the socket's lifetime.
     _lock: File,
 }
 
 impl Socket {
-    /// Listens at `path`. What an ended service left there is replaced; its folder is made if it is
-    /// missing, with those above it. `group` may connect, else only who runs this program.
+    /// Listens at `path`. A stale socket is replaced; missing directories are created. Members of
+    /// `group` may connect; without it, only the user that runs this program and root.
     ///
     /// # Errors
-    /// If another service listens there, if there is something else than a socket, or what the
-    /// kernel says.
+    /// If another service listens there, if the path exists and is not a socket, or a system call
+    /// fails.
     pub fn listen(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         let named = || format!("cannot listen at {}", path.display());
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
@@ -40,33 +40,33 @@ impl Socket {
             give_to(folder, group);
         }
         let lock = lock(path)?;
-        // Whoever has the lock is the only service here, so that a socket that is there is left over.
+        // With the lock held, this is the only service here, so that an existing socket is stale.
         match fs::symlink_metadata(path) {
             Ok(meta) if meta.file_type().is_socket() => {
                 fs::remove_file(path).with_context(named)?;
             }
-            Ok(_) => bail!("{}: there is something that is no socket", named()),
+            Ok(_) => bail!("{}: the path exists and is not a socket", named()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(named),
         }
         let listener = UnixListener::bind(path).with_context(named)?;
-        // Until here nobody else can connect: that needs the right to write, which bind does not
-        // give under any usual umask, and the server looks at who connects.
+        // Until here no other user can connect: connecting needs write permission, which bind does
+        // not grant under any usual umask, and the server checks the peer anyway.
         let mode = if give_to(path, group) { 0o660 } else { 0o600 };
         fs::set_permissions(path, Permissions::from_mode(mode)).with_context(named)?;
         listener.set_nonblocking(true)?;
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
     }
 
-    /// Another descriptor of it, for the event loop.
+    /// Duplicates the descriptor, for the event loop.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If the descriptor cannot be duplicated.
     pub fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
-    /// Where it is.
+    /// Path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -75,24 +75,26 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // The lock stays as a file: removing it would let two services hold two locks.
+        // The lock file stays: removing it would let two services hold two locks.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// `true`: it belongs to the group now.
+/// Gives the file to the group; returns whether that worked.
 fn give_to(path: &Path, group: Option<u32>) -> bool {
     group.is_some_and(|group| match chown(path, None, Some(group)) {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!("{} stays closed to the group filltop: {error}", path.display());
+            tracing::warn!("cannot give {} to the group filltop: {error}", path.display());
             false
         }
     })
 }
 
+/// Takes the lock next to `path`.
+///
 /// # Errors
-/// [`Taken`], or what the kernel says.
+/// [`Taken`] if another service holds it, or if the file cannot be opened.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -131,7 +133,7 @@ mod tests {
         assert!(error.is::<Taken>(), "{error:#}");
         drop(socket);
         assert!(!path.exists());
-        // As kill -9 leaves it.
+        // A stale socket, as left by kill -9.
         drop(UnixListener::bind(&path).unwrap());
         assert!(UnixStream::connect(&path).is_err());
         let _socket = Socket::listen(&path, None).unwrap();

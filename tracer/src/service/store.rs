@@ -1,8 +1,8 @@
-//! What the service remembers: Snapshots as records, bounded in time and in bytes, coarser the older
+//! The service's history: Snapshots as records, bounded in time and in bytes, and coarser the older
 //! they are.
 //!
-//! Kept as records, because a record takes a tenth of the memory, and because an attaching client
-//! gets an hour of them without the service building one anew.
+//! They are stored as records because a record takes a tenth of the memory, and because an
+//! attaching client can be sent an hour of them without encoding anything again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,19 +16,19 @@ use tracer_model::history::merge;
 use tracer_model::history::merge::seconds_before;
 use tracer_model::history::retention::Limits;
 
-/// Pairs that are made one at most for each new Snapshot: bounds the work, some 30 ms a pair on a
-/// busy host.
+/// Maximum number of pairs merged per new Snapshot. Bounds the work, which is about 30 ms per pair
+/// on a busy host.
 const MERGES: usize = 2;
 
 struct Entry {
-    /// Number of the last Snapshot in it.
+    /// Number of the last Snapshot merged into the record.
     number: u64,
     taken_at: Timestamp,
     interval_s: f64,
     record: Arc<[u8]>,
 }
 
-/// Records, oldest first.
+/// The stored records, oldest first.
 pub struct Store {
     entries: VecDeque<Entry>,
     limits: Limits,
@@ -37,23 +37,23 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty one.
+    /// Creates an empty store.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
         Self { entries: VecDeque::new(), limits, bytes: 0, newest: 0 }
     }
 
-    /// Adds the newest Snapshot, of which the largest rows are kept.
+    /// Adds the newest Snapshot; only its largest rows are kept.
     ///
     /// # Errors
-    /// None that a Snapshot can cause.
+    /// A Snapshot cannot cause any.
     pub fn push(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let record = if merge::is_long(snapshot) {
             recording::encode(&merge::trimmed(snapshot))?
         } else {
             recording::encode(snapshot)?
         };
-        // A clock that was set back would make the past the future.
+        // If the clock was set back, records would lie in the future: drop them.
         while self.entries.back().is_some_and(|entry| entry.taken_at >= snapshot.taken_at) {
             self.bytes -= self.entries.pop_back().map_or(0, |entry| entry.record.len());
         }
@@ -84,7 +84,7 @@ impl Store {
         self.bytes -= self.entries.pop_front().map_or(0, |entry| entry.record.len());
     }
 
-    /// Makes two neighbours of the older half one: those that are the shortest together.
+    /// Merges two neighbours in the older half: those that are shortest together.
     fn coarsen(&mut self) -> io::Result<()> {
         let half = self.entries.len() / 2;
         let length = |at: &usize| self.entries[*at].interval_s + self.entries[at + 1].interval_s;
@@ -111,13 +111,13 @@ impl Store {
         self.newest
     }
 
-    /// What it takes in memory, bytes.
+    /// Memory used by the records, bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// From the start of the oldest to the end of the newest, seconds.
+    /// Time from the start of the oldest record to the end of the newest, seconds.
     #[must_use]
     pub fn span_s(&self) -> f64 {
         let (Some(oldest), Some(newest)) = (self.entries.front(), self.entries.back()) else {
@@ -127,18 +127,19 @@ impl Store {
             + oldest.interval_s
     }
 
-    /// The number after which the last `seconds` begin; at least the newest Snapshot is after it.
+    /// The number after which the last `seconds` begin, so that at least the newest Snapshot comes
+    /// after it.
     #[must_use]
     pub fn before(&self, seconds: f64) -> u64 {
         let Some(newest) = self.entries.back() else { return 0 };
-        // Windows are never exactly as long as the interval.
+        // A Snapshot never covers exactly the configured interval.
         let from = seconds_before(newest.taken_at, seconds - newest.interval_s / 2.0);
         let first = self.entries.partition_point(|entry| entry.taken_at < from);
         let first = first.min(self.entries.len() - 1);
         first.checked_sub(1).map_or(0, |before| self.entries[before].number)
     }
 
-    /// The next record after a number, and its own number.
+    /// The next record after a number, with its own number.
     #[must_use]
     pub fn after(&self, number: u64) -> Option<(u64, Arc<[u8]>)> {
         let next = self.entries.partition_point(|entry| entry.number <= number);

@@ -1,4 +1,4 @@
-//! What filltop itself takes, on this machine.
+//! The CPU time and memory of filltop itself, on this machine.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,102 +7,102 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::document::{Goals, digits};
-use crate::step::follow;
-use crate::workspace::Workspace;
-use crate::{build, native};
+use super::table::{Goals, digits};
+use crate::build;
+use crate::command::tee;
+use crate::privileges::as_root;
+use crate::workspace::{Workspace, kernel_version};
 
-/// All of it.
+/// All measurements of the daemon.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Own {
+pub(crate) struct DaemonCost {
     kernel: String,
     binary_bytes: u64,
     lines: Vec<Line>,
 }
 
-/// One line of `filltop-workload bench-daemon`.
+/// A line of output of `filltop-workload bench-daemon`.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Start {
-        tracing_ms: f64,
-        cpu_ms: f64,
-        screen_ms: f64,
-    },
+    /// Startup: time until all hooks are attached, CPU time, and time until the first screen with figures.
+    Start { tracing_ms: f64, cpu_ms: f64, screen_ms: f64 },
+    /// Cost with this many live files.
     Files {
         files: u64,
         seconds: f64,
         cpu_ms: f64,
         rss_kb: u64,
         idle_percent: f64,
-        told: Option<(u64, u64, u64, u64)>,
+        /// Reported files, reported bytes, bytes of unknown files, and lost events; unknown if there are too many files.
+        #[serde(rename = "told")]
+        reported: Option<(u64, u64, u64, u64)>,
     },
-    Processes {
-        processes: u64,
-        megabytes_per_s: f64,
-        rss_kb: u64,
-        percent: f64,
-    },
+    /// Cost with this many processes that have written.
+    Processes { processes: u64, megabytes_per_s: f64, rss_kb: u64, percent: f64 },
 }
 
 /// Runs the measurement.
-pub(crate) fn measure(workspace: &Workspace, filltop: &Path) -> Result<Own> {
+pub(crate) fn measure(workspace: &Workspace, filltop: &Path) -> Result<DaemonCost> {
     let binaries = build::end_to_end(workspace, &[])?;
-    let mut command = native::as_root(Path::new("/usr/bin/env"))?;
+    let mut command = as_root(Path::new("/usr/bin/env"))?;
     command
         .arg(format!("FILLTOP_BIN={}", filltop.display()))
         .arg(binaries.workload)
         .arg("bench-daemon");
-    let (success, lines) = follow(&mut command)?;
+    let (success, lines) = tee(&mut command)?;
     ensure!(success, "measuring the daemon failed");
     let lines = lines.iter().map(|line| Ok(serde_json::from_str(line)?));
-    Ok(Own {
-        kernel: super::version()?,
+    Ok(DaemonCost {
+        kernel: kernel_version()?,
         binary_bytes: fs::metadata(filltop)?.len(),
         lines: lines.collect::<Result<_>>()?,
     })
 }
 
-impl Own {
-    /// As part of the document.
+impl DaemonCost {
+    /// The section of the document.
     pub(crate) fn tables(&self) -> String {
-        let mut out = format!("## What filltop itself takes (Linux {})\n\n", self.kernel);
-        #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+        let mut out = format!("## Resource usage of filltop (Linux {})\n\n", self.kernel);
+        #[expect(clippy::cast_precision_loss, reason = "displayed with one decimal")]
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        let _ =
-            writeln!(out, "The binary: {:.1} MB, linked statically.", megabytes(self.binary_bytes));
+        let _ = writeln!(
+            out,
+            "The statically linked binary has {:.1} MB.",
+            megabytes(self.binary_bytes)
+        );
         for line in &self.lines {
             if let Line::Start { tracing_ms, cpu_ms, screen_ms } = line {
                 let _ = writeln!(
                     out,
-                    "From its start, {tracing_ms:.0} ms until all hooks are there ({cpu_ms:.0} ms of \
-                     processor time), {screen_ms:.0} ms until the\nfirst screen with figures (goal: \
-                     300 ms); medians of five."
+                    "Startup takes {tracing_ms:.0} ms until all hooks are attached ({cpu_ms:.0} ms of CPU time), and \
+                     {screen_ms:.0} ms until the\nfirst screen with figures (goal: 300 ms); medians of five."
                 );
             }
         }
-        out += "\nFiles are made on a tmpfs as fast as one process can, a byte is written into each, and \
-                they stay. CPU is the daemon's\nprocessor time for all of them, idle its share of \
-                one processor afterwards, over 10 s.\n\n\
-                | files | made in s | CPU ms | RSS MB | idle % | files told | bytes told | bytes of \
+        out += "\nOne process creates files on a tmpfs as fast as it can and writes one byte to each; the files \
+                remain. CPU is the\ndaemon's CPU time for all of them, idle its share of one CPU in the \
+                following 10 s.\n\n\
+                | files | created in s | CPU ms | RSS MB | idle % | files reported | bytes reported | bytes of \
                 unknown files | events lost |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
         for line in &self.lines {
-            let Line::Files { files, seconds, cpu_ms, rss_kb, idle_percent, told } = line else {
+            let Line::Files { files, seconds, cpu_ms, rss_kb, idle_percent, reported } = line
+            else {
                 continue;
             };
-            let told = told.map_or("| | | |".to_owned(), |(rows, bytes, unknown, lost)| {
+            let reported = reported.map_or("| | | |".to_owned(), |(rows, bytes, unknown, lost)| {
                 let [rows, bytes, unknown, lost] = [rows, bytes, unknown, lost].map(count);
                 format!("| {rows} | {bytes} | {unknown} | {lost}")
             });
             let _ = writeln!(
                 out,
-                "| {} | {seconds:.2} | {} | {:.1} | {idle_percent:.2} {told} |",
+                "| {} | {seconds:.2} | {} | {:.1} | {idle_percent:.2} {reported} |",
                 count(*files),
                 digits(*cpu_ms),
                 megabytes(rss_kb * 1024),
             );
         }
-        out += "\nSo many processes have written and sleep, while another one writes 100 MB/s in blocks of \
+        out += "\nThis many processes have written and sleep, while another process writes 100 MB/s in blocks of \
                 100 kB.\n\n| processes | MB/s | CPU % | RSS MB |\n|---:|---:|---:|---:|\n";
         for line in &self.lines {
             let Line::Processes { processes, megabytes_per_s, rss_kb, percent } = line else {
@@ -118,10 +118,10 @@ impl Own {
         out + "\n" + &self.goals()
     }
 
-    /// What is aimed at, and what came of it.
+    /// The goals and their figures.
     fn goals(&self) -> String {
         let mut goals = Goals::default();
-        #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+        #[expect(clippy::cast_precision_loss, reason = "displayed with one decimal")]
         let megabytes = |kb: u64| kb as f64 * 1024.0 / 1e6;
         for line in &self.lines {
             match line {
@@ -135,7 +135,7 @@ impl Own {
                     goals.add("RSS at 1,000,000 live files, MB", Some(megabytes(*rss_kb)), 150.0);
                 }
                 Line::Processes { processes: 10_000, percent, .. } => {
-                    goals.add("CPU beside 10,000 processes, %", Some(*percent), 1.0);
+                    goals.add("CPU with 10,000 processes, %", Some(*percent), 1.0);
                 }
                 Line::Files { .. } | Line::Processes { .. } => {}
             }
@@ -144,7 +144,7 @@ impl Own {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts for people")]
+#[expect(clippy::cast_precision_loss, reason = "displayed without decimals")]
 fn count(value: u64) -> String {
     if value < 10 { value.to_string() } else { digits(value as f64) }
 }

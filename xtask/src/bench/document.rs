@@ -1,17 +1,18 @@
-//! docs/benchmarks.md, and the tables on the terminal.
+//! The text of docs/benchmarks.md, and the same tables for the terminal.
 
 use std::fmt::Write as _;
 
-use super::daemon::Own;
+use super::catalog::{CASES, PROGRAMS};
+use super::daemon::DaemonCost;
 use super::measure::{Part, Row};
-use super::{CASES, PROGRAMS};
+use super::table::{Goals, digits, signed};
 
-/// The program that is to be cheap.
-const OURS: &str = "filltop-fexit";
-/// Medians of native loops repeat within so many nanoseconds at best.
+/// The program for which there are goals.
+const FILLTOP: &str = "filltop-fexit";
+/// The best repeatability of the medians of native loops, in nanoseconds.
 const NOISE_NS: f64 = 20.0;
 
-/// The tables of one part.
+/// The section of one part: its figures, goals, and programs that could not be measured.
 pub(crate) fn tables(part: &Part) -> String {
     let mut out = String::new();
     let (kernel, unit) = (&part.kernel, &part.unit);
@@ -25,26 +26,27 @@ pub(crate) fn tables(part: &Part) -> String {
         .copied()
         .filter(|program| part.rows.iter().any(|row| row.program == *program))
         .collect();
-    let _ = writeln!(out, "## Linux {kernel}: {unit} added to an operation\n");
-    let _ = writeln!(out, "| loop | alone | {} |", programs.join(" | "));
+    let _ = writeln!(out, "## Linux {kernel}: {unit} added per operation\n");
+    let _ = writeln!(out, "| loop | baseline | {} |", programs.join(" | "));
     let _ = writeln!(out, "|---|---:|{}", "---:|".repeat(programs.len()));
     for case in &cases {
         let rows: Vec<Option<&Row>> =
             programs.iter().map(|program| part.row(program, case)).collect();
-        let alone = rows.iter().flatten().next().map_or(String::new(), |row| digits(row.baseline));
+        let baseline =
+            rows.iter().flatten().next().map_or(String::new(), |row| digits(row.baseline));
         let cells: Vec<String> =
             rows.iter().map(|row| row.map_or(String::new(), |row| cell(row, unit))).collect();
-        let _ = writeln!(out, "| {case} | {alone} | {} |", cells.join(" | "));
+        let _ = writeln!(out, "| {case} | {baseline} | {} |", cells.join(" | "));
     }
     if part.unit == "instructions" {
         let _ = writeln!(
             out,
-            "\nBaselines changed by at most {} from the first measurement to the last.",
+            "\nBaselines differed by at most {} between measurements.",
             digits(part.drift)
         );
         let _ = write!(out, "\n{}", goals(part));
     }
-    if let Some(goals) = sharing(part) {
+    if let Some(goals) = scaling_goal(part) {
         let _ = write!(out, "\n{goals}");
     }
     if !part.skips.is_empty() {
@@ -65,7 +67,7 @@ fn cell(row: &Row, unit: &str) -> String {
     format!("{}{times}", signed(row.added))
 }
 
-/// What is aimed at, and what came of it.
+/// The goals for figures in instructions.
 fn goals(part: &Part) -> String {
     let mut goals = Goals::default();
     for case in [
@@ -76,144 +78,95 @@ fn goals(part: &Part) -> String {
         "write1-10kfiles",
         "write1-10kfiles-ext4",
     ] {
-        let figure = part.row(OURS, case).and_then(|row| row.times_floor);
-        goals.add(&format!("{case}, by the empty fexit"), figure, 1.75);
+        let figure = part.row(FILLTOP, case).and_then(|row| row.times_floor);
+        goals.add(&format!("{case}, relative to the empty fexit"), figure, 1.75);
     }
-    for (peer, case, limit) in [
+    for (tool, case, limit) in [
         ("bpftrace-inode", "write1-tmpfs", 0.8),
         ("bpftrace-name", "write1-tmpfs", 0.4),
         ("filetop", "write1-tmpfs", 0.25),
         ("fatrace", "write1-ext4", 0.07),
         ("strace", "write1-tmpfs", 0.02),
     ] {
-        let figure = part.row(OURS, case).zip(part.row(peer, case));
+        let figure = part.row(FILLTOP, case).zip(part.row(tool, case));
         let ratio = figure.map(|(ours, theirs)| ours.added / theirs.added);
-        goals.add(&format!("{case}, by {peer}"), ratio, limit);
+        goals.add(&format!("{case}, relative to {tool}"), ratio, limit);
     }
     for (case, limit) in
         [("devnull", 1.01), ("pipe", 1.01), ("socket", 1.01), ("create-write-unlink", 1.04)]
     {
-        let figure = part.row(OURS, case).map(|row| (row.baseline + row.added) / row.baseline);
-        goals.add(&format!("{case}, by the baseline"), figure, limit);
+        let figure = part.row(FILLTOP, case).map(|row| (row.baseline + row.added) / row.baseline);
+        goals.add(&format!("{case}, relative to the baseline"), figure, limit);
     }
     goals.table()
 }
 
-/// What a second processor costs, for which CPUs have to share nothing: by what it costs a counter in a hash
-/// map that they share.
-fn sharing(part: &Part) -> Option<String> {
+/// The goal for scaling, because filltop's CPUs share nothing: the cost added by a thread on every CPU, relative to
+/// that of a counter in a shared hash map.
+fn scaling_goal(part: &Part) -> Option<String> {
     let added = |program, case| part.row(program, case).map(|row| row.added);
     let more = |program| Some(added(program, "threads-own")? - added(program, "threads-one")?);
     let hash = added("hash-raw-tp-sys_exit", "threads-own")?
         - added("filter-raw-tp-sys_exit", "threads-own")?;
     let mut goals = Goals::default();
-    // Where the map costs nothing that can be told from its filter, there is nothing to compare with.
+    // If the map's cost cannot be distinguished from its filter's, there is nothing to compare with.
     let ratio = (hash >= NOISE_NS).then_some(more("filltop-tracepoint")? / hash);
-    goals.add("every CPU's thread beside one alone, by a hash map above its filter", ratio, 0.3);
+    goals.add(
+        "a thread on every CPU minus one alone, relative to a shared hash map minus its filter",
+        ratio,
+        0.3,
+    );
     Some(goals.table())
 }
 
-/// What is aimed at, line by line.
-#[derive(Default)]
-pub(super) struct Goals(String);
-
-impl Goals {
-    /// A figure that should be no more than its limit; nothing where it was not measured.
-    pub(super) fn add(&mut self, what: &str, figure: Option<f64>, limit: f64) {
-        let Some(figure) = figure else { return };
-        let verdict = if figure <= limit {
-            "met".to_owned()
-        } else {
-            format!("missed by {:.1} %", (figure / limit - 1.0) * 100.0)
-        };
-        let _ = writeln!(self.0, "| {what} ≤ {limit} | {figure:.3} | {verdict} |");
-    }
-
-    /// As a table.
-    pub(super) fn table(&self) -> String {
-        if self.0.is_empty() {
-            return String::new();
-        }
-        format!("| goal | figure | |\n|---|---:|---|\n{}", self.0)
-    }
-}
-
-/// The whole document.
-pub(crate) fn write(mut parts: Vec<Part>, own: Option<&Own>) -> String {
+/// Generates the document.
+pub(crate) fn generate(mut parts: Vec<Part>, daemon: Option<&DaemonCost>) -> String {
     parts.sort_by(|a, b| a.unit.cmp(&b.unit).then(a.name.cmp(&b.name)));
-    let mut out = String::from(HEAD);
+    let mut out = String::from(INTRODUCTION);
     for part in &parts {
         out += "\n";
         out += &tables(part);
     }
-    if let Some(own) = own {
+    if let Some(daemon) = daemon {
         out += "\n";
-        out += &own.tables();
+        out += &daemon.tables();
     }
     out
 }
 
-/// 12345.6 as 12,346; small figures keep a decimal.
-pub(super) fn digits(value: f64) -> String {
-    if value.abs() < 10.0 && value != 0.0 {
-        return format!("{value:.1}");
-    }
-    let plain = format!("{:.0}", value.abs());
-    let mut out = String::new();
-    for (index, digit) in plain.chars().enumerate() {
-        if index > 0 && (plain.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if value < 0.0 && plain != "0" { format!("−{out}") } else { out }
-}
+const INTRODUCTION: &str = "\
+# Overhead of filltop
 
-fn signed(value: f64) -> String {
-    if value > 0.0 { format!("+{}", digits(value)) } else { digits(value) }
-}
+Generated by `cargo xtask bench`; do not edit. `cargo xtask bench --quick` measures only the most important
+figures, `--json FILE` writes all of them as rows.
 
-const HEAD: &str = "\
-# What filltop costs
+**Instructions** are counted in a virtual machine with one CPU under `-icount shift=0,sleep=off`, where a
+nanosecond of the machine's clock is one instruction. Each loop runs in batches. The figure is the fastest batch
+with the program minus the fastest without it, so that interrupts and a program's own background work do not
+count. Figures repeat to within a few instructions in loops that write, ± 80 in create+write+unlink on tmpfs and
+± 500 on ext4. They do not include effects of caches and locks.
 
-Made by `cargo xtask bench`; do not edit. `cargo xtask bench --quick` is a look at the figures that
-matter most, `--json FILE` writes all of them as rows.
+**Nanoseconds** are measured on the machine that generated this document, with and without the program in turns:
+medians of five differences, and in brackets the second lowest and the second highest. If those are far apart,
+other processes kept the machine busy and the figure means little.
 
-**Instructions** are counted in a virtual machine with one CPU under `-icount shift=0,sleep=off`, where
-a nanosecond of the machine's clock is one instruction. Each loop runs in batches; the figure is the
-quickest batch with the program less the quickest without, so that interrupts and what a program does
-on its own account do not count. They repeat to within a few instructions in loops that write, ± 80 in
-create+write+unlink on tmpfs, ± 500 on ext4, and know nothing of caches and locks. **Nanoseconds**
-are measured on the machine that made this document, with and without the program in turns: medians
-of five differences, and in brackets the second and the last but one of them: where those lie far apart,
-others kept the machine busy, and the figure says little.
+`empty-fexit` is the floor: a program at the exit of vfs_write that does nothing. Multiples of it are in
+parentheses. filltop hooks one level below, at the filesystem's own write_iter, so that /dev/null, pipes and
+sockets cost nothing. `empty-raw-tp-sys_exit` runs at every system call. The loops of `10kfiles` use fewer files
+if the limit on open files requires it. tests/workload/bench/ has the loops and the exact command of each program.
 
-`empty-fexit` is the floor: a program at the exit of vfs_write that does nothing; in parentheses are
-multiples of it. filltop counts one level below, at the filesystem's own write_iter, so that
-/dev/null, pipes and sockets pay nothing. `empty-raw-tp-sys_exit` runs at every system call.
-The loops of `10kfiles` take fewer where a process may keep no more open. tests/workload/bench/ has the
-loops and the exact command of each program.
+`filter-raw-tp-sys_exit` only detects writes of one byte; `hash-raw-tp-sys_exit` also counts them by process, in
+a hash map that all CPUs share.
 
-`filter-raw-tp-sys_exit` tells writes of one byte apart, and `hash-raw-tp-sys_exit` counts them, too, by
-process, in a hash map that all CPUs share.
-
-The loops of `threads-` run one thread on each CPU, or one thread alone; they write to files of their own,
-or all to one. Where the machine has more simulated CPUs than the host has real ones, threads wait for
-their turn, and what counts is whether the share that is added grows with the number of CPUs.
+The loops of `threads-` run one thread on each CPU (`threads-one`: a single thread). Each thread writes to a file
+of its own, in `threads-shared` all write to one file. If the machine has more simulated CPUs than the host has
+real ones, threads wait for a CPU; then the relevant figure is whether the added share grows with the number of
+CPUs.
 ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn figures_are_grouped_and_keep_their_sign() {
-        assert_eq!(digits(1_234_567.4), "1,234,567");
-        assert_eq!(digits(999.0), "999");
-        assert_eq!(signed(281.0), "+281");
-        assert_eq!(signed(-30.0), "−30");
-        assert_eq!(signed(-0.2), "-0.2");
-    }
 
     fn row(program: &str, case: &str, added: f64, times_floor: Option<f64>) -> Row {
         Row {
@@ -228,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_that_costs_nothing_is_no_measure() {
+    fn a_hash_map_within_the_noise_is_not_used() {
         let part = |hash| Part {
             name: "native".into(),
             kernel: "6.18".into(),
@@ -250,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_goal_says_by_how_much() {
+    fn a_missed_goal_shows_by_how_much() {
         let part = Part {
             name: "vm-6.1".into(),
             kernel: "6.1".into(),
@@ -264,6 +217,15 @@ mod tests {
         };
         let text = tables(&part);
         assert!(text.contains("| 1.925 | missed by 10.0 % |"), "{text}");
-        assert!(text.contains("| devnull, by the baseline ≤ 1.01 | 1.001 | met |"), "{text}");
+        assert!(
+            text.contains("| devnull, relative to the baseline ≤ 1.01 | 1.001 | met |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_document_in_the_repository_has_this_introduction() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+        assert!(std::fs::read_to_string(path).unwrap().starts_with(INTRODUCTION));
     }
 }

@@ -1,49 +1,50 @@
-//! From what `filltop-workload bench` prints to rows of figures.
+//! Converting the output of `filltop-workload bench` to rows of figures.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// The program that is none.
+/// The name of the measurement without any program.
 const NONE: &str = "none";
-/// The program whose cost is the unit.
+/// The program whose cost is the unit of [`Row::times_floor`].
 pub(crate) const FLOOR: &str = "empty-fexit";
-/// Figures repeat within this many instructions; what adds less adds nothing.
+/// The repeatability of figures, in instructions. A smaller added cost counts as none.
 const NOISE: f64 = 10.0;
 
-/// One line of `filltop-workload bench`.
+/// A line of output of `filltop-workload bench`.
 #[derive(Deserialize, Debug, Clone)]
 #[serde(untagged)]
 pub(crate) enum Line {
-    /// A program that cannot be measured.
+    /// A program that could not be measured, and the reason.
     Skip { program: String, skip: String },
-    /// One measurement, in nanoseconds an operation.
+    /// A measurement, in nanoseconds per operation.
     Figure { program: String, case: String, min: f64, median: f64 },
 }
 
 impl Line {
-    pub(crate) fn read_all(lines: &[String]) -> Result<Vec<Self>> {
+    /// Parses the JSON lines of the output and ignores all others.
+    pub(crate) fn parse_all(lines: &[String]) -> Result<Vec<Self>> {
         let json = lines.iter().filter(|line| line.starts_with('{'));
         json.map(|line| serde_json::from_str(line).with_context(|| line.clone())).collect()
     }
 }
 
-/// One figure, and what it is beside the others.
+/// The cost of a program in a loop.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(crate) struct Row {
     /// `uname -r` of the kernel.
     pub(crate) kernel: String,
-    /// Which loop.
+    /// The name of the loop.
     pub(crate) case: String,
-    /// Beside which program.
+    /// The name of the program.
     pub(crate) program: String,
-    /// An operation alone: instructions in a virtual machine, nanoseconds natively.
+    /// The cost of an operation without the program: instructions in a virtual machine, nanoseconds natively.
     pub(crate) baseline: f64,
-    /// What the program adds to it.
+    /// What the program adds to the baseline.
     pub(crate) added: f64,
-    /// That, by what the empty fexit adds; `null` where it adds nothing.
+    /// `added` divided by what the empty fexit adds; `null` if that is nothing.
     pub(crate) times_floor: Option<f64>,
-    /// Least and most of what it added: in the quickest and the median batch of a virtual machine,
-    /// in the second and the last but one round natively.
+    /// The range of the added cost: of the fastest and the median batch in a virtual machine, from the second
+    /// lowest to the second highest round natively.
     pub(crate) spread: [f64; 2],
 }
 
@@ -52,41 +53,46 @@ pub(crate) struct Row {
 pub(crate) struct Skip {
     /// `uname -r` of the kernel.
     pub(crate) kernel: String,
-    /// Which program.
+    /// The name of the program.
     pub(crate) program: String,
-    /// Why.
+    /// The reason.
     pub(crate) skip: String,
 }
 
-/// All that was measured in one place.
+/// All measurements on one kernel or machine.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(crate) struct Part {
-    /// `vm-SERIES` or `native`.
+    /// `vm-SERIES`, `native` or `scale-CPUS`; also the name of the stored file.
     pub(crate) name: String,
     /// `uname -r` of the kernel.
     pub(crate) kernel: String,
-    /// `instructions` or `ns`.
+    /// The unit of the figures: `instructions` or `ns`.
     pub(crate) unit: String,
-    /// The figures.
+    /// The figures, in the order measured.
     pub(crate) rows: Vec<Row>,
-    /// What could not be measured.
+    /// The programs that could not be measured.
     pub(crate) skips: Vec<Skip>,
-    /// The most by which the baseline of a case changed from start to end.
+    /// The largest change of a loop's baseline between rounds, in the same unit.
     pub(crate) drift: f64,
 }
 
 impl Part {
-    /// Where figures repeat: the quickest batch with the program less the quickest without.
-    pub(crate) fn counted(name: &str, kernel: &str, lines: &[Line]) -> Result<Self> {
+    /// Figures of a machine that counts instructions: the fastest batch with the program minus the fastest without
+    /// it.
+    pub(crate) fn from_instruction_counts(
+        name: &str,
+        kernel: &str,
+        lines: &[Line],
+    ) -> Result<Self> {
         let mut part = Self::empty(name, kernel, "instructions", lines);
-        for (program, case) in pairs(lines) {
-            let alone = of(lines, NONE, case);
+        for (program, case) in measured(lines) {
+            let alone = batches(lines, NONE, case);
             let least = |values: &[(f64, f64)]| values.iter().map(|v| v.0).reduce(f64::min);
             let most = |values: &[(f64, f64)]| values.iter().map(|v| v.0).reduce(f64::max);
             let baseline = least(&alone).with_context(|| format!("no baseline of {case}"))?;
             part.drift = part.drift.max(most(&alone).unwrap_or(baseline) - baseline);
             let usual = alone.iter().map(|v| v.1).reduce(f64::min).unwrap_or(baseline);
-            let (min, median) = of(lines, program, case)[0];
+            let (min, median) = batches(lines, program, case)[0];
             let (a, b) = (min - baseline, median - usual);
             part.rows.push(Row {
                 kernel: kernel.to_owned(),
@@ -102,12 +108,13 @@ impl Part {
         Ok(part)
     }
 
-    /// Where they do not: medians of the differences of each round; of the median batches, but of
-    /// threads the quickest, for in the others some had to wait for a processor.
-    pub(crate) fn timed(name: &str, kernel: &str, lines: &[Line]) -> Result<Self> {
+    /// Figures of a machine that measures time: medians over all rounds of the difference within a round. Differences
+    /// are of median batches, for loops with several threads of the fastest batches, because in the others some
+    /// threads waited for a CPU.
+    pub(crate) fn from_timings(name: &str, kernel: &str, lines: &[Line]) -> Result<Self> {
         let mut part = Self::empty(name, kernel, "ns", lines);
         let mut alone: Vec<&Line> = Vec::new();
-        /// Program and case, and of each round the baseline and what came on top of it.
+        /// Program and loop, and for each round the baseline and the added time.
         type Rounds<'a> = ((&'a str, &'a str), Vec<(f64, f64)>);
         let mut differences: Vec<Rounds<'_>> = Vec::new();
         for line in lines {
@@ -187,14 +194,14 @@ impl Part {
         }
     }
 
-    /// The figure of a program in a case.
+    /// The figures of a program in a loop.
     pub(crate) fn row(&self, program: &str, case: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.program == program && row.case == case)
     }
 }
 
-/// Programs and cases with figures, in the order of lines.
-fn pairs(lines: &[Line]) -> Vec<(&str, &str)> {
+/// Programs and loops with figures, in the order of the lines.
+fn measured(lines: &[Line]) -> Vec<(&str, &str)> {
     let figures = lines.iter().filter_map(|line| match line {
         Line::Figure { program, case, .. } if program != NONE => {
             Some((program.as_str(), case.as_str()))
@@ -204,8 +211,8 @@ fn pairs(lines: &[Line]) -> Vec<(&str, &str)> {
     figures.collect()
 }
 
-/// Minimum and median of each round of a program in a case.
-fn of(lines: &[Line], program: &str, case: &str) -> Vec<(f64, f64)> {
+/// The fastest and the median batch of a program in a loop, for each round.
+fn batches(lines: &[Line], program: &str, case: &str) -> Vec<(f64, f64)> {
     let figures = lines.iter().filter_map(|line| match line {
         Line::Figure { program: p, case: c, min, median, .. } if p == program && c == case => {
             Some((*min, *median))
@@ -215,12 +222,12 @@ fn of(lines: &[Line], program: &str, case: &str) -> Vec<(f64, f64)> {
     figures.collect()
 }
 
-/// To hundredths: more digits would only seem to say something.
+/// Rounds to hundredths; further digits are noise.
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// Every row and every skip of all parts, as one JSON array.
+/// The rows and skips of all parts as a JSON array.
 pub(crate) fn json(parts: &[Part]) -> Result<String> {
     let mut all = Vec::new();
     for part in parts {
@@ -241,7 +248,7 @@ mod tests {
 
     fn lines(text: &str) -> Vec<Line> {
         let lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-        Line::read_all(&lines).unwrap()
+        Line::parse_all(&lines).unwrap()
     }
 
     #[test]
@@ -253,7 +260,7 @@ mod tests {
                {"program":"biotop","skip":"no such function"}
                {"program":"none","case":"a","round":1,"min":1002.0,"median":1012.0,"batches":5}"#,
         );
-        let part = Part::counted("vm-6.1", "6.1.0", &lines).unwrap();
+        let part = Part::from_instruction_counts("vm-6.1", "6.1.0", &lines).unwrap();
         let row = part.row("filltop-fexit", "a").unwrap();
         assert_eq!((row.baseline, row.added, row.times_floor), (1000.0, 276.0, Some(1.5)));
         assert_eq!(row.spread, [276.0, 300.0]);
@@ -262,13 +269,13 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_of_nothing_is_no_measure() {
+    fn a_floor_within_the_noise_is_not_used() {
         let lines = lines(
             r#"{"program":"none","case":"io","round":0,"min":1000.0,"median":1010.0}
                {"program":"empty-fexit","case":"io","round":0,"min":1001.0,"median":1010.0}
                {"program":"filltop-fexit","case":"io","round":0,"min":1276.0,"median":1310.0}"#,
         );
-        let part = Part::counted("vm-6.1", "6.1.0", &lines).unwrap();
+        let part = Part::from_instruction_counts("vm-6.1", "6.1.0", &lines).unwrap();
         assert_eq!(part.row("filltop-fexit", "io").unwrap().times_floor, None);
     }
 
@@ -283,7 +290,7 @@ mod tests {
                  {{\"program\":\"x\",\"case\":\"a\",\"round\":{round},\"min\":1.0,\"median\":{with}}}\n"
             );
         }
-        let part = Part::timed("native", "6.18", &lines(&text)).unwrap();
+        let part = Part::from_timings("native", "6.18", &lines(&text)).unwrap();
         let row = part.row("x", "a").unwrap();
         assert_eq!((row.baseline, row.added), (100.0, 51.0));
     }

@@ -1,4 +1,4 @@
-//! An initramfs, written in the one format that the kernel takes: cpio "newc"
+//! Writer of an initramfs in cpio's "newc" format, the only one that the kernel reads
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ const FILE: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// An archive that grows in memory. Everything in it belongs to root.
+/// An archive in memory. All its entries belong to root.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Archive {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Adds a directory and those above it. One that is there already stays.
+    /// Adds a directory and its parents. A directory that exists already is left as it is.
     pub(crate) fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() || self.paths.contains(path) {
@@ -27,13 +27,12 @@ impl Archive {
         self.entry(path, DIRECTORY | 0o755, &[], (0, 0));
     }
 
-    /// Adds a file with these permissions. The first of two with one path stays: returns whether
-    /// this one was added.
+    /// Adds a file with these permissions, unless its path exists already. Returns whether it was added.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> bool {
         self.leaf(path, FILE | permissions, content, (0, 0))
     }
 
-    /// Adds a symbolic link; as [`Archive::file`] for a path that is taken.
+    /// Adds a symbolic link, unless its path exists already. Returns whether it was added.
     pub(crate) fn symlink(&mut self, path: &str, target: &str) -> bool {
         self.leaf(path, SYMLINK | 0o777, target.as_bytes(), (0, 0))
     }
@@ -43,7 +42,7 @@ impl Archive {
         self.leaf(path, CHARACTER_DEVICE | 0o600, &[], (major, minor));
     }
 
-    /// The finished archive.
+    /// Ends the archive and returns its bytes.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.header("TRAILER!!!", 0, 0, (0, 0));
         self.bytes
@@ -68,13 +67,13 @@ impl Archive {
     fn entry(&mut self, path: &str, mode: u32, content: &[u8], device: (u32, u32)) {
         self.paths.insert(path.to_owned());
         self.inodes += 1;
-        // 4 GiB is the format's limit, and far above any machine's initramfs.
+        // The format is limited to 4 GiB, far more than any of these archives.
         self.header(path, mode, u32::try_from(content.len()).unwrap_or(u32::MAX), device);
         self.bytes.extend_from_slice(content);
         self.pad();
     }
 
-    /// Thirteen numbers of eight hex digits each after the magic, then the name with its NUL.
+    /// Writes the magic, thirteen numbers of eight hex digits each, and the name with its NUL.
     fn header(&mut self, name: &str, mode: u32, size: u32, device: (u32, u32)) {
         let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
         let (uid, gid, links, mtime) = (0, 0, 1, 0);
@@ -114,7 +113,7 @@ mod tests {
     /// Name, mode, content and device.
     type Entry = (String, u32, Vec<u8>, (u32, u32));
 
-    /// Every entry, read by the format's own description.
+    /// All entries, parsed independently of the writer.
     fn entries(mut bytes: &[u8]) -> Vec<Entry> {
         let mut out = Vec::new();
         loop {
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_comes_out_as_it_went_in() {
+    fn entries_are_read_back_unchanged() {
         let mut archive = Archive::default();
         assert!(archive.file("/bin/odd-length", 0o755, b"12345"));
         archive.character_device("/dev/console", 5, 1);
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_come_once_and_before_what_is_in_them() {
+    fn directories_are_added_once_and_before_their_contents() {
         let mut archive = Archive::default();
         archive.directory("/a/b/");
         archive.directory("a");
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_path_is_kept() {
+    fn an_existing_path_is_not_replaced() {
         let mut archive = Archive::default();
         assert!(archive.file("/sbin/mkfs.ext4", 0o755, b"real"));
         assert!(!archive.symlink("/sbin/mkfs.ext4", "busybox"));

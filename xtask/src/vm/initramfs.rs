@@ -1,5 +1,5 @@
-//! The whole userland of a test machine: our PID 1, busybox, mkfs, kernel modules, and what is
-//! tested.
+//! The complete userland of a test machine: PID 1, busybox, mkfs, kernel modules, and the programs under
+//! test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,50 +8,53 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cpio::Archive;
-use super::debian::Kernel;
-use super::{MKFS, modules};
-use crate::packages::program;
-use crate::step::capture;
+use super::kernel::Kernel;
+use super::modules;
+use crate::apt::{Apt, BOOKWORM};
+use crate::command::{capture, find_program};
+use crate::packages::MKFS;
+use crate::workspace::Workspace;
 
-/// What goes in beside the kernel's modules.
+/// What to pack in addition to mkfs and small tools.
 pub(crate) struct Contents<'a> {
     /// `filltop-init`.
     pub(crate) init: &'a Path,
     /// A static busybox.
     pub(crate) busybox: &'a Path,
-    /// Programs, by the path that they get in the machine.
+    /// Programs: the path in the machine, and the file here.
     pub(crate) programs: Vec<(String, PathBuf)>,
-    /// Names of programs of this machine that come along with their libraries.
+    /// Names of programs installed here that are copied with their libraries.
     pub(crate) installed: &'a [String],
-    /// Modules to load, where the kernel has them as such.
+    /// Modules to load; those that are built into the kernel are left out.
     pub(crate) modules: &'static [&'static str],
-    /// Modules to load beside these.
+    /// Further modules to load.
     pub(crate) extra_modules: &'a [String],
 }
 
-/// What busybox's own cannot do: run under another name, and end with whoever started it.
+/// Tools that replace busybox's versions, because tests run them under other names (`sleep`) or need them to be
+/// killed with their parent (`unshare`).
 const TOOLS: &[&str] = &["sleep", "unshare"];
 
-/// A packed userland to which only the job has to be added.
+/// A packed userland, complete except for the job.
 pub(crate) struct Userland {
-    /// Everything else.
+    /// The initramfs so far.
     pub(crate) archive: Archive,
-    /// Paths of the modules, in the order in which they load.
+    /// Paths of the modules in the machine, in load order.
     pub(crate) modules: Vec<String>,
 }
 
-/// Packs a machine's userland for this kernel.
+/// Packs the userland of a machine that boots this kernel.
 pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys", "tmp", "run", "root", "mnt", "var/tmp", "etc", "boot"] {
         archive.directory(directory);
     }
-    // The kernel opens it for PID 1 before PID 1 can mount anything.
+    // The kernel opens the console for PID 1 before PID 1 can mount anything.
     archive.character_device("/dev/console", 5, 1);
     archive.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n");
     archive.file("/etc/group", 0o644, b"root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n");
     archive.file("/etc/hosts", 0o644, b"127.0.0.1 localhost filltop-vm\n");
-    // Runtimes mount a container's own over it, and so do the tests.
+    // Container runtimes mount a container's own file over it, and so do the tests.
     archive.file("/etc/hostname", 0o644, b"filltop-vm\n");
     archive.file(
         "/etc/os-release",
@@ -68,21 +71,21 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
         add(&mut archive, path, file)?;
     }
     for (name, _) in MKFS {
-        let file = program(name).with_context(|| format!("{name} is not here"))?;
+        let file = find_program(name).with_context(|| format!("{name} not found"))?;
         add(&mut archive, &format!("/sbin/{name}"), &file)?;
         add_libraries(&mut archive, &file)?;
     }
     for name in contents.installed {
-        let file = program(name).with_context(|| format!("{name} is not here"))?;
+        let file = find_program(name).with_context(|| format!("{name} not found"))?;
         add(&mut archive, &format!("/usr/bin/{name}"), &file)?;
         add_libraries(&mut archive, &file)?;
     }
     for name in TOOLS {
-        let file = program(name).with_context(|| format!("{name} is not here"))?;
+        let file = find_program(name).with_context(|| format!("{name} not found"))?;
         add(&mut archive, &format!("/bin/{name}"), &file)?;
         add_libraries(&mut archive, &file)?;
     }
-    // After the real programs: busybox has a mkfs.ext2 of its own, among others.
+    // After the real programs, which win: busybox has a mkfs.ext2, for example.
     add(&mut archive, "/bin/busybox", contents.busybox)?;
     for applet in capture(Command::new(contents.busybox).arg("--list"))?.lines() {
         archive.symlink(&format!("/bin/{applet}"), "busybox");
@@ -91,12 +94,26 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Userland> {
     let mut wanted: Vec<&str> = contents.modules.to_vec();
     wanted.extend(contents.extra_modules.iter().map(String::as_str));
     let mut paths = Vec::new();
-    for (index, module) in modules::read(&kernel.modules, &wanted)?.into_iter().enumerate() {
+    for (index, module) in modules::load_order(&kernel.modules, &wanted)?.into_iter().enumerate() {
         let path = format!("/modules/{index:02}-{}.ko", module.name);
         archive.file(&path, 0o644, &module.object);
         paths.push(path);
     }
     Ok(Userland { archive, modules: paths })
+}
+
+/// Returns the statically linked busybox, the shell and the small tools of the test machines, and downloads it the
+/// first time.
+pub(super) fn busybox(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("vm/busybox");
+    if !directory.exists() {
+        Apt::open(workspace, BOOKWORM)?.unpack(&["busybox-static".to_owned()], &directory)?;
+    }
+    let candidates = ["bin/busybox", "usr/bin/busybox"].map(|path| directory.join(path));
+    candidates
+        .into_iter()
+        .find(|path| path.exists())
+        .context("no busybox in the package busybox-static")
 }
 
 fn add(archive: &mut Archive, path: &str, file: &Path) -> Result<()> {
@@ -105,7 +122,7 @@ fn add(archive: &mut Archive, path: &str, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Adds a program's shared libraries and its loader, at the paths that they have here.
+/// Adds a program's shared libraries and its dynamic loader, at the same paths as here.
 fn add_libraries(archive: &mut Archive, file: &Path) -> Result<()> {
     for library in libraries(&capture(Command::new("ldd").arg(file))?) {
         add(archive, &library, Path::new(&library))?;
@@ -113,7 +130,7 @@ fn add_libraries(archive: &mut Archive, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The absolute paths in what ldd prints.
+/// The absolute paths in ldd's output.
 fn libraries(ldd: &str) -> Vec<String> {
     let lines = ldd.lines().filter_map(|line| line.split(" (").next());
     let paths = lines.map(|line| line.rsplit("=> ").next().unwrap_or(line).trim());

@@ -1,7 +1,7 @@
 //! Which kernel modules a machine loads, and in which order.
 //!
-//! Debian's packages carry no modules.dep (depmod writes that on installation), so that the
-//! dependencies are read from the modules themselves.
+//! Debian's packages have no modules.dep, which depmod writes at installation, so dependencies are read from
+//! the modules themselves.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,9 +11,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 
-/// What the tests' filesystems and disks need. One that a kernel has no module for is built in,
-/// or does not exist there.
-pub(crate) const WANTED: &[&str] = &[
+/// Modules for the tests' filesystems and disks. Those for which a kernel has no module file are built in, or
+/// do not exist in that kernel.
+pub(crate) const FOR_TESTS: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "crc32c_generic",
@@ -27,26 +27,26 @@ pub(crate) const WANTED: &[&str] = &[
     "fuse",
 ];
 
-/// What a Debian's own initramfs loads before its root can be mounted. Its systemd and its kernel load all
-/// others when they are asked for.
+/// Modules that Debian's own initramfs loads to mount the root. systemd and the kernel load all others on
+/// demand.
 pub(crate) const FOR_ROOT: &[&str] =
     &["virtio_pci", "virtio_blk", "crc32c_generic", "crc32c_cryptoapi", "ext4"];
 
-/// A module's file contents, by its name.
+/// A kernel module and the contents of its file.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Module {
-    /// With underscores, as /proc/modules has it.
+    /// The name with underscores, as in /proc/modules.
     pub(crate) name: String,
-    /// The ELF object, uncompressed.
+    /// The uncompressed ELF object.
     pub(crate) object: Vec<u8>,
 }
 
-/// Reads the wanted modules and all that they depend on, in an order in which they load.
-pub(crate) fn read(directory: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
+/// Reads these modules and their dependencies, in an order in which they can be loaded.
+pub(crate) fn load_order(directory: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     index(directory, &mut files)?;
     let mut objects = BTreeMap::new();
-    let order = order(wanted, |name| {
+    let order = sort(wanted, |name| {
         let Some(path) = files.get(name) else { return Ok(None) };
         let object = decompressed(path)?;
         let needed = depends(&object).with_context(|| path.display().to_string())?;
@@ -60,7 +60,7 @@ pub(crate) fn read(directory: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     Ok(order.into_iter().filter_map(module).collect())
 }
 
-/// Every module file below a directory, by the module's name.
+/// Adds every module file below a directory to `files`, keyed by module name.
 fn index(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;
@@ -74,9 +74,9 @@ fn index(directory: &Path, files: &mut BTreeMap<String, PathBuf>) -> Result<()> 
     Ok(())
 }
 
-/// Depth first: what a module needs comes before it. `needs` returns `None` for a module that
-/// there is no file for.
-fn order(
+/// Sorts modules depth first, dependencies before the modules that need them. `needs` returns `None` for a module
+/// without a file.
+fn sort(
     wanted: &[&str],
     mut needs: impl FnMut(&str) -> Result<Option<Vec<String>>>,
 ) -> Result<Vec<String>> {
@@ -105,7 +105,7 @@ fn order(
     Ok(order)
 }
 
-/// The names in a module's `depends=` entry.
+/// The names in a module's `depends=` entry, in its section `.modinfo`.
 fn depends(module: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(module)?;
     let section = file.section_by_name(".modinfo").context("no .modinfo section")?;
@@ -124,7 +124,7 @@ fn decompressed(path: &Path) -> Result<Vec<u8>> {
         Some("ko") => return fs::read(path).with_context(|| path.display().to_string()),
         Some("xz") => "xz",
         Some("zst") => "zstd",
-        _ => bail!("{}: a compression we do not know", path.display()),
+        _ => bail!("{}: unsupported compression", path.display()),
     };
     let output =
         Command::new(tool).arg("-dc").arg(path).output().with_context(|| tool.to_owned())?;
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn ordered(wanted: &[&str], graph: &[(&str, &[&str])]) -> Vec<String> {
-        order(wanted, |name| {
+        sort(wanted, |name| {
             let found = graph.iter().find(|(other, _)| *other == name);
             Ok(found.map(|(_, needs)| needs.iter().map(|need| (*need).to_owned()).collect()))
         })
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_comes_after_all_that_it_needs() {
+    fn a_module_comes_after_its_dependencies() {
         let graph: &[(&str, &[&str])] = &[
             ("ext4", &["jbd2", "mbcache", "crc16"]),
             ("jbd2", &["crc32c"]),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_built_in_is_left_out_and_a_circle_ends() {
+    fn built_in_modules_are_left_out_and_cycles_end() {
         assert_eq!(ordered(&["ext4", "a"], &[("a", &["b"]), ("b", &["a"])]), ["b", "a"]);
     }
 

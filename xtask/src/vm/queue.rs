@@ -1,5 +1,5 @@
-//! Several machines at a time: none of them waits for another, and what each one says is printed in one
-//! piece when it ends.
+//! A work queue of machines: several run at a time, and the output of each is printed in one piece when it
+//! ends.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,39 +9,40 @@ use anyhow::{Result, anyhow};
 use super::runner::Runner;
 use crate::tally::Tally;
 
-/// Machines that wait for their turn, and what came of the others. Whoever takes part runs one after the other.
-pub(super) struct Queue<F> {
+/// Machines in order, and the results of those that have ended. Each thread that calls [`WorkQueue::work`]
+/// runs one machine at a time.
+pub(super) struct WorkQueue<F> {
     next: AtomicUsize,
-    done: Vec<Mutex<Option<Result<Tally>>>>,
+    results: Vec<Mutex<Option<Result<Tally>>>>,
     run: F,
 }
 
-impl<F: Fn(usize) -> Result<Tally> + Sync> Queue<F> {
-    /// Of this many; `run` runs the one of a number.
+impl<F: Fn(usize) -> Result<Tally> + Sync> WorkQueue<F> {
+    /// A queue of `machines` machines; `run` takes the index of one and runs it.
     pub(super) fn new(machines: usize, run: F) -> Self {
-        let done = (0..machines).map(|_| Mutex::new(None)).collect();
-        Self { next: AtomicUsize::new(0), done, run }
+        let results = (0..machines).map(|_| Mutex::new(None)).collect();
+        Self { next: AtomicUsize::new(0), results, run }
     }
 
-    /// Takes the next one, in the order given, until none is left.
-    pub(super) fn take_part(&self) {
+    /// Runs the next machine, in order, until none is left.
+    pub(super) fn work(&self) {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(cell) = self.done.get(number) else { return };
-            let result = (self.run)(number);
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(cell) = self.results.get(index) else { return };
+            let result = (self.run)(index);
             if let Ok(mut place) = cell.lock() {
                 *place = Some(result);
             }
         }
     }
 
-    /// Adds up what came of all, in the order given.
+    /// Adds up the results of all machines, in order.
     ///
     /// # Errors
-    /// The first machine's that could not be run at all; the others ran to their ends.
+    /// The error of the first machine that could not be run at all; the others ran to their ends.
     pub(super) fn sum(self) -> Result<Tally> {
         let mut all = Tally::default();
-        for cell in self.done {
+        for cell in self.results {
             let result = cell.into_inner().ok().flatten();
             all.add(result.ok_or_else(|| anyhow!("a machine's thread ended early"))??);
         }
@@ -49,10 +50,10 @@ impl<F: Fn(usize) -> Result<Tally> + Sync> Queue<F> {
     }
 }
 
-/// All tests of one machine, whose output is printed when it has ended.
-pub(super) fn all_of(runner: &Runner<'_>) -> Result<Tally> {
+/// Runs all tests of one runner and prints their output when they have ended.
+pub(super) fn run_buffered(runner: &Runner<'_>) -> Result<Tally> {
     let mut printed = Vec::new();
-    let tally = runner.tests_into(&mut |line| printed.push(line.to_owned()));
+    let tally = runner.run_tests(&mut |line| printed.push(line.to_owned()));
     if !printed.is_empty() {
         println!("{}", printed.join("\n"));
     }
@@ -64,32 +65,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_run_two_at_a_time_and_add_up_in_order() {
-        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let meeting = std::sync::Barrier::new(2);
-        let queue = Queue::new(4, |number| {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            // Nobody gets past this alone.
-            meeting.wait();
-            now.fetch_sub(1, Ordering::SeqCst);
-            Ok(Tally::failure(number.to_string()))
+    fn two_threads_run_all_machines_and_results_add_up_in_order() {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let barrier = std::sync::Barrier::new(2);
+        let queue = WorkQueue::new(4, |index| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // No thread gets past this alone.
+            barrier.wait();
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(Tally::failure(index.to_string()))
         });
         std::thread::scope(|scope| {
-            scope.spawn(|| queue.take_part());
-            queue.take_part();
+            scope.spawn(|| queue.work());
+            queue.work();
         });
         assert_eq!(queue.sum().unwrap().failed, ["0", "1", "2", "3"]);
         assert_eq!(most.into_inner(), 2);
     }
 
     #[test]
-    fn one_that_cannot_run_does_not_stop_the_others() {
+    fn a_machine_that_cannot_run_does_not_stop_the_others() {
         let ran = AtomicUsize::new(0);
-        let queue = Queue::new(3, |number| {
+        let queue = WorkQueue::new(3, |index| {
             ran.fetch_add(1, Ordering::SeqCst);
-            if number == 0 { Err(anyhow!("no kernel")) } else { Ok(Tally::default()) }
+            if index == 0 { Err(anyhow!("no kernel")) } else { Ok(Tally::default()) }
         });
-        queue.take_part();
+        queue.work();
         assert_eq!(queue.sum().unwrap_err().to_string(), "no kernel");
         assert_eq!(ran.into_inner(), 3);
     }

@@ -1,39 +1,37 @@
-//! What the VM runner (`cargo xtask vm`) and its PID 1 say to each other.
+//! The protocol between the VM runner (`cargo xtask vm`) and PID 1 of its machines.
 //!
-//! The runner puts a [`Job`] into the initramfs at [`JOB_PATH`]; PID 1 answers with one [`Report`]
-//! a line on the second serial port, so that nothing the kernel prints on its console can be
-//! mistaken for a verdict.
+//! The runner puts a [`Job`] into the initramfs at [`JOB_PATH`]. PID 1 sends one [`Report`] a line on the
+//! second serial port, so that kernel messages on the console cannot be mistaken for results.
 
 use std::fmt;
 
-/// Where the runner puts the encoded [`Job`].
+/// The path of the encoded [`Job`] in the initramfs.
 pub const JOB_PATH: &str = "/job";
 
-/// Where everything that comes with the initramfs is found after a Debian has been booted.
-pub const BOOTED_DIR: &str = "/run/filltop-vm";
+/// The directory with the files of the initramfs after PID 1 has switched to a Debian's root.
+pub const DEBIAN_FILES_DIR: &str = "/run/filltop-vm";
 
-/// Separates the arguments of one command; no argument of ours holds it.
+/// Separates the arguments of a command. No argument of the runner contains it.
 const SEPARATOR: char = '\x1f';
 
-/// What a virtual machine has to do before it powers itself off.
+/// The work of a virtual machine before it powers off.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// Kernel modules to load, in this order (paths in the initramfs).
+    /// Paths of kernel modules in the initramfs, in load order.
     pub modules: Vec<String>,
-    /// Environment of every command.
+    /// Environment variables of every command.
     pub env: Vec<(String, String)>,
-    /// Commands to run one after the other; a failing one does not stop the next.
+    /// Commands to run one after the other, also after one that failed.
     pub commands: Vec<Vec<String>>,
-    /// Rows and columns of the terminal when the commands get the console for themselves; their
-    /// output is then not reported.
+    /// Rows and columns of the terminal if the commands use the console. Their output is then not reported.
     pub console: Option<(u16, u16)>,
-    /// A block device with a whole Debian: PID 1 hands over to that one's own init, and the commands
-    /// run as a unit of its systemd.
+    /// A block device with a complete Debian. PID 1 switches to it and executes its init, and the commands run as a
+    /// unit of its systemd.
     pub root: Option<String>,
 }
 
 impl Job {
-    /// The job as text, one record a line.
+    /// Encodes the job as text, one record a line.
     pub fn encode(&self) -> String {
         let mut out = String::new();
         for module in &self.modules {
@@ -54,7 +52,10 @@ impl Job {
         out
     }
 
-    /// Reads what [`Job::encode`] wrote. `Err` holds the line that is none of ours.
+    /// Decodes the text of [`Job::encode`].
+    ///
+    /// # Errors
+    /// The first line that is not a valid record.
     pub fn decode(text: &str) -> Result<Self, String> {
         let mut job = Self::default();
         for line in text.lines() {
@@ -82,33 +83,32 @@ impl Job {
     }
 }
 
-/// One line from PID 1.
+/// A line from PID 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// PID 1 runs: kernel release, and milliseconds since the kernel started.
+    /// PID 1 has set up the machine and starts the job.
     Booted {
-        /// As `uname -r` prints it.
+        /// The kernel release, as `uname -r` prints it.
         release: String,
-        /// Milliseconds of uptime.
+        /// Milliseconds since the kernel started.
         uptime_ms: u64,
     },
-    /// Something that PID 1 could not set up; the run goes on.
+    /// Something that PID 1 could not set up; it continues without it.
     Warning(String),
     /// The command with this index starts.
     Begin(usize),
-    /// One line that the current command printed (stdout and stderr together).
+    /// A line that the current command printed to stdout or stderr.
     Output(String),
-    /// The command with this index ended with this status (128 + n for signal n), after so many
-    /// milliseconds.
+    /// A command has ended.
     End {
-        /// Index in [`Job::commands`].
+        /// The index in [`Job::commands`].
         command: usize,
-        /// Exit status as a shell counts it.
+        /// The exit status as a shell reports it: 128 + n for signal n.
         status: i32,
-        /// Milliseconds that it ran.
+        /// The run time in milliseconds.
         ms: u64,
     },
-    /// Every command was run; power goes off next.
+    /// All commands have ended; the machine powers off next.
     Done,
 }
 
@@ -126,7 +126,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// Reads one line; `None` when it is not a report (a firmware's greeting, a torn line).
+    /// Parses a line. Returns `None` if it is not a report, such as a firmware message or an incomplete line.
     pub fn parse(line: &str) -> Option<Self> {
         let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
         match kind {
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_survives_the_way_into_the_machine() {
+    fn an_encoded_job_is_decoded_unchanged() {
         let job = Job {
             modules: vec!["/modules/00-loop.ko".into()],
             env: vec![("A".into(), "b=c d".into())],
@@ -172,13 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_line_in_a_job_is_named() {
+    fn an_invalid_line_in_a_job_is_returned() {
         assert_eq!(Job::decode("env A=b\nnonsense 1\n"), Err("nonsense 1".into()));
         assert_eq!(Job::decode("console 24\n"), Err("console 24".into()));
     }
 
     #[test]
-    fn every_report_survives_the_serial_line() {
+    fn a_formatted_report_is_parsed_unchanged() {
         for report in [
             Report::Booted { release: "6.1.0-56".into(), uptime_ms: 1830 },
             Report::Warning("no loop device".into()),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn console_noise_is_no_report() {
+    fn other_lines_are_not_reports() {
         for line in ["", "done now", "end 1", "end 1 0 5 6", "SeaBIOS (version 1)", "begin x"] {
             assert_eq!(Report::parse(line), None, "{line}");
         }

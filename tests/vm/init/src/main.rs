@@ -1,9 +1,9 @@
-//! PID 1 of a test machine: sets up what a small Linux needs, runs its [`Job`], reports, powers off.
+//! PID 1 of a test machine: sets up a minimal Linux, runs its [`Job`], sends reports, and powers off.
 //!
-//! Where the job names a disk with a Debian on it, it hands over to that one's init instead (`root.rs`),
-//! and runs the commands as a unit there.
+//! If the job names a disk with a Debian, it switches to that root and executes its init instead
+//! (`switch_root.rs`). systemd then starts this program again as a unit, which runs the job.
 
-mod root;
+mod switch_root;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, Write};
@@ -14,16 +14,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use filltop_init::{BOOTED_DIR, JOB_PATH, Job, Report};
+use filltop_init::{DEBIAN_FILES_DIR, JOB_PATH, Job, Report};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 use rustix::system::RebootCommand;
 use rustix::termios::{OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 const CONSOLE: &str = "/dev/ttyS0";
-const REPORT: &str = "/dev/ttyS1";
+const REPORT_PORT: &str = "/dev/ttyS1";
 
-/// Filesystems that a test machine has, in mounting order: type, mount point, data.
+/// Filesystems to mount, in order: type, mount point, mount options.
 const MOUNTS: &[(&str, &str, &str)] = &[
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
@@ -38,13 +38,14 @@ const MOUNTS: &[(&str, &str, &str)] = &[
     ("tmpfs", "/run", "mode=0755"),
 ];
 
-/// The second serial port; cloned into the thread that reads a command's output.
+/// The second serial port, to which reports are written. Clones share it.
 #[derive(Clone)]
 struct Reporter(Arc<Mutex<File>>);
 
 impl Reporter {
     fn open() -> Result<Self> {
-        let port = OpenOptions::new().write(true).read(true).open(REPORT).context(REPORT)?;
+        let port =
+            OpenOptions::new().write(true).read(true).open(REPORT_PORT).context(REPORT_PORT)?;
         let mut attributes = tcgetattr(&port)?;
         attributes.make_raw();
         tcsetattr(&port, OptionalActions::Now, &attributes)?;
@@ -52,13 +53,14 @@ impl Reporter {
     }
 
     fn send(&self, report: &Report) {
-        // A report that cannot be sent has nobody to tell: the runner sees that `done` is missing.
+        // A failure to send cannot be reported; the runner notices that `done` is missing.
         if let Ok(mut port) = self.0.lock() {
             let _ = port.write_all(format!("{report}\n").as_bytes());
         }
     }
 
-    fn attempt<T>(&self, what: &str, result: Result<T>) {
+    /// Sends a warning if something failed that the job may not need.
+    fn warn_on_error<T>(&self, what: &str, result: Result<T>) {
         if let Err(error) = result {
             self.send(&Report::Warning(format!("{what}: {error:#}")));
         }
@@ -66,46 +68,47 @@ impl Reporter {
 }
 
 fn main() {
-    let result = if std::process::id() == 1 { boot() } else { serve() };
+    let result = if std::process::id() == 1 { run_as_pid_1() } else { run_as_unit() };
     if let Err(error) = result {
         eprintln!("init: {error:#}");
     }
     rustix::fs::sync();
-    // It only returns on failure, and then PID 1 ends, which the runner sees as a kernel panic.
+    // reboot returns only on failure. PID 1 then exits, which the runner sees as a kernel panic.
     let failed = rustix::system::reboot(RebootCommand::PowerOff);
     eprintln!("init: cannot power off: {failed:?}");
 }
 
-/// As PID 1.
-fn boot() -> Result<()> {
-    attach("devtmpfs", "/dev", "")?;
+/// Sets up the machine, and runs the job or switches to the Debian on disk.
+fn run_as_pid_1() -> Result<()> {
+    mount_at("devtmpfs", "/dev", "")?;
     let reporter = Reporter::open()?;
     for (kind, target, data) in MOUNTS {
-        reporter.attempt(target, attach(kind, target, data));
+        reporter.warn_on_error(target, mount_at(kind, target, data));
     }
     set_up(&reporter);
 
-    let job = job(JOB_PATH)?;
+    let job = read_job(JOB_PATH)?;
     for module in &job.modules {
-        reporter.attempt(module, load(module));
+        reporter.warn_on_error(module, load_module(module));
     }
     if let Some(device) = &job.root {
-        return root::hand_over(device);
+        return switch_root::switch_root(device);
     }
     run(&job, &reporter)
 }
 
-/// As a unit of the Debian that was handed over to.
-fn serve() -> Result<()> {
+/// Runs the job as a unit of the Debian on disk.
+fn run_as_unit() -> Result<()> {
     let reporter = Reporter::open()?;
-    run(&job(&format!("{BOOTED_DIR}{JOB_PATH}"))?, &reporter)
+    run(&read_job(&format!("{DEBIAN_FILES_DIR}{JOB_PATH}"))?, &reporter)
 }
 
-fn job(path: &str) -> Result<Job> {
+fn read_job(path: &str) -> Result<Job> {
     let text = fs::read_to_string(path).with_context(|| path.to_owned())?;
-    Job::decode(&text).map_err(|line| anyhow::anyhow!("bad line in the job: {line}"))
+    Job::decode(&text).map_err(|line| anyhow::anyhow!("invalid line in the job: {line}"))
 }
 
+/// Runs the commands of a job and sends reports.
 fn run(job: &Job, reporter: &Reporter) -> Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     reporter.send(&Report::Booted { release, uptime_ms: uptime_ms()? });
@@ -127,14 +130,15 @@ fn run(job: &Job, reporter: &Reporter) -> Result<()> {
     Ok(())
 }
 
-fn attach(kind: &str, target: &str, data: &str) -> Result<()> {
+/// Mounts a filesystem and creates its mount point.
+fn mount_at(kind: &str, target: &str, data: &str) -> Result<()> {
     fs::create_dir_all(target)?;
     let data = std::ffi::CString::new(data)?;
     mount(kind, target, kind, MountFlags::empty(), data.as_c_str())?;
     Ok(())
 }
 
-/// Small things that programs expect of a running system.
+/// Sets up links, the host name, the loopback interface and cgroup controllers, which programs expect.
 fn set_up(reporter: &Reporter) {
     for (link, target) in [
         ("/dev/fd", "/proc/self/fd"),
@@ -142,24 +146,26 @@ fn set_up(reporter: &Reporter) {
         ("/dev/stdout", "/proc/self/fd/1"),
         ("/dev/stderr", "/proc/self/fd/2"),
     ] {
-        reporter.attempt(link, symlink(target, link).map_err(Into::into));
+        reporter.warn_on_error(link, symlink(target, link).map_err(Into::into));
     }
-    reporter.attempt("hostname", rustix::system::sethostname(b"filltop-vm").map_err(Into::into));
-    reporter.attempt("loopback", run_quietly("/bin/busybox", &["ip", "link", "set", "lo", "up"]));
+    reporter
+        .warn_on_error("hostname", rustix::system::sethostname(b"filltop-vm").map_err(Into::into));
+    reporter
+        .warn_on_error("loopback", run_program("/bin/busybox", &["ip", "link", "set", "lo", "up"]));
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     for controller in controllers.split_whitespace() {
         let enabled = fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"));
-        reporter.attempt(controller, enabled.map_err(Into::into));
+        reporter.warn_on_error(controller, enabled.map_err(Into::into));
     }
 }
 
-fn run_quietly(program: &str, arguments: &[&str]) -> Result<()> {
+fn run_program(program: &str, arguments: &[&str]) -> Result<()> {
     let status = Command::new(program).args(arguments).status()?;
     anyhow::ensure!(status.success(), "{status}");
     Ok(())
 }
 
-fn load(module: &str) -> Result<()> {
+fn load_module(module: &str) -> Result<()> {
     match rustix::system::finit_module(File::open(module)?, c"", 0) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
@@ -173,7 +179,7 @@ fn uptime_ms() -> Result<u64> {
     Ok(whole.parse::<u64>()? * 1000 + hundredths.parse::<u64>()? * 10)
 }
 
-/// Runs one command to its end and returns its status as a shell counts it.
+/// Runs a command until it exits, and returns its status as a shell reports it.
 fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
     let (program, arguments) = argv.split_first().context("an empty command")?;
     let mut command = Command::new(program);
@@ -185,7 +191,7 @@ fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
             &console,
             Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
         )?;
-        // setsid gives the command a controlling terminal, which job control and Ctrl-C need.
+        // `setsid -c` sets the controlling terminal, which job control and Ctrl-C need.
         command = Command::new("setsid");
         command.args(["-c"]).args(argv).current_dir("/root");
         command.stdin(console.try_clone()?).stdout(console.try_clone()?).stderr(console);
@@ -196,13 +202,13 @@ fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
         reader = Some(std::thread::spawn(move || forward(output, &reporter)));
     }
     let child = command.env_clear().envs(job.env.iter().cloned()).spawn()?;
-    // The command holds our ends of the pipe until it is dropped.
+    // Closes this process's write ends of the pipe.
     drop(command);
     let pid = Pid::from_child(&child);
     let status = reap_until(pid)?;
     if std::process::id() == 1 {
-        // What the command left behind would hold the pipe open and disturb the next command. A group
-        // of 1 makes kill(2)'s -1: everyone but PID 1.
+        // Processes that the command left would keep the pipe open and disturb the next command. Process
+        // group 1 makes this kill(-1), which means all processes except PID 1.
         let _ = kill_process_group(Pid::INIT, Signal::KILL);
     } else {
         let _ = kill_process_group(pid, Signal::KILL);
@@ -213,7 +219,7 @@ fn execute(job: &Job, argv: &[String], reporter: &Reporter) -> Result<i32> {
     Ok(status)
 }
 
-/// Waits as PID 1 must, for every child there is, until this one has ended.
+/// Reaps all children, which PID 1 has to do, until this one has exited; returns its status.
 fn reap_until(wanted: Pid) -> Result<i32> {
     loop {
         let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
@@ -224,6 +230,7 @@ fn reap_until(wanted: Pid) -> Result<i32> {
     }
 }
 
+/// Sends each line of a command's output as a report.
 fn forward(output: PipeReader, reporter: &Reporter) {
     let mut lines = BufReader::new(output);
     let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! Nobody is blamed for what nobody is seen to do.
+//! No process is blamed for growth that is not attributed to it.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn an_innocent_is_neither_named_nor_to_be_stopped() {
     assert_eq!(alert.suggestion, None);
     assert!(!alert.summary.contains("innocent"), "{}", alert.summary);
     let health: Vec<_> = said.iter().filter(|event| event.rule == "blind").collect();
-    assert_eq!(health.len(), 1, "told once");
+    assert_eq!(health.len(), 1, "reported once");
     // The same host with everything explained.
     let mut host = Host::new(Rule::defaults());
     host.snapshot.writers = vec![writer(7, "culprit", 20e6)];

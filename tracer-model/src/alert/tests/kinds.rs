@@ -1,4 +1,4 @@
-//! Each kind of rule.
+//! Each kind of condition.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn a_directory_over_its_cap_its_budget_and_without_drain() {
     assert_eq!(rules, ["drain", "cap", "budget"]);
     assert!(said.iter().all(|event| event.directory.as_deref() == Some("/srv/uploads")));
     assert!(
-        said[1].summary.starts_with("/srv/uploads holds 10.0 GiB, over its 10.0 GiB"),
+        said[1].summary.starts_with("/srv/uploads holds 10.0 GiB, over its limit of 10.0 GiB"),
         "{}",
         said[1].summary
     );
@@ -77,7 +77,7 @@ fn errors_waits_holds_inodes_and_refills() {
     ];
     let mut host = Host::new(rules);
     host.volume().refill = Some(Refill { freed_bytes: 7, gone_in_s: 5.0 });
-    assert!(host.run(5).is_empty(), "a refill from before is no news");
+    assert!(host.run(5).is_empty(), "a refill from before the start is not reported");
     let mut row = writer(5, "db", 1e5);
     row.errors.eio = 1;
     row.fsync = Some(Fsync { count: 1, max_ms: 2500.0, p99_ms: 2500.0 });
@@ -109,7 +109,7 @@ fn errors_waits_holds_inodes_and_refills() {
     let suggestion = said[2].suggestion.as_ref().unwrap();
     assert_eq!((suggestion.how.as_str(), suggestion.frees_bytes), ("term", 2_000_000_000));
     assert!(
-        said[4].summary.starts_with("the 10.0 GiB freed on /srv were gone again in 9 min"),
+        said[4].summary.starts_with("10.0 GiB freed on /srv was used up again within 9 min"),
         "{}",
         said[4].summary
     );

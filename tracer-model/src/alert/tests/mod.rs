@@ -1,4 +1,4 @@
-//! How alerts behave, over hand-made and random histories.
+//! The behaviour of alerts, over hand-made and random histories.
 
 mod blind;
 mod kinds;
@@ -50,7 +50,7 @@ impl Host {
         &mut self.snapshot.volumes[0]
     }
 
-    /// Lets `seconds` pass, a look a second; what was said.
+    /// Advances by `seconds` with one sample per second, and returns the events.
     fn run(&mut self, seconds: i64) -> Vec<Event> {
         let mut said = Vec::new();
         for _ in 0..seconds {
@@ -130,7 +130,7 @@ fn with_no_configuration_it_warns_gets_urgent_is_full_and_ends() {
     host.volume().full = true;
     host.volume().eta_s = Some(0.0);
     assert_eq!(host.words(10), ["firing critical full"]);
-    // Full for two hours: reminders of the fullness alone, and nothing is over.
+    // Full for two hours: reminders of `full` alone, and nothing resolves.
     let said = host.words(7200);
     assert_eq!(said, ["repeat critical full"; 4]);
     host.volume().avail_bytes = 40 * GIB;
@@ -150,7 +150,7 @@ fn nearly_full_and_at_rest_warns_once_and_says_so() {
     let said = host.run(86_400);
     assert_eq!(said.len(), 1, "{said:?}");
     assert_eq!((said[0].rule.as_str(), said[0].event), ("nearly-full", EventKind::Firing));
-    assert_eq!(said[0].summary, "/srv is nearly full, but at rest, 2% available; 2.0 GiB left");
+    assert_eq!(said[0].summary, "/srv is nearly full, but not growing, 2% available; 2.0 GiB left");
     host.volume().avail_bytes = GIB;
     assert_eq!(host.words(60), ["firing warning low-space"], "it lost half of what was left");
 }
@@ -186,7 +186,7 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
     assert_eq!(said[0].culprits[0].comm, "runaway");
     assert_eq!(said[0].suggestion.as_ref().unwrap().command, "filltop stop 7 --how freeze");
     assert!(
-        said[0].summary.contains("runaway (pid 7, runaway.service) grows by 95.4 MiB/s"),
+        said[0].summary.contains("runaway (pid 7, runaway.service) adds 95.4 MiB/s"),
         "{}",
         said[0].summary
     );
@@ -224,12 +224,11 @@ fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
     };
     let said = say(0.9, container(Some("/docker/9f")));
     assert_eq!(said.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
-    let words =
-        "the log of docker web-d, written by dockerd (pid 7, dockerd.service) grows by 95.4";
+    let words = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
     assert!(said.summary.contains(words), "{}", said.summary);
-    // Most of it is something else, and the daemon itself is never to be halted.
+    // Most of the growth is something else, and the daemon itself must never be frozen.
     assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
-    assert!(say(0.9, container(None)).suggestion.is_none(), "it does not run any more");
+    assert!(say(0.9, container(None)).suggestion.is_none(), "it no longer runs");
 }
 
 #[test]
@@ -244,9 +243,9 @@ fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
     host.snapshot.writers = vec![writer(1, "logger", 2e3), dead];
     let said = host.run(1);
     assert_eq!(said[0].rule, "no-space-errors");
-    assert!(said[0].summary.contains("sort (pid 7, sort.service, ended) grew by"), "{said:?}");
-    assert!(said[0].suggestion.is_none(), "it is dead");
-    // A new one that grows by more is the next to blame.
+    assert!(said[0].summary.contains("sort (pid 7, sort.service, ended) added"), "{said:?}");
+    assert!(said[0].suggestion.is_none(), "it has exited");
+    // A new process that grows by more becomes the culprit.
     for second in 0..40 {
         host.snapshot.writers = vec![writer(9, "copy", 80e6)];
         host.volume().eta_s = (second > 30).then_some(500.0);
@@ -295,10 +294,10 @@ fn workers_that_live_for_a_moment_are_one_group() {
         }];
         let said = host.run(1);
         if second == 9 {
-            // None of them has a twentieth of it.
+            // None of them has a twentieth of the growth.
             assert_eq!((said[0].rule.as_str(), said[0].culprits.len()), ("full", 3));
             assert!(
-                said[0].summary.contains("apache2.service (200 processes) grew"),
+                said[0].summary.contains("apache2.service (200 processes) added"),
                 "{}",
                 said[0].summary
             );
@@ -307,7 +306,7 @@ fn workers_that_live_for_a_moment_are_one_group() {
             assert!(
                 said[0]
                     .summary
-                    .contains("apache2.service (20 processes) grows by 95.4 MiB/s in /srv/tmp"),
+                    .contains("apache2.service (20 processes) adds 95.4 MiB/s in /srv/tmp"),
                 "{}",
                 said[0].summary
             );
@@ -332,7 +331,7 @@ fn the_summary_names_victims_and_no_name_can_break_its_line() {
     }];
     let said = host.run(1);
     assert_eq!((said[0].rule.as_str(), said[0].severity), ("no-space-errors", Severity::Critical));
-    assert!(said[0].summary.contains("suffering: postgres (880)"), "{}", said[0].summary);
+    assert!(said[0].summary.contains("affected: postgres (880)"), "{}", said[0].summary);
     assert!(!said[0].summary.contains(char::is_control), "{:?}", said[0].summary);
 }
 
@@ -386,7 +385,7 @@ fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
     host.volume().eta_s = Some(240.0);
     let said = host.run(1);
     assert!(
-        said[0].summary.starts_with("/srv/full in will be full of inodes in 4 min"),
+        said[0].summary.starts_with("/srv/full in will run out of inodes in 4 min"),
         "{}",
         said[0].summary
     );

@@ -1,4 +1,4 @@
-//! What holds whatever happens.
+//! Invariants that hold for any history.
 
 use proptest::prelude::*;
 
@@ -29,9 +29,9 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever happens: one `firing` begins an alert, `resolved` ends it, `repeat` is in between
-    /// and not more often than asked for; nothing is over while the volume is full; warnings keep
-    /// quiet hours; ids are never used twice.
+    /// For any history: one `firing` begins an alert, `resolved` ends it, `repeat` is in between
+    /// and not more often than configured; nothing resolves while the volume is full; warnings
+    /// respect quiet hours; ids are never reused.
     #[test]
     fn alerts_begin_and_end_as_they_should(steps in proptest::collection::vec(step(), 1..40)) {
         let quiet = Quiet { from: 22 * 60, to: 7 * 60 };
@@ -89,7 +89,7 @@ proptest! {
         }
     }
 
-    /// An estimate that wanders within a factor of two around a threshold is one alert.
+    /// An estimate that varies within a factor of two around a threshold raises one alert.
     #[test]
     fn a_wandering_estimate_is_one_alert(etas in proptest::collection::vec(7200.0..28_000.0f64, 50..300)) {
         let mut host = Host::new(Rule::defaults());

@@ -1,4 +1,4 @@
-//! What is held back, and what is said again.
+//! Alerts that are held back, and reminders.
 
 use super::*;
 

@@ -1,15 +1,16 @@
-//! What of a look is growth: time that counts, jumps that are none, and clean-ups.
+//! Separates growth from everything else in a sample: clock jumps, resized volumes and clean-ups.
 
 use super::super::Refill;
 use super::super::scales::length;
 use super::{CleanUp, FOREVER, Look, SPACE_AGAIN, Series};
 
-/// Share of the size that must go at once to be called a clean-up while it is not full.
+/// Share of the size that must be freed in one sample to count as a clean-up if the volume is not
+/// full.
 const CLEANED: f64 = 0.02;
 
 impl Series {
-    /// Move the clock, and keep the series whole across what is no growth. Returns the change of what
-    /// is taken.
+    /// Advances the effective time, and keeps the series continuous across changes that are not
+    /// growth. Returns the change of the usage.
     pub(super) fn advance(&mut self, look: &Look) -> f64 {
         let Some(last) = self.last else { return 0.0 };
         let mut dt = look.time_s - last.time_s;
@@ -18,12 +19,12 @@ impl Series {
         }
         let moved = look.taken as f64 - last.taken as f64;
         if look.size != last.size {
-            // Enlarged, shrunk or another volume: what is taken there is not growth.
+            // Enlarged, shrunk or another volume: the difference in usage is not growth.
             self.shift -= moved;
             self.due = None;
             self.resized = true;
         } else if self.typical > 0.0 && dt > 8.0 * self.typical && moved < self.nap(dt) {
-            // The writer slept with the machine, or the clock was set: time that does not count.
+            // The machine was suspended, or the clock was set: this time does not count.
             dt = self.typical;
         }
         if self.full_since.is_some() && moved < 0.0 {
@@ -45,7 +46,7 @@ impl Series {
             self.refill = Some(Refill { freed_bytes: c.freed as u64, gone_in_s: self.now - c.at });
             self.clean_up = None;
         }
-        // People's clean-ups take their time: as long as it falls, it is one.
+        // A clean-up takes some time: as long as usage falls, it is the same one.
         if let Some(c) = self.clean_up.as_mut().filter(|c| c.goes_on) {
             c.goes_on = moved < 0.0;
             if c.goes_on {
@@ -54,7 +55,7 @@ impl Series {
             }
         }
         let least = if self.full_since.is_some() { SPACE_AGAIN } else { CLEANED };
-        // What drops like this all the time is a sawtooth, not somebody's clean-up.
+        // Drops like this that happen all the time are a sawtooth, not a clean-up.
         let usual = || self.scales.iter().any(|s| s.before().is_some_and(|b| b.1 < 0.5 * moved));
         if moved < -least * look.size as f64
             && (self.full_since.is_some() || (self.due.is_some() && !usual()))
@@ -64,9 +65,9 @@ impl Series {
         }
     }
 
-    /// Growth in a gap of `dt` below which it was rather one usual interval than all that time, bytes:
-    /// half way, by factors, between what either of them would have brought; where nothing is forecast,
-    /// what an interval or two have brought before.
+    /// Growth, in bytes, below which a gap of `dt` seconds counts as one usual interval. It is the
+    /// geometric mean of the growth expected in one interval and in `dt`; without a forecast, the
+    /// most that an interval or two have brought before.
     fn nap(&self, dt: f64) -> f64 {
         if self.due.is_some() {
             return self.rate() * (dt * self.typical).sqrt();
@@ -75,7 +76,7 @@ impl Series {
         seen.find_map(|s| s.1.before()).map_or(0.0, |(most, _)| most.max(0.0))
     }
 
-    /// Growth that the published estimate stands for, bytes a second.
+    /// Growth that the published estimate implies, bytes per second.
     fn rate(&self) -> f64 {
         match (self.due, self.last) {
             (Some(due), Some(last)) => last.room as f64 / (due[1] - self.now).max(self.typical),

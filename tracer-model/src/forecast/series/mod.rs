@@ -1,4 +1,4 @@
-//! One limit's forecast: a series of what is taken, and the room that is left.
+//! The forecast of one limit, from a series of its usage and the space that is left.
 
 mod clock;
 
@@ -9,51 +9,52 @@ use super::scales::{SCALES, Scale, length};
 use super::trend::{Ends, Fits, Slope, Trend};
 use super::{Basis, Outcome, Policy, Reason, Refill, trend};
 
-/// One look at one limit.
+/// One sample of one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Look {
     pub(super) time_s: f64,
-    /// All there is, taken or not.
+    /// The total, used or not.
     pub(super) size: u64,
     pub(super) taken: u64,
     pub(super) room: u64,
 }
 
-/// Share of the size that must be free again before a full volume is said to have space.
+/// Share of the size that must be free again before a full volume counts as having space.
 const SPACE_AGAIN: f64 = 0.0005;
-/// A growth that gains is extrapolated this many times as far as it was seen to gain.
+/// Accelerating growth is extrapolated at most this many times as far as it has been observed.
 const BEND_REACH: f64 = 4.0;
-/// After a false alarm, a trend must be this much surer.
+/// Factor on the required certainty of a trend after a false alarm.
 const BURNT: f64 = 1.5;
-/// After news that did not come true, the next must be this much more.
+/// Factor by which new growth must be larger after earlier new growth did not last.
 const WARY: f64 = 2.0;
-/// A growth that had come to rest must go on by this share of what it brought to be believed again.
+/// Share of its earlier rise by which growth that had stopped must continue to be accepted again.
 const GOES_ON: f64 = 0.1;
-/// Standard error over rate up to which a growth is news.
+/// Largest ratio of standard error to rate of new growth.
 const PLAIN: f64 = 0.3;
-/// What is published reaches this many times as far as what is not.
+/// Factor on the reach of a forecast once an estimate is published.
 const LENIENT: f64 = 3.0;
-/// An estimate is not withdrawn before the doubt has lasted for this share of the time it stood.
+/// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const PATIENCE: f64 = 0.2;
-/// An estimate that is longer than the published one by less than this factor is no reason to move it.
+/// An estimate that is longer than the published one by less than this factor does not move it.
 const STILL: f64 = 1.1;
-/// Seconds (300 years) that no interval between looks and no estimate exceeds.
+/// Upper limit of the time between samples and of an estimate, seconds (300 years).
 const FOREVER: f64 = 1e10;
-/// Share of what an estimate rests on over which the published one settles on a new one within the band.
+/// Share of the history that an estimate is based on, over which the published estimate converges
+/// to a new one within the band.
 const SETTLE: f64 = 0.05;
-/// Share of a trend's window over which its bend is averaged.
+/// Share of a trend's window over which its curvature is averaged.
 const EVEN_OUT: f64 = 0.1;
-/// The line through the history is drawn anew after this share of it: its cost for a sample does not
-/// grow with its length.
+/// The line through the history is fitted again after this share of its length, so that the cost
+/// per sample does not grow with the length.
 const DRAW_AGAIN: f64 = 1.0 / 256.0;
-/// A clean-up whose space is not gone again yet.
+/// A clean-up whose space has not been used up again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct CleanUp {
-    /// Level before it.
+    /// Usage before the clean-up.
     level: f64,
     freed: f64,
     at: f64,
-    /// Has it fallen at every look since?
+    /// Whether usage has fallen at every sample since, so that the clean-up is still going on.
     #[serde(default)]
     goes_on: bool,
 }
@@ -63,40 +64,40 @@ struct CleanUp {
 pub(super) struct Series {
     history: History,
     scales: Vec<Scale>,
-    /// Highest value ever.
+    /// Highest value so far.
     top: f64,
     fits: Option<Fits>,
-    /// Time that counts: seconds since the first look, without gaps in which nothing happened.
+    /// Effective time: seconds since the first sample, without gaps in which nothing happened.
     now: f64,
     last: Option<Look>,
-    /// Usual interval between looks, seconds.
+    /// Usual time between samples, seconds.
     typical: f64,
-    /// Added to what is taken, so that the series has no jump when the volume itself changes.
+    /// Added to the usage, so that the series does not jump when the volume itself changes.
     shift: f64,
     full_since: Option<f64>,
-    /// Start of what followed the last time it was full: time and level.
+    /// Time and usage when the volume last stopped being full.
     again: Option<(f64, f64)>,
-    /// When it will be full, in the time that counts: earliest, likely, latest.
+    /// When it will be full, in effective time: earliest, likely, latest.
     due: Option<[f64; 3]>,
     due_since: f64,
-    /// Since when it is out of reach.
+    /// Since when the limit has been out of the forecast's reach.
     far_since: Option<f64>,
-    /// Since when a growth is believed, near its limit or not.
+    /// Since when growth has been accepted as a trend, near the limit or not.
     believed: Option<f64>,
-    /// Level from which the growth that is believed started, and the highest since.
+    /// Usage at the start of the accepted growth, and the highest since.
     risen: [f64; 2],
-    /// What is believed began as a growth never seen before.
+    /// Whether the accepted growth began as growth never seen before.
     news: bool,
-    /// When a belief was last given up without a fill.
+    /// When accepted growth was last given up without the volume having filled.
     withdrawn: Option<f64>,
     doubt_since: Option<f64>,
-    /// Level that a growth that had come to rest must pass to be believed again.
+    /// Usage that growth that had stopped must exceed to be accepted again.
     rests_at: f64,
-    /// When news was last seen not to come true.
+    /// When new growth last turned out not to last.
     refuted: Option<f64>,
-    /// How the trend bends, relative to its mean, evened out: rate at its end, and curve.
+    /// Averaged curvature of the trend, relative to its mean rate: rate at its end, and curve.
     bend: [f64; 2],
-    /// The volume's size has just changed.
+    /// Whether the volume's size has just changed.
     resized: bool,
     reason: Reason,
     basis: Option<Basis>,
@@ -136,7 +137,7 @@ impl Series {
         }
     }
 
-    /// Take in the next look.
+    /// Adds the next sample.
     pub(super) fn push(&mut self, policy: &Policy, look: Look) {
         let moved = self.advance(&look);
         let u = look.taken as f64 + self.shift;
@@ -149,7 +150,7 @@ impl Series {
         for (k, scale) in self.scales.iter_mut().enumerate() {
             let d = length(k);
             if 2.0 * d >= self.typical && scale.is_due(self.now) {
-                // What was before the first look is taken to have been at rest.
+                // Before the first sample, the series is assumed to have been constant.
                 let past = if d > age { Some(first) } else { self.history.at(self.now - d) };
                 scale.see(self.now, d, (past.unwrap_or(u), u));
             }
@@ -165,14 +166,14 @@ impl Series {
             self.again = Some((self.now, u));
         }
         self.risen[1] = self.risen[1].max(u);
-        // A tooth like those before takes nothing back: the next one brings it again.
+        // A drop like those before (a sawtooth) does not undo growth: it will rise again.
         let peaks = self.fits.and_then(|f| f.of(Ends::Peaks));
         let tooth = peaks.is_some_and(|p| p.comes_back(u));
         let undone = self.believed.is_some()
             && !tooth
             && u - self.risen[0] < 0.15 * (self.risen[1] - self.risen[0]);
         if undone {
-            // The files whose growth it was are gone: as if nothing had been said.
+            // The files that caused the growth are gone: start over.
             self.disbelieve();
         }
         let wary = self.refuted.is_some_and(|at| self.now < 3.0 * at);
@@ -181,7 +182,7 @@ impl Series {
         let fast = trend::runaway(&self.history, &self.scales, self.now, u, (self.top, wary), ages);
         let unsure = if self.believed.is_some() && self.news { 1.0 } else { PLAIN };
         let fast = fast.filter(|t| t.doubt <= unsure);
-        // What was said of a runaway that is over must be true of the whole history to stand.
+        // After a runaway ends, the forecast stands only if the whole history supports it.
         let over = self.news && fast.is_none();
         if over && self.believed.is_some() {
             self.refuted = Some(self.now);
@@ -203,7 +204,8 @@ impl Series {
         self.believe(grows.as_ref(), over, u);
         let room = look.room as f64;
         let burst = trend::usual(&self.scales, self.now, u, room, ages);
-        // What is published is not withdrawn for a doubt that would have been too small to begin with.
+        // Hysteresis: a published estimate is not withdrawn the moment it would not be published
+        // anew.
         let lenient = if self.due.is_some() { LENIENT } else { 1.0 };
         let all = || {
             [fast, slow, again, burst].into_iter().flatten().filter_map(|t| {
@@ -213,7 +215,7 @@ impl Series {
             })
         };
         let near = all().filter(|c| c.1).min_by(|a, b| a.0[1].total_cmp(&b.0[1]));
-        // What goes out of reach is still followed until it is withdrawn.
+        // An estimate that goes out of reach is still updated until it is withdrawn.
         let far = || all().max_by(|a, b| a.0[1].total_cmp(&b.0[1])).filter(|_| self.due.is_some());
         let best = near.or_else(far);
         if let Some((_, _, t)) = best {
@@ -230,8 +232,8 @@ impl Series {
         }
     }
 
-    /// Believe a growth, or doubt it for as long as it deserves. How near the limit is plays no part: a
-    /// faster growth of the same shape is believed at the same times.
+    /// Accepts growth as a trend, or gives it up after enough doubt. The distance to the limit does
+    /// not matter: faster growth of the same shape is accepted at the same times.
     fn believe(&mut self, grows: Option<&Trend>, over: bool, u: f64) {
         let now = self.now;
         match (grows, self.believed) {
@@ -264,7 +266,8 @@ impl Series {
         self.withdrawn = Some(self.now);
     }
 
-    /// The trend of the whole history, or why there is none: of its peaks, else of its lows.
+    /// The trend of the whole history, from its peaks or else its lows, and the reason if there is
+    /// none.
     fn steady(&mut self, policy: &Policy, sure: f64, u: f64, age: f64) -> (Option<Trend>, Reason) {
         if age < 8.0 * self.typical {
             return (None, Reason::Learning);
@@ -300,7 +303,7 @@ impl Series {
         (None, why)
     }
 
-    /// A trend whose bend comes and goes with the noise bends by its average.
+    /// Replaces the curvature of a trend, which varies with noise, by its average.
     fn bent(&mut self, t: Trend) -> Trend {
         let weight = (self.typical / (EVEN_OUT * t.window)).min(1.0);
         for (even, new) in self.bend.iter_mut().zip([t.rate / t.mean, t.curve / t.mean]) {
@@ -321,7 +324,7 @@ impl Series {
         }
     }
 
-    /// After it was full once, growth is believed at once.
+    /// The growth since the volume was last full, which is accepted immediately.
     fn refilling(&self, u: f64) -> Option<Trend> {
         let (since, level) = self.again?;
         let window = self.now - since;
@@ -337,7 +340,7 @@ impl Series {
         })
     }
 
-    /// Withdraw what has been out of reach for long enough.
+    /// Withdraws an estimate that has been out of reach for long enough.
     fn far(&mut self) {
         let since = *self.far_since.get_or_insert(self.now);
         let patience = PATIENCE * (since - self.due_since);
@@ -347,7 +350,8 @@ impl Series {
         }
     }
 
-    /// Let the published estimate follow the new one, which rests on `window` seconds, calmly.
+    /// Moves the published estimate smoothly towards the new one, which is based on `window`
+    /// seconds of history.
     fn follow(&mut self, policy: &Policy, new: [f64; 3], window: f64, in_doubt: bool) {
         let now = self.now;
         let old = self.due;
@@ -355,8 +359,8 @@ impl Series {
             self.due_since = now;
         }
         let weight = (self.typical / (SETTLE * window)).min(1.0);
-        // Starting from "never" keeps the order of any two histories: what was later stays later,
-        // whichever is published first. A new size changes that for both.
+        // Starting from "never" keeps the order of any two histories: the one that fills later
+        // stays later, whichever is published first. A new size changes that for both.
         let resized = std::mem::take(&mut self.resized);
         self.due = Some(std::array::from_fn(|i| {
             let want = now + new[i];
@@ -367,12 +371,12 @@ impl Series {
             let due = old
                 .map_or(f64::INFINITY, |o| moved(o[i]))
                 .clamp(now + new[i] / policy.lag, now + new[i] * policy.hold);
-            // While a growth is in doubt, nothing that was said of it is put off.
+            // While growth is in doubt, its published estimate is not postponed.
             if in_doubt { old.map_or(due, |o| due.min(o[i])) } else { due }
         }));
     }
 
-    /// What is to be expected now.
+    /// The present forecast.
     pub(super) fn outcome(&self) -> Outcome {
         if let Some(since_s) = self.full_since {
             return Outcome::Full { since_s };
@@ -386,7 +390,7 @@ impl Series {
         }
     }
 
-    /// Memory held, bytes.
+    /// Memory used, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
     }
@@ -400,15 +404,15 @@ impl Series {
     }
 }
 
-/// Seconds to full if a trend goes on: earliest, likely, latest; and whether that is within what it can
-/// tell.
+/// Seconds to full if a trend continues: earliest, likely, latest; and whether that is within the
+/// trend's reach.
 fn reach(far: f64, t: &Trend, room: f64) -> Option<([f64; 3], bool)> {
     let room = (room - t.above).max(0.02 * room);
     let eta = 2.0 * room / (t.rate + (t.rate * t.rate + 4.0 * t.curve * room).sqrt());
     if eta.is_nan() || eta > FOREVER {
         return None;
     }
-    // A bend is followed less far than a line.
+    // Curved growth is extrapolated less far than linear growth.
     let near = room / t.mean <= far * t.window || eta <= BEND_REACH * t.window;
     let doubt = 1.0 + 2.5 * t.doubt.min(10.0) + 0.05 * (eta / t.window).ln_1p();
     Some(([eta / doubt, eta, eta * doubt], near))

@@ -1,5 +1,6 @@
-//! Alertmanager's API v2. It forgets an alert that is not sent again in time, so that all that are on
-//! are sent every minute, as Prometheus does; if filltop dies, they end by themselves.
+//! The Alertmanager sink (API v2). Alertmanager resolves an alert that is not sent again in time, so
+//! all firing alerts are sent again every minute, as Prometheus does; if filltop dies, they resolve
+//! on their own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,23 +13,23 @@ use super::http::{Client, Endpoint};
 use super::{Deliver, Failure};
 use tracer_host::clock;
 
-/// How many missed re-sendings an alert outlives.
+/// Number of resend intervals after which an alert expires in Alertmanager.
 const OUTLIVES: u32 = 4;
-/// Messages about filltop itself, and what it did, last this long there.
+/// How long health and action events stay active in Alertmanager.
 const MESSAGE: Duration = Duration::from_secs(300);
 
-/// Where to.
+/// Destination, labels and resend interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertmanagerTarget {
-    /// Its base URL, without `/api/v2`.
+    /// Alertmanager's base URL, without `/api/v2`.
     pub endpoint: Endpoint,
-    /// Added to each alert.
+    /// Labels added to each alert.
     pub labels: BTreeMap<String, String>,
-    /// Time between two sendings of an alert that is on.
+    /// Interval at which firing alerts are sent again.
     pub resend: Duration,
 }
 
-/// `postableAlert` of its OpenAPI description.
+/// `postableAlert` of Alertmanager's OpenAPI specification.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Postable {
@@ -41,7 +42,7 @@ struct Postable {
 pub(super) struct Alertmanager {
     client: Client,
     target: AlertmanagerTarget,
-    /// By key, those that are on.
+    /// The firing alerts, by key.
     on: BTreeMap<String, Postable>,
 }
 
@@ -62,7 +63,7 @@ impl Alertmanager {
         if let Some(volume) = &event.volume {
             label("volume", volume);
         }
-        // The key tells apart what the other labels do not: the writers of a rate rule.
+        // Writers of a rate rule differ only in the key, not in the labels above.
         if let Some((_, who)) = event.key.split_once('\n') {
             label("writer", who);
         }
@@ -97,9 +98,9 @@ impl Alertmanager {
 impl Deliver for Alertmanager {
     fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
         let now = clock::now();
-        // By now, not by the event's time: one that waited must not be over before it arrives.
+        // From now, not from the event's time: an event that was queued must not arrive expired.
         let alert = self.postable(event, now);
-        // Another severity is another alert there.
+        // With another severity it is another alert to Alertmanager: end the old one.
         let before = self.on.get(&event.key).filter(|old| old.labels != alert.labels);
         let ended = before.map(|old| Postable { ends_at: now, ..old.clone() });
         let body: Vec<Postable> = ended.into_iter().chain([alert.clone()]).collect();
@@ -136,7 +137,7 @@ fn after(time: Timestamp, length: Duration) -> Timestamp {
     time.checked_add(length).unwrap_or(time)
 }
 
-/// `time-to-full` as `FilltopTimeToFull`.
+/// Converts a rule's name to an alert name: `time-to-full` to `FilltopTimeToFull`.
 fn camel(rule: &str) -> String {
     let mut out = "Filltop".to_owned();
     for part in rule.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()) {

@@ -1,5 +1,5 @@
-//! Programs: one of the user's own for each event, or sendmail(1). No shell: arguments are handed
-//! over as they are, and what is known of the event is in the environment.
+//! Sinks that run a program for each event: a user-defined one, or sendmail(1). No shell is
+//! involved: arguments are passed unchanged, and the event's fields are in the environment.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -13,30 +13,31 @@ use tracer_model::alert::Event;
 use super::{Deliver, Failure, fields};
 use tracer_host::clock;
 
-/// One string of the environment may be 128 KiB (MAX_ARG_STRLEN of execve(2)).
+/// Maximum length of one environment value, bytes. execve(2) allows 128 KiB (MAX_ARG_STRLEN).
 const LONGEST: usize = 100 << 10;
-/// As much of what it wrote to stderr is shown.
+/// Bytes of the program's stderr shown in an error.
 const SHOWN: usize = 200;
 
-/// A program.
+/// A program to run for each event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecTarget {
     /// The program and its arguments; never empty.
     pub command: Vec<String>,
-    /// It is killed, with all that it started, after this.
+    /// After this time the program is killed, with its process group.
     pub timeout: Duration,
 }
 
-/// Messages.
+/// E-mail messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailTarget {
-    /// Addresses.
+    /// Recipient addresses.
     pub to: Vec<String>,
-    /// Address; `None`: what sendmail makes of it.
+    /// Sender address; `None`: sendmail's default.
     pub from: Option<String>,
-    /// The program and its arguments; it reads the message with its headers. Never empty.
+    /// The program and its arguments; never empty. It reads the message, with its headers, from
+    /// standard input.
     pub command: Vec<String>,
-    /// It is killed after this.
+    /// After this time the program is killed, with its process group.
     pub timeout: Duration,
 }
 
@@ -68,13 +69,13 @@ impl Deliver for Mail {
     }
 }
 
-/// RFC 5322, 7 bits in its headers.
+/// Formats the message (RFC 5322), with 7-bit headers.
 fn message(event: &Event, target: &MailTarget) -> String {
     let state =
         if event.over { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
     let mut text = String::new();
     let mut header = |name: &str, value: &str| {
-        // Nothing that a header could end with; the rest as `?`.
+        // Only printable ASCII: nothing that could end the header. All else becomes `?`.
         let value: String =
             value.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         text.push_str(&format!("{name}: {value}\n"));
@@ -92,7 +93,7 @@ fn message(event: &Event, target: &MailTarget) -> String {
     header("Auto-Submitted", "auto-generated");
     text.push_str(&format!("\n{}\n\n", event.summary));
     if let Some(suggestion) = &event.suggestion {
-        text.push_str(&format!("What could be done: {}\n\n", suggestion.command));
+        text.push_str(&format!("Suggested action: {}\n\n", suggestion.command));
     }
     for (name, value) in fields::of(event) {
         if !matches!(name, "FILLTOP_SUMMARY" | "FILLTOP_JSON" | "FILLTOP_COMMAND") {
@@ -103,7 +104,7 @@ fn message(event: &Event, target: &MailTarget) -> String {
     text
 }
 
-/// Runs a program to its end, or to its kill.
+/// Runs a program until it exits or is killed after `timeout`.
 fn run(
     command: &[String],
     environment: &[(&'static str, String)],
@@ -111,7 +112,7 @@ fn run(
     timeout: Duration,
 ) -> Result<(), Failure> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err(Failure::Never("no program".to_owned()));
+        return Err(Failure::Never("no program configured".to_owned()));
     };
     let mut child = Command::new(program)
         .args(arguments)
@@ -130,15 +131,15 @@ fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| Failure::Retry(format!("{program}: {error}")))?;
-    // When memory is short the watch is spared; what it starts is nobody better than others.
+    // The OOM killer spares the watch, but must not spare the programs that it starts.
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     let stdin = child.stdin.take();
     let stderr = child.stderr.take();
-    // Neither a program that does not read nor one that writes for ever may hold us up.
+    // Neither a program that does not read nor one that writes endlessly may block this thread.
     if let Some(mut stdin) = stdin {
         let input = input.to_owned();
         thread::spawn(move || {
-            // Who does not want its input closes it: that is its right.
+            // A program may close its input without reading it.
             let _ = stdin.write_all(input.as_bytes());
         });
     }
@@ -169,7 +170,7 @@ fn run(
     if status.success() {
         return Ok(());
     }
-    // A child of the program's own may hold its stderr open: no more than a moment for its words.
+    // A child of the program may keep its stderr open: wait only briefly for the text.
     let said = listener.filter(settled).and_then(|thread| thread.join().ok());
     let said = tracer_model::sanitize::escape(said.unwrap_or_default().trim_ascii());
     let colon = if said.is_empty() { "" } else { ": " };
@@ -184,7 +185,7 @@ fn settled<T>(thread: &thread::JoinHandle<T>) -> bool {
     thread.is_finished()
 }
 
-/// `None` if it still runs after `timeout`.
+/// Waits for the program to exit; `None` if it still runs after `timeout`.
 fn wait(child: &mut Child, timeout: Duration) -> Option<std::io::Result<std::process::ExitStatus>> {
     let until = clock::instant() + timeout;
     let mut pause = Duration::from_millis(1);
@@ -200,7 +201,7 @@ fn wait(child: &mut Child, timeout: Duration) -> Option<std::io::Result<std::pro
     }
 }
 
-/// Kills it with all that it started and did not move to a process group of its own.
+/// Kills the program's process group: all that it started, unless moved to another group.
 fn end(child: &mut Child) {
     let group = Pid::from_child(child);
     let _ = kill_process_group(group, Signal::KILL);
@@ -243,7 +244,7 @@ mod tests {
         assert!(matches!(said, Failure::Retry(text) if text.contains("killed after 0.2 s")));
         assert!(start.elapsed() < Duration::from_secs(1));
         thread::sleep(Duration::from_millis(1300));
-        assert!(!file.exists(), "a child of it went on");
+        assert!(!file.exists(), "a child kept running");
     }
 
     #[test]

@@ -1,16 +1,15 @@
-//! An event as names and values: what programs find in their environment and the journal in its
-//! fields. Documented in docs/alerts.md; nothing is renamed.
+//! An event as names and values: the environment of programs and the fields of the journal.
+//! Documented in docs/alerts.md; names must not change.
 
 use tracer_model::alert::Event;
 
-/// The event as one line of JSON.
+/// Formats the event as one line of JSON.
 pub(super) fn json(event: &Event) -> String {
-    // Nothing in an event can fail to be JSON: its maps have text keys, and what is not a number
-    // becomes null.
+    // An event always serializes: its maps have text keys, and NaN and infinity become null.
     serde_json::to_string(event).unwrap_or_default()
 }
 
-/// `FILLTOP_…`, without those that are unknown.
+/// The fields `FILLTOP_…` and their values; unknown ones are omitted.
 pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
     let mut fields = vec![
         ("FILLTOP_EVENT", event.event.name().to_owned()),
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
     use crate::alerting::sinks::tests::event;
 
-    /// What is promised of `watch --json`; scripts rely on it.
+    /// The stable fields of `watch --json`, on which scripts rely.
     const PROMISED: &str = "schema time event rule severity volume directory summary avail_bytes \
                             eta_s culprits victims held_bytes suggestion";
 

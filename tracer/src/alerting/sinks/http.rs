@@ -1,4 +1,5 @@
-//! POST with time-outs and TLS. Redirects are not followed: an alert goes where it was told to.
+//! HTTP POST with time-outs and TLS. Redirects are not followed: an alert goes only to the
+//! configured host.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::Failure;
 
-/// Where distributions keep the certificates that they trust: Debian, Fedora, SUSE, Alpine.
+/// CA bundles of the distributions: Debian, Fedora, SUSE, Alpine.
 const BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -18,16 +19,16 @@ const BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Where to and how.
+/// An HTTP endpoint, and how to connect to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// `http://` or `https://`. May hold a secret: it is never printed.
     pub url: String,
-    /// Sent with each request. May hold secrets, too.
+    /// Headers sent with each request. May also hold secrets.
     pub headers: BTreeMap<String, String>,
-    /// PEM of the only authorities to trust; `None`: those of the system.
+    /// PEM file of the only certificate authorities to trust; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
-    /// For one request, from the name's resolution to the answer.
+    /// Time-out of one request, from name resolution to the response.
     pub timeout: Duration,
 }
 
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// What may be shown of the URL: its path may be a password.
+    /// The part of the URL that may be printed; its path may be a secret.
     pub(super) fn host(&self) -> &str {
         let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -57,8 +58,8 @@ impl Client {
         Self { endpoint: endpoint.clone(), agent: None }
     }
 
-    /// Posts JSON to the endpoint's URL with something behind it. What is not an answer of 200 to
-    /// 299 is a failure; it is worth another attempt unless the other side says that it never will.
+    /// Posts JSON to the endpoint's URL with `suffix` appended. Any response other than 200 to 299
+    /// is a failure; it is retried unless the status rules out a later success.
     pub(super) fn post(&mut self, suffix: &str, id: &str, body: &str) -> Result<(), Failure> {
         let host = self.endpoint.host().to_owned();
         let agent = match &self.agent {
@@ -73,7 +74,7 @@ impl Client {
             request = request.header(name, value);
         }
         let answer = request.send(body).map_err(|error| {
-            // ureq's words may repeat the URL, which may be a secret.
+            // ureq's message may repeat the URL, which may be a secret.
             let words = error.to_string().replace(&self.endpoint.url, "the URL");
             Failure::Retry(format!("{host}: {words}"))
         })?;
@@ -87,7 +88,7 @@ impl Client {
     }
 }
 
-/// Header values are visible ASCII; a mount point may be anything.
+/// Replaces all but visible ASCII, for use in a header value; a mount point may be any text.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect()
 }
@@ -111,7 +112,7 @@ fn authorities(endpoint: &Endpoint) -> Result<Vec<Certificate<'static>>, Failure
         Some(file) => fs::read(file)
             .map_err(|error| Failure::Retry(format!("{}: {error}", file.display())))?,
         None => BUNDLES.iter().find_map(|file| fs::read(file).ok()).ok_or_else(|| {
-            Failure::Retry("no certificates to trust here: install ca-certificates".to_owned())
+            Failure::Retry("no trusted CA certificates found; install ca-certificates".to_owned())
         })?,
     };
     let found: Vec<_> = parse_pem(&pem)
@@ -121,7 +122,7 @@ fn authorities(endpoint: &Endpoint) -> Result<Vec<Certificate<'static>>, Failure
         })
         .collect();
     if found.is_empty() {
-        return Err(Failure::Retry("no certificate in the file of those to trust".to_owned()));
+        return Err(Failure::Retry("no certificate in the CA file".to_owned()));
     }
     Ok(found)
 }

@@ -1,5 +1,6 @@
-//! The journal by its native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md): one datagram of
-//! fields. A datagram that is too large goes without its JSON: everything else still arrives.
+//! The journal sink, with journald's native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md): one
+//! datagram of fields. If the datagram is too large, the JSON field is omitted; all others still
+//! arrive.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -9,16 +10,16 @@ use tracer_model::alert::{Event, Severity};
 
 use super::{Deliver, Failure, fields};
 
-/// Where journald listens.
+/// journald's socket.
 pub const SOCKET: &str = "/run/systemd/journal/socket";
-/// For `journalctl MESSAGE_ID=`: all events of filltop.
+/// Message id of all events of filltop, for `journalctl MESSAGE_ID=`.
 const MESSAGE_ID: &str = "6d0f5c1f3b3f4f0f9a6c5d0a8f11f107";
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which socket.
+/// The journal's socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournaldTarget {
-    /// journald's, or another's that speaks like it.
+    /// Path of journald's socket, or of another one with the same protocol.
     pub socket: PathBuf,
 }
 
@@ -50,7 +51,7 @@ impl Deliver for Journald {
     }
 }
 
-/// syslog's priority.
+/// The syslog severity of an event.
 pub(super) fn priority(event: &Event) -> u8 {
     match (event.over, event.severity) {
         (true, _) => 5,

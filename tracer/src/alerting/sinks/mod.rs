@@ -1,5 +1,5 @@
-//! Where alerts go. Each sink is a thread of its own with a bounded queue: none can hold up tracing
-//! or another sink. Nothing here needs free disk space.
+//! Sinks: the destinations of alerts. Each sink has a thread of its own with a bounded queue, so
+//! that none can hold up tracing or another sink. Nothing here needs free disk space.
 
 mod alertmanager;
 mod command;
@@ -36,31 +36,31 @@ pub use webhook::{Template, WebhookTarget};
 use queue::Queue;
 use tracer_host::clock;
 
-/// A delivery that takes longer than this is reported while it goes on.
+/// A delivery attempt that takes longer than this is reported while it is still running.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// Why an event could not be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It may work later.
+    /// A later attempt may succeed.
     Retry(String),
-    /// It never will: this event is given up.
+    /// No later attempt can succeed: this event is dropped.
     Never(String),
-    /// Nor will any other: whoever read it has gone.
+    /// No other event can be delivered either: the reader has gone away.
     Closed,
 }
 
-/// What a sink does with an event. It may block for as long as its time-outs say.
+/// The interface of a sink. Its methods may block up to the sink's time-outs.
 pub(crate) trait Deliver: Send {
     /// Delivers one event.
     fn deliver(&mut self, event: &Event) -> Result<(), Failure>;
 
-    /// How often [`Deliver::idle`] wants to be called.
+    /// How often [`Deliver::idle`] is to be called; `None`: never.
     fn every(&self) -> Option<Duration> {
         None
     }
 
-    /// What has to be done when nothing happens.
+    /// Periodic work when no event arrives.
     fn idle(&mut self) -> Result<(), Failure> {
         Ok(())
     }
@@ -69,13 +69,14 @@ pub(crate) trait Deliver: Send {
 /// A sink as the configuration describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SinkConfig {
-    /// For messages about it; unique.
+    /// Unique name, for messages about the sink.
     pub name: String,
-    /// Events that are less severe are kept from it. What it was told of is always resolved.
+    /// Minimum severity: less severe events are not sent to the sink. The end of an alert that it
+    /// got is always sent.
     pub least: Severity,
-    /// An event that could not be delivered for this long is given up.
+    /// An event that could not be delivered for this long is dropped.
     pub give_up: Duration,
-    /// What it is.
+    /// The kind of sink, with its target.
     pub kind: SinkKind,
 }
 
@@ -84,12 +85,12 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// Lines of text, or JSON, on standard output.
     Stdout {
-        /// JSON?
+        /// Whether to print JSON.
         json: bool,
     },
-    /// The journal, with fields.
+    /// The systemd journal, with structured fields.
     Journald(JournaldTarget),
-    /// The local system log, or one elsewhere.
+    /// The local system log, or a remote one.
     Syslog(SyslogTarget),
     /// An HTTP POST.
     Webhook(WebhookTarget),
@@ -102,7 +103,7 @@ pub enum SinkKind {
 }
 
 impl SinkKind {
-    /// Does it start programs? They want the privileges that filltop itself gives up.
+    /// Whether it starts programs, which need the privileges that filltop itself drops.
     #[must_use]
     pub const fn runs_programs(&self) -> bool {
         matches!(self, Self::Exec(_) | Self::Mail(_))
@@ -121,38 +122,38 @@ impl SinkKind {
     }
 }
 
-/// What a sink says about itself.
+/// A sink's report of its own state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Its name.
+    /// Name of the sink.
     pub sink: String,
-    /// What it is like.
+    /// Its new state.
     pub state: State,
 }
 
-/// What a sink is like.
+/// The state of a sink, as reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// It does not deliver.
+    /// Deliveries fail.
     Failing {
-        /// Its own words.
+        /// The sink's error message.
         why: String,
-        /// Events that wait.
+        /// Number of queued events.
         waiting: usize,
     },
-    /// It delivers again.
+    /// Deliveries succeed again.
     Recovered {
-        /// For how long it did not.
+        /// How long they failed.
         after: Duration,
     },
-    /// Events were given up.
+    /// Events were dropped.
     GaveUp {
-        /// How many.
+        /// Number of dropped events.
         events: u64,
-        /// Why the last one was.
+        /// The reason for the last one.
         why: String,
     },
-    /// Whoever read it has gone.
+    /// The reader has gone away.
     Closed,
 }
 
@@ -170,7 +171,7 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// Starts a thread for each.
+    /// Starts a thread for each sink.
     pub fn start(
         configs: &[SinkConfig],
         spawner: Spawner,
@@ -181,8 +182,8 @@ impl Sinks {
         sinks
     }
 
-    /// Takes other sinks. Those that stay as they are keep what they have not delivered yet; what
-    /// waits in the others is tried once more.
+    /// Replaces the sinks. Unchanged ones keep their queues; the queued events of removed ones are
+    /// tried once more.
     pub fn replace(&mut self, configs: &[SinkConfig]) {
         let mut old = std::mem::take(&mut self.sinks);
         for config in configs {
@@ -207,17 +208,18 @@ impl Sinks {
         let kind = config.kind.clone();
         let thread = self.spawner.run(&config.name, move || worker.run(kind.deliverer().as_mut()));
         if let Err(error) = &thread {
-            let why = format!("cannot start its thread: {error}");
+            let why = format!("cannot start the sink's thread: {error}");
             let state = State::Failing { why, waiting: 0 };
             let _ = self.reports.send(Report { sink: config.name.clone(), state });
         }
         Sink { config: config.clone(), queue, thread: thread.ok() }
     }
 
-    /// Hands an event to all sinks but one, at once.
+    /// Queues an event for all sinks except `but`, without waiting.
     pub fn send(&self, event: &Arc<Event>, but: Option<&str>) {
         for sink in self.sinks.iter().filter(|sink| but != Some(sink.config.name.as_str())) {
-            // A sink for critical alerts hears that they are over, or less urgent, by their key.
+            // A sink for critical alerts also gets their end, or their change to a warning. It is
+            // recognized by the alert's key.
             let wanted = event.severity >= sink.config.least
                 || (matches!(event.event, EventKind::Firing | EventKind::Resolved)
                     && sink.queue.knows(&event.key));
@@ -227,30 +229,30 @@ impl Sinks {
         }
     }
 
-    /// Reports sinks that have been at one event for too long. To be called now and then.
+    /// Reports sinks whose current delivery takes too long. To be called periodically.
     pub fn check(&self) {
         for sink in &self.sinks {
             if let Some(waiting) = sink.queue.stalled(clock::instant(), STALLED) {
-                let why = format!("it has been at one event for {} s", STALLED.as_secs());
+                let why = format!("a delivery has been running for {} s", STALLED.as_secs());
                 let state = State::Failing { why, waiting };
                 let _ = self.reports.send(Report { sink: sink.config.name.clone(), state });
             }
         }
     }
 
-    /// How many there are that are not standard output.
+    /// Number of sinks other than standard output.
     #[must_use]
     pub fn others(&self) -> usize {
         let is_stdout = |sink: &&Sink| matches!(sink.config.kind, SinkKind::Stdout { .. });
         self.sinks.iter().filter(|sink| !is_stdout(sink)).count()
     }
 
-    /// Nothing comes any more: what waits is tried once.
+    /// Closes the queues: no more events; those queued are tried once.
     pub fn close(&self) {
         self.sinks.iter().for_each(|sink| sink.queue.close());
     }
 
-    /// Waits for what is still being delivered, until `deadline` at most.
+    /// Closes the queues and waits for running deliveries, at most until `deadline`.
     pub fn stop(self, deadline: Instant) {
         self.close();
         let mut threads: Vec<_> = self.sinks.into_iter().filter_map(|sink| sink.thread).collect();

@@ -1,4 +1,4 @@
-//! What waits for one sink: bounded, and never blocking for who puts something in.
+//! The queue of one sink: bounded, and adding an event never blocks.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,33 +8,33 @@ use tracer_model::alert::{Event, EventKind};
 
 use tracer_host::clock;
 
-/// Events that may wait. At some kilobytes each that is at most some megabytes a sink.
+/// Maximum number of queued events. At a few kilobytes each, that is a few megabytes per sink.
 pub(super) const LONGEST: usize = 256;
 
 #[derive(Default)]
 struct Inside {
     waiting: VecDeque<Arc<Event>>,
-    /// The one that is being delivered, since when, and whether that was reported as too long.
+    /// The event being delivered, when the attempt began, and whether it was reported as stalled.
     current: Option<(Arc<Event>, Instant, bool)>,
-    /// Keys of alerts that the sink was told of and that are not over.
+    /// Keys of alerts that were queued for the sink and have not been resolved.
     known: HashSet<String>,
     dropped: u64,
     closed: bool,
 }
 
-/// See the module.
+/// The queue; see the module.
 #[derive(Default)]
 pub(super) struct Queue {
     inside: Mutex<Inside>,
     changed: Condvar,
 }
 
-/// What a sink finds in its queue.
+/// The result of waiting for an event.
 pub(super) enum Next {
     Event(Arc<Event>),
-    /// Nothing came for as long as it wanted to wait.
+    /// No event within the given time.
     Idle,
-    /// Nothing will come any more.
+    /// No more events will come.
     Closed,
 }
 
@@ -43,8 +43,8 @@ impl Queue {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event. A reminder of something that still waits says nothing new; where there is no
-    /// room, reminders go first, then the oldest.
+    /// Adds an event. A reminder of an alert that is still queued is redundant and dropped. If the
+    /// queue is full, the oldest reminder is dropped, or else the oldest event.
     pub(super) fn push(&self, event: Arc<Event>) {
         let mut inside = self.inside();
         if event.event == EventKind::Repeat {
@@ -72,12 +72,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Was it told of this alert?
+    /// Whether the sink got this alert and not yet its end.
     pub(super) fn knows(&self, key: &str) -> bool {
         self.inside().known.contains(key)
     }
 
-    /// Waits for an event; it counts as being delivered until [`Queue::done`].
+    /// Waits for the next event, which counts as being delivered until [`Queue::done`].
     pub(super) fn next(&self, wait: Option<Duration>) -> Next {
         let until = wait.map(|wait| clock::instant() + wait);
         let mut inside = self.inside();
@@ -102,19 +102,19 @@ impl Queue {
         }
     }
 
-    /// An attempt failed and another one follows: it is not stuck.
+    /// Restarts the stall timer: an attempt has failed and another will follow.
     pub(super) fn tried(&self) {
         if let Some((_, since, _)) = &mut self.inside().current {
             *since = clock::instant();
         }
     }
 
-    /// The event is delivered, or given up.
+    /// Marks the current event as delivered or dropped.
     pub(super) fn done(&self) {
         self.inside().current = None;
     }
 
-    /// Waits before the next attempt. Is there to be one?
+    /// Waits before the next attempt; returns `false` if the queue was closed meanwhile.
     pub(super) fn pause(&self, length: Duration) -> bool {
         let until = clock::instant() + length;
         let mut inside = self.inside();
@@ -129,18 +129,19 @@ impl Queue {
         false
     }
 
-    /// Events that wait, the current one included.
+    /// Number of queued events, the current one included.
     pub(super) fn len(&self) -> usize {
         let inside = self.inside();
         inside.waiting.len() + usize::from(inside.current.is_some())
     }
 
-    /// Events that found no room since the last call.
+    /// Number of events dropped because the queue was full, since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
         std::mem::take(&mut self.inside().dropped)
     }
 
-    /// How many wait, if one attempt has taken longer than `most`; once for each event.
+    /// Number of queued events if the current attempt has taken longer than `most`; reported once
+    /// per event.
     pub(super) fn stalled(&self, now: Instant, most: Duration) -> Option<usize> {
         let mut inside = self.inside();
         let waiting = inside.waiting.len() + 1;
@@ -152,7 +153,7 @@ impl Queue {
         Some(waiting)
     }
 
-    /// Nothing comes any more; what waits may still be taken.
+    /// Closes the queue: no more events; the queued ones can still be taken.
     pub(super) fn close(&self) {
         self.inside().closed = true;
         self.changed.notify_all();

@@ -1,7 +1,7 @@
-//! Starts the sinks' threads. Those that run programs (a script, sendmail) must not lose the
-//! privileges that the tracer gives up once it is attached: capabilities and `no_new_privs` belong
-//! to a thread and are handed down to those that it starts. So this thread is started before, and
-//! all others by it.
+//! Starts the sinks' threads. Sinks that run programs (a script, sendmail) must keep the privileges
+//! that the tracer drops once it is attached. Capabilities and `no_new_privs` belong to a thread and
+//! are inherited by the threads that it starts. So this thread is started before, and it starts
+//! all others.
 
 use std::sync::mpsc::{Sender, channel};
 use std::{io, thread};
@@ -11,18 +11,18 @@ use tracer_kernel::capabilities;
 type Work = Box<dyn FnOnce() + Send>;
 type Job = (String, Work, Sender<io::Result<thread::JoinHandle<()>>>);
 
-/// See the module.
+/// Handle of the thread that starts the sinks' threads; see the module.
 pub struct Spawner {
     jobs: Sender<Job>,
     privileged: bool,
 }
 
 impl Spawner {
-    /// Starts it. Unless `privileged`, it gives up what the tracer gives up; else what a unit gave for the start
-    /// alone.
+    /// Starts the thread. Unless `privileged`, it drops what the tracer drops; otherwise only the
+    /// capabilities that a unit granted for startup alone.
     ///
     /// # Errors
-    /// If there can be no more threads, or privileges cannot be given up.
+    /// If the thread cannot be started, or privileges cannot be dropped.
     pub fn start(privileged: bool) -> io::Result<Self> {
         let (jobs, taken) = channel::<Job>();
         let (ready, is_ready) = channel();
@@ -43,11 +43,11 @@ impl Spawner {
                 let _ = answer.send(started);
             }
         })?;
-        is_ready.recv().map_err(|_| io::Error::other("its thread has ended"))??;
+        is_ready.recv().map_err(|_| io::Error::other("the spawner thread has ended"))??;
         Ok(Self { jobs, privileged })
     }
 
-    /// Do its threads have the privileges that filltop was started with?
+    /// Whether its threads have the privileges that filltop was started with.
     #[must_use]
     pub fn is_privileged(&self) -> bool {
         self.privileged
@@ -58,9 +58,9 @@ impl Spawner {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<thread::JoinHandle<()>> {
-        let gone = |_| io::Error::other("the thread that starts them has ended");
+        let gone = |_| io::Error::other("the spawner thread has ended");
         let (answer, answered) = channel();
-        // A name with a NUL would be refused.
+        // A thread name cannot contain a NUL.
         let name = name.replace('\0', "?");
         self.jobs.send((name, Box::new(work), answer)).map_err(|_| gone(()))?;
         answered.recv().map_err(|_| gone(()))?

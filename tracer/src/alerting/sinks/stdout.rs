@@ -1,4 +1,4 @@
-//! Standard output: a line for each event.
+//! The standard output sink: one line per event.
 
 use std::io::{self, Write};
 
@@ -24,16 +24,17 @@ impl<W: Write + Send> Deliver for Lines<W> {
         let done = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
         match done {
             Ok(()) => Ok(()),
-            // The pipe's reader, or the terminal, is gone.
+            // The pipe's reader or the terminal has gone away.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::EIO)) => {
                 Err(Failure::Closed)
             }
-            // A line that is half written must not be written again.
+            // The line may be half written: do not write it again.
             Err(error) => Err(Failure::Never(format!("standard output: {error}"))),
         }
     }
 }
 
+/// Formats an event as text:
 /// `2026-11-21T03:12:07Z CRITICAL firing time-to-full: /srv will be full in 4 min: …`.
 pub(crate) fn text(event: &Event) -> String {
     let severity = if event.over { "OK".to_owned() } else { event.severity.name().to_uppercase() };

@@ -1,4 +1,5 @@
-//! syslog: the local socket, or another host by UDP (RFC 5426) or TCP (RFC 6587, octet counting).
+//! The syslog sink: the local socket, or a remote host over UDP (RFC 5426) or TCP (RFC 6587, octet
+//! counting).
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
@@ -11,29 +12,29 @@ use tracer_model::alert::Event;
 use super::journald::priority;
 use super::{Deliver, Failure};
 
-/// The local system log.
+/// Socket of the local system log.
 pub const SOCKET: &str = "/dev/log";
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// RFC 5426: what every receiver must take at least is 480, what it should take 2048.
+/// Maximum message length, bytes. RFC 5426: receivers must accept 480 and should accept 2048.
 const LONGEST: usize = 2048;
 
-/// Where it listens.
+/// The address of a system log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyslogTo {
-    /// A socket of this host.
+    /// A Unix socket on this host.
     Unix(PathBuf),
-    /// `host:port`.
+    /// UDP, `host:port`.
     Udp(String),
-    /// `host:port`.
+    /// TCP, `host:port`.
     Tcp(String),
 }
 
-/// Where to, and as what.
+/// Destination and facility.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyslogTarget {
-    /// Where.
+    /// The destination.
     pub to: SyslogTo,
-    /// RFC 5424's number, 0..=23.
+    /// Facility number of RFC 5424, 0..=23.
     pub facility: u8,
 }
 
@@ -59,7 +60,7 @@ impl Syslog {
                 let address = resolve(to)?;
                 let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
-                // Connected, so that a port that nobody listens on is an error of the next message.
+                // Connected, so that a closed port shows as an error of the next message.
                 socket.connect(address)?;
                 socket.send(remote(event, priority).as_bytes()).map(|_| ())
             }
@@ -93,7 +94,8 @@ fn resolve(to: &str) -> std::io::Result<SocketAddr> {
         .ok_or_else(|| std::io::Error::other(format!("{to} has no address")))
 }
 
-/// syslog has no receipts: a peer that has closed is at least noticed before the next message.
+/// Whether the peer has not closed the connection. syslog has no acknowledgements; this at least
+/// detects a closed peer before the next message.
 fn is_open(stream: &TcpStream) -> bool {
     let mut byte = [0];
     let mut reader = stream;
@@ -102,14 +104,15 @@ fn is_open(stream: &TcpStream) -> bool {
     quiet && stream.set_nonblocking(false).is_ok()
 }
 
-/// As the system log of this host wants it (RFC 3164, without the host). It takes its own time.
+/// Formats a message for the local system log (RFC 3164, without the host). The log daemon uses its
+/// own time stamp.
 fn local(event: &Event, priority: u8) -> String {
     let time = event.time.strftime("%b %e %H:%M:%S");
     let pid = std::process::id();
     cut(format!("<{priority}>{time} filltop[{pid}]: {} {}", event.rule, event.summary))
 }
 
-/// RFC 5424.
+/// Formats a message for a remote system log (RFC 5424).
 fn remote(event: &Event, priority: u8) -> String {
     let printable = |text: &str, most: usize| -> String {
         let text: String = text.chars().filter(char::is_ascii_graphic).take(most).collect();
@@ -166,7 +169,7 @@ mod tests {
         assert!(listener.recv(&mut buffer).unwrap() > 50);
     }
 
-    /// A receiver that does not read: the attempt ends, it does not wait for ever.
+    /// With a receiver that does not read, the attempt times out.
     #[test]
     fn a_receiver_that_stands_still_is_given_up_for_now() {
         let dir = tempfile::tempdir().unwrap();

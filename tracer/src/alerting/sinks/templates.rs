@@ -1,11 +1,11 @@
-//! Bodies of webhooks.
+//! Bodies of webhooks for chats, pagers and custom receivers.
 
 use serde_json::{Value, json};
 use tracer_model::alert::{Event, Severity};
 
 use super::fields;
 
-/// Longest text of a PagerDuty summary, and of its key.
+/// Maximum length of PagerDuty's summary and of its key, characters.
 const PAGERDUTY: (usize, usize) = (1024, 255);
 
 fn title(event: &Event) -> String {
@@ -13,14 +13,14 @@ fn title(event: &Event) -> String {
     format!("[{state}] {}: {}", event.host, event.rule)
 }
 
-/// `{"text": …}`.
+/// The body for Slack: `{"text": …}`.
 pub(super) fn slack(event: &Event) -> String {
     let mark = match (event.over, event.severity) {
         (true, _) => ":white_check_mark:",
         (_, Severity::Critical) => ":rotating_light:",
         (_, Severity::Warning) => ":warning:",
     };
-    // Slack's own markup: a file name must not become a link or mention everybody.
+    // Escape Slack's markup: a file name must not become a link or a mention of a whole channel.
     let plain = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut text = format!("{mark} *{}*\n{}", plain(&title(event)), plain(&event.summary));
     if let Some(suggestion) = &event.suggestion {
@@ -29,7 +29,7 @@ pub(super) fn slack(event: &Event) -> String {
     json!({ "text": text }).to_string()
 }
 
-/// Events API v2: `trigger` and `resolve` of one incident for one alert.
+/// The body for PagerDuty's Events API v2: `trigger` and `resolve` of one incident per alert.
 pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
     let action = if event.over { "resolve" } else { "trigger" };
     let key = if event.key.len() <= PAGERDUTY.1 {
@@ -57,7 +57,7 @@ pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
     .to_string()
 }
 
-/// A message to a topic.
+/// The body for ntfy: a message to a topic.
 pub(super) fn ntfy(event: &Event, topic: &str) -> String {
     let (priority, tag) = match (event.over, event.severity) {
         (true, _) => (2, "white_check_mark"),
@@ -74,9 +74,9 @@ pub(super) fn ntfy(event: &Event, topic: &str) -> String {
     .to_string()
 }
 
-/// Replaces each `{name}` by a field of the event, in lower case and without `FILLTOP_`, escaped for
-/// the inside of a JSON string; `{json}` is the whole event as an object. Unknown names are empty:
-/// the configuration has checked them.
+/// Fills in a custom body: replaces each `{name}` with a field of the event (its name in lower case
+/// and without `FILLTOP_`), escaped for the inside of a JSON string; `{json}` is the whole event as
+/// an object. Unknown names become empty; the configuration has rejected them before.
 pub(super) fn custom(event: &Event, text: &str) -> String {
     let fields = fields::of(event);
     let value = |name: &str| {
@@ -101,7 +101,8 @@ pub(super) fn custom(event: &Event, text: &str) -> String {
     out
 }
 
-/// The first `{name}` of a text, and where it is. Braces around anything else are the JSON's own.
+/// Finds the first `{name}` in a text, with its position. Braces around anything else belong to the
+/// JSON.
 fn placeholder(text: &str) -> Option<(&str, usize)> {
     let mut from = 0;
     while let Some(at) = text[from..].find('{').map(|at| at + from) {
@@ -115,7 +116,7 @@ fn placeholder(text: &str) -> Option<(&str, usize)> {
     None
 }
 
-/// Names in a custom body that mean nothing.
+/// Lists the unknown names in a custom body.
 pub(crate) fn unknown_names(text: &str) -> Vec<String> {
     let mut unknown = Vec::new();
     let mut rest = text;
@@ -128,7 +129,7 @@ pub(crate) fn unknown_names(text: &str) -> Vec<String> {
     unknown
 }
 
-/// What a custom body may name.
+/// The names allowed in a custom body.
 pub(crate) const NAMES: &[&str] = &[
     "event",
     "rule",

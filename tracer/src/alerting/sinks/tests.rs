@@ -1,4 +1,4 @@
-//! What the sinks' tests share, and tests of queue and worker.
+//! Helpers of the sinks' tests, and tests of queue and worker.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,8 +22,7 @@ pub(crate) fn event() -> Event {
         severity: Severity::Critical,
         volume: Some("/srv/store".to_owned()),
         directory: Some("/srv/store/.minio.sys/multipart".to_owned()),
-        summary: "/srv/store will be full in 4 min: minio (pid 2114) grows by 100.0 MiB/s"
-            .to_owned(),
+        summary: "/srv/store will be full in 4 min: minio (pid 2114) adds 100.0 MiB/s".to_owned(),
         avail_bytes: Some(busy.volumes[0].avail_bytes),
         eta_s: busy.volumes[0].eta_s,
         culprits: vec![busy.writers[0].clone()],
@@ -45,7 +44,7 @@ pub(crate) fn event() -> Event {
 
 type Server = Box<dyn Fn(TcpStream, usize) + Send>;
 
-/// A loopback server that does as it is told with each connection; the address.
+/// Starts a loopback server that runs `with` on each connection; returns its address.
 fn serve(with: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -57,7 +56,7 @@ fn serve(with: Server) -> String {
     address
 }
 
-/// Reads one request to the end of its body; its head and body.
+/// Reads one request to the end of its body; returns its head and body.
 fn request(stream: &mut impl Read) -> (String, String) {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -104,7 +103,7 @@ fn post_to(with: Server) -> (Result<(), Failure>, Duration) {
     (result, start.elapsed())
 }
 
-/// A connection that stays open and says nothing: half-open, as far as its client can tell.
+/// Keeps a connection open without sending anything: to the client it looks half-open.
 fn keep(stream: TcpStream) {
     thread::spawn(move || {
         thread::sleep(Duration::from_secs(3));
@@ -218,7 +217,7 @@ fn tls_is_checked_against_the_given_authority() {
     }
 }
 
-/// What a sink of a test was given, and how often it fails first.
+/// A sink that fails a number of times, then passes on the ids of its events.
 struct Scripted {
     failures: usize,
     given: std::sync::mpsc::Sender<String>,
@@ -260,7 +259,7 @@ fn numbered(n: usize, kind: EventKind) -> Arc<Event> {
 fn what_failed_is_delivered_once_later_and_the_sink_reported() {
     let (queue, gets, mut reports) = scripted(2, 60.0);
     queue.push(numbered(1, EventKind::Firing));
-    // Reminders of what still waits say nothing new.
+    // Reminders of an alert that is still queued are redundant.
     queue.push(numbered(1, EventKind::Repeat));
     queue.push(numbered(1, EventKind::Repeat));
     queue.push(numbered(2, EventKind::Firing));
@@ -347,7 +346,7 @@ fn alertmanager_gets_alerts_again_and_an_end() {
     assert!(ends(&first[0]).duration_since(now).as_secs() > 200);
     sink.idle().unwrap();
     assert_eq!(get()[0]["labels"], first[0]["labels"]);
-    // Another severity is another alert there: the old one ends.
+    // Another severity is another alert to Alertmanager: the old one ends.
     sink.deliver(&Event { severity: Severity::Critical, ..event.clone() }).unwrap();
     let both = get();
     assert_eq!(
@@ -365,5 +364,5 @@ fn alertmanager_gets_alerts_again_and_an_end() {
     sink.deliver(&over).unwrap();
     assert!(ends(&get()[0]) <= clock::now());
     sink.idle().unwrap();
-    assert!(sees.recv_timeout(Duration::from_millis(100)).is_err(), "nothing is on");
+    assert!(sees.recv_timeout(Duration::from_millis(100)).is_err(), "nothing is firing");
 }

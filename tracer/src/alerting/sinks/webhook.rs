@@ -1,34 +1,34 @@
-//! A webhook: the event as JSON, or as what a chat or pager wants.
+//! The webhook sink: posts the event as JSON, or in the format of a chat or pager service.
 
 use tracer_model::alert::Event;
 
 use super::http::{Client, Endpoint};
 use super::{Deliver, Failure, fields, templates};
 
-/// What is posted.
+/// The format of the posted body.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Template {
     /// The event as `watch --json` prints it.
     Json,
-    /// Slack's incoming webhooks; Mattermost and Rocket.Chat take them, too.
+    /// Slack's incoming webhooks; also accepted by Mattermost and Rocket.Chat.
     Slack,
     /// PagerDuty's Events API v2.
     Pagerduty {
-        /// Of the integration.
+        /// Routing key of the integration.
         routing_key: String,
     },
     /// ntfy's JSON publishing.
     Ntfy {
-        /// Where it is published.
+        /// Topic to publish to.
         topic: String,
     },
-    /// A text with `{name}`s in it, each replaced by its value, escaped for JSON.
+    /// A text in which each `{name}` is replaced with its value, escaped for JSON.
     Custom(String),
 }
 
 impl std::fmt::Debug for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The rest may be a secret.
+        // Only the variant: the contents may be secret.
         f.write_str(match self {
             Self::Json => "json",
             Self::Slack => "slack",
@@ -39,12 +39,12 @@ impl std::fmt::Debug for Template {
     }
 }
 
-/// Where to, and in which form.
+/// Destination and format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookTarget {
-    /// Where.
+    /// The destination.
     pub endpoint: Endpoint,
-    /// What.
+    /// The format of the body.
     pub template: Template,
 }
 

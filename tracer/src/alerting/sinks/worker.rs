@@ -1,4 +1,5 @@
-//! The thread of one sink: takes, tries, waits, tries again, and says how it goes.
+//! The thread of one sink: takes events from the queue, delivers them with retries, and reports
+//! failures and recovery.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,11 @@ use super::queue::{Next, Queue};
 use super::{Deliver, Failure, Report, State};
 use tracer_host::clock;
 
-/// Time before the second attempt; doubled each time...
+/// Pause before the second attempt; doubled each time...
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A sink that goes on failing is reported again after this time.
+/// A sink that keeps failing is reported again after this time.
 const SAY_AGAIN: Duration = Duration::from_secs(1800);
 
 pub(super) struct Worker {
@@ -24,7 +25,7 @@ pub(super) struct Worker {
     pub(super) reports: UnboundedSender<Report>,
 }
 
-/// Since when it fails, and when that was last said.
+/// When failures began, and when they were last reported.
 #[derive(Default)]
 struct Trouble {
     since: Option<Instant>,
@@ -32,13 +33,13 @@ struct Trouble {
 }
 
 impl Worker {
-    /// Until the queue is closed.
+    /// Delivers events until the queue is closed or the reader has gone away.
     pub(super) fn run(&self, sink: &mut dyn Deliver) {
         let mut trouble = Trouble::default();
         loop {
             let dropped = self.queue.take_dropped();
             if dropped > 0 {
-                let why = "too many waited".to_owned();
+                let why = "the queue was full".to_owned();
                 self.say(State::GaveUp { events: dropped, why });
             }
             match self.queue.next(sink.every()) {
@@ -61,7 +62,7 @@ impl Worker {
         }
     }
 
-    /// Is there any use in going on?
+    /// Delivers one event, with retries. Returns `false` if the worker should stop.
     fn deliver(&self, sink: &mut dyn Deliver, event: &Event, trouble: &mut Trouble) -> bool {
         let start = clock::instant();
         let mut pause = FIRST_PAUSE;
@@ -85,14 +86,14 @@ impl Worker {
                         self.say(State::GaveUp { events: 1, why });
                         return true;
                     }
-                    // One failed attempt is no news: the next one is a second away.
+                    // Do not report a single failed attempt: the next one is a second away.
                     if pause > FIRST_PAUSE {
                         self.fails(trouble, why);
                     }
                 }
             }
             if !self.queue.pause(pause) {
-                // The last attempt of all: nothing waits for another one.
+                // The queue is closed: one last attempt, without a retry.
                 return sink.deliver(event).is_ok();
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -117,7 +118,7 @@ impl Worker {
     }
 
     fn say(&self, state: State) {
-        // The watch has ended: nobody is left to tell.
+        // Fails only after the watch has ended.
         let _ = self.reports.send(Report { sink: self.name.clone(), state });
     }
 }

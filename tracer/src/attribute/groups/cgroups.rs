@@ -1,5 +1,5 @@
-//! Directories of the cgroup v2 hierarchy, by their number: those that were there when we came are
-//! read from where it is mounted, later ones are told by the kernel side.
+//! Paths of the cgroup v2 hierarchy, by cgroup id. Those that exist at the start are read from the
+//! mounted hierarchy; the eBPF side reports later ones.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,8 +12,8 @@ use tracer_common::{FileKey, NameRecord, RecordHeader, RecordKind};
 use crate::attribute::paths::Names;
 use tracer_host::host_root;
 
-/// Deeper ones are left out: the kernel allows as many levels as `cgroup.max.depth` says, but path
-/// names end at 4,096 bytes.
+/// Maximum depth that is read; deeper cgroups are ignored. The kernel's limit is
+/// `cgroup.max.depth`, but paths cannot be longer than 4,096 bytes.
 const MAX_DEPTH: usize = 64;
 
 /// Names of cgroups. Keyed by inode number in the v2 hierarchy, which is the cgroup's id.
@@ -23,7 +23,7 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Reads the directories that there are.
+    /// Reads the cgroups that exist now.
     #[must_use]
     pub fn read() -> Self {
         let mountinfo = fs::read_to_string(host_root::mountinfo()).unwrap_or_default();
@@ -53,18 +53,18 @@ impl Cgroups {
         }
     }
 
-    /// Takes a name that the kernel side told.
+    /// Adds a cgroup that the eBPF side reported.
     pub fn insert(&mut self, record: &NameRecord) {
         self.names.insert(record);
     }
 
-    /// The path of a cgroup in its hierarchy; `None` if it is not known.
+    /// The path of a cgroup in the hierarchy; `None` if unknown.
     pub fn path(&mut self, id: u64) -> Option<PathBuf> {
         let within = self.names.within(&key(id))?;
         within.complete.then_some(within.path)
     }
 
-    /// A new window begins: of very many, the ones that were not asked for longest are forgotten.
+    /// Begins a new interval. If there are too many, the least recently used are forgotten.
     pub fn next_window(&mut self) {
         self.names.next_window();
     }
@@ -88,7 +88,7 @@ fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
     }
 }
 
-/// Where the whole v2 hierarchy is mounted.
+/// The mount point of the whole v2 hierarchy, not of a part of it.
 fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(cgroups.path(ino(root.path())).unwrap(), Path::new("/"));
         let file = ino(&root.path().join("cgroup.procs"));
         assert_eq!(cgroups.path(file), None);
-        // Told later, by the kernel side.
+        // Reported later, by the eBPF side.
         cgroups.insert(&record(u64::MAX, ino(&deep), b"worker", 0));
         let path = cgroups.path(u64::MAX).unwrap();
         assert_eq!(path, Path::new("/system.slice/web.service/worker"));

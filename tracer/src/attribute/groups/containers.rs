@@ -1,4 +1,4 @@
-//! Containers: their names, and which one a log belongs to.
+//! Names of containers, and the container that a log belongs to.
 
 use std::fs;
 
@@ -14,22 +14,22 @@ use tracer_host::cgroup::{Hierarchies, processes};
 use tracer_host::mounts::Mount;
 use tracer_host::{host_root, mounts};
 
-/// Containers that are remembered.
+/// Maximum number of containers that are remembered.
 const MAX_CONTAINERS: usize = 16_384;
-/// Processes of a container among which the oldest is looked for.
+/// Maximum number of a container's processes that are examined to find the oldest.
 const MAX_MEMBERS: usize = 256;
-/// Windows between two searches among all processes.
+/// Intervals between two searches through all processes.
 const SEARCH_WINDOWS: u64 = 10;
 
 impl Groups {
-    /// The name that `ctr run` gave a container: its cgroup is `/NAMESPACE/NAME`.
+    /// The name of a container that was started with `ctr run`: its cgroup is `/NAMESPACE/NAME`.
     pub(super) fn containerd_task(&mut self, cgroup: &str) -> Option<String> {
         let mut parts = cgroup.split('/').skip(1);
         let (namespace, name) = (parts.next()?, parts.next()?);
         self.state.is_containerd_task(namespace, name, host_mounts).then(|| name.to_owned())
     }
 
-    /// Kind, name and pod of a container in which the process `pid` runs.
+    /// Kind, name and pod of the container in which the process `pid` runs.
     pub(super) fn container(
         &mut self,
         runtime: Option<&'static str>,
@@ -54,13 +54,14 @@ impl Groups {
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
     }
 
-    /// A container that had no name yet when it was met, and has one now.
+    /// The group of a container that had no name when it was first seen, and has one now.
     fn renamed(&mut self, met: &Group) -> Option<Group> {
-        // Its oldest process is found by the cgroup.
+        // The container's oldest process is found through the cgroup.
         self.named_since(&ProcKey { start_ns: 0, tgid: 0, pad: 0 }, met)
     }
 
-    /// The group of a process whose container had no name yet when it was placed, and has one now.
+    /// The group of a process whose container had no name when the process was assigned to it, and
+    /// has one now.
     pub(super) fn named_since(&mut self, proc: &ProcKey, placed: &Group) -> Option<Group> {
         let cgroup = placed.cgroup.as_deref().filter(|_| placed.is_container())?;
         let Place::Container { runtime, id, pod } = classify(cgroup) else { return None };
@@ -76,7 +77,8 @@ impl Groups {
         Some(group)
     }
 
-    /// The name of a container by its id alone: its monitor lives elsewhere, and has other mounts.
+    /// The name of a container, looked up by id only: its monitor runs outside of it, with other
+    /// mounts.
     pub(super) fn watched_over(&self, id: String) -> String {
         let short = id[..id.len().min(12)].to_owned();
         let met = self.containers.get(&LogOf::Container(id.clone()));
@@ -86,7 +88,7 @@ impl Groups {
         })
     }
 
-    /// Keeps a container, to be found by its log.
+    /// Remembers a container, so that it can be found by its log.
     pub(super) fn meet(&mut self, group: &Group) {
         let Some(cgroup) = group.cgroup.as_deref().filter(|_| group.is_container()) else { return };
         if self.containers.len() >= MAX_CONTAINERS {
@@ -102,7 +104,7 @@ impl Groups {
             self.containers.insert(of, own.clone());
         }
         if let Place::Container { id, .. } = classify(cgroup) {
-            // A user may call a cgroup like somebody else's container.
+            // A user may name a cgroup like another user's container.
             let of = LogOf::Container(id);
             let owner = |group: &Group| group.cgroup.as_deref().and_then(cgroup_path::user);
             let known = self.containers.get(&of);
@@ -112,8 +114,8 @@ impl Groups {
         }
     }
 
-    /// The container that a log belongs to. One that never wrote a file itself is looked for among all
-    /// processes, at most once in [`SEARCH_WINDOWS`] windows.
+    /// The container that a log belongs to. A container that never wrote a file itself is searched
+    /// among all processes, at most once in [`SEARCH_WINDOWS`] intervals.
     pub fn container_of(&mut self, log: &LogOf) -> Option<Group> {
         if let Some(known) = self.containers.get(log).cloned() {
             return Some(self.renamed(&known).unwrap_or(known));
@@ -125,7 +127,7 @@ impl Groups {
                 if let (_, Place::Container { id, .. }) = best(&text)
                     && !self.containers.contains_key(&LogOf::Container(id))
                 {
-                    // Placed, it is met.
+                    // Assigning the process to its group adds the container to `containers`.
                     let _ = self.of_pid(pid);
                 }
             }
@@ -134,7 +136,7 @@ impl Groups {
     }
 }
 
-/// `NAMESPACE/NAME`.
+/// A pod as `NAMESPACE/NAME`.
 pub(super) fn full_name(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace, pod.name)
 }
@@ -143,15 +145,15 @@ fn host_mounts() -> Vec<Mount> {
     fs::read(host_root::mountinfo()).map(|text| mounts::parse(&text)).unwrap_or_default()
 }
 
-/// The mounts that a container sees: those of its oldest process, which the runtime started; another
-/// one may have a mount namespace that it made itself. Of `pid`, where the cgroup is empty.
+/// The mounts that a container sees: those of its oldest process, which the runtime started. Other
+/// processes may have created their own mount namespace. Those of `pid` if the cgroup is empty.
 fn mounts_of(cgroup: &str, pid: u32) -> Vec<Mount> {
     let oldest = oldest_in(cgroup).unwrap_or(pid);
     let text = fs::read(format!("/proc/{oldest}/mountinfo"));
     text.map(|text| mounts::parse(&text)).unwrap_or_default()
 }
 
-/// The process of a container that was started first, by the path of a cgroup in it.
+/// The pid of a container's oldest process, given the path of a cgroup in the container.
 pub(crate) fn oldest_in(cgroup: &str) -> Option<u32> {
     let dirs = Hierarchies::read().directories(cgroup_path::directory(cgroup));
     let pids: Vec<u32> = dirs.iter().flat_map(|dir| processes(dir)).take(MAX_MEMBERS).collect();
@@ -164,7 +166,7 @@ fn all_pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Does it unpack a layer of an image for a container engine?
+/// Whether the process unpacks a layer of an image for a container engine.
 pub(super) fn is_image_import(record: &ProcRecord) -> bool {
     let program = record.cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
     let program = std::str::from_utf8(program).unwrap_or_default();

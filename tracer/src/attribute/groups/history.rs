@@ -1,4 +1,4 @@
-//! Groups over time: a culprit stays listed, with its peak, when its processes and files are gone.
+//! Groups over time: a culprit stays listed, with its peak, after its processes and files are gone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tracer_model::snapshot::{Group, GroupRow, OnBehalf, Snapshot, Spawner, Write
 
 use super::Placed;
 
-/// How long a quiet group stays listed.
+/// How long an idle group stays listed.
 pub const KEPT: Duration = Duration::from_secs(3_600);
-/// Groups that stay listed; beyond it those with the lowest peaks are dropped.
+/// Maximum number of listed groups; beyond it, those with the lowest peaks are dropped.
 const MAX_ROWS: usize = 1_024;
-/// Processes that are remembered per group, to count each once. Beyond it, one that pauses for more
-/// than a window may be counted again.
+/// Maximum number of processes remembered per group, to count each once. Beyond it, a process that
+/// pauses for more than an interval may be counted again.
 const MAX_MEMBERS: usize = 4_096;
-/// Ancestors that are counted per group.
+/// Maximum number of ancestors counted per group and generation.
 const MAX_ANCESTORS: usize = 256;
 
 type Key = (Group, String);
@@ -29,34 +29,34 @@ struct Ancestor {
 
 struct Entry {
     row: GroupRow,
-    /// Highest growth of all windows, its logs included, bytes per second.
+    /// Highest growth of all intervals, including the group's logs, bytes per second.
     peak: f64,
     members: HashSet<ProcKey>,
-    /// By generation: parents, and their parents.
+    /// How many members each ancestor started: parents first, then grandparents.
     ancestors: [HashMap<ProcKey, Ancestor>; 2],
 }
 
-/// What was seen of all groups. Keyed by (group, mount point).
+/// The history of all groups. Keyed by (group, mount point).
 #[derive(Default)]
 pub struct History {
     entries: BTreeMap<Key, Entry>,
 }
 
-/// One process on one volume in a window.
+/// One process on one volume in an interval.
 pub struct Seen<'a> {
-    /// Which process.
+    /// The process.
     pub proc: ProcKey,
     /// Mount point of the volume.
     pub volume: String,
-    /// Where it belongs.
+    /// Its group membership.
     pub placed: &'a Placed,
-    /// Files that it created.
+    /// Number of files that it created.
     pub created: u64,
 }
 
 impl History {
-    /// Takes a window in, and puts the rows of all groups into its snapshot. `seen` are the
-    /// processes that its writers' rows tell of.
+    /// Adds an interval, and puts the rows of all groups into its Snapshot. `seen` are the
+    /// processes behind the Snapshot's writers.
     pub fn update(&mut self, snapshot: &mut Snapshot, seen: &[Seen<'_>]) {
         let now = snapshot.taken_at;
         for entry in self.entries.values_mut() {
@@ -87,7 +87,7 @@ impl History {
         snapshot.groups = self.rows(now);
     }
 
-    /// The directory that took most of a group's bytes.
+    /// Sets the directory that received most of a group's bytes.
     pub fn set_directory(&mut self, group: &Group, volume: &str, directory: String) {
         if let Some(entry) = self.entries.get_mut(&(group.clone(), volume.to_owned())) {
             entry.row.directory = Some(directory);
@@ -103,8 +103,8 @@ impl History {
         entry
     }
 
-    /// Adds what was written to the log of a container: to its own row, which may be of one with
-    /// another view of files.
+    /// Adds what was written to a container's log to the container's own row, whose group may
+    /// differ in its root or mount namespace.
     fn log(&mut self, log: &OnBehalf, volume: &str, now: Timestamp) {
         let own = self.entries.iter().filter(|((group, at), entry)| {
             at == volume
@@ -131,7 +131,7 @@ impl History {
         }
     }
 
-    /// Active ones by the growth that they are to blame for, then the quiet ones by their peak.
+    /// Active groups by the growth that is charged to them, then idle ones by their peak.
     fn rows(&self, now: Timestamp) -> Vec<GroupRow> {
         let mut rows: Vec<GroupRow> =
             self.entries.values().map(|entry| entry.row.clone()).collect();
@@ -187,7 +187,7 @@ impl Entry {
             self.members.insert(one.proc);
         }
         for (counts, (proc, comm)) in self.ancestors.iter_mut().zip(&one.placed.ancestors) {
-            // Init starts everything, and the kernel's threads have no parent that matters.
+            // Skip init, an ancestor of everything, and kthreadd, the parent of kernel threads.
             if proc.tgid <= 2 || (counts.len() >= MAX_ANCESTORS && !counts.contains_key(proc)) {
                 continue;
             }
@@ -217,8 +217,8 @@ impl Entry {
             row.peak_bytes_per_s = row.growth_bytes_per_s;
             row.peak_at = now;
         }
-        // Parents first: a grandparent is the spawner only of jobs that each have a shell of their
-        // own.
+        // Parents first: a grandparent counts as the spawner only of jobs that each have their own
+        // shell.
         row.spawner = self.ancestors.iter().find_map(|counts| {
             let (proc, most) = counts
                 .iter()
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// One window, `minute` after the first one, with these (pid, parent, bytes).
+    /// Adds an interval, `minute` minutes after the first one, with these (pid, parent, bytes).
     fn window(history: &mut History, minute: i64, jobs: &[(u32, u32, u64)]) -> Snapshot {
         let mut snapshot = fixtures::idle();
         snapshot.taken_at = Timestamp::from_second(fixtures::NOW + minute * 60).unwrap();
@@ -318,7 +318,7 @@ mod tests {
                 on_behalf_of: vec![log],
                 ..fixtures::writer(7, "dockerd", "/", 5_000)
             },
-            // Its own processes see another root than the log's group tells.
+            // The container's own processes have another root than the log's group.
             Writer {
                 group: Some(Group { root: Some("/srv/vfs/b7".to_owned()), ..web.clone() }),
                 ..fixtures::writer(8, "w", "/", 500)
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!((web.log_bytes_per_s, web.log_growth_bytes_per_s), (800.0, 700.0));
         assert_eq!((web.growth_bytes_per_s, web.charged_growth()), (100.0, 800.0));
         assert_eq!((daemon.growth_bytes_per_s, daemon.charged_growth()), (1_000.0, 300.0));
-        // A window later nothing of it is left.
+        // In the next interval, none of it is left.
         let mut quiet = fixtures::idle();
         history.update(&mut quiet, &[]);
         assert!(quiet.groups.iter().all(|row| row.charged_growth() == 0.0));

@@ -1,7 +1,8 @@
-//! Whose log a file is: the daemons and monitors of container runtimes write what containers print.
+//! Finds the container that a log belongs to: the daemons and monitors of container runtimes write
+//! the output of containers.
 //!
-//! A path alone is no proof, because anybody can make a file of that name: the writer has to be the
-//! runtime's own ([`is_log_driver`]).
+//! A path alone is no proof, because any user can create a file of that name: the writer must also
+//! belong to the runtime ([`is_log_driver`]).
 //!
 //! Sources: Docker's log drivers json-file and local (moby/daemon/logger); conmon(8) with k8s-file and
 //! json-file; the log directories of Kubernetes (kubelet's `BuildContainerLogsDirectory`, the same
@@ -11,7 +12,7 @@ use tracer_model::snapshot::Group;
 
 use super::cgroup_path;
 
-/// Which container a log belongs to, by the log's path.
+/// The container that a log belongs to, as far as the log's path identifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LogOf {
     /// A container, by its id of 64 hexadecimal digits.
@@ -27,11 +28,11 @@ pub enum LogOf {
     },
 }
 
-/// Daemons and monitors that write logs, by the name that the kernel keeps (15 bytes of it).
+/// Daemons and monitors that write logs, by comm (at most 15 bytes).
 const DRIVERS: &[&str] =
     &["dockerd", "conmon", "conmonrs", "containerd", "containerd-shim", "crio", "kubelet"];
 
-/// Says whose log a file is by its host path; `None` for every other file.
+/// Determines the container of a log from its host path; `None` if it is not a container's log.
 #[must_use]
 pub fn log_of(path: &str) -> Option<LogOf> {
     let mut parts = path.rsplit('/');
@@ -72,12 +73,12 @@ pub fn log_of(path: &str) -> Option<LogOf> {
     })
 }
 
-/// Is this process a log driver of that container? `group` is what the process is rolled up to,
+/// Whether this process is a log driver of that container. `group` is the group of the process,
 /// `uid` its user on the host.
 ///
-/// Root outside of all containers is believed. Another user's process is believed of that user's
-/// own containers alone (a rootless runtime): by a file of such a name nobody can put a log down to
-/// somebody else's container.
+/// Root processes outside of all containers are trusted. Another user's process is trusted only for
+/// that user's own containers (a rootless runtime), so that a user cannot attribute a log to
+/// another user's container by choosing the file's name.
 #[must_use]
 pub fn is_log_driver(comm: &str, uid: u32, group: Option<&Group>, container: &Group) -> bool {
     if !DRIVERS.contains(&comm) || group.is_some_and(Group::is_container) {
@@ -90,8 +91,8 @@ fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The end of a log's name: nothing, or what a rotation appends (`.1`, `.2.gz`, `.tmp`,
-/// `.20261129-120000`).
+/// Whether `rest` may follow a log's name: nothing, or the suffix of a rotated log (`.1`, `.2.gz`,
+/// `.tmp`, `.20261129-120000`).
 fn ends(rest: &str) -> bool {
     rest.is_empty()
         || rest.strip_prefix('.').is_some_and(|rest| {
@@ -101,7 +102,7 @@ fn ends(rest: &str) -> bool {
         })
 }
 
-/// A name of Kubernetes: RFC 1123, dots included.
+/// Whether this is a name that Kubernetes allows: RFC 1123, dots included.
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 253
@@ -170,7 +171,7 @@ mod tests {
         assert!(is_log_driver("conmon", 0, None, &web));
         assert!(!is_log_driver("rsyslogd", 0, Some(&unit), &web), "not a runtime");
         assert!(!is_log_driver("dockerd", 0, Some(&web), &web), "in a container");
-        assert!(!is_log_driver("conmon", 1000, None, &web), "somebody else's container");
+        assert!(!is_log_driver("conmon", 1000, None, &web), "another user's container");
         let own =
             format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
         let own = group("podman", &own);

@@ -1,8 +1,9 @@
-//! What a process is rolled up to: systemd unit, container, machine, cgroup, else session.
+//! Assigns each process to the group it is rolled up to: systemd unit, container, machine, cgroup,
+//! else session.
 //!
-//! The kernel side tells of each new writer its cgroup, session, root directory, mount namespace,
-//! parent and grandparent: so a process that is gone before /proc could be read is placed all the
-//! same. /proc is asked only where cgroup v1 is in use, whose paths the kernel side does not send.
+//! The eBPF side sends the cgroup, session, root directory, mount namespace, parent and grandparent
+//! of each new writer, so that a process that exits before /proc can be read still gets its group.
+//! /proc is read only if cgroup v1 is in use, because the eBPF side does not send its paths.
 
 pub mod cgroup_path;
 pub mod cgroups;
@@ -34,38 +35,39 @@ use tracer_host::host_root;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::stat::{NS_PER_TICK, is_same};
 
-/// Processes whose group is remembered beyond their end.
+/// Number of processes above which the least recently used groups are forgotten. Groups are
+/// remembered after a process ends.
 const MAX_KNOWN: usize = 65_536;
 
-/// Parents whose cgroup is remembered.
+/// Maximum number of parents whose cgroup is remembered.
 const MAX_PARENTS: usize = 16_384;
 
-/// A process's place, and whence it came.
+/// A process's group membership and ancestry.
 #[derive(Debug, Clone, Default)]
 pub struct Placed {
-    /// What it is rolled up to.
+    /// The group it is rolled up to.
     pub group: Group,
-    /// Its parent with its name, and the parent's.
+    /// Its parent and grandparent, each with its name.
     pub ancestors: [(ProcKey, String); 2],
     /// Its root directory.
     pub root: FileKey,
-    /// Its mount namespace.
+    /// Inode number of its mount namespace; 0 if unknown.
     pub mnt_ns: u32,
     window: u64,
 }
 
-/// Groups of all writers. Keyed by process.
+/// Group memberships of all writers. Keyed by process.
 pub struct Groups {
     known: HashMap<ProcKey, Placed>,
-    /// Paths of cgroups (v1) of processes that may not have written anything.
+    /// cgroup v1 paths of parents, which may not have written anything themselves.
     parents: HashMap<ProcKey, String>,
-    /// The last process that had each pid.
+    /// The last known process of each pid.
     by_pid: HashMap<u32, ProcKey>,
-    /// Told by the kernel side, and not yet placed.
+    /// Records from the eBPF side that are not yet assigned to a group.
     waiting: Vec<ProcRecord>,
-    /// Containers that were met, by what the paths of their logs tell.
+    /// Known containers, keyed by what the path of a log says about its container.
     containers: HashMap<LogOf, Group>,
-    /// The last window in which all processes were gone through for containers.
+    /// The last interval in which all processes were searched for containers.
     searched: Option<u64>,
     cgroups: Cgroups,
     state: RuntimeState,
@@ -96,17 +98,17 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// Takes what the kernel side told of a process, to be placed by [`Groups::settle`].
+    /// Adds a process that the eBPF side described; [`Groups::settle`] assigns it to a group.
     pub fn seen(&mut self, record: &ProcRecord) {
         self.waiting.push(*record);
     }
 
-    /// Takes the name of a cgroup that was made just now.
+    /// Adds the name of a cgroup that has just been created.
     pub fn named(&mut self, record: &NameRecord) {
         self.cgroups.insert(record);
     }
 
-    /// Places the new ones, when the names that follow them have come.
+    /// Assigns the new processes to groups, after the names that follow their records have arrived.
     pub fn settle(&mut self, names: &mut Names, views: &mut Views, volumes: &[MountedVolume]) {
         for record in std::mem::take(&mut self.waiting) {
             let placed = self.place(&record, names, volumes);
@@ -118,7 +120,8 @@ impl Groups {
         }
     }
 
-    /// The place of a process; asks /proc about one that the kernel side could not describe.
+    /// The membership of a process. A process that the eBPF side could not describe is read from
+    /// /proc.
     pub fn member(&mut self, proc: &ProcKey) -> Option<&Placed> {
         let window = self.window;
         if let Some(placed) = self.known.get(proc) {
@@ -138,7 +141,7 @@ impl Groups {
         })
     }
 
-    /// The group of a process by its pid alone, as it is now.
+    /// The group of the process that has this pid now.
     pub fn of_pid(&mut self, pid: u32) -> Option<Group> {
         let start_ticks = session::stat(pid)?.start_ticks;
         let told = self.by_pid.get(&pid).filter(|proc| ticks(proc) == start_ticks).copied();
@@ -150,7 +153,7 @@ impl Groups {
         self.member(&proc).map(|placed| placed.group.clone())
     }
 
-    /// Processes that were seen in a mount namespace and still run, the oldest first.
+    /// Known processes of a mount namespace that still run, oldest first.
     #[must_use]
     pub fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
         let members = self.known.iter().filter(|(_, placed)| placed.mnt_ns == mnt_ns);
@@ -159,7 +162,8 @@ impl Groups {
         members.into_iter().map(|proc| proc.tgid).collect()
     }
 
-    /// Is this process's view of files its own: a chroot, or another mount namespace?
+    /// Whether the process sees files under other paths than the host: it has a chroot or another
+    /// mount namespace.
     #[must_use]
     pub fn sees_otherwise(&self, member: &Placed) -> bool {
         let foreign =
@@ -167,7 +171,8 @@ impl Groups {
         foreign || member.group.root.is_some()
     }
 
-    /// A new window begins: those that were not asked for longest are forgotten when they are many.
+    /// Begins a new interval. If there are too many processes, the least recently used are
+    /// forgotten.
     pub fn next_window(&mut self) {
         self.window += 1;
         self.state.next_window();
@@ -202,7 +207,7 @@ impl Groups {
                         (cgroup, place) = (path, told);
                     }
                 }
-                // Gone: a child is in its parent's cgroup unless somebody moved it.
+                // The process has ended: a child is in its parent's cgroup unless it was moved.
                 _ => {
                     let parent = [&record.parent, &record.grandparent]
                         .into_iter()
@@ -223,7 +228,8 @@ impl Groups {
             parent: (record.parent, &parents[0]),
         };
         let mut group = self.group(place, cgroup, &session);
-        // Each layer of an image is unpacked in a chroot of its own: they are the daemon's all the same.
+        // Each layer of an image is unpacked in its own chroot, but these processes belong to the
+        // daemon.
         if !is_image_import(record) {
             group.root = chroot(record, names, volumes);
         }
@@ -258,8 +264,8 @@ impl Groups {
         Some(path)
     }
 
-    /// A parent is taken to be where one of its children was found: it may be gone itself when the
-    /// next child has to be placed.
+    /// Records that a parent is in the cgroup of one of its children: the parent may have exited
+    /// when the next child has to be assigned.
     fn remember_parent(&mut self, parent: ProcKey, cgroup: &str) {
         if self.parents.len() >= MAX_PARENTS {
             self.parents.clear();
@@ -309,7 +315,7 @@ impl Groups {
             best(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
         let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
         let root = fs::read_link(format!("/proc/{pid}/root")).ok();
-        // Looked at last: what was read above belongs to this process or to none.
+        // Checked last, so that everything read above belongs to this process or is discarded.
         let stat = session::stat(pid).filter(|stat| stat.start_ticks == ticks(proc))?;
         let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };
         let parent_comm = session::stat(stat.ppid).map(|stat| stat.comm).unwrap_or_default();
@@ -337,8 +343,9 @@ impl Groups {
     }
 }
 
-/// The host's path of a root directory that is not the host's own. `None` too where it is on no
-/// volume of the host's: a container's overlay. A file below it named it, else /proc does.
+/// The host path of a process's root directory, if it is not the host's. Also `None` if it is not
+/// on a volume of the host, such as a container's overlay. The path comes from the known names,
+/// else from /proc.
 fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> Option<String> {
     let volume = volumes.iter().find(|volume| volume.dev == record.root.dev)?;
     let path = match names.within(&record.root).filter(|within| within.complete) {
@@ -350,8 +357,9 @@ fn chroot(record: &ProcRecord, names: &mut Names, volumes: &[MountedVolume]) -> 
     (path != Path::new("/")).then(|| lossless(&path))
 }
 
-/// Does it still run? One that ends is shown in the root cgroup of v1, from before its state says so
-/// until it is reaped: asked after the cgroup was read, this tells whether it was the process's own.
+/// Whether the process still runs. A process that ends is shown in the root cgroup of v1, from
+/// before its state changes until it is reaped; so check this after reading the cgroup, to know
+/// whether that was really the process's own.
 fn runs(proc: &ProcKey) -> bool {
     session::stat(proc.tgid)
         .is_some_and(|stat| !stat.ended && !stat.exiting && stat.start_ticks == ticks(proc))
@@ -361,7 +369,7 @@ fn ticks(proc: &ProcKey) -> u64 {
     proc.start_ns / NS_PER_TICK
 }
 
-/// `/proc/PID/ns/mnt` reads `mnt:[4026531841]`.
+/// The inode number of a mount namespace: `/proc/PID/ns/mnt` links to `mnt:[4026531841]`.
 fn mount_namespace(pid: &str) -> Option<u32> {
     let link: PathBuf = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
     link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()

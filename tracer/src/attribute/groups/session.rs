@@ -1,38 +1,38 @@
-//! Sessions: what is left to roll up by where nobody uses cgroups.
+//! Sessions: what processes are rolled up to if they are in no cgroup of their own.
 
 use std::collections::HashMap;
 
 use tracer_common::ProcKey;
 pub(crate) use tracer_host::process::stat::stat;
 
-/// Sessions that are remembered.
+/// Maximum number of sessions that are remembered.
 const MAX_SESSIONS: usize = 16_384;
 
-/// What the kernel side told of a process that is to be placed in a session.
+/// A process to be assigned to a session, as described by the eBPF side.
 pub struct Member<'a> {
     /// The process.
     pub proc: ProcKey,
     /// Its name.
     pub comm: &'a str,
-    /// Its session.
+    /// Its session id.
     pub session: u32,
-    /// Its parent, and the parent's name.
+    /// Its parent, with the parent's name.
     pub parent: (ProcKey, &'a str),
 }
 
-/// Names of sessions by their number.
+/// Names of sessions. Keyed by session id, with the leader's start time in ticks (0 if unknown).
 #[derive(Default)]
 pub struct Sessions {
     known: HashMap<u32, (u64, String)>,
 }
 
 impl Sessions {
-    /// The name of a process's session: `bash[1234]` with a terminal, because people tell theirs
-    /// apart; else the leader's command alone, with its parent where that is not init, because a
-    /// supervisor that restarts its server gives it a new session each time.
+    /// The name of a process's session: `bash[1234]` with a terminal, so that users can distinguish
+    /// their sessions; otherwise only the leader's name, with its parent unless that is init,
+    /// because a service manager that restarts its server gives it a new session each time.
     pub fn name(&mut self, member: &Member<'_>) -> String {
         if member.session == member.proc.tgid {
-            // It leads: the kernel side told all but the terminal.
+            // A session leader: the eBPF side sent everything but the terminal.
             let tty = stat(member.session).map_or(0, |stat| stat.tty);
             let name = name(member.comm, member.session, tty, member.parent.0.tgid, || {
                 member.parent.1.to_owned()
@@ -51,7 +51,7 @@ impl Sessions {
                 });
                 self.remember(member.session, leader.start_ticks, name)
             }
-            // The leader has ended: a daemon's first process, or a job's shell.
+            // The leader has ended, such as a daemon's first process or a job's shell.
             _ => match self.known.get(&member.session) {
                 Some((_, name)) => name.clone(),
                 None => member.comm.to_owned(),

@@ -1,5 +1,5 @@
-//! Whose a volume is: the shared memory of a container, the persistent volume of a pod. Told by where
-//! the host has it mounted.
+//! The owner of a volume: the container whose shared memory it is, or the pod whose persistent
+//! volume it is. Derived from the volume's mount point on the host.
 
 use std::path::Path;
 
@@ -10,28 +10,28 @@ use super::containers::full_name;
 use super::logs::LogOf;
 use tracer_host::mounts::MountedVolume;
 
-/// What is known of a volume beside its mounts.
+/// The owner of a volume, with the names that go with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The container, or the pod.
+    /// The container or pod that it belongs to.
     pub container: Option<Group>,
-    /// Kubernetes' name of a persistent volume.
+    /// Name of the persistent volume in Kubernetes.
     pub persistent_volume: Option<String>,
-    /// What texts show in place of the mount point.
+    /// Shown in texts instead of the mount point.
     pub label: Option<String>,
 }
 
-/// What a mount point of the host tells.
+/// What a mount point on the host says about its volume.
 #[derive(Debug, PartialEq, Eq)]
 enum Told<'a> {
-    /// /dev/shm of a container.
+    /// /dev/shm of a container, by the container's id.
     Shm(&'a str),
-    /// A volume of a pod: its UID, kubelet's plugin, the volume's name.
+    /// A volume of a pod: the pod's UID, kubelet's plugin, the volume's name.
     Pod { uid: &'a str, plugin: &'a str, name: &'a str },
 }
 
 impl Groups {
-    /// Whose a volume is; nobody's in particular, most of the time.
+    /// The owner of a volume; all fields are `None` for an ordinary volume.
     pub fn owner(&mut self, volume: &MountedVolume) -> Owner {
         if let Some(inside) = &volume.inside {
             return Owner {
@@ -46,7 +46,7 @@ impl Groups {
                 let Some(group) = self.container_of(&LogOf::Container(id.to_owned())) else {
                     return Owner::default();
                 };
-                // The pause container keeps the shared memory of its pod.
+                // The pause container holds the shared memory of its pod.
                 let name = group.pod.as_ref().map_or_else(|| group.name.clone(), full_name);
                 let label = Some(format!("{name}:/dev/shm"));
                 Owner { container: Some(group), label, ..Owner::default() }
@@ -73,8 +73,9 @@ impl Groups {
     }
 }
 
-/// Podman: `…-containers/ID/userdata/shm`. Docker: `containers/ID/mounts/shm`. containerd's CRI:
-/// `sandboxes/ID/shm`. kubelet: `pods/UID/volumes/PLUGIN/NAME`, with `/mount` at the end for CSI.
+/// Parses a mount point. Podman: `…-containers/ID/userdata/shm`. Docker:
+/// `containers/ID/mounts/shm`. containerd's CRI: `sandboxes/ID/shm`. kubelet:
+/// `pods/UID/volumes/PLUGIN/NAME`, with `/mount` at the end for CSI.
 fn told(point: &str) -> Option<Told<'_>> {
     let parts: Vec<&str> = Path::new(point).iter().filter_map(|part| part.to_str()).collect();
     let is_id = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
@@ -92,7 +93,7 @@ fn told(point: &str) -> Option<Told<'_>> {
     }
 }
 
-/// Is it a volume that outlives its pod?
+/// Whether a volume of this plugin outlives its pod.
 fn is_persistent(plugin: &str) -> bool {
     !matches!(
         plugin.trim_start_matches("kubernetes.io~"),

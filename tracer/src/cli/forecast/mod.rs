@@ -1,4 +1,5 @@
-//! `filltop forecast`: a recorded history through the forecaster, each row seeing only the past.
+//! `filltop forecast`: replays a recorded history through the forecaster, each row seeing only the
+//! past.
 
 mod plot;
 mod report;
@@ -12,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tracer_model::forecast::{Forecaster, Outcome, Policy, Reason, Refill, Sample};
 
-/// When will it be full? Replay a volume's history through filltop's forecaster.
+/// Predicts when a volume will be full, by replaying its history through filltop's forecaster.
 ///
-/// Each row is judged by what came before it alone, as the live program would have.
+/// Each forecast uses only the rows before it, as the live program would have made it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   filltop forecast --csv history.csv
@@ -32,12 +33,13 @@ pub struct ForecastArgs {
     /// One JSON object per row instead of the summary
     #[arg(long)]
     pub json: bool,
-    /// Draw what was available and what is to come: in the terminal, or as an SVG file
+    /// Draw the available space and the forecast: in the terminal, or as an SVG file
     #[arg(long, value_name = "FILE.svg", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub plot: Option<PathBuf>,
 }
 
-/// One row of `--json`. Seconds; `null` where it does not fill in the foreseeable future.
+/// One row of `--json`. Times in seconds; `null` if the volume does not fill in the foreseeable
+/// future.
 #[derive(Serialize)]
 struct Line {
     time_s: f64,
@@ -50,15 +52,16 @@ struct Line {
     refill: Option<Refill>,
 }
 
-/// Run the command; ends quietly when its reader goes away.
+/// Runs the command. A closed standard output is not an error.
 ///
 /// # Errors
-/// The file cannot be read or is not a history (one line that says where), or the SVG not written.
+/// If the file cannot be read or is not a history (one line with the position), or the SVG cannot
+/// be written.
 pub fn run(args: &ForecastArgs) -> Result<()> {
     let to_screen = args.plot.as_deref().is_some_and(|p| p.as_os_str() == "-");
     ensure!(
         !(args.json && to_screen),
-        "--json and --plot both write to standard output: give the plot a file, --plot=FILE.svg"
+        "--json and --plot both write to standard output; use --plot=FILE.svg"
     );
     let from_stdin = args.csv.as_os_str() == "-";
     let input: Box<dyn BufRead> = if from_stdin {
@@ -72,7 +75,7 @@ pub fn run(args: &ForecastArgs) -> Result<()> {
         if from_stdin { "standard input".to_owned() } else { args.csv.display().to_string() };
     let out = io::stdout().lock();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A live feed is answered row by row.
+    // Input from a pipe may be live: print each row as soon as it is read.
     let mut out = BufWriter::with_capacity(if from_stdin { 0 } else { 1 << 16 }, out);
     let done = replay(input, name, args, colour, &mut out).and_then(|()| Ok(out.flush()?));
     match done {
@@ -109,7 +112,7 @@ fn replay(
     if args.json && args.plot.is_none() {
         return Ok(());
     }
-    ensure!(story.rows() > 0, "{name} has a header but no rows: nothing to forecast from");
+    ensure!(story.rows() > 0, "{name} has a header but no rows; nothing to forecast from");
     if !args.json {
         story.tell(out)?;
     }
@@ -119,7 +122,7 @@ fn replay(
                 .with_context(|| format!("cannot write {}", file.display()))?;
             if !args.json {
                 let name = file.display().to_string();
-                writeln!(out, "drawn in  {}", tracer_model::sanitize::display(&name))?;
+                writeln!(out, "plot      {}", tracer_model::sanitize::display(&name))?;
             }
         }
         Some(_) => plot::terminal(&story, colour, out)?,
@@ -130,7 +133,7 @@ fn replay(
 
 fn line(sample: &Sample, forecast: &tracer_model::forecast::Forecast) -> Line {
     let interval = forecast.outcome.interval_s();
-    // Milliseconds are finer than any of this is known.
+    // No estimate is more precise than a millisecond.
     let round = |v: f64| (v * 1000.0).round() / 1000.0;
     Line {
         time_s: sample.time_s,
@@ -151,7 +154,7 @@ fn line(sample: &Sample, forecast: &tracer_model::forecast::Forecast) -> Line {
 mod tests {
     use super::*;
 
-    /// 100 bytes a second into 100 kB; from second 900 on it is full.
+    /// 100 bytes per second into 100 kB; full from second 900 on.
     fn history() -> String {
         let rows = (0..1000u64).map(|t| {
             let used = (10_000 + t * 100).min(100_000);
@@ -206,7 +209,7 @@ mod tests {
     fn the_drawing_is_an_svg_file() {
         let file = std::env::temp_dir().join(format!("filltop-plot-{}.svg", std::process::id()));
         let text = run_over(&history(), &[&format!("--plot={}", file.display())]).unwrap();
-        assert!(text.contains(&format!("drawn in  {}", file.display())), "{text}");
+        assert!(text.contains(&format!("plot      {}", file.display())), "{text}");
         run_over(&history(), &["--json", &format!("--plot={}", file.display())]).unwrap();
         let svg = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(&file).unwrap();

@@ -1,4 +1,4 @@
-//! What was available and what is to come, as a chart for the terminal or an SVG file.
+//! Plots the available space and the forecast, in the terminal or as an SVG file.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use tracer_model::units::Units;
 
 use super::report::{Point, Story};
 
-/// Columns and rows of the terminal chart, without its labels: fits 80×24.
+/// Columns and rows of the terminal chart without its labels; fits in 80×24.
 const COLUMNS: usize = 66;
 const ROWS: usize = 14;
 
-/// Both axes of a chart: from the first row to the latest time to full, from nothing to the most that
+/// The axes of a chart: from the first row to the latest time to full, and from 0 to the most that
 /// was available.
 struct Axes {
     start: f64,
@@ -27,7 +27,7 @@ impl Axes {
         let start = points.iter().map(|p| p.time).fold(first.time, f64::min);
         let now = last.time.max(start);
         let past = (now - start).max(1.0);
-        // The future gets as much room as it needs, at most two thirds.
+        // The forecast gets as much of the axis as it needs, at most two thirds.
         let end = now + last.eta.map_or(0.0, |[_, eta, hi]| hi.min(2.0 * eta).min(2.0 * past));
         let top = points.iter().map(|p| p.avail).max()?.max(1) as f64;
         Some(Self { start, now, end: end.max(start + 1.0), top })
@@ -42,12 +42,12 @@ impl Axes {
     }
 }
 
-/// What would be available `t` seconds from now if it is full in `eta`.
+/// Bytes available `t` seconds from now if the volume is full in `eta` seconds.
 fn ahead(avail: u64, eta: f64, t: f64) -> f64 {
     if eta <= 0.0 { 0.0 } else { (avail as f64 * (1.0 - t / eta)).max(0.0) }
 }
 
-/// Draw in characters: `█` for what was, `░` for what is to come (the latest), `▒` the earliest.
+/// Draws in characters: `█` for the past, `░` for the likely forecast.
 pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io::Result<()> {
     let points = story.points();
     let (Some(axes), Some(last)) = (Axes::of(&points), points.last()) else { return Ok(()) };
@@ -55,7 +55,7 @@ pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io:
     let mut seen = vec![None::<u64>; COLUMNS];
     for p in &points {
         let c = (axes.x(p.time, COLUMNS as f64) as usize).min(COLUMNS - 1);
-        // The least that was available in this column: what hurts must not be averaged away.
+        // The least that was available in this column, so that dips are not averaged away.
         seen[c] = Some(seen[c].map_or(p.avail, |a| a.min(p.avail)));
     }
     let now_column = axes.x(axes.now, COLUMNS as f64) as usize;
@@ -107,11 +107,11 @@ pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io:
     let start = format!("{} ago", units::duration(axes.now - axes.start));
     let gap = COLUMNS.saturating_sub(start.chars().count() + end.chars().count());
     writeln!(out, "{:>11}  {start}{}{end}", "", " ".repeat(gap))?;
-    writeln!(out, "{:>11}  █ available   ░ if it goes on as forecast", "")
+    writeln!(out, "{:>11}  █ available   ░ if growth continues as forecast", "")
 }
 
-/// Draw as SVG: above what was available with the forecast's fan, below every estimate on the way with
-/// its 80 % interval, on a logarithmic axis.
+/// Draws as SVG. The upper panel has the available space and the present forecast with its 80 %
+/// interval; the lower one has every past estimate with its 80 % interval, on a logarithmic axis.
 pub(super) fn svg(story: &Story) -> String {
     const W: f64 = 900.0;
     const H: f64 = 260.0;
@@ -160,7 +160,7 @@ pub(super) fn svg(story: &Story) -> String {
     );
     if let Some([lo, eta, hi]) = last.eta {
         let (nx, ny) = (x(axes.now), y(last.avail as f64));
-        // Where a line to nothing left in `eta` leaves the chart: at its foot, or at its right edge.
+        // Where a line that reaches 0 in `eta` leaves the chart: at its bottom or right edge.
         let leaves = |eta: f64| {
             let t = eta.min(axes.end - axes.now);
             format!("L{:.1} {:.1}", x(axes.now + t), y(ahead(last.avail, eta, t)))
@@ -178,13 +178,7 @@ pub(super) fn svg(story: &Story) -> String {
     }
     estimates(&mut s, &axes, &points, (LEFT, SECOND, W, H));
     frame(&mut s, SECOND);
-    text(
-        &mut s,
-        LEFT,
-        SECOND - 10.0,
-        "start",
-        "time to full as it was forecast, with its 80 % interval",
-    );
+    text(&mut s, LEFT, SECOND - 10.0, "start", "time to full as forecast, with its 80 % interval");
     let ago = format!("{} ago", units::duration(axes.now - axes.start));
     for bottom in [TOP + H, SECOND + H] {
         text(&mut s, LEFT, bottom + 16.0, "start", &ago);
@@ -194,7 +188,8 @@ pub(super) fn svg(story: &Story) -> String {
     s
 }
 
-/// The lower panel: a band from earliest to latest and a line for the likely time, from 1 s to a year.
+/// Draws the lower panel: a band from the earliest to the latest and a line for the likely time to
+/// full, from 1 s to a year.
 fn estimates(
     s: &mut String,
     axes: &Axes,
@@ -217,7 +212,7 @@ fn estimates(
             );
         }
     }
-    // A break wherever there was no estimate.
+    // Interrupt the line wherever there was no estimate.
     for run in points.split(|p| p.eta.is_none()).filter(|r| !r.is_empty()) {
         let line = |i: usize| {
             run.iter()

@@ -1,4 +1,4 @@
-//! What a person wants to know of a history: how it stands, when it was first known, what happened.
+//! Summarizes a replayed history: its present state, the warnings and the events on the way.
 
 use std::io::{self, Write};
 
@@ -6,16 +6,18 @@ use tracer_model::forecast::{Forecast, Outcome, Sample};
 use tracer_model::units;
 use tracer_model::units::Units;
 
-/// Points kept for drawing; past it every other one is dropped, so that any length fits.
+/// Maximum number of points kept for the plot; beyond it every other one is dropped, so that a
+/// history of any length fits.
 const POINTS: usize = 2048;
-/// Events told before the rest is only counted.
+/// Maximum number of events printed; the rest is only counted.
 const EVENTS: usize = 12;
-/// An estimate under this is worth a line in the story (the default warning).
+/// Estimates below this, seconds, are reported as an event (the default warning threshold).
 const SOON: f64 = 4.0 * 3600.0;
-/// Times from here on are dates, not seconds since something.
+/// Times from here on are Unix times, printed as dates.
 const A_DATE: f64 = 1e9;
 
-/// One drawn point: seconds, bytes available, and the estimate with its interval.
+/// A point of the plot: time in seconds, bytes available, and the earliest, likely and latest
+/// seconds to full.
 #[derive(Clone, Copy)]
 pub(super) struct Point {
     pub(super) time: f64,
@@ -23,7 +25,7 @@ pub(super) struct Point {
     pub(super) eta: Option<[f64; 3]>,
 }
 
-/// A replayed history, boiled down.
+/// The summary of a replayed history.
 pub(super) struct Story {
     name: String,
     rows: u64,
@@ -31,7 +33,7 @@ pub(super) struct Story {
     points: Vec<Point>,
     every: u64,
     last: Option<(Sample, Forecast)>,
-    /// Since when there is a warning, and what it said.
+    /// Time of the current warning, and its estimate in seconds.
     warned: Option<(f64, f64)>,
     full: bool,
     refill: Option<tracer_model::forecast::Refill>,
@@ -60,7 +62,7 @@ impl Story {
         self.rows
     }
 
-    /// Points in order, the last row among them.
+    /// The points in order, including the last row.
     pub(super) fn points(&self) -> Vec<Point> {
         let mut points = self.points.clone();
         if let Some((sample, forecast)) = &self.last
@@ -98,7 +100,7 @@ impl Story {
         if full && !self.full {
             let ahead = match self.warned {
                 Some((since, said)) => format!(
-                    "warned {} before, then said {}",
+                    "warned {} before with an estimate of {}",
                     units::duration(t - since),
                     units::duration(said)
                 ),
@@ -106,7 +108,7 @@ impl Story {
             };
             self.event(t, &format!("FULL ({}), {ahead}", forecast.limit));
         } else if self.full && !full {
-            let text = format!("space again: {} available", Units::Iec.bytes(sample.avail));
+            let text = format!("space available again: {}", Units::Iec.bytes(sample.avail));
             self.event(t, &text);
             self.warned = None;
         }
@@ -114,7 +116,7 @@ impl Story {
         if forecast.refill != self.refill {
             if let Some(r) = forecast.refill {
                 let text = format!(
-                    "freed {}, gone again in {}",
+                    "freed {}, used up again in {}",
                     Units::Iec.bytes(r.freed_bytes),
                     units::duration(r.gone_in_s)
                 );
@@ -147,7 +149,7 @@ impl Story {
         }
     }
 
-    /// The summary.
+    /// Prints the summary.
     pub(super) fn tell(&self, out: &mut impl Write) -> io::Result<()> {
         let Some((sample, forecast)) = &self.last else { return Ok(()) };
         let share = |bytes: u64| units::percent(bytes as f64 / sample.total.max(1) as f64);
@@ -210,7 +212,7 @@ fn point(sample: &Sample, forecast: &Forecast) -> Point {
     Point { time: sample.time_s, avail: sample.avail, eta }
 }
 
-/// A date where the history has dates, else the time since its start.
+/// Formats a time as a date if the history has dates, else as the time since its start.
 fn moment(t: f64, first: f64) -> String {
     let date = (t >= A_DATE).then(|| jiff::Timestamp::from_second(t as i64).ok()).flatten();
     match date {

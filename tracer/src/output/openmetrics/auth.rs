@@ -1,5 +1,5 @@
-//! Who may scrape: TLS, client certificates and passwords, by a file. Without one the endpoint is
-//! plain HTTP, for loopback.
+//! Access control of the metrics endpoint: TLS, client certificates and passwords, configured in a
+//! file. Without one, the endpoint is plain HTTP without authentication, meant for loopback.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
-/// Most that a hash may cost; 2^14 rounds take a second.
+/// Maximum bcrypt cost of a password hash; 2^14 rounds take a second.
 const MAX_COST: u32 = 14;
 
 #[derive(Debug, Deserialize)]
@@ -38,19 +38,19 @@ struct Tls {
     client_ca_file: Option<PathBuf>,
 }
 
-/// What a connection and a request have to show.
+/// The requirements on connections and requests.
 pub struct Guard {
-    /// TLS, where it is wanted.
+    /// TLS, if configured.
     pub tls: Option<TlsAcceptor>,
     users: BTreeMap<String, String>,
-    /// The last header that was right: bcrypt costs some 50 ms, and Prometheus comes every 15 s.
+    /// The last valid header: bcrypt takes about 50 ms, and Prometheus scrapes every 15 s.
     known: Mutex<Option<String>>,
-    /// One password is checked at a time: guessing must not take a processor from others.
+    /// Allows one password check at a time, so that guessing cannot occupy more than one CPU.
     checking: Semaphore,
 }
 
 impl Default for Guard {
-    /// Lets everybody in.
+    /// Without any requirement.
     fn default() -> Self {
         Self::new(None, BTreeMap::new())
     }
@@ -61,11 +61,11 @@ impl Guard {
         Self { tls, users, known: Mutex::new(None), checking: Semaphore::const_new(1) }
     }
 
-    /// Reads a file: `[tls]` with `cert_file`, `key_file` and maybe `client_ca_file` (relative to the
-    /// file), `[users]` with a bcrypt hash for each name.
+    /// Reads a file: `[tls]` with `cert_file`, `key_file` and optionally `client_ca_file` (relative to
+    /// the file), `[users]` with a bcrypt hash for each name.
     ///
     /// # Errors
-    /// If a file cannot be read, or something in it is wrong or unknown.
+    /// If a file cannot be read, or contains invalid values or unknown keys.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let named = || format!("{}", path.display());
         let text = fs::read_to_string(path).with_context(named)?;
@@ -73,21 +73,21 @@ impl Guard {
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
         ensure!(
             file.tls.is_some() || !file.users.is_empty(),
-            "{}: it guards nothing: give [tls], [users] or both",
+            "{}: defines no protection; add [tls], [users] or both",
             path.display()
         );
         for (user, hash) in &file.users {
             let cost = hash.parse::<bcrypt::HashParts>().map(|parts| parts.get_cost());
             let cost = cost.with_context(|| {
                 format!(
-                    "{}: the hash of {user:?} is none of bcrypt: make one with `htpasswd -nBC 10 \
+                    "{}: the hash of {user:?} is not a bcrypt hash; create one with `htpasswd -nBC 10 \
                      {user}`",
                     path.display()
                 )
             })?;
             ensure!(
                 cost <= MAX_COST,
-                "{}: the hash of {user:?} costs too much: at most {MAX_COST}",
+                "{}: the bcrypt cost of {user:?} is too high; the maximum is {MAX_COST}",
                 path.display()
             );
         }
@@ -95,13 +95,13 @@ impl Guard {
         Ok(Self::new(tls, file.users))
     }
 
-    /// Does anything keep strangers out?
+    /// Whether access is unrestricted.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.tls.is_none() && self.users.is_empty()
     }
 
-    /// Whether a request with this `Authorization` header may pass.
+    /// Whether a request with this `Authorization` header is allowed.
     pub async fn lets_in(&self, authorization: Option<&str>) -> bool {
         if self.users.is_empty() {
             return true;
@@ -123,12 +123,12 @@ impl Guard {
     }
 }
 
-/// In the same time wherever they differ.
+/// Compares in constant time.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-/// Name and password of RFC 7617.
+/// Decodes the user and password of Basic authentication (RFC 7617).
 fn basic(header: &str) -> Option<(String, String)> {
     let (scheme, token) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -143,7 +143,7 @@ fn acceptor(tls: &Tls, folder: &Path) -> anyhow::Result<TlsAcceptor> {
     let (cert, key) = (folder.join(&tls.cert_file), folder.join(&tls.key_file));
     let mode = fs::metadata(&key).with_context(|| format!("{}", key.display()))?.mode();
     if mode & 0o007 != 0 {
-        bail!("{} is open to everybody: chmod 600 it", key.display());
+        bail!("{} is accessible to all users; use chmod 600", key.display());
     }
     let chain = certificates(&cert)?;
     let key = PrivateKeyDer::from_pem_file(&key)
@@ -189,12 +189,12 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_is_said() {
         for (text, word) in [
-            ("", "guards nothing"),
+            ("", "no protection"),
             ("[user]\nx='y'", "unknown field"),
             ("[users]\nx='secret'", "htpasswd"),
             (
                 "[users]\nx='$2b$31$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'",
-                "too much",
+                "too high",
             ),
             ("[tls]\ncert_file='none.pem'\nkey_file='none.pem'", "none.pem"),
             ("[tls]\ncert_file='none.pem'", "key_file"),

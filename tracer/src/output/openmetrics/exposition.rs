@@ -1,9 +1,9 @@
-//! The two text forms that Prometheus reads: OpenMetrics 1.0, and the older text format 0.0.4 for
-//! whoever does not ask for the first (promtool among them).
+//! The two text formats that Prometheus reads: OpenMetrics 1.0, and the older text format 0.0.4 for
+//! clients that do not request the first (promtool among them).
 
 use std::fmt::Write as _;
 
-/// Which form.
+/// A text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `application/openmetrics-text`, version 1.0.0.
@@ -13,7 +13,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What an `Accept` header asks for.
+    /// The format requested by an `Accept` header.
     #[must_use]
     pub fn wanted(accept: &str) -> Self {
         let openmetrics = accept.split(',').any(|one| {
@@ -22,7 +22,7 @@ impl Format {
         if openmetrics { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// The `Content-Type` header.
+    /// The value of the `Content-Type` header.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -32,41 +32,41 @@ impl Format {
     }
 }
 
-/// What kind of numbers a family has.
+/// The type of a metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Goes up and down.
+    /// A value that can go up and down.
     Gauge,
-    /// Only goes up, until a restart.
+    /// A value that only goes up, until a restart.
     Counter,
 }
 
-/// A name with what it means.
+/// A metric family.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
-    /// Its name, without the `_total` of a counter.
+    /// Name, without the `_total` of a counter.
     pub name: &'static str,
-    /// Its kind.
+    /// Type.
     pub kind: Kind,
-    /// What it means, one line.
+    /// Help text, one line.
     pub help: &'static str,
 }
 
-/// A text in the making.
+/// A builder of the text.
 pub struct Exposition {
     format: Format,
     text: String,
 }
 
 impl Exposition {
-    /// An empty one.
+    /// Creates an empty text.
     #[must_use]
     pub const fn new(format: Format) -> Self {
         Self { format, text: String::new() }
     }
 
-    /// A family with its samples: labels and value each. One without samples is left out. Writing to a
-    /// String cannot fail.
+    /// Adds a family with its samples, each with label values and a value. A family without samples
+    /// is omitted. Writing to a String cannot fail.
     pub fn family<'l, const N: usize>(
         &mut self,
         family: Family,
@@ -81,7 +81,7 @@ impl Exposition {
         }
         let (word, described) = match kind {
             Kind::Gauge => ("gauge", name.to_owned()),
-            // The older form has no families: the suffix is part of the name.
+            // The older format has no families: the suffix is part of the name.
             Kind::Counter if self.format == Format::Text => ("counter", format!("{name}{suffix}")),
             Kind::Counter => ("counter", name.to_owned()),
         };
@@ -106,7 +106,7 @@ impl Exposition {
         }
     }
 
-    /// The whole text.
+    /// Completes and returns the text.
     #[must_use]
     pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
@@ -116,7 +116,7 @@ impl Exposition {
     }
 }
 
-/// A label's value: both forms escape these three.
+/// Escapes a label value; both formats escape these three characters.
 fn escape(value: &str, into: &mut String) {
     for c in value.chars() {
         match c {
@@ -134,7 +134,7 @@ fn number(value: f64, into: &mut String) {
     } else if value.is_infinite() {
         into.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
     } else {
-        // The shortest that reads back as the same number, without an exponent.
+        // Rust's shortest form that parses back to the same number, without an exponent.
         let _ = write!(into, "{value}");
     }
 }

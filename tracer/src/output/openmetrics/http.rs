@@ -1,4 +1,4 @@
-//! The endpoint: `GET /metrics` over HTTP/1.1, plain or with TLS.
+//! The HTTP endpoint: `GET /metrics` over HTTP/1.1, plain or with TLS.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,27 +20,27 @@ use tokio::time::{sleep, timeout};
 
 use super::{Format, Guard, Metrics, Own};
 
-/// Connections at a time; more wait for a place.
+/// Maximum number of connections at a time; more wait.
 const MAX_CONNECTIONS: usize = 32;
-/// Time for a handshake, and for the head of a request.
+/// Time limit of a TLS handshake, and of a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// Longest life of a connection, of one scrape: one that reads slowly must not keep its place.
+/// Time limit of a connection, which serves one scrape: a slow reader must not occupy a slot.
 const LIFE: Duration = Duration::from_secs(30);
 
-/// Everything that answers a request.
+/// The state needed to answer requests.
 pub struct Endpoint {
-    /// What is scraped.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Who may.
+    /// Access control.
     pub guard: Guard,
-    /// Asked at each scrape.
+    /// Returns the program's own statistics; called at each scrape.
     pub own: Box<dyn Fn() -> Own + Send + Sync>,
 }
 
-/// Binds an address, before privileges are given up.
+/// Binds an address, before privileges are dropped.
 ///
 /// # Errors
-/// If it is taken or not ours.
+/// If the address is in use or not available.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)
         .with_context(|| format!("cannot serve metrics at {address}"))?;
@@ -48,18 +48,18 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-/// Answers until the task is dropped.
+/// Serves requests until the task is dropped.
 pub async fn serve(listener: TcpListener, endpoint: Arc<Endpoint>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        // Before accepting: who does not fit waits in the kernel's queue, which is bounded.
+        // Before accepting: connections over the limit wait in the kernel's backlog, which is bounded.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
                 let endpoint = Arc::clone(&endpoint);
                 tokio::spawn(async move {
                     if let Ok(Err(error)) = timeout(LIFE, connection(stream, &endpoint)).await {
-                        tracing::info!("scrape by {from}: {error:#}");
+                        tracing::info!("scrape from {from}: {error:#}");
                     }
                     drop(place);
                 });
@@ -104,11 +104,11 @@ async fn answer(request: &Request<Incoming>, endpoint: &Endpoint) -> Response<Fu
     let header = |name: HeaderName| request.headers().get(name).and_then(|one| one.to_str().ok());
     if !endpoint.guard.lets_in(header(AUTHORIZATION)).await {
         let realm = (WWW_AUTHENTICATE, "Basic realm=\"filltop\"");
-        return said(StatusCode::UNAUTHORIZED, Some(realm), "who is asking?\n");
+        return said(StatusCode::UNAUTHORIZED, Some(realm), "authentication required\n");
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let allowed = (ALLOW, "GET, HEAD");
-        return said(StatusCode::METHOD_NOT_ALLOWED, Some(allowed), "only GET\n");
+        return said(StatusCode::METHOD_NOT_ALLOWED, Some(allowed), "method not allowed\n");
     }
     match request.uri().path() {
         "/metrics" => {
@@ -121,7 +121,7 @@ async fn answer(request: &Request<Incoming>, endpoint: &Endpoint) -> Response<Fu
             }
         }
         "/" => said(StatusCode::OK, None, "filltop: see /metrics\n"),
-        _ => said(StatusCode::NOT_FOUND, None, "only /metrics is here\n"),
+        _ => said(StatusCode::NOT_FOUND, None, "not found (try /metrics)\n"),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Metrics for Prometheus and whatever else reads its formats: docs/metrics.md has the list.
+//! Metrics in the formats of Prometheus; docs/metrics.md lists them.
 //!
-//! A scrape is a pure function of the newest Snapshot and of the sums over all of them. The number of
-//! series is bounded: volumes, the groups that write most, declared directories; never a path or a
-//! pid.
+//! A scrape is a pure function of the newest Snapshot and of the sums over all Snapshots. The number
+//! of series is bounded: volumes, the groups that write most, and declared directories, but never
+//! paths or pids.
 
 mod auth;
 mod exposition;
@@ -21,36 +21,36 @@ use self::exposition::{Exposition, Family, Kind};
 pub use self::http::{Endpoint, bind, serve};
 pub use self::totals::{MAX_DIRECTORIES, Totals, label};
 
-/// What the program knows about itself at the time of a scrape.
+/// The program's own statistics at the time of a scrape.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Own {
-    /// Processor time so far, seconds.
+    /// CPU time so far, seconds.
     pub cpu_s: f64,
-    /// Memory that is really in use, bytes; `None` if unknown.
+    /// Resident memory, bytes; `None` if unknown.
     pub resident_bytes: Option<u64>,
-    /// Clients at the socket.
+    /// Clients connected to the socket.
     pub clients: usize,
-    /// Clients that were refused so far.
+    /// Clients refused so far.
     pub refused: u64,
-    /// Memory of the past that is kept, bytes.
+    /// Memory used by the stored history, bytes.
     pub history_bytes: usize,
-    /// How far back it goes, seconds.
+    /// Length of the stored history, seconds.
     pub history_s: f64,
 }
 
-/// Sums and newest Snapshot, shared by who measures and who is scraped.
+/// The sums and the newest Snapshot, shared by the measuring thread and the HTTP server.
 pub struct Metrics {
     state: Mutex<(Totals, Option<Arc<Snapshot>>)>,
 }
 
 impl Metrics {
-    /// Nothing seen yet.
+    /// Creates the state before the first Snapshot.
     #[must_use]
     pub const fn new(totals: Totals) -> Self {
         Self { state: Mutex::new((totals, None)) }
     }
 
-    /// Adds a Snapshot. Every one has to come here, else its bytes are missing in the counters.
+    /// Adds a Snapshot. Every Snapshot must be added, or its bytes are missing in the counters.
     pub fn see(&self, snapshot: Arc<Snapshot>) {
         let (totals, newest) = &mut *self.state();
         totals.add(&snapshot);
@@ -64,7 +64,7 @@ impl Metrics {
         Some(render(newest.as_ref()?, totals, own, format))
     }
 
-    /// A panic of another thread leaves sums that are at most one Snapshot short.
+    /// Locks the state. After a panic of another thread, the sums lack at most one Snapshot.
     fn state(&self) -> MutexGuard<'_, (Totals, Option<Arc<Snapshot>>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,32 +78,32 @@ const fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Counter, help }
 }
 
-/// One line of the table of volumes: a family, and its value of a volume if that is known.
+/// A metric of volumes: the family, and its value for a volume if that is known.
 type VolumeRow = (Family, fn(&Volume) -> Option<f64>);
 
 const VOLUME: &[VolumeRow] = &[
     (gauge("filltop_volume_size_bytes", "Size of the volume."), |v| Some(v.total_bytes as f64)),
     (gauge("filltop_volume_used_bytes", "Space in use."), |v| Some(v.used_bytes as f64)),
-    (gauge("filltop_volume_avail_bytes", "Space that ordinary users can still take."), |v| {
+    (gauge("filltop_volume_avail_bytes", "Space available to users other than root."), |v| {
         Some(v.avail_bytes as f64)
     }),
-    (gauge("filltop_volume_reserved_bytes", "Space that only root can still take."), |v| {
+    (gauge("filltop_volume_reserved_bytes", "Space available to root only."), |v| {
         Some(v.reserved_bytes as f64)
     }),
-    (gauge("filltop_volume_held_bytes", "Space of deleted files that processes hold open."), |v| {
+    (gauge("filltop_volume_held_bytes", "Space of deleted files that are still open."), |v| {
         v.held_bytes.map(|bytes| bytes as f64)
     }),
-    (gauge("filltop_volume_inodes", "Inodes in all; 0 where there is no fixed number."), |v| {
+    (gauge("filltop_volume_inodes", "Total inodes; 0 if the number is not fixed."), |v| {
         Some(v.inodes_total as f64)
     }),
-    (gauge("filltop_volume_inodes_free", "Inodes that are free."), |v| Some(v.inodes_free as f64)),
+    (gauge("filltop_volume_inodes_free", "Free inodes."), |v| Some(v.inodes_free as f64)),
     (gauge("filltop_volume_full", "1 when a limit is reached: space, inodes or a quota."), |v| {
         Some(f64::from(u8::from(v.full)))
     }),
     (
         gauge(
             "filltop_volume_time_to_full_seconds",
-            "Likely time until the volume is full; 0 when it is, +Inf when it does not fill.",
+            "Estimated time until the volume is full; 0 if it is, +Inf if it is not filling.",
         ),
         |v| Some(v.eta_s.unwrap_or(f64::INFINITY)),
     ),
@@ -121,7 +121,7 @@ const VOLUME: &[VolumeRow] = &[
         ),
         |v| Some(v.eta_hi_s.unwrap_or(f64::INFINITY)),
     ),
-    (gauge("filltop_volume_growth_bytes_per_second", "Growth over the last window."), |v| {
+    (gauge("filltop_volume_growth_bytes_per_second", "Growth over the last interval."), |v| {
         Some(v.growth_bytes_per_s)
     }),
     (
@@ -133,7 +133,7 @@ const VOLUME: &[VolumeRow] = &[
     ),
 ];
 
-/// All metrics as text: a pure function.
+/// Formats all metrics as text; a pure function.
 #[must_use]
 pub fn render(snapshot: &Snapshot, totals: &Totals, own: &Own, format: Format) -> String {
     let mut text = Exposition::new(format);
@@ -146,7 +146,7 @@ pub fn render(snapshot: &Snapshot, totals: &Totals, own: &Own, format: Format) -
 }
 
 fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
-    // Two mount points can have one label, if they are very long: the first is the more endangered.
+    // Two very long mount points can have the same label; the first is the one closer to full.
     let mut seen = std::collections::HashSet::new();
     let rows: Vec<(String, &Volume)> = snapshot
         .volumes
@@ -163,7 +163,7 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         .map(|(_, volume)| [label(&volume.device), label(&volume.fs_type), label(&volume.limit)])
         .collect();
     text.family(
-        gauge("filltop_volume_info", "What the volume is, and which limit is nearest."),
+        gauge("filltop_volume_info", "Device and type of the volume, and its nearest limit."),
         ["volume", "device", "fs_type", "limit"],
         rows.iter().zip(&about).map(|((name, _), [device, fs_type, limit])| {
             ([&**name, &**device, &**fs_type, &**limit], 1.0)
@@ -172,7 +172,7 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
     text.family(
         gauge(
             "filltop_volume_blind",
-            "1 while too little is seen of what the volume takes, by cause; absent while enough is.",
+            "1 while filltop cannot see enough of the writes to the volume, by cause; otherwise absent.",
         ),
         ["volume", "cause"],
         rows.iter().filter_map(|(name, volume)| Some(([&**name, volume.blind?.cause.name()], 1.0))),
@@ -180,7 +180,7 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
     text.family(
         gauge(
             "filltop_volume_unexplained_bytes",
-            "Growth of the last seconds that nobody's writes account for; absent while enough is seen.",
+            "Growth of the last seconds that no traced write accounts for; absent unless the volume is blind.",
         ),
         ["volume"],
         rows.iter()
@@ -191,7 +191,7 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
     text.family(
         gauge(
             "filltop_volume_victims",
-            "Processes that failed or waited long in the last window because of the volume.",
+            "Processes whose writes failed or waited long in the last interval because of the volume.",
         ),
         ["volume"],
         rows.iter().map(|(name, volume)| ([&**name], victims(&volume.mount_point))),
@@ -203,12 +203,12 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         sums.iter().map(|(name, sums)| ([&**name], sums.written as f64)),
     );
     text.family(
-        counter("filltop_volume_allocated_bytes", "Space charged to files."),
+        counter("filltop_volume_allocated_bytes", "Space allocated to files."),
         ["volume"],
         sums.iter().filter_map(|(name, sums)| Some(([&**name], sums.allocated? as f64))),
     );
     text.family(
-        counter("filltop_volume_freed_bytes", "Space given back by files."),
+        counter("filltop_volume_freed_bytes", "Space freed by files."),
         ["volume"],
         sums.iter().filter_map(|(name, sums)| Some(([&**name], sums.freed? as f64))),
     );
@@ -238,12 +238,12 @@ fn groups(text: &mut Exposition, totals: &Totals) {
         rows().map(|(labels, row)| (labels, row.sums.written as f64)),
     );
     text.family(
-        counter("filltop_group_allocated_bytes", "Space charged to files by the group."),
+        counter("filltop_group_allocated_bytes", "Space allocated to files by the group."),
         LABELS,
         rows().filter_map(|(labels, row)| Some((labels, row.sums.allocated? as f64))),
     );
     text.family(
-        counter("filltop_group_freed_bytes", "Space given back by the group."),
+        counter("filltop_group_freed_bytes", "Space freed by the group."),
         LABELS,
         rows().filter_map(|(labels, row)| Some((labels, row.sums.freed? as f64))),
     );
@@ -253,12 +253,12 @@ fn groups(text: &mut Exposition, totals: &Totals) {
         rows().map(|(labels, row)| (labels, row.sums.errors.no_space() as f64)),
     );
     text.family(
-        gauge("filltop_group_growth_bytes_per_second", "Growth over the last window."),
+        gauge("filltop_group_growth_bytes_per_second", "Growth over the last interval."),
         LABELS,
         rows().map(|(labels, row)| (labels, row.growth)),
     );
     text.family(
-        gauge("filltop_group_writers", "Processes of the group that wrote in the last window."),
+        gauge("filltop_group_writers", "Processes of the group that wrote in the last interval."),
         LABELS,
         rows().map(|(labels, row)| (labels, row.writers as f64)),
     );
@@ -270,19 +270,19 @@ fn directories(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         totals.directories.iter().map(|(path, sums)| (label(path), &*sums.volume)).collect();
     let rows = || names.iter().zip(&totals.directories);
     text.family(
-        counter("filltop_directory_inflow_bytes", "Space that came into a declared directory."),
+        counter("filltop_directory_inflow_bytes", "Space allocated below a declared directory."),
         LABELS,
         rows().map(|((name, volume), (_, sums))| ([&**name, *volume], sums.inflow)),
     );
     text.family(
-        counter("filltop_directory_outflow_bytes", "Space that left a declared directory."),
+        counter("filltop_directory_outflow_bytes", "Space freed below a declared directory."),
         LABELS,
         rows().map(|((name, volume), (_, sums))| ([&**name, *volume], sums.outflow)),
     );
     text.family(
         gauge(
             "filltop_directory_drain_ratio",
-            "Outflow over inflow in the last window; none without inflow.",
+            "Outflow over inflow in the last interval; absent without inflow.",
         ),
         LABELS,
         rows().filter_map(|((name, volume), (path, _))| {
@@ -295,17 +295,17 @@ fn directories(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
 fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
     let backend = &snapshot.backend;
     text.family(
-        gauge("filltop_build_info", "Version of the program, kernel, and kind of probe."),
+        gauge("filltop_build_info", "Version of filltop and of the kernel, and the kind of probe."),
         ["version", "kernel", "backend"],
         [([env!("CARGO_PKG_VERSION"), &*backend.kernel, backend.write.name()], 1.0)],
     );
     text.family(
-        gauge("filltop_host_info", "Name of the machine; in a pod that of the node."),
+        gauge("filltop_host_info", "Host name; in a pod, that of the node."),
         ["host"],
         [([&*snapshot.host], 1.0)],
     );
     text.family(
-        gauge("filltop_capability", "1 for each capability that filltop had when it attached."),
+        gauge("filltop_capability", "1 for each capability that filltop had when attaching."),
         ["capability"],
         backend.capabilities.iter().map(|name| ([&**name], 1.0)),
     );
@@ -313,7 +313,10 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         backend.hooks.iter().filter(|hook| wanted(&hook.state)).count() as f64
     };
     text.family(
-        gauge("filltop_hooks", "Hooks by state; a broken one should work here and does not."),
+        gauge(
+            "filltop_hooks",
+            "Hooks by state; a broken hook should work on this host but does not.",
+        ),
         ["state"],
         [
             (["ok"], hooks(|state| matches!(state, HookState::Ok))),
@@ -322,35 +325,38 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         ],
     );
     text.family(
-        counter("filltop_lost_events", "Events that are known to be lost."),
+        counter("filltop_lost_events", "Events known to have been lost."),
         [],
         [([], backend.lost_events as f64)],
     );
     text.family(
         counter(
             "filltop_unattributed_bytes",
-            "Bytes that are in a volume's total and in nobody's row.",
+            "Bytes in a volume's total that could not be attributed to a writer.",
         ),
         [],
         [([], totals.unattributed as f64)],
     );
     text.family(
-        gauge("filltop_write_overhead_seconds", "Own cost per write, by the kernel's statistics."),
+        gauge(
+            "filltop_write_overhead_seconds",
+            "Overhead per write, from the kernel's statistics.",
+        ),
         [],
         backend.overhead_ns_per_write.map(|ns| ([], ns / 1e9)),
     );
     text.family(
-        counter("filltop_snapshots", "Measurements so far."),
+        counter("filltop_snapshots", "Snapshots taken so far."),
         [],
         [([], totals.snapshots as f64)],
     );
     text.family(
-        gauge("filltop_snapshot_interval_seconds", "Length of the last window."),
+        gauge("filltop_snapshot_interval_seconds", "Length of the last interval."),
         [],
         [([], snapshot.interval_s)],
     );
     text.family(
-        gauge("filltop_snapshot_timestamp_seconds", "End of the last window, since the epoch."),
+        gauge("filltop_snapshot_timestamp_seconds", "End of the last interval, since the epoch."),
         [],
         [([], snapshot.taken_at.as_millisecond() as f64 / 1e3)],
     );
@@ -358,32 +364,32 @@ fn tracer(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
 
 fn itself(text: &mut Exposition, own: &Own) {
     text.family(
-        counter("process_cpu_seconds", "Processor time of filltop itself."),
+        counter("process_cpu_seconds", "CPU time of filltop itself."),
         [],
         [([], own.cpu_s)],
     );
     text.family(
-        gauge("process_resident_memory_bytes", "Memory of filltop itself, without kernel maps."),
+        gauge("process_resident_memory_bytes", "Resident memory of filltop, without BPF maps."),
         [],
         own.resident_bytes.map(|bytes| ([], bytes as f64)),
     );
     text.family(
-        gauge("filltop_service_clients", "Clients at the service's socket."),
+        gauge("filltop_service_clients", "Clients connected to the service's socket."),
         [],
         [([], own.clients as f64)],
     );
     text.family(
-        counter("filltop_service_refused_clients", "Clients that the service refused."),
+        counter("filltop_service_refused_clients", "Clients refused by the service."),
         [],
         [([], own.refused as f64)],
     );
     text.family(
-        gauge("filltop_service_history_bytes", "Memory of the past that clients can look at."),
+        gauge("filltop_service_history_bytes", "Memory used by the history for clients."),
         [],
         [([], own.history_bytes as f64)],
     );
     text.family(
-        gauge("filltop_service_history_seconds", "How far back clients can look."),
+        gauge("filltop_service_history_seconds", "Length of the history for clients."),
         [],
         [([], own.history_s)],
     );

@@ -14,7 +14,7 @@ fn own() -> Own {
 
 fn scrape(snapshot: Snapshot, format: Format) -> String {
     let metrics = Metrics::new(Totals::new(50, &["/srv/store/pg".to_owned()]));
-    assert_eq!(metrics.text(&own(), format), None, "nothing is known before the first window");
+    assert_eq!(metrics.text(&own(), format), None, "no data before the first interval");
     metrics.see(Arc::new(snapshot));
     metrics.text(&own(), format).unwrap()
 }
@@ -35,7 +35,7 @@ fn unknown_is_absent_and_never_full_is_infinite() {
     assert!(!text.contains("filltop_volume_allocated_bytes_total"), "{text}");
 }
 
-/// Names are other people's: each line stays one line, with its quotes closed.
+/// Names are untrusted: each line stays one line, with its quotes closed.
 #[test]
 fn hostile_names_stay_inside_their_labels() {
     let evil = "x\"} 666\nfilltop_volume_full{volume=\"/\"} 1\n# \\ \u{202e}\u{1b}[2J";
@@ -64,11 +64,11 @@ fn hostile_names_stay_inside_their_labels() {
     }
 }
 
-/// A family's samples stand together, and no series is there twice.
+/// No series is there twice.
 #[test]
 fn every_series_is_there_once() {
     let mut snapshot = fixtures::busy();
-    // Two mount points that are one label when they are cut.
+    // Two mount points whose labels are equal when cut.
     for n in 0..2 {
         snapshot.volumes.push(fixtures::volume(&format!("/{}{n}", "long".repeat(100))));
     }
@@ -91,7 +91,7 @@ fn every_series_is_there_once() {
     assert_eq!(series.len(), count);
 }
 
-/// The bound that docs/metrics.md promises, on a host where everything is too many.
+/// The bound documented in docs/metrics.md, on a host with too many of everything.
 #[test]
 fn a_thousand_of_everything_is_a_bounded_number_of_series() {
     let mut snapshot = fixtures::idle();
@@ -106,6 +106,6 @@ fn a_thousand_of_everything_is_a_bounded_number_of_series() {
     }
     let text = render(&snapshot, &totals, &own(), Format::Text);
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    // 22 numbers a volume, 6 a group and as many for the rest of each volume, 3 a directory.
+    // 22 series per volume, 6 per group and as many for the rest of each volume, 3 per directory.
     assert!(series <= 256 * 22 + (50 + 256) * 6 + MAX_DIRECTORIES * 3 + 32, "{series}");
 }

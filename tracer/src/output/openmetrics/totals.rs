@@ -1,17 +1,17 @@
-//! From windows to counters that only go up, for a bounded number of names.
+//! Sums intervals into counters that only go up, for a bounded number of label values.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Snapshot, WriteErrors};
 
-/// Longest label, columns: what is longer is cut, and those that are the same then are summed up.
+/// Maximum width of a label, columns. Longer ones are cut; those that become equal are summed.
 const MAX_LABEL: usize = 200;
-/// Volumes that have their own numbers, the most endangered first.
+/// Maximum number of volumes with series of their own, those closest to full first.
 pub const MAX_VOLUMES: usize = 256;
-/// Directories that may be declared.
+/// Maximum number of declared directories.
 pub const MAX_DIRECTORIES: usize = 64;
-/// After this time what a group wrote counts half, where places are contended for.
+/// Half-life of a group's written bytes when groups compete for slots, seconds.
 const HALF_LIFE_S: f64 = 300.0;
 
 /// Bytes and errors since the start.
@@ -19,11 +19,11 @@ const HALF_LIFE_S: f64 = 300.0;
 pub struct Sums {
     /// Bytes written.
     pub written: u64,
-    /// Space charged; `None` where it is not traced.
+    /// Bytes allocated; `None` where space is not traced.
     pub allocated: Option<u64>,
-    /// Space given back; `None` where it is not traced.
+    /// Bytes freed; `None` where space is not traced.
     pub freed: Option<u64>,
-    /// Failed writes.
+    /// Failed writes by error.
     pub errors: WriteErrors,
 }
 
@@ -46,56 +46,57 @@ impl Sums {
 /// Labels of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupKey {
-    /// Its name as people use it, `other` for all that have no place of their own.
+    /// Display name of the group; `other` for all groups without a slot of their own.
     pub group: String,
-    /// `unit`, `docker`, … as in the JSON; `other`, or `unknown` for writers that no group is known of.
+    /// `unit`, `docker`, … as in the JSON; `other`, or `unknown` for writers without a known group.
     pub kind: String,
     /// Mount point of the volume.
     pub volume: String,
 }
 
-/// A group's numbers.
+/// The numbers of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct GroupSums {
-    /// Since it got its place.
+    /// Sums since the group got its slot.
     pub sums: Sums,
-    /// Growth over the last window, bytes per second.
+    /// Growth over the last interval, bytes per second.
     pub growth: f64,
-    /// Processes that wrote in the last window.
+    /// Processes that wrote in the last interval.
     pub writers: u64,
-    /// What it wrote lately; who has the least may lose its place.
+    /// Bytes written lately, decaying; the group with the least may lose its slot.
     recent: f64,
 }
 
-/// A declared directory's numbers.
+/// The numbers of a declared directory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DirectorySums {
-    /// Mount point of its volume; empty before anything was written to it.
+    /// Mount point of its volume; empty until something was written to it.
     pub volume: String,
-    /// Space that came into it since the start, bytes.
+    /// Space allocated below it since the start, bytes.
     pub inflow: f64,
-    /// Space that left it since the start, bytes.
+    /// Space freed below it since the start, bytes.
     pub outflow: f64,
 }
 
-/// Everything that has to be added up.
+/// All sums.
 #[derive(Debug, Default)]
 pub struct Totals {
     max_groups: usize,
-    /// By mount point.
+    /// Volumes, by mount point.
     pub volumes: BTreeMap<String, Sums>,
-    /// Those that have a place, and the rest of each volume.
+    /// Groups with a slot, and the rest (`other`) of each volume.
     pub groups: BTreeMap<GroupKey, GroupSums>,
-    /// Those that were declared.
+    /// Declared directories, by path.
     pub directories: BTreeMap<String, DirectorySums>,
-    /// Bytes in no row.
+    /// Bytes that could not be attributed.
     pub unattributed: u64,
-    /// Snapshots seen.
+    /// Number of Snapshots added.
     pub snapshots: u64,
 }
 
 impl Totals {
-    /// For at most `max_groups` groups (a group on two volumes takes two places) and these directories.
+    /// Creates sums for at most `max_groups` groups (a group on two volumes takes two slots) and these
+    /// directories.
     #[must_use]
     pub fn new(max_groups: usize, directories: &[String]) -> Self {
         let declared = directories.iter().take(MAX_DIRECTORIES);
@@ -106,7 +107,7 @@ impl Totals {
         }
     }
 
-    /// Adds a window.
+    /// Adds one interval.
     pub fn add(&mut self, snapshot: &Snapshot) {
         self.snapshots += 1;
         self.unattributed = self.unattributed.saturating_add(snapshot.backend.unattributed_bytes);
@@ -181,7 +182,7 @@ impl Totals {
                 self.groups.insert(key, GroupSums { recent, ..GroupSums::default() });
             }
         }
-        // Only now: what is counted here is in a place that stays until the next window.
+        // Only now: a slot filled here stays until the next interval.
         for (key, news) in window {
             let key = if self.groups.contains_key(&key) { key } else { rest_of(key.volume) };
             let place = self.groups.entry(key).or_default();
@@ -191,8 +192,8 @@ impl Totals {
         }
     }
 
-    /// Whether there is a place for a group that wrote this much: a free one, or that of the group
-    /// that wrote least lately, if that is less.
+    /// Makes a slot for a group that wrote this much: a free one, or that of the group that wrote
+    /// least lately, if that is less. Returns whether there is one.
     fn make_place(&mut self, recent: f64) -> bool {
         let own = || self.groups.iter().filter(|(key, _)| !is_rest(key));
         if own().count() < self.max_groups {
@@ -216,8 +217,8 @@ fn is_rest(key: &GroupKey) -> bool {
     key.kind == "other"
 }
 
-/// A group's name without a pid: a session on a terminal is named `bash[1234]`, and would make a
-/// series for every login.
+/// A group's name without a pid: a terminal session is named `bash[1234]`, which would create a
+/// series per login.
 fn name(group: &tracer_model::snapshot::Group) -> String {
     let name = &*group.name;
     let short = (group.kind == "session")
@@ -228,7 +229,7 @@ fn name(group: &tracer_model::snapshot::Group) -> String {
     label(short)
 }
 
-/// A name as a label's value: what could deceive a reader is shown escaped, and nothing is endless.
+/// Makes a name fit for a label value: deceptive characters are escaped, and the length is limited.
 #[must_use]
 pub fn label(name: &str) -> String {
     let shown = sanitize::display(name);
@@ -284,7 +285,7 @@ mod tests {
         };
         assert_eq!(written(&totals, "c"), None);
         assert_eq!(written(&totals, "other"), Some(10));
-        // The runaway is named at once; what it wrote before it had a place stays where it is.
+        // The runaway is named immediately; bytes from before it had a slot stay in `other`.
         totals.add(&window(&[("c", 1000)]));
         assert_eq!(written(&totals, "c"), Some(1000));
         assert_eq!(written(&totals, "b"), None);
@@ -307,8 +308,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever groups come and go: their number is bounded, no counter goes down but with its
-        /// place, and every byte of a window is in some series.
+        /// Whatever groups come and go: their number is bounded, a counter goes down only when its
+        /// slot is lost, and every byte of an interval is in some series.
         #[test]
         fn counters_only_go_up(
             windows in prop::collection::vec(

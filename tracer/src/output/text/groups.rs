@@ -10,10 +10,10 @@ use super::{Page, Row, Tone};
 use crate::output::columns::{Align, Column};
 use crate::output::format::volume;
 
-/// A group, or all containers of a pod together, on one volume.
+/// A row of the table: a group, or all containers of a pod together, on one volume.
 #[derive(Debug, Clone)]
 struct Sum<'s> {
-    /// Blanks before the name: a container stands below its pod.
+    /// Indentation of the name: a container is listed below its pod.
     indent: &'static str,
     name: String,
     kind: &'s str,
@@ -40,7 +40,7 @@ impl<'s> Sum<'s> {
         }
     }
 
-    /// A pod, by its containers' rows.
+    /// The row of a pod: the sum of its containers.
     fn of_pod(name: String, containers: &[&'s GroupRow]) -> Option<Self> {
         let sums = containers.iter().map(|row| Self::of(row));
         let mut pod = sums.reduce(|mut all, one| {
@@ -56,14 +56,14 @@ impl<'s> Sum<'s> {
 }
 
 impl Page<'_> {
-    /// Those that wrote in the window, most growth first; containers of one pod stand below it. Growth
-    /// is what a group is to blame for: a container's log is the container's, and not the daemon's
-    /// that writes it.
+    /// The groups that wrote in the interval, largest growth first; the containers of a pod are
+    /// listed below it. Growth is charged to the group that causes it: a container's log is charged
+    /// to the container, not to the daemon that writes it.
     pub(super) fn groups(&mut self, snapshot: &Snapshot) {
         self.out.push('\n');
         let sums = sums(snapshot);
         let Some(first) = sums.first() else {
-            self.line("Nobody wrote anything.", Tone::Plain);
+            self.line("Nothing was written.", Tone::Plain);
             return;
         };
         let one_volume = sums.iter().all(|sum| sum.volume == first.volume);
@@ -109,7 +109,7 @@ impl Page<'_> {
         self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = sums.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|sum| sum.written).sum());
-        self.rest("groups", rest.len(), &sum);
+        self.rest("group", rest.len(), &sum);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The Snapshot as plain text: `filltop snapshot` and `filltop held`.
 //!
-//! No line is longer than the terminal is wide. What is cut off by `top` is summed up in a last
-//! line, so that nothing is silently left out.
+//! No line is longer than the terminal is wide. Rows beyond `top` are summed up in a last line, so
+//! that nothing is silently omitted.
 
 mod groups;
 mod tables;
@@ -20,33 +20,34 @@ use super::columns;
 use super::columns::Column;
 use super::format::least_explained;
 
-/// From here on bytes are written out (`102.4 MiB`); narrower terminals get `102M`.
+/// Width from which byte counts are written out (`102.4 MiB`); narrower terminals get `102M`.
 const LONG_FORM_FROM: usize = 72;
-/// From here on every writer's group is shown; in narrower terminals only where there is a container.
+/// Width from which every writer's group is shown; narrower terminals show the column only if a
+/// container is among the writers.
 const GROUPS_FROM: usize = 100;
-/// A volume that fills within this many seconds is critical, as the default alert rules have it.
+/// A volume that fills within this many seconds is critical, as in the built-in alert rules.
 const CRITICAL_S: f64 = 30.0 * 60.0;
 /// … and within this many a warning.
 const WARNING_S: f64 = 4.0 * 3600.0;
 
-/// How to print.
+/// Options of the text output.
 #[derive(Debug, Clone, Copy)]
 pub struct TextOptions {
-    /// Columns of the terminal.
+    /// Width of the terminal, columns.
     pub width: usize,
-    /// IEC or SI.
+    /// IEC or SI units.
     pub units: Units,
-    /// Rows of each table.
+    /// Maximum number of rows of each table.
     pub top: usize,
-    /// ANSI colours (the 8 that every terminal has).
+    /// Whether to use ANSI colours (the 8 that every terminal has).
     pub color: bool,
-    /// What the terminal can show.
+    /// Characters that the terminal can show.
     pub charset: Charset,
-    /// What a row of the table of writers is.
+    /// What the writers are grouped by.
     pub by: By,
 }
 
-/// What a row of the table of writers is.
+/// What a row of the table of writers stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum By {
     /// A process
@@ -70,7 +71,7 @@ impl Default for TextOptions {
     }
 }
 
-/// How a cell stands out, where colour is on.
+/// Emphasis of a line, where colour is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tone {
     Plain,
@@ -97,7 +98,7 @@ struct Row {
     tone: Tone,
 }
 
-/// Everything in the Snapshot that fits a page: volumes, writers, files, errors, held space.
+/// Formats a Snapshot: volumes, writers or groups, files, victims, databases, held space.
 #[must_use]
 pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     let mut page = Page { out: String::new(), options };
@@ -114,12 +115,12 @@ pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     page.finish()
 }
 
-/// The deleted-but-open files, largest first, with their sum.
+/// Formats the list of deleted files that are still open, largest first, with their sum.
 #[must_use]
 pub fn held(held: &[Held], options: &TextOptions) -> String {
     let mut page = Page { out: String::new(), options };
     if held.is_empty() {
-        page.line("No deleted file is held open.", Tone::Plain);
+        page.line("No deleted file is still open.", Tone::Plain);
     } else {
         page.held(held, options.top);
     }
@@ -135,7 +136,7 @@ impl Page<'_> {
     fn finish(self) -> String {
         match self.options.charset {
             Charset::Unicode => self.out,
-            // Names are escaped already; what is left is our own punctuation.
+            // Names are escaped already; only filltop's own punctuation is left.
             Charset::Ascii => sanitize::plain_punctuation(&self.out),
         }
     }
@@ -178,7 +179,7 @@ impl Page<'_> {
         }
     }
 
-    /// Facts with ` · ` between them, on as many lines as they need.
+    /// Joins facts with ` · `, on as many lines as they need.
     fn facts(&mut self, facts: &[String]) {
         let mut line = String::new();
         for fact in facts {
@@ -219,10 +220,11 @@ impl Page<'_> {
         }
     }
 
-    /// A last line for the rows that `top` leaves out.
+    /// A last line for the rows beyond `top`. `what` is singular.
     fn rest(&mut self, what: &str, rows: usize, sum: &str) {
         if rows > 0 {
-            self.line(&format!("… and {rows} more {what}: {sum}"), Tone::Faint);
+            let s = if rows == 1 { "" } else { "s" };
+            self.line(&format!("… and {rows} more {what}{s}: {sum}"), Tone::Faint);
         }
     }
 
@@ -240,7 +242,8 @@ impl Page<'_> {
             facts.push(format!("unattributed {}", self.bytes(backend.unattributed_bytes)));
         }
         if backend.folded_files > 0 {
-            facts.push(format!("{} more files", backend.folded_files));
+            let files = if backend.folded_files == 1 { "file" } else { "files" };
+            facts.push(format!("{} more {files}", backend.folded_files));
         }
         self.facts(&facts);
         for sentence in snapshot.volumes.iter().filter_map(|row| blind(row, self.options.units)) {
@@ -248,7 +251,7 @@ impl Page<'_> {
         }
     }
 
-    /// A sentence on as many lines as it needs.
+    /// Wraps a sentence over as many lines as it needs.
     fn paragraph(&mut self, text: &str, tone: Tone) {
         let mut line = String::new();
         for word in text.split(' ') {

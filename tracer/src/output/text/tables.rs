@@ -1,4 +1,4 @@
-//! The tables: which columns each has, and what stands in them.
+//! The tables of the text output: their columns and cells.
 
 use tracer_model::alert::unexplained;
 use tracer_model::snapshot::{Blind, Group, Held, Snapshot, Volume};
@@ -10,17 +10,17 @@ use crate::output::format::{
     command, eta_fitting, file, held_path, resident, used_ratio, user, volume,
 };
 
-/// The longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
+/// Width of the longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
 const ETA_WIDTH: usize = 40;
 
-/// Of one thing for each column, those of the columns that are shown.
+/// Selects the items (one per column) of the columns that are shown.
 pub(super) fn kept<T, const N: usize>(columns: &[(bool, Column); N], all: [T; N]) -> Vec<T> {
     all.into_iter().zip(columns).filter(|(_, (shown, _))| *shown).map(|(one, _)| one).collect()
 }
 
 impl Page<'_> {
     pub(super) fn volumes(&mut self, volumes: &[Volume]) {
-        // A container's volume has the container's name in front.
+        // The volume of a container is prefixed with the container's name.
         let is_narrow = self.options.width < LONG_FORM_FROM;
         let columns = [
             Column::new("VOLUME", Align::Path, if is_narrow { 8 } else { 16 }, 0),
@@ -33,7 +33,7 @@ impl Page<'_> {
             Column::new("EXPLAINED", Align::Right, 4, 6),
             Column::new("FULL IN", Align::Left, ETA_WIDTH, 0),
         ];
-        // VOLUME, USED and AVAIL stay beside it on the narrowest terminal.
+        // VOLUME, USED and AVAIL stay next to it on the narrowest terminal.
         let room = self.options.width.saturating_sub(21).min(ETA_WIDTH);
         let rows: Vec<Row> = volumes
             .iter()
@@ -60,13 +60,13 @@ impl Page<'_> {
             .collect();
         self.out.push('\n');
         if rows.is_empty() {
-            self.line("No volume is mounted writable.", Tone::Plain);
+            self.line("No writable volume is mounted.", Tone::Plain);
         } else {
             self.table(&columns, &rows);
         }
         let rest = volumes.get(self.options.top..).unwrap_or_default();
-        // The Snapshot has the most endangered first.
-        self.rest("volumes", rest.len(), "none of them nearer to full");
+        // The Snapshot lists the volumes that are closest to full first.
+        self.rest("volume", rest.len(), "none of them closer to full");
     }
 
     pub(super) fn writers(&mut self, snapshot: &Snapshot) {
@@ -115,10 +115,11 @@ impl Page<'_> {
         self.table(&kept(&columns, columns.map(|(_, column)| column)), &rows);
         let rest = writers.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|writer| writer.written_bytes_per_s).sum());
-        self.rest("writers", rest.len(), &sum);
+        self.rest("writer", rest.len(), &sum);
     }
 
-    /// In a narrow terminal plain cgroups and sessions are left out: they say little.
+    /// The group's name, or `-`. A narrow terminal omits plain cgroups and sessions, which are of
+    /// little use.
     fn writers_group(&self, group: Option<&Group>) -> String {
         let is_wide = self.options.width >= GROUPS_FROM;
         let says_much =
@@ -126,7 +127,7 @@ impl Page<'_> {
         group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 
-    /// What stands instead of the writers where there is none.
+    /// Printed in place of the writers if there are none.
     fn nobody(&mut self, snapshot: &Snapshot) {
         let hidden: Vec<String> = snapshot
             .volumes
@@ -135,13 +136,13 @@ impl Page<'_> {
                 let blind = volume.blind.filter(Blind::hides_most)?;
                 let part = unexplained(&blind, self.options.units)?;
                 Some(format!(
-                    "{part} written to {} are not explained.",
+                    "{part} of growth on {} is unexplained.",
                     self.safe(&volume.mount_point)
                 ))
             })
             .collect();
         if hidden.is_empty() {
-            self.line("Nobody wrote anything.", Tone::Plain);
+            self.line("Nothing was written.", Tone::Plain);
         }
         for line in hidden {
             self.paragraph(&line, Tone::Warning);
@@ -184,7 +185,7 @@ impl Page<'_> {
         self.table(&COLUMNS, &rows);
         let rest = paths.get(self.options.top..).unwrap_or_default();
         let sum = self.rate(rest.iter().map(|path| per_s(path.written_bytes)).sum());
-        self.rest("files", rest.len(), &sum);
+        self.rest("file", rest.len(), &sum);
     }
 
     pub(super) fn victims(&mut self, snapshot: &Snapshot) {
@@ -223,10 +224,11 @@ impl Page<'_> {
         self.table(&COLUMNS, &rows);
         let rest = victims.get(self.options.top..).unwrap_or_default();
         let failed: u64 = rest.iter().map(|victim| victim.errors.total()).sum();
-        self.rest("victims", rest.len(), &format!("{failed} failed writes"));
+        let writes = if failed == 1 { "write" } else { "writes" };
+        self.rest("victim", rest.len(), &format!("{failed} failed {writes}"));
     }
 
-    /// Databases on volumes that are full or will be: what goes down then.
+    /// Databases on volumes that are full or filling: the services that fail next.
     pub(super) fn residents(&mut self, snapshot: &Snapshot) {
         let in_danger = |mount: &str| {
             let volume = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
@@ -298,7 +300,7 @@ impl Page<'_> {
         }
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
-        self.rest("held files", rest.len(), &sum);
+        self.rest("held file", rest.len(), &sum);
     }
 
     fn group(&self, group: Option<&Group>) -> String {
@@ -309,7 +311,7 @@ impl Page<'_> {
     }
 }
 
-/// Does it see files otherwise than the host?
+/// Whether the group's view of the file system differs from the host's.
 fn stands_apart(group: &Group) -> bool {
     group.is_container() || group.root.is_some() || group.mount_namespace.is_some()
 }

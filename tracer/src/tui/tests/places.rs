@@ -60,7 +60,10 @@ fn databases_on_the_volume_are_told() {
     };
     snapshot.residents = vec![resident(&volume, "PostgreSQL"), resident("/elsewhere", "etcd")];
     let frame = seen(snapshot, "6");
-    assert!(frame.contains("PostgreSQL (unit postgresql@15-main.service) lives here"), "{frame}");
+    assert!(
+        frame.contains("PostgreSQL (unit postgresql@15-main.service) has data here"),
+        "{frame}"
+    );
     assert!(!frame.contains("etcd"), "{frame}");
 }
 

@@ -1,4 +1,4 @@
-//! What a cgroup's path says about who lives in it. Pure: a path in, a [`Place`] out.
+//! Determines from a cgroup's path what owns it. Pure: a path in, a [`Place`] out.
 //!
 //! Sources: systemd.unit(5) and its escapes; Docker's, Podman's, containerd's and CRI-O's cgroup
 //! managers (cgroupfs and systemd drivers); kubelet's `kubepods` trees; lxc.container.conf(5);
@@ -7,52 +7,52 @@
 #[cfg(test)]
 mod tests;
 
-/// Who lives in a cgroup.
+/// The owner of a cgroup: a container, a unit, …
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A container, by its id of 64 hexadecimal digits (32 in some runtimes).
     Container {
-        /// `docker`, `podman`, `containerd`, `crio`; `None` where the path does not tell.
+        /// `docker`, `podman`, `containerd`, `crio`; `None` if the path does not show it.
         runtime: Option<&'static str>,
-        /// Its id.
+        /// The container's id.
         id: String,
-        /// UID of its Kubernetes pod, with dashes.
+        /// UID of the container's Kubernetes pod, with dashes.
         pod: Option<String>,
     },
     /// A pod itself: its pause container or its own processes.
     Pod {
-        /// Its UID, with dashes.
+        /// The pod's UID, with dashes.
         uid: String,
     },
     /// A step of `docker build` (BuildKit), by its id of 25 letters and digits.
     Build {
-        /// Its id.
+        /// The id of the build step.
         id: String,
     },
-    /// A container of LXC or LXD.
+    /// A container of LXC or LXD, by name.
     Lxc(String),
-    /// A machine of systemd-nspawn or of libvirt.
+    /// A machine of systemd-nspawn or of libvirt, by name.
     Machine(String),
-    /// What watches over a container from outside: conmon, lxc-start, systemd-nspawn. Never the
-    /// container itself.
+    /// The monitor of a container, which runs outside of it: conmon, lxc-start, systemd-nspawn.
+    /// Never the container itself.
     Monitor {
         /// The program, e.g. `conmon`.
         program: &'static str,
         /// `podman`, `crio`, `lxc` or `machine`.
         runtime: &'static str,
-        /// Id or name of the container; `None` where one cgroup has the monitors of all.
+        /// Id or name of the container; `None` if one cgroup holds the monitors of all containers.
         of: Option<String>,
     },
-    /// A unit of systemd; one of a user's manager is `user@UID/NAME`.
+    /// A systemd unit; a unit of a user's manager is `user@UID/NAME`.
     Unit(String),
-    /// A cgroup that somebody made.
+    /// A cgroup that belongs to none of these, by path.
     Plain(String),
-    /// The root: no cgroup in particular.
+    /// The root cgroup.
     Root,
 }
 
 impl Place {
-    /// How much it says: of several hierarchies the one that says most is believed.
+    /// How specific it is: of several hierarchies, the most specific one is used.
     const fn rank(&self) -> u8 {
         match self {
             Self::Container { .. } | Self::Build { .. } | Self::Monitor { .. } => 5,
@@ -64,7 +64,7 @@ impl Place {
     }
 }
 
-/// Prefixes of a container's scope, with the runtime that uses it. The longer ones first.
+/// Prefixes of a container's scope, with the runtime that uses it. Longer ones first.
 const SCOPES: &[(&str, Option<&str>)] = &[
     ("cri-containerd-", Some("containerd")),
     ("crio-", Some("crio")),
@@ -78,7 +78,7 @@ const SCOPES: &[(&str, Option<&str>)] = &[
 /// Prefixes of the scope of a container's monitor, with the runtime.
 const MONITOR_SCOPES: &[(&str, &str)] = &[("crio-conmon-", "crio"), ("libpod-conmon-", "podman")];
 
-/// Directories whose children are containers of a runtime.
+/// Directories whose children are containers, with the runtime.
 const PARENTS: &[(&str, Option<&str>)] = &[
     ("docker", Some("docker")),
     ("actions_job", Some("docker")),
@@ -88,7 +88,7 @@ const PARENTS: &[(&str, Option<&str>)] = &[
     ("moby", Some("docker")),
 ];
 
-/// Says who lives in a cgroup, by its path as /proc/PID/cgroup prints it.
+/// Determines the owner of a cgroup from its path as /proc/PID/cgroup prints it.
 #[must_use]
 pub fn classify(path: &str) -> Place {
     let parts: Vec<&str> =
@@ -98,7 +98,7 @@ pub fn classify(path: &str) -> Place {
     }
     let mut pod = None;
     for (index, part) in parts.iter().enumerate() {
-        // containerd and CRI-O, asked for a systemd cgroup by a cgroupfs manager: SLICE:PREFIX:ID.
+        // containerd and CRI-O with a systemd-style path but the cgroupfs driver: SLICE:PREFIX:ID.
         for piece in part.split(':') {
             pod = pod_uid(piece).or(pod);
         }
@@ -114,7 +114,7 @@ pub fn classify(path: &str) -> Place {
         {
             continue;
         }
-        // The outermost container: what it runs within itself is its own affair.
+        // The outermost container wins; containers that run inside it belong to it.
         if let Some((runtime, id)) = container(part, index.checked_sub(1).map(|i| parts[i])) {
             return Place::Container { runtime, id, pod };
         }
@@ -131,7 +131,7 @@ pub fn classify(path: &str) -> Place {
     unit(&parts).unwrap_or_else(|| Place::Plain(format!("/{}", parts.join("/"))))
 }
 
-/// Of the lines of /proc/PID/cgroup, the path that says most, and what it says.
+/// The most specific path of the lines of /proc/PID/cgroup, with its owner.
 #[must_use]
 pub fn best(proc_cgroup: &str) -> (String, Place) {
     let mut best: Option<(u8, u8, String, Place)> = None;
@@ -142,7 +142,7 @@ pub fn best(proc_cgroup: &str) -> (String, Place) {
         else {
             continue;
         };
-        // A container may have removed its cgroup while it still ends.
+        // A container may have removed its cgroup while the process still exits.
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
         let place = classify(path);
         let order = match (id, controllers) {
@@ -181,13 +181,14 @@ fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, 
     let runtime = PARENTS.iter().find(|(known, _)| Some(*known) == parent);
     match runtime {
         Some((_, runtime)) => Some((*runtime, name.to_owned())),
-        // Amazon's ECS, Kubernetes with cgroupfs, Garden, … : a full id stands for a container.
+        // Amazon ECS, Kubernetes with cgroupfs, Garden, …: a full id identifies a container.
         None if name.len() == 64 => Some((None, name.to_owned())),
         None => None,
     }
 }
 
-/// `buildkit/ID` (cgroupfs), `docker-ID.scope` (systemd): moby/buildkit/executor/oci.
+/// The id of a build step: `buildkit/ID` (cgroupfs), `docker-ID.scope` (systemd), from
+/// moby/buildkit/executor/oci.
 fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
     let scope = || part.strip_prefix("docker-")?.strip_suffix(".scope");
     let id = if parent == Some("buildkit") { part } else { scope()? };
@@ -195,12 +196,12 @@ fn build<'a>(part: &'a str, parent: Option<&str>) -> Option<&'a str> {
     (id.len() == 25 && id.bytes().all(is_one)).then_some(id)
 }
 
-/// The cgroup of the container, machine or unit itself: a process may live in one below it.
+/// The cgroup of the container, machine or unit itself, of which `path` may be a descendant.
 #[must_use]
 pub fn directory(path: &str) -> &str {
     let place = classify(path);
     let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
-    // Beside `payload` systemd-nspawn itself may live, in `supervisor`.
+    // systemd-nspawn itself may run in `supervisor`, a sibling of `payload`.
     let is_beside = |part: &str| {
         matches!(place, Place::Machine(_))
             && path[part.len()..].split('/').nth(1) == Some("payload")
@@ -210,7 +211,7 @@ pub fn directory(path: &str) -> &str {
         .unwrap_or(path)
 }
 
-/// The user in whose slice of systemd's a cgroup lies: a rootless runtime's are there.
+/// The user whose systemd slice contains the cgroup, as for rootless runtimes.
 #[must_use]
 pub fn user(path: &str) -> Option<u32> {
     let mut parts = path.split('/').skip(1);
@@ -222,7 +223,7 @@ fn is_id(text: &str) -> bool {
     matches!(text.len(), 12 | 32 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// `pod5fb2…` (cgroupfs) or `kubepods-burstable-pod5fb2_….slice` (systemd).
+/// The UID of a pod: from `pod5fb2…` (cgroupfs) or `kubepods-burstable-pod5fb2_….slice` (systemd).
 fn pod_uid(part: &str) -> Option<String> {
     let name = match part.strip_suffix(".slice") {
         Some(slice) if slice.starts_with("kubepods") => &slice[slice.rfind("-pod")? + 4..],
@@ -235,7 +236,7 @@ fn pod_uid(part: &str) -> Option<String> {
     (digits == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')).then_some(uid)
 }
 
-/// conmon of Podman and CRI-O, lxc-start, and systemd-nspawn where it has a cgroup of its own.
+/// A monitor: conmon of Podman and CRI-O, lxc-start, or systemd-nspawn if it has its own cgroup.
 fn monitor(parts: &[&str], index: usize) -> Option<Place> {
     let part = parts[index];
     let place = |program, runtime, of| Some(Place::Monitor { program, runtime, of });
@@ -245,7 +246,7 @@ fn monitor(parts: &[&str], index: usize) -> Option<Place> {
             return place("conmon", runtime, Some(id.to_owned()));
         }
     }
-    // Podman with cgroupfs: one for all containers, or one for all of a pod.
+    // Podman with cgroupfs: one monitor cgroup for all containers, or one per pod.
     if part == "conmon" && parts[..index].contains(&"libpod_parent") {
         return place("conmon", "podman", None);
     }
@@ -261,12 +262,12 @@ fn monitor(parts: &[&str], index: usize) -> Option<Place> {
     place("systemd-nspawn", "machine", Some(name))
 }
 
-/// Name of the machine that `systemd-nspawn@NAME.service` runs.
+/// The name of the machine that `systemd-nspawn@NAME.service` runs.
 fn nspawn(part: &str) -> Option<String> {
     Some(unescape(part.strip_prefix("systemd-nspawn@")?.strip_suffix(".service")?))
 }
 
-/// LXC, nspawn, libvirt.
+/// A container of LXC, or a machine of systemd-nspawn or libvirt.
 fn guest(parts: &[&str], index: usize) -> Option<Place> {
     let part = parts[index];
     if let Some(name) = part.strip_prefix("lxc.payload.") {
@@ -298,7 +299,7 @@ fn unit(parts: &[&str]) -> Option<Place> {
             None => user.to_owned(),
         }));
     }
-    // The outermost: cgroups below it are the unit's own.
+    // The outermost unit: cgroups below it belong to it.
     if let Some(name) = parts.iter().find(is_unit) {
         return Some(Place::Unit(unescape(name)));
     }
@@ -306,7 +307,7 @@ fn unit(parts: &[&str]) -> Option<Place> {
     last.ends_with(".slice").then(|| Place::Unit(unescape(last)))
 }
 
-/// systemd writes bytes that a unit's name must not have as `\x2d`.
+/// Decodes systemd's escapes for bytes that a unit's name must not contain, such as `\x2d`.
 fn unescape(name: &str) -> String {
     let bytes = name.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -47,7 +47,7 @@ fn tells_who_lives_there(#[case] path: &str, #[case] expected: Place) {
 }
 
 #[rstest]
-// Docker: cgroupfs, systemd, v1, within a container, in a nested cgroup namespace
+// Docker: cgroupfs, systemd, v1, inside a container, in a nested cgroup namespace
 #[case("/docker/{ID}", Some("docker"), false)]
 #[case("/system.slice/docker-{ID}.scope", Some("docker"), false)]
 #[case(
@@ -150,7 +150,7 @@ fn tells_monitors(
 
 #[test]
 fn the_payload_is_the_machine() {
-    // systemd-nspawn lives beside it.
+    // systemd-nspawn itself runs in a sibling cgroup.
     let payload = "/machine.slice/systemd-nspawn@db.service/payload";
     assert_eq!(directory(&format!("{payload}/init.scope")), payload);
     assert_eq!(directory(payload), payload);

@@ -1,5 +1,5 @@
-//! Reading files that a container may have had a hand in: bounded, through no symbolic link, and
-//! only of whom the container's user could not have forged them.
+//! Reads files that a container could have tampered with: of bounded size, not through symbolic
+//! links, and only from owners that the container's user could not impersonate.
 
 use std::fs;
 use std::io::Read as _;
@@ -14,28 +14,28 @@ use tracer_host::host_root;
 /// Longest state file that is read, bytes.
 const MAX_FILE: u64 = 8 << 20;
 
-/// A JSON file at `rest` below the directory `base`. `None` if a part of `rest` is a symbolic link,
-/// if it is no regular file, too long, writable for everybody, or belongs to a user
-/// that `trusted` does not hold for.
+/// Reads a JSON file at `rest` below the directory `base`. `None` if a part of `rest` is a symbolic
+/// link, or if the file is not regular, too long, world-writable, or owned by a user that `trusted`
+/// rejects.
 #[must_use]
 pub fn json_below(base: &Path, rest: &Path, trusted: impl Fn(u32) -> bool) -> Option<Value> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let base = open(base, flags, Mode::empty()).ok()?;
-    // An overlay names its directories by paths alone: there may be mounts on the way.
+    // An overlay names its directories only by path: there may be mounts on the way, so no NO_XDEV.
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    // Not blocking: a pipe of that name has no writer.
+    // Non-blocking, in case the file is a pipe without a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat2(&base, rest, flags, Mode::empty(), resolve).ok()?;
     parsed(fs::File::from(file), trusted)
 }
 
-/// A JSON file of a place that only root can write to.
+/// Reads a JSON file from a place that only root can write to.
 #[must_use]
 pub fn json(path: &Path) -> Option<Value> {
     parsed(fs::File::open(path).ok()?, |_| true)
 }
 
-/// A regular file of at most `most` bytes, at a path of the host without a symbolic link in it; `None`
+/// Reads a regular file of at most `most` bytes at a host path without symbolic links; `None`
 /// otherwise. Never waits for a writer.
 #[must_use]
 pub fn bytes(path: &Path, most: u64) -> Option<Vec<u8>> {

@@ -1,8 +1,8 @@
-//! Names of containers, from what their runtimes keep on disk. No runtime is asked: its daemon may
-//! be the one that hangs on the full disk.
+//! Names of containers, from the state that their runtimes keep on disk. The runtimes themselves
+//! are not queried: their daemons may be blocked by the full disk.
 //!
-//! The usual places are looked at first, then those that the container's own mounts name
-//! ([`places`]): no data root has to be configured.
+//! The usual places are searched first, then those that the container's own mounts lead to
+//! ([`places`]), so that no data root has to be configured.
 
 pub(crate) mod files;
 mod places;
@@ -21,61 +21,62 @@ use self::files::{json, json_below};
 use self::places::{Located, Place};
 use tracer_host::mounts::Mount;
 
-/// Containers whose names are remembered, found or not.
+/// Maximum number of containers that are remembered, with or without a name.
 const MAX_KNOWN: usize = 4_096;
 
-/// After how long a name is looked for again.
+/// Time until a missing name is looked up again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Where containerd's shims keep the bundles of what runs, below the state directory.
+/// Where containerd's shims keep the bundles of running containers, below the state directory.
 const TASKS: &str = "io.containerd.runtime.v2.task";
 
-/// What a runtime knows of a container.
+/// The name of a container as its runtime recorded it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerName {
     /// `docker`, `podman`, `containerd` or `crio`.
     pub runtime: &'static str,
-    /// The name that people gave it.
+    /// The name that the user or an orchestrator gave it.
     pub name: Option<String>,
-    /// Namespace, pod and container, where Kubernetes runs it.
+    /// Namespace, pod and container, if Kubernetes runs it.
     pub pod: Option<(String, String, String)>,
 }
 
-/// A container that is looked up.
+/// A container to look up.
 #[derive(Debug, Clone, Copy)]
 pub struct Sought<'a> {
-    /// Its id.
+    /// The container's id.
     pub id: &'a str,
-    /// The user whose slice of systemd's its cgroup lies in; `None` for root's.
+    /// The user whose systemd slice contains its cgroup; `None` for root.
     pub user: Option<u32>,
 }
 
-/// Looks names up below a root directory (`/`, but in tests), and remembers them.
+/// Looks names up below a root directory (`/`, except in tests), and caches them.
 pub struct RuntimeState {
     root: PathBuf,
-    /// Who owns the root directory: root, but in tests.
+    /// Owner of the root directory: root, except in tests.
     owner: u32,
-    /// By id and user: nobody gets the name of somebody else's container by calling a cgroup like it.
+    /// Names found, keyed by id and user: a user cannot obtain the name of another user's container
+    /// by naming a cgroup like it.
     known: HashMap<(String, Option<u32>), ContainerName>,
-    /// When a container's name was not found, by the same.
+    /// Failed lookups, keyed likewise.
     missed: HashMap<(String, Option<u32>), Missed>,
-    /// Namespace and name of pods, by UID.
+    /// Namespace and name of pods, keyed by UID.
     pods: HashMap<String, Option<(String, String)>>,
-    /// Is this (namespace, name) one of containerd's?
+    /// Whether containerd runs a container, keyed by (namespace, name).
     tasks: HashMap<(String, String), bool>,
 }
 
 /// A container whose name was not found.
 struct Missed {
-    /// How often.
+    /// Number of failed lookups.
     times: u32,
-    /// When it was last looked for.
+    /// Time of the last lookup.
     at: Instant,
 }
 
 impl Missed {
-    /// Is it too soon to look again? One that is just being made is named soon or never: the pauses double, up to
-    /// a minute, for a search goes through users' homes.
+    /// Whether it is too soon to look again. A new container gets its name soon or never, and a
+    /// search reads users' home directories, so the pauses double, up to a minute.
     fn waits(&self) -> bool {
         self.at.elapsed() < AGAIN * 2_u32.pow(self.times.saturating_sub(1).min(7))
     }
@@ -88,7 +89,7 @@ impl Default for Missed {
 }
 
 impl RuntimeState {
-    /// Looks below `root`.
+    /// Creates a lookup below `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
@@ -103,11 +104,12 @@ impl RuntimeState {
         }
     }
 
-    /// The name of a container. What was not found is looked up again after [`AGAIN`], then in longer pauses: a container that is just
-    /// being made has not the mounts yet that name it.
+    /// The name of a container. A missing name is looked up again after [`AGAIN`], then after
+    /// longer pauses: a container that is just being created does not have the mounts yet that lead
+    /// to it.
     ///
-    /// `mounts` gives the mounts of the host and those that a process of the container sees; it is
-    /// asked only if the usual places have no name.
+    /// `mounts` returns the mounts of the host and those that a process of the container sees; it
+    /// is called only if the usual places have no name.
     pub fn container(
         &mut self,
         sought: Sought<'_>,
@@ -120,7 +122,7 @@ impl RuntimeState {
         if self.missed.get(&key).is_some_and(Missed::waits) {
             return None;
         }
-        // The usual places are root's. Whoever has a slice of their own may call a cgroup as they like.
+        // The usual places belong to root. A user can name the cgroups in their own slice at will.
         let of_root = if sought.user.is_none() { self.look_up(sought.id) } else { None };
         let found = of_root.or_else(|| {
             let (host, own) = mounts();
@@ -140,16 +142,16 @@ impl RuntimeState {
         found
     }
 
-    /// The name of a container, where the usual places have it. What they do not have is not remembered
-    /// as unknown: the container's mounts may tell.
+    /// The name of a container, if the usual places have it. A missing name is not remembered as
+    /// unknown, because the container's mounts may still lead to it.
     #[must_use]
     pub fn in_usual_places(&self, id: &str) -> Option<ContainerName> {
         let known = self.known.get(&(id.to_owned(), None));
         known.cloned().or_else(|| self.look_up(id))
     }
 
-    /// Does containerd run a container of this name in this namespace? `ctr run NAME` makes a cgroup
-    /// `/NAMESPACE/NAME`.
+    /// Whether containerd runs a container of this name in this namespace. `ctr run NAME` creates a
+    /// cgroup `/NAMESPACE/NAME`.
     pub fn is_containerd_task(
         &mut self,
         namespace: &str,
@@ -161,7 +163,7 @@ impl RuntimeState {
             return *known;
         }
         let usual = self.root.join("run/containerd").join(TASKS).join(namespace).join(name);
-        // A state directory of its own is where the host has the container's root mounted.
+        // A non-default state directory is found through the host's mount of the container's root.
         let end = Path::new(TASKS).join(namespace).join(name).join("rootfs");
         let is = usual.is_dir() || host().iter().any(|mount| mount.mount_point.ends_with(&end));
         if self.tasks.len() >= MAX_KNOWN {
@@ -188,7 +190,7 @@ impl RuntimeState {
         found
     }
 
-    /// Forgets what was not found.
+    /// Begins a new interval: forgets the pods and tasks that were not found.
     pub fn next_window(&mut self) {
         self.pods.retain(|_, found| found.is_some());
         self.tasks.retain(|_, is| *is);
@@ -205,7 +207,7 @@ impl RuntimeState {
             .or_else(|| self.kubelet_log(id))
     }
 
-    /// By the container's own mounts.
+    /// Looks a container up through its own mounts.
     fn by_mounts(
         &self,
         sought: Sought<'_>,
@@ -236,7 +238,7 @@ impl RuntimeState {
             })
     }
 
-    /// Rootless Podman: the stores in the users' homes.
+    /// Rootless Podman: the stores in the users' home directories.
     fn homes(&self, sought: Sought<'_>) -> Option<ContainerName> {
         let lists = Path::new(".local/share/containers/storage/overlay-containers");
         file_names(&self.root.join("home")).find_map(|user| {
@@ -245,8 +247,8 @@ impl RuntimeState {
         })
     }
 
-    /// A file of state that root made, or the user in whose slice the container runs: nobody
-    /// else can give it a name.
+    /// Reads a state file that belongs to root, or to the user in whose slice the container runs:
+    /// no other user can give the container a name.
     fn trusted(&self, sought: Sought<'_>, base: &Path, rest: &Path) -> Option<Value> {
         let base = self.root.join(base.strip_prefix("/").unwrap_or(base));
         json_below(&base, rest, |uid| uid == self.owner || Some(uid) == sought.user)
@@ -315,9 +317,9 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// The name in Docker's `config.v2.json`, if it is that of this container.
+/// The name in Docker's `config.v2.json`, if that belongs to this container.
 fn docker_name(id: &str, config: &Value) -> Option<ContainerName> {
-    // Old versions of Docker, and nobody else, leave the id out.
+    // Only old versions of Docker omit the id.
     text(&config["ID"]).is_none_or(|told| told == id).then_some(())?;
     Some(ContainerName {
         runtime: "docker",
@@ -333,7 +335,7 @@ fn containerd_name(config: &Value) -> Option<ContainerName> {
         runtime: "containerd",
         name,
         pod: pod_of(annotations, CONTAINERD_ANNOTATIONS).or_else(|| {
-            // The sandbox has no container name: it holds the pod's namespaces.
+            // The sandbox, which holds the pod's namespaces, has no container name.
             let (namespace, pod) = (
                 text(&annotations["io.kubernetes.cri.sandbox-namespace"])?,
                 text(&annotations["io.kubernetes.cri.sandbox-name"])?,
@@ -343,8 +345,8 @@ fn containerd_name(config: &Value) -> Option<ContainerName> {
     })
 }
 
-/// Podman and CRI-O: the lists of containers/storage. Those of containers that are removed when they
-/// end are in a list of their own.
+/// Podman and CRI-O: the lists of containers/storage. Containers that are removed when they end are
+/// in a separate list.
 fn in_storage(id: &str, list: impl Fn(&str) -> Option<Value>) -> Option<ContainerName> {
     ["containers.json", "volatile-containers.json"].into_iter().find_map(|file| {
         let list = list(file)?;

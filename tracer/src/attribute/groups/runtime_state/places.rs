@@ -1,5 +1,5 @@
-//! Where a container's runtime keeps its state, told by the container's own mounts: the kernel's text,
-//! right whatever the runtime's data root is.
+//! Finds where a container's runtime keeps its state through the container's own mounts: these come
+//! from the kernel, and are right whatever the runtime's data root is.
 //!
 //! Sources: moby/daemon (`hostname`, `hosts` and `resolv.conf` of `containers/ID` are mounted into each
 //! container); containers/storage (`ROOT/DRIVER/…` and `ROOT/DRIVER-containers`).
@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tracer_host::mounts::Mount;
 
-/// A directory of the host with state of a runtime.
+/// A directory on the host with a runtime's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// `containers/ID` of Docker.
@@ -17,27 +17,28 @@ pub enum Place {
     Storage(Located),
 }
 
-/// How a directory was told.
+/// How a directory was located.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// By its path from the root of a filesystem of this device.
+    /// By device and path from the root of that device's filesystem.
     On(u32, PathBuf),
-    /// By the host's path.
+    /// By host path.
     Host(PathBuf),
 }
 
-/// What Docker mounts from its directory of a container.
+/// The files that Docker mounts from a container's state directory: (mount point, file name).
 const DOCKER_FILES: [(&str, &str); 3] =
     [("/etc/hostname", "hostname"), ("/etc/hosts", "hosts"), ("/etc/resolv.conf", "resolv.conf")];
 
-/// Where a driver of containers/storage puts the root of a container: (below ROOT, its list).
+/// Drivers of containers/storage: (directory of the containers' roots below ROOT, directory of the
+/// driver's lists).
 const DRIVERS: [(&str, &str); 3] = [
     ("overlay", "overlay-containers"),
     ("vfs/dir", "vfs-containers"),
     ("btrfs/subvolumes", "btrfs-containers"),
 ];
 
-/// The places that the mounts of a container name.
+/// The state directories that the mounts of a container lead to.
 #[must_use]
 pub fn of(mounts: &[Mount], id: &str) -> Vec<Place> {
     let docker = mounts.iter().filter_map(|mount| {
@@ -48,7 +49,7 @@ pub fn of(mounts: &[Mount], id: &str) -> Vec<Place> {
         is_ours.then(|| Place::Docker(Located::On(mount.dev, dir.to_path_buf())))
     });
     let mut places: Vec<Place> = docker.take(1).collect();
-    // The last one covers those before it.
+    // The last mount covers the earlier ones.
     let root = mounts.iter().rev().find(|mount| mount.mount_point == Path::new("/"));
     if let Some(root) = root {
         places.extend(storage(root).map(Place::Storage));
@@ -74,8 +75,7 @@ fn storage(root: &Mount) -> Option<Located> {
     })
 }
 
-/// Paths of the host that may be this directory, as (mount point, rest): below each mount of its
-/// filesystem that shows it.
+/// Possible host paths of this directory, as (mount point, rest), one for each mount that shows it.
 #[must_use]
 pub fn on_host(located: &Located, host: &[Mount]) -> Vec<(PathBuf, PathBuf)> {
     match located {
@@ -94,7 +94,8 @@ pub fn on_host(located: &Located, host: &[Mount]) -> Vec<(PathBuf, PathBuf)> {
     }
 }
 
-/// No `..`: what the kernel prints has none, but a super option is somebody's text.
+/// Whether a path has no `..`: paths from the kernel have none, but an overlay's mount options are
+/// arbitrary text.
 fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_)))
 }

@@ -16,7 +16,7 @@ fn group(kind: &str, name: &str, cgroup: &str) -> Group {
     }
 }
 
-/// A group's row on `/`, of one process that wrote `written` bytes in five seconds.
+/// The row of a group on `/`: one process that wrote `written` bytes in five seconds.
 fn group_row(group: &Group, written: u64) -> GroupRow {
     let now = Timestamp::from_second(NOW).unwrap();
     let per_s = written as f64 / 5.0;
@@ -43,8 +43,8 @@ fn group_row(group: &Group, written: u64) -> GroupRow {
     }
 }
 
-/// A host of containers: one fills its root, one prints very much, a pod has two that write, an image
-/// is imported, and the shared memory of one fills.
+/// A host with containers: one fills its root, one logs heavily, two in a pod write, an image is
+/// being imported, and the shared memory of one fills.
 pub(super) fn containers() -> Snapshot {
     const ID: &str = "48312459e8e66dd37c31f2a0e50cec8980720af313f1c2a9be0d84c7f8a65b1c";
     let web = group("docker", "web-a", &format!("/docker/{ID}"));

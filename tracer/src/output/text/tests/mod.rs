@@ -38,14 +38,14 @@ fn groups_with_what_they_are_to_blame_for(#[case] width: usize) {
 #[test]
 fn a_narrow_table_has_groups_only_for_containers() {
     let text = |snapshot: &Snapshot, width| super::snapshot(snapshot, &at(width));
-    assert!(!text(&fixtures::idle(), 120).contains("GROUP"), "nobody wrote");
+    assert!(!text(&fixtures::idle(), 120).contains("GROUP"), "nothing was written");
     let mut busy = fixtures::busy();
     busy.writers.retain(|writer| !writer.group.as_ref().is_some_and(Group::is_container));
     assert!(!text(&busy, 99).contains("GROUP"));
     assert!(text(&busy, 100).contains("minio.service"));
     let containers = host::containers();
     assert!(text(&containers, 80).contains("shop/"));
-    assert!(!text(&containers, 80).contains("bash[5]"), "a session says little");
+    assert!(!text(&containers, 80).contains("bash[5]"), "a session is of little use");
     assert!(text(&containers, 100).contains("bash[5]"));
 }
 
@@ -63,10 +63,11 @@ fn colour_marks_the_danger() {
 #[test]
 fn held_files() {
     insta::assert_snapshot!(held(&fixtures::busy().held, &at(80)));
-    assert_eq!(held(&[], &at(80)), "No deleted file is held open.\n");
+    assert_eq!(held(&[], &at(80)), "No deleted file is still open.\n");
 }
 
-/// As docker and as a service in a mount namespace of its own; beside them one of the host.
+/// Held by a docker container, by a service in a mount namespace of its own, and by a process of
+/// the host.
 #[test]
 fn files_that_containers_hold() {
     let mut files = fixtures::busy().held;
@@ -118,7 +119,7 @@ fn no_line_is_too_long_and_no_name_gets_through() {
             assert_eq!(charset == Charset::Ascii, text.is_ascii(), "{text}");
             for line in text.lines() {
                 assert!(!line.contains(['\x1b', '\u{202e}']));
-                // Below 40 columns the columns of rank 0 are cut where the line ends.
+                // On terminals narrower than 40 columns, columns of rank 0 are cut at the line end.
                 assert!(sanitize::width(line) <= width, "{width}: {line}");
             }
         }
@@ -131,7 +132,7 @@ fn what_is_left_out_is_summed_up() {
     let text = snapshot(&fixtures::busy(), &options);
     assert!(text.contains("… and 3 more writers: 12.6 MiB/s"), "{text}");
     assert!(text.contains("… and 3 more files: 48.6 MiB/s"), "{text}");
-    assert!(text.contains("… and 1 more held files: 88.0 MiB"), "{text}");
+    assert!(text.contains("… and 1 more held file: 88.0 MiB"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! Writes of which only the result is known: that of the system call, or of the io_uring request.
+
+use tracer_common::offsets::{counted, gauge_kind};
+use tracer_common::{Counters, ProcKey};
+
+use super::shared;
+use crate::account::{account, account_write};
+use crate::counted::counted_below;
+use crate::event::{BY_SYSCALL, WriteEvent, WriteTarget, ZERO};
+use crate::fast_path;
+use crate::kernel_read::{
+    KernelPtr, ProbeRead, Read as _, current_proc, file_key, is_regular, load, offset,
+};
+use crate::overlay;
+use crate::user_read::read_user;
+
+/// Handles the return of a write of the current process. Not inlined, because the frames of a call
+/// chain share 512 bytes.
+#[inline(never)]
+pub fn on_write_return(file: u64, result: i64) {
+    let file = KernelPtr::from_addr(file);
+    let inode = ProbeRead::follow(file, offset!(file_inode));
+    if result > 0
+        && fast_path::try_fast_path::<ProbeRead>(
+            || inode,
+            || BY_SYSCALL,
+            || result as u64,
+            gauge_kind::NONE,
+        )
+    {
+        return;
+    }
+    count_write(file, inode, result, current_proc());
+}
+
+/// Handles the completion of a write while another process runs than the one that requested it.
+#[inline(never)]
+pub fn on_write_completed(file: u64, result: i64, proc: &ProcKey) {
+    let file = KernelPtr::from_addr(file);
+    count_write(file, ProbeRead::follow(file, offset!(file_inode)), result, *proc);
+}
+
+#[inline(always)]
+fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
+    if !is_regular::<ProbeRead>(inode) {
+        return;
+    }
+    let mut inode = inode;
+    let mut dentry = ProbeRead::follow(file, offset!(file_dentry));
+    let mut below = counted_below::<ProbeRead>(inode);
+    if below == counted::UPPER {
+        dentry = overlay::upper_dentry(inode);
+        if dentry.is_null() {
+            return;
+        }
+        inode = ProbeRead::follow(dentry, offset!(dentry_inode));
+        below = counted_below::<ProbeRead>(inode);
+    }
+    let skip = match below {
+        0 => false,
+        counted::SUCCESSES => result > 0,
+        _ => true,
+    };
+    if skip {
+        return;
+    }
+    account_write::<ProbeRead>(&WriteEvent {
+        target: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
+        kind: gauge_kind::NONE,
+        result,
+        end: BY_SYSCALL,
+    });
+}
+
+const FICLONE: u32 = 0x4004_9409;
+const FICLONERANGE: u32 = 0x4020_940d;
+
+/// Returns whether the ioctl shares space with another file (reflink).
+#[inline(always)]
+pub fn is_clone_ioctl(command: u32) -> bool {
+    command == FICLONE || command == FICLONERANGE
+}
+
+/// `struct file_clone_range` of linux/fs.h, without the last field (the offset in the destination).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CloneRange {
+    source: i64,
+    offset: u64,
+    length: u64,
+}
+
+/// Handles a reflink that succeeded, which is all or nothing: the file shares what was requested.
+/// Not inlined, because the frames of a call chain share 512 bytes.
+#[inline(never)]
+pub fn on_clone(file: u64, command: u32, argument: u64) {
+    let (inode, dentry) = overlay::target(KernelPtr::from_addr(file));
+    if !is_regular::<ProbeRead>(inode) || counted_below::<ProbeRead>(inode) != 0 {
+        return;
+    }
+    let mut range = CloneRange { source: argument as i64, offset: 0, length: 0 };
+    if command == FICLONERANGE {
+        // The kernel has just read it, so it is in memory.
+        range = read_user(argument);
+    }
+    if range.length == 0 {
+        // Up to the end of the source.
+        let source = shared::file_of_fd(range.source as u32);
+        let size: u64 =
+            load!(ProbeRead, ProbeRead::follow(source, offset!(file_inode)), inode_size);
+        range.length = size.saturating_sub(range.offset);
+    }
+    let key = file_key::<ProbeRead>(inode);
+    shared::mark_reflinked(&key);
+    let delta = Counters { written: range.length, ..ZERO };
+    account(current_proc(), key, dentry, inode, delta);
+}
