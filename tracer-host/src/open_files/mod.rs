@@ -1,6 +1,6 @@
 //! All open files, read in one pass for every consumer: deleted files, groups on a volume, and the
-//! state at startup. If the eBPF side can list them, it does ([`told`]); otherwise /proc is read
-//! ([`walk`]).
+//! state at startup. If the eBPF side can list them, it does ([`from_bpf`]); otherwise /proc is read
+//! ([`from_proc`]).
 //!
 //! Designed for 100,000 descriptors: one stat of the file distinguishes a regular file from a
 //! socket and shows whether it has a name left; the link's permissions show whether it is open for
@@ -8,7 +8,7 @@
 //! distributed over threads.
 
 mod file;
-pub mod places;
+pub mod mount_lookup;
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
@@ -23,7 +23,7 @@ use rustix::fs::{
 
 use tracer_common::OpenFileRecord;
 
-use self::places::{Places, Told};
+use self::mount_lookup::{FdStat, MountLookup};
 
 pub use self::file::{OpenFile, OpenFiles};
 
@@ -38,7 +38,7 @@ const DIRECTORY_BUFFER: usize = 32 << 10;
 /// file behind an overlay's file if the eBPF side does not know it. Descriptors closed meanwhile
 /// are left out.
 #[must_use]
-pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
+pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
     let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
     let mut last = None;
     for record in records {
@@ -46,11 +46,9 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
         last = Some(record.pid);
         if record.overlay != 0 {
             let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
-            found.files.extend(
-                name.ok().and_then(|name| {
-                    look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
-                }),
-            );
+            found.files.extend(name.ok().and_then(|name| {
+                read_descriptor(CWD, &name, record.pid, record.fd.cast_signed(), lookup)
+            }));
             continue;
         }
         let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
@@ -75,7 +73,7 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
 
 /// Reads /proc/PID/fd of all processes, including filltop itself.
 #[must_use]
-pub fn walk(places: &Places) -> OpenFiles {
+pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
     let mut pids = pids();
     pids.sort_unstable();
     let next = AtomicUsize::new(0);
@@ -91,16 +89,16 @@ pub fn walk(places: &Places) -> OpenFiles {
                 return found;
             }
             for pid in chunk {
-                look_into(*pid, places, &mut buffer, &mut found);
+                read_process(*pid, lookup, &mut buffer, &mut found);
             }
         }
     };
     let mut all = OpenFiles::default();
     std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         all.add(work());
-        for helper in helpers {
-            if let Ok(found) = helper.join() {
+        for worker in workers {
+            if let Ok(found) = worker.join() {
                 all.add(found);
             }
         }
@@ -109,7 +107,7 @@ pub fn walk(places: &Places) -> OpenFiles {
     all
 }
 
-fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
         // A process that exited meanwhile does not count, only missing permission does.
@@ -126,18 +124,18 @@ fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFi
             continue;
         };
         found.descriptors += 1;
-        found.files.extend(look_at(dir.as_fd(), name, pid, fd, places));
+        found.files.extend(read_descriptor(dir.as_fd(), name, pid, fd, lookup));
     }
 }
 
 /// Returns the file behind a descriptor, whose link is `name` in `dir`; `None` if it is not
 /// relevant.
-fn look_at(
+fn read_descriptor(
     dir: BorrowedFd<'_>,
     name: &CStr,
     pid: u32,
     fd: i32,
-    places: &Places,
+    lookup: &MountLookup,
 ) -> Option<OpenFile> {
     // Most descriptors on most hosts are sockets and pipes: this is their whole cost.
     let file = statat(dir, name, AtFlags::empty()).ok()?;
@@ -153,8 +151,8 @@ fn look_at(
         return None;
     }
     let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new()).ok()?.into()));
-    let told = Told { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
-    let (dev, overlay) = places.device(pid, fd, &told)?;
+    let fd_stat = FdStat { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
+    let (dev, overlay) = lookup.device(pid, fd, &fd_stat)?;
     Some(OpenFile {
         pid,
         fd,
@@ -183,7 +181,7 @@ mod tests {
 
     #[test]
     fn finds_what_is_open_for_writing_and_what_has_no_name() {
-        let places = Places::new(&mounts::read().unwrap());
+        let lookup = MountLookup::new(&mounts::read().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("named");
         let mut named = fs::File::create(&path).unwrap();
@@ -191,7 +189,7 @@ mod tests {
         named.sync_all().unwrap();
         let reader = fs::File::open(&path).unwrap();
         let gone = tempfile::tempfile().unwrap();
-        let found = walk(&places);
+        let found = from_proc(&lookup);
         let ours: Vec<_> = found.files.iter().filter(|f| f.pid == std::process::id()).collect();
         let by_ino = |file: &fs::File| {
             let ino = file.metadata().unwrap().ino();

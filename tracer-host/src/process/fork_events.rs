@@ -23,7 +23,7 @@ static RECEIVE_BUFFER: libc::c_int = 8 << 20;
 
 /// A fork event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fork {
+pub struct ForkEvent {
     /// Pid of the parent.
     pub parent: u32,
     /// Pid of the child.
@@ -33,28 +33,28 @@ pub struct Fork {
 }
 
 /// Largest difference between a process's start time (in ticks) and the event's time, nanoseconds.
-const APART_NS: u64 = 2 * NS_PER_TICK;
+const TOLERANCE_NS: u64 = 2 * NS_PER_TICK;
 
-impl Fork {
+impl ForkEvent {
     /// Returns the child if it is still running; a later process with its pid has a later start time.
     #[must_use]
-    pub fn identity(&self) -> Option<Identity> {
+    pub fn process_id(&self) -> Option<Identity> {
         let stat = stat::stat(self.child)?;
         let suspended = clock::suspended_ns();
         let started = (stat.start_ticks * NS_PER_TICK).checked_sub(suspended)?;
-        let same = !stat.ended && started.abs_diff(self.at_ns) <= APART_NS;
+        let same = !stat.ended && started.abs_diff(self.at_ns) <= TOLERANCE_NS;
         same.then_some(Identity { pid: self.child, start_ticks: stat.start_ticks })
     }
 }
 
 /// A listener for fork events.
-pub struct Forks {
+pub struct ForkEvents {
     socket: OwnedFd,
     /// Whether the kernel dropped events because they were read too slowly.
     lost: bool,
 }
 
-impl Forks {
+impl ForkEvents {
     /// Starts listening.
     ///
     /// # Errors
@@ -100,8 +100,8 @@ impl Forks {
     }
 
     /// Returns every process that was forked since the last call, in order.
-    pub fn heard(&mut self) -> Vec<Fork> {
-        let mut heard = Vec::new();
+    pub fn read(&mut self) -> Vec<ForkEvent> {
+        let mut events = Vec::new();
         let mut buffer = [0u8; 4096];
         loop {
             // SAFETY: the pointer and the length are those of `buffer`.
@@ -114,12 +114,12 @@ impl Forks {
                 )
             };
             match usize::try_from(length) {
-                Ok(0) => return heard,
-                Ok(length) => heard.extend(fork(&buffer[..length])),
+                Ok(0) => return events,
+                Ok(length) => events.extend(parse_fork(&buffer[..length])),
                 Err(_) => match io::Error::last_os_error().raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::ENOBUFS) => self.lost = true,
-                    _ => return heard,
+                    _ => return events,
                 },
             }
         }
@@ -127,7 +127,7 @@ impl Forks {
 
     /// Whether events were lost.
     #[must_use]
-    pub fn lost(&self) -> bool {
+    pub fn has_lost(&self) -> bool {
         self.lost
     }
 }
@@ -152,7 +152,7 @@ fn listen_message() -> Vec<u8> {
 
 /// Parses an event; `None` unless it reports a new process (not a new thread). struct proc_event:
 /// what, cpu, timestamp (8 bytes), then for a fork parent_pid, parent_tgid, child_pid, child_tgid.
-fn fork(datagram: &[u8]) -> Option<Fork> {
+fn parse_fork(datagram: &[u8]) -> Option<ForkEvent> {
     let word = |at: usize| {
         let bytes = datagram.get(HEADERS + at..HEADERS + at + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -161,7 +161,7 @@ fn fork(datagram: &[u8]) -> Option<Fork> {
     let time = datagram.get(HEADERS + 8..HEADERS + 16)?;
     let at_ns = u64::from_ne_bytes(time.try_into().ok()?);
     let process = word(0)? == PROC_EVENT_FORK && child == child_tgid;
-    process.then_some(Fork { parent: word(20)?, child: child_tgid, at_ns })
+    process.then_some(ForkEvent { parent: word(20)?, child: child_tgid, at_ns })
 }
 
 #[cfg(test)]
@@ -171,27 +171,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fork_is_heard_of() {
-        let mut forks = match Forks::listen() {
+    fn a_fork_is_reported() {
+        let mut forks = match ForkEvents::listen() {
             Ok(forks) => forks,
-            Err(error) => return println!("SKIP a_fork_is_heard_of: {error}"),
+            Err(error) => return println!("SKIP a_fork_is_reported: {error}"),
         };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let heard = forks.heard();
-        if heard.is_empty() {
+        let events = forks.read();
+        if events.is_empty() {
             child.kill().unwrap();
             child.wait().unwrap();
-            return println!("SKIP a_fork_is_heard_of: not in the initial pid namespace");
+            return println!("SKIP a_fork_is_reported: not in the initial pid namespace");
         }
-        let ours = heard.iter().find(|fork| fork.child == child.id()).unwrap();
+        let ours = events.iter().find(|fork| fork.child == child.id()).unwrap();
         assert_eq!(ours.parent, std::process::id());
-        assert_eq!(ours.identity().map(|identity| identity.pid), Some(child.id()));
-        let earlier = Fork { at_ns: ours.at_ns - 10 * APART_NS, ..*ours };
-        assert_eq!(earlier.identity(), None, "the pid belonged to another process then");
+        assert_eq!(ours.process_id().map(|identity| identity.pid), Some(child.id()));
+        let earlier = ForkEvent { at_ns: ours.at_ns - 10 * TOLERANCE_NS, ..*ours };
+        assert_eq!(earlier.process_id(), None, "the pid belonged to another process then");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(ours.identity(), None);
-        assert!(!forks.lost());
+        assert_eq!(ours.process_id(), None);
+        assert!(!forks.has_lost());
     }
 
     #[test]
@@ -200,12 +200,12 @@ mod tests {
         for (at, word) in [(0, PROC_EVENT_FORK), (16, 7), (20, 7), (24, 9), (28, 9)] {
             event[HEADERS + at..HEADERS + at + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        assert_eq!(fork(&event), Some(Fork { parent: 7, child: 9, at_ns: 0 }));
+        assert_eq!(parse_fork(&event), Some(ForkEvent { parent: 7, child: 9, at_ns: 0 }));
         event[HEADERS + 28] = 7;
-        assert_eq!(fork(&event), None, "a thread");
+        assert_eq!(parse_fork(&event), None, "a thread");
         event[HEADERS + 28] = 9;
         event[HEADERS] = 2;
-        assert_eq!(fork(&event), None, "an exec");
-        assert_eq!(fork(&event[..40]), None);
+        assert_eq!(parse_fork(&event), None, "an exec");
+        assert_eq!(parse_fork(&event[..40]), None);
     }
 }

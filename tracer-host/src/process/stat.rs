@@ -68,7 +68,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
 
 /// Whether the process with this pid is still the one with this start time.
 #[must_use]
-pub fn is_same(proc: &ProcKey) -> bool {
+pub fn is_same_process(proc: &ProcKey) -> bool {
     stat(proc.tgid).is_some_and(|stat| stat.start_ticks == proc.start_ns / NS_PER_TICK)
 }
 

@@ -19,7 +19,7 @@ use crate::attribute::groups::{Groups, session};
 use crate::attribute::process;
 use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::process::descriptors::strip_deleted;
 use tracer_host::process::pidfd::Identity;
 use tracer_host::users::Users;
@@ -144,14 +144,14 @@ fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
 /// one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let places = Places::new(&volumes);
-    let open = open_files::walk(&places);
+    let lookup = MountLookup::new(&volumes);
+    let open = open_files::from_proc(&lookup);
     let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
         files.entry(file.key()).or_insert_with(|| {
-            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            let (paths, link) = (lookup.paths(file), strip_deleted(&file.link));
             File {
                 link: (link != paths.host).then(|| text(link)),
                 path: text(&paths.host),

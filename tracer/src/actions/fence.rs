@@ -57,7 +57,7 @@ impl Wall {
         wanted: Option<&Path>,
     ) -> Result<Self, String> {
         let volume = match wanted {
-            Some(path) => mounts::holding(path).map_err(|error| format!("{error:#}"))?,
+            Some(path) => mounts::volume_of(path).map_err(|error| format!("{error:#}"))?,
             None => only_volume(files)?,
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();

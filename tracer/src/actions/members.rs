@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribute::groups::session;
 use tracer_host::cgroup;
-use tracer_host::process::fork_events::Forks;
+use tracer_host::process::fork_events::ForkEvents;
 use tracer_host::process::pidfd::{Handle, Identity, Root};
 use tracer_host::process::stat::Stat;
 
@@ -65,7 +65,7 @@ pub struct Tracker {
     known: BTreeSet<Identity>,
     /// Pids of all processes that ever were members, because a fork event has only the parent's pid.
     ever: BTreeSet<u32>,
-    forks: Option<Forks>,
+    forks: Option<ForkEvents>,
 }
 
 impl Tracker {
@@ -83,14 +83,14 @@ impl Tracker {
     /// Starts to listen for fork events, if they are available. Only trees need them.
     pub fn listen(&mut self) {
         if self.forks.is_none() && matches!(self.scope, Scope::Tree(_)) {
-            self.forks = Forks::listen().ok();
+            self.forks = ForkEvents::listen().ok();
         }
     }
 
     /// Whether fork events are unavailable or were lost, so that a fork may have been missed.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(Forks::lost)
+        matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(ForkEvents::has_lost)
     }
 
     /// Scans /proc. Returns all processes, and the running processes of the target.
@@ -132,7 +132,7 @@ impl Tracker {
     /// Reads fork events and adds the children of members, even if their parents have exited by now.
     fn hear(&mut self) {
         let Some(forks) = &mut self.forks else { return };
-        for fork in forks.heard() {
+        for fork in forks.read() {
             let ours = self.ever.contains(&fork.parent)
                 || self.roots.iter().any(|root| root.identity.pid == fork.parent);
             // An earlier process with the child's pid has exited.
@@ -140,7 +140,7 @@ impl Tracker {
             self.known.retain(|who| who.pid != fork.child);
             self.roots.retain(|root| root.identity.pid != fork.child);
             if ours {
-                self.known.extend(fork.identity());
+                self.known.extend(fork.process_id());
                 self.ever.insert(fork.child);
             }
         }

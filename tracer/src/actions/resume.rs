@@ -117,7 +117,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
     }
     let let_go = record.how == How::Freeze
         && match &record.brake {
-            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
+            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_requested(),
             Brake::Signals => {
                 mine && !stopped.is_empty() && stopped.iter().all(|stat| stat.state != 'T')
             }

@@ -255,7 +255,7 @@ impl Keeper {
 
     fn begin(&mut self) -> anyhow::Result<Halted> {
         if let Brake::Freezer(freezer) = &self.order.brake
-            && freezer.is_asked()
+            && freezer.is_requested()
         {
             bail!("{} is already frozen, but not by filltop", freezer.dir().display());
         }

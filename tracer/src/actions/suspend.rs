@@ -188,7 +188,7 @@ impl Halter {
     pub fn release(&mut self, hands: &mut dyn Hands) -> io::Result<()> {
         match &self.brake {
             Brake::Freezer(freezer) => {
-                let (file, word) = freezer.order(false);
+                let (file, word) = freezer.control_write(false);
                 match hands.write(&file, word) {
                     Err(error) if cgroup::is_removed(&error) => Ok(()),
                     result => result,
@@ -244,7 +244,7 @@ impl Halter {
         freezer: &Freezer,
         hands: &mut dyn Hands,
     ) -> io::Result<(usize, Vec<String>)> {
-        let (file, word) = freezer.order(true);
+        let (file, word) = freezer.control_write(true);
         let start = clock::instant();
         hands.write(&file, word)?;
         while !hands.dry() && !freezer.is_frozen() {

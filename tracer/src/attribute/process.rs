@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use tracer_common::records::CMDLINE_ROOM;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
-use tracer_host::process::stat::{NS_PER_TICK, is_same, stat};
+use tracer_host::process::stat::{NS_PER_TICK, is_same_process, stat};
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
@@ -78,7 +78,7 @@ impl Processes {
         // Truncated, or not readable in the kernel: /proc has all of it while the process runs.
         if len == 0 || len == CMDLINE_ROOM {
             let whole = proc_cmdline(record.proc.tgid);
-            if whole.is_some() && is_same(&record.proc) {
+            if whole.is_some() && is_same_process(&record.proc) {
                 process.cmdline = whole;
             }
         }
@@ -178,7 +178,7 @@ fn from_proc(proc: &ProcKey) -> Process {
         ..Process::default()
     };
     // Checked last, so that everything read above belongs to this process or is discarded.
-    if is_same(proc) {
+    if is_same_process(proc) {
         process
     } else {
         Process { comm: UNKNOWN.to_owned(), ended: true, ..Process::default() }
@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn a_reused_pid_is_another_process() {
         let own = own();
-        assert!(is_same(&own));
+        assert!(is_same_process(&own));
         let earlier = ProcKey { start_ns: own.start_ns - NS_PER_TICK, ..own };
-        assert!(!is_same(&earlier));
+        assert!(!is_same_process(&earlier));
         let mut processes = Processes::default();
         assert!(processes.get(&own).cmdline.is_some());
         assert!(processes.get(&earlier).ended);

@@ -25,7 +25,7 @@ use crate::measure::space_sampler::SampledSpace;
 use crate::measure::{build, colocated, deleted_files, rollup, space_sampler};
 use tracer_host::mounts::events::MountEvents;
 use tracer_host::mounts::{MountedVolume, Space};
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::users::Users;
 use tracer_host::{clock, host_root, mounts, open_files};
 use tracer_kernel::read::{Collector, Deltas, Record};
@@ -95,7 +95,7 @@ impl Pipeline {
             history: History::default(),
             volumes: Vec::new(),
             insides: Insides::default(),
-            mount_events: MountEvents::begin(),
+            mount_events: MountEvents::watch(),
             window: Window::default(),
             window_start: clock::instant(),
             cpu_at_start: clock::own_cpu_s(),
@@ -108,7 +108,7 @@ impl Pipeline {
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
-            host: host_root::name(),
+            host: host_root::host_name(),
             kernel: name.release().to_string_lossy().into_owned(),
             capabilities,
             recent: Recent::default(),
@@ -127,7 +127,7 @@ impl Pipeline {
     /// [`POLL_INTERVAL`].
     pub fn poll(&mut self) {
         // Soon: a filesystem whose module was loaded for the mount is not counted before this.
-        if self.mount_events.came()
+        if self.mount_events.changed()
             && let Err(error) = self.refresh_volumes()
         {
             tracing::warn!("{error:#}");
@@ -341,14 +341,14 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
-            let places = Places::new(&self.volumes);
+            let lookup = MountLookup::new(&self.volumes);
             let open = match self.tracer.open_files() {
-                Some(records) => open_files::told(&records, &places),
-                None => open_files::walk(&places),
+                Some(records) => open_files::from_bpf(&records, &lookup),
+                None => open_files::from_proc(&lookup),
             };
             let Self { volumes, groups, .. } = self;
-            let held = deleted_files::of(&open, volumes, &places, groups, before);
-            self.residents = colocated::of(&open, volumes, &places, groups);
+            let held = deleted_files::of(&open, volumes, &lookup, groups, before);
+            self.residents = colocated::of(&open, volumes, &lookup, groups);
             self.held = held;
             self.held_at = Some(clock::instant());
         }

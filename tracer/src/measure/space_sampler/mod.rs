@@ -215,8 +215,8 @@ impl SampledSpace {
         let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         if !found.as_ref().is_some_and(|(_, opened)| is_it(opened, file)) {
             // Renamed meanwhile, or it never had a name.
-            let handle = descriptors::descriptor(written.by.tgid, file)
-                .and_then(|path| Handle::of(&path).ok());
+            let handle =
+                descriptors::fd_path(written.by.tgid, file).and_then(|path| Handle::of(&path).ok());
             found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         }
         let Some((handle, opened)) = found.filter(|(_, opened)| is_it(opened, file)) else {
@@ -321,7 +321,7 @@ fn is_it(opened: &File, file: &FileKey) -> bool {
 
 /// Opens a directory of the volume without updating its access time.
 fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
-    let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mount = volume.visible_mount().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)
