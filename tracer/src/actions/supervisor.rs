@@ -29,7 +29,7 @@ use super::suspend::{Brake, Escaped, Halted, Halter};
 use super::throttle::Held;
 use super::{footing, foreground, record, throttle, watchdog};
 use tracer_host::clock;
-use tracer_host::process::pidfd::{Handle, Identity};
+use tracer_host::process::pidfd::{PidHandle, ProcessId};
 use tracer_kernel::fence::FenceCounts;
 
 /// Name of the process. It differs from "filltop", so that killing "filltop" by name spares it.
@@ -212,7 +212,7 @@ impl Keeper {
         let until_s = clock::boottime_s() + order.for_s;
         let made = (|| {
             footing::leave(&order.leave).context("cannot leave the container's cgroup")?;
-            let (own, _) = Handle::open(std::process::id()).context("/proc is not mounted")?;
+            let (own, _) = PidHandle::open(std::process::id()).context("/proc is not mounted")?;
             let record = Record {
                 id: order.id.clone(),
                 asked: order.asked.clone(),
@@ -375,7 +375,7 @@ impl Held for Keeper {
         self.halter.halt(&mut Real, &mut |identity| file.add(identity)).map(drop)
     }
 
-    fn members(&mut self) -> Vec<Identity> {
+    fn members(&mut self) -> Vec<ProcessId> {
         self.halter.members()
     }
 }
