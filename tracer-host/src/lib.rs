@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod host_root;
+pub mod journald;
 pub mod mounts;
 pub mod noatime;
 pub mod open_files;

@@ -36,6 +36,9 @@ pub struct Stat {
     pub kernel_thread: bool,
     /// Start time, clock ticks since boot.
     pub start_ticks: u64,
+    /// Address of the bottom of the stack, which each execve(2) randomizes; 0 if filltop may not know
+    /// it.
+    pub start_stack: u64,
 }
 
 /// Reads /proc/PID/stat; `None` if the process does not exist.
@@ -63,6 +66,7 @@ fn parse(stat: &[u8]) -> Option<Stat> {
         tty: fields.get(4)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
         start_ticks: fields.get(19)?.parse().ok()?,
+        start_stack: fields.get(25).and_then(|field| field.parse().ok()).unwrap_or(0),
     })
 }
 

@@ -2,7 +2,6 @@
 //! open, and the method for each action.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -22,6 +21,7 @@ use tracer_host::cgroup::Hierarchies;
 use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::process::descriptors::strip_deleted;
 use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::users::Users;
 use tracer_host::{host_root, mounts, open_files};
 use tracer_kernel::fence;
@@ -83,13 +83,8 @@ impl About<'_> {
     fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let uid: Option<u32> =
-            field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
-        let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
-        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
-        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let status = Status::read(pid).unwrap_or_default();
+        let (uid, first) = (status.uid(), status.is_namespace_init());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
         let kin = if is_us {
@@ -124,7 +119,7 @@ impl About<'_> {
             group: groups.of_pid(pid),
             kernel_thread: stat.kernel_thread,
             namespace_init: first,
-            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
+            ignores_term: ignores(first, status.ignored_signals(), status.caught_signals()),
             kin,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),

@@ -199,6 +199,7 @@ mod tests {
                     tty: 0,
                     kernel_thread: false,
                     start_ticks: u64::from(*pid) * 10,
+                    start_stack: 0,
                 };
                 (*pid, stat)
             })

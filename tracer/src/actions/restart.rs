@@ -21,6 +21,7 @@ use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
@@ -73,10 +74,7 @@ fn first_of(members: &[ProcessId]) -> Option<u32> {
 
 /// Whether the process is the first of a nested pid namespace.
 pub(super) fn is_first(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = numbers.split_whitespace().collect();
-    numbers.len() > 1 && numbers.last() == Some(&"1")
+    Status::read(pid).is_some_and(|status| status.is_namespace_init())
 }
 
 /// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it

@@ -2,9 +2,9 @@
 //! otherwise with SIGSTOP to each process until no new child appears. Or fencing it off one volume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::fence::Wall;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
 use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
+use tracer_host::process::status::Status;
 use tracer_host::{cgroup, clock};
 use tracer_kernel::fence::{Fence, FenceCounts};
 
@@ -388,7 +389,6 @@ impl Halter {
 
 /// Returns a note if the process is traced, because its tracer can resume it.
 fn tracer_note(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim();
-    (tracer != "0").then(|| format!("{pid} is traced by {tracer}, which can resume it"))
+    let tracer = Status::read(pid)?.tracer_pid()?;
+    Some(format!("{pid} is traced by {tracer}, which can resume it"))
 }

@@ -20,6 +20,7 @@ use crate::attribute::groups::cgroup_path::{Place, classify, directory};
 use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcessId};
+use tracer_host::process::stat;
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -135,7 +136,8 @@ fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     let interactive = parent.tty != 0 && parent.session == ppid;
     let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
-        && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
+        && stack(ppid) > 1
+        && stack(child.pid) == stack(ppid);
     if !same || interactive || protected || super::facts::ancestors().contains(&ppid) {
         return None;
     }
@@ -143,15 +145,9 @@ fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     PidHandle::open_related(identity, parent).map(|handle| handle.unique_id())
 }
 
-fn stack_of(pid: u32) -> u64 {
-    stack(pid).unwrap_or(0)
-}
-
-/// Reads the stack address: field 28 of /proc/PID/stat.
-fn stack(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
-    std::str::from_utf8(after).ok()?.split(' ').nth(25)?.parse().ok()
+/// Returns the stack address; 0 if it is unknown.
+fn stack(pid: u32) -> u64 {
+    stat::stat(pid).map_or(0, |stat| stat.start_stack)
 }
 
 /// Resolves a cgroup path.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use tracer_common::records::CMDLINE_ROOM;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
 use tracer_host::process::stat::{NS_PER_TICK, is_same_process, stat};
+use tracer_host::process::status::Status;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
@@ -173,7 +174,7 @@ fn from_proc(proc: &ProcKey) -> Process {
             .ok()
             .map(|path| sanitize::lossless(path.as_os_str().as_bytes())),
         cmdline: proc_cmdline(pid),
-        uid: proc_uid(pid).unwrap_or(0),
+        uid: Status::read(pid).and_then(|status| status.uid()).unwrap_or(0),
         parent: parent_of(pid),
         ..Process::default()
     };
@@ -189,17 +190,6 @@ pub(crate) fn proc_cmdline(pid: u32) -> Option<String> {
     let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     bytes.truncate(MAX_CMDLINE);
     cmdline(&bytes)
-}
-
-fn proc_uid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
 }
 
 fn comm(bytes: &[u8]) -> String {
