@@ -6,13 +6,14 @@ use std::path::Path;
 use aya::EbpfError;
 use aya::maps::MapError;
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use tracer_model::remedy::CONTAINER_FLAGS;
 
 use crate::attach::error::error_chain;
 use crate::btf::VMLINUX_BTF;
-use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
+use crate::capabilities::effective;
 use crate::object::OBJECT;
 
 /// Why tracing is impossible here.
@@ -97,8 +98,7 @@ pub fn check(in_container: bool) -> Result<(), PreflightError> {
     if OBJECT.is_empty() {
         return Err(PreflightError::NotEmbedded);
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    check_capabilities(&status, in_container)?;
+    check_capabilities(effective(), in_container)?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
@@ -107,17 +107,16 @@ pub fn check(in_container: bool) -> Result<(), PreflightError> {
     Ok(())
 }
 
-fn check_capabilities(status: &str, in_container: bool) -> Result<(), PreflightError> {
-    let effective = effective(status);
-    let has = |cap: u32| effective >> cap & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
+fn check_capabilities(effective: CapabilitySet, in_container: bool) -> Result<(), PreflightError> {
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
         return Ok(());
     }
-    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(cap, _)| !has(*cap))
-        .map(|(_, name)| name)
-        .collect();
+    let missing: Vec<&str> =
+        [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
+            .into_iter()
+            .filter(|(capability, _)| !effective.contains(*capability))
+            .map(|(_, name)| name)
+            .collect();
     if missing.is_empty() {
         Ok(())
     } else {
@@ -135,18 +134,19 @@ mod tests {
 
     #[test]
     fn names_the_missing_capabilities() {
-        let refused = |effective: &str, in_container| {
-            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
-            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        let refused = |effective: u64, in_container| {
+            let checked =
+                check_capabilities(CapabilitySet::from_bits_retain(effective), in_container);
+            checked.err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert_eq!(refused("000001ffffffffff", false), "");
-        assert_eq!(refused("000000c000000000", false), "");
-        let perfmon_alone = refused("0000004000000000", false);
+        assert_eq!(refused(0x0000_01ff_ffff_ffff, false), "");
+        assert_eq!(refused(0x0000_00c0_0000_0000, false), "");
+        let perfmon_alone = refused(0x0000_0040_0000_0000, false);
         assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
-        let none = refused("0000000000000000", false);
+        let none = refused(0, false);
         assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
         // Advice for a host is useless in a container.
-        let none = refused("0000000000000000", true);
+        let none = refused(0, true);
         assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }
 

@@ -5,7 +5,14 @@
 //! sessions show which processes belong to a tree.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 
 use super::pidfd::ProcessId;
 use crate::clock;
@@ -16,10 +23,11 @@ const CN_IDX_PROC: u32 = 1;
 const CN_VAL_PROC: u32 = 1;
 const PROC_CN_MCAST_LISTEN: u32 = 1;
 const PROC_EVENT_FORK: u32 = 1;
+const NLMSG_DONE: u16 = 3;
 /// Size of struct nlmsghdr and struct cn_msg, bytes.
 const HEADERS: usize = 16 + 20;
 /// Size of the receive buffer, bytes: holds about 50,000 forks between two reads.
-static RECEIVE_BUFFER: libc::c_int = 8 << 20;
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// A fork event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,42 +68,13 @@ impl ForkEvents {
     /// # Errors
     /// System errors, in particular without CAP_NET_ADMIN or CONFIG_PROC_EVENTS.
     pub fn listen() -> io::Result<Self> {
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: socket(2) takes no pointers.
-        let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just created, and nothing else owns it.
-        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        // SAFETY: all zeroes is a valid sockaddr_nl.
-        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-        address.nl_groups = CN_IDX_PROC;
-        // SAFETY: the pointer and the length are those of `address`.
-        let bound = unsafe {
-            libc::bind(raw, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
-        };
-        if bound < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let protocol = Some(netlink::CONNECTOR);
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, CN_IDX_PROC))?;
         // Without the privilege for a larger buffer, the default size is used.
-        // SAFETY: the pointer and the length are those of the constant.
-        unsafe {
-            libc::setsockopt(
-                raw,
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const RECEIVE_BUFFER).cast(),
-                size_of_val(&RECEIVE_BUFFER) as libc::socklen_t,
-            );
-        }
-        let message = listen_message();
-        // SAFETY: the pointer and the length are those of `message`.
-        let sent = unsafe { libc::send(raw, message.as_ptr().cast(), message.len(), 0) };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER);
+        send(&socket, &listen_message(), SendFlags::empty())?;
         Ok(Self { socket, lost: false })
     }
 
@@ -104,23 +83,12 @@ impl ForkEvents {
         let mut events = Vec::new();
         let mut buffer = [0u8; 4096];
         loop {
-            // SAFETY: the pointer and the length are those of `buffer`.
-            let length = unsafe {
-                libc::recv(
-                    self.socket.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            match usize::try_from(length) {
-                Ok(0) => return events,
-                Ok(length) => events.extend(parse_fork(&buffer[..length])),
-                Err(_) => match io::Error::last_os_error().raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::ENOBUFS) => self.lost = true,
-                    _ => return events,
-                },
+            match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return events,
+                Ok((length, _)) => events.extend(parse_fork(&buffer[..length])),
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => self.lost = true,
+                Err(_) => return events,
             }
         }
     }
@@ -137,7 +105,7 @@ fn listen_message() -> Vec<u8> {
     let length = (HEADERS + 4) as u32;
     let mut message = Vec::with_capacity(HEADERS + 4);
     message.extend(length.to_ne_bytes());
-    message.extend((libc::NLMSG_DONE as u16).to_ne_bytes());
+    message.extend(NLMSG_DONE.to_ne_bytes());
     for zero in [0u16.to_ne_bytes().as_slice(), &[0; 8]] {
         message.extend(zero);
     }

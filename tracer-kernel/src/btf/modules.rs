@@ -8,10 +8,9 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::thread::{CapabilitySet, capabilities};
-
 use super::helper::Helper;
 use crate::attach::error::NoModuleBtf;
+use crate::capabilities::has_sys_admin;
 use crate::hooks;
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracing;
@@ -48,8 +47,7 @@ impl ModuleBtf {
     }
 
     fn begin() -> Self {
-        let had_admin =
-            capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+        let had_admin = has_sys_admin();
         let mut types = Self { kept: HashMap::new(), had_admin, source: Source::Nowhere };
         if had_admin && kernel_at_least(5, 11) {
             types.source = match Helper::start(&modules()) {

@@ -1,7 +1,7 @@
 //! System calls that aya does not offer: map iterators, batch operations, perf events on tracefs
 //! probes, loss counters.
 
-pub mod apart;
+pub(crate) mod detached;
 pub(crate) mod tracefs;
 pub mod tracing;
 
@@ -12,6 +12,8 @@ use std::path::Path;
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use bytemuck::{AnyBitPattern, NoUninit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     // SAFETY: `attr` is a whole, initialised bpf_attr; pointers in it outlive the call.
@@ -186,10 +188,7 @@ pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Resu
 /// Waits until every program that was running when this was called has ended: MEMBARRIER_CMD_GLOBAL
 /// is a synchronize_rcu, and BPF programs run within RCU.
 pub fn wait_for_running_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no pointers.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 {
+    if membarrier(MembarrierCommand::Global).is_err() {
         // Fails with nohz_full. A program runs for microseconds, so this is long enough.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -197,9 +196,8 @@ pub fn wait_for_running_programs() {
 
 /// Lifts the limit on locked memory: before 5.11 maps count against RLIMIT_MEMLOCK.
 pub fn lift_memlock_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid struct; a failure is harmless where the limit does not matter.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+    // A failure is harmless where the limit does not matter.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
 
 /// Returns the number of possible CPUs, from `/sys/devices/system/cpu/possible` (e.g. `0-3,8`):

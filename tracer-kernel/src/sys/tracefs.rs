@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::capabilities::has_sys_admin;
 use crate::sys;
 
 const PREFIX: &str = "filltop_";
@@ -180,11 +181,8 @@ fn perf_restricted() -> io::Error {
 /// Debian's kernels deny perf_event_open, which attaches a program to an event, without
 /// CAP_SYS_ADMIN if `kernel.perf_event_paranoid` is 3, their default.
 fn is_perf_restricted() -> bool {
-    use rustix::thread::{CapabilitySet, capabilities};
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
-    let is_admin =
-        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !is_admin()
+    text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !has_sys_admin()
 }
 
 /// Returns the events of instances whose process is gone, as (group, event).

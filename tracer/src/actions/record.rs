@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::process::Signal;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use tracer_model::action::How;
 
@@ -187,10 +188,7 @@ pub fn pid_namespace() -> u64 {
 /// Those of getrandom(2).
 pub fn new_id(how: How) -> io::Result<String> {
     let mut bytes = [0u8; 3];
-    // SAFETY: the pointer and the length are those of `bytes`.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got != 3 {
-        return Err(io::Error::last_os_error());
-    }
+    // Up to 256 bytes are returned whole (getrandom(2)).
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(format!("{}-{:02x}{:02x}{:02x}", how.name(), bytes[0], bytes[1], bytes[2]))
 }

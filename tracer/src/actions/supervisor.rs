@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
 use tracer_model::action::How;
@@ -383,10 +384,8 @@ impl Held for Keeper {
 /// Locks the memory, exempts the process from the OOM killer, and raises the limit of file descriptors
 /// for one per process of the target. Best effort: the supervisor also works without.
 pub(super) fn become_small(name: &CStr) {
-    // SAFETY: a C string, of which the kernel takes 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    // SAFETY: mlockall(2) takes no pointers.
-    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let _ = rustix::thread::set_name(name);
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };

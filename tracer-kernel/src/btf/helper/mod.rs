@@ -29,7 +29,7 @@ use seccompiler::{
 };
 
 use crate::capabilities::narrow_bounding_set;
-use crate::sys::apart;
+use crate::sys::detached;
 use crate::sys::tracing::{TYPES_NAME, kernel_types};
 
 /// Name of the process in the kernel.
@@ -62,7 +62,7 @@ impl Helper {
         let flags = SocketFlags::CLOEXEC;
         let (socket, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
-        apart::spawn_detached(|| match confine(its.as_fd(), &filter) {
+        detached::spawn_detached(|| match confine(its.as_fd(), &filter) {
             Ok(()) => serve(its.as_fd(), modules),
             Err(error) => report_failure(its.as_fd(), &error),
         })?;
@@ -151,7 +151,7 @@ fn filter() -> io::Result<BpfProgram> {
 /// Drops everything except the socket and CAP_SYS_ADMIN. Allocates nothing.
 fn confine(socket: BorrowedFd<'_>, filter: BpfProgramRef<'_>) -> io::Result<()> {
     set_name(NAME)?;
-    apart::close_all_except(socket)?;
+    detached::close_all_except(socket)?;
     // Otherwise a process of the same user could trace it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     narrow_bounding_set(CapabilitySet::empty())?;
