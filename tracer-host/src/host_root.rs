@@ -12,10 +12,10 @@ use tracer_model::remedy::CONTAINER_FLAGS;
 
 /// Path of the host's root directory: `/proc/1/root` in such a namespace. If unset, filltop's own
 /// root is the host's.
-pub const ENV_VAR: &str = "FILLTOP_HOST_ROOT";
+const ENV_VAR: &str = "FILLTOP_HOST_ROOT";
 /// In a container: the name of the machine. Kubernetes sets it through the downward API
 /// (`spec.nodeName`).
-pub const NODE_ENV_VAR: &str = "NODE_NAME";
+const NODE_ENV_VAR: &str = "NODE_NAME";
 /// Value that the container image and the unit set [`ENV_VAR`] to.
 const FIRST_ROOT: &str = "/proc/1/root";
 /// Inode numbers of the initial namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and

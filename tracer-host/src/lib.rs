@@ -1,5 +1,7 @@
 //! Readers of the machine: /proc, mounts, cgroups, pidfds, clocks. Nothing here knows eBPF.
 
+#![warn(unreachable_pub)]
+
 pub mod cgroup;
 pub mod clock;
 pub mod host_root;

@@ -106,7 +106,7 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
+pub(crate) fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
     for one in (bounding_set()? - keep).iter() {
         match remove_capability_from_bounding_set(one) {
             Err(Errno::PERM) => break,

@@ -28,7 +28,7 @@ use crate::{overlay, preflight, sys};
 /// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
     /// Programs, links and maps.
-    pub ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
     manager: HookManager,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
@@ -39,8 +39,7 @@ pub struct Tracer {
 
 /// Returns the slots per CPU of the slot table: 16,384 (2 MiB), fewer on machines with many CPUs,
 /// so the whole table stays under 64 MiB.
-#[must_use]
-pub const fn slots_per_cpu(cpus: u32) -> u32 {
+const fn slots_per_cpu(cpus: u32) -> u32 {
     let mut slots = 16_384;
     while slots > 2_048 && slots as u64 * cpus as u64 > 1 << 19 {
         slots /= 2;
@@ -196,8 +195,7 @@ impl Tracer {
     }
 
     /// Returns (slots per CPU, CPUs) of the slot table.
-    #[must_use]
-    pub const fn table_shape(&self) -> (u32, u32) {
+    pub(crate) const fn table_shape(&self) -> (u32, u32) {
         (self.slots_per_cpu, self.cpus)
     }
 
@@ -216,8 +214,7 @@ impl Tracer {
     }
 
     /// Returns the run-time statistics of all loaded programs, by name.
-    #[must_use]
-    pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
+    pub(crate) fn run_times(&self) -> Vec<(String, sys::RunTime)> {
         let times = self.programs().filter_map(|(name, program)| {
             let time = sys::run_time(program).ok()?;
             Some((name.to_owned(), time))

@@ -12,7 +12,7 @@ use crate::kernel_version::kernel_at_least;
 /// Whether tasks can be preempted inside the running kernel. If nothing states the mode, assumes
 /// that kernels are preemptible where that is the default.
 #[must_use]
-pub fn is_preemptible() -> bool {
+pub(crate) fn is_preemptible() -> bool {
     let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
     let name = rustix::system::uname();

@@ -18,7 +18,7 @@ use crate::object::OBJECT;
 
 /// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum PreflightError {
+pub(crate) enum PreflightError {
     /// Neither root nor the required capabilities.
     #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
@@ -65,7 +65,7 @@ pub enum PreflightError {
 impl PreflightError {
     /// Classifies an error of loading maps or programs. `charges_maps`: maps count as locked memory
     /// on this kernel.
-    pub fn from_load(error: &EbpfError, charges_maps: bool) -> Self {
+    pub(crate) fn from_load(error: &EbpfError, charges_maps: bool) -> Self {
         let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
         // `None` means no limit.
         let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
@@ -94,7 +94,7 @@ fn how_to_give(in_container: bool) -> &'static str {
 ///
 /// # Errors
 /// The first [`PreflightError`].
-pub fn check(in_container: bool) -> Result<(), PreflightError> {
+pub(crate) fn check(in_container: bool) -> Result<(), PreflightError> {
     if OBJECT.is_empty() {
         return Err(PreflightError::NotEmbedded);
     }

@@ -137,7 +137,7 @@ impl From<&str> for AttachError {
 }
 
 /// Formats an error with its causes, in one line.
-pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

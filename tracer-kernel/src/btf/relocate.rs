@@ -29,7 +29,7 @@ const NO_FIELD: u16 = i16::MAX as u16;
 ///
 /// # Errors
 /// If it is not an ELF file.
-pub fn relocate(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn relocate(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
     let mut elf = with_config(&with_offsets(elf, offsets)?, config)?;
     if config.has_cmpxchg == 0 {
         elf = without_cmpxchg(&elf)?;

@@ -23,7 +23,7 @@ const BUFFER: usize = 32 << 10;
 
 /// A map that is drained with an iterator. Unlike the system calls that remove map entries, the
 /// iterator lets the kernel's kprobes run meanwhile (`probes/drain.rs` on the eBPF side).
-pub struct Drain<K, V> {
+pub(crate) struct Drain<K, V> {
     map: Map,
     /// The iterator bound to the map; `None` before 5.9.
     link: Option<OwnedFd>,
@@ -43,7 +43,12 @@ where
     ///
     /// # Errors
     /// If there is no such map, or the kernel cannot bind the iterator to it.
-    pub fn new(ebpf: &mut Ebpf, map: &str, iterator: &str, used: Health) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        ebpf: &mut Ebpf,
+        map: &str,
+        iterator: &str,
+        used: Health,
+    ) -> anyhow::Result<Self> {
         let name = map;
         let map = take_map(ebpf, map)?;
         let iterator: Option<&Iter> = ebpf.program(iterator).and_then(|it| it.try_into().ok());
@@ -62,7 +67,7 @@ where
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn drain(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
+    pub(crate) fn drain(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
         if mem::replace(&mut self.seen, used) == used {
             return Ok(());
         }

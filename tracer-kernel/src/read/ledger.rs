@@ -20,7 +20,7 @@ struct LastRead {
 }
 
 /// The state between two reads. Keyed by slot index.
-pub struct Ledger {
+pub(crate) struct Ledger {
     last: Vec<LastRead>,
     owed: HashMap<PairKey, Counters>,
 }
@@ -28,13 +28,13 @@ pub struct Ledger {
 impl Ledger {
     /// Creates a ledger for a table of `cells` slots.
     #[must_use]
-    pub fn new(cells: usize) -> Self {
+    pub(crate) fn new(cells: usize) -> Self {
         Self { last: vec![LastRead::default(); cells], owed: HashMap::new() }
     }
 
     /// Computes the changes since the last call, by key. `spilled` are the entries removed from the
     /// retired spill map; they must have been removed before `cells` is read.
-    pub fn update<'a>(
+    pub(crate) fn update<'a>(
         &mut self,
         spilled: impl IntoIterator<Item = (PairKey, Counters)>,
         cells: impl IntoIterator<Item = (usize, &'a Slot)>,
@@ -70,7 +70,7 @@ impl Ledger {
     #[cfg(test)]
     /// Number of keys whose occupants left but whose spilled counts have not arrived yet.
     #[must_use]
-    pub fn owed(&self) -> usize {
+    pub(crate) fn owed(&self) -> usize {
         self.owed.len()
     }
 

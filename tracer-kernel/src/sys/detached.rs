@@ -16,7 +16,7 @@ use rustix::process::{Pid, WaitOptions, setsid, waitpid};
 ///
 /// # Errors
 /// If no process can be created.
-pub fn spawn_detached(body: impl FnOnce()) -> io::Result<()> {
+pub(crate) fn spawn_detached(body: impl FnOnce()) -> io::Result<()> {
     let before = block_signals()?;
     // SAFETY: the child only makes system calls until it exits, as fork(2) requires for a program
     // with threads.
@@ -81,7 +81,7 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn close_all_except(kept: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn close_all_except(kept: BorrowedFd<'_>) -> io::Result<()> {
     let kept = kept.as_raw_fd() as libc::c_uint;
     let ranges = [(0, kept.checked_sub(1)), (kept + 1, Some(libc::c_uint::MAX))];
     for (first, last) in ranges.into_iter().filter_map(|(first, last)| Some((first, last?))) {

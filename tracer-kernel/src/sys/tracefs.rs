@@ -18,7 +18,7 @@ const MAX_ACTIVE: u32 = 1024;
 
 /// The mounted tracefs, and the probes defined in it, which are removed on drop. After kill -9 they
 /// stay defined but disarmed, and the next start removes them.
-pub struct TraceFs {
+pub(crate) struct TraceFs {
     root: PathBuf,
     group: String,
     defined: Vec<String>,
@@ -32,7 +32,7 @@ impl TraceFs {
     ///
     /// # Errors
     /// If there is no tracefs, or it is not writable.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         if is_perf_restricted() {
             return Err(perf_restricted());
         }
@@ -55,7 +55,7 @@ impl TraceFs {
 
     /// Whether this kernel has kprobe events and this process may use them.
     #[must_use]
-    pub fn has_kprobes() -> bool {
+    pub(crate) fn has_kprobes() -> bool {
         !is_perf_restricted()
             && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
     }
@@ -64,7 +64,7 @@ impl TraceFs {
     ///
     /// # Errors
     /// The kernel's error; most often that there is no such function.
-    pub fn attach(
+    pub(crate) fn attach(
         &mut self,
         program: BorrowedFd<'_>,
         function: &str,
@@ -87,7 +87,7 @@ impl TraceFs {
     /// Returns the number of calls whose return was not seen for lack of slots, over all own
     /// probes.
     #[must_use]
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         let text = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
         missed_in_profile(&text, &self.defined)
     }
@@ -122,7 +122,7 @@ impl Drop for TraceFs {
 }
 
 /// An event that a filesystem defines itself.
-pub struct Event {
+pub(crate) struct Event {
     id: u64,
     /// Text that describes the fields of a record.
     format: String,
@@ -133,7 +133,7 @@ impl Event {
     ///
     /// # Errors
     /// If there is no tracefs, or it is not readable.
-    pub fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
         if !Path::new("/sys/fs").join(fs_type).exists() {
             return Ok(None);
         }
@@ -148,7 +148,7 @@ impl Event {
 
     /// Returns the offset of a field in a record.
     #[must_use]
-    pub fn offset(&self, field: &str) -> Option<u32> {
+    pub(crate) fn offset(&self, field: &str) -> Option<u32> {
         self.format.lines().find_map(|line| {
             // `field:u8 fsid[16];	offset:8;	size:16;	signed:0;`
             let (declared, rest) = line.trim().strip_prefix("field:")?.split_once(';')?;
@@ -162,7 +162,7 @@ impl Event {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    pub(crate) fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         if is_perf_restricted() {
             Err(perf_restricted())
         } else {
