@@ -135,11 +135,11 @@ pub(crate) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
 /// Duration and number of runs of a program while run-time statistics were enabled
 /// (`aya::sys::enable_stats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RunTime {
+pub(crate) struct RunTime {
     /// Nanoseconds, including the kernel's own clock reading around each run.
-    pub ns: u64,
+    pub(crate) ns: u64,
     /// Number of runs.
-    pub runs: u64,
+    pub(crate) runs: u64,
 }
 
 /// Returns a program's run-time statistics since it was loaded.
