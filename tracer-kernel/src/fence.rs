@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::{Lsm, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::Fence as FenceConfig;
+use tracer_common::FenceConfig;
 use tracer_common::offsets::Offsets;
 
 use super::attach::error::{error_chain, kernel_message};
@@ -36,7 +36,7 @@ const HOOKS: [&str; 8] = [
 /// (program, tracepoint). The first ends the fence as soon as its owner process exits. The others
 /// fence child processes before they run, and forget processes that are gone.
 const LIFECYCLE: [(&str, &str); 3] = [
-    ("fence_keeper_exit", "sched_process_exit"),
+    ("fence_owner_exit", "sched_process_exit"),
     (FORK, "sched_process_fork"),
     ("fence_free", "sched_process_free"),
 ];
@@ -140,7 +140,7 @@ impl Fence {
             FenceScope::Cgroup { id, level } => (id, level),
             FenceScope::Processes => (0, 0),
         };
-        let fence = FenceConfig { cgroup, level, dev, keeper: std::process::id(), pad: 0 };
+        let fence = FenceConfig { cgroup, level, dev, owner: std::process::id(), pad: 0 };
         let config = kernel_config(&types, 1);
         let object = relocate::relocate(OBJECT, &offsets, &config)?;
         let mut ebpf = EbpfLoader::new()
@@ -256,7 +256,8 @@ mod tests {
     #[test]
     fn the_object_has_every_program() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
-        for name in HOOKS.map(|hook| format!("fence_{hook}")) {
+        let lifecycle = LIFECYCLE.map(|(name, _)| name.to_owned());
+        for name in HOOKS.map(|hook| format!("fence_{hook}")).into_iter().chain(lifecycle) {
             assert!(object.programs.contains_key(&name), "{name}");
         }
         assert_eq!(object.programs.len(), HOOKS.len() + LIFECYCLE.len());

@@ -9,7 +9,7 @@ use aya::maps::Map;
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 use aya_log::EbpfLogger;
-use tracer_common::counters::HEALTH_CELLS;
+use tracer_common::counters::SELF_STAT_CELLS;
 use tracer_common::{FileKey, Offsets, OpenFileRecord};
 use tracer_model::snapshot::{CountedBy, Gap, Hook, Loss, LossKind, WriteBackend};
 
@@ -73,7 +73,7 @@ impl Tracer {
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
-            .map_max_entries("HEALTH", HEALTH_CELLS * cpus)
+            .map_max_entries("HEALTH", SELF_STAT_CELLS * cpus)
             .load(&object)
             .map_err(|error| {
                 preflight::PreflightError::from_load(&error, !kernel_at_least(5, 11))

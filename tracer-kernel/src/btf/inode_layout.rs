@@ -3,7 +3,7 @@
 
 use aya::Ebpf;
 use aya::maps::Array;
-use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
+use tracer_common::offsets::{InodeUsageLayout, UsagePart, usage_kind};
 
 use super::cache::KernelTypes;
 use super::structs::{BTRFS_INODE, BTRFS_ORDERED, EXT4_INODE, XFS_INODE};
@@ -24,28 +24,28 @@ struct Recipe {
 const RECIPES: &[Recipe] = &[
     Recipe {
         fs_type: "ext4",
-        kind: gauge_kind::EXT4,
+        kind: usage_kind::EXT4,
         uses_i_blocks: true,
         own: Some((EXT4_INODE, "vfs_inode")),
         parts: &[("i_reserved_data_blocks", 4, true)],
     },
     Recipe {
         fs_type: "xfs",
-        kind: gauge_kind::XFS,
+        kind: usage_kind::XFS,
         uses_i_blocks: false,
         own: Some((XFS_INODE, "i_vnode")),
         parts: &[("i_nblocks", 8, true), ("i_delayed_blks", 8, true)],
     },
     Recipe {
         fs_type: "btrfs",
-        kind: gauge_kind::BTRFS,
+        kind: usage_kind::BTRFS,
         uses_i_blocks: true,
         own: Some((BTRFS_INODE, "vfs_inode")),
         parts: &[("new_delalloc_bytes", 8, false)],
     },
     Recipe {
         fs_type: "tmpfs",
-        kind: gauge_kind::TMPFS,
+        kind: usage_kind::TMPFS,
         uses_i_blocks: true,
         own: None,
         parts: &[],
@@ -56,13 +56,13 @@ const RECIPES: &[Recipe] = &[
 /// traced.
 pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str> {
     let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
-    let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
+    let Ok(mut map) = Array::<_, [u8; size_of::<InodeUsageLayout>()]>::try_from(map) else {
         return Vec::new();
     };
     let mut known = Vec::new();
     for recipe in RECIPES {
         let Some(gauge) = recipe.resolve(types) else { continue };
-        let bytes: [u8; size_of::<Gauge>()] = bytemuck::cast(gauge);
+        let bytes: [u8; size_of::<InodeUsageLayout>()] = bytemuck::cast(gauge);
         if map.set(recipe.kind, bytes, 0).is_ok() {
             known.push(recipe.fs_type);
         }
@@ -71,23 +71,26 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str>
 }
 
 impl Recipe {
-    fn resolve(&self, types: &KernelTypes) -> Option<Gauge> {
-        let mut gauge =
-            Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
+    fn resolve(&self, types: &KernelTypes) -> Option<InodeUsageLayout> {
+        let mut gauge = InodeUsageLayout {
+            known: 1,
+            uses_i_blocks: u32::from(self.uses_i_blocks),
+            ..InodeUsageLayout::default()
+        };
         let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
         // Built in, or in its own module.
         let module = types.module(self.fs_type);
         let btf = module.as_ref().unwrap_or(&types.kernel);
         gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;
         for (part, (member, size, in_blocks)) in gauge.parts.iter_mut().zip(self.parts) {
-            *part = GaugePart {
+            *part = UsagePart {
                 offset: btf.member_offset(own, member)?,
                 size: *size,
                 in_blocks: u32::from(*in_blocks),
                 pad: 0,
             };
         }
-        if self.kind == gauge_kind::BTRFS {
+        if self.kind == usage_kind::BTRFS {
             let lengths = (
                 btf.member_offset(BTRFS_ORDERED, "num_bytes"),
                 btf.member_offset(BTRFS_ORDERED, "disk_num_bytes"),

@@ -9,7 +9,7 @@ use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::Iter;
 use bytemuck::{AnyBitPattern, NoUninit};
-use tracer_common::Health;
+use tracer_common::SelfStat;
 
 use super::maps::{fd_of, take_map};
 use crate::sys;
@@ -28,7 +28,7 @@ pub(crate) struct Drain<K, V> {
     /// The iterator bound to the map; `None` before 5.9.
     link: Option<OwnedFd>,
     /// Cell that counts how often the map was used.
-    pub used: Health,
+    pub used: SelfStat,
     /// Value of that cell at the last drain.
     seen: u64,
     _entries: PhantomData<(K, V)>,
@@ -47,7 +47,7 @@ where
         ebpf: &mut Ebpf,
         map: &str,
         iterator: &str,
-        used: Health,
+        used: SelfStat,
     ) -> anyhow::Result<Self> {
         let name = map;
         let map = take_map(ebpf, map)?;

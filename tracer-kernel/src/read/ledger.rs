@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use tracer_common::{Counters, PairKey, Slot};
+use tracer_common::{Counters, ProcFileKey, Slot};
 
 /// State of one slot at the last read.
 #[derive(Clone, Copy, Default)]
@@ -16,13 +16,13 @@ struct LastRead {
     seq: u32,
     counters: Counters,
     /// Needed to record the debt for the right occupant.
-    key: PairKey,
+    key: ProcFileKey,
 }
 
 /// The state between two reads. Keyed by slot index.
 pub(crate) struct Ledger {
     last: Vec<LastRead>,
-    owed: HashMap<PairKey, Counters>,
+    owed: HashMap<ProcFileKey, Counters>,
 }
 
 impl Ledger {
@@ -36,10 +36,10 @@ impl Ledger {
     /// retired spill map; they must have been removed before `cells` is read.
     pub(crate) fn update<'a>(
         &mut self,
-        spilled: impl IntoIterator<Item = (PairKey, Counters)>,
+        spilled: impl IntoIterator<Item = (ProcFileKey, Counters)>,
         cells: impl IntoIterator<Item = (usize, &'a Slot)>,
-    ) -> HashMap<PairKey, Counters> {
-        let mut news: HashMap<PairKey, Counters> = HashMap::new();
+    ) -> HashMap<ProcFileKey, Counters> {
+        let mut news: HashMap<ProcFileKey, Counters> = HashMap::new();
         for (index, slot) in cells {
             let Some(last) = self.last.get_mut(index) else { continue };
             // No occupant for now: a slot that changes occupants (see `SlotTable::cell`) has no counts,
@@ -75,7 +75,7 @@ impl Ledger {
     }
 
     /// Subtracts what is owed for `key` from `credit`; any excess stays owed.
-    fn subtract_owed(&mut self, key: PairKey, credit: &Counters) -> Counters {
+    fn subtract_owed(&mut self, key: ProcFileKey, credit: &Counters) -> Counters {
         let Some(owed) = self.owed.get_mut(&key) else { return *credit };
         let fresh = credit.since(owed);
         let rest = owed.since(credit);
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(n: u64) -> PairKey {
-        PairKey { ino: n, tgid: 1, ..PairKey::default() }
+    fn key(n: u64) -> ProcFileKey {
+        ProcFileKey { ino: n, tgid: 1, ..ProcFileKey::default() }
     }
 
     /// Model of the eBPF side's slot table, with two spill maps.
     struct Kernel {
         cells: Vec<Slot>,
-        spill: [HashMap<PairKey, Counters>; 2],
+        spill: [HashMap<ProcFileKey, Counters>; 2],
         active: usize,
         /// By slot: the newcomer whose program was preempted while taking it, the bytes it counts,
         /// and whether the occupant's counts have been moved already.
@@ -117,7 +117,7 @@ mod tests {
             }
         }
 
-        fn spill(&mut self, key: PairKey, counters: &Counters) {
+        fn spill(&mut self, key: ProcFileKey, counters: &Counters) {
             if !counters.is_zero() {
                 self.spill[self.active].entry(key).or_default().add(counters);
             }
@@ -211,8 +211,8 @@ mod tests {
         fn sums_are_exact(steps in prop::collection::vec(step(), 0..200)) {
             let mut kernel = Kernel::new(3);
             let mut ledger = Ledger::new(3);
-            let mut truth: HashMap<PairKey, u64> = HashMap::new();
-            let mut sums: HashMap<PairKey, u64> = HashMap::new();
+            let mut truth: HashMap<ProcFileKey, u64> = HashMap::new();
+            let mut sums: HashMap<ProcFileKey, u64> = HashMap::new();
             let read = || Step::Read { between: vec![] };
             let finish = |cell| Step::Finish { cell };
             let quiet = [finish(0), finish(1), finish(2), read(), read()];

@@ -12,11 +12,11 @@ use std::io;
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
-use tracer_common::counters::HEALTH_CELLS;
-use tracer_common::records::{ExitRecord, NAME_ROOM};
+use tracer_common::counters::SELF_STAT_CELLS;
+use tracer_common::records::{ExitRecord, NAME_BUFFER};
 use tracer_common::{
-    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey,
-    ProcRecord, RecordHeader, RecordKind, WaitKey, Waits,
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, NameRecord, ProcFileKey, ProcKey, ProcRecord,
+    RecordHeader, RecordKind, SelfStat, WaitKey, Waits,
 };
 use tracer_model::snapshot::{Loss, LossKind};
 
@@ -42,13 +42,13 @@ pub enum Record {
 #[derive(Default)]
 pub struct Deltas {
     /// Counters, by process and file.
-    pub pairs: HashMap<PairKey, Counters>,
+    pub pairs: HashMap<ProcFileKey, Counters>,
     /// Failed writes, by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
     /// Waits, by process, volume and kind.
     pub waits: HashMap<WaitKey, Waits>,
     /// Number of files created, by process and directory.
-    pub created: HashMap<PairKey, u64>,
+    pub created: HashMap<ProcFileKey, u64>,
     /// Files that were given space they share with another file (reflinks).
     pub shared: HashSet<FileKey>,
     /// Bytes that compression saved on files whose space no hook traces.
@@ -69,10 +69,10 @@ pub struct Collector {
     spill_active: MmapArray<u32>,
     stats: SelfStats,
     /// Of each pair of maps, one takes new entries while the other is drained.
-    spills: [Drain<PairKey, Counters>; 2],
+    spills: [Drain<ProcFileKey, Counters>; 2],
     errors: [Drain<ErrorKey, Errors>; 2],
     waits: [Drain<WaitKey, Waits>; 2],
-    created: [Drain<PairKey, u64>; 2],
+    created: [Drain<ProcFileKey, u64>; 2],
     saved: [Drain<BtrfsFile, u64>; 2],
     shared: Drain<FileKey, u32>,
     active: u32,
@@ -87,7 +87,7 @@ impl Collector {
     /// # Errors
     /// If a map is missing or cannot be mapped.
     pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
-        use Health::{
+        use SelfStat::{
             UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedSavedA, UsedSavedB,
             UsedShared, UsedSpillA, UsedSpillB, UsedWaitsA, UsedWaitsB,
         };
@@ -106,7 +106,7 @@ impl Collector {
             stats: SelfStats(
                 MmapArray::new(
                     fd_of(&health)?,
-                    cpus as usize * HEALTH_CELLS as usize,
+                    cpus as usize * SELF_STAT_CELLS as usize,
                     Access::Read,
                 )
                 .context("cannot map the self-statistics")?,
@@ -196,13 +196,13 @@ impl Collector {
     fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
         let counted = [
             (
-                Health::RingFull,
+                SelfStat::RingFull,
                 LossKind::RingFull,
                 "the ring buffer for names and processes was full",
             ),
-            (Health::InFlightFull, LossKind::MapFull, "the map of in-flight calls was full"),
-            (Health::OtherErrors, LossKind::MapFull, "the map of failed writes was full"),
-            (Health::OtherWaits, LossKind::MapFull, "the map of waits or created files was full"),
+            (SelfStat::InFlightFull, LossKind::MapFull, "the map of in-flight calls was full"),
+            (SelfStat::OtherErrors, LossKind::MapFull, "the map of failed writes was full"),
+            (SelfStat::OtherWaits, LossKind::MapFull, "the map of waits or created files was full"),
         ];
         for (cell, kind, cause) in counted {
             lost.push(Loss { cause: cause.to_owned(), events: self.stats.sum(cell), kind });
@@ -218,9 +218,9 @@ impl Collector {
 
     fn new_other(&mut self) -> Counters {
         let now = Counters {
-            written: self.stats.sum(Health::OtherWritten),
-            allocated: self.stats.sum(Health::OtherAllocated),
-            freed: self.stats.sum(Health::OtherFreed),
+            written: self.stats.sum(SelfStat::OtherWritten),
+            allocated: self.stats.sum(SelfStat::OtherAllocated),
+            freed: self.stats.sum(SelfStat::OtherFreed),
             ..Counters::default()
         };
         let fresh = now.since(&self.other_before);
@@ -229,13 +229,13 @@ impl Collector {
     }
 }
 
-/// The eBPF side's [`Health`] counters, for all CPUs.
+/// The eBPF side's [`SelfStat`] counters, for all CPUs.
 struct SelfStats(MmapArray<u64>);
 
 impl SelfStats {
     /// Returns the sum over all CPUs.
-    fn sum(&self, cell: Health) -> u64 {
-        let cells = (cell as usize..self.0.len()).step_by(HEALTH_CELLS as usize);
+    fn sum(&self, cell: SelfStat) -> u64 {
+        let cells = (cell as usize..self.0.len()).step_by(SELF_STAT_CELLS as usize);
         cells.map(|index| self.0.get(index)).sum()
     }
 }
@@ -260,9 +260,9 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     const EXIT: u32 = RecordKind::Exit as u32;
     match header.kind {
         NAME => {
-            let fixed = size_of::<NameRecord>() - NAME_ROOM;
+            let fixed = size_of::<NameRecord>() - NAME_BUFFER;
             let len = header.len as usize;
-            if bytes.len() < fixed + len || len >= NAME_ROOM {
+            if bytes.len() < fixed + len || len >= NAME_BUFFER {
                 return None;
             }
             // The ring buffer holds only the used part of the name.

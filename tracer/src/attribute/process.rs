@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 
-use tracer_common::records::CMDLINE_ROOM;
+use tracer_common::records::CMDLINE_MAX;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
 use tracer_host::process::stat::{NS_PER_TICK, is_same_process, stat};
 use tracer_host::process::status::Status;
@@ -63,7 +63,7 @@ struct Chain {
 impl Processes {
     /// Adds a process that the eBPF side described.
     pub fn describe(&mut self, record: &ProcRecord) {
-        let len = (record.header.len as usize).min(CMDLINE_ROOM);
+        let len = (record.header.len as usize).min(CMDLINE_MAX);
         let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
         let mut process = Process {
             comm: comm(&record.comm),
@@ -77,7 +77,7 @@ impl Processes {
             ended_in: self.window,
         };
         // Truncated, or not readable in the kernel: /proc has all of it while the process runs.
-        if len == 0 || len == CMDLINE_ROOM {
+        if len == 0 || len == CMDLINE_MAX {
             let whole = proc_cmdline(record.proc.tgid);
             if whole.is_some() && is_same_process(&record.proc) {
                 process.cmdline = whole;
