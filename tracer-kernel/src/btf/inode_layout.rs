@@ -61,8 +61,8 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str>
     };
     let mut known = Vec::new();
     for recipe in RECIPES {
-        let Some(gauge) = recipe.resolve(types) else { continue };
-        let bytes: [u8; size_of::<InodeUsageLayout>()] = bytemuck::cast(gauge);
+        let Some(layout) = recipe.resolve(types) else { continue };
+        let bytes: [u8; size_of::<InodeUsageLayout>()] = bytemuck::cast(layout);
         if map.set(recipe.kind, bytes, 0).is_ok() {
             known.push(recipe.fs_type);
         }
@@ -72,17 +72,17 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str>
 
 impl Recipe {
     fn resolve(&self, types: &KernelTypes) -> Option<InodeUsageLayout> {
-        let mut gauge = InodeUsageLayout {
+        let mut layout = InodeUsageLayout {
             known: 1,
             uses_i_blocks: u32::from(self.uses_i_blocks),
             ..InodeUsageLayout::default()
         };
-        let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
+        let Some((own, vfs_inode)) = self.own else { return Some(layout) };
         // Built in, or in its own module.
         let module = types.module(self.fs_type);
         let btf = module.as_ref().unwrap_or(&types.kernel);
-        gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;
-        for (part, (member, size, in_blocks)) in gauge.parts.iter_mut().zip(self.parts) {
+        layout.vfs_inode = btf.member_offset(own, vfs_inode)?;
+        for (part, (member, size, in_blocks)) in layout.parts.iter_mut().zip(self.parts) {
             *part = UsagePart {
                 offset: btf.member_offset(own, member)?,
                 size: *size,
@@ -96,12 +96,12 @@ impl Recipe {
                 btf.member_offset(BTRFS_ORDERED, "disk_num_bytes"),
             );
             if let (Some(in_file), Some(on_disk)) = lengths {
-                gauge.ordered_num_bytes = in_file;
-                gauge.ordered_disk_num_bytes = on_disk;
+                layout.ordered_num_bytes = in_file;
+                layout.ordered_disk_num_bytes = on_disk;
             }
-            gauge.ordered_inode = btf.member_offset(BTRFS_ORDERED, "inode")?;
-            gauge.ordered_is_own = u32::from(btf.points_to(BTRFS_ORDERED, "inode", own));
+            layout.ordered_inode = btf.member_offset(BTRFS_ORDERED, "inode")?;
+            layout.ordered_is_own = u32::from(btf.points_to(BTRFS_ORDERED, "inode", own));
         }
-        Some(gauge)
+        Some(layout)
     }
 }
