@@ -10,7 +10,12 @@ impl Status {
     /// Reads /proc/PID/status; `None` if the process does not exist.
     #[must_use]
     pub fn read(pid: u32) -> Option<Self> {
-        Some(Self(fs::read_to_string(format!("/proc/{pid}/status")).ok()?))
+        Some(Self::from_bytes(&fs::read(format!("/proc/{pid}/status")).ok()?))
+    }
+
+    /// The name of the process may be any bytes except a newline, which the kernel escapes.
+    fn from_bytes(status: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(status).into_owned())
     }
 
     /// Returns the real user id.
@@ -58,16 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_by_name() {
-        let status = Status(
-            "Name:\tUid: 7\nUid:\t1000\t0\t0\t0\nTracerPid:\t42\nNSpid:\t900\t1\n\
-             SigIgn:\t0000000000010000\nSigCgt:\t0000000000000001\n"
-                .to_owned(),
+    fn hostile_names_hide_no_field() {
+        let status = Status::from_bytes(
+            b"Name:\tUid: 7\xff\nUid:\t1000\t0\t0\t0\nTracerPid:\t42\nNSpid:\t900\t1\n\
+              SigIgn:\t0000000000010000\nSigCgt:\t0000000000000001\n",
         );
         assert_eq!((status.uid(), status.tracer_pid()), (Some(1000), Some(42)));
         assert!(status.is_namespace_init());
         assert_eq!((status.ignored_signals(), status.caught_signals()), (Some(1 << 16), Some(1)));
-        let status = Status("TracerPid:\t0\nNSpid:\t1\n".to_owned());
+        let status = Status::from_bytes(b"TracerPid:\t0\nNSpid:\t1\n");
         assert_eq!((status.uid(), status.tracer_pid()), (None, None));
         assert!(!status.is_namespace_init());
         let own = Status::read(std::process::id()).unwrap();
