@@ -36,7 +36,9 @@ impl Hierarchies {
     /// Reads the hierarchies from /proc/self/mountinfo.
     #[must_use]
     pub fn read() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        // Mount points may be any bytes; those of cgroups are plain.
+        let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&mountinfo))
     }
 
     fn parse(mountinfo: &str) -> Self {
