@@ -199,7 +199,7 @@ mod tests {
             (r#"{"ladder": ["kill", "freeze"]}"#, "guard.ladder"),
             (r#"{"ladder": ["truncate"]}"#, "truncate"),
             (r#"{"max_per_hour": 0}"#, "max_per_hour"),
-            (r#"{"within": "soon"}"#, "not a duration"),
+            (r#"{"within": "soon"}"#, "does not start with a number"),
             (r#"{"hold": "1m"}"#, "guard.hold"),
             (r#"{"avoid": ["("]}"#, "regular expression"),
         ] {

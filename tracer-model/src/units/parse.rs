@@ -74,8 +74,19 @@ pub fn duration(text: &str, least: f64, most: f64) -> Result<Duration, ParseErro
     if (least..=most).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(ParseError::OutOfRange(format!("{least} s"), format!("{most} s")))
+        Err(ParseError::OutOfRange(text_of(least), text_of(most)))
     }
+}
+
+/// Writes a time in the largest unit that gives a whole number, in a form that can be parsed.
+fn text_of(seconds: f64) -> String {
+    let units = [(86_400.0, "d"), (3600.0, "h"), (60.0, "m"), (1.0, "s"), (0.001, "ms")];
+    let whole = |(factor, _): &(f64, &str)| {
+        let number = seconds / factor;
+        number >= 1.0 && (number - number.round()).abs() < 1e-9
+    };
+    let (factor, unit) = units.into_iter().find(whole).unwrap_or((1.0, "s"));
+    format!("{}{unit}", (seconds / factor * 1e9).round() / 1e9)
 }
 
 /// Parses a size, in bytes.
@@ -157,7 +168,7 @@ mod tests {
         assert_eq!(seconds("5"), Ok(5.0));
         assert_eq!(duration("500ms", 0.1, 60.0), Ok(Duration::from_millis(500)));
         let outside = duration("0", 0.1, 60.0).unwrap_err();
-        assert_eq!(outside, ParseError::OutOfRange("0.1 s".to_owned(), "60 s".to_owned()));
+        assert_eq!(outside, ParseError::OutOfRange("100ms".to_owned(), "1m".to_owned()));
         for bad in ["", "h", "-1h", "4 fortnights", "1e9h", "99999999d", ".", "1.2.3s", "nan"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }

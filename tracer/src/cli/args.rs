@@ -112,12 +112,7 @@ pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
 
 /// Parses a time from 100 ms to 7 days, as [`parse::duration`] does.
 pub(crate) fn duration(text: &str) -> Result<Duration, ParseError> {
-    let seconds = parse::seconds(text)?;
-    if (0.1..=7.0 * 86_400.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(ParseError::OutOfRange("100ms".to_owned(), "7d".to_owned()))
-    }
+    parse::duration(text, 0.1, 7.0 * 86_400.0)
 }
 
 #[cfg(test)]

@@ -51,20 +51,20 @@ impl ServeArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
-  sudo filltop watch                            warn 4 h before full, name the culprit
+  sudo filltop watch                           warn 4 h before a volume is full
   sudo filltop watch --json | jq -r .summary
-  filltop watch --print-config > filltop.toml   sample configuration with all keys
+  filltop watch --print-config > filltop.toml  sample with all keys
   filltop watch --check-config --config filltop.toml
   sudo filltop watch --config filltop.toml
-  sudo filltop watch --metrics 127.0.0.1:9823   serve metrics for Prometheus, too
-  filltop watch --replay-csv history.csv        alerts it would have raised
+  sudo filltop watch --metrics 127.0.0.1:9823  also serve metrics
+  filltop watch --replay-csv history.csv       alerts it would have raised
 
-While it runs, `filltop top`, `snapshot`, `held` and `check` show its data, which
-they read over its socket.
+While it runs, `filltop top`, `snapshot`, `held` and `check` show its data,
+which they read over its socket.
 
 SIGHUP reloads the configuration; if the new one is invalid, the previous one is
 kept. SIGUSR1 acknowledges all active alerts: no reminders until they get worse
-or fire again. contrib/systemd has a unit for it, contrib/prometheus alert rules.")]
+or fire again. contrib/ has a systemd unit and Prometheus alert rules.")]
 pub(super) struct WatchArgs {
     /// Rules, and where alerts go (TOML) [default: the built-in rules]
     #[arg(long, value_name = "FILE")]

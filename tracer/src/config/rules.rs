@@ -143,7 +143,7 @@ fn one(source: Source<'_>, raw: &raw::Rule, known: Option<Rule>) -> Result<Rule,
         None => {}
         Some(text) if text.get_ref() == "never" => rule.repeat_s = None,
         Some(text) => {
-            let every = parse::duration(text.get_ref(), 1.0, 1e9)
+            let every = parse::duration(text.get_ref(), 1.0, 3650.0 * 86_400.0)
                 .map_err(|why| at(text, "repeat", &format_args!("{why}, or \"never\"")))?;
             rule.repeat_s = Some(every.as_secs_f64());
         }
