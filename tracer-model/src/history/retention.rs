@@ -182,7 +182,8 @@ pub fn memory_bytes(snapshot: &Snapshot) -> usize {
         + size_of_val(&*snapshot.held)
         + size_of_val(&*snapshot.victims)
         + size_of_val(&*snapshot.backend.hooks);
-    let hooks = snapshot.backend.hooks.iter().map(|hook| text(&hook.name) + text(&hook.how) + 32);
+    let hooks =
+        snapshot.backend.hooks.iter().map(|hook| text(&hook.name) + hook.how.name().len() + 32);
     let volumes = snapshot.volumes.iter().map(|volume| {
         text(&volume.mount_point)
             + text(&volume.device)

@@ -5,18 +5,22 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod blind_spot;
 mod coverage;
 mod group_kind;
 mod health;
+mod hook_method;
 mod writers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
+pub use blind_spot::{BlindSpot, BlindSpotKind};
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
 pub use group_kind::{GroupKind, UnknownKind};
-pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
+pub use health::{Backend, Hook, HookState, Loss, LossKind, WriteBackend};
+pub use hook_method::HookMethod;
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
     imports_image,

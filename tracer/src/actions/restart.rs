@@ -20,7 +20,8 @@ use super::{target, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
@@ -71,17 +72,14 @@ pub fn policy(target: &Target) -> Option<Policy> {
 /// Returns the process whose mounts are read for a container: the first of its pid namespace, or any if
 /// the container has no pid namespace of its own. Only 256 are checked, because a container may have
 /// very many.
-fn first_of(members: &[Identity]) -> Option<u32> {
+fn first_of(members: &[ProcessId]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
     some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
 /// Whether the process is the first of a nested pid namespace.
 pub(super) fn is_first(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = numbers.split_whitespace().collect();
-    numbers.len() > 1 && numbers.last() == Some(&"1")
+    Status::read(pid).is_some_and(|status| status.is_namespace_init())
 }
 
 /// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it
@@ -175,7 +173,7 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub fn present(target: &Target) -> BTreeSet<Identity> {
+pub fn present(target: &Target) -> BTreeSet<ProcessId> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
@@ -199,7 +197,7 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
 pub fn came_back(
     target: &Target,
     how: Action,
-    before: &BTreeSet<Identity>,
+    before: &BTreeSet<ProcessId>,
     policy: &Policy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));

@@ -85,7 +85,7 @@ pub(super) async fn run(
         notify: Notify::new(),
         guard,
         zone: timezone::local(),
-        host: host_root::name(),
+        host: host_root::host_name(),
         broken: None,
         config_is_wrong: false,
         failing: BTreeSet::new(),

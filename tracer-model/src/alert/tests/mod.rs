@@ -411,7 +411,7 @@ fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
     assert_eq!(about(host.run(5)), ["gap"]);
     host.snapshot.backend.hooks = vec![Hook {
         name: "ext4_file_write_iter".to_owned(),
-        how: "fexit".to_owned(),
+        how: HookMethod::Fexit,
         state: HookState::Broken { reason: "gone".to_owned() },
     }];
     assert_eq!(about(host.run(5)), ["backend"]);

@@ -26,11 +26,12 @@ use tracer_model::alert::{Event, EventKind, Severity};
 pub use alertmanager::AlertmanagerTarget;
 pub use command::{ExecTarget, MailTarget};
 pub use http::Endpoint;
-pub use journald::{JournaldTarget, SOCKET as JOURNALD_SOCKET};
+pub use journald::JournaldTarget;
 pub use spawner::Spawner;
 pub(crate) use stdout::text as event_line;
 pub use syslog::{SOCKET as SYSLOG_SOCKET, SyslogTarget, SyslogTo};
 pub(crate) use templates::{NAMES as TEMPLATE_NAMES, unknown_names};
+pub use tracer_host::journald::SOCKET as JOURNALD_SOCKET;
 pub use webhook::{Template, WebhookTarget};
 
 use queue::Queue;

@@ -65,7 +65,7 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
             HookState::Broken { reason } => (format!("BROKEN: {reason}"), Role::Critical),
             HookState::NotApplicable { reason } => (format!("not needed: {reason}"), Role::Faint),
         };
-        let text = format!("{} ({}): {}", safe(&hook.name), safe(&hook.how), safe(&state));
+        let text = format!("{} ({}): {}", safe(&hook.name), safe(hook.how.name()), safe(&state));
         lines.push(Line::new(label_value("hook", &text), role));
     }
     lines
