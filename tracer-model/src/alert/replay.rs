@@ -91,6 +91,8 @@ impl Replay {
                 overhead_ns_per_write: None,
                 own_cpu: None,
                 capabilities: Vec::new(),
+                blind_spot_kinds: Vec::new(),
+                sampled_fs_types: Vec::new(),
             },
             volumes: vec![volume],
             writers: Vec::new(),

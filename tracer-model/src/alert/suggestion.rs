@@ -4,7 +4,7 @@ use super::event::Suggestion;
 use super::message::{AlertMessage, SIGNIFICANT_HELD_SHARE};
 use super::rule::Condition;
 use crate::sanitize;
-use crate::snapshot::{Snapshot, Writer};
+use crate::snapshot::{GroupKind, Snapshot, Writer};
 
 /// Prefixes of names that are never suggested as a target.
 const PROTECTED: &[&str] =
@@ -20,7 +20,7 @@ pub(super) fn suggestion(alert: &AlertMessage<'_>, snapshot: &Snapshot) -> Optio
     }
     if let Some(group) = alert.dominant_group() {
         // A container's monitor is never a target: it owns the container's terminal and reaps it.
-        let excluded = group.group.kind == "monitor"
+        let excluded = group.group.kind == GroupKind::Monitor
             || is_protected(&group.group.name)
             || has_database(alert, snapshot, &group.group.name);
         return Some(action(group.group.target().filter(|_| !excluded)?, "freeze", 0));

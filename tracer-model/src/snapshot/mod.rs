@@ -5,16 +5,22 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod blind_spot;
 mod coverage;
+mod group_kind;
 mod health;
+mod hook_method;
 mod writers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
+pub use blind_spot::{BlindSpot, BlindSpotKind};
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
-pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
+pub use group_kind::{GroupKind, UnknownKind};
+pub use health::{Backend, Hook, HookState, Loss, LossKind, WriteBackend};
+pub use hook_method::HookMethod;
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
     imports_image,
@@ -243,9 +249,9 @@ pub struct Held {
     pub bytes: u64,
     /// Whether it grew since the previous scan; `false` without one.
     pub growing: bool,
-    /// `deleted` (had a name) or `anonymous` (O_TMPFILE, never had one).
+    /// Whether it ever had a name.
     #[serde(default)]
-    pub kind: String,
+    pub kind: HeldKind,
     /// Pids of all processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
@@ -255,6 +261,30 @@ pub struct Held {
     /// Inode number; `None` if only the overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
+}
+
+/// Whether a file without a name had one before.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldKind {
+    /// Created with O_TMPFILE: it never had a name.
+    Anonymous,
+    /// Its last name was removed.
+    #[default]
+    Deleted,
+}
+
+impl HeldKind {
+    /// The name in JSON and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// A process that is affected by a full or slow volume.

@@ -86,7 +86,7 @@ impl Watch {
             notify: Notify::new(),
             guard,
             zone: timezone::local(),
-            host: host_root::name(),
+            host: host_root::host_name(),
             config_is_invalid: false,
             failing_sinks: BTreeSet::new(),
             options,

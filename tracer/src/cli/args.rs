@@ -107,7 +107,7 @@ pub(crate) fn text_options(si: bool) -> text::TextOptions {
 
 /// The mount point of the volume that holds a path, as the Snapshot prints it.
 pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
-    Ok(mounts::holding(path)?.primary().mount_point.to_string_lossy().into_owned())
+    Ok(mounts::volume_of(path)?.primary().mount_point.to_string_lossy().into_owned())
 }
 
 /// Parses a time from 100 ms to 7 days, as [`parse::duration`] does.

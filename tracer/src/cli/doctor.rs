@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend};
+use tracer_model::snapshot::{
+    Blind, BlindSpotKind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend,
+};
 
 use tracer_host::{host_root, mounts};
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage, fence};
@@ -74,6 +76,8 @@ pub struct Report {
     pub hooks: Vec<Hook>,
     /// What filltop cannot see here.
     pub blind_spots: Vec<String>,
+    /// The kinds of `blind_spots`, in the same order.
+    pub blind_spot_kinds: Vec<BlindSpotKind>,
     /// Whether `filltop stop --how fence` works.
     pub fence: FenceReport,
 }
@@ -134,12 +138,13 @@ pub fn of_service(snapshot: Snapshot) -> Report {
         problem: None,
         hooks: backend.hooks,
         blind_spots: backend.blind_spots,
+        blind_spot_kinds: backend.blind_spot_kinds,
         fence: try_fence(),
     }
 }
 
 fn try_fence() -> FenceReport {
-    let fence = fence::try_here(true, host_root::in_container()).err();
+    let fence = fence::probe(true, host_root::in_container()).err();
     FenceReport { possible: fence.is_none(), reason: fence }
 }
 
@@ -147,7 +152,7 @@ fn try_fence() -> FenceReport {
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
-    let capabilities = capabilities::held_capabilities();
+    let capabilities = capabilities::effective_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     // As `snapshot` does: if the host is not visible, doctor must not report that filltop can run
     // here.
@@ -166,6 +171,7 @@ pub fn examine(options: &TracerOptions) -> Report {
                 problem: Some(format!("{error:#}")),
                 hooks: Vec::new(),
                 blind_spots: Vec::new(),
+                blind_spot_kinds: Vec::new(),
                 fence,
             };
         }
@@ -174,6 +180,7 @@ pub fn examine(options: &TracerOptions) -> Report {
     let types: Vec<&str> = volumes.iter().map(|volume| volume.fs_type.as_str()).collect();
     tracer.mounts_changed(&types);
     let write = tracer.write_backend();
+    let spots = coverage::of_backend(write, tracer.coverage());
     Report {
         ok: true,
         service: false,
@@ -194,7 +201,8 @@ pub fn examine(options: &TracerOptions) -> Report {
         write: Some(write),
         problem: None,
         hooks: tracer.hooks(),
-        blind_spots: coverage::of_backend(write, tracer.seen()),
+        blind_spot_kinds: spots.iter().map(|spot| spot.kind).collect(),
+        blind_spots: spots.into_iter().map(|spot| spot.text).collect(),
         fence,
     }
 }
@@ -282,6 +290,7 @@ fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
 mod tests {
     use super::*;
     use tracer_model::fixtures;
+    use tracer_model::snapshot::HookMethod;
 
     /// Every state that a volume and a hook can be in.
     #[test]
@@ -302,7 +311,7 @@ mod tests {
             blind: None,
         };
         let reason = || "the reason".to_owned();
-        let hook = |state| Hook { name: "vfs_write".to_owned(), how: "fexit".to_owned(), state };
+        let hook = |state| Hook { name: "vfs_write".to_owned(), how: HookMethod::Fexit, state };
         let states = [
             HookState::Ok,
             HookState::Unsupported { reason: reason() },
@@ -322,6 +331,7 @@ mod tests {
             problem: None,
             hooks: states.map(hook).into(),
             blind_spots: vec!["direct writes".to_owned()],
+            blind_spot_kinds: vec![BlindSpotKind::Unknown],
             fence: FenceReport { possible: false, reason: Some(reason()) },
         };
         insta::assert_snapshot!("doctor_of_the_service", text(&report));
@@ -334,6 +344,7 @@ mod tests {
             problem: Some("no BTF".to_owned()),
             hooks: Vec::new(),
             blind_spots: Vec::new(),
+            blind_spot_kinds: Vec::new(),
             fence: FenceReport { possible: true, reason: None },
             ..report
         };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::{mounts, open_files};
 
 use super::args::{AttachArgs, text_options};
@@ -41,9 +41,9 @@ pub(super) fn held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
         Err(none) => none.or_else(|| {
             let volumes =
                 mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-            let places = Places::new(&volumes);
-            let open = open_files::walk(&places);
-            Ok(deleted_files::of(&open, &volumes, &places, &mut Groups::default(), None))
+            let lookup = MountLookup::new(&volumes);
+            let open = open_files::from_proc(&lookup);
+            Ok(deleted_files::of(&open, &volumes, &lookup, &mut Groups::default(), None))
         })?,
     };
     let mut stdout = io::stdout().lock();

@@ -110,8 +110,8 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
             _ = look.tick() => {}
         }
         let snapshot = pipeline.snapshot(false)?;
-        if merge::is_long(&snapshot) {
-            recorder.push(&merge::trimmed(&snapshot))?;
+        if merge::exceeds_row_limit(&snapshot) {
+            recorder.push(&merge::truncated(&snapshot))?;
         } else {
             recorder.push(&snapshot)?;
         }
@@ -129,9 +129,9 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
 /// # Errors
 /// If the file cannot be read or contains no intact Snapshot.
 pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
-    let damage = recording::read(file, |snapshot| app.see_recorded(Arc::new(snapshot)))?;
+    let damage = recording::read(file, |snapshot| app.add_recorded(Arc::new(snapshot)))?;
     if let Some(words) = words(damage) {
-        app.say(&words);
+        app.show_message(&words);
     }
     Ok(())
 }

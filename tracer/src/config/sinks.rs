@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
+use tracer_host::journald;
 use tracer_model::alert::Severity;
 use tracer_model::units::parse;
 
@@ -17,8 +18,6 @@ use super::targets::{
 };
 use super::template::{TEMPLATE_NAMES, Template, unknown_names};
 
-/// journald's socket.
-const JOURNALD_SOCKET: &str = "/run/systemd/journal/socket";
 /// Socket of the local system log.
 const SYSLOG_SOCKET: &str = "/dev/log";
 /// Default of `give_up_after`.
@@ -46,7 +45,7 @@ pub(super) fn read(source: Source<'_>, file: &raw::File) -> Result<Vec<SinkConfi
     let reader = Reader { source };
     let mut sinks = Vec::new();
     for raw in &file.journald {
-        let socket = raw.socket.as_deref().unwrap_or(JOURNALD_SOCKET).into();
+        let socket = raw.socket.as_deref().unwrap_or(journald::SOCKET).into();
         let kind = SinkKind::Journald(JournaldTarget { socket });
         sinks.push(reader.sink("journald", raw.name.as_deref(), raw.severity, None, kind)?);
     }

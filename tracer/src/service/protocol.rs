@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) const PROTOCOL: u32 = 1;
 /// Longest body (a hello) that the service reads from a client, bytes.
 pub(crate) const MAX_REQUEST: usize = 4 << 10;
-/// Longest body that a client reads from the service, bytes. A trimmed Snapshot of a busy host takes
-/// about 200 KiB.
+/// Longest body that a client reads from the service, bytes. A truncated Snapshot of a busy host
+/// takes about 200 KiB.
 pub(crate) const MAX_RESPONSE: usize = 64 << 20;
 /// Length of a frame's head, bytes: the body's length (`u32`, little-endian) and the kind.
 pub(crate) const HEAD: usize = 5;

@@ -28,7 +28,7 @@ impl Spawner {
         let (ready, is_ready) = channel();
         thread::Builder::new().name("sinks".to_owned()).spawn(move || {
             let dropped = if privileged {
-                capabilities::drop_rights_of_the_start()
+                capabilities::drop_startup_capabilities()
             } else {
                 capabilities::drop_capabilities()
             };
