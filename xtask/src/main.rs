@@ -75,6 +75,10 @@ enum Task {
 
 #[derive(Args)]
 struct TestArgs {
+    /// Run only what a contributor runs before each commit: formatting, unit tests, and the tests of imports,
+    /// spelling and generated documents. Needs no root
+    #[arg(long, conflicts_with_all = ["native_only", "vm_only", "suite"])]
+    quick: bool,
     /// Skip the virtual machines
     #[arg(long, conflicts_with = "vm_only")]
     native_only: bool,
@@ -142,6 +146,9 @@ fn run() -> Result<ExitCode> {
 
 /// Runs every part, also after one that failed.
 fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
+    if arguments.quick {
+        return quick_test(workspace);
+    }
     let filltop = match build::build(workspace) {
         Ok(filltop) => filltop,
         Err(error) => return Tally::from_result("build", Err(error)),
@@ -153,7 +160,7 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
     let mut tally = Tally::default();
     if !arguments.vm_only {
         // Before the virtual machines, because compiling unit tests keeps all cores busy.
-        tally.add(Tally::from_result("unit", native::unit_tests(workspace)));
+        tally.add(Tally::from_result("unit", native::unit_tests(workspace, &[])));
     }
     let native = || {
         if arguments.vm_only {
@@ -166,5 +173,21 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
     } else {
         vm::run_tests(workspace, &filltop, native)
     });
+    tally
+}
+
+/// Runs what takes no root and no release build.
+fn quick_test(workspace: &Workspace) -> Tally {
+    let mut tally = Tally::from_result("format", native::formatting(workspace));
+    match build::ebpf_objects(workspace) {
+        Ok(()) => tally.add(Tally::from_result("unit", native::unit_tests(workspace, &[]))),
+        // Where LLVM cannot be installed, all the other crates can be tested all the same.
+        Err(error) if !packages::can_install() => {
+            tally.add(Tally::skip(format!("unit tracer-kernel: {}", tally::first_line(&error))));
+            let without = [native::EBPF_USER];
+            tally.add(Tally::from_result("unit", native::unit_tests(workspace, &without)));
+        }
+        Err(error) => tally.add(Tally::from_result("eBPF objects", Err(error))),
+    }
     tally
 }
