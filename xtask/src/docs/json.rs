@@ -55,9 +55,13 @@ const SECTIONS: &[Section] = &[
     },
     Section {
         heading: "`filltop resume --json`",
-        text: "One object per line and resumed target. `filltop resume --list --json` adds the fields of \
-               [Standing](#standing) to each.",
+        text: "One object per line and resumed target.",
         root: ("Record", "tracer/src/actions/record.rs"),
+    },
+    Section {
+        heading: "`filltop resume --list --json`",
+        text: "One object per line and suspended target.",
+        root: ("Listed", "tracer/src/cli/stop.rs"),
     },
     Section {
         heading: "`filltop forecast --csv FILE --json`",
@@ -65,9 +69,6 @@ const SECTIONS: &[Section] = &[
         root: ("Line", "tracer/src/cli/forecast/mod.rs"),
     },
 ];
-
-/// Types that are documented although no field has them: where they are flattened in a function.
-const ALSO: &[(&str, &str)] = &[("Standing", "tracer/src/actions/resume.rs")];
 
 const INTRODUCTION: &str = "\
 # JSON reference
@@ -105,9 +106,6 @@ pub(super) fn page(items: &Items) -> Result<String> {
                 root.name,
                 anchor(&root.name)
             );
-        }
-        for (name, file) in ALSO.iter().filter(|_| section.root.0 == "Record") {
-            writer.heading(items.get(name, file)?)?;
         }
     }
     page.push_str(&writer.text);
@@ -179,7 +177,7 @@ impl<'i> Writer<'i> {
         let shown = self.shown(&field.ty, &owner.file).with_context(place)?;
         let none = if field.serde.may_be_absent { "absent" } else { "`null`" };
         let doc = plain(&field.doc, self.items, &owner.file, none);
-        anyhow::ensure!(!doc.is_empty(), "{}: no doc comment", place());
+        anyhow::ensure!(field.serde.flatten || !doc.is_empty(), "{}: no doc comment", place());
         let name = match field.serde.flatten {
             true => format!("the fields of {}", shown.text),
             false => {
@@ -192,7 +190,8 @@ impl<'i> Writer<'i> {
                 format!("**`{name}`** ({}{null})", shown.text)
             }
         };
-        self.text.push_str(&bullet(depth, &format!("{name}: {doc}")));
+        let separator = if doc.is_empty() { "" } else { ": " };
+        self.text.push_str(&bullet(depth, &format!("{name}{separator}{doc}")));
         Ok(shown.items)
     }
 
@@ -203,6 +202,7 @@ impl<'i> Writer<'i> {
         let mut referred = Vec::new();
         let form = match &variant.inner {
             None => format!("`{word}`"),
+            Some(_) if variant.serde.untagged => "any other text".to_owned(),
             Some(ty) => {
                 let shown = self.shown(ty, &owner.file)?;
                 referred = shown.items;

@@ -47,7 +47,12 @@ impl Serde {
                     "skip" | "skip_serializing" => serde.skip = true,
                     "default" => serde.default = true,
                     "skip_serializing_if" => serde.may_be_absent = true,
-                    "deny_unknown_fields" | "try_from" | "transparent" => {}
+                    "deny_unknown_fields"
+                    | "try_from"
+                    | "from"
+                    | "transparent"
+                    | "other"
+                    | "alias" => {}
                     _ => return Err(meta.error("`cargo xtask docs` does not know this attribute")),
                 }
                 Ok(())
