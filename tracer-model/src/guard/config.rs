@@ -26,8 +26,7 @@ pub struct GuardConfig {
     /// share must be reached in both halves of it.
     #[serde(rename = "for")]
     pub length: Seconds,
-    /// The actions, each at most once, in the order freeze, throttle, fence, term, kill, unit.
-    /// `truncate` is not allowed.
+    /// The actions, in this order.
     pub ladder: Vec<How>,
     /// Time for an operator to intervene after a freeze, before the next step.
     pub wait: Seconds,

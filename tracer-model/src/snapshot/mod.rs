@@ -116,8 +116,7 @@ pub struct Volume {
     pub explained: Option<f64>,
     /// Whether the limit is reached.
     pub full: bool,
-    /// The nearest limit: `avail` or `inodes`. Quotas and thin pools are not read from a live system
-    /// yet; they would be `quota NAME` and `thin-pool NAME`.
+    /// The nearest limit: `avail`, `inodes`, `quota`, `reserve`.
     pub limit: String,
     /// Likely time to full, seconds; `None` if it is not forecast to fill.
     pub eta_s: Option<f64>,
