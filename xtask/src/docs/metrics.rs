@@ -11,7 +11,8 @@ use syn::{Expr, ExprLit, Lit};
 use super::items::literal;
 use super::markdown::head;
 
-const SOURCE: &str = "tracer/src/output/openmetrics/mod.rs";
+/// The folder of the code that writes them.
+const SOURCE: &str = "tracer/src/output/openmetrics";
 
 const INTRODUCTION: &str = "\
 # Metrics reference
@@ -50,8 +51,16 @@ pub(super) fn names(root: &Path) -> Result<Vec<String>> {
 }
 
 fn families(root: &Path) -> Result<Vec<Family>> {
-    let source = fs::read_to_string(root.join(SOURCE)).context(SOURCE)?;
-    let found = parse(&source)?;
+    let entries = fs::read_dir(root.join(SOURCE)).context(SOURCE)?;
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        let source = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        found.extend(parse(&source)?);
+    }
     ensure!(!found.is_empty(), "{SOURCE} has no metrics; adapt xtask/src/docs/metrics.rs");
     Ok(found)
 }
