@@ -52,11 +52,17 @@ fn pieces(text: &str) -> Vec<String> {
             }
             None => pieces.push(word.to_owned()),
         }
-        let last = pieces.last().map_or("", String::as_str);
-        open = last.matches('`').count() % 2 == 1
-            || last.matches('[').count() > last.matches(']').count();
+        open = is_open(pieces.last().map_or("", String::as_str));
     }
     pieces
+}
+
+/// Whether a backtick is open, or a bracket outside of backticks.
+fn is_open(text: &str) -> bool {
+    let (code, outside): (Vec<_>, Vec<_>) =
+        text.split('`').enumerate().partition(|(at, _)| at % 2 == 1);
+    let count = |c: char| outside.iter().map(|(_, part)| part.matches(c).count()).sum::<usize>();
+    code.len() == outside.len() || count('[') > count(']')
 }
 
 /// A doc comment for readers of a page: links become words, constants their values, variants the words that
@@ -106,6 +112,7 @@ mod tests {
         let wrapped = wrap(&text, "  ");
         assert_eq!(wrapped.lines().nth(1), Some("  `a b` [c d](e)"));
         assert!(wrapped.ends_with('\n'));
+        assert_eq!(pieces("a `[` b"), ["a", "`[`", "b"]);
     }
 
     #[test]
