@@ -7,6 +7,7 @@ mod build;
 mod command;
 mod compiler;
 mod dist;
+mod docs;
 mod incidents;
 mod kernels;
 mod kubernetes;
@@ -57,6 +58,8 @@ enum Task {
     /// Regenerate the generated files of contrib/: the Kubernetes manifest in one file, and the alert rules in
     /// Kubernetes' and Helm's form
     Manifests,
+    /// Regenerate the reference pages in docs/reference from the source
+    Docs,
     /// Retake the pictures in docs/pictures: the real screen under a real load (root)
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests or a command in it
@@ -126,6 +129,7 @@ fn run() -> Result<ExitCode> {
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
         Task::Manifests => manifests::write(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Docs => docs::write(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Incidents(arguments) => {
             incidents::run(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
         }

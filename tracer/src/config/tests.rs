@@ -43,6 +43,8 @@ fn every_example_of_the_sample_is_right() {
     assert_eq!(all.rules.len(), 9);
     assert_eq!(all.sinks.len(), 10, "{:?}", all.sinks.iter().map(|s| &s.name).collect::<Vec<_>>());
     assert_eq!(all.directories(), ["/srv/store/uploads"]);
+    // The sample shows the guard's defaults, and the reference is generated from the sample.
+    assert_eq!(all.guard, GuardConfig::default());
     let rule = |name: &str| all.rules.iter().find(|rule| rule.name == name).unwrap();
     assert_eq!(rule("uploads-cap").critical, Some(10_737_418_240.0));
     assert!(matches!(&rule("backup-too-fast").condition, Condition::GroupRate { .. }));
