@@ -56,7 +56,7 @@ pub fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer {
         uid: 1000,
         user: Some("deploy".to_owned()),
         group: Some(Group {
-            kind: "unit".to_owned(),
+            kind: GroupKind::Unit,
             name: format!("{comm}.service"),
             cgroup: Some(format!("/system.slice/{comm}.service")),
             ..Group::default()
@@ -124,12 +124,12 @@ pub fn idle() -> Snapshot {
             hooks: vec![
                 Hook {
                     name: "ext4_file_write_iter".to_owned(),
-                    how: "fexit".to_owned(),
+                    how: HookMethod::Fexit,
                     state: HookState::Ok,
                 },
                 Hook {
                     name: "xfs_file_write_iter".to_owned(),
-                    how: "fexit".to_owned(),
+                    how: HookMethod::Fexit,
                     state: HookState::NotApplicable { reason: "xfs is not loaded".to_owned() },
                 },
             ],
@@ -141,6 +141,8 @@ pub fn idle() -> Snapshot {
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),
             capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
+            blind_spot_kinds: vec![BlindSpotKind::MmapByPage],
+            sampled_fs_types: vec![],
         },
         volumes: vec![volume("/")],
         writers: vec![],
@@ -203,7 +205,7 @@ pub fn busy() -> Snapshot {
             freed_bytes: Some(28 * MIB),
             growth_bytes_per_s: -5.6 * MIB as f64,
             group: Some(Group {
-                kind: "docker".to_owned(),
+                kind: GroupKind::Docker,
                 name: "backup-nightly".to_owned(),
                 cgroup: Some("/docker/4f1c".to_owned()),
                 ..Group::default()

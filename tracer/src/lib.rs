@@ -2,12 +2,13 @@
 //! attribute → pipeline → snapshot → outputs and screen.
 
 pub mod actions;
-pub mod alerting;
+mod alerting;
 pub mod attribute;
 pub mod cli;
-pub mod config;
+mod config;
 pub mod measure;
 pub mod output;
 pub(crate) mod recording;
 pub mod service;
+mod signals;
 pub mod tui;

@@ -1,8 +1,9 @@
 //! The limits of a volume that can be reached.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A limit of a volume that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,10 +48,11 @@ impl Limit {
 }
 
 /// A kind of limit, as in the JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitKind {
     /// Space available to ordinary users.
+    #[default]
     Avail,
     /// Space available to root.
     RootReserve,
@@ -63,6 +65,10 @@ pub enum LimitKind {
 }
 
 impl LimitKind {
+    /// All kinds.
+    const ALL: [Self; 5] =
+        [Self::Avail, Self::RootReserve, Self::Inodes, Self::Quota, Self::ThinPool];
+
     /// The word that JSON, metrics and texts use.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -76,19 +82,30 @@ impl LimitKind {
     }
 }
 
+impl<'de> Deserialize<'de> for LimitKind {
+    /// A limit that this version does not know, of a newer service or recording, is `avail`: the
+    /// volume fills up either way.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        Ok(Self::ALL.into_iter().find(|kind| kind.name() == word).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_limit_of_a_newer_version_is_the_available_space() {
+        let read = |json| serde_json::from_str::<LimitKind>(json);
+        assert_eq!(read("\"project-quota\"").unwrap(), LimitKind::Avail);
+        assert_eq!(read("\"thin-pool\"").unwrap(), LimitKind::ThinPool);
+        assert!(read("7").is_err());
+    }
+
+    #[test]
     fn the_json_has_the_same_words() {
-        for kind in [
-            LimitKind::Avail,
-            LimitKind::RootReserve,
-            LimitKind::Inodes,
-            LimitKind::Quota,
-            LimitKind::ThinPool,
-        ] {
+        for kind in LimitKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }

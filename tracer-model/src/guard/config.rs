@@ -3,8 +3,9 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::action::How;
+use crate::action::Action;
 use crate::action::pattern::Pattern;
+use crate::units::parse;
 
 /// The `[guard]` section. Off unless `enabled`; only reports what it would do unless `dry_run` is
 /// false.
@@ -26,7 +27,7 @@ pub struct GuardConfig {
     #[serde(rename = "for")]
     pub length: Seconds,
     /// The actions, in this order.
-    pub ladder: Vec<How>,
+    pub ladder: Vec<Action>,
     /// Time for an operator to intervene after a freeze, before the next step.
     pub wait: Seconds,
     /// Minimum time between the later steps, while the volume is still in danger.
@@ -57,7 +58,7 @@ impl Default for GuardConfig {
             within: Seconds(600.0),
             share: 0.8,
             length: Seconds(10.0),
-            ladder: vec![How::Freeze, How::Throttle, How::Term, How::Kill],
+            ladder: vec![Action::Freeze, Action::Throttle, Action::Term, Action::Kill],
             wait: Seconds(300.0),
             step: Seconds(60.0),
             throttle_bytes_per_s: 1 << 20,
@@ -114,7 +115,8 @@ impl GuardConfig {
     }
 }
 
-const STEPS: [How; 6] = [How::Freeze, How::Throttle, How::Fence, How::Term, How::Kill, How::Unit];
+const STEPS: [Action; 6] =
+    [Action::Freeze, Action::Throttle, Action::Fence, Action::Term, Action::Kill, Action::Unit];
 
 /// A duration: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -131,20 +133,7 @@ impl Seconds {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor = match unit.trim() {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            _ => {
-                return Err(format!("{text:?} is not a duration; write e.g. 500ms, 10s, 5m or 1h"));
-            }
-        };
-        let number: f64 =
-            number.parse().map_err(|_| format!("{text:?} is not a duration, e.g. 10s"))?;
-        Self::new(number * factor)
+        parse::seconds(text).map_err(|error| error.to_string()).and_then(Self::new)
     }
 
     fn new(seconds: f64) -> Result<Self, String> {
@@ -211,7 +200,7 @@ mod tests {
             (r#"{"ladder": ["kill", "freeze"]}"#, "guard.ladder"),
             (r#"{"ladder": ["truncate"]}"#, "truncate"),
             (r#"{"max_per_hour": 0}"#, "max_per_hour"),
-            (r#"{"within": "soon"}"#, "not a duration"),
+            (r#"{"within": "soon"}"#, "does not start with a number"),
             (r#"{"hold": "1m"}"#, "guard.hold"),
             (r#"{"avoid": ["("]}"#, "regular expression"),
         ] {

@@ -5,16 +5,24 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod blind_spot;
 mod coverage;
+mod group_kind;
 mod health;
+mod held_kind;
+mod hook_method;
 mod writers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::{LimitKind, Refill};
+pub use blind_spot::{BlindSpot, BlindSpotKind};
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, SpaceChange};
-pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
+pub use group_kind::{GroupKind, UnknownKind};
+pub use health::{Backend, Hook, HookState, Loss, LossKind, WriteBackend};
+pub use held_kind::HeldKind;
+pub use hook_method::HookMethod;
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
     imports_image,
@@ -56,6 +64,21 @@ pub struct Snapshot {
     /// Groups with files open for writing on each volume, most bytes first.
     #[serde(default)]
     pub residents: Vec<Resident>,
+}
+
+impl Snapshot {
+    /// Removes the rows of all volumes except those with these mount points.
+    pub fn retain_volumes(&mut self, mount_points: &[String]) {
+        let keep = |volume: &String| mount_points.contains(volume);
+        self.volumes.retain(|row| keep(&row.mount_point));
+        self.writers.retain(|row| keep(&row.volume));
+        self.dirs.retain(|row| keep(&row.volume));
+        self.paths.retain(|row| keep(&row.volume));
+        self.held.retain(|row| keep(&row.volume));
+        self.victims.retain(|row| keep(&row.volume));
+        self.groups.retain(|row| keep(&row.volume));
+        self.residents.retain(|row| keep(&row.volume));
+    }
 }
 
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
@@ -242,28 +265,6 @@ pub struct Held {
     pub ino: Option<u64>,
 }
 
-/// Whether a file that has no name ever had one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HeldKind {
-    /// It had a name, and was deleted.
-    #[default]
-    Deleted,
-    /// It never had a name: O_TMPFILE.
-    Anonymous,
-}
-
-impl HeldKind {
-    /// The word that JSON and the screen use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Anonymous => "anonymous",
-        }
-    }
-}
-
 /// A process that is affected by a full or slow volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Victim {
@@ -278,16 +279,4 @@ pub struct Victim {
     /// Time spent waiting in fsync and throttled writes in the interval, milliseconds; `None` if
     /// not traced.
     pub waiting_ms: Option<f64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_json_has_the_same_words() {
-        for kind in [HeldKind::Deleted, HeldKind::Anonymous] {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
-        }
-    }
 }

@@ -2,13 +2,12 @@
 //! open, and the method for each action.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use tracer_model::action::plan::{Facts, File, Means};
-use tracer_model::action::{How, Kin, Process, Role};
+use tracer_model::action::{Action, Kin, Process, Role};
 use tracer_model::sanitize;
 
 use super::members::{Scope, Table, executable, table};
@@ -19,9 +18,10 @@ use crate::attribute::groups::{Groups, session};
 use crate::attribute::process;
 use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::process::descriptors::strip_deleted;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::users::Users;
 use tracer_host::{host_root, mounts, open_files};
 use tracer_kernel::fence;
@@ -80,16 +80,11 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    fn process(&self, identity: Identity, groups: &mut Groups, files: &[File]) -> Option<Process> {
+    fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let uid: Option<u32> =
-            field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
-        let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
-        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
-        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let status = Status::read(pid).unwrap_or_default();
+        let (uid, first) = (status.uid(), status.is_namespace_init());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
         let kin = if is_us {
@@ -124,7 +119,7 @@ impl About<'_> {
             group: groups.of_pid(pid),
             kernel_thread: stat.kernel_thread,
             namespace_init: first,
-            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
+            ignores_term: ignores(first, status.ignored_signals(), status.caught_signals()),
             kin,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
@@ -144,14 +139,14 @@ fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
 /// one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let places = Places::new(&volumes);
-    let open = open_files::walk(&places);
+    let lookup = MountLookup::new(&volumes);
+    let open = open_files::from_proc(&lookup);
     let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
         files.entry(file.key()).or_insert_with(|| {
-            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            let (paths, link) = (lookup.paths(file), strip_deleted(&file.link));
             File {
                 link: (link != paths.host).then(|| text(link)),
                 path: text(&paths.host),
@@ -179,18 +174,18 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
         || "SIGKILL to each process until none is left".to_owned(),
         |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
     );
-    How::ALL
+    Action::ALL
         .into_iter()
         .map(|how| {
             let by = match how {
-                How::Freeze => Ok(brake.clone()),
-                How::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
-                How::Fence => fence::check(host_root::in_container())
+                Action::Freeze => Ok(brake.clone()),
+                Action::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
+                Action::Fence => fence::check(host_root::in_container())
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
-                How::Term => Ok("SIGTERM to each process".to_owned()),
-                How::Kill => Ok(kill.clone()),
-                How::Unit => unit::command(target).map(|command| command.words()),
-                How::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
+                Action::Term => Ok("SIGTERM to each process".to_owned()),
+                Action::Kill => Ok(kill.clone()),
+                Action::Unit => unit::command(target).map(|command| command.words()),
+                Action::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
             };
             Means { how, by }
         })

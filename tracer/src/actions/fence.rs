@@ -16,9 +16,9 @@ use super::members::{Scope, Tracker};
 use super::suspend;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 use tracer_host::{clock, host_root, mounts};
-use tracer_kernel::fence::{Fence, Whom};
+use tracer_kernel::fence::{Fence, FenceScope};
 
 /// How long it may take to enumerate the processes of a target that keeps forking.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -57,7 +57,7 @@ impl Wall {
         wanted: Option<&Path>,
     ) -> Result<Self, String> {
         let volume = match wanted {
-            Some(path) => mounts::holding(path).map_err(|error| format!("{error:#}"))?,
+            Some(path) => mounts::volume_of(path).map_err(|error| format!("{error:#}"))?,
             None => only_volume(files)?,
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
@@ -84,9 +84,9 @@ impl Wall {
     pub fn load(&self) -> anyhow::Result<Fence> {
         let whom = match &self.cgroup {
             Some(cgroup) => {
-                Whom::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
+                FenceScope::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
             }
-            None => Whom::Processes,
+            None => FenceScope::Processes,
         };
         Fence::load(self.dev, whom, host_root::in_container())
     }
@@ -103,11 +103,11 @@ impl Wall {
         }
         tracker.listen();
         let start = clock::instant();
-        let mut known: BTreeSet<Identity> = BTreeSet::new();
+        let mut known: BTreeSet<ProcessId> = BTreeSet::new();
         let mut quiet = 0;
         while quiet < 2 {
             let (_, members) = tracker.look();
-            let new: Vec<Identity> =
+            let new: Vec<ProcessId> =
                 members.into_iter().filter(|identity| known.insert(*identity)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {

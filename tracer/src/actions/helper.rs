@@ -145,9 +145,8 @@ pub fn run() -> anyhow::Result<()> {
     // SAFETY: standard input is open, and nothing else in this process uses it.
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     socket.peer_addr().map_err(|_| anyhow!("internal command; use `filltop stop`"))?;
-    // SAFETY: the name is a C string of less than 16 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"fill-hands".as_ptr()) };
-    capabilities::drop_rights_of_the_start().context("cannot drop capabilities")?;
+    let _ = rustix::thread::set_name(c"fill-hands");
+    capabilities::drop_startup_capabilities().context("cannot drop capabilities")?;
     let (sender, asked) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {

@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::process::Signal;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::members::Scope;
 use super::pins::{CgroupId, Pins, Presence};
 use super::suspend::Brake;
 use tracer_host::cgroup::Freezer;
-use tracer_host::process::pidfd::{Handle, Identity, is_gone};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 
 /// Returns the directory of the records. `FILLTOP_RUN_DIR` overrides /run/filltop, for tests that must
 /// not see each other's records.
@@ -38,7 +39,7 @@ pub struct Record {
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
-    pub how: How,
+    pub how: Action,
     /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
     /// The target's processes.
@@ -52,7 +53,7 @@ pub struct Record {
     #[serde(default)]
     pub pid_namespace: u64,
     /// The supervisor process.
-    pub keeper: Identity,
+    pub keeper: ProcessId,
     /// When the action began.
     pub since: Timestamp,
     /// Time limit, seconds since boot.
@@ -84,7 +85,7 @@ impl RecordFile {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn add(&mut self, identity: Identity) -> io::Result<()> {
+    pub fn add(&mut self, identity: ProcessId) -> io::Result<()> {
         self.file.write_all(line(&identity)?.as_bytes())
     }
 
@@ -111,7 +112,7 @@ pub fn all() -> Vec<(Record, PathBuf)> {
 /// Reads a record and the processes that were stopped. An incomplete last line is ignored, because its
 /// process was not stopped yet.
 #[must_use]
-pub fn read(path: &Path) -> Option<(Record, Vec<Identity>)> {
+pub fn read(path: &Path) -> Option<(Record, Vec<ProcessId>)> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     let record = serde_json::from_str(lines.next()?).ok()?;
@@ -130,7 +131,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     match &record.brake {
         // A fence ends with its supervisor; a supervisor that hangs is killed.
         Brake::Fence(_) => {
-            let keeper = Handle::of(record.keeper);
+            let keeper = PidHandle::open_exact(record.keeper);
             if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
                 && let Err(error) = keeper.signal(Signal::KILL)
                 && !is_gone(&error)
@@ -141,7 +142,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
         Brake::Freezer(freezer) => thaw(&record, freezer)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {
-                let Some(handle) = Handle::of(*identity) else { continue };
+                let Some(handle) = PidHandle::open_exact(*identity) else { continue };
                 match handle.signal(Signal::CONT) {
                     Ok(()) => count += 1,
                     Err(error) if is_gone(&error) => {}
@@ -185,12 +186,9 @@ pub fn pid_namespace() -> u64 {
 ///
 /// # Errors
 /// Those of getrandom(2).
-pub fn new_id(how: How) -> io::Result<String> {
+pub fn new_id(how: Action) -> io::Result<String> {
     let mut bytes = [0u8; 3];
-    // SAFETY: the pointer and the length are those of `bytes`.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got != 3 {
-        return Err(io::Error::last_os_error());
-    }
+    // Up to 256 bytes are returned whole (getrandom(2)).
+    getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(format!("{}-{:02x}{:02x}{:02x}", how.name(), bytes[0], bytes[1], bytes[2]))
 }

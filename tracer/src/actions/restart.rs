@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::action::restart::{Manager, Policy};
-use tracer_model::snapshot::Group;
+use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::Scope;
 use super::target::Target;
@@ -20,7 +20,8 @@ use super::{target, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
@@ -35,23 +36,28 @@ const LOOK: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn policy(target: &Target) -> Option<Policy> {
     let group = target.group.as_ref();
-    let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
+    let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind))?;
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let members = target.scope.members();
     let whole = matches!(target.scope, Scope::Cgroup(_));
     let of = |by, policy| Some(Policy { by, policy });
     match kind {
-        _ if !whole && kind != "unit" && !members.iter().any(|member| is_first(member.pid)) => None,
-        "docker" => {
+        _ if !whole
+            && kind != GroupKind::Unit
+            && !members.iter().any(|member| is_first(member.pid)) =>
+        {
+            None
+        }
+        GroupKind::Docker => {
             let id = target.container()?;
             of(Manager::Docker, first_of(&members).and_then(|pid| docker(pid, &id)))
         }
-        "podman" => {
+        GroupKind::Podman => {
             let id = target.container()?;
             of(Manager::Podman, first_of(&members).and_then(|pid| podman(pid, &id)))
         }
-        "pod" => of(Manager::Kubelet, None),
-        "unit" => {
+        GroupKind::Pod => of(Manager::Kubelet, None),
+        GroupKind::Unit => {
             let shown = unit::show(name, &["Restart", "MainPID"], ASK)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
@@ -66,17 +72,14 @@ pub fn policy(target: &Target) -> Option<Policy> {
 /// Returns the process whose mounts are read for a container: the first of its pid namespace, or any if
 /// the container has no pid namespace of its own. Only 256 are checked, because a container may have
 /// very many.
-fn first_of(members: &[Identity]) -> Option<u32> {
+fn first_of(members: &[ProcessId]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
     some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
 /// Whether the process is the first of a nested pid namespace.
 pub(super) fn is_first(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = numbers.split_whitespace().collect();
-    numbers.len() > 1 && numbers.last() == Some(&"1")
+    Status::read(pid).is_some_and(|status| status.is_namespace_init())
 }
 
 /// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it
@@ -170,13 +173,15 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub fn present(target: &Target) -> BTreeSet<Identity> {
-    let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
+pub fn present(target: &Target) -> BTreeSet<ProcessId> {
+    let group = target.group.as_ref();
+    let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
     let below = format!("{name}/");
     let is_it = |group: &Group| {
-        group.kind == *kind
-            && (group.name == *name || kind == "pod" && group.name.starts_with(&below))
+        Some(group.kind) == kind
+            && (group.name == *name
+                || group.kind == GroupKind::Pod && group.name.starts_with(&below))
     };
     target::candidates(&mut Groups::default())
         .into_iter()
@@ -191,8 +196,8 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
 #[must_use]
 pub fn came_back(
     target: &Target,
-    how: How,
-    before: &BTreeSet<Identity>,
+    how: Action,
+    before: &BTreeSet<ProcessId>,
     policy: &Policy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));

@@ -7,7 +7,8 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::Serialize;
-use tracer_model::action::How;
+use tracer_model::action::Action;
+use tracer_model::snapshot::GroupKind;
 
 use super::audit::Audit;
 use super::members::Scope;
@@ -17,7 +18,7 @@ use super::suspend::Brake;
 use super::{names, record};
 use crate::attribute::groups::cgroup_path::{CgroupOwner, classify};
 use crate::attribute::groups::session;
-use tracer_host::process::pidfd::Handle;
+use tracer_host::process::pidfd::PidHandle;
 use tracer_host::process::stat::{NS_PER_TICK, Stat};
 use tracer_host::{cgroup, clock};
 
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// System errors.
 pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
-    if let Some(keeper) = Handle::of(record.keeper) {
+    if let Some(keeper) = PidHandle::open_exact(record.keeper) {
         keeper.signal(Signal::TERM).context("cannot signal the supervisor")?;
         let start = clock::instant();
         while path.exists() && start.elapsed() < PATIENCE {
@@ -59,18 +60,21 @@ pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
 }
 
 /// Whether the record's target is a cgroup of this kind.
-fn is_of_kind(record: &Record, kind: &str) -> bool {
+fn is_of_kind(record: &Record, kind: GroupKind) -> bool {
     let Scope::Cgroup(dirs) = &record.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
-        CgroupOwner::Container { pod: Some(_), .. } | CgroupOwner::Pod { .. } => kind == "pod",
+        CgroupOwner::Container { pod: Some(_), .. } | CgroupOwner::Pod { .. } => {
+            kind == GroupKind::Pod
+        }
         CgroupOwner::Container { runtime: Some(runtime), .. } => kind == runtime,
         // The path does not reveal the runtime.
-        CgroupOwner::Container { .. } => {
-            matches!(kind, "docker" | "podman" | "containerd" | "crio")
-        }
-        CgroupOwner::Lxc(_) => kind == "lxc",
-        CgroupOwner::Machine(_) => kind == "machine",
-        CgroupOwner::Unit(_) => kind == "unit",
+        CgroupOwner::Container { .. } => matches!(
+            kind,
+            GroupKind::Docker | GroupKind::Podman | GroupKind::Containerd | GroupKind::Crio
+        ),
+        CgroupOwner::Lxc(_) => kind == GroupKind::Lxc,
+        CgroupOwner::Machine(_) => kind == GroupKind::Machine,
+        CgroupOwner::Unit(_) => kind == GroupKind::Unit,
         CgroupOwner::Build { .. }
         | CgroupOwner::Monitor { .. }
         | CgroupOwner::Plain(_)
@@ -115,14 +119,14 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
         .map(|(_, stopped)| stopped)
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|who| Handle::of(who)?.stat())
+        .filter_map(|who| PidHandle::open_exact(who)?.stat())
         .collect();
     if mine && stopped.is_empty() && record.scope.members().is_empty() {
         return Standing::Ended;
     }
-    let let_go = record.how == How::Freeze
+    let let_go = record.how == Action::Freeze
         && match &record.brake {
-            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
+            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_requested(),
             Brake::Signals => {
                 mine && !stopped.is_empty() && stopped.iter().all(|stat| stat.state != 'T')
             }
@@ -154,7 +158,7 @@ pub fn sweep() -> Vec<Record> {
     for (record, path) in record::all() {
         let over = clock::boottime_s() > record.until_boottime_s + 10.0;
         let foreign = record.pid_namespace != 0 && record.pid_namespace != here;
-        let alone = !foreign && Handle::of(record.keeper).is_none();
+        let alone = !foreign && PidHandle::open_exact(record.keeper).is_none();
         let reachable = !foreign || matches!(record.brake, Brake::Freezer(_));
         if (alone || over && reachable) && record::undo(&path).is_ok() {
             undone.push(record);

@@ -16,9 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::audit::Audit;
 use super::executor::Real;
@@ -29,8 +30,8 @@ use super::suspend::{Brake, Escaped, Halted, Halter};
 use super::throttle::Held;
 use super::{footing, foreground, record, throttle, watchdog};
 use tracer_host::clock;
-use tracer_host::process::pidfd::{Handle, Identity};
-use tracer_kernel::fence::Tally;
+use tracer_host::process::pidfd::{PidHandle, ProcessId};
+use tracer_kernel::fence::FenceCounts;
 
 /// Name of the process. It differs from "filltop", so that killing "filltop" by name spares it.
 const NAME: &str = "fill-keeper";
@@ -52,7 +53,7 @@ pub struct Order {
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
-    pub how: How,
+    pub how: Action,
     /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
     /// The target's processes.
@@ -117,7 +118,7 @@ fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start the supervisor process")?;
-    let patience = if order.how == How::Fence { START_OF_A_FENCE } else { START };
+    let patience = if order.how == Action::Fence { START_OF_A_FENCE } else { START };
     ours.set_read_timeout(Some(patience))?;
     (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
     let mut line = String::new();
@@ -212,7 +213,7 @@ impl Keeper {
         let until_s = clock::boottime_s() + order.for_s;
         let made = (|| {
             footing::leave(&order.leave).context("cannot leave the container's cgroup")?;
-            let (own, _) = Handle::open(std::process::id()).context("/proc is not mounted")?;
+            let (own, _) = PidHandle::open(std::process::id()).context("/proc is not mounted")?;
             let record = Record {
                 id: order.id.clone(),
                 asked: order.asked.clone(),
@@ -255,7 +256,7 @@ impl Keeper {
 
     fn begin(&mut self) -> anyhow::Result<Halted> {
         if let Brake::Freezer(freezer) = &self.order.brake
-            && freezer.is_asked()
+            && freezer.is_requested()
         {
             bail!("{} is already frozen, but not by filltop", freezer.dir().display());
         }
@@ -265,7 +266,7 @@ impl Keeper {
 
     /// Waits until the target has to be resumed, and returns the reason.
     fn hold(&mut self) -> &'static str {
-        match self.order.rate.filter(|_| self.order.how == How::Throttle) {
+        match self.order.rate.filter(|_| self.order.how == Action::Throttle) {
             Some(rate) => throttle::run(self, rate),
             // The cgroup of a freezer or fence, or all processes, can disappear without notice.
             None => loop {
@@ -291,7 +292,7 @@ impl Keeper {
             &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
         );
         if let Some(tally) = tally {
-            let Tally { refused, escaped } = tally;
+            let FenceCounts { refused, escaped } = tally;
             audit.reason += &format!("; {refused} calls refused, {escaped} children not fenced");
         }
         audit.what = format!("end of {}", self.order.how.name());
@@ -375,7 +376,7 @@ impl Held for Keeper {
         self.halter.halt(&mut Real, &mut |identity| file.add(identity)).map(drop)
     }
 
-    fn members(&mut self) -> Vec<Identity> {
+    fn members(&mut self) -> Vec<ProcessId> {
         self.halter.members()
     }
 }
@@ -383,10 +384,8 @@ impl Held for Keeper {
 /// Locks the memory, exempts the process from the OOM killer, and raises the limit of file descriptors
 /// for one per process of the target. Best effort: the supervisor also works without.
 pub(super) fn become_small(name: &CStr) {
-    // SAFETY: a C string, of which the kernel takes 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    // SAFETY: mlockall(2) takes no pointers.
-    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let _ = rustix::thread::set_name(name);
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };

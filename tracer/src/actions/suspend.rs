@@ -2,9 +2,9 @@
 //! otherwise with SIGSTOP to each process until no new child appears. Or fencing it off one volume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,10 @@ use super::executor::Hands;
 use super::fence::Wall;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
-use tracer_host::process::pidfd::{Handle, Identity, is_gone};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
+use tracer_host::process::status::Status;
 use tracer_host::{cgroup, clock};
-use tracer_kernel::fence::{Fence, Tally};
+use tracer_kernel::fence::{Fence, FenceCounts};
 
 /// How long suspending may take before the processes that still run are reported.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -138,9 +139,9 @@ pub struct Halter {
     tracker: Tracker,
     brake: Brake,
     /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
-    stopped: BTreeMap<Identity, Handle>,
+    stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
-    others: BTreeSet<Identity>,
+    others: BTreeSet<ProcessId>,
     /// Whether it was checked once that the freezer contains the whole target.
     held: bool,
     /// The fence in force.
@@ -169,7 +170,7 @@ impl Halter {
     pub fn halt(
         &mut self,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<Halted> {
         let start = clock::instant();
         let (processes, notes) = match self.brake.clone() {
@@ -188,7 +189,7 @@ impl Halter {
     pub fn release(&mut self, hands: &mut dyn Hands) -> io::Result<()> {
         match &self.brake {
             Brake::Freezer(freezer) => {
-                let (file, word) = freezer.order(false);
+                let (file, word) = freezer.control_write(false);
                 match hands.write(&file, word) {
                     Err(error) if cgroup::is_removed(&error) => Ok(()),
                     result => result,
@@ -213,18 +214,18 @@ impl Halter {
 
     /// Returns the counters of the fence, while it is in force.
     #[must_use]
-    pub fn tally(&self) -> Option<Tally> {
-        self.fence.as_ref().map(Fence::tally)
+    pub fn tally(&self) -> Option<FenceCounts> {
+        self.fence.as_ref().map(Fence::counts)
     }
 
     /// Returns the target's current processes.
     #[must_use]
-    pub fn members(&mut self) -> Vec<Identity> {
+    pub fn members(&mut self) -> Vec<ProcessId> {
         match &self.brake {
             // Much less to read than all of /proc, and a throttle reads this often.
             Brake::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
-                .map(|pid| Identity { pid, start_ticks: 0 })
+                .map(|pid| ProcessId { pid, start_ticks: 0 })
                 .collect(),
             Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
         }
@@ -244,7 +245,7 @@ impl Halter {
         freezer: &Freezer,
         hands: &mut dyn Hands,
     ) -> io::Result<(usize, Vec<String>)> {
-        let (file, word) = freezer.order(true);
+        let (file, word) = freezer.control_write(true);
         let start = clock::instant();
         hands.write(&file, word)?;
         while !hands.dry() && !freezer.is_frozen() {
@@ -275,7 +276,7 @@ impl Halter {
             .members()
             .iter()
             .filter(|identity| {
-                Handle::open(identity.pid).is_some_and(|(_, stat)| stat.state == 'D')
+                PidHandle::open(identity.pid).is_some_and(|(_, stat)| stat.state == 'D')
             })
             .map(|identity| identity.pid.to_string())
             .collect();
@@ -289,14 +290,14 @@ impl Halter {
     fn stop_all(
         &mut self,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<(usize, Vec<String>)> {
         self.tracker.listen();
         let start = clock::instant();
         let mut quiet = 0;
         loop {
             let (table, members) = self.tracker.look();
-            let new: Vec<Identity> = members
+            let new: Vec<ProcessId> = members
                 .iter()
                 .filter(|who| !self.stopped.contains_key(who) && !self.others.contains(who))
                 .copied()
@@ -337,16 +338,16 @@ impl Halter {
 
     fn stop_one(
         &mut self,
-        identity: Identity,
+        identity: ProcessId,
         table: &Table,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
-        let Some(handle) = Handle::seen(identity, seen) else {
+        let Some(handle) = PidHandle::open_related(identity, seen) else {
             // A process that has exited is fine, and one that left its session while its parent exited
             // is found by the next scan. One that is skipped for lack of descriptors would escape.
-            return if Handle::open(std::process::id()).is_none() {
+            return if PidHandle::open(std::process::id()).is_none() {
                 Err(io::Error::other("too many processes: file descriptor limit reached"))
             } else {
                 Ok(())
@@ -388,7 +389,6 @@ impl Halter {
 
 /// Returns a note if the process is traced, because its tracer can resume it.
 fn tracer_note(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim();
-    (tracer != "0").then(|| format!("{pid} is traced by {tracer}, which can resume it"))
+    let tracer = Status::read(pid)?.tracer_pid()?;
+    Some(format!("{pid} is traced by {tracer}, which can resume it"))
 }

@@ -7,9 +7,10 @@ use anyhow::{anyhow, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracer_model::action::plan::Subject;
+use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;
-use tracer_model::snapshot::Group;
+use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::{Scope, Table, executable, table};
 use super::names;
@@ -19,7 +20,8 @@ use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{CgroupOwner, classify, directory};
 use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::process::pidfd::{Handle, Identity, Root};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcessId};
+use tracer_host::process::stat;
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -99,12 +101,12 @@ pub fn process(
     groups: &mut Groups,
 ) -> anyhow::Result<Target> {
     let (handle, stat) =
-        Handle::open(pid).ok_or_else(|| anyhow!("no process with pid {pid} is running"))?;
+        PidHandle::open(pid).ok_or_else(|| anyhow!("no process with pid {pid} is running"))?;
     if start_ticks.is_some_and(|wanted| wanted != stat.start_ticks) {
         bail!("pid {pid} is now another process; the intended one has exited");
     }
     let mut roles = BTreeMap::from([(pid, Role::Target)]);
-    let mut root = handle.root();
+    let mut root = handle.unique_id();
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
@@ -119,7 +121,7 @@ pub fn process(
     };
     let subject = Subject {
         asked: pid.to_string(),
-        kind: if reach == Reach::Alone { "process" } else { "tree" }.to_owned(),
+        kind: if reach == Reach::Alone { SubjectKind::Process } else { SubjectKind::Tree },
         name: stat.comm,
         cgroup: None,
     };
@@ -129,29 +131,24 @@ pub fn process(
 /// Returns the parent if it forked this process and neither has called execve(2) since: the stack
 /// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
 /// because its subshell is not its worker.
-fn forker(child: Identity, table: &Table) -> Option<Root> {
+fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
     let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
-        && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
+        && stack(ppid) > 1
+        && stack(child.pid) == stack(ppid);
     if !same || interactive || protected || super::facts::ancestors().contains(&ppid) {
         return None;
     }
-    let identity = Identity { pid: ppid, start_ticks: parent.start_ticks };
-    Handle::seen(identity, parent).map(|handle| handle.root())
+    let identity = ProcessId { pid: ppid, start_ticks: parent.start_ticks };
+    PidHandle::open_related(identity, parent).map(|handle| handle.unique_id())
 }
 
-fn stack_of(pid: u32) -> u64 {
-    stack(pid).unwrap_or(0)
-}
-
-/// Reads the stack address: field 28 of /proc/PID/stat.
-fn stack(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
-    std::str::from_utf8(after).ok()?.split(' ').nth(25)?.parse().ok()
+/// Returns the stack address; 0 if it is unknown.
+fn stack(pid: u32) -> u64 {
+    stat::stat(pid).map_or(0, |stat| stat.start_stack)
 }
 
 /// Resolves a cgroup path.
@@ -173,16 +170,16 @@ pub fn cgroup(
     let dirs = inhabited(dirs);
     let place = classify(path);
     let (kind, name) = match &place {
-        CgroupOwner::Unit(name) => ("unit", name.clone()),
-        CgroupOwner::Lxc(name) => ("lxc", name.clone()),
-        CgroupOwner::Machine(name) => ("machine", name.clone()),
-        CgroupOwner::Monitor { program, .. } => ("monitor", (*program).to_owned()),
-        _ => ("cgroup", path.to_owned()),
+        CgroupOwner::Unit(name) => (GroupKind::Unit, name.clone()),
+        CgroupOwner::Lxc(name) => (GroupKind::Lxc, name.clone()),
+        CgroupOwner::Machine(name) => (GroupKind::Machine, name.clone()),
+        CgroupOwner::Monitor { program, .. } => (GroupKind::Monitor, (*program).to_owned()),
+        _ => (GroupKind::Cgroup, path.to_owned()),
     };
     // A slice is no unit here: its name must not be mistaken for that of one of its services.
     let subject = Subject {
         asked: path.to_owned(),
-        kind: kind.to_owned(),
+        kind: SubjectKind::Group(kind),
         name,
         cgroup: Some(path.to_owned()),
     };
@@ -224,11 +221,11 @@ fn named(
 
 /// Returns every running group, with the path of its own cgroup.
 pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
-    let mut found: BTreeMap<Group, (Vec<String>, Vec<Root>)> = BTreeMap::new();
+    let mut found: BTreeMap<Group, (Vec<String>, Vec<UniqueProcessId>)> = BTreeMap::new();
     for (pid, stat) in table().iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
         let Some(group) = groups.of_pid(*pid) else { continue };
-        let identity = Identity { pid: *pid, start_ticks: stat.start_ticks };
-        let root = Handle::seen(identity, stat).map(|handle| handle.root());
+        let identity = ProcessId { pid: *pid, start_ticks: stat.start_ticks };
+        let root = PidHandle::open_related(identity, stat).map(|handle| handle.unique_id());
         let (comms, roots) = found.entry(directory_of(group)).or_default();
         comms.push(stat.comm.clone());
         roots.extend(root);
@@ -268,12 +265,12 @@ impl Pod<'_> {
         }
         let subject = Subject {
             asked: self.asked.to_owned(),
-            kind: "pod".to_owned(),
+            kind: SubjectKind::Group(GroupKind::Pod),
             name: self.name.clone(),
             cgroup: path.clone(),
         };
         let group =
-            Group { kind: "pod".to_owned(), name: self.name, cgroup: path, ..Group::default() };
+            Group { kind: GroupKind::Pod, name: self.name, cgroup: path, ..Group::default() };
         let roots = self.containers.into_iter().flat_map(|container| container.roots).collect();
         let scope = if scope.is_empty() { Scope::Tree(roots) } else { Scope::Cgroup(scope) };
         Target::new(subject, scope, Some(group))
@@ -291,7 +288,7 @@ fn pod_path(container: &str) -> Option<String> {
 pub fn group_target(
     asked: &str,
     group: Group,
-    pids: Vec<Root>,
+    pids: Vec<UniqueProcessId>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);
@@ -302,7 +299,7 @@ pub fn group_target(
     };
     let subject = Subject {
         asked: asked.to_owned(),
-        kind: group.kind.clone(),
+        kind: SubjectKind::Group(group.kind),
         name: group.name.clone(),
         cgroup: group.cgroup.clone(),
     };
@@ -317,7 +314,7 @@ fn is_unit_name(asked: &str) -> bool {
 fn unstarted(asked: &str) -> Target {
     let subject = Subject {
         asked: asked.to_owned(),
-        kind: "unit".to_owned(),
+        kind: SubjectKind::Group(GroupKind::Unit),
         name: asked.to_owned(),
         cgroup: None,
     };
@@ -343,20 +340,15 @@ fn safe(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn group(kind: &str, name: &str, cgroup: &str) -> Group {
-        Group {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            cgroup: Some(cgroup.to_owned()),
-            ..Group::default()
-        }
+    fn group(kind: GroupKind, name: &str, cgroup: &str) -> Group {
+        Group { kind, name: name.to_owned(), cgroup: Some(cgroup.to_owned()), ..Group::default() }
     }
 
     #[test]
     fn a_group_is_its_own_directory() {
-        let below = group("unit", "x.service", "/system.slice/x.service/worker/3");
+        let below = group(GroupKind::Unit, "x.service", "/system.slice/x.service/worker/3");
         assert_eq!(directory_of(below).cgroup.as_deref(), Some("/system.slice/x.service"));
-        let plain = group("cgroup", "/jobs/nightly", "/jobs/nightly");
+        let plain = group(GroupKind::Cgroup, "/jobs/nightly", "/jobs/nightly");
         assert_eq!(directory_of(plain).cgroup.as_deref(), Some("/jobs/nightly"));
     }
 

@@ -14,8 +14,8 @@ use super::groups::containers::oldest_in;
 use super::groups::{Groups, Membership};
 use super::views::Views;
 use tracer_host::mounts;
-use tracer_host::mounts::{Inside, Mount, MountedVolume};
-use tracer_host::process::stat::is_same;
+use tracer_host::mounts::{ContainerMount, Mount, MountedVolume};
+use tracer_host::process::stat::is_same_process;
 
 /// Maximum number of such volumes.
 const MAX_VOLUMES: usize = 64;
@@ -54,7 +54,7 @@ impl ContainerTmpfs {
             match volume {
                 Some(volume) => self.add(volume),
                 // If the writer has already exited, the next writer may lead to the mount.
-                None if is_same(&proc) => {
+                None if is_same_process(&proc) => {
                     if self.other_devices.len() >= MAX_OTHER_DEVICES {
                         self.other_devices.clear();
                     }
@@ -69,7 +69,7 @@ impl ContainerTmpfs {
     fn add(&mut self, mut volume: MountedVolume) {
         let name = &volume.primary().mount_point;
         if self.volumes.iter().any(|known| known.primary().mount_point == *name) {
-            volume.tell_apart();
+            volume.disambiguate();
         }
         self.volumes.push(volume);
     }
@@ -88,7 +88,7 @@ impl ContainerTmpfs {
             if volume.space().is_some() {
                 return true;
             }
-            let Some(inside) = volume.inside.as_mut() else { return false };
+            let Some(inside) = volume.container.as_mut() else { return false };
             let others = processes_inside(&inside.group, inside.mnt_ns, groups);
             let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
                 return false;
@@ -125,7 +125,7 @@ fn find_volume(
     let own = || {
         let text = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok()?;
         let mounts = mounts::parse(&text);
-        is_same(proc).then_some(mounts)
+        is_same_process(proc).then_some(mounts)
     };
     // The known view may be older than the mount.
     let mounts = views
@@ -137,13 +137,13 @@ fn find_volume(
     let mut pids = processes_inside(&member.group, member.mnt_ns, groups);
     pids.push(proc.tgid);
     pids.into_iter().find_map(|pid| {
-        let inside = Inside {
+        let inside = ContainerMount {
             pid,
             mnt_ns: member.mnt_ns,
             group: member.group.clone(),
             mount_point: mount.mount_point.clone(),
         };
-        let volume = MountedVolume::inside(mount, inside);
+        let volume = MountedVolume::in_container(mount, inside);
         volume.space().map(|_| volume)
     })
 }
@@ -168,6 +168,8 @@ fn local_tmpfs(mounts: &[Mount], dev: u32) -> Option<&Mount> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_model::snapshot::GroupKind;
+
     use super::*;
 
     const MOUNTS: &str = "\
@@ -186,14 +188,14 @@ mod tests {
         let mut tmpfs = ContainerTmpfs::default();
         for digit in ["a", "b"] {
             let group = Group {
-                kind: "podman".to_owned(),
+                kind: GroupKind::Podman,
                 name: "web".to_owned(),
                 cgroup: Some(format!("/libpod_parent/libpod-{}", digit.repeat(64))),
                 ..Group::default()
             };
             let mount_point = "/dev/shm".into();
-            let inside = Inside { pid: 1, mnt_ns: 7, group, mount_point };
-            tmpfs.add(MountedVolume::inside(&mounts[1], inside));
+            let inside = ContainerMount { pid: 1, mnt_ns: 7, group, mount_point };
+            tmpfs.add(MountedVolume::in_container(&mounts[1], inside));
         }
         let names: Vec<_> = tmpfs.volumes.iter().map(|row| &row.primary().mount_point).collect();
         assert_eq!(names, [Path::new("web:/dev/shm"), Path::new("web (bbbbbbbbbbbb):/dev/shm")]);

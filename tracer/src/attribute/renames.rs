@@ -56,7 +56,7 @@ pub fn follow(files: &[Candidate<'_>]) -> Vec<Option<PathBuf>> {
         }
     }
     for (pid, by_inode) in by_writer {
-        let open = descriptors::descriptors(pid, |ino| by_inode.contains_key(&ino));
+        let open = descriptors::paths_by_inode(pid, |ino| by_inode.contains_key(&ino));
         match_paths(files, &by_inode, open, &mut found);
     }
     let mut by_directory: BTreeMap<&Path, FilesByInode> = BTreeMap::new();

@@ -11,20 +11,20 @@ use tracer_model::action::measured::Measured;
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 use tracer_model::units::Units;
+use tracer_model::units::parse::{self, ParseError};
 
+use super::args::{AttachArgs, duration, environment, units};
 use crate::actions::engine::{Request, Spec};
 use crate::actions::foreground::Foreground;
 use crate::actions::guard_config::ConfigArgs;
 use crate::actions::resume::Standing;
 use crate::actions::target::Reach;
 use crate::actions::{audit, engine, record, resume, text};
-use crate::cli::{duration, environment, units};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::terminal;
-use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::service::attach::{self, Source};
 use tracer_host::clock;
 use tracer_kernel::TracerOptions;
 
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// The action, as a command-line value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum HowArg {
+enum ActionArg {
     /// Suspend it until `resume` or the end of --for; loses nothing
     Freeze,
     /// Limit it to --rate bytes per second
@@ -52,16 +52,16 @@ enum HowArg {
     Truncate,
 }
 
-impl From<HowArg> for How {
-    fn from(how: HowArg) -> Self {
+impl From<ActionArg> for Action {
+    fn from(how: ActionArg) -> Self {
         match how {
-            HowArg::Freeze => Self::Freeze,
-            HowArg::Throttle => Self::Throttle,
-            HowArg::Fence => Self::Fence,
-            HowArg::Term => Self::Term,
-            HowArg::Kill => Self::Kill,
-            HowArg::Unit => Self::Unit,
-            HowArg::Truncate => Self::Truncate,
+            ActionArg::Freeze => Self::Freeze,
+            ActionArg::Throttle => Self::Throttle,
+            ActionArg::Fence => Self::Fence,
+            ActionArg::Term => Self::Term,
+            ActionArg::Kill => Self::Kill,
+            ActionArg::Unit => Self::Unit,
+            ActionArg::Truncate => Self::Truncate,
         }
     }
 }
@@ -90,7 +90,7 @@ pub struct StopArgs {
     target: String,
     /// What to do
     #[arg(long, value_enum, default_value = "freeze")]
-    how: HowArg,
+    how: ActionArg,
     /// For throttle: bytes per second, e.g. 5MiB, 500kB
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
     rate: u64,
@@ -179,7 +179,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     };
     let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
     let mut prepared = engine::prepare(request, &protection)?;
-    if let Some(measured) = measured(&args.attach, &prepared.plan)? {
+    if let Some(measured) = measured(&args.attach.source_of_data(), &prepared.plan)? {
         prepared.know(measured);
     }
     let (charset, units) = (terminal::charset(environment), units(args.si));
@@ -232,10 +232,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns what is known about the target's growth: from the service if one runs, or measured here with
 /// --standalone. `None` if neither is available.
-fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
-    match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
+fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
+    match attach::past(source, "stop", KNOWN.as_secs_f64()) {
         Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
-        Err(alone) if alone.is_chosen() => {
+        Err(standalone) if standalone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
             while start.elapsed() < LOOK {
@@ -244,8 +244,8 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
             }
             Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
         }
-        Err(alone) => {
-            alone.say("the plan omits the target's growth (use --standalone to measure it)");
+        Err(standalone) => {
+            standalone.warn("the plan omits the target's growth (use --standalone to measure it)");
             Ok(None)
         }
     }
@@ -334,26 +334,14 @@ fn confirmed() -> anyhow::Result<bool> {
 
 /// Parses a rate in bytes per second: `5MiB`, `5MB`, `5M` (powers of 1024), `500k`, with or without
 /// `/s`.
-fn rate(text: &str) -> Result<u64, String> {
-    let text = text.strip_suffix("/s").unwrap_or(text);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: f64 = match unit.trim() {
-        "" | "B" => 1.0,
-        "k" | "K" | "KiB" => 1024.0,
-        "M" | "MiB" => 1024.0 * 1024.0,
-        "G" | "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        other => return Err(format!("unknown unit {other:?}: use B, KiB, MiB, GiB, kB, MB or GB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a number of bytes, e.g. 5MiB".to_owned())?;
-    let bytes = number * factor;
-    if !(1024.0..=1e12).contains(&bytes) {
-        return Err(format!("must be between {} and 1 TB per second", Units::Iec.bytes(1024)));
+fn rate(text: &str) -> Result<u64, ParseError> {
+    let bytes =
+        if text.contains('/') { parse::bytes_per_second(text) } else { parse::bytes(text) }?;
+    if (1024.0..=1e12).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(ParseError::OutOfRange(Units::Iec.rate(1024.0), Units::Si.rate(1e12)))
     }
-    Ok(bytes as u64)
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use anyhow::anyhow;
 use tokio::sync::watch;
 use tracer_model::sanitize::Charset;
 
+use super::args::{AttachArgs, TraceArgs, duration, environment, mount_of, units};
+use super::record;
 use crate::actions::bridge;
 use crate::actions::bridge::Clerk;
 use crate::actions::guard_config::ConfigArgs;
-use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, record, units};
 use crate::measure::measuring_loop::MeasuringLoop;
 use crate::output::terminal;
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
 use crate::service::client::Client;
 use crate::tui;
 use crate::tui::{Options, UiState};
@@ -87,9 +87,9 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<_, _>>()?;
-            match attach::follow(&args.attach, &args.trace, "top") {
+            match attach::follow(&args.attach.source(&args.trace), "top") {
                 Ok(client) => attached(&args, client, only, options).await?,
-                Err(alone) => alone.or_else_async(live(&args, only, options)).await?,
+                Err(standalone) => standalone.or_else_async(live(&args, only, options)).await?,
             }
         }
     }
@@ -153,7 +153,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
                 snapshot = measuring.next() => {
                     let mut snapshot = snapshot?;
                     if !only.is_empty() {
-                        narrow(Arc::make_mut(&mut snapshot), &only);
+                        Arc::make_mut(&mut snapshot).retain_volumes(&only);
                     }
                     sender.send_replace(Some(snapshot));
                 }

@@ -13,7 +13,7 @@ use tracer_host::mounts::{MountedVolume, Space};
 
 /// Inputs of a Snapshot other than the counts.
 pub(super) struct Context<'a> {
-    /// [`tracer_host::host_root::name`].
+    /// [`tracer_host::host_root::host_name`].
     pub(super) host: &'a str,
     /// End of the interval.
     pub(super) taken_at: Timestamp,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use tracer_common::PairKey;
+use tracer_common::ProcFileKey;
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Directory, PathRow};
 use tracer_model::tree::{Traffic, Tree};
@@ -30,7 +30,7 @@ pub(super) struct Traced {
 /// directory.
 pub(super) fn directories(
     paths: &[(PathBuf, PathRow)],
-    created: &HashMap<PairKey, u64>,
+    created: &HashMap<ProcFileKey, u64>,
     volumes: &Volumes<'_>,
     names: &mut Names,
     interval_s: f64,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
 
 /// Maximum number of (process, file) pairs with a row of their own in one interval: as many as a
 /// hash table of 2¹⁸ buckets takes, which is 17 MB. Beyond it, the smaller half is aggregated into
@@ -12,7 +12,7 @@ pub(super) const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 /// The counts of one interval.
 #[derive(Default)]
 pub(super) struct IntervalCounts {
-    pairs: HashMap<PairKey, Counters>,
+    pairs: HashMap<ProcFileKey, Counters>,
     aggregated: u64,
     /// Files whose rows were evicted; some of them may have a row again.
     evicted: HashSet<FileKey>,
@@ -21,20 +21,20 @@ pub(super) struct IntervalCounts {
     /// How long processes waited, keyed by process, device and kind.
     pub(super) waits: HashMap<WaitKey, Waits>,
     /// Number of files created, keyed by process and directory.
-    pub(super) created: HashMap<PairKey, u64>,
+    pub(super) created: HashMap<ProcFileKey, u64>,
     /// Totals that no process or file could be assigned to.
     pub(super) other: Counters,
 }
 
 impl IntervalCounts {
     /// Counters keyed by process and file; aggregated files are under [`NO_FILE`] of their device.
-    pub(super) const fn pairs(&self) -> &HashMap<PairKey, Counters> {
+    pub(super) const fn pairs(&self) -> &HashMap<ProcFileKey, Counters> {
         &self.pairs
     }
 
     /// The files that have a row, once per process.
     pub(super) fn files(&self) -> impl Iterator<Item = FileKey> {
-        self.pairs.keys().map(PairKey::file)
+        self.pairs.keys().map(ProcFileKey::file)
     }
 
     /// Number of pairs that were aggregated: their bytes are in their process's row, but in no
@@ -57,7 +57,7 @@ impl IntervalCounts {
     }
 
     /// Adds counters to a pair.
-    pub(super) fn add(&mut self, key: PairKey, counters: &Counters) {
+    pub(super) fn add(&mut self, key: ProcFileKey, counters: &Counters) {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
             self.aggregate();
         }
@@ -92,12 +92,12 @@ impl IntervalCounts {
             rest -= usize::from(evict);
             evict
         });
-        let mut sums: HashMap<PairKey, Counters> = HashMap::new();
+        let mut sums: HashMap<ProcFileKey, Counters> = HashMap::new();
         for (key, counters) in small {
             *aggregated += 1;
             self.evicted.insert(key.file());
             let no_file = FileKey { dev: key.dev, ..NO_FILE };
-            sums.entry(PairKey::new(key.process(), no_file)).or_default().add(&counters);
+            sums.entry(ProcFileKey::new(key.process(), no_file)).or_default().add(&counters);
         }
         for (key, sum) in sums {
             self.pairs.entry(key).or_default().add(&sum);
@@ -109,7 +109,7 @@ impl IntervalCounts {
 pub(super) const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
 
 /// Whether this key holds the counters of files without a row of their own.
-pub(super) const fn is_aggregated(key: &PairKey) -> bool {
+pub(super) const fn is_aggregated(key: &ProcFileKey) -> bool {
     key.ino == NO_FILE.ino
 }
 
@@ -124,9 +124,9 @@ mod tests {
 
     use super::*;
 
-    fn pair(tgid: u32, ino: u64) -> PairKey {
+    fn pair(tgid: u32, ino: u64) -> ProcFileKey {
         let proc = ProcKey { start_ns: 1, tgid, pad: 0 };
-        PairKey::new(proc, FileKey { ino, generation: 0, dev: 8 })
+        ProcFileKey::new(proc, FileKey { ino, generation: 0, dev: 8 })
     }
 
     fn written(bytes: u64) -> Counters {

@@ -10,7 +10,7 @@ use crate::attribute::groups::Groups;
 use tracer_host::clock;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::open_files;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_kernel::Tracer;
 
 /// Age at which the scan is repeated.
@@ -37,13 +37,13 @@ impl OpenFileScan {
             return;
         }
         let before = self.scanned_at.map(|_| &self.deleted);
-        let places = Places::new(volumes);
+        let lookup = MountLookup::new(volumes);
         let open = match tracer.open_files() {
-            Some(records) => open_files::told(&records, &places),
-            None => open_files::walk(&places),
+            Some(records) => open_files::from_bpf(&records, &lookup),
+            None => open_files::from_proc(&lookup),
         };
-        self.deleted = deleted_files::find(&open, volumes, &places, groups, before);
-        self.residents = colocated::find(&open, volumes, &places, groups);
+        self.deleted = deleted_files::find(&open, volumes, &lookup, groups, before);
+        self.residents = colocated::find(&open, volumes, &lookup, groups);
         self.scanned_at = Some(clock::instant());
     }
 

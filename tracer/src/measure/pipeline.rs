@@ -111,7 +111,7 @@ impl Pipeline {
     pub fn sample(&mut self) -> anyhow::Result<()> {
         let began = SystemTime::now();
         let Sources { collector, tracer, .. } = &mut self.sources;
-        let deltas = collector.look(tracer.missed_by_kernel())?;
+        let deltas = collector.read(tracer.missed_by_kernel())?;
         // Immediately, so that counts and space are of the same time: at 100 MB/s each ms is 0.1 %.
         let no_space = deltas.errors.iter().filter(|(_, errors)| errors.enospc > 0);
         self.volumes.sample_space(clock::boottime_s(), no_space.map(|(key, _)| key.dev));
@@ -156,7 +156,7 @@ impl Pipeline {
     fn forget_evicted_names(&mut self) {
         let Self { sources, attribution, interval, .. } = self;
         let (names, counts) = (&mut attribution.names, &mut interval.counts);
-        names.drop_marked(counts.files().chain(sources.collector.tenants()));
+        names.drop_marked(counts.files().chain(sources.collector.occupants()));
         for file in counts.take_evicted() {
             names.mark_unneeded(&file);
             sources.tracer.forget_name(&file);
@@ -178,14 +178,14 @@ impl Pipeline {
         let interval_s = interval.started.elapsed().as_secs_f64();
         let own_cpu =
             (interval_s > 0.0).then(|| (clock::own_cpu_s() - interval.cpu_at_start_s) / interval_s);
-        let sampled_types = volumes.sampled(tracer).map(|volume| volume.fs_type.as_str());
+        let sampled_fs_types = volumes.sampled(tracer).map(|volume| volume.fs_type.clone());
         let snapshot = build::build(
             &interval.counts,
             Context {
                 host: &sources.host,
                 taken_at: clock::now(),
                 interval_s,
-                backend: sources.backend(sampled_types.collect(), own_cpu),
+                backend: sources.backend(sampled_fs_types.collect(), own_cpu),
                 volumes: Volumes::new(volumes.states(tracer, &mut attribution.groups)),
                 held: open_files.held(),
                 residents: open_files.residents(),

@@ -29,7 +29,7 @@ impl VolumeTracker {
     pub(super) fn new() -> Self {
         Self {
             mounted: Vec::new(),
-            mount_events: MountEvents::begin(),
+            mount_events: MountEvents::watch(),
             space_at_start: HashMap::new(),
             space_now: HashMap::new(),
             forecasts: Forecasts::default(),
@@ -52,7 +52,7 @@ impl VolumeTracker {
 
     /// Whether the mount table has changed since the last call.
     pub(super) fn mounts_changed(&mut self) -> bool {
-        self.mount_events.came()
+        self.mount_events.changed()
     }
 
     /// Reads the mount table, and reports the mounted filesystem types to the tracer.

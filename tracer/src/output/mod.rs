@@ -6,3 +6,4 @@ pub(crate) mod json;
 pub mod openmetrics;
 pub(crate) mod terminal;
 pub(crate) mod text;
+pub(crate) mod theme;

@@ -5,7 +5,7 @@ use std::fs;
 
 use tracer_common::ProcKey;
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Group, Pod};
+use tracer_model::snapshot::{Group, GroupKind, Pod};
 
 use super::cgroup_path;
 use super::cgroup_path::{CgroupOwner, classify};
@@ -24,7 +24,7 @@ const MAX_MEMBERS: usize = 256;
 /// How a container is shown.
 pub(super) struct ContainerLabel {
     /// `docker`, `pod`, … as in [`Group::kind`].
-    pub(super) kind: &'static str,
+    pub(super) kind: GroupKind,
     /// The container's name, or its short id.
     pub(super) name: String,
     /// The pod that it belongs to.
@@ -74,7 +74,7 @@ impl Containers {
     /// The label of the container in which the process `pid` runs. `pod` is the UID of its pod.
     pub(super) fn label(
         &mut self,
-        runtime: Option<&'static str>,
+        runtime: Option<GroupKind>,
         id: &str,
         pod: Option<String>,
         cgroup: &str,
@@ -86,15 +86,16 @@ impl Containers {
         if let Some(ContainerName { pod: Some((namespace, name, container)), .. }) = found {
             let pod = Pod { namespace, name };
             let name = format!("{}/{container}", pod.full_name());
-            return ContainerLabel { kind: "pod", name, pod: Some(pod), is_named: true };
+            return ContainerLabel { kind: GroupKind::Pod, name, pod: Some(pod), is_named: true };
         }
         if let Some(uid) = pod {
             let pod = self.pod(&uid);
             let of = pod.as_ref().map_or(uid, Pod::full_name);
             let name = format!("{of}/{}", short_id(id));
-            return ContainerLabel { kind: "pod", name, pod, is_named: false };
+            return ContainerLabel { kind: GroupKind::Pod, name, pod, is_named: false };
         }
-        let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
+        let kind =
+            runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or(GroupKind::Docker);
         let name = found.and_then(|found| found.name);
         let is_named = name.is_some();
         let name = name
@@ -113,7 +114,7 @@ impl Containers {
         if name == group.name {
             return None;
         }
-        let group = Group { kind: kind.to_owned(), name, pod, ..group.clone() };
+        let group = Group { kind, name, pod, ..group.clone() };
         self.remember(&group, is_named);
         Some((group, is_named))
     }

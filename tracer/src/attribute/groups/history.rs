@@ -235,13 +235,15 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use tracer_model::snapshot::GroupKind;
+
     use super::*;
     use tracer_model::fixtures;
 
     fn member_of(parent: u32) -> Membership {
         let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };
         Membership {
-            group: Group { kind: "session".into(), name: "job".into(), ..Group::default() },
+            group: Group { kind: GroupKind::Session, name: "job".into(), ..Group::default() },
             ancestors: [(proc(parent), "sh".to_owned()), (proc(50), "supervisor".to_owned())],
             ..Membership::default()
         }
@@ -300,12 +302,8 @@ mod tests {
 
     #[test]
     fn a_containers_log_is_the_containers() {
-        let group = |kind: &str, name: &str| Group {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            ..Group::default()
-        };
-        let web = group("docker", "web-d");
+        let group = |kind, name: &str| Group { kind, name: name.to_owned(), ..Group::default() };
+        let web = group(GroupKind::Docker, "web-d");
         let log = OnBehalf {
             group: web.clone(),
             written_bytes: 4_000,
@@ -313,7 +311,7 @@ mod tests {
             growth_bytes_per_s: 700.0,
         };
         let mut snapshot = fixtures::idle();
-        let daemon = group("unit", "docker.service");
+        let daemon = group(GroupKind::Unit, "docker.service");
         snapshot.writers = vec![
             Writer {
                 group: Some(daemon.clone()),

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use tracer_common::{NameRecord, ProcKey, ProcRecord};
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Group, Pod};
+use tracer_model::snapshot::{Group, GroupKind, Pod};
 
 use self::cgroup_path::{CgroupOwner, classify, most_specific};
 use self::cgroups::Cgroups;
@@ -36,7 +36,7 @@ use self::session::{SessionMember, Sessions};
 use super::paths::Names;
 use super::views::Views;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::stat::{NS_PER_TICK, is_same};
+use tracer_host::process::stat::{NS_PER_TICK, is_same_process};
 
 /// Number of processes above which the least recently used groups are forgotten. Groups are
 /// remembered after a process ends.
@@ -148,7 +148,8 @@ impl Groups {
     #[must_use]
     pub(crate) fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
         let members = self.known.iter().filter(|(_, member)| member.mnt_ns == mnt_ns);
-        let mut members: Vec<ProcKey> = members.map(|(proc, _)| *proc).filter(is_same).collect();
+        let mut members: Vec<ProcKey> =
+            members.map(|(proc, _)| *proc).filter(is_same_process).collect();
         members.sort_unstable_by_key(|proc| (proc.start_ns, proc.tgid));
         members.into_iter().map(|proc| proc.tgid).collect()
     }
@@ -278,7 +279,7 @@ impl Groups {
         }
         let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
         let (path, owner) = most_specific(&text);
-        let path = (owner != CgroupOwner::Root && is_same(proc)).then_some(path)?;
+        let path = (owner != CgroupOwner::Root && is_same_process(proc)).then_some(path)?;
         self.remember_parent(*proc, &path);
         Some(path)
     }
@@ -308,38 +309,37 @@ impl Groups {
             }
             CgroupOwner::Pod { uid } => {
                 of_pod = self.containers.pod(&uid);
-                ("pod", of_pod.as_ref().map_or(uid, Pod::full_name))
+                (GroupKind::Pod, of_pod.as_ref().map_or(uid, Pod::full_name))
             }
-            CgroupOwner::Build { id } => ("build", format!("docker build {}", &id[..12])),
-            CgroupOwner::Lxc(name) => ("lxc", name),
-            CgroupOwner::Machine(name) => ("machine", name),
+            CgroupOwner::Build { id } => (GroupKind::Build, format!("docker build {}", &id[..12])),
+            CgroupOwner::Lxc(name) => (GroupKind::Lxc, name),
+            CgroupOwner::Machine(name) => (GroupKind::Machine, name),
             CgroupOwner::Monitor { program, runtime, of } => {
                 let of = of.map(|of| match runtime {
-                    "lxc" | "machine" => of,
+                    GroupKind::Lxc | GroupKind::Machine => of,
                     _ => self.containers.monitored_name(of),
                 });
                 let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
-                ("monitor", name)
+                (GroupKind::Monitor, name)
             }
-            CgroupOwner::Unit(name) => ("unit", name),
+            CgroupOwner::Unit(name) => (GroupKind::Unit, name),
             CgroupOwner::Plain(path) => match self.containers.containerd_task(&path) {
-                Some(name) => ("containerd", name),
-                None => ("cgroup", path),
+                Some(name) => (GroupKind::Containerd, name),
+                None => (GroupKind::Cgroup, path),
             },
             CgroupOwner::Root => {
                 let name = self.sessions.name(member);
-                let group = Group { kind: "session".to_owned(), name, ..Group::default() };
+                let group = Group { kind: GroupKind::Session, name, ..Group::default() };
                 return (group, false);
             }
         };
-        let kind = kind.to_owned();
         let group = Group { kind, name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() };
         (group, is_unnamed)
     }
 
     /// Adds the mount namespace to a group whose name does not show it, and remembers a container.
     fn complete(&mut self, group: &mut Group, mnt_ns: u32, is_unnamed: bool) {
-        if matches!(group.kind.as_str(), "cgroup" | "session")
+        if matches!(group.kind, GroupKind::Cgroup | GroupKind::Session)
             && self.host_mnt_ns.is_some_and(|host| mnt_ns != 0 && host != mnt_ns)
         {
             group.mount_namespace = Some(mnt_ns);

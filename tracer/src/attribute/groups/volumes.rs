@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tracer_model::snapshot::{Group, Pod};
+use tracer_model::snapshot::{Group, GroupKind, Pod};
 
 use super::Groups;
 use super::logs::LogOwner;
@@ -32,7 +32,7 @@ enum MountPointOwner<'a> {
 impl Groups {
     /// The owner of a volume; all fields are `None` for an ordinary volume.
     pub fn owner(&mut self, volume: &MountedVolume) -> Owner {
-        if let Some(inside) = &volume.inside {
+        if let Some(inside) = &volume.container {
             return Owner {
                 container: Some(inside.group.clone()),
                 label: Some(volume.primary().mount_point.display().to_string()),
@@ -54,7 +54,7 @@ impl Groups {
                 let pod = self.pod(uid);
                 let whose = pod.as_ref().map(Pod::full_name);
                 let container = pod.map(|pod| Group {
-                    kind: "pod".to_owned(),
+                    kind: GroupKind::Pod,
                     name: pod.full_name(),
                     pod: Some(pod),
                     ..Group::default()

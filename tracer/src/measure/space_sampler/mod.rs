@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::time::{Duration, SystemTime};
 
-use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
+use tracer_common::{Counters, FileKey, ProcFileKey, ProcKey, slot_flags};
 
 use self::compression::CompressionSavings;
 use self::handle::Handle;
@@ -89,7 +89,7 @@ impl SpaceSampler {
         volumes: &[&MountedVolume],
         (deltas, began): (&Deltas, SystemTime),
         names: &mut Names,
-        mut report: impl FnMut(PairKey, &Counters),
+        mut report: impl FnMut(ProcFileKey, &Counters),
     ) {
         self.samples += 1;
         let sampled_at = began.checked_sub(BIRTH_TIME_ERROR).unwrap_or(began);
@@ -125,7 +125,7 @@ impl SpaceSampler {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
-                    report(PairKey::new(known.owner, *file), &change);
+                    report(ProcFileKey::new(known.owner, *file), &change);
                 }
             }
         }
@@ -141,7 +141,7 @@ impl SpaceSampler {
         &self,
         volumes: &[&MountedVolume],
         deltas: &Deltas,
-        report: &mut impl FnMut(PairKey, &Counters),
+        report: &mut impl FnMut(ProcFileKey, &Counters),
     ) -> (HashMap<FileKey, Activity>, bool) {
         let Deltas { pairs, shared, .. } = deltas;
         let bytes = |counters: &Counters| counters.written.max(counters.allocated);
@@ -150,7 +150,7 @@ impl SpaceSampler {
                 bytes(counters) > 0 && volumes.iter().any(|volume| volume.dev == pair.dev)
             })
         };
-        let is_new = |pair: &PairKey| !self.files.contains_key(&pair.file());
+        let is_new = |pair: &ProcFileKey| !self.files.contains_key(&pair.file());
         let new = sampled().filter(|(pair, _)| is_new(pair));
         let mut sizes: Vec<u64> = new.map(|(_, counters)| bytes(counters)).collect();
         let least = if sizes.len() > MAX_NEW {
@@ -203,7 +203,7 @@ impl SpaceSampler {
         let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         if !found.as_ref().is_some_and(|(_, opened)| is_same_file(opened, file)) {
             // Renamed meanwhile, or it never had a name.
-            let handle = descriptors::descriptor(written.writer.tgid, file)
+            let handle = descriptors::fd_path(written.writer.tgid, file)
                 .and_then(|path| Handle::of(&path).ok());
             found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         }
@@ -264,7 +264,7 @@ fn is_same_file(opened: &File, file: &FileKey) -> bool {
 
 /// Opens a directory of the volume without updating its access time.
 fn open_root(volume: &MountedVolume) -> io::Result<File> {
-    let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mount = volume.visible_mount().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)

@@ -1,7 +1,7 @@
 //! The tables of the text output: their columns and cells.
 
-use tracer_model::alert::unexplained;
-use tracer_model::snapshot::{Blind, Group, Held, Snapshot, Volume};
+use tracer_model::alert::unexplained_part;
+use tracer_model::snapshot::{Blind, Group, GroupKind, Held, Snapshot, Volume};
 use tracer_model::units;
 
 use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
@@ -126,8 +126,9 @@ impl Page<'_> {
     /// little use.
     fn writers_group(&self, group: Option<&Group>) -> String {
         let is_wide = self.options.width >= GROUPS_FROM;
-        let is_informative =
-            |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
+        let is_informative = |group: &&Group| {
+            is_wide || !matches!(group.kind, GroupKind::Cgroup | GroupKind::Session)
+        };
         group.filter(is_informative).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 
@@ -138,7 +139,7 @@ impl Page<'_> {
             .iter()
             .filter_map(|volume| {
                 let blind = volume.blind.filter(Blind::hides_most)?;
-                let part = unexplained(&blind, self.options.units)?;
+                let part = unexplained_part(&blind, self.options.units)?;
                 Some(format!(
                     "{part} of growth on {} is unexplained.",
                     self.safe(&volume.mount_point)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracer_model::snapshot::{Directory, Group, Resident, Snapshot};
+use tracer_model::snapshot::{Directory, Group, GroupKind, Resident, Snapshot};
 
 use super::{press, screen, text};
 use crate::tui::app::App;
@@ -12,14 +12,14 @@ use tracer_model::history::retention::Limits;
 
 fn seen(snapshot: Snapshot, keys: &str) -> String {
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(snapshot));
+    app.add_snapshot(Arc::new(snapshot));
     press(&mut app, keys);
     text(&screen(&app))
 }
 
 /// The tree is expanded down to the hottest directory, and no further.
 #[test]
-fn the_hottest_directory_is_in_sight() {
+fn the_hottest_directory_is_visible() {
     let mut snapshot = busy();
     let mount = snapshot.volumes[0].mount_point.clone();
     let at = |path: &str| format!("{}/{path}", mount.trim_end_matches('/'));
@@ -41,11 +41,11 @@ fn the_hottest_directory_is_in_sight() {
 
 /// Databases that would fail when the volume is full are listed below its victims.
 #[test]
-fn databases_on_the_volume_are_told() {
+fn databases_on_the_volume_are_listed() {
     let mut snapshot = busy();
     let volume = snapshot.volumes[0].mount_point.clone();
     let group = Group {
-        kind: "unit".to_owned(),
+        kind: GroupKind::Unit,
         name: "postgresql@15-main.service".to_owned(),
         ..Group::default()
     };
@@ -68,7 +68,7 @@ fn databases_on_the_volume_are_told() {
 }
 
 #[test]
-fn an_unfolded_group_has_its_processes_below_it_by_the_start_of_their_commands() {
+fn an_expanded_group_lists_its_processes() {
     let mut snapshot = busy();
     snapshot.writers[0].cmdline = Some("tar -cf /srv/backup/share.tar -C / usr/lib".to_owned());
     let text = seen(snapshot, "2E");
