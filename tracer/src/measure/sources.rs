@@ -44,7 +44,7 @@ impl Sources {
         })
     }
 
-    /// The tracer's health, without what the counts tell. `sampled_fs_types` are the filesystem
+    /// The tracer's health, without figures from the counts. `sampled_fs_types` are the filesystem
     /// types whose space is sampled instead of traced; `own_cpu` is the share of one CPU that this
     /// process used.
     pub(super) fn backend(
