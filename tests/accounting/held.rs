@@ -9,7 +9,7 @@ use std::process::{self, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, Truth, filltop, need_tracing, workload};
 use rustix::fs::{MemfdFlags, memfd_create};
-use tracer_model::snapshot::Held;
+use tracer_model::snapshot::{Held, HeldKind};
 
 use super::Result;
 
@@ -42,7 +42,7 @@ fn a_held_file_is_shown_with_its_holder_to_the_block() -> Result {
     ensure!(rows[0].path == path.to_str().context("UTF-8")?, "{:?}", rows[0]);
     // 20,000,000 bytes in blocks of 4,096; an extent tree of one level has no block of its own.
     ensure!(rows[0].bytes == 20_000_000u64.div_ceil(4096) * 4096, "{:?}", rows[0]);
-    ensure!(rows[0].kind == "deleted" && rows[0].holders == [truth.pid], "{:?}", rows[0]);
+    ensure!(rows[0].kind == HeldKind::Deleted && rows[0].holders == [truth.pid], "{:?}", rows[0]);
     Ok(())
 }
 
@@ -72,9 +72,9 @@ fn a_shared_descriptor_counts_once_and_a_memfd_not_at_all() -> Result {
     let mine: Vec<&Held> =
         rows.iter().filter(|row| Path::new(&row.volume) == volume.path()).collect();
     let [largest, second] = mine[..] else { anyhow::bail!("two files are held, not {mine:?}") };
-    ensure!(largest.kind == "anonymous" && largest.bytes == 3 << 20, "{largest:?}");
+    ensure!(largest.kind == HeldKind::Anonymous && largest.bytes == 3 << 20, "{largest:?}");
     ensure!(largest.holders == [process::id()], "{largest:?}");
-    ensure!(second.kind == "deleted" && second.bytes == 2 << 20, "{second:?}");
+    ensure!(second.kind == HeldKind::Deleted && second.bytes == 2 << 20, "{second:?}");
     let mut holders = [process::id(), child.id()];
     holders.sort_unstable();
     ensure!(second.holders == holders, "{second:?}");

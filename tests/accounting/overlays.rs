@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Cgroup, Filltop, Overlay, TestVolume, Truth, filltop, need_tracing, workload};
 use serde_json::Value;
-use tracer_model::snapshot::{Held, HookState, Snapshot};
+use tracer_model::snapshot::{Held, HeldKind, HookState, Snapshot};
 
 use super::Result;
 use super::held::held;
@@ -79,7 +79,7 @@ impl Holder {
         ensure!(row.path_in_container.as_deref() == Some(inside), "{row:?}");
         ensure!(Path::new(&row.volume) == volume.path(), "{row:?}");
         ensure!((row.bytes, row.fd) == (self.bytes()?, Some(self.fd)), "{row:?}");
-        ensure!(row.kind == "deleted" && row.holders == [self.pid], "{row:?}");
+        ensure!(row.kind == HeldKind::Deleted && row.holders == [self.pid], "{row:?}");
         let cgroup = row.group.as_ref().and_then(|group| group.cgroup.as_deref());
         let name = self.cgroup.path().file_name().and_then(|name| name.to_str());
         ensure!(cgroup.and_then(|path| path.strip_prefix('/')) == name, "{row:?}");

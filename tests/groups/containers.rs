@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing, run_workload, workload};
+use tracer_model::snapshot::GroupKind;
 
 use super::places::{Cgroup, unified};
 use super::{Result, group_of};
@@ -130,7 +131,7 @@ fn a_container_is_named_wherever_its_data_root_is() -> Result {
     container.go()?;
     let measured = filltop.stop()?;
     let group = group_of(&measured, container.child.id())?;
-    ensure!(group.kind == "docker" && group.name == "web-a", "{group:?}");
+    ensure!(group.kind == GroupKind::Docker && group.name == "web-a", "{group:?}");
     let row = measured.path(&file)?;
     ensure!(row.container.is_none(), "not on its root: {row:?}");
     Ok(())
@@ -162,7 +163,7 @@ fn a_log_is_attributed_to_its_container() -> Result {
     let row = measured.path(&log)?;
     let of =
         row.log_of.as_ref().with_context(|| format!("not attributed to a container: {row:?}"))?;
-    ensure!(of.kind == "docker" && of.name == "web-a", "{of:?}");
+    ensure!(of.kind == GroupKind::Docker && of.name == "web-a", "{of:?}");
     ensure!(of.cgroup.as_deref() == Some(&format!("/docker/{ID}")), "{of:?}");
     let writer = measured.writers_of(daemon.pid).next().context("no row for the daemon")?;
     let [on_behalf] = &*writer.on_behalf_of else { anyhow::bail!("{writer:?}") };
@@ -194,7 +195,7 @@ fn the_memory_of_a_container_is_a_volume() -> Result {
     ensure!(volume.fs_type == "tmpfs" && volume.total_bytes == SHM, "{volume:?}");
     ensure!(volume.used_bytes >= 2_000_000, "{volume:?}");
     let owner = volume.container.as_ref().context("the volume has no container")?;
-    ensure!(owner.kind == "docker" && owner.name == ID[..12], "{owner:?}");
+    ensure!(owner.kind == GroupKind::Docker && owner.name == ID[..12], "{owner:?}");
     let writer = measured.writers_of(container.child.id()).next().context("no row")?;
     ensure!(writer.volume == name && writer.written_bytes == 2_000_000, "{writer:?}");
     let row = measured.path(Path::new(&format!("{name}/f")))?;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::{
     Filltop, Overlay, TestVolume, Truth, need_tracing, public_workload, run_workload, workload,
 };
+use tracer_model::snapshot::GroupKind;
 
 use super::{Result, exact, group_of, only_group, sees_overlays};
 
@@ -82,7 +83,7 @@ pub(super) fn unified() -> anyhow::Result<PathBuf> {
 }
 
 /// A writer in a cgroup; both are gone before filltop reports. Returns (kind, name, cgroup).
-fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, Option<String>)> {
+fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(GroupKind, String, Option<String>)> {
     let volume = TestVolume::new("ext4", 64)?;
     let filltop = Filltop::start(&[])?;
     let file = volume.path().join("f");
@@ -100,14 +101,17 @@ fn written_in(hierarchy: &Path, path: &str) -> anyhow::Result<(String, String, O
     drop(cgroup);
     let measured = filltop.stop()?;
     let group = group_of(&measured, pid)?;
-    Ok((group.kind.clone(), group.name.clone(), group.cgroup.clone()))
+    Ok((group.kind, group.name.clone(), group.cgroup.clone()))
 }
 
 #[test]
 fn a_removed_cgroup_is_named() -> Result {
     need_tracing!();
     let (kind, name, cgroup) = written_in(&unified()?, "filltop-test/nightly\u{1b}job")?;
-    ensure!(kind == "cgroup" && name == "/filltop-test/nightly\u{1b}job", "{kind} {name:?}");
+    ensure!(
+        kind == GroupKind::Cgroup && name == "/filltop-test/nightly\u{1b}job",
+        "{kind} {name:?}"
+    );
     ensure!(cgroup.as_deref() == Some(&name), "{cgroup:?}");
     Ok(())
 }
@@ -117,11 +121,11 @@ fn a_unit_and_a_container_are_recognized_by_their_cgroups() -> Result {
     need_tracing!();
     let path = "filltop.slice/apache2@web3.service";
     let (kind, name, cgroup) = written_in(&unified()?, path)?;
-    ensure!(kind == "unit" && name == "apache2@web3.service", "{kind} {name}");
+    ensure!(kind == GroupKind::Unit && name == "apache2@web3.service", "{kind} {name}");
     ensure!(cgroup == Some(format!("/{path}")), "{cgroup:?}");
     let id = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
     let (kind, name, _) = written_in(&unified()?, &format!("docker/{id}"))?;
-    ensure!(kind == "docker" && name == id[..12], "{kind} {name}");
+    ensure!(kind == GroupKind::Docker && name == id[..12], "{kind} {name}");
     Ok(())
 }
 
@@ -153,7 +157,7 @@ fn a_cgroup_of_version_1_is_named() -> Result {
     ensure!(child.wait()?.success());
     let measured = filltop.stop()?;
     let group = group_of(&measured, child.id())?;
-    ensure!(group.kind == "lxc" && group.name == "web3", "{group:?}");
+    ensure!(group.kind == GroupKind::Lxc && group.name == "web3", "{group:?}");
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::{fs, thread};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Server, listeners, need_tracing};
-use tracer_model::snapshot::Held;
+use tracer_model::snapshot::{Held, HeldKind};
 use tracer_model::units::Units;
 
 use crate::stage::Stage;
@@ -172,7 +172,7 @@ fn spool() -> Result {
 
     // Restarting the largest holder frees everything that only it holds.
     let largest = held.first().context("nothing is held")?;
-    ensure!(largest.pid == giant.pid() && largest.kind == "anonymous", "{largest:?}");
+    ensure!(largest.pid == giant.pid() && largest.kind == HeldKind::Anonymous, "{largest:?}");
     ensure!(suggestion.how == "term", "{suggestion:?}");
     let target = suggestion.target.parse::<u32>()?;
     ensure!([giant.pid(), worker].contains(&target), "{suggestion:?}");

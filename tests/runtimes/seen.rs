@@ -29,7 +29,7 @@ fn group<'w>(seen: &Seen<'w>, container: &str) -> Result<&'w GroupRow> {
     let all = seen.measured.snapshot.groups.iter().filter(|row| row.volume == seen.mount);
     let wrote = all.filter(|row| row.written_bytes > 0);
     let (rows, others): (Vec<_>, Vec<_>) =
-        wrote.partition(|row| row.group.kind == kind && row.group.name == name);
+        wrote.partition(|row| row.group.kind.name() == kind && row.group.name == name);
     let others: Vec<_> = others.iter().map(|row| (&row.group.kind, &row.group.name)).collect();
     let most = rows.iter().max_by_key(|row| row.written_bytes);
     let most = *most.with_context(|| format!("no row of {kind} {name}, but of {others:?}"))?;

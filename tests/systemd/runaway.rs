@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{GroupKind, Snapshot};
 
 use crate::{PROGRAM, Result, installed, need_debian, said, show, succeed, systemctl, wait_for};
 
@@ -56,7 +56,7 @@ fn a_runaway_unit_is_named_frozen_and_resumed() -> Result {
     let mount = volume.path().display().to_string();
     let group = snapshot.groups.iter().find(|row| row.volume == mount);
     let group = &group.with_context(|| format!("no writer on {mount}: {text}"))?.group;
-    ensure!(group.name == runaway.unit && group.kind == "unit", "{group:?}");
+    ensure!(group.name == runaway.unit && group.kind == GroupKind::Unit, "{group:?}");
 
     let started = Instant::now();
     let output = stop(&[runaway.unit, "--how", "freeze", "--yes"])?;

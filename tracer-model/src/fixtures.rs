@@ -56,7 +56,7 @@ pub fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer {
         uid: 1000,
         user: Some("deploy".to_owned()),
         group: Some(Group {
-            kind: "unit".to_owned(),
+            kind: GroupKind::Unit,
             name: format!("{comm}.service"),
             cgroup: Some(format!("/system.slice/{comm}.service")),
             ..Group::default()
@@ -203,7 +203,7 @@ pub fn busy() -> Snapshot {
             freed_bytes: Some(28 * MIB),
             growth_bytes_per_s: -5.6 * MIB as f64,
             group: Some(Group {
-                kind: "docker".to_owned(),
+                kind: GroupKind::Docker,
                 name: "backup-nightly".to_owned(),
                 cgroup: Some("/docker/4f1c".to_owned()),
                 ..Group::default()
@@ -251,7 +251,7 @@ pub fn busy() -> Snapshot {
             volume: store.to_owned(),
             bytes: 1200 * MIB,
             growing: true,
-            kind: "deleted".to_owned(),
+            kind: HeldKind::Deleted,
             holders: vec![2114],
             dev: None,
             ino: None,
@@ -266,7 +266,7 @@ pub fn busy() -> Snapshot {
             volume: store.to_owned(),
             bytes: 88 * MIB,
             growing: false,
-            kind: "anonymous".to_owned(),
+            kind: HeldKind::Anonymous,
             holders: vec![880, 881],
             dev: None,
             ino: None,

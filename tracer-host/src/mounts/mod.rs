@@ -303,7 +303,7 @@ impl MountedVolume {
         let Some(inside) = &self.inside else { return };
         let Group { kind, name, .. } = &inside.group;
         // LXC containers and machines have no id, and never share a name.
-        let id = inside.group.container_id().map_or(&**kind, |id| &id[..12]);
+        let id = inside.group.container_id().map_or(kind.name(), |id| &id[..12]);
         let mut named = OsString::from(format!("{name} ({id}):"));
         named.push(&inside.mount_point);
         self.mounts[0].mount_point = named.into();

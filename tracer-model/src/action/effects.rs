@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{How, Process};
+use super::{Action, Process};
+use crate::snapshot::GroupKind;
 
 /// One side effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,19 +27,23 @@ pub enum Effect {
 /// Returns the side effects of an action on these processes. Only a freeze has any, and only if all
 /// processes belong to the same kind of container.
 #[must_use]
-pub fn of(processes: &[Process], how: How) -> Vec<Effect> {
-    let kind = |process: &Process| process.group.as_ref().map(|group| group.kind.clone());
-    let kinds: BTreeSet<Option<String>> = processes.iter().map(kind).collect();
+pub fn of(processes: &[Process], how: Action) -> Vec<Effect> {
+    let kind = |process: &Process| process.group.as_ref().map(|group| group.kind);
+    let kinds: BTreeSet<Option<GroupKind>> = processes.iter().map(kind).collect();
     let mut kinds = kinds.into_iter();
-    let (Some(Some(kind)), None, How::Freeze) = (kinds.next(), kinds.next(), how) else {
+    let (Some(Some(kind)), None, Action::Freeze) = (kinds.next(), kinds.next(), how) else {
         return Vec::new();
     };
-    match kind.as_str() {
-        "docker" | "podman" => {
+    match kind {
+        GroupKind::Docker | GroupKind::Podman => {
             vec![Effect::Exec, Effect::HealthChecks, Effect::ShownAsRunning, Effect::SlowStop]
         }
-        "containerd" | "lxc" => vec![Effect::Exec, Effect::ShownAsRunning, Effect::SlowStop],
-        "crio" | "pod" => vec![Effect::Exec, Effect::Probes, Effect::ShownAsRunning],
+        GroupKind::Containerd | GroupKind::Lxc => {
+            vec![Effect::Exec, Effect::ShownAsRunning, Effect::SlowStop]
+        }
+        GroupKind::Crio | GroupKind::Pod => {
+            vec![Effect::Exec, Effect::Probes, Effect::ShownAsRunning]
+        }
         _ => Vec::new(),
     }
 }

@@ -99,12 +99,14 @@ mod tests {
     use super::*;
     use crate::action::plan::{Facts, Subject, Wish};
     use crate::action::protect::Protection;
-    use crate::action::{How, Intent};
+    use crate::action::subject_kind::SubjectKind;
+    use crate::action::{Action, Intent};
+    use crate::snapshot::GroupKind;
 
     fn plan(cgroup: Option<&str>, pids: &[u32]) -> Plan {
         let subject = Subject {
             asked: "x".to_owned(),
-            kind: "cgroup".to_owned(),
+            kind: SubjectKind::Group(GroupKind::Cgroup),
             name: "x".to_owned(),
             cgroup: cgroup.map(str::to_owned),
         };
@@ -118,7 +120,7 @@ mod tests {
             restart: None,
             warnings: Vec::new(),
         };
-        let wish = Wish { how: How::Freeze, intent: Intent::Asked, file: None };
+        let wish = Wish { how: Action::Freeze, intent: Intent::Asked, file: None };
         Plan::new(&facts, &wish, &Protection::default())
     }
 

@@ -13,6 +13,7 @@ pub mod pattern;
 pub mod plan;
 pub mod protect;
 pub mod restart;
+pub mod subject_kind;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::snapshot::Group;
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum Action {
     /// Freezes the target: growth stops, nothing is lost, nothing is freed.
     #[default]
     Freeze,
@@ -41,7 +42,7 @@ pub enum How {
     Truncate,
 }
 
-impl How {
+impl Action {
     /// All actions, from the least to the most destructive.
     pub const ALL: [Self; 7] = [
         Self::Freeze,

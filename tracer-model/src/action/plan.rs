@@ -9,7 +9,8 @@ use super::instead::Instead;
 use super::measured::Measured;
 use super::protect::{Protection, unit_rule};
 use super::restart::{Policy, Restart};
-use super::{How, Intent, Process, Role, effects, instead};
+use super::subject_kind::SubjectKind;
+use super::{Action, Intent, Process, Role, effects, instead};
 use crate::snapshot::Group;
 
 /// The target as it was named, and what it was resolved to.
@@ -18,7 +19,7 @@ pub struct Subject {
     /// TARGET as given on the command line.
     pub asked: String,
     /// `process` (alone), `tree`, or a group's kind: `unit`, `docker`, `cgroup`, …
-    pub kind: String,
+    pub kind: SubjectKind,
     /// The usual name of the target.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for processes.
@@ -54,7 +55,7 @@ pub struct File {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Means {
     /// The action.
-    pub how: How,
+    pub how: Action,
     /// The method, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; otherwise the reason.
     pub by: Result<String, String>,
 }
@@ -92,7 +93,7 @@ impl File {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
     /// The action.
-    pub how: How,
+    pub how: Action,
     /// Who decided.
     pub intent: Intent,
     /// The file to truncate: its path before it was deleted, on the host or in its container, or its
@@ -104,7 +105,7 @@ pub struct Wish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The action.
-    pub how: How,
+    pub how: Action,
     /// Space that it frees immediately, bytes.
     pub frees_bytes: u64,
     /// The method.
@@ -148,7 +149,7 @@ pub struct Plan {
     /// The target.
     pub target: Subject,
     /// The requested action.
-    pub how: How,
+    pub how: Action,
     /// The method; `None` if the action is not possible here.
     pub by: Option<String>,
     /// Space that it frees immediately, bytes. A file that still has a name frees nothing.
@@ -192,29 +193,29 @@ impl Plan {
         let common = general_refusals(facts, &processes);
         let held: u64 = facts.files.iter().filter(|file| ends_with(file)).map(|f| f.bytes).sum();
         let file = wish.file.as_ref().map(|file| named_file(facts, file));
-        let steps: Vec<Step> = How::ALL
+        let steps: Vec<Step> = Action::ALL
             .into_iter()
             .map(|how| {
                 let by = means(facts, how);
                 let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
                 let refused = match (how, &by, &file) {
-                    (How::Truncate, _, None) => {
+                    (Action::Truncate, _, None) => {
                         Some("name the file with --file, as `filltop held` prints it".to_owned())
                     }
-                    (How::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
+                    (Action::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
                     // A unit that starts a new process each time can be stopped between two of them.
-                    (How::Unit, Ok(_), _) => {
+                    (Action::Unit, Ok(_), _) => {
                         common.iter().find(|reason| reason.as_str() != ENDED).cloned()
                     }
                     (_, Ok(_), _) => common.first().cloned(),
                     (_, Err(reason), _) => Some(reason.clone()),
                 };
                 let refused =
-                    refused.or_else(|| common.first().filter(|_| how == How::Truncate).cloned());
+                    refused.or_else(|| common.first().filter(|_| how == Action::Truncate).cloned());
                 Step {
                     how,
                     frees_bytes: match how {
-                        How::Truncate => truncated.map_or(0, |file| file.bytes),
+                        Action::Truncate => truncated.map_or(0, |file| file.bytes),
                         _ if how.ends() => held,
                         _ => 0,
                     },
@@ -222,7 +223,7 @@ impl Plan {
                     refused,
                     restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
                     ignored_by: match how {
-                        How::Term => super::deaf(&facts.processes),
+                        Action::Term => super::deaf(&facts.processes),
                         _ => Vec::new(),
                     },
                 }
@@ -232,7 +233,7 @@ impl Plan {
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
         for reason in &common {
-            if !(refused.contains(reason) || wish.how == How::Unit && reason == ENDED) {
+            if !(refused.contains(reason) || wish.how == Action::Unit && reason == ENDED) {
                 refused.push(reason.clone());
             }
         }
@@ -340,7 +341,7 @@ fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
 fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
     let mut reasons = Vec::new();
     let subject = &facts.subject;
-    if let Some(rule) = unit_rule(&subject.kind, &subject.name) {
+    if let Some(rule) = subject.kind.group().and_then(|kind| unit_rule(kind, &subject.name)) {
         reasons.push(format!("unit {} is protected ({rule})", subject.name));
     }
     if subject.cgroup.as_deref().is_some_and(|path| path.trim_matches('/').is_empty()) {
@@ -357,7 +358,7 @@ fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
     reasons
 }
 
-fn means(facts: &Facts, how: How) -> Result<String, String> {
+fn means(facts: &Facts, how: Action) -> Result<String, String> {
     facts
         .means
         .iter()
@@ -383,17 +384,17 @@ fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> 
         ));
     }
     match wish.how {
-        How::Truncate => warnings.push(
+        Action::Truncate => warnings.push(
             "truncating destroys the file's contents: the process that still reads and writes it may \
              fail or write wrong data"
                 .to_owned(),
         ),
-        How::Fence => warnings.push(
+        Action::Fence => warnings.push(
             "a process that cannot write may give up or lose the data; what other processes write for \
              it (a loop device, a log daemon, a server) is not blocked"
                 .to_owned(),
         ),
-        How::Kill => {
+        Action::Kill => {
             warnings.push("SIGKILL gives the processes no time to write out their data".to_owned());
         }
         _ => {}

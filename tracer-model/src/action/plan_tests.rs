@@ -8,23 +8,23 @@ use super::*;
 use crate::action::Kin;
 use crate::action::protect::tests::process;
 use crate::action::restart::Manager;
-use crate::snapshot::Group;
+use crate::snapshot::{Group, GroupKind};
 
 fn all_means() -> Vec<Means> {
-    How::ALL.into_iter().map(|how| Means { how, by: Ok("method".to_owned()) }).collect()
+    Action::ALL.into_iter().map(|how| Means { how, by: Ok("method".to_owned()) }).collect()
 }
 
 fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
     let subject = Subject {
         asked: "70".to_owned(),
-        kind: "tree".to_owned(),
+        kind: SubjectKind::Tree,
         name: "httpd".to_owned(),
         cgroup: None,
     };
     Facts { subject, processes, files, means: all_means(), restart: None, warnings: Vec::new() }
 }
 
-fn wish(how: How) -> Wish {
+fn wish(how: Action) -> Wish {
     Wish { how, intent: Intent::Asked, file: None }
 }
 
@@ -48,7 +48,7 @@ fn plan(facts: &Facts, wish: &Wish) -> Plan {
 
 #[test]
 fn a_reason_that_comes_later_refuses_the_step_too() {
-    let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &wish(How::Freeze));
+    let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &wish(Action::Freeze));
     assert!(plan.allowed());
     plan.refuse("no".to_owned());
     assert_eq!((plan.refusal().as_str(), plan.steps[0].refused.as_deref()), ("no", Some("no")));
@@ -63,14 +63,16 @@ fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
         file("/shared", 90, true, &[99]),
     ];
     let facts = facts(vec![process(70, "httpd")], files);
-    for (how, freed) in [(How::Freeze, 0), (How::Throttle, 0), (How::Term, 500), (How::Kill, 500)] {
+    for (how, freed) in
+        [(Action::Freeze, 0), (Action::Throttle, 0), (Action::Term, 500), (Action::Kill, 500)]
+    {
         let plan = plan(&facts, &wish(how));
         assert_eq!((plan.frees_bytes, plan.allowed()), (freed, true), "{how:?}");
     }
-    let kill = plan(&facts, &wish(How::Kill));
+    let kill = plan(&facts, &wish(Action::Kill));
     assert!(kill.warnings.iter().any(|warning| warning.starts_with("90 bytes")), "{kill:?}");
     assert_eq!(kill.undo, None);
-    assert_eq!(plan(&facts, &wish(How::Freeze)).undo.as_deref(), Some("filltop resume 70"));
+    assert_eq!(plan(&facts, &wish(Action::Freeze)).undo.as_deref(), Some("filltop resume 70"));
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn truncating_wants_a_deleted_file_by_name() {
     let files = vec![file("/named", 1_000, false, &[]), file("/held", 500, true, &[99])];
     let facts = facts(vec![process(70, "httpd")], files);
     let asked = |file: Option<&str>| {
-        plan(&facts, &Wish { file: file.map(str::to_owned), ..wish(How::Truncate) })
+        plan(&facts, &Wish { file: file.map(str::to_owned), ..wish(Action::Truncate) })
     };
     assert!(asked(None).refused[0].contains("--file"));
     assert!(asked(Some("/named")).refused[0].contains("still has a name"));
@@ -96,7 +98,7 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
         link: Some("/merged/data/e.log".to_owned()),
         ..file("/srv/diff/data/e.log", 500, true, &[])
     };
-    let group = Group { kind: "docker".to_owned(), name: "web:e".to_owned(), ..Group::default() };
+    let group = Group { kind: GroupKind::Docker, name: "web:e".to_owned(), ..Group::default() };
     let fd = file.fd.to_string();
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
@@ -111,15 +113,15 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
 #[test]
 fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
     let facts = facts(vec![], vec![]);
-    assert!(plan(&facts, &wish(How::Unit)).allowed());
-    assert_eq!(plan(&facts, &wish(How::Kill)).refused, [ENDED]);
+    assert!(plan(&facts, &wish(Action::Unit)).allowed());
+    assert_eq!(plan(&facts, &wish(Action::Kill)).refused, [ENDED]);
 }
 
 #[test]
 fn what_is_not_possible_here_is_refused_with_the_reason() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.means[2].by = Err("no BPF LSM".to_owned());
-    let plan = plan(&facts, &wish(How::Fence));
+    let plan = plan(&facts, &wish(Action::Fence));
     assert_eq!((plan.refused, plan.by), (vec!["no BPF LSM".to_owned()], None));
 }
 
@@ -127,14 +129,14 @@ fn what_is_not_possible_here_is_refused_with_the_reason() {
 fn the_whole_machine_is_no_target() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.subject.cgroup = Some("/".to_owned());
-    assert!(plan(&facts, &wish(How::Freeze)).refused[0].contains("root cgroup"));
+    assert!(plan(&facts, &wish(Action::Freeze)).refused[0].contains("root cgroup"));
 }
 
 #[test]
 fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
     let policy = Policy { by: Manager::Docker, policy: Some("always".to_owned()) };
     let facts = Facts { restart: Some(policy), ..facts(vec![process(70, "w")], vec![]) };
-    let plan = plan(&facts, &wish(How::Kill));
+    let plan = plan(&facts, &wish(Action::Kill));
     let restart = plan.step().unwrap().restart.clone().unwrap();
     assert_eq!((restart.by, restart.returns), (Manager::Docker, Some(true)));
     let json = serde_json::to_value(&plan).unwrap();
@@ -154,7 +156,7 @@ fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
 #[test]
 fn who_goes_on_after_sigterm_is_told_beforehand() {
     let init = Process { ignores_term: true, ..process(71, "w") };
-    let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &wish(How::Term));
+    let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &wish(Action::Term));
     assert_eq!(plan.step().unwrap().ignored_by, [71]);
     let told = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
     assert_eq!((told, plan.allowed()), (1, true));
@@ -163,7 +165,8 @@ fn who_goes_on_after_sigterm_is_told_beforehand() {
 #[test]
 fn a_named_group_has_nobody_that_was_not_named() {
     let of_role = |role| Process { role, ..process(70, "w") };
-    let count = |role| plan(&facts(vec![of_role(role)], vec![]), &wish(How::Kill)).blast.processes;
+    let count =
+        |role| plan(&facts(vec![of_role(role)], vec![]), &wish(Action::Kill)).blast.processes;
     assert_eq!([Role::Target, Role::Member, Role::Child, Role::Parent].map(count), [0, 0, 1, 1]);
 }
 
@@ -175,7 +178,7 @@ fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
     };
     let files = vec![log("a", 100), log("b", 900), file("/var/log/syslog", 9_000, false, &[])];
     let instead = |comm: &str| {
-        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &wish(How::Freeze));
+        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &wish(Action::Freeze));
         let targets: Vec<String> = plan.instead.into_iter().map(|log| log.target).collect();
         targets
     };
@@ -185,21 +188,25 @@ fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
 
 #[test]
 fn a_frozen_container_has_effects() {
-    let in_group = |pid, kind: &str| {
-        let group = Group { kind: kind.to_owned(), name: "web".to_owned(), ..Group::default() };
+    let in_group = |pid, kind| {
+        let group = Group { kind, name: "web".to_owned(), ..Group::default() };
         Process { group: Some(group), role: Role::Member, ..process(pid, "w") }
     };
     let effects = |kind, how| {
         plan(&facts(vec![in_group(70, kind), in_group(71, kind)], vec![]), &wish(how)).effects
     };
-    assert!(effects("docker", How::Freeze).contains(&Effect::HealthChecks));
-    assert!(effects("pod", How::Freeze).contains(&Effect::Probes));
-    assert!(!effects("docker", How::Freeze).contains(&Effect::Probes));
-    for (kind, how) in [("docker", How::Kill), ("unit", How::Freeze), ("cgroup", How::Freeze)] {
+    assert!(effects(GroupKind::Docker, Action::Freeze).contains(&Effect::HealthChecks));
+    assert!(effects(GroupKind::Pod, Action::Freeze).contains(&Effect::Probes));
+    assert!(!effects(GroupKind::Docker, Action::Freeze).contains(&Effect::Probes));
+    for (kind, how) in [
+        (GroupKind::Docker, Action::Kill),
+        (GroupKind::Unit, Action::Freeze),
+        (GroupKind::Cgroup, Action::Freeze),
+    ] {
         assert_eq!(effects(kind, how), []);
     }
-    let mixed = facts(vec![in_group(70, "docker"), in_group(71, "unit")], vec![]);
-    assert_eq!(plan(&mixed, &wish(How::Freeze)).effects, []);
+    let mixed = facts(vec![in_group(70, GroupKind::Docker), in_group(71, GroupKind::Unit)], vec![]);
+    assert_eq!(plan(&mixed, &wish(Action::Freeze)).effects, []);
 }
 
 fn some_process() -> impl Strategy<Value = Process> {
@@ -211,7 +218,7 @@ fn some_process() -> impl Strategy<Value = Process> {
             kin: kins[kin],
             kernel_thread: kernel == 0,
             group: units[unit].map(|unit| Group {
-                kind: "unit".to_owned(),
+                kind: GroupKind::Unit,
                 name: unit.to_owned(),
                 ..Group::default()
             }),
@@ -225,7 +232,7 @@ proptest! {
     #[test]
     fn never_hits_the_protected_and_repeats_itself(
         processes in prop::collection::vec(some_process(), 0..12),
-        how in prop::sample::select(How::ALL.to_vec()),
+        how in prop::sample::select(Action::ALL.to_vec()),
         automatic in any::<bool>(),
         bytes in 0u64..1_000_000,
     ) {
@@ -236,7 +243,7 @@ proptest! {
         let rules = Protection::default();
         let protected = processes.iter().any(|process| rules.refusal(process, intent).is_some());
         prop_assert!(!(protected && plan.allowed()), "{plan:?}");
-        let frees = if how.ends() || how == How::Truncate { bytes } else { 0 };
+        let frees = if how.ends() || how == Action::Truncate { bytes } else { 0 };
         prop_assert_eq!(plan.frees_bytes, frees);
         // Neither the order of the facts nor a second run changes the decision.
         let mut other = facts.clone();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
 use super::{Intent, Kin, Process};
+use crate::snapshot::GroupKind;
 
 /// Units that the machine depends on: stopping one of them locks operators out or leaves them blind.
 /// A name that ends with `*` matches every name with that prefix.
@@ -186,8 +187,8 @@ pub fn names(process: &Process, pattern: &Pattern) -> bool {
 
 /// Returns the rule that protects a group by its name; `None` if there is none.
 #[must_use]
-pub fn unit_rule(kind: &str, name: &str) -> Option<&'static str> {
-    if kind != "unit" {
+pub fn unit_rule(kind: GroupKind, name: &str) -> Option<&'static str> {
+    if kind != GroupKind::Unit {
         return None;
     }
     listed(PROTECTED_UNITS, name)
@@ -203,7 +204,7 @@ pub fn listed(rules: &[&'static str], name: &str) -> Option<&'static str> {
 }
 
 fn unit_of(process: &Process) -> Option<&str> {
-    let group = process.group.as_ref().filter(|group| group.kind == "unit")?;
+    let group = process.group.as_ref().filter(|group| group.kind == GroupKind::Unit)?;
     Some(&group.name)
 }
 
@@ -235,7 +236,7 @@ pub(crate) mod tests {
     }
 
     fn in_unit(comm: &str, unit: &str) -> Process {
-        let group = Group { kind: "unit".to_owned(), name: unit.to_owned(), ..Group::default() };
+        let group = Group { kind: GroupKind::Unit, name: unit.to_owned(), ..Group::default() };
         Process { group: Some(group), ..process(70, comm) }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::How;
+use super::Action;
 
 /// A program that restarts units, containers or pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -55,10 +55,10 @@ impl Policy {
     /// Returns what the policy means for an action; `None` for actions that terminate nothing, and
     /// for `unit`, which no manager treats as a failure.
     #[must_use]
-    pub fn after(&self, how: How) -> Option<Restart> {
+    pub fn after(&self, how: Action) -> Option<Restart> {
         let killed = match how {
-            How::Kill => true,
-            How::Term => false,
+            Action::Kill => true,
+            Action::Term => false,
             _ => return None,
         };
         let returns = self.policy.as_deref().and_then(|policy| match self.by {
@@ -119,12 +119,13 @@ mod tests {
         #[case] term: Option<bool>,
     ) {
         let policy = Policy { by, policy: Some(policy.to_owned()) };
-        assert_eq!(policy.after(How::Kill).unwrap().returns, kill);
-        assert_eq!(policy.after(How::Term).unwrap().returns, term);
-        for how in [How::Freeze, How::Throttle, How::Fence, How::Unit, How::Truncate] {
+        assert_eq!(policy.after(Action::Kill).unwrap().returns, kill);
+        assert_eq!(policy.after(Action::Term).unwrap().returns, term);
+        for how in [Action::Freeze, Action::Throttle, Action::Fence, Action::Unit, Action::Truncate]
+        {
             assert_eq!(policy.after(how), None);
         }
         let unknown = Policy { policy: None, ..policy };
-        assert_eq!(unknown.after(How::Kill).unwrap().returns, None);
+        assert_eq!(unknown.after(Action::Kill).unwrap().returns, None);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::snapshot::{Group, GroupRow, Writer};
+use crate::snapshot::{Group, GroupKind, GroupRow, Writer};
 
 /// Time constants over which growth is summed, seconds: for urgent alerts, and for all others.
 const FADE_S: [f64; 2] = [20.0, 900.0];
@@ -62,7 +62,7 @@ struct Before {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blame {
     writers: HashMap<u32, Entry<Writer>>,
-    groups: HashMap<(String, String), Entry<GroupRow>>,
+    groups: HashMap<(GroupKind, String), Entry<GroupRow>>,
     before: Option<Before>,
 }
 
@@ -112,7 +112,7 @@ impl Blame {
             }
         }
         for &row in groups {
-            let key = (row.group.kind.clone(), row.group.name.clone());
+            let key = (row.group.kind, row.group.name.clone());
             match self.groups.get_mut(&key) {
                 Some(entry) => entry.add(now, dt, row, row.charged_growth()),
                 None if row.charged_growth() > 0.0 => {

@@ -5,7 +5,7 @@ use super::culprits::GroupBlame;
 use super::event::{EventKind, Severity, Suggestion};
 use super::rule::{Rule, When};
 use crate::sanitize::display;
-use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{Blind, Group, GroupKind, Snapshot, Victim, Volume, Writer};
 use crate::units::Units;
 use crate::{sanitize, units};
 
@@ -298,7 +298,7 @@ impl Told<'_> {
         }
         if let Some(group) = self.as_group() {
             // A container's monitor is never a target: it owns the container's terminal and reaps it.
-            let spared = group.group.kind == "monitor"
+            let spared = group.group.kind == GroupKind::Monitor
                 || is_protected(&group.group.name)
                 || is_database(&group.group.name);
             let target = group.group.target().filter(|_| !spared)?;

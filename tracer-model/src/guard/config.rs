@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::action::How;
+use crate::action::Action;
 use crate::action::pattern::Pattern;
 
 /// The `[guard]` section. Off unless `enabled`; only reports what it would do unless `dry_run` is
@@ -26,7 +26,7 @@ pub struct GuardConfig {
     #[serde(rename = "for")]
     pub length: Seconds,
     /// The actions, in this order.
-    pub ladder: Vec<How>,
+    pub ladder: Vec<Action>,
     /// Time for an operator to intervene after a freeze, before the next step.
     pub wait: Seconds,
     /// Minimum time between the later steps, while the volume is still in danger.
@@ -57,7 +57,7 @@ impl Default for GuardConfig {
             within: Seconds(600.0),
             share: 0.8,
             length: Seconds(10.0),
-            ladder: vec![How::Freeze, How::Throttle, How::Term, How::Kill],
+            ladder: vec![Action::Freeze, Action::Throttle, Action::Term, Action::Kill],
             wait: Seconds(300.0),
             step: Seconds(60.0),
             throttle_bytes_per_s: 1 << 20,
@@ -114,7 +114,8 @@ impl GuardConfig {
     }
 }
 
-const STEPS: [How; 6] = [How::Freeze, How::Throttle, How::Fence, How::Term, How::Kill, How::Unit];
+const STEPS: [Action; 6] =
+    [Action::Freeze, Action::Throttle, Action::Fence, Action::Term, Action::Kill, Action::Unit];
 
 /// A duration: `"500ms"`, `"10s"`, `"5m"`, `"1h"`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::How;
+use crate::action::Action;
 use crate::snapshot::Group;
 
 /// A group that was not chosen.
@@ -25,7 +25,7 @@ pub struct Decision {
     /// The group that fills the volume.
     pub group: Group,
     /// The action; `None` if nothing may be done, for the reason in `explanation`.
-    pub step: Option<How>,
+    pub step: Option<Action>,
     /// Whether the decision is only reported and not carried out.
     pub dry_run: bool,
     /// Rate of a throttle, bytes per second.

@@ -8,7 +8,7 @@ use super::config::GuardConfig;
 use super::shares::Candidate;
 use super::{Guarded, Policy, Spared, message, shares};
 use crate::action::protect;
-use crate::snapshot::{Group, Snapshot, Volume};
+use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
 impl Policy {
     /// Returns why the guard must not act on the culprit; `None` if it may.
@@ -27,7 +27,7 @@ impl Policy {
                 victim.then(|| "it is a victim: other groups had filled the volume".to_owned())
             })
             .or_else(|| {
-                (group.kind == "unit" && group.name.ends_with(".slice"))
+                (group.kind == GroupKind::Unit && group.name.ends_with(".slice"))
                     .then(|| "a slice contains many services".to_owned())
             })
             .or_else(|| {
@@ -69,7 +69,7 @@ impl Policy {
 
 /// Returns why the guard must not act on a group, as far as the Snapshot shows.
 fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
-    if let Some(rule) = protect::unit_rule(&group.kind, &group.name) {
+    if let Some(rule) = protect::unit_rule(group.kind, &group.name) {
         return Some(format!("protected ({rule})"));
     }
     if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&group.name)) {

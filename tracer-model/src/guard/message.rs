@@ -2,7 +2,7 @@
 
 use super::shares::Candidate;
 use super::{GuardConfig, Spared};
-use crate::action::How;
+use crate::action::Action;
 use crate::snapshot::{Group, Volume};
 use crate::units::{Units, duration};
 
@@ -36,17 +36,17 @@ pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig)
 }
 
 /// Explains why the next step of the ladder is taken.
-pub(super) fn next_step(earlier: How, waited_s: f64, volume: &Volume) -> String {
+pub(super) fn next_step(earlier: Action, waited_s: f64, volume: &Volume) -> String {
     let waited = duration(waited_s);
     match earlier {
-        How::Freeze => format!("it was frozen {waited} ago and no operator has intervened"),
+        Action::Freeze => format!("it was frozen {waited} ago and no operator has intervened"),
         _ => format!("{} was not enough after {waited}: {}", earlier.name(), state(volume)),
     }
 }
 
 /// Returns the whole explanation: the action, its reason, and why other groups were not chosen.
 pub(super) fn explanation(
-    step: Option<How>,
+    step: Option<Action>,
     culprit: &Candidate,
     because: &str,
     spared: &[Spared],

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use self::config::{GuardConfig, Seconds};
 pub use self::decision::{Decision, Did, Spared};
 use self::shares::{Candidate, Key, Shares};
-use crate::action::How;
+use crate::action::Action;
 use crate::snapshot::{Group, Snapshot, Volume};
 
 /// How long a group counts as a victim on a volume after a write there failed for lack of space,
@@ -207,7 +207,7 @@ impl Policy {
             let frozen = climb.next.checked_sub(1).map(|at| self.config.ladder[at]);
             match frozen {
                 // No operator has intervened.
-                Some(How::Freeze) => now_s - climb.since_s >= self.config.wait.0,
+                Some(Action::Freeze) => now_s - climb.since_s >= self.config.wait.0,
                 // The last step was not enough, and the danger has lasted since then.
                 _ => guarded
                     .since_s
@@ -339,7 +339,7 @@ impl Policy {
         volume: &Volume,
         guarded: &mut Guarded,
         culprit: &Candidate,
-        step: How,
+        step: Action,
         because: &str,
     ) -> Decision {
         let spared = self.spared(now_s, snapshot, volume, guarded, culprit);
@@ -366,7 +366,7 @@ impl Policy {
         snapshot: &Snapshot,
         volume: &Volume,
         culprit: &Candidate,
-        step: Option<How>,
+        step: Option<Action>,
         spared: Vec<Spared>,
         because: &str,
     ) -> Decision {
@@ -377,7 +377,7 @@ impl Policy {
             group: culprit.group.clone(),
             step,
             dry_run: self.config.dry_run,
-            rate: (step == Some(How::Throttle)).then_some(self.config.throttle_bytes_per_s),
+            rate: (step == Some(Action::Throttle)).then_some(self.config.throttle_bytes_per_s),
             for_s: self.config.hold.0,
             members: exclusions::members(snapshot, &culprit.group),
             share: culprit.share,

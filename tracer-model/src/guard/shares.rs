@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::pattern::Pattern;
-use crate::snapshot::{Group, Snapshot, Volume};
+use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
 /// A volume that grows more slowly than this counts as idle, bytes per second.
 const REST: f64 = 64.0 * 1024.0;
@@ -14,11 +14,11 @@ const OLD_S: f64 = 600.0;
 /// Identifies a group by its kind, its name and, for a container, its id: two users or runtimes may
 /// have containers with the same name. The mount namespace is left out, because it may differ between
 /// the group's processes.
-pub(super) type Key = (String, String, String);
+pub(super) type Key = (GroupKind, String, String);
 
 pub(super) fn key(group: &Group) -> Key {
     let id = group.container_id().unwrap_or_default();
-    (group.kind.clone(), group.name.clone(), id.to_owned())
+    (group.kind, group.name.clone(), id.to_owned())
 }
 
 /// A group with its share of the growth.

@@ -6,15 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::snapshot::{
-    Backend, Blind, BlindCause, GroupRow, Resident, SCHEMA, Victim, WriteBackend, WriteErrors,
-    Writer,
+    Backend, Blind, BlindCause, GroupKind, GroupRow, Resident, SCHEMA, Victim, WriteBackend,
+    WriteErrors, Writer,
 };
 
 const VOLUME: &str = "/data";
 
 fn group(name: &str) -> Group {
-    let kind = if name.ends_with(".service") { "unit" } else { "cgroup" };
-    Group { kind: kind.to_owned(), name: name.to_owned(), ..Group::default() }
+    let kind = if name.ends_with(".service") { GroupKind::Unit } else { GroupKind::Cgroup };
+    Group { kind, name: name.to_owned(), ..Group::default() }
 }
 
 fn row(name: &str, growth: f64) -> GroupRow {
@@ -148,7 +148,7 @@ impl World {
         for _ in 0..seconds {
             self.now_s += 1.0;
             for decision in self.policy.see(self.now_s, snapshot, &self.holding) {
-                if !decision.dry_run && decision.step.is_some_and(How::reversible) {
+                if !decision.dry_run && decision.step.is_some_and(Action::reversible) {
                     self.holding = BTreeSet::from([decision.id]);
                 }
                 all.push(decision);
@@ -161,7 +161,7 @@ impl World {
 const MB: f64 = 1e6;
 const INCIDENT: &[(&str, f64)] = &[("/jail", 90.0 * MB), ("postgresql.service", 6.0 * MB)];
 
-fn steps(decisions: &[Decision]) -> Vec<Option<How>> {
+fn steps(decisions: &[Decision]) -> Vec<Option<Action>> {
     decisions.iter().map(|decision| decision.step).collect()
 }
 
@@ -169,7 +169,7 @@ fn steps(decisions: &[Decision]) -> Vec<Option<How>> {
 fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
     let mut world = World::new(GuardConfig { dry_run: true, ..armed() });
     let decisions = world.see(1_000, &snapshot(Some(120.0), INCIDENT));
-    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     let decision = &decisions[0];
     assert_eq!(decision.group.name, "/jail");
     assert_eq!(decision.members, [(80, Some(Timestamp::UNIX_EPOCH))]);
@@ -191,7 +191,7 @@ fn a_log_is_put_down_to_its_container() {
     incident.groups.push(web);
     let mut world = World::new(armed());
     let decisions = world.see(10, &incident);
-    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     assert_eq!(decisions[0].group.name, "/docker/9f");
     assert!(decisions[0].share > 0.9, "{:?}", decisions[0]);
 }
@@ -204,16 +204,16 @@ fn off_it_says_nothing() {
 
 #[test]
 fn a_fence_is_a_step_off_the_endangered_volume() {
-    let config = GuardConfig { ladder: vec![How::Fence, How::Kill], ..armed() };
+    let config = GuardConfig { ladder: vec![Action::Fence, Action::Kill], ..armed() };
     assert_eq!(config.check(), Ok(()));
     let mut world = World::new(config);
     world.see(9, &snapshot(Some(120.0), INCIDENT));
     let fence = world.see(1, &snapshot(Some(120.0), INCIDENT));
-    assert_eq!(steps(&fence), [Some(How::Fence)]);
+    assert_eq!(steps(&fence), [Some(Action::Fence)]);
     assert_eq!((fence[0].volume.as_str(), fence[0].for_s), (VOLUME, 3600.0));
     world.policy.done(fence[0].id, &Did::Done);
     let kill = world.see(61, &snapshot(Some(60.0), INCIDENT));
-    assert_eq!(steps(&kill), [Some(How::Kill)]);
+    assert_eq!(steps(&kill), [Some(Action::Kill)]);
     assert!(kill[0].explanation.contains("fence was not enough"), "{}", kill[0].explanation);
 }
 
@@ -222,13 +222,13 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     let mut world = World::new(armed());
     assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");
     let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
-    assert_eq!(steps(&freeze), [Some(How::Freeze)]);
+    assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
     world.policy.done(freeze[0].id, &Did::Done);
     // Frozen: nothing grows. An operator has five minutes to intervene.
     let still = snapshot(None, &[]);
     assert!(world.see(299, &still).is_empty());
     let throttle = world.see(1, &still);
-    assert_eq!(steps(&throttle), [Some(How::Throttle)]);
+    assert_eq!(steps(&throttle), [Some(Action::Throttle)]);
     assert!(
         throttle[0].explanation.contains("no operator has intervened"),
         "{}",
@@ -240,30 +240,30 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     // Not slow enough.
     let slow = snapshot(Some(100.0), &[("/jail", MB)]);
     let term = world.see(61, &slow);
-    assert_eq!(steps(&term), [Some(How::Term)]);
+    assert_eq!(steps(&term), [Some(Action::Term)]);
     world.policy.done(term[0].id, &Did::Done);
     let kill = world.see(61, &slow);
-    assert_eq!(steps(&kill), [Some(How::Kill)]);
+    assert_eq!(steps(&kill), [Some(Action::Kill)]);
     world.policy.done(kill[0].id, &Did::Ended);
     // After a restart it is a new cause, but four actions in an hour are the limit.
     let again = world.see(600, &snapshot(Some(100.0), INCIDENT));
     assert_eq!(steps(&again), [None]);
     assert!(again[0].explanation.contains("4 actions in the last hour"), "{again:?}");
     let later = world.see(3_600, &snapshot(Some(100.0), INCIDENT));
-    assert_eq!(later[0].step, Some(How::Freeze), "{later:?}");
+    assert_eq!(later[0].step, Some(Action::Freeze), "{later:?}");
 }
 
 #[test]
 fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
     let mut world = World::new(armed());
     let freeze = world.see(10, &snapshot(Some(120.0), INCIDENT));
-    assert_eq!(steps(&freeze), [Some(How::Freeze)]);
+    assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
     world.holding.clear();
     assert!(world.see(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
     // The danger is over for longer than the cool-down, and then returns.
     assert!(world.see(70, &snapshot(None, INCIDENT)).is_empty());
     let again = world.see(20, &snapshot(Some(120.0), INCIDENT));
-    assert_eq!(steps(&again), [Some(How::Freeze)]);
+    assert_eq!(steps(&again), [Some(Action::Freeze)]);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_full_volume_blames_who_filled_it() {
     let mut full = snapshot(Some(0.0), &[]);
     full.victims = vec![victim(70), victim(80)];
     let decisions = world.see(1, &full);
-    assert_eq!(steps(&decisions), [Some(How::Freeze)]);
+    assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     assert_eq!(decisions[0].group.name, "/jail");
 }
 
@@ -383,7 +383,7 @@ proptest! {
                     let never = ["postgresql.service", "ssh.service", "avoided.service"];
                     prop_assert!(!never.contains(&name), "{}", decision.explanation);
                     prop_assert!(config.ladder.contains(&decision.step.unwrap()));
-                    let first = decision.step == Some(How::Freeze);
+                    let first = decision.step == Some(Action::Freeze);
                     prop_assert!(!first || decision.share >= 0.4, "{decision:?}");
                     // A victim is never chosen: no other group grew more than the culprit.
                     let shares = worlds[0].policy.volumes[VOLUME].shares.candidates();
@@ -423,7 +423,7 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
     assert_eq!(steps(&decisions), [None], "said once");
     // Enough of the growth is explained: the guard acts as usual.
     hidden.volumes[0].blind = Some(Blind { unexplained_bytes: 10 << 20, ..blind });
-    assert_eq!(steps(&world.see(1, &hidden)), [Some(How::Freeze)]);
+    assert_eq!(steps(&world.see(1, &hidden)), [Some(Action::Freeze)]);
 }
 
 #[test]
@@ -441,11 +441,11 @@ fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
     let mut world = World::new(armed());
     let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);
     for (row, digit) in two.groups.iter_mut().zip(["a", "b"]) {
-        row.group.kind = "podman".to_owned();
+        row.group.kind = GroupKind::Podman;
         row.group.cgroup = Some(format!("/libpod_parent/libpod-{}", digit.repeat(64)));
     }
     let decisions = world.see(100, &two);
-    assert_eq!(steps(&decisions)[0], Some(How::Freeze));
+    assert_eq!(steps(&decisions)[0], Some(Action::Freeze));
     assert_eq!(decisions[0].group, two.groups[0].group);
     assert!(decisions.iter().all(|decision| decision.group == two.groups[0].group));
 }

@@ -187,8 +187,7 @@ pub fn size(snapshot: &Snapshot) -> usize {
             + volume.mount_points.iter().map(|mount| text(mount) + 24).sum::<usize>()
     });
     let group = |group: Option<&Group>| {
-        let size =
-            |group: &Group| text(&group.kind) + text(&group.name) + maybe(group.cgroup.as_ref());
+        let size = |group: &Group| text(&group.name) + maybe(group.cgroup.as_ref());
         group.map_or(0, size)
     };
     let writers = snapshot.writers.iter().map(|writer| {
@@ -213,7 +212,6 @@ pub fn size(snapshot: &Snapshot) -> usize {
             + maybe(held.path_in_container.as_ref())
             + group(held.group.as_ref())
             + text(&held.volume)
-            + text(&held.kind)
             + size_of_val(&*held.holders)
     });
     let victims = snapshot.victims.iter().map(|victim| text(&victim.comm) + text(&victim.volume));

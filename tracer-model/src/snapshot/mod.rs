@@ -6,6 +6,7 @@
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
 mod coverage;
+mod group_kind;
 mod health;
 mod writers;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
+pub use group_kind::{GroupKind, UnknownKind};
 pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
@@ -228,9 +230,9 @@ pub struct Held {
     pub bytes: u64,
     /// Whether it grew since the previous scan; `false` without one.
     pub growing: bool,
-    /// `deleted` (had a name) or `anonymous` (O_TMPFILE, never had one).
+    /// Whether it ever had a name.
     #[serde(default)]
-    pub kind: String,
+    pub kind: HeldKind,
     /// Pids of all processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,
@@ -240,6 +242,30 @@ pub struct Held {
     /// Inode number; `None` if only the overlay's number is known.
     #[serde(default)]
     pub ino: Option<u64>,
+}
+
+/// Whether a file without a name ever had one.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldKind {
+    /// Created with O_TMPFILE: it never had a name.
+    Anonymous,
+    /// Its last name was removed.
+    #[default]
+    Deleted,
+}
+
+impl HeldKind {
+    /// Returns the word used in JSON and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// A process that is affected by a full or slow volume.

@@ -3,14 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::group_kind::GroupKind;
+
 /// A group that writers are rolled up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Group {
-    /// `unit`, `docker`, `podman`, `containerd`, `crio`, `pod` (Kubernetes; the name is
-    /// NAMESPACE/POD/CONTAINER), `build` (a step of `docker build`), `lxc`, `machine`, `monitor`
-    /// (the monitor of a container, outside of it: `conmon web`, `lxc-start jail1`), `cgroup` or
-    /// `session`.
-    pub kind: String,
+    /// The kind of unit, container or cgroup.
+    pub kind: GroupKind,
     /// The name that users know it by.
     pub name: String,
     /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for a session.
@@ -40,11 +39,8 @@ pub struct Pod {
 impl Group {
     /// Whether it is a container, pod, build step or machine, with its own root filesystem.
     #[must_use]
-    pub fn is_container(&self) -> bool {
-        matches!(
-            self.kind.as_str(),
-            "docker" | "podman" | "containerd" | "crio" | "pod" | "build" | "lxc" | "machine"
-        )
+    pub const fn is_container(&self) -> bool {
+        self.kind.is_container()
     }
 
     /// The container's id of 64 hexadecimal digits, from its cgroup; `None` if there is none.
@@ -60,14 +56,17 @@ impl Group {
     /// pid. `None` for a session.
     #[must_use]
     pub fn target(&self) -> Option<String> {
-        match self.kind.as_str() {
-            "session" => None,
-            "cgroup" | "monitor" | "build" => self.cgroup.clone(),
-            "docker" | "podman" | "containerd" | "crio" | "lxc" | "machine" => {
-                Some(format!("{}/{}", self.kind, self.name))
-            }
-            _ => Some(self.name.clone()),
+        match self.kind {
+            GroupKind::Session => None,
+            GroupKind::Build | GroupKind::Cgroup | GroupKind::Monitor => self.cgroup.clone(),
+            GroupKind::Containerd | GroupKind::Crio | GroupKind::Docker => self.qualified(),
+            GroupKind::Lxc | GroupKind::Machine | GroupKind::Podman => self.qualified(),
+            GroupKind::Pod | GroupKind::Unit => Some(self.name.clone()),
         }
+    }
+
+    fn qualified(&self) -> Option<String> {
+        Some(format!("{}/{}", self.kind, self.name))
     }
 }
 
@@ -317,9 +316,9 @@ pub struct Parent {
 mod tests {
     use super::*;
 
-    fn group(kind: &str, name: &str, cgroup: &str) -> Group {
+    fn group(kind: GroupKind, name: &str, cgroup: &str) -> Group {
         let cgroup = Some(cgroup.to_owned());
-        Group { kind: kind.to_owned(), name: name.to_owned(), cgroup, ..Group::default() }
+        Group { kind, name: name.to_owned(), cgroup, ..Group::default() }
     }
 
     #[test]
@@ -327,19 +326,23 @@ mod tests {
         let id = "0a".repeat(32);
         for cgroup in ["/docker/{ID}/x", "/system.slice/docker-{ID}.scope", "/x/cri:k8s:{ID}"] {
             let cgroup = cgroup.replace("{ID}", &id);
-            assert_eq!(group("docker", "web", &cgroup).container_id(), Some(&*id), "{cgroup}");
-            assert_eq!(group("unit", "web", &cgroup).container_id(), None);
+            assert_eq!(
+                group(GroupKind::Docker, "web", &cgroup).container_id(),
+                Some(&*id),
+                "{cgroup}"
+            );
+            assert_eq!(group(GroupKind::Unit, "web", &cgroup).container_id(), None);
         }
-        assert_eq!(group("lxc", "web", "/lxc.payload.web").container_id(), None);
+        assert_eq!(group(GroupKind::Lxc, "web", "/lxc.payload.web").container_id(), None);
     }
 
     #[test]
     fn a_target_is_nothing_else() {
-        let target = |kind: &str| group(kind, "1234", "/c").target();
-        assert_eq!(target("docker").as_deref(), Some("docker/1234"));
-        assert_eq!(target("cgroup").as_deref(), Some("/c"));
-        assert_eq!(target("monitor").as_deref(), Some("/c"));
-        assert_eq!(target("session"), None);
-        assert_eq!(target("unit").as_deref(), Some("1234"));
+        let target = |kind| group(kind, "1234", "/c").target();
+        assert_eq!(target(GroupKind::Docker).as_deref(), Some("docker/1234"));
+        assert_eq!(target(GroupKind::Cgroup).as_deref(), Some("/c"));
+        assert_eq!(target(GroupKind::Monitor).as_deref(), Some("/c"));
+        assert_eq!(target(GroupKind::Session), None);
+        assert_eq!(target(GroupKind::Unit).as_deref(), Some("1234"));
     }
 }

@@ -11,8 +11,8 @@ use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity};
 use tracer_model::forecast::Sample;
 use tracer_model::guard::{GuardConfig, Policy};
 use tracer_model::snapshot::{
-    Directory, Fsync, Group, GroupRow, Held, PathRow, Resident, Snapshot, Victim, WriteErrors,
-    Writer,
+    Directory, Fsync, Group, GroupKind, GroupRow, Held, HeldKind, PathRow, Resident, Snapshot,
+    Victim, WriteErrors, Writer,
 };
 
 /// Where the volume is mounted.
@@ -257,7 +257,7 @@ impl Play {
                 volume: MOUNT.to_owned(),
                 bytes: *bytes,
                 growing: false,
-                kind: "deleted".to_owned(),
+                kind: HeldKind::Deleted,
                 holders: vec![*pid],
                 dev: None,
                 ino: None,
@@ -361,7 +361,7 @@ impl Play {
 
 fn as_group(name: &str) -> Group {
     Group {
-        kind: "cgroup".to_owned(),
+        kind: GroupKind::Cgroup,
         name: name.to_owned(),
         cgroup: Some(name.to_owned()),
         ..Group::default()

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::sanitize;
 
 /// The socket of systemd-journald.
@@ -57,7 +57,7 @@ pub fn who() -> String {
 impl Audit {
     /// Creates the record of an action, with the current time.
     #[must_use]
-    pub fn new(what: How, target: &str, who: String, reason: &str) -> Self {
+    pub fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
         Self {
             schema: tracer_model::snapshot::SCHEMA,
             event: "action",
@@ -136,7 +136,7 @@ mod tests {
             id: Some("freeze-3f2a".to_owned()),
             pids: (1..=20).collect(),
             by: Some("SIGSTOP".to_owned()),
-            ..Audit::new(How::Freeze, "a\nb\u{1b}[2J", "uid 0".to_owned(), "asked")
+            ..Audit::new(Action::Freeze, "a\nb\u{1b}[2J", "uid 0".to_owned(), "asked")
         }
     }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
 use tracer_model::action::protect::{Configured, Protection};
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 
 use super::audit;
 use super::engine::{DEFAULT_FOR_S, Request, Spec};
@@ -70,15 +70,15 @@ impl Clerk {
 fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
     let ActionRequest { target, how } = request;
     let step = match how {
-        action::How::Freeze => How::Freeze,
-        action::How::Throttle => How::Throttle,
-        action::How::Fence => How::Fence,
-        action::How::Term => How::Term,
-        action::How::Kill => How::Kill,
-        action::How::Unit => How::Unit,
+        action::How::Freeze => Action::Freeze,
+        action::How::Throttle => Action::Throttle,
+        action::How::Fence => Action::Fence,
+        action::How::Term => Action::Term,
+        action::How::Kill => Action::Kill,
+        action::How::Unit => Action::Unit,
         action::How::Resume => return What::Resume(target.word(*how)),
     };
-    let spec = match target.pid.filter(|_| step != How::Unit) {
+    let spec = match target.pid.filter(|_| step != Action::Unit) {
         Some(pid) => Spec::Process { pid, start_time: target.start_time },
         None => Spec::Word(target.word(*how)),
     };

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tracer_model::action::measured::Measured;
 use tracer_model::action::plan::{Facts, Plan, Wish, named_file};
 use tracer_model::action::protect::Protection;
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::{Group, SCHEMA};
 
 use super::audit::Audit;
@@ -55,7 +55,7 @@ pub struct Request {
     /// Which related processes a pid includes.
     pub reach: Reach,
     /// The action.
-    pub how: How,
+    pub how: Action,
     /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
     /// For a fence: any path on the volume.
@@ -107,7 +107,7 @@ pub struct Outcome {
     /// `done`.
     pub event: &'static str,
     /// The action.
-    pub how: How,
+    pub how: Action,
     /// Id for `filltop resume`.
     pub id: Option<String>,
     /// Result of a freeze, throttle or fence.
@@ -138,11 +138,11 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let facts = survey(&target, &mut groups, &hierarchies)?;
     let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
     let mut plan = Plan::new(&facts, &wish, protection);
-    if request.how == How::Throttle && request.rate.is_none() {
+    if request.how == Action::Throttle && request.rate.is_none() {
         plan.refuse("a throttle needs a rate; add e.g. --rate 5MiB".to_owned());
     }
     let mut wall = None;
-    if request.how == How::Fence {
+    if request.how == Action::Fence {
         match Wall::choose(&target.scope, &hierarchies, &facts.files, request.volume.as_deref()) {
             Ok(chosen) => {
                 plan.by = plan.by.map(|_| chosen.words());
@@ -165,7 +165,9 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     }
     // A fence always ends with its supervisor, so it needs no other guarantee.
     let footing = match request.how {
-        How::Freeze | How::Throttle => footing::footing(&target.scope.members(), &hierarchies),
+        Action::Freeze | Action::Throttle => {
+            footing::footing(&target.scope.members(), &hierarchies)
+        }
         _ => Footing::Firm,
     };
     if footing == Footing::None {
@@ -280,9 +282,9 @@ impl Prepared {
             }
         };
         match how {
-            How::Freeze | How::Throttle | How::Fence => self.halt(hands, &mut outcome)?,
-            How::Term => outcome.ended = Some(terminate::terminate(&held, hands, &mut thaw)?),
-            How::Kill => {
+            Action::Freeze | Action::Throttle | Action::Fence => self.halt(hands, &mut outcome)?,
+            Action::Term => outcome.ended = Some(terminate::terminate(&held, hands, &mut thaw)?),
+            Action::Kill => {
                 let file = terminate::kill_file(scope, &self.hierarchies);
                 let file = file.map(|file| match file.parent() {
                     // A dry run prints the usual path of the file.
@@ -291,7 +293,7 @@ impl Prepared {
                 });
                 outcome.ended = Some(terminate::kill(&held, file.as_deref(), hands, &mut thaw)?);
             }
-            How::Unit => {
+            Action::Unit => {
                 let command = unit::command(&self.target).map_err(anyhow::Error::msg)?;
                 if dry_run {
                     outcome.would.push(format!("run {}", command.words()));
@@ -307,7 +309,7 @@ impl Prepared {
                     });
                 }
             }
-            How::Truncate => {
+            Action::Truncate => {
                 let wanted = self.request.file.as_deref().unwrap_or_default();
                 let file = named_file(&self.facts, wanted).map_err(anyhow::Error::msg)?;
                 outcome.freed_bytes = Some(truncate(file, dry_run)?);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use tracer_model::action::plan::{Facts, File, Means};
-use tracer_model::action::{How, Kin, Process, Role};
+use tracer_model::action::{Action, Kin, Process, Role};
 use tracer_model::sanitize;
 
 use super::members::{Scope, Table, executable, table};
@@ -179,18 +179,18 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
         || "SIGKILL to each process until none is left".to_owned(),
         |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
     );
-    How::ALL
+    Action::ALL
         .into_iter()
         .map(|how| {
             let by = match how {
-                How::Freeze => Ok(brake.clone()),
-                How::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
-                How::Fence => fence::check(host_root::in_container())
+                Action::Freeze => Ok(brake.clone()),
+                Action::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
+                Action::Fence => fence::check(host_root::in_container())
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
-                How::Term => Ok("SIGTERM to each process".to_owned()),
-                How::Kill => Ok(kill.clone()),
-                How::Unit => unit::command(target).map(|command| command.words()),
-                How::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
+                Action::Term => Ok("SIGTERM to each process".to_owned()),
+                Action::Kill => Ok(kill.clone()),
+                Action::Unit => unit::command(target).map(|command| command.words()),
+                Action::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
             };
             Means { how, by }
         })

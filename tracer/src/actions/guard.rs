@@ -6,15 +6,14 @@ use serde::Serialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tracer_model::action::protect::Protection;
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 use tracer_model::guard::{Decision, Did, GuardConfig, Policy};
 use tracer_model::sanitize::shell_word;
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{GroupKind, Snapshot};
 
 use super::engine::{Request, Spec};
 use super::helper::{Answer, Came, Hands, What};
 use super::target::Reach;
-use super::unit;
 
 /// A guard event, reported by `filltop watch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -122,7 +121,7 @@ impl Guard {
                 Came::Failed => Did::Failed(words.clone()),
                 Came::Over => Did::Done,
             };
-            let halted = decision.step.is_some_and(How::reversible) && !decision.dry_run;
+            let halted = decision.step.is_some_and(Action::reversible) && !decision.dry_run;
             if came == Came::Done && halted {
                 self.in_force.insert(number);
             } else {
@@ -138,7 +137,7 @@ impl Guard {
     }
 }
 
-fn request(decision: &Decision, step: How) -> Request {
+fn request(decision: &Decision, step: Action) -> Request {
     Request {
         spec: Spec::Group(decision.group.clone(), decision.members.clone()),
         reach: Reach::Tree,
@@ -156,12 +155,14 @@ fn request(decision: &Decision, step: How) -> Request {
     }
 }
 
-fn command(decision: &Decision, step: How) -> String {
+fn command(decision: &Decision, step: Action) -> String {
     let group = &decision.group;
     let target = match (&group.cgroup, decision.members.first()) {
-        (Some(path), _) if matches!(group.kind.as_str(), "cgroup" | "monitor") => path.clone(),
+        (Some(path), _) if matches!(group.kind, GroupKind::Cgroup | GroupKind::Monitor) => {
+            path.clone()
+        }
         (None, Some((pid, _))) => pid.to_string(),
-        _ if unit::has_manager(&group.kind) && group.kind != "unit" => {
+        _ if group.kind.has_manager() && group.kind != GroupKind::Unit => {
             format!("{}/{}", group.kind, group.name)
         }
         _ => group.name.clone(),

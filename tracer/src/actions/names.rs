@@ -5,14 +5,23 @@ use std::collections::BTreeMap;
 
 use tracer_model::action::protect;
 use tracer_model::sanitize;
-use tracer_model::snapshot::Group;
+use tracer_model::snapshot::{Group, GroupKind};
 
 use crate::attribute::groups::cgroup_path::{Place, classify};
 use tracer_host::process::pidfd::Root;
 
 /// Kinds that can be the prefix of a name: `docker/web`.
-const QUALIFIERS: &[&str] =
-    &["unit", "docker", "podman", "containerd", "crio", "pod", "lxc", "machine", "session"];
+const QUALIFIERS: &[GroupKind] = &[
+    GroupKind::Unit,
+    GroupKind::Docker,
+    GroupKind::Podman,
+    GroupKind::Containerd,
+    GroupKind::Crio,
+    GroupKind::Pod,
+    GroupKind::Lxc,
+    GroupKind::Machine,
+    GroupKind::Session,
+];
 
 /// Minimum length of a container id prefix, digits.
 const MIN_ID: usize = 3;
@@ -81,7 +90,7 @@ impl Candidate {
     }
 
     fn is_monitor(&self) -> bool {
-        self.group.kind == "monitor"
+        self.group.kind == GroupKind::Monitor
     }
 
     /// Returns the container's id from its cgroup.
@@ -105,14 +114,14 @@ impl Candidate {
     }
 
     fn is_called(&self, asked: &str) -> bool {
-        let unit =
-            self.group.kind == "unit" && self.group.name.strip_suffix(".service") == Some(asked);
+        let unit = self.group.kind == GroupKind::Unit
+            && self.group.name.strip_suffix(".service") == Some(asked);
         self.group.name == asked || unit || self.id().as_deref() == Some(asked)
     }
 
     /// Returns the pod that the group belongs to: (unique key, NAMESPACE/POD or otherwise the UID).
     fn pod(&self) -> Option<(String, String)> {
-        if self.group.kind != "pod" {
+        if self.group.kind != GroupKind::Pod {
             return None;
         }
         let uid = match self.place() {
@@ -134,16 +143,12 @@ impl Candidate {
     fn word(&self) -> String {
         let Group { kind, name, .. } = &self.group;
         let name = sanitize::display(name);
-        if QUALIFIERS.contains(&kind.as_str()) {
-            format!("{kind}/{name}")
-        } else {
-            name.into_owned()
-        }
+        if QUALIFIERS.contains(kind) { format!("{kind}/{name}") } else { name.into_owned() }
     }
 }
 
 /// The groups and pods that a name may mean, keyed by (kind, name, cgroup or pod UID).
-type Things = BTreeMap<(String, String, String), Meant>;
+type Things = BTreeMap<(GroupKind, String, String), Meant>;
 
 /// Resolves a name. An exact name takes precedence over an id prefix. An ambiguous name is refused. A
 /// monitor is never the result.
@@ -178,29 +183,29 @@ pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
 
 /// Splits a TARGET into an optional kind and a name.
 #[must_use]
-pub fn kind_and_name(word: &str) -> (Option<&str>, &str) {
+pub fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
     readings(word).pop().unwrap_or((None, word))
 }
 
 /// Returns the possible readings: the whole word as a name, and as a kind and a name.
-fn readings(asked: &str) -> Vec<(Option<&str>, &str)> {
-    let qualified = asked.split_once('/').filter(|(kind, _)| QUALIFIERS.contains(kind));
+fn readings(asked: &str) -> Vec<(Option<GroupKind>, &str)> {
+    let qualified = asked.split_once('/').and_then(|(kind, name)| {
+        let kind = kind.parse().ok().filter(|kind| QUALIFIERS.contains(kind))?;
+        Some((Some(kind), name))
+    });
     let mut readings = vec![(None, asked)];
-    readings.extend(qualified.map(|(kind, name)| (Some(kind), name)));
+    readings.extend(qualified);
     readings
 }
 
-fn of_kind<'c>(
-    kind: Option<&'c str>,
-    candidates: &'c [Candidate],
-) -> impl Iterator<Item = &'c Candidate> {
+fn of_kind(kind: Option<GroupKind>, candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
     candidates
         .iter()
         .filter(|candidate| !candidate.is_monitor())
         .filter(move |candidate| kind.is_none_or(|kind| candidate.group.kind == kind))
 }
 
-fn exact(kind: Option<&str>, name: &str, candidates: &[Candidate]) -> Things {
+fn exact(kind: Option<GroupKind>, name: &str, candidates: &[Candidate]) -> Things {
     let mut things = Things::new();
     for candidate in of_kind(kind, candidates) {
         if let Some((key, pod)) = candidate.pod()
@@ -208,7 +213,7 @@ fn exact(kind: Option<&str>, name: &str, candidates: &[Candidate]) -> Things {
                 || key == name
                 || pod.split_once('/').is_some_and(|(_, pod)| pod == name))
         {
-            let entry = things.entry(("pod".to_owned(), pod.clone(), key)).or_insert_with(|| {
+            let entry = things.entry((GroupKind::Pod, pod.clone(), key)).or_insert_with(|| {
                 Meant::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
             });
             if let Meant::Pod { containers, sandbox, .. } = entry {
@@ -222,7 +227,7 @@ fn exact(kind: Option<&str>, name: &str, candidates: &[Candidate]) -> Things {
     things
 }
 
-fn by_id(kind: Option<&str>, start: &str, candidates: &[Candidate]) -> Things {
+fn by_id(kind: Option<GroupKind>, start: &str, candidates: &[Candidate]) -> Things {
     // A number alone is a pid, unless it has a kind as a prefix.
     let is_pid = kind.is_none() && start.bytes().all(|byte| byte.is_ascii_digit());
     let is_hex = start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
@@ -235,19 +240,19 @@ fn by_id(kind: Option<&str>, start: &str, candidates: &[Candidate]) -> Things {
         .collect()
 }
 
-fn thing(candidate: &Candidate) -> ((String, String, String), Meant) {
+fn thing(candidate: &Candidate) -> ((GroupKind, String, String), Meant) {
     let Group { kind, name, cgroup, .. } = &candidate.group;
-    let key = (kind.clone(), name.clone(), cgroup.clone().unwrap_or_default());
+    let key = (*kind, name.clone(), cgroup.clone().unwrap_or_default());
     (key, Meant::Group(candidate.clone()))
 }
 
 /// Removes groups with only protected processes if another group has the same kind and name.
 fn drop_protected(things: &mut Things) {
     let protected = |meant: &Meant| matches!(meant, Meant::Group(group) if group.is_protected());
-    let kept: Vec<(String, String)> = things
+    let kept: Vec<(GroupKind, String)> = things
         .iter()
         .filter(|(_, meant)| !protected(meant))
-        .map(|((kind, name, _), _)| (kind.clone(), name.clone()))
+        .map(|((kind, name, _), _)| (*kind, name.clone()))
         .collect();
     things.retain(|(kind, name, _), meant| {
         !protected(meant) || !kept.iter().any(|(k, n)| k == kind && n == name)
@@ -269,7 +274,7 @@ fn list(things: &Things) -> Vec<String> {
 }
 
 /// Returns the monitor that the word names, by its own name or by that of its container.
-fn monitor(readings: &[(Option<&str>, &str)], candidates: &[Candidate]) -> Option<String> {
+fn monitor(readings: &[(Option<GroupKind>, &str)], candidates: &[Candidate]) -> Option<String> {
     let names = |monitor: &&Candidate| {
         let Place::Monitor { runtime, of, .. } = monitor.place() else { return false };
         let name = monitor.group.name.as_str();

@@ -10,9 +10,9 @@ const NUMBERS: &str = "123412a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2
 const POD: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
 const OTHER_POD: &str = "6ab2a3c4-d5e6-4789-8abc-0123456789ab";
 
-fn candidate(kind: &str, name: &str, cgroup: &str, comms: &[&str]) -> Candidate {
+fn candidate(kind: GroupKind, name: &str, cgroup: &str, comms: &[&str]) -> Candidate {
     let group = Group {
-        kind: kind.to_owned(),
+        kind,
         name: name.to_owned(),
         cgroup: Some(cgroup.to_owned()).filter(|path| !path.is_empty()),
         ..Group::default()
@@ -23,23 +23,23 @@ fn candidate(kind: &str, name: &str, cgroup: &str, comms: &[&str]) -> Candidate 
 
 fn pod(space: &str, uid: &str, container: &str, id: &str, comm: &str) -> Candidate {
     let path = format!("/kubepods/burstable/pod{uid}/{id}");
-    candidate("pod", &format!("{space}/web-7d9/{container}"), &path, &[comm])
+    candidate(GroupKind::Pod, &format!("{space}/web-7d9/{container}"), &path, &[comm])
 }
 
 /// A machine with groups of most kinds.
 fn machine() -> Vec<Candidate> {
     vec![
-        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
-        candidate("docker", "db", &format!("/docker/{DB}"), &["postgres"]),
+        candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate(GroupKind::Docker, "db", &format!("/docker/{DB}"), &["postgres"]),
         // Its name is a prefix of the first container's id.
-        candidate("docker", "abc12", "/docker/9912a9be0d84", &["dd"]),
-        candidate("podman", "1234", &format!("/libpod_parent/libpod-{NUMBERS}"), &["w"]),
-        candidate("monitor", "conmon 1234", "/libpod_parent/conmon", &["conmon"]),
-        candidate("lxc", "jail1", "/lxc.payload.jail1", &["systemd", "w"]),
-        candidate("monitor", "lxc-start jail1", "/lxc.monitor.jail1", &["lxc-start"]),
-        candidate("monitor", "lxc-start jail2", "/lxc.monitor.jail2", &["lxc-start"]),
-        candidate("unit", "nginx.service", "/system.slice/nginx.service", &["nginx"]),
-        candidate("session", "bash by sshd", "", &["bash"]),
+        candidate(GroupKind::Docker, "abc12", "/docker/9912a9be0d84", &["dd"]),
+        candidate(GroupKind::Podman, "1234", &format!("/libpod_parent/libpod-{NUMBERS}"), &["w"]),
+        candidate(GroupKind::Monitor, "conmon 1234", "/libpod_parent/conmon", &["conmon"]),
+        candidate(GroupKind::Lxc, "jail1", "/lxc.payload.jail1", &["systemd", "w"]),
+        candidate(GroupKind::Monitor, "lxc-start jail1", "/lxc.monitor.jail1", &["lxc-start"]),
+        candidate(GroupKind::Monitor, "lxc-start jail2", "/lxc.monitor.jail2", &["lxc-start"]),
+        candidate(GroupKind::Unit, "nginx.service", "/system.slice/nginx.service", &["nginx"]),
+        candidate(GroupKind::Session, "bash by sshd", "", &["bash"]),
         pod("shop", POD, "nginx", WEB, "nginx"),
         pod("shop", POD, "logger", DB, "logger"),
         pod("shop", POD, "POD", NUMBERS, "pause"),
@@ -103,13 +103,16 @@ fn the_beginning_of_two_ids_is_refused() {
     let said = found("abd12", &machine());
     assert_eq!(said, "one of docker/db, pod/shop/web-7d9/logger");
     let two = [
-        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
-        candidate("docker", "db", &format!("/docker/{DB}"), &["postgres"]),
+        candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate(GroupKind::Docker, "db", &format!("/docker/{DB}"), &["postgres"]),
     ];
     assert_eq!(found("ab", &two), "nobody");
     assert_eq!(found("abc", &two), "docker web");
     let third = format!("abc9{}", &WEB[4..]);
-    let three = [two.to_vec(), vec![candidate("docker", "c", &format!("/docker/{third}"), &["x"])]];
+    let three = [
+        two.to_vec(),
+        vec![candidate(GroupKind::Docker, "c", &format!("/docker/{third}"), &["x"])],
+    ];
     assert_eq!(found("abc", &three.concat()), "one of docker/c, docker/web");
     assert_eq!(found("abc1", &three.concat()), "docker web");
     assert_eq!(found(WEB, &three.concat()), "docker web");
@@ -118,9 +121,9 @@ fn the_beginning_of_two_ids_is_refused() {
 #[test]
 fn a_name_across_kinds_is_refused() {
     let both = [
-        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
-        candidate("lxc", "web", "/lxc.payload.web", &["nginx"]),
-        candidate("unit", "web.service", "/system.slice/web.service", &["nginx"]),
+        candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate(GroupKind::Lxc, "web", "/lxc.payload.web", &["nginx"]),
+        candidate(GroupKind::Unit, "web.service", "/system.slice/web.service", &["nginx"]),
     ];
     assert_eq!(found("web", &both), "one of docker/web, lxc/web, unit/web.service");
     assert_eq!(found("lxc/web", &both), "lxc web");
@@ -130,8 +133,8 @@ fn a_name_across_kinds_is_refused() {
 fn two_of_one_name_are_told_by_their_cgroups() {
     let rootless = format!("/user.slice/user@1000.service/user.slice/docker-{DB}.scope");
     let two = [
-        candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]),
-        candidate("docker", "web", &rootless, &["nginx"]),
+        candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate(GroupKind::Docker, "web", &rootless, &["nginx"]),
     ];
     let said = found("docker/web", &two);
     assert!(said.starts_with("one of docker/web (/docker/abc12"), "{said}");
@@ -140,12 +143,12 @@ fn two_of_one_name_are_told_by_their_cgroups() {
 
 #[test]
 fn of_one_name_those_that_could_be_hit_are_taken() {
-    let shim = candidate("docker", "web", "/docker/x/shim", &["containerd-shim"]);
-    let web = candidate("docker", "web", &format!("/docker/{WEB}"), &["nginx"]);
+    let shim = candidate(GroupKind::Docker, "web", "/docker/x/shim", &["containerd-shim"]);
+    let web = candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]);
     assert_eq!(pick("web", &[shim.clone(), web.clone()]), Ok(Meant::Group(web.clone())));
     assert_eq!(pick("web", &[web.clone(), shim.clone()]), Ok(Meant::Group(web)));
     // Nothing is removed across kinds: the other kind may be the intended one.
-    let lxc = candidate("lxc", "web", "/lxc.payload.web", &["nginx"]);
+    let lxc = candidate(GroupKind::Lxc, "web", "/lxc.payload.web", &["nginx"]);
     assert_eq!(found("web", &[shim, lxc]), "one of docker/web, lxc/web");
 }
 
@@ -166,7 +169,7 @@ fn a_pod_that_was_made_anew_is_another() {
 #[test]
 fn a_namespace_with_the_name_of_a_runtime_is_refused() {
     let both = [
-        candidate("docker", "web-7d9", &format!("/docker/{WEB}"), &["nginx"]),
+        candidate(GroupKind::Docker, "web-7d9", &format!("/docker/{WEB}"), &["nginx"]),
         pod("docker", POD, "nginx", DB, "nginx"),
     ];
     assert_eq!(found("docker/web-7d9", &both), "one of docker/web-7d9, pod/docker/web-7d9");
@@ -175,7 +178,7 @@ fn a_namespace_with_the_name_of_a_runtime_is_refused() {
 #[test]
 fn a_pod_without_a_known_name_goes_by_its_uid() {
     let path = format!("/kubepods/pod{POD}/{WEB}");
-    let unknown = [candidate("pod", &format!("{POD}/{}", &WEB[..12]), &path, &["x"])];
+    let unknown = [candidate(GroupKind::Pod, &format!("{POD}/{}", &WEB[..12]), &path, &["x"])];
     assert_eq!(found(POD, &unknown), format!("pod {POD}, 1 containers, 0 apart"));
     assert_eq!(found(&WEB[..6], &unknown), format!("pod {POD}/{}", &WEB[..12]));
 }

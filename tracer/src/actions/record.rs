@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::members::Scope;
 use super::pins::{CgroupId, Pins, Presence};
@@ -38,7 +38,7 @@ pub struct Record {
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
-    pub how: How,
+    pub how: Action,
     /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
     /// The target's processes.
@@ -185,7 +185,7 @@ pub fn pid_namespace() -> u64 {
 ///
 /// # Errors
 /// Those of getrandom(2).
-pub fn new_id(how: How) -> io::Result<String> {
+pub fn new_id(how: Action) -> io::Result<String> {
     let mut bytes = [0u8; 3];
     // SAFETY: the pointer and the length are those of `bytes`.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::action::restart::{Manager, Policy};
-use tracer_model::snapshot::Group;
+use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::Scope;
 use super::target::Target;
@@ -35,23 +35,28 @@ const LOOK: Duration = Duration::from_millis(200);
 #[must_use]
 pub fn policy(target: &Target) -> Option<Policy> {
     let group = target.group.as_ref();
-    let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
+    let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind))?;
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let members = target.scope.members();
     let whole = matches!(target.scope, Scope::Cgroup(_));
     let of = |by, policy| Some(Policy { by, policy });
     match kind {
-        _ if !whole && kind != "unit" && !members.iter().any(|member| is_first(member.pid)) => None,
-        "docker" => {
+        _ if !whole
+            && kind != GroupKind::Unit
+            && !members.iter().any(|member| is_first(member.pid)) =>
+        {
+            None
+        }
+        GroupKind::Docker => {
             let id = target.container()?;
             of(Manager::Docker, first_of(&members).and_then(|pid| docker(pid, &id)))
         }
-        "podman" => {
+        GroupKind::Podman => {
             let id = target.container()?;
             of(Manager::Podman, first_of(&members).and_then(|pid| podman(pid, &id)))
         }
-        "pod" => of(Manager::Kubelet, None),
-        "unit" => {
+        GroupKind::Pod => of(Manager::Kubelet, None),
+        GroupKind::Unit => {
             let shown = unit::show(name, &["Restart", "MainPID"], ASK)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
@@ -171,12 +176,14 @@ struct Config {
 /// processes of its containers.
 #[must_use]
 pub fn present(target: &Target) -> BTreeSet<Identity> {
-    let kind = target.group.as_ref().map_or(&target.subject.kind, |group| &group.kind);
+    let group = target.group.as_ref();
+    let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
     let below = format!("{name}/");
     let is_it = |group: &Group| {
-        group.kind == *kind
-            && (group.name == *name || kind == "pod" && group.name.starts_with(&below))
+        Some(group.kind) == kind
+            && (group.name == *name
+                || group.kind == GroupKind::Pod && group.name.starts_with(&below))
     };
     target::candidates(&mut Groups::default())
         .into_iter()
@@ -191,7 +198,7 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
 #[must_use]
 pub fn came_back(
     target: &Target,
-    how: How,
+    how: Action,
     before: &BTreeSet<Identity>,
     policy: &Policy,
 ) -> Vec<u32> {

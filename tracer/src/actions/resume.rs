@@ -7,7 +7,8 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde::Serialize;
-use tracer_model::action::How;
+use tracer_model::action::Action;
+use tracer_model::snapshot::GroupKind;
 
 use super::audit::Audit;
 use super::members::Scope;
@@ -59,16 +60,19 @@ pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
 }
 
 /// Whether the record's target is a cgroup of this kind.
-fn is_of_kind(record: &Record, kind: &str) -> bool {
+fn is_of_kind(record: &Record, kind: GroupKind) -> bool {
     let Scope::Cgroup(dirs) = &record.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
-        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == "pod",
+        Place::Container { pod: Some(_), .. } | Place::Pod { .. } => kind == GroupKind::Pod,
         Place::Container { runtime: Some(runtime), .. } => kind == runtime,
         // The path does not reveal the runtime.
-        Place::Container { .. } => matches!(kind, "docker" | "podman" | "containerd" | "crio"),
-        Place::Lxc(_) => kind == "lxc",
-        Place::Machine(_) => kind == "machine",
-        Place::Unit(_) => kind == "unit",
+        Place::Container { .. } => matches!(
+            kind,
+            GroupKind::Docker | GroupKind::Podman | GroupKind::Containerd | GroupKind::Crio
+        ),
+        Place::Lxc(_) => kind == GroupKind::Lxc,
+        Place::Machine(_) => kind == GroupKind::Machine,
+        Place::Unit(_) => kind == GroupKind::Unit,
         Place::Build { .. } | Place::Monitor { .. } | Place::Plain(_) | Place::Root => false,
     })
 }
@@ -115,7 +119,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
     if mine && stopped.is_empty() && record.scope.members().is_empty() {
         return Standing::Ended;
     }
-    let let_go = record.how == How::Freeze
+    let let_go = record.how == Action::Freeze
         && match &record.brake {
             Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
             Brake::Signals => {

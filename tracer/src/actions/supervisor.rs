@@ -18,7 +18,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
 use serde::{Deserialize, Serialize};
-use tracer_model::action::How;
+use tracer_model::action::Action;
 
 use super::audit::Audit;
 use super::executor::Real;
@@ -52,7 +52,7 @@ pub struct Order {
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
-    pub how: How,
+    pub how: Action,
     /// Rate of a throttle, bytes per second.
     pub rate: Option<u64>,
     /// The target's processes.
@@ -117,7 +117,7 @@ fn try_to(order: &Order) -> anyhow::Result<Result<Kept, String>> {
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start the supervisor process")?;
-    let patience = if order.how == How::Fence { START_OF_A_FENCE } else { START };
+    let patience = if order.how == Action::Fence { START_OF_A_FENCE } else { START };
     ours.set_read_timeout(Some(patience))?;
     (&ours).write_all((serde_json::to_string(order)? + "\n").as_bytes())?;
     let mut line = String::new();
@@ -265,7 +265,7 @@ impl Keeper {
 
     /// Waits until the target has to be resumed, and returns the reason.
     fn hold(&mut self) -> &'static str {
-        match self.order.rate.filter(|_| self.order.how == How::Throttle) {
+        match self.order.rate.filter(|_| self.order.how == Action::Throttle) {
             Some(rate) => throttle::run(self, rate),
             // The cgroup of a freezer or fence, or all processes, can disappear without notice.
             None => loop {

@@ -7,9 +7,10 @@ use anyhow::{anyhow, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracer_model::action::plan::Subject;
+use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;
-use tracer_model::snapshot::Group;
+use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::{Scope, Table, executable, table};
 use super::names;
@@ -119,7 +120,7 @@ pub fn process(
     };
     let subject = Subject {
         asked: pid.to_string(),
-        kind: if reach == Reach::Alone { "process" } else { "tree" }.to_owned(),
+        kind: if reach == Reach::Alone { SubjectKind::Process } else { SubjectKind::Tree },
         name: stat.comm,
         cgroup: None,
     };
@@ -173,16 +174,16 @@ pub fn cgroup(
     let dirs = inhabited(dirs);
     let place = classify(path);
     let (kind, name) = match &place {
-        Place::Unit(name) => ("unit", name.clone()),
-        Place::Lxc(name) => ("lxc", name.clone()),
-        Place::Machine(name) => ("machine", name.clone()),
-        Place::Monitor { program, .. } => ("monitor", (*program).to_owned()),
-        _ => ("cgroup", path.to_owned()),
+        Place::Unit(name) => (GroupKind::Unit, name.clone()),
+        Place::Lxc(name) => (GroupKind::Lxc, name.clone()),
+        Place::Machine(name) => (GroupKind::Machine, name.clone()),
+        Place::Monitor { program, .. } => (GroupKind::Monitor, (*program).to_owned()),
+        _ => (GroupKind::Cgroup, path.to_owned()),
     };
     // A slice is no unit here: its name must not be mistaken for that of one of its services.
     let subject = Subject {
         asked: path.to_owned(),
-        kind: kind.to_owned(),
+        kind: SubjectKind::Group(kind),
         name,
         cgroup: Some(path.to_owned()),
     };
@@ -266,12 +267,12 @@ impl Pod<'_> {
         }
         let subject = Subject {
             asked: self.asked.to_owned(),
-            kind: "pod".to_owned(),
+            kind: SubjectKind::Group(GroupKind::Pod),
             name: self.name.clone(),
             cgroup: path.clone(),
         };
         let group =
-            Group { kind: "pod".to_owned(), name: self.name, cgroup: path, ..Group::default() };
+            Group { kind: GroupKind::Pod, name: self.name, cgroup: path, ..Group::default() };
         let roots = self.containers.into_iter().flat_map(|container| container.roots).collect();
         let scope = if scope.is_empty() { Scope::Tree(roots) } else { Scope::Cgroup(scope) };
         Target::new(subject, scope, Some(group))
@@ -300,7 +301,7 @@ pub fn group_target(
     };
     let subject = Subject {
         asked: asked.to_owned(),
-        kind: group.kind.clone(),
+        kind: SubjectKind::Group(group.kind),
         name: group.name.clone(),
         cgroup: group.cgroup.clone(),
     };
@@ -315,7 +316,7 @@ fn is_unit_name(asked: &str) -> bool {
 fn unstarted(asked: &str) -> Target {
     let subject = Subject {
         asked: asked.to_owned(),
-        kind: "unit".to_owned(),
+        kind: SubjectKind::Group(GroupKind::Unit),
         name: asked.to_owned(),
         cgroup: None,
     };
@@ -341,20 +342,15 @@ fn safe(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn group(kind: &str, name: &str, cgroup: &str) -> Group {
-        Group {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            cgroup: Some(cgroup.to_owned()),
-            ..Group::default()
-        }
+    fn group(kind: GroupKind, name: &str, cgroup: &str) -> Group {
+        Group { kind, name: name.to_owned(), cgroup: Some(cgroup.to_owned()), ..Group::default() }
     }
 
     #[test]
     fn a_group_is_its_own_directory() {
-        let below = group("unit", "x.service", "/system.slice/x.service/worker/3");
+        let below = group(GroupKind::Unit, "x.service", "/system.slice/x.service/worker/3");
         assert_eq!(directory_of(below).cgroup.as_deref(), Some("/system.slice/x.service"));
-        let plain = group("cgroup", "/jobs/nightly", "/jobs/nightly");
+        let plain = group(GroupKind::Cgroup, "/jobs/nightly", "/jobs/nightly");
         assert_eq!(directory_of(plain).cgroup.as_deref(), Some("/jobs/nightly"));
     }
 

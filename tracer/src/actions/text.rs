@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::action::effects::Effect;
 use tracer_model::action::measured::Measured;
 use tracer_model::action::plan::{Hit, Plan, Step};
@@ -227,8 +227,8 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     if let Some(halted) = &outcome.halted {
         let id = outcome.id.as_deref().unwrap_or("?");
         let (state, end) = match outcome.how {
-            How::Fence => ("fenced", "ends"),
-            How::Throttle => ("throttled", "ends"),
+            Action::Fence => ("fenced", "ends"),
+            Action::Throttle => ("throttled", "ends"),
             _ => ("suspended", "resumes"),
         };
         let _ = writeln!(
@@ -246,7 +246,7 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     } else if let Some(ended) = &outcome.ended {
         let gone = ended.signalled.saturating_sub(ended.left.len());
         let _ = match outcome.how {
-            How::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),
+            Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),
             _ => writeln!(out, "{how}: {} signalled", processes(ended.signalled)),
         };
         if !ended.left.is_empty() {
@@ -269,8 +269,9 @@ mod tests {
     use tracer_model::action::plan::{Facts, File, Means, Subject, Wish};
     use tracer_model::action::protect::Protection;
     use tracer_model::action::restart::Policy;
+    use tracer_model::action::subject_kind::SubjectKind;
     use tracer_model::action::{Intent, Kin, Process, Role};
-    use tracer_model::snapshot::Group;
+    use tracer_model::snapshot::{Group, GroupKind};
 
     use super::*;
 
@@ -283,7 +284,7 @@ mod tests {
             cmdline: Some(format!("{comm} --serve /srv")),
             user: "www-data".to_owned(),
             group: Some(Group {
-                kind: "docker".to_owned(),
+                kind: GroupKind::Docker,
                 name: "web".to_owned(),
                 ..Group::default()
             }),
@@ -316,7 +317,7 @@ mod tests {
         let facts = Facts {
             subject: Subject {
                 asked: "web".to_owned(),
-                kind: "docker".to_owned(),
+                kind: SubjectKind::Group(GroupKind::Docker),
                 name: "web".to_owned(),
                 cgroup: Some("/docker/3f1c".to_owned()),
             },
@@ -326,14 +327,14 @@ mod tests {
                 file("/srv/web/held.log", 5 << 20, true, &[]),
                 file("/srv/web/shared.log", 1 << 20, true, &[99]),
             ],
-            means: How::ALL
+            means: Action::ALL
                 .into_iter()
                 .map(|how| Means { how, by: Ok("the method".to_owned()) })
                 .collect(),
             restart: Some(Policy { by: Manager::Docker, policy: Some("always".to_owned()) }),
             warnings: vec!["a warning".to_owned()],
         };
-        for how in How::ALL {
+        for how in Action::ALL {
             let wish =
                 Wish { how, intent: Intent::Asked, file: Some("/srv/web/held.log".to_owned()) };
             let made = Plan::new(&facts, &wish, &Protection::default());

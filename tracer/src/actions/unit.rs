@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use tracer_model::action::subject_kind::SubjectKind;
+use tracer_model::snapshot::GroupKind;
+
 use super::restart;
 use super::target::Target;
 use crate::attribute::groups::{cgroup_path, session};
@@ -84,20 +87,25 @@ pub fn has_manager(kind: &str) -> bool {
 /// Why there is none here, with the command to use elsewhere if there is one.
 pub fn command(target: &Target) -> Result<StopCommand, String> {
     let group = target.group.as_ref();
-    let kind = group.map_or(target.subject.kind.as_str(), |group| group.kind.as_str());
+    let kind = group.map_or(target.subject.kind, |group| SubjectKind::Group(group.kind));
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let systemd = Path::new("/run/systemd/system").exists();
     let cgroup = group.and_then(|group| group.cgroup.as_deref());
-    if let Some(user) =
-        cgroup.and_then(cgroup_path::user).filter(|user| *user != 0 && kind != "unit")
+    if let Some(user) = cgroup
+        .and_then(cgroup_path::user)
+        .filter(|user| *user != 0 && kind.group() != Some(GroupKind::Unit))
     {
         // Root's runtime does not know this container, or knows another one with its id.
         return Err(format!("it is a container of uid {user}; stop it with that user's {kind}"));
     }
     // A name may belong to another container by the time the command runs; an id is never reused.
     let id = target.container();
-    let name = id.as_deref().and_then(|id| id.get(..12)).filter(|_| kind != "pod").unwrap_or(name);
-    let (program, arguments) = words(kind, name, systemd, has_init(target))?;
+    let name = id
+        .as_deref()
+        .and_then(|id| id.get(..12))
+        .filter(|_| kind.group() != Some(GroupKind::Pod))
+        .unwrap_or(name);
+    let (program, arguments) = words(kind.group(), name, systemd, has_init(target))?;
     match find(program) {
         Some(program) => Ok(StopCommand { program, arguments }),
         None => Err(format!(
@@ -122,32 +130,34 @@ fn is_init(comm: &str) -> bool {
 /// Returns program and arguments for a group of this kind. `systemd`: whether the host runs systemd.
 /// `init`: whether the target runs an init.
 fn words(
-    kind: &str,
+    kind: Option<GroupKind>,
     name: &str,
     systemd: bool,
     init: bool,
 ) -> Result<(&'static str, Vec<String>), String> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match kind {
-        "unit" if !systemd => {
+        Some(GroupKind::Unit) if !systemd => {
             Err("systemd is not running here, so units cannot be stopped".to_owned())
         }
-        "unit" => match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
-            Some((uid, unit)) => {
-                let machine = format!("--machine={uid}@");
-                Ok(("systemctl", words(&["--user", &machine, "stop", "--", unit])))
+        Some(GroupKind::Unit) => {
+            match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
+                Some((uid, unit)) => {
+                    let machine = format!("--machine={uid}@");
+                    Ok(("systemctl", words(&["--user", &machine, "stop", "--", unit])))
+                }
+                None => Ok(("systemctl", words(&["stop", "--", name]))),
             }
-            None => Ok(("systemctl", words(&["stop", "--", name]))),
-        },
-        "docker" => Ok(("docker", words(&["stop", name]))),
-        "podman" => Ok(("podman", words(&["stop", name]))),
-        "containerd" => Ok(("nerdctl", words(&["stop", name]))),
-        "crio" => Ok(("crictl", words(&["stop", name]))),
-        "lxc" => Ok(("lxc-stop", words(&["-n", name]))),
+        }
+        Some(GroupKind::Docker) => Ok(("docker", words(&["stop", name]))),
+        Some(GroupKind::Podman) => Ok(("podman", words(&["stop", name]))),
+        Some(GroupKind::Containerd) => Ok(("nerdctl", words(&["stop", name]))),
+        Some(GroupKind::Crio) => Ok(("crictl", words(&["stop", name]))),
+        Some(GroupKind::Lxc) => Ok(("lxc-stop", words(&["-n", name]))),
         // Without an init, nothing in the machine would handle a power-off request.
-        "machine" if !init => Ok(("machinectl", words(&["terminate", name]))),
-        "machine" => Ok(("machinectl", words(&["poweroff", name]))),
-        "pod" => {
+        Some(GroupKind::Machine) if !init => Ok(("machinectl", words(&["terminate", name]))),
+        Some(GroupKind::Machine) => Ok(("machinectl", words(&["poweroff", name]))),
+        Some(GroupKind::Pod) => {
             let mut parts = name.split('/');
             match (parts.next(), parts.next()) {
                 (Some(space), Some(pod)) => Err(format!(
@@ -157,7 +167,9 @@ fn words(
                 _ => Err("Kubernetes would restart it; scale its owner to 0".to_owned()),
             }
         }
-        "monitor" => Err("it is the monitor of a container; stop the container".to_owned()),
+        Some(GroupKind::Monitor) => {
+            Err("it is the monitor of a container; stop the container".to_owned())
+        }
         _ => Err("it belongs to no systemd unit and no container".to_owned()),
     }
 }
@@ -209,32 +221,36 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("unit", "web.service", Ok("systemctl stop -- web.service"))]
-    #[case("unit", "user@1000/x.service", Ok("systemctl --user --machine=1000@ stop -- x.service"))]
-    #[case("docker", "web", Ok("docker stop web"))]
-    #[case("lxc", "jail", Ok("lxc-stop -n jail"))]
-    #[case("machine", "db", Ok("machinectl poweroff db"))]
-    #[case("monitor", "conmon web", Err("stop the container"))]
-    #[case("pod", "shop/web-7d9/nginx", Err("kubectl -n shop delete pod web-7d9"))]
-    #[case("session", "bash", Err("no systemd unit"))]
+    #[case(GroupKind::Unit, "web.service", Ok("systemctl stop -- web.service"))]
+    #[case(
+        GroupKind::Unit,
+        "user@1000/x.service",
+        Ok("systemctl --user --machine=1000@ stop -- x.service")
+    )]
+    #[case(GroupKind::Docker, "web", Ok("docker stop web"))]
+    #[case(GroupKind::Lxc, "jail", Ok("lxc-stop -n jail"))]
+    #[case(GroupKind::Machine, "db", Ok("machinectl poweroff db"))]
+    #[case(GroupKind::Monitor, "conmon web", Err("stop the container"))]
+    #[case(GroupKind::Pod, "shop/web-7d9/nginx", Err("kubectl -n shop delete pod web-7d9"))]
+    #[case(GroupKind::Session, "bash", Err("no systemd unit"))]
     fn each_manager_has_its_command(
-        #[case] kind: &str,
+        #[case] kind: GroupKind,
         #[case] name: &str,
         #[case] expected: Result<&str, &str>,
     ) {
-        match (words(kind, name, true, true), expected) {
+        match (words(Some(kind), name, true, true), expected) {
             (Ok((program, arguments)), Ok(expected)) => {
                 assert_eq!(format!("{program} {}", arguments.join(" ")), expected);
             }
             (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{reason}"),
             (got, expected) => panic!("{got:?} is not {expected:?}"),
         }
-        assert!(words("unit", "web.service", false, true).is_err());
+        assert!(words(Some(GroupKind::Unit), "web.service", false, true).is_err());
     }
 
     #[test]
     fn a_machine_without_an_init_is_terminated() {
-        let (program, arguments) = words("machine", "db", true, false).unwrap();
+        let (program, arguments) = words(Some(GroupKind::Machine), "db", true, false).unwrap();
         assert_eq!((program, arguments.join(" ").as_str()), ("machinectl", "terminate db"));
         assert!(is_init("systemd") && !is_init("sleep"));
     }

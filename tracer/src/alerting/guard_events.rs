@@ -1,6 +1,6 @@
 //! Connects the guard to the watch: its decisions become events.
 
-use tracer_model::action::How;
+use tracer_model::action::Action;
 use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
 use tracer_model::guard::GuardConfig;
 use tracer_model::snapshot::{SCHEMA, Snapshot};
@@ -41,7 +41,7 @@ impl Guarding {
             .cloned();
         let suggestion = command.map(|command| Suggestion {
             target: decision.group.name.clone(),
-            how: decision.step.map_or("", How::name).to_owned(),
+            how: decision.step.map_or("", Action::name).to_owned(),
             frees_bytes: 0,
             command,
         });

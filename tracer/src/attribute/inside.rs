@@ -166,6 +166,8 @@ fn memory(mounts: &[Mount], dev: u32) -> Option<&Mount> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_model::snapshot::GroupKind;
+
     use super::*;
 
     const MOUNTS: &str = "\
@@ -184,7 +186,7 @@ mod tests {
         let mut insides = Insides::default();
         for digit in ["a", "b"] {
             let group = Group {
-                kind: "podman".to_owned(),
+                kind: GroupKind::Podman,
                 name: "web".to_owned(),
                 cgroup: Some(format!("/libpod_parent/libpod-{}", digit.repeat(64))),
                 ..Group::default()

@@ -11,7 +11,7 @@ use tracer_model::action::measured::Measured;
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
-use tracer_model::action::{How, Intent};
+use tracer_model::action::{Action, Intent};
 use tracer_model::units::Units;
 
 use crate::actions::engine::{Request, Spec};
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// The action, as a command-line value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum HowArg {
+enum ActionArg {
     /// Suspend it until `resume` or the end of --for; loses nothing
     Freeze,
     /// Limit it to --rate bytes per second
@@ -52,16 +52,16 @@ enum HowArg {
     Truncate,
 }
 
-impl From<HowArg> for How {
-    fn from(how: HowArg) -> Self {
+impl From<ActionArg> for Action {
+    fn from(how: ActionArg) -> Self {
         match how {
-            HowArg::Freeze => Self::Freeze,
-            HowArg::Throttle => Self::Throttle,
-            HowArg::Fence => Self::Fence,
-            HowArg::Term => Self::Term,
-            HowArg::Kill => Self::Kill,
-            HowArg::Unit => Self::Unit,
-            HowArg::Truncate => Self::Truncate,
+            ActionArg::Freeze => Self::Freeze,
+            ActionArg::Throttle => Self::Throttle,
+            ActionArg::Fence => Self::Fence,
+            ActionArg::Term => Self::Term,
+            ActionArg::Kill => Self::Kill,
+            ActionArg::Unit => Self::Unit,
+            ActionArg::Truncate => Self::Truncate,
         }
     }
 }
@@ -90,7 +90,7 @@ pub struct StopArgs {
     target: String,
     /// What to do
     #[arg(long, value_enum, default_value = "freeze")]
-    how: HowArg,
+    how: ActionArg,
     /// For throttle: bytes per second, e.g. 5MiB, 500kB
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = rate)]
     rate: u64,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Group, Held};
+use tracer_model::snapshot::{Group, Held, HeldKind};
 
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
@@ -87,7 +87,7 @@ fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<G
         volume: text(&volume.primary().mount_point),
         bytes: file.bytes,
         growing: false,
-        kind: if anonymous { "anonymous" } else { "deleted" }.to_owned(),
+        kind: if anonymous { HeldKind::Anonymous } else { HeldKind::Deleted },
         holders: vec![file.pid],
         dev: Some(volume.dev),
         ino: file.overlay.is_none().then_some(file.ino),

@@ -2,7 +2,7 @@
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
-    BlindCause, Group, Held, PathRow, Resident, Snapshot, Volume, Writer,
+    BlindCause, Group, GroupKind, Held, PathRow, Resident, Snapshot, Volume, Writer,
 };
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
@@ -124,16 +124,18 @@ pub fn command(writer: &Writer, charset: Charset) -> String {
 /// Names a container's log: `log of web-d (docker)`.
 #[must_use]
 pub fn log_of(container: &Group, charset: Charset) -> String {
-    let (name, kind) = (display_for(&container.name, charset), &container.kind);
-    format!("log of {name} ({})", display_for(kind, charset))
+    let name = display_for(&container.name, charset);
+    format!("log of {name} ({})", container.kind)
 }
 
 /// The settings that limit the size of a container's log.
 #[must_use]
 pub fn log_cure(container: &Group) -> &'static str {
-    match container.kind.as_str() {
-        "pod" => "containerLogMaxSize and containerLogMaxFiles in kubelet's configuration",
-        "podman" => "podman run --log-opt max-size=50m, or log_size_max in containers.conf",
+    match container.kind {
+        GroupKind::Pod => "containerLogMaxSize and containerLogMaxFiles in kubelet's configuration",
+        GroupKind::Podman => {
+            "podman run --log-opt max-size=50m, or log_size_max in containers.conf"
+        }
         _ => "docker run --log-opt max-size=50m --log-opt max-file=3, or log-opts in daemon.json",
     }
 }

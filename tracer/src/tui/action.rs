@@ -5,11 +5,10 @@
 
 use jiff::Timestamp;
 use tracer_model::sanitize::{Charset, display_for, shell_word};
-use tracer_model::snapshot::{Held, Snapshot, Writer};
+use tracer_model::snapshot::{GroupKind, Held, Snapshot, Writer};
 use tracer_model::units::Units;
 
 use super::rows::{GroupSum, Item, Rows};
-use crate::actions::unit;
 
 /// An action, named as in `filltop stop --how`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -77,7 +76,7 @@ pub struct Target {
     /// Command line of the process.
     pub cmdline: Option<String>,
     /// Kind and name of its group.
-    pub group: Option<(String, String)>,
+    pub group: Option<(GroupKind, String)>,
     /// Path of its cgroup, as in /proc/PID/cgroup.
     pub cgroup: Option<String>,
     /// Mount point of the volume on which it grows most; `None` if unknown.
@@ -122,7 +121,7 @@ impl Target {
             start_time: Some(writer.start_time),
             comm: writer.comm.clone(),
             cmdline: writer.cmdline.clone(),
-            group: writer.group.as_ref().map(|group| (group.kind.clone(), group.name.clone())),
+            group: writer.group.as_ref().map(|group| (group.kind, group.name.clone())),
             cgroup: writer.group.as_ref().and_then(|group| group.cgroup.clone()),
             volume: Some(writer.volume.clone()),
             alive: writer.alive,
@@ -140,7 +139,7 @@ impl Target {
             start_time: None,
             comm: group.name.clone(),
             cmdline: None,
-            group: Some((group.kind.clone(), group.name.clone())),
+            group: group.kind.map(|kind| (kind, group.name.clone())),
             cgroup: group.cgroup.clone(),
             volume: fastest.map(|writer| writer.volume.clone()),
             alive: group.alive > 0,
@@ -176,11 +175,11 @@ impl Target {
             (Some(pid), _, how) if how != How::Unit => pid.to_string(),
             // Only its path identifies a cgroup that is not a unit or container. The same holds for
             // a monitor, which has no name of its own.
-            (_, Some((kind, name)), _) if matches!(kind.as_str(), "cgroup" | "monitor") => {
+            (_, Some((GroupKind::Cgroup | GroupKind::Monitor, name)), _) => {
                 self.cgroup.as_ref().unwrap_or(name).clone()
             }
             // A container of another runtime may have the same name.
-            (_, Some((kind, name)), _) if unit::has_manager(kind) && kind != "unit" => {
+            (_, Some((kind, name)), _) if kind.has_manager() && *kind != GroupKind::Unit => {
                 format!("{kind}/{name}")
             }
             (_, Some((_, name)), _) => name.clone(),
@@ -207,11 +206,11 @@ impl Target {
     /// more.
     #[must_use]
     pub fn refusal(&self, how: How) -> Option<&'static str> {
-        let kind = self.group.as_ref().map(|(kind, _)| kind.as_str());
+        let kind = self.group.as_ref().map(|(kind, _)| *kind);
         match how {
             _ if self.pid == Some(1) => Some("PID 1 is never touched"),
-            How::Unit if kind == Some("pod") => Some("Kubernetes would restart it"),
-            How::Unit if !kind.is_some_and(unit::has_manager) => {
+            How::Unit if kind == Some(GroupKind::Pod) => Some("Kubernetes would restart it"),
+            How::Unit if !kind.is_some_and(GroupKind::has_manager) => {
                 Some("not part of a systemd unit or container")
             }
             // The unit is stopped, not the process: it may start a new one each time.
@@ -266,9 +265,8 @@ impl Target {
             facts.push(("command", command));
         }
         let group = self.group.as_ref();
-        let group = group.map_or("none known".to_owned(), |(kind, name)| {
-            format!("{} ({})", safe(name), safe(kind))
-        });
+        let group = group
+            .map_or("none known".to_owned(), |(kind, name)| format!("{} ({})", safe(name), kind));
         facts.push(("group", group));
         facts
     }
@@ -303,7 +301,7 @@ mod tests {
         assert_eq!(shell_word("a b'c"), r"'a b'\''c'");
         let jail = Target {
             pid: None,
-            group: Some(("cgroup".to_owned(), "jail".to_owned())),
+            group: Some((GroupKind::Cgroup, "jail".to_owned())),
             cgroup: Some("/web/jail".to_owned()),
             ..minio()
         };
@@ -324,24 +322,22 @@ mod tests {
 
     #[test]
     fn a_container_has_a_manager_too() {
-        let of = |kind: &str, pid| Target {
+        let of = |kind, pid| Target {
             pid,
-            group: Some((kind.to_owned(), "web".to_owned())),
+            group: Some((kind, "web".to_owned())),
             cgroup: Some("/x/web".to_owned()),
             ..minio()
         };
-        for kind in ["unit", "docker", "podman", "containerd", "crio", "lxc", "machine"] {
-            assert_eq!(of(kind, None).refusal(How::Unit), None, "{kind}");
-        }
-        for kind in ["pod", "monitor", "cgroup", "session"] {
-            assert!(of(kind, None).refusal(How::Unit).is_some(), "{kind}");
+        for kind in GroupKind::ALL {
+            let is_refused = of(kind, None).refusal(How::Unit).is_some();
+            assert_eq!(is_refused, !kind.has_manager(), "{kind}");
         }
         // For a process row, too, the runtime stops the whole container.
         for pid in [None, Some(70)] {
-            assert_eq!(of("docker", pid).word(How::Unit), "docker/web");
+            assert_eq!(of(GroupKind::Docker, pid).word(How::Unit), "docker/web");
         }
         // A monitor may have the name of a container.
-        assert_eq!(of("monitor", None).word(How::Freeze), "/x/web");
+        assert_eq!(of(GroupKind::Monitor, None).word(How::Freeze), "/x/web");
     }
 
     #[test]

@@ -231,8 +231,8 @@ fn rate(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
                 .writers
                 .iter()
                 .filter(|writer| match &writer.group {
-                    Some(group) => group.kind == *kind && group.name == *name,
-                    None => kind == "process" && writer.comm == *name,
+                    Some(group) => Some(group.kind) == *kind && group.name == *name,
+                    None => kind.is_none() && writer.comm == *name,
                 })
                 .map(|writer| writer.growth_bytes_per_s)
                 .sum(),

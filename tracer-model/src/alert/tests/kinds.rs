@@ -92,7 +92,7 @@ fn errors_waits_holds_inodes_and_refills() {
         volume: "/srv".to_owned(),
         bytes: 2_000_000_000,
         growing: false,
-        kind: "deleted".to_owned(),
+        kind: HeldKind::Deleted,
         holders: vec![5],
         dev: None,
         ino: None,

@@ -79,7 +79,7 @@ fn writer(pid: u32, comm: &str, growth: f64) -> Writer {
         uid: 0,
         user: None,
         group: Some(Group {
-            kind: "unit".to_owned(),
+            kind: GroupKind::Unit,
             name: format!("{comm}.service"),
             ..Group::default()
         }),
@@ -204,7 +204,7 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
 #[test]
 fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
     let container = |cgroup: Option<&str>| Group {
-        kind: "docker".to_owned(),
+        kind: GroupKind::Docker,
         name: "web-d".to_owned(),
         cgroup: cgroup.map(str::to_owned),
         ..Group::default()
@@ -259,7 +259,7 @@ fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
 fn workers_that_live_for_a_moment_are_one_group() {
     let mut host = Host::new(Rule::defaults());
     let group =
-        Group { kind: "unit".to_owned(), name: "apache2.service".to_owned(), ..Group::default() };
+        Group { kind: GroupKind::Unit, name: "apache2.service".to_owned(), ..Group::default() };
     let now = Timestamp::from_second(START).unwrap();
     host.volume().eta_s = Some(600.0);
     for second in 0..10u32 {

@@ -4,7 +4,7 @@ use std::fs;
 
 use tracer_common::{ProcKey, ProcRecord};
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Group, Pod, imports_image};
+use tracer_model::snapshot::{Group, GroupKind, Pod, imports_image};
 
 use super::cgroup_path::{Place, best, classify};
 use super::logs::LogOf;
@@ -32,24 +32,29 @@ impl Groups {
     /// Kind, name and pod of the container in which the process `pid` runs.
     pub(super) fn container(
         &mut self,
-        runtime: Option<&'static str>,
+        runtime: Option<GroupKind>,
         id: &str,
         pod: Option<String>,
         cgroup: &str,
         pid: u32,
-    ) -> (&'static str, String, Option<Pod>) {
+    ) -> (GroupKind, String, Option<Pod>) {
         let short = id[..id.len().min(12)].to_owned();
         let sought = Sought { id, user: cgroup_path::user(cgroup).filter(|user| *user != 0) };
         let found = self.state.container(sought, || (host_mounts(), mounts_of(cgroup, pid)));
         if let Some(ContainerName { pod: Some((namespace, name, container)), .. }) = found {
             let pod = Pod { namespace, name };
-            return ("pod", format!("{}/{container}", full_name(&pod)), Some(pod));
+            return (GroupKind::Pod, format!("{}/{container}", full_name(&pod)), Some(pod));
         }
         if let Some(uid) = pod {
             let pod = self.state.pod(&uid).map(|(namespace, name)| Pod { namespace, name });
-            return ("pod", format!("{}/{short}", pod.as_ref().map_or(uid, full_name)), pod);
+            return (
+                GroupKind::Pod,
+                format!("{}/{short}", pod.as_ref().map_or(uid, full_name)),
+                pod,
+            );
         }
-        let kind = runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or("docker");
+        let kind =
+            runtime.or(found.as_ref().map(|found| found.runtime)).unwrap_or(GroupKind::Docker);
         let name = found.and_then(|found| found.name);
         (kind, name.map_or(short, |name| sanitize::lossless(name.as_bytes())), None)
     }
@@ -72,7 +77,7 @@ impl Groups {
         if name == placed.name {
             return None;
         }
-        let group = Group { kind: kind.to_owned(), name, pod, ..placed.clone() };
+        let group = Group { kind, name, pod, ..placed.clone() };
         self.meet(&group);
         Some(group)
     }

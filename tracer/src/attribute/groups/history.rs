@@ -234,13 +234,15 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use tracer_model::snapshot::GroupKind;
+
     use super::*;
     use tracer_model::fixtures;
 
     fn placed(parent: u32) -> Placed {
         let proc = |tgid| ProcKey { start_ns: 1, tgid, pad: 0 };
         Placed {
-            group: Group { kind: "session".into(), name: "job".into(), ..Group::default() },
+            group: Group { kind: GroupKind::Session, name: "job".into(), ..Group::default() },
             ancestors: [(proc(parent), "sh".to_owned()), (proc(50), "supervisor".to_owned())],
             ..Placed::default()
         }
@@ -298,12 +300,8 @@ mod tests {
 
     #[test]
     fn a_containers_log_is_the_containers() {
-        let group = |kind: &str, name: &str| Group {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            ..Group::default()
-        };
-        let web = group("docker", "web-d");
+        let group = |kind, name: &str| Group { kind, name: name.to_owned(), ..Group::default() };
+        let web = group(GroupKind::Docker, "web-d");
         let log = OnBehalf {
             group: web.clone(),
             written_bytes: 4_000,
@@ -311,7 +309,7 @@ mod tests {
             growth_bytes_per_s: 700.0,
         };
         let mut snapshot = fixtures::idle();
-        let daemon = group("unit", "docker.service");
+        let daemon = group(GroupKind::Unit, "docker.service");
         snapshot.writers = vec![
             Writer {
                 group: Some(daemon.clone()),

@@ -113,6 +113,8 @@ fn is_label(text: &str) -> bool {
 mod tests {
     use rstest::rstest;
 
+    use tracer_model::snapshot::GroupKind;
+
     use super::*;
 
     const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
@@ -159,14 +161,14 @@ mod tests {
 
     #[test]
     fn only_the_runtime_writes_logs() {
-        let group = |kind: &str, cgroup: &str| Group {
-            kind: kind.to_owned(),
+        let group = |kind, cgroup: &str| Group {
+            kind,
             name: "x".to_owned(),
             cgroup: Some(cgroup.to_owned()),
             ..Group::default()
         };
-        let web = group("docker", &format!("/system.slice/docker-{ID}.scope"));
-        let unit = group("unit", "/system.slice/docker.service");
+        let web = group(GroupKind::Docker, &format!("/system.slice/docker-{ID}.scope"));
+        let unit = group(GroupKind::Unit, "/system.slice/docker.service");
         assert!(is_log_driver("dockerd", 0, Some(&unit), &web));
         assert!(is_log_driver("conmon", 0, None, &web));
         assert!(!is_log_driver("rsyslogd", 0, Some(&unit), &web), "not a runtime");
@@ -174,10 +176,10 @@ mod tests {
         assert!(!is_log_driver("conmon", 1000, None, &web), "another user's container");
         let own =
             format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope");
-        let own = group("podman", &own);
+        let own = group(GroupKind::Podman, &own);
         assert!(is_log_driver("conmon", 1000, Some(&unit), &own));
         assert!(!is_log_driver("conmon", 1001, Some(&unit), &own));
-        let forged = group("cgroup", "/x/user.slice/user-1000.slice/user@1000.service");
+        let forged = group(GroupKind::Cgroup, "/x/user.slice/user-1000.slice/user@1000.service");
         assert!(!is_log_driver("conmon", 1000, None, &forged));
     }
 }

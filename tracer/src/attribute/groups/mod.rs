@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::{FileKey, NameRecord, ProcKey, ProcRecord};
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Group, Pod};
+use tracer_model::snapshot::{Group, GroupKind, Pod};
 
 use self::cgroup_path::{Place, best, classify};
 use self::cgroups::Cgroups;
@@ -233,7 +233,7 @@ impl Groups {
         if !is_image_import(record) {
             group.root = chroot(record, names, volumes);
         }
-        if matches!(group.kind.as_str(), "cgroup" | "session")
+        if matches!(group.kind, GroupKind::Cgroup | GroupKind::Session)
             && self.host_mnt_ns.is_some_and(|host| record.mnt_ns != 0 && host != record.mnt_ns)
         {
             group.mount_namespace = Some(record.mnt_ns);
@@ -283,30 +283,30 @@ impl Groups {
             }
             Place::Pod { uid } => {
                 of_pod = self.state.pod(&uid).map(|(namespace, name)| Pod { namespace, name });
-                ("pod", of_pod.as_ref().map_or(uid, full_name))
+                (GroupKind::Pod, of_pod.as_ref().map_or(uid, full_name))
             }
-            Place::Build { id } => ("build", format!("docker build {}", &id[..12])),
-            Place::Lxc(name) => ("lxc", name),
-            Place::Machine(name) => ("machine", name),
+            Place::Build { id } => (GroupKind::Build, format!("docker build {}", &id[..12])),
+            Place::Lxc(name) => (GroupKind::Lxc, name),
+            Place::Machine(name) => (GroupKind::Machine, name),
             Place::Monitor { program, runtime, of } => {
                 let of = of.map(|of| match runtime {
-                    "lxc" | "machine" => of,
+                    GroupKind::Lxc | GroupKind::Machine => of,
                     _ => self.watched_over(of),
                 });
                 let name = of.map_or_else(|| program.to_owned(), |of| format!("{program} {of}"));
-                ("monitor", name)
+                (GroupKind::Monitor, name)
             }
-            Place::Unit(name) => ("unit", name),
+            Place::Unit(name) => (GroupKind::Unit, name),
             Place::Plain(path) => match self.containerd_task(&path) {
-                Some(name) => ("containerd", name),
-                None => ("cgroup", path),
+                Some(name) => (GroupKind::Containerd, name),
+                None => (GroupKind::Cgroup, path),
             },
             Place::Root => {
                 let name = self.sessions.name(member);
-                return Group { kind: "session".to_owned(), name, ..Group::default() };
+                return Group { kind: GroupKind::Session, name, ..Group::default() };
             }
         };
-        Group { kind: kind.to_owned(), name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() }
+        Group { kind, name, cgroup: Some(cgroup), pod: of_pod, ..Group::default() }
     }
 
     fn ask_proc(&mut self, proc: &ProcKey) -> Option<Placed> {
@@ -327,7 +327,7 @@ impl Groups {
         };
         let mut group = self.group(place, cgroup, &member);
         group.root = root.filter(|root| root != Path::new("/")).map(|root| lossless(&root));
-        if matches!(group.kind.as_str(), "cgroup" | "session")
+        if matches!(group.kind, GroupKind::Cgroup | GroupKind::Session)
             && self.host_mnt_ns.is_some_and(|host| mnt_ns != 0 && host != mnt_ns)
         {
             group.mount_namespace = Some(mnt_ns);

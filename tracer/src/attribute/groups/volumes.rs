@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tracer_model::snapshot::{Group, Pod};
+use tracer_model::snapshot::{Group, GroupKind, Pod};
 
 use super::Groups;
 use super::containers::full_name;
@@ -55,7 +55,7 @@ impl Groups {
                 let pod = self.state.pod(uid).map(|(namespace, name)| Pod { namespace, name });
                 let whose = pod.as_ref().map(full_name);
                 let container = pod.map(|pod| Group {
-                    kind: "pod".to_owned(),
+                    kind: GroupKind::Pod,
                     name: full_name(&pod),
                     pod: Some(pod),
                     ..Group::default()

@@ -1,5 +1,6 @@
 use super::*;
 use tracer_model::fixtures;
+use tracer_model::snapshot::GroupKind;
 
 fn own() -> Own {
     Own {
@@ -45,7 +46,7 @@ fn hostile_names_stay_inside_their_labels() {
     }
     for writer in &mut snapshot.writers {
         writer.group = Some(tracer_model::snapshot::Group {
-            kind: "docker".to_owned(),
+            kind: GroupKind::Docker,
             name: evil.to_owned(),
             ..Default::default()
         });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Snapshot, WriteErrors};
+use tracer_model::snapshot::{GroupKind, Snapshot, WriteErrors};
 
 /// Maximum width of a label, columns. Longer ones are cut; those that become equal are summed.
 const MAX_LABEL: usize = 200;
@@ -151,7 +151,7 @@ impl Totals {
             let (kind, group) = writer
                 .group
                 .as_ref()
-                .map_or(("unknown", String::new()), |group| (&group.kind, name(group)));
+                .map_or(("unknown", String::new()), |group| (group.kind.name(), name(group)));
             let key = GroupKey { group, kind: kind.to_owned(), volume: volume.clone() };
             let row = window.entry(key).or_default();
             row.sums.add(&Sums {
@@ -221,7 +221,7 @@ fn is_rest(key: &GroupKey) -> bool {
 /// series per login.
 fn name(group: &tracer_model::snapshot::Group) -> String {
     let name = &*group.name;
-    let short = (group.kind == "session")
+    let short = (group.kind == GroupKind::Session)
         .then(|| name.strip_suffix(']')?.rsplit_once('['))
         .flatten()
         .filter(|(_, pid)| pid.bytes().all(|byte| byte.is_ascii_digit()))
@@ -295,15 +295,15 @@ mod tests {
 
     #[test]
     fn no_pid_becomes_a_label() {
-        let group = |kind: &str, name: &str| tracer_model::snapshot::Group {
-            kind: kind.to_owned(),
+        let group = |kind, name: &str| tracer_model::snapshot::Group {
+            kind,
             name: name.to_owned(),
             ..Default::default()
         };
-        assert_eq!(name(&group("session", "bash[1234]")), "bash");
-        assert_eq!(name(&group("session", "odd[12a]")), "odd[12a]");
-        assert_eq!(name(&group("unit", "x[1].service")), "x[1].service");
-        assert_eq!(name(&group("unit", "a\u{202e}\n")), "a\\u{202e}\\n");
+        assert_eq!(name(&group(GroupKind::Session, "bash[1234]")), "bash");
+        assert_eq!(name(&group(GroupKind::Session, "odd[12a]")), "odd[12a]");
+        assert_eq!(name(&group(GroupKind::Unit, "x[1].service")), "x[1].service");
+        assert_eq!(name(&group(GroupKind::Unit, "a\u{202e}\n")), "a\\u{202e}\\n");
         assert_eq!(label(&"x".repeat(5000)).chars().count(), MAX_LABEL);
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tracer_model::snapshot::{GroupRow, Snapshot};
+use tracer_model::snapshot::{GroupKind, GroupRow, Snapshot};
 use tracer_model::units;
 
 use super::tables::kept;
@@ -16,7 +16,7 @@ struct Sum<'s> {
     /// Indentation of the name: a container is listed below its pod.
     indent: &'static str,
     name: String,
-    kind: &'s str,
+    kind: GroupKind,
     volume: &'s str,
     processes: u64,
     written: f64,
@@ -30,7 +30,7 @@ impl<'s> Sum<'s> {
         Self {
             indent: "",
             name: row.group.name.clone(),
-            kind: &row.group.kind,
+            kind: row.group.kind,
             volume: &row.volume,
             processes: row.processes,
             written: row.written_bytes_per_s,
@@ -50,7 +50,7 @@ impl<'s> Sum<'s> {
             all.logs += one.logs;
             all
         })?;
-        (pod.name, pod.kind, pod.directory) = (name, "pod", "");
+        (pod.name, pod.kind, pod.directory) = (name, GroupKind::Pod, "");
         Some(pod)
     }
 }
@@ -94,7 +94,7 @@ impl Page<'_> {
                 let rate = |per_s: f64| self.rate(per_s).trim_end_matches("/s").to_owned();
                 let cells = [
                     format!("{}{}", sum.indent, self.safe(&sum.name)),
-                    self.safe(sum.kind),
+                    sum.kind.to_string(),
                     sum.processes.to_string(),
                     rate(sum.written),
                     self.growth(sum.growth).trim_end_matches("/s").to_owned(),

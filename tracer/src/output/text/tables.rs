@@ -1,7 +1,7 @@
 //! The tables of the text output: their columns and cells.
 
 use tracer_model::alert::unexplained;
-use tracer_model::snapshot::{Blind, Group, Held, Snapshot, Volume};
+use tracer_model::snapshot::{Blind, Group, GroupKind, Held, Snapshot, Volume};
 use tracer_model::units;
 
 use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
@@ -122,8 +122,9 @@ impl Page<'_> {
     /// little use.
     fn writers_group(&self, group: Option<&Group>) -> String {
         let is_wide = self.options.width >= GROUPS_FROM;
-        let says_much =
-            |group: &&Group| is_wide || !matches!(group.kind.as_str(), "cgroup" | "session");
+        let says_much = |group: &&Group| {
+            is_wide || !matches!(group.kind, GroupKind::Cgroup | GroupKind::Session)
+        };
         group.filter(says_much).map_or_else(|| "-".to_owned(), |group| self.safe(&group.name))
     }
 

@@ -211,7 +211,7 @@ impl Page<'_> {
         let growth = self.state.units.growth(group.growth_bytes_per_s);
         let share = units::percent(group.share);
         let mut lines = vec![
-            Line::plain(fact("kind", &self.safe(&group.kind))),
+            Line::plain(fact("kind", group.kind_name())),
             Line::plain(fact("cgroup", &cgroup)),
             Line::plain(fact("processes", &alive)),
             Line::plain(fact("written", &self.rate(group.written_bytes_per_s))),
@@ -316,7 +316,7 @@ impl Page<'_> {
     fn group_name(&self, group: Option<&Group>) -> String {
         group.map_or_else(
             || "none known".to_owned(),
-            |group| format!("{} ({})", self.safe(&group.name), self.safe(&group.kind)),
+            |group| format!("{} ({})", self.safe(&group.name), group.kind),
         )
     }
 
@@ -328,7 +328,7 @@ impl Page<'_> {
             Line::plain(fact("volume", &self.safe(&held.volume))),
             Line::plain(fact("held by", &format!("{by} through {fd}"))),
             Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
-            Line::plain(fact("kind", &self.safe(&held.kind))),
+            Line::plain(fact("kind", held.kind.name())),
             self.trend("size"),
         ];
         if let Some(path) = &held.path_in_container {

@@ -1,7 +1,7 @@
 //! Identity of rows, independent of their position, so that the selection follows the item.
 
 use jiff::Timestamp;
-use tracer_model::snapshot::Snapshot;
+use tracer_model::snapshot::{GroupKind, Snapshot};
 
 use super::{Fold, Item, Rows, group_fold};
 
@@ -10,7 +10,7 @@ use super::{Fold, Item, Rows, group_fold};
 #[expect(missing_docs, reason = "the fields that identify a row, named as in the Snapshot")]
 pub enum RowKey {
     Writer { pid: u32, start_time: Timestamp, volume: String },
-    Group { kind: String, name: String },
+    Group { kind: Option<GroupKind>, name: String },
     Dir { path: String, volume: String },
     File { dev: String, ino: u64, path: String },
     Held { pid: u32, fd: Option<i32>, path: String },
@@ -46,7 +46,7 @@ impl Rows {
             }
             Item::Group(i) => {
                 let group = self.groups.get(i)?;
-                RowKey::Group { kind: group.kind.clone(), name: group.name.clone() }
+                RowKey::Group { kind: group.kind, name: group.name.clone() }
             }
             Item::Dir(i) => {
                 let dir = snapshot.dirs.get(i)?;

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use tracer_model::snapshot::{Snapshot, Writer};
+use tracer_model::snapshot::{GroupKind, Snapshot, Writer};
 
 pub use self::identity::RowKey;
 use super::state::{Sort, UiState, View, VolumeChoice};
@@ -52,8 +52,8 @@ pub struct Row {
 /// Sums over the processes of a unit or container.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupSum {
-    /// The kind, as in [`tracer_model::snapshot::Group`]; `process` for processes without a group.
-    pub kind: String,
+    /// The kind; `None` for processes without a group.
+    pub kind: Option<GroupKind>,
     /// Name of the group; the process name for processes without a group.
     pub name: String,
     /// Path of its cgroup.
@@ -74,6 +74,14 @@ pub struct GroupSum {
     pub held_bytes: Option<u64>,
     /// Number of failed writes.
     pub errors: u64,
+}
+
+impl GroupSum {
+    /// The name of its kind; `process` for processes without a group.
+    #[must_use]
+    pub fn kind_name(&self) -> &'static str {
+        self.kind.map_or("process", GroupKind::name)
+    }
 }
 
 /// The Snapshot and the query settings from which rows were built.
@@ -196,7 +204,7 @@ impl Rows {
     }
 
     fn group_rows(&mut self, snapshot: &Snapshot, state: &UiState, here: impl Fn(&str) -> bool) {
-        let mut by_name: HashMap<(&str, &str), usize> = HashMap::new();
+        let mut by_name: HashMap<(Option<GroupKind>, &str), usize> = HashMap::new();
         for (i, writer) in snapshot.writers.iter().enumerate() {
             if !here(&writer.volume) || !lets_writer(state, writer) {
                 continue;
@@ -204,7 +212,7 @@ impl Rows {
             let (kind, name) = group_name(writer);
             let at = *by_name.entry((kind, name)).or_insert_with(|| {
                 self.groups.push(GroupSum {
-                    kind: kind.to_owned(),
+                    kind,
                     name: name.to_owned(),
                     cgroup: writer.group.as_ref().and_then(|group| group.cgroup.clone()),
                     members: vec![],
@@ -323,17 +331,17 @@ fn stamp(snapshot: &Snapshot, state: &UiState) -> Stamp {
     }
 }
 
-/// Kind and name of a writer's group; for a process without one, `process` and its name.
-fn group_name(writer: &Writer) -> (&str, &str) {
+/// Kind and name of a writer's group; for a process without one, its own name.
+fn group_name(writer: &Writer) -> (Option<GroupKind>, &str) {
     match &writer.group {
-        Some(group) => (&group.kind, &group.name),
-        None => ("process", &writer.comm),
+        Some(group) => (Some(group.kind), &group.name),
+        None => (None, &writer.comm),
     }
 }
 
 fn group_fold(group: &GroupSum) -> String {
     // A path starts with a slash, so no directory has this name.
-    format!("{} {}", group.kind, group.name)
+    format!("{} {}", group.kind_name(), group.name)
 }
 
 /// The directories above `path`, nearest first.

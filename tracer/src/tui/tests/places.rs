@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracer_model::snapshot::{Directory, Group, Resident, Snapshot};
+use tracer_model::snapshot::{Directory, Group, GroupKind, Resident, Snapshot};
 
 use super::{press, screen, text};
 use crate::tui::app::App;
@@ -45,7 +45,7 @@ fn databases_on_the_volume_are_told() {
     let mut snapshot = busy();
     let volume = snapshot.volumes[0].mount_point.clone();
     let group = Group {
-        kind: "unit".to_owned(),
+        kind: GroupKind::Unit,
         name: "postgresql@15-main.service".to_owned(),
         ..Group::default()
     };

@@ -94,7 +94,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             cell
         }),
         Item::Group(i) => rows.groups.get(i).map_or_else(nothing, |group| match col {
-            Col::Kind => plain(manner.safe(&group.kind)),
+            Col::Kind => plain(group.kind_name().to_owned()),
             Col::Processes => plain(group.members.len().to_string()),
             Col::WrittenRate => plain(manner.rate(group.written_bytes_per_s)),
             Col::Growth => plain(manner.growth(group.growth_bytes_per_s)),
@@ -143,7 +143,7 @@ pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Mann
             Col::Pid => plain(pids(Some(held.pid), held.holders.len())),
             Col::Fd => plain(held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string())),
             Col::Comm => plain(manner.safe(&held.comm)),
-            Col::Kind => plain(manner.safe(&held.kind)),
+            Col::Kind => plain(held.kind.name().to_owned()),
             Col::Marks => Cell {
                 text: if held.growing { "grows" } else { "" }.to_owned(),
                 tone: Tone::Warning,

@@ -7,13 +7,15 @@
 #[cfg(test)]
 mod tests;
 
+use tracer_model::snapshot::GroupKind;
+
 /// The owner of a cgroup: a container, a unit, …
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A container, by its id of 64 hexadecimal digits (32 in some runtimes).
     Container {
         /// `docker`, `podman`, `containerd`, `crio`; `None` if the path does not show it.
-        runtime: Option<&'static str>,
+        runtime: Option<GroupKind>,
         /// The container's id.
         id: String,
         /// UID of the container's Kubernetes pod, with dashes.
@@ -39,7 +41,7 @@ pub enum Place {
         /// The program, e.g. `conmon`.
         program: &'static str,
         /// `podman`, `crio`, `lxc` or `machine`.
-        runtime: &'static str,
+        runtime: GroupKind,
         /// Id or name of the container; `None` if one cgroup holds the monitors of all containers.
         of: Option<String>,
     },
@@ -65,27 +67,28 @@ impl Place {
 }
 
 /// Prefixes of a container's scope, with the runtime that uses it. Longer ones first.
-const SCOPES: &[(&str, Option<&str>)] = &[
-    ("cri-containerd-", Some("containerd")),
-    ("crio-", Some("crio")),
-    ("libpod-payload-", Some("podman")),
-    ("libpod-", Some("podman")),
-    ("docker-", Some("docker")),
-    ("nerdctl-", Some("containerd")),
-    ("containerd-", Some("containerd")),
+const SCOPES: &[(&str, Option<GroupKind>)] = &[
+    ("cri-containerd-", Some(GroupKind::Containerd)),
+    ("crio-", Some(GroupKind::Crio)),
+    ("libpod-payload-", Some(GroupKind::Podman)),
+    ("libpod-", Some(GroupKind::Podman)),
+    ("docker-", Some(GroupKind::Docker)),
+    ("nerdctl-", Some(GroupKind::Containerd)),
+    ("containerd-", Some(GroupKind::Containerd)),
 ];
 
 /// Prefixes of the scope of a container's monitor, with the runtime.
-const MONITOR_SCOPES: &[(&str, &str)] = &[("crio-conmon-", "crio"), ("libpod-conmon-", "podman")];
+const MONITOR_SCOPES: &[(&str, GroupKind)] =
+    &[("crio-conmon-", GroupKind::Crio), ("libpod-conmon-", GroupKind::Podman)];
 
 /// Directories whose children are containers, with the runtime.
-const PARENTS: &[(&str, Option<&str>)] = &[
-    ("docker", Some("docker")),
-    ("actions_job", Some("docker")),
-    ("libpod_parent", Some("podman")),
-    ("k8s.io", Some("containerd")),
-    ("default", Some("containerd")),
-    ("moby", Some("docker")),
+const PARENTS: &[(&str, Option<GroupKind>)] = &[
+    ("docker", Some(GroupKind::Docker)),
+    ("actions_job", Some(GroupKind::Docker)),
+    ("libpod_parent", Some(GroupKind::Podman)),
+    ("k8s.io", Some(GroupKind::Containerd)),
+    ("default", Some(GroupKind::Containerd)),
+    ("moby", Some(GroupKind::Docker)),
 ];
 
 /// Determines the owner of a cgroup from its path as /proc/PID/cgroup prints it.
@@ -158,7 +161,7 @@ pub fn best(proc_cgroup: &str) -> (String, Place) {
     best.map_or_else(|| ("/".to_owned(), Place::Root), |(.., path, place)| (path, place))
 }
 
-fn container(part: &str, parent: Option<&str>) -> Option<(Option<&'static str>, String)> {
+fn container(part: &str, parent: Option<&str>) -> Option<(Option<GroupKind>, String)> {
     let mut pieces = part.rsplit(':');
     let last = pieces.next()?;
     let name = last.strip_suffix(".scope").unwrap_or(last);
@@ -243,12 +246,12 @@ fn monitor(parts: &[&str], index: usize) -> Option<Place> {
     let name = part.strip_suffix(".scope").unwrap_or(part);
     for (prefix, runtime) in MONITOR_SCOPES {
         if let Some(id) = name.strip_prefix(prefix).filter(|id| is_id(id)) {
-            return place("conmon", runtime, Some(id.to_owned()));
+            return place("conmon", *runtime, Some(id.to_owned()));
         }
     }
     // Podman with cgroupfs: one monitor cgroup for all containers, or one per pod.
     if part == "conmon" && parts[..index].contains(&"libpod_parent") {
-        return place("conmon", "podman", None);
+        return place("conmon", GroupKind::Podman, None);
     }
     let next = parts.get(index + 1);
     let lxc = match part.strip_prefix("lxc.monitor.") {
@@ -256,10 +259,10 @@ fn monitor(parts: &[&str], index: usize) -> Option<Place> {
         None => next.copied().filter(|_| part == "lxc.monitor"),
     };
     if let Some(name) = lxc {
-        return place("lxc-start", "lxc", Some(unescape(name)));
+        return place("lxc-start", GroupKind::Lxc, Some(unescape(name)));
     }
     let name = nspawn(part).filter(|_| next == Some(&"supervisor"))?;
-    place("systemd-nspawn", "machine", Some(name))
+    place("systemd-nspawn", GroupKind::Machine, Some(name))
 }
 
 /// The name of the machine that `systemd-nspawn@NAME.service` runs.

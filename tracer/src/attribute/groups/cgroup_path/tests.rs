@@ -48,61 +48,57 @@ fn tells_who_lives_there(#[case] path: &str, #[case] expected: Place) {
 
 #[rstest]
 // Docker: cgroupfs, systemd, v1, inside a container, in a nested cgroup namespace
-#[case("/docker/{ID}", Some("docker"), false)]
-#[case("/system.slice/docker-{ID}.scope", Some("docker"), false)]
+#[case("/docker/{ID}", Some(GroupKind::Docker), false)]
+#[case("/system.slice/docker-{ID}.scope", Some(GroupKind::Docker), false)]
 #[case(
     "/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{ID}.scope",
-    Some("docker"),
+    Some(GroupKind::Docker),
     false
 )]
-#[case("/docker/{ID}/system.slice/nginx.service", Some("docker"), false)]
-#[case("/docker/{ID}/docker/aa", Some("docker"), false)]
-#[case("/../docker/{ID}", Some("docker"), false)]
+#[case("/docker/{ID}/system.slice/nginx.service", Some(GroupKind::Docker), false)]
+#[case("/docker/{ID}/docker/aa", Some(GroupKind::Docker), false)]
+#[case("/../docker/{ID}", Some(GroupKind::Docker), false)]
 #[case("/ecs/9b4c/{ID}", None, false)]
 // Podman: rootful, rootless, conmon, cgroupfs
-#[case("/machine.slice/libpod-{ID}.scope/container", Some("podman"), false)]
-#[case("/libpod_parent/{ID2}/libpod-{ID}", Some("podman"), false)]
-#[case("/libpod_parent/{ID}", Some("podman"), false)]
+#[case("/machine.slice/libpod-{ID}.scope/container", Some(GroupKind::Podman), false)]
+#[case("/libpod_parent/{ID2}/libpod-{ID}", Some(GroupKind::Podman), false)]
+#[case("/libpod_parent/{ID}", Some(GroupKind::Podman), false)]
 #[case(
     "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container",
-    Some("podman"),
+    Some(GroupKind::Podman),
     false
 )]
 #[case(
     "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service/libpod-payload-{ID}",
-    Some("podman"),
+    Some(GroupKind::Podman),
     false
 )]
-#[case("/libpod_parent/libpod-{ID}", Some("podman"), false)]
+#[case("/libpod_parent/libpod-{ID}", Some(GroupKind::Podman), false)]
 // containerd without Kubernetes
-#[case("/default/{ID}", Some("containerd"), false)]
-#[case("/system.slice/nerdctl-{ID}.scope", Some("containerd"), false)]
+#[case("/default/{ID}", Some(GroupKind::Containerd), false)]
+#[case("/system.slice/nerdctl-{ID}.scope", Some(GroupKind::Containerd), false)]
 // Kubernetes: systemd and cgroupfs drivers, all three classes of service
 #[case(
     "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{U_ID}.slice/cri-containerd-{ID}.scope",
-    Some("containerd"),
+    Some(GroupKind::Containerd),
     true
 )]
 #[case(
     "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{U_ID}.slice/crio-{ID}.scope",
-    Some("crio"),
+    Some(GroupKind::Crio),
     true
 )]
-#[case("/kubepods.slice/kubepods-pod{U_ID}.slice/docker-{ID}.scope", Some("docker"), true)]
+#[case("/kubepods.slice/kubepods-pod{U_ID}.slice/docker-{ID}.scope", Some(GroupKind::Docker), true)]
 #[case("/kubepods/burstable/pod{UID}/{ID}", None, true)]
 #[case("/kubepods/pod{UID}/{ID}/sub", None, true)]
 #[case("/kubelet.slice/kubelet-kubepods.slice/kubepods/besteffort/pod{UID}/{ID}", None, true)]
 #[case(
     "/system.slice/containerd.service/kubepods-burstable-pod{U_ID}.slice:cri-containerd:{ID}",
-    Some("containerd"),
+    Some(GroupKind::Containerd),
     true
 )]
-#[case("/kubepods-besteffort-pod{U_ID}.slice:crio:{ID}", Some("crio"), true)]
-fn tells_containers(
-    #[case] path: &str,
-    #[case] runtime: Option<&'static str>,
-    #[case] in_pod: bool,
-) {
+#[case("/kubepods-besteffort-pod{U_ID}.slice:crio:{ID}", Some(GroupKind::Crio), true)]
+fn tells_containers(#[case] path: &str, #[case] runtime: Option<GroupKind>, #[case] in_pod: bool) {
     let path = path
         .replace("{ID}", ID)
         .replace("{ID2}", &"ab".repeat(32))
@@ -113,34 +109,34 @@ fn tells_containers(
 }
 
 #[rstest]
-#[case("/lxc.monitor.web3", "lxc-start", "lxc", Some("web3"))]
-#[case("/lxc.monitor/web3/x", "lxc-start", "lxc", Some("web3"))]
-#[case("/machine.slice/libpod-conmon-{ID}.scope", "conmon", "podman", Some("{ID}"))]
+#[case("/lxc.monitor.web3", "lxc-start", GroupKind::Lxc, Some("web3"))]
+#[case("/lxc.monitor/web3/x", "lxc-start", GroupKind::Lxc, Some("web3"))]
+#[case("/machine.slice/libpod-conmon-{ID}.scope", "conmon", GroupKind::Podman, Some("{ID}"))]
 #[case(
     "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-{ID}.scope",
     "conmon",
-    "podman",
+    GroupKind::Podman,
     Some("{ID}")
 )]
-#[case("/libpod_parent/conmon", "conmon", "podman", None)]
-#[case("/libpod_parent/{ID}/conmon", "conmon", "podman", None)]
+#[case("/libpod_parent/conmon", "conmon", GroupKind::Podman, None)]
+#[case("/libpod_parent/{ID}/conmon", "conmon", GroupKind::Podman, None)]
 #[case(
     "/kubepods.slice/kubepods-pod{U_ID}.slice/crio-conmon-{ID}.scope",
     "conmon",
-    "crio",
+    GroupKind::Crio,
     Some("{ID}")
 )]
-#[case("/system.slice/crio-conmon-{ID}.scope", "conmon", "crio", Some("{ID}"))]
+#[case("/system.slice/crio-conmon-{ID}.scope", "conmon", GroupKind::Crio, Some("{ID}"))]
 #[case(
     "/machine.slice/systemd-nspawn@db.service/supervisor",
     "systemd-nspawn",
-    "machine",
+    GroupKind::Machine,
     Some("db")
 )]
 fn tells_monitors(
     #[case] path: &str,
     #[case] program: &'static str,
-    #[case] runtime: &'static str,
+    #[case] runtime: GroupKind,
     #[case] of: Option<&str>,
 ) {
     let path = path.replace("{ID}", ID).replace("{U_ID}", &UID.replace('-', "_"));

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tracer_model::snapshot::GroupKind;
 
 use self::files::{json, json_below};
 use self::places::{Located, Place};
@@ -34,7 +35,7 @@ const TASKS: &str = "io.containerd.runtime.v2.task";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerName {
     /// `docker`, `podman`, `containerd` or `crio`.
-    pub runtime: &'static str,
+    pub runtime: GroupKind,
     /// The name that the user or an orchestrator gave it.
     pub name: Option<String>,
     /// Namespace, pod and container, if Kubernetes runs it.
@@ -278,7 +279,7 @@ impl RuntimeState {
         let bundle = self.root.join("run/containers/storage/overlay-containers").join(id);
         let config = json(&bundle.join("userdata/config.json"))?;
         let pod = pod_of(&config["annotations"], KUBELET_LABELS)?;
-        Some(ContainerName { runtime: "crio", name: None, pod: Some(pod) })
+        Some(ContainerName { runtime: GroupKind::Crio, name: None, pod: Some(pod) })
     }
 
     /// kubelet: `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
@@ -288,7 +289,7 @@ impl RuntimeState {
             let mut parts = rest.splitn(3, '_');
             let (pod, namespace, container) = (parts.next()?, parts.next()?, parts.next()?);
             Some(ContainerName {
-                runtime: "containerd",
+                runtime: GroupKind::Containerd,
                 name: None,
                 pod: Some((namespace.to_owned(), pod.to_owned(), container.to_owned())),
             })
@@ -322,7 +323,7 @@ fn docker_name(id: &str, config: &Value) -> Option<ContainerName> {
     // Only old versions of Docker omit the id.
     text(&config["ID"]).is_none_or(|told| told == id).then_some(())?;
     Some(ContainerName {
-        runtime: "docker",
+        runtime: GroupKind::Docker,
         name: text(&config["Name"]).map(|name| name.trim_start_matches('/').to_owned()),
         pod: pod_of(&config["Config"]["Labels"], KUBELET_LABELS),
     })
@@ -332,7 +333,7 @@ fn containerd_name(config: &Value) -> Option<ContainerName> {
     let annotations = &config["annotations"];
     let name = text(&annotations["nerdctl/name"]).or_else(|| text(&config["hostname"]));
     Some(ContainerName {
-        runtime: "containerd",
+        runtime: GroupKind::Containerd,
         name,
         pod: pod_of(annotations, CONTAINERD_ANNOTATIONS).or_else(|| {
             // The sandbox, which holds the pod's namespaces, has no container name.
@@ -360,7 +361,7 @@ fn in_storage(id: &str, list: impl Fn(&str) -> Option<Value>) -> Option<Containe
             }
             _ => None,
         };
-        let runtime = if pod.is_some() { "crio" } else { "podman" };
+        let runtime = if pod.is_some() { GroupKind::Crio } else { GroupKind::Podman };
         Some(ContainerName { runtime, name: Some(name), pod })
     })
 }

@@ -13,23 +13,26 @@ fn found(path: &str, content: &str) -> Option<ContainerName> {
     RuntimeState::new(root.path()).container(Sought { id: ID, user: None }, none)
 }
 
-fn in_pod(runtime: &'static str, name: Option<&str>) -> Option<ContainerName> {
+fn in_pod(runtime: GroupKind, name: Option<&str>) -> Option<ContainerName> {
     let pod = Some(("shop".to_owned(), "web-7d9".to_owned(), "nginx".to_owned()));
     Some(ContainerName { runtime, name: name.map(str::to_owned), pod })
 }
 
-fn named(runtime: &'static str, name: &str) -> Option<ContainerName> {
+fn named(runtime: GroupKind, name: &str) -> Option<ContainerName> {
     Some(ContainerName { runtime, name: Some(name.to_owned()), pod: None })
 }
 
 #[test]
 fn docker_keeps_config_v2() {
     let path = "var/lib/docker/containers/{ID}/config.v2.json";
-    assert_eq!(found(path, r#"{"Name":"/web","Config":{"Labels":{}}}"#), named("docker", "web"));
+    assert_eq!(
+        found(path, r#"{"Name":"/web","Config":{"Labels":{}}}"#),
+        named(GroupKind::Docker, "web")
+    );
     let labels = r#"{"io.kubernetes.pod.namespace":"shop","io.kubernetes.pod.name":"web-7d9",
             "io.kubernetes.container.name":"nginx"}"#;
     let content = format!(r#"{{"Name":"/k8s_x","Config":{{"Labels":{labels}}}}}"#);
-    assert_eq!(found(path, &content), in_pod("docker", Some("k8s_x")));
+    assert_eq!(found(path, &content), in_pod(GroupKind::Docker, Some("k8s_x")));
 }
 
 #[test]
@@ -37,10 +40,10 @@ fn containerd_keeps_a_bundle() {
     let path = "run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json";
     let content = r#"{"annotations":{"io.kubernetes.cri.sandbox-namespace":"shop",
             "io.kubernetes.cri.sandbox-name":"web-7d9","io.kubernetes.cri.container-name":"nginx"}}"#;
-    assert_eq!(found(path, content), in_pod("containerd", None));
+    assert_eq!(found(path, content), in_pod(GroupKind::Containerd, None));
     let path = "run/containerd/io.containerd.runtime.v2.task/default/{ID}/config.json";
     let content = r#"{"annotations":{"nerdctl/name":"web"}}"#;
-    assert_eq!(found(path, content), named("containerd", "web"));
+    assert_eq!(found(path, content), named(GroupKind::Containerd, "web"));
 }
 
 #[test]
@@ -48,22 +51,22 @@ fn podman_and_crio_share_a_store() {
     let root = "var/lib/containers/storage/overlay-containers/containers.json";
     let user = "home/ann/.local/share/containers/storage/overlay-containers/containers.json";
     let content = r#"[{"id":"other","names":["x"]},{"id":"{ID}","names":["web"]}]"#;
-    assert_eq!(found(root, content), named("podman", "web"));
-    assert_eq!(found(user, content), named("podman", "web"));
+    assert_eq!(found(root, content), named(GroupKind::Podman, "web"));
+    assert_eq!(found(user, content), named(GroupKind::Podman, "web"));
     let name = "k8s_nginx_web-7d9_shop_5fb2_0";
     let content = format!(r#"[{{"id":"{{ID}}","names":["{name}"]}}]"#);
-    assert_eq!(found(root, &content), in_pod("crio", Some(name)));
+    assert_eq!(found(root, &content), in_pod(GroupKind::Crio, Some(name)));
     let path = "run/containers/storage/overlay-containers/{ID}/userdata/config.json";
     let content = r#"{"annotations":{"io.kubernetes.pod.namespace":"shop",
             "io.kubernetes.pod.name":"web-7d9","io.kubernetes.container.name":"nginx"}}"#;
-    assert_eq!(found(path, content), in_pod("crio", None));
+    assert_eq!(found(path, content), in_pod(GroupKind::Crio, None));
 }
 
 #[test]
 fn kubelet_links_logs() {
     assert_eq!(
         found("var/log/containers/web-7d9_shop_nginx-{ID}.log", ""),
-        in_pod("containerd", None)
+        in_pod(GroupKind::Containerd, None)
     );
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(root.path().join("var/log/pods/shop_web-7d9_5fb2")).unwrap();
@@ -99,7 +102,7 @@ fn docker_is_found_wherever_its_data_root_is() {
     let own = "9 1 7:3 /dk/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/loop3 rw\n";
     let path = "srv/data/dk/containers/{ID}/config.v2.json";
     let web = r#"{"ID":"{ID}","Name":"/web"}"#;
-    assert_eq!(mounted(HOST, own, path, web), named("docker", "web"));
+    assert_eq!(mounted(HOST, own, path, web), named(GroupKind::Docker, "web"));
     let another = r#"{"ID":"0f1e","Name":"/postgres"}"#;
     assert_eq!(mounted(HOST, own, path, another), None, "the state of another container");
     let own = own.replace("7:3", "7:4");
@@ -112,9 +115,9 @@ fn podman_is_found_by_the_root_of_its_container() {
     let overlay = "9 1 0:70 / / rw - overlay overlay rw,upperdir=/srv/data/st/overlay/b7/diff\n";
     let list = r#"[{"id":"{ID}","names":["web"]}]"#;
     let path = "srv/data/st/vfs-containers/containers.json";
-    assert_eq!(mounted(HOST, vfs, path, list), named("podman", "web"));
+    assert_eq!(mounted(HOST, vfs, path, list), named(GroupKind::Podman, "web"));
     let path = "srv/data/st/overlay-containers/volatile-containers.json";
-    assert_eq!(mounted(HOST, overlay, path, list), named("podman", "web"));
+    assert_eq!(mounted(HOST, overlay, path, list), named(GroupKind::Podman, "web"));
     assert_eq!(mounted(HOST, vfs, path, list), None);
 }
 
@@ -124,7 +127,7 @@ fn containerd_is_found_wherever_its_state_is() {
     let host = format!("{HOST}3 1 0:70 / {end} rw - overlay overlay rw\n");
     let path = format!("srv/ctd/{TASKS}/default/{{ID}}/config.json");
     let content = r#"{"annotations":{"nerdctl/name":"web"}}"#;
-    assert_eq!(mounted(&host, "", &path, content), named("containerd", "web"));
+    assert_eq!(mounted(&host, "", &path, content), named(GroupKind::Containerd, "web"));
     let mut state = RuntimeState::new("/nonexistent");
     let host = |name: &str| {
         mounts::parse(
@@ -152,5 +155,5 @@ fn a_users_store_names_that_users_containers_alone() {
     let name = |user| RuntimeState::new(root.path()).container(Sought { id: ID, user }, none);
     assert_eq!(name(None), None);
     assert_eq!(name(Some(4243)), None);
-    assert_eq!(name(Some(4242)), named("podman", "postgres"));
+    assert_eq!(name(Some(4242)), named(GroupKind::Podman, "postgres"));
 }

@@ -7,13 +7,8 @@ use tracer_model::fixtures::{NOW, idle, path, volume, writer};
 
 const MIB: u64 = 1 << 20;
 
-fn group(kind: &str, name: &str, cgroup: &str) -> Group {
-    Group {
-        kind: kind.to_owned(),
-        name: name.to_owned(),
-        cgroup: Some(cgroup.to_owned()),
-        ..Group::default()
-    }
+fn group(kind: GroupKind, name: &str, cgroup: &str) -> Group {
+    Group { kind, name: name.to_owned(), cgroup: Some(cgroup.to_owned()), ..Group::default() }
 }
 
 /// The row of a group on `/`: one process that wrote `written` bytes in five seconds.
@@ -47,13 +42,13 @@ fn group_row(group: &Group, written: u64) -> GroupRow {
 /// being imported, and the shared memory of one fills.
 pub(super) fn containers() -> Snapshot {
     const ID: &str = "48312459e8e66dd37c31f2a0e50cec8980720af313f1c2a9be0d84c7f8a65b1c";
-    let web = group("docker", "web-a", &format!("/docker/{ID}"));
-    let chatty = group("docker", "web-d", "/docker/9f");
-    let docker = group("unit", "docker.service", "/system.slice/docker.service");
+    let web = group(GroupKind::Docker, "web-a", &format!("/docker/{ID}"));
+    let chatty = group(GroupKind::Docker, "web-d", "/docker/9f");
+    let docker = group(GroupKind::Unit, "docker.service", "/system.slice/docker.service");
     let pod = Pod { namespace: "shop".to_owned(), name: "cart-7d9".to_owned() };
     let in_pod = |container: &str| Group {
         pod: Some(pod.clone()),
-        ..group("pod", &format!("shop/cart-7d9/{container}"), "/kubepods/burstable/x")
+        ..group(GroupKind::Pod, &format!("shop/cart-7d9/{container}"), "/kubepods/burstable/x")
     };
     let (nginx, sidecar) = (in_pod("nginx"), in_pod("log-sidecar"));
     let mut snapshot = idle();
@@ -91,7 +86,7 @@ pub(super) fn containers() -> Snapshot {
             ..by(4100, "exe", &docker, 15)
         },
         by(3200, "vector", &sidecar, 10),
-        by(5, "bash", &group("session", "bash[5]", "/"), 5),
+        by(5, "bash", &group(GroupKind::Session, "bash[5]", "/"), 5),
     ];
     let file = |name: &str, ino: u64, mib: u64, pid: u32| path(name, "/", ino, mib * MIB, pid);
     snapshot.paths = vec![

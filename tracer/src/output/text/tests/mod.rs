@@ -3,7 +3,7 @@ mod host;
 use super::*;
 use rstest::rstest;
 use tracer_model::fixtures;
-use tracer_model::snapshot::{CountedBy, Gap, Group, Moved, Pod};
+use tracer_model::snapshot::{CountedBy, Gap, Group, GroupKind, Moved, Pod};
 
 fn at(width: usize) -> TextOptions {
     TextOptions { width, ..TextOptions::default() }
@@ -76,10 +76,10 @@ fn files_that_containers_hold() {
     files[0].path = format!("{overlay}/diff/data/e.log");
     files[0].path_in_container = Some("/data/e.log".to_owned());
     files[0].group =
-        Some(Group { kind: "docker".to_owned(), name: "web-e".to_owned(), ..Group::default() });
+        Some(Group { kind: GroupKind::Docker, name: "web-e".to_owned(), ..Group::default() });
     let of_the_host = Held { group: None, ..files[1].clone() };
     files[1].group = Some(Group {
-        kind: "cgroup".to_owned(),
+        kind: GroupKind::Cgroup,
         name: "/jobs".to_owned(),
         mount_namespace: Some(7),
         ..Group::default()
@@ -95,7 +95,7 @@ fn no_line_is_too_long_and_no_name_gets_through() {
     busy.writers[0].cmdline = Some("x\x1b[2J\n日本".repeat(50));
     busy.volumes[0].mount_point = "/\u{202e}".repeat(40);
     let hostile = Group {
-        kind: "docker\x1b".to_owned(),
+        kind: GroupKind::Docker,
         name: "x\x1b[2J\u{202e}".repeat(9),
         pod: Some(Pod { namespace: "\x1b".to_owned(), name: "\u{202e}".to_owned() }),
         ..Group::default()
