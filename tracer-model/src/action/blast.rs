@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Role;
-use super::plan::Facts;
+use super::facts::Facts;
 
 /// What an action affects in addition to the named target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::File;
+use super::facts::File;
 
 /// A container whose log a process of the target writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

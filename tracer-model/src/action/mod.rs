@@ -7,6 +7,7 @@
 pub mod blast;
 pub mod duty_cycle;
 pub mod effects;
+pub mod facts;
 pub mod instead;
 pub mod measured;
 pub mod pattern;

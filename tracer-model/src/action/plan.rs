@@ -5,89 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::blast::Blast;
 use super::effects::Effect;
+use super::facts::{Facts, File, Subject};
 use super::instead::Instead;
 use super::measured::Measured;
 use super::protect::{Protection, unit_rule};
-use super::restart::{Policy, Restart};
-use super::subject_kind::SubjectKind;
+use super::restart::Restart;
 use super::{Action, Intent, Process, Role, effects, instead};
-use crate::snapshot::Group;
-
-/// The target as it was named, and what it was resolved to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    /// TARGET as given on the command line.
-    pub asked: String,
-    /// `process` (alone), `tree`, or a group's kind: `unit`, `docker`, `cgroup`, …
-    pub kind: SubjectKind,
-    /// The usual name of the target.
-    pub name: String,
-    /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for processes.
-    pub cgroup: Option<String>,
-}
-
-/// A file that a process of the target has open for writing, or has open although it was deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
-    /// Last known path from the host's root.
-    pub path: String,
-    /// The path that the process itself sees, if it differs (in a container or a chroot).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_in_container: Option<String>,
-    /// Contents of the link /proc/PID/fd/FD without ` (deleted)`, if that differs from the host's path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// Mount point of its volume.
-    pub volume: String,
-    /// Space that the file occupies, bytes: st_blocks × 512.
-    pub bytes: u64,
-    /// Whether the file has no name left.
-    pub deleted: bool,
-    /// A process of the target that has the file open.
-    pub pid: u32,
-    /// The file descriptor in that process.
-    pub fd: i32,
-    /// Processes outside the target that also have the file open.
-    pub others: Vec<u32>,
-}
-
-/// The method by which an action would be carried out here, or why it cannot be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Means {
-    /// The action.
-    pub how: Action,
-    /// The method, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; otherwise the reason.
-    pub by: Result<String, String>,
-}
-
-/// The input of a plan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Facts {
-    /// The target.
-    pub subject: Subject,
-    /// The target's processes.
-    pub processes: Vec<Process>,
-    /// Files that the target has open.
-    pub files: Vec<File>,
-    /// The method for every action.
-    pub means: Vec<Means>,
-    /// The restart policy; `None` if nothing is known to restart the target.
-    pub restart: Option<Policy>,
-    /// What an operator should know before acting, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-impl File {
-    /// Whether `wanted` names this file: by its path on the host, by its path in the container, or as
-    /// `NAME:PATH` with the name of the group.
-    fn is_called(&self, wanted: &str, group: Option<&Group>) -> bool {
-        let inside = self.path_in_container.as_deref();
-        let named = |group: &Group| wanted.strip_prefix(&group.name)?.strip_prefix(':');
-        self.path == wanted
-            || self.link.as_deref() == Some(wanted)
-            || inside.is_some_and(|path| path == wanted || group.and_then(named) == Some(path))
-    }
-}
 
 /// What a plan is requested for.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,12 +114,13 @@ impl Plan {
             facts.processes.iter().map(|process| hit(process, wish.intent, protection)).collect();
         processes.sort_by_key(|hit| (hit.role, hit.pid));
         let common = general_refusals(facts, &processes);
-        let held: u64 = facts.files.iter().filter(|file| ends_with(file)).map(|f| f.bytes).sum();
-        let file = wish.file.as_ref().map(|file| named_file(facts, file));
+        let held: u64 =
+            facts.files.iter().filter(|file| file.is_freed_with_target()).map(|f| f.bytes).sum();
+        let file = wish.file.as_ref().map(|file| facts.named_file(file));
         let steps: Vec<Step> = Action::ALL
             .into_iter()
             .map(|how| {
-                let by = means(facts, how);
+                let by = facts.method(how);
                 let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
                 let refused = match (how, &by, &file) {
                     (Action::Truncate, _, None) => {
@@ -302,30 +226,6 @@ impl Plan {
 
 const ENDED: &str = "it has already ended: none of its processes is left";
 
-/// Returns the deleted file of the target that `wanted` names.
-///
-/// # Errors
-/// If there is no such file, if it still has a name, or if several files had that name.
-pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
-    let fd = wanted.parse::<i32>().ok();
-    let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
-    let is_meant = |file: &&File| {
-        fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
-    };
-    let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
-    match found[..] {
-        [] => Err(format!("the target has no file {wanted} open for writing")),
-        [file] if !file.deleted => {
-            Err(format!("{} still has a name; truncate it by that path if you must", file.path))
-        }
-        [file] => Ok(file),
-        _ => Err(format!(
-            "{} open files of the target had the name {wanted}; give the descriptor number",
-            found.len()
-        )),
-    }
-}
-
 fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
     Hit {
         pid: process.pid,
@@ -356,19 +256,6 @@ fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
         }
     }
     reasons
-}
-
-fn means(facts: &Facts, how: Action) -> Result<String, String> {
-    facts
-        .means
-        .iter()
-        .find(|means| means.how == how)
-        .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
-}
-
-/// Whether the file's space is freed when the target exits.
-fn ends_with(file: &File) -> bool {
-    file.deleted && file.others.is_empty()
 }
 
 fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {

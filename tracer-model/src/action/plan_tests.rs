@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::action::Kin;
+use crate::action::facts::Means;
 use crate::action::protect::tests::process;
-use crate::action::restart::Manager;
+use crate::action::restart::{Manager, Policy};
+use crate::action::subject_kind::SubjectKind;
 use crate::snapshot::{Group, GroupKind};
 
 fn all_means() -> Vec<Means> {
@@ -103,10 +105,10 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
     for wanted in names.into_iter().chain([fd.as_str()]) {
-        assert!(named_file(&facts, wanted).is_ok(), "{wanted}");
+        assert!(facts.named_file(wanted).is_ok(), "{wanted}");
     }
     for wanted in ["data/e.log", "web:/data/e.log", "web:e:/srv/diff/data/e.log", "/data"] {
-        assert!(named_file(&facts, wanted).is_err(), "{wanted}");
+        assert!(facts.named_file(wanted).is_err(), "{wanted}");
     }
 }
 

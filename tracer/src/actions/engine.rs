@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tracer_model::action::facts::Facts;
 use tracer_model::action::measured::Measured;
-use tracer_model::action::plan::{Facts, Plan, Wish, named_file};
+use tracer_model::action::plan::{Plan, Wish};
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::{Group, SCHEMA};
@@ -311,7 +312,7 @@ impl Prepared {
             }
             Action::Truncate => {
                 let wanted = self.request.file.as_deref().unwrap_or_default();
-                let file = named_file(&self.facts, wanted).map_err(anyhow::Error::msg)?;
+                let file = self.facts.named_file(wanted).map_err(anyhow::Error::msg)?;
                 outcome.freed_bytes = Some(truncate(file, dry_run)?);
                 if dry_run {
                     let at = format!("truncate /proc/{}/fd/{} to 0", file.pid, file.fd);

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use tracer_model::action::plan::{Facts, File, Means};
+use tracer_model::action::facts::{Facts, File, Means};
 use tracer_model::action::{Action, Kin, Process, Role};
 use tracer_model::sanitize;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracer_model::action::plan::File;
+use tracer_model::action::facts::File;
 use tracer_model::sanitize;
 
 use super::members::{Scope, Tracker};

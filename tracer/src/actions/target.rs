@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracer_model::action::plan::Subject;
+use tracer_model::action::facts::Subject;
 use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;

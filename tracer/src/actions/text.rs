@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tracer_model::action::Action;
 use tracer_model::action::effects::Effect;
-use tracer_model::action::measured::Measured;
+use tracer_model::action::measured::{Measured, Source};
 use tracer_model::action::plan::{Hit, Plan, Step};
 use tracer_model::action::restart::Manager;
 use tracer_model::sanitize::{Charset, display_for, shell_word};
@@ -172,7 +172,10 @@ const fn effect(effect: Effect) -> &'static str {
 }
 
 fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
-    let by = if measured.source == "service" { "the service" } else { "this command" };
+    let by = match measured.source {
+        Source::Service => "the service",
+        Source::Here => "this command",
+    };
     let mut out = String::new();
     for grown in &measured.volumes {
         let _ = writeln!(
@@ -266,7 +269,8 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracer_model::action::plan::{Facts, File, Means, Subject, Wish};
+    use tracer_model::action::facts::{Facts, File, Means, Subject};
+    use tracer_model::action::plan::Wish;
     use tracer_model::action::protect::Protection;
     use tracer_model::action::restart::Policy;
     use tracer_model::action::subject_kind::SubjectKind;

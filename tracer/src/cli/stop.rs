@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use tracer_model::action::measured::Measured;
+use tracer_model::action::measured::{Measured, Source};
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
+use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
 
 use crate::actions::engine::{Request, Spec};
@@ -233,8 +234,12 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 /// Returns what is known about the target's growth: from the service if one runs, or measured here with
 /// --standalone. `None` if neither is available.
 fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
+    let pids = plan.processes.iter().map(|hit| hit.pid).collect();
+    let of = |snapshot: &Snapshot, source| {
+        Measured::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
+    };
     match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
-        Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
+        Ok(snapshot) => Ok(Some(of(&snapshot, Source::Service))),
         Err(alone) if alone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
@@ -242,7 +247,7 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>
                 std::thread::sleep(POLL_INTERVAL);
                 pipeline.poll();
             }
-            Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
+            Ok(Some(of(&*pipeline.snapshot(true)?, Source::Here)))
         }
         Err(alone) => {
             alone.say("the plan omits the target's growth (use --standalone to measure it)");
