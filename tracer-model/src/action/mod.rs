@@ -7,6 +7,7 @@
 pub mod blast;
 pub mod duty_cycle;
 pub mod effects;
+pub mod event;
 pub mod facts;
 pub mod instead;
 pub mod measured;
@@ -148,9 +149,4 @@ pub struct Process {
     pub databases: Vec<String>,
     /// Why it is part of the target.
     pub role: Role,
-}
-
-/// Returns the pids of the processes on which SIGTERM has no effect.
-fn deaf(processes: &[Process]) -> Vec<u32> {
-    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }

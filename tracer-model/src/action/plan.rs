@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blast::Blast;
 use super::effects::Effect;
+use super::event::StopEvent;
 use super::facts::{Facts, File, Subject};
 use super::instead::Instead;
 use super::measured::Measured;
@@ -67,8 +68,8 @@ pub struct Hit {
 pub struct Plan {
     /// Version of the JSON form.
     pub schema: u32,
-    /// `plan`: the first line of `--json`.
-    pub event: String,
+    /// [`StopEvent::Plan`].
+    pub event: StopEvent,
     /// The target.
     pub target: Subject,
     /// The requested action.
@@ -113,52 +114,16 @@ impl Plan {
         let mut processes: Vec<Hit> =
             facts.processes.iter().map(|process| hit(process, wish.intent, protection)).collect();
         processes.sort_by_key(|hit| (hit.role, hit.pid));
-        let common = general_refusals(facts, &processes);
-        let held: u64 =
-            facts.files.iter().filter(|file| file.is_freed_with_target()).map(|f| f.bytes).sum();
+        let refusals = target_refusals(facts, &processes);
         let file = wish.file.as_ref().map(|file| facts.named_file(file));
-        let steps: Vec<Step> = Action::ALL
-            .into_iter()
-            .map(|how| {
-                let by = facts.method(how);
-                let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
-                let refused = match (how, &by, &file) {
-                    (Action::Truncate, _, None) => {
-                        Some("name the file with --file, as `filltop held` prints it".to_owned())
-                    }
-                    (Action::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
-                    // A unit that starts a new process each time can be stopped between two of them.
-                    (Action::Unit, Ok(_), _) => {
-                        common.iter().find(|reason| reason.as_str() != ENDED).cloned()
-                    }
-                    (_, Ok(_), _) => common.first().cloned(),
-                    (_, Err(reason), _) => Some(reason.clone()),
-                };
-                let refused =
-                    refused.or_else(|| common.first().filter(|_| how == Action::Truncate).cloned());
-                Step {
-                    how,
-                    frees_bytes: match how {
-                        Action::Truncate => truncated.map_or(0, |file| file.bytes),
-                        _ if how.ends() => held,
-                        _ => 0,
-                    },
-                    by: by.ok(),
-                    refused,
-                    restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
-                    ignored_by: match how {
-                        Action::Term => super::deaf(&facts.processes),
-                        _ => Vec::new(),
-                    },
-                }
-            })
-            .collect();
+        let steps: Vec<Step> =
+            Action::ALL.into_iter().map(|how| step(how, facts, &refusals, file.as_ref())).collect();
         let chosen = steps.iter().find(|step| step.how == wish.how);
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
-        for reason in &common {
-            if !(refused.contains(reason) || wish.how == Action::Unit && reason == ENDED) {
-                refused.push(reason.clone());
+        for reason in applying(&refusals, wish.how) {
+            if !refused.contains(&reason) {
+                refused.push(reason);
             }
         }
         let mut files = facts.files.clone();
@@ -167,7 +132,7 @@ impl Plan {
         files.truncate(MAX_FILES);
         Self {
             schema: crate::snapshot::SCHEMA,
-            event: "plan".to_owned(),
+            event: StopEvent::Plan,
             target: facts.subject.clone(),
             how: wish.how,
             by: chosen.and_then(|step| step.by.clone()),
@@ -224,7 +189,70 @@ impl Plan {
     }
 }
 
-const ENDED: &str = "it has already ended: none of its processes is left";
+/// Why a target must not be acted on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum TargetRefusal {
+    #[error("unit {unit} is protected ({rule})")]
+    ProtectedUnit { unit: String, rule: &'static str },
+    #[error("the root cgroup is the whole machine")]
+    RootCgroup,
+    #[error("it has already ended: none of its processes is left")]
+    Ended,
+    #[error("{pid} ({comm}): {reason}")]
+    ProtectedProcess { pid: u32, comm: String, reason: String },
+}
+
+impl TargetRefusal {
+    /// Whether this refuses the action. A unit that starts a new process each time can be stopped
+    /// between two of them.
+    fn applies_to(&self, how: Action) -> bool {
+        !(how == Action::Unit && *self == Self::Ended)
+    }
+}
+
+/// Returns the reasons that refuse the action.
+fn applying(refusals: &[TargetRefusal], how: Action) -> impl Iterator<Item = String> {
+    refusals.iter().filter(move |refusal| refusal.applies_to(how)).map(ToString::to_string)
+}
+
+/// Returns one of the possible actions, as it would be for this target. `file`: the result of searching
+/// for the file to truncate, if one was named.
+fn step(
+    how: Action,
+    facts: &Facts,
+    refusals: &[TargetRefusal],
+    file: Option<&Result<&File, String>>,
+) -> Step {
+    let by = facts.method(how);
+    let refused = match (how, &by, file) {
+        (Action::Truncate, _, None) => {
+            Some("name the file with --file, as `filltop held` prints it".to_owned())
+        }
+        (Action::Truncate, _, Some(Err(reason))) | (_, Err(reason), _) => Some(reason.clone()),
+        (_, Ok(_), _) => applying(refusals, how).next(),
+    };
+    let freed = facts.files.iter().filter(|file| file.is_freed_with_target());
+    Step {
+        how,
+        frees_bytes: match (how, file) {
+            (Action::Truncate, Some(Ok(file))) => file.bytes,
+            _ if how.ends() => freed.map(|file| file.bytes).sum(),
+            _ => 0,
+        },
+        by: by.ok(),
+        refused,
+        restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
+        ignored_by: match how {
+            Action::Term => ignoring_term(&facts.processes),
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// Returns the pids of the processes on which SIGTERM has no effect.
+fn ignoring_term(processes: &[Process]) -> Vec<u32> {
+    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
+}
 
 fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
     Hit {
@@ -238,24 +266,29 @@ fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
     }
 }
 
-fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
-    let mut reasons = Vec::new();
+/// Returns the reasons not to act on this target, whatever the action.
+fn target_refusals(facts: &Facts, processes: &[Hit]) -> Vec<TargetRefusal> {
+    let mut refusals = Vec::new();
     let subject = &facts.subject;
     if let Some(rule) = subject.kind.group().and_then(|kind| unit_rule(kind, &subject.name)) {
-        reasons.push(format!("unit {} is protected ({rule})", subject.name));
+        refusals.push(TargetRefusal::ProtectedUnit { unit: subject.name.clone(), rule });
     }
     if subject.cgroup.as_deref().is_some_and(|path| path.trim_matches('/').is_empty()) {
-        reasons.push("the root cgroup is the whole machine".to_owned());
+        refusals.push(TargetRefusal::RootCgroup);
     }
     if processes.is_empty() {
-        reasons.push(ENDED.to_owned());
+        refusals.push(TargetRefusal::Ended);
     }
-    for hit in processes {
-        if let Some(reason) = &hit.refused {
-            reasons.push(format!("{} ({}): {reason}", hit.pid, hit.comm));
+    for Hit { pid, comm, refused, .. } in processes {
+        if let Some(reason) = refused.clone() {
+            refusals.push(TargetRefusal::ProtectedProcess {
+                pid: *pid,
+                comm: comm.clone(),
+                reason,
+            });
         }
     }
-    reasons
+    refusals
 }
 
 fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {

@@ -116,7 +116,7 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
 fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
     let facts = facts(vec![], vec![]);
     assert!(plan(&facts, &wish(Action::Unit)).allowed());
-    assert_eq!(plan(&facts, &wish(Action::Kill)).refused, [ENDED]);
+    assert_eq!(plan(&facts, &wish(Action::Kill)).refused, [TargetRefusal::Ended.to_string()]);
 }
 
 #[test]

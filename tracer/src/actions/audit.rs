@@ -3,15 +3,16 @@
 //! It goes to the journal in its native protocol (systemd.journal-fields(7)) if the socket exists, to
 //! standard output (written by the caller), and to a file if one was requested.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tracer_model::action::Action;
+use tracer_model::action::event::StopEvent;
 use tracer_model::sanitize;
 
 /// The socket of systemd-journald.
@@ -22,14 +23,14 @@ pub const JOURNAL: &str = "/run/systemd/journal/socket";
 pub struct Audit {
     /// Version of the JSON form.
     pub schema: u32,
-    /// `action`.
-    pub event: &'static str,
+    /// [`StopEvent::Action`].
+    pub event: StopEvent,
     /// Time of the action.
     pub time: Timestamp,
     /// Id for `filltop resume`; `None` if the action cannot be undone.
     pub id: Option<String>,
-    /// `freeze`, `throttle`, …, or `end of freeze`, ….
-    pub what: String,
+    /// The action, or the end of one.
+    pub what: AuditedAction,
     /// Name of the target.
     pub target: String,
     /// Pids of the target's processes.
@@ -42,6 +43,30 @@ pub struct Audit {
     pub reason: String,
     /// Whether the action stops before the last system call.
     pub dry_run: bool,
+}
+
+/// What an audit line reports: `freeze`, `throttle`, …, or `end of freeze`, ….
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditedAction {
+    /// The action is about to be carried out.
+    Start(Action),
+    /// The suspension has ended.
+    End(Action),
+}
+
+impl fmt::Display for AuditedAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(action) => f.write_str(action.name()),
+            Self::End(action) => write!(f, "end of {}", action.name()),
+        }
+    }
+}
+
+impl Serialize for AuditedAction {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Returns the user who runs this process: the user behind sudo, otherwise the real uid.
@@ -60,16 +85,26 @@ impl Audit {
     pub fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
         Self {
             schema: tracer_model::snapshot::SCHEMA,
-            event: "action",
+            event: StopEvent::Action,
             time: tracer_host::clock::now(),
             id: None,
-            what: what.name().to_owned(),
+            what: AuditedAction::Start(what),
             target: target.to_owned(),
             pids: Vec::new(),
             by: None,
             who,
             reason: reason.to_owned(),
             dry_run: false,
+        }
+    }
+
+    /// Creates the record of the end of a suspension, with the current time.
+    #[must_use]
+    pub fn end(what: Action, id: &str, target: &str, who: &str, reason: &str) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            what: AuditedAction::End(what),
+            ..Self::new(what, target, who.to_owned(), reason)
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tracer_model::action::event::StopEvent;
 use tracer_model::action::facts::Facts;
 use tracer_model::action::measured::Measured;
 use tracer_model::action::plan::{Plan, Wish};
@@ -101,12 +102,12 @@ pub struct Prepared {
 }
 
 /// The result of an action.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Outcome {
     /// Version of the JSON form.
     pub schema: u32,
-    /// `done`.
-    pub event: &'static str,
+    /// [`StopEvent::Done`].
+    pub event: StopEvent,
     /// The action.
     pub how: Action,
     /// Id for `filltop resume`.
@@ -126,6 +127,25 @@ pub struct Outcome {
     /// The supervisor, for the process that owns it.
     #[serde(skip)]
     pub kept: Option<Kept>,
+}
+
+impl Outcome {
+    /// Creates the outcome of an action that has not had any effect yet.
+    fn new(how: Action, dry_run: bool) -> Self {
+        Self {
+            schema: SCHEMA,
+            event: StopEvent::Done,
+            how,
+            id: None,
+            halted: None,
+            ended: None,
+            freed_bytes: None,
+            until: None,
+            would: Vec::new(),
+            dry_run,
+            kept: None,
+        }
+    }
 }
 
 /// Finds the target and makes a plan.
@@ -262,8 +282,7 @@ impl Prepared {
         }
         self.audit().write(self.request.log.as_deref()).context("cannot write the audit line")?;
         let Request { how, dry_run, .. } = self.request;
-        let mut outcome =
-            Outcome { schema: SCHEMA, event: "done", how, dry_run, ..Outcome::default() };
+        let mut outcome = Outcome::new(how, dry_run);
         let (mut dry, mut real) = (Dry::default(), Real);
         let hands: &mut dyn Hands = if dry_run { &mut dry } else { &mut real };
         let (scope, policy) = (&self.target.scope, self.facts.restart.as_ref());

@@ -168,9 +168,7 @@ pub fn sweep_as(who: &str) -> Vec<Record> {
     let undone = sweep();
     for record in &undone {
         let reason = "supervisor and watchdog were killed";
-        let mut audit = Audit::new(record.how, &record.name, who.to_owned(), reason);
-        audit.what = format!("end of {}", record.how.name());
-        audit.id = Some(record.id.clone());
+        let audit = Audit::end(record.how, &record.id, &record.name, who, reason);
         // The record is undone already; a failed audit line changes nothing.
         let _ = audit.write(None);
     }

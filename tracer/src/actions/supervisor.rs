@@ -6,6 +6,7 @@
 //! killed or hangs. Both have their memory locked and are exempt from the OOM killer.
 
 use std::ffi::CStr;
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -284,19 +285,13 @@ impl Keeper {
         // undoing the record resumes them.
         let undone = record::undo(&self.path);
         let failed = released.err().or(undone.err());
-        let mut audit = Audit::new(
-            self.order.how,
-            &self.order.name,
-            "the supervisor".to_owned(),
-            &failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}")),
-        );
-        if let Some(tally) = tally {
-            let Tally { refused, escaped } = tally;
-            audit.reason += &format!("; {refused} calls refused, {escaped} children not fenced");
+        let mut reason =
+            failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}"));
+        if let Some(Tally { refused, escaped }) = tally {
+            let _ = write!(reason, "; {refused} calls refused, {escaped} children not fenced");
         }
-        audit.what = format!("end of {}", self.order.how.name());
-        audit.id = Some(self.order.id.clone());
-        let _ = audit.write(None);
+        let Order { how, id, name, .. } = &self.order;
+        let _ = Audit::end(*how, id, name, "the supervisor", &reason).write(None);
     }
 
     fn wait_for(&mut self, time: Duration) -> io::Result<Option<&'static str>> {

@@ -44,9 +44,7 @@ pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socke
         Ok(_) => "the supervisor was killed or hung".to_owned(),
         Err(error) => format!("the supervisor was killed or hung; failed: {error}"),
     };
-    let mut audit = Audit::new(record.how, &record.name, "the watchdog".to_owned(), &outcome);
-    audit.what = format!("end of {}", record.how.name());
-    audit.id = Some(record.id);
+    let audit = Audit::end(record.how, &record.id, &record.name, "the watchdog", &outcome);
     let _ = audit.write(None);
 }
 
