@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use tracer_model::action::facts::File;
 use tracer_model::sanitize;
 
+use super::freezer;
 use super::members::{Scope, Tracker};
-use super::suspend;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::Identity;
@@ -62,7 +62,7 @@ impl Wall {
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
         let volume_name = sanitize::lossless(point);
-        let cgroup = suspend::cgroup_v2(scope, hierarchies)
+        let cgroup = freezer::cgroup_v2(scope, hierarchies)
             .and_then(|dir| Cgroup::new(dir, hierarchies.v2.as_deref()?));
         Ok(Self { dev: volume.dev, volume: volume_name, cgroup })
     }

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod fence;
 pub mod footing;
 pub mod foreground;
+mod freezer;
 pub mod guard;
 pub mod guard_config;
 pub mod helper;

@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use super::executor::Hands;
+use super::freezer;
 use super::members::{Scope, Table, Tracker};
-use super::suspend::Brake;
-use tracer_host::cgroup::{Freezer, Hierarchies};
+use tracer_host::cgroup::Hierarchies;
 use tracer_host::clock;
 use tracer_host::process::pidfd::{Handle, Identity, is_gone};
 
@@ -47,7 +47,7 @@ impl Ended {
 /// Returns the `cgroup.kill` file of a cgroup that contains exactly the target, if there is one.
 #[must_use]
 pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
-    let Brake::Freezer(Freezer::V2(dir)) = Brake::choose(scope, hierarchies) else { return None };
+    let dir = freezer::cgroup_v2(scope, hierarchies)?;
     Some(dir.join(KILL_FILE)).filter(|file| file.exists())
 }
 
