@@ -2,12 +2,12 @@
 //! end would also end the supervisor.
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::resume;
 use super::supervisor::Kept;
+use super::{resume, signals};
 
 /// Keeps a command in the foreground as long as its target is suspended.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Foreground {
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
     pub fn start() -> io::Result<Self> {
-        Ok(Self { signals: block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
+        Ok(Self { signals: signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
     }
 
     /// Waits until the supervisor has exited. On a signal, resumes the target first.
@@ -42,28 +42,5 @@ impl Foreground {
                 return Ok(());
             }
         }
-    }
-}
-
-/// Blocks these signals and returns a descriptor from which they can be read.
-///
-/// # Errors
-/// Those of sigprocmask(2) and signalfd(2).
-pub fn block_signals(signals: &[i32]) -> io::Result<OwnedFd> {
-    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in signals {
-            libc::sigaddset(&raw mut set, *signal);
-        }
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
     }
 }

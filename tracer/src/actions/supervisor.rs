@@ -5,7 +5,6 @@
 //! the target is left. A watchdog process monitors it and resumes the target in its place if it is
 //! killed or hangs. Both have their memory locked and are exempt from the OOM killer.
 
-use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -17,18 +16,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Resource, WaitOptions, pidfd_open, setrlimit, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use serde::{Deserialize, Serialize};
 use tracer_model::action::Action;
 
 use super::audit::Audit;
 use super::executor::Real;
+use super::harden::harden_process;
 use super::members::Scope;
 use super::pins::{CgroupId, Pins};
 use super::record::{Record, RecordFile};
 use super::suspend::{Brake, Escaped, Halted, Halter};
 use super::throttle::Held;
-use super::{footing, foreground, record, throttle, watchdog};
+use super::{footing, record, signals, throttle, watchdog};
 use tracer_host::clock;
 use tracer_host::process::pidfd::{Handle, Identity};
 use tracer_kernel::fence::Tally;
@@ -146,7 +146,7 @@ pub fn keep() -> anyhow::Result<()> {
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
     let order: Order = serde_json::from_str(&line).context("invalid order")?;
-    become_small(c"fill-keeper");
+    harden_process(c"fill-keeper");
     let _ = rustix::process::setsid();
     // The signals of a closing terminal must not end the supervisor.
     // SAFETY: signals are ignored; no handler runs.
@@ -155,7 +155,7 @@ pub fn keep() -> anyhow::Result<()> {
             libc::signal(ignored, libc::SIG_IGN);
         }
     }
-    let signals = foreground::block_signals(&[libc::SIGTERM])?;
+    let signals = signals::block(&[libc::SIGTERM])?;
     let mut keeper = match Keeper::new(order, socket, signals) {
         Ok(keeper) => keeper,
         Err((socket, error)) => {
@@ -373,17 +373,4 @@ impl Held for Keeper {
     fn members(&mut self) -> Vec<Identity> {
         self.halter.members()
     }
-}
-
-/// Locks the memory, exempts the process from the OOM killer, and raises the limit of file descriptors
-/// for one per process of the target. Best effort: the supervisor also works without.
-pub(super) fn become_small(name: &CStr) {
-    // SAFETY: a C string, of which the kernel takes 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    // SAFETY: mlockall(2) takes no pointers.
-    unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let most = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let _ = setrlimit(Resource::Nofile, most);
 }

@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
 use super::audit::Audit;
+use super::harden::harden_process;
 use super::record;
-use super::supervisor::become_small;
 use tracer_host::clock;
 
 /// How long after the time limit the watchdog gives the supervisor to finish, seconds.
@@ -22,7 +22,7 @@ pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socke
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
     close_all_but(keeper.as_raw_fd());
     // A name of its own, so that killing the supervisor by name spares the watchdog.
-    become_small(c"fill-second");
+    harden_process(c"fill-second");
     let _ = rustix::process::setsid();
     loop {
         let left = until_s + GRACE_S - clock::boottime_s();
