@@ -11,11 +11,11 @@ use tracer_model::action::facts::{Facts, File, Means};
 use tracer_model::action::{Action, Kin, Process, Role};
 use tracer_model::sanitize;
 
-use super::members::{Scope, Table, executable, table};
+use super::members::{Scope, Table, ancestors, executable, table};
 use super::suspend::Brake;
 use super::target::Target;
 use super::{restart, terminate, unit};
-use crate::attribute::groups::{Groups, session};
+use crate::attribute::groups::Groups;
 use crate::attribute::process;
 use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
@@ -58,17 +58,6 @@ pub fn survey(
         warnings: warnings(target, hierarchies, &pids),
         files,
     })
-}
-
-/// Returns the pids of this process and all its ancestors.
-#[must_use]
-pub fn ancestors() -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    let mut pid = std::process::id();
-    while pid > 0 && found.insert(pid) {
-        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
-    }
-    found
 }
 
 struct About<'a> {

@@ -181,6 +181,25 @@ pub fn executable(pid: u32) -> Option<(u64, u64)> {
     Some((file.dev(), file.ino()))
 }
 
+/// Returns the pids of this process and all its ancestors.
+#[must_use]
+pub(super) fn ancestors() -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut pid = std::process::id();
+    while pid > 0 && found.insert(pid) {
+        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
+    }
+    found
+}
+
+/// Whether the process is the first of a nested pid namespace.
+pub(super) fn is_namespace_init(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() > 1 && numbers.last() == Some(&"1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use tracer_model::action::Action;
 use tracer_model::action::restart::{Manager, Policy};
 use tracer_model::snapshot::{Group, GroupKind};
 
-use super::members::Scope;
+use super::members::{Scope, is_namespace_init};
 use super::target::Target;
 use super::{target, unit};
 use crate::attribute::groups::Groups;
@@ -43,7 +43,7 @@ pub fn policy(target: &Target) -> Option<Policy> {
     match kind {
         _ if !whole
             && kind != GroupKind::Unit
-            && !members.iter().any(|member| is_first(member.pid)) =>
+            && !members.iter().any(|member| is_namespace_init(member.pid)) =>
         {
             None
         }
@@ -73,15 +73,7 @@ pub fn policy(target: &Target) -> Option<Policy> {
 /// very many.
 fn first_of(members: &[Identity]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
-    some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
-}
-
-/// Whether the process is the first of a nested pid namespace.
-pub(super) fn is_first(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = numbers.split_whitespace().collect();
-    numbers.len() > 1 && numbers.last() == Some(&"1")
+    some.find(|pid| is_namespace_init(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
 /// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it

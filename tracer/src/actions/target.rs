@@ -12,7 +12,7 @@ use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, GroupKind};
 
-use super::members::{Scope, Table, executable, table};
+use super::members::{Scope, Table, ancestors, executable, table};
 use super::names;
 use super::names::{Candidate, Doubt, Meant};
 use super::pins::CgroupId;
@@ -137,7 +137,7 @@ fn forker(child: Identity, table: &Table) -> Option<Root> {
     let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
-    if !same || interactive || protected || super::facts::ancestors().contains(&ppid) {
+    if !same || interactive || protected || ancestors().contains(&ppid) {
         return None;
     }
     let identity = Identity { pid: ppid, start_ticks: parent.start_ticks };

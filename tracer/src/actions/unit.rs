@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::snapshot::GroupKind;
 
-use super::restart;
+use super::members::is_namespace_init;
 use super::target::Target;
 use crate::attribute::groups::{cgroup_path, session};
 use tracer_host::clock;
@@ -118,7 +118,7 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
 /// Whether the first process of the target's pid namespace is an init, which powers off on request.
 fn has_init(target: &Target) -> bool {
     target.scope.members().iter().any(|member| {
-        let first = restart::is_first(member.pid);
+        let first = is_namespace_init(member.pid);
         first && session::stat(member.pid).is_some_and(|stat| is_init(&stat.comm))
     })
 }
