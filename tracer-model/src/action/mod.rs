@@ -14,6 +14,7 @@ pub mod measured;
 pub mod pattern;
 pub mod plan;
 pub mod protect;
+pub mod request;
 pub mod restart;
 pub mod subject_kind;
 

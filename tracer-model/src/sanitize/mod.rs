@@ -35,7 +35,7 @@ const HEX_ESCAPE: usize = 4;
 /// Converts the raw bytes of a name to the lossless form; see the [module](self).
 ///
 /// ```
-/// # use crate::sanitize::{lossless, restore};
+/// # use tracer_model::sanitize::{lossless, restore};
 /// assert_eq!(lossless(b"/srv/d\xc3\xa9j\xc3\xa0"), "/srv/d\u{e9}j\u{e0}");
 /// assert_eq!(lossless(b"/srv/\xff"), r"/srv/\xff");
 /// assert_eq!(lossless(br"/srv/\xff"), r"/srv/\\xff");
@@ -128,7 +128,7 @@ impl Charset {
 /// combining marks) become `\u{N}`.
 ///
 /// ```
-/// # use crate::sanitize::escape;
+/// # use tracer_model::sanitize::escape;
 /// assert_eq!(escape(b"a\x1b[2Jb\n"), r"a\x1b[2Jb\n");
 /// assert_eq!(escape("exe\u{202e}gpj".as_bytes()), r"exe\u{202e}gpj");
 /// ```

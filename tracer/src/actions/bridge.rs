@@ -5,14 +5,13 @@ use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
 use tracer_model::action::protect::{Configured, Protection};
+use tracer_model::action::request::{ActionRequest, Operation};
 use tracer_model::action::{Action, Intent};
 
 use super::audit;
 use super::engine::{DEFAULT_FOR_S, Request, Spec};
 use super::helper::{Answer, Hands, What};
 use super::target::Reach;
-use crate::tui::action;
-use crate::tui::action::ActionRequest;
 
 /// Rate of a throttle from the menu, bytes per second: the default of `filltop stop --rate`.
 const RATE: u64 = 1 << 20;
@@ -68,19 +67,14 @@ impl Clerk {
 }
 
 fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
-    let ActionRequest { target, how } = request;
-    let step = match how {
-        action::How::Freeze => Action::Freeze,
-        action::How::Throttle => Action::Throttle,
-        action::How::Fence => Action::Fence,
-        action::How::Term => Action::Term,
-        action::How::Kill => Action::Kill,
-        action::How::Unit => Action::Unit,
-        action::How::Resume => return What::Resume(target.word(*how)),
+    let ActionRequest { target, operation } = request;
+    let step = match operation {
+        Operation::Act(action) => *action,
+        Operation::Resume => return What::Resume(target.argument(*operation)),
     };
     let spec = match target.pid.filter(|_| step != Action::Unit) {
         Some(pid) => Spec::Process { pid, start_time: target.start_time },
-        None => Spec::Word(target.word(*how)),
+        None => Spec::Word(target.argument(*operation)),
     };
     What::Act {
         request: Box::new(Request {

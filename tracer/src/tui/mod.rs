@@ -3,7 +3,7 @@
 //! A key goes through [`update`], a Snapshot through [`UiState::settle`]. [`App`] adds the history
 //! kept in memory, and [`run`](run()) adds the terminal.
 
-pub mod action;
+pub(crate) mod action_menu;
 pub mod app;
 pub mod keys;
 pub mod layout;
@@ -71,7 +71,7 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
         Overlay::Health(from) => {
             page(ink, body, "Tracer status", &pages::health(snapshot, state), *from);
         }
-        Overlay::Menu(target, how) => menu::draw(ink, body, target, *how, state),
+        Overlay::Menu(target, chosen) => menu::draw(ink, body, target, *chosen, state),
         Overlay::Confirm(request) => menu::confirm(ink, body, request, state),
     }
     if let Some(side) = layout.side {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tracer_model::snapshot::Snapshot;
 
-use super::action::Target;
+use super::action_menu::target_of;
 use super::layout::Layout;
 use super::rows::{Item, Rows};
 use super::state::{Overlay, UiState, VolumeChoice};
@@ -51,7 +51,7 @@ impl UiState {
             self.selected = self.rows.key(snapshot, self.cursor);
         }
         let item = self.item();
-        self.target = item.and_then(|item| Target::of(snapshot, &self.rows, item));
+        self.target = item.and_then(|item| target_of(snapshot, &self.rows.groups, item));
         if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
             if layout.second.is_some() {
                 let beside = self.beside();

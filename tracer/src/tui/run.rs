@@ -14,9 +14,9 @@ use ratatui::layout::Size;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracer_model::action::request::ActionRequest;
 use tracer_model::snapshot::Snapshot;
 
-use super::action::ActionRequest;
 use super::app::App;
 use super::keys::Key;
 use super::state::{Effect, UiState};

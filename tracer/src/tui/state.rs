@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use ratatui::layout::Size;
 use regex_lite::{Regex, RegexBuilder};
+use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::sanitize::Charset;
 use tracer_model::units::Units;
 
-use super::action::{ActionRequest, How, Target};
 use super::rows::{RowKey, Rows};
 use super::theme::Theme;
 use super::views::Col;
@@ -212,7 +212,7 @@ pub enum Overlay {
     /// The tracer's status, scrolled to this line.
     Health(usize),
     /// The menu of actions on a target, and the selected one.
-    Menu(Box<Target>, How),
+    Menu(Box<Target>, Operation),
     /// The confirmation before an action.
     Confirm(Box<ActionRequest>),
 }

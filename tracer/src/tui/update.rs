@@ -1,13 +1,13 @@
 //! Handles keys. Pure.
 
 use ratatui::layout::{Position, Rect};
+use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::units::Units;
 
-use super::action::{ActionRequest, How, Target};
 use super::keys::{Command, Key};
 use super::layout::Layout;
 use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
-use super::{keys, views};
+use super::{action_menu, keys, views};
 
 /// Intervals that `+` and `-` step through, seconds.
 pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -26,7 +26,7 @@ pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
         _ if state.typing => type_filter(&mut state, key),
         command => match std::mem::take(&mut state.overlay) {
             Overlay::None => main(&mut state, key, command),
-            Overlay::Menu(target, how) => menu(&mut state, target, how, key),
+            Overlay::Menu(target, chosen) => menu(&mut state, target, chosen, key),
             Overlay::Confirm(request) => confirm(&mut state, request, key),
             Overlay::Help(at) => page(&mut state, Overlay::Help, at, command),
             Overlay::Detail(at) => page(&mut state, Overlay::Detail, at, command),
@@ -95,24 +95,25 @@ fn page(
     vec![]
 }
 
-fn menu(state: &mut UiState, target: Box<Target>, how: How, key: Key) -> Effects {
-    let how = match key {
-        Key::Up | Key::Char('k') => how.step(-1),
-        Key::Down | Key::Char('j') => how.step(1),
+fn menu(state: &mut UiState, target: Box<Target>, chosen: Operation, key: Key) -> Effects {
+    let chosen = match key {
+        Key::Up | Key::Char('k') => action_menu::step(chosen, -1),
+        Key::Down | Key::Char('j') => action_menu::step(chosen, 1),
         Key::Esc | Key::Char('x' | 'q') => return vec![],
-        Key::Enter => match target.refusal(how) {
+        Key::Enter => match target.refusal(chosen) {
             Some(reason) => {
-                state.notice = Some(format!("{}: {reason}", how.name()));
-                how
+                state.notice = Some(format!("{}: {reason}", chosen.name()));
+                chosen
             }
             None => {
-                state.overlay = Overlay::Confirm(Box::new(ActionRequest { target: *target, how }));
+                let request = ActionRequest { target: *target, operation: chosen };
+                state.overlay = Overlay::Confirm(Box::new(request));
                 return vec![];
             }
         },
-        _ => how,
+        _ => chosen,
     };
-    state.overlay = Overlay::Menu(target, how);
+    state.overlay = Overlay::Menu(target, chosen);
     vec![]
 }
 
@@ -120,12 +121,12 @@ fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effect
     match key {
         // Not Enter: it is too easily pressed once too often.
         Key::Char('y' | 'Y') if state.can_act => {
-            match request.how {
-                How::Freeze | How::Throttle | How::Fence => {
+            match request.operation {
+                Operation::Act(action) if action.reversible() => {
                     state.halted = Some(request.target.clone());
                 }
-                How::Resume => state.halted = None,
-                How::Term | How::Kill | How::Unit => {}
+                Operation::Act(_) => {}
+                Operation::Resume => state.halted = None,
             }
             vec![Effect::Act(request)]
         }
@@ -215,10 +216,10 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
 fn open_menu(state: &mut UiState) -> Effects {
     match (&state.target, &state.halted) {
         (Some(target), _) => {
-            state.overlay = Overlay::Menu(Box::new(target.clone()), How::default());
+            state.overlay = Overlay::Menu(Box::new(target.clone()), action_menu::ENTRIES[0]);
         }
         (None, Some(halted)) => {
-            state.overlay = Overlay::Menu(Box::new(halted.clone()), How::Resume);
+            state.overlay = Overlay::Menu(Box::new(halted.clone()), Operation::Resume);
         }
         (None, None) => state.notice = Some("select a process or group to act on".to_owned()),
     }

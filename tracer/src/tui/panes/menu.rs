@@ -1,38 +1,38 @@
 //! The menu of actions on a process or group, and the confirmation.
 
 use ratatui::layout::Rect;
+use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::sanitize::{display_for, truncate};
 
 use super::{Ink, Line, fact, page};
-use crate::tui::action::{ActionRequest, How, Target};
+use crate::tui::action_menu;
 use crate::tui::state::UiState;
 use crate::tui::theme::Tone;
 
 /// Paints the menu.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: &UiState) {
+pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: Operation, state: &UiState) {
     // Two rows of a long command identify the process; more could push the menu off the screen.
     let room = usize::from(area.width) * 2;
-    let mut lines: Vec<Line> = target
-        .facts(state.charset)
+    let mut lines: Vec<Line> = action_menu::identity(target, state.charset)
         .into_iter()
         .map(|(label, text)| {
             Line::plain(truncate(&fact(label, &text), room, state.charset).into_owned())
         })
         .collect();
     // On a low terminal, keep the menu: the title already names the target.
-    if usize::from(area.height) < lines.len() + How::ALL.len() + 4 {
+    if usize::from(area.height) < lines.len() + action_menu::ENTRIES.len() + 4 {
         lines.truncate(1);
     } else {
         lines.push(Line::plain(""));
     }
-    for how in How::ALL {
-        let mark = if how == chosen { ">" } else { " " };
-        let (text, tone) = match target.refusal(how) {
+    for entry in action_menu::ENTRIES {
+        let mark = if entry == chosen { ">" } else { " " };
+        let (text, tone) = match target.refusal(entry) {
             Some(reason) => (format!("refused: {reason}"), Tone::Faint),
-            None => (target.gain(how, state.units), Tone::Plain),
+            None => (action_menu::effect(target, entry, state.units), Tone::Plain),
         };
-        let tone = if how == chosen { Tone::Selected } else { tone };
-        lines.push(Line::new(format!("{mark} {:<9} {text}", how.name()), tone));
+        let tone = if entry == chosen { Tone::Selected } else { tone };
+        lines.push(Line::new(format!("{mark} {:<9} {text}", entry.name()), tone));
     }
     if target.refusal(chosen).is_none() {
         let command = display_for(&target.command(chosen), state.charset).into_owned();
@@ -44,16 +44,15 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: How, state: 
 
 /// Paints the confirmation.
 pub fn confirm(ink: &mut Ink<'_>, area: Rect, request: &ActionRequest, state: &UiState) {
-    let ActionRequest { target, how } = request;
-    let command = display_for(&target.command(*how), state.charset).into_owned();
-    let mut lines: Vec<Line> = vec![Line::new(fact("action", how.name()), Tone::Critical)];
+    let ActionRequest { target, operation } = request;
+    let command = display_for(&target.command(*operation), state.charset).into_owned();
+    let mut lines: Vec<Line> = vec![Line::new(fact("action", operation.name()), Tone::Critical)];
     lines.extend(
-        target
-            .facts(state.charset)
+        action_menu::identity(target, state.charset)
             .into_iter()
             .map(|(label, text)| Line::plain(fact(label, &text))),
     );
-    lines.push(Line::plain(fact("effect", &target.gain(*how, state.units))));
+    lines.push(Line::plain(fact("effect", &action_menu::effect(target, *operation, state.units))));
     lines.push(Line::plain(""));
     if state.can_act {
         lines.push(Line::new("Press y to confirm, Esc to cancel.", Tone::Head));

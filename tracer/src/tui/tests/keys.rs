@@ -383,7 +383,7 @@ fn a_confirmed_action_is_handed_out() {
     let effects = app.press(Key::Char('y'));
     let [Effect::Act(request)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(request.target.pid, Some(2114));
-    assert_eq!(request.how.name(), "term");
+    assert_eq!(request.operation.name(), "term");
 }
 
 #[test]
