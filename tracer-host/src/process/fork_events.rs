@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use super::pidfd::Identity;
+use super::pidfd::ProcessId;
 use crate::clock;
 use crate::process::stat;
 use crate::process::stat::NS_PER_TICK;
@@ -38,12 +38,12 @@ const APART_NS: u64 = 2 * NS_PER_TICK;
 impl Fork {
     /// Returns the child if it is still running; a later process with its pid has a later start time.
     #[must_use]
-    pub fn identity(&self) -> Option<Identity> {
+    pub fn identity(&self) -> Option<ProcessId> {
         let stat = stat::stat(self.child)?;
         let suspended = clock::suspended_ns();
         let started = (stat.start_ticks * NS_PER_TICK).checked_sub(suspended)?;
         let same = !stat.ended && started.abs_diff(self.at_ns) <= APART_NS;
-        same.then_some(Identity { pid: self.child, start_ticks: stat.start_ticks })
+        same.then_some(ProcessId { pid: self.child, start_ticks: stat.start_ticks })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::process::stat::{self, Stat};
 
 /// Identifies a process by its pid and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Identity {
+pub struct ProcessId {
     /// Process id.
     pub pid: u32,
     /// Start time in clock ticks since boot: field 22 of /proc/PID/stat.
@@ -24,26 +24,26 @@ pub struct Identity {
 /// pid and start within one tick of 10 ms; since Linux 6.9 each has its own inode number on pidfs,
 /// which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Root {
+pub struct UniqueProcess {
     /// Pid and start time.
     #[serde(flatten)]
-    pub identity: Identity,
+    pub identity: ProcessId,
     /// Inode number on pidfs; `None` on older kernels.
     pub inode: Option<u64>,
 }
 
 /// A handle to a process: a signal sent through it reaches that process or none.
 #[derive(Debug)]
-pub struct Handle {
+pub struct PidHandle {
     /// The process.
-    pub identity: Identity,
+    pub identity: ProcessId,
     fd: OwnedFd,
 }
 
 /// f_type of pidfs: PID_FS_MAGIC of linux/magic.h.
 const PIDFS: u64 = 0x5049_4446;
 
-impl Handle {
+impl PidHandle {
     /// Opens the process that currently has this pid.
     ///
     /// The order matters: first the descriptor is opened, then the start time is read, then the process
@@ -53,14 +53,14 @@ impl Handle {
         let number = Pid::from_raw(i32::try_from(pid).ok()?)?;
         let fd = pidfd_open(number, PidfdFlags::empty()).ok()?;
         let stat = stat::stat(pid)?;
-        let identity = Identity { pid, start_ticks: stat.start_ticks };
+        let identity = ProcessId { pid, start_ticks: stat.start_ticks };
         let handle = Self { identity, fd };
-        handle.runs().then_some((handle, stat))
+        handle.is_running().then_some((handle, stat))
     }
 
     /// Opens exactly this process; `None` if it has exited or its pid was reused.
     #[must_use]
-    pub fn of(identity: Identity) -> Option<Self> {
+    pub fn of(identity: ProcessId) -> Option<Self> {
         let (handle, _) = Self::open(identity.pid)?;
         (handle.identity == identity).then_some(handle)
     }
@@ -68,7 +68,7 @@ impl Handle {
     /// Opens a process that was just seen in /proc. The process with its pid must still have the same
     /// parent or session, so that even within one tick only a relative could be confused with it.
     #[must_use]
-    pub fn seen(identity: Identity, seen: &Stat) -> Option<Self> {
+    pub fn open_seen(identity: ProcessId, seen: &Stat) -> Option<Self> {
         let (handle, stat) = Self::open(identity.pid)?;
         let related = stat.ppid == seen.ppid || stat.session == seen.session;
         (handle.identity == identity && related).then_some(handle)
@@ -76,15 +76,15 @@ impl Handle {
 
     /// Returns the full identity of the process.
     #[must_use]
-    pub fn root(&self) -> Root {
+    pub fn unique(&self) -> UniqueProcess {
         let on_pidfs = fstatfs(&self.fd).is_ok_and(|fs| fs.f_type as u64 == PIDFS);
         let inode = fstat(&self.fd).ok().filter(|_| on_pidfs).map(|stat| stat.st_ino);
-        Root { identity: self.identity, inode }
+        UniqueProcess { identity: self.identity, inode }
     }
 
     /// Whether the process is running. A zombie is not.
     #[must_use]
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
     }
@@ -93,7 +93,7 @@ impl Handle {
     #[must_use]
     pub fn stat(&self) -> Option<Stat> {
         let stat = stat::stat(self.identity.pid)?;
-        (stat.start_ticks == self.identity.start_ticks && self.runs()).then_some(stat)
+        (stat.start_ticks == self.identity.start_ticks && self.is_running()).then_some(stat)
     }
 
     /// Sends a signal. Checks right before that the process is still running with the same start time.
@@ -109,12 +109,12 @@ impl Handle {
     }
 }
 
-impl Root {
+impl UniqueProcess {
     /// Opens the process; `None` if it has exited or its pid was reused.
     #[must_use]
-    pub fn handle(&self) -> Option<Handle> {
-        let handle = Handle::of(self.identity)?;
-        (self.inode.is_none() || handle.root().inode == self.inode).then_some(handle)
+    pub fn handle(&self) -> Option<PidHandle> {
+        let handle = PidHandle::of(self.identity)?;
+        (self.inode.is_none() || handle.unique().inode == self.inode).then_some(handle)
     }
 }
 
@@ -133,13 +133,13 @@ mod tests {
     #[test]
     fn another_start_is_another_process() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let (handle, _) = Handle::open(child.id()).unwrap();
+        let (handle, _) = PidHandle::open(child.id()).unwrap();
         assert!(handle.stat().is_some());
-        let other = Identity { start_ticks: handle.identity.start_ticks + 1, ..handle.identity };
-        assert!(Handle::of(other).is_none());
+        let other = ProcessId { start_ticks: handle.identity.start_ticks + 1, ..handle.identity };
+        assert!(PidHandle::of(other).is_none());
         handle.signal(Signal::KILL).unwrap();
         child.wait().unwrap();
-        assert!(Handle::of(handle.identity).is_none());
+        assert!(PidHandle::of(handle.identity).is_none());
         assert!(is_gone(&handle.signal(Signal::KILL).unwrap_err()));
     }
 
@@ -213,7 +213,7 @@ mod tests {
             Ok(pid) => pid,
             Err(error) => return println!("SKIP ten_thousand_reused_pids_are_never_hit: {error}"),
         };
-        let named = Handle::open(pid as u32).unwrap().0.root();
+        let named = PidHandle::open(pid as u32).unwrap().0.root();
         reap(pid, libc::SIGKILL);
         if named.inode.is_none() {
             return println!("SKIP ten_thousand_reused_pids_are_never_hit: no pidfs here (6.9)");
@@ -222,12 +222,12 @@ mod tests {
         while attempts < 10_000 {
             // Another program may have taken the pid.
             let Ok(target) = start_as(pid) else { continue };
-            let (handle, _) = Handle::open(target as u32).unwrap();
-            let root = handle.root();
+            let (handle, _) = PidHandle::open(target as u32).unwrap();
+            let root = handle.unique();
             reap(target, libc::SIGKILL);
             let Ok(innocent) = start_as(pid) else { continue };
             attempts += 1;
-            same_tick += u32::from(Handle::of(root.identity).is_some());
+            same_tick += u32::from(PidHandle::of(root.identity).is_some());
             // Both through the identity that a plan contains, and through a handle opened in time.
             if let Some(wrong) = root.handle() {
                 wrong.signal(Signal::KILL).unwrap();

@@ -29,7 +29,7 @@ use super::truncate::truncate;
 use super::{footing, record, restart, resume, supervisor, target, terminate, unit};
 use crate::attribute::groups::Groups;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::process::pidfd::{Handle, Root};
+use tracer_host::process::pidfd::{PidHandle, UniqueProcess};
 use tracer_host::{clock, host_root};
 use tracer_kernel::fence;
 
@@ -217,14 +217,14 @@ fn find(
             target::process(*pid, ticks, request.reach, groups)
         }
         Spec::Group(group, members) => {
-            let pids: Vec<Root> = members
+            let pids: Vec<UniqueProcess> = members
                 .iter()
                 .filter_map(|(pid, start)| {
-                    let (handle, _) = Handle::open(*pid)?;
+                    let (handle, _) = PidHandle::open(*pid)?;
                     let ticks = handle.identity.start_ticks;
                     let same =
                         start.is_none_or(|start| same_start(*pid, start).ok() == Some(ticks));
-                    same.then(|| handle.root())
+                    same.then(|| handle.unique())
                 })
                 .collect();
             Ok(target::group_target(&group.name, group.clone(), pids, hierarchies))
@@ -235,7 +235,7 @@ fn find(
 /// Returns the start time in ticks of a process from a Snapshot, after checking that the pid still
 /// belongs to it.
 fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
-    let (handle, _) = Handle::open(pid)
+    let (handle, _) = PidHandle::open(pid)
         .with_context(|| format!("there is no longer a process with pid {pid}"))?;
     let ticks = handle.identity.start_ticks;
     let now = clock::at_boottime(ticks * tracer_host::process::stat::NS_PER_TICK);

@@ -6,7 +6,7 @@ use std::{fs, io};
 use rustix::process::Signal;
 
 use super::fence::Wall;
-use tracer_host::process::pidfd::Handle;
+use tracer_host::process::pidfd::PidHandle;
 use tracer_kernel::fence::Fence;
 
 /// The last step of every action: makes the system call, or in a dry run records it.
@@ -15,7 +15,7 @@ pub trait Hands {
     ///
     /// # Errors
     /// System errors, and [`Missing::Kill`].
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()>;
+    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()>;
     /// Writes a word to a control file of the kernel.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ pub enum Missing {
 pub struct Real;
 
 impl Hands for Real {
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()> {
+    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()> {
         whom.signal(signal).map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM) => io::Error::other(Missing::Kill(whom.identity.pid)),
             _ => error,
@@ -84,7 +84,7 @@ pub struct Dry {
 }
 
 impl Hands for Dry {
-    fn signal(&mut self, whom: &Handle, signal: Signal) -> io::Result<()> {
+    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()> {
         if whom.stat().is_none() {
             return Err(rustix::io::Errno::SRCH.into());
         }

@@ -21,7 +21,7 @@ use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::open_files::places::Places;
 use tracer_host::process::descriptors::strip_deleted;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 use tracer_host::users::Users;
 use tracer_host::{host_root, mounts, open_files};
 use tracer_kernel::fence;
@@ -69,7 +69,7 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    fn process(&self, identity: Identity, groups: &mut Groups, files: &[File]) -> Option<Process> {
+    fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -16,7 +16,7 @@ use super::freezer;
 use super::members::{Scope, Tracker};
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 use tracer_host::{clock, host_root, mounts};
 use tracer_kernel::fence::{Fence, Whom};
 
@@ -103,11 +103,11 @@ impl Wall {
         }
         tracker.listen();
         let start = clock::instant();
-        let mut known: BTreeSet<Identity> = BTreeSet::new();
+        let mut known: BTreeSet<ProcessId> = BTreeSet::new();
         let mut quiet = 0;
         while quiet < 2 {
             let (_, members) = tracker.look();
-            let new: Vec<Identity> =
+            let new: Vec<ProcessId> =
                 members.into_iter().filter(|identity| known.insert(*identity)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {

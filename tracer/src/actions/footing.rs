@@ -14,7 +14,7 @@ use super::record;
 use crate::attribute::groups::cgroup_path::{Place, best, classify, directory};
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::host_root;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 
 /// What guarantees that a target is resumed, whatever ends this filltop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub const REFUSAL: &str = "filltop runs in a container and the target does not, 
 
 /// Returns the guarantee for an action of this process on these processes.
 #[must_use]
-pub fn footing(members: &[Identity], hierarchies: &Hierarchies) -> Footing {
+pub fn footing(members: &[ProcessId], hierarchies: &Hierarchies) -> Footing {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let of = |member: &Identity| fs::read_to_string(format!("/proc/{}/cgroup", member.pid)).ok();
+    let of = |member: &ProcessId| fs::read_to_string(format!("/proc/{}/cgroup", member.pid)).ok();
     if !members.iter().filter_map(of).any(|theirs| is_outside(&own, &theirs)) {
         return Footing::Firm;
     }

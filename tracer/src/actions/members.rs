@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::attribute::groups::session;
 use tracer_host::cgroup;
 use tracer_host::process::fork_events::Forks;
-use tracer_host::process::pidfd::{Handle, Identity, Root};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcess};
 use tracer_host::process::stat::Stat;
 
 /// The extent of a target, in a form that can be passed to another process.
@@ -17,9 +17,9 @@ use tracer_host::process::stat::Stat;
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// A single process.
-    Alone(Root),
+    Alone(UniqueProcess),
     /// Processes and all their descendants.
-    Tree(Vec<Root>),
+    Tree(Vec<UniqueProcess>),
     /// The processes in these directories (one cgroup, in one or more hierarchies) and below.
     Cgroup(Vec<PathBuf>),
 }
@@ -44,14 +44,14 @@ pub fn table() -> Table {
 impl Scope {
     /// Returns the running processes; in a tree, parents come before their children.
     #[must_use]
-    pub fn members(&self) -> Vec<Identity> {
+    pub fn members(&self) -> Vec<ProcessId> {
         Tracker::new(self.clone()).look().1
     }
 
     /// Whether `other` contains some of the same processes.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        let ours: BTreeSet<Identity> = self.members().into_iter().collect();
+        let ours: BTreeSet<ProcessId> = self.members().into_iter().collect();
         other.members().iter().any(|identity| ours.contains(identity))
     }
 }
@@ -60,9 +60,9 @@ impl Scope {
 pub struct Tracker {
     scope: Scope,
     /// Handles of the named processes: while one of these runs, its pid is not reused.
-    roots: Vec<Handle>,
+    roots: Vec<PidHandle>,
     /// Children from fork events, and members from earlier scans; their parents may have exited.
-    known: BTreeSet<Identity>,
+    known: BTreeSet<ProcessId>,
     /// Pids of all processes that ever were members, because a fork event has only the parent's pid.
     ever: BTreeSet<u32>,
     forks: Option<Forks>,
@@ -74,7 +74,7 @@ impl Tracker {
     pub fn new(scope: Scope) -> Self {
         let roots = match &scope {
             Scope::Alone(root) => root.handle().into_iter().collect(),
-            Scope::Tree(roots) => roots.iter().filter_map(Root::handle).collect(),
+            Scope::Tree(roots) => roots.iter().filter_map(UniqueProcess::handle).collect(),
             Scope::Cgroup(_) => Vec::new(),
         };
         Self { scope, roots, known: BTreeSet::new(), ever: BTreeSet::new(), forks: None }
@@ -94,21 +94,21 @@ impl Tracker {
     }
 
     /// Scans /proc. Returns all processes, and the running processes of the target.
-    pub fn look(&mut self) -> (Table, Vec<Identity>) {
+    pub fn look(&mut self) -> (Table, Vec<ProcessId>) {
         let table = table();
         // Before more events are read: a process that was forked after the scan is not in the table.
-        let there = |who: &Identity| {
+        let there = |who: &ProcessId| {
             table.get(&who.pid).is_some_and(|stat| stat.start_ticks == who.start_ticks)
         };
         self.known.retain(there);
         self.hear();
-        let roots: Vec<Identity> =
-            self.roots.iter().filter(|root| root.runs()).map(|root| root.identity).collect();
+        let roots: Vec<ProcessId> =
+            self.roots.iter().filter(|root| root.is_running()).map(|root| root.identity).collect();
         let alive = |pid: u32| {
             let stat = table.get(&pid).filter(|stat| !stat.ended)?;
-            Some(Identity { pid, start_ticks: stat.start_ticks })
+            Some(ProcessId { pid, start_ticks: stat.start_ticks })
         };
-        let members: Vec<Identity> = match &self.scope {
+        let members: Vec<ProcessId> = match &self.scope {
             Scope::Alone(_) => roots,
             Scope::Tree(_) => {
                 tree(&table, &roots, &self.known).into_iter().filter_map(alive).collect()
@@ -150,14 +150,14 @@ impl Tracker {
 /// Returns the roots that are still the same processes, their descendants, and all processes in a
 /// session that one of them leads. A session cannot be joined, only inherited, so its processes descend
 /// from the leader even if the processes in between have exited. Breadth first.
-fn tree(table: &Table, roots: &[Identity], known: &BTreeSet<Identity>) -> Vec<u32> {
+fn tree(table: &Table, roots: &[ProcessId], known: &BTreeSet<ProcessId>) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut sessions: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (pid, stat) in table {
         children.entry(stat.ppid).or_default().push(*pid);
         sessions.entry(stat.session).or_default().push(*pid);
     }
-    let same = |root: &&Identity| {
+    let same = |root: &&ProcessId| {
         table.get(&root.pid).is_some_and(|stat| stat.start_ticks == root.start_ticks)
     };
     let mut order: Vec<u32> = roots.iter().chain(known).filter(same).map(|root| root.pid).collect();
@@ -225,8 +225,8 @@ mod tests {
     }
 
     fn pids(roots: &[u32], table: &Table, known: &[u32]) -> Vec<u32> {
-        let identity = |pid: &u32| Identity { pid: *pid, start_ticks: u64::from(*pid) * 10 };
-        let roots: Vec<Identity> = roots.iter().map(identity).collect();
+        let identity = |pid: &u32| ProcessId { pid: *pid, start_ticks: u64::from(*pid) * 10 };
+        let roots: Vec<ProcessId> = roots.iter().map(identity).collect();
         tree(table, &roots, &known.iter().map(identity).collect())
     }
 
@@ -245,15 +245,15 @@ mod tests {
     fn one_process_alone_is_no_tree() {
         let mut shell =
             std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
-        let (handle, _) = Handle::open(shell.id()).unwrap();
-        let alone = Scope::Alone(handle.root());
-        let tree = Scope::Tree(vec![handle.root()]);
+        let (handle, _) = PidHandle::open(shell.id()).unwrap();
+        let alone = Scope::Alone(handle.unique());
+        let tree = Scope::Tree(vec![handle.unique()]);
         let start = std::time::Instant::now();
         while tree.members().len() < 2 && start.elapsed().as_secs() < 5 {}
         assert_eq!(alone.members(), [handle.identity]);
         assert!(tree.overlaps(&alone) && tree.members().len() == 2);
         // The shell exits by itself when it no longer has to wait.
-        for handle in tree.members().iter().rev().filter_map(|member| Handle::of(*member)) {
+        for handle in tree.members().iter().rev().filter_map(|member| PidHandle::of(*member)) {
             let _ = handle.signal(rustix::process::Signal::KILL);
         }
         shell.wait().unwrap();

@@ -8,7 +8,7 @@ use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, GroupKind};
 
 use crate::attribute::groups::cgroup_path::{Place, classify};
-use tracer_host::process::pidfd::Root;
+use tracer_host::process::pidfd::UniqueProcess;
 
 /// Kinds that can be the prefix of a name: `docker/web`.
 const QUALIFIERS: &[GroupKind] = &[
@@ -38,7 +38,7 @@ pub struct Candidate {
     /// Command names of the group's processes.
     pub comms: Vec<String>,
     /// Identities of the group's processes.
-    pub roots: Vec<Root>,
+    pub roots: Vec<UniqueProcess>,
 }
 
 /// What a name was resolved to.

@@ -18,7 +18,7 @@ use super::members::Scope;
 use super::pins::{CgroupId, Pins, Presence};
 use super::suspend::Brake;
 use tracer_host::cgroup::Freezer;
-use tracer_host::process::pidfd::{Handle, Identity, is_gone};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 
 /// Returns the directory of the records. `FILLTOP_RUN_DIR` overrides /run/filltop, for tests that must
 /// not see each other's records.
@@ -52,7 +52,7 @@ pub struct Record {
     #[serde(default)]
     pub pid_namespace: u64,
     /// The supervisor process.
-    pub keeper: Identity,
+    pub keeper: ProcessId,
     /// When the action began.
     pub since: Timestamp,
     /// Time limit, seconds since boot.
@@ -84,7 +84,7 @@ impl RecordFile {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn add(&mut self, identity: Identity) -> io::Result<()> {
+    pub fn add(&mut self, identity: ProcessId) -> io::Result<()> {
         self.file.write_all(line(&identity)?.as_bytes())
     }
 
@@ -111,7 +111,7 @@ pub fn all() -> Vec<(Record, PathBuf)> {
 /// Reads a record and the processes that were stopped. An incomplete last line is ignored, because its
 /// process was not stopped yet.
 #[must_use]
-pub fn read(path: &Path) -> Option<(Record, Vec<Identity>)> {
+pub fn read(path: &Path) -> Option<(Record, Vec<ProcessId>)> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     let record = serde_json::from_str(lines.next()?).ok()?;
@@ -130,7 +130,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
     match &record.brake {
         // A fence ends with its supervisor; a supervisor that hangs is killed.
         Brake::Fence(_) => {
-            let keeper = Handle::of(record.keeper);
+            let keeper = PidHandle::of(record.keeper);
             if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
                 && let Err(error) = keeper.signal(Signal::KILL)
                 && !is_gone(&error)
@@ -141,7 +141,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
         Brake::Freezer(freezer) => thaw(&record, freezer)?,
         Brake::Signals => {
             for identity in stopped.iter().rev() {
-                let Some(handle) = Handle::of(*identity) else { continue };
+                let Some(handle) = PidHandle::of(*identity) else { continue };
                 match handle.signal(Signal::CONT) {
                     Ok(()) => count += 1,
                     Err(error) if is_gone(&error) => {}

@@ -20,7 +20,7 @@ use super::{target, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
@@ -71,7 +71,7 @@ pub fn policy(target: &Target) -> Option<Policy> {
 /// Returns the process whose mounts are read for a container: the first of its pid namespace, or any if
 /// the container has no pid namespace of its own. Only 256 are checked, because a container may have
 /// very many.
-fn first_of(members: &[Identity]) -> Option<u32> {
+fn first_of(members: &[ProcessId]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
     some.find(|pid| is_namespace_init(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
@@ -167,7 +167,7 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub fn present(target: &Target) -> BTreeSet<Identity> {
+pub fn present(target: &Target) -> BTreeSet<ProcessId> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
@@ -191,7 +191,7 @@ pub fn present(target: &Target) -> BTreeSet<Identity> {
 pub fn came_back(
     target: &Target,
     how: Action,
-    before: &BTreeSet<Identity>,
+    before: &BTreeSet<ProcessId>,
     policy: &Policy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));

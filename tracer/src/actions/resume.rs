@@ -18,7 +18,7 @@ use super::suspend::Brake;
 use super::{names, record};
 use crate::attribute::groups::cgroup_path::{Place, classify};
 use crate::attribute::groups::session;
-use tracer_host::process::pidfd::Handle;
+use tracer_host::process::pidfd::PidHandle;
 use tracer_host::process::stat::{NS_PER_TICK, Stat};
 use tracer_host::{cgroup, clock};
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// # Errors
 /// System errors.
 pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
-    if let Some(keeper) = Handle::of(record.keeper) {
+    if let Some(keeper) = PidHandle::of(record.keeper) {
         keeper.signal(Signal::TERM).context("cannot signal the supervisor")?;
         let start = clock::instant();
         while path.exists() && start.elapsed() < PATIENCE {
@@ -114,7 +114,7 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
         .map(|(_, stopped)| stopped)
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|who| Handle::of(who)?.stat())
+        .filter_map(|who| PidHandle::of(who)?.stat())
         .collect();
     if mine && stopped.is_empty() && record.scope.members().is_empty() {
         return Standing::Ended;
@@ -153,7 +153,7 @@ pub fn sweep() -> Vec<Record> {
     for (record, path) in record::all() {
         let over = clock::boottime_s() > record.until_boottime_s + 10.0;
         let foreign = record.pid_namespace != 0 && record.pid_namespace != here;
-        let alone = !foreign && Handle::of(record.keeper).is_none();
+        let alone = !foreign && PidHandle::of(record.keeper).is_none();
         let reachable = !foreign || matches!(record.brake, Brake::Freezer(_));
         if (alone || over && reachable) && record::undo(&path).is_ok() {
             undone.push(record);

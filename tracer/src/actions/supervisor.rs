@@ -30,7 +30,7 @@ use super::suspend::{Brake, Escaped, Halted, Halter};
 use super::throttle::Held;
 use super::{footing, record, signals, throttle, watchdog};
 use tracer_host::clock;
-use tracer_host::process::pidfd::{Handle, Identity};
+use tracer_host::process::pidfd::{PidHandle, ProcessId};
 use tracer_kernel::fence::Tally;
 
 /// Name of the process. It differs from "filltop", so that killing "filltop" by name spares it.
@@ -213,7 +213,7 @@ impl Keeper {
         let until_s = clock::boottime_s() + order.for_s;
         let made = (|| {
             footing::leave(&order.leave).context("cannot leave the container's cgroup")?;
-            let (own, _) = Handle::open(std::process::id()).context("/proc is not mounted")?;
+            let (own, _) = PidHandle::open(std::process::id()).context("/proc is not mounted")?;
             let record = Record {
                 id: order.id.clone(),
                 asked: order.asked.clone(),
@@ -370,7 +370,7 @@ impl Held for Keeper {
         self.halter.halt(&mut Real, &mut |identity| file.add(identity)).map(drop)
     }
 
-    fn members(&mut self) -> Vec<Identity> {
+    fn members(&mut self) -> Vec<ProcessId> {
         self.halter.members()
     }
 }

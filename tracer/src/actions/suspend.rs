@@ -13,7 +13,7 @@ use super::fence::Wall;
 use super::freezer;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
-use tracer_host::process::pidfd::{Handle, Identity, is_gone};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 use tracer_host::{cgroup, clock};
 use tracer_kernel::fence::{Fence, Tally};
 
@@ -83,9 +83,9 @@ pub struct Halter {
     tracker: Tracker,
     brake: Brake,
     /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
-    stopped: BTreeMap<Identity, Handle>,
+    stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
-    others: BTreeSet<Identity>,
+    others: BTreeSet<ProcessId>,
     /// Whether it was checked once that the freezer contains the whole target.
     held: bool,
     /// The fence in force.
@@ -114,7 +114,7 @@ impl Halter {
     pub fn halt(
         &mut self,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<Halted> {
         let start = clock::instant();
         let (processes, notes) = match self.brake.clone() {
@@ -164,12 +164,12 @@ impl Halter {
 
     /// Returns the target's current processes.
     #[must_use]
-    pub fn members(&mut self) -> Vec<Identity> {
+    pub fn members(&mut self) -> Vec<ProcessId> {
         match &self.brake {
             // Much less to read than all of /proc, and a throttle reads this often.
             Brake::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
-                .map(|pid| Identity { pid, start_ticks: 0 })
+                .map(|pid| ProcessId { pid, start_ticks: 0 })
                 .collect(),
             Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
         }
@@ -220,7 +220,7 @@ impl Halter {
             .members()
             .iter()
             .filter(|identity| {
-                Handle::open(identity.pid).is_some_and(|(_, stat)| stat.state == 'D')
+                PidHandle::open(identity.pid).is_some_and(|(_, stat)| stat.state == 'D')
             })
             .map(|identity| identity.pid.to_string())
             .collect();
@@ -234,14 +234,14 @@ impl Halter {
     fn stop_all(
         &mut self,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<(usize, Vec<String>)> {
         self.tracker.listen();
         let start = clock::instant();
         let mut quiet = 0;
         loop {
             let (table, members) = self.tracker.look();
-            let new: Vec<Identity> = members
+            let new: Vec<ProcessId> = members
                 .iter()
                 .filter(|who| !self.stopped.contains_key(who) && !self.others.contains(who))
                 .copied()
@@ -282,16 +282,16 @@ impl Halter {
 
     fn stop_one(
         &mut self,
-        identity: Identity,
+        identity: ProcessId,
         table: &Table,
         hands: &mut dyn Hands,
-        before: &mut dyn FnMut(Identity) -> io::Result<()>,
+        before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
-        let Some(handle) = Handle::seen(identity, seen) else {
+        let Some(handle) = PidHandle::open_seen(identity, seen) else {
             // A process that has exited is fine, and one that left its session while its parent exited
             // is found by the next scan. One that is skipped for lack of descriptors would escape.
-            return if Handle::open(std::process::id()).is_none() {
+            return if PidHandle::open(std::process::id()).is_none() {
                 Err(io::Error::other("too many processes: file descriptor limit reached"))
             } else {
                 Ok(())

@@ -20,7 +20,7 @@ use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{Place, classify, directory};
 use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::process::pidfd::{Handle, Identity, Root};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcess};
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -100,12 +100,12 @@ pub fn process(
     groups: &mut Groups,
 ) -> anyhow::Result<Target> {
     let (handle, stat) =
-        Handle::open(pid).ok_or_else(|| anyhow!("no process with pid {pid} is running"))?;
+        PidHandle::open(pid).ok_or_else(|| anyhow!("no process with pid {pid} is running"))?;
     if start_ticks.is_some_and(|wanted| wanted != stat.start_ticks) {
         bail!("pid {pid} is now another process; the intended one has exited");
     }
     let mut roles = BTreeMap::from([(pid, Role::Target)]);
-    let mut root = handle.root();
+    let mut root = handle.unique();
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
@@ -130,7 +130,7 @@ pub fn process(
 /// Returns the parent if it forked this process and neither has called execve(2) since: the stack
 /// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
 /// because its subshell is not its worker.
-fn forker(child: Identity, table: &Table) -> Option<Root> {
+fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcess> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
@@ -140,8 +140,8 @@ fn forker(child: Identity, table: &Table) -> Option<Root> {
     if !same || interactive || protected || ancestors().contains(&ppid) {
         return None;
     }
-    let identity = Identity { pid: ppid, start_ticks: parent.start_ticks };
-    Handle::seen(identity, parent).map(|handle| handle.root())
+    let identity = ProcessId { pid: ppid, start_ticks: parent.start_ticks };
+    PidHandle::open_seen(identity, parent).map(|handle| handle.unique())
 }
 
 fn stack_of(pid: u32) -> u64 {
@@ -223,11 +223,11 @@ fn named(
 
 /// Returns every running group, with the path of its own cgroup.
 pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
-    let mut found: BTreeMap<Group, (Vec<String>, Vec<Root>)> = BTreeMap::new();
+    let mut found: BTreeMap<Group, (Vec<String>, Vec<UniqueProcess>)> = BTreeMap::new();
     for (pid, stat) in table().iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
         let Some(group) = groups.of_pid(*pid) else { continue };
-        let identity = Identity { pid: *pid, start_ticks: stat.start_ticks };
-        let root = Handle::seen(identity, stat).map(|handle| handle.root());
+        let identity = ProcessId { pid: *pid, start_ticks: stat.start_ticks };
+        let root = PidHandle::open_seen(identity, stat).map(|handle| handle.unique());
         let (comms, roots) = found.entry(directory_of(group)).or_default();
         comms.push(stat.comm.clone());
         roots.extend(root);
@@ -290,7 +290,7 @@ fn pod_path(container: &str) -> Option<String> {
 pub fn group_target(
     asked: &str,
     group: Group,
-    pids: Vec<Root>,
+    pids: Vec<UniqueProcess>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);

@@ -13,7 +13,7 @@ use super::freezer;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::clock;
-use tracer_host::process::pidfd::{Handle, Identity, is_gone};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 
 /// How long to wait for signalled processes to exit.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -97,7 +97,8 @@ pub fn kill(
         let mut quiet = 0;
         while quiet < 2 && start.elapsed() < PATIENCE {
             let (table, members) = tracker.look();
-            let new: Vec<Identity> = members.into_iter().filter(|who| !all.contains(who)).collect();
+            let new: Vec<ProcessId> =
+                members.into_iter().filter(|who| !all.contains(who)).collect();
             quiet = if new.is_empty() { quiet + 1 } else { 0 };
             for identity in new {
                 // A process that left its session while its parent exited is found by the next scan.
@@ -111,7 +112,7 @@ pub fn kill(
             std::thread::sleep(LOOK);
         }
     }
-    let all: Vec<Identity> = all.into_iter().collect();
+    let all: Vec<ProcessId> = all.into_iter().collect();
     if !hands.dry() {
         thaw();
         wait_for_end(&all);
@@ -120,13 +121,13 @@ pub fn kill(
 }
 
 fn send(
-    identity: Identity,
+    identity: ProcessId,
     table: &Table,
     signal: Signal,
     hands: &mut dyn Hands,
 ) -> io::Result<bool> {
     let seen = table.get(&identity.pid);
-    let Some(handle) = seen.and_then(|seen| Handle::seen(identity, seen)) else {
+    let Some(handle) = seen.and_then(|seen| PidHandle::open_seen(identity, seen)) else {
         return Ok(false);
     };
     match hands.signal(&handle, signal) {
@@ -136,33 +137,33 @@ fn send(
     }
 }
 
-fn wait_for_end(members: &[Identity]) {
+fn wait_for_end(members: &[ProcessId]) {
     wait(members, PATIENCE);
 }
 
 /// Waits for the exit of processes that a service manager was told to stop. Returns those that are
 /// still there, as `pid (name, state X)`.
 #[must_use]
-pub fn outlasted(members: &[Identity], patience: Duration) -> Vec<String> {
+pub fn outlasted(members: &[ProcessId], patience: Duration) -> Vec<String> {
     wait(members, patience);
     left_of(members)
 }
 
-fn wait(members: &[Identity], patience: Duration) {
+fn wait(members: &[ProcessId], patience: Duration) {
     let start = clock::instant();
-    while start.elapsed() < patience && members.iter().any(|who| Handle::of(*who).is_some()) {
+    while start.elapsed() < patience && members.iter().any(|who| PidHandle::of(*who).is_some()) {
         std::thread::sleep(LOOK);
     }
 }
 
-fn left(members: &[Identity], hands: &dyn Hands) -> Vec<String> {
+fn left(members: &[ProcessId], hands: &dyn Hands) -> Vec<String> {
     if hands.dry() { Vec::new() } else { left_of(members) }
 }
 
-fn left_of(members: &[Identity]) -> Vec<String> {
+fn left_of(members: &[ProcessId]) -> Vec<String> {
     members
         .iter()
-        .filter_map(|identity| Handle::of(*identity)?.stat().map(|stat| (identity.pid, stat)))
+        .filter_map(|identity| PidHandle::of(*identity)?.stat().map(|stat| (identity.pid, stat)))
         .map(|(pid, stat)| format!("{pid} ({}, state {})", stat.comm, stat.state))
         .collect()
 }

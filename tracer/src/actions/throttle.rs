@@ -12,7 +12,7 @@ use tracer_model::action::duty_cycle::{Duty, Next};
 
 use crate::attribute::groups::session;
 use tracer_host::clock;
-use tracer_host::process::pidfd::Identity;
+use tracer_host::process::pidfd::ProcessId;
 
 /// A target that can be throttled.
 pub trait Held {
@@ -29,7 +29,7 @@ pub trait Held {
     /// System errors.
     fn halt(&mut self) -> io::Result<()>;
     /// Returns the target's current processes.
-    fn members(&mut self) -> Vec<Identity>;
+    fn members(&mut self) -> Vec<ProcessId>;
 }
 
 /// Throttles the target until it has to end, and returns the reason. The target must be suspended at
@@ -73,7 +73,7 @@ pub struct Meter {
 impl Meter {
     /// Returns the bytes written by these processes, by those that they have reaped, and by earlier
     /// members.
-    pub fn total(&mut self, members: &[Identity]) -> u64 {
+    pub fn total(&mut self, members: &[ProcessId]) -> u64 {
         let numbers: std::collections::BTreeSet<u32> = members.iter().map(|m| m.pid).collect();
         let mut now = BTreeMap::new();
         for pid in &numbers {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_counted_even_when_its_writer_is_gone() {
-        let own = Identity { pid: std::process::id(), start_ticks: 0 };
+        let own = ProcessId { pid: std::process::id(), start_ticks: 0 };
         let mut meter = Meter::default();
         let before = meter.total(&[own]);
         // Not in /tmp, which may be a tmpfs.

@@ -75,12 +75,6 @@ impl StopCommand {
     }
 }
 
-/// Whether there is a command that stops a group of this kind.
-#[must_use]
-pub fn has_manager(kind: &str) -> bool {
-    matches!(kind, "unit" | "docker" | "podman" | "containerd" | "crio" | "lxc" | "machine")
-}
-
 /// Returns the command that stops a target.
 ///
 /// # Errors
