@@ -213,7 +213,7 @@ mod tests {
             Ok(pid) => pid,
             Err(error) => return println!("SKIP ten_thousand_reused_pids_are_never_hit: {error}"),
         };
-        let named = PidHandle::open(pid as u32).unwrap().0.root();
+        let named = PidHandle::open(pid as u32).unwrap().0.unique();
         reap(pid, libc::SIGKILL);
         if named.inode.is_none() {
             return println!("SKIP ten_thousand_reused_pids_are_never_hit: no pidfs here (6.9)");

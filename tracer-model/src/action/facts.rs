@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::restart::Policy;
+use super::restart::RestartPolicy;
 use super::subject_kind::SubjectKind;
 use super::{Action, Process};
 use crate::snapshot::Group;
@@ -48,7 +48,7 @@ pub struct File {
 
 /// The method by which an action would be carried out here, or why it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Means {
+pub struct Method {
     /// The action.
     pub how: Action,
     /// The method, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; otherwise the reason.
@@ -65,9 +65,9 @@ pub struct Facts {
     /// Files that the target has open.
     pub files: Vec<File>,
     /// The method for every action.
-    pub means: Vec<Means>,
+    pub methods: Vec<Method>,
     /// The restart policy; `None` if nothing is known to restart the target.
-    pub restart: Option<Policy>,
+    pub restart: Option<RestartPolicy>,
     /// What an operator should know before acting, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -116,9 +116,9 @@ impl Facts {
 
     /// Returns the method for an action, or the reason why there is none.
     pub(super) fn method(&self, how: Action) -> Result<String, String> {
-        self.means
+        self.methods
             .iter()
-            .find(|means| means.how == how)
-            .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
+            .find(|method| method.how == how)
+            .map_or_else(|| Err("not possible here".to_owned()), |method| method.by.clone())
     }
 }

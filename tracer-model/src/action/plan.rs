@@ -3,19 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blast::Blast;
+use super::alternatives::Alternative;
+use super::blast_radius::BlastRadius;
 use super::effects::Effect;
 use super::event::StopEvent;
 use super::facts::{Facts, File, Subject};
-use super::instead::Instead;
-use super::measured::Measured;
+use super::measurement::Measurement;
 use super::protect::{Protection, unit_rule};
 use super::restart::Restart;
-use super::{Action, Intent, Process, Role, effects, instead};
+use super::{Action, Intent, Process, Role, alternatives, effects};
 
 /// What a plan is requested for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub struct PlanRequest {
     /// The action.
     pub how: Action,
     /// Who decided.
@@ -46,7 +46,7 @@ pub struct Step {
 
 /// An affected process in the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hit {
+pub struct AffectedProcess {
     /// Process id.
     pub pid: u32,
     /// Start time in clock ticks since boot.
@@ -81,9 +81,10 @@ pub struct Plan {
     /// Why the action is refused; empty if it is allowed.
     pub refused: Vec<String>,
     /// The affected processes, named ones first, then by pid.
-    pub processes: Vec<Hit>,
+    pub processes: Vec<AffectedProcess>,
     /// What is affected in addition to the target.
-    pub blast: Blast,
+    #[serde(rename = "blast")]
+    pub blast_radius: BlastRadius,
     /// Files that the target has open, largest first, at most [`MAX_FILES`].
     pub files: Vec<File>,
     /// Number of further files.
@@ -94,14 +95,14 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
     /// If the action is refused because of a container runtime: the containers whose logs it writes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub instead: Vec<Instead>,
+    #[serde(rename = "instead", default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
     /// What an operator should know before acting, one sentence each.
     pub warnings: Vec<String>,
     /// The command that undoes the action; `None` if it cannot be undone.
     pub undo: Option<String>,
     /// The target's measured growth; `None` if it was not measured.
-    pub measured: Option<Measured>,
+    pub measured: Option<Measurement>,
 }
 
 /// Maximum number of files that a plan lists.
@@ -110,18 +111,21 @@ pub const MAX_FILES: usize = 10;
 impl Plan {
     /// Plans an action.
     #[must_use]
-    pub fn new(facts: &Facts, wish: &Wish, protection: &Protection) -> Self {
-        let mut processes: Vec<Hit> =
-            facts.processes.iter().map(|process| hit(process, wish.intent, protection)).collect();
-        processes.sort_by_key(|hit| (hit.role, hit.pid));
+    pub fn new(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Self {
+        let mut processes: Vec<AffectedProcess> = facts
+            .processes
+            .iter()
+            .map(|process| affected(process, request.intent, protection))
+            .collect();
+        processes.sort_by_key(|process| (process.role, process.pid));
         let refusals = target_refusals(facts, &processes);
-        let file = wish.file.as_ref().map(|file| facts.named_file(file));
+        let file = request.file.as_ref().map(|file| facts.named_file(file));
         let steps: Vec<Step> =
             Action::ALL.into_iter().map(|how| step(how, facts, &refusals, file.as_ref())).collect();
-        let chosen = steps.iter().find(|step| step.how == wish.how);
+        let chosen = steps.iter().find(|step| step.how == request.how);
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
-        for reason in applying(&refusals, wish.how) {
+        for reason in applying(&refusals, request.how) {
             if !refused.contains(&reason) {
                 refused.push(reason);
             }
@@ -134,19 +138,26 @@ impl Plan {
             schema: crate::snapshot::SCHEMA,
             event: StopEvent::Plan,
             target: facts.subject.clone(),
-            how: wish.how,
+            how: request.how,
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
-            instead: if refused.is_empty() { Vec::new() } else { instead::of(&facts.files) },
+            alternatives: if refused.is_empty() {
+                Vec::new()
+            } else {
+                alternatives::of(&facts.files)
+            },
             refused,
-            blast: Blast::of(facts),
+            blast_radius: BlastRadius::of(facts),
             processes,
             files,
             more_files,
             steps,
-            effects: effects::of(&facts.processes, wish.how),
-            warnings: warnings(facts, wish, protection),
-            undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
+            effects: effects::of(&facts.processes, request.how),
+            warnings: warnings(facts, request, protection),
+            undo: request
+                .how
+                .reversible()
+                .then(|| format!("filltop resume {}", facts.subject.asked)),
             measured: None,
         }
     }
@@ -166,7 +177,7 @@ impl Plan {
     }
 
     /// Adds a measurement: it is shown and may cause warnings, but refuses nothing.
-    pub fn know(&mut self, measured: Measured) {
+    pub fn attach_measurement(&mut self, measured: Measurement) {
         self.warnings.extend(measured.warnings());
         self.measured = Some(measured);
     }
@@ -254,8 +265,8 @@ fn ignoring_term(processes: &[Process]) -> Vec<u32> {
     processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }
 
-fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
-    Hit {
+fn affected(process: &Process, intent: Intent, protection: &Protection) -> AffectedProcess {
+    AffectedProcess {
         pid: process.pid,
         start_ticks: process.start_ticks,
         comm: process.comm.clone(),
@@ -267,7 +278,7 @@ fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
 }
 
 /// Returns the reasons not to act on this target, whatever the action.
-fn target_refusals(facts: &Facts, processes: &[Hit]) -> Vec<TargetRefusal> {
+fn target_refusals(facts: &Facts, processes: &[AffectedProcess]) -> Vec<TargetRefusal> {
     let mut refusals = Vec::new();
     let subject = &facts.subject;
     if let Some(rule) = subject.kind.group().and_then(|kind| unit_rule(kind, &subject.name)) {
@@ -279,7 +290,7 @@ fn target_refusals(facts: &Facts, processes: &[Hit]) -> Vec<TargetRefusal> {
     if processes.is_empty() {
         refusals.push(TargetRefusal::Ended);
     }
-    for Hit { pid, comm, refused, .. } in processes {
+    for AffectedProcess { pid, comm, refused, .. } in processes {
         if let Some(reason) = refused.clone() {
             refusals.push(TargetRefusal::ProtectedProcess {
                 pid: *pid,
@@ -291,19 +302,19 @@ fn target_refusals(facts: &Facts, processes: &[Hit]) -> Vec<TargetRefusal> {
     refusals
 }
 
-fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {
+fn warnings(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Vec<String> {
     let mut warnings = facts.warnings.clone();
     if let Some(configured) = &protection.configured {
-        warnings.extend(configured.remarks(&facts.processes));
+        warnings.extend(configured.warnings(&facts.processes));
     }
     let shared: u64 =
         facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
-    if shared > 0 && wish.how.ends() {
+    if shared > 0 && request.how.ends() {
         warnings.push(format!(
             "{shared} bytes of deleted files remain held by processes outside the target"
         ));
     }
-    match wish.how {
+    match request.how {
         Action::Truncate => warnings.push(
             "truncating destroys the file's contents: the process that still reads and writes it may \
              fail or write wrong data"

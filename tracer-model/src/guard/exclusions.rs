@@ -82,7 +82,9 @@ fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option
             return Some(format!("avoid = {:?}", pattern.text()));
         }
         let names = [protect::PROTECTED_NAMES, protect::DATABASES];
-        if let Some(rule) = names.iter().find_map(|rules| protect::listed(rules, &writer.comm)) {
+        if let Some(rule) =
+            names.iter().find_map(|rules| protect::matching_rule(rules, &writer.comm))
+        {
             return Some(format!("protected ({rule})"));
         }
     }

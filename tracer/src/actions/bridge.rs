@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
-use tracer_model::action::protect::{Configured, Protection};
+use tracer_model::action::protect::{ConfiguredGuard, Protection};
 use tracer_model::action::request::{ActionRequest, Operation};
 use tracer_model::action::{Action, Intent};
 
@@ -30,7 +30,7 @@ pub struct Clerk {
     answers: mpsc::UnboundedReceiver<Answer>,
     asked: mpsc::Receiver<ActionRequest>,
     results: watch::Sender<String>,
-    configured: Option<Configured>,
+    configured: Option<ConfiguredGuard>,
 }
 
 /// Starts the helper. Must be called before privileges are dropped. The patterns of the configuration
@@ -38,7 +38,7 @@ pub struct Clerk {
 ///
 /// # Errors
 /// If the helper cannot be started.
-pub fn open(configured: Option<Configured>) -> anyhow::Result<(Desk, Clerk)> {
+pub fn open(configured: Option<ConfiguredGuard>) -> anyhow::Result<(Desk, Clerk)> {
     let (hands, answers) = Hands::start()?;
     let (actions, asked) = mpsc::channel(1);
     let (results, said) = watch::channel(String::new());
@@ -66,7 +66,7 @@ impl Clerk {
     }
 }
 
-fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
+fn what(request: &ActionRequest, configured: Option<&ConfiguredGuard>) -> What {
     let ActionRequest { target, operation } = request;
     let step = match operation {
         Operation::Act(action) => *action,

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tracer_model::action::event::StopEvent;
 use tracer_model::action::facts::Facts;
-use tracer_model::action::measured::Measured;
-use tracer_model::action::plan::{Plan, Wish};
+use tracer_model::action::measurement::Measurement;
+use tracer_model::action::plan::{Plan, PlanRequest};
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::{Group, SCHEMA};
@@ -157,8 +157,9 @@ pub fn prepare(request: Request, protection: &Protection) -> anyhow::Result<Prep
     let hierarchies = Hierarchies::read();
     let target = find(&request, &mut groups, &hierarchies)?;
     let facts = survey(&target, &mut groups, &hierarchies)?;
-    let wish = Wish { how: request.how, intent: request.intent, file: request.file.clone() };
-    let mut plan = Plan::new(&facts, &wish, protection);
+    let wanted =
+        PlanRequest { how: request.how, intent: request.intent, file: request.file.clone() };
+    let mut plan = Plan::new(&facts, &wanted, protection);
     if request.how == Action::Throttle && request.rate.is_none() {
         plan.refuse("a throttle needs a rate; add e.g. --rate 5MiB".to_owned());
     }
@@ -249,8 +250,8 @@ fn same_start(pid: u32, seen: Timestamp) -> anyhow::Result<u64> {
 
 impl Prepared {
     /// Adds the measurement of the target to the plan.
-    pub fn know(&mut self, measured: Measured) {
-        self.plan.know(measured);
+    pub fn attach_measurement(&mut self, measured: Measurement) {
+        self.plan.attach_measurement(measured);
     }
 
     /// Whether the suspension lasts only as long as the requester runs, because this filltop runs in a
@@ -266,7 +267,7 @@ impl Prepared {
         let Request { how, who, reason, dry_run, .. } = &self.request;
         let mut audit = Audit::new(*how, &self.plan.target.name, who.clone(), reason);
         audit.id = self.id.clone();
-        audit.pids = self.plan.processes.iter().map(|hit| hit.pid).collect();
+        audit.pids = self.plan.processes.iter().map(|process| process.pid).collect();
         audit.by = self.plan.by.clone();
         audit.dry_run = *dry_run;
         audit

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use tracer_model::action::facts::{Facts, File, Means};
-use tracer_model::action::{Action, Kin, Process, Role};
+use tracer_model::action::facts::{Facts, File, Method};
+use tracer_model::action::{Action, Process, Relation, Role};
 use tracer_model::sanitize;
 
 use super::members::{Scope, Table, ancestors, executable, table};
@@ -53,7 +53,7 @@ pub fn survey(
     Ok(Facts {
         subject: target.subject.clone(),
         processes,
-        means: means(target, hierarchies),
+        methods: methods(target, hierarchies),
         restart: restart::policy(target),
         warnings: warnings(target, hierarchies, &pids),
         files,
@@ -81,12 +81,12 @@ impl About<'_> {
         let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
-        let kin = if is_us {
-            Kin::Ourselves
+        let relation = if is_us {
+            Relation::Ourselves
         } else if self.ancestors.contains(&pid) {
-            Kin::Ancestor
+            Relation::Ancestor
         } else {
-            Kin::None
+            Relation::None
         };
         let mut databases: Vec<String> = files
             .iter()
@@ -114,7 +114,7 @@ impl About<'_> {
             kernel_thread: stat.kernel_thread,
             namespace_init: first,
             ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
-            kin,
+            relation,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
         })
@@ -162,7 +162,7 @@ fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     Ok(files.into_values().collect())
 }
 
-fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
+fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
     let brake = Brake::choose(&target.scope, hierarchies).words();
     let kill = terminate::kill_file(&target.scope, hierarchies).map_or_else(
         || "SIGKILL to each process until none is left".to_owned(),
@@ -181,7 +181,7 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
                 Action::Unit => unit::command(target).map(|command| command.words()),
                 Action::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
             };
-            Means { how, by }
+            Method { how, by }
         })
         .collect()
 }

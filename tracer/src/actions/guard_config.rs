@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use tracer_model::action::protect::Configured;
+use tracer_model::action::protect::ConfiguredGuard;
 
 use crate::config::Config;
 
@@ -27,7 +27,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// If a file that was named does not exist or is invalid: the protected processes are unknown then.
-    pub(crate) fn read(&self) -> anyhow::Result<Option<Configured>> {
+    pub(crate) fn read(&self) -> anyhow::Result<Option<ConfiguredGuard>> {
         let file = match &self.config {
             _ if self.no_config => return Ok(None),
             Some(file) => file,
@@ -37,7 +37,7 @@ impl ConfigArgs {
         let config = Config::load(Some(file))
             .context("cannot read the protected list (use --no-config to proceed without it)")?;
         let guard = config.guard;
-        Ok(Some(Configured {
+        Ok(Some(ConfiguredGuard {
             file: file.display().to_string(),
             avoid: guard.avoid,
             prefer: guard.prefer,

@@ -109,7 +109,8 @@ impl Candidate {
 
     /// Whether every process of the group is protected.
     fn is_protected(&self) -> bool {
-        let protected = |comm: &String| protect::listed(protect::PROTECTED_NAMES, comm).is_some();
+        let protected =
+            |comm: &String| protect::matching_rule(protect::PROTECTED_NAMES, comm).is_some();
         !self.comms.is_empty() && self.comms.iter().all(protected)
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracer_model::action::Action;
-use tracer_model::action::restart::{Manager, Policy};
+use tracer_model::action::restart::{Manager, RestartPolicy};
 use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::{Scope, is_namespace_init};
@@ -33,13 +33,13 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Returns the restart policy of a target; `None` if nothing is known to restart it. If the target is
 /// only some processes of a container or unit, the policy applies if the first process is among them.
 #[must_use]
-pub fn policy(target: &Target) -> Option<Policy> {
+pub fn policy(target: &Target) -> Option<RestartPolicy> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind))?;
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let members = target.scope.members();
     let whole = matches!(target.scope, Scope::Cgroup(_));
-    let of = |by, policy| Some(Policy { by, policy });
+    let of = |by, policy| Some(RestartPolicy { by, policy });
     match kind {
         _ if !whole
             && kind != GroupKind::Unit
@@ -192,7 +192,7 @@ pub fn came_back(
     target: &Target,
     how: Action,
     before: &BTreeSet<ProcessId>,
-    policy: &Policy,
+    policy: &RestartPolicy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));
     let patience = if awaited { PATIENCE } else { Duration::ZERO };

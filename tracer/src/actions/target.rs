@@ -134,7 +134,7 @@ fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcess> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
-    let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
+    let protected = protect::matching_rule(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
     if !same || interactive || protected || ancestors().contains(&ppid) {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fs, io};
 
-use tracer_model::action::duty_cycle::{Duty, Next};
+use tracer_model::action::duty_cycle::{DutyCycle, Next};
 
 use crate::attribute::groups::session;
 use tracer_host::clock;
@@ -35,7 +35,7 @@ pub trait Held {
 /// Throttles the target until it has to end, and returns the reason. The target must be suspended at
 /// the start.
 pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
-    let mut duty = Duty::new(rate);
+    let mut duty = DutyCycle::new(rate);
     let mut meter = Meter::default();
     let mut halted = true;
     loop {
@@ -46,7 +46,7 @@ pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
         let next = duty.next(clock::boottime_s(), meter.total(&members));
         let (halt, time) = match next {
             Next::Run(time) => (false, time),
-            Next::Halt(time) => (true, time),
+            Next::Suspend(time) => (true, time),
         };
         if halt != halted {
             let done = if halt { held.halt() } else { held.run() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use tracer_model::action::measured::{Measured, Source};
+use tracer_model::action::measurement::{Measurement, Source};
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
@@ -181,7 +181,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
     let mut prepared = engine::prepare(request, &protection)?;
     if let Some(measured) = measured(&args.attach, &prepared.plan)? {
-        prepared.know(measured);
+        prepared.attach_measurement(measured);
     }
     let (charset, units) = (terminal::charset(environment), units(args.si));
     let mut stdout = io::stdout().lock();
@@ -233,10 +233,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns what is known about the target's growth: from the service if one runs, or measured here with
 /// --standalone. `None` if neither is available.
-fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measured>> {
-    let pids = plan.processes.iter().map(|hit| hit.pid).collect();
+fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measurement>> {
+    let pids = plan.processes.iter().map(|process| process.pid).collect();
     let of = |snapshot: &Snapshot, source| {
-        Measured::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
+        Measurement::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
     };
     match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
         Ok(snapshot) => Ok(Some(of(&snapshot, Source::Service))),

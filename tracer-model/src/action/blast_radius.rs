@@ -9,7 +9,7 @@ use super::facts::Facts;
 
 /// What an action affects in addition to the named target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blast {
+pub struct BlastRadius {
     /// Number of processes that were not named: parents and children of a named process. The
     /// processes of a named cgroup, unit or container count as named.
     pub processes: usize,
@@ -23,7 +23,7 @@ pub struct Blast {
     pub databases: Vec<String>,
 }
 
-impl Blast {
+impl BlastRadius {
     /// Returns the blast radius of an action on a target.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
