@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::config::GuardConfig;
 use super::shares::Candidate;
-use super::{Guarded, Policy, Spared, message, shares};
+use super::{Excluded, Policy, VolumeState, message, shares};
 use crate::action::protect;
 use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
@@ -17,11 +17,11 @@ impl Policy {
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &Guarded,
+        state: &VolumeState,
         culprit: &Candidate,
     ) -> Option<String> {
         let group = &culprit.group;
-        let victim = guarded.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
+        let victim = state.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
         protected(snapshot, group, &self.config)
             .or_else(|| {
                 victim.then(|| "it is a victim: other groups had filled the volume".to_owned())
@@ -37,33 +37,33 @@ impl Policy {
 
     /// Returns all other groups that grew on the volume or have files open there, and why they were
     /// not chosen.
-    pub(super) fn spared(
+    pub(super) fn excluded(
         &self,
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &Guarded,
+        state: &VolumeState,
         culprit: &Candidate,
-    ) -> Vec<Spared> {
-        let mut spared = BTreeMap::new();
-        for candidate in guarded.shares.candidates() {
+    ) -> Vec<Excluded> {
+        let mut excluded = BTreeMap::new();
+        for candidate in state.shares.candidates() {
             if candidate.key() == culprit.key() {
                 continue;
             }
             let reason = self
-                .forbidden(now_s, snapshot, volume, guarded, &candidate)
+                .forbidden(now_s, snapshot, volume, state, &candidate)
                 .unwrap_or_else(|| format!("only {:.0} % of the growth", candidate.share * 100.0));
-            spared.insert(message::group(&candidate.group), reason);
+            excluded.insert(message::group(&candidate.group), reason);
         }
         for resident in snapshot.residents.iter().filter(|row| row.volume == volume.mount_point) {
             let name = message::group(&resident.group);
             if name != message::group(&culprit.group)
                 && let Some(reason) = protected(snapshot, &resident.group, &self.config)
             {
-                spared.entry(name).or_insert(reason);
+                excluded.entry(name).or_insert(reason);
             }
         }
-        spared.into_iter().map(|(group, reason)| Spared { group, reason }).collect()
+        excluded.into_iter().map(|(group, reason)| Excluded { group, reason }).collect()
     }
 }
 

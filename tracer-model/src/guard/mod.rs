@@ -2,7 +2,7 @@
 //! it, and why no other group is chosen.
 //!
 //! Pure: takes a time, a [`Snapshot`] and the suspensions in force, returns [`Decision`]s. The caller
-//! carries them out and reports the results with [`Policy::done`]. `docs/actions.md` describes the
+//! carries them out and reports the results with [`Policy::record_result`]. `docs/actions.md` describes the
 //! rules for users.
 
 pub mod config;
@@ -16,7 +16,7 @@ pub(crate) mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use self::config::{GuardConfig, Seconds};
-pub use self::decision::{Decision, Did, Spared};
+pub use self::decision::{ActionResult, Decision, Excluded};
 use self::shares::{Candidate, Key, Shares};
 use crate::action::Action;
 use crate::snapshot::{Group, Snapshot, Volume};
@@ -29,37 +29,37 @@ const HOUR_S: f64 = 3600.0;
 
 /// The escalation against one culprit: how far along the ladder it is.
 #[derive(Debug, Clone)]
-struct Climb {
+struct Escalation {
     group: Group,
     /// Index of the ladder's next step.
     next: usize,
     /// Id of the decision that took the last step.
     id: u64,
     /// Whether the last step can be undone (freeze, throttle or fence) and is still in force.
-    holding: bool,
+    in_force: bool,
     /// When the last step was taken, seconds.
     since_s: f64,
     /// Number of the episode in which the group was the culprit.
-    danger: u64,
+    episode: u64,
     /// Whether the escalation is over for this episode: the action was refused, or its suspension
     /// ended (resumed by an operator, or the time limit was reached).
     over: bool,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Guarded {
+struct VolumeState {
     shares: Shares,
     /// Number of the current or most recent episode of danger.
-    danger: u64,
-    /// Since when the volume is in danger, seconds; `None` while it is not.
+    episode: u64,
+    /// Since when the volume is in episode, seconds; `None` while it is not.
     since_s: Option<f64>,
-    /// When the volume was last in danger, seconds.
+    /// When the volume was last in episode, seconds.
     endangered_s: Option<f64>,
     /// Groups whose writes failed for lack of space, and until when they count as victims.
     victims: BTreeMap<Key, f64>,
-    climbs: BTreeMap<Key, Climb>,
+    escalations: BTreeMap<Key, Escalation>,
     /// The reasons for inaction that were already reported in this episode.
-    said: BTreeSet<Restraint>,
+    reported: BTreeSet<Restraint>,
 }
 
 /// Why nothing is done. Each reason is reported once per episode, even if the numbers in its message
@@ -69,7 +69,7 @@ enum Restraint {
     /// Most of the growth is not explained.
     Blind,
     /// `max_per_hour` is reached.
-    Budget,
+    HourlyLimit,
     /// The last action was less than `cool_down` ago.
     CoolDown,
     /// This group must not be acted on, for this reason.
@@ -80,11 +80,11 @@ enum Restraint {
 #[derive(Debug, Clone)]
 pub struct Policy {
     config: GuardConfig,
-    volumes: BTreeMap<String, Guarded>,
+    volumes: BTreeMap<String, VolumeState>,
     /// Times of the actions in the last hour, seconds.
     actions: VecDeque<f64>,
     last_id: u64,
-    seen_s: Option<f64>,
+    evaluated_s: Option<f64>,
 }
 
 impl Policy {
@@ -96,7 +96,7 @@ impl Policy {
             volumes: BTreeMap::new(),
             actions: VecDeque::new(),
             last_id: 0,
-            seen_s: None,
+            evaluated_s: None,
         }
     }
 
@@ -111,16 +111,16 @@ impl Policy {
         self.config = config;
     }
 
-    /// Evaluates a Snapshot taken at `now_s` (seconds, monotonic clock). `holding` contains the
+    /// Evaluates a Snapshot taken at `now_s` (seconds, monotonic clock). `in_force` contains the
     /// decisions whose freeze, throttle or fence is in force. Returns at most one decision per volume.
-    pub fn see(
+    pub fn evaluate(
         &mut self,
         now_s: f64,
         snapshot: &Snapshot,
-        holding: &BTreeSet<u64>,
+        in_force: &BTreeSet<u64>,
     ) -> Vec<Decision> {
-        let dt = self.seen_s.map_or(snapshot.interval_s, |seen| (now_s - seen).max(0.0));
-        self.seen_s = Some(now_s);
+        let dt = self.evaluated_s.map_or(snapshot.interval_s, |seen| (now_s - seen).max(0.0));
+        self.evaluated_s = Some(now_s);
         if !self.config.enabled {
             return Vec::new();
         }
@@ -133,120 +133,124 @@ impl Policy {
             if !self.config.volumes.is_empty() && !self.config.volumes.contains(name) {
                 continue;
             }
-            let mut guarded = self.volumes.remove(name).unwrap_or_default();
-            decisions.extend(self.look(now_s, dt, snapshot, volume, &mut guarded, holding));
-            self.volumes.insert(name.clone(), guarded);
+            let mut state = self.volumes.remove(name).unwrap_or_default();
+            decisions
+                .extend(self.evaluate_volume(now_s, dt, snapshot, volume, &mut state, in_force));
+            self.volumes.insert(name.clone(), state);
         }
         decisions
     }
 
     /// Records the result of a decision.
-    pub fn done(&mut self, id: u64, did: &Did) {
-        for guarded in self.volumes.values_mut() {
-            let Some(key) = guarded.climbs.iter().find(|(_, c)| c.id == id).map(|(k, _)| k.clone())
+    pub fn record_result(&mut self, id: u64, result: &ActionResult) {
+        for state in self.volumes.values_mut() {
+            let Some(key) =
+                state.escalations.iter().find(|(_, c)| c.id == id).map(|(k, _)| k.clone())
             else {
                 continue;
             };
-            match did {
-                Did::Done => {}
+            match result {
+                ActionResult::Done => {}
                 // Later processes with this name are new ones: a separate cause.
-                Did::Ended => {
-                    guarded.climbs.remove(&key);
-                    guarded.shares.forget(&key);
+                ActionResult::Ended => {
+                    state.escalations.remove(&key);
+                    state.shares.forget(&key);
                 }
-                Did::Refused(_) | Did::Failed(_) => {
-                    if let Some(climb) = guarded.climbs.get_mut(&key) {
-                        climb.holding = false;
-                        climb.over = true;
+                ActionResult::Refused(_) | ActionResult::Failed(_) => {
+                    if let Some(escalation) = state.escalations.get_mut(&key) {
+                        escalation.in_force = false;
+                        escalation.over = true;
                     }
                 }
             }
         }
     }
 
-    fn look(
+    fn evaluate_volume(
         &mut self,
         now_s: f64,
         dt: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &mut Guarded,
-        holding: &BTreeSet<u64>,
+        state: &mut VolumeState,
+        in_force: &BTreeSet<u64>,
     ) -> Option<Decision> {
-        guarded.shares.add(now_s, dt, self.config.length.0, snapshot, volume, &self.config.ignore);
+        state.shares.add(now_s, dt, self.config.length.0, snapshot, volume, &self.config.ignore);
         let endangered = volume.full || volume.eta_s.is_some_and(|eta| eta <= self.config.within.0);
-        guarded.enter(now_s, endangered, self.config.cool_down.0);
-        guarded.note_victims(now_s, snapshot, volume, self.config.share);
-        self.let_go(guarded, holding);
-        if let Some(key) = self.due(now_s, guarded) {
-            return self.climb(now_s, snapshot, volume, guarded, &key);
+        state.track_episode(now_s, endangered, self.config.cool_down.0);
+        state.note_victims(now_s, snapshot, volume, self.config.share);
+        self.end_released(state, in_force);
+        if let Some(key) = self.due_escalation(now_s, state) {
+            return self.escalate(now_s, snapshot, volume, state, &key);
         }
         if !endangered {
             return None;
         }
-        self.choose(now_s, snapshot, volume, guarded)
+        self.choose_culprit(now_s, snapshot, volume, state)
     }
 
     /// Ends an escalation whose suspension is no longer in force (resumed, or the time limit was
     /// reached), until a new episode begins.
-    fn let_go(&self, guarded: &mut Guarded, holding: &BTreeSet<u64>) {
-        for climb in guarded.climbs.values_mut() {
-            if climb.holding && !holding.contains(&climb.id) && !self.config.dry_run {
-                climb.holding = false;
-                climb.over = true;
+    fn end_released(&self, state: &mut VolumeState, in_force: &BTreeSet<u64>) {
+        for escalation in state.escalations.values_mut() {
+            if escalation.in_force && !in_force.contains(&escalation.id) && !self.config.dry_run {
+                escalation.in_force = false;
+                escalation.over = true;
             }
         }
     }
 
     /// Returns the culprit whose next step is due.
-    fn due(&self, now_s: f64, guarded: &Guarded) -> Option<Key> {
-        let waiting = guarded.climbs.iter().find(|(_, climb)| {
-            if climb.over || self.config.dry_run || climb.next >= self.config.ladder.len() {
+    fn due_escalation(&self, now_s: f64, state: &VolumeState) -> Option<Key> {
+        let waiting = state.escalations.iter().find(|(_, escalation)| {
+            if escalation.over || self.config.dry_run || escalation.next >= self.config.ladder.len()
+            {
                 return false;
             }
-            let frozen = climb.next.checked_sub(1).map(|at| self.config.ladder[at]);
+            let frozen = escalation.next.checked_sub(1).map(|at| self.config.ladder[at]);
             match frozen {
                 // No operator has intervened.
-                Some(Action::Freeze) => now_s - climb.since_s >= self.config.wait.0,
+                Some(Action::Freeze) => now_s - escalation.since_s >= self.config.wait.0,
                 // The last step was not enough, and the danger has lasted since then.
-                _ => guarded
-                    .since_s
-                    .is_some_and(|since| now_s - since.max(climb.since_s) >= self.config.step.0),
+                _ => state.since_s.is_some_and(|since| {
+                    now_s - since.max(escalation.since_s) >= self.config.step.0
+                }),
             }
         });
         waiting.map(|(key, _)| key.clone())
     }
 
-    fn climb(
+    fn escalate(
         &mut self,
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &mut Guarded,
+        state: &mut VolumeState,
         key: &Key,
     ) -> Option<Decision> {
-        if let Some(why) = self.limit(now_s, volume) {
-            return self.say(now_s, snapshot, volume, guarded, key, why);
+        if let Some(why) = self.restraint(now_s, volume) {
+            return self.report_once(now_s, snapshot, volume, state, key, why);
         }
-        let climb = guarded.climbs.get(key)?.clone();
-        let step = self.config.ladder[climb.next];
-        let earlier = self.config.ladder[climb.next.saturating_sub(1)];
-        let because = message::next_step(earlier, now_s - climb.since_s, volume);
-        let candidate = guarded.shares.of(key).unwrap_or_else(|| Candidate::gone(climb.group));
-        Some(self.decide(now_s, snapshot, volume, guarded, &candidate, step, &because))
+        let escalation = state.escalations.get(key)?.clone();
+        let step = self.config.ladder[escalation.next];
+        let earlier = self.config.ladder[escalation.next.saturating_sub(1)];
+        let because = message::next_step(earlier, now_s - escalation.since_s, volume);
+        let candidate =
+            state.shares.of(key).unwrap_or_else(|| Candidate::without_growth(escalation.group));
+        Some(self.decide(now_s, snapshot, volume, state, &candidate, step, &because))
     }
 
-    fn choose(
+    fn choose_culprit(
         &mut self,
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &mut Guarded,
+        state: &mut VolumeState,
     ) -> Option<Decision> {
-        let candidates = guarded.shares.candidates();
+        let candidates = state.shares.candidates();
         let culprit = candidates
             .iter()
-            .filter(|candidate| candidate.least_share >= self.needed(&candidate.group))
+            .filter(|candidate| candidate.least_share >= self.required_share(&candidate.group))
             .max_by(|a, b| {
                 let order = |c: &Candidate| (self.is_preferred(&c.group), c.share);
                 let (a, b) = (order(a), order(b));
@@ -254,27 +258,27 @@ impl Policy {
             })?
             .clone();
         let key = culprit.key();
-        if let Some(climb) = guarded.climbs.get(&key) {
+        if let Some(escalation) = state.escalations.get(&key) {
             // Its next step is not due yet, or these are the same processes without a new cause.
-            let under_way = !climb.over && !self.config.dry_run;
-            if under_way || climb.danger == guarded.danger {
+            let under_way = !escalation.over && !self.config.dry_run;
+            if under_way || escalation.episode == state.episode {
                 return None;
             }
         }
-        if let Some(reason) = self.forbidden(now_s, snapshot, volume, guarded, &culprit) {
+        if let Some(reason) = self.forbidden(now_s, snapshot, volume, state, &culprit) {
             let words = format!("no action on {}: {reason}", message::group(&culprit.group));
             let why = (Restraint::Forbidden(key.clone(), reason), words);
-            return self.say(now_s, snapshot, volume, guarded, &key, why);
+            return self.report_once(now_s, snapshot, volume, state, &key, why);
         }
-        if let Some(why) = self.limit(now_s, volume) {
-            return self.say(now_s, snapshot, volume, guarded, &key, why);
+        if let Some(why) = self.restraint(now_s, volume) {
+            return self.report_once(now_s, snapshot, volume, state, &key, why);
         }
         let because = message::chosen(&culprit, volume, &self.config);
         let step = self.config.ladder[0];
-        Some(self.decide(now_s, snapshot, volume, guarded, &culprit, step, &because))
+        Some(self.decide(now_s, snapshot, volume, state, &culprit, step, &because))
     }
 
-    fn needed(&self, group: &Group) -> f64 {
+    fn required_share(&self, group: &Group) -> f64 {
         if self.is_preferred(group) { self.config.share / 2.0 } else { self.config.share }
     }
 
@@ -283,7 +287,7 @@ impl Policy {
     }
 
     /// Returns why nothing may be done now, with the message.
-    fn limit(&self, now_s: f64, volume: &Volume) -> Option<(Restraint, String)> {
+    fn restraint(&self, now_s: f64, volume: &Volume) -> Option<(Restraint, String)> {
         if volume.blind.is_some_and(|blind| blind.hides_most()) {
             let words = "no action: most of the growth is not explained";
             return Some((Restraint::Blind, words.to_owned()));
@@ -293,7 +297,7 @@ impl Policy {
                 "no action: limit of guard.max_per_hour reached ({} actions in the last hour)",
                 self.actions.len()
             );
-            return Some((Restraint::Budget, words));
+            return Some((Restraint::HourlyLimit, words));
         }
         let ago_s = now_s - self.actions.back()?;
         (ago_s < self.config.cool_down.0).then(|| {
@@ -306,27 +310,27 @@ impl Policy {
     }
 
     /// Reports that nothing is done, once for each episode and reason.
-    fn say(
+    fn report_once(
         &mut self,
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &mut Guarded,
+        state: &mut VolumeState,
         key: &Key,
         (restraint, reason): (Restraint, String),
     ) -> Option<Decision> {
-        if !guarded.said.insert(restraint) {
+        if !state.reported.insert(restraint) {
             return None;
         }
-        let culprit = guarded.shares.of(key)?;
-        let spared = self.spared(now_s, snapshot, volume, guarded, &culprit);
+        let culprit = state.shares.of(key)?;
+        let excluded = self.excluded(now_s, snapshot, volume, state, &culprit);
         let chosen = message::chosen(&culprit, volume, &self.config);
         Some(self.decision(
             snapshot,
             volume,
             &culprit,
             None,
-            spared,
+            excluded,
             &format!("{reason} ({chosen})"),
         ))
     }
@@ -337,27 +341,27 @@ impl Policy {
         now_s: f64,
         snapshot: &Snapshot,
         volume: &Volume,
-        guarded: &mut Guarded,
+        state: &mut VolumeState,
         culprit: &Candidate,
         step: Action,
         because: &str,
     ) -> Decision {
-        let spared = self.spared(now_s, snapshot, volume, guarded, culprit);
-        let decision = self.decision(snapshot, volume, culprit, Some(step), spared, because);
+        let excluded = self.excluded(now_s, snapshot, volume, state, culprit);
+        let decision = self.decision(snapshot, volume, culprit, Some(step), excluded, because);
         if !self.config.dry_run {
             self.actions.push_back(now_s);
         }
         let at = self.config.ladder.iter().position(|how| *how == step).unwrap_or(0);
-        let climb = Climb {
+        let escalation = Escalation {
             group: culprit.group.clone(),
             next: at + 1,
             id: decision.id,
-            holding: step.reversible(),
+            in_force: step.reversible(),
             since_s: now_s,
-            danger: guarded.danger,
+            episode: state.episode,
             over: false,
         };
-        guarded.climbs.insert(culprit.key(), climb);
+        state.escalations.insert(culprit.key(), escalation);
         decision
     }
 
@@ -367,7 +371,7 @@ impl Policy {
         volume: &Volume,
         culprit: &Candidate,
         step: Option<Action>,
-        spared: Vec<Spared>,
+        excluded: Vec<Excluded>,
         because: &str,
     ) -> Decision {
         self.last_id += 1;
@@ -382,21 +386,21 @@ impl Policy {
             members: exclusions::members(snapshot, &culprit.group),
             share: culprit.share,
             growth_bytes_per_s: culprit.growth_bytes_per_s,
-            explanation: message::explanation(step, culprit, because, &spared, &self.config),
-            spared,
+            explanation: message::explanation(step, culprit, because, &excluded, &self.config),
+            excluded,
         }
     }
 }
 
-impl Guarded {
+impl VolumeState {
     /// Tracks whether the volume is in danger. A danger that begins after more than `rest_s` without
     /// one is a new episode.
-    fn enter(&mut self, now_s: f64, endangered: bool, rest_s: f64) {
+    fn track_episode(&mut self, now_s: f64, endangered: bool, rest_s: f64) {
         if endangered {
             let rested = self.endangered_s.is_none_or(|last| now_s - last > rest_s);
             if self.since_s.is_none() && rested {
-                self.danger += 1;
-                self.said.clear();
+                self.episode += 1;
+                self.reported.clear();
             }
             self.endangered_s = Some(now_s);
             self.since_s.get_or_insert(now_s);
@@ -415,7 +419,7 @@ impl Guarded {
             let key = shares::key(group);
             let fills = self.shares.of(&key).is_some_and(|candidate| candidate.share >= share);
             // A culprit does not become a victim because the volume that it filled is full.
-            if !fills && !self.climbs.contains_key(&key) {
+            if !fills && !self.escalations.contains_key(&key) {
                 self.victims.insert(key, now_s + VICTIM_S);
             }
         }

@@ -16,11 +16,11 @@ use tracer_model::action::event::StopEvent;
 use tracer_model::sanitize;
 
 /// The socket of systemd-journald.
-pub const JOURNAL: &str = "/run/systemd/journal/socket";
+pub(crate) const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// The audit record of one action.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Version of the JSON form.
     pub schema: u32,
     /// [`StopEvent::Action`].
@@ -47,7 +47,7 @@ pub struct Audit {
 
 /// What an audit line reports: `freeze`, `throttle`, …, or `end of freeze`, ….
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuditedAction {
+pub(crate) enum AuditedAction {
     /// The action is about to be carried out.
     Start(Action),
     /// The suspension has ended.
@@ -71,7 +71,7 @@ impl Serialize for AuditedAction {
 
 /// Returns the user who runs this process: the user behind sudo, otherwise the real uid.
 #[must_use]
-pub fn who() -> String {
+pub(crate) fn who() -> String {
     let uid = rustix::process::getuid().as_raw();
     match std::env::var("SUDO_USER") {
         Ok(user) => format!("{} (uid {uid}, through sudo)", sanitize::display(&user)),
@@ -82,7 +82,7 @@ pub fn who() -> String {
 impl Audit {
     /// Creates the record of an action, with the current time.
     #[must_use]
-    pub fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
+    pub(crate) fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
         Self {
             schema: tracer_model::snapshot::SCHEMA,
             event: StopEvent::Action,
@@ -100,7 +100,7 @@ impl Audit {
 
     /// Creates the record of the end of a suspension, with the current time.
     #[must_use]
-    pub fn end(what: Action, id: &str, target: &str, who: &str, reason: &str) -> Self {
+    pub(crate) fn end(what: Action, id: &str, target: &str, who: &str, reason: &str) -> Self {
         Self {
             id: Some(id.to_owned()),
             what: AuditedAction::End(what),
@@ -110,7 +110,7 @@ impl Audit {
 
     /// Returns the line, with hostile names made safe to print.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut line =
             format!("filltop action: {} {:?}", self.what, sanitize::display(&self.target));
         if let Some(id) = &self.id {
@@ -135,7 +135,7 @@ impl Audit {
     ///
     /// # Errors
     /// If `log` cannot be written; the action must not be carried out then.
-    pub fn write(&self, log: Option<&Path>) -> io::Result<()> {
+    pub(crate) fn write(&self, log: Option<&Path>) -> io::Result<()> {
         let line = self.line();
         // The journal is optional: a machine without one must not prevent the action.
         let _ = journal(Path::new(JOURNAL), self, &line);

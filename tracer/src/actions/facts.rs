@@ -12,7 +12,7 @@ use tracer_model::action::{Action, Process, Relation, Role};
 use tracer_model::sanitize;
 
 use super::members::{Scope, Table, ancestors, executable, table};
-use super::suspend::Brake;
+use super::suspend::SuspendMethod;
 use super::target::Target;
 use super::{restart, terminate, unit};
 use crate::attribute::groups::Groups;
@@ -30,7 +30,7 @@ use tracer_kernel::fence;
 ///
 /// # Errors
 /// If /proc cannot be read.
-pub fn survey(
+pub(crate) fn gather_facts(
     target: &Target,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
@@ -46,7 +46,8 @@ pub fn survey(
     let processes = members
         .iter()
         .filter_map(|identity| {
-            let facts = About { target, table: &table, users: &users, ancestors: &ancestors, own };
+            let facts =
+                Context { target, table: &table, users: &users, ancestors: &ancestors, own };
             facts.process(*identity, groups, &files)
         })
         .collect();
@@ -60,7 +61,7 @@ pub fn survey(
     })
 }
 
-struct About<'a> {
+struct Context<'a> {
     target: &'a Target,
     table: &'a Table,
     users: &'a Users,
@@ -68,7 +69,7 @@ struct About<'a> {
     own: Option<(u64, u64)>,
 }
 
-impl About<'_> {
+impl Context<'_> {
     fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
@@ -163,7 +164,7 @@ fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
 }
 
 fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
-    let brake = Brake::choose(&target.scope, hierarchies).words();
+    let brake = SuspendMethod::choose(&target.scope, hierarchies).describe();
     let kill = terminate::kill_file(&target.scope, hierarchies).map_or_else(
         || "SIGKILL to each process until none is left".to_owned(),
         |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
@@ -178,7 +179,7 @@ fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
                 Action::Term => Ok("SIGTERM to each process".to_owned()),
                 Action::Kill => Ok(kill.clone()),
-                Action::Unit => unit::command(target).map(|command| command.words()),
+                Action::Unit => unit::command(target).map(|command| command.describe()),
                 Action::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
             };
             Method { how, by }
@@ -202,7 +203,9 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
             parents.join(", ")
         ));
     }
-    if Brake::choose(&target.scope, hierarchies) == Brake::Signals && !pids.is_empty() {
+    if SuspendMethod::choose(&target.scope, hierarchies) == SuspendMethod::Signals
+        && !pids.is_empty()
+    {
         warnings.push(
             "no cgroup contains exactly these processes: SIGSTOP is used, which their parent can see"
                 .to_owned(),

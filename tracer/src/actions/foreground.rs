@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::supervisor::Kept;
-use super::{resume, signals};
+use super::resume;
+use super::supervisor::client::SupervisorHandle;
+use super::supervisor::signals;
 
 /// Keeps a command in the foreground as long as its target is suspended.
 #[derive(Debug)]
-pub struct Foreground {
+pub(crate) struct Foreground {
     signals: OwnedFd,
 }
 
@@ -20,7 +21,7 @@ impl Foreground {
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         Ok(Self { signals: signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
     }
 
@@ -28,17 +29,17 @@ impl Foreground {
     ///
     /// # Errors
     /// System errors.
-    pub fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
+    pub(crate) fn until_over(&self, mut supervisor: SupervisorHandle) -> anyhow::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
             let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
             if signalled {
-                for (record, path) in resume::meant(&kept.id) {
+                for (record, path) in resume::find(&supervisor.id) {
                     resume::release(&record, &path)?;
                 }
             }
-            if signalled || kept.child.try_wait()?.is_some() {
+            if signalled || supervisor.child.try_wait()?.is_some() {
                 return Ok(());
             }
         }

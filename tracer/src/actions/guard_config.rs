@@ -8,11 +8,11 @@ use tracer_model::action::protect::ConfiguredGuard;
 use crate::config::Config;
 
 /// The default configuration file, used if it exists.
-pub const FILE: &str = "/etc/filltop/filltop.toml";
+pub(crate) const FILE: &str = "/etc/filltop/filltop.toml";
 
 /// The configuration file whose `[guard]` section applies.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Read avoid, prefer and ignore from [guard] in this file
     /// [default: /etc/filltop/filltop.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "FILLTOP_CONFIG", verbatim_doc_comment)]

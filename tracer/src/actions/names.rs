@@ -32,7 +32,7 @@ const PAUSE: &str = "pause";
 
 /// A running group, with the path of its own cgroup.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Kind, name and cgroup of the group.
     pub group: Group,
     /// Command names of the group's processes.
@@ -43,7 +43,7 @@ pub struct Candidate {
 
 /// What a name was resolved to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Meant {
+pub(crate) enum Resolved {
     /// One group.
     Group(Candidate),
     /// A Kubernetes pod: its containers, and separately its sandbox.
@@ -59,16 +59,16 @@ pub enum Meant {
 
 /// Why a name does not resolve to a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Doubt {
+pub(crate) enum ResolveError {
     /// Nothing has this name.
     #[error(
         "nothing named {0} is running here; give a pid, a unit, a container, a pod or the path of a \
          cgroup"
     )]
-    Nobody(String),
+    NotFound(String),
     /// The name is ambiguous.
     #[error("{asked} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
-    Several {
+    Ambiguous {
         /// The name as given.
         asked: String,
         /// The possible targets as TARGET arguments, with their cgroups if only these differ.
@@ -149,42 +149,42 @@ impl Candidate {
 }
 
 /// The groups and pods that a name may mean, keyed by (kind, name, cgroup or pod UID).
-type Things = BTreeMap<(GroupKind, String, String), Meant>;
+type Matches = BTreeMap<(GroupKind, String, String), Resolved>;
 
 /// Resolves a name. An exact name takes precedence over an id prefix. An ambiguous name is refused. A
 /// monitor is never the result.
 ///
 /// # Errors
 /// If nothing has this name, or more than one group has.
-pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
+pub(crate) fn resolve(asked: &str, candidates: &[Candidate]) -> Result<Resolved, ResolveError> {
     let shown = || sanitize::display(asked).into_owned();
     let readings = readings(asked);
-    let mut things = Things::new();
+    let mut matches = Matches::new();
     for (kind, name) in &readings {
-        things.extend(exact(*kind, name, candidates));
+        matches.extend(exact(*kind, name, candidates));
     }
-    if things.is_empty() {
+    if matches.is_empty() {
         for (kind, name) in &readings {
-            things.extend(by_id(*kind, name, candidates));
+            matches.extend(by_id(*kind, name, candidates));
         }
     }
-    drop_protected(&mut things);
-    if things.len() > 1 {
-        let list = list(&things);
-        return Err(Doubt::Several { asked: shown(), list });
+    drop_protected(&mut matches);
+    if matches.len() > 1 {
+        let list = list(&matches);
+        return Err(ResolveError::Ambiguous { asked: shown(), list });
     }
-    match things.into_values().next() {
-        Some(meant) => Ok(meant),
+    match matches.into_values().next() {
+        Some(resolved) => Ok(resolved),
         None => Err(match monitor(&readings, candidates) {
-            Some(monitor) => Doubt::Monitor { asked: shown(), monitor },
-            None => Doubt::Nobody(shown()),
+            Some(monitor) => ResolveError::Monitor { asked: shown(), monitor },
+            None => ResolveError::NotFound(shown()),
         }),
     }
 }
 
 /// Splits a TARGET into an optional kind and a name.
 #[must_use]
-pub fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
+pub(crate) fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
     readings(word).pop().unwrap_or((None, word))
 }
 
@@ -206,69 +206,70 @@ fn of_kind(kind: Option<GroupKind>, candidates: &[Candidate]) -> impl Iterator<I
         .filter(move |candidate| kind.is_none_or(|kind| candidate.group.kind == kind))
 }
 
-fn exact(kind: Option<GroupKind>, name: &str, candidates: &[Candidate]) -> Things {
-    let mut things = Things::new();
+fn exact(kind: Option<GroupKind>, name: &str, candidates: &[Candidate]) -> Matches {
+    let mut matches = Matches::new();
     for candidate in of_kind(kind, candidates) {
         if let Some((key, pod)) = candidate.pod()
             && (pod == name
                 || key == name
                 || pod.split_once('/').is_some_and(|(_, pod)| pod == name))
         {
-            let entry = things.entry((GroupKind::Pod, pod.clone(), key)).or_insert_with(|| {
-                Meant::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
+            let entry = matches.entry((GroupKind::Pod, pod.clone(), key)).or_insert_with(|| {
+                Resolved::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
             });
-            if let Meant::Pod { containers, sandbox, .. } = entry {
+            if let Resolved::Pod { containers, sandbox, .. } = entry {
                 let whose = if candidate.is_sandbox() { sandbox } else { containers };
                 whose.push(candidate.clone());
             }
         } else if candidate.is_called(name) {
-            things.extend([thing(candidate)]);
+            matches.extend([matched(candidate)]);
         }
     }
-    things
+    matches
 }
 
-fn by_id(kind: Option<GroupKind>, start: &str, candidates: &[Candidate]) -> Things {
+fn by_id(kind: Option<GroupKind>, start: &str, candidates: &[Candidate]) -> Matches {
     // A number alone is a pid, unless it has a kind as a prefix.
     let is_pid = kind.is_none() && start.bytes().all(|byte| byte.is_ascii_digit());
     let is_hex = start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if start.len() < MIN_ID || !is_hex || is_pid {
-        return Things::new();
+        return Matches::new();
     }
     of_kind(kind, candidates)
         .filter(|candidate| candidate.id().is_some_and(|id| id.starts_with(start)))
-        .map(thing)
+        .map(matched)
         .collect()
 }
 
-fn thing(candidate: &Candidate) -> ((GroupKind, String, String), Meant) {
+fn matched(candidate: &Candidate) -> ((GroupKind, String, String), Resolved) {
     let Group { kind, name, cgroup, .. } = &candidate.group;
     let key = (*kind, name.clone(), cgroup.clone().unwrap_or_default());
-    (key, Meant::Group(candidate.clone()))
+    (key, Resolved::Group(candidate.clone()))
 }
 
 /// Removes groups with only protected processes if another group has the same kind and name.
-fn drop_protected(things: &mut Things) {
-    let protected = |meant: &Meant| matches!(meant, Meant::Group(group) if group.is_protected());
-    let kept: Vec<(GroupKind, String)> = things
+fn drop_protected(matches: &mut Matches) {
+    let protected =
+        |resolved: &Resolved| matches!(resolved, Resolved::Group(group) if group.is_protected());
+    let kept: Vec<(GroupKind, String)> = matches
         .iter()
-        .filter(|(_, meant)| !protected(meant))
+        .filter(|(_, resolved)| !protected(resolved))
         .map(|((kind, name, _), _)| (*kind, name.clone()))
         .collect();
-    things.retain(|(kind, name, _), meant| {
-        !protected(meant) || !kept.iter().any(|(k, n)| k == kind && n == name)
+    matches.retain(|(kind, name, _), resolved| {
+        !protected(resolved) || !kept.iter().any(|(k, n)| k == kind && n == name)
     });
 }
 
-fn list(things: &Things) -> Vec<String> {
-    things
+fn list(matches: &Matches) -> Vec<String> {
+    matches
         .iter()
-        .map(|((kind, name, rest), meant)| {
-            let word = match meant {
-                Meant::Group(candidate) => candidate.word(),
-                Meant::Pod { name, .. } => format!("pod/{}", sanitize::display(name)),
+        .map(|((kind, name, rest), resolved)| {
+            let word = match resolved {
+                Resolved::Group(candidate) => candidate.word(),
+                Resolved::Pod { name, .. } => format!("pod/{}", sanitize::display(name)),
             };
-            let same = things.keys().filter(|(k, n, _)| k == kind && n == name).count();
+            let same = matches.keys().filter(|(k, n, _)| k == kind && n == name).count();
             if same > 1 { format!("{word} ({})", sanitize::display(rest)) } else { word }
         })
         .collect()

@@ -24,16 +24,16 @@ use tracer_host::process::pidfd::ProcessId;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
-const ASK: Duration = Duration::from_secs(3);
+const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait for a restart of the target.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two checks for a restart.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Returns the restart policy of a target; `None` if nothing is known to restart it. If the target is
 /// only some processes of a container or unit, the policy applies if the first process is among them.
 #[must_use]
-pub fn policy(target: &Target) -> Option<RestartPolicy> {
+pub(crate) fn policy(target: &Target) -> Option<RestartPolicy> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind))?;
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
@@ -57,7 +57,7 @@ pub fn policy(target: &Target) -> Option<RestartPolicy> {
         }
         GroupKind::Pod => of(Manager::Kubelet, None),
         GroupKind::Unit => {
-            let shown = unit::show(name, &["Restart", "MainPID"], ASK)?;
+            let shown = unit::show(name, &["Restart", "MainPID"], SYSTEMCTL_TIMEOUT)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
             let hit = whole || members.iter().any(|member| Some(member.pid) == main);
@@ -137,7 +137,9 @@ fn podman(pid: u32, id: &str) -> Option<String> {
 /// in the file; if the two differ, the policy is unknown.
 fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
-    for (at, _) in bytes.windows(START.len()).enumerate().filter(|(_, part)| *part == START) {
+    for (at, _) in
+        bytes.windows(CONFIG_PREFIX.len()).enumerate().filter(|(_, part)| *part == CONFIG_PREFIX)
+    {
         let mut values = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Config>();
         if let Some(Ok(config)) = values.next()
             && config.id == id
@@ -150,7 +152,7 @@ fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
 }
 
 /// First bytes of a container's configuration.
-const START: &[u8] = br#"{"spec":"#;
+const CONFIG_PREFIX: &[u8] = br#"{"spec":"#;
 /// Largest database that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
 /// Largest configuration file that is read, bytes.
@@ -167,7 +169,7 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub fn present(target: &Target) -> BTreeSet<ProcessId> {
+pub(crate) fn present(target: &Target) -> BTreeSet<ProcessId> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
@@ -188,21 +190,21 @@ pub fn present(target: &Target) -> BTreeSet<ProcessId> {
 /// Waits up to 10 s for a terminated target to have processes that were not in `before`, and returns
 /// their pids. Checks only once if no restart is expected.
 #[must_use]
-pub fn came_back(
+pub(crate) fn came_back(
     target: &Target,
     how: Action,
     before: &BTreeSet<ProcessId>,
     policy: &RestartPolicy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));
-    let patience = if awaited { PATIENCE } else { Duration::ZERO };
+    let timeout = if awaited { RESTART_TIMEOUT } else { Duration::ZERO };
     let start = clock::instant();
     loop {
         let new: Vec<u32> = present(target).difference(before).map(|who| who.pid).collect();
-        if !new.is_empty() || start.elapsed() >= patience {
+        if !new.is_empty() || start.elapsed() >= timeout {
             return new;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 

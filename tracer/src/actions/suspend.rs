@@ -8,8 +8,8 @@ use std::{fs, io};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::executor::Hands;
-use super::fence::Wall;
+use super::executor::Executor;
+use super::fence::FenceSpec;
 use super::freezer;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
@@ -18,37 +18,37 @@ use tracer_host::{cgroup, clock};
 use tracer_kernel::fence::{Fence, Tally};
 
 /// How long suspending may take before the processes that still run are reported.
-const PATIENCE: Duration = Duration::from_millis(900);
+const SUSPEND_TIMEOUT: Duration = Duration::from_millis(900);
 /// Interval between two checks for processes that still run.
-const LOOK: Duration = Duration::from_millis(1);
+const SCAN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How a target is suspended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Brake {
+pub(crate) enum SuspendMethod {
     /// With the freezer of a cgroup.
     Freezer(Freezer),
     /// With SIGSTOP to each process.
     Signals,
     /// With a fence: the target keeps running, but its calls that take space on one volume fail.
-    Fence(Wall),
+    Fence(FenceSpec),
 }
 
-impl Brake {
+impl SuspendMethod {
     /// Chooses a freezer whose cgroup contains exactly these processes, otherwise signals.
     #[must_use]
-    pub fn choose(scope: &Scope, hierarchies: &Hierarchies) -> Self {
+    pub(crate) fn choose(scope: &Scope, hierarchies: &Hierarchies) -> Self {
         freezer::of(scope, hierarchies).map_or(Self::Signals, Self::Freezer)
     }
 
     /// Describes the method, for plans and audit lines.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Freezer(Freezer::V2(dir)) => format!("cgroup v2 freezer {}", dir.display()),
             Self::Freezer(Freezer::V1(dir)) => format!("cgroup v1 freezer {}", dir.display()),
             Self::Signals => "SIGSTOP to each process until no new child appears".to_owned(),
-            Self::Fence(wall) => wall.words(),
+            Self::Fence(fence_spec) => fence_spec.describe(),
         }
     }
 }
@@ -56,12 +56,12 @@ impl Brake {
 /// Error: the cgroup is frozen, but a process of the target had already moved to another one.
 #[derive(Debug, thiserror::Error)]
 #[error("process {0} left its cgroup while it was being frozen")]
-pub struct Escaped(u32);
+pub(crate) struct Escaped(u32);
 
 impl Escaped {
     /// Whether `error` is this error.
     #[must_use]
-    pub fn is(error: &anyhow::Error) -> bool {
+    pub(crate) fn is(error: &anyhow::Error) -> bool {
         let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         matches!(error, Some(error) if error.is::<Self>())
     }
@@ -69,7 +69,7 @@ impl Escaped {
 
 /// The result of suspending a target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Halted {
+pub(crate) struct SuspendReport {
     /// Number of suspended processes.
     pub processes: usize,
     /// Time until they were suspended, milliseconds.
@@ -79,9 +79,9 @@ pub struct Halted {
 }
 
 /// Suspends and resumes one target, any number of times.
-pub struct Halter {
+pub(crate) struct Suspender {
     tracker: Tracker,
-    brake: Brake,
+    brake: SuspendMethod,
     /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
     stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
@@ -92,10 +92,10 @@ pub struct Halter {
     fence: Option<Fence>,
 }
 
-impl Halter {
+impl Suspender {
     /// Creates a suspender for a target, which is not suspended yet.
     #[must_use]
-    pub fn new(scope: Scope, brake: Brake) -> Self {
+    pub(crate) fn new(scope: Scope, brake: SuspendMethod) -> Self {
         Self {
             tracker: Tracker::new(scope),
             brake,
@@ -111,18 +111,18 @@ impl Halter {
     ///
     /// # Errors
     /// System errors, and those of `before`; what was stopped until then stays on record.
-    pub fn halt(
+    pub(crate) fn suspend(
         &mut self,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
-    ) -> io::Result<Halted> {
+    ) -> io::Result<SuspendReport> {
         let start = clock::instant();
         let (processes, notes) = match self.brake.clone() {
-            Brake::Freezer(freezer) => self.freeze(&freezer, hands)?,
-            Brake::Signals => self.stop_all(hands, before)?,
-            Brake::Fence(wall) => (self.fence(&wall, hands)?, Vec::new()),
+            SuspendMethod::Freezer(freezer) => self.freeze(&freezer, executor)?,
+            SuspendMethod::Signals => self.stop_all(executor, before)?,
+            SuspendMethod::Fence(fence_spec) => (self.fence(&fence_spec, executor)?, Vec::new()),
         };
-        Ok(Halted { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
+        Ok(SuspendReport { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
     }
 
     /// Resumes the target. If signals were used: only the processes that filltop stopped, children
@@ -130,26 +130,26 @@ impl Halter {
     ///
     /// # Errors
     /// System errors.
-    pub fn release(&mut self, hands: &mut dyn Hands) -> io::Result<()> {
+    pub(crate) fn release(&mut self, executor: &mut dyn Executor) -> io::Result<()> {
         match &self.brake {
-            Brake::Freezer(freezer) => {
+            SuspendMethod::Freezer(freezer) => {
                 let (file, word) = freezer.order(false);
-                match hands.write(&file, word) {
+                match executor.write(&file, word) {
                     Err(error) if cgroup::is_removed(&error) => Ok(()),
                     result => result,
                 }
             }
-            Brake::Signals => {
+            SuspendMethod::Signals => {
                 self.others.clear();
                 for handle in std::mem::take(&mut self.stopped).values().rev() {
-                    match hands.signal(handle, Signal::CONT) {
+                    match executor.signal(handle, Signal::CONT) {
                         Err(error) if !is_gone(&error) => return Err(error),
                         _ => {}
                     }
                 }
                 Ok(())
             }
-            Brake::Fence(_) => {
+            SuspendMethod::Fence(_) => {
                 self.fence = None;
                 Ok(())
             }
@@ -158,28 +158,28 @@ impl Halter {
 
     /// Returns the counters of the fence, while it is in force.
     #[must_use]
-    pub fn tally(&self) -> Option<Tally> {
+    pub(crate) fn tally(&self) -> Option<Tally> {
         self.fence.as_ref().map(Fence::tally)
     }
 
     /// Returns the target's current processes.
     #[must_use]
-    pub fn members(&mut self) -> Vec<ProcessId> {
+    pub(crate) fn members(&mut self) -> Vec<ProcessId> {
         match &self.brake {
             // Much less to read than all of /proc, and a throttle reads this often.
-            Brake::Freezer(freezer) => cgroup::processes(freezer.dir())
+            SuspendMethod::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
                 .map(|pid| ProcessId { pid, start_ticks: 0 })
                 .collect(),
-            Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
+            SuspendMethod::Signals | SuspendMethod::Fence(_) => self.tracker.scan().1,
         }
     }
 
-    fn fence(&mut self, wall: &Wall, hands: &mut dyn Hands) -> io::Result<usize> {
+    fn fence(&mut self, fence_spec: &FenceSpec, executor: &mut dyn Executor) -> io::Result<usize> {
         let failed = |error: anyhow::Error| io::Error::other(format!("{error:#}"));
-        let mut fence = wall.load().map_err(failed)?;
-        hands.fence(&mut fence, wall)?;
-        let count = wall.enclose(&mut fence, &mut self.tracker)?;
+        let mut fence = fence_spec.load().map_err(failed)?;
+        executor.fence(&mut fence, fence_spec)?;
+        let count = fence_spec.add_members(&mut fence, &mut self.tracker)?;
         self.fence = Some(fence);
         Ok(count)
     }
@@ -187,27 +187,27 @@ impl Halter {
     fn freeze(
         &mut self,
         freezer: &Freezer,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
     ) -> io::Result<(usize, Vec<String>)> {
         let (file, word) = freezer.order(true);
         let start = clock::instant();
-        hands.write(&file, word)?;
-        while !hands.dry() && !freezer.is_frozen() {
-            if start.elapsed() > PATIENCE {
+        executor.write(&file, word)?;
+        while !executor.is_dry_run() && !freezer.is_frozen() {
+            if start.elapsed() > SUSPEND_TIMEOUT {
                 let count = cgroup::processes(freezer.dir()).len();
                 return Ok((count, vec![self.unfrozen()]));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(SCAN_INTERVAL);
             // Version 1 can miss a task that is being forked; writing again freezes it.
             if matches!(freezer, Freezer::V1(_)) {
-                hands.write(&file, word)?;
+                executor.write(&file, word)?;
             }
         }
         let inside = cgroup::processes(freezer.dir());
         // A frozen process cannot move itself, but it may have done so right before. Checked only
         // once, because a throttle calls this many times a second.
-        if !hands.dry() && !std::mem::replace(&mut self.held, true) {
-            let (_, members) = self.tracker.look();
+        if !executor.is_dry_run() && !std::mem::replace(&mut self.held, true) {
+            let (_, members) = self.tracker.scan();
             if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
                 return Err(io::Error::other(Escaped(member.pid)));
             }
@@ -233,21 +233,21 @@ impl Halter {
 
     fn stop_all(
         &mut self,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<(usize, Vec<String>)> {
         self.tracker.listen();
         let start = clock::instant();
         let mut quiet = 0;
         loop {
-            let (table, members) = self.tracker.look();
+            let (table, members) = self.tracker.scan();
             let new: Vec<ProcessId> = members
                 .iter()
                 .filter(|who| !self.stopped.contains_key(who) && !self.others.contains(who))
                 .copied()
                 .collect();
             for identity in &new {
-                self.stop_one(*identity, &table, hands, before)?;
+                self.stop_one(*identity, &table, executor, before)?;
             }
             let running: Vec<String> = self.running();
             if new.is_empty() && running.is_empty() {
@@ -256,18 +256,18 @@ impl Halter {
                 quiet = 0;
             }
             // Two scans in a row, because a scan of /proc is not atomic.
-            if quiet == 2 || hands.dry() {
+            if quiet == 2 || executor.is_dry_run() {
                 break;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > SUSPEND_TIMEOUT {
                 return Ok((self.stopped.len(), running));
             }
             if new.is_empty() {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(SCAN_INTERVAL);
             }
         }
         let mut notes = Vec::new();
-        if self.tracker.is_deaf() {
+        if self.tracker.fork_events_unavailable() {
             notes.push(
                 "fork events are unavailable (no process connector) or were lost: a child that \
                  called setsid while its parent exited may have been missed"
@@ -284,7 +284,7 @@ impl Halter {
         &mut self,
         identity: ProcessId,
         table: &Table,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
@@ -302,7 +302,7 @@ impl Halter {
             return Ok(());
         }
         before(identity)?;
-        match hands.signal(&handle, Signal::STOP) {
+        match executor.signal(&handle, Signal::STOP) {
             Ok(()) => {
                 self.stopped.insert(identity, handle);
                 Ok(())

@@ -14,7 +14,7 @@ use tracer_model::snapshot::{Group, GroupKind};
 
 use super::members::{Scope, Table, ancestors, executable, table};
 use super::names;
-use super::names::{Candidate, Doubt, Meant};
+use super::names::{Candidate, ResolveError, Resolved};
 use super::pins::CgroupId;
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{Place, classify, directory};
@@ -24,19 +24,20 @@ use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcess};
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// Only the process itself
     Alone,
     /// The process and its descendants
     Tree,
     /// The same, and the parents that forked it without an exec in between
     #[default]
-    Forker,
+    #[value(name = "forker")]
+    ForkingParent,
 }
 
 /// A resolved target.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Description of the target.
     pub subject: Subject,
     /// The processes that it includes.
@@ -60,7 +61,7 @@ impl Target {
 
     /// Returns the container id; `None` if the target is not a container.
     #[must_use]
-    pub fn container(&self) -> Option<String> {
+    pub(crate) fn container(&self) -> Option<String> {
         match classify(self.group.as_ref()?.cgroup.as_deref()?) {
             Place::Container { id, .. } => Some(id),
             _ => None,
@@ -73,7 +74,7 @@ impl Target {
 ///
 /// # Errors
 /// If nothing has that name, or the name is ambiguous.
-pub fn resolve(
+pub(crate) fn resolve(
     asked: &str,
     reach: Reach,
     ends: bool,
@@ -93,7 +94,7 @@ pub fn resolve(
 ///
 /// # Errors
 /// If there is no such process, or its pid was reused.
-pub fn process(
+pub(crate) fn process(
     pid: u32,
     start_ticks: Option<u64>,
     reach: Reach,
@@ -109,9 +110,9 @@ pub fn process(
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
-        Reach::Forker => {
+        Reach::ForkingParent => {
             let table = table();
-            while let Some(parent) = forker(root.identity, &table) {
+            while let Some(parent) = forking_parent(root.identity, &table) {
                 roles.insert(parent.identity.pid, Role::Parent);
                 root = parent;
             }
@@ -130,7 +131,7 @@ pub fn process(
 /// Returns the parent if it forked this process and neither has called execve(2) since: the stack
 /// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
 /// because its subshell is not its worker.
-fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcess> {
+fn forking_parent(child: ProcessId, table: &Table) -> Option<UniqueProcess> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
@@ -159,7 +160,7 @@ fn stack(pid: u32) -> Option<u64> {
 ///
 /// # Errors
 /// If no hierarchy has this path.
-pub fn cgroup(
+pub(crate) fn cgroup(
     path: &str,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
@@ -171,7 +172,7 @@ pub fn cgroup(
     if dirs.is_empty() {
         bail!("there is no cgroup {}; give the path as /proc/PID/cgroup prints it", safe(path));
     }
-    let dirs = inhabited(dirs);
+    let dirs = non_empty(dirs);
     let place = classify(path);
     let (kind, name) = match &place {
         Place::Unit(name) => (GroupKind::Unit, name.clone()),
@@ -196,7 +197,7 @@ pub fn cgroup(
     Ok(target)
 }
 
-fn inhabited(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+fn non_empty(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     dirs.retain(|dir| !cgroup::processes(dir).is_empty());
     dirs
 }
@@ -208,16 +209,16 @@ fn named(
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
-    match names::pick(asked, &candidates(groups)) {
-        Ok(Meant::Group(Candidate { group, roots, .. })) => {
+    match names::resolve(asked, &candidates(groups)) {
+        Ok(Resolved::Group(Candidate { group, roots, .. })) => {
             Ok(group_target(asked, group, roots, hierarchies))
         }
-        Ok(Meant::Pod { name, containers, sandbox }) => {
+        Ok(Resolved::Pod { name, containers, sandbox }) => {
             let pod = Pod { asked, name, containers, sandbox };
             Ok(pod.target(ends, hierarchies))
         }
-        Err(Doubt::Nobody(_)) if is_unit_name(asked) => Ok(unstarted(asked)),
-        Err(doubt) => Err(doubt.into()),
+        Err(ResolveError::NotFound(_)) if is_unit_name(asked) => Ok(unit_without_processes(asked)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -250,7 +251,7 @@ impl Pod<'_> {
     fn target(self, ends: bool, hierarchies: &Hierarchies) -> Target {
         let dirs = |candidates: &[Candidate]| -> Vec<PathBuf> {
             let paths = candidates.iter().filter_map(|candidate| candidate.group.cgroup.as_deref());
-            inhabited(paths.flat_map(|path| hierarchies.directories(path)).collect())
+            non_empty(paths.flat_map(|path| hierarchies.directories(path)).collect())
         };
         let pids = |dirs: &[PathBuf]| -> BTreeSet<u32> {
             dirs.iter().flat_map(|dir| cgroup::processes(dir)).collect()
@@ -259,7 +260,7 @@ impl Pod<'_> {
         let path =
             self.containers.first().and_then(|first| pod_path(first.group.cgroup.as_deref()?));
         if !ends && let Some(path) = &path {
-            let whole = inhabited(hierarchies.directories(path));
+            let whole = non_empty(hierarchies.directories(path));
             let all = dirs(&[self.containers.as_slice(), &self.sandbox].concat());
             if !whole.is_empty() && pids(&whole) == pids(&all) {
                 scope = whole;
@@ -287,14 +288,14 @@ fn pod_path(container: &str) -> Option<String> {
 
 /// Makes a target of a group from a Snapshot. `pids` are its processes, used if it has no cgroup.
 #[must_use]
-pub fn group_target(
+pub(crate) fn group_target(
     asked: &str,
     group: Group,
     pids: Vec<UniqueProcess>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);
-    let dirs = group.cgroup.as_deref().map(|path| inhabited(hierarchies.directories(path)));
+    let dirs = group.cgroup.as_deref().map(|path| non_empty(hierarchies.directories(path)));
     let scope = match dirs {
         Some(dirs) if !dirs.is_empty() => Scope::Cgroup(dirs),
         _ => Scope::Tree(pids),
@@ -313,7 +314,7 @@ fn is_unit_name(asked: &str) -> bool {
 }
 
 /// Makes a target of a unit without processes, which systemd can still stop.
-fn unstarted(asked: &str) -> Target {
+fn unit_without_processes(asked: &str) -> Target {
     let subject = Subject {
         asked: asked.to_owned(),
         kind: SubjectKind::Group(GroupKind::Unit),

@@ -12,7 +12,7 @@ use tracer_model::action::restart::Manager;
 use tracer_model::sanitize::{Charset, display_for, shell_word};
 use tracer_model::units::Units;
 
-use super::engine::Outcome;
+use super::outcome::Outcome;
 
 /// Maximum number of processes that a plan lists.
 const MAX_PROCESSES: usize = 12;
@@ -235,7 +235,7 @@ fn process(process: &AffectedProcess, charset: Charset) -> String {
 
 /// Formats the result of an action, in one or a few lines.
 #[must_use]
-pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
+pub(crate) fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     let mut out = String::new();
     if outcome.dry_run {
@@ -246,7 +246,7 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         return out;
     }
     let how = outcome.how.name();
-    if let Some(halted) = &outcome.halted {
+    if let Some(halted) = &outcome.suspended {
         let id = outcome.id.as_deref().unwrap_or("?");
         let (state, end) = match outcome.how {
             Action::Fence => ("fenced", "ends"),
@@ -265,7 +265,7 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         for note in &halted.notes {
             let _ = writeln!(out, "! {}", safe(note));
         }
-    } else if let Some(ended) = &outcome.ended {
+    } else if let Some(ended) = &outcome.terminated {
         let gone = ended.signalled.saturating_sub(ended.left.len());
         let _ = match outcome.how {
             Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),

@@ -15,7 +15,7 @@ use tracer_model::sanitize;
 ///
 /// # Errors
 /// If the descriptor is another file by now, if the file has a name, and system errors.
-pub fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
+pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
     let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
     let target = std::fs::read_link(&link).with_context(|| format!("{link} has been closed"))?;
     let path = tracer_host::process::descriptors::strip_deleted(&target);

@@ -17,16 +17,16 @@ use crate::attribute::groups::{cgroup_path, session};
 use tracer_host::clock;
 
 /// How long a manager's command may take: systemd's own stop timeout is 90 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a machine may take to power off.
-const POWER_OFF: Duration = Duration::from_secs(30);
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for the last processes after a manager's command has finished.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A manager's command that stops a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StopCommand {
+pub(crate) struct StopCommand {
     program: PathBuf,
     arguments: Vec<String>,
 }
@@ -34,42 +34,42 @@ pub struct StopCommand {
 impl StopCommand {
     /// Returns the command line.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         format!("{name} {}", self.arguments.join(" "))
     }
 
     /// Returns how long the target may take to end after the command has finished.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn exit_timeout(&self) -> Duration {
         let asks = self.arguments.first().is_some_and(|word| word == "poweroff");
-        if asks { POWER_OFF } else { AFTERWARDS }
+        if asks { POWER_OFF_TIMEOUT } else { EXIT_TIMEOUT }
     }
 
     /// Runs the command and waits until it has finished.
     ///
     /// # Errors
     /// If it cannot be started, fails, or takes longer than 120 s. Contains the command's stderr.
-    pub fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(File::open("/dev/null")?)
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot run {}", self.words()))?;
+            .with_context(|| format!("cannot run {}", self.describe()))?;
         let start = clock::instant();
         while child.try_wait()?.is_none() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > COMMAND_TIMEOUT {
                 child.kill()?;
-                bail!("{} did not finish within {} s", self.words(), PATIENCE.as_secs());
+                bail!("{} did not finish within {} s", self.describe(), COMMAND_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{}: {}: {}", self.words(), output.status, said.trim());
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}: {}", self.describe(), output.status, stderr.trim());
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl StopCommand {
 ///
 /// # Errors
 /// Why there is none here, with the command to use elsewhere if there is one.
-pub fn command(target: &Target) -> Result<StopCommand, String> {
+pub(crate) fn command(target: &Target) -> Result<StopCommand, String> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind, |group| SubjectKind::Group(group.kind));
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
@@ -171,7 +171,11 @@ fn words(
 /// Reads properties of a unit from systemd; `None` if systemd is not running or does not answer in
 /// time.
 #[must_use]
-pub fn show(unit: &str, properties: &[&str], within: Duration) -> Option<BTreeMap<String, String>> {
+pub(crate) fn show(
+    unit: &str,
+    properties: &[&str],
+    within: Duration,
+) -> Option<BTreeMap<String, String>> {
     if !Path::new("/run/systemd/system").exists() {
         return None;
     }

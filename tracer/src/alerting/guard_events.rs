@@ -7,7 +7,7 @@ use tracer_model::snapshot::{SCHEMA, Snapshot};
 
 use super::Guard;
 use crate::actions::guard;
-use crate::actions::guard::Said;
+use crate::actions::guard::GuardEvent;
 use tracer_host::clock;
 
 /// Maximum number of culprits in an event.
@@ -29,9 +29,9 @@ impl Guarding {
         Ok(Self { guard: guard::Guard::start(config.clone())?, events: 0 })
     }
 
-    fn event(&mut self, said: Said, snapshot: &Snapshot) -> Event {
+    fn event(&mut self, decided: GuardEvent, snapshot: &Snapshot) -> Event {
         self.events += 1;
-        let Said { decision, summary, command, .. } = said;
+        let GuardEvent { decision, summary, command, .. } = decided;
         let time = clock::now();
         let volume = snapshot.volumes.iter().find(|row| row.mount_point == decision.volume);
         let on_it = snapshot.writers.iter().filter(|row| row.volume == decision.volume);
@@ -78,8 +78,8 @@ impl Guarding {
 impl Guard for Guarding {
     fn see(&mut self, snapshot: &Snapshot, _events: &[Event]) -> Vec<Event> {
         let Some(guard) = &mut self.guard else { return Vec::new() };
-        let said = guard.see(clock::boottime_s(), snapshot);
-        said.into_iter().map(|said| self.event(said, snapshot)).collect()
+        let events = guard.evaluate(clock::boottime_s(), snapshot);
+        events.into_iter().map(|decided| self.event(decided, snapshot)).collect()
     }
 
     fn replace(&mut self, config: &GuardConfig) -> Result<(), String> {

@@ -15,10 +15,10 @@ use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
 
-use crate::actions::engine::{Request, Spec};
 use crate::actions::foreground::Foreground;
 use crate::actions::guard_config::ConfigArgs;
-use crate::actions::resume::Standing;
+use crate::actions::request::{StopRequest, TargetSpec};
+use crate::actions::resume::RecordState;
 use crate::actions::target::Reach;
 use crate::actions::{audit, engine, record, resume, text};
 use crate::cli::{duration, environment, units};
@@ -163,8 +163,8 @@ pub struct ResumeArgs {
 /// If there is no such target, if the plan is refused or not confirmed, and system errors.
 pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     sweep();
-    let request = Request {
-        spec: Spec::Word(args.target.clone()),
+    let request = StopRequest {
+        spec: TargetSpec::Word(args.target.clone()),
         reach: args.reach,
         how: args.how.into(),
         rate: Some(args.rate),
@@ -173,7 +173,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         file: args.file.clone(),
         intent: Intent::Asked,
         dry_run: args.dry_run,
-        lifeline: false,
+        ends_with_owner: false,
         who: audit::who(),
         reason: args.reason.clone(),
         log: args.log.clone(),
@@ -207,7 +207,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     stdout.flush()?;
     // Signals are blocked before anything is suspended, so that a signal that arrives meanwhile resumes
     // the target instead of only ending this process.
-    let stay = (prepared.needs_us() && !args.dry_run).then(Foreground::start).transpose()?;
+    let stay = (prepared.needs_requester() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?;
@@ -215,7 +215,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         write!(stdout, "{}", text::outcome(&outcome, units, charset))?;
     }
     stdout.flush()?;
-    if let (Some(stay), Some(kept)) = (stay, outcome.kept) {
+    if let (Some(stay), Some(kept)) = (stay, outcome.supervisor) {
         if !args.json {
             writeln!(
                 stdout,
@@ -227,7 +227,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         stay.until_over(kept)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let left = outcome.ended.is_some_and(|ended| !ended.for_good());
+    let left = outcome.terminated.is_some_and(|ended| !ended.for_good());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -280,8 +280,8 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
         } else {
-            let name = tracer_model::sanitize::display(&record.name);
-            writeln!(stdout, "{} {name}: resumed", record.id)?;
+            let name = tracer_model::sanitize::display(&record.suspension.name);
+            writeln!(stdout, "{} {name}: resumed", record.suspension.id)?;
         }
     }
     stdout.flush()?;
@@ -295,34 +295,37 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         #[serde(flatten)]
         record: &'a record::Record,
         #[serde(flatten)]
-        standing: Standing,
+        standing: RecordState,
     }
     let mut stdout = io::stdout().lock();
     for (record, path) in &record::all() {
-        let standing = resume::standing(record, path);
+        let standing = resume::state(record, path);
         if json {
             writeln!(stdout, "{}", serde_json::to_string(&Listed { record, standing })?)?;
             continue;
         }
         let over = match standing {
-            Standing::InForce => String::new(),
-            Standing::StartedAgain { at } => {
+            RecordState::InForce => String::new(),
+            RecordState::Restarted { at } => {
                 format!(" ended: it was restarted at {}", at.strftime("%F %T UTC"))
             }
-            Standing::Ended => " ended: no process is left".to_owned(),
-            Standing::LetGo => " ended: resumed by another program".to_owned(),
+            RecordState::Ended => " ended: no process is left".to_owned(),
+            RecordState::ResumedElsewhere => " ended: resumed by another program".to_owned(),
         };
-        let name = tracer_model::sanitize::display(&record.name);
-        writeln!(stdout, "{} {name}{over}", record.id)?;
+        let name = tracer_model::sanitize::display(&record.suspension.name);
+        writeln!(stdout, "{} {name}{over}", record.suspension.id)?;
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn sweep() {
-    for record in resume::sweep() {
-        let name = tracer_model::sanitize::display(&record.name);
-        eprintln!("filltop: {} ({name}) had lost its supervisor and has been resumed", record.id);
+    for record in resume::reap_orphans() {
+        let name = tracer_model::sanitize::display(&record.suspension.name);
+        eprintln!(
+            "filltop: {} ({name}) had lost its supervisor and has been resumed",
+            record.suspension.id
+        );
     }
 }
 

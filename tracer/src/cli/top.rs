@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
 use crate::actions::bridge;
-use crate::actions::bridge::Clerk;
+use crate::actions::bridge::ActionBridge;
 use crate::actions::guard_config::ConfigArgs;
 use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, record, units};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
@@ -106,31 +106,35 @@ async fn attached(
 ) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     let feed = attach::feed(client, only, wanted)?;
-    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    let (options, bridge) =
+        with_helper(&args.config, Options { interval: Some(every), ..options })?;
     tokio::select! {
         // Otherwise the screen could notice the end of the Snapshots first, and quit without an
         // error message.
         biased;
         Ok(error) = feed.end => Err(error),
-        never = work(clerk) => match never {},
+        never = run_bridge(bridge) => match never {},
         result = tui::run_attached(feed.snapshots, feed.past, options) => result,
     }
 }
 
 /// Connects the screen to the privileged helper that carries out its actions. Without root
 /// privileges, actions are only shown.
-fn with_hands(config: &ConfigArgs, options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+fn with_helper(
+    config: &ConfigArgs,
+    options: Options,
+) -> anyhow::Result<(Options, Option<ActionBridge>)> {
     if !rustix::process::geteuid().is_root() {
         return Ok((options, None));
     }
-    let (desk, clerk) = bridge::open(config.read()?)?;
-    let (actions, results) = (Some(desk.actions), Some(desk.results));
-    Ok((Options { actions, results, ..options }, Some(clerk)))
+    let (port, bridge) = bridge::open(config.read()?)?;
+    let (actions, results) = (Some(port.actions), Some(port.results));
+    Ok((Options { actions, results, ..options }, Some(bridge)))
 }
 
-async fn work(clerk: Option<Clerk>) -> Infallible {
-    match clerk {
-        Some(clerk) => clerk.work().await,
+async fn run_bridge(bridge: Option<ActionBridge>) -> Infallible {
+    match bridge {
+        Some(bridge) => bridge.run().await,
         None => std::future::pending().await,
     }
 }
@@ -138,7 +142,8 @@ async fn work(clerk: Option<Clerk>) -> Infallible {
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     // Before the tracer drops its privileges.
-    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    let (options, bridge) =
+        with_helper(&args.config, Options { interval: Some(every), ..options })?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let (sender, receiver) = watch::channel(None);
     let screen = tui::run(receiver, options);
@@ -167,7 +172,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
     };
     tokio::select! {
         result = screen => result,
-        never = work(clerk) => match never {},
+        never = run_bridge(bridge) => match never {},
         result = tracing => { let never: anyhow::Result<Infallible> = result; never.map(|_| ()) }
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 ///
 /// # Errors
 /// Those of sigprocmask(2) and signalfd(2).
-pub(super) fn block(signals: &[i32]) -> io::Result<OwnedFd> {
+pub(crate) fn block(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
