@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::protocol::{Command, Request, Response};
 use tracer_kernel::capabilities;
 
-/// argv\[0\] of the process.
+/// `argv[0]` of the process.
 const ARGV0: &str = "fill-helper";
 
 /// The connection to a helper process.

@@ -13,7 +13,7 @@ use super::protocol::{Reply, SuspendOrder};
 use crate::actions::record::Suspension;
 use crate::actions::suspend::{SuspendMethod, SuspendReport};
 
-/// argv\[0\] of the process. It does not contain "filltop", so that killing "filltop" by name spares it.
+/// `argv[0]` of the process. It does not contain "filltop", so that killing "filltop" by name spares it.
 const ARGV0: &str = "fill-supervisor";
 /// How long suspending may take before the attempt is abandoned.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
