@@ -100,7 +100,7 @@ impl Forks {
     }
 
     /// Returns every process that was forked since the last call, in order.
-    pub fn heard(&mut self) -> Vec<Fork> {
+    pub fn drain(&mut self) -> Vec<Fork> {
         let mut heard = Vec::new();
         let mut buffer = [0u8; 4096];
         loop {
@@ -177,7 +177,7 @@ mod tests {
             Err(error) => return println!("SKIP a_fork_is_heard_of: {error}"),
         };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let heard = forks.heard();
+        let heard = forks.drain();
         if heard.is_empty() {
             child.kill().unwrap();
             child.wait().unwrap();

@@ -12,7 +12,8 @@ use crate::snapshot::Group;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
     /// TARGET as given on the command line.
-    pub asked: String,
+    #[serde(rename = "asked")]
+    pub argument: String,
     /// `process` (alone), `tree`, or a group's kind: `unit`, `docker`, `cgroup`, …
     pub kind: SubjectKind,
     /// The usual name of the target.

@@ -157,7 +157,7 @@ impl Plan {
             undo: request
                 .how
                 .reversible()
-                .then(|| format!("filltop resume {}", facts.subject.asked)),
+                .then(|| format!("filltop resume {}", facts.subject.argument)),
             measured: None,
         }
     }

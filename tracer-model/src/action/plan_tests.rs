@@ -18,7 +18,7 @@ fn all_methods() -> Vec<Method> {
 
 fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
     let subject = Subject {
-        asked: "70".to_owned(),
+        argument: "70".to_owned(),
         kind: SubjectKind::Tree,
         name: "httpd".to_owned(),
         cgroup: None,

@@ -266,8 +266,8 @@ impl Policy {
             }
         }
         if let Some(reason) = self.forbidden(now_s, snapshot, volume, state, &culprit) {
-            let words = format!("no action on {}: {reason}", message::group(&culprit.group));
-            let why = (Restraint::Forbidden(key.clone(), reason), words);
+            let text = format!("no action on {}: {reason}", message::group(&culprit.group));
+            let why = (Restraint::Forbidden(key.clone(), reason), text);
             return self.report_once(now_s, snapshot, volume, state, &key, why);
         }
         if let Some(why) = self.restraint(now_s, volume) {
@@ -289,23 +289,23 @@ impl Policy {
     /// Returns why nothing may be done now, with the message.
     fn restraint(&self, now_s: f64, volume: &Volume) -> Option<(Restraint, String)> {
         if volume.blind.is_some_and(|blind| blind.hides_most()) {
-            let words = "no action: most of the growth is not explained";
-            return Some((Restraint::Blind, words.to_owned()));
+            let text = "no action: most of the growth is not explained";
+            return Some((Restraint::Blind, text.to_owned()));
         }
         if self.actions.len() >= self.config.max_per_hour as usize {
-            let words = format!(
+            let text = format!(
                 "no action: limit of guard.max_per_hour reached ({} actions in the last hour)",
                 self.actions.len()
             );
-            return Some((Restraint::HourlyLimit, words));
+            return Some((Restraint::HourlyLimit, text));
         }
         let ago_s = now_s - self.actions.back()?;
         (ago_s < self.config.cool_down.0).then(|| {
-            let words = format!(
+            let text = format!(
                 "no action yet: the last one was {ago_s:.0} s ago (guard.cool_down = {})",
                 self.config.cool_down.text()
             );
-            (Restraint::CoolDown, words)
+            (Restraint::CoolDown, text)
         })
     }
 

@@ -213,7 +213,7 @@ impl Prepared {
         let StopRequest { how, dry_run, .. } = self.request;
         let scope = &self.target.scope;
         let policy = self.facts.restart.as_ref().filter(|_| !dry_run);
-        let before = policy.map(|policy| (policy, restart::present(&self.target)));
+        let before = policy.map(|policy| (policy, restart::processes_of(&self.target)));
         // Pins the cgroups of the plan: other cgroups may have their paths by now.
         let pins = Pins::open(&self.target.cgroups)?;
         let pinned = pins.scope(scope);
@@ -249,12 +249,12 @@ impl Prepared {
                     command.run()?;
                     // Some managers return before the target has ended, or although it has not.
                     let left = terminate::remaining_after(&members, command.exit_timeout());
-                    Some(TerminateReport { signalled: members.len(), left, back: None })
+                    Some(TerminateReport { signalled: members.len(), left, restarted: None })
                 }
             }
         };
         if let (Some(report), Some((policy, before))) = (&mut outcome.terminated, before) {
-            report.back = Some(restart::came_back(&self.target, how, &before, policy));
+            report.restarted = Some(restart::wait_for_restart(&self.target, how, &before, policy));
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ impl Prepared {
         }
         let suspension = Suspension {
             id: self.id.clone().context("no id")?,
-            asked: self.plan.target.asked.clone(),
+            argument: self.plan.target.argument.clone(),
             name: self.plan.target.name.clone(),
             how: self.request.how,
             rate: self.request.rate,

@@ -164,7 +164,7 @@ fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
 }
 
 fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
-    let brake = SuspendMethod::choose(&target.scope, hierarchies).describe();
+    let method = SuspendMethod::choose(&target.scope, hierarchies).describe();
     let kill = terminate::kill_file(&target.scope, hierarchies).map_or_else(
         || "SIGKILL to each process until none is left".to_owned(),
         |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
@@ -173,8 +173,8 @@ fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
         .into_iter()
         .map(|how| {
             let by = match how {
-                Action::Freeze => Ok(brake.clone()),
-                Action::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
+                Action::Freeze => Ok(method.clone()),
+                Action::Throttle => Ok(format!("alternately suspended and resumed: {method}")),
                 Action::Fence => fence::check(host_root::in_container())
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
                 Action::Term => Ok("SIGTERM to each process".to_owned()),
@@ -199,7 +199,7 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
         warnings.push(format!(
             "{} was forked by {}, which would fork a replacement and is therefore part of the target \
              (--reach tree leaves it out)",
-            target.subject.asked,
+            target.subject.argument,
             parents.join(", ")
         ));
     }

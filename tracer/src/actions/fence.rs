@@ -108,12 +108,12 @@ impl FenceSpec {
         tracker.listen();
         let start = clock::instant();
         let mut known: BTreeSet<ProcessId> = BTreeSet::new();
-        let mut quiet = 0;
-        while quiet < 2 {
+        let mut scans_without_new = 0;
+        while scans_without_new < 2 {
             let (_, members) = tracker.scan();
             let new: Vec<ProcessId> =
                 members.into_iter().filter(|identity| known.insert(*identity)).collect();
-            quiet = if new.is_empty() { quiet + 1 } else { 0 };
+            scans_without_new = if new.is_empty() { scans_without_new + 1 } else { 0 };
             for identity in new {
                 fence.add(identity.pid, identity.start_ticks)?;
             }

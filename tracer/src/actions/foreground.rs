@@ -29,7 +29,7 @@ impl Foreground {
     ///
     /// # Errors
     /// System errors.
-    pub(crate) fn until_over(&self, mut supervisor: SupervisorHandle) -> anyhow::Result<()> {
+    pub(crate) fn wait(&self, mut supervisor: SupervisorHandle) -> anyhow::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
             let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

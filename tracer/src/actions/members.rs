@@ -132,7 +132,7 @@ impl Tracker {
     /// Reads fork events and adds the children of members, even if their parents have exited by now.
     fn read_fork_events(&mut self) {
         let Some(forks) = &mut self.forks else { return };
-        for fork in forks.heard() {
+        for fork in forks.drain() {
             let ours = self.ever.contains(&fork.parent)
                 || self.roots.iter().any(|root| root.identity.pid == fork.parent);
             // An earlier process with the child's pid has exited.

@@ -67,18 +67,18 @@ pub(crate) enum ResolveError {
     )]
     NotFound(String),
     /// The name is ambiguous.
-    #[error("{asked} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
+    #[error("{argument} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
     Ambiguous {
         /// The name as given.
-        asked: String,
+        argument: String,
         /// The possible targets as TARGET arguments, with their cgroups if only these differ.
         list: Vec<String>,
     },
     /// Only the container's monitor is running.
-    #[error("only the monitor of {asked} is running ({monitor}); a monitor is never a target")]
+    #[error("only the monitor of {argument} is running ({monitor}); a monitor is never a target")]
     Monitor {
         /// The name as given.
-        asked: String,
+        argument: String,
         /// The name of the monitor.
         monitor: String,
     },
@@ -114,10 +114,10 @@ impl Candidate {
         !self.comms.is_empty() && self.comms.iter().all(protected)
     }
 
-    fn is_called(&self, asked: &str) -> bool {
+    fn is_called(&self, argument: &str) -> bool {
         let unit = self.group.kind == GroupKind::Unit
-            && self.group.name.strip_suffix(".service") == Some(asked);
-        self.group.name == asked || unit || self.id().as_deref() == Some(asked)
+            && self.group.name.strip_suffix(".service") == Some(argument);
+        self.group.name == argument || unit || self.id().as_deref() == Some(argument)
     }
 
     /// Returns the pod that the group belongs to: (unique key, NAMESPACE/POD or otherwise the UID).
@@ -156,9 +156,9 @@ type Matches = BTreeMap<(GroupKind, String, String), Resolved>;
 ///
 /// # Errors
 /// If nothing has this name, or more than one group has.
-pub(crate) fn resolve(asked: &str, candidates: &[Candidate]) -> Result<Resolved, ResolveError> {
-    let shown = || sanitize::display(asked).into_owned();
-    let readings = readings(asked);
+pub(crate) fn resolve(argument: &str, candidates: &[Candidate]) -> Result<Resolved, ResolveError> {
+    let shown = || sanitize::display(argument).into_owned();
+    let readings = readings(argument);
     let mut matches = Matches::new();
     for (kind, name) in &readings {
         matches.extend(exact(*kind, name, candidates));
@@ -171,12 +171,12 @@ pub(crate) fn resolve(asked: &str, candidates: &[Candidate]) -> Result<Resolved,
     drop_protected(&mut matches);
     if matches.len() > 1 {
         let list = list(&matches);
-        return Err(ResolveError::Ambiguous { asked: shown(), list });
+        return Err(ResolveError::Ambiguous { argument: shown(), list });
     }
     match matches.into_values().next() {
         Some(resolved) => Ok(resolved),
         None => Err(match monitor(&readings, candidates) {
-            Some(monitor) => ResolveError::Monitor { asked: shown(), monitor },
+            Some(monitor) => ResolveError::Monitor { argument: shown(), monitor },
             None => ResolveError::NotFound(shown()),
         }),
     }
@@ -189,12 +189,12 @@ pub(crate) fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
 }
 
 /// Returns the possible readings: the whole word as a name, and as a kind and a name.
-fn readings(asked: &str) -> Vec<(Option<GroupKind>, &str)> {
-    let qualified = asked.split_once('/').and_then(|(kind, name)| {
+fn readings(argument: &str) -> Vec<(Option<GroupKind>, &str)> {
+    let qualified = argument.split_once('/').and_then(|(kind, name)| {
         let kind = kind.parse().ok().filter(|kind| QUALIFIERS.contains(kind))?;
         Some((Some(kind), name))
     });
-    let mut readings = vec![(None, asked)];
+    let mut readings = vec![(None, argument)];
     readings.extend(qualified);
     readings
 }
@@ -281,9 +281,11 @@ fn monitor(readings: &[(Option<GroupKind>, &str)], candidates: &[Candidate]) -> 
         let Place::Monitor { runtime, of, .. } = monitor.place() else { return false };
         let name = monitor.group.name.as_str();
         let watched = name.split_once(' ').map(|(_, watched)| watched);
-        readings.iter().any(|(kind, asked)| {
+        readings.iter().any(|(kind, argument)| {
             kind.is_none_or(|kind| kind == runtime)
-                && (name == *asked || watched == Some(asked) || of.as_deref() == Some(asked))
+                && (name == *argument
+                    || watched == Some(argument)
+                    || of.as_deref() == Some(argument))
         })
     };
     let found = candidates.iter().filter(|candidate| candidate.is_monitor()).find(names)?;

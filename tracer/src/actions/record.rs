@@ -35,7 +35,8 @@ pub(crate) struct Suspension {
     /// Id for `filltop resume`, e.g. `freeze-3f2a91`.
     pub id: String,
     /// TARGET as it was given to `stop`.
-    pub asked: String,
+    #[serde(rename = "asked")]
+    pub argument: String,
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.

@@ -60,8 +60,9 @@ pub(crate) fn policy(target: &Target) -> Option<RestartPolicy> {
             let shown = unit::show(name, &["Restart", "MainPID"], SYSTEMCTL_TIMEOUT)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
-            let hit = whole || members.iter().any(|member| Some(member.pid) == main);
-            let policy = shown.get("Restart").filter(|policy| hit && !policy.is_empty())?.clone();
+            let is_included = whole || members.iter().any(|member| Some(member.pid) == main);
+            let policy =
+                shown.get("Restart").filter(|policy| is_included && !policy.is_empty())?.clone();
             of(Manager::Systemd, Some(policy))
         }
         _ => None,
@@ -169,7 +170,7 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub(crate) fn present(target: &Target) -> BTreeSet<ProcessId> {
+pub(crate) fn processes_of(target: &Target) -> BTreeSet<ProcessId> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
@@ -190,7 +191,7 @@ pub(crate) fn present(target: &Target) -> BTreeSet<ProcessId> {
 /// Waits up to 10 s for a terminated target to have processes that were not in `before`, and returns
 /// their pids. Checks only once if no restart is expected.
 #[must_use]
-pub(crate) fn came_back(
+pub(crate) fn wait_for_restart(
     target: &Target,
     how: Action,
     before: &BTreeSet<ProcessId>,
@@ -200,7 +201,7 @@ pub(crate) fn came_back(
     let timeout = if awaited { RESTART_TIMEOUT } else { Duration::ZERO };
     let start = clock::instant();
     loop {
-        let new: Vec<u32> = present(target).difference(before).map(|who| who.pid).collect();
+        let new: Vec<u32> = processes_of(target).difference(before).map(|who| who.pid).collect();
         if !new.is_empty() || start.elapsed() >= timeout {
             return new;
         }

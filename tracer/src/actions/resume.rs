@@ -46,7 +46,8 @@ pub(crate) fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
 #[must_use]
 pub(crate) fn find(word: &str) -> Vec<(Record, std::path::PathBuf)> {
     let all = record::all();
-    let exact = |record: &Record| record.suspension.id == word || record.suspension.asked == word;
+    let exact =
+        |record: &Record| record.suspension.id == word || record.suspension.argument == word;
     if all.iter().any(|(record, _)| exact(record)) {
         return all.into_iter().filter(|(record, _)| exact(record)).collect();
     }

@@ -81,13 +81,13 @@ pub(crate) struct SuspendReport {
 /// Suspends and resumes one target, any number of times.
 pub(crate) struct Suspender {
     tracker: Tracker,
-    brake: SuspendMethod,
+    method: SuspendMethod,
     /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
     stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
     others: BTreeSet<ProcessId>,
     /// Whether it was checked once that the freezer contains the whole target.
-    held: bool,
+    is_checked: bool,
     /// The fence in force.
     fence: Option<Fence>,
 }
@@ -95,13 +95,13 @@ pub(crate) struct Suspender {
 impl Suspender {
     /// Creates a suspender for a target, which is not suspended yet.
     #[must_use]
-    pub(crate) fn new(scope: Scope, brake: SuspendMethod) -> Self {
+    pub(crate) fn new(scope: Scope, method: SuspendMethod) -> Self {
         Self {
             tracker: Tracker::new(scope),
-            brake,
+            method,
             stopped: BTreeMap::new(),
             others: BTreeSet::new(),
-            held: false,
+            is_checked: false,
             fence: None,
         }
     }
@@ -117,7 +117,7 @@ impl Suspender {
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<SuspendReport> {
         let start = clock::instant();
-        let (processes, notes) = match self.brake.clone() {
+        let (processes, notes) = match self.method.clone() {
             SuspendMethod::Freezer(freezer) => self.freeze(&freezer, executor)?,
             SuspendMethod::Signals => self.stop_all(executor, before)?,
             SuspendMethod::Fence(fence_spec) => (self.fence(&fence_spec, executor)?, Vec::new()),
@@ -131,7 +131,7 @@ impl Suspender {
     /// # Errors
     /// System errors.
     pub(crate) fn release(&mut self, executor: &mut dyn Executor) -> io::Result<()> {
-        match &self.brake {
+        match &self.method {
             SuspendMethod::Freezer(freezer) => {
                 let (file, word) = freezer.order(false);
                 match executor.write(&file, word) {
@@ -165,7 +165,7 @@ impl Suspender {
     /// Returns the target's current processes.
     #[must_use]
     pub(crate) fn members(&mut self) -> Vec<ProcessId> {
-        match &self.brake {
+        match &self.method {
             // Much less to read than all of /proc, and a throttle reads this often.
             SuspendMethod::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
@@ -206,7 +206,7 @@ impl Suspender {
         let inside = cgroup::processes(freezer.dir());
         // A frozen process cannot move itself, but it may have done so right before. Checked only
         // once, because a throttle calls this many times a second.
-        if !executor.is_dry_run() && !std::mem::replace(&mut self.held, true) {
+        if !executor.is_dry_run() && !std::mem::replace(&mut self.is_checked, true) {
             let (_, members) = self.tracker.scan();
             if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
                 return Err(io::Error::other(Escaped(member.pid)));
@@ -238,7 +238,7 @@ impl Suspender {
     ) -> io::Result<(usize, Vec<String>)> {
         self.tracker.listen();
         let start = clock::instant();
-        let mut quiet = 0;
+        let mut scans_without_new = 0;
         loop {
             let (table, members) = self.tracker.scan();
             let new: Vec<ProcessId> = members
@@ -251,12 +251,12 @@ impl Suspender {
             }
             let running: Vec<String> = self.running();
             if new.is_empty() && running.is_empty() {
-                quiet += 1;
+                scans_without_new += 1;
             } else {
-                quiet = 0;
+                scans_without_new = 0;
             }
             // Two scans in a row, because a scan of /proc is not atomic.
-            if quiet == 2 || executor.is_dry_run() {
+            if scans_without_new == 2 || executor.is_dry_run() {
                 break;
             }
             if start.elapsed() > SUSPEND_TIMEOUT {

@@ -75,19 +75,19 @@ impl Target {
 /// # Errors
 /// If nothing has that name, or the name is ambiguous.
 pub(crate) fn resolve(
-    asked: &str,
+    argument: &str,
     reach: Reach,
     ends: bool,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
-    if let Ok(pid) = asked.parse::<u32>() {
+    if let Ok(pid) = argument.parse::<u32>() {
         return process(pid, None, reach, groups);
     }
-    if asked.starts_with('/') {
-        return cgroup(asked, groups, hierarchies);
+    if argument.starts_with('/') {
+        return cgroup(argument, groups, hierarchies);
     }
-    named(asked, ends, groups, hierarchies)
+    named(argument, ends, groups, hierarchies)
 }
 
 /// Resolves a pid. If a start time is given, the process must have it.
@@ -120,7 +120,7 @@ pub(crate) fn process(
         }
     };
     let subject = Subject {
-        asked: pid.to_string(),
+        argument: pid.to_string(),
         kind: if reach == Reach::Alone { SubjectKind::Process } else { SubjectKind::Tree },
         name: stat.comm,
         cgroup: None,
@@ -183,7 +183,7 @@ pub(crate) fn cgroup(
     };
     // A slice is no unit here: its name must not be mistaken for that of one of its services.
     let subject = Subject {
-        asked: path.to_owned(),
+        argument: path.to_owned(),
         kind: SubjectKind::Group(kind),
         name,
         cgroup: Some(path.to_owned()),
@@ -204,20 +204,22 @@ fn non_empty(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
 
 /// Resolves a group by the name that the tables show, a container also by its id, or a pod.
 fn named(
-    asked: &str,
+    argument: &str,
     ends: bool,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
-    match names::resolve(asked, &candidates(groups)) {
+    match names::resolve(argument, &candidates(groups)) {
         Ok(Resolved::Group(Candidate { group, roots, .. })) => {
-            Ok(group_target(asked, group, roots, hierarchies))
+            Ok(group_target(argument, group, roots, hierarchies))
         }
         Ok(Resolved::Pod { name, containers, sandbox }) => {
-            let pod = Pod { asked, name, containers, sandbox };
+            let pod = Pod { argument, name, containers, sandbox };
             Ok(pod.target(ends, hierarchies))
         }
-        Err(ResolveError::NotFound(_)) if is_unit_name(asked) => Ok(unit_without_processes(asked)),
+        Err(ResolveError::NotFound(_)) if is_unit_name(argument) => {
+            Ok(unit_without_processes(argument))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -238,7 +240,7 @@ pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
 
 /// A Kubernetes pod that was named.
 struct Pod<'a> {
-    asked: &'a str,
+    argument: &'a str,
     name: String,
     containers: Vec<Candidate>,
     sandbox: Vec<Candidate>,
@@ -267,7 +269,7 @@ impl Pod<'_> {
             }
         }
         let subject = Subject {
-            asked: self.asked.to_owned(),
+            argument: self.argument.to_owned(),
             kind: SubjectKind::Group(GroupKind::Pod),
             name: self.name.clone(),
             cgroup: path.clone(),
@@ -289,7 +291,7 @@ fn pod_path(container: &str) -> Option<String> {
 /// Makes a target of a group from a Snapshot. `pids` are its processes, used if it has no cgroup.
 #[must_use]
 pub(crate) fn group_target(
-    asked: &str,
+    argument: &str,
     group: Group,
     pids: Vec<UniqueProcess>,
     hierarchies: &Hierarchies,
@@ -301,7 +303,7 @@ pub(crate) fn group_target(
         _ => Scope::Tree(pids),
     };
     let subject = Subject {
-        asked: asked.to_owned(),
+        argument: argument.to_owned(),
         kind: SubjectKind::Group(group.kind),
         name: group.name.clone(),
         cgroup: group.cgroup.clone(),
@@ -309,16 +311,16 @@ pub(crate) fn group_target(
     Target::new(subject, scope, Some(group))
 }
 
-fn is_unit_name(asked: &str) -> bool {
-    [".service", ".scope", ".timer", ".socket"].iter().any(|kind| asked.ends_with(kind))
+fn is_unit_name(argument: &str) -> bool {
+    [".service", ".scope", ".timer", ".socket"].iter().any(|kind| argument.ends_with(kind))
 }
 
 /// Makes a target of a unit without processes, which systemd can still stop.
-fn unit_without_processes(asked: &str) -> Target {
+fn unit_without_processes(argument: &str) -> Target {
     let subject = Subject {
-        asked: asked.to_owned(),
+        argument: argument.to_owned(),
         kind: SubjectKind::Group(GroupKind::Unit),
-        name: asked.to_owned(),
+        name: argument.to_owned(),
         cgroup: None,
     };
     Target::new(subject, Scope::Cgroup(Vec::new()), None)
@@ -358,8 +360,10 @@ mod tests {
     #[test]
     fn what_is_not_there_is_an_error() {
         let (mut groups, hierarchies) = (Groups::default(), Hierarchies::read());
-        let mut error = |asked: &str| {
-            resolve(asked, Reach::Tree, false, &mut groups, &hierarchies).unwrap_err().to_string()
+        let mut error = |argument: &str| {
+            resolve(argument, Reach::Tree, false, &mut groups, &hierarchies)
+                .unwrap_err()
+                .to_string()
         };
         assert!(error("4194304").contains("no process"));
         assert!(error("/no/such/cgroup").contains("no cgroup"));

@@ -32,15 +32,15 @@ pub(crate) struct TerminateReport {
     pub left: Vec<String>,
     /// Pids of new processes of the same unit, container or pod; `None` if nothing is known to restart
     /// it, so this was not checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub back: Option<Vec<u32>>,
+    #[serde(rename = "back", skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<Vec<u32>>,
 }
 
 impl TerminateReport {
     /// Whether no process of the target is left, and none was restarted.
     #[must_use]
-    pub(crate) fn for_good(&self) -> bool {
-        self.left.is_empty() && self.back.as_ref().is_none_or(Vec::is_empty)
+    pub(crate) fn is_complete(&self) -> bool {
+        self.left.is_empty() && self.restarted.as_ref().is_none_or(Vec::is_empty)
     }
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn terminate(
         thaw();
         wait_for_end(&members);
     }
-    Ok(TerminateReport { signalled, left: left(&members, executor), back: None })
+    Ok(TerminateReport { signalled, left: left(&members, executor), restarted: None })
 }
 
 /// Sends SIGKILL until no process is left: through `file`, a cgroup.kill, if given, otherwise to each
@@ -94,12 +94,12 @@ pub(crate) fn kill(
         executor.write(file, "1")?;
     } else {
         let start = clock::instant();
-        let mut quiet = 0;
-        while quiet < 2 && start.elapsed() < EXIT_TIMEOUT {
+        let mut scans_without_new = 0;
+        while scans_without_new < 2 && start.elapsed() < EXIT_TIMEOUT {
             let (table, members) = tracker.scan();
             let new: Vec<ProcessId> =
                 members.into_iter().filter(|who| !all.contains(who)).collect();
-            quiet = if new.is_empty() { quiet + 1 } else { 0 };
+            scans_without_new = if new.is_empty() { scans_without_new + 1 } else { 0 };
             for identity in new {
                 // A process that left its session while its parent exited is found by the next scan.
                 if send(identity, &table, Signal::KILL, executor)? {
@@ -117,7 +117,7 @@ pub(crate) fn kill(
         thaw();
         wait_for_end(&all);
     }
-    Ok(TerminateReport { signalled: all.len(), left: left(&all, executor), back: None })
+    Ok(TerminateReport { signalled: all.len(), left: left(&all, executor), restarted: None })
 }
 
 fn send(

@@ -246,7 +246,7 @@ pub(crate) fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> Stri
         return out;
     }
     let how = outcome.how.name();
-    if let Some(halted) = &outcome.suspended {
+    if let Some(report) = &outcome.suspended {
         let id = outcome.id.as_deref().unwrap_or("?");
         let (state, end) = match outcome.how {
             Action::Fence => ("fenced", "ends"),
@@ -256,25 +256,25 @@ pub(crate) fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> Stri
         let _ = writeln!(
             out,
             "{how}: {} {state} in {:.0} ms; undo with `filltop resume {id}`",
-            processes(halted.processes),
-            halted.took_ms
+            processes(report.processes),
+            report.took_ms
         );
         if let Some(until) = outcome.until {
             let _ = writeln!(out, "{end} automatically at {}", until.strftime("%F %T UTC"));
         }
-        for note in &halted.notes {
+        for note in &report.notes {
             let _ = writeln!(out, "! {}", safe(note));
         }
-    } else if let Some(ended) = &outcome.terminated {
-        let gone = ended.signalled.saturating_sub(ended.left.len());
+    } else if let Some(report) = &outcome.terminated {
+        let gone = report.signalled.saturating_sub(report.left.len());
         let _ = match outcome.how {
-            Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),
-            _ => writeln!(out, "{how}: {} signalled", processes(ended.signalled)),
+            Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(report.signalled)),
+            _ => writeln!(out, "{how}: {} signalled", processes(report.signalled)),
         };
-        if !ended.left.is_empty() {
-            let _ = writeln!(out, "! still there: {}", safe(&ended.left.join(", ")));
+        if !report.left.is_empty() {
+            let _ = writeln!(out, "! still there: {}", safe(&report.left.join(", ")));
         }
-        if let Some(back) = ended.back.as_ref().filter(|back| !back.is_empty()) {
+        if let Some(back) = report.restarted.as_ref().filter(|back| !back.is_empty()) {
             let pids: Vec<String> = back.iter().take(8).map(u32::to_string).collect();
             let _ = writeln!(out, "! it was restarted: now pid {}", pids.join(", "));
         }
@@ -339,7 +339,7 @@ mod tests {
     fn plans_of_every_step() {
         let facts = Facts {
             subject: Subject {
-                asked: "web".to_owned(),
+                argument: "web".to_owned(),
                 kind: SubjectKind::Group(GroupKind::Docker),
                 name: "web".to_owned(),
                 cgroup: Some("/docker/3f1c".to_owned()),

@@ -99,7 +99,8 @@ pub(crate) fn command(target: &Target) -> Result<StopCommand, String> {
         .and_then(|id| id.get(..12))
         .filter(|_| kind.group() != Some(GroupKind::Pod))
         .unwrap_or(name);
-    let (program, arguments) = words(kind.group(), name, systemd, has_init(target))?;
+    let (program, arguments) =
+        program_and_arguments(kind.group(), name, systemd, has_init(target))?;
     match find(program) {
         Some(program) => Ok(StopCommand { program, arguments }),
         None => Err(format!(
@@ -123,13 +124,13 @@ fn is_init(comm: &str) -> bool {
 
 /// Returns program and arguments for a group of this kind. `systemd`: whether the host runs systemd.
 /// `init`: whether the target runs an init.
-fn words(
+fn program_and_arguments(
     kind: Option<GroupKind>,
     name: &str,
     systemd: bool,
     init: bool,
 ) -> Result<(&'static str, Vec<String>), String> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match kind {
         Some(GroupKind::Unit) if !systemd => {
             Err("systemd is not running here, so units cannot be stopped".to_owned())
@@ -138,19 +139,19 @@ fn words(
             match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
                 Some((uid, unit)) => {
                     let machine = format!("--machine={uid}@");
-                    Ok(("systemctl", words(&["--user", &machine, "stop", "--", unit])))
+                    Ok(("systemctl", owned(&["--user", &machine, "stop", "--", unit])))
                 }
-                None => Ok(("systemctl", words(&["stop", "--", name]))),
+                None => Ok(("systemctl", owned(&["stop", "--", name]))),
             }
         }
-        Some(GroupKind::Docker) => Ok(("docker", words(&["stop", name]))),
-        Some(GroupKind::Podman) => Ok(("podman", words(&["stop", name]))),
-        Some(GroupKind::Containerd) => Ok(("nerdctl", words(&["stop", name]))),
-        Some(GroupKind::Crio) => Ok(("crictl", words(&["stop", name]))),
-        Some(GroupKind::Lxc) => Ok(("lxc-stop", words(&["-n", name]))),
+        Some(GroupKind::Docker) => Ok(("docker", owned(&["stop", name]))),
+        Some(GroupKind::Podman) => Ok(("podman", owned(&["stop", name]))),
+        Some(GroupKind::Containerd) => Ok(("nerdctl", owned(&["stop", name]))),
+        Some(GroupKind::Crio) => Ok(("crictl", owned(&["stop", name]))),
+        Some(GroupKind::Lxc) => Ok(("lxc-stop", owned(&["-n", name]))),
         // Without an init, nothing in the machine would handle a power-off request.
-        Some(GroupKind::Machine) if !init => Ok(("machinectl", words(&["terminate", name]))),
-        Some(GroupKind::Machine) => Ok(("machinectl", words(&["poweroff", name]))),
+        Some(GroupKind::Machine) if !init => Ok(("machinectl", owned(&["terminate", name]))),
+        Some(GroupKind::Machine) => Ok(("machinectl", owned(&["poweroff", name]))),
         Some(GroupKind::Pod) => {
             let mut parts = name.split('/');
             match (parts.next(), parts.next()) {
@@ -236,19 +237,20 @@ mod tests {
         #[case] name: &str,
         #[case] expected: Result<&str, &str>,
     ) {
-        match (words(Some(kind), name, true, true), expected) {
+        match (program_and_arguments(Some(kind), name, true, true), expected) {
             (Ok((program, arguments)), Ok(expected)) => {
                 assert_eq!(format!("{program} {}", arguments.join(" ")), expected);
             }
             (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{reason}"),
             (got, expected) => panic!("{got:?} is not {expected:?}"),
         }
-        assert!(words(Some(GroupKind::Unit), "web.service", false, true).is_err());
+        assert!(program_and_arguments(Some(GroupKind::Unit), "web.service", false, true).is_err());
     }
 
     #[test]
     fn a_machine_without_an_init_is_terminated() {
-        let (program, arguments) = words(Some(GroupKind::Machine), "db", true, false).unwrap();
+        let (program, arguments) =
+            program_and_arguments(Some(GroupKind::Machine), "db", true, false).unwrap();
         assert_eq!((program, arguments.join(" ").as_str()), ("machinectl", "terminate db"));
         assert!(is_init("systemd") && !is_init("sleep"));
     }

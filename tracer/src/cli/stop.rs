@@ -30,9 +30,9 @@ use tracer_host::clock;
 use tracer_kernel::TracerOptions;
 
 /// How much of the past is requested from the service.
-const KNOWN: Duration = Duration::from_secs(10);
+const PAST: Duration = Duration::from_secs(10);
 /// How long to measure with --standalone.
-const LOOK: Duration = Duration::from_secs(2);
+const MEASURE_TIME: Duration = Duration::from_secs(2);
 
 /// The action, as a command-line value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -162,7 +162,7 @@ pub struct ResumeArgs {
 /// # Errors
 /// If there is no such target, if the plan is refused or not confirmed, and system errors.
 pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
-    sweep();
+    reap_orphans();
     let request = StopRequest {
         spec: TargetSpec::Word(args.target.clone()),
         reach: args.reach,
@@ -207,7 +207,8 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     stdout.flush()?;
     // Signals are blocked before anything is suspended, so that a signal that arrives meanwhile resumes
     // the target instead of only ending this process.
-    let stay = (prepared.needs_requester() && !args.dry_run).then(Foreground::start).transpose()?;
+    let foreground =
+        (prepared.needs_requester() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?;
@@ -215,7 +216,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         write!(stdout, "{}", text::outcome(&outcome, units, charset))?;
     }
     stdout.flush()?;
-    if let (Some(stay), Some(kept)) = (stay, outcome.supervisor) {
+    if let (Some(foreground), Some(supervisor)) = (foreground, outcome.supervisor) {
         if !args.json {
             writeln!(
                 stdout,
@@ -224,10 +225,10 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
             )?;
             stdout.flush()?;
         }
-        stay.until_over(kept)?;
+        foreground.wait(supervisor)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let left = outcome.terminated.is_some_and(|ended| !ended.for_good());
+    let left = outcome.terminated.is_some_and(|ended| !ended.is_complete());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -238,12 +239,12 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measureme
     let of = |snapshot: &Snapshot, source| {
         Measurement::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
     };
-    match attach::past(attach, "stop", KNOWN.as_secs_f64()) {
+    match attach::past(attach, "stop", PAST.as_secs_f64()) {
         Ok(snapshot) => Ok(Some(of(&snapshot, Source::Service))),
         Err(alone) if alone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
-            while start.elapsed() < LOOK {
+            while start.elapsed() < MEASURE_TIME {
                 std::thread::sleep(POLL_INTERVAL);
                 pipeline.poll();
             }
@@ -261,7 +262,7 @@ fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measureme
 /// # Errors
 /// If nothing suspended matches the target, and system errors.
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
-    sweep();
+    reap_orphans();
     let mut stdout = io::stdout().lock();
     if args.list {
         return list(args.json);
@@ -295,16 +296,16 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         #[serde(flatten)]
         record: &'a record::Record,
         #[serde(flatten)]
-        standing: RecordState,
+        state: RecordState,
     }
     let mut stdout = io::stdout().lock();
     for (record, path) in &record::all() {
-        let standing = resume::state(record, path);
+        let state = resume::state(record, path);
         if json {
-            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, standing })?)?;
+            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, state })?)?;
             continue;
         }
-        let over = match standing {
+        let over = match state {
             RecordState::InForce => String::new(),
             RecordState::Restarted { at } => {
                 format!(" ended: it was restarted at {}", at.strftime("%F %T UTC"))
@@ -319,7 +320,7 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sweep() {
+fn reap_orphans() {
     for record in resume::reap_orphans() {
         let name = tracer_model::sanitize::display(&record.suspension.name);
         eprintln!(

@@ -130,7 +130,7 @@ fn act(
     match prepared.carry_out() {
         Ok(mut outcome) => {
             let message = text::outcome(&outcome, Units::default(), Charset::Unicode);
-            let ended = outcome.terminated.as_ref().is_some_and(TerminateReport::for_good);
+            let ended = outcome.terminated.as_ref().is_some_and(TerminateReport::is_complete);
             let status = if ended && !outcome.dry_run { Status::Ended } else { Status::Done };
             (status, message.trim_end().replace('\n', "; "), outcome.supervisor.take())
         }
