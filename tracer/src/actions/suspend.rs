@@ -2,6 +2,7 @@
 //! otherwise with SIGSTOP to each process until no new child appears. Or fencing it off one volume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
@@ -53,18 +54,18 @@ impl SuspendMethod {
     }
 }
 
-/// Error: the cgroup is frozen, but a process of the target had already moved to another one.
+/// Why a target could not be suspended.
 #[derive(Debug, thiserror::Error)]
-#[error("process {0} left its cgroup while it was being frozen")]
-pub(crate) struct Escaped(u32);
-
-impl Escaped {
-    /// Whether `error` is this error.
-    #[must_use]
-    pub(crate) fn is(error: &anyhow::Error) -> bool {
-        let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        matches!(error, Some(error) if error.is::<Self>())
-    }
+pub(crate) enum SuspendError {
+    /// The cgroup is frozen, but a process of the target had already moved to another one.
+    #[error("process {0} left its cgroup while it was being frozen")]
+    Escaped(u32),
+    /// Another program froze the cgroup.
+    #[error("{} is already frozen, but not by filltop", .0.display())]
+    AlreadyFrozen(PathBuf),
+    /// A system call failed, or a privilege is missing.
+    #[error(transparent)]
+    System(#[from] io::Error),
 }
 
 /// The result of suspending a target.
@@ -110,12 +111,13 @@ impl Suspender {
     /// process is on record whatever happens next.
     ///
     /// # Errors
-    /// System errors, and those of `before`; what was stopped until then stays on record.
+    /// A process that escaped, system errors, and those of `before`; what was stopped until then stays on
+    /// record.
     pub(crate) fn suspend(
         &mut self,
         executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
-    ) -> io::Result<SuspendReport> {
+    ) -> Result<SuspendReport, SuspendError> {
         let start = clock::instant();
         let (processes, notes) = match self.method.clone() {
             SuspendMethod::Freezer(freezer) => self.freeze(&freezer, executor)?,
@@ -188,7 +190,7 @@ impl Suspender {
         &mut self,
         freezer: &Freezer,
         executor: &mut dyn Executor,
-    ) -> io::Result<(usize, Vec<String>)> {
+    ) -> Result<(usize, Vec<String>), SuspendError> {
         let (file, word) = freezer.order(true);
         let start = clock::instant();
         executor.write(&file, word)?;
@@ -209,7 +211,7 @@ impl Suspender {
         if !executor.is_dry_run() && !std::mem::replace(&mut self.is_checked, true) {
             let (_, members) = self.tracker.scan();
             if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
-                return Err(io::Error::other(Escaped(member.pid)));
+                return Err(SuspendError::Escaped(member.pid));
             }
         }
         Ok((inside.len(), Vec::new()))

@@ -10,6 +10,8 @@ use std::{fs, io};
 
 use tracer_model::action::duty_cycle::{DutyCycle, Next};
 
+use super::supervisor::end_reason::EndReason;
+use super::suspend::SuspendError;
 use crate::attribute::groups::session;
 use tracer_host::clock;
 use tracer_host::process::pidfd::ProcessId;
@@ -17,7 +19,7 @@ use tracer_host::process::pidfd::ProcessId;
 /// A target that can be throttled.
 pub(crate) trait Throttled {
     /// Waits; returns the reason if the throttle has to end.
-    fn wait(&mut self, time: Duration) -> Option<&'static str>;
+    fn wait(&mut self, time: Duration) -> Option<EndReason>;
     /// Resumes the target.
     ///
     /// # Errors
@@ -26,22 +28,22 @@ pub(crate) trait Throttled {
     /// Suspends the target.
     ///
     /// # Errors
-    /// System errors.
-    fn suspend(&mut self) -> io::Result<()>;
+    /// A process that escaped, and system errors.
+    fn suspend(&mut self) -> Result<(), SuspendError>;
     /// Returns the target's current processes.
     fn members(&mut self) -> Vec<ProcessId>;
 }
 
 /// Throttles the target until it has to end, and returns the reason. The target must be suspended at
 /// the start.
-pub(crate) fn run(target: &mut impl Throttled, rate: u64) -> &'static str {
+pub(crate) fn run(target: &mut impl Throttled, rate: u64) -> EndReason {
     let mut duty_cycle = DutyCycle::new(rate);
     let mut meter = Meter::default();
     let mut suspended = true;
     loop {
         let members = target.members();
         if members.is_empty() {
-            return "the target has ended";
+            return EndReason::TargetEnded;
         }
         let next = duty_cycle.next(clock::boottime_s(), meter.total(&members));
         let (suspend, time) = match next {
@@ -49,9 +51,9 @@ pub(crate) fn run(target: &mut impl Throttled, rate: u64) -> &'static str {
             Next::Suspend(time) => (true, time),
         };
         if suspend != suspended {
-            let done = if suspend { target.suspend() } else { target.resume() };
-            if done.is_err() {
-                return "the target could not be suspended or resumed";
+            let done = if suspend { target.suspend().is_ok() } else { target.resume().is_ok() };
+            if !done {
+                return EndReason::ThrottleFailed;
             }
             suspended = suspend;
         }

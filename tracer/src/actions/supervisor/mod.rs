@@ -6,6 +6,7 @@
 //! killed or hangs. Both have their memory locked and are exempt from the OOM killer.
 
 pub(crate) mod client;
+pub(crate) mod end_reason;
 mod harden;
 pub(crate) mod process;
 pub(crate) mod protocol;

@@ -7,11 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use tracer_model::action::Action;
 
+use super::end_reason::EndReason;
 use super::harden::harden_process;
 use super::protocol::{Reply, SuspendOrder};
 use super::{signals, watchdog};
@@ -19,7 +20,7 @@ use crate::actions::audit::Audit;
 use crate::actions::executor::SystemExecutor;
 use crate::actions::pins::Pins;
 use crate::actions::record::{Record, RecordFile, Suspension};
-use crate::actions::suspend::{Escaped, SuspendMethod, SuspendReport, Suspender};
+use crate::actions::suspend::{SuspendError, SuspendMethod, SuspendReport, Suspender};
 use crate::actions::throttle::Throttled;
 use crate::actions::{record, resume_guarantee, throttle};
 use tracer_host::clock;
@@ -61,14 +62,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Ok(report) => {
             if !reply(&socket, &Reply::Suspended(report)) {
                 // The requester exited before it learned that the target is suspended.
-                supervisor.end("the requesting filltop has exited");
+                supervisor.end(EndReason::OwnerExited);
                 return Ok(());
             }
         }
         Err(error) => {
-            supervisor.end("the target could not be suspended");
-            let reason = format!("{error:#}");
-            let escaped = Escaped::is(&error);
+            supervisor.end(EndReason::NotSuspended);
+            let reason = error.to_string();
+            let escaped = matches!(error, SuspendError::Escaped(_));
             reply(&socket, &if escaped { Reply::Escaped(reason) } else { Reply::Failed(reason) });
             return Ok(());
         }
@@ -137,18 +138,18 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn suspend_target(&mut self) -> anyhow::Result<SuspendReport> {
+    fn suspend_target(&mut self) -> Result<SuspendReport, SuspendError> {
         if let SuspendMethod::Freezer(freezer) = &self.order.suspension.method
             && freezer.is_asked()
         {
-            bail!("{} is already frozen, but not by filltop", freezer.dir().display());
+            return Err(SuspendError::AlreadyFrozen(freezer.dir().to_owned()));
         }
         let file = &mut self.file;
-        Ok(self.suspender.suspend(&mut SystemExecutor, &mut |identity| file.add(identity))?)
+        self.suspender.suspend(&mut SystemExecutor, &mut |identity| file.add(identity))
     }
 
     /// Waits until the target has to be resumed, and returns the reason.
-    fn wait_for_end(&mut self) -> &'static str {
+    fn wait_for_end(&mut self) -> EndReason {
         let Suspension { how, rate, .. } = &self.order.suspension;
         match rate.filter(|_| *how == Action::Throttle) {
             Some(rate) => throttle::run(self, rate),
@@ -162,7 +163,7 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Resumes the target, removes the record and writes the audit line.
-    fn end(&mut self, reason: &str) {
+    fn end(&mut self, reason: EndReason) {
         let tally = self.suspender.tally();
         let released = self.suspender.release(&mut SystemExecutor);
         // After a partial failure the record can contain processes that the suspender does not know;
@@ -170,7 +171,7 @@ impl<'a> Supervisor<'a> {
         let undone = record::undo(&self.path);
         let failed = released.err().or(undone.err());
         let mut reason =
-            failed.map_or(reason.to_owned(), |error| format!("{reason}; failed: {error}"));
+            failed.map_or(reason.to_string(), |error| format!("{reason}; failed: {error}"));
         if let Some(Tally { refused, escaped }) = tally {
             let _ = write!(reason, "; {refused} calls refused, {escaped} children not fenced");
         }
@@ -178,10 +179,10 @@ impl<'a> Supervisor<'a> {
         let _ = Audit::end(*how, id, name, "the supervisor", &reason).write(None);
     }
 
-    fn wait_for(&mut self, time: Duration) -> io::Result<Option<&'static str>> {
+    fn wait_for(&mut self, time: Duration) -> io::Result<Option<EndReason>> {
         let left = self.until_s - clock::boottime_s();
         if left <= 0.0 {
-            return Ok(Some("time limit reached"));
+            return Ok(Some(EndReason::TimeLimit));
         }
         let time = time.min(Duration::from_secs_f64(left));
         let timeout =
@@ -199,10 +200,10 @@ impl<'a> Supervisor<'a> {
         };
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         if ready[0] {
-            return Ok(Some("resume requested"));
+            return Ok(Some(EndReason::Requested));
         }
         if socket.is_some_and(|at| ready[at]) {
-            return Ok(Some("the requesting filltop has exited"));
+            return Ok(Some(EndReason::OwnerExited));
         }
         if self.watchdog.is_some() && ready[1] {
             // The watchdog was killed; start another one.
@@ -235,22 +236,22 @@ impl<'a> Supervisor<'a> {
 }
 
 impl Throttled for Supervisor<'_> {
-    fn wait(&mut self, time: Duration) -> Option<&'static str> {
+    fn wait(&mut self, time: Duration) -> Option<EndReason> {
         match self.wait_for(time) {
             Ok(None) => {}
             Ok(reason) => return reason,
             // A supervisor that cannot wait cannot be responsible for the target.
-            Err(_) => return Some("the supervisor failed"),
+            Err(_) => return Some(EndReason::SupervisorFailed),
         }
         (time >= CHECK_INTERVAL && self.suspender.members().is_empty())
-            .then_some("the target has ended")
+            .then_some(EndReason::TargetEnded)
     }
 
     fn resume(&mut self) -> io::Result<()> {
         self.suspender.release(&mut SystemExecutor)
     }
 
-    fn suspend(&mut self) -> io::Result<()> {
+    fn suspend(&mut self) -> Result<(), SuspendError> {
         let file = &mut self.file;
         self.suspender.suspend(&mut SystemExecutor, &mut |identity| file.add(identity)).map(drop)
     }
