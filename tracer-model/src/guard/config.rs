@@ -17,7 +17,7 @@ pub struct GuardConfig {
     pub dry_run: bool,
     /// Mount points that are state; empty for all.
     pub volumes: Vec<String>,
-    /// A volume that will be full within this time is in episode, and so is a full one.
+    /// A volume that will be full within this time is in danger, and so is a full one.
     pub within: Seconds,
     /// Minimum share of the volume's growth that makes a group the culprit, 0.5..=1.
     pub share: f64,

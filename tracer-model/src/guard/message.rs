@@ -1,7 +1,8 @@
 //! The text of the guard's explanations.
 
+use super::config::GuardConfig;
+use super::decision::Excluded;
 use super::shares::Candidate;
-use super::{Excluded, GuardConfig};
 use crate::action::Action;
 use crate::snapshot::{Group, Volume};
 use crate::units::{Units, duration};

@@ -1,13 +1,16 @@
 //! The guard chooses the right culprit, escalates in steps, never acts on protected groups, never acts
 //! too often, and is deterministic.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::action::Action;
 use crate::snapshot::{
-    Backend, Blind, BlindCause, GroupKind, GroupRow, Resident, SCHEMA, Victim, WriteBackend,
-    WriteErrors, Writer,
+    Backend, Blind, BlindCause, Group, GroupKind, GroupRow, Resident, SCHEMA, Snapshot, Victim,
+    Volume, WriteBackend, WriteErrors, Writer,
 };
 
 const VOLUME: &str = "/data";
@@ -402,7 +405,7 @@ proptest! {
             prop_assert!(pair[1] - pair[0] >= config.cool_down.0);
         }
         for from in &acted {
-            let hour = acted.iter().filter(|at| **at >= *from && **at - from < HOUR_S).count();
+            let hour = acted.iter().filter(|at| **at >= *from && **at - from < policy::HOUR_S).count();
             prop_assert!(hour <= config.max_per_hour as usize);
         }
     }
