@@ -205,3 +205,17 @@ pub(crate) fn new_id(how: Action) -> io::Result<String> {
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(format!("{}-{:02x}{:02x}{:02x}", how.name(), bytes[0], bytes[1], bytes[2]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record file is read by other versions of filltop: its keys must not change.
+    #[test]
+    fn keys_of_a_record_are_stable() {
+        let line = r#"{"id":"freeze-3f2a91","asked":"web","name":"web","how":"freeze","rate":null,"scope":{"tree":[{"pid":70,"start_ticks":7,"inode":9}]},"brake":{"freezer":{"v2":"/sys/fs/cgroup/web"}},"cgroups":[{"dir":"/sys/fs/cgroup/web","inode":18446744073709551615,"device":3,"namespace":4}],"pid_namespace":5,"keeper":{"pid":71,"start_ticks":8},"since":"2026-11-21T00:00:00Z","until_boottime_s":1234.5}"#;
+        let record: Record = serde_json::from_str(line).unwrap();
+        assert_eq!(record.supervisor.pid, 71);
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    }
+}
