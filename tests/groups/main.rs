@@ -8,7 +8,7 @@ mod victims;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Measured, Truth};
-use tracer_model::snapshot::{GroupRow, HookState, WriteBackend};
+use tracer_model::snapshot::{BlindSpotKind, GroupRow, HookState, WriteBackend};
 
 type Result = anyhow::Result<()>;
 
@@ -41,7 +41,7 @@ fn exact(measured: &Measured, truth: &Truth, row: &GroupRow) -> Result {
 /// has since 6.6; where it is missing, filltop must report that.
 fn sees_overlays(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
-    let said = backend.blind_spots.iter().any(|spot| spot.contains("before Linux 6.6"));
+    let said = backend.blind_spot_kinds.contains(&BlindSpotKind::KernelWrites);
     let has = backend.write != WriteBackend::Tracepoint || hooked(measured, "iomap_dio_rw_begin");
     assert_ne!(said, has, "{:?}", backend.blind_spots);
     has

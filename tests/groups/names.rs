@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, need_tracing};
+use tracer_model::snapshot::BlindSpotKind;
 
 use super::{Result, hooked};
 
@@ -98,7 +99,7 @@ fn renames_are_followed() -> Result {
         let row = measured.path(&at(name)).with_context(|| name.to_owned())?;
         ensure!(row.written_bytes == bytes, "{row:?}");
     }
-    let told = measured.snapshot.backend.blind_spots.iter().any(|spot| spot.contains("renames"));
+    let told = measured.snapshot.backend.blind_spot_kinds.contains(&BlindSpotKind::Renames);
     ensure!(told != hooked(&measured, "d_move"), "a missing hook must be reported");
     Ok(())
 }

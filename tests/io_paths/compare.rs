@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use filltop_tests::Measured;
 use serde::Deserialize;
-use tracer_model::snapshot::PathRow;
+use tracer_model::snapshot::{BlindSpotKind, PathRow};
 
 use crate::expected::{Verdict, expected};
 
@@ -144,16 +144,12 @@ pub fn is_sampled(measured: &Measured, volume: &Path) -> bool {
     let snapshot = &measured.snapshot;
     let volume = volume.to_str();
     let row = snapshot.volumes.iter().find(|row| Some(row.mount_point.as_str()) == volume);
-    let told = snapshot.backend.blind_spots.iter().find(|text| text.contains("once a second"));
-    let types = told.and_then(|text| text.rsplit_once('(')).map_or("", |(_, types)| types);
-    row.is_some_and(|row| {
-        types.trim_end_matches(')').split(", ").any(|fs_type| fs_type == row.fs_type)
-    })
+    row.is_some_and(|row| snapshot.backend.sampled_fs_types.contains(&row.fs_type))
 }
 
 /// Whether stores through mappings are counted per folio, according to filltop.
 fn counts_folios(measured: &Measured) -> bool {
-    measured.snapshot.backend.blind_spots.iter().any(|text| text.contains("by folio"))
+    measured.snapshot.backend.blind_spot_kinds.contains(&BlindSpotKind::MmapByFolio)
 }
 
 const FEW_BLOCKS: u64 = 64 << 10;

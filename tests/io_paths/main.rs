@@ -16,7 +16,7 @@ use filltop_tests::{
     Filltop, Measured, Overlay, TestVolume, has_rights_of_the_unit, need_tracing, workload,
 };
 
-use tracer_model::snapshot::{Hook, HookState, WriteBackend};
+use tracer_model::snapshot::{BlindSpotKind, Hook, HookMethod, HookState, LossKind, WriteBackend};
 
 use compare::{Place, WayTruth, compare, is_sampled};
 
@@ -76,8 +76,8 @@ fn all_ways_on(fs: &str) -> Result {
 /// no excuse.
 fn calls_were_skipped(measured: &Measured) -> bool {
     let backend = &measured.snapshot.backend;
-    let may = backend.blind_spots.iter().any(|text| text.contains("skipped and counted as lost"));
-    let did = backend.lost.iter().any(|loss| loss.cause.starts_with("the kernel skipped"));
+    let may = backend.blind_spot_kinds.contains(&BlindSpotKind::SkippedCalls);
+    let did = backend.lost.iter().any(|loss| loss.kind == LossKind::SkippedCalls);
     if may && did {
         println!("SKIP io_paths: this kernel skipped calls: {:?}", backend.lost);
     }
@@ -91,7 +91,8 @@ fn by_trampolines_alone(measured: &Measured) -> Result {
     let forced = env::var("FILLTOP_BACKEND").is_ok_and(|backend| backend == "fentry");
     if forced && expected::version(&backend.kernel) >= (5, 11) {
         let mut hooks = backend.hooks.iter().filter(|hook| hook.state == HookState::Ok);
-        let other = hooks.find(|hook| hook.how.contains("kprobe"));
+        let other =
+            hooks.find(|hook| matches!(hook.how, HookMethod::Kprobe | HookMethod::Kretprobe));
         ensure!(other.is_none(), "{other:?} instead of a trampoline");
     }
     Ok(())

@@ -122,7 +122,7 @@ fn attached(filesystems: &[&str]) -> Result {
 fn attachments(measured: &Measured) -> BTreeSet<(&str, &str)> {
     let all = measured.snapshot.backend.hooks.iter();
     let attached = all.filter(|hook| hook.state == HookState::Ok);
-    attached.map(|hook| (hook.name.as_str(), hook.how.as_str())).collect()
+    attached.map(|hook| (hook.name.as_str(), hook.how.name())).collect()
 }
 
 fn volume<'m>(measured: &'m Measured, mount: &Path) -> Result<&'m Volume> {

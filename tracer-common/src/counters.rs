@@ -43,7 +43,7 @@ impl FileKey {
 /// Key of the activity of one process on one file.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
-pub struct PairKey {
+pub struct ProcFileKey {
     /// [`ProcKey::start_ns`].
     pub start_ns: u64,
     /// [`FileKey::ino`].
@@ -58,7 +58,7 @@ pub struct PairKey {
     pub pad: u32,
 }
 
-impl PairKey {
+impl ProcFileKey {
     /// Combines a process and a file.
     #[must_use]
     #[inline]
@@ -88,7 +88,7 @@ impl PairKey {
     }
 }
 
-/// Cumulative counts of one [`PairKey`].
+/// Cumulative counts of one [`ProcFileKey`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -195,8 +195,8 @@ const _: () = assert!(size_of::<Slot>() == 128);
 impl Slot {
     /// Returns the (process, file) whose counts these are.
     #[must_use]
-    pub const fn key(&self) -> PairKey {
-        PairKey {
+    pub const fn key(&self) -> ProcFileKey {
+        ProcFileKey {
             start_ns: self.start_ns,
             ino: self.ino,
             tgid: self.tgid,
@@ -235,8 +235,8 @@ impl Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InodeSpace {
     /// Bytes charged to the inode.
-    pub gauge: u64,
-    /// Part of `gauge`, in bytes, that is not taken from the volume because it was compressed.
+    pub usage: u64,
+    /// Part of `usage`, in bytes, that is not taken from the volume because it was compressed.
     pub saved: u64,
     /// Process that changed it last; credited when a kernel thread changes it later.
     pub owner: ProcKey,
@@ -284,7 +284,7 @@ pub struct Errors {
 /// All values are cumulative.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub enum SelfStat {
     /// Written bytes whose (process, file) found the spill map full: counted in the total, in no
     /// row.
     OtherWritten = 0,
@@ -330,12 +330,12 @@ pub enum Health {
     UsedSavedB = 19,
 }
 
-/// Number of [`Health`] cells per CPU, with spare ones.
-pub const HEALTH_CELLS: u32 = 24;
+/// Number of [`SelfStat`] cells per CPU, with spare ones.
+pub const SELF_STAT_CELLS: u32 = 24;
 
-pod!(ProcKey, FileKey, PairKey, Counters, Slot, BtrfsFile, ErrorKey, Errors, InodeSpace);
+pod!(ProcKey, FileKey, ProcFileKey, Counters, Slot, BtrfsFile, ErrorKey, Errors, InodeSpace);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);
-const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Counters>() == 32);
+const _: () = assert!(size_of::<ProcFileKey>() == 32 && size_of::<Counters>() == 32);
 const _: () = assert!(size_of::<BtrfsFile>() == 32);
 const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 32);
 

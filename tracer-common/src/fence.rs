@@ -6,7 +6,7 @@ use crate::pod;
 /// Frozen global data of the fence's own eBPF object.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
+pub struct FenceConfig {
     /// Id (inode number) of the cgroup v2 that is fenced with everything below it; ignored if
     /// `level` is 0.
     pub cgroup: u64,
@@ -16,14 +16,14 @@ pub struct Fence {
     /// `super_block::s_dev` of the volume, major << 20 | minor.
     pub dev: u32,
     /// Pid of the process that owns the fence, in the initial pid namespace.
-    pub keeper: u32,
+    pub owner: u32,
     /// Always 0.
     pub pad: u32,
 }
 
-impl Fence {
+impl FenceConfig {
     /// Fences no process on any volume: the value the eBPF object is compiled with.
-    pub const NOBODY: Self = Self { cgroup: 0, level: 0, dev: 0, keeper: 0, pad: 0 };
+    pub const NONE: Self = Self { cgroup: 0, level: 0, dev: 0, owner: 0, pad: 0 };
 }
 
 /// Nanoseconds per clock tick: /proc reports the start time of a process in ticks, rounded down.
@@ -32,6 +32,6 @@ pub const NS_PER_TICK: u64 = 10_000_000;
 /// Maximum number of processes that are fenced individually at the same time.
 pub const MAX_FENCED: u32 = 65_536;
 
-const _: () = assert!(size_of::<Fence>() == 24);
+const _: () = assert!(size_of::<FenceConfig>() == 24);
 
-pod!(Fence);
+pod!(FenceConfig);

@@ -13,10 +13,10 @@ pub mod records;
 pub mod waits;
 
 pub use counters::{
-    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, InodeSpace, PairKey, ProcKey, Slot,
-    slot_flags,
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, InodeSpace, ProcFileKey, ProcKey, SelfStat,
+    Slot, slot_flags,
 };
-pub use fence::Fence;
+pub use fence::FenceConfig;
 pub use offsets::Offsets;
 pub use records::{NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind};
 pub use waits::{WaitKey, WaitKind, Waits};

@@ -232,10 +232,10 @@ pub const fn config_mark(place: usize) -> usize {
 
 /// Layout of the space that a filesystem charges to an inode, in bytes: `i_blocks × 512 + i_bytes`
 /// (if `uses_i_blocks`) plus the two parts. In the map `GAUGES`, not in frozen data, because the
-/// filesystem's module may be loaded later. Indexed by [`gauge_kind`].
+/// filesystem's module may be loaded later. Indexed by [`usage_kind`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Gauge {
+pub struct InodeUsageLayout {
     /// 1 if this kernel's layout is known.
     pub known: u32,
     /// 1 if `inode::i_blocks` and `i_bytes` count.
@@ -252,13 +252,13 @@ pub struct Gauge {
     /// btrfs: offset of an ordered extent's length on disk, which is less if it is compressed.
     pub ordered_disk_num_bytes: u32,
     /// Up to two more fields of the filesystem's own inode.
-    pub parts: [GaugePart; 2],
+    pub parts: [UsagePart; 2],
 }
 
 /// One field that counts space, in the filesystem's own inode.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GaugePart {
+pub struct UsagePart {
     /// Byte offset of the field.
     pub offset: u32,
     /// Size of the field in bytes: 8, 4, or 0 for none.
@@ -316,7 +316,7 @@ pub mod lower_kind {
 }
 
 /// Index into the map `GAUGES`.
-pub mod gauge_kind {
+pub mod usage_kind {
     /// ext4.
     pub const EXT4: u32 = 0;
     /// xfs.
@@ -366,4 +366,4 @@ pub mod counted {
     pub const UPPER: u32 = 3;
 }
 
-pod!(Offsets, Config, Gauge, GaugePart, OrderedEvent, OverlayInode);
+pod!(Offsets, Config, InodeUsageLayout, UsagePart, OrderedEvent, OverlayInode);

@@ -18,9 +18,9 @@ pub enum RecordKind {
 /// Longest name of one path component, `NAME_MAX`.
 pub const NAME_MAX: usize = 255;
 /// Buffer size for a name: `NAME_MAX`, the NUL that the kernel's helper writes, rounded up.
-pub const NAME_ROOM: usize = 256;
+pub const NAME_BUFFER: usize = 256;
 /// Bytes of the command line that are kept; the rest is cut off.
-pub const CMDLINE_ROOM: usize = 256;
+pub const CMDLINE_MAX: usize = 256;
 /// [`FileKey::dev`] of cgroup v2 directories, whose names are sent like those of files. No real
 /// device has this number.
 pub const CGROUP_DEV: u32 = u32::MAX;
@@ -67,7 +67,7 @@ pub struct NameRecord {
     /// `super_block::s_magic`, lower half.
     pub magic: u32,
     /// `header.len` bytes are valid; not NUL-terminated, may hold anything but `/` and NUL.
-    pub name: [u8; NAME_ROOM],
+    pub name: [u8; NAME_BUFFER],
 }
 
 /// A process, described by the kernel at its first write, so it is known even if it exits before
@@ -104,7 +104,7 @@ pub struct ProcRecord {
     /// Inode number of its mount namespace, as `/proc/PID/ns/mnt` shows it.
     pub mnt_ns: u32,
     /// Arguments, each ended by NUL; `header.len` bytes are valid.
-    pub cmdline: [u8; CMDLINE_ROOM],
+    pub cmdline: [u8; CMDLINE_MAX],
 }
 
 /// The exit of a process that was sent as a [`ProcRecord`].
@@ -143,6 +143,6 @@ pub struct OpenFileRecord {
 
 pod!(RecordHeader, NameRecord, ProcRecord, ExitRecord, OpenFileRecord);
 const _: () = assert!(size_of::<OpenFileRecord>() == 40);
-const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_ROOM);
-const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + 72 + CMDLINE_ROOM);
+const _: () = assert!(size_of::<NameRecord>() == 8 + 16 + 16 + 8 + NAME_BUFFER);
+const _: () = assert!(size_of::<ProcRecord>() == 8 + 16 + 16 + 8 + 16 + 8 + 16 + 72 + CMDLINE_MAX);
 const _: () = assert!(size_of::<ExitRecord>() == 24);

@@ -1,6 +1,6 @@
 //! The one counting body. All backends call it with what was really done.
 
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, Health, PairKey, ProcKey, Slot};
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, ProcFileKey, ProcKey, SelfStat, Slot};
 
 use crate::atomic::{atomic_add, exchange, store};
 use crate::errno::{EAGAIN, EDQUOT, EINTR, EIO, ENOSPC, ERESTARTSYS};
@@ -10,7 +10,7 @@ use crate::inode_usage::usage;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_leader, load};
 use crate::maps::errors::{ERRORS_A, ERRORS_B};
 use crate::maps::flags::BPF_NOEXIST;
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::maps::slots::{SLOTS, SPILL_A, SPILL_ACTIVE, SPILL_B, first_is_active};
 use crate::{names, process, space};
 
@@ -23,7 +23,7 @@ use crate::{names, process, space};
 pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
     let target = WriteTarget { proc, file, dentry, inode };
     let Some(index) = slot_index(&target) else {
-        spill(&PairKey::new(proc, file), &delta);
+        spill(&ProcFileKey::new(proc, file), &delta);
         names::emit_path_once::<ProbeRead>(&file, dentry, inode);
         return;
     };
@@ -73,7 +73,7 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
     }
     delta.written = written;
     let Some(index) = index else {
-        spill(&PairKey::new(write.target.proc, write.target.file), &delta);
+        spill(&ProcFileKey::new(write.target.proc, write.target.file), &delta);
         names::emit_path_once::<R>(&write.target.file, write.target.dentry, write.target.inode);
         return;
     };
@@ -131,13 +131,13 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
 fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev };
     let first = first_is_active();
-    health_add(if first { Health::UsedErrorsA } else { Health::UsedErrorsB }, 1);
+    self_stat_add(if first { SelfStat::UsedErrorsA } else { SelfStat::UsedErrorsB }, 1);
     let map = if first { &ERRORS_A } else { &ERRORS_B };
     if map.get_ptr(key).is_none() {
         let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, BPF_NOEXIST);
     }
     let Some(errors) = map.get_ptr_mut(key) else {
-        health_add(Health::OtherErrors, 1);
+        self_stat_add(SelfStat::OtherErrors, 1);
         return;
     };
     // SAFETY: valid pointers from the map.
@@ -194,7 +194,7 @@ fn evict_slot(index: u32, target: &WriteTarget, delta: &Counters) {
     let unlocked = unsafe { core::ptr::read_volatile(lock) };
     let seq = (unlocked >> 32) as u32;
     if seq & 1 != 0 || !exchange(lock, unlocked, unlocked.wrapping_add(1 << 32)) {
-        spill(&PairKey::new(target.proc, target.file), delta);
+        spill(&ProcFileKey::new(target.proc, target.file), delta);
         return;
     }
     let mut occupant = slot.key();
@@ -224,18 +224,21 @@ fn evict_slot(index: u32, target: &WriteTarget, delta: &Counters) {
 
 /// Adds an occupant's counts to the active spill map, or to the exact remainder if that is full.
 #[inline(never)]
-fn spill(key: &PairKey, counts: &Counters) {
+fn spill(key: &ProcFileKey, counts: &Counters) {
     let active = SPILL_ACTIVE.get(0).copied().unwrap_or(0);
-    let (map, used) =
-        if active == 0 { (&SPILL_A, Health::UsedSpillA) } else { (&SPILL_B, Health::UsedSpillB) };
-    health_add(used, 1);
+    let (map, used) = if active == 0 {
+        (&SPILL_A, SelfStat::UsedSpillA)
+    } else {
+        (&SPILL_B, SelfStat::UsedSpillB)
+    };
+    self_stat_add(used, 1);
     if map.get_ptr(key).is_none() && map.insert(key, ZERO, BPF_NOEXIST).is_err() {
         // Full, or another CPU inserted it first: then the next look-up finds it.
     }
     let Some(total) = map.get_ptr_mut(key) else {
-        health_add(Health::OtherWritten, counts.written);
-        health_add(Health::OtherAllocated, counts.allocated);
-        health_add(Health::OtherFreed, counts.freed);
+        self_stat_add(SelfStat::OtherWritten, counts.written);
+        self_stat_add(SelfStat::OtherAllocated, counts.allocated);
+        self_stat_add(SelfStat::OtherFreed, counts.freed);
         return;
     };
     // SAFETY: valid pointers from the map.

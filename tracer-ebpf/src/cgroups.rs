@@ -8,12 +8,12 @@ use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::offsets::Offsets;
-use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, WALK_STEPS_UNROLLED, name_flags};
-use tracer_common::{FileKey, Health, RecordKind};
+use tracer_common::records::{CGROUP_DEV, NAME_BUFFER, NAME_MAX, WALK_STEPS_UNROLLED, name_flags};
+use tracer_common::{FileKey, RecordKind, SelfStat};
 
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, config, offset};
 use crate::maps::events::{NAME_SCRATCH, NAMED};
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::names;
 use crate::scratch::{self, NameWork};
 
@@ -31,7 +31,7 @@ fn tp_cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn send_walk(node: u64) {
     let Some(mut buffer) = scratch::acquire(&NAME_SCRATCH) else {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return;
     };
     if let Some(work) = scratch::get(&NAME_SCRATCH, buffer) {
@@ -78,12 +78,16 @@ fn step(work: &mut NameWork) -> bool {
     let name = ProbeRead::follow(node, offset!(kn_name));
     // SAFETY: the helper writes at most the 256 bytes of the destination and checks the source.
     let len = unsafe {
-        bpf_probe_read_kernel_str(record.name.as_mut_ptr().cast(), NAME_ROOM as u32, name.0.cast())
+        bpf_probe_read_kernel_str(
+            record.name.as_mut_ptr().cast(),
+            NAME_BUFFER as u32,
+            name.0.cast(),
+        )
     };
     // The length includes the NUL; it is negative if the name cannot be read.
     record.header.len = if len > 0 { (len as u32).wrapping_sub(1) & NAME_MAX as u32 } else { 0 };
     if !names::emit_name(record) {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return true;
     }
     let _ = NAMED.insert(&record.file, 1, 0);

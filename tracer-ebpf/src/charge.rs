@@ -72,7 +72,7 @@ pub fn on_compressed(inode: u64, bytes: u64) {
     let Some(entry) = INODES.get_ptr_mut(file) else { return };
     // SAFETY: a valid pointer from the map.
     let entry = unsafe { &mut *entry };
-    let saved = bytes.min(entry.gauge.saturating_sub(entry.saved));
+    let saved = bytes.min(entry.usage.saturating_sub(entry.saved));
     entry.saved += saved;
     let owner = entry.owner;
     if saved != 0 && owner.tgid != 0 {

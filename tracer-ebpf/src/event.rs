@@ -22,7 +22,7 @@ pub struct WriteTarget {
 pub struct WriteEvent {
     /// The writing process, and the file.
     pub target: WriteTarget,
-    /// `offsets::gauge_kind`.
+    /// `offsets::usage_kind`.
     pub kind: u32,
     /// Return value: the bytes that were written, or a negative error number.
     pub result: i64,

@@ -8,7 +8,7 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::Slot;
-use tracer_common::offsets::gauge_kind;
+use tracer_common::offsets::usage_kind;
 
 use crate::atomic::atomic_add;
 use crate::event::{BY_SYSCALL, WriteEvent};
@@ -42,12 +42,12 @@ pub fn try_fast_path<R: Read>(
         return false;
     }
     let written = written();
-    let same = if kind == gauge_kind::NONE {
+    let same = if kind == usage_kind::NONE {
         slot.to == BY_SYSCALL && u64::from(slot.generation) == load_u32!(R, inode, inode_generation)
     } else {
         u64::from(slot.blocks) == space::blocks::<R>(inode)
             && u64::from(slot.epoch) == space::epoch(inode)
-            && (kind == gauge_kind::TMPFS || is_within(slot, end(), written))
+            && (kind == usage_kind::TMPFS || is_within(slot, end(), written))
     };
     if same {
         atomic_add(&raw mut slot.written, written);
@@ -105,13 +105,13 @@ pub fn update_slot_cache<R: Read>(slot: &mut Slot, write: &WriteEvent, stamp: &S
     // For other files, the fast path does not know what their space is computed from, or where they
     // were written.
     let by_syscall = write.end == BY_SYSCALL;
-    let known = write.kind != gauge_kind::NONE;
+    let known = write.kind != usage_kind::NONE;
     if write.end == 0 || !(known || by_syscall) {
         return;
     }
     // On tmpfs, `i_blocks` covers all space.
     let (mut from, mut to) = (0, if by_syscall { BY_SYSCALL } else { u64::MAX });
-    if known && write.kind != gauge_kind::TMPFS {
+    if known && write.kind != usage_kind::TMPFS {
         let bits: u8 = load!(R, inode, inode_blkbits);
         (from, to) = blocks_around(write.end.wrapping_sub(write.result as u64), write.end, bits);
         if continues && from <= slot.to && slot.from <= to {

@@ -24,8 +24,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::{lsm, map, raw_tracepoint};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::programs::{LsmContext, RawTracePointContext};
-use tracer_common::fence::{Fence, MAX_FENCED, NS_PER_TICK};
-use tracer_common::offsets::{Offsets, gauge_kind};
+use tracer_common::fence::{FenceConfig, MAX_FENCED, NS_PER_TICK};
+use tracer_common::offsets::{Offsets, usage_kind};
 
 use crate::filesystem::kind_of;
 use crate::inode_usage::usage;
@@ -35,7 +35,7 @@ use crate::kernel_read::{
 
 /// What to fence; filled in by the daemon before loading.
 #[unsafe(no_mangle)]
-static FENCE: Fence = Fence::NOBODY;
+static FENCE: FenceConfig = FenceConfig::NONE;
 
 macro_rules! fence {
     ($field:ident) => {{
@@ -188,8 +188,8 @@ fn fence_free(ctx: RawTracePointContext) -> i32 {
 
 /// `sched_process_exit(struct task_struct *task, …)`: the task begins to exit, for whatever reason.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-fn fence_keeper_exit(_: RawTracePointContext) -> i32 {
-    if current_proc().tgid == fence!(keeper)
+fn fence_owner_exit(_: RawTracePointContext) -> i32 {
+    if current_proc().tgid == fence!(owner)
         && let Some(lifted) = LIFTED.get_ptr_mut(0)
     {
         // SAFETY: a valid, aligned pointer; the only value ever written is 1.
@@ -295,7 +295,7 @@ fn call_allocates_nothing(file: KernelPtr, inode: KernelPtr) -> bool {
 #[inline(always)]
 fn is_dense(inode: KernelPtr, size: u64) -> bool {
     let kind = kind_of(magic::<ProbeRead>(inode));
-    kind != gauge_kind::BTRFS && usage::<ProbeRead>(kind, inode).is_some_and(|bytes| bytes >= size)
+    kind != usage_kind::BTRFS && usage::<ProbeRead>(kind, inode).is_some_and(|bytes| bytes >= size)
 }
 
 #[panic_handler]

@@ -1,20 +1,21 @@
 //! Calls in progress: what their return needs to know of their entry.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use tracer_common::{Health, PairKey};
+use tracer_common::{ProcFileKey, SelfStat};
 
 use crate::atomic::exchange;
 use crate::kernel_read::{KernelPtr, config};
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::maps::in_flight::{CALL_CELLS, CALLS, CallCell, IN_FLIGHT, InFlight, InFlightKey};
 
 /// Stands for a process and file that are not needed, or not known yet.
-pub const NO_KEY: PairKey = PairKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
+pub const NO_KEY: ProcFileKey =
+    ProcFileKey { start_ns: 0, ino: 0, tgid: 0, dev: 0, generation: 0, pad: 0 };
 
 /// Stores a call of the current thread until it returns. Of nested calls to the same function, the
 /// innermost counts.
 #[inline(always)]
-pub fn enter(hook: u64, key: PairKey, object: KernelPtr) {
+pub fn enter(hook: u64, key: ProcFileKey, object: KernelPtr) {
     insert(hook, InFlight { key, object: object.addr(), extra: 0 });
 }
 
@@ -74,7 +75,7 @@ fn release(cell: &mut CallCell) -> InFlight {
 #[inline(always)]
 pub fn insert_by_id(hook: u64, id: u64, call: InFlight) {
     if IN_FLIGHT.insert(InFlightKey { id, hook }, call, 0).is_err() {
-        health_add(Health::InFlightFull, 1);
+        self_stat_add(SelfStat::InFlightFull, 1);
     }
 }
 

@@ -1,21 +1,21 @@
-//! The usage of an inode: the space that its filesystem charges to it. (A [`Gauge`] describes how
+//! The usage of an inode: the space that its filesystem charges to it. (A [`InodeUsageLayout`] describes how
 //! to read it.)
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use tracer_common::offsets::{Gauge, gauge_kind};
+use tracer_common::offsets::{InodeUsageLayout, usage_kind};
 
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
-/// Where each kind of filesystem keeps an inode's usage: `offsets::gauge_kind` → [`Gauge`].
+/// Where each kind of filesystem keeps an inode's usage: `offsets::usage_kind` → [`InodeUsageLayout`].
 #[map]
-pub static GAUGES: Array<Gauge> = Array::with_max_entries(gauge_kind::NONE, 0);
+pub static GAUGES: Array<InodeUsageLayout> = Array::with_max_entries(usage_kind::NONE, 0);
 
 /// Returns the bytes that are charged to the inode; `None` where this kernel's layout is not known.
 #[inline(always)]
 pub fn usage<R: Read>(kind: u32, inode: KernelPtr) -> Option<u64> {
     // SAFETY: the map's values are plain integers, written only by the daemon.
-    let layout: &Gauge = GAUGES.get(kind)?;
+    let layout: &InodeUsageLayout = GAUGES.get(kind)?;
     if layout.known == 0 {
         return None;
     }

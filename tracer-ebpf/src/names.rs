@@ -9,14 +9,14 @@ use aya_ebpf::helpers::generated::{
     bpf_loop, bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query,
 };
 use aya_log_ebpf::debug;
-use tracer_common::records::{NAME_MAX, NAME_ROOM, WALK_STEPS, WALK_STEPS_UNROLLED, name_flags};
-use tracer_common::{FileKey, Health, NameRecord, RecordKind};
+use tracer_common::records::{NAME_BUFFER, NAME_MAX, WALK_STEPS, WALK_STEPS_UNROLLED, name_flags};
+use tracer_common::{FileKey, NameRecord, RecordKind, SelfStat};
 
 use crate::kernel_read::{
     KernelPtr, ProbeRead, Read, any_dentry, config, file_key, is_regular, load, load_u32, magic,
 };
 use crate::maps::events::{NAME_SCRATCH, NAMED, RECORDS, RING_BYTES};
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::scratch::{self, NameWork};
 
 /// Sends the names of `file` and of the directories above it, unless they were sent before.
@@ -51,7 +51,7 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
 #[inline(never)]
 fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
     let Some(buffer) = scratch::acquire(&NAME_SCRATCH) else {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return 0;
     };
     let above = scratch::get(&NAME_SCRATCH, buffer)
@@ -72,7 +72,7 @@ fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> Kernel
     let is_root = parent.addr() == dentry.addr();
     fill_record::<R>(record, dentry, inode, is_root);
     if !emit_name(record) {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return nothing;
     }
     let _ = NAMED.insert(&record.file, 1, 0);
@@ -84,7 +84,7 @@ fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> Kernel
 #[inline(never)]
 pub fn emit_path_walk(dentry: u64) {
     let Some(mut buffer) = scratch::acquire(&NAME_SCRATCH) else {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return;
     };
     let Some(work) = scratch::get(&NAME_SCRATCH, buffer) else { return };
@@ -104,7 +104,7 @@ pub fn emit_path_walk(dentry: u64) {
         }
     }
     if work.next != 0 {
-        health_add(Health::PathTooDeep, 1);
+        self_stat_add(SelfStat::PathTooDeep, 1);
         debug!((), "path too deep, inode {}", work.record.file.ino);
     }
     scratch::release(&NAME_SCRATCH, buffer);
@@ -160,7 +160,7 @@ pub fn fill_record<R: Read>(
 /// Sends the used part of a record. Returns false if the ring is full.
 #[inline(always)]
 pub fn emit_name(record: &NameRecord) -> bool {
-    const FIXED: usize = size_of::<NameRecord>() - NAME_ROOM;
+    const FIXED: usize = size_of::<NameRecord>() - NAME_BUFFER;
     let len = (record.header.len as usize) & NAME_MAX;
     // SAFETY: FIXED + 255 bytes are within the record.
     unsafe { emit_bytes((record as *const NameRecord).cast(), FIXED + len) }

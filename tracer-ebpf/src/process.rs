@@ -6,15 +6,15 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_user,
 };
 use aya_log_ebpf::debug;
-use tracer_common::records::{CMDLINE_ROOM, ExitRecord};
-use tracer_common::{FileKey, Health, ProcKey, ProcRecord, RecordHeader, RecordKind};
+use tracer_common::records::{CMDLINE_MAX, ExitRecord};
+use tracer_common::{FileKey, ProcKey, ProcRecord, RecordHeader, RecordKind, SelfStat};
 
 use crate::kernel_read::{
     BtfRead, KernelPtr, ProbeRead, Read, config, current_task, current_task_typed, file_key, load,
     offset,
 };
 use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::{names, scratch};
 
 /// Describes `proc`, which must be the current process, unless it was described before and its
@@ -75,7 +75,7 @@ fn emit_process(proc: &ProcKey) -> u64 {
         return 0;
     }
     let Some(buffer) = scratch::acquire(&PROC_SCRATCH) else {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         return 0;
     };
     fill_ancestry(buffer);
@@ -120,7 +120,7 @@ fn fill_and_send(buffer: u32, proc: &ProcKey) -> u64 {
     if unsafe { names::emit_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
         let _ = EMITTED_PROCS.insert(proc, fs_context::<ProbeRead>(task), 0);
     } else {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
     }
     debug!((), "new writer {}, cgroup {}", proc.tgid, record.cgroup_id);
     if NAMED.get_ptr(&record.exe).is_some() { 0 } else { exe_dentry.addr() }
@@ -170,8 +170,8 @@ fn read_cmdline(record: &mut ProcRecord, mm: KernelPtr) {
     let start = ProbeRead::read::<u64>(mm, offset!(mm_arg_start));
     let end = ProbeRead::read::<u64>(mm, offset!(mm_arg_end));
     let mut len = end.wrapping_sub(start);
-    if len > CMDLINE_ROOM as u64 {
-        len = CMDLINE_ROOM as u64;
+    if len > CMDLINE_MAX as u64 {
+        len = CMDLINE_MAX as u64;
     }
     // SAFETY: `len` is at most the destination's size; the helper checks the source.
     let read = unsafe {
@@ -192,7 +192,7 @@ pub fn on_exit(proc: ProcKey) {
         ExitRecord { header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 }, proc };
     // SAFETY: a complete record.
     if !unsafe { names::emit_bytes((&raw const record).cast(), size_of::<ExitRecord>()) } {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
     }
     let _ = EMITTED_PROCS.remove(proc);
 }

@@ -7,8 +7,8 @@
 
 use core::cell::UnsafeCell;
 
-use tracer_common::offsets::{Gauge, gauge_kind};
-use tracer_common::{Counters, FileKey, Health, InodeSpace, ProcKey};
+use tracer_common::offsets::{InodeUsageLayout, usage_kind};
+use tracer_common::{Counters, FileKey, InodeSpace, ProcKey, SelfStat};
 
 use crate::atomic::{atomic_add, exchange};
 use crate::event::ZERO;
@@ -18,7 +18,7 @@ use crate::kernel_read::{
     KernelPtr, ProbeRead, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
 use crate::maps::flags::BPF_NOEXIST;
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::maps::inodes::INODES;
 
 /// The lower half of `i_blocks`.
@@ -31,12 +31,12 @@ pub fn blocks<R: Read>(inode: KernelPtr) -> u64 {
 /// Hash of what else the filesystem counts, in its own inode; 0 if nothing.
 #[inline(always)]
 pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
-    if kind == gauge_kind::TMPFS || kind >= gauge_kind::NONE {
+    if kind == usage_kind::TMPFS || kind >= usage_kind::NONE {
         return 0;
     }
     // SAFETY: the map's values are plain integers, written only by the daemon.
     let Some(layout) = GAUGES.get(kind) else { return 0 };
-    let layout: &Gauge = layout;
+    let layout: &InodeUsageLayout = layout;
     let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
     let mut mixed = 0u32;
     for part in &layout.parts {
@@ -90,17 +90,17 @@ pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &
     let Some(entry) = entry(file, before, proc) else { return 0 };
     for _ in 0..TRIES {
         // SAFETY: a field of a map value; volatile because other CPUs change it.
-        let old = unsafe { core::ptr::read_volatile(&raw const entry.gauge) };
+        let old = unsafe { core::ptr::read_volatile(&raw const entry.usage) };
         // Read after the usage that was accounted last, so it is never older than that. Otherwise,
         // threads that write to one file would free and take the same block in turns.
         let Some(now) = usage::<R>(kind, inode) else { return 0 };
         if config!(has_cmpxchg) == 0 {
             // Two CPUs may both be charged for the same change. The next reconciliation gives back
             // the excess, because the recorded value is the sum of all charges.
-            atomic_add(&raw mut entry.gauge, now.wrapping_sub(old));
+            atomic_add(&raw mut entry.usage, now.wrapping_sub(old));
             return update_entry(entry, old, now, proc);
         }
-        if exchange(&raw mut entry.gauge, old, now) {
+        if exchange(&raw mut entry.usage, old, now) {
             return update_entry(entry, old, now, proc);
         }
     }
@@ -112,8 +112,8 @@ pub fn reconcile<R: Read>(file: &FileKey, inode: KernelPtr, before: u64, proc: &
 #[inline(never)]
 pub fn reconcile_to_zero(file: &FileKey, before: u64, proc: &ProcKey) -> i64 {
     let Some(entry) = entry(file, before, proc) else { return 0 };
-    let old = entry.gauge;
-    entry.gauge = 0;
+    let old = entry.usage;
+    entry.usage = 0;
     update_entry(entry, old, 0, proc)
 }
 
@@ -124,11 +124,11 @@ fn entry(file: &FileKey, before: u64, proc: &ProcKey) -> Option<&'static mut Ino
         // BPF_NOEXIST: if two CPUs meet a new inode, one of them sets the earlier usage, and both
         // account for what they find.
         let _ =
-            INODES.insert(file, InodeSpace { gauge: before, saved: 0, owner: *proc }, BPF_NOEXIST);
+            INODES.insert(file, InodeSpace { usage: before, saved: 0, owner: *proc }, BPF_NOEXIST);
         found = INODES.get_ptr_mut(file);
     }
     if found.is_none() {
-        health_add(Health::SpaceFull, 1);
+        self_stat_add(SelfStat::SpaceFull, 1);
     }
     // SAFETY: a valid pointer from the map.
     found.map(|entry| unsafe { &mut *entry })
@@ -178,7 +178,7 @@ fn record_baseline_regular<R: Read>(inode: KernelPtr) {
     // Recorded for an empty file, too: then everything that comes later is known to be new.
     // BPF_NOEXIST: an accounted value stays. If a kernel thread is the first to change the inode,
     // it does so for the process that opened it.
-    let space = InodeSpace { gauge: usage, saved: 0, owner: current_proc() };
+    let space = InodeSpace { usage, saved: 0, owner: current_proc() };
     let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 
@@ -187,7 +187,7 @@ fn record_baseline_regular<R: Read>(inode: KernelPtr) {
 #[inline(always)]
 pub fn rebase(inode: KernelPtr, file: &FileKey) {
     if let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) {
-        let _ = INODES.insert(file, InodeSpace { gauge: usage, saved: 0, owner: NOBODY }, 0);
+        let _ = INODES.insert(file, InodeSpace { usage, saved: 0, owner: NOBODY }, 0);
     }
 }
 

@@ -36,7 +36,9 @@ impl Hierarchies {
     /// Reads the hierarchies from /proc/self/mountinfo.
     #[must_use]
     pub fn read() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        // Mount points may be any bytes; those of cgroups are plain.
+        let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&mountinfo))
     }
 
     fn parse(mountinfo: &str) -> Self {
@@ -77,22 +79,6 @@ impl Hierarchies {
             .collect()
     }
 
-    /// Returns the freezer of the cgroup with this path; `None` if it contains no process.
-    #[must_use]
-    pub fn freezer_of(&self, path: &str) -> Option<Freezer> {
-        let relative = path.trim_matches('/');
-        if relative.is_empty() {
-            return None;
-        }
-        let at = |mount: &Option<PathBuf>, file: &str| {
-            let dir = mount.as_ref()?.join(relative);
-            (dir.join(file).exists() && !processes(&dir).is_empty()).then_some(dir)
-        };
-        at(&self.v2, "cgroup.freeze")
-            .map(Freezer::V2)
-            .or_else(|| at(&self.freezer, "freezer.state").map(Freezer::V1))
-    }
-
     /// Returns the paths of a process's cgroups: in version 2, and in the freezer of version 1.
     #[must_use]
     pub fn of_process(pid: u32) -> (Option<String>, Option<String>) {
@@ -126,7 +112,7 @@ impl Freezer {
 
     /// Returns the control file and the word that freezes or thaws the cgroup.
     #[must_use]
-    pub fn order(&self, freeze: bool) -> (PathBuf, &'static str) {
+    pub fn control_write(&self, freeze: bool) -> (PathBuf, &'static str) {
         match (self, freeze) {
             (Self::V2(dir), true) => (dir.join("cgroup.freeze"), "1"),
             (Self::V2(dir), false) => (dir.join("cgroup.freeze"), "0"),
@@ -141,7 +127,7 @@ impl Freezer {
     /// # Errors
     /// System errors of the write.
     pub fn set(&self, freeze: bool) -> io::Result<()> {
-        let (file, word) = self.order(freeze);
+        let (file, word) = self.control_write(freeze);
         match fs::write(&file, word) {
             Err(error) if is_removed(&error) && !freeze => Ok(()),
             result => result,
@@ -150,7 +136,7 @@ impl Freezer {
 
     /// Whether freezing was requested, by filltop or by another program.
     #[must_use]
-    pub fn is_asked(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         let read = |name: &str| fs::read_to_string(self.dir().join(name)).unwrap_or_default();
         match self {
             Self::V2(_) => read("cgroup.freeze").trim() == "1",
@@ -223,15 +209,14 @@ mod tests {
         assert_eq!(found.freezer.as_deref(), Some(Path::new("/sys/fs/cgroup/freezer")));
         let names: Vec<&str> = found.v1.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["cpu,cpuacct", "freezer", "name=systemd"]);
-        assert_eq!(found.freezer_of("/"), None);
     }
 
     #[test]
     fn an_order_is_a_word_in_a_file() {
         let v2 = Freezer::V2("/c/web".into());
-        assert_eq!(v2.order(true), ("/c/web/cgroup.freeze".into(), "1"));
+        assert_eq!(v2.control_write(true), ("/c/web/cgroup.freeze".into(), "1"));
         let v1 = Freezer::V1("/f/web".into());
-        assert_eq!(v1.order(false), ("/f/web/freezer.state".into(), "THAWED"));
+        assert_eq!(v1.control_write(false), ("/f/web/freezer.state".into(), "THAWED"));
         assert!(v1.set(false).is_ok(), "no process is left there");
         assert!(v1.set(true).is_err());
     }

@@ -26,8 +26,7 @@ pub fn boottime_s() -> f64 {
 }
 
 /// Returns how long the machine was suspended since boot, nanoseconds: boot time − monotonic time.
-#[must_use]
-pub fn suspended_ns() -> u64 {
+pub(crate) fn suspended_ns() -> u64 {
     let ns = |clock| {
         let time = clock_gettime(clock);
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)

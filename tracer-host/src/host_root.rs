@@ -6,17 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::{fs, io};
-use tracer_model::remedy::CONTAINER_FLAGS;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tracer_model::remedy::CONTAINER_FLAGS;
 
 /// Path of the host's root directory: `/proc/1/root` in such a namespace. If unset, filltop's own
 /// root is the host's.
-pub const VARIABLE: &str = "FILLTOP_HOST_ROOT";
+const ENV_VAR: &str = "FILLTOP_HOST_ROOT";
 /// In a container: the name of the machine. Kubernetes sets it through the downward API
 /// (`spec.nodeName`).
-pub const NODE: &str = "NODE_NAME";
-/// Value that the container image and the unit set [`VARIABLE`] to.
+const NODE_ENV_VAR: &str = "NODE_NAME";
+/// Value that the container image and the unit set [`ENV_VAR`] to.
 const FIRST_ROOT: &str = "/proc/1/root";
 /// Inode numbers of the initial namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and
 /// PROC_CGROUP_INIT_INO in the kernel's include/linux/proc_ns.h.
@@ -29,36 +29,36 @@ const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 pub fn root() -> &'static Path {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let given = std::env::var_os(VARIABLE).filter(|given| !given.is_empty());
+        let given = std::env::var_os(ENV_VAR).filter(|given| !given.is_empty());
         given.map_or_else(|| PathBuf::from("/"), PathBuf::from)
     })
 }
 
 /// Why the host's files are not accessible.
 #[derive(Debug, thiserror::Error)]
-pub enum Hidden {
+pub enum HostRootError {
     /// `/proc/1` is not a process of the host. The eBPF side reports process ids of the initial PID
     /// namespace, so every name would be that of another process.
     #[error(
-        "hostPID is missing (--pid=host; in a pod hostPID: true): {VARIABLE} is {FIRST_ROOT}, but this \
+        "hostPID is missing (--pid=host; in a pod hostPID: true): {ENV_VAR} is {FIRST_ROOT}, but this \
          PID namespace is not the machine's initial one, so process 1 is not the host's"
     )]
     HostPid,
     /// The host's root directory cannot be accessed.
     #[error(
-        "cannot access {} ({VARIABLE}), which requires CAP_SYS_PTRACE and no AppArmor profile; {}",
+        "cannot access {} ({ENV_VAR}), which requires CAP_SYS_PTRACE and no AppArmor profile; {}",
         .root.display(),
-        how_to_reach(in_container())
+        access_advice(in_container())
     )]
-    OutOfReach {
-        /// Value of [`VARIABLE`].
+    Inaccessible {
+        /// Value of [`ENV_VAR`].
         root: PathBuf,
         /// Error of stat(2).
         source: io::Error,
     },
 }
 
-fn how_to_reach(in_container: bool) -> &'static str {
+fn access_advice(in_container: bool) -> &'static str {
     if in_container { CONTAINER_FLAGS } else { "in a unit, add it to CapabilityBoundingSet=" }
 }
 
@@ -67,14 +67,14 @@ fn how_to_reach(in_container: bool) -> &'static str {
 ///
 /// # Errors
 /// What is missing.
-pub fn check() -> Result<(), Hidden> {
+pub fn check() -> Result<(), HostRootError> {
     let root = root();
     if root == Path::new(FIRST_ROOT) && !is_first_pid_namespace() {
-        return Err(Hidden::HostPid);
+        return Err(HostRootError::HostPid);
     }
     fs::metadata(root)
         .map(drop)
-        .map_err(|source| Hidden::OutOfReach { root: root.to_owned(), source })
+        .map_err(|source| HostRootError::Inaccessible { root: root.to_owned(), source })
 }
 
 /// Whether process ids here are the same as those the eBPF side reports.
@@ -91,7 +91,7 @@ fn is_namespace(link: &str, ino: u64) -> bool {
 /// the shipped unit sets the host's root, too).
 #[must_use]
 pub fn in_container() -> bool {
-    std::env::var_os(VARIABLE).is_some_and(|given| !given.is_empty())
+    std::env::var_os(ENV_VAR).is_some_and(|given| !given.is_empty())
         && std::env::var_os("INVOCATION_ID").is_none()
 }
 
@@ -118,19 +118,19 @@ pub fn join_cgroup_namespace() {
     }
 }
 
-/// Returns the name of the machine, for users and alerts. In a container: the value of [`NODE`],
+/// Returns the name of the machine, for users and alerts. In a container: the value of [`NODE_ENV_VAR`],
 /// otherwise the host's /etc/hostname. Everywhere else, and if the container shares the host's UTS
 /// namespace: uname(2).
 #[must_use]
-pub fn name() -> String {
+pub fn host_name() -> String {
     let shares_name = is_namespace("/proc/self/ns/uts", FIRST_UTS_NAMESPACE);
-    let given = std::env::var(NODE).ok();
-    let told = in_container().then(|| {
+    let given = std::env::var(NODE_ENV_VAR).ok();
+    let name = in_container().then(|| {
         let file =
             || (!shares_name).then(|| fs::read_to_string(path(Path::new("/etc/hostname"))).ok());
         given.as_deref().and_then(first_word).or_else(|| first_word(&file()??))
     });
-    told.flatten()
+    name.flatten()
         .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 /// # Errors
 /// If the directory cannot be opened.
 pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = (PathBuf, u64)>> {
-    let opened = open_quietly(directory, OFlags::DIRECTORY)?;
+    let opened = open_noatime(directory, OFlags::DIRECTORY)?;
     let directory = directory.to_owned();
     Ok(Dir::new(opened)?.flatten().filter_map(move |entry| {
         let name = entry.file_name().to_bytes();
@@ -35,11 +35,11 @@ pub fn entries(directory: &Path) -> io::Result<impl Iterator<Item = (PathBuf, u6
 /// If it cannot be read.
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::from(open_quietly(file, OFlags::empty())?).read_to_end(&mut bytes)?;
+    File::from(open_noatime(file, OFlags::empty())?).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn open_quietly(path: &Path, kind: OFlags) -> Result<OwnedFd, Errno> {
+fn open_noatime(path: &Path, kind: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | kind;
     match open(path, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => open(path, flags, Mode::empty()),

@@ -1,48 +1,39 @@
 //! Capabilities of this thread: which it has, and giving up those that are no longer needed
 //! (capabilities(7)).
 
-use std::fs;
-
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, capabilities, capability_is_in_bounding_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-pub(crate) const CAP_SYS_ADMIN: u32 = 21;
-pub(crate) const CAP_PERFMON: u32 = 38;
-pub(crate) const CAP_BPF: u32 = 39;
-
-/// Capabilities that filltop can use (include/uapi/linux/capability.h).
-const USEFUL: &[(u32, &str)] = &[
-    (2, "CAP_DAC_READ_SEARCH"),
-    (5, "CAP_KILL"),
-    (19, "CAP_SYS_PTRACE"),
-    (CAP_SYS_ADMIN, "CAP_SYS_ADMIN"),
-    (CAP_PERFMON, "CAP_PERFMON"),
-    (CAP_BPF, "CAP_BPF"),
+/// Capabilities that filltop can use.
+const USEFUL: &[(CapabilitySet, &str)] = &[
+    (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+    (CapabilitySet::KILL, "CAP_KILL"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    (CapabilitySet::BPF, "CAP_BPF"),
 ];
 
 /// Whether CAP_SYS_ADMIN is among this thread's effective capabilities.
 #[must_use]
 pub fn has_sys_admin() -> bool {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    effective(&status) >> CAP_SYS_ADMIN & 1 == 1
+    effective().contains(CapabilitySet::SYS_ADMIN)
 }
 
 /// Returns the names of this thread's effective capabilities that filltop can use.
 #[must_use]
-pub fn held_capabilities() -> Vec<String> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let effective = effective(&status);
-    let had = USEFUL.iter().filter(|(cap, _)| effective >> cap & 1 == 1);
+pub fn effective_capabilities() -> Vec<String> {
+    let effective = effective();
+    let had = USEFUL.iter().filter(|(capability, _)| effective.contains(*capability));
     had.map(|(_, name)| (*name).to_owned()).collect()
 }
 
-/// Returns the bits of `CapEff:` in /proc/PID/status.
-pub(crate) fn effective(status: &str) -> u64 {
-    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+/// Returns this thread's effective capabilities; none if the kernel does not report them.
+pub(crate) fn effective() -> CapabilitySet {
+    capabilities(None).map_or_else(|_| CapabilitySet::empty(), |sets| sets.effective)
 }
 
 /// Drops every capability that is not needed once everything is attached, for this thread and those
@@ -77,19 +68,19 @@ pub fn drop_capabilities() -> std::io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn drop_rights_of_the_start() -> std::io::Result<()> {
+pub fn drop_startup_capabilities() -> std::io::Result<()> {
     let mut sets = capabilities(None)?;
-    let for_the_start = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let for_startup = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
     let bounding = bounding_set()?;
     // Before 5.8 there is no CAP_BPF; SYS_ADMIN replaces it.
     let replaces_bpf = !sets.permitted.contains(CapabilitySet::BPF);
     if bounding.contains(CapabilitySet::DAC_OVERRIDE) || replaces_bpf {
         return Ok(());
     }
-    narrow_bounding_set(bounding - for_the_start)?;
-    sets.effective -= for_the_start;
-    sets.permitted -= for_the_start;
-    sets.inheritable -= for_the_start;
+    narrow_bounding_set(bounding - for_startup)?;
+    sets.effective -= for_startup;
+    sets.permitted -= for_startup;
+    sets.inheritable -= for_startup;
     Ok(set_capabilities(None, sets)?)
 }
 
@@ -115,7 +106,7 @@ fn bounding_set() -> std::io::Result<CapabilitySet> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
+pub(crate) fn narrow_bounding_set(keep: CapabilitySet) -> std::io::Result<()> {
     for one in (bounding_set()? - keep).iter() {
         match remove_capability_from_bounding_set(one) {
             Err(Errno::PERM) => break,

@@ -9,13 +9,13 @@ use anyhow::{Context as _, anyhow};
 use aya::maps::{Array, HashMap, PerCpuArray};
 use aya::programs::{Lsm, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::Fence as Order;
+use tracer_common::FenceConfig;
 use tracer_common::offsets::Offsets;
 
-use super::attach::error::{error_chain, kernel_words};
-use super::btf::cache::Types;
+use super::attach::error::{error_chain, kernel_message};
+use super::btf::cache::KernelTypes;
 use super::btf::{inode_layout, relocate};
-use super::loader::kernel_config;
+use super::kernel_config::kernel_config;
 use super::{preflight, sys};
 
 /// The object as compiled by `cargo xtask build`.
@@ -35,8 +35,8 @@ const HOOKS: [&str; 8] = [
 
 /// (program, tracepoint). The first ends the fence as soon as its owner process exits. The others
 /// fence child processes before they run, and forget processes that are gone.
-const LIVES: [(&str, &str); 3] = [
-    ("fence_keeper_exit", "sched_process_exit"),
+const LIFECYCLE: [(&str, &str); 3] = [
+    ("fence_owner_exit", "sched_process_exit"),
     (FORK, "sched_process_fork"),
     ("fence_free", "sched_process_free"),
 ];
@@ -46,7 +46,7 @@ const ACTIVE_MODULES: &str = "/sys/kernel/security/lsm";
 
 /// Processes that a fence blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum FenceScope {
     /// A cgroup v2 with everything below it.
     Cgroup {
         /// Id of the cgroup: the inode number of its directory.
@@ -61,7 +61,7 @@ pub enum Whom {
 /// A loaded fence, owned by this process. Dropping it removes the fence.
 pub struct Fence {
     ebpf: Ebpf,
-    whom: Whom,
+    scope: FenceScope,
 }
 
 /// The program that fences the children of fenced processes.
@@ -69,7 +69,7 @@ const FORK: &str = "fence_fork";
 
 /// Counts of what a fence did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct FenceCounts {
     /// Calls that failed because of the fence.
     pub refused: u64,
     /// Processes forked by a fenced one that are not fenced, because the map was full or the kernel
@@ -85,7 +85,7 @@ const NO_VOLUME: u32 = 0;
 /// # Errors
 /// The reason why not.
 pub fn check(in_container: bool) -> Result<(), String> {
-    preflight::check(in_container).map_err(|refusal| refusal.to_string())?;
+    preflight::check(in_container).map_err(|error| error.to_string())?;
     match active_modules() {
         Some(modules) if modules.iter().any(|module| module == "bpf") => Ok(()),
         Some(modules) => Err(format!(
@@ -113,9 +113,9 @@ fn active_modules() -> Option<Vec<String>> {
 ///
 /// # Errors
 /// The reason why not.
-pub fn try_here(attach: bool, in_container: bool) -> Result<(), String> {
+pub fn probe(attach: bool, in_container: bool) -> Result<(), String> {
     let attempt = || {
-        let mut fence = Fence::load(NO_VOLUME, Whom::Processes, in_container)?;
+        let mut fence = Fence::load(NO_VOLUME, FenceScope::Processes, in_container)?;
         if attach { fence.attach() } else { Ok(()) }
     };
     attempt().map_err(|error: anyhow::Error| format!("{error:#}"))
@@ -127,26 +127,26 @@ impl Fence {
     ///
     /// # Errors
     /// What this kernel lacks, or its error message.
-    pub fn load(dev: u32, whom: Whom, in_container: bool) -> anyhow::Result<Self> {
+    pub fn load(dev: u32, scope: FenceScope, in_container: bool) -> anyhow::Result<Self> {
         check(in_container).map_err(anyhow::Error::msg)?;
         sys::lift_memlock_limit();
-        let types = Types::read()?;
+        let types = KernelTypes::read()?;
         let offsets = types.kernel.offsets();
         let needed = [offsets.file_inode, offsets.file_flags, offsets.inode_sb, offsets.sb_dev];
         if needed.contains(&Offsets::ABSENT) {
             return Err(anyhow!("this kernel's type information lacks fields that a fence needs"));
         }
-        let (cgroup, level) = match whom {
-            Whom::Cgroup { id, level } => (id, level),
-            Whom::Processes => (0, 0),
+        let (cgroup, level) = match scope {
+            FenceScope::Cgroup { id, level } => (id, level),
+            FenceScope::Processes => (0, 0),
         };
-        let order = Order { cgroup, level, dev, keeper: std::process::id(), pad: 0 };
+        let fence = FenceConfig { cgroup, level, dev, owner: std::process::id(), pad: 0 };
         let config = kernel_config(&types, 1);
-        let object = relocate::fit(OBJECT, &offsets, &config)?;
+        let object = relocate::relocate(OBJECT, &offsets, &config)?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
-            .override_global("FENCE", bytemuck::bytes_of(&order), true)
+            .override_global("FENCE", bytemuck::bytes_of(&fence), true)
             .load(&object)
             .map_err(|error| {
                 anyhow!("cannot load the fence with bpf(2): {}", error_chain(&error))
@@ -155,22 +155,22 @@ impl Fence {
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut ebpf, &format!("fence_{hook}"))?;
             program.load(hook, &types.bpf).map_err(|error| {
-                anyhow!("cannot load the program for {hook}: {}", kernel_words(&error))
+                anyhow!("cannot load the program for {hook}: {}", kernel_message(&error))
             })?;
         }
-        for (name, point) in lives(whom) {
+        for (name, point) in lifecycle(scope) {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
             program
                 .load()
-                .map_err(|error| anyhow!("tracepoint {point}: {}", kernel_words(&error)))?;
+                .map_err(|error| anyhow!("tracepoint {point}: {}", kernel_message(&error)))?;
         }
-        Ok(Self { ebpf, whom })
+        Ok(Self { ebpf, scope })
     }
 
     /// Returns the number of programs that [`Fence::attach`] attaches.
     #[must_use]
     pub fn programs(&self) -> usize {
-        HOOKS.len() + lives(self.whom).len()
+        HOOKS.len() + lifecycle(self.scope).len()
     }
 
     /// Puts the fence into effect.
@@ -178,16 +178,16 @@ impl Fence {
     /// # Errors
     /// The kernel's error message; what was attached until then is detached when `self` is dropped.
     pub fn attach(&mut self) -> anyhow::Result<()> {
-        for (name, point) in lives(self.whom) {
+        for (name, point) in lifecycle(self.scope) {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program
                 .attach(point)
-                .map_err(|error| anyhow!("tracepoint {point}: {}", kernel_words(&error)))?;
+                .map_err(|error| anyhow!("tracepoint {point}: {}", kernel_message(&error)))?;
         }
         for hook in HOOKS {
             let program: &mut Lsm = program(&mut self.ebpf, &format!("fence_{hook}"))?;
             program.attach().map_err(|error| {
-                anyhow!("cannot attach the program to {hook}: {}", kernel_words(&error))
+                anyhow!("cannot attach the program to {hook}: {}", kernel_message(&error))
             })?;
         }
         Ok(())
@@ -205,10 +205,10 @@ impl Fence {
 
     /// Returns the counts so far.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn counts(&self) -> FenceCounts {
         let map = self.ebpf.map("REFUSED");
         let Some(Ok(map)) = map.map(PerCpuArray::<_, u64>::try_from) else {
-            return Tally::default();
+            return FenceCounts::default();
         };
         let sum = |cell| map.get(&cell, 0).map_or(0, |values| values.iter().sum());
         // Kernels that preempt programs may skip them: a child whose fork was not seen is not
@@ -217,7 +217,7 @@ impl Fence {
             .ebpf
             .program(FORK)
             .and_then(|program| sys::recursion_misses(program.fd().ok()?.as_fd()).ok());
-        Tally { refused: sum(0), escaped: sum(1) + skipped.unwrap_or(0) }
+        FenceCounts { refused: sum(0), escaped: sum(1) + skipped.unwrap_or(0) }
     }
 }
 
@@ -233,10 +233,10 @@ impl Drop for Fence {
 }
 
 /// Returns the tracepoints that are needed.
-fn lives(whom: Whom) -> &'static [(&'static str, &'static str)] {
-    match whom {
-        Whom::Cgroup { .. } => &LIVES[..1],
-        Whom::Processes => &LIVES,
+fn lifecycle(scope: FenceScope) -> &'static [(&'static str, &'static str)] {
+    match scope {
+        FenceScope::Cgroup { .. } => &LIFECYCLE[..1],
+        FenceScope::Processes => &LIFECYCLE,
     }
 }
 
@@ -256,10 +256,11 @@ mod tests {
     #[test]
     fn the_object_has_every_program() {
         let object = aya_obj::Object::parse(OBJECT).unwrap();
-        for name in HOOKS.map(|hook| format!("fence_{hook}")) {
+        let lifecycle = LIFECYCLE.map(|(name, _)| name.to_owned());
+        for name in HOOKS.map(|hook| format!("fence_{hook}")).into_iter().chain(lifecycle) {
             assert!(object.programs.contains_key(&name), "{name}");
         }
-        assert_eq!(object.programs.len(), HOOKS.len() + LIVES.len());
+        assert_eq!(object.programs.len(), HOOKS.len() + LIFECYCLE.len());
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! The kernel side as user space sees it: attaching programs, and reading their maps.
 
+#![warn(unreachable_pub)]
+
 pub(crate) mod attach;
-pub mod btf;
+pub(crate) mod btf;
 pub mod capabilities;
 pub mod coverage;
 pub mod fence;
-pub mod hooks;
+pub(crate) mod hooks;
+pub(crate) mod kernel_config;
 pub(crate) mod kernel_version;
-pub mod loader;
+pub(crate) mod loader;
+pub(crate) mod object;
+pub(crate) mod options;
 pub(crate) mod overlay;
 pub(crate) mod preemption;
-pub mod preflight;
+pub(crate) mod preflight;
 pub mod read;
 pub mod self_overhead;
 #[cfg(test)]
 mod stack_tests;
-pub mod sys;
+pub(crate) mod sys;
 
-pub use self::loader::{Tracer, TracerOptions, slots_per_cpu};
+pub use self::loader::Tracer;
+pub use self::options::TracerOptions;

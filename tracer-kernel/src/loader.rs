@@ -9,52 +9,37 @@ use aya::maps::Map;
 use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 use aya_log::EbpfLogger;
-use tracer_common::counters::HEALTH_CELLS;
-use tracer_common::offsets::Config;
+use tracer_common::counters::SELF_STAT_CELLS;
 use tracer_common::{FileKey, Offsets, OpenFileRecord};
-use tracer_model::snapshot::{CountedBy, Gap, Hook, HookState, Loss, WriteBackend};
+use tracer_model::snapshot::{CountedBy, Gap, Hook, Loss, LossKind, WriteBackend};
 
-use crate::attach::Ladder;
-use crate::attach::raw_loader::ByHand;
-use crate::btf::cache::Types;
-use crate::btf::modules::ModuleTypes;
+use crate::attach::manager::HookManager;
+use crate::attach::raw_loader::RawLoader;
+use crate::btf::cache::KernelTypes;
+use crate::btf::modules::ModuleBtf;
 use crate::btf::relocate;
-use crate::coverage::Seen;
+use crate::coverage::Coverage;
+use crate::kernel_config::kernel_config;
 use crate::kernel_version::kernel_at_least;
-use crate::{hooks, overlay, preflight, sys};
-
-/// The eBPF object, as compiled by `cargo xtask build`.
-pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FILLTOP_EBPF_OBJECT_PATH"));
-
-/// Options chosen by the user.
-#[derive(Debug, Clone, Default)]
-pub struct TracerOptions {
-    /// Use only this backend.
-    pub backend: Option<WriteBackend>,
-    /// Extra functions to hook, by name: `vfs_write`.
-    pub hooks: Vec<String>,
-    /// Enable logging in the eBPF programs.
-    pub kernel_log: bool,
-    /// Does filltop run in a container? Then advice on missing rights is for a container.
-    pub in_container: bool,
-}
+use crate::object::OBJECT;
+use crate::options::TracerOptions;
+use crate::{overlay, preflight, sys};
 
 /// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
     /// Programs, links and maps.
-    pub ebpf: Ebpf,
-    ladder: Ladder,
+    pub(crate) ebpf: Ebpf,
+    manager: HookManager,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     slots_per_cpu: u32,
     cpus: u32,
     /// Whether the layout of overlayfs was looked up again after overlayfs was loaded later.
-    behind_asked: bool,
+    overlay_retried: bool,
 }
 
 /// Returns the slots per CPU of the slot table: 16,384 (2 MiB), fewer on machines with many CPUs,
 /// so the whole table stays under 64 MiB.
-#[must_use]
-pub const fn slots_per_cpu(cpus: u32) -> u32 {
+const fn slots_per_cpu(cpus: u32) -> u32 {
     let mut slots = 16_384;
     while slots > 2_048 && slots as u64 * cpus as u64 > 1 << 19 {
         slots /= 2;
@@ -74,96 +59,98 @@ impl Tracer {
         }
         sys::lift_memlock_limit();
         // While this process is small, and still has the privilege.
-        drop(ModuleTypes::of_process());
-        let types = Types::read()?;
+        drop(ModuleBtf::shared());
+        let types = KernelTypes::read()?;
         let offsets = types.kernel.offsets();
         check_offsets(&offsets)?;
         let cpus = sys::possible_cpus().context("cannot count the CPUs")?;
         let slots_per_cpu = slots_per_cpu(cpus);
         let config = kernel_config(&types, slots_per_cpu);
-        let object = relocate::fit(OBJECT, &offsets, &config)?;
+        let object = relocate::relocate(OBJECT, &offsets, &config)?;
         let log_level: u8 = if options.kernel_log { 4 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&types.bpf))
             .override_global("OFFSETS", bytemuck::bytes_of(&offsets), true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .map_max_entries("SLOTS", slots_per_cpu * cpus)
-            .map_max_entries("HEALTH", HEALTH_CELLS * cpus)
+            .map_max_entries("HEALTH", SELF_STAT_CELLS * cpus)
             .load(&object)
-            .map_err(|error| preflight::Refusal::of_load(&error, !kernel_at_least(5, 11)))?;
+            .map_err(|error| {
+                preflight::PreflightError::from_load(&error, !kernel_at_least(5, 11))
+            })?;
         let logger = if options.kernel_log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot start the eBPF log")?)
         } else {
             None
         };
-        let by_hand =
-            ByHand::new(&ebpf, offsets, config).context("cannot duplicate the map descriptors")?;
-        let mut ladder = Ladder::new(options, types, by_hand);
-        ladder.climb(&mut ebpf)?;
-        ladder.load_open_files(&mut ebpf, OPEN_FILES);
-        ladder.load_take_out(&mut ebpf, TAKE_OUT, FORGET_NAME);
-        ladder.forget_types();
-        Ok(Self { ebpf, ladder, logger, slots_per_cpu, cpus, behind_asked: false })
+        let raw_loader = RawLoader::new(&ebpf, offsets, config)
+            .context("cannot duplicate the map descriptors")?;
+        let mut manager = HookManager::new(options, types, raw_loader);
+        manager.attach_all(&mut ebpf)?;
+        manager.load_open_files(&mut ebpf, OPEN_FILES);
+        manager.load_drain_iterators(&mut ebpf, DRAIN_ITERATORS, FORGET_NAME);
+        manager.release_btf();
+        Ok(Self { ebpf, manager, logger, slots_per_cpu, cpus, overlay_retried: false })
     }
 
     /// Attaches hooks that became possible or necessary because a filesystem was mounted.
     pub fn mounts_changed(&mut self, fs_types: &[&str]) {
-        self.ladder.mounts_changed(&mut self.ebpf, fs_types);
+        self.manager.mounts_changed(&mut self.ebpf, fs_types);
     }
 
     /// Returns the kind of probe that counts written bytes.
     #[must_use]
     pub fn write_backend(&self) -> WriteBackend {
-        self.ladder.write_backend()
+        self.manager.coverage().write_backend()
     }
 
     /// Whether the space of this filesystem type is traced, not only its written bytes.
     #[must_use]
     pub fn traces_space(&self, fs_type: &str) -> bool {
-        self.ladder.traces_space(fs_type)
+        self.manager.coverage().traces_space(fs_type)
     }
 
     /// Returns where writes to filesystems of this type are counted; `None` if nowhere.
     #[must_use]
     pub fn counted_by(&self, fs_type: &str) -> Option<CountedBy> {
-        self.ladder.counted_by(fs_type)
+        self.manager.coverage().counted_by(fs_type)
     }
 
     /// Returns why a filesystem of this type is not counted at its own functions, if that can be
     /// fixed.
     #[must_use]
     pub fn gap(&self, fs_type: &str) -> Option<Gap> {
-        self.ladder.gap(fs_type)
+        self.manager.coverage().gap(fs_type)
     }
 
     /// Returns what is covered in addition to the hooked functions.
     #[must_use]
-    pub fn seen(&self) -> Seen {
-        self.ladder.seen()
+    pub fn coverage(&self) -> Coverage {
+        self.manager.coverage().coverage()
     }
 
     /// Whether calls may be skipped because this kernel can preempt BPF programs.
     #[must_use]
     pub fn may_skip_calls(&self) -> bool {
-        self.ladder.may_skip_calls()
+        self.manager.may_skip_calls()
     }
 
     /// Whether the kernel reports every rename.
     #[must_use]
     pub fn follows_renames(&self) -> bool {
-        self.ladder.follows_renames()
+        self.manager.coverage().renames
     }
 
     /// Whether fsync is timed on every filesystem, not only on ext4.
     #[must_use]
     pub fn times_every_fsync(&self) -> bool {
-        self.ladder.times_every_fsync()
+        self.manager.coverage().fsyncs
     }
 
     /// Returns one row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
-        self.ladder.hooks().to_vec()
+        self.manager.hooks().to_vec()
     }
 
     /// Returns all regular files that are open for writing or have no name, by task and descriptor;
@@ -172,12 +159,12 @@ impl Tracer {
         let records = self.iterate_open_files()?;
         let unknown = |record: &OpenFileRecord| record.overlay != 0;
         // The module may have been loaded since; once it is there, nothing changes any more.
-        if self.behind_asked || !overlay::is_known() || !records.iter().any(unknown) {
+        if self.overlay_retried || !overlay::is_known() || !records.iter().any(unknown) {
             return Some(records);
         }
-        self.behind_asked = true;
-        let known = self.ladder.install_behind(&mut self.ebpf);
-        self.ladder.forget_types();
+        self.overlay_retried = true;
+        let known = self.manager.install_overlay_inode(&mut self.ebpf);
+        self.manager.release_btf();
         if known { self.iterate_open_files() } else { Some(records) }
     }
 
@@ -208,8 +195,7 @@ impl Tracer {
     }
 
     /// Returns (slots per CPU, CPUs) of the slot table.
-    #[must_use]
-    pub const fn table_shape(&self) -> (u32, u32) {
+    pub(crate) const fn table_shape(&self) -> (u32, u32) {
         (self.slots_per_cpu, self.cpus)
     }
 
@@ -218,16 +204,17 @@ impl Tracer {
     pub fn missed_by_kernel(&self) -> Vec<Loss> {
         let recursion = self.programs().filter_map(|(name, program)| {
             let events = sys::recursion_misses(program).ok()?;
-            Some(Loss { cause: format!("the kernel skipped {name}"), events })
+            let cause = format!("the kernel skipped {name}");
+            Some(Loss { cause, events, kind: LossKind::SkippedCalls })
         });
         let cause = "a return probe had no free instance".to_owned();
-        let returns = Loss { cause, events: self.ladder.missed_returns() };
+        let events = self.manager.missed_returns();
+        let returns = Loss { cause, events, kind: LossKind::ReturnProbes };
         recursion.chain([returns]).collect()
     }
 
     /// Returns the run-time statistics of all loaded programs, by name.
-    #[must_use]
-    pub fn run_times(&self) -> Vec<(String, sys::RunTime)> {
+    pub(crate) fn run_times(&self) -> Vec<(String, sys::RunTime)> {
         let times = self.programs().filter_map(|(name, program)| {
             let time = sys::run_time(program).ok()?;
             Some((name.to_owned(), time))
@@ -239,7 +226,7 @@ impl Tracer {
     fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         let by_aya = self.ebpf.programs();
         let by_aya = by_aya.filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
-        by_aya.chain(self.ladder.programs_by_hand())
+        by_aya.chain(self.manager.raw_programs())
     }
 
     /// Forwards pending log lines of the eBPF programs to `tracing`.
@@ -254,7 +241,7 @@ impl Tracer {
 const OPEN_FILES: &str = "iter_open_files";
 
 /// Iterators that drain maps.
-const TAKE_OUT: &[&str] =
+const DRAIN_ITERATORS: &[&str] =
     &["iter_spill", "iter_errors", "iter_waits", "iter_created", "iter_saved", "iter_shared"];
 
 /// Removes a file from the map NAMED.
@@ -281,37 +268,6 @@ fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
         )),
         None => Ok(()),
     }
-}
-
-pub(crate) fn kernel_config(types: &Types, slots_per_cpu: u32) -> Config {
-    let arguments = |tracepoint, module: Option<&str>| {
-        let (_, module) = types.find(tracepoint, module)?;
-        let module = module.and_then(|module| types.module(module));
-        let btf = module.as_ref().unwrap_or(&types.kernel);
-        Some(btf.arguments(tracepoint)?.len())
-    };
-    // The tracepoint's own argument, the task, and since 6.17 group_dead.
-    let exit = arguments("btf_trace_sched_process_exit", None).unwrap_or(2);
-    // ext4 may be a module that is loaded later; it has the argument since 6.9.
-    let reserve = arguments("btf_trace_ext4_da_reserve_space", Some("ext4"))
-        .unwrap_or(2 + usize::from(kernel_at_least(6, 9)));
-    let (fault_bits_at, fault_bits) = types.kernel.bits("task_struct", &hooks::FAULT_BITS);
-    Config {
-        slot_mask: slots_per_cpu - 1,
-        slots_per_cpu,
-        exit_has_group_dead: u32::from(exit >= 3),
-        has_task_btf: u32::from(kernel_at_least(5, 11)),
-        has_cmpxchg: u32::from(kernel_at_least(5, 12)),
-        reserve_has_count: u32::from(reserve >= 3),
-        has_loop: u32::from(kernel_at_least(5, 17)),
-        fault_bits_at,
-        fault_bits,
-    }
-}
-
-/// Builds a row for [`Tracer::hooks`].
-pub(crate) fn hook(name: &str, how: &str, state: HookState) -> Hook {
-    Hook { name: name.to_owned(), how: how.to_owned(), state }
 }
 
 #[cfg(test)]

@@ -7,22 +7,24 @@
 
 use std::fs;
 
+use crate::kernel_version::kernel_at_least;
+
 /// Whether tasks can be preempted inside the running kernel. If nothing states the mode, assumes
 /// that kernels are preemptible where that is the default.
 #[must_use]
-pub fn is_possible() -> bool {
+pub(crate) fn is_preemptible() -> bool {
     let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
     let name = rustix::system::uname();
-    let lazy_by_default = super::kernel_version::kernel_at_least(6, 13);
+    let lazy_by_default = kernel_at_least(6, 13);
     decide(&cmdline, &mode, &name.version().to_string_lossy(), lazy_by_default)
 }
 
 fn decide(cmdline: &str, mode: &str, version: &str, lazy_by_default: bool) -> bool {
     // The current mode is in parentheses: `none voluntary (full)`.
     let chosen = mode.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
-    let asked = || cmdline.split_whitespace().find_map(|word| word.strip_prefix("preempt="));
-    match chosen.map(|(name, _)| name).or_else(asked) {
+    let on_cmdline = || cmdline.split_whitespace().find_map(|word| word.strip_prefix("preempt="));
+    match chosen.map(|(name, _)| name).or_else(on_cmdline) {
         Some(name) => matches!(name, "full" | "lazy"),
         None if version.contains("PREEMPT_DYNAMIC") => lazy_by_default,
         None => version.contains("PREEMPT"),

@@ -6,20 +6,19 @@ use std::path::Path;
 use aya::EbpfError;
 use aya::maps::MapError;
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use tracer_model::remedy::CONTAINER_FLAGS;
 
 use crate::attach::error::error_chain;
-use crate::capabilities::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, effective};
-use crate::loader::OBJECT;
-
-/// The kernel's type information (BTF).
-pub const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+use crate::btf::VMLINUX_BTF;
+use crate::capabilities::effective;
+use crate::object::OBJECT;
 
 /// Why tracing is impossible here.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum PreflightError {
     /// Neither root nor the required capabilities.
     #[error("needs root, or the capabilities {missing}: {}", how_to_give(*.in_container))]
     Privileges {
@@ -63,10 +62,10 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl PreflightError {
     /// Classifies an error of loading maps or programs. `charges_maps`: maps count as locked memory
     /// on this kernel.
-    pub fn of_load(error: &EbpfError, charges_maps: bool) -> Self {
+    pub(crate) fn from_load(error: &EbpfError, charges_maps: bool) -> Self {
         let of_map = matches!(error, EbpfError::MapError(MapError::CreateError { .. }));
         // `None` means no limit.
         let limit = getrlimit(Resource::Memlock).current.filter(|_| of_map && charges_maps);
@@ -94,41 +93,39 @@ fn how_to_give(in_container: bool) -> &'static str {
 /// `in_container`: is filltop in a container, where capabilities are given to the container?
 ///
 /// # Errors
-/// The first [`Refusal`].
-pub fn check(in_container: bool) -> Result<(), Refusal> {
+/// The first [`PreflightError`].
+pub(crate) fn check(in_container: bool) -> Result<(), PreflightError> {
     if OBJECT.is_empty() {
-        return Err(Refusal::NotEmbedded);
+        return Err(PreflightError::NotEmbedded);
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    check_capabilities(&status, in_container)?;
+    check_capabilities(effective(), in_container)?;
     let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     check_lockdown(&lockdown)?;
     if !Path::new(VMLINUX_BTF).exists() {
-        return Err(Refusal::NoBtf);
+        return Err(PreflightError::NoBtf);
     }
     Ok(())
 }
 
-fn check_capabilities(status: &str, in_container: bool) -> Result<(), Refusal> {
-    let effective = effective(status);
-    let has = |cap: u32| effective >> cap & 1 == 1;
-    if has(CAP_SYS_ADMIN) {
+fn check_capabilities(effective: CapabilitySet, in_container: bool) -> Result<(), PreflightError> {
+    if effective.contains(CapabilitySet::SYS_ADMIN) {
         return Ok(());
     }
-    let missing: Vec<&str> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
-        .into_iter()
-        .filter(|(cap, _)| !has(*cap))
-        .map(|(_, name)| name)
-        .collect();
+    let missing: Vec<&str> =
+        [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::PERFMON, "CAP_PERFMON")]
+            .into_iter()
+            .filter(|(capability, _)| !effective.contains(*capability))
+            .map(|(_, name)| name)
+            .collect();
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(Refusal::Privileges { missing: missing.join(" and "), in_container })
+        Err(PreflightError::Privileges { missing: missing.join(" and "), in_container })
     }
 }
 
-fn check_lockdown(text: &str) -> Result<(), Refusal> {
-    if text.contains("[confidentiality]") { Err(Refusal::Lockdown) } else { Ok(()) }
+fn check_lockdown(text: &str) -> Result<(), PreflightError> {
+    if text.contains("[confidentiality]") { Err(PreflightError::Lockdown) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -137,25 +134,29 @@ mod tests {
 
     #[test]
     fn names_the_missing_capabilities() {
-        let refused = |effective: &str, in_container| {
-            let checked = check_capabilities(&format!("CapEff:\t{effective}\n"), in_container);
-            checked.err().map(|refusal| refusal.to_string()).unwrap_or_default()
+        let refused = |effective: u64, in_container| {
+            let checked =
+                check_capabilities(CapabilitySet::from_bits_retain(effective), in_container);
+            checked.err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert_eq!(refused("000001ffffffffff", false), "");
-        assert_eq!(refused("000000c000000000", false), "");
-        let perfmon_alone = refused("0000004000000000", false);
+        assert_eq!(refused(0x0000_01ff_ffff_ffff, false), "");
+        assert_eq!(refused(0x0000_00c0_0000_0000, false), "");
+        let perfmon_alone = refused(0x0000_0040_0000_0000, false);
         assert!(perfmon_alone.starts_with("needs root, or the capabilities CAP_BPF: run `sudo"));
-        let none = refused("0000000000000000", false);
+        let none = refused(0, false);
         assert!(none.starts_with("needs root, or the capabilities CAP_BPF and CAP_PERFMON: "));
         // Advice for a host is useless in a container.
-        let none = refused("0000000000000000", true);
+        let none = refused(0, true);
         assert!(none.contains("--cap-add=SYS_ADMIN") && !none.contains("setcap"), "{none}");
     }
 
     #[test]
     fn only_confidentiality_forbids() {
         assert_eq!(check_lockdown("none [integrity] confidentiality\n"), Ok(()));
-        assert_eq!(check_lockdown("none integrity [confidentiality]\n"), Err(Refusal::Lockdown));
+        assert_eq!(
+            check_lockdown("none integrity [confidentiality]\n"),
+            Err(PreflightError::Lockdown)
+        );
         assert_eq!(check_lockdown(""), Ok(()));
     }
 }

@@ -15,62 +15,62 @@ use crate::sys::RunTime;
 
 /// Minimum duration of the measurement, and the interval at which it checks whether it has seen
 /// enough.
-const LOOK: Duration = Duration::from_secs(1);
+const MIN_DURATION: Duration = Duration::from_secs(1);
 /// Maximum duration of the measurement.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_DURATION: Duration = Duration::from_secs(30);
 /// Minimum number of writes for a result.
 const MIN_WRITES: u64 = 20;
 
 /// Measures once and keeps the result.
 #[derive(Default)]
-pub struct Overhead {
-    look: Option<Look>,
+pub struct SelfOverhead {
+    running: Option<Measurement>,
     ns_per_write: Option<f64>,
 }
 
-struct Look {
+struct Measurement {
     /// The statistics are enabled while this is open.
-    _on: OwnedFd,
+    _enabled: OwnedFd,
     before: HashMap<String, RunTime>,
     began: Instant,
-    asked: Instant,
+    checked: Instant,
 }
 
-impl Overhead {
+impl SelfOverhead {
     /// Starts the measurement; call this before dropping privileges. If it cannot start (before
     /// 5.8, or without CAP_SYS_ADMIN), the cost stays unknown.
     #[must_use]
     pub fn start(now: Instant, tracer: &Tracer) -> Self {
-        let look = enable_stats(Stats::RunTime)
+        let running = enable_stats(Stats::RunTime)
             .inspect_err(|error| tracing::info!("cannot measure the cost per write: {error}"))
             .ok()
-            .map(|on| Look {
-                _on: on,
+            .map(|enabled| Measurement {
+                _enabled: enabled,
                 before: tracer.run_times().into_iter().collect(),
                 began: now,
-                asked: now,
+                checked: now,
             });
-        Self { look, ns_per_write: None }
+        Self { running, ns_per_write: None }
     }
 
     /// Ends the measurement once it has seen enough. Call this several times a second.
     pub fn tick(&mut self, now: Instant, tracer: &Tracer) {
-        let Some(look) = &mut self.look else { return };
-        if now.duration_since(look.asked) < LOOK {
+        let Some(running) = &mut self.running else { return };
+        if now.duration_since(running.checked) < MIN_DURATION {
             return;
         }
-        look.asked = now;
+        running.checked = now;
         // Read this before dropping the descriptor, which disables the statistics.
-        self.ns_per_write = per_write(&look.before, &tracer.run_times());
-        if self.ns_per_write.is_some() || now.duration_since(look.began) >= LONGEST {
-            self.look = None;
+        self.ns_per_write = per_write(&running.before, &tracer.run_times());
+        if self.ns_per_write.is_some() || now.duration_since(running.began) >= MAX_DURATION {
+            self.running = None;
         }
     }
 
     /// Returns nanoseconds per write; `None` while too few writes were seen.
     #[must_use]
     pub fn ns_per_write(&self, tracer: &Tracer) -> Option<f64> {
-        let so_far = || per_write(&self.look.as_ref()?.before, &tracer.run_times());
+        let so_far = || per_write(&self.running.as_ref()?.before, &tracer.run_times());
         self.ns_per_write.or_else(so_far)
     }
 }

@@ -109,7 +109,7 @@ fn deepest(functions: &HashMap<Place, Function>, place: &Place) -> (u32, Vec<Str
 
 #[test]
 fn every_chain_of_calls_fits() {
-    let file = object::File::parse(super::loader::OBJECT).unwrap();
+    let file = object::File::parse(crate::object::OBJECT).unwrap();
     let functions = functions(&file);
     let text = file.section_by_name(".text").map(|section| section.index());
     let programs: Vec<_> = functions.keys().filter(|(section, _)| Some(*section) != text).collect();

@@ -124,12 +124,12 @@ pub fn idle() -> Snapshot {
             hooks: vec![
                 Hook {
                     name: "ext4_file_write_iter".to_owned(),
-                    how: "fexit".to_owned(),
+                    how: HookMethod::Fexit,
                     state: HookState::Ok,
                 },
                 Hook {
                     name: "xfs_file_write_iter".to_owned(),
-                    how: "fexit".to_owned(),
+                    how: HookMethod::Fexit,
                     state: HookState::NotApplicable { reason: "xfs is not loaded".to_owned() },
                 },
             ],
@@ -141,6 +141,8 @@ pub fn idle() -> Snapshot {
             overhead_ns_per_write: Some(132.0),
             own_cpu: Some(0.004),
             capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
+            blind_spot_kinds: vec![BlindSpotKind::MmapByPage],
+            sampled_fs_types: vec![],
         },
         volumes: vec![volume("/")],
         writers: vec![],

@@ -12,7 +12,7 @@ use tracer::tui::keys::Key;
 use tracer::tui::term::Ansi;
 use tracer::tui::{App, UiState};
 use tracer_model::fixtures;
-use tracer_model::history::retention::{Limits, size};
+use tracer_model::history::retention::{Limits, memory_bytes};
 use tracer_model::snapshot::{Snapshot, Writer};
 
 /// `count` writers with one file each on the most urgent volume, with new numbers every second.
@@ -58,8 +58,8 @@ fn measure(count: u32, screen: Size, view: char) {
     let mut memory = 0;
     for second in 0..=RUNS {
         let snapshot = snapshot(count, second);
-        memory = size(&snapshot);
-        let ((), built) = timed(|| app.see(snapshot));
+        memory = memory_bytes(&snapshot);
+        let ((), built) = timed(|| app.add_snapshot(snapshot));
         let (_, drawn) = timed(|| terminal.draw(|frame| app.draw(frame)).map(|_| ()).unwrap());
         let sent = terminal.backend_mut().take().len();
         let (_, pressed) = timed(|| app.press(Key::Down));

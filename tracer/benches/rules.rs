@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 use tracer_host::clock;
-use tracer_model::alert::{Engine, Glob, Moment, Rule, When};
+use tracer_model::alert::{Condition, Engine, EvalTime, Glob, Rule};
 use tracer_model::fixtures;
 use tracer_model::snapshot::{Snapshot, Volume};
 
@@ -38,27 +38,27 @@ fn snapshot(share_on: f64) -> Snapshot {
 /// Rules of every kind on volumes, names or directories.
 fn rules() -> Vec<Rule> {
     let kinds = [
-        When::TimeToFull,
-        When::Full,
-        When::UsedRatio,
-        When::AvailRatio { shrinking: true },
-        When::InodesRatio,
-        When::Growth,
-        When::Held,
-        When::NoSpaceErrors,
-        When::WriteErrors,
-        When::FsyncWait,
+        Condition::TimeToFull,
+        Condition::Full,
+        Condition::UsedRatio,
+        Condition::AvailRatio { shrinking: true },
+        Condition::InodesRatio,
+        Condition::Growth,
+        Condition::Held,
+        Condition::NoSpaceErrors,
+        Condition::WriteErrors,
+        Condition::FsyncWait,
     ];
     let of_volumes = (0..RULES).map(|n| {
-        let when = kinds[n % kinds.len()].clone();
-        let (warning, critical) = match when {
-            When::TimeToFull => (14_400.0, 1_800.0),
-            When::AvailRatio { .. } => (0.05, 0.02),
+        let condition = kinds[n % kinds.len()].clone();
+        let (warning, critical) = match condition {
+            Condition::TimeToFull => (14_400.0, 1_800.0),
+            Condition::AvailRatio { .. } => (0.05, 0.02),
             _ => (1e15, 1e16),
         };
         Rule {
             volumes: vec![Glob::new("/srv/*")],
-            ..Rule::new(&format!("rule-{n}"), when, Some(warning), Some(critical))
+            ..Rule::new(&format!("rule-{n}"), condition, Some(warning), Some(critical))
         }
     });
     of_volumes.collect()
@@ -73,19 +73,19 @@ fn main() {
     for share_on in [0.0, 0.01, 0.1] {
         let mut engine = Engine::new(rules());
         let seen = snapshot(share_on);
-        let mut look = |second: u32| {
+        let mut sample = |second: u32| {
             let wall = Timestamp::from_second(fixtures::NOW + i64::from(second)).unwrap();
-            let at = Moment { steady_s: f64::from(second), wall, minute: 720 };
-            engine.see(&at, &seen, &[]).len()
+            let at = EvalTime { steady_s: f64::from(second), wall, minute: 720 };
+            engine.evaluate(&at, &seen, &[]).len()
         };
         // The first sample raises all events; the later ones are the steady state.
-        look(0);
+        sample(0);
         let start = clock::own_cpu_s();
         for second in 1..=ROUNDS {
-            look(second);
+            sample(second);
         }
         let each = (clock::own_cpu_s() - start) / f64::from(ROUNDS);
-        let on = engine.standing().count();
+        let on = engine.active_alerts().count();
         println!(
             "{on:>12} {:>8.3} {:>14.0} {:>19.2}%",
             each * 1e3,

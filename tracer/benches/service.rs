@@ -64,7 +64,7 @@ fn measure(count: u32, seconds: u32) {
         cpu_of(|| metrics.text(&Own::default(), Format::OpenMetrics).unwrap().len());
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let service = Service::with_past(&path, store).unwrap();
+    let service = Service::with_history(&path, store).unwrap();
     let (first, shown) = cpu_of(|| {
         let mut client = Client::connect(&path, "bench", 0.0, true).unwrap();
         client.receive().unwrap().is_some()

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tracer::attribute::groups::Groups;
 use tracer::measure::{colocated, deleted_files};
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::{mounts, open_files};
 use tracer_kernel::{Tracer, TracerOptions};
 
@@ -26,26 +26,26 @@ fn main() {
     let volumes = mounts::read().expect("/proc/self/mountinfo");
     // Wait until the children have opened their files.
     let want = PROCESSES * FILES;
-    let mut open = open_files::walk(&Places::new(&volumes));
+    let mut open = open_files::from_proc(&MountLookup::new(&volumes));
     while open.descriptors < want {
-        open = open_files::walk(&Places::new(&volumes));
+        open = open_files::from_proc(&MountLookup::new(&volumes));
     }
     let mut tracer =
         Tracer::start(&TracerOptions::default()).expect("cannot start the tracer; run as root");
     let mut times = Vec::new();
     for _ in 0..7 {
         let start = Instant::now();
-        drop(open_files::walk(&Places::new(&volumes)));
+        drop(open_files::from_proc(&MountLookup::new(&volumes)));
         let by_proc = start.elapsed().as_millis();
         let start = Instant::now();
         let records = tracer.open_files().expect("open-files iterator");
         let iterated = start.elapsed().as_millis();
-        let places = Places::new(&volumes);
-        let open = open_files::told(&records, &places);
+        let lookup = MountLookup::new(&volumes);
+        let open = open_files::from_bpf(&records, &lookup);
         let walked = start.elapsed().as_millis();
         let mut groups = Groups::default();
-        let held = deleted_files::of(&open, &volumes, &places, &mut groups, None);
-        let rows = colocated::of(&open, &volumes, &places, &mut groups);
+        let held = deleted_files::of(&open, &volumes, &lookup, &mut groups, None);
+        let rows = colocated::of(&open, &volumes, &lookup, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
             "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \

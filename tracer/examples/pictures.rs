@@ -133,7 +133,7 @@ fn watch(pipeline: &mut Pipeline, app: &mut App, length: Duration) -> anyhow::Re
         pipeline.poll();
         if start.elapsed() >= due {
             due += Duration::from_secs(1);
-            app.see(pipeline.snapshot(false)?);
+            app.add_snapshot(pipeline.snapshot(false)?);
         }
     }
     Ok(())

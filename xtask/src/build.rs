@@ -18,10 +18,15 @@ const LINKER_VERSION: &str = "0.13.0";
 
 /// Builds filltop and everything it needs, and returns the path of the program.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    ebpf_objects(workspace)?;
+    filltop(workspace)
+}
+
+/// Compiles the eBPF objects, with the compiler and the linker that they need.
+pub(crate) fn ebpf_objects(workspace: &Workspace) -> Result<()> {
     let (compiler, llvm) = compiler::ensure()?;
     let linker = ensure_linker(workspace, &llvm)?;
-    ebpf_objects(workspace, &compiler, &linker)?;
-    filltop(workspace)
+    compile_ebpf(workspace, &compiler, &linker)
 }
 
 /// Returns bpf-linker for this LLVM, and builds it the first time.
@@ -51,7 +56,7 @@ fn ensure_linker(workspace: &Workspace, llvm: &Llvm) -> Result<PathBuf> {
 }
 
 /// Compiles `tracer-ebpf` and replaces the objects that changed.
-fn ebpf_objects(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Result<()> {
+fn compile_ebpf(workspace: &Workspace, compiler: &Compiler, linker: &Path) -> Result<()> {
     let triple =
         if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let directory = workspace.target.join("ebpf");

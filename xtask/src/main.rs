@@ -7,6 +7,7 @@ mod build;
 mod command;
 mod compiler;
 mod dist;
+mod docs;
 mod incidents;
 mod kernels;
 mod kubernetes;
@@ -57,6 +58,8 @@ enum Task {
     /// Regenerate the generated files of contrib/: the Kubernetes manifest in one file, and the alert rules in
     /// Kubernetes' and Helm's form
     Manifests,
+    /// Regenerate the reference pages in docs/reference from the source
+    Docs,
     /// Retake the pictures in docs/pictures: the real screen under a real load (root)
     Pictures,
     /// Boot a Debian kernel in QEMU (without KVM) and run the end-to-end tests or a command in it
@@ -72,6 +75,10 @@ enum Task {
 
 #[derive(Args)]
 struct TestArgs {
+    /// Run only what a contributor runs before each commit: formatting, unit tests, and the tests of imports,
+    /// spelling and generated documents. Needs no root
+    #[arg(long, conflicts_with_all = ["native_only", "vm_only", "suite"])]
+    quick: bool,
     /// Skip the virtual machines
     #[arg(long, conflicts_with = "vm_only")]
     native_only: bool,
@@ -122,6 +129,7 @@ fn run() -> Result<ExitCode> {
             dist::write(&workspace, &filltop).map(|()| ExitCode::SUCCESS)
         }
         Task::Manifests => manifests::write(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Docs => docs::write(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Incidents(arguments) => {
             incidents::run(&workspace, &arguments).map(|()| ExitCode::SUCCESS)
         }
@@ -138,6 +146,9 @@ fn run() -> Result<ExitCode> {
 
 /// Runs every part, also after one that failed.
 fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
+    if arguments.quick {
+        return quick_test(workspace);
+    }
     let filltop = match build::build(workspace) {
         Ok(filltop) => filltop,
         Err(error) => return Tally::from_result("build", Err(error)),
@@ -149,7 +160,7 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
     let mut tally = Tally::default();
     if !arguments.vm_only {
         // Before the virtual machines, because compiling unit tests keeps all cores busy.
-        tally.add(Tally::from_result("unit", native::unit_tests(workspace)));
+        tally.add(Tally::from_result("unit", native::unit_tests(workspace, &[])));
     }
     let native = || {
         if arguments.vm_only {
@@ -162,5 +173,21 @@ fn test(workspace: &Workspace, arguments: &TestArgs) -> Tally {
     } else {
         vm::run_tests(workspace, &filltop, native)
     });
+    tally
+}
+
+/// Runs what takes no root and no release build.
+fn quick_test(workspace: &Workspace) -> Tally {
+    let mut tally = Tally::from_result("format", native::formatting(workspace));
+    match build::ebpf_objects(workspace) {
+        Ok(()) => tally.add(Tally::from_result("unit", native::unit_tests(workspace, &[]))),
+        // Where LLVM cannot be installed, all the other crates can be tested all the same.
+        Err(error) if !packages::can_install() => {
+            tally.add(Tally::skip(format!("unit tracer-kernel: {}", tally::first_line(&error))));
+            let without = [native::EBPF_USER];
+            tally.add(Tally::from_result("unit", native::unit_tests(workspace, &without)));
+        }
+        Err(error) => tally.add(Tally::from_result("eBPF objects", Err(error))),
+    }
     tally
 }

@@ -43,25 +43,38 @@ pub(crate) fn pictures(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs the unit tests of all packages except the eBPF programs.
-pub(crate) fn unit_tests(workspace: &Workspace) -> Result<Tally> {
-    let mut tally = Tally::default();
-    let groups: [&[&str]; 2] = [
-        &[
-            "-ptracer-common",
-            "-ptracer-host",
-            "-ptracer-kernel",
-            "-ptracer-model",
-            "-ptracer",
-            "-pxtask",
-            "-pfilltop-init",
-        ],
-        // Its integration tests are the end-to-end tests, which run as root.
-        &["-pfilltop-tests", "--lib", "--bins"],
+/// The package that embeds the eBPF objects.
+pub(crate) const EBPF_USER: &str = "tracer-kernel";
+
+/// Checks that `cargo fmt` would change nothing.
+pub(crate) fn formatting(workspace: &Workspace) -> Result<Tally> {
+    let started = Instant::now();
+    println!("== formatting");
+    let mut command = workspace.cargo();
+    let (success, _) = tee(command.args(["fmt", "--all", "--check"]))?;
+    let tally = if success { Tally::default() } else { Tally::failure("format: run `cargo fmt`") };
+    Ok(tally.with_duration("formatting", started))
+}
+
+/// Runs the unit tests of all packages except the eBPF programs and those in `without`.
+pub(crate) fn unit_tests(workspace: &Workspace, without: &[&str]) -> Result<Tally> {
+    const PACKAGES: [&str; 7] = [
+        "tracer-common",
+        "tracer-host",
+        EBPF_USER,
+        "tracer-model",
+        "tracer",
+        "xtask",
+        "filltop-init",
     ];
-    for packages in groups {
+    let packages = PACKAGES.iter().filter(|name| !without.contains(name));
+    let all: Vec<String> = packages.map(|name| format!("-p{name}")).collect();
+    // Its integration tests are the end-to-end tests, which run as root.
+    let tests = ["-pfilltop-tests", "--lib", "--bins"].map(str::to_owned).to_vec();
+    let mut tally = Tally::default();
+    for packages in [all, tests] {
         let mut command = workspace.cargo();
-        command.args(["test", "--no-fail-fast"]).args(packages).args(["--", "--show-output"]);
+        command.args(["test", "--no-fail-fast"]).args(&packages).args(["--", "--show-output"]);
         println!("== unit tests: {}", packages.join(" "));
         let started = Instant::now();
         let (success, lines) = tee(&mut command)?;

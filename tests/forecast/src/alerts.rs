@@ -45,7 +45,7 @@ impl Default for Filltop {
 
 impl Rules for Filltop {
     fn see(&mut self, row: &Row) -> Said {
-        let (at, snapshot) = self.replay.see(&Sample {
+        let (at, snapshot) = self.replay.push(&Sample {
             time_s: row.time,
             total: row.total,
             used: row.used,
@@ -53,7 +53,7 @@ impl Rules for Filltop {
             ..Sample::default()
         });
         let mut began = 0;
-        for event in self.engine.see(&at, &snapshot, &[]) {
+        for event in self.engine.evaluate(&at, &snapshot, &[]) {
             match event.event {
                 EventKind::Firing => {
                     began += 1;

@@ -3,10 +3,10 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use tracer_common::offsets::OrderedEvent;
-use tracer_common::{BtrfsFile, Health};
+use tracer_common::{BtrfsFile, SelfStat};
 
 use super::flags::BPF_NOEXIST;
-use super::health::health_add;
+use super::health::self_stat_add;
 use super::slots::first_is_active;
 use crate::atomic::atomic_add;
 
@@ -27,13 +27,13 @@ pub static ORDERED_EVENT: Array<OrderedEvent> = Array::with_max_entries(1, 0);
 #[inline(always)]
 pub fn count_saved(file: &BtrfsFile, bytes: u64) {
     let first = first_is_active();
-    health_add(if first { Health::UsedSavedA } else { Health::UsedSavedB }, 1);
+    self_stat_add(if first { SelfStat::UsedSavedA } else { SelfStat::UsedSavedB }, 1);
     let map = if first { &SAVED_A } else { &SAVED_B };
     if map.get_ptr_mut(file).is_none() {
         let _ = map.insert(file, 0, BPF_NOEXIST);
     }
     match map.get_ptr_mut(file) {
         Some(sum) => atomic_add(sum, bytes),
-        None => health_add(Health::SpaceFull, 1),
+        None => self_stat_add(SelfStat::SpaceFull, 1),
     }
 }

@@ -2,21 +2,21 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap};
-use tracer_common::{Health, PairKey};
+use tracer_common::{ProcFileKey, SelfStat};
 
 use super::flags::BPF_NOEXIST;
-use super::health::health_add;
+use super::health::self_stat_add;
 use super::slots::first_is_active;
 use crate::atomic::atomic_add;
 
 /// Files created since the last drain, by process and *directory* (which takes the file's place in
 /// the key). One map of a pair, as with the spill maps.
 #[map]
-pub static CREATED_A: HashMap<PairKey, u64> = HashMap::with_max_entries(16_384, 0);
+pub static CREATED_A: HashMap<ProcFileKey, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// See [`CREATED_A`].
 #[map]
-pub static CREATED_B: HashMap<PairKey, u64> = HashMap::with_max_entries(16_384, 0);
+pub static CREATED_B: HashMap<ProcFileKey, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// The device on which each thread last requested an inode. The device of a failed mkdir or open,
 /// which the return of the system call does not give. Keyed by pid_tgid.
@@ -26,9 +26,9 @@ pub static LAST_CREATE_DEV: LruHashMap<u64, u32> = LruHashMap::with_max_entries(
 /// Counts a file that was created in a directory. Returns whether it is the first one of its key
 /// since the last drain.
 #[inline(always)]
-pub fn count_created(key: &PairKey) -> bool {
+pub fn count_created(key: &ProcFileKey) -> bool {
     let first = first_is_active();
-    health_add(if first { Health::UsedCreatedA } else { Health::UsedCreatedB }, 1);
+    self_stat_add(if first { SelfStat::UsedCreatedA } else { SelfStat::UsedCreatedB }, 1);
     let map = if first { &CREATED_A } else { &CREATED_B };
     if let Some(count) = map.get_ptr_mut(key) {
         atomic_add(count, 1);
@@ -37,7 +37,7 @@ pub fn count_created(key: &PairKey) -> bool {
     let _ = map.insert(key, 0, BPF_NOEXIST);
     match map.get_ptr_mut(key) {
         Some(count) => atomic_add(count, 1),
-        None => health_add(Health::OtherWaits, 1),
+        None => self_stat_add(SelfStat::OtherWaits, 1),
     }
     true
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
-use tracer_common::PairKey;
+use tracer_common::ProcFileKey;
 
 /// Calls between their entry and their return probe, direct-mapped by thread and hook. Taking and
 /// releasing a cell takes a tenth of the time of an insertion into a hash map and its deletion.
@@ -78,7 +78,7 @@ pub struct CallCell {
 #[derive(Clone, Copy)]
 pub struct InFlight {
     /// The calling process, and the file.
-    pub key: PairKey,
+    pub key: ProcFileKey,
     /// `struct file *` or `struct dentry *`, for the name.
     pub object: u64,
     /// For the hook's own use.

@@ -7,7 +7,7 @@ use tracer_common::{WaitKey, Waits};
 /// Waits since the last drain. One map of a pair, as with the spill maps: the daemon switches
 /// [`SPILL_ACTIVE`](super::slots::SPILL_ACTIVE), waits, and drains the other one. 2,048 entries, each
 /// for a process, device and kind of wait; waits that find it full are added to
-/// [`Health::OtherWaits`](tracer_common::Health::OtherWaits).
+/// [`SelfStat::OtherWaits`](tracer_common::SelfStat::OtherWaits).
 #[map]
 pub static WAITS_A: HashMap<WaitKey, Waits> = HashMap::with_max_entries(2_048, 0);
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
-use tracer_common::{Counters, PairKey, Slot};
+use tracer_common::{Counters, ProcFileKey, Slot};
 
 use super::flags::BPF_F_MMAPABLE;
 
@@ -20,16 +20,16 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub static SPILL_ACTIVE: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Counts that lost their slot to another (process, file). 65,536 entries: a storm of new files
-/// fills it at that many per tick. Counts that find it full are added to [`Health::OtherWritten`]
+/// fills it at that many per tick. Counts that find it full are added to [`SelfStat::OtherWritten`]
 /// and the cells next to it.
 ///
-/// [`Health::OtherWritten`]: tracer_common::Health::OtherWritten
+/// [`SelfStat::OtherWritten`]: tracer_common::SelfStat::OtherWritten
 #[map]
-pub static SPILL_A: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_536, 0);
+pub static SPILL_A: HashMap<ProcFileKey, Counters> = HashMap::with_max_entries(65_536, 0);
 
 /// See [`SPILL_A`].
 #[map]
-pub static SPILL_B: HashMap<PairKey, Counters> = HashMap::with_max_entries(65_536, 0);
+pub static SPILL_B: HashMap<ProcFileKey, Counters> = HashMap::with_max_entries(65_536, 0);
 
 /// Returns whether the first map of each pair is the active one.
 #[inline(always)]

@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
-use tracer_common::PairKey;
+use tracer_common::ProcFileKey;
 
 use crate::atomic::atomic_add;
 use crate::event::ZERO;
@@ -45,7 +45,7 @@ fn hash_raw_tp(ctx: RawTracePointContext) -> i32 {
         return 0;
     }
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    let key = PairKey { start_ns: 0, ino: 0, tgid, dev: 0, generation: 0, pad: 0 };
+    let key = ProcFileKey { start_ns: 0, ino: 0, tgid, dev: 0, generation: 0, pad: 0 };
     match SPILL_A.get_ptr_mut(&key) {
         // SAFETY: a field of a valid map value.
         Some(counters) => unsafe { atomic_add(&raw mut (*counters).written, written as u64) },

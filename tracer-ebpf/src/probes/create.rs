@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_func_ret;
 use aya_ebpf::macros::{fexit, kprobe, kretprobe, raw_tracepoint};
 use aya_ebpf::programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext};
-use tracer_common::{FileKey, PairKey};
+use tracer_common::{FileKey, ProcFileKey};
 
 use super::write_errors::{count_failure_on, is_out_of_space};
 use crate::kernel_read::{
@@ -118,13 +118,13 @@ fn tp_ext4_allocate_inode(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn directory_key<R: Read>(dir: KernelPtr) -> PairKey {
-    PairKey::new(current_proc(), file_key::<R>(dir))
+fn directory_key<R: Read>(dir: KernelPtr) -> ProcFileKey {
+    ProcFileKey::new(current_proc(), file_key::<R>(dir))
 }
 
 /// Handles the return of a create or mkdir in `dir`.
 #[inline(always)]
-fn on_created(key: PairKey, dir: KernelPtr, result: u64, is_file: bool) {
+fn on_created(key: ProcFileKey, dir: KernelPtr, result: u64, is_file: bool) {
     let error = i64::from(result as i32);
     if is_out_of_space(error) {
         count_failure_on(key.dev, error);
@@ -134,7 +134,7 @@ fn on_created(key: PairKey, dir: KernelPtr, result: u64, is_file: bool) {
 }
 
 #[inline(never)]
-fn count_and_emit(key: &PairKey, dir: u64) {
+fn count_and_emit(key: &ProcFileKey, dir: u64) {
     if !count_created(key) {
         return;
     }

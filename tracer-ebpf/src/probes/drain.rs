@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
 
 use crate::kernel_read::{BtfRead, KernelPtr, Read};
 use crate::maps::btrfs::{SAVED_A, SAVED_B};
@@ -78,7 +78,7 @@ fn drain_inactive<K: Copy, V>(
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_spill(ctx: *const MapElemCtx) -> i32 {
-    drain_inactive::<PairKey, Counters>(ctx, &SPILL_A, &SPILL_B)
+    drain_inactive::<ProcFileKey, Counters>(ctx, &SPILL_A, &SPILL_B)
 }
 
 /// Drains the inactive map of waits.
@@ -92,7 +92,7 @@ extern "C" fn iter_waits(ctx: *const MapElemCtx) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_created(ctx: *const MapElemCtx) -> i32 {
-    drain_inactive::<PairKey, u64>(ctx, &CREATED_A, &CREATED_B)
+    drain_inactive::<ProcFileKey, u64>(ctx, &CREATED_A, &CREATED_B)
 }
 
 /// Drains the inactive map of what compression saved.

@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 
-use tracer_common::offsets::gauge_kind;
+use tracer_common::offsets::usage_kind;
 
 use super::{fallocate, shared};
 use crate::charge;
@@ -39,10 +39,10 @@ macro_rules! write_iter {
 }
 
 write_iter!(
-    fexit_ext4_file_write_iter: gauge_kind::EXT4,
-    fexit_xfs_file_write_iter: gauge_kind::XFS,
-    fexit_btrfs_file_write_iter: gauge_kind::BTRFS,
-    fexit_shmem_file_write_iter: gauge_kind::TMPFS,
+    fexit_ext4_file_write_iter: usage_kind::EXT4,
+    fexit_xfs_file_write_iter: usage_kind::XFS,
+    fexit_btrfs_file_write_iter: usage_kind::BTRFS,
+    fexit_shmem_file_write_iter: usage_kind::TMPFS,
 );
 
 /// tmpfs before 6.6 uses the generic function. Other filesystems that use it are counted at
@@ -52,10 +52,10 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
     let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
     let file = || KernelPtr(load!(BtfRead, iocb(), kiocb_filp));
     let result = || fetch(&ctx, 2) as i64;
-    if !shared::try_fast_path::<BtfRead>(iocb, file, result, gauge_kind::TMPFS)
+    if !shared::try_fast_path::<BtfRead>(iocb, file, result, usage_kind::TMPFS)
         && magic::<BtfRead>(KernelPtr(load!(BtfRead, file(), file_inode))) == TMPFS_MAGIC
     {
-        shared::write_iter_slow::<BtfRead>(iocb(), file(), gauge_kind::TMPFS, result());
+        shared::write_iter_slow::<BtfRead>(iocb(), file(), usage_kind::TMPFS, result());
     }
     0
 }

@@ -5,8 +5,8 @@
 
 use aya_ebpf::macros::{kprobe, kretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use tracer_common::PairKey;
-use tracer_common::offsets::{counted, gauge_kind};
+use tracer_common::ProcFileKey;
+use tracer_common::offsets::{counted, usage_kind};
 
 use super::{fallocate, shared};
 use crate::counted::counted_below;
@@ -58,7 +58,7 @@ fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn write_iter_enter(iocb: KernelPtr, only: u32) {
     let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
-    let key = PairKey { dev: only, ..NO_KEY };
+    let key = ProcFileKey { dev: only, ..NO_KEY };
     inflight::insert(hook::WRITE_ITER, InFlight { key, object: file.addr(), extra: iocb.addr() });
 }
 
@@ -69,7 +69,7 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     let (iocb, file) = (KernelPtr::from_addr(call.extra), KernelPtr::from_addr(call.object));
     let result = ctx.ret::<i64>();
     // The fast path knows only files of filesystems that are counted here.
-    if !shared::try_fast_path::<ProbeRead>(|| iocb, || file, || result, gauge_kind::EXT4) {
+    if !shared::try_fast_path::<ProbeRead>(|| iocb, || file, || result, usage_kind::EXT4) {
         let magic = magic::<ProbeRead>(ProbeRead::follow(file, offset!(file_inode)));
         if call.key.dev == 0 || call.key.dev == magic {
             shared::write_iter_slow::<ProbeRead>(iocb, file, kind_of(magic), result);

@@ -6,14 +6,14 @@ use aya_ebpf::programs::{
     FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
 };
 use tracer_common::waits::{WAIT_CELLS, wait_cell};
-use tracer_common::{Health, PairKey, ProcKey, WaitKey, WaitKind};
+use tracer_common::{ProcFileKey, ProcKey, SelfStat, WaitKey, WaitKind};
 
 use crate::account::account_error;
 use crate::atomic::atomic_add;
 use crate::filesystem::OVERLAY_MAGIC;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, current_proc, file_key, magic, offset};
 use crate::maps::flags::BPF_NOEXIST;
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::maps::in_flight::{InFlight, hook};
 use crate::maps::latency::{WAITS_A, WAITS_B, WAITS_SCRATCH};
 use crate::maps::slots::first_is_active;
@@ -85,7 +85,7 @@ fn fsync_enter(file: KernelPtr) {
     if magic::<ProbeRead>(inode) == OVERLAY_MAGIC {
         return;
     }
-    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let dentry = ProbeRead::follow(file, offset!(file_dentry));
@@ -122,7 +122,7 @@ fn on_throttled(wb: KernelPtr, pause: i64) {
 fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
     let key = WaitKey { start_ns: proc.start_ns, tgid: proc.tgid, dev, kind: kind as u32, pad: 0 };
     let first = first_is_active();
-    health_add(if first { Health::UsedWaitsA } else { Health::UsedWaitsB }, 1);
+    self_stat_add(if first { SelfStat::UsedWaitsA } else { SelfStat::UsedWaitsB }, 1);
     let map = if first { &WAITS_A } else { &WAITS_B };
     if map.get_ptr(key).is_none() {
         let Some(zero) = WAITS_SCRATCH.get_ptr(0) else { return };
@@ -131,7 +131,7 @@ fn add_wait(proc: ProcKey, dev: u32, kind: WaitKind, length: u64) {
         process::emit_process_once(proc);
     }
     let Some(waits) = map.get_ptr_mut(key) else {
-        health_add(Health::OtherWaits, 1);
+        self_stat_add(SelfStat::OtherWaits, 1);
         return;
     };
     // SAFETY: fields of a valid map value. The maximum is not atomic: if two waits end at the same

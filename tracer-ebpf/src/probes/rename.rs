@@ -2,11 +2,11 @@
 
 use aya_ebpf::macros::{fentry, kprobe};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
-use tracer_common::Health;
+use tracer_common::SelfStat;
 
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, file_key, offset};
 use crate::maps::events::{NAME_SCRATCH, NAMED};
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::names;
 use crate::scratch::{self, NameWork};
 
@@ -80,7 +80,7 @@ fn emit_rename(inode: u64, target: u64) {
         scratch::release(&NAME_SCRATCH, buffer);
     }
     if !sent {
-        health_add(Health::RingFull, 1);
+        self_stat_add(SelfStat::RingFull, 1);
         // The name is sent again with the file's next write.
         let _ = NAMED.remove(key);
     }

@@ -1,7 +1,7 @@
 //! What several hooks do with their unpacked arguments.
 
-use tracer_common::offsets::{counted, gauge_kind};
-use tracer_common::{Counters, FileKey, Health, PairKey, slot_flags};
+use tracer_common::offsets::{counted, usage_kind};
+use tracer_common::{Counters, FileKey, ProcFileKey, SelfStat, slot_flags};
 
 use crate::account::{account, account_write};
 use crate::counted::counted_below;
@@ -13,7 +13,7 @@ use crate::kernel_read::{
     BtfRead, KernelPtr, ProbeRead, Read, any_dentry, config, current_proc, current_task,
     current_task_typed, file_key, is_regular, load, magic, offset,
 };
-use crate::maps::health::health_add;
+use crate::maps::health::self_stat_add;
 use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
 use crate::maps::inodes::SHARED;
 use crate::{charge, fast_path, inflight, overlay, process, space};
@@ -96,7 +96,7 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
 fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
     let file = KernelPtr::from_addr(file);
     let inode = ProbeRead::follow(file, offset!(file_inode));
-    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
     dio_submitted(KernelPtr::from_addr(iocb), key, file, kind);
     if let Some(done) = inflight::take_by_id(hook::DIO_DONE, iocb)
         && inflight::take_by_id(hook::DIO, iocb).is_some()
@@ -108,7 +108,7 @@ fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
 
 /// Stores the submission of direct I/O, with the file's kind of usage layout.
 #[inline(always)]
-pub fn dio_submitted(iocb: KernelPtr, key: PairKey, file: KernelPtr, kind: u32) {
+pub fn dio_submitted(iocb: KernelPtr, key: ProcFileKey, file: KernelPtr, kind: u32) {
     let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
     inflight::insert_by_id(hook::DIO, iocb.addr(), call);
 }
@@ -301,7 +301,7 @@ pub fn remap_enter(to: KernelPtr, flags: u32) {
     const REMAP_FILE_DEDUP: u32 = 1;
     if flags & REMAP_FILE_DEDUP == 0 {
         let inode = ProbeRead::follow(to, offset!(file_inode));
-        let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+        let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
         inflight::enter(hook::REMAP, key, to);
     }
 }
@@ -326,7 +326,7 @@ pub fn remap_exit(result: i64) {
 #[inline(always)]
 pub fn mark_reflinked(file: &FileKey) {
     let _ = SHARED.insert(file, 1, 0);
-    health_add(Health::UsedShared, 1);
+    self_stat_add(SelfStat::UsedShared, 1);
 }
 
 /// Handles the return of copy_file_range. Nothing else shows whether it copied; on filesystems that
@@ -335,7 +335,7 @@ pub fn mark_reflinked(file: &FileKey) {
 pub fn on_copied(file: u64) {
     let (inode, _) = overlay::target(KernelPtr::from_addr(file));
     let kind = kind_of(magic::<ProbeRead>(inode));
-    if kind == gauge_kind::XFS || kind == gauge_kind::BTRFS {
+    if kind == usage_kind::XFS || kind == usage_kind::BTRFS {
         mark_reflinked(&file_key::<ProbeRead>(inode));
     }
 }
@@ -353,7 +353,7 @@ pub fn settle_enter(inode: KernelPtr, saves: u64) {
 /// btrfs_ordered_extent`) becomes extents, possibly compressed ones.
 #[inline(always)]
 pub fn finish_ordered_enter(ordered: KernelPtr) {
-    let Some(layout) = GAUGES.get(gauge_kind::BTRFS) else { return };
+    let Some(layout) = GAUGES.get(usage_kind::BTRFS) else { return };
     let inode = ProbeRead::follow(ordered, layout.ordered_inode);
     // Since 6.10, it points to a struct btrfs_inode; the struct inode is inside it.
     let inner = if layout.ordered_is_own == 0 { 0 } else { u64::from(layout.vfs_inode) };
@@ -387,7 +387,7 @@ pub fn settle_exit() {
 
 /// Handles the removal of a file's last name.
 #[inline(always)]
-pub fn on_last_unlink(key: PairKey, dentry: KernelPtr) {
+pub fn on_last_unlink(key: ProcFileKey, dentry: KernelPtr) {
     account(
         key.process(),
         key.file(),
@@ -409,7 +409,7 @@ pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
     if names != 1 {
         return;
     }
-    let key = PairKey::new(current_proc(), file_key::<R>(inode));
+    let key = ProcFileKey::new(current_proc(), file_key::<R>(inode));
     inflight::enter(hook::UNLINK, key, dentry);
 }
 

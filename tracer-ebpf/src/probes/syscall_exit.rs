@@ -1,6 +1,6 @@
 //! Writes of which only the result is known: that of the system call, or of the io_uring request.
 
-use tracer_common::offsets::{counted, gauge_kind};
+use tracer_common::offsets::{counted, usage_kind};
 use tracer_common::{Counters, ProcKey};
 
 use super::shared;
@@ -25,7 +25,7 @@ pub fn on_write_return(file: u64, result: i64) {
             || inode,
             || BY_SYSCALL,
             || result as u64,
-            gauge_kind::NONE,
+            usage_kind::NONE,
         )
     {
         return;
@@ -66,7 +66,7 @@ fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
     }
     account_write::<ProbeRead>(&WriteEvent {
         target: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
-        kind: gauge_kind::NONE,
+        kind: usage_kind::NONE,
         result,
         end: BY_SYSCALL,
     });

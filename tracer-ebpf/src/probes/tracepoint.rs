@@ -8,8 +8,8 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
-use tracer_common::PairKey;
-use tracer_common::offsets::gauge_kind;
+use tracer_common::ProcFileKey;
+use tracer_common::offsets::usage_kind;
 
 use super::{fallocate, shared, syscall_exit};
 use crate::account::account_write;
@@ -61,7 +61,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
     }
     let end = at + u64::from(taken);
     let try_fast_path =
-        || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, gauge_kind::EXT4);
+        || fast_path::try_fast_path::<ProbeRead>(|| inode, || end, || written, usage_kind::EXT4);
     // A long symbolic link is written by the same functions.
     if written > 0 && !try_fast_path() && is_regular::<ProbeRead>(inode) {
         account_write::<ProbeRead>(&WriteEvent {
@@ -71,7 +71,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
                 dentry: any_dentry(inode),
                 inode,
             },
-            kind: gauge_kind::EXT4,
+            kind: usage_kind::EXT4,
             result: written as i64,
             end,
         });
@@ -85,7 +85,7 @@ fn tp_ext4_write_end(ctx: RawTracePointContext) -> i32 {
 /// which the thread continues shows it.
 #[inline(always)]
 fn remember_short_copy(inode: KernelPtr, at: u64, copied: u32) {
-    let key = PairKey { generation: copied, ..inflight::NO_KEY };
+    let key = ProcFileKey { generation: copied, ..inflight::NO_KEY };
     inflight::insert(hook::SHORT_COPY, InFlight { key, object: inode.addr(), extra: at });
 }
 
@@ -154,9 +154,9 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     if magic::<ProbeRead>(inode) != EXT4_MAGIC || !is_regular::<ProbeRead>(inode) {
         return 0;
     }
-    let key = PairKey::new(current_proc(), file_key::<ProbeRead>(inode));
+    let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
     process::emit_process_once(key.process());
-    shared::dio_submitted(iocb, key, file, gauge_kind::EXT4);
+    shared::dio_submitted(iocb, key, file, usage_kind::EXT4);
     0
 }
 
@@ -177,7 +177,10 @@ fn tp_ext4_unlink_exit(ctx: RawTracePointContext) -> i32 {
         && is_regular::<ProbeRead>(inode)
         && ProbeRead::read::<u32>(inode, offset!(inode_nlink)) == 0
     {
-        shared::on_last_unlink(PairKey::new(current_proc(), file_key::<ProbeRead>(inode)), dentry);
+        shared::on_last_unlink(
+            ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode)),
+            dentry,
+        );
     }
     0
 }

@@ -12,17 +12,17 @@ pub struct MountEvents(Option<File>);
 impl MountEvents {
     /// Starts watching. If the file cannot be opened, no change is ever reported.
     #[must_use]
-    pub fn begin() -> Self {
+    pub fn watch() -> Self {
         Self(File::open(host_root::mountinfo()).ok())
     }
 
     /// Whether something was mounted or unmounted since the last call.
     #[must_use]
-    pub fn came(&self) -> bool {
+    pub fn changed(&self) -> bool {
         let Some(list) = &self.0 else { return false };
         let mut fds = [PollFd::new(list, PollFlags::PRI)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&at_once)).is_ok()
+        let no_wait = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&no_wait)).is_ok()
             && fds[0].revents().intersects(PollFlags::PRI | PollFlags::ERR)
     }
 }
@@ -32,10 +32,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nothing_changes_nothing_is_told() {
-        let events = MountEvents::begin();
-        let _ = events.came();
-        assert!(!events.came());
-        assert!(!MountEvents(None).came());
+    fn no_change_is_reported_where_nothing_changes() {
+        let events = MountEvents::watch();
+        let _ = events.changed();
+        assert!(!events.changed());
+        assert!(!MountEvents(None).changed());
     }
 }

@@ -53,12 +53,12 @@ pub struct MountedVolume {
     /// All its mounts; the first shows most of the filesystem.
     pub mounts: Vec<Mount>,
     /// Set if it is mounted only in a container; `None` for the host's own volumes.
-    pub inside: Option<Inside>,
+    pub container: Option<ContainerMount>,
 }
 
 /// The mount namespace of a container in which a volume is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inside {
+pub struct ContainerMount {
     /// A process in the container; the mount is accessed through its root directory.
     pub pid: u32,
     /// Inode number of the mount namespace.
@@ -133,7 +133,7 @@ pub fn read() -> io::Result<Vec<MountedVolume>> {
 ///
 /// # Errors
 /// If the path cannot be accessed, or is on a pseudo filesystem.
-pub fn holding(path: &Path) -> anyhow::Result<MountedVolume> {
+pub fn volume_of(path: &Path) -> anyhow::Result<MountedVolume> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
         .with_context(|| format!("cannot access {}", path.display()))?;
@@ -223,7 +223,7 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
                 fs_type: mount.fs_type.clone(),
                 source: mount.source.clone(),
                 mounts: Vec::new(),
-                inside: None,
+                container: None,
             })
             .mounts
             .push(mount);
@@ -284,28 +284,28 @@ fn hidden(mounts: &[Mount]) -> HashSet<u32> {
 impl MountedVolume {
     /// Creates a volume for a memory filesystem that is mounted only in a container.
     #[must_use]
-    pub fn inside(mount: &Mount, inside: Inside) -> Self {
-        let mut named = OsString::from(&inside.group.name);
+    pub fn in_container(mount: &Mount, container: ContainerMount) -> Self {
+        let mut named = OsString::from(&container.group.name);
         named.push(":");
-        named.push(&inside.mount_point);
+        named.push(&container.mount_point);
         Self {
             dev: mount.dev,
             fs_type: mount.fs_type.clone(),
             source: mount.source.clone(),
             mounts: vec![Mount { mount_point: named.into(), ..mount.clone() }],
-            inside: Some(inside),
+            container: Some(container),
         }
     }
 
     /// Makes the name unique if another container of the same name has a memory filesystem: adds
     /// the container's id, or the runtime. Volumes are identified by their mount points.
-    pub fn tell_apart(&mut self) {
-        let Some(inside) = &self.inside else { return };
-        let Group { kind, name, .. } = &inside.group;
+    pub fn disambiguate(&mut self) {
+        let Some(container) = &self.container else { return };
+        let Group { kind, name, .. } = &container.group;
         // LXC containers and machines have no id, and never share a name.
-        let id = inside.group.container_id().map_or(kind.name(), |id| &id[..12]);
+        let id = container.group.container_id().map_or(kind.name(), |id| &id[..12]);
         let mut named = OsString::from(format!("{name} ({id}):"));
-        named.push(&inside.mount_point);
+        named.push(&container.mount_point);
         self.mounts[0].mount_point = named.into();
     }
 
@@ -330,24 +330,24 @@ impl MountedVolume {
     }
 
     /// Returns the mounts whose mount points still show this volume: another mount may hide them.
-    fn all_shown(&self) -> impl Iterator<Item = &Mount> {
-        self.mounts.iter().filter(|mount| shows(mount))
+    fn visible_mounts(&self) -> impl Iterator<Item = &Mount> {
+        self.mounts.iter().filter(|mount| is_visible(mount))
     }
 
     /// Returns the first mount whose mount point still shows this volume.
     #[must_use]
-    pub fn shown(&self) -> Option<&Mount> {
-        self.all_shown().next()
+    pub fn visible_mount(&self) -> Option<&Mount> {
+        self.visible_mounts().next()
     }
 
     /// Returns statvfs of the first mount point that still shows this volume.
     #[must_use]
     pub fn space(&self) -> Option<Space> {
-        if let Some(inside) = &self.inside {
-            let mount = inside.open(self.primary().id)?;
+        if let Some(container) = &self.container {
+            let mount = container.open(self.primary().id)?;
             return rustix::fs::fstatvfs(&mount).ok().map(|stat| Space::of(&stat));
         }
-        self.all_shown().find_map(|mount| {
+        self.visible_mounts().find_map(|mount| {
             let stat = rustix::fs::statvfs(host_root::path(&mount.mount_point)).ok()?;
             Some(Space::of(&stat))
         })
@@ -368,7 +368,7 @@ impl Space {
     }
 }
 
-impl Inside {
+impl ContainerMount {
     /// Opens the mount point, if it still shows the mount with this id. Requires CAP_SYS_PTRACE.
     /// The path is controlled by the container: symbolic links are not followed, so it cannot lead
     /// out of the container or to a filesystem that does not answer.
@@ -385,7 +385,7 @@ impl Inside {
 }
 
 /// Whether the path still leads to this mount, compared by mount id (statx, 5.8).
-fn shows(mount: &Mount) -> bool {
+fn is_visible(mount: &Mount) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
     match statx(CWD, host_root::path(&mount.mount_point), AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
     {

@@ -1,13 +1,14 @@
 //! All open files, read in one pass for every consumer: deleted files, groups on a volume, and the
-//! state at startup. If the eBPF side can list them, it does ([`told`]); otherwise /proc is read
-//! ([`walk`]).
+//! state at startup. If the eBPF side can list them, it does ([`from_bpf`]); otherwise /proc is read
+//! ([`from_proc`]).
 //!
 //! Designed for 100,000 descriptors: one stat of the file distinguishes a regular file from a
 //! socket and shows whether it has a name left; the link's permissions show whether it is open for
 //! writing (proc_pid_fd(5)); the path is read only for files that are kept; and processes are
 //! distributed over threads.
 
-pub mod places;
+mod file;
+pub mod mount_lookup;
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
@@ -22,7 +23,9 @@ use rustix::fs::{
 
 use tracer_common::OpenFileRecord;
 
-use self::places::{Places, Told};
+use self::mount_lookup::{FdStat, MountLookup};
+
+pub use self::file::{OpenFile, OpenFiles};
 
 /// More threads gain nothing: they contend for the same locks in the kernel.
 const MAX_THREADS: usize = 8;
@@ -31,48 +34,11 @@ const CHUNK: usize = 16;
 /// Buffer size for directory entries, bytes.
 const DIRECTORY_BUFFER: usize = 32 << 10;
 
-/// A descriptor of a regular file that is open for writing, or whose file has no name left.
-#[derive(Debug, Clone)]
-pub struct OpenFile {
-    /// Pid of the process that has it open.
-    pub pid: u32,
-    /// File descriptor number.
-    pub fd: i32,
-    /// Target of the link in /proc/PID/fd, with ` (deleted)` if the file has no name left.
-    pub link: PathBuf,
-    /// `s_dev` of its volume; for a file of an overlay, that of the file behind it.
-    pub dev: u32,
-    /// Inode number; for a file of an overlay, that of the file behind it.
-    pub ino: u64,
-    /// The device number that stat shows, if `ino` is an overlay's own. After a copy-up, such a
-    /// number is still that of the lower layer's file.
-    pub overlay: Option<u64>,
-    /// st_blocks × 512, bytes.
-    pub bytes: u64,
-    /// Number of names left.
-    pub links: u64,
-    /// Whether it is open for writing.
-    pub writable: bool,
-}
-
-/// The result of one pass over all open files.
-#[derive(Debug, Default)]
-pub struct OpenFiles {
-    /// Sorted by process, then by descriptor.
-    pub files: Vec<OpenFile>,
-    /// Number of descriptors of all kinds.
-    pub descriptors: usize,
-    /// Number of processes whose descriptors were read.
-    pub processes: usize,
-    /// Number of processes whose descriptors could not be read for lack of privileges.
-    pub unreadable: usize,
-}
-
 /// Builds the result from the eBPF iterator's records. Only the paths are read from /proc, and the
 /// file behind an overlay's file if the eBPF side does not know it. Descriptors closed meanwhile
 /// are left out.
 #[must_use]
-pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
+pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
     let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
     let mut last = None;
     for record in records {
@@ -80,11 +46,9 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
         last = Some(record.pid);
         if record.overlay != 0 {
             let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
-            found.files.extend(
-                name.ok().and_then(|name| {
-                    look_at(CWD, &name, record.pid, record.fd.cast_signed(), places)
-                }),
-            );
+            found.files.extend(name.ok().and_then(|name| {
+                read_descriptor(CWD, &name, record.pid, record.fd.cast_signed(), lookup)
+            }));
             continue;
         }
         let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
@@ -109,7 +73,7 @@ pub fn told(records: &[OpenFileRecord], places: &Places) -> OpenFiles {
 
 /// Reads /proc/PID/fd of all processes, including filltop itself.
 #[must_use]
-pub fn walk(places: &Places) -> OpenFiles {
+pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
     let mut pids = pids();
     pids.sort_unstable();
     let next = AtomicUsize::new(0);
@@ -125,16 +89,16 @@ pub fn walk(places: &Places) -> OpenFiles {
                 return found;
             }
             for pid in chunk {
-                look_into(*pid, places, &mut buffer, &mut found);
+                read_process(*pid, lookup, &mut buffer, &mut found);
             }
         }
     };
     let mut all = OpenFiles::default();
     std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         all.add(work());
-        for helper in helpers {
-            if let Ok(found) = helper.join() {
+        for worker in workers {
+            if let Ok(found) = worker.join() {
                 all.add(found);
             }
         }
@@ -143,24 +107,7 @@ pub fn walk(places: &Places) -> OpenFiles {
     all
 }
 
-impl OpenFile {
-    /// Returns the key that distinguishes it from other files of the same pass.
-    #[must_use]
-    pub const fn key(&self) -> (u32, u64, Option<u64>) {
-        (self.dev, self.ino, self.overlay)
-    }
-}
-
-impl OpenFiles {
-    fn add(&mut self, other: Self) {
-        self.files.extend(other.files);
-        self.descriptors += other.descriptors;
-        self.processes += other.processes;
-        self.unreadable += other.unreadable;
-    }
-}
-
-fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
         // A process that exited meanwhile does not count, only missing permission does.
@@ -177,18 +124,18 @@ fn look_into(pid: u32, places: &Places, buffer: &mut Vec<u8>, found: &mut OpenFi
             continue;
         };
         found.descriptors += 1;
-        found.files.extend(look_at(dir.as_fd(), name, pid, fd, places));
+        found.files.extend(read_descriptor(dir.as_fd(), name, pid, fd, lookup));
     }
 }
 
 /// Returns the file behind a descriptor, whose link is `name` in `dir`; `None` if it is not
 /// relevant.
-fn look_at(
+fn read_descriptor(
     dir: BorrowedFd<'_>,
     name: &CStr,
     pid: u32,
     fd: i32,
-    places: &Places,
+    lookup: &MountLookup,
 ) -> Option<OpenFile> {
     // Most descriptors on most hosts are sockets and pipes: this is their whole cost.
     let file = statat(dir, name, AtFlags::empty()).ok()?;
@@ -204,8 +151,8 @@ fn look_at(
         return None;
     }
     let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new()).ok()?.into()));
-    let told = Told { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
-    let (dev, overlay) = places.device(pid, fd, &told)?;
+    let fd_stat = FdStat { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
+    let (dev, overlay) = lookup.device(pid, fd, &fd_stat)?;
     Some(OpenFile {
         pid,
         fd,
@@ -234,7 +181,7 @@ mod tests {
 
     #[test]
     fn finds_what_is_open_for_writing_and_what_has_no_name() {
-        let places = Places::new(&mounts::read().unwrap());
+        let lookup = MountLookup::new(&mounts::read().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("named");
         let mut named = fs::File::create(&path).unwrap();
@@ -242,7 +189,7 @@ mod tests {
         named.sync_all().unwrap();
         let reader = fs::File::open(&path).unwrap();
         let gone = tempfile::tempfile().unwrap();
-        let found = walk(&places);
+        let found = from_proc(&lookup);
         let ours: Vec<_> = found.files.iter().filter(|f| f.pid == std::process::id()).collect();
         let by_ino = |file: &fs::File| {
             let ino = file.metadata().unwrap().ino();

@@ -9,13 +9,16 @@ use tracer_common::FileKey;
 /// Finds the path of a file through an open descriptor of `pid`, for a name that the eBPF side
 /// could not send: the ring buffer was full, or the path is very deep.
 #[must_use]
-pub fn from_proc(pid: u32, file: &FileKey) -> Option<PathBuf> {
-    descriptors(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
+pub fn path_of(pid: u32, file: &FileKey) -> Option<PathBuf> {
+    paths_by_inode(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
 }
 
 /// Inode numbers and paths of the files that `pid` has open, for the `wanted` inode numbers. Empty
 /// if the process has exited.
-pub fn descriptors(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, PathBuf)> {
+pub fn paths_by_inode(
+    pid: u32,
+    wanted: impl Fn(u64) -> bool,
+) -> impl Iterator<Item = (u64, PathBuf)> {
     in_proc(pid, wanted).filter_map(|(ino, descriptor)| {
         let link = std::fs::read_link(descriptor).ok()?;
         Some((ino, strip_deleted(&link).to_path_buf()))
@@ -24,7 +27,7 @@ pub fn descriptors(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item
 
 /// The descriptor of `pid` on the file, as a path: `/proc/PID/fd/N`.
 #[must_use]
-pub fn descriptor(pid: u32, file: &FileKey) -> Option<PathBuf> {
+pub fn fd_path(pid: u32, file: &FileKey) -> Option<PathBuf> {
     in_proc(pid, |ino| ino == file.ino).next().map(|(_, descriptor)| descriptor)
 }
 

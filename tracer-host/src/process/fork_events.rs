@@ -5,7 +5,14 @@
 //! sessions show which processes belong to a tree.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 
 use super::pidfd::ProcessId;
 use crate::clock;
@@ -16,14 +23,15 @@ const CN_IDX_PROC: u32 = 1;
 const CN_VAL_PROC: u32 = 1;
 const PROC_CN_MCAST_LISTEN: u32 = 1;
 const PROC_EVENT_FORK: u32 = 1;
+const NLMSG_DONE: u16 = 3;
 /// Size of struct nlmsghdr and struct cn_msg, bytes.
 const HEADERS: usize = 16 + 20;
 /// Size of the receive buffer, bytes: holds about 50,000 forks between two reads.
-static RECEIVE_BUFFER: libc::c_int = 8 << 20;
+const RECEIVE_BUFFER: usize = 8 << 20;
 
 /// A fork event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fork {
+pub struct ForkEvent {
     /// Pid of the parent.
     pub parent: u32,
     /// Pid of the child.
@@ -33,101 +41,61 @@ pub struct Fork {
 }
 
 /// Largest difference between a process's start time (in ticks) and the event's time, nanoseconds.
-const APART_NS: u64 = 2 * NS_PER_TICK;
+const TOLERANCE_NS: u64 = 2 * NS_PER_TICK;
 
-impl Fork {
+impl ForkEvent {
     /// Returns the child if it is still running; a later process with its pid has a later start time.
     #[must_use]
-    pub fn identity(&self) -> Option<ProcessId> {
+    pub fn process_id(&self) -> Option<ProcessId> {
         let stat = stat::stat(self.child)?;
         let suspended = clock::suspended_ns();
         let started = (stat.start_ticks * NS_PER_TICK).checked_sub(suspended)?;
-        let same = !stat.ended && started.abs_diff(self.at_ns) <= APART_NS;
+        let same = !stat.ended && started.abs_diff(self.at_ns) <= TOLERANCE_NS;
         same.then_some(ProcessId { pid: self.child, start_ticks: stat.start_ticks })
     }
 }
 
 /// A listener for fork events.
-pub struct Forks {
+pub struct ForkEvents {
     socket: OwnedFd,
     /// Whether the kernel dropped events because they were read too slowly.
     lost: bool,
 }
 
-impl Forks {
+impl ForkEvents {
     /// Starts listening.
     ///
     /// # Errors
     /// System errors, in particular without CAP_NET_ADMIN or CONFIG_PROC_EVENTS.
     pub fn listen() -> io::Result<Self> {
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: socket(2) takes no pointers.
-        let raw = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR) };
-        if raw < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just created, and nothing else owns it.
-        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        // SAFETY: all zeroes is a valid sockaddr_nl.
-        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-        address.nl_groups = CN_IDX_PROC;
-        // SAFETY: the pointer and the length are those of `address`.
-        let bound = unsafe {
-            libc::bind(raw, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
-        };
-        if bound < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let protocol = Some(netlink::CONNECTOR);
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, CN_IDX_PROC))?;
         // Without the privilege for a larger buffer, the default size is used.
-        // SAFETY: the pointer and the length are those of the constant.
-        unsafe {
-            libc::setsockopt(
-                raw,
-                libc::SOL_SOCKET,
-                libc::SO_RCVBUFFORCE,
-                (&raw const RECEIVE_BUFFER).cast(),
-                size_of_val(&RECEIVE_BUFFER) as libc::socklen_t,
-            );
-        }
-        let message = listen_message();
-        // SAFETY: the pointer and the length are those of `message`.
-        let sent = unsafe { libc::send(raw, message.as_ptr().cast(), message.len(), 0) };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER);
+        send(&socket, &listen_message(), SendFlags::empty())?;
         Ok(Self { socket, lost: false })
     }
 
     /// Returns every process that was forked since the last call, in order.
-    pub fn drain(&mut self) -> Vec<Fork> {
-        let mut heard = Vec::new();
+    pub fn read(&mut self) -> Vec<ForkEvent> {
+        let mut events = Vec::new();
         let mut buffer = [0u8; 4096];
         loop {
-            // SAFETY: the pointer and the length are those of `buffer`.
-            let length = unsafe {
-                libc::recv(
-                    self.socket.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    libc::MSG_DONTWAIT,
-                )
-            };
-            match usize::try_from(length) {
-                Ok(0) => return heard,
-                Ok(length) => heard.extend(fork(&buffer[..length])),
-                Err(_) => match io::Error::last_os_error().raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    Some(libc::ENOBUFS) => self.lost = true,
-                    _ => return heard,
-                },
+            match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return events,
+                Ok((length, _)) => events.extend(parse_fork(&buffer[..length])),
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => self.lost = true,
+                Err(_) => return events,
             }
         }
     }
 
     /// Whether events were lost.
     #[must_use]
-    pub fn lost(&self) -> bool {
+    pub fn has_lost(&self) -> bool {
         self.lost
     }
 }
@@ -137,7 +105,7 @@ fn listen_message() -> Vec<u8> {
     let length = (HEADERS + 4) as u32;
     let mut message = Vec::with_capacity(HEADERS + 4);
     message.extend(length.to_ne_bytes());
-    message.extend((libc::NLMSG_DONE as u16).to_ne_bytes());
+    message.extend(NLMSG_DONE.to_ne_bytes());
     for zero in [0u16.to_ne_bytes().as_slice(), &[0; 8]] {
         message.extend(zero);
     }
@@ -152,7 +120,7 @@ fn listen_message() -> Vec<u8> {
 
 /// Parses an event; `None` unless it reports a new process (not a new thread). struct proc_event:
 /// what, cpu, timestamp (8 bytes), then for a fork parent_pid, parent_tgid, child_pid, child_tgid.
-fn fork(datagram: &[u8]) -> Option<Fork> {
+fn parse_fork(datagram: &[u8]) -> Option<ForkEvent> {
     let word = |at: usize| {
         let bytes = datagram.get(HEADERS + at..HEADERS + at + 4)?;
         Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -161,7 +129,7 @@ fn fork(datagram: &[u8]) -> Option<Fork> {
     let time = datagram.get(HEADERS + 8..HEADERS + 16)?;
     let at_ns = u64::from_ne_bytes(time.try_into().ok()?);
     let process = word(0)? == PROC_EVENT_FORK && child == child_tgid;
-    process.then_some(Fork { parent: word(20)?, child: child_tgid, at_ns })
+    process.then_some(ForkEvent { parent: word(20)?, child: child_tgid, at_ns })
 }
 
 #[cfg(test)]
@@ -171,27 +139,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fork_is_heard_of() {
-        let mut forks = match Forks::listen() {
+    fn a_fork_is_reported() {
+        let mut forks = match ForkEvents::listen() {
             Ok(forks) => forks,
-            Err(error) => return println!("SKIP a_fork_is_heard_of: {error}"),
+            Err(error) => return println!("SKIP a_fork_is_reported: {error}"),
         };
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let heard = forks.drain();
-        if heard.is_empty() {
+        let events = forks.read();
+        if events.is_empty() {
             child.kill().unwrap();
             child.wait().unwrap();
-            return println!("SKIP a_fork_is_heard_of: not in the initial pid namespace");
+            return println!("SKIP a_fork_is_reported: not in the initial pid namespace");
         }
-        let ours = heard.iter().find(|fork| fork.child == child.id()).unwrap();
+        let ours = events.iter().find(|fork| fork.child == child.id()).unwrap();
         assert_eq!(ours.parent, std::process::id());
-        assert_eq!(ours.identity().map(|identity| identity.pid), Some(child.id()));
-        let earlier = Fork { at_ns: ours.at_ns - 10 * APART_NS, ..*ours };
-        assert_eq!(earlier.identity(), None, "the pid belonged to another process then");
+        assert_eq!(ours.process_id().map(|identity| identity.pid), Some(child.id()));
+        let earlier = ForkEvent { at_ns: ours.at_ns - 10 * TOLERANCE_NS, ..*ours };
+        assert_eq!(earlier.process_id(), None, "the pid belonged to another process then");
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(ours.identity(), None);
-        assert!(!forks.lost());
+        assert_eq!(ours.process_id(), None);
+        assert!(!forks.has_lost());
     }
 
     #[test]
@@ -200,12 +168,12 @@ mod tests {
         for (at, word) in [(0, PROC_EVENT_FORK), (16, 7), (20, 7), (24, 9), (28, 9)] {
             event[HEADERS + at..HEADERS + at + 4].copy_from_slice(&word.to_ne_bytes());
         }
-        assert_eq!(fork(&event), Some(Fork { parent: 7, child: 9, at_ns: 0 }));
+        assert_eq!(parse_fork(&event), Some(ForkEvent { parent: 7, child: 9, at_ns: 0 }));
         event[HEADERS + 28] = 7;
-        assert_eq!(fork(&event), None, "a thread");
+        assert_eq!(parse_fork(&event), None, "a thread");
         event[HEADERS + 28] = 9;
         event[HEADERS] = 2;
-        assert_eq!(fork(&event), None, "an exec");
-        assert_eq!(fork(&event[..40]), None);
+        assert_eq!(parse_fork(&event), None, "an exec");
+        assert_eq!(parse_fork(&event[..40]), None);
     }
 }

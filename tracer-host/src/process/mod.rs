@@ -4,3 +4,4 @@ pub mod descriptors;
 pub mod fork_events;
 pub mod pidfd;
 pub mod stat;
+pub mod status;

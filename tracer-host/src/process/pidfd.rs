@@ -24,7 +24,7 @@ pub struct ProcessId {
 /// pid and start within one tick of 10 ms; since Linux 6.9 each has its own inode number on pidfs,
 /// which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct UniqueProcess {
+pub struct UniqueProcessId {
     /// Pid and start time.
     #[serde(flatten)]
     pub identity: ProcessId,
@@ -60,7 +60,7 @@ impl PidHandle {
 
     /// Opens exactly this process; `None` if it has exited or its pid was reused.
     #[must_use]
-    pub fn of(identity: ProcessId) -> Option<Self> {
+    pub fn open_exact(identity: ProcessId) -> Option<Self> {
         let (handle, _) = Self::open(identity.pid)?;
         (handle.identity == identity).then_some(handle)
     }
@@ -68,7 +68,7 @@ impl PidHandle {
     /// Opens a process that was just seen in /proc. The process with its pid must still have the same
     /// parent or session, so that even within one tick only a relative could be confused with it.
     #[must_use]
-    pub fn open_seen(identity: ProcessId, seen: &Stat) -> Option<Self> {
+    pub fn open_related(identity: ProcessId, seen: &Stat) -> Option<Self> {
         let (handle, stat) = Self::open(identity.pid)?;
         let related = stat.ppid == seen.ppid || stat.session == seen.session;
         (handle.identity == identity && related).then_some(handle)
@@ -76,10 +76,10 @@ impl PidHandle {
 
     /// Returns the full identity of the process.
     #[must_use]
-    pub fn unique(&self) -> UniqueProcess {
+    pub fn unique_id(&self) -> UniqueProcessId {
         let on_pidfs = fstatfs(&self.fd).is_ok_and(|fs| fs.f_type as u64 == PIDFS);
         let inode = fstat(&self.fd).ok().filter(|_| on_pidfs).map(|stat| stat.st_ino);
-        UniqueProcess { identity: self.identity, inode }
+        UniqueProcessId { identity: self.identity, inode }
     }
 
     /// Whether the process is running. A zombie is not.
@@ -109,12 +109,12 @@ impl PidHandle {
     }
 }
 
-impl UniqueProcess {
+impl UniqueProcessId {
     /// Opens the process; `None` if it has exited or its pid was reused.
     #[must_use]
-    pub fn handle(&self) -> Option<PidHandle> {
-        let handle = PidHandle::of(self.identity)?;
-        (self.inode.is_none() || handle.unique().inode == self.inode).then_some(handle)
+    pub fn open(&self) -> Option<PidHandle> {
+        let handle = PidHandle::open_exact(self.identity)?;
+        (self.inode.is_none() || handle.unique_id().inode == self.inode).then_some(handle)
     }
 }
 
@@ -136,10 +136,10 @@ mod tests {
         let (handle, _) = PidHandle::open(child.id()).unwrap();
         assert!(handle.stat().is_some());
         let other = ProcessId { start_ticks: handle.identity.start_ticks + 1, ..handle.identity };
-        assert!(PidHandle::of(other).is_none());
+        assert!(PidHandle::open_exact(other).is_none());
         handle.signal(Signal::KILL).unwrap();
         child.wait().unwrap();
-        assert!(PidHandle::of(handle.identity).is_none());
+        assert!(PidHandle::open_exact(handle.identity).is_none());
         assert!(is_gone(&handle.signal(Signal::KILL).unwrap_err()));
     }
 
@@ -213,7 +213,7 @@ mod tests {
             Ok(pid) => pid,
             Err(error) => return println!("SKIP ten_thousand_reused_pids_are_never_hit: {error}"),
         };
-        let named = PidHandle::open(pid as u32).unwrap().0.unique();
+        let named = PidHandle::open(pid as u32).unwrap().0.unique_id();
         reap(pid, libc::SIGKILL);
         if named.inode.is_none() {
             return println!("SKIP ten_thousand_reused_pids_are_never_hit: no pidfs here (6.9)");
@@ -223,13 +223,13 @@ mod tests {
             // Another program may have taken the pid.
             let Ok(target) = start_as(pid) else { continue };
             let (handle, _) = PidHandle::open(target as u32).unwrap();
-            let root = handle.unique();
+            let root = handle.unique_id();
             reap(target, libc::SIGKILL);
             let Ok(innocent) = start_as(pid) else { continue };
             attempts += 1;
-            same_tick += u32::from(PidHandle::of(root.identity).is_some());
+            same_tick += u32::from(PidHandle::open_exact(root.identity).is_some());
             // Both through the identity that a plan contains, and through a handle opened in time.
-            if let Some(wrong) = root.handle() {
+            if let Some(wrong) = root.open() {
                 wrong.signal(Signal::KILL).unwrap();
             }
             pinned += u32::from(handle.signal(Signal::KILL).is_ok());

@@ -36,6 +36,9 @@ pub struct Stat {
     pub kernel_thread: bool,
     /// Start time, clock ticks since boot.
     pub start_ticks: u64,
+    /// Address of the bottom of the stack, which each execve(2) randomizes; 0 if filltop may not know
+    /// it.
+    pub start_stack: u64,
 }
 
 /// Reads /proc/PID/stat; `None` if the process does not exist.
@@ -63,12 +66,13 @@ fn parse(stat: &[u8]) -> Option<Stat> {
         tty: fields.get(4)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
         start_ticks: fields.get(19)?.parse().ok()?,
+        start_stack: fields.get(25).and_then(|field| field.parse().ok()).unwrap_or(0),
     })
 }
 
 /// Whether the process with this pid is still the one with this start time.
 #[must_use]
-pub fn is_same(proc: &ProcKey) -> bool {
+pub fn is_same_process(proc: &ProcKey) -> bool {
     stat(proc.tgid).is_some_and(|stat| stat.start_ticks == proc.start_ns / NS_PER_TICK)
 }
 

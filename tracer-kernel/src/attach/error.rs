@@ -6,22 +6,22 @@ use std::io;
 use aya::programs::ProgramError;
 use tracer_model::snapshot::HookState;
 
-/// See the module. The texts are the kernel's own words where it has any.
+/// See the module. The texts are the kernel's own messages where it has any.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HookFailure {
+pub(crate) enum AttachError {
     /// This kernel has no such function, or no type information for it.
     Absent(String),
     /// EPERM or EACCES: a required privilege is missing.
-    Refused(String),
+    Denied(String),
     /// The function is in a module, and filltop has no descriptor of the module's BTF.
-    NoTypes(NoTypes),
+    NoModuleBtf(NoModuleBtf),
     /// Any other failure.
     Other(String),
 }
 
 /// Why there is no descriptor of a module's BTF. The kernel returns one only with CAP_SYS_ADMIN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NoTypes {
+pub(crate) enum NoModuleBtf {
     /// filltop was started without CAP_SYS_ADMIN.
     NeverAllowed,
     /// filltop had CAP_SYS_ADMIN and dropped it; the helper process that kept it could not be
@@ -31,73 +31,73 @@ pub(crate) enum NoTypes {
     NotLoaded(String),
 }
 
-impl HookFailure {
+impl AttachError {
     /// Classifies the error of loading or attaching a program.
-    pub(crate) fn of_program(error: &ProgramError) -> Self {
+    pub(crate) fn from_program(error: &ProgramError) -> Self {
         match error {
             ProgramError::LoadError { io_error, .. } => {
-                Self::of_load_in_words(io_error, kernel_words(error))
+                Self::from_load_message(io_error, kernel_message(error))
             }
-            other => Self::of_call(other),
+            other => Self::from_syscall(other),
         }
     }
 
-    /// Same as `of_program`, with the verifier's log. EACCES from the verifier is about the
+    /// Same as `from_program`, with the verifier's log. EACCES from the verifier is about the
     /// program, not about privileges.
-    pub(crate) fn of_load(error: &io::Error, log: &str) -> Self {
-        Self::of_load_in_words(error, verdict(error, log))
+    pub(crate) fn from_load(error: &io::Error, log: &str) -> Self {
+        Self::from_load_message(error, verifier_message(error, log))
     }
 
-    fn of_load_in_words(error: &io::Error, words: String) -> Self {
+    fn from_load_message(error: &io::Error, message: String) -> Self {
         if error.raw_os_error() == Some(libc::EPERM) {
-            Self::Refused(words)
+            Self::Denied(message)
         } else {
-            Self::Other(words)
+            Self::Other(message)
         }
     }
 
     /// Classifies the error of any other system call.
-    pub(crate) fn of_call(error: &(dyn Error + 'static)) -> Self {
-        let words = error_chain(error);
+    pub(crate) fn from_syscall(error: &(dyn Error + 'static)) -> Self {
+        let message = error_chain(error);
         let mut cause = Some(error);
         while let Some(error) = cause {
             if error.downcast_ref().map(io::Error::kind) == Some(io::ErrorKind::PermissionDenied) {
-                return Self::Refused(words);
+                return Self::Denied(message);
             }
             cause = error.source();
         }
-        Self::Other(words)
+        Self::Other(message)
     }
 
     /// Prepends what the error is about.
-    pub(crate) fn about(self, what: &str) -> Self {
+    pub(crate) fn context(self, what: &str) -> Self {
         match self {
-            Self::Refused(words) => Self::Refused(format!("{what}: {words}")),
-            Self::Other(words) => Self::Other(format!("{what}: {words}")),
+            Self::Denied(message) => Self::Denied(format!("{what}: {message}")),
+            Self::Other(message) => Self::Other(format!("{what}: {message}")),
             other => other,
         }
     }
 
-    /// Converts the failure to the state of a hook. `forced`: the backend was chosen by the user.
+    /// Converts the error to the state of a hook. `forced`: the backend was chosen by the user.
     /// `started`: startup has finished and privileges were dropped. `had_admin`: CAP_SYS_ADMIN was
     /// among them.
     pub(crate) fn state(self, forced: bool, started: bool, had_admin: bool) -> HookState {
         let broken = match &self {
             Self::Absent(_) => false,
-            Self::Refused(_) | Self::NoTypes(_) => forced || started,
+            Self::Denied(_) | Self::NoModuleBtf(_) => forced || started,
             Self::Other(_) => forced,
         };
         let reason = match self {
-            Self::Refused(words) if started && had_admin => {
+            Self::Denied(message) if started && had_admin => {
                 format!(
-                    "{words}: the required privileges were dropped after startup; restart filltop"
+                    "{message}: the required privileges were dropped after startup; restart filltop"
                 )
             }
-            Self::Refused(words) if started => {
-                format!("{words}: filltop was started without CAP_SYS_ADMIN; {ADD_ADMIN}")
+            Self::Denied(message) if started => {
+                format!("{message}: filltop was started without CAP_SYS_ADMIN; {ADD_ADMIN}")
             }
-            Self::Absent(words) | Self::Refused(words) | Self::Other(words) => words,
-            Self::NoTypes(why) => why.text(),
+            Self::Absent(message) | Self::Denied(message) | Self::Other(message) => message,
+            Self::NoModuleBtf(why) => why.text(),
         };
         if broken { HookState::Broken { reason } } else { HookState::Unsupported { reason } }
     }
@@ -106,7 +106,7 @@ impl HookFailure {
 /// The fix is the same for a unit, a manifest and file capabilities.
 const ADD_ADMIN: &str = "add it (docs/service.md)";
 
-impl NoTypes {
+impl NoModuleBtf {
     fn text(&self) -> String {
         match self {
             Self::NeverAllowed => format!(
@@ -124,20 +124,20 @@ impl NoTypes {
 }
 
 /// filltop's own messages, which are not about privileges.
-impl From<String> for HookFailure {
-    fn from(words: String) -> Self {
-        Self::Other(words)
+impl From<String> for AttachError {
+    fn from(message: String) -> Self {
+        Self::Other(message)
     }
 }
 
-impl From<&str> for HookFailure {
-    fn from(words: &str) -> Self {
-        Self::Other(words.to_owned())
+impl From<&str> for AttachError {
+    fn from(message: &str) -> Self {
+        Self::Other(message.to_owned())
     }
 }
 
 /// Formats an error with its causes, in one line.
-pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -152,17 +152,17 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Returns the kernel's message about a program that it did not load or attach, in one line.
-pub(crate) fn kernel_words(error: &ProgramError) -> String {
+pub(crate) fn kernel_message(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
-            verdict(io_error, &verifier_log.to_string())
+            verifier_message(io_error, &verifier_log.to_string())
         }
         other => error_chain(other),
     }
 }
 
 /// Returns why a program was not loaded, with the last message of the verifier.
-pub(crate) fn verdict(error: &io::Error, log: &str) -> String {
+pub(crate) fn verifier_message(error: &io::Error, log: &str) -> String {
     tracing::debug!("verifier: {log}");
     // The message comes before the statistics.
     const STATISTICS: [&str; 5] =
@@ -182,8 +182,8 @@ pub(crate) fn verdict(error: &io::Error, log: &str) -> String {
 mod tests {
     use super::*;
 
-    fn reason(failure: HookFailure, started: bool, had_admin: bool) -> (bool, String) {
-        match failure.state(false, started, had_admin) {
+    fn reason(error: AttachError, started: bool, had_admin: bool) -> (bool, String) {
+        match error.state(false, started, had_admin) {
             HookState::Broken { reason } => (true, reason),
             HookState::Unsupported { reason } => (false, reason),
             other => panic!("{other:?}"),
@@ -192,32 +192,32 @@ mod tests {
 
     #[test]
     fn a_restart_is_advised_only_where_it_helps() {
-        let failures = || {
-            let refused = io::Error::from_raw_os_error(libc::EPERM);
-            let refused = HookFailure::of_load(&refused, "");
-            [refused, HookFailure::NoTypes(NoTypes::NeverAllowed)]
+        let errors = || {
+            let denied = io::Error::from_raw_os_error(libc::EPERM);
+            let denied = AttachError::from_load(&denied, "");
+            [denied, AttachError::NoModuleBtf(NoModuleBtf::NeverAllowed)]
         };
-        for failure in failures() {
-            let (is_broken, words) = reason(failure, true, false);
-            assert!(is_broken && words.ends_with("add it (docs/service.md)"), "{words}");
-            assert!(!words.contains("restart"), "{words}");
+        for error in errors() {
+            let (is_broken, message) = reason(error, true, false);
+            assert!(is_broken && message.ends_with("add it (docs/service.md)"), "{message}");
+            assert!(!message.contains("restart"), "{message}");
         }
-        let [refused, _] = failures();
-        let gone = HookFailure::NoTypes(NoTypes::NoHelper("it ended".to_owned()));
-        for failure in [refused, gone] {
-            let (is_broken, words) = reason(failure, true, true);
-            assert!(is_broken && words.ends_with("restart filltop"), "{words}");
+        let [denied, _] = errors();
+        let gone = AttachError::NoModuleBtf(NoModuleBtf::NoHelper("it ended".to_owned()));
+        for error in [denied, gone] {
+            let (is_broken, message) = reason(error, true, true);
+            assert!(is_broken && message.ends_with("restart filltop"), "{message}");
         }
-        let absent = HookFailure::Absent("no such function".to_owned());
+        let absent = AttachError::Absent("no such function".to_owned());
         assert_eq!(reason(absent, true, false), (false, "no such function".to_owned()));
     }
 
     #[test]
     fn the_verifiers_word_on_one_program_is_no_refusal() {
         let denied = || io::Error::from_raw_os_error(libc::EACCES);
-        assert!(matches!(HookFailure::of_load(&denied(), ""), HookFailure::Other(_)));
-        assert!(matches!(HookFailure::of_call(&denied()), HookFailure::Refused(_)));
+        assert!(matches!(AttachError::from_load(&denied(), ""), AttachError::Other(_)));
+        assert!(matches!(AttachError::from_syscall(&denied()), AttachError::Denied(_)));
         let error = io::Error::from_raw_os_error(libc::ENOENT);
-        assert!(matches!(HookFailure::of_call(&error), HookFailure::Other(_)));
+        assert!(matches!(AttachError::from_syscall(&error), AttachError::Other(_)));
     }
 }

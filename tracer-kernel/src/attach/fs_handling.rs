@@ -4,48 +4,48 @@
 use aya::Ebpf;
 use aya::maps::HashMap as BpfHashMap;
 use tracer_common::offsets::counted;
-use tracer_model::snapshot::WriteBackend;
+use tracer_model::snapshot::{HookMethod, WriteBackend};
 
-use super::Ladder;
-use crate::attach::error::HookFailure;
+use super::manager::HookManager;
+use crate::attach::error::AttachError;
 use crate::hooks::WriteIter;
 use crate::{hooks, overlay};
 
-impl Ladder {
+impl HookManager {
     /// Marks this filesystem as counted below vfs_write and the system calls.
-    pub(crate) fn mark(&mut self, ebpf: &mut Ebpf, fs: &WriteIter, by: WriteBackend) {
+    pub(crate) fn mark_counted(&mut self, ebpf: &mut Ebpf, fs: &WriteIter, by: WriteBackend) {
         let fs_type = hooks::WRITE_ITERS.iter().find(|known| known.magic == fs.magic);
-        self.counted.extend(fs_type.map(|known| (known.fs_type, by)));
+        self.coverage.counted.extend(fs_type.map(|known| (known.fs_type, by)));
         let how = match by {
             WriteBackend::Tracepoint => counted::SUCCESSES,
             WriteBackend::Fentry | WriteBackend::Kprobe => counted::RESULTS,
         };
-        self.set_counted(ebpf, fs.magic, how);
+        self.set_fs_handling(ebpf, fs.magic, how);
     }
 
-    pub(crate) fn mark_overlay(&mut self, ebpf: &mut Ebpf) {
-        let how = if self.syscalls { counted::SUCCESSES } else { counted::RESULTS };
-        self.set_counted(ebpf, hooks::OVERLAY_MAGIC, how);
+    pub(crate) fn mark_overlay_counted(&mut self, ebpf: &mut Ebpf) {
+        let how = if self.coverage.syscalls { counted::SUCCESSES } else { counted::RESULTS };
+        self.set_fs_handling(ebpf, hooks::OVERLAY_MAGIC, how);
     }
 
     /// Where writes are counted above the filesystem, follows writes to an overlay to the upper
     /// file. Attached once, as soon as the kernel supports overlays; overlayfs is a module, often
     /// loaded by the first container.
     pub(crate) fn follow_overlays(&mut self, ebpf: &mut Ebpf) {
-        let is_above = self.vfs_write || self.syscalls;
-        if !is_above || self.overlays.is_some() || !overlay::is_known() {
+        let is_above = self.coverage.vfs_write || self.coverage.syscalls;
+        if !is_above || self.coverage.overlays.is_some() || !overlay::is_known() {
             return;
         }
-        let types = self.types().map_err(HookFailure::from);
+        let types = self.btf.get().map_err(AttachError::from);
         let result = types.and_then(|types| overlay::install(ebpf, types));
-        let holds = self.note("overlay", "upper file", result);
-        self.overlays = Some(holds);
-        if holds {
-            self.set_counted(ebpf, hooks::OVERLAY_MAGIC, counted::UPPER);
+        let attached = self.log.record_outcome("overlay", HookMethod::UpperFile, result);
+        self.coverage.overlays = Some(attached);
+        if attached {
+            self.set_fs_handling(ebpf, hooks::OVERLAY_MAGIC, counted::UPPER);
         }
     }
 
-    fn set_counted(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
+    fn set_fs_handling(&mut self, ebpf: &mut Ebpf, magic: u32, how: u32) {
         let result = ebpf
             .map_mut("COUNTED")
             .ok_or_else(|| "the eBPF object has no such map".to_owned())

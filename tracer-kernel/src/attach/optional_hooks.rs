@@ -7,26 +7,28 @@ use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::{Iter, RawTracePoint, TracePoint};
 use tracer_common::offsets::OrderedEvent;
-use tracer_model::snapshot::WriteBackend;
+use tracer_model::snapshot::{HookMethod, WriteBackend};
 
-use super::{Attempt, Ladder, program_of};
-use crate::attach::error::{HookFailure, error_chain};
+use super::fallback::program_of;
+use super::hook_log::Attempt;
+use super::manager::HookManager;
+use crate::attach::error::{AttachError, error_chain};
 use crate::btf::overlay_inode;
 use crate::hooks;
 use crate::hooks::{Create, Fsync};
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracefs;
 
-impl Ladder {
+impl HookManager {
     /// Attaches all optional hooks that work. If no method works for a hook, its row states why.
-    pub(crate) fn attach_watches(&mut self, ebpf: &mut Ebpf) {
-        self.renames = self.attach_renames(ebpf);
+    pub(crate) fn attach_optional(&mut self, ebpf: &mut Ebpf) {
+        self.coverage.renames = self.attach_renames(ebpf);
         let mut fsyncs = false;
         for fsync in hooks::FSYNCS {
             fsyncs |= self.attach_fsync(ebpf, fsync);
         }
         // For filesystems other than ext4 there is no tracepoint.
-        self.waits = fsyncs && self.traces_functions();
+        self.coverage.fsyncs = fsyncs && self.traces_functions();
         let mut creates = false;
         for create in hooks::CREATES {
             creates |= self.attach_create(ebpf, create);
@@ -38,7 +40,7 @@ impl Ladder {
             if !creates {
                 self.attach_tracepoints(ebpf, hooks::CREATE_TRACEPOINTS);
                 if cfg!(target_arch = "x86_64") {
-                    self.attach_to_calls(ebpf, hooks::FAILED_TRACEPOINT);
+                    self.attach_sys_exit(ebpf, hooks::FAILED_TRACEPOINT);
                 }
             }
         }
@@ -46,13 +48,13 @@ impl Ladder {
         let name = hooks::THROTTLE;
         let result =
             self.throttle_program().and_then(|program| self.tracepoint(ebpf, name, program));
-        self.note(name, "raw_tracepoint", result);
+        self.log.record_outcome(name, HookMethod::RawTracepoint, result);
     }
 
     /// Returns the program that matches this kernel's arguments of [`hooks::THROTTLE`].
-    pub(crate) fn throttle_program(&self) -> Result<&'static str, HookFailure> {
+    pub(crate) fn throttle_program(&self) -> Result<&'static str, AttachError> {
         let tracepoint = format!("btf_trace_{}", hooks::THROTTLE);
-        let arguments = self.types()?.kernel.arguments(&tracepoint);
+        let arguments = self.btf.get()?.kernel.arguments(&tracepoint);
         // The tracepoint's own argument comes first.
         match arguments.map(|arguments| arguments.len()) {
             Some(13) => Ok("tp_balance_dirty_pages_12"),
@@ -64,82 +66,77 @@ impl Ladder {
     /// Loads the iterator over open files; without it, /proc is read.
     pub(crate) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
         let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
-            iter.load("task_file", &self.types()?.bpf)
-                .map_err(|error| HookFailure::of_program(&error))
+            iter.load("task_file", &self.btf.get()?.bpf)
+                .map_err(|error| AttachError::from_program(&error))
         });
-        self.note("task_file", "iterator", result);
-        self.install_behind(ebpf);
+        self.log.record_outcome("task_file", HookMethod::Iterator, result);
+        self.install_overlay_inode(ebpf);
     }
 
     /// Tells the eBPF side how to find the files behind an overlay's files, if overlayfs is loaded.
     /// Returns whether that is known now.
-    pub(crate) fn install_behind(&mut self, ebpf: &mut Ebpf) -> bool {
-        self.types().is_ok_and(|types| overlay_inode::install(ebpf, types))
+    pub(crate) fn install_overlay_inode(&mut self, ebpf: &mut Ebpf) -> bool {
+        self.btf.has(|types| overlay_inode::install(ebpf, types))
     }
 
     /// Loads the iterators that drain maps without blocking kprobes meanwhile; without them, system
     /// calls do it.
-    pub(crate) fn load_take_out(&mut self, ebpf: &mut Ebpf, iterators: &[&str], forget_name: &str) {
+    pub(crate) fn load_drain_iterators(
+        &mut self,
+        ebpf: &mut Ebpf,
+        iterators: &[&str],
+        forget_name: &str,
+    ) {
         let load = |ebpf: &mut Ebpf| -> Attempt {
             for name in iterators {
                 let iterator: &mut Iter = program_of(ebpf, name)?;
                 iterator
-                    .load("bpf_map_elem", &self.types()?.bpf)
-                    .map_err(|e| HookFailure::of_program(&e))?;
+                    .load("bpf_map_elem", &self.btf.get()?.bpf)
+                    .map_err(|e| AttachError::from_program(&e))?;
             }
             program_of::<RawTracePoint>(ebpf, forget_name)?
                 .load()
-                .map_err(|e| HookFailure::of_program(&e))
+                .map_err(|e| AttachError::from_program(&e))
         };
         let result = load(ebpf);
-        self.note("bpf_map_elem", "iterator", result);
+        self.log.record_outcome("bpf_map_elem", HookMethod::Iterator, result);
     }
 
     /// Attaches the event that reports the savings of compression, if btrfs is loaded and no hook
     /// traces its space.
-    pub(crate) fn attach_saved(&mut self, ebpf: &mut Ebpf) {
+    pub(crate) fn attach_compression(&mut self, ebpf: &mut Ebpf) {
         let hooks::Event { fs_type, name, program } = hooks::ORDERED_EVENT;
-        if self.traces_space(fs_type) {
+        if self.coverage.traces_space(fs_type) {
             // The outcome of an earlier attempt no longer matters.
-            self.saved = None;
-            self.hooks.retain(|row| row.name != name);
+            self.compression_link = None;
+            self.log.forget(name);
             return;
         }
-        if self.saved.is_some() {
+        if self.compression_link.is_some() {
             return;
         }
         let result = match tracefs::Event::find(fs_type, name) {
             Ok(Some(event)) => attach_ordered(ebpf, program, &event),
             Ok(None) => return,
-            Err(error) => Err(HookFailure::of_call(&error).about("tracefs")),
+            Err(error) => Err(AttachError::from_syscall(&error).context("tracefs")),
         };
-        self.hooks.retain(|row| row.name != name);
+        self.log.forget(name);
         let (link, result) = match result {
             Ok(link) => (Some(link), Ok(())),
             Err(failure) => (None, Err(failure)),
         };
-        self.saved = link;
-        self.note(name, "tracepoint", result);
-    }
-
-    /// Whether the kernel reports every rename.
-    pub(crate) fn follows_renames(&self) -> bool {
-        self.renames
-    }
-
-    /// Whether fsync is timed on every filesystem.
-    pub(crate) fn times_every_fsync(&self) -> bool {
-        self.waits
+        self.compression_link = link;
+        self.log.record_outcome(name, HookMethod::Tracepoint, result);
     }
 
     /// Attaches the optional hooks of a filesystem whose module was loaded later.
-    pub(crate) fn watch_filesystem(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
+    pub(crate) fn attach_optional_of(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
         for create in hooks::CREATES.iter().filter(|create| create.fs_type == fs_type) {
-            self.hooks.retain(|row| row.name != create.name);
+            self.log.forget(create.name);
             self.attach_create(ebpf, create);
         }
         for fsync in hooks::FSYNCS.iter().filter(|fsync| fsync.fs_type == fs_type) {
-            self.hooks.retain(|row| row.name != fsync.name);
+            self.log.forget(fsync.name);
             self.attach_fsync(ebpf, fsync);
         }
     }
@@ -151,23 +148,23 @@ impl Ladder {
     fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) {
         for (name, program) in tracepoints {
             let result = self.tracepoint(ebpf, name, program);
-            self.note(name, "raw_tracepoint", result);
+            self.log.record_outcome(name, HookMethod::RawTracepoint, result);
         }
     }
 
     fn attach_renames(&mut self, ebpf: &mut Ebpf) -> bool {
         let mut all = true;
         for rename in hooks::RENAMES {
-            let mut holds = false;
+            let mut attached = false;
             if self.allows(WriteBackend::Fentry) {
                 let result = self.fentry(ebpf, rename.name, rename.fentry, None);
-                holds = self.note(rename.name, "fentry", result);
+                attached = self.log.record_outcome(rename.name, HookMethod::Fentry, result);
             }
-            if !holds && self.allows(WriteBackend::Kprobe) {
+            if !attached && self.allows(WriteBackend::Kprobe) {
                 let result = self.kprobe(ebpf, rename.name, rename.kprobe);
-                holds = self.note(rename.name, "kprobe", result);
+                attached = self.log.record_outcome(rename.name, HookMethod::Kprobe, result);
             }
-            all &= holds;
+            all &= attached;
         }
         all
     }
@@ -178,15 +175,15 @@ impl Ladder {
         if self.allows(WriteBackend::Fentry) {
             let program = create.fexit[form];
             let result = self.fexit(ebpf, create.name, program, Some(create.fs_type));
-            if self.note(create.name, "fexit", result) {
+            if self.log.record_outcome(create.name, HookMethod::Fexit, result) {
                 return true;
             }
         }
-        if self.may_take_kprobe(Some(create.fs_type)) {
+        if self.may_use_kprobe(Some(create.fs_type)) {
             let result = self
                 .kretprobe(ebpf, create.name, create.kretprobe)
                 .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));
-            return self.note(create.name, "kretprobe", result);
+            return self.log.record_outcome(create.name, HookMethod::Kretprobe, result);
         }
         false
     }
@@ -197,7 +194,7 @@ fn attach_ordered(
     ebpf: &mut Ebpf,
     program: &str,
     event: &tracefs::Event,
-) -> Result<OwnedFd, HookFailure> {
+) -> Result<OwnedFd, AttachError> {
     let offset =
         |field| event.offset(field).ok_or_else(|| format!("the event has no field {field}"));
     let format = OrderedEvent {
@@ -215,8 +212,8 @@ fn attach_ordered(
     map.set(0, format, 0).map_err(|error| error_chain(&error))?;
     let program: &mut TracePoint = program_of(ebpf, program)?;
     if program.fd().is_err() {
-        program.load().map_err(|error| HookFailure::of_program(&error))?;
+        program.load().map_err(|error| AttachError::from_program(&error))?;
     }
-    let program = program.fd().map_err(|error| HookFailure::of_program(&error))?;
-    event.attach(program.as_fd()).map_err(|error| HookFailure::of_call(&error))
+    let program = program.fd().map_err(|error| AttachError::from_program(&error))?;
+    event.attach(program.as_fd()).map_err(|error| AttachError::from_syscall(&error))
 }

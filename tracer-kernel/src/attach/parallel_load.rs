@@ -8,13 +8,13 @@ use std::thread;
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 
-use super::Ladder;
+use super::manager::HookManager;
 use crate::{hooks, sys};
 
-impl Ladder {
+impl HookManager {
     /// Loads the tracepoint programs that replace trampolines and kprobes. A program that fails is
     /// loaded again when it is attached, and the failure is reported then.
-    pub(crate) fn load_tracepoints_ahead(&self, ebpf: &mut Ebpf) {
+    pub(crate) fn load_tracepoints_in_parallel(&self, ebpf: &mut Ebpf) {
         // The longest first, so no CPU is left waiting for it at the end.
         let mut wanted = vec![hooks::SYSCALL_TRACEPOINT, hooks::FAILED_TRACEPOINT];
         wanted.extend(hooks::EXT4_SPACE_TRACEPOINTS);
@@ -24,7 +24,7 @@ impl Ladder {
         wanted.extend(hooks::FSYNC_TRACEPOINTS);
         wanted.extend(hooks::CREATE_TRACEPOINTS);
         wanted.extend(self.throttle_program().map(|program| (hooks::THROTTLE, program)));
-        let Ok(types) = self.types() else { return };
+        let Ok(types) = self.btf.get() else { return };
         load_all(ebpf, &wanted, &types.bpf);
     }
 }

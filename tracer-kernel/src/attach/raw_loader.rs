@@ -13,14 +13,14 @@ use aya_obj::Object;
 use tracer_common::Offsets;
 use tracer_common::offsets::Config;
 
-use super::error::{HookFailure, error_chain};
-use crate::btf::modules::ModuleTypes;
+use super::error::{AttachError, error_chain};
+use crate::btf::modules::ModuleBtf;
 use crate::btf::relocate;
-use crate::loader::OBJECT;
+use crate::object::OBJECT;
 use crate::sys::tracing;
 
 /// See the module documentation.
-pub(crate) struct ByHand {
+pub(crate) struct RawLoader {
     /// All maps; taken from `aya::Ebpf` after startup.
     maps: HashMap<String, OwnedFd>,
     offsets: Offsets,
@@ -54,7 +54,7 @@ pub(crate) struct Target<'a> {
     pub at_exit: bool,
 }
 
-impl ByHand {
+impl RawLoader {
     /// Takes the maps of an object that was just loaded, with the values it was relocated with.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl ByHand {
     ///
     /// # Errors
     /// The kernel's error message.
-    pub(crate) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), HookFailure> {
+    pub(crate) fn attach(&mut self, program: &str, target: &Target<'_>) -> Result<(), AttachError> {
         if self.code.get().is_none() {
             let code = self.read()?;
             let _ = self.code.set(code);
@@ -86,8 +86,8 @@ impl ByHand {
             .get(program)
             .and_then(|found| Some((found, object.functions.get(&found.function_key())?)))
             .ok_or_else(|| format!("the eBPF object has no program {program}"))?;
-        let module = target.module.map(|module| ModuleTypes::of_process().of(module));
-        let module = module.transpose().map_err(HookFailure::NoTypes)?;
+        let module = target.module.map(|module| ModuleBtf::shared().of(module));
+        let module = module.transpose().map_err(AttachError::NoModuleBtf)?;
         let name =
             format!("{}_{}", ["fentry", "fexit"][usize::from(target.at_exit)], target.function);
         let program = tracing::load(&tracing::Tracing {
@@ -99,15 +99,15 @@ impl ByHand {
             function: target.id,
             at_exit: target.at_exit,
         })
-        .map_err(|(error, log)| HookFailure::of_load(&error, &log))?;
+        .map_err(|(error, log)| AttachError::from_load(&error, &log))?;
         let link =
-            tracing::attach(program.as_fd()).map_err(|error| HookFailure::of_call(&error))?;
+            tracing::attach(program.as_fd()).map_err(|error| AttachError::from_syscall(&error))?;
         self.attached.push(Attached { name, program, _link: link });
         Ok(())
     }
 
     /// Frees the code's memory until the next program is attached.
-    pub(crate) fn forget_code(&mut self) {
+    pub(crate) fn release_code(&mut self) {
         self.code.take();
     }
 
@@ -118,8 +118,8 @@ impl ByHand {
 
     /// Reads the object's code and links it to the maps.
     fn read(&self) -> Result<Code, String> {
-        let elf =
-            relocate::fit(OBJECT, &self.offsets, &self.config).map_err(|e| format!("{e:#}"))?;
+        let elf = relocate::relocate(OBJECT, &self.offsets, &self.config)
+            .map_err(|e| format!("{e:#}"))?;
         let mut object = Object::parse(&elf).map_err(|error| error_chain(&error))?;
         let types = match aya::features().btf() {
             Some(features) => {

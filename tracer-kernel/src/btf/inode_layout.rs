@@ -3,9 +3,10 @@
 
 use aya::Ebpf;
 use aya::maps::Array;
-use tracer_common::offsets::{Gauge, GaugePart, gauge_kind};
+use tracer_common::offsets::{InodeUsageLayout, UsagePart, usage_kind};
 
-use super::cache::Types;
+use super::cache::KernelTypes;
+use super::structs::{BTRFS_INODE, BTRFS_ORDERED, EXT4_INODE, XFS_INODE};
 
 /// How the space usage of an inode is computed on one filesystem.
 struct Recipe {
@@ -23,54 +24,45 @@ struct Recipe {
 const RECIPES: &[Recipe] = &[
     Recipe {
         fs_type: "ext4",
-        kind: gauge_kind::EXT4,
+        kind: usage_kind::EXT4,
         uses_i_blocks: true,
-        own: Some(("ext4_inode_info", "vfs_inode")),
+        own: Some((EXT4_INODE, "vfs_inode")),
         parts: &[("i_reserved_data_blocks", 4, true)],
     },
     Recipe {
         fs_type: "xfs",
-        kind: gauge_kind::XFS,
+        kind: usage_kind::XFS,
         uses_i_blocks: false,
-        own: Some(("xfs_inode", "i_vnode")),
+        own: Some((XFS_INODE, "i_vnode")),
         parts: &[("i_nblocks", 8, true), ("i_delayed_blks", 8, true)],
     },
     Recipe {
         fs_type: "btrfs",
-        kind: gauge_kind::BTRFS,
+        kind: usage_kind::BTRFS,
         uses_i_blocks: true,
-        own: Some(("btrfs_inode", "vfs_inode")),
+        own: Some((BTRFS_INODE, "vfs_inode")),
         parts: &[("new_delalloc_bytes", 8, false)],
     },
     Recipe {
         fs_type: "tmpfs",
-        kind: gauge_kind::TMPFS,
+        kind: usage_kind::TMPFS,
         uses_i_blocks: true,
         own: None,
         parts: &[],
     },
 ];
 
-const ORDERED: &str = "btrfs_ordered_extent";
-
-/// Structs that are looked up in BTF: the kernel's for built-in filesystems, otherwise the
-/// modules'.
-pub(crate) fn structs() -> Vec<&'static str> {
-    let own = RECIPES.iter().filter_map(|recipe| recipe.own).map(|(own, _)| own);
-    own.chain([ORDERED]).collect()
-}
-
 /// Passes all layouts known now to the eBPF side, and returns the filesystem types whose space is
 /// traced.
-pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
+pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> Vec<&'static str> {
     let Some(map) = ebpf.map_mut("GAUGES") else { return Vec::new() };
-    let Ok(mut map) = Array::<_, [u8; size_of::<Gauge>()]>::try_from(map) else {
+    let Ok(mut map) = Array::<_, [u8; size_of::<InodeUsageLayout>()]>::try_from(map) else {
         return Vec::new();
     };
     let mut known = Vec::new();
     for recipe in RECIPES {
-        let Some(gauge) = recipe.resolve(types) else { continue };
-        let bytes: [u8; size_of::<Gauge>()] = bytemuck::cast(gauge);
+        let Some(layout) = recipe.resolve(types) else { continue };
+        let bytes: [u8; size_of::<InodeUsageLayout>()] = bytemuck::cast(layout);
         if map.set(recipe.kind, bytes, 0).is_ok() {
             known.push(recipe.fs_type);
         }
@@ -79,34 +71,37 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> Vec<&'static str> {
 }
 
 impl Recipe {
-    fn resolve(&self, types: &Types) -> Option<Gauge> {
-        let mut gauge =
-            Gauge { known: 1, uses_i_blocks: u32::from(self.uses_i_blocks), ..Gauge::default() };
-        let Some((own, vfs_inode)) = self.own else { return Some(gauge) };
+    fn resolve(&self, types: &KernelTypes) -> Option<InodeUsageLayout> {
+        let mut layout = InodeUsageLayout {
+            known: 1,
+            uses_i_blocks: u32::from(self.uses_i_blocks),
+            ..InodeUsageLayout::default()
+        };
+        let Some((own, vfs_inode)) = self.own else { return Some(layout) };
         // Built in, or in its own module.
         let module = types.module(self.fs_type);
         let btf = module.as_ref().unwrap_or(&types.kernel);
-        gauge.vfs_inode = btf.member_offset(own, vfs_inode)?;
-        for (part, (member, size, in_blocks)) in gauge.parts.iter_mut().zip(self.parts) {
-            *part = GaugePart {
+        layout.vfs_inode = btf.member_offset(own, vfs_inode)?;
+        for (part, (member, size, in_blocks)) in layout.parts.iter_mut().zip(self.parts) {
+            *part = UsagePart {
                 offset: btf.member_offset(own, member)?,
                 size: *size,
                 in_blocks: u32::from(*in_blocks),
                 pad: 0,
             };
         }
-        if self.kind == gauge_kind::BTRFS {
+        if self.kind == usage_kind::BTRFS {
             let lengths = (
-                btf.member_offset(ORDERED, "num_bytes"),
-                btf.member_offset(ORDERED, "disk_num_bytes"),
+                btf.member_offset(BTRFS_ORDERED, "num_bytes"),
+                btf.member_offset(BTRFS_ORDERED, "disk_num_bytes"),
             );
             if let (Some(in_file), Some(on_disk)) = lengths {
-                gauge.ordered_num_bytes = in_file;
-                gauge.ordered_disk_num_bytes = on_disk;
+                layout.ordered_num_bytes = in_file;
+                layout.ordered_disk_num_bytes = on_disk;
             }
-            gauge.ordered_inode = btf.member_offset(ORDERED, "inode")?;
-            gauge.ordered_is_own = u32::from(btf.points_to(ORDERED, "inode", own));
+            layout.ordered_inode = btf.member_offset(BTRFS_ORDERED, "inode")?;
+            layout.ordered_is_own = u32::from(btf.points_to(BTRFS_ORDERED, "inode", own));
         }
-        Some(gauge)
+        Some(layout)
     }
 }

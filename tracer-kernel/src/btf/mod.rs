@@ -9,6 +9,7 @@ pub(crate) mod inode_layout;
 pub(crate) mod modules;
 pub(crate) mod overlay_inode;
 pub(crate) mod relocate;
+pub(crate) mod structs;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tracer_common::Offsets;
+
+/// The kernel's type information.
+pub(crate) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xEB9F;
 const KIND_INT: u32 = 1;
@@ -37,7 +41,7 @@ const KIND_ENUM64: u32 = 19;
 
 /// Why the kernel's BTF cannot be used.
 #[derive(Debug, Error)]
-pub enum BtfError {
+pub(crate) enum BtfError {
     /// The file cannot be read, most often because the kernel was built without
     /// CONFIG_DEBUG_INFO_BTF.
     #[error("cannot read {path}: {source}")]
@@ -53,7 +57,7 @@ pub enum BtfError {
 }
 
 /// The requested types of one BTF blob.
-pub struct KernelBtf {
+pub(crate) struct KernelBtf {
     data: Vec<u8>,
     strings: usize,
     /// The kernel's own BTF, which the BTF of a module extends: type ids and string offsets
@@ -73,7 +77,11 @@ impl KernelBtf {
     ///
     /// # Errors
     /// [`BtfError`] if there is no such file or it is not BTF.
-    pub fn load(path: &Path, functions: &[&str], structs: &[&str]) -> Result<Self, BtfError> {
+    pub(crate) fn load(
+        path: &Path,
+        functions: &[&str],
+        structs: &[&str],
+    ) -> Result<Self, BtfError> {
         let data = std::fs::read(path)
             .map_err(|source| BtfError::Unreadable { path: path.display().to_string(), source })?;
         let structs: Vec<&str> = Offsets::TABLE
@@ -146,7 +154,7 @@ impl KernelBtf {
 
     /// Returns all field offsets; [`Offsets::ABSENT`] for fields that this kernel lacks.
     #[must_use]
-    pub fn offsets(&self) -> Offsets {
+    pub(crate) fn offsets(&self) -> Offsets {
         let mut offsets = Offsets::UNKNOWN;
         for (name, member, set) in Offsets::TABLE {
             if let Some(offset) = self.member_offset(name, member) {
@@ -158,7 +166,7 @@ impl KernelBtf {
 
     /// Returns the BTF id of a function in the kernel itself, or in the module this BTF belongs to.
     #[must_use]
-    pub fn function(&self, name: &str) -> Option<u32> {
+    pub(crate) fn function(&self, name: &str) -> Option<u32> {
         self.found.get(&(true, name.to_owned())).copied()
     }
 
@@ -166,7 +174,7 @@ impl KernelBtf {
     /// arguments of other types; or `None` if there is no such function. A raw tracepoint is found
     /// as `btf_trace_NAME`; its first argument is the tracepoint's own.
     #[must_use]
-    pub fn arguments(&self, function: &str) -> Option<Vec<Option<&str>>> {
+    pub(crate) fn arguments(&self, function: &str) -> Option<Vec<Option<&str>>> {
         let id = *self.found.get(&(true, function.to_owned()))?;
         let mut proto = self.strip(self.size_or_type(id));
         if self.kind(proto) == KIND_PTR {
@@ -190,7 +198,7 @@ impl KernelBtf {
 
     /// Whether a member is a pointer to a struct of this name.
     #[must_use]
-    pub fn points_to(&self, name: &str, member: &str, target: &str) -> bool {
+    pub(crate) fn points_to(&self, name: &str, member: &str, target: &str) -> bool {
         let Some(id) = self.found.get(&(false, name.to_owned())) else { return false };
         let Some((_, found)) = self.find_member(*id, member, 0) else { return false };
         let pointer = self.strip(found);
@@ -200,20 +208,20 @@ impl KernelBtf {
 
     /// Returns the size of a struct, bytes.
     #[must_use]
-    pub fn size(&self, name: &str) -> Option<u32> {
+    pub(crate) fn size(&self, name: &str) -> Option<u32> {
         self.found.get(&(false, name.to_owned())).map(|id| self.size_or_type(*id))
     }
 
     /// Returns the byte offset of a member, given as a dotted path without anonymous parts.
     #[must_use]
-    pub fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
+    pub(crate) fn member_offset(&self, name: &str, path: &str) -> Option<u32> {
         self.member_place(name, path).map(|bits| bits / 8)
     }
 
     /// Returns the byte offset of the 32-bit word that contains the given bit fields, and the mask
     /// of those that exist.
     #[must_use]
-    pub fn bits(&self, name: &str, members: &[&str]) -> (u32, u32) {
+    pub(crate) fn bits(&self, name: &str, members: &[&str]) -> (u32, u32) {
         let places = || members.iter().filter_map(|member| self.member_place(name, member));
         let at = places().min().unwrap_or(0) / 8;
         let within = places().filter_map(|place| place.checked_sub(at * 8));

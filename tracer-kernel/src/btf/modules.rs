@@ -8,17 +8,16 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::thread::{CapabilitySet, capabilities};
-
 use super::helper::Helper;
-use crate::attach::error::NoTypes;
+use crate::attach::error::NoModuleBtf;
+use crate::capabilities::has_sys_admin;
 use crate::hooks;
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracing;
 
 /// See the module documentation. One per process, because the privilege is the one it was started
 /// with.
-pub(crate) struct ModuleTypes {
+pub(crate) struct ModuleBtf {
     /// Descriptors, by module name.
     kept: HashMap<String, Arc<OwnedFd>>,
     /// Whether CAP_SYS_ADMIN was effective at startup.
@@ -36,20 +35,19 @@ enum Source {
     NoHelper(String),
 }
 
-impl ModuleTypes {
+impl ModuleBtf {
     /// Returns the descriptors of this process. The first call gets all that exist and starts the
     /// helper. It must come before the privilege is dropped, and should come while the process is
     /// small.
-    pub(crate) fn of_process() -> MutexGuard<'static, Self> {
-        static OURS: OnceLock<Mutex<ModuleTypes>> = OnceLock::new();
+    pub(crate) fn shared() -> MutexGuard<'static, Self> {
+        static OURS: OnceLock<Mutex<ModuleBtf>> = OnceLock::new();
         let ours = OURS.get_or_init(|| Mutex::new(Self::begin()));
         // A panic in another thread leaves the value consistent.
         ours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin() -> Self {
-        let had_admin =
-            capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+        let had_admin = has_sys_admin();
         let mut types = Self { kept: HashMap::new(), had_admin, source: Source::Nowhere };
         if had_admin && kernel_at_least(5, 11) {
             types.source = match Helper::start(&modules()) {
@@ -77,9 +75,9 @@ impl ModuleTypes {
     }
 
     /// Gets the descriptors of modules that were loaded, or loaded again, since.
-    pub(crate) fn look_again(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         let Source::Helper(helper) = &self.source else { return };
-        match helper.look() {
+        match helper.list() {
             Ok(found) => {
                 self.kept = found.into_iter().map(|(name, fd)| (name, Arc::new(fd))).collect();
             }
@@ -91,11 +89,11 @@ impl ModuleTypes {
     }
 
     /// Returns the descriptor of a module's BTF.
-    pub(crate) fn of(&self, module: &str) -> Result<Arc<OwnedFd>, NoTypes> {
+    pub(crate) fn of(&self, module: &str) -> Result<Arc<OwnedFd>, NoModuleBtf> {
         self.kept.get(module).cloned().ok_or_else(|| match &self.source {
-            Source::Nowhere => NoTypes::NeverAllowed,
-            Source::Helper(_) => NoTypes::NotLoaded(module.to_owned()),
-            Source::NoHelper(why) => NoTypes::NoHelper(why.clone()),
+            Source::Nowhere => NoModuleBtf::NeverAllowed,
+            Source::Helper(_) => NoModuleBtf::NotLoaded(module.to_owned()),
+            Source::NoHelper(why) => NoModuleBtf::NoHelper(why.clone()),
         })
     }
 }

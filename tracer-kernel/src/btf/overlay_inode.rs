@@ -5,19 +5,13 @@ use aya::Ebpf;
 use aya::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use super::cache::Types;
+use super::cache::KernelTypes;
+use super::structs::{OVL_ENTRY, OVL_INODE, OVL_PATH};
 use crate::kernel_version::kernel_at_least;
 use crate::overlay;
 
-const ENTRY: &str = "ovl_entry";
-const PATH: &str = "ovl_path";
-
-/// Structs that are looked up in the kernel's or the module's BTF, in addition to
-/// [`overlay::STRUCT`].
-pub(crate) const STRUCTS: [&str; 2] = [ENTRY, PATH];
-
 /// Passes the layout to the eBPF side if it is known now. Returns whether it is.
-pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
+pub(crate) fn install(ebpf: &mut Ebpf, types: &KernelTypes) -> bool {
     if !overlay::is_known() {
         return false;
     }
@@ -29,17 +23,17 @@ pub(crate) fn install(ebpf: &mut Ebpf, types: &Types) -> bool {
     map.set(0, bytes, 0).is_ok()
 }
 
-fn layout(types: &Types) -> Option<OverlayInode> {
+fn layout(types: &KernelTypes) -> Option<OverlayInode> {
     let upper = overlay::upper_at(types)?;
     let module = types.module(overlay::MODULE);
     let btf = module.as_ref().unwrap_or(&types.kernel);
     let from_inode = |member| {
-        let start = btf.member_offset(overlay::STRUCT, "vfs_inode")?;
-        btf.member_offset(overlay::STRUCT, member)?.checked_sub(start)
+        let start = btf.member_offset(OVL_INODE, "vfs_inode")?;
+        btf.member_offset(OVL_INODE, member)?.checked_sub(start)
     };
     let stack = || {
-        let in_path = btf.member_offset(PATH, "dentry")?;
-        let first = btf.member_offset(ENTRY, "__lowerstack")? + in_path;
+        let in_path = btf.member_offset(OVL_PATH, "dentry")?;
+        let first = btf.member_offset(OVL_ENTRY, "__lowerstack")? + in_path;
         Some((lower_kind::STACK, from_inode("oe")?, first))
     };
     let dentry = || Some((lower_kind::DENTRY, from_inode("lowerpath.dentry")?, 0));

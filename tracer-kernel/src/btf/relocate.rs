@@ -29,7 +29,7 @@ const NO_FIELD: u16 = i16::MAX as u16;
 ///
 /// # Errors
 /// If it is not an ELF file.
-pub fn fit(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn relocate(elf: &[u8], offsets: &Offsets, config: &Config) -> anyhow::Result<Vec<u8>> {
     let mut elf = with_config(&with_offsets(elf, offsets)?, config)?;
     if config.has_cmpxchg == 0 {
         elf = without_cmpxchg(&elf)?;
@@ -150,7 +150,7 @@ fn callbacks(elf: &[u8]) -> anyhow::Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loader::OBJECT;
+    use crate::object::OBJECT;
 
     fn instructions(elf: &[u8]) -> Vec<[u8; 8]> {
         let file = object::File::parse(elf).unwrap();
@@ -179,8 +179,8 @@ mod tests {
         let before = loads(OBJECT);
         assert!(before.iter().any(|offset| *offset >= MARKS));
         // `Offsets` has a u32 for each row of its table, in the same order.
-        let fitted = |mark: i16| if mark < MARKS { mark } else { 0x6000 + (mark - MARKS) / 4 };
-        let expected: Vec<i16> = before.into_iter().map(fitted).collect();
+        let relocated = |mark: i16| if mark < MARKS { mark } else { 0x6000 + (mark - MARKS) / 4 };
+        let expected: Vec<i16> = before.into_iter().map(relocated).collect();
         assert_eq!(loads(&with_offsets(OBJECT, &offsets).unwrap()), expected);
     }
 
@@ -199,8 +199,8 @@ mod tests {
         let before = numbers(OBJECT);
         let is_mark = |number: u32| (MARKS..MARKS + size_of::<Config>() as u32).contains(&number);
         assert!(before.iter().any(|number| is_mark(*number)));
-        let fitted = |n: u32| if is_mark(n) { 1000 + (n - MARKS) / 4 } else { n };
-        let expected: Vec<u32> = before.into_iter().map(fitted).collect();
+        let relocated = |n: u32| if is_mark(n) { 1000 + (n - MARKS) / 4 } else { n };
+        let expected: Vec<u32> = before.into_iter().map(relocated).collect();
         assert_eq!(numbers(&with_config(OBJECT, &config).unwrap()), expected);
     }
 

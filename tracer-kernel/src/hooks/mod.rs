@@ -1,10 +1,11 @@
 //! Tables of the hooked functions and the eBPF programs attached to them: data, no code.
 
+pub(crate) mod btf_functions;
 #[cfg(test)]
 mod tests;
 
 /// How to count the writes of one filesystem type at its own write_iter.
-pub struct WriteIter {
+pub(crate) struct WriteIter {
     /// Name as in /proc/self/mountinfo; also the name of its module, if it is in one.
     pub fs_type: &'static str,
     /// `super_block::s_magic`.
@@ -14,7 +15,7 @@ pub struct WriteIter {
 }
 
 /// One of [`WriteIter::functions`].
-pub struct WriteIterFunction {
+pub(crate) struct WriteIterFunction {
     /// The kernel function.
     pub name: &'static str,
     /// Program for fexit.
@@ -28,7 +29,7 @@ const fn plain(name: &'static str, fexit: &'static str) -> WriteIterFunction {
 }
 
 /// All filesystems that are counted at their own write_iter.
-pub const WRITE_ITERS: &[WriteIter] = &[
+pub(crate) const WRITE_ITERS: &[WriteIter] = &[
     WriteIter {
         fs_type: "ext4",
         magic: 0xEF53,
@@ -59,11 +60,11 @@ pub const WRITE_ITERS: &[WriteIter] = &[
 ];
 
 /// `s_magic` of overlayfs, whose writes are counted at the filesystem below.
-pub const OVERLAY_MAGIC: u32 = 0x794C_7630;
+pub(crate) const OVERLAY_MAGIC: u32 = 0x794C_7630;
 
 /// A function with a program at its entry, at its exit, or at both.
 #[derive(Clone, Copy)]
-pub struct Function {
+pub(crate) struct Function {
     /// The kernel function.
     pub name: &'static str,
     /// Program at its entry, if any.
@@ -99,7 +100,7 @@ impl Function {
 }
 
 /// The common path of filesystems whose write_iter is not known.
-pub const VFS_WRITE: &[Function] = &[
+pub(crate) const VFS_WRITE: &[Function] = &[
     Function::new("vfs_write")
         .fexit("fexit_vfs_write")
         .kprobe("kprobe_vfs_write")
@@ -111,7 +112,7 @@ pub const VFS_WRITE: &[Function] = &[
 ];
 
 /// Functions whose programs count space, or bytes that no write_iter returns.
-pub const SPACE: &[Function] = &[
+pub(crate) const SPACE: &[Function] = &[
     Function::new("evict").fentry("fentry_evict").kprobe("kprobe_evict"),
     Function::new("vfs_fallocate")
         .fexit("fexit_vfs_fallocate")
@@ -130,7 +131,7 @@ pub const SPACE: &[Function] = &[
 
 /// Like [`SPACE`], for functions of filesystems that may be modules and be loaded later:
 /// (filesystem, function).
-pub const FS_SPACE: &[(&str, Function)] = &[
+pub(crate) const FS_SPACE: &[(&str, Function)] = &[
     (
         "xfs",
         Function::new("xfs_file_remap_range")
@@ -177,7 +178,7 @@ pub const FS_SPACE: &[(&str, Function)] = &[
 /// Functions with a dentry argument, whose position moved by one in 5.12: the newer form, the
 /// position of its dentry, and the older form. The newer one is used if BTF has the dentry at that
 /// position.
-pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
+pub(crate) const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
     (
         Function::new("vfs_unlink")
             .fentry("fentry_vfs_unlink")
@@ -207,7 +208,7 @@ pub const DENTRY_FUNCTIONS: &[(Function, usize, Function)] = &[
 ];
 
 /// Hooks for process lifecycle events, on every backend.
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     /// Name of the tracepoint.
     pub tracepoint: &'static str,
     /// Program for the tracepoint.
@@ -220,7 +221,7 @@ pub struct Lifecycle {
 }
 
 /// Exit of a process, and exec.
-pub const LIFECYCLE: &[Lifecycle] = &[
+pub(crate) const LIFECYCLE: &[Lifecycle] = &[
     Lifecycle {
         tracepoint: "sched_process_exit",
         program: "tp_sched_process_exit",
@@ -236,7 +237,7 @@ pub const LIFECYCLE: &[Lifecycle] = &[
 ];
 
 /// Tracepoints that replace ext4's write_iter: (tracepoint, program).
-pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
+pub(crate) const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
     // First the one that older kernels lack (6.6): without it, none is attached.
     ("iomap_dio_rw_begin", "tp_iomap_dio_rw_begin"),
     ("iomap_dio_complete", "tp_iomap_dio_complete"),
@@ -246,7 +247,7 @@ pub const EXT4_TRACEPOINTS: &[(&str, &str)] = &[
 ];
 
 /// Tracepoints for ext4's space changes other than writes: (tracepoint, program).
-pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
+pub(crate) const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_da_reserve_space", "tp_ext4_da_reserve_space"),
     ("ext4_truncate_enter", "tp_ext4_truncate_enter"),
     ("ext4_truncate_exit", "tp_ext4_space_changed"),
@@ -261,28 +262,28 @@ pub const EXT4_SPACE_TRACEPOINTS: &[(&str, &str)] = &[
 ];
 
 /// Replaces vfs_write.
-pub const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
+pub(crate) const SYSCALL_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit");
 
 /// In addition to sys_exit, for io_uring requests.
-pub const URING_TRACEPOINT: (&str, &str) = ("io_uring_complete", "tp_io_uring_complete");
+pub(crate) const URING_TRACEPOINT: (&str, &str) = ("io_uring_complete", "tp_io_uring_complete");
 
 /// Replaces fault_dirty_shared_page: its name since 5.18, and before.
-pub const DIRTY_TRACEPOINTS: [&str; 2] = ["writeback_dirty_folio", "writeback_dirty_page"];
+pub(crate) const DIRTY_TRACEPOINTS: [&str; 2] = ["writeback_dirty_folio", "writeback_dirty_page"];
 
 /// Program for [`DIRTY_TRACEPOINTS`].
-pub const DIRTY_PROGRAM: &str = "tp_writeback_dirty_folio";
+pub(crate) const DIRTY_PROGRAM: &str = "tp_writeback_dirty_folio";
 
 /// Bits of `task_struct` that are set while a page fault is handled. The first is set only for
 /// faults of the program itself, for cgroup v1 limits (CONFIG_MEMCG, since 6.11 CONFIG_MEMCG_V1).
 /// The second is set for the kernel's faults, too, but not if madvise(2) announced how the mapping
 /// will be read (6.1, CONFIG_LRU_GEN).
-pub const FAULT_BITS: [&str; 2] = ["in_user_fault", "in_lru_fault"];
+pub(crate) const FAULT_BITS: [&str; 2] = ["in_user_fault", "in_lru_fault"];
 
 /// Replaces vfs_unlink.
-pub const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
+pub(crate) const UNLINK_TRACEPOINT: (&str, &str) = ("ext4_unlink_exit", "tp_ext4_unlink_exit");
 
 /// An event that a filesystem defines in tracefs.
-pub struct Event {
+pub(crate) struct Event {
     /// Name as in /proc/self/mountinfo; also the event's system in tracefs.
     pub fs_type: &'static str,
     /// Name of the event.
@@ -292,14 +293,14 @@ pub struct Event {
 }
 
 /// Reports what compression saved, if no hook traces btrfs's space.
-pub const ORDERED_EVENT: Event = Event {
+pub(crate) const ORDERED_EVENT: Event = Event {
     fs_type: "btrfs",
     name: "btrfs_ordered_extent_remove",
     program: "event_ordered_removed",
 };
 
 /// A function with a program only at its entry.
-pub struct Entry {
+pub(crate) struct Entry {
     /// The kernel function.
     pub name: &'static str,
     /// Program at its entry.
@@ -309,13 +310,13 @@ pub struct Entry {
 }
 
 /// Functions that every rename goes through.
-pub const RENAMES: &[Entry] = &[
+pub(crate) const RENAMES: &[Entry] = &[
     Entry { name: "d_move", fentry: "fentry_d_move", kprobe: "kprobe_d_move" },
     Entry { name: "d_exchange", fentry: "fentry_d_exchange", kprobe: "kprobe_d_exchange" },
 ];
 
 /// A filesystem's fsync, which also serves fdatasync and O_SYNC.
-pub struct Fsync {
+pub(crate) struct Fsync {
     /// As /proc/self/mountinfo names it.
     pub fs_type: &'static str,
     /// The kernel function.
@@ -323,7 +324,7 @@ pub struct Fsync {
 }
 
 /// Functions in which fsync is timed.
-pub const FSYNCS: &[Fsync] = &[
+pub(crate) const FSYNCS: &[Fsync] = &[
     Fsync { fs_type: "ext4", name: "ext4_sync_file" },
     Fsync { fs_type: "xfs", name: "xfs_file_fsync" },
     Fsync { fs_type: "btrfs", name: "btrfs_sync_file" },
@@ -332,7 +333,7 @@ pub const FSYNCS: &[Fsync] = &[
 impl Fsync {
     /// Returns the function with its programs.
     #[must_use]
-    pub const fn function(&self) -> Function {
+    pub(crate) const fn function(&self) -> Function {
         Function::new(self.name)
             .fentry("fentry_file_fsync")
             .fexit("fexit_file_fsync")
@@ -342,7 +343,7 @@ impl Fsync {
 }
 
 /// A filesystem's create or mkdir.
-pub struct Create {
+pub(crate) struct Create {
     /// As /proc/self/mountinfo names it.
     pub fs_type: &'static str,
     /// The kernel function.
@@ -376,7 +377,7 @@ const fn mkdir(fs_type: &'static str, name: &'static str) -> Create {
 }
 
 /// Functions that create files and directories.
-pub const CREATES: &[Create] = &[
+pub(crate) const CREATES: &[Create] = &[
     create("ext4", "ext4_create"),
     mkdir("ext4", "ext4_mkdir"),
     create("tmpfs", "shmem_create"),
@@ -389,31 +390,22 @@ pub const CREATES: &[Create] = &[
 
 /// Replace ext4's fsync: (tracepoint, program). The exit comes first, because an entry without its
 /// exit would fill the map of in-flight calls.
-pub const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
+pub(crate) const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_sync_file_exit", "tp_ext4_sync_file_exit"),
     ("ext4_sync_file_enter", "tp_ext4_sync_file_enter"),
 ];
 
 /// Replace create and mkdir on ext4.
-pub const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
+pub(crate) const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_request_inode", "tp_ext4_request_inode"),
     ("ext4_allocate_inode", "tp_ext4_allocate_inode"),
 ];
 
 /// Replaces the failures that create and mkdir return.
-pub const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
+pub(crate) const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
 
 /// Tracepoint for throttled writers, on every backend.
-pub const THROTTLE: &str = "balance_dirty_pages";
+pub(crate) const THROTTLE: &str = "balance_dirty_pages";
 
 /// Tracepoint for new cgroups, on every backend.
-pub const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");
-
-/// Functions of the optional hooks that are looked up in BTF.
-pub fn watched_functions() -> impl Iterator<Item = &'static str> {
-    ["btf_trace_balance_dirty_pages"]
-        .into_iter()
-        .chain(RENAMES.iter().map(|entry| entry.name))
-        .chain(FSYNCS.iter().map(|fsync| fsync.name))
-        .chain(CREATES.iter().map(|create| create.name))
-}
+pub(crate) const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::loader::OBJECT;
+use crate::object::OBJECT;
 
 /// Returns the names of all programs in the eBPF object.
 fn programs() -> HashSet<String> {

@@ -9,9 +9,9 @@ use aya::Ebpf;
 use aya::maps::Map;
 use aya::programs::Iter;
 use bytemuck::{AnyBitPattern, NoUninit};
-use tracer_common::Health;
+use tracer_common::SelfStat;
 
-use super::{fd_of, take};
+use super::maps::{fd_of, take_map};
 use crate::sys;
 
 /// Maximum passes over a map, because programs may keep adding to it.
@@ -23,12 +23,12 @@ const BUFFER: usize = 32 << 10;
 
 /// A map that is drained with an iterator. Unlike the system calls that remove map entries, the
 /// iterator lets the kernel's kprobes run meanwhile (`probes/drain.rs` on the eBPF side).
-pub struct Drain<K, V> {
+pub(crate) struct Drain<K, V> {
     map: Map,
     /// The iterator bound to the map; `None` before 5.9.
     link: Option<OwnedFd>,
     /// Cell that counts how often the map was used.
-    pub used: Health,
+    pub used: SelfStat,
     /// Value of that cell at the last drain.
     seen: u64,
     _entries: PhantomData<(K, V)>,
@@ -43,9 +43,14 @@ where
     ///
     /// # Errors
     /// If there is no such map, or the kernel cannot bind the iterator to it.
-    pub fn new(ebpf: &mut Ebpf, map: &str, iterator: &str, used: Health) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        ebpf: &mut Ebpf,
+        map: &str,
+        iterator: &str,
+        used: SelfStat,
+    ) -> anyhow::Result<Self> {
         let name = map;
-        let map = take(ebpf, map)?;
+        let map = take_map(ebpf, map)?;
         let iterator: Option<&Iter> = ebpf.program(iterator).and_then(|it| it.try_into().ok());
         let link = match iterator.and_then(|iterator| iterator.fd().ok()) {
             Some(program) => Some(
@@ -62,7 +67,7 @@ where
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn empty(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
+    pub(crate) fn drain(&mut self, used: u64, mut each: impl FnMut(K, V)) -> io::Result<()> {
         if mem::replace(&mut self.seen, used) == used {
             return Ok(());
         }
@@ -72,7 +77,7 @@ where
         // skips some when these are removed.
         for _ in 0..MAX_PASSES {
             let mut entries = 0;
-            pass(sys::begin_pass(link.as_fd())?, |key, value| {
+            pass(sys::begin_iteration(link.as_fd())?, |key, value| {
                 entries += 1;
                 each(key, value);
             })?;

@@ -8,58 +8,58 @@
 
 use std::collections::HashMap;
 
-use tracer_common::{Counters, PairKey, Slot};
+use tracer_common::{Counters, ProcFileKey, Slot};
 
 /// State of one slot at the last read.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct LastRead {
     seq: u32,
     counters: Counters,
     /// Needed to record the debt for the right occupant.
-    key: PairKey,
+    key: ProcFileKey,
 }
 
 /// The state between two reads. Keyed by slot index.
-pub struct Ledger {
-    seen: Vec<Seen>,
-    owed: HashMap<PairKey, Counters>,
+pub(crate) struct Ledger {
+    last: Vec<LastRead>,
+    owed: HashMap<ProcFileKey, Counters>,
 }
 
 impl Ledger {
     /// Creates a ledger for a table of `cells` slots.
     #[must_use]
-    pub fn new(cells: usize) -> Self {
-        Self { seen: vec![Seen::default(); cells], owed: HashMap::new() }
+    pub(crate) fn new(cells: usize) -> Self {
+        Self { last: vec![LastRead::default(); cells], owed: HashMap::new() }
     }
 
     /// Computes the changes since the last call, by key. `spilled` are the entries removed from the
     /// retired spill map; they must have been removed before `cells` is read.
-    pub fn look<'a>(
+    pub(crate) fn update<'a>(
         &mut self,
-        spilled: impl IntoIterator<Item = (PairKey, Counters)>,
+        spilled: impl IntoIterator<Item = (ProcFileKey, Counters)>,
         cells: impl IntoIterator<Item = (usize, &'a Slot)>,
-    ) -> HashMap<PairKey, Counters> {
-        let mut news: HashMap<PairKey, Counters> = HashMap::new();
+    ) -> HashMap<ProcFileKey, Counters> {
+        let mut news: HashMap<ProcFileKey, Counters> = HashMap::new();
         for (index, slot) in cells {
-            let Some(seen) = self.seen.get_mut(index) else { continue };
-            // No occupant for now: a slot that changes occupants (see `Table::cell`) has no counts,
+            let Some(last) = self.last.get_mut(index) else { continue };
+            // No occupant for now: a slot that changes occupants (see `SlotTable::cell`) has no counts,
             // and what was reported for the leaving occupant is owed.
             let counters = slot.counters();
-            let fresh = if seen.seq == slot.seq {
-                counters.since(&seen.counters)
+            let fresh = if last.seq == slot.seq {
+                counters.since(&last.counters)
             } else {
-                if !seen.counters.is_zero() {
-                    self.owed.entry(seen.key).or_default().add(&seen.counters);
+                if !last.counters.is_zero() {
+                    self.owed.entry(last.key).or_default().add(&last.counters);
                 }
                 counters
             };
             if !fresh.is_zero() {
                 news.entry(slot.key()).or_default().add(&fresh);
             }
-            *seen = Seen { seq: slot.seq, counters, key: slot.key() };
+            *last = LastRead { seq: slot.seq, counters, key: slot.key() };
         }
         for (key, credit) in spilled {
-            let fresh = self.settle(key, &credit);
+            let fresh = self.subtract_owed(key, &credit);
             if !fresh.is_zero() {
                 news.entry(key).or_default().add(&fresh);
             }
@@ -70,12 +70,12 @@ impl Ledger {
     #[cfg(test)]
     /// Number of keys whose occupants left but whose spilled counts have not arrived yet.
     #[must_use]
-    pub fn owed(&self) -> usize {
+    pub(crate) fn owed(&self) -> usize {
         self.owed.len()
     }
 
     /// Subtracts what is owed for `key` from `credit`; any excess stays owed.
-    fn settle(&mut self, key: PairKey, credit: &Counters) -> Counters {
+    fn subtract_owed(&mut self, key: ProcFileKey, credit: &Counters) -> Counters {
         let Some(owed) = self.owed.get_mut(&key) else { return *credit };
         let fresh = credit.since(owed);
         let rest = owed.since(credit);
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(n: u64) -> PairKey {
-        PairKey { ino: n, tgid: 1, ..PairKey::default() }
+    fn key(n: u64) -> ProcFileKey {
+        ProcFileKey { ino: n, tgid: 1, ..ProcFileKey::default() }
     }
 
     /// Model of the eBPF side's slot table, with two spill maps.
     struct Kernel {
         cells: Vec<Slot>,
-        spill: [HashMap<PairKey, Counters>; 2],
+        spill: [HashMap<ProcFileKey, Counters>; 2],
         active: usize,
         /// By slot: the newcomer whose program was preempted while taking it, the bytes it counts,
         /// and whether the occupant's counts have been moved already.
@@ -117,7 +117,7 @@ mod tests {
             }
         }
 
-        fn spill(&mut self, key: PairKey, counters: &Counters) {
+        fn spill(&mut self, key: ProcFileKey, counters: &Counters) {
             if !counters.is_zero() {
                 self.spill[self.active].entry(key).or_default().add(counters);
             }
@@ -187,7 +187,7 @@ mod tests {
             cell: usize,
         },
         /// `between`: writes between the switch of the spill maps and the read of the slots.
-        Look {
+        Read {
             between: Vec<(u64, usize, u64)>,
         },
     }
@@ -200,7 +200,7 @@ mod tests {
                 Step::Begin { ino, cell, bytes, moved }
             }),
             1 => (0usize..3).prop_map(|cell| Step::Finish { cell }),
-            1 => prop::collection::vec(write, 0..4).prop_map(|between| Step::Look { between }),
+            1 => prop::collection::vec(write, 0..4).prop_map(|between| Step::Read { between }),
         ]
     }
 
@@ -211,11 +211,11 @@ mod tests {
         fn sums_are_exact(steps in prop::collection::vec(step(), 0..200)) {
             let mut kernel = Kernel::new(3);
             let mut ledger = Ledger::new(3);
-            let mut truth: HashMap<PairKey, u64> = HashMap::new();
-            let mut sums: HashMap<PairKey, u64> = HashMap::new();
-            let look = || Step::Look { between: vec![] };
+            let mut truth: HashMap<ProcFileKey, u64> = HashMap::new();
+            let mut sums: HashMap<ProcFileKey, u64> = HashMap::new();
+            let read = || Step::Read { between: vec![] };
             let finish = |cell| Step::Finish { cell };
-            let quiet = [finish(0), finish(1), finish(2), look(), look()];
+            let quiet = [finish(0), finish(1), finish(2), read(), read()];
             for step in steps.iter().chain(&quiet) {
                 match step {
                     Step::Write { ino, cell, bytes } => {
@@ -227,7 +227,7 @@ mod tests {
                         *truth.entry(key(*ino)).or_default() += bytes;
                     }
                     Step::Finish { cell } => kernel.finish(*cell),
-                    Step::Look { between } => {
+                    Step::Read { between } => {
                         let retired = kernel.active;
                         kernel.active = 1 - retired;
                         for (ino, cell, bytes) in between {
@@ -237,7 +237,7 @@ mod tests {
                         let spilled: Vec<_> = kernel.spill[retired].drain().collect();
                         let cells = kernel.occupied();
                         let cells = cells.iter().map(|(cell, slot)| (*cell, slot));
-                        for (key, fresh) in ledger.look(spilled, cells) {
+                        for (key, fresh) in ledger.update(spilled, cells) {
                             let sum = sums.entry(key).or_default();
                             *sum += fresh.written;
                             prop_assert!(*sum <= truth[&key]);

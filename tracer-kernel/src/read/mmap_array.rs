@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Access to the mapping.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Read only.
     Read,
     /// Read and write.
@@ -20,21 +20,21 @@ pub enum Access {
 
 /// A memory-mapped array map. The size of a value must be a multiple of eight bytes, unless there
 /// is only one value.
-pub struct Mapped<T> {
+pub(crate) struct MmapArray<T> {
     cells: NonNull<T>,
     len: usize,
     _values: PhantomData<T>,
 }
 
 // SAFETY: reads and writes are volatile and of plain values, valid from any thread.
-unsafe impl<T: Send> Send for Mapped<T> {}
+unsafe impl<T: Send> Send for MmapArray<T> {}
 
-impl<T: AnyBitPattern> Mapped<T> {
+impl<T: AnyBitPattern> MmapArray<T> {
     /// Maps the whole array.
     ///
     /// # Errors
     /// The error of mmap(2).
-    pub fn new(map: BorrowedFd<'_>, len: usize, access: Access) -> io::Result<Self> {
+    pub(crate) fn new(map: BorrowedFd<'_>, len: usize, access: Access) -> io::Result<Self> {
         let protection = match access {
             Access::Read => ProtFlags::READ,
             Access::Write => ProtFlags::READ | ProtFlags::WRITE,
@@ -49,7 +49,7 @@ impl<T: AnyBitPattern> Mapped<T> {
     }
 
     /// Returns the number of cells.
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
@@ -57,7 +57,7 @@ impl<T: AnyBitPattern> Mapped<T> {
     ///
     /// # Panics
     /// If the index is out of bounds.
-    pub fn cell(&self, index: usize) -> *mut T {
+    pub(crate) fn cell(&self, index: usize) -> *mut T {
         assert!(index < self.len, "cell {index} of {}", self.len);
         // SAFETY: within the mapping, which lives as long as `self`.
         unsafe { self.cells.add(index) }.as_ptr()
@@ -67,14 +67,14 @@ impl<T: AnyBitPattern> Mapped<T> {
     ///
     /// # Panics
     /// If the index is out of bounds.
-    pub fn get(&self, index: usize) -> T {
+    pub(crate) fn get(&self, index: usize) -> T {
         // SAFETY: aligned and mapped; volatile because the kernel writes it concurrently. All bit
         // patterns are valid.
         unsafe { std::ptr::read_volatile(self.cell(index)) }
     }
 }
 
-impl<T> Drop for Mapped<T> {
+impl<T> Drop for MmapArray<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made.
         let result = unsafe { munmap(self.cells.as_ptr().cast(), self.len * size_of::<T>()) };

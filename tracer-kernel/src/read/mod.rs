@@ -2,29 +2,29 @@
 
 pub(crate) mod drain;
 pub(crate) mod ledger;
+pub(crate) mod maps;
 pub(crate) mod mmap_array;
 pub(crate) mod slot_table;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
 
-use anyhow::{Context as _, anyhow};
-use aya::Ebpf;
+use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
-use tracer_common::counters::HEALTH_CELLS;
-use tracer_common::records::{ExitRecord, NAME_ROOM};
+use tracer_common::counters::SELF_STAT_CELLS;
+use tracer_common::records::{ExitRecord, NAME_BUFFER};
 use tracer_common::{
-    BtrfsFile, Counters, ErrorKey, Errors, FileKey, Health, NameRecord, PairKey, ProcKey,
-    ProcRecord, RecordHeader, RecordKind, WaitKey, Waits,
+    BtrfsFile, Counters, ErrorKey, Errors, FileKey, NameRecord, ProcFileKey, ProcKey, ProcRecord,
+    RecordHeader, RecordKind, SelfStat, WaitKey, Waits,
 };
-use tracer_model::snapshot::Loss;
+use tracer_model::snapshot::{Loss, LossKind};
 
 use self::drain::Drain;
 use self::ledger::Ledger;
-use self::mmap_array::{Access, Mapped};
-use self::slot_table::Table;
+use self::maps::{fd_of, take_map};
+use self::mmap_array::{Access, MmapArray};
+use self::slot_table::SlotTable;
 use crate::loader::Tracer;
 use crate::sys;
 
@@ -42,13 +42,13 @@ pub enum Record {
 #[derive(Default)]
 pub struct Deltas {
     /// Counters, by process and file.
-    pub pairs: HashMap<PairKey, Counters>,
+    pub pairs: HashMap<ProcFileKey, Counters>,
     /// Failed writes, by process and device.
     pub errors: HashMap<ErrorKey, Errors>,
     /// Waits, by process, volume and kind.
     pub waits: HashMap<WaitKey, Waits>,
     /// Number of files created, by process and directory.
-    pub created: HashMap<PairKey, u64>,
+    pub created: HashMap<ProcFileKey, u64>,
     /// Files that were given space they share with another file (reflinks).
     pub shared: HashSet<FileKey>,
     /// Bytes that compression saved on files whose space no hook traces.
@@ -61,24 +61,24 @@ pub struct Deltas {
 
 /// Reads the eBPF side's maps.
 pub struct Collector {
-    table: Table,
+    table: SlotTable,
     /// Kept open: programs that are loaded later refer to the mapped maps by their descriptors.
     _mapped: [Map; 3],
     ledger: Ledger,
     ring: RingBuf<MapData>,
-    spill_active: Mapped<u32>,
-    health: Cells,
+    spill_active: MmapArray<u32>,
+    stats: SelfStats,
     /// Of each pair of maps, one takes new entries while the other is drained.
-    spills: [Drain<PairKey, Counters>; 2],
+    spills: [Drain<ProcFileKey, Counters>; 2],
     errors: [Drain<ErrorKey, Errors>; 2],
     waits: [Drain<WaitKey, Waits>; 2],
-    created: [Drain<PairKey, u64>; 2],
+    created: [Drain<ProcFileKey, u64>; 2],
     saved: [Drain<BtrfsFile, u64>; 2],
     shared: Drain<FileKey, u32>,
     active: u32,
-    other_seen: Counters,
+    other_before: Counters,
     /// Records that could not be parsed: the daemon and the eBPF object are of different versions.
-    damaged: u64,
+    malformed: u64,
 }
 
 impl Collector {
@@ -87,25 +87,29 @@ impl Collector {
     /// # Errors
     /// If a map is missing or cannot be mapped.
     pub fn new(tracer: &mut Tracer) -> anyhow::Result<Self> {
-        use Health::{
+        use SelfStat::{
             UsedCreatedA, UsedCreatedB, UsedErrorsA, UsedErrorsB, UsedSavedA, UsedSavedB,
             UsedShared, UsedSpillA, UsedSpillB, UsedWaitsA, UsedWaitsB,
         };
         let (per_cpu, cpus) = tracer.table_shape();
         let cells = per_cpu as usize * cpus as usize;
         let ebpf = &mut tracer.ebpf;
-        let slots = take(ebpf, "SLOTS")?;
-        let (active, health) = (take(ebpf, "SPILL_ACTIVE")?, take(ebpf, "HEALTH")?);
-        let table = Table::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
+        let slots = take_map(ebpf, "SLOTS")?;
+        let (active, health) = (take_map(ebpf, "SPILL_ACTIVE")?, take_map(ebpf, "HEALTH")?);
+        let table = SlotTable::map(fd_of(&slots)?, cells).context("cannot map the counters")?;
         Ok(Self {
             table,
             ledger: Ledger::new(cells),
-            ring: take(ebpf, "RECORDS")?.try_into()?,
-            spill_active: Mapped::new(fd_of(&active)?, 1, Access::Write)
+            ring: take_map(ebpf, "RECORDS")?.try_into()?,
+            spill_active: MmapArray::new(fd_of(&active)?, 1, Access::Write)
                 .context("cannot map the switch between the pairs of maps")?,
-            health: Cells(
-                Mapped::new(fd_of(&health)?, cpus as usize * HEALTH_CELLS as usize, Access::Read)
-                    .context("cannot map the self-statistics")?,
+            stats: SelfStats(
+                MmapArray::new(
+                    fd_of(&health)?,
+                    cpus as usize * SELF_STAT_CELLS as usize,
+                    Access::Read,
+                )
+                .context("cannot map the self-statistics")?,
             ),
             _mapped: [slots, active, health],
             spills: [
@@ -130,8 +134,8 @@ impl Collector {
             ],
             shared: Drain::new(ebpf, "SHARED", "iter_shared", UsedShared)?,
             active: 0,
-            other_seen: Counters::default(),
-            damaged: 0,
+            other_before: Counters::default(),
+            malformed: 0,
         })
     }
 
@@ -140,7 +144,7 @@ impl Collector {
         while let Some(item) = self.ring.next() {
             match parse(&item) {
                 Some(record) => each(record),
-                None => self.damaged += 1,
+                None => self.malformed += 1,
             }
         }
     }
@@ -149,26 +153,26 @@ impl Collector {
     ///
     /// # Errors
     /// The kernel's error on one of its maps.
-    pub fn look(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
+    pub fn read(&mut self, missed_by_kernel: Vec<Loss>) -> anyhow::Result<Deltas> {
         let retired = self.active as usize;
         self.active = 1 - self.active;
         // SAFETY: the mapping's one cell, which the eBPF side only reads.
         unsafe { std::ptr::write_volatile(self.spill_active.cell(0), self.active) };
         sys::wait_for_running_programs();
-        let (spilled, health) = (&mut self.spills[retired], &self.health);
-        let spilled = drained(spilled, health).context("cannot drain the spill map")?;
-        let errors = drained(&mut self.errors[retired], health)
+        let (spilled, stats) = (&mut self.spills[retired], &self.stats);
+        let spilled = drained(spilled, stats).context("cannot drain the spill map")?;
+        let errors = drained(&mut self.errors[retired], stats)
             .context("cannot drain the map of failed writes")?;
         let waits =
-            drained(&mut self.waits[retired], health).context("cannot drain the map of waits")?;
-        let created = drained(&mut self.created[retired], health)
+            drained(&mut self.waits[retired], stats).context("cannot drain the map of waits")?;
+        let created = drained(&mut self.created[retired], stats)
             .context("cannot drain the map of created files")?;
-        let saved = drained(&mut self.saved[retired], health)
+        let saved = drained(&mut self.saved[retired], stats)
             .context("cannot drain the map of compression savings")?;
-        let shared = drained(&mut self.shared, health)
+        let shared = drained(&mut self.shared, stats)
             .context("cannot drain the map of files that share space")?;
         let cells: Vec<_> = self.table.occupied().collect();
-        let pairs = self.ledger.look(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
+        let pairs = self.ledger.update(spilled, cells.iter().map(|(index, slot)| (*index, slot)));
         Ok(Deltas {
             pairs,
             errors: errors.into_iter().collect(),
@@ -183,7 +187,7 @@ impl Collector {
 
     /// Returns the file of each occupied slot, once per slot: the fast path counts there without
     /// sending a name.
-    pub fn tenants(&self) -> impl Iterator<Item = FileKey> {
+    pub fn occupants(&self) -> impl Iterator<Item = FileKey> {
         self.table.occupied().map(|(_, slot)| slot.key().file())
     }
 
@@ -191,63 +195,60 @@ impl Collector {
     /// deliver.
     fn lost(&self, mut lost: Vec<Loss>) -> Vec<Loss> {
         let counted = [
-            (Health::RingFull, "the ring buffer for names and processes was full"),
-            (Health::InFlightFull, "the map of in-flight calls was full"),
-            (Health::OtherErrors, "the map of failed writes was full"),
-            (Health::OtherWaits, "the map of waits or created files was full"),
+            (
+                SelfStat::RingFull,
+                LossKind::RingFull,
+                "the ring buffer for names and processes was full",
+            ),
+            (SelfStat::InFlightFull, LossKind::MapFull, "the map of in-flight calls was full"),
+            (SelfStat::OtherErrors, LossKind::MapFull, "the map of failed writes was full"),
+            (SelfStat::OtherWaits, LossKind::MapFull, "the map of waits or created files was full"),
         ];
-        for (cell, cause) in counted {
-            lost.push(Loss { cause: cause.to_owned(), events: self.health.sum(cell) });
+        for (cell, kind, cause) in counted {
+            lost.push(Loss { cause: cause.to_owned(), events: self.stats.sum(cell), kind });
         }
-        lost.push(Loss { cause: "records were malformed".to_owned(), events: self.damaged });
+        lost.push(Loss {
+            cause: "records were malformed".to_owned(),
+            events: self.malformed,
+            kind: LossKind::Malformed,
+        });
         lost.retain(|loss| loss.events > 0);
         lost
     }
 
     fn new_other(&mut self) -> Counters {
         let now = Counters {
-            written: self.health.sum(Health::OtherWritten),
-            allocated: self.health.sum(Health::OtherAllocated),
-            freed: self.health.sum(Health::OtherFreed),
+            written: self.stats.sum(SelfStat::OtherWritten),
+            allocated: self.stats.sum(SelfStat::OtherAllocated),
+            freed: self.stats.sum(SelfStat::OtherFreed),
             ..Counters::default()
         };
-        let fresh = now.since(&self.other_seen);
-        self.other_seen = now;
+        let fresh = now.since(&self.other_before);
+        self.other_before = now;
         fresh
     }
 }
 
-/// The eBPF side's [`Health`] counters, for all CPUs.
-struct Cells(Mapped<u64>);
+/// The eBPF side's [`SelfStat`] counters, for all CPUs.
+struct SelfStats(MmapArray<u64>);
 
-impl Cells {
+impl SelfStats {
     /// Returns the sum over all CPUs.
-    fn sum(&self, cell: Health) -> u64 {
-        let cells = (cell as usize..self.0.len()).step_by(HEALTH_CELLS as usize);
+    fn sum(&self, cell: SelfStat) -> u64 {
+        let cells = (cell as usize..self.0.len()).step_by(SELF_STAT_CELLS as usize);
         cells.map(|index| self.0.get(index)).sum()
     }
 }
 
 /// Removes and returns all entries of a map.
-fn drained<K, V>(drain: &mut Drain<K, V>, health: &Cells) -> io::Result<Vec<(K, V)>>
+fn drained<K, V>(drain: &mut Drain<K, V>, stats: &SelfStats) -> io::Result<Vec<(K, V)>>
 where
     K: AnyBitPattern + NoUninit,
     V: AnyBitPattern + NoUninit,
 {
     let mut all = Vec::new();
-    drain.empty(health.sum(drain.used), |key, value| all.push((key, value)))?;
+    drain.drain(stats.sum(drain.used), |key, value| all.push((key, value)))?;
     Ok(all)
-}
-
-fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
-    ebpf.take_map(name).ok_or_else(|| anyhow!("the eBPF object has no map {name}"))
-}
-
-fn fd_of(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
-    match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) => Ok(data.fd().as_fd()),
-        _ => Err(anyhow!("a map of the eBPF object has an unexpected type")),
-    }
 }
 
 /// Parses one record of the ring buffer; `None` if it is not of a known form.
@@ -259,9 +260,9 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     const EXIT: u32 = RecordKind::Exit as u32;
     match header.kind {
         NAME => {
-            let fixed = size_of::<NameRecord>() - NAME_ROOM;
+            let fixed = size_of::<NameRecord>() - NAME_BUFFER;
             let len = header.len as usize;
-            if bytes.len() < fixed + len || len >= NAME_ROOM {
+            if bytes.len() < fixed + len || len >= NAME_BUFFER {
                 return None;
             }
             // The ring buffer holds only the used part of the name.

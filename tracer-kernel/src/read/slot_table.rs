@@ -6,22 +6,22 @@ use std::sync::atomic::{Ordering, fence};
 
 use tracer_common::Slot;
 
-use super::mmap_array::{Access, Mapped};
+use super::mmap_array::{Access, MmapArray};
 
 /// A read-only view of the map `SLOTS`; index = cpu × slots per CPU + slot.
-pub struct Table(Mapped<Slot>);
+pub(crate) struct SlotTable(MmapArray<Slot>);
 
-impl Table {
+impl SlotTable {
     /// Maps the whole table.
     ///
     /// # Errors
     /// The error of mmap(2).
-    pub fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Ok(Self(Mapped::new(map, len, Access::Read)?))
+    pub(crate) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Ok(Self(MmapArray::new(map, len, Access::Read)?))
     }
 
     /// Returns copies of all slots that ever had an occupant, with their index.
-    pub fn occupied(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
+    pub(crate) fn occupied(&self) -> impl Iterator<Item = (usize, Slot)> + '_ {
         (0..self.0.len()).filter_map(|index| {
             let cell = self.cell(index);
             (cell.seq != 0).then_some((index, cell))

@@ -1,9 +1,9 @@
 //! System calls that aya does not offer: map iterators, batch operations, perf events on tracefs
 //! probes, loss counters.
 
-pub mod apart;
+pub(crate) mod detached;
 pub(crate) mod tracefs;
-pub mod tracing;
+pub(crate) mod tracing;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,8 @@ use std::path::Path;
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use bytemuck::{AnyBitPattern, NoUninit};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{MembarrierCommand, membarrier};
 
 fn bpf(cmd: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     // SAFETY: `attr` is a whole, initialised bpf_attr; pointers in it outlive the call.
@@ -35,7 +37,7 @@ fn zeroed_attr() -> bpf_attr {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // union bpf_iter_link_info, whose first field is the map's descriptor.
     let info = u64::from(map.as_raw_fd() as u32);
     let mut attr = zeroed_attr();
@@ -50,7 +52,7 @@ pub fn link_to_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<O
 ///
 /// # Errors
 /// The kernel's error.
-pub fn begin_pass(link: BorrowedFd<'_>) -> io::Result<File> {
+pub(crate) fn begin_iteration(link: BorrowedFd<'_>) -> io::Result<File> {
     let mut attr = zeroed_attr();
     attr.iter_create.link_fd = link.as_raw_fd() as u32;
     Ok(owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut attr)?).into())
@@ -60,7 +62,7 @@ pub fn begin_pass(link: BorrowedFd<'_>) -> io::Result<File> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn drain_map<K, V>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<()>
+pub(crate) fn drain_map<K, V>(map: BorrowedFd<'_>, mut each: impl FnMut(K, V)) -> io::Result<()>
 where
     K: AnyBitPattern + NoUninit,
     V: AnyBitPattern + NoUninit,
@@ -100,7 +102,7 @@ where
 ///
 /// # Errors
 /// The kernel's error.
-pub fn delete_key<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+pub(crate) fn delete_key<K: NoUninit>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
     attr.__bindgen_anon_2.key = &raw const *key as u64;
@@ -126,25 +128,25 @@ fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(program_info(program)?.recursion_misses)
 }
 
 /// Duration and number of runs of a program while run-time statistics were enabled
 /// (`aya::sys::enable_stats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RunTime {
+pub(crate) struct RunTime {
     /// Nanoseconds, including the kernel's own clock reading around each run.
-    pub ns: u64,
+    pub(crate) ns: u64,
     /// Number of runs.
-    pub runs: u64,
+    pub(crate) runs: u64,
 }
 
 /// Returns a program's run-time statistics since it was loaded.
 ///
 /// # Errors
 /// The kernel's error.
-pub fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
+pub(crate) fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
     let info = program_info(program)?;
     Ok(RunTime { ns: info.run_time_ns, runs: info.run_cnt })
 }
@@ -154,7 +156,7 @@ pub fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Result<OwnedFd> {
+pub(crate) fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
     const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
@@ -185,21 +187,17 @@ pub fn attach_to_trace_event(program: BorrowedFd<'_>, event_id: u64) -> io::Resu
 
 /// Waits until every program that was running when this was called has ended: MEMBARRIER_CMD_GLOBAL
 /// is a synchronize_rcu, and BPF programs run within RCU.
-pub fn wait_for_running_programs() {
-    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: no pointers.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 {
+pub(crate) fn wait_for_running_programs() {
+    if membarrier(MembarrierCommand::Global).is_err() {
         // Fails with nohz_full. A program runs for microseconds, so this is long enough.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
 /// Lifts the limit on locked memory: before 5.11 maps count against RLIMIT_MEMLOCK.
-pub fn lift_memlock_limit() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: a valid struct; a failure is harmless where the limit does not matter.
-    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+pub(crate) fn lift_memlock_limit() {
+    // A failure is harmless where the limit does not matter.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
 
 /// Returns the number of possible CPUs, from `/sys/devices/system/cpu/possible` (e.g. `0-3,8`):
@@ -207,7 +205,7 @@ pub fn lift_memlock_limit() {
 ///
 /// # Errors
 /// If the file does not exist or has another format.
-pub fn possible_cpus() -> io::Result<u32> {
+pub(crate) fn possible_cpus() -> io::Result<u32> {
     let text = std::fs::read_to_string(Path::new("/sys/devices/system/cpu/possible"))?;
     text.trim()
         .rsplit([',', '-'])
@@ -227,7 +225,7 @@ pub fn possible_cpus() -> io::Result<u32> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn security_modules() -> io::Result<Vec<String>> {
+pub(crate) fn security_modules() -> io::Result<Vec<String>> {
     const LSM_LIST_MODULES: libc::c_long = 461;
     // linux/lsm.h: LSM_ID_*, from 100 on.
     const NAMES: [&str; 14] = [
@@ -263,7 +261,7 @@ pub fn security_modules() -> io::Result<Vec<String>> {
 }
 
 /// Returns free memory that the allocator keeps to the kernel.
-pub fn return_free_memory() {
+pub(crate) fn return_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes no pointers, and may be called at any time.
     unsafe {

@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::capabilities::has_sys_admin;
 use crate::sys;
 
 const PREFIX: &str = "filltop_";
@@ -17,10 +18,10 @@ const MAX_ACTIVE: u32 = 1024;
 
 /// The mounted tracefs, and the probes defined in it, which are removed on drop. After kill -9 they
 /// stay defined but disarmed, and the next start removes them.
-pub struct TraceFs {
+pub(crate) struct TraceFs {
     root: PathBuf,
     group: String,
-    made: Vec<String>,
+    defined: Vec<String>,
     /// Attached programs; must be dropped before the definitions can be removed.
     links: Vec<OwnedFd>,
 }
@@ -31,9 +32,9 @@ impl TraceFs {
     ///
     /// # Errors
     /// If there is no tracefs, or it is not writable.
-    pub fn open() -> io::Result<Self> {
-        if perf_is_refused() {
-            return Err(refused());
+    pub(crate) fn open() -> io::Result<Self> {
+        if is_perf_restricted() {
+            return Err(perf_restricted());
         }
         let root = find_or_mount()?;
         if !root.join("kprobe_events").exists() {
@@ -45,7 +46,7 @@ impl TraceFs {
         let fs = Self {
             root,
             group: format!("{PREFIX}{}", std::process::id()),
-            made: Vec::new(),
+            defined: Vec::new(),
             links: Vec::new(),
         };
         fs.remove_leftovers()?;
@@ -54,15 +55,16 @@ impl TraceFs {
 
     /// Whether this kernel has kprobe events and this process may use them.
     #[must_use]
-    pub fn has_kprobes() -> bool {
-        !perf_is_refused() && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
+    pub(crate) fn has_kprobes() -> bool {
+        !is_perf_restricted()
+            && find_or_mount().is_ok_and(|root| root.join("kprobe_events").exists())
     }
 
     /// Defines a probe at `function` and attaches `program` to it.
     ///
     /// # Errors
     /// The kernel's error; most often that there is no such function.
-    pub fn attach(
+    pub(crate) fn attach(
         &mut self,
         program: BorrowedFd<'_>,
         function: &str,
@@ -74,7 +76,7 @@ impl TraceFs {
             ("p".to_owned(), function.to_owned())
         };
         self.define(&format!("{kind}:{}/{event} {function}", self.group))?;
-        self.made.push(event.clone());
+        self.defined.push(event.clone());
         let id =
             fs::read_to_string(self.root.join("events").join(&self.group).join(&event).join("id"))?;
         let id = id.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -85,9 +87,9 @@ impl TraceFs {
     /// Returns the number of calls whose return was not seen for lack of slots, over all own
     /// probes.
     #[must_use]
-    pub fn missed(&self) -> u64 {
+    pub(crate) fn missed(&self) -> u64 {
         let text = fs::read_to_string(self.root.join("kprobe_profile")).unwrap_or_default();
-        missed_in_profile(&text, &self.made)
+        missed_in_profile(&text, &self.defined)
     }
 
     fn define(&self, line: &str) -> io::Result<()> {
@@ -112,7 +114,7 @@ impl TraceFs {
 impl Drop for TraceFs {
     fn drop(&mut self) {
         self.links.clear();
-        for event in &self.made {
+        for event in &self.defined {
             // Nothing is lost if this fails: the next start tries again.
             let _ = self.define(&format!("-:{}/{event}", self.group));
         }
@@ -120,7 +122,7 @@ impl Drop for TraceFs {
 }
 
 /// An event that a filesystem defines itself.
-pub struct Event {
+pub(crate) struct Event {
     id: u64,
     /// Text that describes the fields of a record.
     format: String,
@@ -131,7 +133,7 @@ impl Event {
     ///
     /// # Errors
     /// If there is no tracefs, or it is not readable.
-    pub fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
+    pub(crate) fn find(fs_type: &str, name: &str) -> io::Result<Option<Self>> {
         if !Path::new("/sys/fs").join(fs_type).exists() {
             return Ok(None);
         }
@@ -146,7 +148,7 @@ impl Event {
 
     /// Returns the offset of a field in a record.
     #[must_use]
-    pub fn offset(&self, field: &str) -> Option<u32> {
+    pub(crate) fn offset(&self, field: &str) -> Option<u32> {
         self.format.lines().find_map(|line| {
             // `field:u8 fsid[16];	offset:8;	size:16;	signed:0;`
             let (declared, rest) = line.trim().strip_prefix("field:")?.split_once(';')?;
@@ -160,16 +162,16 @@ impl Event {
     ///
     /// # Errors
     /// The kernel's error.
-    pub fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        if perf_is_refused() {
-            Err(refused())
+    pub(crate) fn attach(&self, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        if is_perf_restricted() {
+            Err(perf_restricted())
         } else {
             sys::attach_to_trace_event(program, self.id)
         }
     }
 }
 
-fn refused() -> io::Error {
+fn perf_restricted() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
         "kernel.perf_event_paranoid is 3, which restricts kprobes to CAP_SYS_ADMIN",
@@ -178,12 +180,9 @@ fn refused() -> io::Error {
 
 /// Debian's kernels deny perf_event_open, which attaches a program to an event, without
 /// CAP_SYS_ADMIN if `kernel.perf_event_paranoid` is 3, their default.
-fn perf_is_refused() -> bool {
-    use rustix::thread::{CapabilitySet, capabilities};
+fn is_perf_restricted() -> bool {
     let text = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").unwrap_or_default();
-    let is_admin =
-        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
-    text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !is_admin()
+    text.trim().parse::<i32>().is_ok_and(|paranoid| paranoid >= 3) && !has_sys_admin()
 }
 
 /// Returns the events of instances whose process is gone, as (group, event).

@@ -11,7 +11,7 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_p
 use super::{bpf, owned, zeroed_attr};
 
 /// A program and the function that it is attached to.
-pub struct Tracing<'a> {
+pub(crate) struct Tracing<'a> {
     /// Name in the kernel; cut off after 15 bytes.
     pub name: &'a str,
     /// Relocated code, including the functions that it calls.
@@ -32,7 +32,7 @@ pub struct Tracing<'a> {
 ///
 /// # Errors
 /// The kernel's error, and the verifier's log.
-pub fn load(program: &Tracing<'_>) -> Result<OwnedFd, (io::Error, String)> {
+pub(crate) fn load(program: &Tracing<'_>) -> Result<OwnedFd, (io::Error, String)> {
     let quiet = program_fd(program, &mut []);
     let Err(error) = quiet else { return quiet.map_err(|error| (error, String::new())) };
     // Once more, to get the log.
@@ -86,7 +86,7 @@ fn program_fd(program: &Tracing<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
     Ok(owned(bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?))
@@ -96,7 +96,7 @@ pub fn attach(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_7.btf = types.as_ptr() as u64;
     attr.__bindgen_anon_7.btf_size = types.len() as u32;
@@ -109,7 +109,7 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The kernel's error, or that of `each`.
-pub fn kernel_types(
+pub(crate) fn kernel_types(
     mut each: impl FnMut(&CStr, BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut attr = zeroed_attr();
@@ -152,7 +152,7 @@ fn types_by_id(id: u32) -> io::Result<RawFd> {
 }
 
 /// Buffer size for the name of BTF: module names have at most 55 bytes (MODULE_NAME_LEN).
-pub const TYPES_NAME: usize = 64;
+pub(crate) const TYPES_NAME: usize = 64;
 
 /// Returns the name of the module, or `vmlinux`, if this BTF belongs to the kernel.
 fn name_of_kernel<'a>(

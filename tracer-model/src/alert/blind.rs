@@ -1,27 +1,27 @@
 //! The message for a blind volume, one of which filltop sees too little.
 
-use super::message::safe;
+use crate::sanitize::display;
 use crate::snapshot::{Blind, BlindCause, Volume};
 use crate::units::Units;
 
 /// Describes what filltop cannot see on a volume, why, and the remedy; `None` if the volume is not
 /// blind. One sentence that starts with the volume's name.
 #[must_use]
-pub fn blind(volume: &Volume, units: Units) -> Option<String> {
+pub fn blind_message(volume: &Volume, units: Units) -> Option<String> {
     let blind = volume.blind.as_ref()?;
-    let name = format!("{} ({})", safe(&volume.mount_point), safe(&volume.fs_type));
-    let unexplained = unexplained(blind, units);
+    let name = format!("{} ({})", display(&volume.mount_point), display(&volume.fs_type));
+    let unexplained = unexplained_part(blind, units);
     Some(match blind.cause {
         BlindCause::NeedsSysAdmin => format!(
             "{name}: some writes are not traced because filltop was started without CAP_SYS_ADMIN{}; grant \
              it (docs/service.md), it is dropped after startup",
-            part(unexplained)
+            in_parentheses(unexplained)
         ),
         BlindCause::HooksFailed => format!(
             "{name}: some writes are not traced because hooks for {} could not be attached{}; run `filltop \
              doctor` for the reason",
-            safe(&volume.fs_type),
-            part(unexplained)
+            display(&volume.fs_type),
+            in_parentheses(unexplained)
         ),
         BlindCause::Unexplained => format!(
             "{name}: {} of growth unexplained, the process that causes it may not be listed; run `filltop \
@@ -31,14 +31,14 @@ pub fn blind(volume: &Volume, units: Units) -> Option<String> {
     })
 }
 
-fn part(unexplained: Option<String>) -> String {
+fn in_parentheses(unexplained: Option<String>) -> String {
     unexplained
         .map_or_else(String::new, |unexplained| format!(" ({unexplained} of growth unexplained)"))
 }
 
 /// The unexplained part of the growth, as `4.9 of 5.0 GiB`; `None` if nearly all is explained.
 #[must_use]
-pub fn unexplained(blind: &Blind, units: Units) -> Option<String> {
+pub fn unexplained_part(blind: &Blind, units: Units) -> Option<String> {
     let missing = blind.unexplained_bytes;
     // Sampled space is inaccurate by up to a tenth anyway.
     (missing > 0 && missing >= blind.grown_bytes / 10).then(|| {
@@ -61,11 +61,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_in_one_unit_where_they_have_one() {
-        let told = |bytes| unexplained(&of(BlindCause::Unexplained, bytes), Units::Iec);
-        assert_eq!(told(4900 << 20).as_deref(), Some("4.8 of 5.0 GiB"));
-        assert_eq!(told(600 << 20).as_deref(), Some("600.0 MiB of 5.0 GiB"));
-        assert_eq!(told(100 << 20), None);
-        assert_eq!(told(0), None);
+    fn parts_share_a_unit_where_they_can() {
+        let part = |bytes| unexplained_part(&of(BlindCause::Unexplained, bytes), Units::Iec);
+        assert_eq!(part(4900 << 20).as_deref(), Some("4.8 of 5.0 GiB"));
+        assert_eq!(part(600 << 20).as_deref(), Some("600.0 MiB of 5.0 GiB"));
+        assert_eq!(part(100 << 20), None);
+        assert_eq!(part(0), None);
     }
 }

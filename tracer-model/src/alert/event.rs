@@ -110,16 +110,17 @@ pub struct Event {
     pub since: Timestamp,
     /// Whether this event ends what an earlier event with the same `key` began. True for every
     /// `resolved`, and for `health` events that report a recovery.
-    pub over: bool,
+    #[serde(rename = "over")]
+    pub resolved: bool,
 }
 
 impl Event {
-    /// Creates a health event: a message about filltop itself. `about` is its topic.
+    /// Creates a health event: a message about filltop itself. `topic` is what it is about.
     #[must_use]
     pub fn health(
         time: Timestamp,
         host: &str,
-        about: &str,
+        topic: &str,
         severity: Severity,
         summary: String,
     ) -> Self {
@@ -127,7 +128,7 @@ impl Event {
             schema: crate::snapshot::SCHEMA,
             time,
             event: EventKind::Health,
-            rule: about.to_owned(),
+            rule: topic.to_owned(),
             severity,
             volume: None,
             directory: None,
@@ -139,26 +140,26 @@ impl Event {
             held_bytes: None,
             suggestion: None,
             host: host.to_owned(),
-            key: format!("{host}/health/{about}"),
-            id: format!("{host}/health/{about}/{}", time.as_millisecond()),
+            key: format!("{host}/health/{topic}"),
+            id: format!("{host}/health/{topic}/{}", time.as_millisecond()),
             since: time,
-            over: false,
+            resolved: false,
         }
     }
 
     /// Narrows a health event to one of several subjects, such as one hook or one sink, with a key
     /// of its own.
     #[must_use]
-    pub fn of(mut self, one: &str) -> Self {
-        self.key = format!("{}/{one}", self.key);
-        self.id = format!("{}/{one}", self.id);
+    pub fn for_subject(mut self, subject: &str) -> Self {
+        self.key = format!("{}/{subject}", self.key);
+        self.id = format!("{}/{subject}", self.id);
         self
     }
 
-    /// Marks the event as the end of what its key began.
+    /// Marks the event as the end of what an earlier event with its key began.
     #[must_use]
-    pub fn ending(mut self) -> Self {
-        self.over = true;
+    pub fn resolving(mut self) -> Self {
+        self.resolved = true;
         self
     }
 }

@@ -1,23 +1,22 @@
-//! The message of an alert: its one-sentence summary, and the suggested action.
+//! The message of an alert: its one-sentence summary.
 
-use super::blind::unexplained;
-use super::culprits::GroupBlame;
-use super::event::{EventKind, Severity, Suggestion};
-use super::rule::{Rule, When};
+use super::blind::unexplained_part;
+use super::culprits::GroupCulprit;
+use super::event::{EventKind, Severity};
+use super::rule::{Condition, Rule};
 use crate::sanitize::display;
-use crate::snapshot::{Blind, Group, GroupKind, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{Blind, Group, Snapshot, Victim, Volume, Writer};
+use crate::units;
 use crate::units::Units;
-use crate::{sanitize, units};
 
 /// Share of a volume's growth from which a group of several processes is named as the culprit
 /// instead of its largest process.
-const MOST: f64 = 0.5;
-/// Share of the volume from which space that a culprit holds in deleted files justifies terminating
-/// it.
-const WORTH_ENDING: f64 = 0.05;
-/// Prefixes of names that are never suggested as a target.
-const PROTECTED: &[&str] =
-    &["systemd", "(sd-pam)", "sshd", "dbus", "init", "containerd", "dockerd"];
+const DOMINANT_SHARE: f64 = 0.5;
+/// Share of the growth from which the first culprit is named without the others.
+const SOLE_SHARE: f64 = 0.95;
+/// Share of the volume from which space held by deleted files is mentioned, and justifies
+/// terminating the process that holds it.
+pub(super) const SIGNIFICANT_HELD_SHARE: f64 = 0.05;
 const IEC: Units = Units::Iec;
 
 /// Escapes a name so that it is safe in a log.
@@ -26,21 +25,21 @@ pub(super) fn safe(text: &str) -> String {
 }
 
 /// The directory that the group writes most to, else the fastest growing one of the volume.
-pub(super) fn where_it_grows(
+pub(super) fn fastest_growing(
     snapshot: &Snapshot,
     mount_point: &str,
-    group: Option<&GroupBlame>,
+    group: Option<&GroupCulprit>,
 ) -> Option<String> {
-    let hottest = || {
+    let fastest = || {
         let here = snapshot.dirs.iter().filter(|dir| dir.volume == mount_point && dir.hot);
         let most = here.max_by(|a, b| a.inflow_bytes_per_s.total_cmp(&b.inflow_bytes_per_s))?;
         (most.inflow_bytes_per_s > 0.0).then(|| most.path.clone())
     };
-    group.and_then(|group| group.directory.clone()).or_else(hottest)
+    group.and_then(|group| group.directory.clone()).or_else(fastest)
 }
 
-/// An alert message: everything that the summary and the suggestion are made of.
-pub(super) struct Told<'e> {
+/// What the summary of an alert and its suggestion are made of.
+pub(super) struct AlertMessage<'e> {
     pub(super) rule: &'e Rule,
     pub(super) kind: EventKind,
     /// The severity was higher before.
@@ -50,45 +49,48 @@ pub(super) struct Told<'e> {
     pub(super) mount_point: &'e str,
     /// `None` if it is no longer mounted.
     pub(super) volume: Option<&'e Volume>,
-    pub(super) who: Option<&'e str>,
+    /// For a rate rule, the name of the process or group.
+    pub(super) writer: Option<&'e str>,
     pub(super) directory: Option<&'e str>,
     pub(super) culprits: &'e [Writer],
     /// The first culprit's share of all growth, 0..1.
     pub(super) first_share: f64,
-    pub(super) group: Option<&'e GroupBlame>,
+    pub(super) group: Option<&'e GroupCulprit>,
     pub(super) victims: &'e [Victim],
 }
 
-impl Told<'_> {
+impl AlertMessage<'_> {
     /// The summary, one sentence: the problem, the culprit, the directory, the rate, and the space
     /// left.
     pub(super) fn summary(&self) -> String {
         let mount = safe(self.mount_point);
         let Some(volume) = self.volume else { return format!("{mount} is no longer mounted") };
         if self.kind == EventKind::Resolved {
-            return format!("{}; {}", self.over(&mount, volume), left(volume));
+            return format!("{}; {}", self.recovery(&mount, volume), space_left(volume));
         }
         let start = if self.eased { "less urgent now: " } else { "" };
-        let mut text = format!("{start}{}", self.what(&mount, volume));
+        let mut text = format!("{start}{}", self.problem(&mount, volume));
         match volume.blind.filter(Blind::hides_most) {
             Some(blind) => {
-                let part = unexplained(&blind, IEC).unwrap_or_default();
+                let part = unexplained_part(&blind, IEC).unwrap_or_default();
                 text.push_str(&format!(": culprit unknown, {part} of growth unexplained"));
             }
             None => {
-                if let Some(who) = self.blamed() {
-                    text.push_str(&format!(": {who}"));
+                if let Some(culprit) = self.culprit_text() {
+                    text.push_str(&format!(": {culprit}"));
                 }
             }
         }
-        if let (Some(names), true) = (self.sufferers(), self.names_sufferers()) {
+        if let (Some(names), true) = (self.victims_text(), self.names_victims()) {
             text.push_str(&format!("; {names}"));
         }
         let held = volume.held_bytes.unwrap_or(0);
-        if held as f64 >= WORTH_ENDING * volume.total_bytes as f64 && self.rule.when != When::Held {
+        if held as f64 >= SIGNIFICANT_HELD_SHARE * volume.total_bytes as f64
+            && self.rule.condition != Condition::Held
+        {
             text.push_str(&format!("; {} held by deleted open files", IEC.bytes(held)));
         }
-        text.push_str(&format!("; {}", left(volume)));
+        text.push_str(&format!("; {}", space_left(volume)));
         text
     }
 
@@ -105,56 +107,32 @@ impl Told<'_> {
         wanted.or(self.rule.warning).or(self.rule.critical).unwrap_or(0.0)
     }
 
-    fn what(&self, mount: &str, volume: &Volume) -> String {
+    fn problem(&self, mount: &str, volume: &Volume) -> String {
         let value = self.value;
-        let bytes = |value: f64| IEC.bytes(value.max(0.0) as u64);
-        let dir = self.directory.map(safe).unwrap_or_default();
-        let who = self.who.map(safe).unwrap_or_default();
-        match &self.rule.when {
-            When::TimeToFull | When::Full if volume.full => {
-                let limit = if volume.limit == "avail" {
-                    String::new()
-                } else {
-                    format!(" ({})", safe(&volume.limit))
-                };
-                format!("{mount} is FULL{limit}")
-            }
-            When::TimeToFull | When::Full => {
-                let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
-                let when = units::eta_words(false, volume.eta_s, lo, hi);
-                match (volume.eta_s, volume.limit.as_str()) {
-                    // Between the end of an estimate and the end of its alert.
-                    (None, _) => format!("{mount} has stopped filling for now"),
-                    (Some(_), "avail") => format!("{mount} will be full in {when}"),
-                    (Some(_), limit) => {
-                        format!("{mount} will run out of {} in {when}", safe(limit))
-                    }
-                }
-            }
-            When::UsedRatio => format!("{mount} is {} used", units::percent(value)),
-            When::UsedBytes => format!("{mount} has {} in use", bytes(value)),
-            When::AvailRatio { .. } | When::AvailBytes { .. } => {
+        match &self.rule.condition {
+            Condition::TimeToFull | Condition::Full => fullness(mount, volume),
+            Condition::UsedRatio => format!("{mount} is {} used", units::percent(value)),
+            Condition::UsedBytes => format!("{mount} has {} in use", bytes(value)),
+            Condition::AvailRatio { shrinking } | Condition::AvailBytes { shrinking } => {
                 let part = volume.avail_bytes as f64 / volume.total_bytes.max(1) as f64;
-                let moves = match self.rule.when {
-                    When::AvailRatio { shrinking: true } | When::AvailBytes { shrinking: true } => {
-                        "is nearly full and still filling"
-                    }
-                    _ if volume.eta_s.is_some() => "is nearly full and still filling",
-                    _ => "is nearly full, but not growing",
+                let trend = if *shrinking || volume.eta_s.is_some() {
+                    "is nearly full and still filling"
+                } else {
+                    "is nearly full, but not growing"
                 };
-                format!("{mount} {moves}, {} available", units::percent(part))
+                format!("{mount} {trend}, {} available", units::percent(part))
             }
-            When::InodesRatio => format!(
+            Condition::InodesRatio => format!(
                 "{mount} has used {} of its inodes ({} left)",
                 units::percent(value),
                 volume.inodes_free
             ),
-            When::Growth => format!("{mount} is growing by {}", IEC.rate(value)),
-            When::Held => format!("{mount} has {} held by deleted open files", bytes(value)),
-            When::NoSpaceErrors => format!("writes to {mount} fail for lack of space"),
-            When::WriteErrors => format!("writes to {mount} fail"),
-            When::FsyncWait => format!("an fsync on {mount} took {}", seconds(value)),
-            When::Refill => {
+            Condition::Growth => format!("{mount} is growing by {}", IEC.rate(value)),
+            Condition::Held => format!("{mount} has {} held by deleted open files", bytes(value)),
+            Condition::NoSpaceErrors => format!("writes to {mount} fail for lack of space"),
+            Condition::WriteErrors => format!("writes to {mount} fail"),
+            Condition::FsyncWait => format!("an fsync on {mount} took {}", seconds(value)),
+            Condition::Refill => {
                 let freed = volume.refill.map_or(0, |refill| refill.freed_bytes);
                 format!(
                     "{} freed on {mount} was used up again within {}",
@@ -162,58 +140,67 @@ impl Told<'_> {
                     units::duration(value)
                 )
             }
-            When::DirSize { .. } => {
-                let limit = bytes(self.threshold());
-                format!("{dir} holds {}, over its limit of {limit}", bytes(value))
+            Condition::DirSize { .. } | Condition::DirGrowth { .. } | Condition::Drain { .. } => {
+                self.directory_problem()
             }
-            When::DirGrowth { per_s, .. } => format!(
-                "{dir} grew by {} within {}, over its limit of {}",
-                bytes(value),
-                units::duration(*per_s),
-                bytes(self.threshold())
-            ),
-            When::Drain { .. } => {
-                format!(
-                    "{dir} fills faster than it drains ({} of the inflow is freed)",
-                    units::percent(value)
-                )
-            }
-            When::WriterRate { .. } | When::GroupRate { .. } => {
-                format!("{who} writes {} to {mount}", IEC.rate(value))
+            Condition::WriterRate { .. } | Condition::GroupRate { .. } => {
+                let writer = self.writer.map(safe).unwrap_or_default();
+                format!("{writer} writes {} to {mount}", IEC.rate(value))
             }
         }
     }
 
-    fn over(&self, mount: &str, volume: &Volume) -> String {
+    fn directory_problem(&self) -> String {
         let dir = self.directory.map(safe).unwrap_or_default();
-        match &self.rule.when {
-            When::Full => format!("{mount} is no longer full"),
-            When::TimeToFull => match volume.eta_s {
+        let (value, limit) = (bytes(self.value), bytes(self.threshold()));
+        match &self.rule.condition {
+            Condition::DirGrowth { per_s, .. } => {
+                let period = units::duration(*per_s);
+                format!("{dir} grew by {value} within {period}, over its limit of {limit}")
+            }
+            Condition::Drain { .. } => {
+                let drained = units::percent(self.value);
+                format!("{dir} fills faster than it drains ({drained} of the inflow is freed)")
+            }
+            _ => format!("{dir} holds {value}, over its limit of {limit}"),
+        }
+    }
+
+    fn recovery(&self, mount: &str, volume: &Volume) -> String {
+        let dir = self.directory.map(safe).unwrap_or_default();
+        match &self.rule.condition {
+            Condition::Full => format!("{mount} is no longer full"),
+            Condition::TimeToFull => match volume.eta_s {
                 None => format!("{mount} is no longer filling"),
                 Some(eta) => format!("{mount} will not be full for {}", units::duration(eta)),
             },
-            When::NoSpaceErrors | When::WriteErrors => format!("writes to {mount} work again"),
-            When::DirSize { .. } | When::DirGrowth { .. } | When::Drain { .. } => {
+            Condition::NoSpaceErrors | Condition::WriteErrors => {
+                format!("writes to {mount} work again")
+            }
+            Condition::DirSize { .. } | Condition::DirGrowth { .. } | Condition::Drain { .. } => {
                 format!("{dir} is within its limit again")
             }
-            When::WriterRate { .. } | When::GroupRate { .. } => {
-                let who = self.who.map(safe).unwrap_or_default();
-                format!("{who} writes to {mount} below its limit again")
+            Condition::WriterRate { .. } | Condition::GroupRate { .. } => {
+                let writer = self.writer.map(safe).unwrap_or_default();
+                format!("{writer} writes to {mount} below its limit again")
             }
             _ => format!("{} resolved on {mount}", self.rule.name),
         }
     }
 
     /// The group, if it is the culprit rather than its largest process.
-    fn as_group(&self) -> Option<&GroupBlame> {
-        self.group
-            .filter(|group| group.processes > 1 && group.share >= MOST && self.first_share < MOST)
+    pub(super) fn dominant_group(&self) -> Option<&GroupCulprit> {
+        self.group.filter(|group| {
+            group.processes > 1
+                && group.share >= DOMINANT_SHARE
+                && self.first_share < DOMINANT_SHARE
+        })
     }
 
     /// The culprit, with its rate and directory.
-    fn blamed(&self) -> Option<String> {
+    fn culprit_text(&self) -> Option<String> {
         let place = || match self.directory {
-            Some(dir) if self.rule.when.directory().is_none() && dir != self.mount_point => {
+            Some(dir) if self.rule.condition.directory().is_none() && dir != self.mount_point => {
                 format!(" in {}", safe(dir))
             }
             _ => String::new(),
@@ -223,19 +210,20 @@ impl Told<'_> {
             let does = if is_full || is_past { "added" } else { "adds" };
             format!("{does} {}{}", IEC.rate(rate), place())
         };
-        if let Some(group) = self.as_group() {
+        if let Some(group) = self.dominant_group() {
             return Some(format!(
                 "{} ({} processes) {}",
-                called(&group.group),
+                group_name(&group.group),
                 group.processes,
                 grows(group.growth_bytes_per_s, false)
             ));
         }
         let first = self.culprits.first()?;
         let ended = if first.alive { "" } else { ", ended" };
-        let group = first.group.as_ref().map_or_else(String::new, |g| format!(", {}", called(g)));
+        let group =
+            first.group.as_ref().map_or_else(String::new, |g| format!(", {}", group_name(g)));
         let log_of = first.mostly_for().map_or_else(String::new, |container| {
-            format!("the log of {}, written by ", called(container))
+            format!("the log of {}, written by ", group_name(container))
         });
         let mut text = format!(
             "{log_of}{} (pid {}{group}{ended}) {}",
@@ -245,21 +233,24 @@ impl Told<'_> {
         );
         match self.culprits.len() {
             0 | 1 => {}
-            _ if self.first_share >= 1.0 - WORTH_ENDING => {}
+            _ if self.first_share >= SOLE_SHARE => {}
             n => text.push_str(&format!(", and {} more", n - 1)),
         }
         Some(text)
     }
 
-    fn names_sufferers(&self) -> bool {
+    fn names_victims(&self) -> bool {
         self.volume.is_some_and(|volume| volume.full)
             || matches!(
-                self.rule.when,
-                When::NoSpaceErrors | When::WriteErrors | When::FsyncWait | When::Full
+                self.rule.condition,
+                Condition::NoSpaceErrors
+                    | Condition::WriteErrors
+                    | Condition::FsyncWait
+                    | Condition::Full
             )
     }
 
-    fn sufferers(&self) -> Option<String> {
+    fn victims_text(&self) -> Option<String> {
         let names: Vec<String> = self
             .victims
             .iter()
@@ -268,72 +259,31 @@ impl Told<'_> {
             .collect();
         (!names.is_empty()).then(|| format!("affected: {}", names.join(", ")))
     }
+}
 
-    /// The mildest action that stops the growth; `None` if no safe one is known.
-    pub(super) fn suggestion(&self, snapshot: &Snapshot) -> Option<Suggestion> {
-        let is_protected = |comm: &str| PROTECTED.iter().any(|name| comm.starts_with(name));
-        let is_database = |group: &str| {
-            snapshot.residents.iter().any(|row| {
-                row.volume == self.mount_point
-                    && row.group.name == group
-                    && !row.databases.is_empty()
-            })
-        };
-        let make = |target: String, how: &str, frees_bytes: u64| {
-            let command = format!("filltop stop {} --how {how}", sanitize::shell_word(&target));
-            Suggestion { target, how: how.to_owned(), frees_bytes, command }
-        };
-        if self.hides_most() && self.rule.when != When::Held {
-            return None;
-        }
-        if self.rule.when == When::Held {
-            let mine = snapshot.held.iter().filter(|row| row.volume == self.mount_point);
-            let largest = mine.max_by_key(|row| row.bytes)?;
-            let all = snapshot.held.iter().filter(|row| {
-                row.volume == self.mount_point && row.holders.as_slice() == [largest.pid]
-            });
-            let frees = all.map(|row| row.bytes).sum();
-            let ours = largest.pid > 1 && !is_protected(&largest.comm) && frees > 0;
-            return ours.then(|| make(largest.pid.to_string(), "term", frees));
-        }
-        if let Some(group) = self.as_group() {
-            // A container's monitor is never a target: it owns the container's terminal and reaps it.
-            let spared = group.group.kind == GroupKind::Monitor
-                || is_protected(&group.group.name)
-                || is_database(&group.group.name);
-            let target = group.group.target().filter(|_| !spared)?;
-            return Some(make(target, "freeze", 0));
-        }
-        let first = self.culprits.first()?;
-        if let Some(container) = first.mostly_for() {
-            // The runtime's daemon serves all its containers: freeze the one whose log grows.
-            let known = container.cgroup.is_some() && !is_database(&container.name);
-            return Some(make(container.target().filter(|_| known)?, "freeze", 0));
-        }
-        let group = first.group.as_ref().map_or("", |group| group.name.as_str());
-        // A kernel thread cannot be acted on: it writes on behalf of others (a loop device, say).
-        let of_kernel = first.parents.iter().any(|parent| parent.comm == "kthreadd");
-        if first.pid <= 1
-            || of_kernel
-            || !first.alive
-            || is_protected(&first.comm)
-            || is_database(group)
-        {
-            return None;
-        }
-        let held = first.held_bytes.unwrap_or(0);
-        let total = self.volume.map_or(0, |volume| volume.total_bytes);
-        let worth = held > 0 && held as f64 >= WORTH_ENDING * total as f64;
-        Some(if worth {
-            make(first.pid.to_string(), "term", held)
-        } else {
-            make(first.pid.to_string(), "freeze", 0)
-        })
+/// What is full, or when it will be.
+fn fullness(mount: &str, volume: &Volume) -> String {
+    let limit = volume.limit.as_str();
+    if volume.full {
+        let limit = if limit == "avail" { String::new() } else { format!(" ({})", safe(limit)) };
+        return format!("{mount} is FULL{limit}");
+    }
+    let when = units::eta_words(false, volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
+    match (volume.eta_s, limit) {
+        // Between the end of an estimate and the end of its alert.
+        (None, _) => format!("{mount} has stopped filling for now"),
+        (Some(_), "avail") => format!("{mount} will be full in {when}"),
+        (Some(_), limit) => format!("{mount} will run out of {} in {when}", safe(limit)),
     }
 }
 
+/// A size of a rule's value, which may be negative, as text.
+fn bytes(value: f64) -> String {
+    IEC.bytes(value.max(0.0) as u64)
+}
+
 /// A group's name, with its kind if it is a container: `docker web-a`, `nginx.service`.
-fn called(group: &Group) -> String {
+fn group_name(group: &Group) -> String {
     if group.is_container() {
         format!("{} {}", group.kind, safe(&group.name))
     } else {
@@ -341,7 +291,7 @@ fn called(group: &Group) -> String {
     }
 }
 
-fn left(volume: &Volume) -> String {
+fn space_left(volume: &Volume) -> String {
     format!("{} left", IEC.bytes(volume.avail_bytes))
 }
 

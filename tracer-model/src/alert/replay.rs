@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Moment;
+use super::time::EvalTime;
 use crate::forecast::{Forecaster, Outcome, Policy, Sample};
 use crate::snapshot::{Backend, SCHEMA, Snapshot, Volume, WriteBackend};
 
@@ -29,8 +29,8 @@ impl Replay {
         }
     }
 
-    /// Evaluates the next row. Times are seconds since 1970; any number is accepted.
-    pub fn see(&mut self, sample: &Sample) -> (Moment, Snapshot) {
+    /// Makes the Snapshot of the next row. Times are seconds since 1970; any number is accepted.
+    pub fn push(&mut self, sample: &Sample) -> (EvalTime, Snapshot) {
         self.forecaster.push(sample);
         let forecast = self.forecaster.forecast();
         let (interval_s, delta) = self.last.as_ref().map_or((0.0, 0), |last| {
@@ -91,6 +91,8 @@ impl Replay {
                 overhead_ns_per_write: None,
                 own_cpu: None,
                 capabilities: Vec::new(),
+                blind_spot_kinds: Vec::new(),
+                sampled_fs_types: Vec::new(),
             },
             volumes: vec![volume],
             writers: Vec::new(),
@@ -102,6 +104,6 @@ impl Replay {
             residents: Vec::new(),
         };
         let second = sample.time_s.rem_euclid(86_400.0);
-        (Moment { steady_s: self.steady_s, wall, minute: (second / 60.0) as u16 }, snapshot)
+        (EvalTime { steady_s: self.steady_s, wall, minute: (second / 60.0) as u16 }, snapshot)
     }
 }

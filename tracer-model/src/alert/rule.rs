@@ -2,56 +2,12 @@
 //! reminders and quiet hours.
 
 use super::event::Severity;
-
-/// A pattern for names: `*` matches any text, `?` any one character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(String);
-
-impl Glob {
-    /// Creates a pattern. Every text is a valid pattern.
-    #[must_use]
-    pub fn new(pattern: &str) -> Self {
-        Self(pattern.to_owned())
-    }
-
-    /// Whether the pattern matches all of `text`.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
-        let (mut p, mut t) = (0, 0);
-        // Position of the last `*` in the pattern, and how far into the text it has matched.
-        let mut star: Option<(usize, usize)> = None;
-        while t < text.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    star = Some((p, t));
-                    p += 1;
-                }
-                Some(b'?') => (p, t) = (p + 1, t + char_len(text, t)),
-                Some(c) if *c == text[t] => (p, t) = (p + 1, t + 1),
-                _ => match &mut star {
-                    Some((at, taken)) => {
-                        *taken += 1;
-                        (p, t) = (*at + 1, *taken);
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern[p..].iter().all(|c| *c == b'*')
-    }
-}
-
-/// Length in bytes of the UTF-8 character that starts at `at`.
-fn char_len(text: &[u8], at: usize) -> usize {
-    let rest = &text[at + 1..];
-    1 + rest.iter().take_while(|byte| **byte & 0xc0 == 0x80).count()
-}
+use super::glob::Glob;
 
 /// A rule's condition: the value that it evaluates, in bytes, bytes per second, seconds, or as a
 /// ratio 0..1. "Below" and "above" is the side of the threshold on which the rule fires.
 #[derive(Debug, Clone, PartialEq)]
-pub enum When {
+pub enum Condition {
     /// Estimated seconds until the volume is full; below.
     TimeToFull,
     /// The volume is full; no threshold.
@@ -104,19 +60,19 @@ pub enum When {
     /// Bytes written per second by all processes of one name; above.
     WriterRate {
         /// Process names (comm) to which the rule applies.
-        who: Glob,
+        names: Glob,
     },
     /// Bytes written per second by a group; above.
     GroupRate {
         /// Group names to which the rule applies.
-        who: Glob,
+        names: Glob,
     },
 }
 
-impl When {
+impl Condition {
     /// Whether the rule fires below its threshold rather than above.
     #[must_use]
-    pub const fn below(&self) -> bool {
+    pub const fn fires_below(&self) -> bool {
         matches!(
             self,
             Self::TimeToFull
@@ -139,19 +95,19 @@ impl When {
     }
 }
 
-/// Quiet hours, in which warnings are held back. Local time.
+/// QuietHours hours, in which warnings are held back. Local time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quiet {
+pub struct QuietHours {
     /// First minute of the day.
     pub from: u16,
     /// First minute after the quiet hours; less than `from` if they span midnight.
     pub to: u16,
 }
 
-impl Quiet {
+impl QuietHours {
     /// Whether this minute of the day (0..1440) is within the quiet hours.
     #[must_use]
-    pub const fn holds(&self, minute: u16) -> bool {
+    pub const fn contains(&self, minute: u16) -> bool {
         if self.from <= self.to {
             self.from <= minute && minute < self.to
         } else {
@@ -166,7 +122,7 @@ pub struct Rule {
     /// Unique name.
     pub name: String,
     /// The condition.
-    pub when: When,
+    pub condition: Condition,
     /// Mount points to which the rule applies; empty: all.
     pub volumes: Vec<Glob>,
     /// Threshold of a warning, in the unit of the condition ([`When`]); `None`: no warning.
@@ -182,11 +138,25 @@ pub struct Rule {
     pub clear_s: f64,
     /// Time between two reminders, seconds; `None`: no reminders.
     pub repeat_s: Option<f64>,
-    /// Quiet hours: warnings are held back, critical alerts are not.
-    pub quiet: Vec<Quiet>,
+    /// QuietHours hours: warnings are held back, critical alerts are not.
+    pub quiet: Vec<QuietHours>,
     /// Rules that inhibit this one (they report the same and more): while one of them fires for a
     /// volume, this rule sends nothing for it.
-    pub yields_to: Vec<String>,
+    pub inhibited_by: Vec<String>,
+}
+
+/// A value compared with a threshold. Both are `false` within the hysteresis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Comparison {
+    /// The value is past the threshold.
+    pub(super) breached: bool,
+    /// The value is far enough back for the alert to resolve.
+    pub(super) clear: bool,
+}
+
+impl Comparison {
+    /// There is no threshold (any more): nothing holds the alert.
+    pub(super) const NO_THRESHOLD: Self = Self { breached: false, clear: true };
 }
 
 const MINUTE: f64 = 60.0;
@@ -196,12 +166,17 @@ impl Rule {
     /// Creates a rule with the defaults: fires immediately, resolves after 5 min without the
     /// condition, sends a reminder every 30 min.
     #[must_use]
-    pub fn new(name: &str, when: When, warning: Option<f64>, critical: Option<f64>) -> Self {
+    pub fn new(
+        name: &str,
+        condition: Condition,
+        warning: Option<f64>,
+        critical: Option<f64>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             // An alert for an estimate under 4 h must not resolve at 4 h 1 min.
-            hysteresis: if matches!(when, When::TimeToFull) { 1.0 } else { 0.1 },
-            when,
+            hysteresis: if matches!(condition, Condition::TimeToFull) { 1.0 } else { 0.1 },
+            condition,
             volumes: Vec::new(),
             warning,
             critical,
@@ -209,29 +184,29 @@ impl Rule {
             clear_s: 5.0 * MINUTE,
             repeat_s: Some(0.5 * HOUR),
             quiet: Vec::new(),
-            yields_to: Vec::new(),
+            inhibited_by: Vec::new(),
         }
     }
 
     /// Whether the rule applies to this volume.
     #[must_use]
-    pub fn wants(&self, mount_point: &str) -> bool {
+    pub fn applies_to(&self, mount_point: &str) -> bool {
         self.volumes.is_empty() || self.volumes.iter().any(|glob| glob.matches(mount_point))
     }
 
-    /// Whether `value` is past this severity's threshold, and whether it is far enough back for the
-    /// alert to resolve. Both are `false` in between. `None` if the severity has no threshold.
+    /// Compares a value with this severity's threshold; `None` if the severity has none.
     #[must_use]
-    pub(super) fn judge(&self, severity: Severity, value: f64) -> Option<(bool, bool)> {
+    pub(super) fn compare(&self, severity: Severity, value: f64) -> Option<Comparison> {
         let threshold = match severity {
             Severity::Warning => self.warning?,
             Severity::Critical => self.critical?,
         };
-        Some(if self.when.below() {
+        let (breached, clear) = if self.condition.fires_below() {
             (value < threshold, value >= threshold * (1.0 + self.hysteresis))
         } else {
             (value > threshold, value <= threshold * (1.0 - self.hysteresis))
-        })
+        };
+        Some(Comparison { breached, clear })
     }
 
     /// The built-in rules, which `filltop watch` uses without a configuration.
@@ -239,23 +214,38 @@ impl Rule {
     pub fn defaults() -> Vec<Self> {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         vec![
-            Self::new("full", When::Full, None, Some(0.5)),
+            Self::new("full", Condition::Full, None, Some(0.5)),
             Self {
-                yields_to: names(&["full"]),
-                ..Self::new("time-to-full", When::TimeToFull, Some(4.0 * HOUR), Some(0.5 * HOUR))
+                inhibited_by: names(&["full"]),
+                ..Self::new(
+                    "time-to-full",
+                    Condition::TimeToFull,
+                    Some(4.0 * HOUR),
+                    Some(0.5 * HOUR),
+                )
             },
             Self {
-                yields_to: names(&["full", "time-to-full"]),
+                inhibited_by: names(&["full", "time-to-full"]),
                 hold_s: 10.0,
-                ..Self::new("low-space", When::AvailRatio { shrinking: true }, Some(0.05), None)
+                ..Self::new(
+                    "low-space",
+                    Condition::AvailRatio { shrinking: true },
+                    Some(0.05),
+                    None,
+                )
             },
             Self {
-                yields_to: names(&["full", "time-to-full", "low-space"]),
+                inhibited_by: names(&["full", "time-to-full", "low-space"]),
                 hold_s: 30.0,
                 repeat_s: None,
-                ..Self::new("nearly-full", When::AvailRatio { shrinking: false }, Some(0.05), None)
+                ..Self::new(
+                    "nearly-full",
+                    Condition::AvailRatio { shrinking: false },
+                    Some(0.05),
+                    None,
+                )
             },
-            Self::new("no-space-errors", When::NoSpaceErrors, None, Some(0.0)),
+            Self::new("no-space-errors", Condition::NoSpaceErrors, None, Some(0.0)),
         ]
     }
 }
@@ -268,44 +258,22 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("*", "", true)]
-    #[case("/srv/*", "/srv/store", true)]
-    #[case("/srv/*", "/srv", false)]
-    #[case("*a*b", "xaxxab", true)]
-    #[case("a?c", "aéc", true)]
-    #[case("a?c", "ac", false)]
-    #[case("", "", true)]
-    #[case("", "a", false)]
-    #[case("a**", "a", true)]
-    fn globs(#[case] pattern: &str, #[case] text: &str, #[case] expected: bool) {
-        assert_eq!(Glob::new(pattern).matches(text), expected);
-    }
-
-    #[rstest]
     #[case(22 * 60, 7 * 60, 23 * 60, true)]
     #[case(22 * 60, 7 * 60, 6 * 60 + 59, true)]
     #[case(22 * 60, 7 * 60, 7 * 60, false)]
     #[case(12 * 60, 13 * 60, 12 * 60, true)]
     #[case(12 * 60, 13 * 60, 13 * 60, false)]
     fn quiet_hours(#[case] from: u16, #[case] to: u16, #[case] at: u16, #[case] quiet: bool) {
-        assert_eq!(Quiet { from, to }.holds(at), quiet);
+        assert_eq!(QuietHours { from, to }.contains(at), quiet);
     }
 
     proptest! {
         #[test]
-        fn a_text_matches_itself_and_its_parts_with_stars(text in "[a-zé/]{0,12}", cut in 0usize..12) {
-            prop_assert!(Glob::new(&text).matches(&text));
-            let cut = text.char_indices().map(|(at, _)| at).nth(cut).unwrap_or(text.len());
-            let pattern = format!("{}*{}", &text[..cut], &text[cut..]);
-            prop_assert!(Glob::new(&pattern).matches(&text));
-        }
-
-        #[test]
-        fn no_value_is_bad_and_over_at_once(value in 0.0..1e12f64, threshold in 0.0..1e12f64) {
-            for when in [When::TimeToFull, When::UsedBytes] {
-                let rule = Rule::new("x", when, Some(threshold), None);
-                let (bad, over) = rule.judge(Severity::Warning, value).unwrap();
-                prop_assert!(!(bad && over));
+        fn no_value_is_past_the_threshold_and_clear_at_once(value in 0.0..1e12f64, threshold in 0.0..1e12f64) {
+            for condition in [Condition::TimeToFull, Condition::UsedBytes] {
+                let rule = Rule::new("x", condition, Some(threshold), None);
+                let Comparison { breached, clear } = rule.compare(Severity::Warning, value).unwrap();
+                prop_assert!(!(breached && clear));
             }
         }
     }

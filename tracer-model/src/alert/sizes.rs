@@ -31,16 +31,16 @@ pub fn flow(snapshot: &Snapshot, directory: &str) -> Flow {
 
 /// The size of a directory: counted once, then updated from inflow and outflow.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DirBytes {
+pub struct DirectorySize {
     /// The directory, as seen from the host's root.
     pub path: String,
     /// Space of all files below it, bytes.
     pub bytes: u64,
 }
 
-impl DirBytes {
+impl DirectorySize {
     /// Adds the flow of one interval.
-    pub fn see(&mut self, snapshot: &Snapshot) {
+    pub fn add_flow(&mut self, snapshot: &Snapshot) {
         let flow = flow(snapshot, &self.path);
         self.bytes = self
             .bytes

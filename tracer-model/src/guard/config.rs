@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::action::Action;
 use crate::action::pattern::Pattern;
+use crate::units::parse;
 
 /// The `[guard]` section. Off unless `enabled`; only reports what it would do unless `dry_run` is
 /// false.
@@ -132,20 +133,7 @@ impl Seconds {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor = match unit.trim() {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            _ => {
-                return Err(format!("{text:?} is not a duration; write e.g. 500ms, 10s, 5m or 1h"));
-            }
-        };
-        let number: f64 =
-            number.parse().map_err(|_| format!("{text:?} is not a duration, e.g. 10s"))?;
-        Self::new(number * factor)
+        parse::seconds(text).map_err(|error| error.to_string()).and_then(Self::new)
     }
 
     fn new(seconds: f64) -> Result<Self, String> {
@@ -212,7 +200,7 @@ mod tests {
             (r#"{"ladder": ["kill", "freeze"]}"#, "guard.ladder"),
             (r#"{"ladder": ["truncate"]}"#, "truncate"),
             (r#"{"max_per_hour": 0}"#, "max_per_hour"),
-            (r#"{"within": "soon"}"#, "not a duration"),
+            (r#"{"within": "soon"}"#, "does not start with a number"),
             (r#"{"hold": "1m"}"#, "guard.hold"),
             (r#"{"avoid": ["("]}"#, "regular expression"),
         ] {

@@ -109,6 +109,8 @@ pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
             overhead_ns_per_write: None,
             own_cpu: None,
             capabilities: Vec::new(),
+            blind_spot_kinds: Vec::new(),
+            sampled_fs_types: Vec::new(),
         },
         volumes: vec![volume],
         writers: vec![writer(70, "postgres", "postgresql.service"), writer(80, "httpd", "/jail")],

@@ -48,8 +48,11 @@ impl History {
 
     /// Appends the newest Snapshot, of which only the largest rows are kept.
     pub fn push(&mut self, snapshot: Arc<Snapshot>) {
-        let snapshot =
-            if merge::is_long(&snapshot) { Arc::new(merge::trimmed(&snapshot)) } else { snapshot };
+        let snapshot = if merge::exceeds_row_limit(&snapshot) {
+            Arc::new(merge::truncated(&snapshot))
+        } else {
+            snapshot
+        };
         // After the clock was set back, newer entries would lie in the future.
         while self.newest().is_some_and(|newest| newest.taken_at >= snapshot.taken_at) {
             self.pop_back();
@@ -58,7 +61,7 @@ impl History {
         while self.entries.front().is_some_and(|entry| entry.snapshot.taken_at < oldest) {
             self.pop_front();
         }
-        let bytes = size(&snapshot);
+        let bytes = memory_bytes(&snapshot);
         self.bytes += bytes;
         self.entries.push_back(Entry { snapshot, bytes });
         while self.bytes > self.limits.bytes && self.entries.len() > 1 {
@@ -100,7 +103,7 @@ impl History {
             .chunks(2)
             .filter_map(|pair| {
                 let snapshot = merge::merge(pair.iter().map(|entry| &*entry.snapshot))?;
-                Some(Entry { bytes: size(&snapshot), snapshot: Arc::new(snapshot) })
+                Some(Entry { bytes: memory_bytes(&snapshot), snapshot: Arc::new(snapshot) })
             })
             .collect();
         for entry in merged.into_iter().rev() {
@@ -128,9 +131,10 @@ impl History {
     #[must_use]
     pub fn span_s(&self) -> f64 {
         match (self.entries.front(), self.newest()) {
-            (Some(oldest), Some(newest)) => (newest.taken_at - merge::began(&oldest.snapshot))
-                .total(jiff::Unit::Second)
-                .unwrap_or(0.0),
+            (Some(oldest), Some(newest)) => (newest.taken_at
+                - merge::window_start(&oldest.snapshot))
+            .total(jiff::Unit::Second)
+            .unwrap_or(0.0),
             _ => 0.0,
         }
     }
@@ -163,7 +167,7 @@ impl History {
 
 /// Memory used by a Snapshot, bytes: its rows and their strings.
 #[must_use]
-pub fn size(snapshot: &Snapshot) -> usize {
+pub fn memory_bytes(snapshot: &Snapshot) -> usize {
     fn text(text: &String) -> usize {
         text.capacity()
     }
@@ -178,7 +182,8 @@ pub fn size(snapshot: &Snapshot) -> usize {
         + size_of_val(&*snapshot.held)
         + size_of_val(&*snapshot.victims)
         + size_of_val(&*snapshot.backend.hooks);
-    let hooks = snapshot.backend.hooks.iter().map(|hook| text(&hook.name) + text(&hook.how) + 32);
+    let hooks =
+        snapshot.backend.hooks.iter().map(|hook| text(&hook.name) + hook.how.name().len() + 32);
     let volumes = snapshot.volumes.iter().map(|volume| {
         text(&volume.mount_point)
             + text(&volume.device)

@@ -35,9 +35,9 @@ pub enum Gap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlindCause {
-    /// As [`Gap::NeedsSysAdmin`].
+    /// The filesystem is a module, and CAP_SYS_ADMIN is missing ([`Gap::NeedsSysAdmin`]).
     NeedsSysAdmin,
-    /// As [`Gap::HooksFailed`].
+    /// The filesystem's hooks could not be attached ([`Gap::HooksFailed`]).
     HooksFailed,
     /// All hooks are attached, yet less than half of the growth is accounted for.
     Unexplained,

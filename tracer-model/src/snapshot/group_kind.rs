@@ -1,14 +1,13 @@
 //! The kinds of [`Group`](super::Group).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The kind of a group. In alphabetical order, so that sorting by kind sorts by name.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GroupKind {
     /// A step of `docker build`.
@@ -116,9 +115,24 @@ impl FromStr for GroupKind {
     }
 }
 
+impl<'de> Deserialize<'de> for GroupKind {
+    /// A kind that this version does not know, of a newer service or recording, is a cgroup.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        Ok(word.parse().unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kind_of_a_newer_version_is_a_cgroup() {
+        assert_eq!(serde_json::from_str::<GroupKind>("\"jail\"").unwrap(), GroupKind::Cgroup);
+        assert_eq!(serde_json::from_str::<GroupKind>("\"pod\"").unwrap(), GroupKind::Pod);
+        assert!(serde_json::from_str::<GroupKind>("7").is_err());
+    }
 
     #[test]
     fn names_are_those_of_the_json_and_sort_alike() {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::blind_spot::BlindSpotKind;
+use super::hook_method::HookMethod;
+
 /// Where the byte counts come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,6 +62,12 @@ pub struct Backend {
     /// recordings of older versions.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    /// The kinds of `blind_spots`, in the same order.
+    #[serde(default)]
+    pub blind_spot_kinds: Vec<BlindSpotKind>,
+    /// Types of the mounted filesystems whose space is sampled, not traced.
+    #[serde(default)]
+    pub sampled_fs_types: Vec<String>,
 }
 
 /// Events known to have been lost for one reason.
@@ -68,6 +77,29 @@ pub struct Loss {
     pub cause: String,
     /// Number of events since the start.
     pub events: u64,
+    /// The kind of cause; stable across versions.
+    #[serde(default)]
+    pub kind: LossKind,
+}
+
+/// The kinds of causes for lost events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// The kernel skipped a program because it was already running on that CPU.
+    SkippedCalls,
+    /// A return probe had no free instance.
+    ReturnProbes,
+    /// The ring buffer was full.
+    RingFull,
+    /// A map of the eBPF side was full.
+    MapFull,
+    /// A record was malformed.
+    Malformed,
+    /// Not recorded, or a kind of a newer version of filltop.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// State of one hook.
@@ -76,7 +108,7 @@ pub struct Hook {
     /// The hooked function or tracepoint, e.g. `ext4_file_write_iter`.
     pub name: String,
     /// The kind of probe, e.g. `fexit`, `kretprobe`, `tracepoint`.
-    pub how: String,
+    pub how: HookMethod,
     /// Whether it works.
     #[serde(flatten)]
     pub state: HookState,

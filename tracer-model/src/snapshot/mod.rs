@@ -5,18 +5,22 @@
 //! their meaning. Bytes are integers, times are RFC 3339 in UTC, durations are seconds as floats,
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
+mod blind_spot;
 mod coverage;
 mod group_kind;
 mod health;
+mod hook_method;
 mod writers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::forecast::Refill;
+pub use blind_spot::{BlindSpot, BlindSpotKind};
 pub use coverage::{Blind, BlindCause, CountedBy, Gap, Moved};
 pub use group_kind::{GroupKind, UnknownKind};
-pub use health::{Backend, Hook, HookState, Loss, WriteBackend};
+pub use health::{Backend, Hook, HookState, Loss, LossKind, WriteBackend};
+pub use hook_method::HookMethod;
 pub use writers::{
     Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
     imports_image,
@@ -58,6 +62,21 @@ pub struct Snapshot {
     /// Groups with files open for writing on each volume, most bytes first.
     #[serde(default)]
     pub residents: Vec<Resident>,
+}
+
+impl Snapshot {
+    /// Removes the rows of all volumes except those with these mount points.
+    pub fn retain_volumes(&mut self, mount_points: &[String]) {
+        let keep = |volume: &String| mount_points.contains(volume);
+        self.volumes.retain(|row| keep(&row.mount_point));
+        self.writers.retain(|row| keep(&row.volume));
+        self.dirs.retain(|row| keep(&row.volume));
+        self.paths.retain(|row| keep(&row.volume));
+        self.held.retain(|row| keep(&row.volume));
+        self.victims.retain(|row| keep(&row.volume));
+        self.groups.retain(|row| keep(&row.volume));
+        self.residents.retain(|row| keep(&row.volume));
+    }
 }
 
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
@@ -244,7 +263,7 @@ pub struct Held {
     pub ino: Option<u64>,
 }
 
-/// Whether a file without a name ever had one.
+/// Whether a file without a name had one before.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -258,7 +277,7 @@ pub enum HeldKind {
 }
 
 impl HeldKind {
-    /// Returns the word used in JSON and in tables.
+    /// The name in JSON and in tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 //! Every format has a bounded width, so that columns stay aligned. A value that is unknown or not a
 //! number is shown as `?`.
 
+pub mod parse;
 mod time;
 
 pub use time::{duration, eta_short, eta_words, short_duration, until_full};

@@ -4,7 +4,7 @@
 mod play;
 
 use play::{Act, MOUNT, Play};
-use tracer_model::alert::{Glob, Rule, When};
+use tracer_model::alert::{Condition, Glob, Rule};
 use tracer_model::guard::{GuardConfig, Seconds};
 
 macro_rules! scenario {
@@ -22,7 +22,7 @@ fn here(rule: Rule) -> Rule {
 
 #[test]
 fn staging() {
-    let drain = When::Drain { path: STAGING.to_owned() };
+    let drain = Condition::Drain { path: STAGING.to_owned() };
     let rule = Rule { hold_s: 10.0, ..Rule::new("staging-drain", drain, Some(1.0), None) };
     let mut play = Play::new(scenario!("staging"), vec![rule], &[("group", "/sink")]);
     play.guard(GuardConfig {
@@ -85,7 +85,7 @@ fn staging() {
 fn spool() {
     let held = Rule {
         clear_s: 1.0,
-        ..here(Rule::new("held", When::Held, Some(250.0 * f64::from(1 << 20)), None))
+        ..here(Rule::new("held", Condition::Held, Some(250.0 * f64::from(1 << 20)), None))
     };
     let mut play = Play::new(scenario!("spool"), vec![held], &[]);
     play.begin("spooling");
@@ -120,8 +120,8 @@ fn spool() {
 #[test]
 fn jail() {
     let rules = vec![
-        Rule { clear_s: 2.0, ..Rule::new("full", When::Full, None, Some(0.5)) },
-        here(Rule::new("cleaned-in-vain", When::Refill, Some(300.0), None)),
+        Rule { clear_s: 2.0, ..Rule::new("full", Condition::Full, None, Some(0.5)) },
+        here(Rule::new("cleaned-in-vain", Condition::Refill, Some(300.0), None)),
     ];
     let mut play = Play::new(scenario!("jail"), rules, &[("group", "/jail")]);
     let path = format!("{MOUNT}/jail/tmp/mod_gzip/x");
@@ -177,7 +177,7 @@ fn jail() {
 #[test]
 fn engine() {
     let room =
-        here(Rule::new("make-room", When::AvailBytes { shrinking: false }, None, Some(150e6)));
+        here(Rule::new("make-room", Condition::AvailBytes { shrinking: false }, None, Some(150e6)));
     let mut play = Play::new(scenario!("engine"), vec![room], &[]);
     let path = format!("{MOUNT}/hot/x.sst");
     // Each compaction takes as much again as it then gives back.
@@ -213,10 +213,10 @@ fn engine() {
 
 #[test]
 fn cache() {
-    let size = When::DirSize { path: format!("{MOUNT}/cache") };
+    let size = Condition::DirSize { path: format!("{MOUNT}/cache") };
     let rules = vec![
         Rule::new("cache-cap", size, None, Some(200e6)),
-        here(Rule::new("slow-fsync", When::FsyncWait, Some(0.020), None)),
+        here(Rule::new("slow-fsync", Condition::FsyncWait, Some(0.020), None)),
     ];
     let mut play = Play::new(scenario!("cache"), rules, &[("group", "/jobs")]);
     let path = format!("{MOUNT}/cache/data/x");
@@ -270,8 +270,10 @@ fn late() {
 
 #[test]
 fn sort() {
-    let errors =
-        Rule { clear_s: 2.0, ..Rule::new("no-space-errors", When::NoSpaceErrors, None, Some(0.0)) };
+    let errors = Rule {
+        clear_s: 2.0,
+        ..Rule::new("no-space-errors", Condition::NoSpaceErrors, None, Some(0.0))
+    };
     let mut play = Play::new(scenario!("sort"), vec![errors], &[("pid", "7")]);
     let path = format!("{MOUNT}/sortXYZ");
     let sort = |takes: u64, gives_back: u64| Act {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tracer_model::alert::replay::Replay;
-use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::alert::sizes::{DirectorySize, flow};
 use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity};
 use tracer_model::forecast::Sample;
 use tracer_model::guard::{GuardConfig, Policy};
@@ -66,7 +66,7 @@ pub struct Play {
     replay: Replay,
     engine: Engine,
     guard: Option<Policy>,
-    sizes: Vec<DirBytes>,
+    sizes: Vec<DirectorySize>,
     now_s: f64,
     used: u64,
     phases: BTreeMap<String, f64>,
@@ -83,8 +83,8 @@ impl Play {
     /// With rules beside those that filltop brings, and words that the scenario has in braces.
     pub fn new(scenario: &str, rules: Vec<Rule>, words: &[(&'static str, &str)]) -> Self {
         let scenario: Scenario = toml::from_str(scenario).expect("a scenario");
-        let sizes = rules.iter().filter_map(|rule| rule.when.directory());
-        let sizes = sizes.map(|path| DirBytes { path: path.to_owned(), bytes: 0 }).collect();
+        let sizes = rules.iter().filter_map(|rule| rule.condition.directory());
+        let sizes = sizes.map(|path| DirectorySize { path: path.to_owned(), bytes: 0 }).collect();
         let mut all = Rule::defaults();
         all.retain(|rule| rules.iter().all(|other| other.name != rule.name));
         all.extend(rules);
@@ -169,13 +169,13 @@ impl Play {
             avail: self.avail(),
             ..Sample::default()
         };
-        let (moment, mut snapshot) = self.replay.see(&sample);
+        let (at, mut snapshot) = self.replay.push(&sample);
         let delta = self.used as f64 - before as f64;
         self.rows(&mut snapshot, acts, &taken, delta);
         for size in &mut self.sizes {
-            size.see(&snapshot);
+            size.add_flow(&snapshot);
         }
-        let said = self.engine.see(&moment, &snapshot, &self.sizes);
+        let said = self.engine.evaluate(&at, &snapshot, &self.sizes);
         self.said.extend(said.into_iter().map(|event| (self.now_s, event)));
         if let Some(guard) = &mut self.guard {
             let decisions = guard.evaluate(self.now_s, &snapshot, &BTreeSet::new());

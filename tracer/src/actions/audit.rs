@@ -6,17 +6,14 @@
 use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use tracer_host::journald::{self, Entry};
 use tracer_model::action::Action;
 use tracer_model::action::event::StopEvent;
 use tracer_model::sanitize;
-
-/// The socket of systemd-journald.
-pub(crate) const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// The audit record of one action.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -138,7 +135,7 @@ impl Audit {
     pub(crate) fn write(&self, log: Option<&Path>) -> io::Result<()> {
         let line = self.line();
         // The journal is optional: a machine without one must not prevent the action.
-        let _ = journal(Path::new(JOURNAL), self, &line);
+        let _ = journal(Path::new(journald::SOCKET), self, &line);
         if let Some(log) = log {
             let mut file = OpenOptions::new().append(true).create(true).open(log)?;
             writeln!(file, "{} {line}", self.time)?;
@@ -147,23 +144,20 @@ impl Audit {
     }
 }
 
-/// Sends one datagram of `KEY=value` lines. `line` contains no newline, because it was made safe.
+/// Sends the line to the journal, without waiting for it.
 fn journal(socket: &Path, audit: &Audit, line: &str) -> io::Result<()> {
-    let id = audit.id.as_deref().unwrap_or_default();
-    let datagram = format!(
-        "MESSAGE={line}\nPRIORITY=4\nSYSLOG_IDENTIFIER=filltop\nFILLTOP_ACTION={}\n\
-         FILLTOP_ACTION_ID={id}\nFILLTOP_DRY_RUN={}\n",
-        audit.what,
-        u8::from(audit.dry_run),
-    );
-    let sender = UnixDatagram::unbound()?;
-    sender.set_nonblocking(true)?;
-    sender.send_to(datagram.as_bytes(), socket)?;
-    Ok(())
+    const WARNING: u8 = 4;
+    let mut entry = Entry::new(line, WARNING);
+    entry.field("FILLTOP_ACTION", &audit.what.to_string());
+    entry.field("FILLTOP_ACTION_ID", audit.id.as_deref().unwrap_or_default());
+    entry.field("FILLTOP_DRY_RUN", if audit.dry_run { "1" } else { "0" });
+    entry.send(socket, None)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
 
     fn audit() -> Audit {

@@ -27,7 +27,7 @@ use super::truncate::truncate;
 use super::{record, restart, resume, resume_guarantee, target, terminate, unit};
 use crate::attribute::groups::Groups;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::process::pidfd::{PidHandle, UniqueProcess};
+use tracer_host::process::pidfd::{PidHandle, UniqueProcessId};
 use tracer_host::{clock, host_root};
 use tracer_kernel::fence;
 
@@ -79,7 +79,7 @@ pub(crate) fn prepare(request: StopRequest, protection: &Protection) -> anyhow::
             Err(reason) => plan.refuse(reason),
         }
         if plan.allowed()
-            && let Err(reason) = fence::try_here(false, host_root::in_container())
+            && let Err(reason) = fence::probe(false, host_root::in_container())
         {
             plan.refuse(reason);
         }
@@ -127,14 +127,14 @@ fn find(
             target::process(*pid, ticks, request.reach, groups)
         }
         TargetSpec::Group(group, members) => {
-            let pids: Vec<UniqueProcess> = members
+            let pids: Vec<UniqueProcessId> = members
                 .iter()
                 .filter_map(|(pid, start)| {
                     let (handle, _) = PidHandle::open(*pid)?;
                     let ticks = handle.identity.start_ticks;
                     let same =
                         start.is_none_or(|start| same_start(*pid, start).ok() == Some(ticks));
-                    same.then(|| handle.unique())
+                    same.then(|| handle.unique_id())
                 })
                 .collect();
             Ok(target::group_target(&group.name, group.clone(), pids, hierarchies))

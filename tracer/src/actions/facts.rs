@@ -2,7 +2,6 @@
 //! open, and the method for each action.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -19,9 +18,10 @@ use crate::attribute::groups::Groups;
 use crate::attribute::process;
 use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::process::descriptors::strip_deleted;
 use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 use tracer_host::users::Users;
 use tracer_host::{host_root, mounts, open_files};
 use tracer_kernel::fence;
@@ -73,13 +73,8 @@ impl Context<'_> {
     fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let uid: Option<u32> =
-            field("Uid:").and_then(|line| line.split_whitespace().next()?.parse().ok());
-        let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
-        let first = numbers.len() > 1 && numbers.last() == Some(&"1");
-        let mask = |name| field(name).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let status = Status::read(pid).unwrap_or_default();
+        let (uid, first) = (status.uid(), status.is_namespace_init());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
         let relation = if is_us {
@@ -114,7 +109,7 @@ impl Context<'_> {
             group: groups.of_pid(pid),
             kernel_thread: stat.kernel_thread,
             namespace_init: first,
-            ignores_term: ignores(first, mask("SigIgn:"), mask("SigCgt:")),
+            ignores_term: ignores(first, status.ignored_signals(), status.caught_signals()),
             relation,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
@@ -134,14 +129,14 @@ fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
 /// one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-    let places = Places::new(&volumes);
-    let open = open_files::walk(&places);
+    let lookup = MountLookup::new(&volumes);
+    let open = open_files::from_proc(&lookup);
     let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
         files.entry(file.key()).or_insert_with(|| {
-            let (paths, link) = (places.paths(file), strip_deleted(&file.link));
+            let (paths, link) = (lookup.paths(file), strip_deleted(&file.link));
             File {
                 link: (link != paths.host).then(|| text(link)),
                 path: text(&paths.host),

@@ -18,7 +18,7 @@ use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::ProcessId;
 use tracer_host::{clock, host_root, mounts};
-use tracer_kernel::fence::{Fence, Whom};
+use tracer_kernel::fence::{Fence, FenceScope};
 
 /// How long it may take to enumerate the processes of a target that keeps forking.
 const SCAN_TIMEOUT: Duration = Duration::from_millis(900);
@@ -57,7 +57,7 @@ impl FenceSpec {
         wanted: Option<&Path>,
     ) -> Result<Self, String> {
         let volume = match wanted {
-            Some(path) => mounts::holding(path).map_err(|error| format!("{error:#}"))?,
+            Some(path) => mounts::volume_of(path).map_err(|error| format!("{error:#}"))?,
             None => only_volume(files)?,
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
@@ -70,11 +70,11 @@ impl FenceSpec {
     /// Describes the fence, for plans and audit lines.
     #[must_use]
     pub(crate) fn describe(&self) -> String {
-        let whom = match &self.cgroup {
+        let scope = match &self.cgroup {
             Some(cgroup) => format!("cgroup {} and all cgroups below it", cgroup.dir.display()),
             None => "each process and everything it forks".to_owned(),
         };
-        format!("BPF LSM: calls that take space on {} fail with EDQUOT, for {whom}", self.volume)
+        format!("BPF LSM: calls that take space on {} fail with EDQUOT, for {scope}", self.volume)
     }
 
     /// Loads the BPF programs without attaching them, so nothing is blocked yet.
@@ -82,13 +82,13 @@ impl FenceSpec {
     /// # Errors
     /// System errors, and a cgroup that no longer exists.
     pub(crate) fn load(&self) -> anyhow::Result<Fence> {
-        let whom = match &self.cgroup {
+        let scope = match &self.cgroup {
             Some(cgroup) => {
-                Whom::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
+                FenceScope::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
             }
-            None => Whom::Processes,
+            None => FenceScope::Processes,
         };
-        Fence::load(self.dev, whom, host_root::in_container())
+        Fence::load(self.dev, scope, host_root::in_container())
     }
 
     /// Adds the target's processes one by one, until two scans in a row find no new one. What a fenced

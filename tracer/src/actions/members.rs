@@ -8,18 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::attribute::groups::session;
 use tracer_host::cgroup;
-use tracer_host::process::fork_events::Forks;
-use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcess};
+use tracer_host::process::fork_events::ForkEvents;
+use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcessId};
 use tracer_host::process::stat::Stat;
+use tracer_host::process::status::Status;
 
 /// The extent of a target, in a form that can be passed to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Scope {
     /// A single process.
-    Alone(UniqueProcess),
+    Alone(UniqueProcessId),
     /// Processes and all their descendants.
-    Tree(Vec<UniqueProcess>),
+    Tree(Vec<UniqueProcessId>),
     /// The processes in these directories (one cgroup, in one or more hierarchies) and below.
     Cgroup(Vec<PathBuf>),
 }
@@ -65,7 +66,7 @@ pub(crate) struct Tracker {
     known: BTreeSet<ProcessId>,
     /// Pids of all processes that ever were members, because a fork event has only the parent's pid.
     ever: BTreeSet<u32>,
-    forks: Option<Forks>,
+    forks: Option<ForkEvents>,
 }
 
 impl Tracker {
@@ -73,8 +74,8 @@ impl Tracker {
     #[must_use]
     pub(crate) fn new(scope: Scope) -> Self {
         let roots = match &scope {
-            Scope::Alone(root) => root.handle().into_iter().collect(),
-            Scope::Tree(roots) => roots.iter().filter_map(UniqueProcess::handle).collect(),
+            Scope::Alone(root) => root.open().into_iter().collect(),
+            Scope::Tree(roots) => roots.iter().filter_map(UniqueProcessId::open).collect(),
             Scope::Cgroup(_) => Vec::new(),
         };
         Self { scope, roots, known: BTreeSet::new(), ever: BTreeSet::new(), forks: None }
@@ -83,14 +84,14 @@ impl Tracker {
     /// Starts to listen for fork events, if they are available. Only trees need them.
     pub(crate) fn listen(&mut self) {
         if self.forks.is_none() && matches!(self.scope, Scope::Tree(_)) {
-            self.forks = Forks::listen().ok();
+            self.forks = ForkEvents::listen().ok();
         }
     }
 
     /// Whether fork events are unavailable or were lost, so that a fork may have been missed.
     #[must_use]
     pub(crate) fn fork_events_unavailable(&self) -> bool {
-        matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(Forks::lost)
+        matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(ForkEvents::has_lost)
     }
 
     /// Scans /proc. Returns all processes, and the running processes of the target.
@@ -132,7 +133,7 @@ impl Tracker {
     /// Reads fork events and adds the children of members, even if their parents have exited by now.
     fn read_fork_events(&mut self) {
         let Some(forks) = &mut self.forks else { return };
-        for fork in forks.drain() {
+        for fork in forks.read() {
             let ours = self.ever.contains(&fork.parent)
                 || self.roots.iter().any(|root| root.identity.pid == fork.parent);
             // An earlier process with the child's pid has exited.
@@ -140,7 +141,7 @@ impl Tracker {
             self.known.retain(|who| who.pid != fork.child);
             self.roots.retain(|root| root.identity.pid != fork.child);
             if ours {
-                self.known.extend(fork.identity());
+                self.known.extend(fork.process_id());
                 self.ever.insert(fork.child);
             }
         }
@@ -194,10 +195,7 @@ pub(super) fn ancestors() -> BTreeSet<u32> {
 
 /// Whether the process is the first of a nested pid namespace.
 pub(super) fn is_namespace_init(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = numbers.split_whitespace().collect();
-    numbers.len() > 1 && numbers.last() == Some(&"1")
+    Status::read(pid).is_some_and(|status| status.is_namespace_init())
 }
 
 #[cfg(test)]
@@ -218,6 +216,7 @@ mod tests {
                     tty: 0,
                     kernel_thread: false,
                     start_ticks: u64::from(*pid) * 10,
+                    start_stack: 0,
                 };
                 (*pid, stat)
             })
@@ -246,14 +245,16 @@ mod tests {
         let mut shell =
             std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
         let (handle, _) = PidHandle::open(shell.id()).unwrap();
-        let alone = Scope::Alone(handle.unique());
-        let tree = Scope::Tree(vec![handle.unique()]);
+        let alone = Scope::Alone(handle.unique_id());
+        let tree = Scope::Tree(vec![handle.unique_id()]);
         let start = std::time::Instant::now();
         while tree.members().len() < 2 && start.elapsed().as_secs() < 5 {}
         assert_eq!(alone.members(), [handle.identity]);
         assert!(tree.overlaps(&alone) && tree.members().len() == 2);
         // The shell exits by itself when it no longer has to wait.
-        for handle in tree.members().iter().rev().filter_map(|member| PidHandle::of(*member)) {
+        for handle in
+            tree.members().iter().rev().filter_map(|member| PidHandle::open_exact(*member))
+        {
             let _ = handle.signal(rustix::process::Signal::KILL);
         }
         shell.wait().unwrap();

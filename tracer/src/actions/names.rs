@@ -8,7 +8,7 @@ use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, GroupKind};
 
 use crate::attribute::groups::cgroup_path::{Place, classify};
-use tracer_host::process::pidfd::UniqueProcess;
+use tracer_host::process::pidfd::UniqueProcessId;
 
 /// Kinds that can be the prefix of a name: `docker/web`.
 const QUALIFIERS: &[GroupKind] = &[
@@ -38,7 +38,7 @@ pub(crate) struct Candidate {
     /// Command names of the group's processes.
     pub comms: Vec<String>,
     /// Identities of the group's processes.
-    pub roots: Vec<UniqueProcess>,
+    pub roots: Vec<UniqueProcessId>,
 }
 
 /// What a name was resolved to.

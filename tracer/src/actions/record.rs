@@ -143,7 +143,7 @@ pub(crate) fn undo(path: &Path) -> io::Result<usize> {
     match &record.suspension.method {
         // A fence ends with its supervisor; a supervisor that hangs is killed.
         SuspendMethod::Fence(_) => {
-            let supervisor = PidHandle::of(record.supervisor);
+            let supervisor = PidHandle::open_exact(record.supervisor);
             if let Some(supervisor) =
                 supervisor.filter(|process| process.identity.pid != std::process::id())
                 && let Err(error) = supervisor.signal(Signal::KILL)
@@ -155,7 +155,7 @@ pub(crate) fn undo(path: &Path) -> io::Result<usize> {
         SuspendMethod::Freezer(freezer) => thaw(&record, freezer)?,
         SuspendMethod::Signals => {
             for identity in stopped.iter().rev() {
-                let Some(handle) = PidHandle::of(*identity) else { continue };
+                let Some(handle) = PidHandle::open_exact(*identity) else { continue };
                 match handle.signal(Signal::CONT) {
                     Ok(()) => count += 1,
                     Err(error) if is_gone(&error) => {}

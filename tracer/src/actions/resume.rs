@@ -30,7 +30,7 @@ const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// System errors.
 pub(crate) fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
-    if let Some(supervisor) = PidHandle::of(record.supervisor) {
+    if let Some(supervisor) = PidHandle::open_exact(record.supervisor) {
         supervisor.signal(Signal::TERM).context("cannot signal the supervisor")?;
         let start = clock::instant();
         while path.exists() && start.elapsed() < SUPERVISOR_TIMEOUT {
@@ -118,14 +118,14 @@ pub(crate) fn state(record: &Record, path: &Path) -> RecordState {
         .map(|(_, stopped)| stopped)
         .unwrap_or_default()
         .into_iter()
-        .filter_map(|who| PidHandle::of(who)?.stat())
+        .filter_map(|who| PidHandle::open_exact(who)?.stat())
         .collect();
     if mine && stopped.is_empty() && record.suspension.scope.members().is_empty() {
         return RecordState::Ended;
     }
     let resumed_elsewhere = record.suspension.how == Action::Freeze
         && match &record.suspension.method {
-            SuspendMethod::Freezer(freezer) => freezer.dir().exists() && !freezer.is_asked(),
+            SuspendMethod::Freezer(freezer) => freezer.dir().exists() && !freezer.is_requested(),
             SuspendMethod::Signals => {
                 mine && !stopped.is_empty() && stopped.iter().all(|stat| stat.state != 'T')
             }
@@ -159,7 +159,7 @@ pub(crate) fn reap_orphans() -> Vec<Record> {
     for (record, path) in record::all() {
         let over = clock::boottime_s() > record.until_boottime_s + 10.0;
         let foreign = record.pid_namespace != 0 && record.pid_namespace != here;
-        let alone = !foreign && PidHandle::of(record.supervisor).is_none();
+        let alone = !foreign && PidHandle::open_exact(record.supervisor).is_none();
         let reachable = !foreign || matches!(record.suspension.method, SuspendMethod::Freezer(_));
         if (alone || over && reachable) && record::undo(&path).is_ok() {
             undone.push(record);

@@ -2,9 +2,9 @@
 //! otherwise with SIGSTOP to each process until no new child appears. Or fencing it off one volume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,9 @@ use super::freezer;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
 use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
+use tracer_host::process::status::Status;
 use tracer_host::{cgroup, clock};
-use tracer_kernel::fence::{Fence, Tally};
+use tracer_kernel::fence::{Fence, FenceCounts};
 
 /// How long suspending may take before the processes that still run are reported.
 const SUSPEND_TIMEOUT: Duration = Duration::from_millis(900);
@@ -135,7 +136,7 @@ impl Suspender {
     pub(crate) fn release(&mut self, executor: &mut dyn Executor) -> io::Result<()> {
         match &self.method {
             SuspendMethod::Freezer(freezer) => {
-                let (file, word) = freezer.order(false);
+                let (file, word) = freezer.control_write(false);
                 match executor.write(&file, word) {
                     Err(error) if cgroup::is_removed(&error) => Ok(()),
                     result => result,
@@ -160,8 +161,8 @@ impl Suspender {
 
     /// Returns the counters of the fence, while it is in force.
     #[must_use]
-    pub(crate) fn tally(&self) -> Option<Tally> {
-        self.fence.as_ref().map(Fence::tally)
+    pub(crate) fn tally(&self) -> Option<FenceCounts> {
+        self.fence.as_ref().map(Fence::counts)
     }
 
     /// Returns the target's current processes.
@@ -191,7 +192,7 @@ impl Suspender {
         freezer: &Freezer,
         executor: &mut dyn Executor,
     ) -> Result<(usize, Vec<String>), SuspendError> {
-        let (file, word) = freezer.order(true);
+        let (file, word) = freezer.control_write(true);
         let start = clock::instant();
         executor.write(&file, word)?;
         while !executor.is_dry_run() && !freezer.is_frozen() {
@@ -290,7 +291,7 @@ impl Suspender {
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
-        let Some(handle) = PidHandle::open_seen(identity, seen) else {
+        let Some(handle) = PidHandle::open_related(identity, seen) else {
             // A process that has exited is fine, and one that left its session while its parent exited
             // is found by the next scan. One that is skipped for lack of descriptors would escape.
             return if PidHandle::open(std::process::id()).is_none() {
@@ -335,7 +336,6 @@ impl Suspender {
 
 /// Returns a note if the process is traced, because its tracer can resume it.
 fn tracer_note(pid: u32) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim();
-    (tracer != "0").then(|| format!("{pid} is traced by {tracer}, which can resume it"))
+    let tracer = Status::read(pid)?.tracer_pid()?;
+    Some(format!("{pid} is traced by {tracer}, which can resume it"))
 }

@@ -20,7 +20,8 @@ use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{Place, classify, directory};
 use tracer_host::cgroup;
 use tracer_host::cgroup::Hierarchies;
-use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcess};
+use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcessId};
+use tracer_host::process::stat;
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ pub(crate) fn process(
         bail!("pid {pid} is now another process; the intended one has exited");
     }
     let mut roles = BTreeMap::from([(pid, Role::Target)]);
-    let mut root = handle.unique();
+    let mut root = handle.unique_id();
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
@@ -131,29 +132,24 @@ pub(crate) fn process(
 /// Returns the parent if it forked this process and neither has called execve(2) since: the stack
 /// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
 /// because its subshell is not its worker.
-fn forking_parent(child: ProcessId, table: &Table) -> Option<UniqueProcess> {
+fn forking_parent(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
     let protected = protect::matching_rule(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
-        && stack(ppid).is_some_and(|stack| stack > 1 && stack_of(child.pid) == stack);
+        && stack(ppid) > 1
+        && stack(child.pid) == stack(ppid);
     if !same || interactive || protected || ancestors().contains(&ppid) {
         return None;
     }
     let identity = ProcessId { pid: ppid, start_ticks: parent.start_ticks };
-    PidHandle::open_seen(identity, parent).map(|handle| handle.unique())
+    PidHandle::open_related(identity, parent).map(|handle| handle.unique_id())
 }
 
-fn stack_of(pid: u32) -> u64 {
-    stack(pid).unwrap_or(0)
-}
-
-/// Reads the stack address: field 28 of /proc/PID/stat.
-fn stack(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let after = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
-    std::str::from_utf8(after).ok()?.split(' ').nth(25)?.parse().ok()
+/// Returns the stack address; 0 if it is unknown.
+fn stack(pid: u32) -> u64 {
+    stat::stat(pid).map_or(0, |stat| stat.start_stack)
 }
 
 /// Resolves a cgroup path.
@@ -226,11 +222,11 @@ fn named(
 
 /// Returns every running group, with the path of its own cgroup.
 pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
-    let mut found: BTreeMap<Group, (Vec<String>, Vec<UniqueProcess>)> = BTreeMap::new();
+    let mut found: BTreeMap<Group, (Vec<String>, Vec<UniqueProcessId>)> = BTreeMap::new();
     for (pid, stat) in table().iter().filter(|(_, stat)| !stat.ended && !stat.kernel_thread) {
         let Some(group) = groups.of_pid(*pid) else { continue };
         let identity = ProcessId { pid: *pid, start_ticks: stat.start_ticks };
-        let root = PidHandle::open_seen(identity, stat).map(|handle| handle.unique());
+        let root = PidHandle::open_related(identity, stat).map(|handle| handle.unique_id());
         let (comms, roots) = found.entry(directory_of(group)).or_default();
         comms.push(stat.comm.clone());
         roots.extend(root);
@@ -293,7 +289,7 @@ fn pod_path(container: &str) -> Option<String> {
 pub(crate) fn group_target(
     argument: &str,
     group: Group,
-    pids: Vec<UniqueProcess>,
+    pids: Vec<UniqueProcessId>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);

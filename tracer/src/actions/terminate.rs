@@ -127,7 +127,7 @@ fn send(
     executor: &mut dyn Executor,
 ) -> io::Result<bool> {
     let seen = table.get(&identity.pid);
-    let Some(handle) = seen.and_then(|seen| PidHandle::open_seen(identity, seen)) else {
+    let Some(handle) = seen.and_then(|seen| PidHandle::open_related(identity, seen)) else {
         return Ok(false);
     };
     match executor.signal(&handle, signal) {
@@ -151,7 +151,9 @@ pub(crate) fn remaining_after(members: &[ProcessId], patience: Duration) -> Vec<
 
 fn wait_for_exit(members: &[ProcessId], patience: Duration) {
     let start = clock::instant();
-    while start.elapsed() < patience && members.iter().any(|who| PidHandle::of(*who).is_some()) {
+    while start.elapsed() < patience
+        && members.iter().any(|who| PidHandle::open_exact(*who).is_some())
+    {
         std::thread::sleep(SCAN_INTERVAL);
     }
 }
@@ -163,7 +165,9 @@ fn left(members: &[ProcessId], executor: &dyn Executor) -> Vec<String> {
 fn remaining(members: &[ProcessId]) -> Vec<String> {
     members
         .iter()
-        .filter_map(|identity| PidHandle::of(*identity)?.stat().map(|stat| (identity.pid, stat)))
+        .filter_map(|identity| {
+            PidHandle::open_exact(*identity)?.stat().map(|stat| (identity.pid, stat))
+        })
         .map(|(pid, stat)| format!("{pid} ({}, state {})", stat.comm, stat.state))
         .collect()
 }

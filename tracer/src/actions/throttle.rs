@@ -15,6 +15,7 @@ use super::suspend::SuspendError;
 use crate::attribute::groups::session;
 use tracer_host::clock;
 use tracer_host::process::pidfd::ProcessId;
+use tracer_host::process::status::Status;
 
 /// A target that can be throttled.
 pub(crate) trait Throttled {
@@ -105,12 +106,7 @@ fn written(pid: u32) -> Option<u64> {
 
 /// Whether the process reaps its children. If it ignores SIGCHLD, their bytes are not added to its own.
 fn reaps(pid: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ignored = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
+    let ignored = Status::read(pid).and_then(|status| status.ignored_signals()).unwrap_or(0);
     ignored >> (libc::SIGCHLD - 1) & 1 == 0
 }
 

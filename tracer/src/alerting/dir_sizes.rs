@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
-use tracer_model::alert::sizes::{DirBytes, flow};
+use tracer_model::alert::sizes::{DirectorySize, flow};
 use tracer_model::snapshot::Snapshot;
 
 use tracer_host::{clock, noatime};
@@ -17,120 +17,122 @@ use tracer_host::{clock, noatime};
 /// Time between two counts of a directory.
 const RECOUNT: Duration = Duration::from_secs(3600);
 /// The same after lost events, or where freed space is not traced.
-const RECOUNT_UNSURE: Duration = Duration::from_secs(300);
+const RECOUNT_IF_UNSURE: Duration = Duration::from_secs(300);
 /// Minimum pause after a count, as a multiple of its duration, so that counting does not keep a disk
 /// busy.
-const REST: u32 = 20;
+const PAUSE_FACTOR: u32 = 20;
 
-struct Known {
-    size: DirBytes,
-    counted: Instant,
+struct Counted {
+    size: DirectorySize,
+    /// When it was counted, and how long that took.
+    at: Instant,
     took: Duration,
+    /// The size may be wrong since the count.
     unsure: bool,
 }
 
-/// The known sizes, and the counting thread; see the module.
-pub(crate) struct Sizes {
-    wanted: Vec<String>,
-    known: Vec<Known>,
+/// The sizes known so far, and the counting thread; see the module.
+pub(crate) struct DirectorySizes {
+    directories: Vec<String>,
+    known: Vec<Counted>,
     counting: Option<(String, Instant)>,
     /// Inflow and outflow of the directory being counted since its count began, bytes. The count is
     /// assumed to include half of it.
-    meanwhile: [u64; 2],
+    flow_while_counting: [u64; 2],
     lost_events: u64,
-    orders: Sender<PathBuf>,
-    answers: Receiver<io::Result<u64>>,
+    requests: Sender<PathBuf>,
+    results: Receiver<io::Result<u64>>,
 }
 
-impl Sizes {
+impl DirectorySizes {
     /// Starts the counting thread.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub(crate) fn start(wanted: Vec<String>) -> io::Result<Self> {
-        let (orders, taken) = channel::<PathBuf>();
-        let (answer, answers) = channel();
+    pub(crate) fn start(directories: Vec<String>) -> io::Result<Self> {
+        let (requests, requested) = channel::<PathBuf>();
+        let (result, results) = channel();
         thread::Builder::new().name("sizes".to_owned()).spawn(move || {
             lowest_priority();
-            for directory in taken {
-                if answer.send(count(&directory)).is_err() {
+            for directory in requested {
+                if result.send(count(&directory)).is_err() {
                     return;
                 }
             }
         })?;
         Ok(Self {
-            wanted,
+            directories,
             known: Vec::new(),
             counting: None,
-            meanwhile: [0; 2],
+            flow_while_counting: [0; 2],
             lost_events: 0,
-            orders,
-            answers,
+            requests,
+            results,
         })
     }
 
     /// Replaces the directories; known sizes of those that stay are kept.
-    pub(crate) fn replace(&mut self, wanted: Vec<String>) {
-        self.known.retain(|known| wanted.contains(&known.size.path));
-        self.wanted = wanted;
+    pub(crate) fn replace(&mut self, directories: Vec<String>) {
+        self.known.retain(|known| directories.contains(&known.size.path));
+        self.directories = directories;
     }
 
     /// Applies one interval; returns the sizes known so far.
-    pub(crate) fn see(&mut self, snapshot: &Snapshot) -> Vec<DirBytes> {
+    pub(crate) fn update(&mut self, snapshot: &Snapshot) -> Vec<DirectorySize> {
         let lost = snapshot.backend.lost_events > self.lost_events;
         self.lost_events = snapshot.backend.lost_events;
         for known in &mut self.known {
             known.unsure |= lost || flow(snapshot, &known.size.path).outflow_bytes.is_none();
-            known.size.see(snapshot);
+            known.size.add_flow(snapshot);
         }
         if let Some((path, _)) = &self.counting {
             let flow = flow(snapshot, path);
-            self.meanwhile[0] += flow.inflow_bytes;
-            self.meanwhile[1] += flow.outflow_bytes.unwrap_or(0);
+            self.flow_while_counting[0] += flow.inflow_bytes;
+            self.flow_while_counting[1] += flow.outflow_bytes.unwrap_or(0);
         }
-        self.take_answer();
-        self.order_next();
+        self.take_result();
+        self.request_next();
         self.known.iter().map(|known| known.size.clone()).collect()
     }
 
-    fn take_answer(&mut self) {
-        let Ok(answer) = self.answers.try_recv() else { return };
+    fn take_result(&mut self) {
+        let Ok(result) = self.results.try_recv() else { return };
         let Some((path, start)) = self.counting.take() else { return };
-        if !self.wanted.contains(&path) {
+        if !self.directories.contains(&path) {
             return;
         }
-        let counted = answer.unwrap_or_else(|error| {
+        let counted = result.unwrap_or_else(|error| {
             tracing::info!("cannot determine the size of {path}: {error}");
             0
         });
-        let [inflow, outflow] = self.meanwhile;
+        let [inflow, outflow] = self.flow_while_counting;
         let bytes = counted.saturating_add(inflow / 2).saturating_sub(outflow / 2);
         tracing::debug!("{path} holds {bytes} bytes");
         self.known.retain(|known| known.size.path != path);
-        self.known.push(Known {
-            size: DirBytes { path, bytes },
-            counted: clock::instant(),
+        self.known.push(Counted {
+            size: DirectorySize { path, bytes },
+            at: clock::instant(),
             took: start.elapsed(),
             unsure: false,
         });
     }
 
-    fn order_next(&mut self) {
+    fn request_next(&mut self) {
         if self.counting.is_some() {
             return;
         }
-        let due = |known: &Known| {
-            let every = if known.unsure { RECOUNT_UNSURE } else { RECOUNT };
-            known.counted.elapsed() >= every.max(known.took * REST)
+        let due = |known: &Counted| {
+            let every = if known.unsure { RECOUNT_IF_UNSURE } else { RECOUNT };
+            known.at.elapsed() >= every.max(known.took * PAUSE_FACTOR)
         };
-        let next = self.wanted.iter().find(|path| {
+        let next = self.directories.iter().find(|path| {
             let known = self.known.iter().find(|known| known.size.path == **path);
             known.is_none_or(due)
         });
         if let Some(path) = next.cloned()
-            && self.orders.send(PathBuf::from(&path)).is_ok()
+            && self.requests.send(PathBuf::from(&path)).is_ok()
         {
-            self.meanwhile = [0; 2];
+            self.flow_while_counting = [0; 2];
             self.counting = Some((path, clock::instant()));
         }
     }
@@ -156,7 +158,7 @@ fn count(directory: &Path) -> io::Result<u64> {
     let start = fs::symlink_metadata(directory)?;
     let dev = start.dev();
     let mut bytes = start.blocks() * 512;
-    let mut linked: HashSet<u64> = HashSet::new();
+    let mut seen_links: HashSet<u64> = HashSet::new();
     let mut pending = vec![directory.to_path_buf()];
     drop(noatime::entries(directory)?);
     while let Some(directory) = pending.pop() {
@@ -164,7 +166,7 @@ fn count(directory: &Path) -> io::Result<u64> {
         for (path, _) in entries {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.dev() != dev
-                || (meta.nlink() > 1 && !meta.is_dir() && !linked.insert(meta.ino()))
+                || (meta.nlink() > 1 && !meta.is_dir() && !seen_links.insert(meta.ino()))
             {
                 continue;
             }

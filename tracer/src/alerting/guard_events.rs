@@ -5,28 +5,52 @@ use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
 use tracer_model::guard::GuardConfig;
 use tracer_model::snapshot::{SCHEMA, Snapshot};
 
-use super::Guard;
-use crate::actions::guard;
-use crate::actions::guard::GuardEvent;
+use crate::actions::guard::{Guard, GuardEvent};
 use tracer_host::clock;
 
 /// Maximum number of culprits in an event.
 const MAX_CULPRITS: usize = 3;
 
+/// Why a guard cannot be enabled by a reload.
+#[derive(Debug, thiserror::Error)]
+#[error("the guard was enabled after filltop dropped the privileges to act; restart filltop")]
+pub(super) struct EnabledTooLate;
+
 /// The configured guard, if it is enabled.
-pub(crate) struct Guarding {
-    guard: Option<guard::Guard>,
+pub(super) struct GuardEvents {
+    guard: Option<Guard>,
     /// Number of events so far; makes event ids unique within a millisecond.
     events: u64,
 }
 
-impl Guarding {
+impl GuardEvents {
     /// Starts the guard. To be called before the tracer drops its privileges.
     ///
     /// # Errors
     /// If the process that carries out actions cannot be started.
-    pub(crate) fn start(config: &GuardConfig) -> anyhow::Result<Self> {
-        Ok(Self { guard: guard::Guard::start(config.clone())?, events: 0 })
+    pub(super) fn start(config: &GuardConfig) -> anyhow::Result<Self> {
+        Ok(Self { guard: Guard::start(config.clone())?, events: 0 })
+    }
+
+    /// Evaluates one Snapshot, which may start an action. Returns the guard's own events
+    /// ([`EventKind::Action`]), which are delivered like all others. Does not block.
+    pub(super) fn evaluate(&mut self, snapshot: &Snapshot) -> Vec<Event> {
+        let Some(guard) = &mut self.guard else { return Vec::new() };
+        let events = guard.evaluate(clock::boottime_s(), snapshot);
+        events.into_iter().map(|decided| self.event(decided, snapshot)).collect()
+    }
+
+    /// Replaces the configuration.
+    ///
+    /// # Errors
+    /// [`EnabledTooLate`]: the guard stays off.
+    pub(super) fn replace(&mut self, config: &GuardConfig) -> Result<(), EnabledTooLate> {
+        match &mut self.guard {
+            Some(guard) => guard.replace(config.clone()),
+            None if config.enabled => return Err(EnabledTooLate),
+            None => {}
+        }
+        Ok(())
     }
 
     fn event(&mut self, decided: GuardEvent, snapshot: &Snapshot) -> Event {
@@ -64,7 +88,7 @@ impl Guarding {
                 .cloned()
                 .collect(),
             held_bytes: volume.and_then(|row| row.held_bytes),
-            over: false,
+            resolved: false,
             suggestion,
             host: snapshot.host.clone(),
             id: format!("{key}/{}/{}", time.as_millisecond(), self.events),
@@ -72,26 +96,5 @@ impl Guarding {
             since: time,
             volume: Some(decision.volume),
         }
-    }
-}
-
-impl Guard for Guarding {
-    fn see(&mut self, snapshot: &Snapshot, _events: &[Event]) -> Vec<Event> {
-        let Some(guard) = &mut self.guard else { return Vec::new() };
-        let events = guard.evaluate(clock::boottime_s(), snapshot);
-        events.into_iter().map(|decided| self.event(decided, snapshot)).collect()
-    }
-
-    fn replace(&mut self, config: &GuardConfig) -> Result<(), String> {
-        match &mut self.guard {
-            Some(guard) => guard.replace(config.clone()),
-            None if config.enabled => {
-                return Err("the guard was enabled after filltop dropped the privileges to act; \
-                            restart filltop"
-                    .to_owned());
-            }
-            None => {}
-        }
-        Ok(())
     }
 }

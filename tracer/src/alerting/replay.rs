@@ -16,7 +16,7 @@ use crate::recording::csv::Rows;
 ///
 /// # Errors
 /// If the file cannot be read or is not a history.
-pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Result<ExitCode> {
     let is_stdin = file.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
     let input: Box<dyn BufRead> = if is_stdin {
@@ -29,11 +29,11 @@ pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
     let mut replay = Replay::new(&name);
     let mut engine = Engine::new(rules);
     let mut out = io::stdout().lock();
-    let mut seen = 0u64;
+    let mut rows_read = 0u64;
     while let Some(sample) = rows.next()? {
-        seen += 1;
-        let (at, snapshot) = replay.see(&sample);
-        for event in engine.see(&at, &snapshot, &[]) {
+        rows_read += 1;
+        let (at, snapshot) = replay.push(&sample);
+        for event in engine.evaluate(&at, &snapshot, &[]) {
             if json {
                 writeln!(out, "{}", serde_json::to_string(&event)?)?;
             } else {
@@ -41,7 +41,7 @@ pub(super) fn replay(file: &Path, rules: Vec<Rule>, json: bool) -> anyhow::Resul
             }
         }
     }
-    ensure!(seen > 0, "{name} has a header but no rows");
+    ensure!(rows_read > 0, "{name} has a header but no rows");
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,8 +14,8 @@ use super::groups::containers::oldest_in;
 use super::groups::{Groups, Placed};
 use super::views::Views;
 use tracer_host::mounts;
-use tracer_host::mounts::{Inside, Mount, MountedVolume};
-use tracer_host::process::stat::is_same;
+use tracer_host::mounts::{ContainerMount, Mount, MountedVolume};
+use tracer_host::process::stat::is_same_process;
 
 /// Maximum number of such volumes.
 const MAX_VOLUMES: usize = 64;
@@ -52,7 +52,7 @@ impl Insides {
             match volume {
                 Some(volume) => self.add(volume),
                 // If the writer has already exited, the next writer may lead to the mount.
-                None if is_same(&proc) => {
+                None if is_same_process(&proc) => {
                     if self.others.len() >= MAX_OTHERS {
                         self.others.clear();
                     }
@@ -67,7 +67,7 @@ impl Insides {
     fn add(&mut self, mut volume: MountedVolume) {
         let name = &volume.primary().mount_point;
         if self.volumes.iter().any(|known| known.primary().mount_point == *name) {
-            volume.tell_apart();
+            volume.disambiguate();
         }
         self.volumes.push(volume);
     }
@@ -86,7 +86,7 @@ impl Insides {
             if volume.space().is_some() {
                 return true;
             }
-            let Some(inside) = volume.inside.as_mut() else { return false };
+            let Some(inside) = volume.container.as_mut() else { return false };
             let others = residents(&inside.group, inside.mnt_ns, groups);
             let Some(other) = others.into_iter().find(|pid| *pid != inside.pid) else {
                 return false;
@@ -123,7 +123,7 @@ fn find(
     let own = || {
         let text = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok()?;
         let mounts = mounts::parse(&text);
-        is_same(proc).then_some(mounts)
+        is_same_process(proc).then_some(mounts)
     };
     // The known view may be older than the mount.
     let mounts = views
@@ -135,13 +135,13 @@ fn find(
     let mut pids = residents(&placed.group, placed.mnt_ns, groups);
     pids.push(proc.tgid);
     pids.into_iter().find_map(|pid| {
-        let inside = Inside {
+        let inside = ContainerMount {
             pid,
             mnt_ns: placed.mnt_ns,
             group: placed.group.clone(),
             mount_point: mount.mount_point.clone(),
         };
-        let volume = MountedVolume::inside(mount, inside);
+        let volume = MountedVolume::in_container(mount, inside);
         volume.space().map(|_| volume)
     })
 }
@@ -192,8 +192,8 @@ mod tests {
                 ..Group::default()
             };
             let mount_point = "/dev/shm".into();
-            let inside = Inside { pid: 1, mnt_ns: 7, group, mount_point };
-            insides.add(MountedVolume::inside(&mounts[1], inside));
+            let inside = ContainerMount { pid: 1, mnt_ns: 7, group, mount_point };
+            insides.add(MountedVolume::in_container(&mounts[1], inside));
         }
         let names: Vec<_> = insides.volumes.iter().map(|row| &row.primary().mount_point).collect();
         assert_eq!(names, [Path::new("web:/dev/shm"), Path::new("web (bbbbbbbbbbbb):/dev/shm")]);

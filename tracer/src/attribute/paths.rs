@@ -173,7 +173,7 @@ impl Names {
 mod tests {
     use super::*;
     use std::path::Path;
-    use tracer_common::records::NAME_ROOM;
+    use tracer_common::records::NAME_BUFFER;
     use tracer_common::{RecordHeader, RecordKind};
 
     fn key(ino: u64) -> FileKey {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
-        let mut room = [0; NAME_ROOM];
+        let mut room = [0; NAME_BUFFER];
         room[..name.len()].copy_from_slice(name);
         NameRecord {
             header: RecordHeader { kind: RecordKind::Name as u32, len: name.len() as u32 },

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 
-use tracer_common::records::CMDLINE_ROOM;
+use tracer_common::records::CMDLINE_MAX;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
-use tracer_host::process::stat::{NS_PER_TICK, is_same, stat};
+use tracer_host::process::stat::{NS_PER_TICK, is_same_process, stat};
+use tracer_host::process::status::Status;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
@@ -62,7 +63,7 @@ struct Chain {
 impl Processes {
     /// Adds a process that the eBPF side described.
     pub fn describe(&mut self, record: &ProcRecord) {
-        let len = (record.header.len as usize).min(CMDLINE_ROOM);
+        let len = (record.header.len as usize).min(CMDLINE_MAX);
         let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
         let mut process = Process {
             comm: comm(&record.comm),
@@ -76,9 +77,9 @@ impl Processes {
             ended_in: self.window,
         };
         // Truncated, or not readable in the kernel: /proc has all of it while the process runs.
-        if len == 0 || len == CMDLINE_ROOM {
+        if len == 0 || len == CMDLINE_MAX {
             let whole = proc_cmdline(record.proc.tgid);
-            if whole.is_some() && is_same(&record.proc) {
+            if whole.is_some() && is_same_process(&record.proc) {
                 process.cmdline = whole;
             }
         }
@@ -173,12 +174,12 @@ fn from_proc(proc: &ProcKey) -> Process {
             .ok()
             .map(|path| sanitize::lossless(path.as_os_str().as_bytes())),
         cmdline: proc_cmdline(pid),
-        uid: proc_uid(pid).unwrap_or(0),
+        uid: Status::read(pid).and_then(|status| status.uid()).unwrap_or(0),
         parent: parent_of(pid),
         ..Process::default()
     };
     // Checked last, so that everything read above belongs to this process or is discarded.
-    if is_same(proc) {
+    if is_same_process(proc) {
         process
     } else {
         Process { comm: UNKNOWN.to_owned(), ended: true, ..Process::default() }
@@ -189,17 +190,6 @@ pub(crate) fn proc_cmdline(pid: u32) -> Option<String> {
     let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     bytes.truncate(MAX_CMDLINE);
     cmdline(&bytes)
-}
-
-fn proc_uid(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
 }
 
 fn comm(bytes: &[u8]) -> String {
@@ -227,9 +217,9 @@ mod tests {
     #[test]
     fn a_reused_pid_is_another_process() {
         let own = own();
-        assert!(is_same(&own));
+        assert!(is_same_process(&own));
         let earlier = ProcKey { start_ns: own.start_ns - NS_PER_TICK, ..own };
-        assert!(!is_same(&earlier));
+        assert!(!is_same_process(&earlier));
         let mut processes = Processes::default();
         assert!(processes.get(&own).cmdline.is_some());
         assert!(processes.get(&earlier).ended);

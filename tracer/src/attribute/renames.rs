@@ -56,7 +56,7 @@ pub fn follow(files: &[Sought<'_>]) -> Vec<Option<PathBuf>> {
         }
     }
     for (pid, numbers) in by_writer {
-        let open = descriptors::descriptors(pid, |ino| numbers.contains_key(&ino));
+        let open = descriptors::paths_by_inode(pid, |ino| numbers.contains_key(&ino));
         settle(files, &numbers, open, &mut found);
     }
     let mut by_directory: BTreeMap<&Path, Numbers> = BTreeMap::new();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tracer_common::{FileKey, ProcKey};
 
 use tracer_host::mounts::Mount;
-use tracer_host::process::stat::is_same;
+use tracer_host::process::stat::is_same_process;
 use tracer_host::{host_root, mounts};
 
 /// Maximum number of views that are remembered.
@@ -38,7 +38,7 @@ impl Views {
         }
         let told = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok();
         let told = told.map(|text| mounts::parse(&text)).filter(|all| !all.is_empty());
-        let view = match told.filter(|_| is_same(proc)) {
+        let view = match told.filter(|_| is_same_process(proc)) {
             Some(mounts) => Some(View { mounts, guessed: false }),
             None if known.is_some() => None,
             None => {

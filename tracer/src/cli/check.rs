@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity, When};
+use tracer_model::alert::{Condition, Engine, Event, EventKind, Rule, Severity};
 use tracer_model::sanitize::display;
 use tracer_model::snapshot::{Snapshot, Volume};
 use tracer_model::units::Units;
 use tracer_model::{alert, units};
 
-use crate::alerting::{Sizes, leave_out, moment};
-use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow};
+use super::args::{AttachArgs, TraceArgs, duration, mount_of};
+use crate::alerting::{DirectorySizes, eval_time, ignore_volumes};
 use crate::config::Config;
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::signals::StopSignals;
 use tracer_host::timezone;
 use tracer_model::history::merge;
 
@@ -55,15 +55,36 @@ pub struct CheckArgs {
 }
 
 /// Exit status for UNKNOWN.
-pub(crate) const UNKNOWN: u8 = 3;
+pub(crate) const UNKNOWN: u8 = Status::Unknown as u8;
+
+/// The states of a monitoring plugin, with their exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Ok = 0,
+    Warning = 1,
+    Critical = 2,
+    Unknown = 3,
+}
+
+impl Status {
+    /// The word that starts the plugin's output.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
 
 /// Measures, prints one line, and returns the exit status. Never fails: errors are reported as
 /// UNKNOWN.
 pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     match measure(&args).await {
-        Ok((state, line)) => {
+        Ok((status, line)) => {
             println!("{line}");
-            Ok(ExitCode::from(state))
+            Ok(ExitCode::from(status as u8))
         }
         Err(error) => {
             println!("FILLTOP UNKNOWN - {}", one_line(&format!("{error:#}")));
@@ -77,7 +98,7 @@ fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ").replace('|', "/")
 }
 
-async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
+async fn measure(args: &CheckArgs) -> anyhow::Result<(Status, String)> {
     let config = Config::load(args.config.as_deref())?;
     let only = args.volume.iter().map(|path| mount_of(path)).collect::<Result<Vec<_>, _>>()?;
     let rules: Vec<Rule> = config
@@ -86,45 +107,46 @@ async fn measure(args: &CheckArgs) -> anyhow::Result<(u8, String)> {
         .map(|rule| Rule { hold_s: 0.0, quiet: Vec::new(), ..rule.clone() })
         .collect();
     let mut engine = Engine::new(rules);
-    let mut sizes = Sizes::start(config.directories())?;
+    let mut sizes = DirectorySizes::start(config.directories())?;
     let zone = timezone::local();
-    let mut last = Vec::new();
+    let mut events = Vec::new();
     // All intervals as one, since the perfdata covers the whole measurement.
     let mut whole: Option<Snapshot> = None;
-    let mut look_at = |seen: &mut Snapshot| {
-        leave_out(seen, &config.ignore);
+    let mut evaluate = |snapshot: &mut Snapshot| {
+        ignore_volumes(snapshot, &config.ignore);
         if !only.is_empty() {
-            narrow(seen, &only);
+            snapshot.retain_volumes(&only);
         }
-        let known = sizes.see(seen);
-        last.extend(engine.see(&moment(&zone), seen, &known));
+        let known = sizes.update(snapshot);
+        events.extend(engine.evaluate(&eval_time(&zone), snapshot, &known));
         match &mut whole {
-            Some(whole) => merge::add(whole, seen),
-            None => whole = Some(seen.clone()),
+            Some(whole) => merge::add(whole, snapshot),
+            None => whole = Some(snapshot.clone()),
         }
     };
     let seconds = args.length.as_secs_f64();
-    let attached = attach::each(&args.attach, &args.trace, "check", seconds, |mut snapshot| {
-        look_at(&mut snapshot);
-    });
-    if let Err(alone) = attached {
-        alone.or_else_async(trace(args, look_at)).await?;
+    let attached =
+        attach::for_each(&args.attach.source(&args.trace), "check", seconds, |mut snapshot| {
+            evaluate(&mut snapshot);
+        });
+    if let Err(standalone) = attached {
+        standalone.or_else_async(trace(args, evaluate)).await?;
     }
     let whole = whole.context("the service has no data yet")?;
-    Ok(answer(&engine, &last, &whole, args.allow_fallback))
+    Ok(output(&engine, &events, &whole, args.allow_fallback))
 }
 
 /// Measures without the service, with several samples on the way.
-async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyhow::Result<()> {
+async fn trace(args: &CheckArgs, mut evaluate: impl FnMut(&mut Snapshot)) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let mut pipeline = Pipeline::start(&args.trace.options())?;
     let end = Instant::now() + args.length;
     let mut poll = interval(POLL_INTERVAL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let every = (args.length / 10).clamp(Duration::from_millis(100), Duration::from_secs(1));
-    let mut look = interval(every);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    look.reset();
+    let mut sample = interval(every);
+    sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sample.reset();
     let mut ended = false;
     loop {
         tokio::select! {
@@ -134,43 +156,44 @@ async fn trace(args: &CheckArgs, mut look_at: impl FnMut(&mut Snapshot)) -> anyh
                 pipeline.poll();
                 continue;
             }
-            _ = look.tick() => {}
+            _ = sample.tick() => {}
         }
         let mut snapshot = pipeline.snapshot(ended)?;
-        look_at(Arc::make_mut(&mut snapshot));
+        evaluate(Arc::make_mut(&mut snapshot));
         if ended {
             return Ok(());
         }
     }
 }
 
-/// The exit status, and the line with its perfdata.
-fn answer(
+/// The status, and the line with its perfdata.
+fn output(
     engine: &Engine,
     events: &[Event],
     snapshot: &Snapshot,
     allow_fallback: bool,
-) -> (u8, String) {
-    let worst = engine.standing().filter(|s| !s.muted).map(|s| s.severity).max();
+) -> (Status, String) {
+    let worst =
+        engine.active_alerts().filter(|alert| !alert.inhibited).map(|alert| alert.severity).max();
     let blind: Vec<&Volume> = snapshot
         .volumes
         .iter()
         .filter(|row| row.blind.is_some_and(|blind| blind.hides_most() || !allow_fallback))
         .collect();
-    let (state, word) = match worst {
-        Some(Severity::Critical) => (2, "CRITICAL"),
-        Some(Severity::Warning) => (1, "WARNING"),
+    let status = match worst {
+        Some(Severity::Critical) => Status::Critical,
+        Some(Severity::Warning) => Status::Warning,
         // With most of the growth unexplained, OK would be a guess.
         None if blind.iter().any(|row| row.blind.is_some_and(|blind| blind.hides_most())) => {
-            (UNKNOWN, "UNKNOWN")
+            Status::Unknown
         }
-        None if !blind.is_empty() => (1, "WARNING"),
-        None => (0, "OK"),
+        None if !blind.is_empty() => Status::Warning,
+        None => Status::Ok,
     };
     // The last summary of each active alert, worst first.
-    let mut standing: Vec<_> = engine.standing().filter(|s| !s.muted).collect();
-    standing.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
-    let mut said: Vec<String> = standing
+    let mut active: Vec<_> = engine.active_alerts().filter(|alert| !alert.inhibited).collect();
+    active.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
+    let mut summaries: Vec<String> = active
         .iter()
         .filter_map(|alert| {
             let about = |event: &&Event| {
@@ -181,15 +204,15 @@ fn answer(
             events.iter().rev().find(about).map(|event| event.summary.clone())
         })
         .collect();
-    said.dedup();
-    said.extend(blind.iter().filter_map(|volume| alert::blind(volume, Units::Iec)));
-    let text = if said.is_empty() { all_well(snapshot) } else { said.join("; ") };
+    summaries.dedup();
+    summaries.extend(blind.iter().filter_map(|volume| alert::blind_message(volume, Units::Iec)));
+    let text = if summaries.is_empty() { ok_summary(snapshot) } else { summaries.join("; ") };
     let numbers: Vec<String> =
         snapshot.volumes.iter().filter(|v| !v.read_only).map(|v| perfdata(engine, v)).collect();
-    (state, format!("FILLTOP {word} - {} | {}", one_line(&text), numbers.join(" ")))
+    (status, format!("FILLTOP {} - {} | {}", status.name(), one_line(&text), numbers.join(" ")))
 }
 
-fn all_well(snapshot: &Snapshot) -> String {
+fn ok_summary(snapshot: &Snapshot) -> String {
     let count = snapshot.volumes.len();
     match snapshot.volumes.iter().filter(|volume| !volume.read_only).min_by(|a, b| {
         let part = |v: &Volume| v.avail_bytes as f64 / v.total_bytes.max(1) as f64;
@@ -213,8 +236,10 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
         let name: String = one_line(&volume.mount_point).replace('=', "_").replace('\'', "''");
         format!("'{} {what}'", display(&name))
     };
-    let thresholds = |fits: fn(&When) -> bool, scale: f64| {
-        let rule = engine.rules().find(|rule| fits(&rule.when) && rule.wants(&volume.mount_point));
+    let thresholds = |fits: fn(&Condition) -> bool, scale: f64| {
+        let rule = engine
+            .rules()
+            .find(|rule| fits(&rule.condition) && rule.applies_to(&volume.mount_point));
         let range = |value: Option<f64>| {
             value.map_or_else(String::new, |value| format!("{:.0}:", value * scale))
         };
@@ -229,7 +254,7 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
             "{}={}B;{};0;{}",
             label("avail"),
             volume.avail_bytes,
-            thresholds(|when| matches!(when, When::AvailRatio { .. }), total),
+            thresholds(|condition| matches!(condition, Condition::AvailRatio { .. }), total),
             volume.total_bytes
         ),
         format!("{}={:.0};;;;", label("growth_bytes_per_s"), volume.growth_bytes_per_s),
@@ -238,7 +263,7 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
     numbers.push(format!(
         "{}={eta};{};0;",
         label("time_to_full"),
-        thresholds(|when| matches!(when, When::TimeToFull), 1.0)
+        thresholds(|condition| matches!(condition, Condition::TimeToFull), 1.0)
     ));
     if volume.inodes_total > 0 {
         let (free, all) = (volume.inodes_free, volume.inodes_total);
@@ -264,9 +289,9 @@ mod tests {
         volume.written_bytes = written;
         volume.gap = gap;
         volume.blind = Moved::of(volume, 5.0).blind(gap);
-        let (state, line) = answer(&Engine::new(Vec::new()), &[], &snapshot, allow_fallback);
+        let (status, line) = output(&Engine::new(Vec::new()), &[], &snapshot, allow_fallback);
         assert_eq!(line.lines().count(), 1, "{line}");
-        state
+        status as u8
     }
 
     #[test]

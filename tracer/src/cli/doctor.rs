@@ -2,14 +2,58 @@
 //! to fix what is missing.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
 
+use clap::Args;
 use serde::Serialize;
 use tracer_model::sanitize;
-use tracer_model::snapshot::{Blind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend};
+use tracer_model::snapshot::{
+    Blind, BlindSpotKind, CountedBy, Gap, Hook, HookState, Snapshot, WriteBackend,
+};
 
 use tracer_host::{host_root, mounts};
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage, fence};
+
+use super::args::{AttachArgs, TraceArgs};
+use crate::service::attach;
+
+/// Arguments of `filltop doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Where `filltop watch` runs, this reports how that service traces, with the
+service's privileges. With --standalone it reports what this command could do.
+
+Exit status: 0 if every volume is traced as well as this kernel allows, else 1.")]
+pub(super) struct DoctorArgs {
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    attach: AttachArgs,
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
+}
+
+/// Runs `filltop doctor`.
+///
+/// # Errors
+/// If standard output fails.
+pub(super) fn doctor(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
+    let report = match attach::described(&args.attach.source(&args.trace)) {
+        Ok(snapshot) => of_service(snapshot),
+        Err(standalone) => standalone.or_else(|| Ok(examine(&args.trace.options())))?,
+    };
+    let mut stdout = io::stdout().lock();
+    if args.json {
+        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(stdout, "{}", text(&report))?;
+    }
+    let complete = report.ok && report.is_complete();
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// The result of `filltop doctor`; serialized by `--json`.
 #[derive(Debug, Serialize)]
@@ -32,6 +76,8 @@ pub struct Report {
     pub hooks: Vec<Hook>,
     /// What filltop cannot see here.
     pub blind_spots: Vec<String>,
+    /// The kinds of `blind_spots`, in the same order.
+    pub blind_spot_kinds: Vec<BlindSpotKind>,
     /// Whether `filltop stop --how fence` works.
     pub fence: FenceReport,
 }
@@ -92,12 +138,13 @@ pub fn of_service(snapshot: Snapshot) -> Report {
         problem: None,
         hooks: backend.hooks,
         blind_spots: backend.blind_spots,
+        blind_spot_kinds: backend.blind_spot_kinds,
         fence: try_fence(),
     }
 }
 
 fn try_fence() -> FenceReport {
-    let fence = fence::try_here(true, host_root::in_container()).err();
+    let fence = fence::probe(true, host_root::in_container()).err();
     FenceReport { possible: fence.is_none(), reason: fence }
 }
 
@@ -105,7 +152,7 @@ fn try_fence() -> FenceReport {
 #[must_use]
 pub fn examine(options: &TracerOptions) -> Report {
     let fence = try_fence();
-    let capabilities = capabilities::held_capabilities();
+    let capabilities = capabilities::effective_capabilities();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     // As `snapshot` does: if the host is not visible, doctor must not report that filltop can run
     // here.
@@ -124,6 +171,7 @@ pub fn examine(options: &TracerOptions) -> Report {
                 problem: Some(format!("{error:#}")),
                 hooks: Vec::new(),
                 blind_spots: Vec::new(),
+                blind_spot_kinds: Vec::new(),
                 fence,
             };
         }
@@ -132,6 +180,7 @@ pub fn examine(options: &TracerOptions) -> Report {
     let types: Vec<&str> = volumes.iter().map(|volume| volume.fs_type.as_str()).collect();
     tracer.mounts_changed(&types);
     let write = tracer.write_backend();
+    let spots = coverage::of_backend(write, tracer.coverage());
     Report {
         ok: true,
         service: false,
@@ -152,7 +201,8 @@ pub fn examine(options: &TracerOptions) -> Report {
         write: Some(write),
         problem: None,
         hooks: tracer.hooks(),
-        blind_spots: coverage::of_backend(write, tracer.seen()),
+        blind_spot_kinds: spots.iter().map(|spot| spot.kind).collect(),
+        blind_spots: spots.into_iter().map(|spot| spot.text).collect(),
         fence,
     }
 }
@@ -240,6 +290,7 @@ fn state_of(volume: &VolumeReport) -> (&'static str, &'static str) {
 mod tests {
     use super::*;
     use tracer_model::fixtures;
+    use tracer_model::snapshot::HookMethod;
 
     /// Every state that a volume and a hook can be in.
     #[test]
@@ -260,7 +311,7 @@ mod tests {
             blind: None,
         };
         let reason = || "the reason".to_owned();
-        let hook = |state| Hook { name: "vfs_write".to_owned(), how: "fexit".to_owned(), state };
+        let hook = |state| Hook { name: "vfs_write".to_owned(), how: HookMethod::Fexit, state };
         let states = [
             HookState::Ok,
             HookState::Unsupported { reason: reason() },
@@ -280,6 +331,7 @@ mod tests {
             problem: None,
             hooks: states.map(hook).into(),
             blind_spots: vec!["direct writes".to_owned()],
+            blind_spot_kinds: vec![BlindSpotKind::Unknown],
             fence: FenceReport { possible: false, reason: Some(reason()) },
         };
         insta::assert_snapshot!("doctor_of_the_service", text(&report));
@@ -292,6 +344,7 @@ mod tests {
             problem: Some("no BTF".to_owned()),
             hooks: Vec::new(),
             blind_spots: Vec::new(),
+            blind_spot_kinds: Vec::new(),
             fence: FenceReport { possible: true, reason: None },
             ..report
         };

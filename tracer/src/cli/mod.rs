@@ -1,39 +1,30 @@
 //! The command line: its commands and options, and the dispatch to each command.
 
+mod args;
 mod check;
 pub mod doctor;
 pub mod forecast;
+mod held;
 pub mod record;
 mod snapshot;
 pub mod stop;
 pub mod top;
+mod watch;
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracer_model::snapshot::{Snapshot, WriteBackend};
-use tracer_model::units::Units;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tracer_host::host_root;
 
+use self::check::CheckArgs;
+use self::record::{RecordArgs, ReplayArgs, record, replay};
+use self::snapshot::{SnapshotArgs, snapshot};
+use self::stop::{ResumeArgs, StopArgs};
+use self::top::{TopArgs, top};
 use crate::actions::{helper, supervisor};
-use crate::alerting::{WatchArgs, watch};
-use crate::attribute::groups::Groups;
-use crate::cli::check::CheckArgs;
-use crate::cli::record::{RecordArgs, ReplayArgs, record, replay};
-use crate::cli::snapshot::{SnapshotArgs, snapshot};
-use crate::cli::stop::{ResumeArgs, StopArgs};
-use crate::cli::top::{TopArgs, top};
-use crate::measure::deleted_files;
-use crate::output::{terminal, text};
-use crate::service::attach;
-use crate::service::attach::AttachArgs;
-use tracer_host::open_files::places::Places;
-use tracer_host::{host_root, mounts, open_files};
-use tracer_kernel::TracerOptions;
+use crate::output::terminal;
 
 /// top for what is filling your disk
 #[derive(Debug, Parser)]
@@ -44,9 +35,9 @@ Examples:
   sudo filltop /var                   only the volume that holds /var
   sudo filltop snapshot --for 10s     measure for ten seconds and print
   sudo filltop snapshot --json | jq . the same as JSON
-  sudo filltop watch                  warn before a volume is full, with the cause
+  sudo filltop watch                  warn before a volume is full
   sudo filltop held                   deleted files that still take space
-  sudo filltop doctor                 can filltop run here, and what would it miss?")]
+  sudo filltop doctor                 can filltop run here, what does it miss?")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -61,11 +52,11 @@ enum Command {
     /// Measure for a while, print once, exit
     Snapshot(SnapshotArgs),
     /// Headless alert mode: one line per event, until stopped
-    Watch(WatchArgs),
+    Watch(watch::WatchArgs),
     /// Measure once and exit as a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
     Check(CheckArgs),
     /// Deleted-but-open files now, largest first
-    Held(HeldArgs),
+    Held(held::HeldArgs),
     /// Predict when a volume will be full, from its recorded history
     Forecast(forecast::ForecastArgs),
     /// Flight recorder: write Snapshots to a bounded file until stopped
@@ -73,7 +64,7 @@ enum Command {
     /// Play a recording back as text or JSON
     Replay(ReplayArgs),
     /// Check whether filltop can run here, and what it would miss
-    Doctor(DoctorArgs),
+    Doctor(doctor::DoctorArgs),
     /// Freeze, throttle, fence, terminate or kill what fills the disk (shows a plan first)
     Stop(StopArgs),
     /// Undo `stop`: resume what was frozen, throttled or fenced
@@ -84,62 +75,6 @@ enum Command {
     /// Internal: acts on behalf of the screen and the guard, which have no privileges
     #[command(hide = true)]
     Helper,
-}
-
-/// Options that choose how to trace.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct TraceArgs {
-    /// Use only this kind of probe
-    #[arg(long, value_enum)]
-    backend: Option<BackendArg>,
-    /// Also hook this kernel function (`vfs_write` covers unknown filesystems)
-    #[arg(long, value_name = "FUNCTION")]
-    hooks: Vec<String>,
-    /// Verbose logging to stderr; repeat to include the eBPF log
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum BackendArg {
-    /// fentry/fexit trampolines
-    Fentry,
-    /// kprobes and kretprobes
-    Kprobe,
-    /// Static tracepoints
-    Tracepoint,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Shows the same files as `lsof +L1`, largest first, under the volume whose space
-they use: for a container on an overlay, the volume of its upper directory.
-Needs no tracing.")]
-struct HeldArgs {
-    /// One JSON array
-    #[arg(long)]
-    json: bool,
-    /// Powers of 1000 instead of 1024
-    #[arg(long)]
-    si: bool,
-    #[command(flatten)]
-    attach: AttachArgs,
-}
-
-#[derive(Debug, Clone, Args)]
-#[command(after_help = "\
-Where `filltop watch` runs, this reports how that service traces, with the
-service's privileges. With --standalone it reports what this command could do.
-
-Exit status: 0 if every volume is traced as well as this kernel allows, else 1.")]
-struct DoctorArgs {
-    /// One JSON object
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    attach: AttachArgs,
-    #[command(flatten)]
-    trace: TraceArgs,
 }
 
 /// Returns the whole command line with its subcommands, for man pages and completions.
@@ -171,11 +106,11 @@ pub fn main() -> ExitCode {
         Command::Record(args) => block_on(async { record(args).await.map(|()| ExitCode::SUCCESS) }),
         Command::Replay(args) => replay(&args).map(|()| ExitCode::SUCCESS),
         Command::Snapshot(args) => block_on(snapshot(args)),
-        Command::Watch(args) => block_on(watch(args)),
+        Command::Watch(args) => block_on(watch::watch(args)),
         Command::Check(args) => block_on(check::check(args)),
-        Command::Held(args) => print_held(&args),
+        Command::Held(args) => held::held(&args),
         Command::Forecast(args) => forecast::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Doctor(args) => examine(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Resume(args) => stop::resume(&args),
         Command::Supervise => supervisor::process::run().map(|()| ExitCode::SUCCESS),
@@ -225,151 +160,8 @@ fn start_log(verbose: u8) {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && terminal::color(environment))
+        .with_ansi(io::stderr().is_terminal() && terminal::color(args::environment))
         .init();
-}
-
-impl TraceArgs {
-    /// Whether any tracing option was given.
-    pub(crate) fn is_special(&self) -> bool {
-        self.backend.is_some() || !self.hooks.is_empty()
-    }
-
-    pub(crate) fn options(&self) -> TracerOptions {
-        TracerOptions {
-            backend: self.backend.map(|backend| match backend {
-                BackendArg::Fentry => WriteBackend::Fentry,
-                BackendArg::Kprobe => WriteBackend::Kprobe,
-                BackendArg::Tracepoint => WriteBackend::Tracepoint,
-            }),
-            hooks: self.hooks.clone(),
-            kernel_log: self.verbose > 1,
-            in_container: host_root::in_container(),
-        }
-    }
-}
-
-pub(crate) fn units(si: bool) -> Units {
-    if si { Units::Si } else { Units::Iec }
-}
-
-fn print_held(args: &HeldArgs) -> anyhow::Result<ExitCode> {
-    let found = match attach::newest(&args.attach, "held") {
-        Ok(snapshot) => deleted_files::HeldFiles { files: snapshot.held, unreadable: 0 },
-        Err(none) => none.or_else(|| {
-            let volumes =
-                mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
-            let places = Places::new(&volumes);
-            let open = open_files::walk(&places);
-            Ok(deleted_files::of(&open, &volumes, &places, &mut Groups::default(), None))
-        })?,
-    };
-    let mut stdout = io::stdout().lock();
-    if args.json {
-        writeln!(stdout, "{}", serde_json::to_string(&found.files)?)?;
-    } else {
-        write!(stdout, "{}", text::held(&found.files, &text_options(args.si)))?;
-    }
-    stdout.flush()?;
-    if found.unreadable > 0 {
-        let count = found.unreadable;
-        let processes = if count == 1 { "process" } else { "processes" };
-        eprintln!("filltop: could not inspect {count} {processes}; run as root to see their files");
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn examine(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let report = match attach::described(&args.attach, &args.trace) {
-        Ok(snapshot) => doctor::of_service(snapshot),
-        Err(alone) => alone.or_else(|| Ok(doctor::examine(&args.trace.options())))?,
-    };
-    let mut stdout = io::stdout().lock();
-    if args.json {
-        writeln!(stdout, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        write!(stdout, "{}", doctor::text(&report))?;
-    }
-    let well = report.ok && report.is_complete();
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-pub(crate) fn text_options(si: bool) -> text::TextOptions {
-    let width = rustix::termios::tcgetwinsize(io::stdout())
-        .ok()
-        .map(|size| usize::from(size.ws_col))
-        .filter(|columns| *columns > 0)
-        .unwrap_or(80);
-    text::TextOptions {
-        width,
-        units: units(si),
-        color: io::stdout().is_terminal() && terminal::color(environment),
-        charset: terminal::charset(environment),
-        ..text::TextOptions::default()
-    }
-}
-
-/// The mount point of the volume that holds a path, as the Snapshot prints it.
-pub(crate) fn mount_of(path: &Path) -> anyhow::Result<String> {
-    Ok(mounts::holding(path)?.primary().mount_point.to_string_lossy().into_owned())
-}
-
-/// Removes the rows of all volumes except those with these mount points.
-pub(crate) fn narrow(snapshot: &mut Snapshot, mounts: &[String]) {
-    snapshot.volumes.retain(|row| mounts.contains(&row.mount_point));
-    snapshot.writers.retain(|row| mounts.contains(&row.volume));
-    snapshot.dirs.retain(|row| mounts.contains(&row.volume));
-    snapshot.paths.retain(|row| mounts.contains(&row.volume));
-    snapshot.held.retain(|row| mounts.contains(&row.volume));
-    snapshot.victims.retain(|row| mounts.contains(&row.volume));
-    snapshot.groups.retain(|row| mounts.contains(&row.volume));
-    snapshot.residents.retain(|row| mounts.contains(&row.volume));
-}
-
-/// The signals that end a command: SIGINT and SIGTERM.
-pub(crate) struct StopSignals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignals {
-    pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    pub(crate) async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// Parses `500ms`, `5s`, `2m`, `1h`, or a number of seconds. From 100 ms to 7 days.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds_per_unit = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a duration; use e.g. 5s".to_owned())?;
-    let length = Duration::try_from_secs_f64(number * seconds_per_unit)
-        .map_err(|_| "too long".to_owned())?;
-    if length < Duration::from_millis(100) || length > Duration::from_secs(7 * 86_400) {
-        return Err("must be between 100ms and 7 days".to_owned());
-    }
-    Ok(length)
 }
 
 #[cfg(test)]
@@ -402,16 +194,6 @@ mod tests {
         for mut command in all {
             let name = format!("help_{}", command.get_name());
             insta::assert_snapshot!(name, command.render_long_help().to_string());
-        }
-    }
-
-    #[test]
-    fn lengths_of_time() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        for bad in ["", "s", "5x", "-1s", "0", "1e9h", "999h", "nan", "1..5s"] {
-            assert!(duration(bad).is_err(), "{bad}");
         }
     }
 }

@@ -13,14 +13,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::Snapshot;
+use tracer_model::units::parse::{self, ParseError};
 
-use crate::cli::{StopSignals, TraceArgs, duration, text_options};
+use super::args::{TraceArgs, duration, text_options};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::format::eta_cell;
 use crate::output::text::TextOptions;
 use crate::output::{json, text};
 use crate::recording;
 use crate::recording::{Damage, Recorder};
+use crate::signals::StopSignals;
 use crate::tui::App;
 use tracer_model::history::merge;
 
@@ -108,8 +110,8 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
             _ = look.tick() => {}
         }
         let snapshot = pipeline.snapshot(false)?;
-        if merge::is_long(&snapshot) {
-            recorder.push(&merge::trimmed(&snapshot))?;
+        if merge::exceeds_row_limit(&snapshot) {
+            recorder.push(&merge::truncated(&snapshot))?;
         } else {
             recorder.push(&snapshot)?;
         }
@@ -127,9 +129,9 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
 /// # Errors
 /// If the file cannot be read or contains no intact Snapshot.
 pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
-    let damage = recording::read(file, |snapshot| app.see_recorded(Arc::new(snapshot)))?;
+    let damage = recording::read(file, |snapshot| app.add_recorded(Arc::new(snapshot)))?;
     if let Some(words) = words(damage) {
-        app.say(&words);
+        app.show_message(&words);
     }
     Ok(())
 }
@@ -253,7 +255,7 @@ impl std::str::FromStr for At {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(length) = text.strip_prefix('-') {
-            return duration(length).map(Self::BeforeEnd);
+            return duration(length).map(Self::BeforeEnd).map_err(|error| error.to_string());
         }
         let of_day = ["%H:%M:%S", "%H:%M"].iter().find_map(|form| Time::strptime(form, text).ok());
         of_day
@@ -264,24 +266,13 @@ impl std::str::FromStr for At {
 }
 
 /// Parses `64MiB`, `64M`, `100MB`, or a number of bytes. From 4 MiB to 1 GiB.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err(format!("unknown unit {unit:?}; use KiB, MiB or GiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| "not a size; use e.g. 64MiB".to_owned())?;
-    number
-        .checked_mul(factor)
-        .filter(|size| (recording::MIN_SIZE..=recording::MAX_SIZE).contains(size))
-        .ok_or_else(|| "must be between 4MiB and 1GiB".to_owned())
+fn size(text: &str) -> Result<u64, ParseError> {
+    let bytes = parse::bytes(text)?;
+    if (recording::MIN_SIZE as f64..=recording::MAX_SIZE as f64).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(ParseError::OutOfRange("4MiB".to_owned(), "1GiB".to_owned()))
+    }
 }
 
 #[cfg(test)]

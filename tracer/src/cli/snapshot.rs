@@ -10,12 +10,12 @@ use clap::Args;
 use tokio::time::{Instant, interval, sleep_until};
 use tracer_model::snapshot::Snapshot;
 
-use crate::cli::{StopSignals, TraceArgs, duration, mount_of, narrow, text_options};
+use super::args::{AttachArgs, TraceArgs, duration, mount_of, text_options};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::text::By;
 use crate::output::{json, text};
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::signals::StopSignals;
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -59,13 +59,13 @@ pub(crate) struct SnapshotArgs {
 pub(crate) async fn snapshot(args: SnapshotArgs) -> anyhow::Result<ExitCode> {
     let only = args.volume.as_deref().map(mount_of).transpose()?;
     let seconds = args.length.as_secs_f64();
-    let mut snapshot = match attach::recent(&args.attach, &args.trace, "snapshot", seconds) {
+    let mut snapshot = match attach::recent(&args.attach.source(&args.trace), "snapshot", seconds) {
         Ok(snapshot) => Arc::new(snapshot),
         Err(none) => none.or_else_async(measure(&args)).await?,
     };
     let snapshot = Arc::make_mut(&mut snapshot);
     if let Some(only) = only {
-        narrow(snapshot, &[only]);
+        snapshot.retain_volumes(&[only]);
     }
     print_snapshot(snapshot, &args)?;
     Ok(ExitCode::SUCCESS)

@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use tracer_model::action::measurement::{Measurement, Source};
+use tracer_model::action::measurement::{self, Measurement};
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
 use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
+use tracer_model::units::parse::{self, ParseError};
 
+use super::args::{AttachArgs, duration, environment, units};
 use crate::actions::foreground::Foreground;
 use crate::actions::guard_config::ConfigArgs;
 use crate::actions::request::{StopRequest, TargetSpec};
 use crate::actions::resume::RecordState;
 use crate::actions::target::Reach;
 use crate::actions::{audit, engine, record, resume, text};
-use crate::cli::{duration, environment, units};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::terminal;
-use crate::service::attach;
-use crate::service::attach::AttachArgs;
+use crate::service::attach::{self, Source};
 use tracer_host::clock;
 use tracer_kernel::TracerOptions;
 
@@ -180,7 +180,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     };
     let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
     let mut prepared = engine::prepare(request, &protection)?;
-    if let Some(measured) = measured(&args.attach, &prepared.plan)? {
+    if let Some(measured) = measured(&args.attach.source_of_data(), &prepared.plan)? {
         prepared.attach_measurement(measured);
     }
     let (charset, units) = (terminal::charset(environment), units(args.si));
@@ -234,24 +234,24 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
 
 /// Returns what is known about the target's growth: from the service if one runs, or measured here with
 /// --standalone. `None` if neither is available.
-fn measured(attach: &AttachArgs, plan: &Plan) -> anyhow::Result<Option<Measurement>> {
+fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measurement>> {
     let pids = plan.processes.iter().map(|process| process.pid).collect();
     let of = |snapshot: &Snapshot, source| {
         Measurement::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
     };
-    match attach::past(attach, "stop", PAST.as_secs_f64()) {
-        Ok(snapshot) => Ok(Some(of(&snapshot, Source::Service))),
-        Err(alone) if alone.is_chosen() => {
+    match attach::past(source, "stop", PAST.as_secs_f64()) {
+        Ok(snapshot) => Ok(Some(of(&snapshot, measurement::Source::Service))),
+        Err(standalone) if standalone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
             while start.elapsed() < MEASURE_TIME {
                 std::thread::sleep(POLL_INTERVAL);
                 pipeline.poll();
             }
-            Ok(Some(of(&*pipeline.snapshot(true)?, Source::Here)))
+            Ok(Some(of(&*pipeline.snapshot(true)?, measurement::Source::Here)))
         }
-        Err(alone) => {
-            alone.say("the plan omits the target's growth (use --standalone to measure it)");
+        Err(standalone) => {
+            standalone.warn("the plan omits the target's growth (use --standalone to measure it)");
             Ok(None)
         }
     }
@@ -343,26 +343,14 @@ fn confirmed() -> anyhow::Result<bool> {
 
 /// Parses a rate in bytes per second: `5MiB`, `5MB`, `5M` (powers of 1024), `500k`, with or without
 /// `/s`.
-fn rate(text: &str) -> Result<u64, String> {
-    let text = text.strip_suffix("/s").unwrap_or(text);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: f64 = match unit.trim() {
-        "" | "B" => 1.0,
-        "k" | "K" | "KiB" => 1024.0,
-        "M" | "MiB" => 1024.0 * 1024.0,
-        "G" | "GiB" => 1024.0 * 1024.0 * 1024.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        other => return Err(format!("unknown unit {other:?}: use B, KiB, MiB, GiB, kB, MB or GB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a number of bytes, e.g. 5MiB".to_owned())?;
-    let bytes = number * factor;
-    if !(1024.0..=1e12).contains(&bytes) {
-        return Err(format!("must be between {} and 1 TB per second", Units::Iec.bytes(1024)));
+fn rate(text: &str) -> Result<u64, ParseError> {
+    let bytes =
+        if text.contains('/') { parse::bytes_per_second(text) } else { parse::bytes(text) }?;
+    if (1024.0..=1e12).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err(ParseError::OutOfRange(Units::Iec.rate(1024.0), Units::Si.rate(1e12)))
     }
-    Ok(bytes as u64)
 }
 
 #[cfg(test)]

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracer_model::sanitize::Charset;
 
+use super::args::{AttachArgs, TraceArgs, duration, environment, mount_of, units};
+use super::record;
 use crate::actions::bridge;
 use crate::actions::bridge::ActionBridge;
 use crate::actions::guard_config::ConfigArgs;
-use crate::cli::{TraceArgs, duration, environment, mount_of, narrow, record, units};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
 use crate::output::terminal;
 use crate::service::attach;
-use crate::service::attach::AttachArgs;
 use crate::service::client::Client;
 use crate::tui;
 use crate::tui::{Options, UiState};
@@ -88,9 +88,9 @@ pub(crate) async fn top(args: TopArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             let only = args.paths.iter().map(|path| mount_of(path)).collect::<Result<_, _>>()?;
-            match attach::follow(&args.attach, &args.trace, "top") {
+            match attach::follow(&args.attach.source(&args.trace), "top") {
                 Ok(client) => attached(&args, client, only, options).await?,
-                Err(alone) => alone.or_else_async(live(&args, only, options)).await?,
+                Err(standalone) => standalone.or_else_async(live(&args, only, options)).await?,
             }
         }
     }
@@ -164,7 +164,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
                 due = Instant::now() + early.next().unwrap_or(every);
                 let mut snapshot = pipeline.snapshot(false)?;
                 if !only.is_empty() {
-                    narrow(Arc::make_mut(&mut snapshot), &only);
+                    Arc::make_mut(&mut snapshot).retain_volumes(&only);
                 }
                 sender.send_replace(Some(snapshot));
             }

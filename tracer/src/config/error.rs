@@ -5,13 +5,13 @@ use std::ops::Range;
 
 /// An error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
+pub(crate) struct ConfigError {
     /// The file name, as given.
-    pub file: String,
+    pub(crate) file: String,
     /// Line and column, from 1; `None` if the file cannot be read.
-    pub place: Option<(usize, usize)>,
+    pub(crate) place: Option<(usize, usize)>,
     /// The problem, in one line.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl fmt::Display for ConfigError {
@@ -54,6 +54,12 @@ impl Source<'_> {
 
 /// Rewrites serde's `unknown field` and `unknown variant` with a suggestion. Any other message is
 /// passed through.
+///
+/// It reads the text because there is nothing else to read: `serde::de::Error::unknown_field` gets
+/// the name and the known names as values, but toml implements neither it nor `unknown_variant`, so
+/// that serde's provided methods format them and `toml::de::Error` keeps the result. An error type
+/// of our own would need a wrapper around each of toml's deserializers. Only the suggestion depends
+/// on the text: if serde words it differently, its own message is printed. A test pins the wording.
 fn explain(message: &str) -> String {
     let one_line = message.lines().collect::<Vec<_>>().join(" ");
     let (what, rest) = if let Some(rest) = one_line.strip_prefix("unknown field `") {
@@ -77,5 +83,31 @@ pub(super) fn did_you_mean(found: &str, known: &[&str]) -> String {
         }
         Some(_) => format!("; expected one of {}", known.join(", ")),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::Error as _;
+
+    use super::*;
+
+    /// The wording of the crates serde and toml that [`explain`] relies on.
+    #[test]
+    fn suggestions_are_found_in_the_wording_of_serde() {
+        let known = &["interval", "ignore"];
+        let field = toml::de::Error::unknown_field("interwal", known);
+        let one = toml::de::Error::unknown_field("interwal", &known[..1]);
+        let variant = toml::de::Error::unknown_variant("interwal", known);
+        let expected = "unknown field `interwal`, expected `interval` or `ignore`";
+        assert_eq!(field.message(), expected);
+        assert_eq!(one.message(), "unknown field `interwal`, expected `interval`");
+        assert_eq!(variant.message(), expected.replace("field", "variant"));
+        let suggestion = "`interwal`: did you mean `interval`?";
+        for (error, what) in [(field, "key"), (one, "key"), (variant, "value")] {
+            assert_eq!(explain(error.message()), format!("unknown {what} {suggestion}"));
+        }
+        let three = toml::de::Error::unknown_field("x", &["aaa", "bbb", "ccc"]);
+        assert_eq!(explain(three.message()), "unknown key `x`; expected one of aaa, bbb, ccc");
     }
 }

@@ -5,18 +5,24 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
+use tracer_host::journald;
 use tracer_model::alert::Severity;
+use tracer_model::units::parse;
 
 use super::error::{ConfigError, Source, did_you_mean};
-use super::raw::{Format, Least, Text};
-use super::{raw, values};
-use crate::alerting::sinks::{
-    AlertmanagerTarget, Endpoint, ExecTarget, JOURNALD_SOCKET, JournaldTarget, MailTarget,
-    SYSLOG_SOCKET, SinkConfig, SinkKind, SyslogTarget, SyslogTo, TEMPLATE_NAMES, Template,
-    WebhookTarget, unknown_names,
+use super::raw;
+use super::raw::{Format, Text};
+use super::targets::{
+    AlertmanagerTarget, Endpoint, ExecTarget, JournaldTarget, MailTarget, SinkConfig, SinkKind,
+    SyslogAddress, SyslogTarget, WebhookTarget,
 };
+use super::template::{TEMPLATE_NAMES, Template, unknown_names};
 
-const HOUR: Duration = Duration::from_secs(3600);
+/// Socket of the local system log.
+const SYSLOG_SOCKET: &str = "/dev/log";
+/// Default of `give_up_after`.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3600);
+/// Facilities of RFC 5424 by name, without those of the kernel and of single daemons.
 const FACILITIES: &[(&str, u8)] = &[
     ("user", 1),
     ("mail", 2),
@@ -39,7 +45,7 @@ pub(super) fn read(source: Source<'_>, file: &raw::File) -> Result<Vec<SinkConfi
     let reader = Reader { source };
     let mut sinks = Vec::new();
     for raw in &file.journald {
-        let socket = raw.socket.as_deref().unwrap_or(JOURNALD_SOCKET).into();
+        let socket = raw.socket.as_deref().unwrap_or(journald::SOCKET).into();
         let kind = SinkKind::Journald(JournaldTarget { socket });
         sinks.push(reader.sink("journald", raw.name.as_deref(), raw.severity, None, kind)?);
     }
@@ -100,26 +106,27 @@ impl Reader<'_> {
         &self,
         kind_name: &str,
         name: Option<&str>,
-        least: Least,
-        give_up: Option<&Text>,
+        min_severity: Option<Severity>,
+        give_up_after: Option<&Text>,
         kind: SinkKind,
     ) -> Result<SinkConfig, ConfigError> {
-        let give_up = match give_up {
-            None => HOUR,
-            Some(text) => values::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
+        let give_up_after = match give_up_after {
+            None => GIVE_UP_AFTER,
+            Some(text) => parse::duration(text.get_ref(), 1.0, 7.0 * 86_400.0)
                 .map_err(|why| self.wrong(text, "give_up_after", why))?,
         };
-        let least = match least {
-            Least::Warning => Severity::Warning,
-            Least::Critical => Severity::Critical,
-        };
-        Ok(SinkConfig { name: name.unwrap_or(kind_name).to_owned(), least, give_up, kind })
+        Ok(SinkConfig {
+            name: name.unwrap_or(kind_name).to_owned(),
+            min_severity: min_severity.unwrap_or(Severity::Warning),
+            give_up_after,
+            kind,
+        })
     }
 
     fn timeout(&self, text: Option<&Text>, default: f64) -> Result<Duration, ConfigError> {
         match text {
             None => Ok(Duration::from_secs_f64(default)),
-            Some(text) => values::duration(text.get_ref(), 0.1, 600.0)
+            Some(text) => parse::duration(text.get_ref(), 0.1, 600.0)
                 .map_err(|why| self.wrong(text, "timeout", why)),
         }
     }
@@ -192,11 +199,11 @@ impl Reader<'_> {
                 Template::Custom(body.get_ref().clone())
             }
         };
-        let strange = [
+        let inapplicable = [
             ("body", raw.body.as_ref(), raw.format == Format::Custom),
             ("routing_key_file", raw.routing_key_file.as_ref(), raw.format == Format::Pagerduty),
         ];
-        for (key, text, fits) in strange {
+        for (key, text, fits) in inapplicable {
             if let (Some(text), false) = (text, fits) {
                 return Err(self.wrong(text, key, "does not apply to this `format`"));
             }
@@ -220,7 +227,7 @@ impl Reader<'_> {
         let url = raw.url.get_ref().trim_end_matches('/').to_owned();
         let resend = match &raw.resend {
             None => Duration::from_secs(60),
-            Some(text) => values::duration(text.get_ref(), 1.0, 3600.0)
+            Some(text) => parse::duration(text.get_ref(), 1.0, 3600.0)
                 .map_err(|why| self.wrong(text, "resend", why))?,
         };
         let endpoint = self.endpoint(&keys, (&raw.url, url))?;
@@ -229,11 +236,13 @@ impl Reader<'_> {
 
     fn syslog(&self, raw: &raw::Syslog) -> Result<SyslogTarget, ConfigError> {
         let to = match &raw.to {
-            None => SyslogTo::Unix(SYSLOG_SOCKET.into()),
+            None => SyslogAddress::Unix(SYSLOG_SOCKET.into()),
             Some(text) => match text.get_ref().split_once("://") {
-                None if text.get_ref().starts_with('/') => SyslogTo::Unix(text.get_ref().into()),
-                Some(("udp", host)) => SyslogTo::Udp(with_port(host, 514)),
-                Some(("tcp", host)) => SyslogTo::Tcp(with_port(host, 601)),
+                None if text.get_ref().starts_with('/') => {
+                    SyslogAddress::Unix(text.get_ref().into())
+                }
+                Some(("udp", host)) => SyslogAddress::Udp(with_port(host, 514)),
+                Some(("tcp", host)) => SyslogAddress::Tcp(with_port(host, 601)),
                 _ => {
                     let why = "must be a socket path, udp://host:port or tcp://host:port";
                     return Err(self.wrong(text, "to", why));

@@ -28,7 +28,7 @@ use tracer_host::users::Users;
 
 /// Inputs of a Snapshot other than the counts.
 pub struct Context<'a> {
-    /// [`tracer_host::host_root::name`].
+    /// [`tracer_host::host_root::host_name`].
     pub host: &'a str,
     /// End of the interval.
     pub taken_at: Timestamp,

@@ -8,7 +8,7 @@ use tracer_model::snapshot::{Group, Resident};
 
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::open_files::{OpenFile, OpenFiles};
 use tracer_host::process::descriptors::strip_deleted;
 
@@ -54,7 +54,7 @@ pub fn database(path: &str) -> Option<&'static str> {
 pub fn of(
     open: &OpenFiles,
     volumes: &[MountedVolume],
-    places: &Places,
+    lookup: &MountLookup,
     groups: &mut Groups,
 ) -> Vec<Resident> {
     struct Sum<'a> {
@@ -102,7 +102,7 @@ pub fn of(
                     .files
                     .values()
                     .max_by_key(|file| file.bytes)
-                    .map(|file| name(&places.paths(file).host))
+                    .map(|file| name(&lookup.paths(file).host))
                     .unwrap_or_default(),
                 databases,
             })

@@ -10,7 +10,7 @@ use tracer_model::snapshot::{Group, Held, HeldKind};
 
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::open_files::{OpenFile, OpenFiles};
 
 /// The result of one pass over all open files.
@@ -27,7 +27,7 @@ pub struct HeldFiles {
 pub fn of(
     open: &OpenFiles,
     volumes: &[MountedVolume],
-    places: &Places,
+    lookup: &MountLookup,
     groups: &mut Groups,
     before: Option<&HeldFiles>,
 ) -> HeldFiles {
@@ -39,7 +39,7 @@ pub fn of(
             last = Some((file.pid, groups.of_pid(file.pid)));
         }
         let group = || last.as_ref().and_then(|(_, group)| group.clone());
-        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, places, group()));
+        let known = found.entry(file.key()).or_insert_with(|| row(file, volume, lookup, group()));
         if known.holders.last() != Some(&file.pid) {
             known.holders.push(file.pid);
         }
@@ -66,8 +66,13 @@ fn grew(before: &HeldFiles, now: &Held) -> bool {
     before.files.iter().find(same).is_some_and(|earlier| earlier.bytes < now.bytes)
 }
 
-fn row(file: &OpenFile, volume: &MountedVolume, places: &Places, group: Option<Group>) -> Held {
-    let paths = places.paths(file);
+fn row(
+    file: &OpenFile,
+    volume: &MountedVolume,
+    lookup: &MountLookup,
+    group: Option<Group>,
+) -> Held {
+    let paths = lookup.paths(file);
     let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
     // open(2): an O_TMPFILE file is shown as `/dir/#INODE (deleted)`.
     let anonymous = paths
@@ -101,7 +106,7 @@ mod tests {
 
     use super::*;
     use tracer_host::mounts;
-    use tracer_host::open_files::walk;
+    use tracer_host::open_files::from_proc;
 
     #[test]
     fn a_deleted_file_is_found_by_its_holder_to_the_block() {
@@ -110,8 +115,8 @@ mod tests {
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
         let meta = file.metadata().unwrap();
-        let (places, mut groups) = (Places::new(&volumes), Groups::default());
-        let held = of(&walk(&places), &volumes, &places, &mut groups, None);
+        let (lookup, mut groups) = (MountLookup::new(&volumes), Groups::default());
+        let held = of(&from_proc(&lookup), &volumes, &lookup, &mut groups, None);
         let ours: Vec<&Held> = held
             .files
             .iter()
@@ -122,7 +127,7 @@ mod tests {
         assert!(!ours[0].growing);
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
-        let later = of(&walk(&places), &volumes, &places, &mut groups, Some(&held));
+        let later = of(&from_proc(&lookup), &volumes, &lookup, &mut groups, Some(&held));
         assert!(later.files.iter().any(|row| row.ino == Some(meta.ino()) && row.growing));
     }
 }

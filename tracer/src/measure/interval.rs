@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, PairKey, WaitKey, Waits};
+use tracer_common::{Counters, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
 
 /// Maximum number of (process, file) pairs with a row of their own in one interval: as many as a
 /// hash table of 2¹⁸ buckets takes, which is 17 MB. Beyond it, the smaller half is aggregated into
@@ -12,7 +12,7 @@ pub const MAX_PAIRS: usize = (1 << 18) / 8 * 7;
 /// The counts of one interval.
 #[derive(Default)]
 pub struct Window {
-    pairs: HashMap<PairKey, Counters>,
+    pairs: HashMap<ProcFileKey, Counters>,
     folded: u64,
     /// Files whose rows were evicted; some of them may have a row again.
     nameless: HashSet<FileKey>,
@@ -21,7 +21,7 @@ pub struct Window {
     /// How long processes waited, keyed by process, device and kind.
     pub waits: HashMap<WaitKey, Waits>,
     /// Number of files created, keyed by process and directory.
-    pub created: HashMap<PairKey, u64>,
+    pub created: HashMap<ProcFileKey, u64>,
     /// Totals that no process or file could be assigned to.
     pub other: Counters,
 }
@@ -29,13 +29,13 @@ pub struct Window {
 impl Window {
     /// Counters keyed by process and file; aggregated files are under [`NO_FILE`] of their device.
     #[must_use]
-    pub const fn pairs(&self) -> &HashMap<PairKey, Counters> {
+    pub const fn pairs(&self) -> &HashMap<ProcFileKey, Counters> {
         &self.pairs
     }
 
     /// The files that have a row, once per process.
     pub fn files(&self) -> impl Iterator<Item = FileKey> {
-        self.pairs.keys().map(PairKey::file)
+        self.pairs.keys().map(ProcFileKey::file)
     }
 
     /// Number of pairs that were aggregated: their bytes are in their process's row, but in no
@@ -59,7 +59,7 @@ impl Window {
     }
 
     /// Adds counters to a pair.
-    pub fn add(&mut self, key: PairKey, counters: &Counters) {
+    pub fn add(&mut self, key: ProcFileKey, counters: &Counters) {
         if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&key) {
             self.fold();
         }
@@ -80,12 +80,12 @@ impl Window {
             rest -= usize::from(goes);
             goes
         });
-        let mut sums: HashMap<PairKey, Counters> = HashMap::new();
+        let mut sums: HashMap<ProcFileKey, Counters> = HashMap::new();
         for (key, counters) in small {
             *folded += 1;
             self.nameless.insert(key.file());
             let nowhere = FileKey { dev: key.dev, ..NO_FILE };
-            sums.entry(PairKey::new(key.process(), nowhere)).or_default().add(&counters);
+            sums.entry(ProcFileKey::new(key.process(), nowhere)).or_default().add(&counters);
         }
         for (key, sum) in sums {
             self.pairs.entry(key).or_default().add(&sum);
@@ -98,7 +98,7 @@ pub const NO_FILE: FileKey = FileKey { ino: 0, generation: 0, dev: 0 };
 
 /// Whether this key holds the counters of files without a row of their own.
 #[must_use]
-pub const fn is_folded(key: &PairKey) -> bool {
+pub const fn is_folded(key: &ProcFileKey) -> bool {
     key.ino == NO_FILE.ino
 }
 
@@ -113,9 +113,9 @@ mod tests {
 
     use super::*;
 
-    fn pair(tgid: u32, ino: u64) -> PairKey {
+    fn pair(tgid: u32, ino: u64) -> ProcFileKey {
         let proc = ProcKey { start_ns: 1, tgid, pad: 0 };
-        PairKey::new(proc, FileKey { ino, generation: 0, dev: 8 })
+        ProcFileKey::new(proc, FileKey { ino, generation: 0, dev: 8 })
     }
 
     fn written(bytes: u64) -> Counters {

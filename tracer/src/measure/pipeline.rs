@@ -25,11 +25,11 @@ use crate::measure::space_sampler::SampledSpace;
 use crate::measure::{build, colocated, deleted_files, rollup, space_sampler};
 use tracer_host::mounts::events::MountEvents;
 use tracer_host::mounts::{MountedVolume, Space};
-use tracer_host::open_files::places::Places;
+use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::users::Users;
 use tracer_host::{clock, host_root, mounts, open_files};
 use tracer_kernel::read::{Collector, Deltas, Record};
-use tracer_kernel::self_overhead::Overhead;
+use tracer_kernel::self_overhead::SelfOverhead;
 use tracer_kernel::{Tracer, TracerOptions, capabilities, coverage};
 
 /// How often the ring buffer is drained; it holds 2 MiB, some 20,000 names.
@@ -53,7 +53,7 @@ pub struct Pipeline {
     window: Window,
     window_start: Instant,
     cpu_at_start: f64,
-    overhead: Overhead,
+    overhead: SelfOverhead,
     /// Space of each volume, keyed by device, at the start of the interval and at the last sample.
     space_at_start: HashMap<u32, Space>,
     space_now: HashMap<u32, Space>,
@@ -78,10 +78,10 @@ impl Pipeline {
     /// One line with what is missing and what to do.
     pub fn start(options: &TracerOptions) -> anyhow::Result<Self> {
         host_root::check()?;
-        let capabilities = capabilities::held_capabilities();
+        let capabilities = capabilities::effective_capabilities();
         let mut tracer = Tracer::start(options)?;
         let collector = Collector::new(&mut tracer)?;
-        let overhead = Overhead::start(clock::instant(), &tracer);
+        let overhead = SelfOverhead::start(clock::instant(), &tracer);
         capabilities::drop_capabilities().context("cannot drop capabilities")?;
         let name = rustix::system::uname();
         let mut pipeline = Self {
@@ -95,7 +95,7 @@ impl Pipeline {
             history: History::default(),
             volumes: Vec::new(),
             insides: Insides::default(),
-            mount_events: MountEvents::begin(),
+            mount_events: MountEvents::watch(),
             window: Window::default(),
             window_start: clock::instant(),
             cpu_at_start: clock::own_cpu_s(),
@@ -108,7 +108,7 @@ impl Pipeline {
             held: HeldFiles::default(),
             residents: Vec::new(),
             held_at: None,
-            host: host_root::name(),
+            host: host_root::host_name(),
             kernel: name.release().to_string_lossy().into_owned(),
             capabilities,
             recent: Recent::default(),
@@ -127,7 +127,7 @@ impl Pipeline {
     /// [`POLL_INTERVAL`].
     pub fn poll(&mut self) {
         // Soon: a filesystem whose module was loaded for the mount is not counted before this.
-        if self.mount_events.came()
+        if self.mount_events.changed()
             && let Err(error) = self.refresh_volumes()
         {
             tracing::warn!("{error:#}");
@@ -153,7 +153,7 @@ impl Pipeline {
     /// If the kernel refuses to read the maps.
     pub fn look(&mut self) -> anyhow::Result<()> {
         let began = SystemTime::now();
-        let deltas = self.collector.look(self.tracer.missed_by_kernel())?;
+        let deltas = self.collector.read(self.tracer.missed_by_kernel())?;
         // Immediately, so that counts and space are of the same time: at 100 MB/s each ms is 0.1 %.
         self.space_now = space_of(&self.volumes);
         let now_s = clock::boottime_s();
@@ -175,7 +175,7 @@ impl Pipeline {
             }
             window.add(key, &counters);
         }
-        self.names.drop_forgotten(self.window.files().chain(self.collector.tenants()));
+        self.names.drop_forgotten(self.window.files().chain(self.collector.occupants()));
         for file in self.window.take_nameless() {
             self.names.forget(&file);
             self.tracer.forget_name(&file);
@@ -229,13 +229,14 @@ impl Pipeline {
             .collect();
         let renames = self.tracer.follows_renames();
         let every_fsync = self.tracer.times_every_fsync();
-        let mut blind_spots = coverage::of_backend(backend, self.tracer.seen());
-        blind_spots.extend(coverage::of_missing(renames, every_fsync));
+        let mut spots = coverage::of_backend(backend, self.tracer.coverage());
+        spots.extend(coverage::of_missing_hooks(renames, every_fsync));
         if self.tracer.may_skip_calls() {
-            blind_spots.push(coverage::SKIPPED_CALLS.to_owned());
+            spots.push(coverage::skipped_calls());
         }
-        if self.volumes.iter().any(|volume| is_sampled(&self.tracer, volume)) {
-            blind_spots.push(self.sampled_types());
+        let sampled_fs_types = self.sampled_types();
+        if !sampled_fs_types.is_empty() {
+            spots.push(coverage::sampled_space(&sampled_fs_types));
         }
         let mut snapshot = build::build(
             &self.window,
@@ -247,7 +248,9 @@ impl Pipeline {
                     write: backend,
                     kernel: self.kernel.clone(),
                     hooks: self.tracer.hooks(),
-                    blind_spots,
+                    blind_spot_kinds: spots.iter().map(|spot| spot.kind).collect(),
+                    blind_spots: spots.into_iter().map(|spot| spot.text).collect(),
+                    sampled_fs_types,
                     lost_events: self.lost.iter().map(|loss| loss.events).sum(),
                     lost: self.lost.clone(),
                     unattributed_bytes: 0,
@@ -294,14 +297,13 @@ impl Pipeline {
         self.insides.next_window();
     }
 
-    /// The blind spot of space that is sampled instead of traced, with the filesystem types it
-    /// applies to.
-    fn sampled_types(&self) -> String {
+    /// Returns the types of the mounted filesystems whose space is sampled, sorted.
+    fn sampled_types(&self) -> Vec<String> {
         let sampled = self.volumes.iter().filter(|volume| is_sampled(&self.tracer, volume));
-        let mut types: Vec<&str> = sampled.map(|volume| volume.fs_type.as_str()).collect();
+        let mut types: Vec<String> = sampled.map(|volume| volume.fs_type.clone()).collect();
         types.sort_unstable();
         types.dedup();
-        format!("{} ({})", coverage::SAMPLED_SPACE, types.join(", "))
+        types
     }
 
     fn refresh_volumes(&mut self) -> anyhow::Result<()> {
@@ -339,14 +341,14 @@ impl Pipeline {
     fn look_for_held(&mut self, fresh: bool) {
         if fresh || self.held_at.is_none_or(|at| at.elapsed() >= HELD_INTERVAL) {
             let before = self.held_at.map(|_| &self.held);
-            let places = Places::new(&self.volumes);
+            let lookup = MountLookup::new(&self.volumes);
             let open = match self.tracer.open_files() {
-                Some(records) => open_files::told(&records, &places),
-                None => open_files::walk(&places),
+                Some(records) => open_files::from_bpf(&records, &lookup),
+                None => open_files::from_proc(&lookup),
             };
             let Self { volumes, groups, .. } = self;
-            let held = deleted_files::of(&open, volumes, &places, groups, before);
-            self.residents = colocated::of(&open, volumes, &places, groups);
+            let held = deleted_files::of(&open, volumes, &lookup, groups, before);
+            self.residents = colocated::of(&open, volumes, &lookup, groups);
             self.held = held;
             self.held_at = Some(clock::instant());
         }

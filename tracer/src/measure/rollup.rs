@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use tracer_common::{PairKey, ProcKey, WaitKey, WaitKind, Waits};
+use tracer_common::{ProcFileKey, ProcKey, WaitKey, WaitKind, Waits};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Directory, Fsync, PathRow, Snapshot, Victim, WriteErrors, Writer};
 use tracer_model::tree::{Traffic, Tree};
@@ -24,7 +24,7 @@ const MAX_DIRECTORIES: usize = 1_000;
 #[must_use]
 pub fn directories(
     paths: &[(PathBuf, PathRow)],
-    created: &HashMap<PairKey, u64>,
+    created: &HashMap<ProcFileKey, u64>,
     volumes: &[MountedVolume],
     names: &mut Names,
     interval_s: f64,

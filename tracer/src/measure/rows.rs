@@ -311,7 +311,7 @@ fn file_path(key: &FileKey, sum: &FileSum, volume: &MountedVolume, names: &mut N
     {
         return path;
     }
-    if let Some(path) = sum.writers.iter().find_map(|proc| descriptors::from_proc(proc.tgid, key)) {
+    if let Some(path) = sum.writers.iter().find_map(|proc| descriptors::path_of(proc.tgid, key)) {
         return path;
     }
     let known = within.map_or_else(|| PathBuf::from(format!("inode {}", key.ino)), |w| w.path);

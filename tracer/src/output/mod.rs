@@ -6,3 +6,4 @@ pub mod json;
 pub mod openmetrics;
 pub mod terminal;
 pub mod text;
+pub mod theme;

@@ -4,7 +4,7 @@
 
 use tracer_model::sanitize::Charset;
 
-use crate::tui::theme::Theme;
+use super::theme::Theme;
 
 /// A variable's value; empty counts as unset, as NO_COLOR and POSIX specify.
 fn value(env: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {

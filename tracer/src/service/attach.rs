@@ -11,35 +11,35 @@ use tokio::sync::{oneshot, watch};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Gap, Snapshot};
 
-use super::client::{Client, NoService};
+use super::client::{Client, ServiceError};
 use super::{SOCKET, client};
-use crate::cli::{TraceArgs, narrow};
 use tracer_kernel::capabilities;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
 
 /// How long a service may be unavailable, for a restart.
-const AWAY: Duration = Duration::from_secs(15);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What most commands do without a service.
-const MEASURING: &str = "measuring directly instead";
+const MEASURE_INSTEAD: &str = "measuring directly instead";
 
-/// Options of whether and where to attach.
-#[derive(Debug, Clone, clap::Args)]
-pub struct AttachArgs {
-    /// Measure directly instead of asking a running `filltop watch`
-    #[arg(long)]
-    standalone: bool,
-    /// Socket path of the running `filltop watch`
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
+/// Where a command gets its data from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    /// Measure directly instead of asking a running service.
+    pub(crate) standalone: bool,
+    /// Path of the service's socket.
+    pub(crate) socket: PathBuf,
+    /// Whether tracing options were given that the service does not have: another backend, or
+    /// additional hooks.
+    pub(crate) special: bool,
 }
 
 /// Why a command measures on its own; `None`: it was asked to.
 #[derive(Debug)]
-pub(crate) struct Alone(Option<NoService>);
+pub(crate) struct Standalone(Option<ServiceError>);
 
-impl Alone {
+impl Standalone {
     /// Whether it was asked to, rather than left without a service.
     pub(crate) const fn is_chosen(&self) -> bool {
         self.0.is_none()
@@ -47,7 +47,7 @@ impl Alone {
 
     /// Continues without a service. If that fails as well, both errors are reported.
     pub(crate) fn or_else<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.say(MEASURING);
+        self.warn(MEASURE_INSTEAD);
         self.explain(work())
     }
 
@@ -56,22 +56,22 @@ impl Alone {
         self,
         work: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
-        self.say(MEASURING);
+        self.warn(MEASURE_INSTEAD);
         self.explain(work.await)
     }
 
     /// Reports a service that exists but cannot be used, and what is done `instead`.
-    pub(crate) fn say(&self, instead: &str) {
+    pub(crate) fn warn(&self, instead: &str) {
         match &self.0 {
             // An unusable service is worth a message, a missing one is not.
             Some(
-                error @ (NoService::Refused(_)
-                | NoService::Broken { .. }
-                | NoService::SeesLess { .. }),
+                error @ (ServiceError::Refused(_)
+                | ServiceError::Unresponsive { .. }
+                | ServiceError::LessPrivileged { .. }),
             ) => {
                 eprintln!("filltop: {error}; {instead}");
             }
-            Some(error @ NoService::Absent(path)) if path != Path::new(SOCKET) => {
+            Some(error @ ServiceError::NotRunning(path)) if path != Path::new(SOCKET) => {
                 eprintln!("filltop: {error}; {instead}");
             }
             _ => {}
@@ -80,39 +80,41 @@ impl Alone {
 
     fn explain<T>(self, result: anyhow::Result<T>) -> anyhow::Result<T> {
         match self.0 {
-            Some(error @ NoService::Denied(_)) => result.context(error),
+            Some(error @ ServiceError::PermissionDenied(_)) => result.context(error),
             _ => result,
         }
     }
 }
 
-impl AttachArgs {
+impl Source {
+    /// Runs `work` with the service's socket. `replaces_tracing`: the command would otherwise trace
+    /// itself, so the service must trace as much as the command could.
     fn try_with<T>(
         &self,
-        trace: Option<&TraceArgs>,
-        work: impl FnOnce(&Path) -> Result<T, NoService>,
-    ) -> Result<T, Alone> {
-        // The service has neither another backend nor additional hooks.
-        if self.standalone || trace.is_some_and(TraceArgs::is_special) {
-            return Err(Alone(None));
+        replaces_tracing: bool,
+        work: impl FnOnce(&Path) -> Result<T, ServiceError>,
+    ) -> Result<T, Standalone> {
+        if self.standalone || replaces_tracing && self.special {
+            return Err(Standalone(None));
         }
-        let result = match trace {
-            Some(_) => self.sees_enough().and_then(|()| work(&self.socket)),
-            None => work(&self.socket),
+        let result = if replaces_tracing {
+            self.has_privileges().and_then(|()| work(&self.socket))
+        } else {
+            work(&self.socket)
         };
-        result.map_err(|error| Alone(Some(error)))
+        result.map_err(|error| Standalone(Some(error)))
     }
 
     /// A service that was started with fewer privileges than this command has must not hide what
     /// this command would see.
-    fn sees_enough(&self) -> Result<(), NoService> {
+    fn has_privileges(&self) -> Result<(), ServiceError> {
         if !capabilities::has_sys_admin() {
             return Ok(());
         }
         let newest = client::recent(&self.socket, "rights", 0.0)?;
         let lacking = newest.volumes.iter().find(|row| row.gap == Some(Gap::NeedsSysAdmin));
         lacking.map_or(Ok(()), |volume| {
-            Err(NoService::SeesLess {
+            Err(ServiceError::LessPrivileged {
                 mount_point: sanitize::display(&volume.mount_point).into_owned(),
                 fs_type: sanitize::display(&volume.fs_type).into_owned(),
             })
@@ -123,35 +125,29 @@ impl AttachArgs {
 /// Returns the last `seconds` of the service's data as one Snapshot.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn recent(
-    args: &AttachArgs,
-    trace: &TraceArgs,
-    command: &str,
-    seconds: f64,
-) -> Result<Snapshot, Alone> {
-    let snapshot = args.try_with(Some(trace), |path| client::recent(path, command, seconds))?;
+/// [`Standalone`].
+pub(crate) fn recent(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Standalone> {
+    let snapshot = source.try_with(true, |path| client::recent(path, command, seconds))?;
     if snapshot.interval_s < seconds * 0.8 {
         eprintln!("filltop: the service has only {:.1} s of data so far", snapshot.interval_s);
     }
     Ok(snapshot)
 }
 
-/// Passes each Snapshot of the service's last `seconds` to `see`, oldest first; at least one.
+/// Passes each Snapshot of the service's last `seconds` to `work`, oldest first; at least one.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn each(
-    args: &AttachArgs,
-    trace: &TraceArgs,
+/// [`Standalone`].
+pub(crate) fn for_each(
+    source: &Source,
     command: &str,
     seconds: f64,
-    mut see: impl FnMut(Box<Snapshot>),
-) -> Result<(), Alone> {
-    args.try_with(Some(trace), |path| {
+    mut work: impl FnMut(Box<Snapshot>),
+) -> Result<(), Standalone> {
+    source.try_with(true, |path| {
         let mut client = Client::connect(path, command, seconds, false)?;
         while let Some(snapshot) = client.receive()? {
-            see(snapshot);
+            work(snapshot);
         }
         Ok(())
     })
@@ -160,37 +156,37 @@ pub(crate) fn each(
 /// Returns the service's newest Snapshot.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn newest(args: &AttachArgs, command: &str) -> Result<Snapshot, Alone> {
-    past(args, command, 0.0)
+/// [`Standalone`].
+pub(crate) fn newest(source: &Source, command: &str) -> Result<Snapshot, Standalone> {
+    past(source, command, 0.0)
 }
 
 /// Returns the service's newest Snapshot even if the service sees less than this command would,
 /// unless special tracing options were given.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn described(args: &AttachArgs, trace: &TraceArgs) -> Result<Snapshot, Alone> {
-    if trace.is_special() {
-        return Err(Alone(None));
+/// [`Standalone`].
+pub(crate) fn described(source: &Source) -> Result<Snapshot, Standalone> {
+    if source.special {
+        return Err(Standalone(None));
     }
-    newest(args, "doctor")
+    newest(source, "doctor")
 }
 
 /// Returns the service's last `seconds` as one Snapshot, or less, whatever its privileges.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn past(args: &AttachArgs, command: &str, seconds: f64) -> Result<Snapshot, Alone> {
-    args.try_with(None, |path| client::recent(path, command, seconds))
+/// [`Standalone`].
+pub(crate) fn past(source: &Source, command: &str, seconds: f64) -> Result<Snapshot, Standalone> {
+    source.try_with(false, |path| client::recent(path, command, seconds))
 }
 
 /// Connects to receive Snapshots continuously.
 ///
 /// # Errors
-/// [`Alone`].
-pub(crate) fn follow(args: &AttachArgs, trace: &TraceArgs, command: &str) -> Result<Client, Alone> {
-    args.try_with(Some(trace), |path| Client::connect(path, command, 0.0, true))
+/// [`Standalone`].
+pub(crate) fn follow(source: &Source, command: &str) -> Result<Client, Standalone> {
+    source.try_with(true, |path| Client::connect(path, command, 0.0, true))
 }
 
 /// The data source of an attached screen.
@@ -247,14 +243,14 @@ fn read_past(path: &Path, only: &[String]) -> Option<History> {
     let mut past = History::new(limits);
     // Keep what arrived even if the connection breaks.
     while let Ok(Some(snapshot)) = client.receive() {
-        past.push(narrowed(snapshot, only));
+        past.push(retain_volumes(snapshot, only));
     }
     Some(past)
 }
 
-fn narrowed(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
+fn retain_volumes(mut snapshot: Box<Snapshot>, only: &[String]) -> Arc<Snapshot> {
     if !only.is_empty() {
-        narrow(&mut snapshot, only);
+        snapshot.retain_volumes(only);
     }
     Arc::from(snapshot)
 }
@@ -273,22 +269,24 @@ impl Live {
         loop {
             let error = loop {
                 match client.receive() {
-                    Ok(Some(snapshot)) => self.see(narrowed(snapshot, &self.only)),
+                    Ok(Some(snapshot)) => self.add(retain_volumes(snapshot, &self.only)),
                     Ok(None) => {}
                     Err(error) => break error,
                 }
                 if self.sender.is_closed() {
-                    return error_of(NoService::Refused("the screen was closed".to_owned()));
+                    return connection_lost(ServiceError::Refused(
+                        "the screen was closed".to_owned(),
+                    ));
                 }
             };
-            match again(client.path()) {
+            match reconnect(client.path()) {
                 Some(next) => client = next,
-                None => return error_of(error),
+                None => return connection_lost(error),
             }
         }
     }
 
-    fn see(&mut self, snapshot: Arc<Snapshot>) {
+    fn add(&mut self, snapshot: Arc<Snapshot>) {
         let interval_s = snapshot.interval_s;
         let first = self.sender.borrow().is_none();
         let enough = first || self.is_enough(interval_s, interval_s);
@@ -317,15 +315,15 @@ impl Live {
 }
 
 /// Reconnects, if the service comes back in time.
-fn again(path: &Path) -> Option<Client> {
+fn reconnect(path: &Path) -> Option<Client> {
     let pause = Duration::from_millis(500);
-    (0..AWAY.as_millis() / pause.as_millis()).find_map(|_| {
+    (0..RECONNECT_TIMEOUT.as_millis() / pause.as_millis()).find_map(|_| {
         thread::sleep(pause);
         Client::connect(path, "top (again)", 0.0, true).ok()
     })
 }
 
-fn error_of(error: NoService) -> anyhow::Error {
+fn connection_lost(error: ServiceError) -> anyhow::Error {
     anyhow::Error::new(error).context(
         "lost the connection to the service; restart it, or use `filltop top --standalone`",
     )
@@ -350,7 +348,7 @@ mod tests {
             let at = jiff::Timestamp::from_second(fixtures::NOW + second).unwrap();
             (snapshot.taken_at, snapshot.interval_s) = (at, 0.998);
             snapshot.backend.lost_events = 7;
-            live.see(Arc::new(snapshot));
+            live.add(Arc::new(snapshot));
             let newest: Arc<Snapshot> = receiver.borrow().clone().unwrap();
             assert_eq!(newest.backend.lost_events, 7);
             seen.push((newest.taken_at.as_second() - fixtures::NOW, newest.interval_s.round()));

@@ -15,27 +15,27 @@ use crate::recording;
 use tracer_model::history::merge;
 
 /// Longest time that a healthy service takes to answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the service cannot be used.
 #[derive(Debug, Error)]
-pub enum NoService {
+pub enum ServiceError {
     /// There is no socket, or no process listens on it.
     #[error("no service is running at {}", .0.display())]
-    Absent(PathBuf),
+    NotRunning(PathBuf),
     /// This user may not connect to the service.
     #[error(
         "permission denied for the service socket {}; run as root, or join the group filltop \
          (`usermod -aG filltop USER`, then log in again)",
         .0.display()
     )]
-    Denied(PathBuf),
+    PermissionDenied(PathBuf),
     /// The service sees less than this command would.
     #[error(
         "the service was started without CAP_SYS_ADMIN and misses some writes to {mount_point} \
          ({fs_type}); grant it as described in docs/service.md"
     )]
-    SeesLess {
+    LessPrivileged {
         /// A volume on which the service misses writes.
         mount_point: String,
         /// Filesystem type of the volume.
@@ -46,7 +46,7 @@ pub enum NoService {
     Refused(String),
     /// The service does not answer, or not according to the protocol.
     #[error("the service at {} does not answer: {error}", .path.display())]
-    Broken {
+    Unresponsive {
         /// The socket.
         path: PathBuf,
         /// The error of the connection.
@@ -58,7 +58,6 @@ pub enum NoService {
 pub struct Client {
     stream: UnixStream,
     path: PathBuf,
-    welcome: Welcome,
 }
 
 impl Client {
@@ -67,70 +66,66 @@ impl Client {
     /// until this is dropped.
     ///
     /// # Errors
-    /// [`NoService`].
+    /// [`ServiceError`].
     pub fn connect(
         path: &Path,
         command: &str,
         since_s: f64,
         follow: bool,
-    ) -> Result<Self, NoService> {
-        let broken = |error| NoService::Broken { path: path.to_owned(), error };
+    ) -> Result<Self, ServiceError> {
+        let unresponsive = |error| ServiceError::Unresponsive { path: path.to_owned(), error };
         let mut stream = connect(path).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => NoService::Denied(path.to_owned()),
+            io::ErrorKind::PermissionDenied => ServiceError::PermissionDenied(path.to_owned()),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                NoService::Absent(path.to_owned())
+                ServiceError::NotRunning(path.to_owned())
             }
-            _ => broken(error),
+            _ => unresponsive(error),
         })?;
         // In a directory that other users may write to, any process could listen.
-        if !Peer::of(&stream).map_err(broken)?.is_privileged() {
-            return Err(broken(io::Error::other("it runs as neither root nor you")));
+        if !Peer::of(&stream).map_err(unresponsive)?.is_privileged() {
+            return Err(unresponsive(io::Error::other("it runs as neither root nor you")));
         }
-        stream.set_read_timeout(Some(ANSWERS_WITHIN)).map_err(broken)?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).map_err(unresponsive)?;
         let hello = Hello { protocol: PROTOCOL, client: command.to_owned(), since_s, follow };
-        let body = serde_json::to_vec(&hello).map_err(|error| broken(error.into()))?;
+        let body = serde_json::to_vec(&hello).map_err(|error| unresponsive(error.into()))?;
         // A service that refuses immediately may have closed the connection before this is
         // written; its reason can still be read.
         let written = stream.write_all(&protocol::frame(Kind::Hello, &body));
         let (kind, body) =
-            read(&mut stream).map_err(|error| broken(written.err().unwrap_or(error)))?;
+            read(&mut stream).map_err(|error| unresponsive(written.err().unwrap_or(error)))?;
         let welcome: Welcome = match kind {
-            Kind::Welcome => serde_json::from_slice(&body).map_err(|error| broken(error.into()))?,
+            Kind::Welcome => {
+                serde_json::from_slice(&body).map_err(|error| unresponsive(error.into()))?
+            }
             Kind::Refused => return Err(refused(&body)),
-            _ => return Err(broken(io::Error::other("the first frame is not a welcome"))),
+            _ => return Err(unresponsive(io::Error::other("the first frame is not a welcome"))),
         };
         // The service sends at its own interval.
-        let patience = ANSWERS_WITHIN.mul_f64(1.0 + welcome.interval_s.clamp(0.0, 3600.0));
-        stream.set_read_timeout(Some(patience)).map_err(broken)?;
-        Ok(Self { stream, path: path.to_owned(), welcome })
-    }
-
-    /// The service's description of itself.
-    #[must_use]
-    pub const fn welcome(&self) -> &Welcome {
-        &self.welcome
+        let patience = RESPONSE_TIMEOUT.mul_f64(1.0 + welcome.interval_s.clamp(0.0, 3600.0));
+        stream.set_read_timeout(Some(patience)).map_err(unresponsive)?;
+        Ok(Self { stream, path: path.to_owned() })
     }
 
     /// Path of the service's socket.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Waits for the next Snapshot, oldest first; `None` after the last requested one.
     ///
     /// # Errors
-    /// [`NoService`] if the service has ended or no longer answers.
-    pub fn receive(&mut self) -> Result<Option<Box<Snapshot>>, NoService> {
-        let broken = |error| NoService::Broken { path: self.path.clone(), error };
-        let (kind, body) = read(&mut self.stream).map_err(broken)?;
+    /// [`ServiceError`] if the service has ended or no longer answers.
+    pub fn receive(&mut self) -> Result<Option<Box<Snapshot>>, ServiceError> {
+        let unresponsive = |error| ServiceError::Unresponsive { path: self.path.clone(), error };
+        let (kind, body) = read(&mut self.stream).map_err(unresponsive)?;
         match kind {
             Kind::Snapshot => recording::decode_one(&body)
                 .map(Some)
-                .ok_or_else(|| broken(io::Error::other("damaged Snapshot"))),
+                .ok_or_else(|| unresponsive(io::Error::other("damaged Snapshot"))),
             Kind::End => Ok(None),
             Kind::Refused => Err(refused(&body)),
-            Kind::Hello | Kind::Welcome => Err(broken(io::Error::other("unexpected frame"))),
+            Kind::Hello | Kind::Welcome => Err(unresponsive(io::Error::other("unexpected frame"))),
         }
     }
 }
@@ -139,8 +134,8 @@ impl Client {
 /// newest. Used by `snapshot`, `check` and `stop`.
 ///
 /// # Errors
-/// [`NoService`].
-pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoService> {
+/// [`ServiceError`].
+pub(crate) fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, ServiceError> {
     let mut client = Client::connect(path, command, seconds, false)?;
     let mut sum: Option<Snapshot> = None;
     while let Some(next) = client.receive()? {
@@ -153,13 +148,13 @@ pub fn recent(path: &Path, command: &str, seconds: f64) -> Result<Snapshot, NoSe
             None => sum = Some(*next),
         }
     }
-    sum.ok_or_else(|| NoService::Broken {
+    sum.ok_or_else(|| ServiceError::Unresponsive {
         path: path.to_owned(),
         error: io::Error::other("it sent no Snapshot"),
     })
 }
 
-/// Connects within [`ANSWERS_WITHIN`]: the backlog of a service that hangs may be full, and
+/// Connects within [`RESPONSE_TIMEOUT`]: the backlog of a service that hangs may be full, and
 /// connect(2) blocks up to the send time-out set on the socket.
 fn connect(path: &Path) -> io::Result<UnixStream> {
     use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -168,13 +163,13 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     };
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(ANSWERS_WITHIN))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(RESPONSE_TIMEOUT))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }
 
-fn refused(body: &[u8]) -> NoService {
-    NoService::Refused(String::from_utf8_lossy(body).into_owned())
+fn refused(body: &[u8]) -> ServiceError {
+    ServiceError::Refused(String::from_utf8_lossy(body).into_owned())
 }
 
 fn read(stream: &mut UnixStream) -> io::Result<(Kind, Vec<u8>)> {

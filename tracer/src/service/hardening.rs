@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 const OOM_SCORE_ADJ: &str = "-900";
 
 /// Applies as much as permitted: each measure is useful without the other.
-pub fn harden() {
+pub(crate) fn harden() {
     // The quick one first: locking memory may take long when memory is short.
     if let Err(error) = spare_from_oom() {
         tracing::info!("cannot lower the OOM score: {error}");
@@ -26,7 +26,7 @@ pub fn harden() {
 ///
 /// # Errors
 /// If the limit on locked memory cannot be removed: with a limit, a later allocation would fail.
-pub fn lock_memory() -> io::Result<()> {
+pub(crate) fn lock_memory() -> io::Result<()> {
     let none = Rlimit { current: None, maximum: None };
     if getrlimit(Resource::Memlock) != none {
         setrlimit(Resource::Memlock, none)?;
@@ -38,7 +38,7 @@ pub fn lock_memory() -> io::Result<()> {
 ///
 /// # Errors
 /// If not permitted; the unit's `OOMScoreAdjust=` does the same from outside.
-pub fn spare_from_oom() -> io::Result<()> {
+pub(crate) fn spare_from_oom() -> io::Result<()> {
     let path = "/proc/self/oom_score_adj";
     let lower = |now: &str| now.trim().parse().is_ok_and(|now: i32| now <= -900);
     if fs::read_to_string(path).is_ok_and(|now| lower(&now)) {
@@ -51,7 +51,7 @@ pub fn spare_from_oom() -> io::Result<()> {
 ///
 /// # Errors
 /// If capset(2) fails.
-pub fn drop_all_capabilities() -> io::Result<()> {
+pub(crate) fn drop_all_capabilities() -> io::Result<()> {
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     Ok(set_capabilities(None, sets)?)
@@ -59,7 +59,7 @@ pub fn drop_all_capabilities() -> io::Result<()> {
 
 /// Resident memory, bytes: the second number of /proc/self/statm.
 #[must_use]
-pub fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)

@@ -6,12 +6,12 @@
 
 pub(crate) mod attach;
 pub mod client;
-pub mod hardening;
-pub mod notify;
-pub mod peer;
-pub mod protocol;
-pub mod server;
-pub mod socket;
+pub(crate) mod hardening;
+pub(crate) mod notify;
+mod peer;
+mod protocol;
+mod server;
+mod socket;
 pub mod store;
 
 use std::net::{SocketAddr, TcpListener};
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracer_model::snapshot::Snapshot;
 
 use self::server::Shared;
-use self::socket::{Socket, Taken};
+use self::socket::{AlreadyServed, Socket};
 use self::store::Store;
 use crate::output::openmetrics;
 use crate::output::openmetrics::{Endpoint, Guard, Metrics, Own, Totals};
@@ -34,58 +34,50 @@ use tracer_host::clock;
 use tracer_model::history::retention::Limits;
 
 /// Default path of the service's socket.
-pub const SOCKET: &str = "/run/filltop/filltop.sock";
+pub(crate) const SOCKET: &str = "/run/filltop/filltop.sock";
 /// Maximum number of Snapshots queued for the serving thread; more are dropped, and are missing in
 /// the history that clients see.
-const WAITING: usize = 16;
+const MAX_QUEUED: usize = 16;
 
-/// Options of what is served, and where.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ServeArgs {
-    /// Socket path for other commands (root and group `filltop` may connect)
-    #[arg(long, value_name = "PATH", env = "FILLTOP_SOCKET", default_value = SOCKET)]
-    socket: PathBuf,
-    /// Do not serve a socket
-    #[arg(long)]
-    no_socket: bool,
-    /// Serve metrics for Prometheus at this address, e.g. 127.0.0.1:9823
-    #[arg(long, value_name = "ADDRESS")]
-    metrics: Option<SocketAddr>,
-    /// TLS and password configuration for the metrics (see docs/metrics.md)
-    #[arg(long, value_name = "FILE", requires = "metrics")]
-    metrics_guard: Option<PathBuf>,
-    /// Number of groups with metrics of their own
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    metrics_groups: u16,
-    /// Directory with metrics of its own; may be given up to 64 times
-    #[arg(long, value_name = "PATH")]
-    metrics_directory: Vec<String>,
+/// What is served, and where.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeOptions {
+    /// Path of the socket for other commands; `None`: do not serve one.
+    pub(crate) socket: Option<PathBuf>,
+    /// Address of the metrics for Prometheus.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// File with the TLS and password configuration for the metrics.
+    pub(crate) metrics_guard: Option<PathBuf>,
+    /// Number of groups with metrics of their own.
+    pub(crate) metrics_groups: u16,
+    /// Directories with metrics of their own.
+    pub(crate) metrics_directories: Vec<String>,
 }
 
 /// The bound listeners, not yet serving: made before privileges are dropped.
-pub struct Bound {
+pub(crate) struct Listeners {
     socket: Option<Socket>,
     metrics: Option<(TcpListener, Guard)>,
     group: Option<u32>,
     totals: Totals,
 }
 
-impl Bound {
+impl Listeners {
     /// Binds the addresses.
     ///
     /// # Errors
     /// If the metrics address is in use, or a file is invalid. A socket that cannot be bound is only
     /// logged.
-    pub fn new(args: &ServeArgs) -> anyhow::Result<Self> {
+    pub(crate) fn bind(options: &ServeOptions) -> anyhow::Result<Self> {
         ensure!(
-            args.metrics_directory.len() <= openmetrics::MAX_DIRECTORIES,
+            options.metrics_directories.len() <= openmetrics::MAX_DIRECTORIES,
             "--metrics-directory can be given at most {} times",
             openmetrics::MAX_DIRECTORIES
         );
         let group = peer::group_id(peer::GROUP);
-        let socket = match (!args.no_socket).then(|| Socket::listen(&args.socket, group)) {
+        let socket = match options.socket.as_deref().map(|path| Socket::listen(path, group)) {
             // A second `filltop watch` next to the service, run to see what it would report.
-            Some(Err(error)) if error.is::<Taken>() => {
+            Some(Err(error)) if error.is::<AlreadyServed>() => {
                 tracing::warn!("{error:#}; this one does not serve a socket");
                 None
             }
@@ -97,9 +89,10 @@ impl Bound {
             Some(Ok(socket)) => Some(socket),
             None => None,
         };
-        let guard = args.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
-        let metrics = args.metrics.map(openmetrics::bind).transpose()?;
-        if let Some(address) = args.metrics.filter(|address| !address.ip().is_loopback())
+        let guard =
+            options.metrics_guard.as_deref().map(Guard::read).transpose()?.unwrap_or_default();
+        let metrics = options.metrics.map(openmetrics::bind).transpose()?;
+        if let Some(address) = options.metrics.filter(|address| !address.ip().is_loopback())
             && guard.is_open()
         {
             tracing::warn!(
@@ -110,52 +103,47 @@ impl Bound {
             socket,
             metrics: metrics.map(|listener| (listener, guard)),
             group,
-            totals: Totals::new(args.metrics_groups.into(), &args.metrics_directory),
+            totals: Totals::new(options.metrics_groups.into(), &options.metrics_directories),
         })
-    }
-
-    /// Path of the socket, if there is one.
-    #[must_use]
-    pub fn socket(&self) -> Option<&Path> {
-        self.socket.as_ref().map(Socket::path)
     }
 
     /// Starts serving. `interval` is the time between two Snapshots.
     ///
     /// # Errors
     /// If the kernel refuses a thread or a descriptor.
-    pub fn start(self, interval: Duration) -> anyhow::Result<Service> {
+    pub(crate) fn start(self, interval: Duration) -> anyhow::Result<Service> {
         self.start_with(Store::new(Limits::default()), interval)
     }
 
     fn start_with(self, store: Store, interval: Duration) -> anyhow::Result<Service> {
         let metrics = Arc::new(Metrics::new(self.totals));
         let shared = Arc::new(Shared::new(store, interval, self.group));
-        let (news, waiting) = mpsc::channel(WAITING);
+        let (snapshots, queued) = mpsc::channel(MAX_QUEUED);
         let (stop, stopped) = oneshot::channel();
         let listener = self.socket.as_ref().map(Socket::listener).transpose()?;
-        let work = Work {
+        let thread = ServingThread {
             listener,
-            scraped: self.metrics.map(|(listener, guard)| {
-                let endpoint = Endpoint { metrics: Arc::clone(&metrics), guard, own: own(&shared) };
+            metrics: self.metrics.map(|(listener, guard)| {
+                let endpoint =
+                    Endpoint { metrics: Arc::clone(&metrics), guard, own: process_stats(&shared) };
                 (listener, Arc::new(endpoint))
             }),
             shared,
-            waiting,
+            queued,
             stopped,
         };
         let thread = std::thread::Builder::new()
             .name("filltop-serve".to_owned())
             .spawn(move || {
-                if let Err(error) = work.run() {
+                if let Err(error) = thread.run() {
                     tracing::error!("the serving thread has failed: {error:#}");
                 }
             })
             .context("cannot start the serving thread")?;
         Ok(Service {
-            news,
+            snapshots,
             metrics,
-            left_out: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             stop: Some(stop),
             thread: Some(thread),
             _socket: self.socket,
@@ -165,9 +153,9 @@ impl Bound {
 
 /// A running service; it stops when dropped.
 pub struct Service {
-    news: mpsc::Sender<Arc<Snapshot>>,
+    snapshots: mpsc::Sender<Arc<Snapshot>>,
     metrics: Arc<Metrics>,
-    left_out: AtomicU64,
+    dropped: AtomicU64,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// Kept so that the socket file is removed only after serving has stopped.
@@ -178,23 +166,23 @@ impl Service {
     /// Starts a service on a socket only, with history in its store.
     ///
     /// # Errors
-    /// As [`Bound::new`] and [`Bound::start`].
-    pub fn with_past(socket: &Path, store: Store) -> anyhow::Result<Self> {
-        let bound = Bound {
+    /// As [`Listeners::bind`] and [`Listeners::start`].
+    pub fn with_history(socket: &Path, store: Store) -> anyhow::Result<Self> {
+        let listeners = Listeners {
             socket: Some(Socket::listen(socket, None)?),
             metrics: None,
             group: None,
             totals: Totals::new(1, &[]),
         };
-        bound.start_with(store, Duration::from_secs(1))
+        listeners.start_with(store, Duration::from_secs(1))
     }
 
     /// Hands over a Snapshot without waiting. Every Snapshot must be passed, because the counters
     /// add them up.
-    pub fn publish(&self, snapshot: &Arc<Snapshot>) {
+    pub(crate) fn publish(&self, snapshot: &Arc<Snapshot>) {
         self.metrics.see(Arc::clone(snapshot));
-        if self.news.try_send(Arc::clone(snapshot)).is_err() {
-            let before = self.left_out.fetch_add(1, Ordering::Relaxed);
+        if self.snapshots.try_send(Arc::clone(snapshot)).is_err() {
+            let before = self.dropped.fetch_add(1, Ordering::Relaxed);
             if before.is_multiple_of(60) {
                 tracing::warn!("clients are too slow: {} snapshots dropped", before + 1);
             }
@@ -203,7 +191,7 @@ impl Service {
 
     /// Whether the serving thread still runs. If not, the service must be restarted.
     #[must_use]
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
@@ -220,16 +208,16 @@ impl Drop for Service {
     }
 }
 
-/// The work of the serving thread.
-struct Work {
+/// What the serving thread runs on.
+struct ServingThread {
     listener: Option<std::os::unix::net::UnixListener>,
-    scraped: Option<(TcpListener, Arc<Endpoint>)>,
+    metrics: Option<(TcpListener, Arc<Endpoint>)>,
     shared: Arc<Shared>,
-    waiting: mpsc::Receiver<Arc<Snapshot>>,
+    queued: mpsc::Receiver<Arc<Snapshot>>,
     stopped: oneshot::Receiver<()>,
 }
 
-impl Work {
+impl ServingThread {
     fn run(mut self) -> anyhow::Result<()> {
         hardening::drop_all_capabilities().context("cannot drop capabilities")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -242,14 +230,14 @@ impl Work {
                 let listener = tokio::net::UnixListener::from_std(listener)?;
                 tokio::spawn(server::serve(listener, Arc::clone(&self.shared)));
             }
-            if let Some((listener, endpoint)) = self.scraped {
+            if let Some((listener, endpoint)) = self.metrics {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::spawn(openmetrics::serve(listener, endpoint));
             }
             loop {
                 tokio::select! {
                     _ = &mut self.stopped => return Ok(()),
-                    snapshot = self.waiting.recv() => {
+                    snapshot = self.queued.recv() => {
                         let Some(snapshot) = snapshot else { return Ok(()) };
                         self.shared.store().push(&snapshot)?;
                         self.shared.wake();
@@ -261,7 +249,7 @@ impl Work {
 }
 
 /// Returns a function that collects the program's own statistics for a scrape.
-fn own(shared: &Arc<Shared>) -> Box<dyn Fn() -> Own + Send + Sync> {
+fn process_stats(shared: &Arc<Shared>) -> Box<dyn Fn() -> Own + Send + Sync> {
     let shared = Arc::clone(shared);
     Box::new(move || {
         let (history_bytes, history_s) = {

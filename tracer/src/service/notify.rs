@@ -9,45 +9,45 @@ use tracer_model::snapshot::Snapshot;
 use crate::output::format::{blind_short, eta_cell};
 
 /// The connection to the service manager (sd_notify(3)).
-pub struct Notify {
-    every: Option<Duration>,
+pub(crate) struct Notify {
+    interval: Option<Duration>,
     last: Option<Instant>,
 }
 
 impl Notify {
     /// Reads whether a watchdog is configured (`WatchdogSec=`).
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Twice per watchdog period, as sd_watchdog_enabled(3) recommends.
-        Self { every: sd_notify::watchdog_enabled().map(|time| time / 2), last: None }
+        Self { interval: sd_notify::watchdog_enabled().map(|time| time / 2), last: None }
     }
 
     /// Reports that startup is complete.
-    pub fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+    pub(crate) fn ready(&self) {
+        notify(&[NotifyState::Ready]);
     }
 
     /// Notifies the watchdog if that is due. To be called after each successful measurement only,
     /// since the watchdog guards against missing ones. Returns whether it was due: a good time to
     /// update the status, too.
-    pub fn alive(&mut self, now: Instant) -> bool {
-        let Some(every) = self.every else { return false };
-        let due = self.last.is_none_or(|last| now.duration_since(last) >= every);
+    pub(crate) fn watchdog(&mut self, now: Instant) -> bool {
+        let Some(interval) = self.interval else { return false };
+        let due = self.last.is_none_or(|last| now.duration_since(last) >= interval);
         if due {
             self.last = Some(now);
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
         due
     }
 
     /// Sets the status line of `systemctl status`.
-    pub fn status(&self, line: &str) {
-        tell(&[NotifyState::Status(line)]);
+    pub(crate) fn status(&self, line: &str) {
+        notify(&[NotifyState::Status(line)]);
     }
 
     /// Reports that the service is stopping.
-    pub fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+    pub(crate) fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
     }
 }
 
@@ -59,7 +59,7 @@ impl Default for Notify {
 
 /// The status line: the number of volumes and the one closest to full, after any blind one.
 #[must_use]
-pub fn line(snapshot: &Snapshot) -> String {
+pub(crate) fn status_line(snapshot: &Snapshot) -> String {
     let Some(volume) = snapshot.volumes.first() else { return "no volume".to_owned() };
     let volumes = match snapshot.volumes.len() {
         1 => "1 volume".to_owned(),
@@ -75,7 +75,7 @@ pub fn line(snapshot: &Snapshot) -> String {
     }
 }
 
-fn tell(what: &[NotifyState<'_>]) {
+fn notify(what: &[NotifyState<'_>]) {
     // A failed notification is no reason to exit: the manager has its own time-outs.
     if let Err(error) = sd_notify::notify(what) {
         tracing::info!("cannot notify the service manager: {error}");

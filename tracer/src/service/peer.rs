@@ -9,15 +9,15 @@ use rustix::process::geteuid;
 use tracer_host::{host_root, noatime};
 
 /// The group whose members may connect.
-pub const GROUP: &str = "filltop";
+pub(crate) const GROUP: &str = "filltop";
 
 /// Credentials of a process at the time when it connected (or listened).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Effective user id.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Effective group id and the supplementary ones.
-    pub groups: Vec<u32>,
+    pub(crate) groups: Vec<u32>,
 }
 
 impl Peer {
@@ -25,7 +25,7 @@ impl Peer {
     ///
     /// # Errors
     /// If the kernel does not return them.
-    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+    pub(crate) fn of(socket: impl AsFd) -> io::Result<Self> {
         let credentials = rustix::net::sockopt::socket_peercred(&socket)?;
         let mut groups = supplementary(&socket)?;
         groups.push(credentials.gid.as_raw());
@@ -34,13 +34,13 @@ impl Peer {
 
     /// Whether the peer is root or the user that runs this program.
     #[must_use]
-    pub fn is_privileged(&self) -> bool {
+    pub(crate) fn is_privileged(&self) -> bool {
         self.uid == 0 || self.uid == geteuid().as_raw()
     }
 
     /// Whether the peer may connect: if it is privileged or a member of `group`.
     #[must_use]
-    pub fn may_look(&self, group: Option<u32>) -> bool {
+    pub(crate) fn may_connect(&self, group: Option<u32>) -> bool {
         self.is_privileged() || group.is_some_and(|group| self.groups.contains(&group))
     }
 }
@@ -78,7 +78,7 @@ fn supplementary(socket: impl AsFd) -> io::Result<Vec<u32>> {
 /// Looks up a group's id in /etc/group; not through the C library, for the reasons given in
 /// [`tracer_host::users`].
 #[must_use]
-pub fn group_id(name: &str) -> Option<u32> {
+pub(crate) fn group_id(name: &str) -> Option<u32> {
     find(&noatime::read(&host_root::path(Path::new("/etc/group"))).ok()?, name)
 }
 
@@ -102,15 +102,15 @@ mod tests {
         let peer = Peer::of(&a).unwrap();
         assert_eq!(peer.uid, geteuid().as_raw());
         assert!(peer.groups.contains(&rustix::process::getegid().as_raw()));
-        assert!(peer.may_look(None));
+        assert!(peer.may_connect(None));
     }
 
     #[test]
     fn others_need_the_group() {
         let stranger = Peer { uid: u32::MAX - 7, groups: vec![100, 976] };
-        assert!(!stranger.may_look(None));
-        assert!(!stranger.may_look(Some(977)));
-        assert!(stranger.may_look(Some(976)) && !stranger.is_privileged());
+        assert!(!stranger.may_connect(None));
+        assert!(!stranger.may_connect(Some(977)));
+        assert!(stranger.may_connect(Some(976)) && !stranger.is_privileged());
     }
 
     #[test]

@@ -9,18 +9,18 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol; a client with another one is refused with a message.
-pub const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 1;
 /// Longest body (a hello) that the service reads from a client, bytes.
-pub const MAX_REQUEST: usize = 4 << 10;
-/// Longest body that a client reads from the service, bytes. A trimmed Snapshot of a busy host takes
-/// about 200 KiB.
-pub const MAX_RESPONSE: usize = 64 << 20;
+pub(crate) const MAX_REQUEST: usize = 4 << 10;
+/// Longest body that a client reads from the service, bytes. A truncated Snapshot of a busy host
+/// takes about 200 KiB.
+pub(crate) const MAX_RESPONSE: usize = 64 << 20;
 /// Length of a frame's head, bytes: the body's length (`u32`, little-endian) and the kind.
-pub const HEAD: usize = 5;
+pub(crate) const HEAD: usize = 5;
 
 /// The kind of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// From the client, its first and only frame: a [`Hello`].
     Hello,
     /// From the service, its first frame: a [`Welcome`].
@@ -53,33 +53,33 @@ impl Kind {
 
 /// A client's request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// [`PROTOCOL`].
-    pub protocol: u32,
+    pub(crate) protocol: u32,
     /// The client's command, for the service's log.
-    pub client: String,
+    pub(crate) client: String,
     /// Length of the requested history, seconds; 0 is the newest Snapshot only.
-    pub since_s: f64,
+    pub(crate) since_s: f64,
     /// Whether to keep sending new Snapshots until the client disconnects.
-    pub follow: bool,
+    pub(crate) follow: bool,
 }
 
 /// The service's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Welcome {
+pub(crate) struct Welcome {
     /// [`PROTOCOL`].
-    pub protocol: u32,
+    pub(crate) protocol: u32,
     /// Version of the program.
-    pub version: String,
+    pub(crate) version: String,
     /// Time between two Snapshots, seconds.
-    pub interval_s: f64,
+    pub(crate) interval_s: f64,
     /// Length of the stored history, seconds.
-    pub span_s: f64,
+    pub(crate) span_s: f64,
 }
 
 /// Encodes the head of a frame.
 #[must_use]
-pub fn head(kind: Kind, length: usize) -> [u8; HEAD] {
+pub(crate) fn head(kind: Kind, length: usize) -> [u8; HEAD] {
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     [length[0], length[1], length[2], length[3], kind.byte()]
 }
@@ -88,7 +88,7 @@ pub fn head(kind: Kind, length: usize) -> [u8; HEAD] {
 ///
 /// # Errors
 /// If the kind is unknown, or the body longer than `max`.
-pub fn parse_head(head: [u8; HEAD], max: usize) -> io::Result<(Kind, usize)> {
+pub(crate) fn parse_head(head: [u8; HEAD], max: usize) -> io::Result<(Kind, usize)> {
     let [a, b, c, d, kind] = head;
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let kind = Kind::of(kind).ok_or_else(|| bad(format!("unknown frame kind {kind:#04x}")))?;
@@ -101,7 +101,7 @@ pub fn parse_head(head: [u8; HEAD], max: usize) -> io::Result<(Kind, usize)> {
 
 /// Encodes a whole frame.
 #[must_use]
-pub fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: Kind, body: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(HEAD + body.len());
     frame.extend(head(kind, body.len()));
     frame.extend(body);

@@ -19,16 +19,16 @@ use super::protocol::{HEAD, Hello, Kind, MAX_REQUEST, PROTOCOL, Welcome};
 use super::store::Store;
 
 /// Maximum number of clients at a time, …
-pub const MAX_CLIENTS: usize = 32;
+pub(crate) const MAX_CLIENTS: usize = 32;
 /// … of which this many slots are reserved for root, so that the group cannot lock it out.
-const KEPT_FOR_ROOT: usize = 8;
+const RESERVED_FOR_ROOT: usize = 8;
 /// Time limit for a client's hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a client to read one frame.
-const TAKE_WITHIN: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// State shared by all connections.
-pub struct Shared {
+pub(crate) struct Shared {
     store: Mutex<Store>,
     newest: watch::Sender<u64>,
     interval: Duration,
@@ -41,7 +41,7 @@ impl Shared {
     /// Creates the state with an empty or filled store. `interval` is the time between two
     /// Snapshots; members of `group` may connect.
     #[must_use]
-    pub fn new(store: Store, interval: Duration, group: Option<u32>) -> Self {
+    pub(crate) fn new(store: Store, interval: Duration, group: Option<u32>) -> Self {
         let newest = watch::Sender::new(store.newest());
         Self {
             store: Mutex::new(store),
@@ -55,47 +55,47 @@ impl Shared {
 
     /// Locks the store. A panic of another thread leaves it consistent: every change of it completes
     /// before anything can fail.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the connections that wait for a new Snapshot.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let newest = self.store().newest();
         self.newest.send_replace(newest);
     }
 
     /// Number of open connections.
     #[must_use]
-    pub fn clients(&self) -> usize {
+    pub(crate) fn clients(&self) -> usize {
         self.clients.load(Ordering::Relaxed)
     }
 
     /// Number of connections refused so far: no permission, invalid data, or over the limit.
     #[must_use]
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
 /// Counts a connection until it is dropped.
-struct Place(Arc<Shared>);
+struct ClientSlot(Arc<Shared>);
 
-impl Drop for Place {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.0.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Accepts connections until the task is dropped.
-pub async fn serve(listener: UnixListener, shared: Arc<Shared>) {
+pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 shared.clients.fetch_add(1, Ordering::Relaxed);
-                let place = Place(Arc::clone(&shared));
+                let slot = ClientSlot(Arc::clone(&shared));
                 tokio::spawn(async move {
-                    if let Err(error) = client(stream, &place.0).await {
+                    if let Err(error) = client(stream, &slot.0).await {
                         tracing::info!("client disconnected: {error}");
                     }
                 });
@@ -118,16 +118,16 @@ async fn refuse(stream: &mut UnixStream, shared: &Shared, why: &str) -> io::Resu
 
 async fn client(mut stream: UnixStream, shared: &Shared) -> io::Result<()> {
     let peer = Peer::of(&stream)?;
-    if !peer.may_look(shared.group) {
+    if !peer.may_connect(shared.group) {
         let why = "only root and members of the group filltop may connect";
         return refuse(&mut stream, shared, why).await;
     }
-    let kept = if peer.is_privileged() { 0 } else { KEPT_FOR_ROOT };
-    if shared.clients() > MAX_CLIENTS - kept {
+    let reserved = if peer.is_privileged() { 0 } else { RESERVED_FOR_ROOT };
+    if shared.clients() > MAX_CLIENTS - reserved {
         let why = format!("{MAX_CLIENTS} clients are connected already; close one");
         return refuse(&mut stream, shared, &why).await;
     }
-    let hello = match timeout(HELLO_WITHIN, hello(&mut stream)).await {
+    let hello = match timeout(HELLO_TIMEOUT, hello(&mut stream)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(error)) => return refuse(&mut stream, shared, &format!("no hello: {error}")).await,
         Err(_) => return refuse(&mut stream, shared, "no hello in time").await,
@@ -194,7 +194,7 @@ async fn send(stream: &mut UnixStream, kind: Kind, body: &[u8]) -> io::Result<()
         stream.write_all(&protocol::head(kind, body.len())).await?;
         stream.write_all(body).await
     };
-    timeout(TAKE_WITHIN, write)
+    timeout(SEND_TIMEOUT, write)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))?
 }

@@ -14,10 +14,10 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 /// The error if another service has the socket.
 #[derive(Debug, thiserror::Error)]
 #[error("another `filltop watch` already serves {}", .0.display())]
-pub struct Taken(PathBuf);
+pub(crate) struct AlreadyServed(PathBuf);
 
 /// A listening socket; its file is removed on drop.
-pub struct Socket {
+pub(crate) struct Socket {
     path: PathBuf,
     listener: UnixListener,
     /// The file lock, held for the socket's lifetime.
@@ -31,13 +31,13 @@ impl Socket {
     /// # Errors
     /// If another service listens there, if the path exists and is not a socket, or a system call
     /// fails.
-    pub fn listen(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
+    pub(crate) fn listen(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         let named = || format!("cannot listen at {}", path.display());
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty())
             && !folder.exists()
         {
             DirBuilder::new().mode(0o750).recursive(true).create(folder).with_context(named)?;
-            give_to(folder, group);
+            chown_group(folder, group);
         }
         let lock = lock(path)?;
         // With the lock held, this is the only service here, so that an existing socket is stale.
@@ -52,7 +52,7 @@ impl Socket {
         let listener = UnixListener::bind(path).with_context(named)?;
         // Until here no other user can connect: connecting needs write permission, which bind does
         // not grant under any usual umask, and the server checks the peer anyway.
-        let mode = if give_to(path, group) { 0o660 } else { 0o600 };
+        let mode = if chown_group(path, group) { 0o660 } else { 0o600 };
         fs::set_permissions(path, Permissions::from_mode(mode)).with_context(named)?;
         listener.set_nonblocking(true)?;
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
@@ -62,14 +62,8 @@ impl Socket {
     ///
     /// # Errors
     /// If the descriptor cannot be duplicated.
-    pub fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
-    }
-
-    /// Path of the socket.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -81,7 +75,7 @@ impl Drop for Socket {
 }
 
 /// Gives the file to the group; returns whether that worked.
-fn give_to(path: &Path, group: Option<u32>) -> bool {
+fn chown_group(path: &Path, group: Option<u32>) -> bool {
     group.is_some_and(|group| match chown(path, None, Some(group)) {
         Ok(()) => true,
         Err(error) => {
@@ -94,7 +88,7 @@ fn give_to(path: &Path, group: Option<u32>) -> bool {
 /// Takes the lock next to `path`.
 ///
 /// # Errors
-/// [`Taken`] if another service holds it, or if the file cannot be opened.
+/// [`AlreadyServed`] if another service holds it, or if the file cannot be opened.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -107,7 +101,7 @@ fn lock(path: &Path) -> anyhow::Result<File> {
         .open(PathBuf::from(name))
         .with_context(|| format!("cannot listen at {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(Taken(path.to_owned()));
+        bail!(AlreadyServed(path.to_owned()));
     }
     Ok(file)
 }
@@ -130,7 +124,7 @@ mod tests {
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o750));
         UnixStream::connect(&path).unwrap();
         let error = Socket::listen(&path, None).err().unwrap();
-        assert!(error.is::<Taken>(), "{error:#}");
+        assert!(error.is::<AlreadyServed>(), "{error:#}");
         drop(socket);
         assert!(!path.exists());
         // A stale socket, as left by kill -9.

@@ -48,8 +48,8 @@ impl Store {
     /// # Errors
     /// A Snapshot cannot cause any.
     pub fn push(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let record = if merge::is_long(snapshot) {
-            recording::encode(&merge::trimmed(snapshot))?
+        let record = if merge::exceeds_row_limit(snapshot) {
+            recording::encode(&merge::truncated(snapshot))?
         } else {
             recording::encode(snapshot)?
         };

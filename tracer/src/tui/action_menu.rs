@@ -6,7 +6,7 @@ use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
 
-use super::rows::{GroupSum, Item};
+use super::rows::item::{GroupSum, Item};
 
 /// The entries, from the one that loses nothing to the one that loses most.
 ///

@@ -10,16 +10,18 @@ use ratatui::layout::Size;
 use ratatui::{Frame, Terminal};
 use tracer_model::snapshot::Snapshot;
 
+use super::draw::{draw, draw_waiting};
 use super::keys::Key;
-use super::layout::Layout;
+use super::query::Window;
 use super::rows::RowKey;
-use super::state::{Effect, Effects, Overlay, Past, Trends, UiState, Window};
-use super::term::blank_halves;
+use super::state::{Effect, Effects, HistoryPosition, Overlay, Trends, UiState};
+use super::term::blank_half_covered;
+use super::update::update;
 use tracer_model::history::merge;
 use tracer_model::history::retention::{History, Limits};
 
 /// Most points in a sparkline.
-const TREND: usize = 120;
+const TREND_POINTS: usize = 120;
 
 /// The screen's history and state.
 pub struct App {
@@ -58,12 +60,12 @@ impl App {
 
     /// Adds the next Snapshot of a recording; it is shown after the next [`resize`](App::resize) or
     /// key.
-    pub fn see_recorded(&mut self, snapshot: Arc<Snapshot>) {
+    pub fn add_recorded(&mut self, snapshot: Arc<Snapshot>) {
         self.record(snapshot);
     }
 
     /// Adds the history from before the screen was opened.
-    pub fn see_past(&mut self, past: History) {
+    pub fn prepend_history(&mut self, past: History) {
         self.history.prepend(past);
         self.refresh();
     }
@@ -81,7 +83,7 @@ impl App {
     }
 
     /// Adds a new measurement and shows it, unless the screen is paused.
-    pub fn see(&mut self, snapshot: Arc<Snapshot>) {
+    pub fn add_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.record(snapshot);
         self.refresh();
     }
@@ -98,7 +100,7 @@ impl App {
 
     /// Handles a key and returns the effects that the caller has to carry out.
     pub fn press(&mut self, key: Key) -> Effects {
-        let (state, effects) = super::update(self.state.clone(), key);
+        let (state, effects) = update(self.state.clone(), key);
         self.state = state;
         let mut outside = Effects::new();
         for effect in effects {
@@ -138,17 +140,17 @@ impl App {
     }
 
     /// Shows a line in the footer until the next key.
-    pub fn say(&mut self, text: &str) {
+    pub fn show_message(&mut self, text: &str) {
         self.state.notice = Some(text.to_owned());
     }
 
     /// Paints one frame.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         match &self.shown {
-            Some(snapshot) => super::draw(snapshot, &self.state, frame),
-            None => super::draw_waiting(&self.state, frame),
+            Some(snapshot) => draw(snapshot, &self.state, frame),
+            None => draw_waiting(&self.state, frame),
         }
-        blank_halves(frame.buffer_mut());
+        blank_half_covered(frame.buffer_mut());
     }
 
     /// Returns the frame that [`draw`](App::draw) paints, for pictures and tests.
@@ -179,7 +181,7 @@ impl App {
         };
         let Some(shown) = self.shown.clone() else { return };
         let behind = (newest.taken_at - end).total(jiff::Unit::Second).unwrap_or(0.0);
-        self.state.past = Past {
+        self.state.position = HistoryPosition {
             at: self.at.map(|_| shown.taken_at),
             behind_s: behind,
             span_s: self.history.span_s(),
@@ -187,21 +189,21 @@ impl App {
             replay: self.replay,
         };
         let state = std::mem::take(&mut self.state);
-        self.state = state.settle(&shown);
+        self.state = state.reconcile(&shown);
         self.state.trends = Arc::new(self.trends(end));
     }
 
     fn trends(&self, end: Timestamp) -> Trends {
         let mut volumes: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut selected = vec![];
-        let explains = self.explains();
-        for snapshot in self.history.until(end).take(TREND) {
+        let shows_details = self.shows_details();
+        for snapshot in self.history.until(end).take(TREND_POINTS) {
             for volume in &snapshot.volumes {
                 let trend = volumes.entry(volume.mount_point.clone()).or_default();
                 trend.push(volume.growth_bytes_per_s);
             }
-            if let Some(key) = self.state.selected.as_ref().filter(|_| explains) {
-                selected.push(rate(snapshot, key).unwrap_or(0.0));
+            if let Some(key) = self.state.selected.as_ref().filter(|_| shows_details) {
+                selected.push(trend_value(snapshot, key).unwrap_or(0.0));
             }
         }
         volumes.values_mut().for_each(|trend| trend.reverse());
@@ -210,16 +212,15 @@ impl App {
     }
 
     /// Whether the details of the selected row are shown anywhere on the screen.
-    fn explains(&self) -> bool {
-        let area = ratatui::layout::Rect::new(0, 0, self.state.size.width, self.state.size.height);
-        let side = Layout::new(area, self.state.mounts.len()).and_then(|layout| layout.side);
+    fn shows_details(&self) -> bool {
+        let side = self.state.layout().and_then(|layout| layout.side);
         side.is_some() || matches!(self.state.overlay, Overlay::Detail(_))
     }
 }
 
 /// The value that a row's sparkline plots: bytes per second; for held files bytes, for victims
 /// failed writes.
-fn rate(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
+fn trend_value(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
     match key {
         RowKey::Writer { pid, start_time, volume } => snapshot
             .writers

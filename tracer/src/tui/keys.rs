@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::state::View;
+use super::query::View;
 
 /// A key press or a mouse action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ pub enum Command {
     /// Show the rows of all volumes, or of one.
     AllVolumes,
     /// Follow the most urgent volume again.
-    Endangered,
+    MostUrgent,
     /// Show the details of the selected row.
     Detail,
     /// Close the open page, return to the present, then clear the filter, then the selection.
@@ -151,18 +151,22 @@ pub struct Binding {
     /// The keys, as shown.
     pub label: &'static str,
     /// What they do.
-    pub does: &'static str,
+    pub description: &'static str,
     /// The keys, each with its command.
     pub keys: &'static [(Key, Command)],
 }
 
-const fn line(label: &'static str, does: &'static str, keys: &'static [(Key, Command)]) -> Binding {
-    Binding { label, does, keys }
+const fn binding(
+    label: &'static str,
+    description: &'static str,
+    keys: &'static [(Key, Command)],
+) -> Binding {
+    Binding { label, description, keys }
 }
 
 /// Every key of the main screen.
 pub const BINDINGS: &[Binding] = &[
-    line(
+    binding(
         "↑ ↓  k j",
         "select a row",
         &[
@@ -174,13 +178,17 @@ pub const BINDINGS: &[Binding] = &[
             (Key::WheelDown, Command::Move(3)),
         ],
     ),
-    line(
+    binding(
         "PgUp PgDn",
         "one page up, down",
         &[(Key::PageUp, Command::Page(-1)), (Key::PageDown, Command::Page(1))],
     ),
-    line("Home End", "first, last row", &[(Key::Home, Command::First), (Key::End, Command::Last)]),
-    line(
+    binding(
+        "Home End",
+        "first, last row",
+        &[(Key::Home, Command::First), (Key::End, Command::Last)],
+    ),
+    binding(
         "1 … 6",
         "writers, groups, directories, files, held, victims",
         &[
@@ -192,27 +200,27 @@ pub const BINDINGS: &[Binding] = &[
             (Key::Char('6'), Command::Show(View::Victims)),
         ],
     ),
-    line(
+    binding(
         "Tab",
         "next table (Shift-Tab: previous)",
         &[(Key::Tab, Command::NextView(1)), (Key::BackTab, Command::NextView(-1))],
     ),
-    line(
+    binding(
         "[ ]",
         "previous, next volume",
         &[(Key::Char('['), Command::NextVolume(-1)), (Key::Char(']'), Command::NextVolume(1))],
     ),
-    line("a", "rows of all volumes, or only one", &[(Key::Char('a'), Command::AllVolumes)]),
-    line("d", "back to the most urgent volume", &[(Key::Char('d'), Command::Endangered)]),
-    line("Enter", "details of the row", &[(Key::Enter, Command::Detail)]),
-    line("x", "act on the row: freeze, throttle, stop …", &[(Key::Char('x'), Command::Act)]),
-    line(
+    binding("a", "rows of all volumes, or only one", &[(Key::Char('a'), Command::AllVolumes)]),
+    binding("d", "back to the most urgent volume", &[(Key::Char('d'), Command::MostUrgent)]),
+    binding("Enter", "details of the row", &[(Key::Enter, Command::Detail)]),
+    binding("x", "act on the row: freeze, throttle, stop …", &[(Key::Char('x'), Command::Act)]),
+    binding(
         "e",
         "expand or collapse the row (E: all)",
         &[(Key::Char('e'), Command::Fold), (Key::Char('E'), Command::FoldAll)],
     ),
-    line("/", "filter rows (Ctrl-R: regular expression)", &[(Key::Char('/'), Command::Filter)]),
-    line(
+    binding("/", "filter rows (Ctrl-R: regular expression)", &[(Key::Char('/'), Command::Filter)]),
+    binding(
         "s  < >",
         "sort by the next, previous column",
         &[
@@ -221,9 +229,9 @@ pub const BINDINGS: &[Binding] = &[
             (Key::Char('<'), Command::Sort(-1)),
         ],
     ),
-    line("r", "reverse the sort order", &[(Key::Char('r'), Command::Reverse)]),
-    line("Space", "pause, resume", &[(Key::Char(' '), Command::Pause)]),
-    line(
+    binding("r", "reverse the sort order", &[(Key::Char('r'), Command::Reverse)]),
+    binding("Space", "pause, resume", &[(Key::Char(' '), Command::Pause)]),
+    binding(
         "← →  h l",
         "back, forward in time (Shift: one minute)",
         &[
@@ -237,20 +245,28 @@ pub const BINDINGS: &[Binding] = &[
             (Key::Char('L'), Command::TravelMinutes(1)),
         ],
     ),
-    line(
+    binding(
         "+ -",
         "longer, shorter interval",
         &[(Key::Char('+'), Command::Interval(1)), (Key::Char('-'), Command::Interval(-1))],
     ),
-    line("w", "rate window: last, 10 s, 1 min, since start", &[(Key::Char('w'), Command::Window)]),
-    line("u", "KiB or kB", &[(Key::Char('u'), Command::Units)]),
-    line("c", "colours: dark, light, colour-blind safe, none", &[(Key::Char('c'), Command::Theme)]),
-    line("i", "tracer status: hooks, blind spots, losses", &[(Key::Char('i'), Command::Health)]),
-    line("?", "this page", &[(Key::Char('?'), Command::Help)]),
-    line("Esc", "close; clear filter and selection; back to now", &[(Key::Esc, Command::Back)]),
-    line("Ctrl-L", "redraw the screen", &[(Key::Ctrl('l'), Command::Redraw)]),
-    line("Ctrl-Z", "suspend filltop", &[(Key::Ctrl('z'), Command::Suspend)]),
-    line(
+    binding(
+        "w",
+        "rate window: last, 10 s, 1 min, since start",
+        &[(Key::Char('w'), Command::Window)],
+    ),
+    binding("u", "KiB or kB", &[(Key::Char('u'), Command::Units)]),
+    binding(
+        "c",
+        "colours: dark, light, colour-blind safe, none",
+        &[(Key::Char('c'), Command::Theme)],
+    ),
+    binding("i", "tracer status: hooks, blind spots, losses", &[(Key::Char('i'), Command::Health)]),
+    binding("?", "this page", &[(Key::Char('?'), Command::Help)]),
+    binding("Esc", "close; clear filter and selection; back to now", &[(Key::Esc, Command::Back)]),
+    binding("Ctrl-L", "redraw the screen", &[(Key::Ctrl('l'), Command::Redraw)]),
+    binding("Ctrl-Z", "suspend filltop", &[(Key::Ctrl('z'), Command::Suspend)]),
+    binding(
         "q",
         "quit (also Ctrl-C)",
         &[(Key::Char('q'), Command::Quit), (Key::Ctrl('c'), Command::Quit)],

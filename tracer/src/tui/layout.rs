@@ -81,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn places_are_on_the_screen_and_apart(
+        fn areas_are_on_the_screen_and_disjoint(
             width in 1u16..=300, height in 1u16..=100, volumes in 0usize..200,
         ) {
             let area = Rect::new(0, 0, width, height);
@@ -89,15 +89,15 @@ mod tests {
                 prop_assert!(width < MIN.width || height < MIN.height);
                 return Ok(());
             };
-            let mut places = vec![
+            let mut areas = vec![
                 layout.header, layout.volumes, layout.tabs, layout.table, layout.footer,
             ];
-            places.extend(layout.side);
-            places.extend(layout.second);
-            for (i, place) in places.iter().enumerate() {
-                prop_assert!(place.area() > 0 && area.union(*place) == area, "{place}");
-                for other in &places[..i] {
-                    prop_assert!(place.intersection(*other).area() == 0, "{place} {other}");
+            areas.extend(layout.side);
+            areas.extend(layout.second);
+            for (i, one) in areas.iter().enumerate() {
+                prop_assert!(one.area() > 0 && area.union(*one) == area, "{one}");
+                for other in &areas[..i] {
+                    prop_assert!(one.intersection(*other).area() == 0, "{one} {other}");
                 }
             }
             prop_assert!(layout.page() >= 1);

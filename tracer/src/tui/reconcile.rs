@@ -5,33 +5,32 @@ use std::sync::Arc;
 use tracer_model::snapshot::Snapshot;
 
 use super::action_menu::target_of;
-use super::layout::Layout;
-use super::rows::{Item, Rows};
-use super::state::{Overlay, UiState, VolumeChoice};
-use super::update::screen;
+use super::query::VolumeChoice;
+use super::rows::Rows;
+use super::rows::item::Item;
+use super::state::{Overlay, UiState};
 
 impl UiState {
     /// Reconciles the state with this Snapshot: resolves the volume, builds the rows, and keeps the
     /// selection on the same item, or at its position if the item is gone.
     #[must_use]
-    pub fn settle(mut self, snapshot: &Snapshot) -> Self {
+    pub fn reconcile(mut self, snapshot: &Snapshot) -> Self {
         self.mounts = snapshot.volumes.iter().map(|volume| volume.mount_point.clone()).collect();
-        let focus = self.resolve_volume(snapshot);
-        if focus != self.focus && self.volume == VolumeChoice::Endangered {
+        let focus = self.current_volume(snapshot);
+        if focus != self.focus && self.volume == VolumeChoice::MostUrgent {
             // The selection belonged to the previous volume.
-            self.touched = false;
+            self.user_selected = false;
             self.selected = None;
-            self.missing = false;
+            self.selection_missing = false;
         }
         self.focus = focus;
-        if !self.rows.fits(snapshot, &self) {
-            self.rows = Arc::new(Rows::build(snapshot, &self));
+        if !self.rows.are_for(snapshot, &self.query()) {
+            self.rows = Arc::new(Rows::build(snapshot, &self.query()));
         }
-        if std::mem::take(&mut self.fold_wish) {
+        if std::mem::take(&mut self.toggle_fold_pending) {
             if let Some((name, open)) = self.rows.fold_name(snapshot, self.cursor) {
-                self.folds.insert(name, !open);
-                self.fold_changes += 1;
-                self.rows = Arc::new(Rows::build(snapshot, &self));
+                self.folds.set(name, !open);
+                self.rows = Arc::new(Rows::build(snapshot, &self.query()));
             } else {
                 self.notice = Some("nothing to expand here".to_owned());
             }
@@ -39,24 +38,24 @@ impl UiState {
         let last = self.rows.rows.len().saturating_sub(1);
         let place = self.selected.as_ref().and_then(|key| self.rows.find(snapshot, key));
         self.cursor = match place {
-            Some(place) if self.touched => place,
+            Some(place) if self.user_selected => place,
             // The user did not select it: show the first row, which matters most.
-            Some(_) | None if !self.touched => 0,
+            Some(_) | None if !self.user_selected => 0,
             _ => self.cursor.min(last),
         };
         // A selected item that is idle for a moment must not turn into another one: the next key
         // may be the one that stops it.
-        self.missing = place.is_none() && self.selected.is_some() && self.touched;
-        if !self.missing {
+        self.selection_missing = place.is_none() && self.selected.is_some() && self.user_selected;
+        if !self.selection_missing {
             self.selected = self.rows.key(snapshot, self.cursor);
         }
         let item = self.item();
         self.target = item.and_then(|item| target_of(snapshot, &self.rows.groups, item));
-        if let Some(layout) = Layout::new(screen(&self), self.mounts.len()) {
+        if let Some(layout) = self.layout() {
             if layout.second.is_some() {
-                let beside = self.beside();
-                if !self.second.fits(snapshot, &beside) {
-                    self.second = Arc::new(Rows::build(snapshot, &beside));
+                let query = self.second_query();
+                if !self.second_rows.are_for(snapshot, &query) {
+                    self.second_rows = Arc::new(Rows::build(snapshot, &query));
                 }
             }
             let page = layout.page();
@@ -72,16 +71,16 @@ impl UiState {
     /// The selected item; `None` if it is not in the Snapshot.
     #[must_use]
     pub fn item(&self) -> Option<Item> {
-        self.rows.rows.get(self.cursor).filter(|_| !self.missing).map(|row| row.item)
+        self.rows.rows.get(self.cursor).filter(|_| !self.selection_missing).map(|row| row.item)
     }
 
-    fn resolve_volume(&self, snapshot: &Snapshot) -> String {
+    fn current_volume(&self, snapshot: &Snapshot) -> String {
         let has = |mount: &String| self.mounts.contains(mount);
         match &self.volume {
             VolumeChoice::Mount(mount) if has(mount) => mount.clone(),
             // The user is working on this volume: do not switch the table under the cursor.
-            VolumeChoice::Endangered
-                if self.touched && has(&self.focus) && !self.yields(snapshot) =>
+            VolumeChoice::MostUrgent
+                if self.user_selected && has(&self.focus) && !self.focus_should_move(snapshot) =>
             {
                 self.focus.clone()
             }
@@ -92,12 +91,12 @@ impl UiState {
 
     /// Whether the volume the user is working on gives way to the most urgent one: the selected row
     /// is idle, nothing is open, and only the other volume is filling.
-    fn yields(&self, snapshot: &Snapshot) -> bool {
+    fn focus_should_move(&self, snapshot: &Snapshot) -> bool {
         let fills = |mount: &str| {
             let found = snapshot.volumes.iter().find(|volume| volume.mount_point == mount);
             found.is_some_and(|volume| volume.full || volume.eta_s.is_some())
         };
-        self.missing
+        self.selection_missing
             && self.overlay == Overlay::None
             && !fills(&self.focus)
             && self.mounts.first().is_some_and(|first| fills(first))

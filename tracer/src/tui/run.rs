@@ -52,7 +52,7 @@ pub async fn run(
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     options: Options,
 ) -> anyhow::Result<()> {
-    let app = App::new(start_state(&options), options.limits);
+    let app = App::new(initial_state(&options), options.limits);
     run_app(app, snapshots, None, options).await
 }
 
@@ -65,7 +65,7 @@ pub async fn run_attached(
     past: oneshot::Receiver<History>,
     options: Options,
 ) -> anyhow::Result<()> {
-    let app = App::new(start_state(&options), options.limits);
+    let app = App::new(initial_state(&options), options.limits);
     run_app(app, snapshots, Some(past), options).await
 }
 
@@ -77,14 +77,14 @@ pub async fn run_replay(
     load: impl FnOnce(&mut App) -> anyhow::Result<()>,
     options: Options,
 ) -> anyhow::Result<()> {
-    let mut app = App::replay(start_state(&options), options.limits);
+    let mut app = App::replay(initial_state(&options), options.limits);
     load(&mut app)?;
     // No Snapshot follows; the sender must live as long as the screen.
     let (_sender, snapshots) = watch::channel(None);
     run_app(app, snapshots, None, options).await
 }
 
-fn start_state(options: &Options) -> UiState {
+fn initial_state(options: &Options) -> UiState {
     let mut state = options.state.clone();
     state.interval_s = options.interval.as_ref().map(|interval| *interval.borrow());
     state.can_act = options.actions.is_some();
@@ -132,31 +132,31 @@ impl Screen {
         options: &Options,
     ) -> anyhow::Result<()> {
         let mut events = pin!(events);
-        let mut ends = Vec::new();
+        let mut exit_signals = Vec::new();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            ends.push(signal(kind)?);
+            exit_signals.push(signal(kind)?);
         }
         // Another process may suspend filltop too (`kill -TSTP`), and may have used the terminal
         // before it resumes filltop.
-        let mut stop = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
-        let mut go_on = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+        let mut suspend = signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?;
+        let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
         let mut results = options.results.clone();
         let mut dirty = true;
         loop {
-            if dirty && self.tty.is_ours() && self.tty.pipe.is_idle() {
+            if dirty && self.tty.is_raw() && self.tty.writer.is_idle() {
                 self.paint()?;
                 dirty = false;
             }
             tokio::select! {
-                () = poll_fn(|context| any(&mut ends, context)) => return Ok(()),
-                Some(()) = stop.recv() => self.suspend()?,
-                Some(()) = go_on.recv() => {
-                    self.start_again()?;
+                () = poll_fn(|context| any_received(&mut exit_signals, context)) => return Ok(()),
+                Some(()) = suspend.recv() => self.suspend()?,
+                Some(()) = continued.recv() => {
+                    self.resume()?;
                     dirty = true;
                 }
-                () = self.tty.pipe.written() => {}
-                said = next_result(&mut results) => {
-                    self.app.say(&said);
+                () = self.tty.writer.written() => {}
+                result = next_result(&mut results) => {
+                    self.app.show_message(&result);
                     dirty = true;
                 }
                 changed = snapshots.changed() => {
@@ -164,7 +164,7 @@ impl Screen {
                         return Ok(());
                     }
                     if let Some(snapshot) = snapshots.borrow_and_update().clone() {
-                        self.app.see(snapshot);
+                        self.app.add_snapshot(snapshot);
                     }
                     dirty = true;
                 }
@@ -174,7 +174,7 @@ impl Screen {
                 } } => {
                     self.past = None;
                     if let Ok(past) = past {
-                        self.app.see_past(past);
+                        self.app.prepend_history(past);
                     }
                     dirty = true;
                 }
@@ -199,7 +199,7 @@ impl Screen {
     fn event(&mut self, event: &Event, options: &Options) -> anyhow::Result<bool> {
         let key = match event {
             Event::Key(event) => Key::from_event(event),
-            Event::Mouse(event) => mouse(*event),
+            Event::Mouse(event) => mouse_key(*event),
             Event::Resize(columns, rows) => {
                 self.resize(Size::new((*columns).max(1), (*rows).max(1)));
                 None
@@ -220,12 +220,12 @@ impl Screen {
                 Effect::Act(request) => {
                     let actions = options.actions.as_ref();
                     let sent = actions.is_some_and(|actions| actions.try_send(*request).is_ok());
-                    let said = if sent {
+                    let message = if sent {
                         "requested; waiting for the result"
                     } else {
                         "not done: the previous action is still running"
                     };
-                    self.app.say(said);
+                    self.app.show_message(message);
                 }
                 // Handled by the app.
                 Effect::TogglePause | Effect::Live => {}
@@ -247,10 +247,10 @@ impl Screen {
         Ok(())
     }
 
-    fn start_again(&mut self) -> anyhow::Result<()> {
+    fn resume(&mut self) -> anyhow::Result<()> {
         self.tty.enter()?;
         self.resize(self.tty.size());
-        self.terminal.backend_mut().forget();
+        self.terminal.backend_mut().assume_unknown();
         self.terminal.clear()?;
         Ok(())
     }
@@ -267,14 +267,14 @@ async fn next_result(results: &mut Option<watch::Receiver<String>>) -> String {
     std::future::pending().await
 }
 
-fn any(signals: &mut [SignalStream], context: &mut TaskContext<'_>) -> Poll<()> {
+fn any_received(signals: &mut [SignalStream], context: &mut TaskContext<'_>) -> Poll<()> {
     if signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
         return Poll::Ready(());
     }
     Poll::Pending
 }
 
-fn mouse(event: MouseEvent) -> Option<Key> {
+fn mouse_key(event: MouseEvent) -> Option<Key> {
     match event.kind {
         MouseEventKind::Down(MouseButton::Left) => Some(Key::Click(event.column, event.row)),
         MouseEventKind::ScrollUp => Some(Key::WheelUp),

@@ -4,200 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use ratatui::layout::Size;
-use regex_lite::{Regex, RegexBuilder};
+use ratatui::layout::{Rect, Size};
 use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::sanitize::Charset;
 use tracer_model::units::Units;
 
+use super::layout::Layout;
+use super::query::{Col, Filter, Folds, Query, Sort, View, VolumeChoice, Window};
 use super::rows::{RowKey, Rows};
-use super::theme::Theme;
-use super::views::Col;
-
-/// The tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum View {
-    /// Processes.
-    #[default]
-    Writers,
-    /// Units and containers, with their processes below.
-    Groups,
-    /// Directories, a tree.
-    Dirs,
-    /// Files.
-    Files,
-    /// Deleted files that are still open.
-    Held,
-    /// Processes whose writes fail or wait.
-    Victims,
-}
-
-impl View {
-    /// In the order of their number keys.
-    pub const ALL: [Self; 6] =
-        [Self::Writers, Self::Groups, Self::Dirs, Self::Files, Self::Held, Self::Victims];
-
-    /// The name on its tab.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Writers => "writers",
-            Self::Groups => "groups",
-            Self::Dirs => "dirs",
-            Self::Files => "files",
-            Self::Held => "held",
-            Self::Victims => "victims",
-        }
-    }
-
-    /// Its index in [`View::ALL`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// Which volume's rows are shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum VolumeChoice {
-    /// Those of the most urgent volume, until the user selects a row.
-    #[default]
-    Endangered,
-    /// Those of the volume mounted here.
-    Mount(String),
-    /// Those of all volumes.
-    All,
-}
-
-/// The window over which rates are averaged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Window {
-    /// The last interval.
-    #[default]
-    Last,
-    /// Ten seconds.
-    TenSeconds,
-    /// One minute.
-    Minute,
-    /// Since the screen was opened.
-    Start,
-}
-
-impl Window {
-    /// The next window in the order of the `w` key.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Last => Self::TenSeconds,
-            Self::TenSeconds => Self::Minute,
-            Self::Minute => Self::Start,
-            Self::Start => Self::Last,
-        }
-    }
-
-    /// Length in seconds; `None` if unbounded.
-    #[must_use]
-    pub const fn seconds(self) -> Option<f64> {
-        match self {
-            Self::Last => Some(0.0),
-            Self::TenSeconds => Some(10.0),
-            Self::Minute => Some(60.0),
-            Self::Start => None,
-        }
-    }
-}
-
-/// The sort order of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sort {
-    /// The column to sort by.
-    pub column: Col,
-    /// Whether the largest value comes first.
-    pub descending: bool,
-}
-
-/// A row filter: a substring or a regular expression. Case is ignored.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    text: String,
-    regex: bool,
-    compiled: Option<Result<Regex, String>>,
-}
-
-/// Longest filter, characters; bounds the cost of an expression.
-const FILTER_MAX: usize = 200;
-
-impl Filter {
-    /// The text that was typed.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether the text is a regular expression.
-    #[must_use]
-    pub const fn is_regex(&self) -> bool {
-        self.regex
-    }
-
-    /// The error in the expression, if any.
-    #[must_use]
-    pub fn error(&self) -> Option<&str> {
-        self.compiled.as_ref()?.as_ref().err().map(String::as_str)
-    }
-
-    /// Whether every row passes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
-    /// Appends a character.
-    pub fn push(&mut self, c: char) {
-        if self.text.chars().count() < FILTER_MAX {
-            self.text.push(c);
-            self.compile();
-        }
-    }
-
-    /// Removes the last character.
-    pub fn pop(&mut self) {
-        self.text.pop();
-        self.compile();
-    }
-
-    /// Clears the text, so that every row passes.
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.compile();
-    }
-
-    /// Switches between substring and regular expression.
-    pub fn toggle_regex(&mut self) {
-        self.regex = !self.regex;
-        self.compile();
-    }
-
-    fn compile(&mut self) {
-        // A substring becomes an escaped expression: one matcher, one case rule.
-        let pattern = if self.regex { self.text.clone() } else { regex_lite::escape(&self.text) };
-        self.compiled = (!self.text.is_empty()).then(|| {
-            RegexBuilder::new(&pattern)
-                .case_insensitive(true)
-                .size_limit(1 << 20)
-                .build()
-                .map_err(|error| error.to_string())
-        });
-    }
-
-    /// Whether one of `texts` matches. An expression that is not (yet) valid hides nothing.
-    pub fn lets<'t>(&self, texts: impl IntoIterator<Item = &'t str>) -> bool {
-        match &self.compiled {
-            Some(Ok(regex)) => texts.into_iter().any(|text| regex.is_match(text)),
-            _ => true,
-        }
-    }
-}
+use crate::output::theme::Theme;
 
 /// A page or menu that covers the tables.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -219,7 +34,7 @@ pub enum Overlay {
 
 /// The extent of the history and the position in it, for the header.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Past {
+pub struct HistoryPosition {
     /// The time shown; `None` for the present.
     pub at: Option<Timestamp>,
     /// Seconds between that time and the newest Snapshot.
@@ -266,22 +81,18 @@ pub struct UiState {
     pub filter: Filter,
     /// Whether the filter is being typed.
     pub typing: bool,
-    /// Rows that the user collapsed (`false`) or expanded (`true`), by fold name.
-    pub folds: BTreeMap<String, bool>,
+    /// Which rows of the trees are expanded.
+    pub folds: Folds,
     /// Whether to toggle the selected row at the next reconcile, once that row is known.
-    pub fold_wish: bool,
-    /// Number of fold changes so far; rows built before the last one are stale.
-    pub fold_changes: usize,
-    /// Whether all other rows are expanded; `None` for the view's default.
-    pub fold_all: Option<bool>,
-    /// The selected row; `None` until [`settle`](UiState::settle) sets it from `cursor`.
+    pub toggle_fold_pending: bool,
+    /// The selected row; `None` until [`reconcile`](UiState::reconcile) sets it from `cursor`.
     pub selected: Option<RowKey>,
     /// Whether the selected row is absent from this Snapshot.
-    pub missing: bool,
+    pub selection_missing: bool,
     /// The target of an action on the selected row.
     pub target: Option<Target>,
     /// Whether the user selected the row, rather than the program.
-    pub touched: bool,
+    pub user_selected: bool,
     /// Index of the selected row.
     pub cursor: usize,
     /// First row shown.
@@ -289,7 +100,7 @@ pub struct UiState {
     /// The rows of the last reconciled Snapshot.
     pub rows: Arc<Rows>,
     /// The rows of the second table, on terminals tall enough for one.
-    pub second: Arc<Rows>,
+    pub second_rows: Arc<Rows>,
     /// The page or menu that is open.
     pub overlay: Overlay,
     /// Rate window.
@@ -299,9 +110,9 @@ pub struct UiState {
     /// Whether actions can be carried out, rather than only shown as commands.
     pub can_act: bool,
     /// The last target that was suspended. It soon disappears from the tables.
-    pub halted: Option<Target>,
+    pub suspended: Option<Target>,
     /// The extent of the history and the position in it.
-    pub past: Past,
+    pub position: HistoryPosition,
     /// Values for the sparklines.
     pub trends: Arc<Trends>,
     /// A message in the footer, shown until the next key.
@@ -317,7 +128,7 @@ impl Default for UiState {
             charset: Charset::Unicode,
             size: Size::new(80, 24),
             view: View::Writers,
-            volume: VolumeChoice::Endangered,
+            volume: VolumeChoice::MostUrgent,
             focus: String::new(),
             mounts: vec![],
             sorts: [
@@ -330,24 +141,22 @@ impl Default for UiState {
             ],
             filter: Filter::default(),
             typing: false,
-            folds: BTreeMap::new(),
-            fold_wish: false,
-            fold_changes: 0,
-            fold_all: None,
+            folds: Folds::default(),
+            toggle_fold_pending: false,
             selected: None,
-            missing: false,
+            selection_missing: false,
             target: None,
-            touched: false,
+            user_selected: false,
             cursor: 0,
             scroll: 0,
             rows: Arc::default(),
-            second: Arc::default(),
+            second_rows: Arc::default(),
             overlay: Overlay::None,
             window: Window::Last,
             interval_s: None,
             can_act: false,
-            halted: None,
-            past: Past::default(),
+            suspended: None,
+            position: HistoryPosition::default(),
             trends: Arc::default(),
             notice: None,
         }
@@ -355,24 +164,45 @@ impl Default for UiState {
 }
 
 impl UiState {
-    /// The sort order of the table shown.
+    /// What the main table shows.
     #[must_use]
-    pub fn sort(&self) -> Sort {
-        self.sorts[self.view.index()]
+    pub fn query(&self) -> Query<'_> {
+        self.query_of(self.view)
     }
 
-    /// The state of the second table: the files next to the writers, and the writers next to the
-    /// files.
+    /// What the second table shows: the files below the writers, and the writers below the files.
     #[must_use]
-    pub fn beside(&self) -> Self {
-        let view = if self.view == View::Files { View::Writers } else { View::Files };
-        Self { view, ..self.clone() }
+    pub fn second_query(&self) -> Query<'_> {
+        self.query_of(if self.view == View::Files { View::Writers } else { View::Files })
     }
 
-    /// Whether a row of a tree is expanded; `by_itself` is the view's default.
+    fn query_of(&self, view: View) -> Query<'_> {
+        Query {
+            view,
+            volume: (self.volume != VolumeChoice::All).then_some(self.focus.as_str()),
+            sort: self.sorts[view.index()],
+            filter: &self.filter,
+            folds: &self.folds,
+        }
+    }
+
+    /// The area of the whole terminal.
     #[must_use]
-    pub fn is_open(&self, fold: &str, by_itself: bool) -> bool {
-        self.folds.get(fold).copied().unwrap_or_else(|| self.fold_all.unwrap_or(by_itself))
+    pub const fn area(&self) -> Rect {
+        Rect { x: 0, y: 0, width: self.size.width, height: self.size.height }
+    }
+
+    /// The areas of the screen; `None` on a terminal too small for tables.
+    #[must_use]
+    pub fn layout(&self) -> Option<Layout> {
+        Layout::new(self.area(), self.mounts.len())
+    }
+
+    /// Index of the first volume shown if only `shown` fit, so that the current one is among them.
+    #[must_use]
+    pub fn first_visible_volume(&self, shown: usize) -> usize {
+        let at = self.mounts.iter().position(|mount| *mount == self.focus).unwrap_or(0);
+        (at + 1).saturating_sub(shown)
     }
 }
 

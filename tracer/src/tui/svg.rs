@@ -45,13 +45,13 @@ pub fn render_svg(buffer: &Buffer) -> String {
             let first = &buffer[(x, y)];
             let start = x;
             let mut text = String::new();
-            while x < area.right() && looks(&buffer[(x, y)]) == looks(first) {
+            while x < area.right() && style_of(&buffer[(x, y)]) == style_of(first) {
                 text.push_str(buffer[(x, y)].symbol());
                 // The second half of a wide character is an empty cell of its own.
                 let wide = tracer_model::sanitize::width(buffer[(x, y)].symbol()).max(1);
                 x = x.saturating_add(wide as u16);
             }
-            run(
+            write_run(
                 &mut out,
                 start - area.left(),
                 y - area.top(),
@@ -65,18 +65,18 @@ pub fn render_svg(buffer: &Buffer) -> String {
     out
 }
 
-fn looks(cell: &Cell) -> (Color, Color, Modifier) {
+fn style_of(cell: &Cell) -> (Color, Color, Modifier) {
     (cell.fg, cell.bg, cell.modifier)
 }
 
 /// Writes neighbouring cells of the same style.
-fn run(out: &mut String, x: u16, y: u16, cells: u16, text: &str, look: &Cell) {
+fn write_run(out: &mut String, x: u16, y: u16, cells: u16, text: &str, cell: &Cell) {
     let left = MARGIN + f64::from(x) * CELL_WIDTH;
     let top = MARGIN + f64::from(y) * CELL_HEIGHT;
     let width = f64::from(cells) * CELL_WIDTH;
-    let reversed = look.modifier.contains(Modifier::REVERSED);
-    let mut front = color(look.fg).unwrap_or_else(|| FOREGROUND.to_owned());
-    let mut back = color(look.bg);
+    let reversed = cell.modifier.contains(Modifier::REVERSED);
+    let mut front = color(cell.fg).unwrap_or_else(|| FOREGROUND.to_owned());
+    let mut back = color(cell.bg);
     if reversed {
         let behind = back.unwrap_or_else(|| BACKGROUND.to_owned());
         back = Some(std::mem::replace(&mut front, behind));
@@ -90,17 +90,17 @@ fn run(out: &mut String, x: u16, y: u16, cells: u16, text: &str, look: &Cell) {
     if text.trim().is_empty() {
         return;
     }
-    let mut style = String::new();
-    if look.modifier.contains(Modifier::BOLD) {
-        style.push_str(" font-weight=\"bold\"");
+    let mut attributes = String::new();
+    if cell.modifier.contains(Modifier::BOLD) {
+        attributes.push_str(" font-weight=\"bold\"");
     }
-    if look.modifier.contains(Modifier::UNDERLINED) {
-        style.push_str(" text-decoration=\"underline\"");
+    if cell.modifier.contains(Modifier::UNDERLINED) {
+        attributes.push_str(" text-decoration=\"underline\"");
     }
     let _ = writeln!(
         out,
         "<text x=\"{left:.1}\" y=\"{:.1}\" textLength=\"{width:.1}\" lengthAdjust=\"spacingAndGlyphs\" \
-         xml:space=\"preserve\" fill=\"{front}\"{style}>{}</text>",
+         xml:space=\"preserve\" fill=\"{front}\"{attributes}>{}</text>",
         top + BASELINE,
         escape(text)
     );

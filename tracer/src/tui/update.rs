@@ -5,16 +5,18 @@ use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::units::Units;
 
 use super::keys::{Command, Key};
-use super::layout::Layout;
-use super::state::{Effect, Effects, Overlay, Sort, UiState, View, VolumeChoice};
-use super::{action_menu, keys, views};
+use super::panes::tabs;
+use super::query::{Sort, View, VolumeChoice};
+use super::state::{Effect, Effects, Overlay, UiState};
+use super::views::columns;
+use super::{action_menu, keys};
 
 /// Intervals that `+` and `-` step through, seconds.
 pub const INTERVALS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Returns the state after `key`, and the effects to carry out.
 ///
-/// Call [`UiState::settle`] afterwards, which updates the selection.
+/// Call [`UiState::reconcile`] afterwards, which updates the selection.
 #[must_use]
 pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
     state.notice = None;
@@ -25,12 +27,12 @@ pub fn update(mut state: UiState, key: Key) -> (UiState, Effects) {
         Some(Command::Redraw) => vec![Effect::Redraw],
         _ if state.typing => type_filter(&mut state, key),
         command => match std::mem::take(&mut state.overlay) {
-            Overlay::None => main(&mut state, key, command),
-            Overlay::Menu(target, chosen) => menu(&mut state, target, chosen, key),
-            Overlay::Confirm(request) => confirm(&mut state, request, key),
-            Overlay::Help(at) => page(&mut state, Overlay::Help, at, command),
-            Overlay::Detail(at) => page(&mut state, Overlay::Detail, at, command),
-            Overlay::Health(at) => page(&mut state, Overlay::Health, at, command),
+            Overlay::None => main_screen(&mut state, key, command),
+            Overlay::Menu(target, chosen) => menu_key(&mut state, target, chosen, key),
+            Overlay::Confirm(request) => confirm_key(&mut state, request, key),
+            Overlay::Help(at) => scroll_page(&mut state, Overlay::Help, at, command),
+            Overlay::Detail(at) => scroll_page(&mut state, Overlay::Detail, at, command),
+            Overlay::Health(at) => scroll_page(&mut state, Overlay::Health, at, command),
         },
     };
     (state, effects)
@@ -62,7 +64,7 @@ fn type_filter(state: &mut UiState, key: Key) -> Effects {
 }
 
 /// Handles a command on a page over the tables: moves scroll it, its own key or Esc closes it.
-fn page(
+fn scroll_page(
     state: &mut UiState,
     overlay: fn(usize) -> Overlay,
     at: usize,
@@ -95,7 +97,7 @@ fn page(
     vec![]
 }
 
-fn menu(state: &mut UiState, target: Box<Target>, chosen: Operation, key: Key) -> Effects {
+fn menu_key(state: &mut UiState, target: Box<Target>, chosen: Operation, key: Key) -> Effects {
     let chosen = match key {
         Key::Up | Key::Char('k') => action_menu::step(chosen, -1),
         Key::Down | Key::Char('j') => action_menu::step(chosen, 1),
@@ -117,16 +119,16 @@ fn menu(state: &mut UiState, target: Box<Target>, chosen: Operation, key: Key) -
     vec![]
 }
 
-fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effects {
+fn confirm_key(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effects {
     match key {
         // Not Enter: it is too easily pressed once too often.
         Key::Char('y' | 'Y') if state.can_act => {
             match request.operation {
                 Operation::Act(action) if action.reversible() => {
-                    state.halted = Some(request.target.clone());
+                    state.suspended = Some(request.target.clone());
                 }
                 Operation::Act(_) => {}
-                Operation::Resume => state.halted = None,
+                Operation::Resume => state.suspended = None,
             }
             vec![Effect::Act(request)]
         }
@@ -138,7 +140,7 @@ fn confirm(state: &mut UiState, request: Box<ActionRequest>, key: Key) -> Effect
     }
 }
 
-fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
+fn main_screen(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
     let Some(command) = command else {
         if let Key::Click(x, y) = key {
             click(state, Position { x, y });
@@ -148,16 +150,15 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
     match command {
         Command::Move(by) => move_by(state, by),
         Command::Page(by) => {
-            let page =
-                Layout::new(screen(state), state.mounts.len()).map_or(1, |layout| layout.page());
+            let page = state.layout().map_or(1, |layout| layout.page());
             move_by(state, by.saturating_mul(i32::try_from(page).unwrap_or(i32::MAX)));
         }
         Command::First => select(state, 0),
         Command::Last => select(state, usize::MAX),
-        Command::Show(view) => show(state, view),
+        Command::Show(view) => show_view(state, view),
         Command::NextView(by) => {
             let to = (state.view.index() as i32 + by).rem_euclid(View::ALL.len() as i32);
-            show(state, View::ALL[to as usize]);
+            show_view(state, View::ALL[to as usize]);
         }
         Command::NextVolume(by) => next_volume(state, by),
         Command::AllVolumes => {
@@ -166,21 +167,20 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
                 _ => VolumeChoice::All,
             };
         }
-        Command::Endangered => {
-            state.volume = VolumeChoice::Endangered;
-            state.touched = false;
+        Command::MostUrgent => {
+            state.volume = VolumeChoice::MostUrgent;
+            state.user_selected = false;
         }
         Command::Detail => {
             // From now on, the selection follows this row.
-            state.touched |= !state.rows.rows.is_empty();
+            state.user_selected |= !state.rows.rows.is_empty();
             state.overlay = Overlay::Detail(0);
         }
         Command::Back => return back(state),
-        Command::Fold => state.fold_wish = true,
+        Command::Fold => state.toggle_fold_pending = true,
         Command::FoldAll => {
-            state.folds.clear();
-            state.fold_changes += 1;
-            state.fold_all = Some(!state.fold_all.unwrap_or(state.view == View::Dirs));
+            // Directories are expanded at first, groups are not.
+            state.folds.toggle_all(state.view == View::Dirs);
         }
         Command::Filter => state.typing = true,
         Command::Sort(by) => sort_by_next(state, by),
@@ -191,7 +191,7 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
         Command::Pause => return vec![Effect::TogglePause],
         Command::Travel(by) => return vec![Effect::Travel(by)],
         Command::TravelMinutes(by) => return vec![Effect::TravelMinutes(by)],
-        Command::Interval(by) => return interval(state, by),
+        Command::Interval(by) => return change_interval(state, by),
         Command::Window => state.window = state.window.next(),
         Command::Units => {
             state.units = match state.units {
@@ -214,12 +214,12 @@ fn main(state: &mut UiState, key: Key, command: Option<Command>) -> Effects {
 }
 
 fn open_menu(state: &mut UiState) -> Effects {
-    match (&state.target, &state.halted) {
+    match (&state.target, &state.suspended) {
         (Some(target), _) => {
             state.overlay = Overlay::Menu(Box::new(target.clone()), action_menu::ENTRIES[0]);
         }
-        (None, Some(halted)) => {
-            state.overlay = Overlay::Menu(Box::new(halted.clone()), Operation::Resume);
+        (None, Some(suspended)) => {
+            state.overlay = Overlay::Menu(Box::new(suspended.clone()), Operation::Resume);
         }
         (None, None) => state.notice = Some("select a process or group to act on".to_owned()),
     }
@@ -228,13 +228,13 @@ fn open_menu(state: &mut UiState) -> Effects {
 
 /// Undoes one thing: the position in time, else the filter, else the selection.
 fn back(state: &mut UiState) -> Effects {
-    if state.past.at.is_some() {
+    if state.position.at.is_some() {
         return vec![Effect::Live];
     }
     if !state.filter.is_empty() {
         state.filter.clear();
     } else {
-        state.touched = false;
+        state.user_selected = false;
         state.selected = None;
         state.cursor = 0;
     }
@@ -252,10 +252,10 @@ fn select(state: &mut UiState, index: usize) {
     }
     state.cursor = index.min(state.rows.rows.len().saturating_sub(1));
     state.selected = None;
-    state.touched = true;
+    state.user_selected = true;
 }
 
-fn show(state: &mut UiState, view: View) {
+fn show_view(state: &mut UiState, view: View) {
     if state.view != view {
         state.view = view;
         state.selected = None;
@@ -282,14 +282,14 @@ fn choose_volume(state: &mut UiState, index: usize) {
 }
 
 fn sort_by_next(state: &mut UiState, by: i32) {
-    let columns = views::columns(state.view);
+    let columns = columns::of_view(state.view);
     let sort = &mut state.sorts[state.view.index()];
     let at = columns.iter().position(|&col| col == sort.column).unwrap_or(0) as i32;
     let column = columns[(at + by).rem_euclid(columns.len() as i32) as usize];
     *sort = Sort { column, descending: true };
 }
 
-fn interval(state: &mut UiState, by: i32) -> Effects {
+fn change_interval(state: &mut UiState, by: i32) -> Effects {
     let Some(now) = state.interval_s else {
         state.notice = Some("the interval cannot be changed here".to_owned());
         return vec![];
@@ -302,7 +302,7 @@ fn interval(state: &mut UiState, by: i32) -> Effects {
 }
 
 fn click(state: &mut UiState, at: Position) {
-    let Some(layout) = Layout::new(screen(state), state.mounts.len()) else { return };
+    let Some(layout) = state.layout() else { return };
     let row = |area: Rect| usize::from(at.y.saturating_sub(area.y + 1));
     if layout.table.contains(at) && at.y > layout.table.y {
         let index = state.scroll + row(layout.table);
@@ -311,24 +311,12 @@ fn click(state: &mut UiState, at: Position) {
         }
     } else if layout.volumes.contains(at) && at.y > layout.volumes.y {
         let shown = usize::from(layout.volumes.height - 1);
-        choose_volume(state, first_volume(state, shown) + row(layout.volumes));
+        choose_volume(state, state.first_visible_volume(shown) + row(layout.volumes));
     } else if layout.tabs.contains(at) {
-        for (view, from, to) in super::panes::tabs::places(state) {
+        for (view, from, to) in tabs::ranges(state) {
             if (from..to).contains(&at.x) {
-                show(state, view);
+                show_view(state, view);
             }
         }
     }
-}
-
-/// The area of the whole terminal.
-pub(super) fn screen(state: &UiState) -> Rect {
-    Rect { x: 0, y: 0, width: state.size.width, height: state.size.height }
-}
-
-/// Index of the first volume shown if only `shown` fit, so that the current one is among them.
-#[must_use]
-pub fn first_volume(state: &UiState, shown: usize) -> usize {
-    let at = state.mounts.iter().position(|mount| *mount == state.focus).unwrap_or(0);
-    (at + 1).saturating_sub(shown)
 }

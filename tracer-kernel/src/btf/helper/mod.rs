@@ -29,7 +29,7 @@ use seccompiler::{
 };
 
 use crate::capabilities::narrow_bounding_set;
-use crate::sys::apart;
+use crate::sys::detached;
 use crate::sys::tracing::{TYPES_NAME, kernel_types};
 
 /// Name of the process in the kernel.
@@ -39,7 +39,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Messages on the socket start with one of these. [`TYPES`] is followed by the module's name, with
 /// the descriptor attached; [`FAILED`] by an errno.
-const LOOK: u8 = b'?';
+const REQUEST: u8 = b'?';
 const TYPES: u8 = b't';
 const FAILED: u8 = b'!';
 /// The helper is ready, or the answer is complete.
@@ -62,9 +62,9 @@ impl Helper {
         let flags = SocketFlags::CLOEXEC;
         let (socket, its) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WITHIN))?;
-        apart::run_apart(|| match confine(its.as_fd(), &filter) {
+        detached::spawn_detached(|| match confine(its.as_fd(), &filter) {
             Ok(()) => serve(its.as_fd(), modules),
-            Err(error) => tell_failure(its.as_fd(), &error),
+            Err(error) => report_failure(its.as_fd(), &error),
         })?;
         drop(its);
         let helper = Self { socket };
@@ -76,8 +76,8 @@ impl Helper {
     ///
     /// # Errors
     /// If it has exited, or does not answer.
-    pub(crate) fn look(&self) -> io::Result<Vec<(String, OwnedFd)>> {
-        send(&self.socket, &[LOOK], SendFlags::NOSIGNAL)?;
+    pub(crate) fn list(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        send(&self.socket, &[REQUEST], SendFlags::NOSIGNAL)?;
         let mut found = Vec::new();
         self.answers(|name, types| found.push((name, types)))?;
         Ok(found)
@@ -87,16 +87,16 @@ impl Helper {
     fn answers(&self, mut each: impl FnMut(String, OwnedFd)) -> io::Result<()> {
         loop {
             let mut bytes = [0; 1 + TYPES_NAME];
-            let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut beside = RecvAncillaryBuffer::new(&mut room);
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let message = loop {
                 let bytes = &mut [IoSliceMut::new(&mut bytes)];
-                match recvmsg(&self.socket, bytes, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+                match recvmsg(&self.socket, bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                     Err(rustix::io::Errno::INTR) => {}
                     result => break result?,
                 }
             };
-            let descriptor = beside.drain().find_map(|message| match message {
+            let descriptor = ancillary.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
                 _ => None,
             });
@@ -109,7 +109,9 @@ impl Helper {
                     let errno = errno.try_into().map_or(0, i32::from_ne_bytes);
                     return Err(io::Error::from_raw_os_error(errno));
                 }
-                (None, _) => return Err(io::Error::other("it has exited")),
+                (None, _) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has exited"));
+                }
                 _ => return Err(io::Error::other("unexpected message")),
             }
         }
@@ -149,7 +151,7 @@ fn filter() -> io::Result<BpfProgram> {
 /// Drops everything except the socket and CAP_SYS_ADMIN. Allocates nothing.
 fn confine(socket: BorrowedFd<'_>, filter: BpfProgramRef<'_>) -> io::Result<()> {
     set_name(NAME)?;
-    apart::close_all_but(socket)?;
+    detached::close_all_except(socket)?;
     // Otherwise a process of the same user could trace it.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     narrow_bounding_set(CapabilitySet::empty())?;
@@ -173,11 +175,11 @@ fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
         // One byte more than a request has: a longer message is not a request.
         let mut request = [0; 2];
         loop {
-            let mut nothing_beside = RecvAncillaryBuffer::default();
+            let mut no_ancillary = RecvAncillaryBuffer::default();
             let bytes = &mut [IoSliceMut::new(&mut request)];
-            match recvmsg(socket, bytes, &mut nothing_beside, RecvFlags::empty()) {
+            match recvmsg(socket, bytes, &mut no_ancillary, RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok(message) if message.bytes == 1 && request[0] == LOOK => break,
+                Ok(message) if message.bytes == 1 && request[0] == REQUEST => break,
                 _ => return,
             }
         }
@@ -188,22 +190,22 @@ fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
             Ok(())
         });
         if let Err(error) = found {
-            return tell_failure(socket, &error);
+            return report_failure(socket, &error);
         }
     }
 }
 
 fn hand_out(socket: BorrowedFd<'_>, name: &CStr, types: BorrowedFd<'_>) -> io::Result<()> {
-    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut beside = SendAncillaryBuffer::new(&mut room);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [types];
-    beside.push(SendAncillaryMessage::ScmRights(&descriptors));
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     let bytes = [IoSlice::new(&[TYPES]), IoSlice::new(name.to_bytes())];
-    sendmsg(socket, &bytes, &mut beside, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &bytes, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-fn tell_failure(socket: BorrowedFd<'_>, error: &io::Error) {
+fn report_failure(socket: BorrowedFd<'_>, error: &io::Error) {
     let mut bytes = [FAILED; 5];
     bytes[1..].copy_from_slice(&error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes());
     // There is no one else to report to.

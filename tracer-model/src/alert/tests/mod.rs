@@ -7,7 +7,7 @@ mod repeats;
 
 use jiff::Timestamp;
 
-use super::sizes::DirBytes;
+use super::sizes::DirectorySize;
 use super::*;
 use crate::snapshot::*;
 
@@ -20,7 +20,7 @@ struct Host {
     second: i64,
     wall_shift: i64,
     minute: u16,
-    sizes: Vec<DirBytes>,
+    sizes: Vec<DirectorySize>,
     snapshot: Snapshot,
 }
 
@@ -33,7 +33,7 @@ impl Host {
             avail: 50 * GIB,
             ..Default::default()
         };
-        let (_, mut snapshot) = replay::Replay::new("/srv").see(&sample);
+        let (_, mut snapshot) = replay::Replay::new("/srv").push(&sample);
         snapshot.host = "db1".to_owned();
         snapshot.interval_s = 1.0;
         Self {
@@ -52,18 +52,18 @@ impl Host {
 
     /// Advances by `seconds` with one sample per second, and returns the events.
     fn run(&mut self, seconds: i64) -> Vec<Event> {
-        let mut said = Vec::new();
+        let mut events = Vec::new();
         for _ in 0..seconds {
             self.second += 1;
             let wall = Timestamp::from_second(START + self.second + self.wall_shift).unwrap();
             self.snapshot.taken_at = wall;
-            let at = Moment { steady_s: self.second as f64, wall, minute: self.minute };
-            said.extend(self.engine.see(&at, &self.snapshot, &self.sizes));
+            let at = EvalTime { steady_s: self.second as f64, wall, minute: self.minute };
+            events.extend(self.engine.evaluate(&at, &self.snapshot, &self.sizes));
         }
-        said
+        events
     }
 
-    fn words(&mut self, seconds: i64) -> Vec<String> {
+    fn notices(&mut self, seconds: i64) -> Vec<String> {
         let word = |e: &Event| format!("{} {} {}", e.event.name(), e.severity.name(), e.rule);
         self.run(seconds).iter().map(word).collect()
     }
@@ -121,57 +121,60 @@ fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
 #[test]
 fn with_no_configuration_it_warns_gets_urgent_is_full_and_ends() {
     let mut host = Host::new(Rule::defaults());
-    assert!(host.words(10).is_empty());
+    assert!(host.notices(10).is_empty());
     host.volume().eta_s = Some(3.9 * 3600.0);
-    assert_eq!(host.words(10), ["firing warning time-to-full"]);
+    assert_eq!(host.notices(10), ["firing warning time-to-full"]);
     host.volume().eta_s = Some(1500.0);
-    assert_eq!(host.words(10), ["firing critical time-to-full"]);
+    assert_eq!(host.notices(10), ["firing critical time-to-full"]);
     host.volume().avail_bytes = 0;
     host.volume().full = true;
     host.volume().eta_s = Some(0.0);
-    assert_eq!(host.words(10), ["firing critical full"]);
+    assert_eq!(host.notices(10), ["firing critical full"]);
     // Full for two hours: reminders of `full` alone, and nothing resolves.
-    let said = host.words(7200);
-    assert_eq!(said, ["repeat critical full"; 4]);
+    let events = host.notices(7200);
+    assert_eq!(events, ["repeat critical full"; 4]);
     host.volume().avail_bytes = 40 * GIB;
     host.volume().full = false;
     host.volume().eta_s = None;
-    assert_eq!(host.words(290), [""; 0]);
-    let mut said = host.words(20);
-    said.sort();
-    assert_eq!(said, ["resolved critical full", "resolved critical time-to-full"]);
-    assert!(host.words(7200).is_empty());
+    assert_eq!(host.notices(290), [""; 0]);
+    let mut events = host.notices(20);
+    events.sort();
+    assert_eq!(events, ["resolved critical full", "resolved critical time-to-full"]);
+    assert!(host.notices(7200).is_empty());
 }
 
 #[test]
 fn nearly_full_and_at_rest_warns_once_and_says_so() {
     let mut host = Host::new(Rule::defaults());
     host.volume().avail_bytes = 2 * GIB;
-    let said = host.run(86_400);
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!((said[0].rule.as_str(), said[0].event), ("nearly-full", EventKind::Firing));
-    assert_eq!(said[0].summary, "/srv is nearly full, but not growing, 2% available; 2.0 GiB left");
+    let events = host.run(86_400);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].rule.as_str(), events[0].event), ("nearly-full", EventKind::Firing));
+    assert_eq!(
+        events[0].summary,
+        "/srv is nearly full, but not growing, 2% available; 2.0 GiB left"
+    );
     host.volume().avail_bytes = GIB;
-    assert_eq!(host.words(60), ["firing warning low-space"], "it lost half of what was left");
+    assert_eq!(host.notices(60), ["firing warning low-space"], "it lost half of what was left");
 }
 
 #[test]
 fn an_alert_that_is_less_urgent_says_so_and_does_not_flap_at_the_threshold() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(1200.0);
-    assert_eq!(host.words(5), ["firing critical time-to-full"]);
+    assert_eq!(host.notices(5), ["firing critical time-to-full"]);
     for n in 0..600 {
         host.volume().eta_s = Some(if n % 2 == 0 { 1700.0 } else { 1900.0 });
         assert!(host.run(1).is_empty());
     }
     host.volume().eta_s = Some(2.0 * 3600.0);
-    let said = host.run(400);
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!((said[0].event, said[0].severity), (EventKind::Firing, Severity::Warning));
+    let events = host.run(400);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].event, events[0].severity), (EventKind::Firing, Severity::Warning));
     assert!(
-        said[0].summary.starts_with("less urgent now: /srv will be full in"),
+        events[0].summary.starts_with("less urgent now: /srv will be full in"),
         "{}",
-        said[0].summary
+        events[0].summary
     );
 }
 
@@ -182,20 +185,20 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
     host.run(600);
     host.snapshot.writers = vec![writer(7, "runaway", 100e6), writer(1, "steady", 1e6)];
     host.volume().eta_s = Some(500.0);
-    let said = host.run(3);
-    assert_eq!(said[0].culprits[0].comm, "runaway");
-    assert_eq!(said[0].suggestion.as_ref().unwrap().command, "filltop stop 7 --how freeze");
+    let events = host.run(3);
+    assert_eq!(events[0].culprits[0].comm, "runaway");
+    assert_eq!(events[0].suggestion.as_ref().unwrap().command, "filltop stop 7 --how freeze");
     assert!(
-        said[0].summary.contains("runaway (pid 7, runaway.service) adds 95.4 MiB/s"),
+        events[0].summary.contains("runaway (pid 7, runaway.service) adds 95.4 MiB/s"),
         "{}",
-        said[0].summary
+        events[0].summary
     );
     host.run(60);
     host.snapshot.writers.clear();
     host.volume().full = true;
-    let said = host.run(3);
-    assert_eq!(said[0].rule, "full");
-    assert_eq!(said[0].culprits[0].comm, "runaway");
+    let events = host.run(3);
+    assert_eq!(events[0].rule, "full");
+    assert_eq!(events[0].culprits[0].comm, "runaway");
     let later = host.run(3 * 3600);
     assert!(!later.is_empty());
     assert!(later.iter().all(|event| event.culprits[0].comm == "runaway"), "{later:?}");
@@ -222,10 +225,10 @@ fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
         host.volume().eta_s = Some(500.0);
         host.run(3).remove(0)
     };
-    let said = say(0.9, container(Some("/docker/9f")));
-    assert_eq!(said.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
+    let events = say(0.9, container(Some("/docker/9f")));
+    assert_eq!(events.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
     let words = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
-    assert!(said.summary.contains(words), "{}", said.summary);
+    assert!(events.summary.contains(words), "{}", events.summary);
     // Most of the growth is something else, and the daemon itself must never be frozen.
     assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
     assert!(say(0.9, container(None)).suggestion.is_none(), "it no longer runs");
@@ -241,10 +244,10 @@ fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
     let mut dead = writer(7, "sort", -790e6);
     (dead.alive, dead.errors.enospc) = (false, 1);
     host.snapshot.writers = vec![writer(1, "logger", 2e3), dead];
-    let said = host.run(1);
-    assert_eq!(said[0].rule, "no-space-errors");
-    assert!(said[0].summary.contains("sort (pid 7, sort.service, ended) added"), "{said:?}");
-    assert!(said[0].suggestion.is_none(), "it has exited");
+    let events = host.run(1);
+    assert_eq!(events[0].rule, "no-space-errors");
+    assert!(events[0].summary.contains("sort (pid 7, sort.service, ended) added"), "{events:?}");
+    assert!(events[0].suggestion.is_none(), "it has exited");
     // A new process that grows by more becomes the culprit.
     for second in 0..40 {
         host.snapshot.writers = vec![writer(9, "copy", 80e6)];
@@ -292,25 +295,25 @@ fn workers_that_live_for_a_moment_are_one_group() {
             log_growth_bytes_per_s: 0.0,
             on_behalf_growth_bytes_per_s: 0.0,
         }];
-        let said = host.run(1);
+        let events = host.run(1);
         if second == 9 {
             // None of them has a twentieth of the growth.
-            assert_eq!((said[0].rule.as_str(), said[0].culprits.len()), ("full", 3));
+            assert_eq!((events[0].rule.as_str(), events[0].culprits.len()), ("full", 3));
             assert!(
-                said[0].summary.contains("apache2.service (200 processes) added"),
+                events[0].summary.contains("apache2.service (200 processes) added"),
                 "{}",
-                said[0].summary
+                events[0].summary
             );
         }
         if second == 0 {
             assert!(
-                said[0]
+                events[0]
                     .summary
                     .contains("apache2.service (20 processes) adds 95.4 MiB/s in /srv/tmp"),
                 "{}",
-                said[0].summary
+                events[0].summary
             );
-            let command = &said[0].suggestion.as_ref().unwrap().command;
+            let command = &events[0].suggestion.as_ref().unwrap().command;
             assert_eq!(command, "filltop stop apache2.service --how freeze");
         }
     }
@@ -329,16 +332,21 @@ fn the_summary_names_victims_and_no_name_can_break_its_line() {
         errors: WriteErrors { enospc: 2, ..WriteErrors::default() },
         waiting_ms: None,
     }];
-    let said = host.run(1);
-    assert_eq!((said[0].rule.as_str(), said[0].severity), ("no-space-errors", Severity::Critical));
-    assert!(said[0].summary.contains("affected: postgres (880)"), "{}", said[0].summary);
-    assert!(!said[0].summary.contains(char::is_control), "{:?}", said[0].summary);
+    let events = host.run(1);
+    assert_eq!(
+        (events[0].rule.as_str(), events[0].severity),
+        ("no-space-errors", Severity::Critical)
+    );
+    assert!(events[0].summary.contains("affected: postgres (880)"), "{}", events[0].summary);
+    assert!(!events[0].summary.contains(char::is_control), "{:?}", events[0].summary);
 }
 
 #[test]
 fn for_waits_and_a_gap_in_it_starts_anew() {
-    let rule =
-        Rule { hold_s: 60.0, ..Rule::new("used", When::UsedBytes, Some(60.0 * GIB as f64), None) };
+    let rule = Rule {
+        hold_s: 60.0,
+        ..Rule::new("used", Condition::UsedBytes, Some(60.0 * GIB as f64), None)
+    };
     let mut host = Host::new(vec![rule]);
     host.volume().used_bytes = 70 * GIB;
     assert!(host.run(59).is_empty());
@@ -346,7 +354,7 @@ fn for_waits_and_a_gap_in_it_starts_anew() {
     host.run(1);
     host.volume().used_bytes = 70 * GIB;
     assert!(host.run(60).is_empty());
-    assert_eq!(host.words(1), ["firing warning used"]);
+    assert_eq!(host.notices(1), ["firing warning used"]);
 }
 
 #[test]
@@ -355,10 +363,10 @@ fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
     host.volume().eta_s = Some(600.0);
     host.run(5);
     host.snapshot.volumes.clear();
-    let said = host.run(60);
-    assert_eq!(said.len(), 1, "{said:?}");
+    let events = host.run(60);
+    assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(
-        (said[0].event, said[0].summary.as_str()),
+        (events[0].event, events[0].summary.as_str()),
         (EventKind::Resolved, "/srv is no longer mounted")
     );
 }
@@ -367,14 +375,14 @@ fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
 fn a_volume_that_a_rule_names_is_missed() {
     let rule = Rule {
         volumes: vec![Glob::new("/srv")],
-        ..Rule::new("used", When::UsedBytes, Some(1e15), None)
+        ..Rule::new("used", Condition::UsedBytes, Some(1e15), None)
     };
     let mut host = Host::new(vec![rule]);
     host.run(5);
     host.snapshot.volumes.clear();
-    let said = host.run(60);
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert_eq!((said[0].event, said[0].rule.as_str()), (EventKind::Health, "volume"));
+    let events = host.run(60);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((events[0].event, events[0].rule.as_str()), (EventKind::Health, "volume"));
 }
 
 #[test]
@@ -383,11 +391,11 @@ fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
     host.volume().mount_point = "/srv/full in".to_owned();
     host.volume().limit = "inodes".to_owned();
     host.volume().eta_s = Some(240.0);
-    let said = host.run(1);
+    let events = host.run(1);
     assert!(
-        said[0].summary.starts_with("/srv/full in will run out of inodes in 4 min"),
+        events[0].summary.starts_with("/srv/full in will run out of inodes in 4 min"),
         "{}",
-        said[0].summary
+        events[0].summary
     );
 }
 
@@ -403,7 +411,7 @@ fn read_only_volumes_are_left_alone() {
 #[test]
 fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
     let mut host = Host::new(Rule::defaults());
-    let about = |said: Vec<Event>| said.iter().map(|e| e.rule.clone()).collect::<Vec<_>>();
+    let about = |events: Vec<Event>| events.iter().map(|e| e.rule.clone()).collect::<Vec<_>>();
     host.run(5);
     host.wall_shift = 3600;
     assert_eq!(about(host.run(5)), ["clock-step"]);
@@ -411,7 +419,7 @@ fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
     assert_eq!(about(host.run(5)), ["gap"]);
     host.snapshot.backend.hooks = vec![Hook {
         name: "ext4_file_write_iter".to_owned(),
-        how: "fexit".to_owned(),
+        how: HookMethod::Fexit,
         state: HookState::Broken { reason: "gone".to_owned() },
     }];
     assert_eq!(about(host.run(5)), ["backend"]);
@@ -430,7 +438,7 @@ fn a_reload_keeps_what_is_on() {
     let rules =
         Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(60.0), ..rule }).collect();
     host.engine.replace_rules(rules);
-    assert_eq!(host.words(60), ["repeat critical time-to-full"]);
+    assert_eq!(host.notices(60), ["repeat critical time-to-full"]);
     host.engine.replace_rules(Vec::new());
-    assert!(host.words(600).is_empty());
+    assert!(host.notices(600).is_empty());
 }

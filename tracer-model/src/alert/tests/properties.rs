@@ -34,7 +34,7 @@ proptest! {
     /// respect quiet hours; ids are never reused.
     #[test]
     fn alerts_begin_and_end_as_they_should(steps in proptest::collection::vec(step(), 1..40)) {
-        let quiet = Quiet { from: 22 * 60, to: 7 * 60 };
+        let quiet = QuietHours { from: 22 * 60, to: 7 * 60 };
         let rules: Vec<Rule> = Rule::defaults()
             .into_iter()
             .map(|rule| Rule { quiet: vec![quiet], ..rule })
@@ -82,7 +82,7 @@ proptest! {
                         _ => {}
                     }
                     if event.severity == Severity::Warning && event.event != EventKind::Resolved {
-                        prop_assert!(!quiet.holds(host.minute) || event.event == EventKind::Health);
+                        prop_assert!(!quiet.contains(host.minute) || event.event == EventKind::Health);
                     }
                 }
             }

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use crate::snapshot::{Snapshot, Volume, Writer};
 use jiff::Timestamp;
 
-use self::rows::{Times, absent, directory, group, join, path, victim, volume, writer};
+use self::rows::{
+    WindowLengths, directory, group, merge_tables, path, victim, volume, writer, zeroed_volume,
+};
 
 /// Most rows in a table of a merged Snapshot, largest first. Rows beyond that stay in the volumes'
 /// totals; the bytes of such writers are added to `unattributed_bytes`.
@@ -19,7 +21,7 @@ pub const MAX_ROWS: usize = 2000;
 /// Two values cannot be derived from the parts and are bounds: `files` of a writer is the maximum
 /// of the parts (a lower bound), the 99th percentile of fsync the maximum (an upper bound).
 pub fn add(sum: &mut Snapshot, next: &Snapshot) {
-    let times = Times { before: sum.interval_s, after: next.interval_s };
+    let lengths = WindowLengths { before: sum.interval_s, after: next.interval_s };
     let mut backend = next.backend.clone();
     // Both count since the start in every Snapshot.
     backend.lost_events = backend.lost_events.max(sum.backend.lost_events);
@@ -32,40 +34,40 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         .volumes
         .iter()
         .map(|later| match volumes.get(&*later.mount_point) {
-            Some(earlier) => volume(earlier, later, times),
-            None => volume(&absent(later), later, times),
+            Some(earlier) => volume(earlier, later, lengths),
+            None => volume(&zeroed_volume(later), later, lengths),
         })
         .collect();
 
-    let mut writers = join(
+    let mut writers = merge_tables(
         std::mem::take(&mut sum.writers),
         &next.writers,
         |row| (row.pid, row.start_time, row.volume.clone()),
-        |earlier, later| writer(earlier, later, times),
+        |earlier, later| writer(earlier, later, lengths),
     );
-    let mut dirs = join(
+    let mut dirs = merge_tables(
         std::mem::take(&mut sum.dirs),
         &next.dirs,
         |row| (row.path.clone(), row.volume.clone()),
-        |earlier, later| directory(earlier, later, times),
+        |earlier, later| directory(earlier, later, lengths),
     );
-    let mut paths = join(
+    let mut paths = merge_tables(
         std::mem::take(&mut sum.paths),
         &next.paths,
         |row| (row.dev.clone(), row.ino, row.path.clone()),
         path,
     );
-    let victims = join(
+    let victims = merge_tables(
         std::mem::take(&mut sum.victims),
         &next.victims,
         |row| (row.pid, row.volume.clone()),
         victim,
     );
-    let groups = join(
+    let groups = merge_tables(
         std::mem::take(&mut sum.groups),
         &next.groups,
         |row| (row.group.clone(), row.volume.clone()),
-        |earlier, later| group(earlier, later, times),
+        |earlier, later| group(earlier, later, lengths),
     );
 
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
@@ -75,7 +77,7 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         schema: next.schema,
         host: next.host.clone(),
         taken_at: next.taken_at,
-        interval_s: times.both(),
+        interval_s: lengths.both(),
         backend,
         volumes,
         writers,
@@ -86,19 +88,19 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         groups,
         residents: next.residents.clone(),
     };
-    trim(sum);
-    shares(sum);
+    truncate_tables(sum);
+    update_shares(sum);
 }
 
 /// Whether a table has more than [`MAX_ROWS`] rows.
 #[must_use]
-pub fn is_long(snapshot: &Snapshot) -> bool {
+pub fn exceeds_row_limit(snapshot: &Snapshot) -> bool {
     let Snapshot { writers, dirs, paths, .. } = snapshot;
     [writers.len(), dirs.len(), paths.len()].into_iter().any(|rows| rows > MAX_ROWS)
 }
 
 /// Truncates the tables to [`MAX_ROWS`].
-fn trim(snapshot: &mut Snapshot) {
+fn truncate_tables(snapshot: &mut Snapshot) {
     let Snapshot { backend, writers, dirs, paths, .. } = snapshot;
     let cut = writers.get(MAX_ROWS..).unwrap_or_default();
     backend.unattributed_bytes = backend.unattributed_bytes.saturating_add(written(cut));
@@ -113,7 +115,7 @@ fn written(writers: &[Writer]) -> u64 {
 
 /// Returns a copy of the Snapshot with at most [`MAX_ROWS`] rows in each table.
 #[must_use]
-pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
+pub fn truncated(snapshot: &Snapshot) -> Snapshot {
     fn first<T: Clone>(rows: &[T]) -> Vec<T> {
         rows[..rows.len().min(MAX_ROWS)].to_vec()
     }
@@ -138,7 +140,7 @@ pub fn trimmed(snapshot: &Snapshot) -> Snapshot {
 }
 
 /// Recomputes each writer's share of the growth of its volume.
-fn shares(snapshot: &mut Snapshot) {
+fn update_shares(snapshot: &mut Snapshot) {
     let mut growing: HashMap<String, f64> = HashMap::new();
     for writer in &snapshot.writers {
         *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
@@ -167,7 +169,7 @@ pub fn merge<'s>(snapshots: impl IntoIterator<Item = &'s Snapshot>) -> Option<Sn
 
 /// The start of this Snapshot's window.
 #[must_use]
-pub fn began(snapshot: &Snapshot) -> Timestamp {
+pub fn window_start(snapshot: &Snapshot) -> Timestamp {
     seconds_before(snapshot.taken_at, snapshot.interval_s)
 }
 

@@ -8,16 +8,16 @@ use crate::snapshot::{
 };
 
 /// Smallest change of used space, bytes, for which `explained` is meaningful.
-const MOVED: u64 = 1 << 20;
+const EXPLAINED_MIN_BYTES: u64 = 1 << 20;
 
-/// Lengths of the two merged windows, seconds.
+/// WindowLengths of the two merged windows, seconds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct WindowLengths {
     pub(super) before: f64,
     pub(super) after: f64,
 }
 
-impl Times {
+impl WindowLengths {
     pub(super) fn both(self) -> f64 {
         self.before + self.after
     }
@@ -32,33 +32,34 @@ impl Times {
     }
 }
 
-/// The rows of both parts, with rows of the same item merged by `one`.
+/// The rows of both parts, with rows of the same item merged by `merge_row`.
 ///
-/// A row that is in only one part counts as zero in the other: `one` gets its [`Row::empty`].
-pub(super) fn join<T: Row, K: Hash + Eq>(
+/// A row that is in only one part counts as zero in the other: `merge_row` gets its
+/// [`Row::zeroed`].
+pub(super) fn merge_tables<T: Row, K: Hash + Eq>(
     earlier: Vec<T>,
     later: &[T],
     key: impl Fn(&T) -> K,
-    one: impl Fn(&T, &T) -> T,
+    merge_row: impl Fn(&T, &T) -> T,
 ) -> Vec<T> {
-    let mut places: HashMap<K, usize> = HashMap::with_capacity(earlier.len());
+    let mut index_by_key: HashMap<K, usize> = HashMap::with_capacity(earlier.len());
     for (i, row) in earlier.iter().enumerate() {
-        places.insert(key(row), i);
+        index_by_key.insert(key(row), i);
     }
     let mut partner: Vec<Option<usize>> = vec![None; earlier.len()];
     let mut new = vec![];
     for (i, row) in later.iter().enumerate() {
-        match places.get(&key(row)) {
+        match index_by_key.get(&key(row)) {
             Some(&at) => partner[at] = Some(i),
-            None => new.push(one(&row.empty(), row)),
+            None => new.push(merge_row(&row.zeroed(), row)),
         }
     }
     let mut rows: Vec<T> = earlier
         .iter()
         .zip(partner)
         .map(|(row, partner)| match partner {
-            Some(i) => one(row, &later[i]),
-            None => one(row, &row.empty()),
+            Some(i) => merge_row(row, &later[i]),
+            None => merge_row(row, &row.zeroed()),
         })
         .collect();
     rows.append(&mut new);
@@ -67,11 +68,11 @@ pub(super) fn join<T: Row, K: Hash + Eq>(
 
 /// A row that has an all-zero copy of itself.
 pub(super) trait Row {
-    fn empty(&self) -> Self;
+    fn zeroed(&self) -> Self;
 }
 
 impl Row for Writer {
-    fn empty(&self) -> Self {
+    fn zeroed(&self) -> Self {
         Self {
             written_bytes: 0,
             allocated_bytes: self.allocated_bytes.map(|_| 0),
@@ -89,7 +90,7 @@ impl Row for Writer {
 }
 
 impl Row for Directory {
-    fn empty(&self) -> Self {
+    fn zeroed(&self) -> Self {
         Self {
             inflow_bytes_per_s: 0.0,
             outflow_bytes_per_s: 0.0,
@@ -102,7 +103,7 @@ impl Row for Directory {
 }
 
 impl Row for PathRow {
-    fn empty(&self) -> Self {
+    fn zeroed(&self) -> Self {
         Self {
             written_bytes: 0,
             allocated_bytes: self.allocated_bytes.map(|_| 0),
@@ -113,7 +114,7 @@ impl Row for PathRow {
 }
 
 impl Row for GroupRow {
-    fn empty(&self) -> Self {
+    fn zeroed(&self) -> Self {
         Self {
             written_bytes: 0,
             written_bytes_per_s: 0.0,
@@ -129,7 +130,7 @@ impl Row for GroupRow {
 }
 
 impl Row for Victim {
-    fn empty(&self) -> Self {
+    fn zeroed(&self) -> Self {
         Self {
             errors: WriteErrors::default(),
             waiting_ms: self.waiting_ms.map(|_| 0.0),
@@ -138,8 +139,8 @@ impl Row for Victim {
     }
 }
 
-pub(super) fn group(earlier: &GroupRow, later: &GroupRow, times: Times) -> GroupRow {
-    let mean = |of: fn(&GroupRow) -> f64| times.mean(of(earlier), of(later));
+pub(super) fn group(earlier: &GroupRow, later: &GroupRow, lengths: WindowLengths) -> GroupRow {
+    let mean = |of: fn(&GroupRow) -> f64| lengths.mean(of(earlier), of(later));
     GroupRow {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         files_created: earlier.files_created.saturating_add(later.files_created),
@@ -154,7 +155,7 @@ pub(super) fn group(earlier: &GroupRow, later: &GroupRow, times: Times) -> Group
     }
 }
 
-fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+fn add_known(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     Some(a?.saturating_add(b?))
 }
 
@@ -168,7 +169,7 @@ fn errors(a: WriteErrors, b: WriteErrors) -> WriteErrors {
 }
 
 /// The zero row of a volume that is new in the later Snapshot.
-pub(super) fn absent(volume: &Volume) -> Volume {
+pub(super) fn zeroed_volume(volume: &Volume) -> Volume {
     Volume {
         written_bytes: 0,
         allocated_bytes: volume.allocated_bytes.map(|_| 0),
@@ -179,12 +180,14 @@ pub(super) fn absent(volume: &Volume) -> Volume {
     }
 }
 
-pub(super) fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
-    let allocated_bytes = plus(earlier.allocated_bytes, later.allocated_bytes);
-    let freed_bytes = plus(earlier.freed_bytes, later.freed_bytes);
+pub(super) fn volume(earlier: &Volume, later: &Volume, lengths: WindowLengths) -> Volume {
+    let allocated_bytes = add_known(earlier.allocated_bytes, later.allocated_bytes);
+    let freed_bytes = add_known(earlier.freed_bytes, later.freed_bytes);
     let used_delta_bytes = earlier.used_delta_bytes.saturating_add(later.used_delta_bytes);
     let explained = match (allocated_bytes, freed_bytes) {
-        (Some(allocated), Some(freed)) if used_delta_bytes.unsigned_abs() >= MOVED => {
+        (Some(allocated), Some(freed))
+            if used_delta_bytes.unsigned_abs() >= EXPLAINED_MIN_BYTES =>
+        {
             let delta = used_delta_bytes as f64;
             let growth = allocated as f64 - freed as f64;
             Some((1.0 - (delta - growth).abs() / delta.abs()).max(0.0))
@@ -196,13 +199,13 @@ pub(super) fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
         allocated_bytes,
         freed_bytes,
         used_delta_bytes,
-        growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
+        growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         explained,
         ..later.clone()
     };
-    let blind = Moved::of(&merged, times.both()).blind(later.gap);
+    let blind = Moved::of(&merged, lengths.both()).blind(later.gap);
     let growth_bytes_per_s = match blind {
-        Some(_) if times.both() > 0.0 => used_delta_bytes as f64 / times.both(),
+        Some(_) if lengths.both() > 0.0 => used_delta_bytes as f64 / lengths.both(),
         _ => merged.growth_bytes_per_s,
     };
     // A change too small to judge over this window may be large enough over the period that the
@@ -210,13 +213,13 @@ pub(super) fn volume(earlier: &Volume, later: &Volume, times: Times) -> Volume {
     Volume { blind: blind.or(later.blind), growth_bytes_per_s, ..merged }
 }
 
-pub(super) fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
+pub(super) fn writer(earlier: &Writer, later: &Writer, lengths: WindowLengths) -> Writer {
     Writer {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
-        allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
-        freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
-        written_bytes_per_s: times.mean(earlier.written_bytes_per_s, later.written_bytes_per_s),
-        growth_bytes_per_s: times.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
+        allocated_bytes: add_known(earlier.allocated_bytes, later.allocated_bytes),
+        freed_bytes: add_known(earlier.freed_bytes, later.freed_bytes),
+        written_bytes_per_s: lengths.mean(earlier.written_bytes_per_s, later.written_bytes_per_s),
+        growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         files: earlier.files.max(later.files),
         errors: errors(earlier.errors, later.errors),
         // A window without fsync calls must not discard those of the other.
@@ -225,13 +228,13 @@ pub(super) fn writer(earlier: &Writer, later: &Writer, times: Times) -> Writer {
             max_ms: a.max_ms.max(b.max_ms),
             p99_ms: a.p99_ms.max(b.p99_ms),
         }),
-        on_behalf_of: on_behalf(&earlier.on_behalf_of, &later.on_behalf_of, times),
+        on_behalf_of: on_behalf(&earlier.on_behalf_of, &later.on_behalf_of, lengths),
         ..later.clone()
     }
 }
 
 /// Sums per container, largest growth first.
-fn on_behalf(earlier: &[OnBehalf], later: &[OnBehalf], times: Times) -> Vec<OnBehalf> {
+fn on_behalf(earlier: &[OnBehalf], later: &[OnBehalf], lengths: WindowLengths) -> Vec<OnBehalf> {
     let none = |row: &OnBehalf| OnBehalf {
         written_bytes: 0,
         written_bytes_per_s: 0.0,
@@ -246,22 +249,26 @@ fn on_behalf(earlier: &[OnBehalf], later: &[OnBehalf], times: Times) -> Vec<OnBe
         let of = later.iter().find(|one| one.group == row.group).cloned();
         let of = of.unwrap_or_else(|| none(row));
         row.written_bytes = row.written_bytes.saturating_add(of.written_bytes);
-        row.written_bytes_per_s = times.mean(row.written_bytes_per_s, of.written_bytes_per_s);
-        row.growth_bytes_per_s = times.mean(row.growth_bytes_per_s, of.growth_bytes_per_s);
+        row.written_bytes_per_s = lengths.mean(row.written_bytes_per_s, of.written_bytes_per_s);
+        row.growth_bytes_per_s = lengths.mean(row.growth_bytes_per_s, of.growth_bytes_per_s);
     }
     rows.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     rows
 }
 
-pub(super) fn directory(earlier: &Directory, later: &Directory, times: Times) -> Directory {
-    let inflow = times.mean(earlier.inflow_bytes_per_s, later.inflow_bytes_per_s);
-    let outflow = times.mean(earlier.outflow_bytes_per_s, later.outflow_bytes_per_s);
+pub(super) fn directory(
+    earlier: &Directory,
+    later: &Directory,
+    lengths: WindowLengths,
+) -> Directory {
+    let inflow = lengths.mean(earlier.inflow_bytes_per_s, later.inflow_bytes_per_s);
+    let outflow = lengths.mean(earlier.outflow_bytes_per_s, later.outflow_bytes_per_s);
     Directory {
         inflow_bytes_per_s: inflow,
         outflow_bytes_per_s: outflow,
         drain: (inflow > 0.0).then(|| outflow / inflow),
-        files_created: plus(earlier.files_created, later.files_created),
-        files_removed: plus(earlier.files_removed, later.files_removed),
+        files_created: add_known(earlier.files_created, later.files_created),
+        files_removed: add_known(earlier.files_removed, later.files_removed),
         ..later.clone()
     }
 }
@@ -271,8 +278,8 @@ pub(super) fn path(earlier: &PathRow, later: &PathRow) -> PathRow {
     writers.extend(earlier.writers.iter().filter(|pid| !later.writers.contains(pid)));
     PathRow {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
-        allocated_bytes: plus(earlier.allocated_bytes, later.allocated_bytes),
-        freed_bytes: plus(earlier.freed_bytes, later.freed_bytes),
+        allocated_bytes: add_known(earlier.allocated_bytes, later.allocated_bytes),
+        freed_bytes: add_known(earlier.freed_bytes, later.freed_bytes),
         deleted: earlier.deleted || later.deleted,
         approximate: earlier.approximate || later.approximate,
         writers,

@@ -31,7 +31,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
     socket.peer_addr().map_err(|_| anyhow!("internal command; use `filltop stop`"))?;
     rustix::thread::set_name(c"fill-helper")?;
-    capabilities::drop_rights_of_the_start().context("cannot drop capabilities")?;
+    capabilities::drop_startup_capabilities().context("cannot drop capabilities")?;
     let (sender, requests) = mpsc::channel();
     let reader = BufReader::new(socket.try_clone()?);
     std::thread::spawn(move || {

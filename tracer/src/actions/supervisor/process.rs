@@ -25,7 +25,7 @@ use crate::actions::throttle::Throttled;
 use crate::actions::{record, resume_guarantee, throttle};
 use tracer_host::clock;
 use tracer_host::process::pidfd::{PidHandle, ProcessId};
-use tracer_kernel::fence::Tally;
+use tracer_kernel::fence::FenceCounts;
 
 /// Interval at which the supervisor checks whether any process of the target is left.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ impl<'a> Supervisor<'a> {
 
     fn suspend_target(&mut self) -> Result<SuspendReport, SuspendError> {
         if let SuspendMethod::Freezer(freezer) = &self.order.suspension.method
-            && freezer.is_asked()
+            && freezer.is_requested()
         {
             return Err(SuspendError::AlreadyFrozen(freezer.dir().to_owned()));
         }
@@ -172,7 +172,7 @@ impl<'a> Supervisor<'a> {
         let failed = released.err().or(undone.err());
         let mut reason =
             failed.map_or(reason.to_string(), |error| format!("{reason}; failed: {error}"));
-        if let Some(Tally { refused, escaped }) = tally {
+        if let Some(FenceCounts { refused, escaped }) = tally {
             let _ = write!(reason, "; {refused} calls refused, {escaped} children not fenced");
         }
         let Suspension { how, id, name, .. } = &self.order.suspension;

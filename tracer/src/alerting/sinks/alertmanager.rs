@@ -9,25 +9,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracer_model::alert::{Event, EventKind};
 
-use super::http::{Client, Endpoint};
+use super::http::Client;
 use super::{Deliver, Failure};
+use crate::config::AlertmanagerTarget;
 use tracer_host::clock;
 
 /// Number of resend intervals after which an alert expires in Alertmanager.
-const OUTLIVES: u32 = 4;
+const EXPIRY_INTERVALS: u32 = 4;
 /// How long health and action events stay active in Alertmanager.
-const MESSAGE: Duration = Duration::from_secs(300);
-
-/// Destination, labels and resend interval.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AlertmanagerTarget {
-    /// Alertmanager's base URL, without `/api/v2`.
-    pub endpoint: Endpoint,
-    /// Labels added to each alert.
-    pub labels: BTreeMap<String, String>,
-    /// Interval at which firing alerts are sent again.
-    pub resend: Duration,
-}
+const MESSAGE_LIFETIME: Duration = Duration::from_secs(300);
 
 /// `postableAlert` of Alertmanager's OpenAPI specification.
 #[derive(Debug, Clone, Serialize)]
@@ -43,13 +33,13 @@ pub(super) struct Alertmanager {
     client: Client,
     target: AlertmanagerTarget,
     /// The firing alerts, by key.
-    on: BTreeMap<String, Postable>,
+    firing: BTreeMap<String, Postable>,
 }
 
 impl Alertmanager {
     pub(super) fn new(target: &AlertmanagerTarget) -> Self {
         let client = Client::new(&target.endpoint);
-        Self { client, target: target.clone(), on: BTreeMap::new() }
+        Self { client, target: target.clone(), firing: BTreeMap::new() }
     }
 
     fn postable(&self, event: &Event, now: Timestamp) -> Postable {
@@ -64,8 +54,8 @@ impl Alertmanager {
             label("volume", volume);
         }
         // Writers of a rate rule differ only in the key, not in the labels above.
-        if let Some((_, who)) = event.key.split_once('\n') {
-            label("writer", who);
+        if let Some((_, writer)) = event.key.split_once('\n') {
+            label("writer", writer);
         }
         if event.event == EventKind::Health {
             label("about", &event.key);
@@ -81,12 +71,12 @@ impl Alertmanager {
             "culprit",
             event.culprits.first().map(|first| format!("{} ({})", first.comm, first.pid)),
         );
-        let lasts = match event.event {
-            _ if event.over => Duration::ZERO,
-            EventKind::Action | EventKind::Health => MESSAGE,
-            _ => self.target.resend * OUTLIVES,
+        let lifetime = match event.event {
+            _ if event.resolved => Duration::ZERO,
+            EventKind::Action | EventKind::Health => MESSAGE_LIFETIME,
+            _ => self.target.resend * EXPIRY_INTERVALS,
         };
-        Postable { labels, annotations, starts_at: event.since, ends_at: after(now, lasts) }
+        Postable { labels, annotations, starts_at: event.since, ends_at: after(now, lifetime) }
     }
 
     fn post(&mut self, id: &str, alerts: &[Postable]) -> Result<(), Failure> {
@@ -101,34 +91,34 @@ impl Deliver for Alertmanager {
         // From now, not from the event's time: an event that was queued must not arrive expired.
         let alert = self.postable(event, now);
         // With another severity it is another alert to Alertmanager: end the old one.
-        let before = self.on.get(&event.key).filter(|old| old.labels != alert.labels);
+        let before = self.firing.get(&event.key).filter(|old| old.labels != alert.labels);
         let ended = before.map(|old| Postable { ends_at: now, ..old.clone() });
         let body: Vec<Postable> = ended.into_iter().chain([alert.clone()]).collect();
         self.post(&event.id, &body)?;
         match event.event {
             EventKind::Firing | EventKind::Repeat => {
-                self.on.insert(event.key.clone(), alert);
+                self.firing.insert(event.key.clone(), alert);
             }
             EventKind::Resolved => {
-                self.on.remove(&event.key);
+                self.firing.remove(&event.key);
             }
             EventKind::Action | EventKind::Health => {}
         }
         Ok(())
     }
 
-    fn every(&self) -> Option<Duration> {
+    fn idle_interval(&self) -> Option<Duration> {
         Some(self.target.resend)
     }
 
     fn idle(&mut self) -> Result<(), Failure> {
-        if self.on.is_empty() {
+        if self.firing.is_empty() {
             return Ok(());
         }
         let now = clock::now();
-        let ends_at = after(now, self.target.resend * OUTLIVES);
-        self.on.values_mut().for_each(|alert| alert.ends_at = ends_at);
-        let body: Vec<Postable> = self.on.values().cloned().collect();
+        let ends_at = after(now, self.target.resend * EXPIRY_INTERVALS);
+        self.firing.values_mut().for_each(|alert| alert.ends_at = ends_at);
+        let body: Vec<Postable> = self.firing.values().cloned().collect();
         self.post(&format!("resend/{}", now.as_millisecond()), &body)
     }
 }

@@ -11,35 +11,13 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tracer_model::alert::Event;
 
 use super::{Deliver, Failure, fields};
+use crate::config::{ExecTarget, MailTarget};
 use tracer_host::clock;
 
 /// Maximum length of one environment value, bytes. execve(2) allows 128 KiB (MAX_ARG_STRLEN).
-const LONGEST: usize = 100 << 10;
+const MAX_VALUE: usize = 100 << 10;
 /// Bytes of the program's stderr shown in an error.
-const SHOWN: usize = 200;
-
-/// A program to run for each event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecTarget {
-    /// The program and its arguments; never empty.
-    pub command: Vec<String>,
-    /// After this time the program is killed, with its process group.
-    pub timeout: Duration,
-}
-
-/// E-mail messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MailTarget {
-    /// Recipient addresses.
-    pub to: Vec<String>,
-    /// Sender address; `None`: sendmail's default.
-    pub from: Option<String>,
-    /// The program and its arguments; never empty. It reads the message, with its headers, from
-    /// standard input.
-    pub command: Vec<String>,
-    /// After this time the program is killed, with its process group.
-    pub timeout: Duration,
-}
+const MAX_STDERR: usize = 200;
 
 pub(super) struct Exec(ExecTarget);
 
@@ -72,7 +50,7 @@ impl Deliver for Mail {
 /// Formats the message (RFC 5322), with 7-bit headers.
 fn message(event: &Event, target: &MailTarget) -> String {
     let state =
-        if event.over { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
+        if event.resolved { "RESOLVED".to_owned() } else { event.severity.name().to_uppercase() };
     let mut text = String::new();
     let mut header = |name: &str, value: &str| {
         // Only printable ASCII: nothing that could end the header. All else becomes `?`.
@@ -121,7 +99,7 @@ fn run(
         .envs(
             environment
                 .iter()
-                .filter(|(_, value)| value.len() <= LONGEST)
+                .filter(|(_, value)| value.len() <= MAX_VALUE)
                 .map(|(name, value)| (*name, value.replace('\0', ""))),
         )
         .current_dir("/")
@@ -143,19 +121,19 @@ fn run(
             let _ = stdin.write_all(input.as_bytes());
         });
     }
-    let listener = stderr.map(|mut stderr| {
+    let stderr_reader = stderr.map(|mut stderr| {
         thread::spawn(move || {
             let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
             while let Ok(length @ 1..) = stderr.read(&mut buffer) {
-                let room = SHOWN.saturating_sub(kept.len());
-                kept.extend_from_slice(&buffer[..length.min(room)]);
+                let space = MAX_STDERR.saturating_sub(kept.len());
+                kept.extend_from_slice(&buffer[..length.min(space)]);
             }
             kept
         })
     });
     let status = wait(&mut child, timeout);
     if status.is_none() {
-        end(&mut child);
+        kill(&mut child);
     }
     let status = match status {
         None => {
@@ -171,13 +149,13 @@ fn run(
         return Ok(());
     }
     // A child of the program may keep its stderr open: wait only briefly for the text.
-    let said = listener.filter(settled).and_then(|thread| thread.join().ok());
-    let said = tracer_model::sanitize::escape(said.unwrap_or_default().trim_ascii());
-    let colon = if said.is_empty() { "" } else { ": " };
-    Err(Failure::Retry(format!("{program}: {status}{colon}{said}")))
+    let text = stderr_reader.filter(has_ended).and_then(|thread| thread.join().ok());
+    let text = tracer_model::sanitize::escape(text.unwrap_or_default().trim_ascii());
+    let colon = if text.is_empty() { "" } else { ": " };
+    Err(Failure::Retry(format!("{program}: {status}{colon}{text}")))
 }
 
-fn settled<T>(thread: &thread::JoinHandle<T>) -> bool {
+fn has_ended<T>(thread: &thread::JoinHandle<T>) -> bool {
     let until = clock::instant() + Duration::from_millis(200);
     while !thread.is_finished() && clock::instant() < until {
         thread::sleep(Duration::from_millis(2));
@@ -202,7 +180,7 @@ fn wait(child: &mut Child, timeout: Duration) -> Option<std::io::Result<std::pro
 }
 
 /// Kills the program's process group: all that it started, unless moved to another group.
-fn end(child: &mut Child) {
+fn kill(child: &mut Child) {
     let group = Pid::from_child(child);
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.kill();

@@ -21,7 +21,7 @@ pub(super) fn of(event: &Event) -> Vec<(&'static str, String)> {
         ("FILLTOP_HOST", event.host.clone()),
         ("FILLTOP_KEY", event.key.clone()),
         ("FILLTOP_ID", event.id.clone()),
-        ("FILLTOP_OVER", event.over.to_string()),
+        ("FILLTOP_OVER", event.resolved.to_string()),
     ];
     let mut add = |name, value: Option<String>| fields.extend(value.map(|value| (name, value)));
     add("FILLTOP_VOLUME", event.volume.clone());

@@ -1,15 +1,13 @@
 //! HTTP POST with time-outs and TLS. Redirects are not followed: an alert goes only to the
 //! configured host.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::Failure;
+use crate::config::Endpoint;
 
 /// CA bundles of the distributions: Debian, Fedora, SUSE, Alpine.
 const BUNDLES: &[&str] = &[
@@ -18,34 +16,6 @@ const BUNDLES: &[&str] = &[
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-
-/// An HTTP endpoint, and how to connect to it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// `http://` or `https://`. May hold a secret: it is never printed.
-    pub url: String,
-    /// Headers sent with each request. May also hold secrets.
-    pub headers: BTreeMap<String, String>,
-    /// PEM file of the only certificate authorities to trust; `None`: those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Time-out of one request, from name resolution to the response.
-    pub timeout: Duration,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("host", &self.host()).finish_non_exhaustive()
-    }
-}
-
-impl Endpoint {
-    /// The part of the URL that may be printed; its path may be a secret.
-    pub(super) fn host(&self) -> &str {
-        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        authority.rsplit('@').next().unwrap_or_default()
-    }
-}
 
 /// An [`Endpoint`] with its connections.
 pub(super) struct Client {

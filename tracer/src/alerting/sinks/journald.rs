@@ -1,27 +1,18 @@
-//! The journal sink, with journald's native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md): one
-//! datagram of fields. If the datagram is too large, the JSON field is omitted; all others still
-//! arrive.
+//! The journal sink. If an entry is too large for a datagram, its JSON field is omitted; all others
+//! still arrive.
 
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tracer_host::journald::Entry;
 use tracer_model::alert::{Event, Severity};
 
 use super::{Deliver, Failure, fields};
+use crate::config::JournaldTarget;
 
-/// journald's socket.
-pub const SOCKET: &str = "/run/systemd/journal/socket";
 /// Message id of all events of filltop, for `journalctl MESSAGE_ID=`.
 const MESSAGE_ID: &str = "6d0f5c1f3b3f4f0f9a6c5d0a8f11f107";
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The journal's socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournaldTarget {
-    /// Path of journald's socket, or of another one with the same protocol.
-    pub socket: PathBuf,
-}
 
 pub(super) struct Journald {
     socket: PathBuf,
@@ -31,21 +22,14 @@ impl Journald {
     pub(super) fn new(target: &JournaldTarget) -> Self {
         Self { socket: target.socket.clone() }
     }
-
-    fn send(&self, datagram: &[u8]) -> std::io::Result<()> {
-        let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(TIMEOUT))?;
-        socket.send_to(datagram, &self.socket).map(|_| ())
-    }
 }
 
 impl Deliver for Journald {
     fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
         let fail = |error| Failure::Retry(format!("{}: {error}", self.socket.display()));
-        match self.send(&datagram(event, true)) {
-            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                self.send(&datagram(event, false)).map_err(fail)
-            }
+        let send = |with_json| entry(event, with_json).send(&self.socket, Some(TIMEOUT));
+        match send(true) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => send(false).map_err(fail),
             other => other.map_err(fail),
         }
     }
@@ -53,47 +37,41 @@ impl Deliver for Journald {
 
 /// The syslog severity of an event.
 pub(super) fn priority(event: &Event) -> u8 {
-    match (event.over, event.severity) {
+    match (event.resolved, event.severity) {
         (true, _) => 5,
         (_, Severity::Critical) => 2,
         (_, Severity::Warning) => 4,
     }
 }
 
-fn datagram(event: &Event, with_json: bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut field = |name: &str, value: &str| {
-        out.extend_from_slice(name.as_bytes());
-        if value.contains('\n') {
-            out.push(b'\n');
-            out.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        } else {
-            out.push(b'=');
-        }
-        out.extend_from_slice(value.as_bytes());
-        out.push(b'\n');
-    };
-    field("MESSAGE", &format!("{}: {}", event.rule, event.summary));
-    field("MESSAGE_ID", MESSAGE_ID);
-    field("PRIORITY", &priority(event).to_string());
-    field("SYSLOG_IDENTIFIER", "filltop");
+fn entry(event: &Event, with_json: bool) -> Entry {
+    let mut entry = Entry::new(&format!("{}: {}", event.rule, event.summary), priority(event));
+    entry.field("MESSAGE_ID", MESSAGE_ID);
     for (name, value) in fields::of(event) {
         if with_json || name != "FILLTOP_JSON" {
-            field(name, &value);
+            entry.field(name, &value);
         }
     }
-    out
+    entry
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
     use crate::alerting::sinks::tests::event;
 
     #[test]
     fn a_name_with_a_newline_makes_no_field_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixDatagram::bind(&socket).unwrap();
         let event = Event { directory: Some("/srv/a\nPRIORITY=0".to_owned()), ..event() };
-        let text = datagram(&event, false);
+        entry(&event, false).send(&socket, Some(TIMEOUT)).unwrap();
+        let mut text = vec![0; 1 << 16];
+        let length = listener.recv(&mut text).unwrap();
+        let text = &text[..length];
         let wanted = [b"FILLTOP_DIRECTORY\n".as_slice(), &17u64.to_le_bytes()].concat();
         let at = text.windows(wanted.len()).position(|part| part == wanted).unwrap();
         assert_eq!(&text[at + wanted.len()..][..18], b"/srv/a\nPRIORITY=0\n");

@@ -21,23 +21,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracer_model::alert::{Event, EventKind, Severity};
+use tracer_model::alert::{Event, EventKind};
 
-pub use alertmanager::AlertmanagerTarget;
-pub use command::{ExecTarget, MailTarget};
-pub use http::Endpoint;
-pub use journald::{JournaldTarget, SOCKET as JOURNALD_SOCKET};
-pub use spawner::Spawner;
-pub(crate) use stdout::text as event_line;
-pub use syslog::{SOCKET as SYSLOG_SOCKET, SyslogTarget, SyslogTo};
-pub(crate) use templates::{NAMES as TEMPLATE_NAMES, unknown_names};
-pub use webhook::{Template, WebhookTarget};
+pub(crate) use spawner::Spawner;
+pub(crate) use stdout::event_line;
 
+use crate::config::{SinkConfig, SinkKind};
 use queue::Queue;
 use tracer_host::clock;
 
 /// A delivery attempt that takes longer than this is reported while it is still running.
-const STALLED: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why an event could not be delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +50,7 @@ pub(crate) trait Deliver: Send {
     fn deliver(&mut self, event: &Event) -> Result<(), Failure>;
 
     /// How often [`Deliver::idle`] is to be called; `None`: never.
-    fn every(&self) -> Option<Duration> {
+    fn idle_interval(&self) -> Option<Duration> {
         None
     }
 
@@ -66,80 +60,37 @@ pub(crate) trait Deliver: Send {
     }
 }
 
-/// A sink as the configuration describes it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SinkConfig {
-    /// Unique name, for messages about the sink.
-    pub name: String,
-    /// Minimum severity: less severe events are not sent to the sink. The end of an alert that it
-    /// got is always sent.
-    pub least: Severity,
-    /// An event that could not be delivered for this long is dropped.
-    pub give_up: Duration,
-    /// The kind of sink, with its target.
-    pub kind: SinkKind,
-}
-
-/// The kinds of sinks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SinkKind {
-    /// Lines of text, or JSON, on standard output.
-    Stdout {
-        /// Whether to print JSON.
-        json: bool,
-    },
-    /// The systemd journal, with structured fields.
-    Journald(JournaldTarget),
-    /// The local system log, or a remote one.
-    Syslog(SyslogTarget),
-    /// An HTTP POST.
-    Webhook(WebhookTarget),
-    /// Alertmanager's API v2.
-    Alertmanager(AlertmanagerTarget),
-    /// A program.
-    Exec(ExecTarget),
-    /// A message, by sendmail(1).
-    Mail(MailTarget),
-}
-
-impl SinkKind {
-    /// Whether it starts programs, which need the privileges that filltop itself drops.
-    #[must_use]
-    pub const fn runs_programs(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::Mail(_))
-    }
-
-    fn deliverer(&self) -> Box<dyn Deliver> {
-        match self {
-            Self::Stdout { json } => Box::new(stdout::Lines::stdout(*json)),
-            Self::Journald(target) => Box::new(journald::Journald::new(target)),
-            Self::Syslog(target) => Box::new(syslog::Syslog::new(target)),
-            Self::Webhook(target) => Box::new(webhook::Webhook::new(target)),
-            Self::Alertmanager(target) => Box::new(alertmanager::Alertmanager::new(target)),
-            Self::Exec(target) => Box::new(command::Exec::new(target)),
-            Self::Mail(target) => Box::new(command::Mail::new(target)),
-        }
+/// Makes what delivers the events of a sink.
+fn deliverer(kind: &SinkKind) -> Box<dyn Deliver> {
+    match kind {
+        SinkKind::Stdout { json } => Box::new(stdout::Stdout::new(*json)),
+        SinkKind::Journald(target) => Box::new(journald::Journald::new(target)),
+        SinkKind::Syslog(target) => Box::new(syslog::Syslog::new(target)),
+        SinkKind::Webhook(target) => Box::new(webhook::Webhook::new(target)),
+        SinkKind::Alertmanager(target) => Box::new(alertmanager::Alertmanager::new(target)),
+        SinkKind::Exec(target) => Box::new(command::Exec::new(target)),
+        SinkKind::Mail(target) => Box::new(command::Mail::new(target)),
     }
 }
 
 /// A sink's report of its own state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct SinkReport {
     /// Name of the sink.
-    pub sink: String,
+    pub(crate) sink: String,
     /// Its new state.
-    pub state: State,
+    pub(crate) state: SinkState,
 }
 
 /// The state of a sink, as reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum SinkState {
     /// Deliveries fail.
     Failing {
         /// The sink's error message.
         why: String,
         /// Number of queued events.
-        waiting: usize,
+        queued: usize,
     },
     /// Deliveries succeed again.
     Recovered {
@@ -147,7 +98,7 @@ pub enum State {
         after: Duration,
     },
     /// Events were dropped.
-    GaveUp {
+    Dropped {
         /// Number of dropped events.
         events: u64,
         /// The reason for the last one.
@@ -164,18 +115,18 @@ struct Sink {
 }
 
 /// All sinks of a configuration.
-pub struct Sinks {
+pub(crate) struct Sinks {
     sinks: Vec<Sink>,
     spawner: Spawner,
-    reports: UnboundedSender<Report>,
+    reports: UnboundedSender<SinkReport>,
 }
 
 impl Sinks {
     /// Starts a thread for each sink.
-    pub fn start(
+    pub(crate) fn start(
         configs: &[SinkConfig],
         spawner: Spawner,
-        reports: UnboundedSender<Report>,
+        reports: UnboundedSender<SinkReport>,
     ) -> Self {
         let mut sinks = Self { sinks: Vec::new(), spawner, reports };
         sinks.replace(configs);
@@ -184,45 +135,45 @@ impl Sinks {
 
     /// Replaces the sinks. Unchanged ones keep their queues; the queued events of removed ones are
     /// tried once more.
-    pub fn replace(&mut self, configs: &[SinkConfig]) {
+    pub(crate) fn replace(&mut self, configs: &[SinkConfig]) {
         let mut old = std::mem::take(&mut self.sinks);
         for config in configs {
             let same = old.iter().position(|sink| sink.config == *config);
             let sink = match same {
                 Some(at) => old.swap_remove(at),
-                None => self.begin(config),
+                None => self.start_one(config),
             };
             self.sinks.push(sink);
         }
         old.iter().for_each(|sink| sink.queue.close());
     }
 
-    fn begin(&self, config: &SinkConfig) -> Sink {
+    fn start_one(&self, config: &SinkConfig) -> Sink {
         let queue = Arc::new(Queue::default());
         let worker = worker::Worker {
             name: config.name.clone(),
-            give_up: config.give_up,
+            give_up_after: config.give_up_after,
             queue: Arc::clone(&queue),
             reports: self.reports.clone(),
         };
         let kind = config.kind.clone();
-        let thread = self.spawner.run(&config.name, move || worker.run(kind.deliverer().as_mut()));
+        let thread = self.spawner.run(&config.name, move || worker.run(deliverer(&kind).as_mut()));
         if let Err(error) = &thread {
             let why = format!("cannot start the sink's thread: {error}");
-            let state = State::Failing { why, waiting: 0 };
-            let _ = self.reports.send(Report { sink: config.name.clone(), state });
+            let state = SinkState::Failing { why, queued: 0 };
+            let _ = self.reports.send(SinkReport { sink: config.name.clone(), state });
         }
         Sink { config: config.clone(), queue, thread: thread.ok() }
     }
 
-    /// Queues an event for all sinks except `but`, without waiting.
-    pub fn send(&self, event: &Arc<Event>, but: Option<&str>) {
-        for sink in self.sinks.iter().filter(|sink| but != Some(sink.config.name.as_str())) {
+    /// Queues an event for all sinks except `except`, without waiting.
+    pub(crate) fn send(&self, event: &Arc<Event>, except: Option<&str>) {
+        for sink in self.sinks.iter().filter(|sink| except != Some(sink.config.name.as_str())) {
             // A sink for critical alerts also gets their end, or their change to a warning. It is
             // recognized by the alert's key.
-            let wanted = event.severity >= sink.config.least
+            let wanted = event.severity >= sink.config.min_severity
                 || (matches!(event.event, EventKind::Firing | EventKind::Resolved)
-                    && sink.queue.knows(&event.key));
+                    && sink.queue.is_active(&event.key));
             if wanted {
                 sink.queue.push(Arc::clone(event));
             }
@@ -230,30 +181,29 @@ impl Sinks {
     }
 
     /// Reports sinks whose current delivery takes too long. To be called periodically.
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for sink in &self.sinks {
-            if let Some(waiting) = sink.queue.stalled(clock::instant(), STALLED) {
-                let why = format!("a delivery has been running for {} s", STALLED.as_secs());
-                let state = State::Failing { why, waiting };
-                let _ = self.reports.send(Report { sink: sink.config.name.clone(), state });
+            if let Some(queued) = sink.queue.report_stalled(clock::instant(), STALL_TIMEOUT) {
+                let why = format!("a delivery has been running for {} s", STALL_TIMEOUT.as_secs());
+                let state = SinkState::Failing { why, queued };
+                let _ = self.reports.send(SinkReport { sink: sink.config.name.clone(), state });
             }
         }
     }
 
-    /// Number of sinks other than standard output.
+    /// Whether there are sinks other than standard output.
     #[must_use]
-    pub fn others(&self) -> usize {
-        let is_stdout = |sink: &&Sink| matches!(sink.config.kind, SinkKind::Stdout { .. });
-        self.sinks.iter().filter(|sink| !is_stdout(sink)).count()
+    pub(crate) fn has_others(&self) -> bool {
+        self.sinks.iter().any(|sink| !matches!(sink.config.kind, SinkKind::Stdout { .. }))
     }
 
     /// Closes the queues: no more events; those queued are tried once.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.sinks.iter().for_each(|sink| sink.queue.close());
     }
 
     /// Closes the queues and waits for running deliveries, at most until `deadline`.
-    pub fn stop(self, deadline: Instant) {
+    pub(crate) fn stop(self, deadline: Instant) {
         self.close();
         let mut threads: Vec<_> = self.sinks.into_iter().filter_map(|sink| sink.thread).collect();
         while !threads.is_empty() && clock::instant() < deadline {

@@ -9,23 +9,31 @@ use tracer_model::alert::{Event, EventKind};
 use tracer_host::clock;
 
 /// Maximum number of queued events. At a few kilobytes each, that is a few megabytes per sink.
-pub(super) const LONGEST: usize = 256;
+pub(super) const CAPACITY: usize = 256;
 
 #[derive(Default)]
-struct Inside {
-    waiting: VecDeque<Arc<Event>>,
-    /// The event being delivered, when the attempt began, and whether it was reported as stalled.
-    current: Option<(Arc<Event>, Instant, bool)>,
+struct State {
+    queued: VecDeque<Arc<Event>>,
+    current: Option<Attempt>,
     /// Keys of alerts that were queued for the sink and have not been resolved.
-    known: HashSet<String>,
+    active: HashSet<String>,
     dropped: u64,
     closed: bool,
+}
+
+/// The event being delivered.
+struct Attempt {
+    event: Arc<Event>,
+    /// When the attempt began.
+    since: Instant,
+    /// Whether it was reported as stalled.
+    reported: bool,
 }
 
 /// The queue; see the module.
 #[derive(Default)]
 pub(super) struct Queue {
-    inside: Mutex<Inside>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
@@ -39,123 +47,121 @@ pub(super) enum Next {
 }
 
 impl Queue {
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an event. A reminder of an alert that is still queued is redundant and dropped. If the
     /// queue is full, the oldest reminder is dropped, or else the oldest event.
     pub(super) fn push(&self, event: Arc<Event>) {
-        let mut inside = self.inside();
+        let mut state = self.state();
         if event.event == EventKind::Repeat {
             let same = |other: &Arc<Event>| other.key == event.key;
-            let waits = inside.waiting.iter().any(same);
-            if waits || inside.current.as_ref().is_some_and(|(current, ..)| same(current)) {
+            let is_queued = state.queued.iter().any(same);
+            if is_queued || state.current.as_ref().is_some_and(|attempt| same(&attempt.event)) {
                 return;
             }
         }
         match event.event {
             EventKind::Resolved => {
-                inside.known.remove(&event.key);
+                state.active.remove(&event.key);
             }
-            EventKind::Firing if !inside.known.contains(&event.key) => {
-                inside.known.insert(event.key.clone());
+            EventKind::Firing if !state.active.contains(&event.key) => {
+                state.active.insert(event.key.clone());
             }
             _ => {}
         }
-        if inside.waiting.len() >= LONGEST {
-            let reminder = inside.waiting.iter().position(|e| e.event == EventKind::Repeat);
-            inside.waiting.remove(reminder.unwrap_or(0));
-            inside.dropped += 1;
+        if state.queued.len() >= CAPACITY {
+            let reminder = state.queued.iter().position(|e| e.event == EventKind::Repeat);
+            state.queued.remove(reminder.unwrap_or(0));
+            state.dropped += 1;
         }
-        inside.waiting.push_back(event);
+        state.queued.push_back(event);
         self.changed.notify_all();
     }
 
     /// Whether the sink got this alert and not yet its end.
-    pub(super) fn knows(&self, key: &str) -> bool {
-        self.inside().known.contains(key)
+    pub(super) fn is_active(&self, key: &str) -> bool {
+        self.state().active.contains(key)
     }
 
     /// Waits for the next event, which counts as being delivered until [`Queue::done`].
     pub(super) fn next(&self, wait: Option<Duration>) -> Next {
         let until = wait.map(|wait| clock::instant() + wait);
-        let mut inside = self.inside();
+        let mut state = self.state();
         loop {
-            if let Some(event) = inside.waiting.pop_front() {
-                inside.current = Some((Arc::clone(&event), clock::instant(), false));
+            if let Some(event) = state.queued.pop_front() {
+                let since = clock::instant();
+                state.current = Some(Attempt { event: Arc::clone(&event), since, reported: false });
                 return Next::Event(event);
             }
-            if inside.closed {
+            if state.closed {
                 return Next::Closed;
             }
-            inside = match until.map(|until| until.saturating_duration_since(clock::instant())) {
+            state = match until.map(|until| until.saturating_duration_since(clock::instant())) {
                 Some(Duration::ZERO) => return Next::Idle,
                 Some(left) => {
-                    self.changed
-                        .wait_timeout(inside, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.changed.wait(inside).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    /// Restarts the stall timer: an attempt has failed and another will follow.
-    pub(super) fn tried(&self) {
-        if let Some((_, since, _)) = &mut self.inside().current {
-            *since = clock::instant();
+    /// Starts the time of [`Queue::report_stalled`] anew: an attempt has failed and another will follow.
+    pub(super) fn restart_stall_timer(&self) {
+        if let Some(attempt) = &mut self.state().current {
+            attempt.since = clock::instant();
         }
     }
 
     /// Marks the current event as delivered or dropped.
     pub(super) fn done(&self) {
-        self.inside().current = None;
+        self.state().current = None;
     }
 
     /// Waits before the next attempt; returns `false` if the queue was closed meanwhile.
     pub(super) fn pause(&self, length: Duration) -> bool {
         let until = clock::instant() + length;
-        let mut inside = self.inside();
-        while !inside.closed {
+        let mut state = self.state();
+        while !state.closed {
             let left = until.saturating_duration_since(clock::instant());
             if left.is_zero() {
                 return true;
             }
-            inside =
-                self.changed.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         false
     }
 
     /// Number of queued events, the current one included.
     pub(super) fn len(&self) -> usize {
-        let inside = self.inside();
-        inside.waiting.len() + usize::from(inside.current.is_some())
+        let state = self.state();
+        state.queued.len() + usize::from(state.current.is_some())
     }
 
     /// Number of events dropped because the queue was full, since the last call.
     pub(super) fn take_dropped(&self) -> u64 {
-        std::mem::take(&mut self.inside().dropped)
+        std::mem::take(&mut self.state().dropped)
     }
 
-    /// Number of queued events if the current attempt has taken longer than `most`; reported once
-    /// per event.
-    pub(super) fn stalled(&self, now: Instant, most: Duration) -> Option<usize> {
-        let mut inside = self.inside();
-        let waiting = inside.waiting.len() + 1;
-        let (_, since, reported) = inside.current.as_mut()?;
-        if *reported || now.saturating_duration_since(*since) < most {
+    /// Number of queued events if the current attempt has taken longer than `timeout`; reported
+    /// once per event.
+    pub(super) fn report_stalled(&self, now: Instant, timeout: Duration) -> Option<usize> {
+        let mut state = self.state();
+        let queued = state.queued.len() + 1;
+        let attempt = state.current.as_mut()?;
+        if attempt.reported || now.saturating_duration_since(attempt.since) < timeout {
             return None;
         }
-        *reported = true;
-        Some(waiting)
+        attempt.reported = true;
+        Some(queued)
     }
 
     /// Closes the queue: no more events; the queued ones can still be taken.
     pub(super) fn close(&self) {
-        self.inside().closed = true;
+        self.state().closed = true;
         self.changed.notify_all();
     }
 }

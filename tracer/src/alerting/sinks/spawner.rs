@@ -9,12 +9,12 @@ use std::{io, thread};
 use tracer_kernel::capabilities;
 
 type Work = Box<dyn FnOnce() + Send>;
+/// The name of a thread, its work, and where to send its handle.
 type Job = (String, Work, Sender<io::Result<thread::JoinHandle<()>>>);
 
 /// Handle of the thread that starts the sinks' threads; see the module.
-pub struct Spawner {
+pub(crate) struct Spawner {
     jobs: Sender<Job>,
-    privileged: bool,
 }
 
 impl Spawner {
@@ -23,12 +23,12 @@ impl Spawner {
     ///
     /// # Errors
     /// If the thread cannot be started, or privileges cannot be dropped.
-    pub fn start(privileged: bool) -> io::Result<Self> {
-        let (jobs, taken) = channel::<Job>();
+    pub(crate) fn start(privileged: bool) -> io::Result<Self> {
+        let (jobs, queued) = channel::<Job>();
         let (ready, is_ready) = channel();
         thread::Builder::new().name("sinks".to_owned()).spawn(move || {
             let dropped = if privileged {
-                capabilities::drop_rights_of_the_start()
+                capabilities::drop_startup_capabilities()
             } else {
                 capabilities::drop_capabilities()
             };
@@ -37,20 +37,14 @@ impl Spawner {
             if failed {
                 return;
             }
-            for (name, work, answer) in taken {
+            for (name, work, answer) in queued {
                 // The kernel shows 15 bytes of it.
                 let started = thread::Builder::new().name(name).spawn(work);
                 let _ = answer.send(started);
             }
         })?;
         is_ready.recv().map_err(|_| io::Error::other("the spawner thread has ended"))??;
-        Ok(Self { jobs, privileged })
-    }
-
-    /// Whether its threads have the privileges that filltop was started with.
-    #[must_use]
-    pub fn is_privileged(&self) -> bool {
-        self.privileged
+        Ok(Self { jobs })
     }
 
     pub(super) fn run(
@@ -58,11 +52,11 @@ impl Spawner {
         name: &str,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<thread::JoinHandle<()>> {
-        let gone = |_| io::Error::other("the spawner thread has ended");
+        let ended = || io::Error::other("the spawner thread has ended");
         let (answer, answered) = channel();
         // A thread name cannot contain a NUL.
         let name = name.replace('\0', "?");
-        self.jobs.send((name, Box::new(work), answer)).map_err(|_| gone(()))?;
-        answered.recv().map_err(|_| gone(()))?
+        self.jobs.send((name, Box::new(work), answer)).map_err(|_| ended())?;
+        answered.recv().map_err(|_| ended())?
     }
 }

@@ -6,20 +6,20 @@ use tracer_model::alert::Event;
 
 use super::{Deliver, Failure};
 
-pub(super) struct Lines<W> {
+pub(super) struct Stdout<W> {
     out: W,
     json: bool,
 }
 
-impl Lines<io::Stdout> {
-    pub(super) fn stdout(json: bool) -> Self {
+impl Stdout<io::Stdout> {
+    pub(super) fn new(json: bool) -> Self {
         Self { out: io::stdout(), json }
     }
 }
 
-impl<W: Write + Send> Deliver for Lines<W> {
+impl<W: Write + Send> Deliver for Stdout<W> {
     fn deliver(&mut self, event: &Event) -> Result<(), Failure> {
-        let mut line = if self.json { super::fields::json(event) } else { text(event) };
+        let mut line = if self.json { super::fields::json(event) } else { event_line(event) };
         line.push('\n');
         let done = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush());
         match done {
@@ -36,8 +36,9 @@ impl<W: Write + Send> Deliver for Lines<W> {
 
 /// Formats an event as text:
 /// `2026-11-21T03:12:07Z CRITICAL firing time-to-full: /srv will be full in 4 min: …`.
-pub(crate) fn text(event: &Event) -> String {
-    let severity = if event.over { "OK".to_owned() } else { event.severity.name().to_uppercase() };
+pub(crate) fn event_line(event: &Event) -> String {
+    let severity =
+        if event.resolved { "OK".to_owned() } else { event.severity.name().to_uppercase() };
     let mut line = format!(
         "{:.0} {severity} {} {}: {}",
         event.time,
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn one_event_is_one_line() {
         for json in [false, true] {
-            let mut lines = Lines { out: Vec::new(), json };
+            let mut lines = Stdout { out: Vec::new(), json };
             lines.deliver(&event()).unwrap();
             let text = String::from_utf8(lines.out).unwrap();
             assert_eq!(text.matches('\n').count(), 1, "{text}");
@@ -79,7 +80,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut lines = Lines { out: Gone, json: false };
+        let mut lines = Stdout { out: Gone, json: false };
         assert_eq!(lines.deliver(&event()), Err(Failure::Closed));
     }
 }

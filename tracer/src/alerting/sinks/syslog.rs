@@ -4,39 +4,17 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tracer_model::alert::Event;
 
 use super::journald::priority;
 use super::{Deliver, Failure};
+use crate::config::{SyslogAddress, SyslogTarget};
 
-/// Socket of the local system log.
-pub const SOCKET: &str = "/dev/log";
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum message length, bytes. RFC 5426: receivers must accept 480 and should accept 2048.
-const LONGEST: usize = 2048;
-
-/// The address of a system log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SyslogTo {
-    /// A Unix socket on this host.
-    Unix(PathBuf),
-    /// UDP, `host:port`.
-    Udp(String),
-    /// TCP, `host:port`.
-    Tcp(String),
-}
-
-/// Destination and facility.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SyslogTarget {
-    /// The destination.
-    pub to: SyslogTo,
-    /// Facility number of RFC 5424, 0..=23.
-    pub facility: u8,
-}
+const MAX_MESSAGE: usize = 2048;
 
 pub(super) struct Syslog {
     target: SyslogTarget,
@@ -51,12 +29,12 @@ impl Syslog {
     fn send(&mut self, event: &Event) -> std::io::Result<()> {
         let priority = self.target.facility * 8 + priority(event);
         match &self.target.to {
-            SyslogTo::Unix(path) => {
+            SyslogAddress::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_write_timeout(Some(TIMEOUT))?;
                 socket.send_to(local(event, priority).as_bytes(), path).map(|_| ())
             }
-            SyslogTo::Udp(to) => {
+            SyslogAddress::Udp(to) => {
                 let address = resolve(to)?;
                 let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
                 let socket = UdpSocket::bind(any)?;
@@ -64,7 +42,7 @@ impl Syslog {
                 socket.connect(address)?;
                 socket.send(remote(event, priority).as_bytes()).map(|_| ())
             }
-            SyslogTo::Tcp(to) => {
+            SyslogAddress::Tcp(to) => {
                 let mut stream = match self.tcp.take().filter(is_open) {
                     Some(stream) => stream,
                     None => {
@@ -109,7 +87,7 @@ fn is_open(stream: &TcpStream) -> bool {
 fn local(event: &Event, priority: u8) -> String {
     let time = event.time.strftime("%b %e %H:%M:%S");
     let pid = std::process::id();
-    cut(format!("<{priority}>{time} filltop[{pid}]: {} {}", event.rule, event.summary))
+    truncate(format!("<{priority}>{time} filltop[{pid}]: {} {}", event.rule, event.summary))
 }
 
 /// Formats a message for a remote system log (RFC 5424).
@@ -124,12 +102,14 @@ fn remote(event: &Event, priority: u8) -> String {
     let time = event.time.strftime("%Y-%m-%dT%H:%M:%SZ");
     let (kind, severity) = (event.event.name(), event.severity.name());
     let text = &event.summary;
-    cut(format!("<{priority}>1 {time} {host} filltop {pid} {rule} - {kind} {severity}: {text}"))
+    truncate(format!(
+        "<{priority}>1 {time} {host} filltop {pid} {rule} - {kind} {severity}: {text}"
+    ))
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+fn truncate(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE {
+        let end = (0..=MAX_MESSAGE).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
     }
     text
@@ -148,20 +128,20 @@ mod tests {
         assert!(text.starts_with("<26>1 2026-11-21T03:12:07Z db1 filltop "), "{text}");
         assert!(text.contains(" time-to-full - firing critical: "), "{text}");
         let long = Event { summary: "é".repeat(5000), ..event() };
-        assert!(remote(&long, 26).len() <= LONGEST);
+        assert!(remote(&long, 26).len() <= MAX_MESSAGE);
     }
 
     #[test]
     fn datagrams_arrive_and_a_lost_local_socket_is_tried_again() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = SyslogTo::Udp(server.local_addr().unwrap().to_string());
+        let to = SyslogAddress::Udp(server.local_addr().unwrap().to_string());
         Syslog::new(&SyslogTarget { to, facility: 16 }).deliver(&event()).unwrap();
         let mut buffer = [0; 4096];
         let length = server.recv(&mut buffer).unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]);
         assert!(text.starts_with("<130>1 "), "{text}");
         let dir = tempfile::tempdir().unwrap();
-        let to = SyslogTo::Unix(dir.path().join("log"));
+        let to = SyslogAddress::Unix(dir.path().join("log"));
         let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });
         assert!(matches!(syslog.deliver(&event()), Err(Failure::Retry(_))));
         let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
@@ -174,7 +154,7 @@ mod tests {
     fn a_receiver_that_stands_still_is_given_up_for_now() {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
-        let target = SyslogTarget { to: SyslogTo::Unix(dir.path().join("log")), facility: 3 };
+        let target = SyslogTarget { to: SyslogAddress::Unix(dir.path().join("log")), facility: 3 };
         let mut syslog = Syslog::new(&target);
         let start = std::time::Instant::now();
         let failed = (0..2000).find_map(|_| syslog.deliver(&event()).err());
@@ -186,7 +166,7 @@ mod tests {
     #[test]
     fn a_closed_connection_is_made_anew() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = SyslogTo::Tcp(listener.local_addr().unwrap().to_string());
+        let to = SyslogAddress::Tcp(listener.local_addr().unwrap().to_string());
         let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });
         for _ in 0..2 {
             syslog.deliver(&event()).unwrap();

@@ -4,18 +4,19 @@ use serde_json::{Value, json};
 use tracer_model::alert::{Event, Severity};
 
 use super::fields;
+use crate::config::placeholder;
 
 /// Maximum length of PagerDuty's summary and of its key, characters.
 const PAGERDUTY: (usize, usize) = (1024, 255);
 
 fn title(event: &Event) -> String {
-    let state = if event.over { "resolved" } else { event.severity.name() };
+    let state = if event.resolved { "resolved" } else { event.severity.name() };
     format!("[{state}] {}: {}", event.host, event.rule)
 }
 
 /// The body for Slack: `{"text": …}`.
 pub(super) fn slack(event: &Event) -> String {
-    let mark = match (event.over, event.severity) {
+    let mark = match (event.resolved, event.severity) {
         (true, _) => ":white_check_mark:",
         (_, Severity::Critical) => ":rotating_light:",
         (_, Severity::Warning) => ":warning:",
@@ -31,7 +32,7 @@ pub(super) fn slack(event: &Event) -> String {
 
 /// The body for PagerDuty's Events API v2: `trigger` and `resolve` of one incident per alert.
 pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
-    let action = if event.over { "resolve" } else { "trigger" };
+    let action = if event.resolved { "resolve" } else { "trigger" };
     let key = if event.key.len() <= PAGERDUTY.1 {
         event.key.clone()
     } else {
@@ -59,7 +60,7 @@ pub(super) fn pagerduty(event: &Event, routing_key: &str) -> String {
 
 /// The body for ntfy: a message to a topic.
 pub(super) fn ntfy(event: &Event, topic: &str) -> String {
-    let (priority, tag) = match (event.over, event.severity) {
+    let (priority, tag) = match (event.resolved, event.severity) {
         (true, _) => (2, "white_check_mark"),
         (_, Severity::Critical) => (5, "rotating_light"),
         (_, Severity::Warning) => (4, "warning"),
@@ -101,63 +102,11 @@ pub(super) fn custom(event: &Event, text: &str) -> String {
     out
 }
 
-/// Finds the first `{name}` in a text, with its position. Braces around anything else belong to the
-/// JSON.
-fn placeholder(text: &str) -> Option<(&str, usize)> {
-    let mut from = 0;
-    while let Some(at) = text[from..].find('{').map(|at| at + from) {
-        let rest = &text[at + 1..];
-        let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(rest.len());
-        if end > 0 && rest[end..].starts_with('}') {
-            return Some((&rest[..end], at));
-        }
-        from = at + 1;
-    }
-    None
-}
-
-/// Lists the unknown names in a custom body.
-pub(crate) fn unknown_names(text: &str) -> Vec<String> {
-    let mut unknown = Vec::new();
-    let mut rest = text;
-    while let Some((name, at)) = placeholder(rest) {
-        if !NAMES.contains(&name) {
-            unknown.push(name.to_owned());
-        }
-        rest = &rest[at + name.len() + 2..];
-    }
-    unknown
-}
-
-/// The names allowed in a custom body.
-pub(crate) const NAMES: &[&str] = &[
-    "event",
-    "rule",
-    "severity",
-    "summary",
-    "time",
-    "since",
-    "host",
-    "key",
-    "id",
-    "over",
-    "volume",
-    "directory",
-    "avail_bytes",
-    "eta_s",
-    "held_bytes",
-    "culprit_pid",
-    "culprit_comm",
-    "culprit_group",
-    "culprit_bytes_per_s",
-    "command",
-    "json",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::alerting::sinks::tests::event;
+    use crate::config::TEMPLATE_NAMES;
 
     fn parsed(text: &str) -> Value {
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -169,8 +118,8 @@ mod tests {
             .iter()
             .map(|(name, _)| name.trim_start_matches("FILLTOP_").to_lowercase())
             .collect();
-        assert!(have.iter().all(|name| NAMES.contains(&name.as_str())), "{have:?}");
-        assert_eq!(have.len(), NAMES.len(), "the fixture has every field");
+        assert!(have.iter().all(|name| TEMPLATE_NAMES.contains(&name.as_str())), "{have:?}");
+        assert_eq!(have.len(), TEMPLATE_NAMES.len(), "the fixture has every field");
     }
 
     #[test]
@@ -188,7 +137,7 @@ mod tests {
     #[test]
     fn a_pager_gets_one_incident_for_one_alert() {
         let firing = parsed(&pagerduty(&event(), "k"));
-        let over = event().ending();
+        let over = event().resolving();
         let over = parsed(&pagerduty(&over, "k"));
         assert_eq!(firing["dedup_key"], over["dedup_key"]);
         assert_eq!(
@@ -198,10 +147,5 @@ mod tests {
         assert_eq!(firing["payload"]["severity"], "critical");
         let long = Event { key: "x".repeat(1000), ..event() };
         assert!(parsed(&pagerduty(&long, "k"))["dedup_key"].as_str().unwrap().len() <= 255);
-    }
-
-    #[test]
-    fn unknown_names_are_found() {
-        assert_eq!(unknown_names(r#"{"a": "{sumary}{rule}", "b": {}}"#), ["sumary"]);
     }
 }

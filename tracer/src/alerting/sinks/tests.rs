@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
 
 use super::*;
+use crate::config::{AlertmanagerTarget, Endpoint, Template, WebhookTarget};
 use tracer_model::fixtures;
 
 /// A critical alert with every field.
@@ -38,7 +39,7 @@ pub(crate) fn event() -> Event {
         key: "db1/time-to-full//srv/store".to_owned(),
         id: "db1/time-to-full//srv/store/1/1".to_owned(),
         since: busy.taken_at,
-        over: false,
+        resolved: false,
     }
 }
 
@@ -237,13 +238,14 @@ impl Deliver for Scripted {
 fn scripted(
     failures: usize,
     give_up: f64,
-) -> (Arc<Queue>, std::sync::mpsc::Receiver<String>, tokio::sync::mpsc::UnboundedReceiver<Report>) {
+) -> (Arc<Queue>, std::sync::mpsc::Receiver<String>, tokio::sync::mpsc::UnboundedReceiver<SinkReport>)
+{
     let queue = Arc::new(Queue::default());
     let (given, gets) = std::sync::mpsc::channel();
     let (reports, reported) = tokio::sync::mpsc::unbounded_channel();
     let worker = worker::Worker {
         name: "test".to_owned(),
-        give_up: Duration::from_secs_f64(give_up),
+        give_up_after: Duration::from_secs_f64(give_up),
         queue: Arc::clone(&queue),
         reports,
     };
@@ -268,8 +270,8 @@ fn what_failed_is_delivered_once_later_and_the_sink_reported() {
     assert_eq!(gets.recv_timeout(wait).unwrap(), "2");
     assert!(gets.recv_timeout(Duration::from_millis(200)).is_err());
     let states = [reports.blocking_recv().unwrap().state, reports.blocking_recv().unwrap().state];
-    assert!(matches!(&states[0], State::Failing { why, .. } if why == "not yet"), "{states:?}");
-    assert!(matches!(states[1], State::Recovered { .. }), "{states:?}");
+    assert!(matches!(&states[0], SinkState::Failing { why, .. } if why == "not yet"), "{states:?}");
+    assert!(matches!(states[1], SinkState::Recovered { .. }), "{states:?}");
 }
 
 #[test]
@@ -277,7 +279,7 @@ fn what_never_works_is_given_up_and_said() {
     let (queue, gets, mut reports) = scripted(usize::MAX, 0.0);
     queue.push(numbered(1, EventKind::Firing));
     let state = reports.blocking_recv().unwrap().state;
-    assert!(matches!(state, State::GaveUp { events: 1, .. }), "{state:?}");
+    assert!(matches!(state, SinkState::Dropped { events: 1, .. }), "{state:?}");
     queue.close();
     assert!(gets.recv_timeout(Duration::from_secs(5)).is_err());
 }
@@ -285,13 +287,13 @@ fn what_never_works_is_given_up_and_said() {
 #[test]
 fn a_queue_is_bounded_and_reminders_go_first() {
     let queue = Queue::default();
-    for n in 0..queue::LONGEST {
+    for n in 0..queue::CAPACITY {
         let kind = if n == 100 { EventKind::Repeat } else { EventKind::Firing };
         queue.push(numbered(n, kind));
     }
     queue.push(numbered(257, EventKind::Firing));
     queue.push(numbered(258, EventKind::Firing));
-    assert_eq!((queue.len(), queue.take_dropped()), (queue::LONGEST, 2));
+    assert_eq!((queue.len(), queue.take_dropped()), (queue::CAPACITY, 2));
     let mut left = Vec::new();
     queue.close();
     while let queue::Next::Event(event) = queue.next(None) {
@@ -309,9 +311,9 @@ fn a_stuck_delivery_is_noticed_once() {
     queue.push(numbered(1, EventKind::Firing));
     assert!(matches!(queue.next(None), queue::Next::Event(_)));
     let later = clock::instant() + Duration::from_secs(60);
-    assert_eq!(queue.stalled(clock::instant(), STALLED), None);
-    assert_eq!(queue.stalled(later, STALLED), Some(1));
-    assert_eq!(queue.stalled(later, STALLED), None);
+    assert_eq!(queue.report_stalled(clock::instant(), STALL_TIMEOUT), None);
+    assert_eq!(queue.report_stalled(later, STALL_TIMEOUT), Some(1));
+    assert_eq!(queue.report_stalled(later, STALL_TIMEOUT), None);
 }
 
 #[test]
@@ -355,7 +357,7 @@ fn alertmanager_gets_alerts_again_and_an_end() {
     );
     assert!(ends(&both[0]) <= clock::now());
     let over = Event {
-        over: true,
+        resolved: true,
         event: EventKind::Resolved,
         severity: Severity::Critical,
         time: clock::now(),

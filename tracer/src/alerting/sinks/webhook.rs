@@ -2,51 +2,9 @@
 
 use tracer_model::alert::Event;
 
-use super::http::{Client, Endpoint};
+use super::http::Client;
 use super::{Deliver, Failure, fields, templates};
-
-/// The format of the posted body.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Template {
-    /// The event as `watch --json` prints it.
-    Json,
-    /// Slack's incoming webhooks; also accepted by Mattermost and Rocket.Chat.
-    Slack,
-    /// PagerDuty's Events API v2.
-    Pagerduty {
-        /// Routing key of the integration.
-        routing_key: String,
-    },
-    /// ntfy's JSON publishing.
-    Ntfy {
-        /// Topic to publish to.
-        topic: String,
-    },
-    /// A text in which each `{name}` is replaced with its value, escaped for JSON.
-    Custom(String),
-}
-
-impl std::fmt::Debug for Template {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Only the variant: the contents may be secret.
-        f.write_str(match self {
-            Self::Json => "json",
-            Self::Slack => "slack",
-            Self::Pagerduty { .. } => "pagerduty",
-            Self::Ntfy { .. } => "ntfy",
-            Self::Custom(_) => "custom",
-        })
-    }
-}
-
-/// Destination and format.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookTarget {
-    /// The destination.
-    pub endpoint: Endpoint,
-    /// The format of the body.
-    pub template: Template,
-}
+use crate::config::{Template, WebhookTarget};
 
 pub(super) struct Webhook {
     client: Client,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracer_model::alert::Event;
 
 use super::queue::{Next, Queue};
-use super::{Deliver, Failure, Report, State};
+use super::{Deliver, Failure, SinkReport, SinkState};
 use tracer_host::clock;
 
 /// Pause before the second attempt; doubled each time...
@@ -16,45 +16,45 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A sink that keeps failing is reported again after this time.
-const SAY_AGAIN: Duration = Duration::from_secs(1800);
+const REPORT_AGAIN: Duration = Duration::from_secs(1800);
 
 pub(super) struct Worker {
     pub(super) name: String,
-    pub(super) give_up: Duration,
+    pub(super) give_up_after: Duration,
     pub(super) queue: Arc<Queue>,
-    pub(super) reports: UnboundedSender<Report>,
+    pub(super) reports: UnboundedSender<SinkReport>,
 }
 
 /// When failures began, and when they were last reported.
 #[derive(Default)]
-struct Trouble {
+struct Failures {
     since: Option<Instant>,
-    said: Option<Instant>,
+    reported: Option<Instant>,
 }
 
 impl Worker {
     /// Delivers events until the queue is closed or the reader has gone away.
     pub(super) fn run(&self, sink: &mut dyn Deliver) {
-        let mut trouble = Trouble::default();
+        let mut failures = Failures::default();
         loop {
             let dropped = self.queue.take_dropped();
             if dropped > 0 {
                 let why = "the queue was full".to_owned();
-                self.say(State::GaveUp { events: dropped, why });
+                self.report(SinkState::Dropped { events: dropped, why });
             }
-            match self.queue.next(sink.every()) {
+            match self.queue.next(sink.idle_interval()) {
                 Next::Closed => return,
                 Next::Idle => match sink.idle() {
-                    Ok(()) => self.works(&mut trouble),
+                    Ok(()) => self.succeeded(&mut failures),
                     Err(Failure::Retry(why) | Failure::Never(why)) => {
-                        self.fails(&mut trouble, why);
+                        self.failed(&mut failures, why);
                     }
-                    Err(Failure::Closed) => return self.say(State::Closed),
+                    Err(Failure::Closed) => return self.report(SinkState::Closed),
                 },
                 Next::Event(event) => {
-                    let goes_on = self.deliver(sink, &event, &mut trouble);
+                    let continues = self.deliver(sink, &event, &mut failures);
                     self.queue.done();
-                    if !goes_on {
+                    if !continues {
                         return;
                     }
                 }
@@ -63,32 +63,32 @@ impl Worker {
     }
 
     /// Delivers one event, with retries. Returns `false` if the worker should stop.
-    fn deliver(&self, sink: &mut dyn Deliver, event: &Event, trouble: &mut Trouble) -> bool {
+    fn deliver(&self, sink: &mut dyn Deliver, event: &Event, failures: &mut Failures) -> bool {
         let start = clock::instant();
         let mut pause = FIRST_PAUSE;
         loop {
             match sink.deliver(event) {
                 Ok(()) => {
-                    self.works(trouble);
+                    self.succeeded(failures);
                     return true;
                 }
                 Err(Failure::Closed) => {
-                    self.say(State::Closed);
+                    self.report(SinkState::Closed);
                     return false;
                 }
                 Err(Failure::Never(why)) => {
-                    self.say(State::GaveUp { events: 1, why });
+                    self.report(SinkState::Dropped { events: 1, why });
                     return true;
                 }
                 Err(Failure::Retry(why)) => {
-                    self.queue.tried();
-                    if start.elapsed() >= self.give_up {
-                        self.say(State::GaveUp { events: 1, why });
+                    self.queue.restart_stall_timer();
+                    if start.elapsed() >= self.give_up_after {
+                        self.report(SinkState::Dropped { events: 1, why });
                         return true;
                     }
                     // Do not report a single failed attempt: the next one is a second away.
                     if pause > FIRST_PAUSE {
-                        self.fails(trouble, why);
+                        self.failed(failures, why);
                     }
                 }
             }
@@ -100,25 +100,24 @@ impl Worker {
         }
     }
 
-    fn works(&self, trouble: &mut Trouble) {
-        let said = trouble.said.is_some();
-        if let (Some(since), true) = (trouble.since, said) {
-            self.say(State::Recovered { after: since.elapsed() });
+    fn succeeded(&self, failures: &mut Failures) {
+        if let (Some(since), Some(_)) = (failures.since, failures.reported) {
+            self.report(SinkState::Recovered { after: since.elapsed() });
         }
-        *trouble = Trouble::default();
+        *failures = Failures::default();
     }
 
-    fn fails(&self, trouble: &mut Trouble, why: String) {
+    fn failed(&self, failures: &mut Failures, why: String) {
         let now = clock::instant();
-        trouble.since.get_or_insert(now);
-        if trouble.said.is_none_or(|said| now.duration_since(said) >= SAY_AGAIN) {
-            trouble.said = Some(now);
-            self.say(State::Failing { why, waiting: self.queue.len() });
+        failures.since.get_or_insert(now);
+        if failures.reported.is_none_or(|last| now.duration_since(last) >= REPORT_AGAIN) {
+            failures.reported = Some(now);
+            self.report(SinkState::Failing { why, queued: self.queue.len() });
         }
     }
 
-    fn say(&self, state: State) {
+    fn report(&self, state: SinkState) {
         // Fails only after the watch has ended.
-        let _ = self.reports.send(Report { sink: self.name.clone(), state });
+        let _ = self.reports.send(SinkReport { sink: self.name.clone(), state });
     }
 }

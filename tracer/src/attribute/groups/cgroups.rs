@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use tracer_common::records::{CGROUP_DEV, NAME_MAX, NAME_ROOM, name_flags};
+use tracer_common::records::{CGROUP_DEV, NAME_BUFFER, NAME_MAX, name_flags};
 use tracer_common::{FileKey, NameRecord, RecordHeader, RecordKind};
 
 use crate::attribute::paths::Names;
@@ -76,7 +76,7 @@ fn key(ino: u64) -> FileKey {
 
 fn record(ino: u64, parent: u64, name: &[u8], flags: u32) -> NameRecord {
     let len = name.len().min(NAME_MAX);
-    let mut room = [0; NAME_ROOM];
+    let mut room = [0; NAME_BUFFER];
     room[..len].copy_from_slice(&name[..len]);
     NameRecord {
         header: RecordHeader { kind: RecordKind::Name as u32, len: len as u32 },

@@ -33,7 +33,7 @@ use super::paths::Names;
 use super::views::Views;
 use tracer_host::host_root;
 use tracer_host::mounts::MountedVolume;
-use tracer_host::process::stat::{NS_PER_TICK, is_same};
+use tracer_host::process::stat::{NS_PER_TICK, is_same_process};
 
 /// Number of processes above which the least recently used groups are forgotten. Groups are
 /// remembered after a process ends.
@@ -157,7 +157,8 @@ impl Groups {
     #[must_use]
     pub fn in_namespace(&self, mnt_ns: u32) -> Vec<u32> {
         let members = self.known.iter().filter(|(_, placed)| placed.mnt_ns == mnt_ns);
-        let mut members: Vec<ProcKey> = members.map(|(proc, _)| *proc).filter(is_same).collect();
+        let mut members: Vec<ProcKey> =
+            members.map(|(proc, _)| *proc).filter(is_same_process).collect();
         members.sort_unstable_by_key(|proc| (proc.start_ns, proc.tgid));
         members.into_iter().map(|proc| proc.tgid).collect()
     }
@@ -259,7 +260,7 @@ impl Groups {
         }
         let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
         let (path, place) = best(&text);
-        let path = (place != Place::Root && is_same(proc)).then_some(path)?;
+        let path = (place != Place::Root && is_same_process(proc)).then_some(path)?;
         self.remember_parent(*proc, &path);
         Some(path)
     }

@@ -33,7 +33,7 @@ enum Told<'a> {
 impl Groups {
     /// The owner of a volume; all fields are `None` for an ordinary volume.
     pub fn owner(&mut self, volume: &MountedVolume) -> Owner {
-        if let Some(inside) = &volume.inside {
+        if let Some(inside) = &volume.container {
             return Owner {
                 container: Some(inside.group.clone()),
                 label: Some(volume.primary().mount_point.display().to_string()),

@@ -38,17 +38,24 @@ pub struct ForecastArgs {
     pub plot: Option<PathBuf>,
 }
 
-/// One row of `--json`. Times in seconds; `null` if the volume does not fill in the foreseeable
-/// future.
+/// One row of `--json`: the forecast after this row of the history, from this row and earlier ones.
 #[derive(Serialize)]
 struct Line {
+    /// Time of the row, as in the history, seconds.
     time_s: f64,
+    /// Likely time to full, seconds; 0 if it is full, `None` if it is not forecast to fill.
     eta_s: Option<f64>,
+    /// Earliest time to full of the 80 % interval.
     eta_lo_s: Option<f64>,
+    /// Latest time to full of the 80 % interval.
     eta_hi_s: Option<f64>,
+    /// Whether it is full.
     full: bool,
+    /// The limit that is reached first: `avail`.
     limit: String,
+    /// Why it is not forecast to fill; `None` if it is.
     reason: Option<Reason>,
+    /// The last clean-up whose space has since been used up again; `None` without one.
     refill: Option<Refill>,
 }
 

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::time::{Duration, SystemTime};
 
-use tracer_common::{Counters, FileKey, PairKey, ProcKey, slot_flags};
+use tracer_common::{Counters, FileKey, ProcFileKey, ProcKey, slot_flags};
 
 use self::handle::Handle;
 use crate::attribute::paths::Names;
@@ -101,7 +101,7 @@ impl SampledSpace {
         volumes: &[&MountedVolume],
         (deltas, began): (&Deltas, SystemTime),
         names: &mut Names,
-        mut tell: impl FnMut(PairKey, &Counters),
+        mut tell: impl FnMut(ProcFileKey, &Counters),
     ) {
         self.looks += 1;
         let looked_at = began.checked_sub(TICK).unwrap_or(began);
@@ -137,7 +137,7 @@ impl SampledSpace {
                     change.allocated = 0;
                 }
                 if change != Counters::default() {
-                    tell(PairKey::new(known.owner, *file), &change);
+                    tell(ProcFileKey::new(known.owner, *file), &change);
                 }
             }
         }
@@ -153,7 +153,7 @@ impl SampledSpace {
         &self,
         volumes: &[&MountedVolume],
         deltas: &Deltas,
-        tell: &mut impl FnMut(PairKey, &Counters),
+        tell: &mut impl FnMut(ProcFileKey, &Counters),
     ) -> (HashMap<FileKey, Written>, bool) {
         let Deltas { pairs, shared, .. } = deltas;
         let bytes = |counters: &Counters| counters.written.max(counters.allocated);
@@ -162,7 +162,7 @@ impl SampledSpace {
                 bytes(counters) > 0 && volumes.iter().any(|volume| volume.dev == pair.dev)
             })
         };
-        let is_new = |pair: &PairKey| !self.files.contains_key(&pair.file());
+        let is_new = |pair: &ProcFileKey| !self.files.contains_key(&pair.file());
         let new = sampled().filter(|(pair, _)| is_new(pair));
         let mut sizes: Vec<u64> = new.map(|(_, counters)| bytes(counters)).collect();
         let least = if sizes.len() > MAX_NEW {
@@ -215,8 +215,8 @@ impl SampledSpace {
         let mut found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         if !found.as_ref().is_some_and(|(_, opened)| is_it(opened, file)) {
             // Renamed meanwhile, or it never had a name.
-            let handle = descriptors::descriptor(written.by.tgid, file)
-                .and_then(|path| Handle::of(&path).ok());
+            let handle =
+                descriptors::fd_path(written.by.tgid, file).and_then(|path| Handle::of(&path).ok());
             found = handle.and_then(|handle| Some((handle, handle.open(root).ok()?)));
         }
         let Some((handle, opened)) = found.filter(|(_, opened)| is_it(opened, file)) else {
@@ -321,7 +321,7 @@ fn is_it(opened: &File, file: &FileKey) -> bool {
 
 /// Opens a directory of the volume without updating its access time.
 fn open_quietly(volume: &MountedVolume) -> io::Result<File> {
-    let mount = volume.shown().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mount = volume.visible_mount().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)

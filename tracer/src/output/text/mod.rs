@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt::Write as _;
 
-use tracer_model::alert::blind;
+use tracer_model::alert::blind_message;
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{Held, Snapshot};
 use tracer_model::units::Units;
@@ -246,7 +246,9 @@ impl Page<'_> {
             facts.push(format!("{} more {files}", backend.folded_files));
         }
         self.facts(&facts);
-        for sentence in snapshot.volumes.iter().filter_map(|row| blind(row, self.options.units)) {
+        for sentence in
+            snapshot.volumes.iter().filter_map(|row| blind_message(row, self.options.units))
+        {
             self.paragraph(&sentence, Tone::Critical);
         }
     }

@@ -1,6 +1,6 @@
 //! The tables of the text output: their columns and cells.
 
-use tracer_model::alert::unexplained;
+use tracer_model::alert::unexplained_part;
 use tracer_model::snapshot::{Blind, Group, GroupKind, Held, Snapshot, Volume};
 use tracer_model::units;
 
@@ -135,7 +135,7 @@ impl Page<'_> {
             .iter()
             .filter_map(|volume| {
                 let blind = volume.blind.filter(Blind::hides_most)?;
-                let part = unexplained(&blind, self.options.units)?;
+                let part = unexplained_part(&blind, self.options.units)?;
                 Some(format!(
                     "{part} of growth on {} is unexplained.",
                     self.safe(&volume.mount_point)

@@ -6,12 +6,12 @@ use tracer_model::snapshot::{
 };
 use tracer_model::units;
 
-use super::{Line, fact, spark};
+use super::{Line, label_value, sparkline};
 use crate::output::format;
-use crate::tui::rows::{GroupSum, Item, Rows};
+use crate::output::theme::Role;
+use crate::tui::rows::item::{GroupSum, Item};
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
-use crate::tui::views::{milliseconds, number};
+use crate::tui::views::cells::{milliseconds, number};
 
 /// Files, members or holders listed before "and N more".
 const LIST: usize = 12;
@@ -20,23 +20,23 @@ const LIST: usize = 12;
 #[must_use]
 pub fn lines(
     snapshot: &Snapshot,
-    rows: &Rows,
+    groups: &[GroupSum],
     item: Option<Item>,
     state: &UiState,
     width: usize,
 ) -> (String, Vec<Line>) {
     let page = Page { snapshot, state, width };
     let nothing = || match &state.selected {
-        Some(key) if state.missing => {
+        Some(key) if state.selection_missing => {
             let text = "not in this window: inactive or gone";
-            let lines = vec![Line::new(text, Tone::Warning), page.trend("growth")];
+            let lines = vec![Line::new(text, Role::Warning), page.trend(Trend::Growth)];
             (page.safe(&key.label()), lines)
         }
         _ => ("Nothing selected".to_owned(), vec![]),
     };
     match item {
         Some(Item::Writer(i)) => snapshot.writers.get(i).map(|row| page.writer(row)),
-        Some(Item::Group(i)) => rows.groups.get(i).map(|row| page.group(row)),
+        Some(Item::Group(i)) => groups.get(i).map(|row| page.group(row)),
         Some(Item::Dir(i)) => snapshot.dirs.get(i).map(|row| page.dir(row)),
         Some(Item::File(i)) => snapshot.paths.get(i).map(|row| page.file(row)),
         Some(Item::Held(i)) => snapshot.held.get(i).map(|row| page.held(row)),
@@ -44,6 +44,30 @@ pub fn lines(
         None => None,
     }
     .unwrap_or_else(nothing)
+}
+
+/// The value that a sparkline plots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trend {
+    /// Growth, bytes per second.
+    Growth,
+    /// Written bytes per second.
+    Written,
+    /// Bytes of a deleted file.
+    Size,
+    /// Failed writes.
+    Failures,
+}
+
+impl Trend {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Growth => "growth trend",
+            Self::Written => "written trend",
+            Self::Size => "size trend",
+            Self::Failures => "failure trend",
+        }
+    }
 }
 
 struct Page<'a> {
@@ -70,18 +94,18 @@ impl Page<'_> {
     }
 
     /// A sparkline of the row's history, with its peak.
-    fn trend(&self, what: &str) -> Line {
+    fn trend(&self, trend_of: Trend) -> Line {
         let trend = &self.state.trends.selected;
         let top = trend.iter().copied().fold(0.0, f64::max);
-        let top = match what {
-            "size" => self.state.units.bytes(top as u64),
-            "failure" => format!("{top:.0}"),
-            _ => self.rate(top),
+        let top = match trend_of {
+            Trend::Size => self.state.units.bytes(top as u64),
+            Trend::Failures => format!("{top:.0}"),
+            Trend::Growth | Trend::Written => self.rate(top),
         };
         // The label and the peak take up part of the line.
         let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
-        let bars = spark(trend, width, self.state.charset);
-        Line::new(fact(&format!("{what} trend"), &format!("{bars} up to {top}")), Tone::Accent)
+        let bars = sparkline(trend, width, self.state.charset);
+        Line::new(label_value(trend_of.label(), &format!("{bars} up to {top}")), Role::Accent)
     }
 
     fn errors(errors: &WriteErrors) -> Option<Line> {
@@ -97,7 +121,7 @@ impl Page<'_> {
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
         (!text.is_empty())
-            .then(|| Line::new(fact("failed writes", &text.join(", ")), Tone::Critical))
+            .then(|| Line::new(label_value("failed writes", &text.join(", ")), Role::Critical))
     }
 
     fn list(lines: &mut Vec<Line>, heading: &str, items: Vec<String>) {
@@ -105,11 +129,11 @@ impl Page<'_> {
             return;
         }
         lines.push(Line::plain(""));
-        lines.push(Line::new(format!("{heading} ({})", items.len()), Tone::Head));
+        lines.push(Line::new(format!("{heading} ({})", items.len()), Role::Head));
         let more = items.len().saturating_sub(LIST);
         lines.extend(items.into_iter().take(LIST).map(|item| Line::plain(format!("  {item}"))));
         if more > 0 {
-            lines.push(Line::new(format!("  … and {more} more"), Tone::Faint));
+            lines.push(Line::new(format!("  … and {more} more"), Role::Faint));
         }
     }
 
@@ -127,12 +151,12 @@ impl Page<'_> {
         let share = units::percent(writer.share);
         let growth = self.state.units.growth(writer.growth_bytes_per_s);
         let mut lines = vec![
-            Line::plain(fact("command", &maybe(writer.cmdline.as_ref()))),
-            Line::plain(fact("program", &maybe(writer.exe.as_ref()))),
-            Line::plain(fact("started", &format!("{started}, {age} ago, {state}"))),
-            Line::plain(fact("user", &format!("{} ({})", self.safe(&user), writer.uid))),
-            Line::plain(fact("group", &group)),
-            Line::plain(fact("cgroup", &maybe(cgroup))),
+            Line::plain(label_value("command", &maybe(writer.cmdline.as_ref()))),
+            Line::plain(label_value("program", &maybe(writer.exe.as_ref()))),
+            Line::plain(label_value("started", &format!("{started}, {age} ago, {state}"))),
+            Line::plain(label_value("user", &format!("{} ({})", self.safe(&user), writer.uid))),
+            Line::plain(label_value("group", &group)),
+            Line::plain(label_value("cgroup", &maybe(cgroup))),
         ];
         if !writer.parents.is_empty() {
             let parents: Vec<String> = writer
@@ -140,32 +164,32 @@ impl Page<'_> {
                 .iter()
                 .map(|parent| format!("{} ({})", self.safe(&parent.comm), parent.pid))
                 .collect();
-            lines.push(Line::plain(fact("parents", &parents.join(" < "))));
+            lines.push(Line::plain(label_value("parents", &parents.join(" < "))));
         }
         let written = self.rate(writer.written_bytes_per_s);
         let total = self.bytes(Some(writer.written_bytes));
         let allocated = self.bytes(writer.allocated_bytes);
         let freed = self.bytes(writer.freed_bytes);
         lines.extend([
-            Line::plain(fact("volume", &self.safe(&writer.volume))),
-            Line::plain(fact("written", &format!("{written}, {total} in this window"))),
-            Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
-            Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
-            Line::plain(fact(
+            Line::plain(label_value("volume", &self.safe(&writer.volume))),
+            Line::plain(label_value("written", &format!("{written}, {total} in this window"))),
+            Line::plain(label_value("growth", &format!("{growth}, {share} of the volume's"))),
+            Line::plain(label_value("space", &format!("{allocated} allocated, {freed} freed"))),
+            Line::plain(label_value(
                 "held",
                 &format!("{} of deleted files", self.bytes(writer.held_bytes)),
             )),
-            self.trend("growth"),
+            self.trend(Trend::Growth),
         ]);
         lines.extend(Self::errors(&writer.errors));
         if let Some(fsync) = writer.fsync.filter(|fsync| fsync.count > 0) {
             let (p99, max) = (milliseconds(fsync.p99_ms), milliseconds(fsync.max_ms));
             let calls = if fsync.count == 1 { "call" } else { "calls" };
             let text = format!("{} {calls}, 99% within {p99}, longest {max}", fsync.count);
-            lines.push(Line::plain(fact("fsync", &text)));
+            lines.push(Line::plain(label_value("fsync", &text)));
         }
         if let Some(container) = writer.mostly_for() {
-            lines.push(Line::plain(fact("permanent fix", format::log_cure(container))));
+            lines.push(Line::plain(label_value("permanent fix", format::log_cure(container))));
         }
         let logs = writer.on_behalf_of.iter().map(|log| {
             let growth = self.state.units.growth(log.growth_bytes_per_s);
@@ -211,20 +235,20 @@ impl Page<'_> {
         let growth = self.state.units.growth(group.growth_bytes_per_s);
         let share = units::percent(group.share);
         let mut lines = vec![
-            Line::plain(fact("kind", group.kind_name())),
-            Line::plain(fact("cgroup", &cgroup)),
-            Line::plain(fact("processes", &alive)),
-            Line::plain(fact("written", &self.rate(group.written_bytes_per_s))),
-            Line::plain(fact("growth", &format!("{growth}, {share} of the volume's"))),
-            Line::plain(fact(
+            Line::plain(label_value("kind", group.kind_name())),
+            Line::plain(label_value("cgroup", &cgroup)),
+            Line::plain(label_value("processes", &alive)),
+            Line::plain(label_value("written", &self.rate(group.written_bytes_per_s))),
+            Line::plain(label_value("growth", &format!("{growth}, {share} of the volume's"))),
+            Line::plain(label_value(
                 "held",
                 &format!("{} of deleted files", self.bytes(group.held_bytes)),
             )),
-            self.trend("growth"),
+            self.trend(Trend::Growth),
         ];
         if group.errors > 0 {
             let text = group.errors.to_string();
-            lines.push(Line::new(fact("failed writes", &text), Tone::Critical));
+            lines.push(Line::new(label_value("failed writes", &text), Role::Critical));
         }
         let members = group.members.iter().filter_map(|&i| self.snapshot.writers.get(i));
         let members = members.map(|writer| self.writer_line(writer)).collect();
@@ -242,12 +266,12 @@ impl Page<'_> {
         let files = format!("{created} created, {removed} removed");
         let drains = format!("{drain} of the inflow flows out");
         let mut lines = vec![
-            Line::plain(fact("volume", &self.safe(&dir.volume))),
-            Line::plain(fact("inflow", &self.rate(dir.inflow_bytes_per_s))),
-            Line::plain(fact("outflow", &self.rate(dir.outflow_bytes_per_s))),
-            Line::plain(fact("drain", &drains)),
-            Line::plain(fact("files", &files)),
-            self.trend("growth"),
+            Line::plain(label_value("volume", &self.safe(&dir.volume))),
+            Line::plain(label_value("inflow", &self.rate(dir.inflow_bytes_per_s))),
+            Line::plain(label_value("outflow", &self.rate(dir.outflow_bytes_per_s))),
+            Line::plain(label_value("drain", &drains)),
+            Line::plain(label_value("files", &files)),
+            self.trend(Trend::Growth),
         ];
         let paths: Vec<&PathRow> =
             self.snapshot.paths.iter().filter(|path| below(&path.path)).collect();
@@ -274,30 +298,33 @@ impl Page<'_> {
         let allocated = self.bytes(path.allocated_bytes);
         let freed = self.bytes(path.freed_bytes);
         let mut lines = vec![
-            Line::plain(fact("volume", &self.safe(&path.volume))),
-            Line::plain(fact("file", &format!("inode {} on {}", path.ino, self.safe(&path.dev)))),
-            Line::plain(fact("written", &written)),
-            Line::plain(fact("space", &format!("{allocated} allocated, {freed} freed"))),
-            self.trend("written"),
+            Line::plain(label_value("volume", &self.safe(&path.volume))),
+            Line::plain(label_value(
+                "file",
+                &format!("inode {} on {}", path.ino, self.safe(&path.dev)),
+            )),
+            Line::plain(label_value("written", &written)),
+            Line::plain(label_value("space", &format!("{allocated} allocated, {freed} freed"))),
+            self.trend(Trend::Written),
         ];
         if let Some(inside) = &path.path_in_container {
-            lines.insert(0, Line::plain(fact("in container", &self.safe(inside))));
+            lines.insert(0, Line::plain(label_value("in container", &self.safe(inside))));
         }
         if let Some(container) = &path.container {
-            lines.insert(0, Line::plain(fact("container", &self.safe(container))));
+            lines.insert(0, Line::plain(label_value("container", &self.safe(container))));
         }
         if let Some(container) = &path.log_of {
             let whose = format::log_of(container, self.state.charset);
-            lines.insert(0, Line::plain(fact("contents", &whose)));
-            lines.push(Line::plain(fact("permanent fix", format::log_cure(container))));
+            lines.insert(0, Line::plain(label_value("contents", &whose)));
+            lines.push(Line::plain(label_value("permanent fix", format::log_cure(container))));
         }
         if path.deleted {
-            let text = fact("deleted", "no name left; its space is freed when it is closed");
-            lines.push(Line::new(text, Tone::Warning));
+            let text = label_value("deleted", "no name left; its space is freed when it is closed");
+            lines.push(Line::new(text, Role::Warning));
         }
         if path.approximate {
             let text = "mmap stores are counted per page";
-            lines.push(Line::plain(fact("approximate", text)));
+            lines.push(Line::plain(label_value("approximate", text)));
         }
         self.processes(&mut lines, "Written by", &path.writers);
         (self.safe(&path.path), lines)
@@ -324,20 +351,20 @@ impl Page<'_> {
         let by = format!("{} ({})", self.safe(&held.comm), held.pid);
         let fd = held.fd.map_or_else(|| "a mapping".to_owned(), |fd| format!("descriptor {fd}"));
         let mut lines = vec![
-            Line::plain(fact("size", &self.bytes(Some(held.bytes)))),
-            Line::plain(fact("volume", &self.safe(&held.volume))),
-            Line::plain(fact("held by", &format!("{by} through {fd}"))),
-            Line::plain(fact("group", &self.group_name(held.group.as_ref()))),
-            Line::plain(fact("kind", held.kind.name())),
-            self.trend("size"),
+            Line::plain(label_value("size", &self.bytes(Some(held.bytes)))),
+            Line::plain(label_value("volume", &self.safe(&held.volume))),
+            Line::plain(label_value("held by", &format!("{by} through {fd}"))),
+            Line::plain(label_value("group", &self.group_name(held.group.as_ref()))),
+            Line::plain(label_value("kind", held.kind.name())),
+            self.trend(Trend::Size),
         ];
         if let Some(path) = &held.path_in_container {
-            lines.push(Line::plain(fact("in container", &self.safe(path))));
+            lines.push(Line::plain(label_value("in container", &self.safe(path))));
         }
         if held.growing {
-            lines.push(Line::new(fact("growing", "still being written"), Tone::Warning));
+            lines.push(Line::new(label_value("growing", "still being written"), Role::Warning));
         }
-        lines.push(Line::plain(fact("to free it", "stop or restart the holders (x)")));
+        lines.push(Line::plain(label_value("to free it", "stop or restart the holders (x)")));
         self.processes(&mut lines, "Holders", &held.holders);
         (self.safe(&held.path), lines)
     }
@@ -345,9 +372,9 @@ impl Page<'_> {
     fn victim(&self, victim: &Victim) -> (String, Vec<Line>) {
         let waited = victim.waiting_ms.map_or_else(|| units::UNKNOWN.to_owned(), milliseconds);
         let mut lines = vec![
-            Line::plain(fact("volume", &self.safe(&victim.volume))),
-            Line::plain(fact("waited", &format!("{waited} in this window"))),
-            self.trend("failure"),
+            Line::plain(label_value("volume", &self.safe(&victim.volume))),
+            Line::plain(label_value("waited", &format!("{waited} in this window"))),
+            self.trend(Trend::Failures),
         ];
         lines.extend(Self::errors(&victim.errors));
         let culprits = self.snapshot.writers.iter().filter(|writer| {

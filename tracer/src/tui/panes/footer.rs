@@ -4,18 +4,19 @@ use ratatui::layout::Rect;
 use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 
-use super::Ink;
-use crate::tui::state::{Overlay, UiState, View, Window};
-use crate::tui::theme::Tone;
+use super::Painter;
+use crate::output::theme::Role;
+use crate::tui::query::{View, Window};
+use crate::tui::state::{Overlay, UiState};
 
 /// Paints the footer.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, state: &UiState) {
+pub fn draw(painter: &mut Painter<'_>, area: Rect, state: &UiState) {
     if state.typing {
-        prompt(ink, area, state);
+        prompt(painter, area, state);
         return;
     }
     if let Some(notice) = &state.notice {
-        ink.put(area.x, area.y, notice, area.width, Tone::Warning);
+        painter.put(area.x, area.y, notice, area.width, Role::Warning);
         return;
     }
     let mut x = area.x;
@@ -24,26 +25,26 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, state: &UiState) {
         if x + width > area.right() {
             continue;
         }
-        x += ink.put(x, area.y, key, area.right() - x, Tone::Accent);
+        x += painter.put(x, area.y, key, area.right() - x, Role::Accent);
         x += 1;
-        x += ink.put(x, area.y, &does, area.right().saturating_sub(x), Tone::Plain) + 2;
+        x += painter.put(x, area.y, &does, area.right().saturating_sub(x), Role::Plain) + 2;
     }
 }
 
-fn prompt(ink: &mut Ink<'_>, area: Rect, state: &UiState) {
+fn prompt(painter: &mut Painter<'_>, area: Rect, state: &UiState) {
     let kind = if state.filter.is_regex() { "regex" } else { "text" };
     let text = display_for(state.filter.text(), state.charset);
     let mut line = format!("filter ({kind}): {text}_");
-    let mut tone = Tone::Head;
+    let mut role = Role::Head;
     if let Some(error) = state.filter.error() {
         let first = error.lines().last().unwrap_or(error);
         line = format!("{line}  {}", display_for(first, state.charset));
-        tone = Tone::Warning;
+        role = Role::Warning;
     }
-    let x = area.x + ink.put(area.x, area.y, &line, area.width, tone) + 2;
+    let x = area.x + painter.put(area.x, area.y, &line, area.width, role) + 2;
     let hint = "Enter done  Esc clear  Ctrl-R regex";
     if x + hint.len() as u16 <= area.right() {
-        ink.put(x, area.y, hint, area.right() - x, Tone::Faint);
+        painter.put(x, area.y, hint, area.right() - x, Role::Faint);
     }
 }
 
@@ -78,7 +79,7 @@ fn hints(state: &UiState) -> Vec<(&'static str, String)> {
         Window::Start => "start",
     };
     let mut hints = vec![hint("?", "help"), hint("q", "quit")];
-    if state.past.at.is_some() {
+    if state.position.at.is_some() {
         hints.extend([hint("Space", "live"), hint("←→", "time")]);
     }
     if !state.rows.rows.is_empty() {
@@ -92,7 +93,7 @@ fn hints(state: &UiState) -> Vec<(&'static str, String)> {
     }
     hints.extend([hint("/", "filter"), hint("s", "sort")]);
     hints.push(("w", format!("rate {window}")));
-    if state.past.at.is_none() {
+    if state.position.at.is_none() {
         hints.extend([hint("Space", "pause"), hint("←", "back in time")]);
     }
     hints.extend([hint("[ ]", "volume"), hint("u", "units"), hint("c", "colours")]);

@@ -4,19 +4,25 @@ use ratatui::layout::Rect;
 use tracer_model::action::request::{ActionRequest, Operation, Target};
 use tracer_model::sanitize::{display_for, truncate};
 
-use super::{Ink, Line, fact, page};
+use super::{Line, Painter, draw_page, label_value};
+use crate::output::theme::Role;
 use crate::tui::action_menu;
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
 
 /// Paints the menu.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: Operation, state: &UiState) {
+pub fn draw(
+    painter: &mut Painter<'_>,
+    area: Rect,
+    target: &Target,
+    chosen: Operation,
+    state: &UiState,
+) {
     // Two rows of a long command identify the process; more could push the menu off the screen.
     let room = usize::from(area.width) * 2;
     let mut lines: Vec<Line> = action_menu::identity(target, state.charset)
         .into_iter()
         .map(|(label, text)| {
-            Line::plain(truncate(&fact(label, &text), room, state.charset).into_owned())
+            Line::plain(truncate(&label_value(label, &text), room, state.charset).into_owned())
         })
         .collect();
     // On a low terminal, keep the menu: the title already names the target.
@@ -27,40 +33,44 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, target: &Target, chosen: Operation, s
     }
     for entry in action_menu::ENTRIES {
         let mark = if entry == chosen { ">" } else { " " };
-        let (text, tone) = match target.refusal(entry) {
-            Some(reason) => (format!("refused: {reason}"), Tone::Faint),
-            None => (action_menu::effect(target, entry, state.units), Tone::Plain),
+        let (text, role) = match target.refusal(entry) {
+            Some(reason) => (format!("refused: {reason}"), Role::Faint),
+            None => (action_menu::effect(target, entry, state.units), Role::Plain),
         };
-        let tone = if entry == chosen { Tone::Selected } else { tone };
-        lines.push(Line::new(format!("{mark} {:<9} {text}", entry.name()), tone));
+        let role = if entry == chosen { Role::Selected } else { role };
+        lines.push(Line::new(format!("{mark} {:<9} {text}", entry.name()), role));
     }
     if target.refusal(chosen).is_none() {
         let command = display_for(&target.command(chosen), state.charset).into_owned();
         lines.push(Line::plain(""));
-        lines.push(Line::new(fact("command", &command), Tone::Accent));
+        lines.push(Line::new(label_value("command", &command), Role::Accent));
     }
-    page(ink, area, &title("Actions for", target, state), &lines, 0);
+    draw_page(painter, area, &title("Actions for", target, state), &lines, 0);
 }
 
 /// Paints the confirmation.
-pub fn confirm(ink: &mut Ink<'_>, area: Rect, request: &ActionRequest, state: &UiState) {
+pub fn confirm(painter: &mut Painter<'_>, area: Rect, request: &ActionRequest, state: &UiState) {
     let ActionRequest { target, operation } = request;
     let command = display_for(&target.command(*operation), state.charset).into_owned();
-    let mut lines: Vec<Line> = vec![Line::new(fact("action", operation.name()), Tone::Critical)];
+    let mut lines: Vec<Line> =
+        vec![Line::new(label_value("action", operation.name()), Role::Critical)];
     lines.extend(
         action_menu::identity(target, state.charset)
             .into_iter()
-            .map(|(label, text)| Line::plain(fact(label, &text))),
+            .map(|(label, text)| Line::plain(label_value(label, &text))),
     );
-    lines.push(Line::plain(fact("effect", &action_menu::effect(target, *operation, state.units))));
+    lines.push(Line::plain(label_value(
+        "effect",
+        &action_menu::effect(target, *operation, state.units),
+    )));
     lines.push(Line::plain(""));
     if state.can_act {
-        lines.push(Line::new("Press y to confirm, Esc to cancel.", Tone::Head));
+        lines.push(Line::new("Press y to confirm, Esc to cancel.", Role::Head));
     } else {
         lines.push(Line::plain("This screen cannot act. Run this in another terminal:"));
-        lines.push(Line::new(command, Tone::Head));
+        lines.push(Line::new(command, Role::Head));
     }
-    page(ink, area, &title("Confirm action on", target, state), &lines, 0);
+    draw_page(painter, area, &title("Confirm action on", target, state), &lines, 0);
 }
 
 fn title(what: &str, target: &Target, state: &UiState) -> String {

@@ -15,16 +15,16 @@ use tracer_model::sanitize;
 use tracer_model::sanitize::Charset;
 
 use super::state::UiState;
-use super::theme::{Theme, Tone};
+use crate::output::theme::{Role, Theme};
 
 /// Writes text to a buffer, styled by role.
-pub struct Ink<'b> {
+pub struct Painter<'b> {
     buffer: &'b mut Buffer,
     theme: Theme,
     charset: Charset,
 }
 
-impl<'b> Ink<'b> {
+impl<'b> Painter<'b> {
     /// A painter on `buffer` with the theme and charset of `state`.
     pub fn new(buffer: &'b mut Buffer, state: &UiState) -> Self {
         Self { buffer, theme: state.theme, charset: state.charset }
@@ -32,11 +32,11 @@ impl<'b> Ink<'b> {
 
     /// Writes `text`, which must be escaped already, into at most `width` columns, and returns the
     /// number of columns used.
-    pub fn put(&mut self, x: u16, y: u16, text: &str, width: u16, tone: Tone) -> u16 {
+    pub fn put(&mut self, x: u16, y: u16, text: &str, width: u16, role: Role) -> u16 {
         if !self.buffer.area.contains((x, y).into()) {
             return 0;
         }
-        let style = self.theme.style(tone);
+        let style = self.theme.style(role);
         let cut = sanitize::truncate(text, usize::from(width), self.charset);
         let text = match self.charset {
             Charset::Unicode => cut,
@@ -47,8 +47,8 @@ impl<'b> Ink<'b> {
     }
 
     /// Applies the style of a role to `area` without changing its text.
-    pub fn tint(&mut self, area: Rect, tone: Tone) {
-        self.buffer.set_style(area.intersection(self.buffer.area), self.theme.style(tone));
+    pub fn tint(&mut self, area: Rect, role: Role) {
+        self.buffer.set_style(area.intersection(self.buffer.area), self.theme.style(role));
     }
 
     /// Blanks `area`.
@@ -68,40 +68,40 @@ pub struct Line {
     /// The text.
     pub text: String,
     /// The role that decides its style.
-    pub tone: Tone,
+    pub role: Role,
 }
 
 impl Line {
     /// A line in the plain role.
     pub fn plain(text: impl Into<String>) -> Self {
-        Self { text: text.into(), tone: Tone::Plain }
+        Self { text: text.into(), role: Role::Plain }
     }
 
     /// A line in this role.
-    pub fn new(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone }
+    pub fn new(text: impl Into<String>, role: Role) -> Self {
+        Self { text: text.into(), role }
     }
 }
 
 /// Paints a page of text on `area`, scrolled to line `from`: the title, the wrapped lines, and the
 /// number of lines below.
-pub fn page(ink: &mut Ink<'_>, area: Rect, title: &str, lines: &[Line], from: usize) {
-    ink.clear(area);
+pub fn draw_page(painter: &mut Painter<'_>, area: Rect, title: &str, lines: &[Line], from: usize) {
+    painter.clear(area);
     if area.is_empty() {
         return;
     }
     let width = usize::from(area.width);
-    let wrapped: Vec<(String, Tone)> = lines
+    let wrapped: Vec<(String, Role)> = lines
         .iter()
-        .flat_map(|line| wrap(&line.text, width).into_iter().map(|text| (text, line.tone)))
+        .flat_map(|line| wrap(&line.text, width).into_iter().map(|text| (text, line.role)))
         .collect();
     let height = usize::from(area.height - 1);
     let from = from.min(wrapped.len().saturating_sub(height));
     let below = wrapped.len() - from - height.min(wrapped.len() - from);
     let more = if below > 0 { format!("  ({below} more lines below)") } else { String::new() };
-    ink.put(area.x, area.y, &format!("{title}{more}"), area.width, Tone::Head);
-    for (y, (text, tone)) in (area.y + 1..area.bottom()).zip(&wrapped[from..]) {
-        ink.put(area.x, y, text, area.width, *tone);
+    painter.put(area.x, area.y, &format!("{title}{more}"), area.width, Role::Head);
+    for (y, (text, role)) in (area.y + 1..area.bottom()).zip(&wrapped[from..]) {
+        painter.put(area.x, y, text, area.width, *role);
     }
 }
 
@@ -144,13 +144,13 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// `label` padded to its column, followed by `text`.
 #[must_use]
-pub fn fact(label: &str, text: &str) -> String {
+pub fn label_value(label: &str, text: &str) -> String {
     format!("{label:<13} {text}")
 }
 
 /// The last `width` values as a sparkline scaled to the largest; padded with blanks on the left.
 #[must_use]
-pub fn spark(values: &[f64], width: usize, charset: Charset) -> String {
+pub fn sparkline(values: &[f64], width: usize, charset: Charset) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const PLAIN: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
     let bars = match charset {
@@ -176,14 +176,14 @@ mod tests {
 
     #[test]
     fn bars_grow_with_the_values() {
-        assert_eq!(spark(&[0.0, 1.0, 2.0, 4.0], 6, Charset::Unicode), "  ▁▃▅█");
-        assert_eq!(spark(&[9.0, -1.0, f64::NAN, 1.0], 3, Charset::Ascii), "__#");
-        assert_eq!(spark(&[], 2, Charset::Unicode), "  ");
+        assert_eq!(sparkline(&[0.0, 1.0, 2.0, 4.0], 6, Charset::Unicode), "  ▁▃▅█");
+        assert_eq!(sparkline(&[9.0, -1.0, f64::NAN, 1.0], 3, Charset::Ascii), "__#");
+        assert_eq!(sparkline(&[], 2, Charset::Unicode), "  ");
     }
 
     #[test]
     fn long_lines_are_wrapped_under_their_label() {
-        let text = fact("command", "one two three four five six seven");
+        let text = label_value("command", "one two three four five six seven");
         assert_eq!(
             wrap(&text, 30),
             ["command       one two three", "              four five six", "              seven"]

@@ -4,16 +4,18 @@ use tracer_model::sanitize::display_for;
 use tracer_model::snapshot::{HookState, Snapshot};
 use tracer_model::units;
 
-use super::{Line, fact};
+use super::{Line, label_value};
+use crate::output::theme::Role;
 use crate::tui::keys::BINDINGS;
 use crate::tui::state::UiState;
-use crate::tui::theme::Tone;
 
 /// Lines of the help page: every key, and a short legend.
 #[must_use]
 pub fn help() -> Vec<Line> {
-    let mut lines: Vec<Line> =
-        BINDINGS.iter().map(|binding| Line::plain(fact(binding.label, binding.does))).collect();
+    let mut lines: Vec<Line> = BINDINGS
+        .iter()
+        .map(|binding| Line::plain(label_value(binding.label, binding.description)))
+        .collect();
     lines.extend([
         Line::plain(""),
         Line::plain("written: bytes actually written to a file; ~ means counted per page."),
@@ -37,34 +39,34 @@ pub fn health(snapshot: &Snapshot, state: &UiState) -> Vec<Line> {
     let bytes = state.units.bytes(backend.unattributed_bytes);
     let history = format!(
         "{} in {}",
-        units::duration(state.past.span_s),
-        state.units.bytes(state.past.bytes as u64)
+        units::duration(state.position.span_s),
+        state.units.bytes(state.position.bytes as u64)
     );
     let mut lines = vec![
-        Line::plain(fact("backend", backend.write.name())),
-        Line::plain(fact("kernel", &safe(&backend.kernel))),
-        Line::plain(fact("lost events", &backend.lost_events.to_string())),
-        Line::plain(fact("unattributed", &bytes)),
-        Line::plain(fact("per write", &cost)),
-        Line::plain(fact("own CPU", &cpu)),
-        Line::plain(fact("history", &history)),
+        Line::plain(label_value("backend", backend.write.name())),
+        Line::plain(label_value("kernel", &safe(&backend.kernel))),
+        Line::plain(label_value("lost events", &backend.lost_events.to_string())),
+        Line::plain(label_value("unattributed", &bytes)),
+        Line::plain(label_value("per write", &cost)),
+        Line::plain(label_value("own CPU", &cpu)),
+        Line::plain(label_value("history", &history)),
     ];
     if backend.folded_files > 0 {
         let text = format!("{} without a row (least active)", backend.folded_files);
-        lines.push(Line::plain(fact("files", &text)));
+        lines.push(Line::plain(label_value("files", &text)));
     }
     for spot in &backend.blind_spots {
-        lines.push(Line::new(fact("blind spot", &safe(spot)), Tone::Warning));
+        lines.push(Line::new(label_value("blind spot", &safe(spot)), Role::Warning));
     }
     for hook in &backend.hooks {
-        let (state, tone) = match &hook.state {
-            HookState::Ok => ("ok".to_owned(), Tone::Plain),
-            HookState::Unsupported { reason } => (format!("unsupported: {reason}"), Tone::Faint),
-            HookState::Broken { reason } => (format!("BROKEN: {reason}"), Tone::Critical),
-            HookState::NotApplicable { reason } => (format!("not needed: {reason}"), Tone::Faint),
+        let (state, role) = match &hook.state {
+            HookState::Ok => ("ok".to_owned(), Role::Plain),
+            HookState::Unsupported { reason } => (format!("unsupported: {reason}"), Role::Faint),
+            HookState::Broken { reason } => (format!("BROKEN: {reason}"), Role::Critical),
+            HookState::NotApplicable { reason } => (format!("not needed: {reason}"), Role::Faint),
         };
-        let text = format!("{} ({}): {}", safe(&hook.name), safe(&hook.how), safe(&state));
-        lines.push(Line::new(fact("hook", &text), tone));
+        let text = format!("{} ({}): {}", safe(&hook.name), safe(hook.how.name()), safe(&state));
+        lines.push(Line::new(label_value("hook", &text), role));
     }
     lines
 }

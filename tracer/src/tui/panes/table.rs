@@ -4,40 +4,46 @@ use ratatui::layout::Rect;
 use tracer_model::sanitize::Charset;
 use tracer_model::snapshot::Snapshot;
 
-use super::Ink;
+use super::Painter;
 use crate::output::columns::Align;
+use crate::output::theme::Role;
 use crate::output::{columns, format};
+use crate::tui::query::{Col, Query, View};
 use crate::tui::rows::Rows;
-use crate::tui::state::{Sort, UiState, View, VolumeChoice};
-use crate::tui::theme::Tone;
-use crate::tui::views;
-use crate::tui::views::{Col, Manner};
+use crate::tui::state::UiState;
+use crate::tui::views::cells;
+use crate::tui::views::cells::CellFormat;
+use crate::tui::views::columns as view_columns;
 
 /// The rows to paint and where to start.
-pub struct Part<'a> {
-    /// The view.
-    pub view: View,
+pub struct TableContent<'a> {
+    /// The view, its sort order and its volume.
+    pub query: Query<'a>,
     /// Its rows.
     pub rows: &'a Rows,
     /// Index of the first row shown.
     pub from: usize,
     /// Index of the selected row, if any.
     pub selected: Option<usize>,
-    /// The sort order.
-    pub sort: Sort,
 }
 
 /// Paints the heading and the rows.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState, part: &Part<'_>) {
+pub fn draw(
+    painter: &mut Painter<'_>,
+    area: Rect,
+    snapshot: &Snapshot,
+    state: &UiState,
+    part: &TableContent<'_>,
+) {
     if area.height == 0 || area.width < 2 {
         return;
     }
     // The marker of the selected row takes a column, so that it is visible without colour.
     let inner = Rect { x: area.x + 1, width: area.width - 1, ..area };
-    let all = state.volume == VolumeChoice::All;
-    let columns = views::fitting(part.view, all, inner.width);
-    let manner = Manner::new(state.units, state.charset, inner.width);
-    let mark = match (part.sort.descending, state.charset) {
+    let all = part.query.volume.is_none();
+    let columns = view_columns::fitting(part.query.view, all, inner.width);
+    let cell_format = CellFormat::new(state.units, state.charset, inner.width);
+    let mark = match (part.query.sort.descending, state.charset) {
         (true, Charset::Unicode) => "▼",
         (false, Charset::Unicode) => "▲",
         (true, Charset::Ascii) => "v",
@@ -45,7 +51,7 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
     };
     let mut x = inner.x;
     for (col, spec, width) in &columns {
-        let sorted = *col == part.sort.column;
+        let sorted = *col == part.query.sort.column;
         let text = match spec.align {
             _ if !sorted => spec.title.to_owned(),
             Align::Right => format!("{mark}{}", spec.title),
@@ -53,32 +59,34 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
         };
         let cell = columns::cell(&text, spec.align, *width, false, state.charset);
         let room = (*width).min(usize::from(area.right().saturating_sub(x)));
-        let tone = if sorted { Tone::Accent } else { Tone::Head };
-        put(ink, x, area.y, &cell, room, tone);
+        let role = if sorted { Role::Accent } else { Role::Head };
+        put(painter, x, area.y, &cell, room, role);
         x = x.saturating_add(*width as u16 + 1);
     }
     if part.rows.rows.is_empty() && area.height > 1 {
-        ink.put(inner.x, area.y + 1, nothing(part.view, state), inner.width, Tone::Faint);
+        painter.put(inner.x, area.y + 1, nothing(part.query.view, state), inner.width, Role::Faint);
     }
     let rows = part.rows.rows.iter().enumerate().skip(part.from);
     for (y, (index, row)) in (area.y + 1..area.bottom()).zip(rows) {
         let mut x = inner.x;
         for (col, spec, width) in &columns {
-            let cell = views::cell(snapshot, part.rows, row, *col, &manner);
+            let cell = cells::cell(snapshot, &part.rows.groups, row, *col, &cell_format);
             let text = match col {
-                Col::Tree => views::tree_cell(snapshot, part.rows, row, &manner, *width),
+                Col::Tree => {
+                    cells::tree_cell(snapshot, &part.rows.groups, row, &cell_format, *width)
+                }
                 _ => columns::cell(&cell.text, spec.align, *width, false, state.charset),
             };
             let room = (*width).min(usize::from(area.right().saturating_sub(x)));
-            put(ink, x, y, &text, room, cell.tone);
+            put(painter, x, y, &text, room, cell.role);
             x = x.saturating_add(*width as u16 + 1);
         }
         if part.selected == Some(index) {
-            ink.put(area.x, y, ">", 1, Tone::Plain);
-            ink.tint(Rect { y, height: 1, ..area }, Tone::Selected);
+            painter.put(area.x, y, ">", 1, Role::Plain);
+            painter.tint(Rect { y, height: 1, ..area }, Role::Selected);
         }
     }
-    if part.view == View::Victims {
+    if part.query.view == View::Victims {
         // An empty table shows one line of text.
         let rows = part.rows.rows.len().saturating_sub(part.from).max(1);
         let below =
@@ -86,17 +94,17 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, snapshot: &Snapshot, state: &UiState,
         let residents = snapshot
             .residents
             .iter()
-            .filter(|row| all || row.volume == state.focus)
+            .filter(|row| part.query.covers(&row.volume))
             .filter(|row| !row.databases.is_empty());
         for (y, row) in (below..area.bottom()).zip(residents) {
             let text = format::resident(row, state.units, state.charset);
-            ink.put(inner.x, y, &text, inner.width, Tone::Warning);
+            painter.put(inner.x, y, &text, inner.width, Role::Warning);
         }
     }
 }
 
-fn put(ink: &mut Ink<'_>, x: u16, y: u16, text: &str, width: usize, tone: Tone) {
-    ink.put(x, y, text, u16::try_from(width).unwrap_or(u16::MAX), tone);
+fn put(painter: &mut Painter<'_>, x: u16, y: u16, text: &str, width: usize, role: Role) {
+    painter.put(x, y, text, u16::try_from(width).unwrap_or(u16::MAX), role);
 }
 
 /// The text shown in an empty table.

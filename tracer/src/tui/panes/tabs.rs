@@ -4,10 +4,11 @@ use ratatui::layout::Rect;
 use tracer_model::sanitize;
 use tracer_model::sanitize::display_for;
 
-use super::Ink;
+use super::Painter;
+use crate::output::theme::Role;
+use crate::tui::query::{View, VolumeChoice};
 use crate::tui::rows::Rows;
-use crate::tui::state::{UiState, View, VolumeChoice};
-use crate::tui::theme::Tone;
+use crate::tui::state::UiState;
 
 /// Below this width only the current table's name is shown.
 const NAMES_FROM: u16 = 64;
@@ -27,7 +28,7 @@ fn label(state: &UiState, rows: &Rows, view: View) -> String {
 
 /// The columns of each tab: first, and one past the last.
 #[must_use]
-pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
+pub fn ranges(state: &UiState) -> Vec<(View, u16, u16)> {
     let mut x = 0;
     View::ALL
         .into_iter()
@@ -40,12 +41,12 @@ pub fn places(state: &UiState) -> Vec<(View, u16, u16)> {
 }
 
 /// Paints the tabs.
-pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
+pub fn draw(painter: &mut Painter<'_>, area: Rect, rows: &Rows, state: &UiState) {
     let mut x = area.x;
     for view in View::ALL {
-        let tone = if view == state.view { Tone::Selected } else { Tone::Plain };
+        let role = if view == state.view { Role::Selected } else { Role::Plain };
         let text = format!(" {} ", label(state, rows, view));
-        x += ink.put(x, area.y, &text, area.right().saturating_sub(x), tone);
+        x += painter.put(x, area.y, &text, area.right().saturating_sub(x), role);
     }
     let volume = match &state.volume {
         VolumeChoice::All => "all volumes".to_owned(),
@@ -65,6 +66,6 @@ pub fn draw(ink: &mut Ink<'_>, area: Rect, rows: &Rows, state: &UiState) {
     };
     let note = sanitize::fit(&note, room, state.charset);
     let start = area.right() - sanitize::width(&note) as u16;
-    let tone = if state.filter.is_empty() { Tone::Faint } else { Tone::Warning };
-    ink.put(start, area.y, &note, area.right() - start, tone);
+    let role = if state.filter.is_empty() { Role::Faint } else { Role::Warning };
+    painter.put(start, area.y, &note, area.right() - start, role);
 }

@@ -21,7 +21,7 @@ pub struct Ansi {
     out: Vec<u8>,
     size: Size,
     /// Position of the cursor; `None` after a character on whose width terminals disagree.
-    at: Option<Position>,
+    cursor: Option<Position>,
     style: Style,
     cursor_shown: bool,
     /// The contents of the terminal.
@@ -53,7 +53,7 @@ impl Ansi {
         Self {
             out: Vec::new(),
             size,
-            at: None,
+            cursor: None,
             style: PLAIN,
             cursor_shown: true,
             screen: blank(size),
@@ -72,18 +72,18 @@ impl Ansi {
     }
 
     /// Assumes nothing about the terminal's state: another process has written to it.
-    pub fn forget(&mut self) {
+    pub fn assume_unknown(&mut self) {
         self.out.clear();
         self.out.extend_from_slice(b"\x1b[m");
-        self.at = None;
+        self.cursor = None;
         self.style = PLAIN;
         self.cursor_shown = true;
     }
 
     /// The text between the cursor and `to` if writing it again is shorter than moving the cursor:
     /// a few narrow characters in the current style.
-    fn between(&self, to: Position) -> Option<String> {
-        let at = self.at.filter(|at| at.y == to.y && at.x < to.x)?;
+    fn text_before(&self, to: Position) -> Option<String> {
+        let at = self.cursor.filter(|at| at.y == to.y && at.x < to.x)?;
         let mut text = String::new();
         for x in at.x..to.x {
             let cell = self.screen.cell((x, at.y))?;
@@ -97,10 +97,10 @@ impl Ansi {
         (text.len() <= 3 + usize::from(to.x > at.x + 1)).then_some(text)
     }
 
-    fn go(&mut self, to: Position) {
-        if let Some(text) = self.between(to) {
+    fn move_to(&mut self, to: Position) {
+        if let Some(text) = self.text_before(to) {
             self.out.extend_from_slice(text.as_bytes());
-            self.at = Some(to);
+            self.cursor = Some(to);
             return;
         }
         let absolute = || format!("\x1b[{};{}H", to.y + 1, to.x + 1);
@@ -108,7 +108,7 @@ impl Ansi {
             1 => format!("\x1b[{letter}"),
             n => format!("\x1b[{n}{letter}"),
         };
-        let code = match self.at {
+        let code = match self.cursor {
             Some(at) if at == to => return,
             Some(at) if at.y == to.y && to.x == 0 => "\r".to_owned(),
             Some(at) if at.y == to.y && at.x < to.x => short(to.x - at.x, 'C'),
@@ -118,10 +118,10 @@ impl Ansi {
             _ => absolute(),
         };
         self.out.extend_from_slice(code.as_bytes());
-        self.at = Some(to);
+        self.cursor = Some(to);
     }
 
-    fn wear(&mut self, new: Style) {
+    fn set_style(&mut self, new: Style) {
         if new == self.style {
             return;
         }
@@ -193,8 +193,8 @@ impl Backend for Ansi {
         I: Iterator<Item = (u16, u16, &'a Cell)>,
     {
         for (x, y, cell) in content {
-            self.go(Position { x, y });
-            self.wear(style(cell));
+            self.move_to(Position { x, y });
+            self.set_style(style(cell));
             if let Some(shown) = self.screen.cell_mut((x, y)) {
                 shown.clone_from(cell);
             }
@@ -206,7 +206,7 @@ impl Backend for Ansi {
                 covered.set_symbol("");
             }
             let known = narrow && next < self.size.width;
-            self.at = known.then_some(Position { x: next, y });
+            self.cursor = known.then_some(Position { x: next, y });
         }
         Ok(())
     }
@@ -226,18 +226,18 @@ impl Backend for Ansi {
     }
 
     fn get_cursor_position(&mut self) -> io::Result<Position> {
-        Ok(self.at.unwrap_or_default())
+        Ok(self.cursor.unwrap_or_default())
     }
 
     fn set_cursor_position<P: Into<Position>>(&mut self, position: P) -> io::Result<()> {
-        self.go(position.into());
+        self.move_to(position.into());
         Ok(())
     }
 
     fn clear(&mut self) -> io::Result<()> {
-        self.wear(PLAIN);
+        self.set_style(PLAIN);
         self.out.extend_from_slice(b"\x1b[H\x1b[2J");
-        self.at = Some(Position::ORIGIN);
+        self.cursor = Some(Position::ORIGIN);
         self.screen.reset();
         Ok(())
     }

@@ -12,7 +12,7 @@ use rustix::termios::{
     OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetwinsize, tcsetattr,
 };
 
-use super::Pipe;
+use super::FrameWriter;
 
 /// Switches to the alternate screen.
 const ENTER: &[u8] = b"\x1b[?1049h";
@@ -23,18 +23,18 @@ const MOUSE_ON: &[u8] = b"\x1b[?1000h\x1b[?1006h";
 /// (seen with 3.3).
 const LEAVE: &[u8] = b"\x1b[?1006l\x1b[?1000l\x1b[m\x1b[H\x1b[J\x1b[?25h\x1b[?1049l";
 /// How long to wait, twice, for a terminal that does not read when leaving.
-const PATIENCE: Duration = Duration::from_millis(300);
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A terminal in raw mode that shows our screen. Dropping restores it.
 pub struct Tty {
     file: File,
     /// The writer of all bytes; use [`Tty::send`] for frames.
-    pub pipe: Pipe,
+    pub writer: FrameWriter,
     mouse: bool,
     /// Whether our screen is shown.
     entered: bool,
     /// The original terminal settings; `None` while they are restored.
-    before: Option<Termios>,
+    original: Option<Termios>,
 }
 
 impl Tty {
@@ -50,16 +50,16 @@ impl Tty {
             ));
         }
         restore_on_panic();
-        Self::take(File::from(stdout.as_fd().try_clone_to_owned()?), mouse)
+        Self::open(File::from(stdout.as_fd().try_clone_to_owned()?), mouse)
     }
 
     /// Puts the terminal `file` into raw mode.
     ///
     /// # Errors
     /// If `file` is not a terminal, or raw mode cannot be set.
-    pub fn take(file: File, mouse: bool) -> io::Result<Self> {
-        let pipe = Pipe::new(file.try_clone()?)?;
-        let mut tty = Self { file, pipe, mouse, entered: false, before: None };
+    pub fn open(file: File, mouse: bool) -> io::Result<Self> {
+        let writer = FrameWriter::new(file.try_clone()?)?;
+        let mut tty = Self { file, writer, mouse, entered: false, original: None };
         tty.enter()?;
         Ok(tty)
     }
@@ -76,8 +76,8 @@ impl Tty {
 
     /// Whether the terminal is in raw mode; `false` while the process is stopped or about to be.
     #[must_use]
-    pub const fn is_ours(&self) -> bool {
-        self.before.is_some()
+    pub const fn is_raw(&self) -> bool {
+        self.original.is_some()
     }
 
     /// Sets raw mode and shows our screen with the next frame: at the start, and whenever another
@@ -90,44 +90,44 @@ impl Tty {
         let mut raw = now.clone();
         raw.make_raw();
         tcsetattr(&self.file, OptionalActions::Now, &raw)?;
-        if self.before.is_none() {
-            *lock_taken() = Some(now.clone());
-            self.before = Some(now);
+        if self.original.is_none() {
+            *lock_original() = Some(now.clone());
+            self.original = Some(now);
         }
         self.entered = false;
         Ok(())
     }
 
-    /// Sends a frame; call this only when the [pipe](Self::pipe) is idle. The first frame switches
+    /// Sends a frame; call this only when the [writer](Self::writer) is idle. The first frame switches
     /// to our screen.
     ///
     /// # Errors
     /// If the terminal is closed.
     pub fn send(&mut self, frame: Vec<u8>) -> io::Result<()> {
         if self.entered || frame.is_empty() {
-            return self.pipe.send(frame);
+            return self.writer.send(frame);
         }
         self.entered = true;
         let mouse = if self.mouse { MOUSE_ON } else { b"" };
-        self.pipe.send([ENTER, mouse, &*frame].concat())
+        self.writer.send([ENTER, mouse, &*frame].concat())
     }
 
     /// Restores the terminal, within 0.6 s even if it does not read.
     pub fn leave(&mut self) {
-        let Some(before) = self.before.take() else { return };
-        *lock_taken() = None;
+        let Some(original) = self.original.take() else { return };
+        *lock_original() = None;
         // Discard unread output to make space for the last few bytes.
         for _ in 0..10 {
-            if self.pipe.drain(PATIENCE / 10) {
+            if self.writer.drain(LEAVE_TIMEOUT / 10) {
                 break;
             }
             let _ = tcflush(&self.file, QueueSelector::OFlush);
         }
         let entered = std::mem::take(&mut self.entered);
-        if entered && self.pipe.is_idle() && self.pipe.send(LEAVE.to_vec()).is_ok() {
-            let _ = self.pipe.drain(PATIENCE);
+        if entered && self.writer.is_idle() && self.writer.send(LEAVE.to_vec()).is_ok() {
+            let _ = self.writer.drain(LEAVE_TIMEOUT);
         }
-        let _ = tcsetattr(&self.file, OptionalActions::Now, &before);
+        let _ = tcsetattr(&self.file, OptionalActions::Now, &original);
     }
 }
 
@@ -138,10 +138,10 @@ impl Drop for Tty {
 }
 
 /// The original terminal settings, for the panic hook, which cannot reach the [`Tty`].
-static TAKEN: Mutex<Option<Termios>> = Mutex::new(None);
+static ORIGINAL: Mutex<Option<Termios>> = Mutex::new(None);
 
-fn lock_taken() -> MutexGuard<'static, Option<Termios>> {
-    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock_original() -> MutexGuard<'static, Option<Termios>> {
+    ORIGINAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Installs a panic hook that restores the terminal before the message is printed.
@@ -150,10 +150,10 @@ fn restore_on_panic() {
     ONCE.call_once(|| {
         let next = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            if let Some(before) = lock_taken().take() {
+            if let Some(original) = lock_original().take() {
                 let mut stdout = io::stdout();
                 let _ = stdout.write_all(LEAVE).and_then(|()| stdout.flush());
-                let _ = tcsetattr(&stdout, OptionalActions::Now, &before);
+                let _ = tcsetattr(&stdout, OptionalActions::Now, &original);
             }
             next(info);
         }));

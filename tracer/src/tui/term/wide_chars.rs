@@ -7,7 +7,7 @@ use tracer_model::sanitize;
 /// Replaces each wide character whose second half was overwritten with a space. A terminal cannot
 /// show half a character, and ratatui's comparison of frames assumes that there is none: it would
 /// skip the cell drawn over the second half.
-pub fn blank_halves(buffer: &mut Buffer) {
+pub fn blank_half_covered(buffer: &mut Buffer) {
     let area = buffer.area;
     for y in area.top()..area.bottom() {
         let mut x = area.left();
@@ -31,14 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_covered_by_half_becomes_blank() {
+    fn half_covered_characters_become_blank() {
         let mut buffer = Buffer::with_lines(["日本語abc"]);
         buffer[(3, 0)].set_symbol("│");
-        blank_halves(&mut buffer);
+        blank_half_covered(&mut buffer);
         let symbols: Vec<&str> = buffer.content.iter().map(Cell::symbol).collect();
         assert_eq!(symbols, ["日", " ", " ", "│", "語", " ", "a", "b", "c"]);
         let before = buffer.clone();
-        blank_halves(&mut buffer);
+        blank_half_covered(&mut buffer);
         assert_eq!(buffer, before);
     }
 }

@@ -3,11 +3,11 @@
 use tracer_model::sanitize::Charset;
 
 use super::*;
-use crate::tui::state::View;
-use crate::tui::theme::Theme;
+use crate::output::theme::Theme;
+use crate::tui::query::View;
 use tracer_model::fixtures;
 
-fn looks() -> [(&'static str, Theme, Charset); 3] {
+fn styles() -> [(&'static str, Theme, Charset); 3] {
     [
         ("colour", Theme::Dark, Charset::Unicode),
         ("mono", Theme::Mono, Charset::Unicode),
@@ -28,7 +28,7 @@ fn with_past(state: UiState) -> App {
         for writer in &mut snapshot.writers {
             writer.growth_bytes_per_s *= f64::from(i + 1) / 6.0;
         }
-        app.see(Arc::new(snapshot));
+        app.add_snapshot(Arc::new(snapshot));
     }
     app
 }
@@ -38,8 +38,8 @@ fn state(width: u16, height: u16, theme: Theme, charset: Charset) -> UiState {
 }
 
 #[test]
-fn every_view_in_every_look() {
-    for (look, theme, charset) in looks() {
+fn every_view_in_every_style() {
+    for (look, theme, charset) in styles() {
         for view in View::ALL {
             let mut app = with_past(state(80, 24, theme, charset));
             press(&mut app, &(view.index() + 1).to_string());
@@ -54,7 +54,7 @@ fn every_view_in_every_look() {
 }
 
 #[test]
-fn every_page_in_every_look() {
+fn every_page_in_every_style() {
     let pages: [(&str, &[Key]); 9] = [
         ("help", &[Key::Char('?')]),
         ("health", &[Key::Char('i')]),
@@ -66,7 +66,7 @@ fn every_page_in_every_look() {
         ("filter", &[Key::Char('/'), Key::Char('g'), Key::Char('z')]),
         ("bad_regex", &[Key::Char('/'), Key::Ctrl('r'), Key::Char('(')]),
     ];
-    for (look, theme, charset) in looks() {
+    for (look, theme, charset) in styles() {
         for (page, keys) in pages {
             let mut app = with_past(state(80, 24, theme, charset));
             for key in keys {
@@ -102,9 +102,9 @@ fn full_and_idle() {
     let mut snapshot = fixtures::busy();
     snapshot.volumes[0].full = true;
     snapshot.volumes[0].eta_s = Some(0.0);
-    insta::assert_snapshot!("full", golden(&paint(&snapshot, &settled(&snapshot, 80, 24))));
+    insta::assert_snapshot!("full", golden(&paint(&snapshot, &reconciled(&snapshot, 80, 24))));
     let idle = fixtures::idle();
-    insta::assert_snapshot!("idle", golden(&paint(&idle, &settled(&idle, 80, 24))));
+    insta::assert_snapshot!("idle", golden(&paint(&idle, &reconciled(&idle, 80, 24))));
     insta::assert_snapshot!(
         "waiting",
         text(&screen(&App::new(UiState::default(), Limits::default())))
@@ -128,11 +128,11 @@ fn the_interval_is_never_cut() {
             volume.limit = limit.to_owned();
             let end = if limit == "avail" { ")" } else { ") inodes" };
             for (width, height) in [(80, 24), (100, 30), (120, 40), (300, 100)] {
-                let shown = text(&paint(&snapshot, &settled(&snapshot, width, height)));
+                let shown = text(&paint(&snapshot, &reconciled(&snapshot, width, height)));
                 let line = shown.lines().nth(2).unwrap();
                 assert!(line.ends_with(end), "{width}: {shown}");
             }
-            let narrow = text(&paint(&snapshot, &settled(&snapshot, 40, 12)));
+            let narrow = text(&paint(&snapshot, &reconciled(&snapshot, 40, 12)));
             let line = narrow.lines().nth(2).unwrap();
             assert!(line.ends_with(')') || line.ends_with(end), "{narrow}");
         }
@@ -140,13 +140,13 @@ fn the_interval_is_never_cut() {
 }
 
 #[test]
-fn what_finds_no_room_is_counted() {
+fn volumes_that_do_not_fit_are_counted() {
     let mut snapshot = fixtures::busy();
     for n in 0..20 {
         snapshot.volumes.push(fixtures::volume(&format!("/mnt/disk{n}")));
     }
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(snapshot));
+    app.add_snapshot(Arc::new(snapshot));
     assert!(text(&screen(&app)).contains("6 OF 22"));
     // The selected volume is always among those shown.
     press(&mut app, "[");

@@ -1,11 +1,12 @@
 //! Every key listed in the help does what the help says.
 
 use super::*;
+use crate::output::theme::Theme;
 use crate::tui::keys::BINDINGS;
-use crate::tui::rows::{Item, RowKey};
-use crate::tui::state::{Effect, Overlay, View, VolumeChoice, Window};
-use crate::tui::theme::Theme;
-use crate::tui::views::Col;
+use crate::tui::query::{Col, View, VolumeChoice, Window};
+use crate::tui::rows::RowKey;
+use crate::tui::rows::item::Item;
+use crate::tui::state::{Effect, Overlay};
 use tracer_model::fixtures;
 use tracer_model::units::Units;
 
@@ -17,7 +18,7 @@ fn ready() -> App {
         let mut snapshot = fixtures::busy();
         snapshot.taken_at =
             tracer_model::history::merge::seconds_before(snapshot.taken_at, seconds);
-        app.see(Arc::new(snapshot));
+        app.add_snapshot(Arc::new(snapshot));
     }
     app
 }
@@ -61,7 +62,7 @@ fn the_help_shows_every_binding() {
     app.press(Key::Char('?'));
     let screen = text(&screen(&app));
     for binding in BINDINGS {
-        assert!(screen.contains(binding.does), "{}\n{screen}", binding.does);
+        assert!(screen.contains(binding.description), "{}\n{screen}", binding.description);
     }
 }
 
@@ -89,7 +90,7 @@ fn moving() {
 }
 
 #[test]
-fn the_selection_stays_on_the_same_thing() {
+fn the_selection_stays_on_the_same_row() {
     let mut app = app();
     app.press(Key::Down);
     let selected = app.state().selected.clone();
@@ -97,20 +98,20 @@ fn the_selection_stays_on_the_same_thing() {
     let mut later = fixtures::busy();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
     later.writers[1].growth_bytes_per_s = 1e12;
-    app.see(Arc::new(later.clone()));
+    app.add_snapshot(Arc::new(later.clone()));
     assert_eq!(app.state().cursor, 0, "its row has moved up");
     assert_eq!(app.state().selected, selected);
     // It is idle: no other row takes its place under the cursor.
     let back = later.clone();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
     later.writers.remove(1);
-    app.see(Arc::new(later));
+    app.add_snapshot(Arc::new(later));
     assert!(app.state().item().is_none() && app.state().target.is_none());
     assert!(!text(&screen(&app)).contains(">   2114"));
     press(&mut app, "x");
     assert_eq!(app.state().overlay, Overlay::None, "x has no target");
     // It writes again.
-    app.see(Arc::new(Snapshot {
+    app.add_snapshot(Arc::new(Snapshot {
         taken_at: back.taken_at + jiff::SignedDuration::from_secs(10),
         ..back
     }));
@@ -119,46 +120,46 @@ fn the_selection_stays_on_the_same_thing() {
 }
 
 #[test]
-fn open_details_do_not_turn_into_somebody_elses() {
+fn open_details_keep_to_the_selected_process() {
     let mut app = app();
     app.press(Key::Enter);
     let mut later = fixtures::busy();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
     later.writers.remove(0);
-    app.see(Arc::new(later));
+    app.add_snapshot(Arc::new(later));
     let shown = text(&screen(&app));
     assert!(shown.contains("process 2114") && shown.contains("not in this window"), "{shown}");
     assert!(app.state().target.is_none(), "x must not target another process");
     // It writes again.
     let mut again = fixtures::busy();
     again.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
-    app.see(Arc::new(again));
+    app.add_snapshot(Arc::new(again));
     assert!(text(&screen(&app)).contains("minio (2114)"));
 }
 
 #[test]
-fn without_a_selection_the_first_row_is_meant() {
+fn without_a_selection_the_first_row_is_selected() {
     let mut app = app();
     let mut later = fixtures::busy();
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
     later.writers[1].growth_bytes_per_s = 1e12;
-    app.see(Arc::new(later));
+    app.add_snapshot(Arc::new(later));
     assert!(matches!(&app.state().selected, Some(RowKey::Writer { pid: 880, .. })));
 }
 
 #[test]
-fn the_most_endangered_volume_is_followed_until_somebody_works() {
+fn the_most_urgent_volume_is_followed_until_a_row_is_selected() {
     let mut app = app();
     assert_eq!(app.state().focus, "/srv/store");
     let mut later = fixtures::busy();
     later.volumes.swap(0, 1);
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 5).unwrap();
-    app.see(Arc::new(later.clone()));
+    app.add_snapshot(Arc::new(later.clone()));
     assert_eq!(app.state().focus, "/");
     press(&mut app, "j");
     later.volumes.swap(0, 1);
     later.taken_at = jiff::Timestamp::from_second(fixtures::NOW + 10).unwrap();
-    app.see(Arc::new(later));
+    app.add_snapshot(Arc::new(later));
     assert_eq!(app.state().focus, "/", "the table does not change under the cursor");
     press(&mut app, "d");
     assert_eq!(app.state().focus, "/srv/store");
@@ -178,14 +179,14 @@ fn a_volume_at_rest_gives_way_to_one_that_fills() {
     };
     let mut empty = quiet(0);
     empty.writers.clear();
-    app.see(Arc::new(empty));
+    app.add_snapshot(Arc::new(empty));
     assert_eq!(app.state().focus, "/");
     press(&mut app, "jjk");
-    assert!(!app.state().touched, "there is nothing to select");
+    assert!(!app.state().user_selected, "there is nothing to select");
     // The user selects a row of the quiet volume, which then becomes idle.
-    app.see(Arc::new(quiet(1)));
+    app.add_snapshot(Arc::new(quiet(1)));
     press(&mut app, "j");
-    assert!(app.state().touched);
+    assert!(app.state().user_selected);
     let fills = |second, rests: bool| {
         let mut fills = fixtures::busy();
         fills.taken_at = jiff::Timestamp::from_second(fixtures::NOW + second).unwrap();
@@ -193,15 +194,15 @@ fn a_volume_at_rest_gives_way_to_one_that_fills() {
         fills.writers.retain(|writer| !rests || writer.volume != "/");
         Arc::new(fills)
     };
-    app.see(fills(2, false));
+    app.add_snapshot(fills(2, false));
     assert_eq!(app.state().focus, "/", "the row is still there");
     press(&mut app, "x");
-    app.see(fills(3, true));
+    app.add_snapshot(fills(3, true));
     assert_eq!(app.state().focus, "/", "a menu is open");
     app.press(Key::Esc);
-    app.see(fills(4, true));
+    app.add_snapshot(fills(4, true));
     assert_eq!(app.state().focus, "/srv/store");
-    assert!(!app.state().missing && !app.state().touched);
+    assert!(!app.state().selection_missing && !app.state().user_selected);
 }
 
 #[test]
@@ -276,17 +277,17 @@ fn folding() {
 fn sorting() {
     let mut app = app();
     let first = |app: &App| app.state().rows.rows[0].item;
-    assert_eq!(app.state().sort().column, Col::Growth);
+    assert_eq!(app.state().query().sort.column, Col::Growth);
     assert_eq!(first(&app), Item::Writer(0));
     press(&mut app, "r");
     assert_eq!(first(&app), Item::Writer(2), "the smallest growth first");
     press(&mut app, "<");
-    assert_eq!(app.state().sort().column, Col::WrittenRate);
-    assert!(app.state().sort().descending);
+    assert_eq!(app.state().query().sort.column, Col::WrittenRate);
+    assert!(app.state().query().sort.descending);
     press(&mut app, "<<<");
-    assert_eq!(app.state().sort().column, Col::Command, "it wraps around");
+    assert_eq!(app.state().query().sort.column, Col::Command, "it wraps around");
     press(&mut app, "s");
-    assert_eq!(app.state().sort().column, Col::Pid);
+    assert_eq!(app.state().query().sort.column, Col::Pid);
     assert_eq!(first(&app), Item::Writer(2));
 }
 
@@ -376,7 +377,7 @@ fn two_keys_to_the_action_and_a_third_to_confirm() {
 #[test]
 fn a_confirmed_action_is_handed_out() {
     let mut app = App::new(UiState { can_act: true, ..UiState::default() }, Limits::default());
-    app.see(Arc::new(fixtures::busy()));
+    app.add_snapshot(Arc::new(fixtures::busy()));
     press(&mut app, "xjjj");
     app.press(Key::Enter);
     assert!(app.press(Key::Enter).is_empty(), "Enter is not yes");
@@ -387,7 +388,7 @@ fn a_confirmed_action_is_handed_out() {
 }
 
 #[test]
-fn what_is_refused_cannot_be_chosen() {
+fn a_refused_action_cannot_be_chosen() {
     let mut app = app();
     press(&mut app, "]x");
     app.press(Key::Enter);

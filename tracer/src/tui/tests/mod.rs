@@ -1,11 +1,11 @@
 //! Tests of the whole screen: golden frames, every key, and invariants.
 
 mod frames;
+mod history;
 mod keys;
-mod places;
 mod properties;
 mod pty;
-mod travel;
+mod volume_contents;
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ use super::state::UiState;
 use tracer_model::history::retention::Limits;
 
 /// A state reconciled with `snapshot` at this size.
-fn settled(snapshot: &Snapshot, width: u16, height: u16) -> UiState {
-    UiState { size: Size::new(width, height), ..UiState::default() }.settle(snapshot)
+fn reconciled(snapshot: &Snapshot, width: u16, height: u16) -> UiState {
+    UiState { size: Size::new(width, height), ..UiState::default() }.reconcile(snapshot)
 }
 
 fn paint(snapshot: &Snapshot, state: &UiState) -> Buffer {
@@ -36,7 +36,7 @@ fn paint(snapshot: &Snapshot, state: &UiState) -> Buffer {
 /// An app with one busy Snapshot on 80 × 24.
 fn app() -> App {
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(tracer_model::fixtures::busy()));
+    app.add_snapshot(Arc::new(tracer_model::fixtures::busy()));
     app
 }
 

@@ -12,9 +12,9 @@ use tracer_model::sanitize::{Charset, lossless};
 use tracer_model::snapshot::{PathRow, Writer};
 
 use super::*;
+use crate::output::theme::Theme;
 use crate::tui::keys::BINDINGS;
 use crate::tui::term::Ansi;
-use crate::tui::theme::Theme;
 use tracer_model::fixtures;
 
 fn name() -> impl Strategy<Value = String> {
@@ -104,7 +104,7 @@ proptest! {
         };
         let mut app = App::new(state, Limits { seconds: 3600.0, bytes: 200_000 });
         for snapshot in snapshots {
-            app.see(Arc::new(snapshot));
+            app.add_snapshot(Arc::new(snapshot));
         }
         for key in keys {
             app.press(key);
@@ -133,7 +133,7 @@ fn every_size_is_drawn() {
         // Every height at a few widths, and every width at a few heights.
         let step = if width % 40 == 1 { 1 } else { 9 };
         for height in (1..=100).step_by(step) {
-            let state = settled(&snapshot, width, height);
+            let state = reconciled(&snapshot, width, height);
             paint(&snapshot, &state);
         }
     }
@@ -143,7 +143,7 @@ fn every_size_is_drawn() {
 #[test]
 fn a_stale_state_is_drawn() {
     let busy = fixtures::busy();
-    let mut state = settled(&busy, 80, 24);
+    let mut state = reconciled(&busy, 80, 24);
     state.cursor = 2;
     paint(&fixtures::idle(), &state);
 }
@@ -216,14 +216,14 @@ fn a_slow_line_is_enough() {
         theirs.draw(|frame| app.draw(frame)).unwrap();
         counter.0.take()
     };
-    app.see(Arc::new(changing(0)));
+    app.add_snapshot(Arc::new(changing(0)));
     let first = frame(&app);
     let their_first = their_frame(&app);
     assert_eq!(frame(&app), 0, "an unchanged frame");
     let their_idle = their_frame(&app);
     let (mut total, mut their_total, mut worst) = (0, 0, 0);
     for i in 1..=60 {
-        app.see(Arc::new(changing(i)));
+        app.add_snapshot(Arc::new(changing(i)));
         let sent = frame(&app);
         total += sent;
         worst = worst.max(sent);

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::tui::run::{Options, Screen};
-use crate::tui::term::{Ansi, Pipe, Tty, blank_halves};
+use crate::tui::term::{Ansi, FrameWriter, Tty, blank_half_covered};
 use tracer_model::fixtures;
 
 /// A signal ends every screen of the process: one at a time.
@@ -67,12 +67,12 @@ fn numbered(i: u32) -> Arc<Snapshot> {
 }
 
 #[test]
-fn a_terminal_that_does_not_read_holds_up_nobody() {
+fn a_terminal_that_does_not_read_blocks_nothing() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (master, slave) = pty(250, 80);
     let options = Options::default();
     runtime().block_on(async {
-        let tty = Tty::take(slave, false).unwrap();
+        let tty = Tty::open(slave, false).unwrap();
         let app = App::new(UiState::default(), Limits::default());
         let screen = Screen::new(tty, app).unwrap();
         let (keys, events) = mpsc::channel(8);
@@ -107,10 +107,10 @@ fn a_terminal_that_does_not_read_holds_up_nobody() {
 #[test]
 fn one_frame_is_all_that_waits() {
     let (master, slave) = pty(80, 24);
-    let pipe = Pipe::new(slave).unwrap();
-    pipe.send(vec![b'x'; 1 << 20]).unwrap();
-    assert!(!pipe.drain(Duration::from_millis(100)), "a pty does not buffer a megabyte");
-    assert!(!pipe.is_idle());
+    let writer = FrameWriter::new(slave).unwrap();
+    writer.send(vec![b'x'; 1 << 20]).unwrap();
+    assert!(!writer.drain(Duration::from_millis(100)), "a pty does not buffer a megabyte");
+    assert!(!writer.is_idle());
     let reader = std::thread::spawn(move || {
         let mut master = File::from(master);
         let mut buffer = [0; 1 << 16];
@@ -120,15 +120,15 @@ fn one_frame_is_all_that_waits() {
         }
         (read, master)
     });
-    assert!(pipe.drain(Duration::from_secs(10)));
-    assert_eq!(pipe.sent(), 1 << 20);
+    assert!(writer.drain(Duration::from_secs(10)));
+    assert_eq!(writer.sent(), 1 << 20);
     let (read, master) = reader.join().unwrap();
     assert_eq!(read, 1 << 20);
     drop(master);
     // The other end is closed: the next frame fails without blocking.
-    pipe.send(b"x".to_vec()).unwrap();
-    let _ = pipe.drain(Duration::from_secs(1));
-    assert!(pipe.send(b"x".to_vec()).is_err());
+    writer.send(b"x".to_vec()).unwrap();
+    let _ = writer.drain(Duration::from_secs(1));
+    assert!(writer.send(b"x".to_vec()).is_err());
 }
 
 /// Shows one Snapshot, sends these events, calls `end`, and returns the terminal's output.
@@ -149,7 +149,7 @@ fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
     });
     let options = Options::default();
     runtime().block_on(async {
-        let tty = Tty::take(slave, true).unwrap();
+        let tty = Tty::open(slave, true).unwrap();
         let raw = tcgetattr(&observer).unwrap();
         assert!(!raw.local_modes.intersects(LocalModes::ECHO | LocalModes::ICANON));
         let screen = Screen::new(tty, App::new(UiState::default(), Limits::default())).unwrap();
@@ -177,7 +177,7 @@ fn session(shown: &[Event], end: impl Fn(&mpsc::Sender<Event>)) -> String {
 }
 
 #[test]
-fn the_terminal_is_given_back() {
+fn the_terminal_is_restored() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sent = session(&[], |keys| keys.try_send(key('q')).unwrap());
     assert!(sent.starts_with("\x1b[?1049h\x1b[?1000h\x1b[?1006h"), "{sent:?}");
@@ -189,7 +189,7 @@ fn the_terminal_is_given_back() {
 }
 
 #[test]
-fn a_signal_is_a_clean_end() {
+fn a_signal_ends_the_screen_cleanly() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let sent = session(&[], |_| kill_process(getpid(), signal).unwrap());
@@ -198,7 +198,7 @@ fn a_signal_is_a_clean_end() {
 }
 
 #[test]
-fn a_resize_is_followed() {
+fn a_resize_repaints() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sent = session(&[Event::Resize(20, 5)], |keys| keys.try_send(key('q')).unwrap());
     let (_, after) = sent.split_once("(30x8 needed)").unwrap();
@@ -210,11 +210,11 @@ const PANIC: &str = "FILLTOP_TEST_PANIC";
 
 /// Runs the test binary again on a terminal of its own, where it sets raw mode and panics.
 #[test]
-fn a_panic_gives_the_terminal_back_and_is_readable() {
+fn a_panic_restores_the_terminal_and_is_readable() {
     if std::env::var_os(PANIC).is_some() {
         let mut tty = Tty::stdout(true).unwrap();
         tty.send(b"our screen".to_vec()).unwrap();
-        assert!(tty.pipe.drain(Duration::from_secs(1)));
+        assert!(tty.writer.drain(Duration::from_secs(1)));
         panic!("as a test");
     }
     let (master, slave) = pty(80, 24);
@@ -226,7 +226,7 @@ fn a_panic_gives_the_terminal_back_and_is_readable() {
         }
         all
     });
-    let name = "tui::tests::pty::a_panic_gives_the_terminal_back_and_is_readable";
+    let name = "tui::tests::pty::a_panic_restores_the_terminal_and_is_readable";
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(PANIC, "1")
@@ -316,7 +316,7 @@ proptest! {
 
     /// After any sequence of frames, the terminal shows the last one.
     #[test]
-    fn what_is_sent_shows_the_frame(
+    fn the_bytes_sent_show_the_frame(
         frames in prop::collection::vec(
             prop::collection::vec((0u16..30, 0u16..6, "[a-c日 é]{0,12}", 0u8..4), 0..8),
             1..6,
@@ -341,7 +341,7 @@ proptest! {
                         };
                         screen.buffer_mut().set_string(*x, *y, text, style);
                     }
-                    blank_halves(screen.buffer_mut());
+                    blank_half_covered(screen.buffer_mut());
                     painted = screen.buffer_mut().clone();
                 })
                 .unwrap();

@@ -1,17 +1,16 @@
 //! The contents of table cells.
 
 use tracer_model::sanitize::{Charset, display_for};
-use tracer_model::snapshot::{Snapshot, Writer};
+use tracer_model::snapshot::{Directory, Held, PathRow, Snapshot, Victim, Writer};
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
 
-use super::{Col, file_growth};
+use super::columns::LONG_FROM;
+use super::sort_key::file_growth;
 use crate::output::format;
-use crate::tui::rows::{Fold, Item, Row, Rows};
-use crate::tui::theme::Tone;
-
-/// From this table width on, bytes are shown in the long form.
-pub const LONG_FROM: u16 = 72;
+use crate::output::theme::Role;
+use crate::tui::query::Col;
+use crate::tui::rows::item::{Fold, GroupSum, Item, Row};
 
 /// One cell, escaped for display.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,12 +18,28 @@ pub struct Cell {
     /// The text.
     pub text: String,
     /// The role that decides its style.
-    pub tone: Tone,
+    pub role: Role,
+}
+
+impl Cell {
+    fn plain(text: String) -> Self {
+        Self { text, role: Role::Plain }
+    }
+
+    fn blank() -> Self {
+        Self::plain(String::new())
+    }
+
+    /// A number of errors, which stands out if there are any.
+    fn errors(count: u64) -> Self {
+        let role = if count > 0 { Role::Critical } else { Role::Plain };
+        Self { text: count.to_string(), role }
+    }
 }
 
 /// The format of cells.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
+pub struct CellFormat {
     /// IEC or SI units.
     pub units: Units,
     /// Whether to use the long form.
@@ -33,7 +48,7 @@ pub struct Manner {
     pub charset: Charset,
 }
 
-impl Manner {
+impl CellFormat {
     /// The format for a table of this width.
     #[must_use]
     pub const fn new(units: Units, charset: Charset, width: u16) -> Self {
@@ -75,130 +90,143 @@ impl Manner {
 
 /// The cell of `row` in `col`.
 #[must_use]
-pub fn cell(snapshot: &Snapshot, rows: &Rows, row: &Row, col: Col, manner: &Manner) -> Cell {
-    let plain = |text: String| Cell { text, tone: Tone::Plain };
-    let count = |n: u64| Cell {
-        text: n.to_string(),
-        tone: if n > 0 { Tone::Critical } else { Tone::Plain },
-    };
-    let nothing = || plain(String::new());
+pub fn cell(
+    snapshot: &Snapshot,
+    groups: &[GroupSum],
+    row: &Row,
+    col: Col,
+    cell_format: &CellFormat,
+) -> Cell {
     if col == Col::Tree {
-        return plain(tree_cell(snapshot, rows, row, manner, usize::MAX));
+        return Cell::plain(tree_cell(snapshot, groups, row, cell_format, usize::MAX));
     }
     match row.item {
-        Item::Writer(i) => snapshot.writers.get(i).map_or_else(nothing, |writer| {
-            let mut cell = writer_cell(snapshot, writer, col, manner);
-            if !writer.alive && cell.tone == Tone::Plain {
-                cell.tone = Tone::Faint;
-            }
-            cell
-        }),
-        Item::Group(i) => rows.groups.get(i).map_or_else(nothing, |group| match col {
-            Col::Kind => plain(group.kind_name().to_owned()),
-            Col::Processes => plain(group.members.len().to_string()),
-            Col::WrittenRate => plain(manner.rate(group.written_bytes_per_s)),
-            Col::Growth => plain(manner.growth(group.growth_bytes_per_s)),
-            Col::Share => plain(units::percent(group.share)),
-            Col::Files => plain(group.files.to_string()),
-            Col::HeldBytes => plain(manner.known(group.held_bytes)),
-            Col::Errors => count(group.errors),
-            _ => nothing(),
-        }),
-        Item::Dir(i) => snapshot.dirs.get(i).map_or_else(nothing, |dir| match col {
-            Col::Inflow => plain(manner.rate(dir.inflow_bytes_per_s)),
-            Col::Outflow => plain(manner.rate(dir.outflow_bytes_per_s)),
-            Col::Drain => plain(dir.drain.map_or_else(|| "-".to_owned(), units::percent)),
-            Col::Created => plain(number(dir.files_created)),
-            Col::Removed => plain(number(dir.files_removed)),
-            Col::Volume => plain(format::volume(snapshot, &dir.volume, manner.charset)),
-            _ => nothing(),
-        }),
-        Item::File(i) => snapshot.paths.get(i).map_or_else(nothing, |path| {
-            let per_s = |bytes: f64| bytes / snapshot.interval_s;
-            match col {
-                Col::WrittenRate => plain(manner.rate(per_s(path.written_bytes as f64))),
-                Col::Written => plain(manner.bytes(path.written_bytes)),
-                Col::Growth => plain(file_growth(path).map_or_else(
-                    || units::UNKNOWN.to_owned(),
-                    |growth| manner.growth(per_s(growth)),
-                )),
-                Col::Pid => plain(pids(path.writers.first().copied(), path.writers.len())),
-                Col::Marks => Cell {
-                    text: match (path.deleted, path.approximate) {
-                        (true, true) => "del ~",
-                        (true, false) => "del",
-                        (false, true) => "~",
-                        (false, false) => "",
-                    }
-                    .to_owned(),
-                    tone: if path.deleted { Tone::Warning } else { Tone::Plain },
-                },
-                Col::Volume => plain(format::volume(snapshot, &path.volume, manner.charset)),
-                Col::Path => plain(format::file(path, manner.charset)),
-                _ => nothing(),
-            }
-        }),
-        Item::Held(i) => snapshot.held.get(i).map_or_else(nothing, |held| match col {
-            Col::HeldBytes => plain(manner.bytes(held.bytes)),
-            Col::Pid => plain(pids(Some(held.pid), held.holders.len())),
-            Col::Fd => plain(held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string())),
-            Col::Comm => plain(manner.safe(&held.comm)),
-            Col::Kind => plain(held.kind.name().to_owned()),
-            Col::Marks => Cell {
-                text: if held.growing { "grows" } else { "" }.to_owned(),
-                tone: Tone::Warning,
-            },
-            Col::Volume => plain(manner.safe(&held.volume)),
-            Col::Path => plain(format::held_path(held, manner.charset)),
-            _ => nothing(),
-        }),
-        Item::Victim(i) => snapshot.victims.get(i).map_or_else(nothing, |victim| match col {
-            Col::Pid => plain(victim.pid.to_string()),
-            Col::Comm => plain(manner.safe(&victim.comm)),
-            Col::Enospc => count(victim.errors.enospc),
-            Col::Edquot => count(victim.errors.edquot),
-            Col::Eio => count(victim.errors.eio),
-            Col::Other => count(victim.errors.other),
-            Col::Waited => plain(
-                victim
-                    .waiting_ms
-                    .map_or_else(|| units::UNKNOWN.to_owned(), |ms| units::duration(ms / 1000.0)),
-            ),
-            Col::Volume => plain(format::volume(snapshot, &victim.volume, manner.charset)),
-            _ => nothing(),
-        }),
+        Item::Writer(i) => {
+            snapshot.writers.get(i).map(|writer| writer_cell(snapshot, writer, col, cell_format))
+        }
+        Item::Group(i) => groups.get(i).map(|group| group_cell(group, col, cell_format)),
+        Item::Dir(i) => snapshot.dirs.get(i).map(|dir| dir_cell(snapshot, dir, col, cell_format)),
+        Item::File(i) => {
+            snapshot.paths.get(i).map(|path| file_cell(snapshot, path, col, cell_format))
+        }
+        Item::Held(i) => snapshot.held.get(i).map(|held| held_cell(held, col, cell_format)),
+        Item::Victim(i) => {
+            snapshot.victims.get(i).map(|victim| victim_cell(snapshot, victim, col, cell_format))
+        }
     }
+    .unwrap_or_else(Cell::blank)
 }
 
-fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, manner: &Manner) -> Cell {
-    let mut tone = Tone::Plain;
-    let text = match col {
-        Col::Pid => writer.pid.to_string(),
-        Col::User => format::user(writer, manner.charset),
-        Col::WrittenRate => manner.rate(writer.written_bytes_per_s),
-        Col::Growth => manner.growth(writer.growth_bytes_per_s),
-        Col::Share => units::percent(writer.share),
-        Col::Files => writer.files.to_string(),
-        Col::HeldBytes => manner.known(writer.held_bytes),
-        Col::Errors => {
-            if writer.errors.total() > 0 {
-                tone = Tone::Critical;
-            }
-            writer.errors.total().to_string()
-        }
+fn writer_cell(snapshot: &Snapshot, writer: &Writer, col: Col, cell_format: &CellFormat) -> Cell {
+    let cell = match col {
+        Col::Pid => Cell::plain(writer.pid.to_string()),
+        Col::User => Cell::plain(format::user(writer, cell_format.charset)),
+        Col::WrittenRate => Cell::plain(cell_format.rate(writer.written_bytes_per_s)),
+        Col::Growth => Cell::plain(cell_format.growth(writer.growth_bytes_per_s)),
+        Col::Share => Cell::plain(units::percent(writer.share)),
+        Col::Files => Cell::plain(writer.files.to_string()),
+        Col::HeldBytes => Cell::plain(cell_format.known(writer.held_bytes)),
+        Col::Errors => Cell::errors(writer.errors.total()),
         Col::Fsync => {
             let fsync = writer.fsync.filter(|fsync| fsync.count > 0);
-            fsync.map_or_else(|| "-".to_owned(), |fsync| milliseconds(fsync.p99_ms))
+            Cell::plain(fsync.map_or_else(|| "-".to_owned(), |fsync| milliseconds(fsync.p99_ms)))
         }
         Col::Group => {
             let group = writer.group.as_ref();
-            group.map_or_else(|| "-".to_owned(), |group| manner.safe(&group.name))
+            Cell::plain(group.map_or_else(|| "-".to_owned(), |group| cell_format.safe(&group.name)))
         }
-        Col::Volume => format::volume(snapshot, &writer.volume, manner.charset),
-        Col::Command => format::command(writer, manner.charset),
-        _ => String::new(),
+        Col::Volume => Cell::plain(format::volume(snapshot, &writer.volume, cell_format.charset)),
+        Col::Command => Cell::plain(format::command(writer, cell_format.charset)),
+        _ => Cell::blank(),
     };
-    Cell { text, tone }
+    if !writer.alive && cell.role == Role::Plain {
+        return Cell { role: Role::Faint, ..cell };
+    }
+    cell
+}
+
+fn group_cell(group: &GroupSum, col: Col, cell_format: &CellFormat) -> Cell {
+    match col {
+        Col::Kind => Cell::plain(group.kind_name().to_owned()),
+        Col::Processes => Cell::plain(group.members.len().to_string()),
+        Col::WrittenRate => Cell::plain(cell_format.rate(group.written_bytes_per_s)),
+        Col::Growth => Cell::plain(cell_format.growth(group.growth_bytes_per_s)),
+        Col::Share => Cell::plain(units::percent(group.share)),
+        Col::Files => Cell::plain(group.files.to_string()),
+        Col::HeldBytes => Cell::plain(cell_format.known(group.held_bytes)),
+        Col::Errors => Cell::errors(group.errors),
+        _ => Cell::blank(),
+    }
+}
+
+fn dir_cell(snapshot: &Snapshot, dir: &Directory, col: Col, cell_format: &CellFormat) -> Cell {
+    Cell::plain(match col {
+        Col::Inflow => cell_format.rate(dir.inflow_bytes_per_s),
+        Col::Outflow => cell_format.rate(dir.outflow_bytes_per_s),
+        Col::Drain => dir.drain.map_or_else(|| "-".to_owned(), units::percent),
+        Col::Created => number(dir.files_created),
+        Col::Removed => number(dir.files_removed),
+        Col::Volume => format::volume(snapshot, &dir.volume, cell_format.charset),
+        _ => String::new(),
+    })
+}
+
+fn file_cell(snapshot: &Snapshot, path: &PathRow, col: Col, cell_format: &CellFormat) -> Cell {
+    let per_s = |bytes: f64| bytes / snapshot.interval_s;
+    Cell::plain(match col {
+        Col::WrittenRate => cell_format.rate(per_s(path.written_bytes as f64)),
+        Col::Written => cell_format.bytes(path.written_bytes),
+        Col::Growth => file_growth(path)
+            .map_or_else(|| units::UNKNOWN.to_owned(), |growth| cell_format.growth(per_s(growth))),
+        Col::Pid => pids(path.writers.first().copied(), path.writers.len()),
+        Col::Marks => {
+            let text = match (path.deleted, path.approximate) {
+                (true, true) => "del ~",
+                (true, false) => "del",
+                (false, true) => "~",
+                (false, false) => "",
+            };
+            let role = if path.deleted { Role::Warning } else { Role::Plain };
+            return Cell { text: text.to_owned(), role };
+        }
+        Col::Volume => format::volume(snapshot, &path.volume, cell_format.charset),
+        Col::Path => format::file(path, cell_format.charset),
+        _ => String::new(),
+    })
+}
+
+fn held_cell(held: &Held, col: Col, cell_format: &CellFormat) -> Cell {
+    Cell::plain(match col {
+        Col::HeldBytes => cell_format.bytes(held.bytes),
+        Col::Pid => pids(Some(held.pid), held.holders.len()),
+        Col::Fd => held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string()),
+        Col::Comm => cell_format.safe(&held.comm),
+        Col::Kind => held.kind.name().to_owned(),
+        Col::Marks => {
+            let text = if held.growing { "grows" } else { "" };
+            return Cell { text: text.to_owned(), role: Role::Warning };
+        }
+        Col::Volume => cell_format.safe(&held.volume),
+        Col::Path => format::held_path(held, cell_format.charset),
+        _ => String::new(),
+    })
+}
+
+fn victim_cell(snapshot: &Snapshot, victim: &Victim, col: Col, cell_format: &CellFormat) -> Cell {
+    match col {
+        Col::Pid => Cell::plain(victim.pid.to_string()),
+        Col::Comm => Cell::plain(cell_format.safe(&victim.comm)),
+        Col::Enospc => Cell::errors(victim.errors.enospc),
+        Col::Edquot => Cell::errors(victim.errors.edquot),
+        Col::Eio => Cell::errors(victim.errors.eio),
+        Col::Other => Cell::errors(victim.errors.other),
+        Col::Waited => {
+            let waited = victim.waiting_ms.map(|ms| units::duration(ms / 1000.0));
+            Cell::plain(waited.unwrap_or_else(|| units::UNKNOWN.to_owned()))
+        }
+        Col::Volume => Cell::plain(format::volume(snapshot, &victim.volume, cell_format.charset)),
+        _ => Cell::blank(),
+    }
 }
 
 /// Formats a latency: `12 ms`, `1.8 s`.
@@ -230,12 +258,12 @@ fn pids(first: Option<u32>, count: usize) -> String {
 #[must_use]
 pub fn tree_cell(
     snapshot: &Snapshot,
-    rows: &Rows,
+    groups: &[GroupSum],
     row: &Row,
-    manner: &Manner,
+    cell_format: &CellFormat,
     width: usize,
 ) -> String {
-    let mark = match (row.fold, manner.charset) {
+    let mark = match (row.fold, cell_format.charset) {
         (Fold::Leaf, _) => "  ",
         (Fold::Open, Charset::Unicode) => "▾ ",
         (Fold::Closed, Charset::Unicode) => "▸ ",
@@ -245,14 +273,13 @@ pub fn tree_cell(
     // Deeper rows are not indented further; their names show where they belong.
     let indent = "  ".repeat(usize::from(row.depth).min(8));
     let name = match row.item {
-        Item::Writer(i) => snapshot
-            .writers
-            .get(i)
-            .map(|writer| format!("{} {}", writer.pid, format::command(writer, manner.charset))),
-        Item::Group(i) => rows.groups.get(i).map(|group| manner.safe(&group.name)),
+        Item::Writer(i) => snapshot.writers.get(i).map(|writer| {
+            format!("{} {}", writer.pid, format::command(writer, cell_format.charset))
+        }),
+        Item::Group(i) => groups.get(i).map(|group| cell_format.safe(&group.name)),
         Item::Dir(i) => snapshot.dirs.get(i).map(|dir| {
             let from = row.name_from.min(dir.path.len());
-            manner.safe(dir.path.get(from..).unwrap_or(&dir.path))
+            cell_format.safe(dir.path.get(from..).unwrap_or(&dir.path))
         }),
         _ => None,
     };
@@ -260,9 +287,9 @@ pub fn tree_cell(
     let room = width.saturating_sub(sanitize::width(&indent) + sanitize::width(mark));
     let is_path = !matches!(row.item, Item::Writer(_)) && name.contains('/');
     let name = if is_path {
-        sanitize::fit(&name, room, manner.charset)
+        sanitize::fit(&name, room, cell_format.charset)
     } else {
-        sanitize::truncate(&name, room, manner.charset)
+        sanitize::truncate(&name, room, cell_format.charset)
     };
     format!("{indent}{mark}{name}")
 }

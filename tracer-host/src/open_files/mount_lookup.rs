@@ -17,7 +17,7 @@ use crate::process::descriptors::strip_deleted;
 use crate::process::stat;
 use crate::{host_root, mounts};
 
-use super::OpenFile;
+use super::file::OpenFile;
 
 /// Maximum number of parent processes that are tried for a directory that the host does not have.
 const MAX_ANCESTORS: usize = 16;
@@ -27,18 +27,18 @@ const XINO: u64 = 1 << 56;
 
 /// All mounts seen in one pass over open files: the host's, and those of containers as they are
 /// found.
-pub struct Places {
+pub struct MountLookup {
     volumes: Vec<MountedVolume>,
     /// stat's device number → `s_dev`, for filesystems where the two are the same device.
     plain: HashMap<u64, u32>,
     /// The host's own mounts, by mount id.
     host: HashMap<u32, Mount>,
     /// Mounts found so far, by mount id, which is unique across mount namespaces.
-    met: Mutex<HashMap<u32, Option<Arc<Place>>>>,
+    cache: Mutex<HashMap<u32, Option<Arc<FileMount>>>>,
 }
 
 /// A mount that a file was opened through.
-struct Place {
+struct FileMount {
     /// `s_dev` of the volume that stores what is written.
     dev: u32,
     /// For an overlay, its own device number.
@@ -53,7 +53,7 @@ struct Place {
 type Size = (u64, u64);
 
 /// Result of stat on a descriptor.
-pub(super) struct Told<'a> {
+pub(super) struct FdStat<'a> {
     pub(super) st_dev: u64,
     pub(super) ino: u64,
     pub(super) links: u64,
@@ -70,7 +70,7 @@ pub struct Paths {
     pub in_container: Option<PathBuf>,
 }
 
-impl Places {
+impl MountLookup {
     /// Starts with the host's mounts.
     #[must_use]
     pub fn new(volumes: &[MountedVolume]) -> Self {
@@ -86,7 +86,7 @@ impl Places {
                 .collect(),
             host: all.into_iter().map(|mount| (mount.id, mount)).collect(),
             volumes: volumes.to_vec(),
-            met: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
@@ -94,28 +94,34 @@ impl Places {
     /// overlay's. If stat's number belongs to no volume, the mount decides: btrfs shows another
     /// number there than in mountinfo, and overlayfs shows its own, or one for each filesystem of
     /// its layers.
-    pub(super) fn device(&self, pid: u32, fd: i32, told: &Told<'_>) -> Option<(u32, Option<u64>)> {
-        if let Some(dev) = self.plain.get(&told.st_dev) {
+    pub(super) fn device(
+        &self,
+        pid: u32,
+        fd: i32,
+        fd_stat: &FdStat<'_>,
+    ) -> Option<(u32, Option<u64>)> {
+        if let Some(dev) = self.plain.get(&fd_stat.st_dev) {
             return Some((*dev, None));
         }
-        let place = self.place(pid, fd)?;
-        let Some(overlay) = place.overlay else { return Some((place.dev, None)) };
+        let found = self.mount_of_fd(pid, fd)?;
+        let Some(overlay) = found.overlay else { return Some((found.dev, None)) };
         // Removed from a layer below the overlay while the overlay still has the name: it may well
         // be on a lower layer. If all layers are on one filesystem, that makes no difference.
-        let below = told.links == 0 && !told.writable && strip_deleted(told.link) == told.link;
-        let one = told.st_dev == rustix::fs::makedev(overlay >> 20, overlay & 0xf_ffff)
-            && told.ino < XINO;
-        (one || !below).then_some((place.dev, Some(told.st_dev)))
+        let below =
+            fd_stat.links == 0 && !fd_stat.writable && strip_deleted(fd_stat.link) == fd_stat.link;
+        let one = fd_stat.st_dev == rustix::fs::makedev(overlay >> 20, overlay & 0xf_ffff)
+            && fd_stat.ino < XINO;
+        (one || !below).then_some((found.dev, Some(fd_stat.st_dev)))
     }
 
     /// Returns the paths of a file.
     #[must_use]
     pub fn paths(&self, file: &OpenFile) -> Paths {
         let link = strip_deleted(&file.link);
-        let place = self.place(file.pid, file.fd).filter(|place| place.dev == file.dev);
-        let host = place.and_then(|place| {
-            let rest = link.strip_prefix(&place.shown).ok()?;
-            Some(joined(place.host.as_deref()?, rest))
+        let found = self.mount_of_fd(file.pid, file.fd).filter(|found| found.dev == file.dev);
+        let host = found.and_then(|found| {
+            let rest = link.strip_prefix(&found.shown).ok()?;
+            Some(joined(found.host.as_deref()?, rest))
         });
         let host = host.unwrap_or_else(|| link.to_path_buf());
         let root = fs::read_link(format!("/proc/{}/root", file.pid)).ok();
@@ -126,55 +132,55 @@ impl Places {
     }
 
     /// Returns the mount that a descriptor was opened through.
-    fn place(&self, pid: u32, fd: i32) -> Option<Arc<Place>> {
+    fn mount_of_fd(&self, pid: u32, fd: i32) -> Option<Arc<FileMount>> {
         let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
         let id: u32 =
             info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()?;
-        let met = || self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = met().get(&id) {
+        let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = cache().get(&id) {
             return known.clone();
         }
         let through = (pid, fd);
-        let place = match self.host.get(&id) {
-            Some(mount) => self.host_place(mount, through),
+        let found = match self.host.get(&id) {
+            Some(mount) => self.host_mount(mount, through),
             None => {
                 let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
                 let mount = mounts::parse(&mountinfo).into_iter().find(|mount| mount.id == id)?;
                 // Mount points are relative to the process's root, links to the root of its mount
                 // namespace.
                 let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
-                self.foreign_place(&mount, &root, through)
+                self.foreign_mount(&mount, &root, through)
             }
         };
-        let place = place.map(Arc::new);
-        met().insert(id, place.clone());
-        place
+        let found = found.map(Arc::new);
+        cache().insert(id, found.clone());
+        found
     }
 
-    fn host_place(&self, mount: &Mount, through: (u32, i32)) -> Option<Place> {
+    fn host_mount(&self, mount: &Mount, through: (u32, i32)) -> Option<FileMount> {
         let shown = mount.mount_point.clone();
         match mount.upper_dir {
             Some(_) => self.overlay(mount, shown, through),
-            None => Some(Place { dev: mount.dev, overlay: None, shown, host: None }),
+            None => Some(FileMount { dev: mount.dev, overlay: None, shown, host: None }),
         }
     }
 
-    fn foreign_place(&self, mount: &Mount, root: &Path, through: (u32, i32)) -> Option<Place> {
+    fn foreign_mount(&self, mount: &Mount, root: &Path, through: (u32, i32)) -> Option<FileMount> {
         let shown = below(root, &mount.mount_point);
         match mount.upper_dir {
             Some(_) => self.overlay(mount, shown, through),
             None => {
                 let host = self.volume(mount.dev).and_then(|volume| volume.host_path(&mount.root));
-                Some(Place { dev: mount.dev, overlay: None, shown, host })
+                Some(FileMount { dev: mount.dev, overlay: None, shown, host })
             }
         }
     }
 
-    fn overlay(&self, mount: &Mount, shown: PathBuf, (pid, fd): (u32, i32)) -> Option<Place> {
+    fn overlay(&self, mount: &Mount, shown: PathBuf, (pid, fd): (u32, i32)) -> Option<FileMount> {
         let size = size(Path::new(&format!("/proc/{pid}/fd/{fd}")))?;
         let (dev, upper) = self.upper(mount, pid, size)?;
         let host = Some(below(&upper, &mount.root));
-        Some(Place { dev, overlay: Some(mount.dev), shown, host })
+        Some(FileMount { dev, overlay: Some(mount.dev), shown, host })
     }
 
     /// Returns the volume of an overlay's upper directory, and its path on the host. mountinfo

@@ -36,21 +36,21 @@ impl Shared {
 }
 
 /// A writer thread with a buffer of one frame.
-pub struct Pipe {
+pub struct FrameWriter {
     shared: Arc<Shared>,
 }
 
-impl Pipe {
+impl FrameWriter {
     /// Starts the thread, which owns `out`.
     ///
     /// # Errors
     /// If the thread cannot be started.
     pub fn new(mut out: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
+        let shared_with_thread = Arc::clone(&shared);
         thread::Builder::new().name("terminal".to_owned()).spawn(move || {
             loop {
-                let mut state = theirs.lock();
+                let mut state = shared_with_thread.lock();
                 let frame = loop {
                     if let Some(frame) = state.frame.take() {
                         break frame;
@@ -58,20 +58,23 @@ impl Pipe {
                     if state.closed {
                         return;
                     }
-                    state = theirs.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = shared_with_thread
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
                 };
                 state.writing = true;
                 drop(state);
                 let result = out.write_all(&frame).and_then(|()| out.flush());
-                let mut state = theirs.lock();
+                let mut state = shared_with_thread.lock();
                 state.writing = false;
                 match result {
                     Ok(()) => state.sent += frame.len() as u64,
                     Err(error) => state.failed = Some(error.kind()),
                 }
                 drop(state);
-                theirs.changed.notify_all();
-                theirs.idle.notify_one();
+                shared_with_thread.changed.notify_all();
+                shared_with_thread.idle.notify_one();
             }
         })?;
         Ok(Self { shared })
@@ -122,7 +125,7 @@ impl Pipe {
     }
 }
 
-impl Drop for Pipe {
+impl Drop for FrameWriter {
     fn drop(&mut self) {
         // Not joined: the thread may be blocked in a write for as long as the line is stalled.
         self.shared.lock().closed = true;

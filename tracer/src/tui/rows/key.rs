@@ -3,11 +3,10 @@
 use jiff::Timestamp;
 use tracer_model::snapshot::{GroupKind, Snapshot};
 
-use super::{Fold, Item, Rows, group_fold};
+use super::item::{GroupSum, Item};
 
-/// Identifies a row independently of its position.
+/// Identifies a row independently of its position, by fields named as in the Snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the fields that identify a row, named as in the Snapshot")]
 pub enum RowKey {
     Writer { pid: u32, start_time: Timestamp, volume: String },
     Group { kind: Option<GroupKind>, name: String },
@@ -31,85 +30,70 @@ impl RowKey {
     }
 }
 
-impl Rows {
-    /// The key of the row at `index`.
-    #[must_use]
-    pub fn key(&self, snapshot: &Snapshot, index: usize) -> Option<RowKey> {
-        Some(match self.rows.get(index)?.item {
+impl RowKey {
+    /// The key of an item; `None` if the Snapshot or the sums do not contain it.
+    pub(super) fn of(snapshot: &Snapshot, groups: &[GroupSum], item: Item) -> Option<Self> {
+        Some(match item {
             Item::Writer(i) => {
                 let writer = snapshot.writers.get(i)?;
-                RowKey::Writer {
+                Self::Writer {
                     pid: writer.pid,
                     start_time: writer.start_time,
                     volume: writer.volume.clone(),
                 }
             }
             Item::Group(i) => {
-                let group = self.groups.get(i)?;
-                RowKey::Group { kind: group.kind, name: group.name.clone() }
+                let group = groups.get(i)?;
+                Self::Group { kind: group.kind, name: group.name.clone() }
             }
             Item::Dir(i) => {
                 let dir = snapshot.dirs.get(i)?;
-                RowKey::Dir { path: dir.path.clone(), volume: dir.volume.clone() }
+                Self::Dir { path: dir.path.clone(), volume: dir.volume.clone() }
             }
             Item::File(i) => {
                 let path = snapshot.paths.get(i)?;
-                RowKey::File { dev: path.dev.clone(), ino: path.ino, path: path.path.clone() }
+                Self::File { dev: path.dev.clone(), ino: path.ino, path: path.path.clone() }
             }
             Item::Held(i) => {
                 let held = snapshot.held.get(i)?;
-                RowKey::Held { pid: held.pid, fd: held.fd, path: held.path.clone() }
+                Self::Held { pid: held.pid, fd: held.fd, path: held.path.clone() }
             }
             Item::Victim(i) => {
                 let victim = snapshot.victims.get(i)?;
-                RowKey::Victim { pid: victim.pid, volume: victim.volume.clone() }
+                Self::Victim { pid: victim.pid, volume: victim.volume.clone() }
             }
         })
     }
 
-    /// The current index of the row with this key.
-    #[must_use]
-    pub fn find(&self, snapshot: &Snapshot, key: &RowKey) -> Option<usize> {
-        self.rows.iter().position(|row| match (row.item, key) {
-            (Item::Writer(i), RowKey::Writer { pid, start_time, volume }) => {
+    /// Whether this is the key of `item`.
+    pub(super) fn is_of(&self, snapshot: &Snapshot, groups: &[GroupSum], item: Item) -> bool {
+        match (item, self) {
+            (Item::Writer(i), Self::Writer { pid, start_time, volume }) => {
                 snapshot.writers.get(i).is_some_and(|writer| {
                     writer.pid == *pid
                         && writer.start_time == *start_time
                         && writer.volume == *volume
                 })
             }
-            (Item::Group(i), RowKey::Group { kind, name }) => {
-                self.groups.get(i).is_some_and(|group| group.kind == *kind && group.name == *name)
+            (Item::Group(i), Self::Group { kind, name }) => {
+                groups.get(i).is_some_and(|group| group.kind == *kind && group.name == *name)
             }
-            (Item::Dir(i), RowKey::Dir { path, volume }) => {
+            (Item::Dir(i), Self::Dir { path, volume }) => {
                 snapshot.dirs.get(i).is_some_and(|dir| dir.path == *path && dir.volume == *volume)
             }
-            (Item::File(i), RowKey::File { dev, ino, path }) => snapshot
+            (Item::File(i), Self::File { dev, ino, path }) => snapshot
                 .paths
                 .get(i)
                 .is_some_and(|row| row.ino == *ino && row.dev == *dev && row.path == *path),
-            (Item::Held(i), RowKey::Held { pid, fd, path }) => snapshot
+            (Item::Held(i), Self::Held { pid, fd, path }) => snapshot
                 .held
                 .get(i)
                 .is_some_and(|held| held.pid == *pid && held.fd == *fd && held.path == *path),
-            (Item::Victim(i), RowKey::Victim { pid, volume }) => snapshot
+            (Item::Victim(i), Self::Victim { pid, volume }) => snapshot
                 .victims
                 .get(i)
                 .is_some_and(|victim| victim.pid == *pid && victim.volume == *volume),
             _ => false,
-        })
-    }
-
-    /// The name under which the fold of the row at `index` is stored, and whether the row is now
-    /// expanded; `None` if nothing is below it.
-    #[must_use]
-    pub fn fold_name(&self, snapshot: &Snapshot, index: usize) -> Option<(String, bool)> {
-        let row = self.rows.get(index).filter(|row| row.fold != Fold::Leaf)?;
-        let name = match row.item {
-            Item::Group(i) => group_fold(self.groups.get(i)?),
-            Item::Dir(i) => snapshot.dirs.get(i)?.path.clone(),
-            _ => return None,
-        };
-        Some((name, row.fold == Fold::Open))
+        }
     }
 }

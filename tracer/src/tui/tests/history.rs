@@ -1,12 +1,12 @@
 //! Tests of pausing, moving in time, longer windows, and the cost of history.
 
 use super::*;
-use crate::tui::state::Window;
+use crate::tui::query::Window;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use tracer_model::fixtures;
 use tracer_model::history::merge::{add, merge};
-use tracer_model::history::retention::{History, size};
+use tracer_model::history::retention::{History, memory_bytes};
 use tracer_model::snapshot::{Fsync, Writer};
 
 /// A busy Snapshot `n` intervals after the first, with distinct rates.
@@ -21,7 +21,7 @@ fn nth(n: u32) -> Arc<Snapshot> {
 fn app_with(n: u32) -> App {
     let mut app = app();
     for i in 1..=n {
-        app.see(nth(i));
+        app.add_snapshot(nth(i));
     }
     app
 }
@@ -31,10 +31,10 @@ fn shown_at(app: &App) -> i64 {
 }
 
 #[test]
-fn standing_still_keeps_collecting() {
+fn a_paused_screen_keeps_collecting() {
     let mut app = app_with(3);
     press(&mut app, " ");
-    app.see(nth(4));
+    app.add_snapshot(nth(4));
     assert_eq!(shown_at(&app), 15);
     assert!(text(&screen(&app)).contains("PAST 03:12:22Z, 5 s ago"));
     press(&mut app, " ");
@@ -50,7 +50,7 @@ fn back_and_forward() {
     assert_eq!(shown_at(&app), 90);
     app.press(Key::Right);
     app.press(Key::Right);
-    assert_eq!(app.state().past.at, None, "the newest Snapshot is the present");
+    assert_eq!(app.state().position.at, None, "the newest Snapshot is the present");
     app.press(Key::ShiftLeft);
     assert_eq!(shown_at(&app), 40);
     app.press(Key::ShiftLeft);
@@ -66,7 +66,7 @@ fn back_and_forward() {
 #[test]
 fn a_recording_is_opened_at_its_end() {
     let mut app = App::replay(UiState::default(), Limits::default());
-    (0..5).map(nth).for_each(|snapshot| app.see_recorded(snapshot));
+    (0..5).map(nth).for_each(|snapshot| app.add_recorded(snapshot));
     app.resize(Size::new(80, 24));
     assert_eq!(shown_at(&app), 20);
     assert!(text(&screen(&app)).contains("REPLAY 03:12:27Z"));
@@ -89,7 +89,7 @@ fn windows_are_sums() {
 }
 
 #[test]
-fn somebody_who_stopped_writing_has_a_falling_rate() {
+fn a_writer_that_stops_has_a_falling_rate() {
     let mut sum = (*nth(0)).clone();
     let mut quiet = (*nth(1)).clone();
     quiet.writers.remove(1);
@@ -101,7 +101,7 @@ fn somebody_who_stopped_writing_has_a_falling_rate() {
 }
 
 #[test]
-fn the_past_is_bounded_in_time() {
+fn history_is_bounded_in_time() {
     let mut history = History::new(Limits { seconds: 60.0, bytes: usize::MAX });
     for n in 0..100 {
         history.push(nth(n));
@@ -110,8 +110,8 @@ fn the_past_is_bounded_in_time() {
 }
 
 #[test]
-fn the_past_is_bounded_in_bytes_and_loses_no_byte_written() {
-    let one = size(&fixtures::busy());
+fn history_is_bounded_in_memory_and_loses_no_written_byte() {
+    let one = memory_bytes(&fixtures::busy());
     let limits = Limits { seconds: 1e9, bytes: 40 * one };
     let mut history = History::new(limits);
     for n in 0..1000 {
@@ -132,7 +132,7 @@ fn the_past_is_bounded_in_bytes_and_loses_no_byte_written() {
 }
 
 #[test]
-fn a_host_with_many_writers_has_a_past_too() {
+fn a_host_with_many_writers_has_a_history_too() {
     let long = |n: u32| {
         let mut snapshot = (*nth(n)).clone();
         let writer = snapshot.writers[0].clone();
@@ -141,7 +141,7 @@ fn a_host_with_many_writers_has_a_past_too() {
     };
     let mut app = app();
     for n in 1..5 {
-        app.see(long(n));
+        app.add_snapshot(long(n));
     }
     assert_eq!(app.shown().unwrap().writers.len(), 5000, "now is complete");
     app.press(Key::Left);
@@ -157,9 +157,9 @@ fn a_host_with_many_writers_has_a_past_too() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_does_no_harm() {
+fn a_clock_that_is_set_back_is_tolerated() {
     let mut app = app_with(5);
-    app.see(nth(2));
+    app.add_snapshot(nth(2));
     assert_eq!(shown_at(&app), 10);
     app.press(Key::Left);
     assert_eq!(shown_at(&app), 5);

@@ -4,7 +4,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 /// The role of a piece of text, which decides its style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub enum Role {
     /// Ordinary text.
     Plain,
     /// Headings and names.
@@ -60,28 +60,28 @@ impl Theme {
 
     /// The style of a role.
     #[must_use]
-    pub fn style(self, tone: Tone) -> Style {
+    pub fn style(self, role: Role) -> Style {
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
-        match (tone, self) {
-            (Tone::Plain, _) => plain,
-            (Tone::Head, _) => bold,
-            (Tone::Selected, _) => plain.add_modifier(Modifier::REVERSED),
-            (Tone::Faint, Self::Mono) => plain,
-            (Tone::Faint, _) => plain.fg(Color::DarkGray),
-            (Tone::Accent, Self::Dark) => plain.fg(Color::Cyan),
-            (Tone::Accent, Self::Light) => plain.fg(Color::Blue),
-            (Tone::Accent, Self::Safe) => plain.fg(Color::Indexed(32)),
-            (Tone::Accent, Self::Mono) => plain,
-            (Tone::Warning, Self::Dark) => plain.fg(Color::Yellow),
-            (Tone::Warning, Self::Light) => plain.fg(Color::Magenta),
-            (Tone::Warning, Self::Safe) => plain.fg(Color::Indexed(172)),
-            (Tone::Warning, Self::Mono) => plain.add_modifier(Modifier::UNDERLINED),
-            (Tone::Critical, Self::Dark | Self::Light) => bold.fg(Color::Red),
-            (Tone::Critical, Self::Safe) => {
+        match (role, self) {
+            (Role::Plain, _) => plain,
+            (Role::Head, _) => bold,
+            (Role::Selected, _) => plain.add_modifier(Modifier::REVERSED),
+            (Role::Faint, Self::Mono) => plain,
+            (Role::Faint, _) => plain.fg(Color::DarkGray),
+            (Role::Accent, Self::Dark) => plain.fg(Color::Cyan),
+            (Role::Accent, Self::Light) => plain.fg(Color::Blue),
+            (Role::Accent, Self::Safe) => plain.fg(Color::Indexed(32)),
+            (Role::Accent, Self::Mono) => plain,
+            (Role::Warning, Self::Dark) => plain.fg(Color::Yellow),
+            (Role::Warning, Self::Light) => plain.fg(Color::Magenta),
+            (Role::Warning, Self::Safe) => plain.fg(Color::Indexed(172)),
+            (Role::Warning, Self::Mono) => plain.add_modifier(Modifier::UNDERLINED),
+            (Role::Critical, Self::Dark | Self::Light) => bold.fg(Color::Red),
+            (Role::Critical, Self::Safe) => {
                 bold.fg(Color::Indexed(172)).add_modifier(Modifier::UNDERLINED)
             }
-            (Tone::Critical, Self::Mono) => bold.add_modifier(Modifier::UNDERLINED),
+            (Role::Critical, Self::Mono) => bold.add_modifier(Modifier::UNDERLINED),
         }
     }
 }

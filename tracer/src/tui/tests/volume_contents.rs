@@ -12,14 +12,14 @@ use tracer_model::history::retention::Limits;
 
 fn seen(snapshot: Snapshot, keys: &str) -> String {
     let mut app = App::new(UiState::default(), Limits::default());
-    app.see(Arc::new(snapshot));
+    app.add_snapshot(Arc::new(snapshot));
     press(&mut app, keys);
     text(&screen(&app))
 }
 
 /// The tree is expanded down to the hottest directory, and no further.
 #[test]
-fn the_hottest_directory_is_in_sight() {
+fn the_hottest_directory_is_visible() {
     let mut snapshot = busy();
     let mount = snapshot.volumes[0].mount_point.clone();
     let at = |path: &str| format!("{}/{path}", mount.trim_end_matches('/'));
@@ -41,7 +41,7 @@ fn the_hottest_directory_is_in_sight() {
 
 /// Databases that would fail when the volume is full are listed below its victims.
 #[test]
-fn databases_on_the_volume_are_told() {
+fn databases_on_the_volume_are_listed() {
     let mut snapshot = busy();
     let volume = snapshot.volumes[0].mount_point.clone();
     let group = Group {
@@ -68,7 +68,7 @@ fn databases_on_the_volume_are_told() {
 }
 
 #[test]
-fn an_unfolded_group_has_its_processes_below_it_by_the_start_of_their_commands() {
+fn an_expanded_group_lists_its_processes() {
     let mut snapshot = busy();
     snapshot.writers[0].cmdline = Some("tar -cf /srv/backup/share.tar -C / usr/lib".to_owned());
     let text = seen(snapshot, "2E");

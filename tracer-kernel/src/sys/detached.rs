@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+
 /// Runs `body` in a detached process: its parent exits immediately, so init reaps it, and it is in
 /// its own session, out of reach of a terminal's signals. All signals that can be blocked are
 /// blocked, because the handlers of this process would write into its pipes. It exits when `body`
@@ -13,24 +16,23 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 ///
 /// # Errors
 /// If no process can be created.
-pub fn run_apart(body: impl FnOnce()) -> io::Result<()> {
+pub(crate) fn spawn_detached(body: impl FnOnce()) -> io::Result<()> {
     let before = block_signals()?;
     // SAFETY: the child only makes system calls until it exits, as fork(2) requires for a program
     // with threads.
     let forked = match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // SAFETY: as above; none of these takes pointers.
-            unsafe {
-                libc::setsid();
-                match libc::fork() {
-                    -1 => end(*libc::__errno_location()),
-                    0 => {
-                        body();
-                        end(0)
-                    }
-                    _ => end(0),
+            let _ = setsid();
+            // SAFETY: as above.
+            match unsafe { libc::fork() } {
+                // SAFETY: the errno of this thread.
+                -1 => end(unsafe { *libc::__errno_location() }),
+                0 => {
+                    body();
+                    end(0)
                 }
+                _ => end(0),
             }
         }
         child => wait(child),
@@ -60,23 +62,18 @@ fn end(status: i32) -> ! {
 
 /// Waits for the first child, whose exit status is the error of the second fork.
 fn wait(child: libc::pid_t) -> io::Result<()> {
-    let mut status = 0;
     loop {
-        // SAFETY: the kernel writes a status there.
-        if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
-            return match libc::WEXITSTATUS(status) {
-                0 => Ok(()),
-                error => Err(io::Error::from_raw_os_error(error)),
-            };
-        }
-        let error = io::Error::last_os_error();
-        match error.kind() {
-            io::ErrorKind::Interrupted => {}
+        return match waitpid(Pid::from_raw(child), WaitOptions::empty()) {
+            Ok(status) => match status.and_then(|(_, status)| status.exit_status()) {
+                None | Some(0) => Ok(()),
+                Some(error) => Err(io::Error::from_raw_os_error(error)),
+            },
+            Err(Errno::INTR) => continue,
             // filltop's parent ignores SIGCHLD. Whether it worked shows in the messages of the new
             // process.
-            _ if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
-            _ => return Err(error),
-        }
+            Err(Errno::CHILD) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
     }
 }
 
@@ -84,7 +81,7 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's error.
-pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn close_all_except(kept: BorrowedFd<'_>) -> io::Result<()> {
     let kept = kept.as_raw_fd() as libc::c_uint;
     let ranges = [(0, kept.checked_sub(1)), (kept + 1, Some(libc::c_uint::MAX))];
     for (first, last) in ranges.into_iter().filter_map(|(first, last)| Some((first, last?))) {

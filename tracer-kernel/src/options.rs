@@ -1,0 +1,16 @@
+//! Options of [`Tracer::start`](crate::Tracer::start).
+
+use tracer_model::snapshot::WriteBackend;
+
+/// Options chosen by the user.
+#[derive(Debug, Clone, Default)]
+pub struct TracerOptions {
+    /// Use only this backend.
+    pub backend: Option<WriteBackend>,
+    /// Extra functions to hook, by name: `vfs_write`.
+    pub hooks: Vec<String>,
+    /// Enable logging in the eBPF programs.
+    pub kernel_log: bool,
+    /// Does filltop run in a container? Then advice on missing rights is for a container.
+    pub in_container: bool,
+}
