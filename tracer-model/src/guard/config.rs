@@ -16,7 +16,7 @@ pub struct GuardConfig {
     pub enabled: bool,
     /// Whether the guard only reports what it would do.
     pub dry_run: bool,
-    /// Mount points that are state; empty for all.
+    /// Mount points that are guarded; empty for all.
     pub volumes: Vec<String>,
     /// A volume that will be full within this time is in danger, and so is a full one.
     pub within: Seconds,

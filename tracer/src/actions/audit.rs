@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tracer_host::journald::{self, Entry};
 use tracer_model::action::Action;
 use tracer_model::action::event::StopEvent;
@@ -43,7 +43,8 @@ pub(crate) struct Audit {
 }
 
 /// What an audit line reports: `freeze`, `throttle`, …, or `end of freeze`, ….
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub(crate) enum AuditedAction {
     /// The action is about to be carried out.
     Start(Action),
@@ -60,9 +61,9 @@ impl fmt::Display for AuditedAction {
     }
 }
 
-impl Serialize for AuditedAction {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+impl From<AuditedAction> for String {
+    fn from(action: AuditedAction) -> Self {
+        action.to_string()
     }
 }
 

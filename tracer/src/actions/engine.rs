@@ -32,7 +32,7 @@ use tracer_host::{clock, host_root};
 use tracer_kernel::fence;
 
 /// Start times in a Snapshot come from nanoseconds, those in /proc from ticks of 10 ms, and both are
-/// converted to fence_spec-clock time. If they differ by more than this, they are of two processes.
+/// converted to wall-clock time. If they differ by more than this, they are of two processes.
 const SAME_START: SignedDuration = SignedDuration::from_millis(50);
 
 /// A request with its resolved target, its facts and its plan.
